@@ -1,0 +1,1 @@
+//! The cluster of Tidegate: gossip, slots, forwarding.

@@ -1,0 +1,1 @@
+//! Black-box testing of Tidegate clusters: real processes, recorded histories, checkers.

@@ -1,0 +1,1 @@
+//! A rate limiter that is a cluster by itself.
