@@ -1,0 +1,320 @@
+//! The messages between nodes.
+//!
+//! A connection opens with a handshake of three frames: `Hello` (who I am, a nonce), `Welcome` (who answers, its
+//! nonce, its proof), `Proof`. A proof is a keyed hash over both nonces and both names, so that both ends show that
+//! they hold the cluster key without sending it. Then the side that opened the connection sends `Check`, `Undo` and
+//! `Ping`; the other side sends `Answer` and `Pong`, in any order, matched by `id`.
+//!
+//! Wire structs are plain and append-only: a new shape is a new [`crate::WIRE_VERSION`].
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use smallvec::SmallVec;
+
+use crate::frame::{Kind, Message};
+
+/// Most charges in one check: as many rules may match one request at one owner.
+pub const MAX_CHARGES: usize = 64;
+
+/// Opens a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The name of the cluster that the caller belongs to.
+    pub cluster: String,
+    /// The caller's node name.
+    pub node: String,
+    /// The caller's incarnation: grows with each start of that node.
+    pub incarnation: u64,
+    /// Fresh random bytes, part of both proofs.
+    pub nonce: [u8; 16],
+}
+
+/// Answers a [`Hello`] of the same cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The name of the node that answers.
+    pub node: String,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// Fresh random bytes, part of both proofs.
+    pub nonce: [u8; 16],
+    /// Shows that the answering node holds the cluster key.
+    pub proof: [u8; 32],
+}
+
+/// Ends the handshake: shows that the caller holds the cluster key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The keyed hash.
+    pub proof: [u8; 32],
+}
+
+/// Says why a connection ends, before it is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// For people: goes into the peer's log.
+    pub reason: String,
+}
+
+/// Asks the owner for a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Chosen by the asking side, not used again on this connection while it is open.
+    pub id: u64,
+    /// Whether an [`Undo`] may follow, because other owners decide about the same request.
+    pub undoable: bool,
+    /// What to charge, all or nothing.
+    pub charges: Charges,
+}
+
+/// One bucket to charge. It carries the whole limit, so that the owner needs no rule to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// The key hash of the bucket.
+    pub key: u64,
+    /// Units to take; 0 only looks.
+    pub cost: u64,
+    /// The limit.
+    pub limit: Limit,
+    /// Whether the rule only reports (shadow mode) and never denies.
+    pub shadow: bool,
+}
+
+/// A limit in plain numbers. The receiver validates it as it would a rule's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The number of the algorithm (`tidegate_limiter::Algorithm`).
+    pub algorithm: u8,
+    /// Units in a period.
+    pub count: u64,
+    /// The period.
+    pub period: Period,
+    /// Capacity or queue length.
+    pub burst: u64,
+}
+
+/// The period of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Period {
+    /// A fixed number of nanoseconds.
+    Nanos(u64),
+    /// A calendar day, UTC.
+    Day,
+    /// A calendar month, UTC.
+    Month,
+}
+
+/// The charges of a check: at most [`MAX_CHARGES`], refused beyond that before memory is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Charges(SmallVec<[Charge; 2]>);
+
+impl Charges {
+    /// Takes the charges of one check; `None` if there are more than [`MAX_CHARGES`].
+    pub fn new(charges: impl IntoIterator<Item = Charge>) -> Option<Self> {
+        let charges: SmallVec<[Charge; 2]> = charges.into_iter().collect();
+        (charges.len() <= MAX_CHARGES).then_some(Self(charges))
+    }
+
+    /// The charges, in the order of the request.
+    pub fn as_slice(&self) -> &[Charge] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Charges {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bounded_sequence(deserializer).map(Self)
+    }
+}
+
+/// Answers a [`Check`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The id of the check.
+    pub id: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a check at the node that it was sent to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It was decided.
+    Decided(Decided),
+    /// Nothing was charged: by the receiver's slot table another node owns this slot.
+    NotOwner {
+        /// The slot in question.
+        slot: u16,
+    },
+    /// Nothing was charged: the receiver has no slot table yet, or is leaving.
+    NotReady,
+    /// Nothing was charged: a limit in the check is not a valid one.
+    Malformed,
+}
+
+/// A decision about all charges of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decided {
+    /// Whether all charges were made (none otherwise).
+    pub allowed: bool,
+    /// A decision for each charge, in their order.
+    pub decisions: SmallVec<[Decision; 2]>,
+}
+
+impl<'de> Deserialize<'de> for Decided {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Plain {
+            allowed: bool,
+            decisions: Bounded,
+        }
+        struct Bounded(SmallVec<[Decision; 2]>);
+        impl<'de> Deserialize<'de> for Bounded {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                bounded_sequence(deserializer).map(Bounded)
+            }
+        }
+        let plain = Plain::deserialize(deserializer)?;
+        Ok(Self { allowed: plain.allowed, decisions: plain.decisions.0 })
+    }
+}
+
+/// The decision about one bucket. Times are durations: each node adds its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Whether this bucket allowed.
+    pub allowed: bool,
+    /// What `remaining` counts against.
+    pub limit: u64,
+    /// Units left.
+    pub remaining: u64,
+    /// Nanoseconds until the bucket is full again.
+    pub reset_after: u64,
+    /// Nanoseconds until the same cost can pass; `None` when allowed, or when it never can.
+    pub retry_after: Option<u64>,
+    /// Nanoseconds that the request has to wait for its turn (leaky bucket).
+    pub delay: u64,
+}
+
+/// Takes back an undoable check that was allowed: another owner denied the same request. At most once for an id;
+/// not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo {
+    /// The id of the check.
+    pub id: u64,
+}
+
+/// Asks for a [`Pong`] with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Chosen by the asking side.
+    pub id: u64,
+}
+
+/// Answers a [`Ping`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The id of the ping.
+    pub id: u64,
+}
+
+macro_rules! kinds {
+    ($($message:ident),*) => { $(impl Message for $message { const KIND: Kind = Kind::$message; })* };
+}
+kinds!(Hello, Welcome, Proof, Refused, Check, Answer, Undo, Ping, Pong);
+
+/// Reads a sequence of at most [`MAX_CHARGES`] items. The length on the wire is not trusted with an allocation.
+fn bounded_sequence<'de, T, D>(deserializer: D) -> Result<SmallVec<[T; 2]>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Visitor<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+        type Value = SmallVec<[T; 2]>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MAX_CHARGES} items")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut found = SmallVec::new();
+            while let Some(item) = items.next_element()? {
+                if found.len() == MAX_CHARGES {
+                    return Err(de::Error::custom(format_args!("more than {MAX_CHARGES} items")));
+                }
+                found.push(item);
+            }
+            Ok(found)
+        }
+    }
+    deserializer.deserialize_seq(Visitor(std::marker::PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+    use proptest::prelude::*;
+
+    fn charge(key: u64) -> Charge {
+        let limit = Limit { algorithm: 0, count: 5, period: Period::Nanos(60_000_000_000), burst: 10 };
+        Charge { key, cost: 1, limit, shadow: false }
+    }
+
+    #[test]
+    fn the_bytes_of_a_check_are_those_of_version_1() {
+        let check = Check { id: 2, undoable: true, charges: Charges::new([charge(0xAB)]).unwrap() };
+        let mut bytes = Vec::new();
+        codec::encode(&check, &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            concat!(
+                "0200000000000000",         // id
+                "01",                       // undoable
+                "0100000000000000",         // one charge
+                "ab00000000000000",         // key
+                "0100000000000000",         // cost
+                "00",                       // algorithm
+                "0500000000000000",         // count
+                "00000000005847f80d000000", // period: Nanos, 60 s
+                "0a00000000000000",         // burst
+                "00",                       // not shadow
+            )
+        );
+        assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);
+    }
+
+    #[test]
+    fn more_charges_than_allowed_are_refused_without_allocating_for_them() {
+        let mut bytes = vec![0; 9];
+        bytes.extend_from_slice(&u64::MAX.to_le_bytes());
+        assert!(codec::decode::<Check>(&bytes).is_err());
+
+        assert!(Charges::new((0..65).map(charge)).is_none());
+        let most = Check { id: 1, undoable: false, charges: Charges::new((0..64).map(charge)).unwrap() };
+        let mut bytes = Vec::new();
+        codec::encode(&most, &mut bytes).unwrap();
+        assert_eq!(codec::decode::<Check>(&bytes).unwrap(), most);
+    }
+
+    #[test]
+    fn bytes_left_over_are_refused() {
+        let mut bytes = Vec::new();
+        codec::encode(&Ping { id: 1 }, &mut bytes).unwrap();
+        bytes.push(0);
+        assert!(codec::decode::<Ping>(&bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = codec::decode::<Hello>(&bytes);
+            let _ = codec::decode::<Welcome>(&bytes);
+            let _ = codec::decode::<Check>(&bytes);
+            let _ = codec::decode::<Answer>(&bytes);
+            let _ = codec::decode::<Refused>(&bytes);
+            let _ = crate::frame::first(&bytes, crate::MAX_PAYLOAD_BYTES);
+        }
+    }
+}
