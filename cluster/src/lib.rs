@@ -1,1 +1,43 @@
-//! The cluster of Tidegate: gossip, slots, forwarding.
+//! The cluster: many nodes, one answer.
+//!
+//! In the order in which a check meets them:
+//!
+//! - [`Router`]: who decides: this node, the owner of the slot, or the rule when no owner answers ([`DecidedBy`]).
+//! - [`slots`]: which node owns which of the 4,096 parts of the key space.
+//! - `link`: the long-lived connections on which nodes ask each other.
+//! - `loss`: shares, for when no owner answers.
+//!
+//! Behind it, never on the way of a check:
+//!
+//! - `gossip`: who seems alive. `ownership`: from that to a slot table. `controller`: the task that does it.
+//! - [`Cluster`]: assembles all of this and owns its tasks.
+//! - [`clock`], `fabric`: where time, network and randomness enter.
+
+pub mod clock;
+mod config;
+mod controller;
+mod fabric;
+mod gossip;
+pub mod key;
+mod link;
+mod loss;
+mod member;
+mod node;
+mod ownership;
+mod router;
+mod routes;
+pub mod slots;
+pub mod stats;
+mod status;
+mod wire;
+
+pub use self::{
+    clock::Clock,
+    config::{ClusterConfig, DEFAULT_PEER_PORT, Timing},
+    gossip::{GossipRejection, is_valid_name},
+    key::{ClusterKey, KeyTooShort},
+    member::{Member, MemberId, MemberState},
+    node::{Cluster, ClusterStats, StartError},
+    router::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Router, Verdict},
+    status::{ClusterStatus, Lost, Readiness},
+};

@@ -1,0 +1,59 @@
+//! Time enters here.
+//!
+//! A node has one clock: Unix time, read once when the process starts, plus what the machine's boot clock has counted
+//! since. It never steps, whatever is done to the wall clock, and it counts the time that the machine was suspended
+//! (`Instant` does not). Calendar periods are therefore off by as much as the wall clock was at the start; everything
+//! else is a difference and does not care.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tidegate_limiter::Nanos;
+
+/// The node's clock. Cheap to copy; a reading is one call without a switch into the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// What is added to the boot clock's nanoseconds to make Unix nanoseconds.
+    unix_offset: u64,
+}
+
+impl Clock {
+    /// Reads the wall clock, once.
+    pub fn start() -> Self {
+        Self { unix_offset: nanos_of(ClockId::Realtime).saturating_sub(nanos_of(ClockId::Boottime)) }
+    }
+
+    /// The present instant.
+    pub fn now(&self) -> Nanos {
+        Nanos::new(nanos_of(ClockId::Boottime).saturating_add(self.unix_offset))
+    }
+
+    /// The present instant as Unix milliseconds: grows from one start of a node to the next, unless the wall clock
+    /// was set back in between.
+    pub fn unix_millis(&self) -> u64 {
+        self.now().get() / 1_000_000
+    }
+}
+
+fn nanos_of(clock: ClockId) -> u64 {
+    let reading = clock_gettime(clock);
+    // Both clocks are positive on any machine that runs; 2^64 ns after 1970 is the year 2554.
+    Duration::new(reading.tv_sec.max(0) as u64, reading.tv_nsec as u32).as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_starts_at_unix_time_and_never_falls() {
+        let clock = Clock::start();
+        let mut last = clock.now();
+        assert!(last.get() > 1_700_000_000_000_000_000, "{last:?}");
+        for _ in 0..1_000 {
+            let next = clock.now();
+            assert!(next >= last);
+            last = next;
+        }
+    }
+}

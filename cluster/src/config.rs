@@ -1,0 +1,62 @@
+//! What a node is told about its cluster.
+
+use std::{net::IpAddr, net::SocketAddr, time::Duration};
+
+use crate::key::ClusterKey;
+
+/// The port for peers that an entry of `join` without one means.
+pub const DEFAULT_PEER_PORT: u16 = 7803;
+
+/// Settings of a node as a member of a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// The node's name, unique in the cluster; see [`crate::is_valid_name`].
+    pub name: String,
+    /// The cluster's name: nodes of clusters with other names are refused.
+    pub cluster: String,
+    /// Where the node stands, told to the others.
+    pub zone: Option<String>,
+    /// The address to listen on.
+    pub listen: IpAddr,
+    /// The address that the others are told; by default `listen`, or the one that packets to the others leave from.
+    pub advertise: Option<IpAddr>,
+    /// The port for peers: TCP for checks, UDP for gossip.
+    pub peer_port: u16,
+    /// The node's HTTP address, told to the others (`0.0.0.0` is replaced by the advertised address).
+    pub http: SocketAddr,
+    /// Peer addresses of other nodes, `HOST[:PORT]`.
+    pub join: Vec<String>,
+    /// How many nodes found a new cluster. `None`: this node only joins one; with no `join` either, it is one alone.
+    pub bootstrap_expect: Option<u32>,
+    /// The cluster's secret.
+    pub key: Option<ClusterKey>,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// A check is answered within this time.
+    pub check_timeout: Duration,
+    /// How often the nodes gossip. A dead node is noticed after 4 to 7 times this long.
+    pub gossip_interval: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { check_timeout: Duration::from_millis(100), gossip_interval: Duration::from_millis(300) }
+    }
+}
+
+impl Timing {
+    /// How long an owner is waited for: what is left of the check timeout is for answering without it.
+    pub(crate) fn forward_timeout(&self) -> Duration {
+        self.check_timeout * 3 / 4
+    }
+
+    /// How long the news of a changed slot table may take.
+    pub(crate) fn settle(&self) -> Duration {
+        self.gossip_interval * 2
+    }
+}

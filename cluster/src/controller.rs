@@ -1,0 +1,220 @@
+//! The task that turns news from gossip into the slot table that the router reads.
+
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use crate::{
+    clock::Clock,
+    gossip::{Gossip, members_of},
+    link::{Identity, Link},
+    member::{Member, MemberState},
+    ownership::{Assignment, Ownership},
+    router::Router,
+    routes::{Peer, Routes},
+    stats::LaneStats,
+    status::{ClusterStatus, Lost},
+};
+
+/// How long a member that has gone is still shown.
+const SHOW_LOST_FOR: Duration = Duration::from_secs(15 * 60);
+/// How many members that have gone are shown.
+const MAX_LOST: usize = 64;
+
+/// What the controller is asked for.
+pub(crate) enum Command {
+    /// Tell the others that this node leaves; `done` when they are being told.
+    Leave { done: oneshot::Sender<()> },
+}
+
+pub(crate) struct Controller {
+    ownership: Ownership,
+    gossip: Gossip,
+    identity: Arc<Identity>,
+    router: Arc<Router>,
+    clock: Clock,
+    lanes: Vec<(Handle, Arc<LaneStats>)>,
+    tasks: TaskTracker,
+    commands: mpsc::Receiver<Command>,
+    status: watch::Sender<ClusterStatus>,
+    announced: MemberState,
+    live: Vec<Member>,
+    lost: BTreeMap<Arc<str>, Lost>,
+}
+
+impl Controller {
+    pub(crate) fn new(
+        ownership: Ownership,
+        gossip: Gossip,
+        identity: Arc<Identity>,
+        router: Arc<Router>,
+        clock: Clock,
+        lanes: Vec<(Handle, Arc<LaneStats>)>,
+        tasks: TaskTracker,
+    ) -> (Self, mpsc::Sender<Command>, watch::Receiver<ClusterStatus>) {
+        let (commands, received) = mpsc::channel(4);
+        let (status, watched) = watch::channel(ClusterStatus::new(identity.me.clone()));
+        let controller = Self {
+            ownership,
+            gossip,
+            identity,
+            router,
+            clock,
+            lanes,
+            tasks,
+            commands: received,
+            status,
+            announced: MemberState::Joining,
+            live: Vec::new(),
+            lost: BTreeMap::new(),
+        };
+        (controller, commands, watched)
+    }
+
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let mut news = self.gossip.watch();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                // Without gossip the node goes on with the table that it has.
+                reason = self.gossip.died() => {
+                    error!("{reason}: this node no longer hears who comes and goes; restart it");
+                    self.status.send_modify(|status| status.gossip_alive = false);
+                    break;
+                }
+                changed = news.changed() => {
+                    if changed.is_err() {
+                        continue;
+                    }
+                    let live = members_of(&news.borrow_and_update());
+                    self.take_in(live).await;
+                }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Leave { done } => {
+                        self.ownership.leave();
+                        self.announce().await;
+                        self.tell_status();
+                        // Whoever asked may be gone.
+                        let _ = done.send(());
+                    }
+                },
+            }
+        }
+        cancel.cancelled().await;
+        self.gossip.stop();
+    }
+
+    async fn take_in(&mut self, live: Vec<Member>) {
+        self.note_comings_and_goings(&live);
+        self.live = live;
+        if let Some(assignment) = self.ownership.observe(&self.live, self.clock.now()) {
+            info!(
+                members = assignment.members.len(),
+                table = format_args!("{:016x}", assignment.table.fingerprint()),
+                "the slot table has changed"
+            );
+            self.publish(assignment);
+        }
+        self.announce().await;
+        self.tell_status();
+    }
+
+    /// Puts the new table in force; links to members that stay are kept.
+    fn publish(&self, assignment: Arc<Assignment>) {
+        let before = self.router.routes();
+        let known = |member: &Member| {
+            let peers = &before.as_ref()?.peers;
+            peers.iter().flatten().find(|peer| peer.member.id == member.id && peer.member.peer == member.peer)
+        };
+        let mut me = None;
+        let peers = assignment
+            .members
+            .iter()
+            .enumerate()
+            .map(|(index, member)| {
+                if member.id.name == self.identity.me.name {
+                    me = Some(index);
+                    return None;
+                }
+                Some(known(member).cloned().unwrap_or_else(|| Arc::new(self.link_to(member))))
+            })
+            .collect();
+        let me = me.expect("a node that takes part is among the members of its own table");
+        self.router.publish(Some(Arc::new(Routes { assignment, me, peers })));
+    }
+
+    fn link_to(&self, member: &Member) -> Peer {
+        let end = CancellationToken::new();
+        let links = self
+            .lanes
+            .iter()
+            .map(|(runtime, stats)| {
+                let (link, run) = Link::start(
+                    member.id.clone(),
+                    member.peer,
+                    Arc::clone(&self.identity),
+                    Arc::clone(stats),
+                    end.clone(),
+                );
+                self.tasks.spawn_on(run, runtime);
+                link
+            })
+            .collect();
+        Peer::new(member.clone(), links, end.drop_guard())
+    }
+
+    async fn announce(&mut self) {
+        let state = self.ownership.state();
+        if state != self.announced {
+            self.announced = state;
+            self.gossip.announce(state, self.ownership.founders()).await;
+        }
+    }
+
+    fn note_comings_and_goings(&mut self, live: &[Member]) {
+        let now = Instant::now();
+        for member in live {
+            if !self.live.iter().any(|known| known.id == member.id) {
+                info!(node = %member.id.name, address = %member.peer, "a node is there");
+            }
+            self.lost.remove(&member.id.name);
+        }
+        for member in &self.live {
+            if let btree_map::Entry::Vacant(entry) = self.lost.entry(Arc::clone(&member.id.name))
+                && !live.iter().any(|known| known.id.name == member.id.name)
+            {
+                info!(node = %member.id.name, "a node has gone: the others take its slots over");
+                entry.insert(Lost { member: member.clone(), since: now });
+            }
+        }
+        self.lost.retain(|_, lost| now.duration_since(lost.since) < SHOW_LOST_FOR);
+        while self.lost.len() > MAX_LOST {
+            self.lost.pop_first();
+        }
+    }
+
+    fn tell_status(&self) {
+        let routes = self.router.routes();
+        self.status.send_modify(|status| {
+            status.live = self.live.clone();
+            status.lost = self.lost.values().cloned().collect();
+            status.state = self.ownership.state();
+            status.waiting_for = self.ownership.waiting_for(&self.live);
+            let table = routes.as_ref().map(|routes| Arc::clone(&routes.assignment.table));
+            if status.table_since.is_none() && table.is_some() {
+                status.table_since = Some(Instant::now());
+            }
+            status.table = table;
+        });
+    }
+}

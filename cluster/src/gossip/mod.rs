@@ -1,0 +1,185 @@
+//! Who seems to be alive: membership by gossip (chitchat), a hint and never a right.
+
+mod seal;
+mod transport;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
+use tokio::{net::UdpSocket, sync::watch};
+
+pub use self::seal::GossipRejection;
+use self::{seal::Seal, transport::SealedUdp};
+use crate::{
+    member::{Member, MemberId, MemberState},
+    stats::GossipStats,
+};
+
+/// A member counts as dead when nothing was heard of it for this many times the usual pause between two signs of life.
+/// With three messages an interval in each direction that pause is a third to a fifth of the gossip interval, so that
+/// a death is noticed after 4 to 7 intervals.
+const PHI_THRESHOLD: f64 = 20.0;
+/// How long the death of a member is remembered. Short, because the list of all members has to fit a datagram.
+const DEAD_MEMBER_GRACE: Duration = Duration::from_secs(15 * 60);
+/// Longest value that is put into gossip.
+const MAX_VALUE_BYTES: usize = 8 << 10;
+
+const KEY_STATE: &str = "state";
+const KEY_HTTP: &str = "http";
+const KEY_ZONE: &str = "zone";
+const KEY_FOUNDERS: &str = "founders";
+
+/// What a node needs to know to gossip.
+pub(crate) struct GossipConfig {
+    pub(crate) me: MemberId,
+    pub(crate) advertise: SocketAddr,
+    pub(crate) cluster: String,
+    pub(crate) key: Option<[u8; 32]>,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) interval: Duration,
+    pub(crate) http: SocketAddr,
+    pub(crate) zone: Option<String>,
+}
+
+/// This node's part in the gossip.
+pub(crate) struct Gossip {
+    handle: ChitchatHandle,
+    live: watch::Receiver<BTreeMap<ChitchatId, NodeState>>,
+}
+
+impl Gossip {
+    pub(crate) async fn start(
+        config: GossipConfig,
+        socket: UdpSocket,
+        stats: Arc<GossipStats>,
+    ) -> anyhow::Result<Self> {
+        let seal = Seal::new(&config.cluster, config.key);
+        let mut about_me = vec![
+            (KEY_STATE.to_owned(), MemberState::Joining.as_str().to_owned()),
+            (KEY_HTTP.to_owned(), config.http.to_string()),
+        ];
+        about_me.extend(config.zone.map(|zone| (KEY_ZONE.to_owned(), zone)));
+        let chitchat = ChitchatConfig {
+            chitchat_id: ChitchatId::new(config.me.name, config.me.incarnation, config.advertise),
+            cluster_id: config.cluster,
+            gossip_interval: config.interval,
+            listen_addr: socket.local_addr()?,
+            seed_nodes: config.seeds,
+            failure_detector_config: FailureDetectorConfig {
+                phi_threshold: PHI_THRESHOLD,
+                sampling_window_size: 100,
+                max_interval: config.interval * 20,
+                initial_interval: config.interval / 3,
+                dead_node_grace_period: DEAD_MEMBER_GRACE,
+            },
+            marked_for_deletion_grace_period: DEAD_MEMBER_GRACE,
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+        };
+        let handle = spawn_chitchat(chitchat, about_me, &SealedUdp::new(socket, seal, stats)).await?;
+        let live = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
+        Ok(Self { handle, live })
+    }
+
+    /// Signals each change of the live members.
+    pub(crate) fn watch(&self) -> watch::Receiver<BTreeMap<ChitchatId, NodeState>> {
+        self.live.clone()
+    }
+
+    /// Tells the others where this node stands.
+    pub(crate) async fn announce(&self, state: MemberState, founders: &[MemberId]) {
+        let founders = join_ids(founders);
+        self.handle
+            .with_chitchat(|chitchat| {
+                let about_me = chitchat.self_node_state();
+                about_me.set(KEY_STATE, state.as_str());
+                about_me.set(KEY_FOUNDERS, &founders);
+            })
+            .await;
+    }
+
+    /// Ends with the reason when gossip has died.
+    pub(crate) async fn died(&self) -> String {
+        match self.handle.termination_watcher().await {
+            Ok(()) => "gossip has stopped".to_owned(),
+            Err(error) => format!("gossip has failed: {error}"),
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        // It may have stopped by itself already.
+        let _ = self.handle.initiate_shutdown();
+    }
+}
+
+/// The live members, each name once: after a restart the newest incarnation counts. What another node says of itself
+/// is checked here; one that does not make sense is left out.
+pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>) -> Vec<Member> {
+    let mut newest: BTreeMap<Arc<str>, Member> = BTreeMap::new();
+    for (id, about) in live {
+        let Some(state) = about.get(KEY_STATE).and_then(MemberState::parse) else { continue };
+        if !is_valid_name(&id.node_id) {
+            continue;
+        }
+        let member = Member {
+            id: MemberId { name: Arc::clone(&id.node_id), incarnation: id.generation_id },
+            state,
+            peer: id.gossip_advertise_addr,
+            http: about.get(KEY_HTTP).and_then(|http| http.parse().ok()),
+            zone: about.get(KEY_ZONE).map(str::to_owned),
+            founders: about.get(KEY_FOUNDERS).map(split_ids).unwrap_or_default(),
+        };
+        let known = newest.get(&member.id.name);
+        if known.is_none_or(|known| known.id.incarnation < member.id.incarnation) {
+            newest.insert(Arc::clone(&member.id.name), member);
+        }
+    }
+    newest.into_values().collect()
+}
+
+/// Whether a text can name a node: 1 to 64 letters, digits, `.`, `_` and `-`.
+pub fn is_valid_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn join_ids(ids: &[MemberId]) -> String {
+    let mut joined = String::new();
+    for id in ids {
+        let next = format!("{}{id}", if joined.is_empty() { "" } else { "," });
+        if joined.len() + next.len() > MAX_VALUE_BYTES {
+            // A founder that is left out treats its slots as taken over: stricter, never looser.
+            break;
+        }
+        joined.push_str(&next);
+    }
+    joined
+}
+
+fn split_ids(joined: &str) -> Vec<MemberId> {
+    joined.split(',').filter_map(MemberId::parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn founders_survive_the_trip_and_a_long_list_is_cut() {
+        let ids: Vec<MemberId> =
+            (0..2_000).map(|n| MemberId { name: format!("node-{n}").into(), incarnation: n }).collect();
+        assert_eq!(split_ids(&join_ids(&ids[..3])), ids[..3]);
+        let kept = split_ids(&join_ids(&ids));
+        assert!(kept.len() > 100 && kept[..] == ids[..kept.len()]);
+        assert!(join_ids(&ids).len() <= MAX_VALUE_BYTES);
+        assert!(split_ids("").is_empty());
+    }
+
+    #[test]
+    fn a_name_is_short_and_plain() {
+        assert!(is_valid_name("node-1.eu_west"));
+        assert!(!is_valid_name(""));
+        assert!(!is_valid_name("a b"));
+        assert!(!is_valid_name(&"x".repeat(65)));
+    }
+}

@@ -1,0 +1,228 @@
+//! The streams on which other nodes ask.
+//!
+//! All frames that have arrived are decided in one go and answered with one write: a busy peer's checks come in large
+//! reads. While a peer does not take its answers, nothing more is read from it, so that it can not make this node
+//! hold more than one read's worth of answers.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::{Buf as _, BytesMut};
+use tidegate_proto::{
+    CodecError, FrameError, Kind, MAX_PAYLOAD_BYTES, codec, frame,
+    peer::{Answer, Check, Ping, Pong, Undo},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::handshake::{self, Identity};
+use crate::{
+    fabric,
+    router::{HoldId, Router},
+    stats::{PEER_REFUSALS, PeerStats},
+};
+
+/// Streams of peers at one time; more are closed at once.
+const MAX_PEER_STREAMS: usize = 4096;
+/// A peer that does not take its answers for so long is cut off.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a check can be undone: much longer than its asker waits for the other owners.
+const UNDO_WITHIN: Duration = Duration::from_secs(2);
+/// Checks of one stream that can be undone at one time; the oldest beyond that stay charged.
+const MAX_UNDOABLE: usize = 4096;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 16 << 10;
+/// Refused streams are logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What answering a peer needs.
+pub(crate) struct Answering {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) stats: Arc<PeerStats>,
+}
+
+/// Accepts the streams of peers and hands them to the lanes in turn, until `cancel`.
+pub(crate) async fn accept_peers(
+    listener: TcpListener,
+    answering: Arc<Answering>,
+    lanes: Vec<Handle>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+) {
+    let room = Arc::new(Semaphore::new(MAX_PEER_STREAMS));
+    let mut next_lane = (0..lanes.len()).cycle();
+    let refusals = Arc::new(RefusalLog::default());
+    loop {
+        let (stream, from) = tokio::select! {
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for some to come back.
+                    warn!(%error, "no stream of a peer can be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            answering.stats.count_refusal("too_many");
+            refusals.log(from, "too_many", &format!("{MAX_PEER_STREAMS} streams of peers are open already"));
+            continue;
+        };
+        // The stream moves to the runtime of its lane, whose thread answers it from then on.
+        let Ok(stream) = stream.into_std() else { continue };
+        let lane = next_lane.next().expect("there is at least one lane");
+        let (answering, refusals, cancel) = (Arc::clone(&answering), Arc::clone(&refusals), cancel.clone());
+        let serve = async move {
+            let _permit: OwnedSemaphorePermit = permit;
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = serve_stream(stream, from, lane, &answering, &refusals) => {}
+            }
+        };
+        tasks.spawn_on(serve, &lanes[lane]);
+    }
+}
+
+async fn serve_stream(
+    stream: std::net::TcpStream,
+    from: SocketAddr,
+    lane: usize,
+    answering: &Answering,
+    refusals: &RefusalLog,
+) {
+    let prepared = TcpStream::from_std(stream).and_then(|stream| fabric::prepare(&stream).map(|()| stream));
+    let Ok(mut stream) = prepared else { return };
+    let (peer, unread) = match handshake::answer(&mut stream, &answering.identity).await {
+        Ok(met) => met,
+        Err(error) => {
+            answering.stats.count_refusal(error.as_str());
+            refusals.log(from, error.as_str(), &error.to_string());
+            return;
+        }
+    };
+    answering.stats.count_accepted();
+    let mut conversation =
+        Conversation { lane, router: &answering.router, undoable: VecDeque::new(), unread, answers: BytesMut::new() };
+    match conversation.hold(&mut stream).await {
+        Ok(()) => debug!(peer = %peer, "the peer closed its stream"),
+        Err(Broken::Io(error)) => debug!(peer = %peer, %error, "the stream of the peer broke"),
+        Err(broken) => {
+            answering.stats.count_broken();
+            warn!(peer = %peer, %from, "a stream of a peer is closed: {broken}");
+            let _ = timeout(WRITE_DEADLINE, handshake::refuse(&mut stream, broken.to_string())).await;
+        }
+    }
+}
+
+/// Why a conversation ended badly.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("a message can not be read: {0}")]
+    Codec(#[from] CodecError),
+    #[error("an unexpected {0:?} frame")]
+    Unexpected(Kind),
+}
+
+struct Conversation<'a> {
+    lane: usize,
+    router: &'a Router,
+    /// Checks that can still be undone, by rising id.
+    undoable: VecDeque<(u64, HoldId, Instant)>,
+    unread: BytesMut,
+    answers: BytesMut,
+}
+
+impl Conversation<'_> {
+    async fn hold(&mut self, stream: &mut TcpStream) -> Result<(), Broken> {
+        loop {
+            let understood = self.answer_all();
+            // What was decided before a faulty frame is still answered.
+            if !self.answers.is_empty() {
+                let write = timeout(WRITE_DEADLINE, stream.write_all_buf(&mut self.answers));
+                write.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            }
+            understood?;
+            self.unread.reserve(READ_BYTES);
+            if stream.read_buf(&mut self.unread).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn answer_all(&mut self) -> Result<(), Broken> {
+        while let Some(frame) = frame::first(&self.unread, MAX_PAYLOAD_BYTES)? {
+            match frame.kind {
+                Kind::Check => {
+                    let check: Check = codec::decode(frame.payload)?;
+                    let (outcome, held) = self.router.decide_for_peer(self.lane, &check);
+                    if let Some(hold) = held {
+                        note_undoable(&mut self.undoable, check.id, hold);
+                    }
+                    frame::put(&Answer { id: check.id, outcome }, &mut self.answers)?;
+                }
+                Kind::Undo => {
+                    let Undo { id } = codec::decode(frame.payload)?;
+                    if let Ok(place) = self.undoable.binary_search_by_key(&id, |(known, _, _)| *known)
+                        && let Some((_, hold, _)) = self.undoable.remove(place)
+                    {
+                        self.router.undo_for_peer(hold);
+                    }
+                }
+                Kind::Ping => {
+                    let Ping { id } = codec::decode(frame.payload)?;
+                    frame::put(&Pong { id }, &mut self.answers)?;
+                }
+                other => return Err(Broken::Unexpected(other)),
+            }
+            let length = frame.length;
+            self.unread.advance(length);
+        }
+        Ok(())
+    }
+}
+
+/// Remembers a check that may be undone. A peer whose ids do not rise loses the ability to undo, nothing else.
+fn note_undoable(undoable: &mut VecDeque<(u64, HoldId, Instant)>, id: u64, hold: HoldId) {
+    let now = Instant::now();
+    while undoable.front().is_some_and(|(_, _, until)| *until < now) || undoable.len() >= MAX_UNDOABLE {
+        undoable.pop_front();
+    }
+    if undoable.back().is_none_or(|(last, _, _)| *last < id) {
+        undoable.push_back((id, hold, now + UNDO_WITHIN));
+    }
+}
+
+/// Logs refused streams, for each reason not more often than [`LOG_EVERY`]: whoever dials does not write our log.
+#[derive(Default)]
+struct RefusalLog(Mutex<[Option<Instant>; PEER_REFUSALS.len()]>);
+
+impl RefusalLog {
+    fn log(&self, from: SocketAddr, reason: &str, explained: &str) {
+        let Some(place) = PEER_REFUSALS.iter().position(|known| *known == reason) else { return };
+        let now = Instant::now();
+        let last = &mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[place];
+        if last.is_none_or(|last| now.duration_since(last) >= LOG_EVERY) {
+            *last = Some(now);
+            warn!(%from, reason, "a stream to the peer port is refused: {explained}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What happens when no owner answers: each rule's `on_owner_loss`.
+//!
+//! A *share* is what this node may admit by itself meanwhile: 1/N of the rate and of the burst, N being the members of
+//! the slot table in force. It starts empty each time an owner is lost, so that all shares together with what the lost
+//! owner admitted stay inside the limit for as long as that owner does not go on deciding.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Charge, Decision, Mode, Nanos, OnOwnerLoss, Store};
+
+use crate::router::{Answer, Answers, DecidedBy, Decisions};
+
+/// What a caller is told to wait when the rule denies for want of an owner: about as long as it takes until another
+/// node has taken the slot over.
+const RETRY_AFTER_LOSS: Duration = Duration::from_secs(3);
+
+/// The buckets of this node's shares: other ones than those of the slots that it owns.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    store: Store,
+}
+
+impl Shares {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Decides the charges at `places`, whose owner has been lost since `since`, all or nothing. Returns whether it
+    /// allows, and notes the answers.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `Router::decide`")]
+    pub(crate) fn decide(
+        &self,
+        places: &[usize],
+        charges: &[Charge],
+        losses: &[OnOwnerLoss],
+        members: u32,
+        since: Nanos,
+        now: Nanos,
+        answers: &mut Answers,
+    ) -> bool {
+        let mut from_share: SmallVec<[usize; 4]> = SmallVec::new();
+        let mut shares: SmallVec<[Charge; 4]> = SmallVec::new();
+        for &place in places {
+            let charge = &charges[place];
+            match losses[place] {
+                OnOwnerLoss::Share => match charge.limit.share(members) {
+                    Some(limit) => {
+                        from_share.push(place);
+                        shares.push(Charge { limit, floor: Some(since), ..*charge });
+                    }
+                    // A limit smaller than the cluster: this node's part of it is nothing.
+                    None => answers[place] = Some(by_rule(charge, false)),
+                },
+                OnOwnerLoss::Deny => answers[place] = Some(by_rule(charge, false)),
+                OnOwnerLoss::Allow => answers[place] = Some(by_rule(charge, true)),
+            }
+        }
+        let denies = |place: &usize| {
+            charges[*place].mode == Mode::Enforce
+                && answers[*place].as_ref().is_some_and(|answer| !answer.decision.allowed)
+        };
+        if places.iter().any(denies) {
+            return false;
+        }
+        let mut decisions = Decisions::new();
+        let allowed = self.store.check_all(&shares, now, &mut decisions);
+        for (place, decision) in from_share.into_iter().zip(decisions) {
+            answers[place] = Some(Answer { decision, by: DecidedBy::Share });
+        }
+        allowed
+    }
+}
+
+fn by_rule(charge: &Charge, allowed: bool) -> Answer {
+    let decision = Decision {
+        allowed,
+        limit: charge.limit.burst(),
+        remaining: 0,
+        reset_after: RETRY_AFTER_LOSS,
+        retry_after: (!allowed).then_some(RETRY_AFTER_LOSS),
+        delay: Duration::ZERO,
+    };
+    Answer { decision, by: DecidedBy::Fallback }
+}

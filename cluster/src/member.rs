@@ -1,0 +1,69 @@
+//! A node as the others see it.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+/// A member's name with its incarnation: each start of a node is another identity, so that nothing meant for the node
+/// before a restart reaches the one after it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId {
+    /// The name, unique in the cluster.
+    pub name: Arc<str>,
+    /// Unix milliseconds of the node's start.
+    pub incarnation: u64,
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.incarnation)
+    }
+}
+
+impl MemberId {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (name, incarnation) = text.rsplit_once('@')?;
+        Some(Self { name: name.into(), incarnation: incarnation.parse().ok()? })
+    }
+}
+
+/// How far a node is on its way through life, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberState {
+    /// It has found no cluster yet, and none has been formed.
+    Joining,
+    /// It takes part: it may own slots.
+    Serving,
+    /// It is about to stop: it owns no slots.
+    Leaving,
+}
+
+impl MemberState {
+    /// The word that gossip and `GET /v1/cluster` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Serving => "serving",
+            Self::Leaving => "leaving",
+        }
+    }
+
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        [Self::Joining, Self::Serving, Self::Leaving].into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// A live node: what gossip last heard of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who it is.
+    pub id: MemberId,
+    /// What it says of itself.
+    pub state: MemberState,
+    /// Where its peer port is.
+    pub peer: SocketAddr,
+    /// Where its HTTP port is, if it said so.
+    pub http: Option<SocketAddr>,
+    /// Its zone, if it has one.
+    pub zone: Option<String>,
+    /// The nodes with which it formed the cluster; empty if it joined one.
+    pub founders: Vec<MemberId>,
+}

@@ -1,0 +1,265 @@
+//! A node's part in its cluster: opens the peer port, starts and owns all tasks, ends them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tidegate_limiter::Store;
+use tokio::{
+    net::lookup_host,
+    runtime::Handle,
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    config::{ClusterConfig, DEFAULT_PEER_PORT},
+    controller::{Command, Controller},
+    fabric,
+    gossip::{Gossip, GossipConfig, is_valid_name},
+    link::{Answering, Identity, accept_peers},
+    loss::Shares,
+    member::MemberId,
+    ownership::{Ownership, Settings},
+    router::Router,
+    stats::{GossipStats, LaneStats, PeerStats},
+    status::{ClusterStatus, Readiness},
+};
+
+/// How long tasks may take to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why a node could not take its place.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The name can not be used.
+    #[error("{0:?} can not name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
+    Name(String),
+    /// The peer port could not be opened.
+    #[error("cannot listen for peers on {address}/{protocol}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// For what.
+        protocol: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A cluster needs at least one node.
+    #[error("a cluster can not be founded by 0 nodes (--bootstrap-expect)")]
+    ExpectsNobody,
+    /// There is no thread that could answer peers.
+    #[error("a node needs at least one worker thread")]
+    NoLanes,
+    /// The gossip library did not start.
+    #[error("gossip did not start: {0}")]
+    Gossip(String),
+}
+
+/// A running member of a cluster.
+pub struct Cluster {
+    router: Arc<Router>,
+    status: watch::Receiver<ClusterStatus>,
+    commands: mpsc::Sender<Command>,
+    stats: ClusterStats,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    settle: Duration,
+}
+
+/// What a member counts.
+#[derive(Debug, Clone)]
+pub struct ClusterStats {
+    /// By lane.
+    pub lanes: Vec<Arc<LaneStats>>,
+    /// Gossip.
+    pub gossip: Arc<GossipStats>,
+    /// The peer port.
+    pub peers: Arc<PeerStats>,
+}
+
+impl Cluster {
+    /// Opens the peer port and starts. `lanes` are the runtimes of the threads that will ask and answer; the tasks that
+    /// are not on the way of a check run on the runtime that this is called on. `shares` holds the buckets that are used
+    /// when an owner is lost.
+    ///
+    /// # Errors
+    /// When a port is taken or a setting can not be.
+    pub async fn start(
+        config: ClusterConfig,
+        store: Arc<Store>,
+        shares: Store,
+        clock: Clock,
+        lanes: Vec<Handle>,
+    ) -> Result<Self, StartError> {
+        if !is_valid_name(&config.name) {
+            return Err(StartError::Name(config.name));
+        }
+        if lanes.is_empty() {
+            return Err(StartError::NoLanes);
+        }
+        let expect = match config.bootstrap_expect {
+            Some(0) => return Err(StartError::ExpectsNobody),
+            // Alone with nobody to join: a cluster of one.
+            None if config.join.is_empty() => Some(1),
+            expect => expect,
+        };
+        let listen = SocketAddr::new(config.listen, config.peer_port);
+        let listener =
+            fabric::listen(listen).map_err(|source| StartError::Bind { address: listen, protocol: "TCP", source })?;
+        let datagrams = fabric::bind_datagrams(listen)
+            .await
+            .map_err(|source| StartError::Bind { address: listen, protocol: "UDP", source })?;
+
+        let seeds: Vec<String> = config.join.iter().map(|seed| with_port(seed)).collect();
+        let advertise = match config.advertise {
+            Some(address) => address,
+            None if !config.listen.is_unspecified() => config.listen,
+            None => reachable_address(&seeds).await,
+        };
+        let http_address = if config.http.ip().is_unspecified() { advertise } else { config.http.ip() };
+
+        let me = MemberId { name: config.name.into(), incarnation: clock.unix_millis() };
+        let stats = ClusterStats {
+            lanes: lanes.iter().map(|_| Arc::default()).collect(),
+            gossip: Arc::default(),
+            peers: Arc::default(),
+        };
+        let identity = Arc::new(Identity {
+            me: me.clone(),
+            cluster: config.cluster.clone(),
+            key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
+        });
+        let gossip = Gossip::start(
+            GossipConfig {
+                me: me.clone(),
+                advertise: SocketAddr::new(advertise, config.peer_port),
+                cluster: config.cluster,
+                key: config.key.as_ref().map(|key| key.gossip()),
+                seeds,
+                interval: config.timing.gossip_interval,
+                http: SocketAddr::new(http_address, config.http.port()),
+                zone: config.zone,
+            },
+            datagrams,
+            Arc::clone(&stats.gossip),
+        )
+        .await
+        .map_err(|error| StartError::Gossip(error.to_string()))?;
+
+        let settle = config.timing.settle();
+        let router = Arc::new(Router::new(
+            store,
+            Shares::new(shares),
+            clock,
+            stats.lanes.clone(),
+            config.timing.forward_timeout(),
+        ));
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let answering = Arc::new(Answering {
+            identity: Arc::clone(&identity),
+            router: Arc::clone(&router),
+            stats: Arc::clone(&stats.peers),
+        });
+        tasks.spawn(accept_peers(listener, answering, lanes.clone(), tasks.clone(), cancel.clone()));
+        let (controller, commands, status) = Controller::new(
+            Ownership::new(me, Settings { expect, settle }),
+            gossip,
+            identity,
+            Arc::clone(&router),
+            clock,
+            lanes.into_iter().zip(stats.lanes.iter().cloned()).collect(),
+            tasks.clone(),
+        );
+        tasks.spawn(controller.run(cancel.clone()));
+        Ok(Self { router, status, commands, stats, tasks, cancel, settle })
+    }
+
+    /// Who decides checks.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// What is known of the cluster now.
+    pub fn status(&self) -> ClusterStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Whether this node can decide checks.
+    pub fn readiness(&self) -> Readiness {
+        self.status.borrow().readiness(&self.router)
+    }
+
+    /// What this node counts.
+    pub fn stats(&self) -> &ClusterStats {
+        &self.stats
+    }
+
+    /// Gives up all slots, and returns when the others have had the time to hear of it. Until then checks are decided
+    /// as before.
+    pub async fn leave(&self) {
+        let (done, heard) = tokio::sync::oneshot::channel();
+        if self.commands.send(Command::Leave { done }).await.is_ok() && heard.await.is_ok() {
+            tokio::time::sleep(self.settle).await;
+        }
+    }
+
+    /// Ends all tasks.
+    pub async fn stop(self) {
+        self.router.publish(None);
+        self.cancel.cancel();
+        self.tasks.close();
+        if timeout(STOP_DEADLINE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections to other nodes did not end within {STOP_DEADLINE:?}");
+        }
+    }
+}
+
+fn with_port(seed: &str) -> String {
+    let has_port = match seed.strip_prefix('[') {
+        Some(v6) => v6.contains("]:"),
+        None => seed.matches(':').count() == 1,
+    };
+    match (has_port, seed.parse::<IpAddr>()) {
+        (false, Ok(address)) => SocketAddr::new(address, DEFAULT_PEER_PORT).to_string(),
+        (false, Err(_)) => format!("{seed}:{DEFAULT_PEER_PORT}"),
+        (true, _) => seed.to_owned(),
+    }
+}
+
+/// The address that packets to the first seed leave from; without seeds, those to the internet. Nothing is sent.
+async fn reachable_address(seeds: &[String]) -> IpAddr {
+    const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+    for seed in seeds {
+        let Ok(mut addresses) = lookup_host(seed).await else { continue };
+        if let Some(target) = addresses.next()
+            && let Ok(source) = fabric::source_address_towards(target).await
+        {
+            return source;
+        }
+    }
+    fabric::source_address_towards(SOMEWHERE).await.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_join_may_leave_out_the_port() {
+        assert_eq!(with_port("node-1"), "node-1:7803");
+        assert_eq!(with_port("node-1:9"), "node-1:9");
+        assert_eq!(with_port("10.0.0.1"), "10.0.0.1:7803");
+        assert_eq!(with_port("::1"), "[::1]:7803");
+        assert_eq!(with_port("[::1]:9"), "[::1]:9");
+    }
+
+    #[tokio::test]
+    async fn an_advertised_address_is_one_that_the_seeds_can_reach() {
+        assert_eq!(reachable_address(&["127.0.0.1:7803".to_owned()]).await, Ipv4Addr::LOCALHOST);
+    }
+}

@@ -1,0 +1,126 @@
+//! What the cluster counts. Counters only grow; reading them costs the readers, not the check path.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::gossip::GossipRejection;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one lane counts. Each lane has its own, on cache lines of its own, because its thread writes them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct LaneStats {
+    /// Checks sent to their owner.
+    pub sent: Counter,
+    /// Answers that came back in time.
+    pub answered: Counter,
+    /// Checks that waited in vain for their answer.
+    pub timed_out: Counter,
+    /// Checks whose stream broke, or whose answer came too late to count.
+    pub lost: Counter,
+    /// Checks that were not sent, because there was no stream or the peer was silent.
+    pub unreachable: Counter,
+    /// Checks that were not sent, because too many waited.
+    pub queue_full: Counter,
+    /// Answers "I do not own that slot".
+    pub not_owner: Counter,
+    /// Times that a peer was found silent.
+    pub suspected: Counter,
+    /// Checks of other nodes that were decided here.
+    pub decided_for_peers: Counter,
+    /// Checks of other nodes that were refused here.
+    pub refused_to_peers: Counter,
+}
+
+/// What gossip counts.
+#[derive(Debug, Default)]
+pub struct GossipStats {
+    rejected: [Counter; GossipRejection::ALL.len()],
+    oversize: Counter,
+}
+
+impl GossipStats {
+    pub(crate) fn count_rejection(&self, rejection: GossipRejection) {
+        self.rejected[rejection as usize].add(1);
+    }
+
+    pub(crate) fn count_oversize(&self) {
+        self.oversize.add(1);
+    }
+
+    /// Datagrams that were refused for this reason.
+    pub fn rejected(&self, rejection: GossipRejection) -> u64 {
+        self.rejected[rejection as usize].get()
+    }
+
+    /// Messages that did not fit a datagram.
+    pub fn oversize(&self) -> u64 {
+        self.oversize.get()
+    }
+}
+
+/// The reasons for which a stream to the peer port is refused, as words for metrics.
+pub const PEER_REFUSALS: [&str; 10] = [
+    "foreign",
+    "wire_version",
+    "wrong_key",
+    "other_cluster",
+    "other_node",
+    "refused",
+    "malformed",
+    "timeout",
+    "closed",
+    "too_many",
+];
+
+/// What the peer port counts.
+#[derive(Debug, Default)]
+pub struct PeerStats {
+    refused: [Counter; PEER_REFUSALS.len()],
+    accepted: Counter,
+    broken: Counter,
+}
+
+impl PeerStats {
+    pub(crate) fn count_refusal(&self, reason: &str) {
+        if let Some(place) = PEER_REFUSALS.iter().position(|known| *known == reason) {
+            self.refused[place].add(1);
+        }
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.add(1);
+    }
+
+    pub(crate) fn count_broken(&self) {
+        self.broken.add(1);
+    }
+
+    /// Streams that were refused, by reason.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        PEER_REFUSALS.into_iter().zip(self.refused.iter().map(Counter::get))
+    }
+
+    /// Streams of peers that were let in.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.get()
+    }
+
+    /// Streams that ended because of bytes that make no sense.
+    pub fn broken(&self) -> u64 {
+        self.broken.get()
+    }
+}

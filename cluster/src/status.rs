@@ -1,0 +1,120 @@
+//! What a node can tell of its cluster.
+
+use std::{
+    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    member::{Member, MemberId, MemberState},
+    router::Router,
+    routes::Peer,
+    slots::{SlotId, SlotTable},
+};
+
+/// A node with a slot table that can not reach a member for so long after its start is ready all the same: it has an
+/// answer for each check, and waiting longer would not help.
+const LINKS_EXPECTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A member that was live.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// What was last known of it.
+    pub member: Member,
+    /// When gossip gave it up.
+    pub since: Instant,
+}
+
+/// A node's view of its cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterStatus {
+    /// This node.
+    pub me: MemberId,
+    /// Where this node stands.
+    pub state: MemberState,
+    /// The nodes that gossip holds for alive, this one among them, by name.
+    pub live: Vec<Member>,
+    /// Those that it held for alive some time ago.
+    pub lost: Vec<Lost>,
+    /// The slot table in force; none while the node waits for its cluster.
+    pub table: Option<Arc<SlotTable>>,
+    /// What the node waits for.
+    pub waiting_for: Option<String>,
+    /// Whether gossip works.
+    pub gossip_alive: bool,
+    /// Since when there is a table.
+    pub(crate) table_since: Option<Instant>,
+    /// Whether the node was ready once: it stays so, whatever happens to others.
+    was_ready: Arc<AtomicBool>,
+}
+
+/// Whether a node can decide checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// It can.
+    Ready,
+    /// It can not yet (or no longer), for this reason.
+    NotReady(String),
+}
+
+impl ClusterStatus {
+    pub(crate) fn new(me: MemberId) -> Self {
+        Self {
+            me,
+            state: MemberState::Joining,
+            live: Vec::new(),
+            lost: Vec::new(),
+            table: None,
+            waiting_for: Some("the first news from gossip".to_owned()),
+            gossip_alive: true,
+            table_since: None,
+            was_ready: Arc::default(),
+        }
+    }
+
+    /// How many slots each member of the table owns, by name.
+    pub fn slots_owned(&self) -> Vec<(Arc<str>, usize)> {
+        let Some(table) = &self.table else { return Vec::new() };
+        let mut counts = vec![0; table.members().len()];
+        SlotId::all().for_each(|slot| counts[table.owner_index(slot)] += 1);
+        table.members().iter().cloned().zip(counts).collect()
+    }
+
+    pub(crate) fn readiness(&self, router: &Router) -> Readiness {
+        if self.state == MemberState::Leaving {
+            return Readiness::NotReady("this node is leaving the cluster".to_owned());
+        }
+        if let Some(reason) = &self.waiting_for {
+            return Readiness::NotReady(format!("waiting for {reason}"));
+        }
+        let (Some(routes), Some(since)) = (router.routes(), self.table_since) else {
+            return Readiness::NotReady("this node has no slot table yet".to_owned());
+        };
+        if self.was_ready.load(Ordering::Relaxed) {
+            return Readiness::Ready;
+        }
+        let missing: Vec<&str> = routes
+            .peers
+            .iter()
+            .flatten()
+            .filter(|peer| !self.can_decide_with(peer))
+            .map(|peer| &*peer.member.id.name)
+            .collect();
+        if !missing.is_empty() && since.elapsed() < LINKS_EXPECTED_WITHIN {
+            return Readiness::NotReady(format!("waiting for links to {}", missing.join(", ")));
+        }
+        self.was_ready.store(true, Ordering::Relaxed);
+        Readiness::Ready
+    }
+
+    /// Whether this node can reach the member, and the member says that it serves.
+    fn can_decide_with(&self, peer: &Peer) -> bool {
+        peer.is_linked()
+            && self
+                .live
+                .iter()
+                .any(|member| member.id == peer.member.id && member.state == MemberState::Serving)
+    }
+}

@@ -1,0 +1,120 @@
+//! Between the limiter's types and those on the wire.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Period};
+use tidegate_proto::peer;
+
+/// The charges of a check for its owner; `None` if they are more than one check may have.
+pub(crate) fn charges_to_wire<'a>(charges: impl Iterator<Item = &'a Charge>) -> Option<peer::Charges> {
+    peer::Charges::new(charges.map(|charge| peer::Charge {
+        key: charge.key.get(),
+        cost: charge.cost.get(),
+        limit: peer::Limit {
+            algorithm: charge.limit.algorithm() as u8,
+            count: charge.limit.count(),
+            period: match charge.limit.period() {
+                Period::Fixed(length) => peer::Period::Nanos(nanos(length)),
+                Period::Day => peer::Period::Day,
+                Period::Month => peer::Period::Month,
+            },
+            burst: charge.limit.burst(),
+        },
+        shadow: charge.mode == Mode::Shadow,
+    }))
+}
+
+/// The charges of another node's check; `None` if one of them is not valid.
+pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Charge; 4]>> {
+    charges
+        .as_slice()
+        .iter()
+        .map(|charge| {
+            let period = match charge.limit.period {
+                peer::Period::Nanos(length) => Period::Fixed(Duration::from_nanos(length)),
+                peer::Period::Day => Period::Day,
+                peer::Period::Month => Period::Month,
+            };
+            let algorithm = Algorithm::try_from(charge.limit.algorithm).ok()?;
+            Some(Charge {
+                key: KeyHash::from_raw(charge.key),
+                limit: Limit::new(algorithm, charge.limit.count, period, Some(charge.limit.burst)).ok()?,
+                cost: Cost::new(charge.cost).ok()?,
+                mode: if charge.shadow { Mode::Shadow } else { Mode::Enforce },
+                floor: None,
+            })
+        })
+        .collect()
+}
+
+pub(crate) fn decision_to_wire(decision: &Decision) -> peer::Decision {
+    peer::Decision {
+        allowed: decision.allowed,
+        limit: decision.limit,
+        remaining: decision.remaining,
+        reset_after: nanos(decision.reset_after),
+        retry_after: decision.retry_after.map(nanos),
+        delay: nanos(decision.delay),
+    }
+}
+
+pub(crate) fn decision_from_wire(decision: &peer::Decision) -> Decision {
+    Decision {
+        allowed: decision.allowed,
+        limit: decision.limit,
+        remaining: decision.remaining,
+        reset_after: Duration::from_nanos(decision.reset_after),
+        retry_after: decision.retry_after.map(Duration::from_nanos),
+        delay: Duration::from_nanos(decision.delay),
+    }
+}
+
+/// Durations on the wire are 64 bits of nanoseconds, 584 years; a longer one says that.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn charge(period: Period) -> Charge {
+        Charge {
+            key: KeyHash::from_raw(77),
+            limit: Limit::new(Algorithm::TokenBucket, 7, period, Some(9)).unwrap(),
+            cost: Cost::new(3).unwrap(),
+            mode: Mode::Shadow,
+            floor: None,
+        }
+    }
+
+    #[test]
+    fn a_charge_arrives_as_it_was_sent() {
+        for period in [Period::Fixed(Duration::from_millis(1500)), Period::Fixed(Duration::from_secs(86_400))] {
+            let sent = charge(period);
+            let wire = charges_to_wire([&sent].into_iter()).unwrap();
+            let arrived = charges_from_wire(&wire).unwrap();
+            assert_eq!(arrived.len(), 1);
+            assert_eq!(format!("{:?}", arrived[0]), format!("{sent:?}"));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_no_rule_could_have_is_refused() {
+        let good = *charges_to_wire([&charge(Period::Fixed(Duration::from_secs(1)))].into_iter())
+            .unwrap()
+            .as_slice()
+            .first()
+            .unwrap();
+        let arrives = |charge: peer::Charge| charges_from_wire(&peer::Charges::new([charge]).unwrap()).is_some();
+        assert!(arrives(good));
+        assert!(!arrives(peer::Charge { cost: u64::MAX, ..good }));
+        assert!(!arrives(peer::Charge { limit: peer::Limit { algorithm: 99, ..good.limit }, ..good }));
+        assert!(!arrives(peer::Charge { limit: peer::Limit { count: 0, ..good.limit }, ..good }));
+        assert!(!arrives(peer::Charge {
+            limit: peer::Limit { period: peer::Period::Nanos(0), ..good.limit },
+            ..good
+        }));
+    }
+}
