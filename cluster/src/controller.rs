@@ -19,7 +19,7 @@ use crate::{
     gossip::{Gossip, members_of},
     link::{Identity, Link},
     member::{Member, MemberState},
-    ownership::{Assignment, Ownership},
+    ownership::{Assignment, Change, Ownership},
     router::Router,
     routes::{Peer, Routes},
     stats::LaneStats,
@@ -117,13 +117,20 @@ impl Controller {
     async fn take_in(&mut self, live: Vec<Member>) {
         self.note_comings_and_goings(&live);
         self.live = live;
-        if let Some(assignment) = self.ownership.observe(&self.live, self.clock.now()) {
-            info!(
-                members = assignment.members.len(),
-                table = format_args!("{:016x}", assignment.table.fingerprint()),
-                "the slot table has changed"
-            );
-            self.publish(assignment);
+        match self.ownership.observe(&self.live, self.clock.now()) {
+            Change::None => {}
+            Change::Assigned(assignment) => {
+                info!(
+                    members = assignment.members.len(),
+                    table = format_args!("{:016x}", assignment.table.fingerprint()),
+                    "the slot table has changed"
+                );
+                self.publish(assignment);
+            }
+            Change::Superseded => {
+                error!(name = %self.identity.me.name, "a newer node has this node's name: it decides nothing any more");
+                self.router.publish(None);
+            }
         }
         self.announce().await;
         self.tell_status();

@@ -39,8 +39,7 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Which of this machine's addresses a packet to `target` would leave from. Nothing is sent.
 pub(crate) async fn source_address_towards(target: SocketAddr) -> io::Result<std::net::IpAddr> {
-    let any: SocketAddr =
-        if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(target).await?;
     Ok(socket.local_addr()?.ip())

@@ -109,11 +109,16 @@ impl Cluster {
             expect => expect,
         };
         let listen = SocketAddr::new(config.listen, config.peer_port);
-        let listener =
-            fabric::listen(listen).map_err(|source| StartError::Bind { address: listen, protocol: "TCP", source })?;
-        let datagrams = fabric::bind_datagrams(listen)
-            .await
-            .map_err(|source| StartError::Bind { address: listen, protocol: "UDP", source })?;
+        let listener = fabric::listen(listen).map_err(|source| StartError::Bind {
+            address: listen,
+            protocol: "TCP",
+            source,
+        })?;
+        let datagrams = fabric::bind_datagrams(listen).await.map_err(|source| StartError::Bind {
+            address: listen,
+            protocol: "UDP",
+            source,
+        })?;
 
         let seeds: Vec<String> = config.join.iter().map(|seed| with_port(seed)).collect();
         let advertise = match config.advertise {

@@ -39,6 +39,17 @@ pub(crate) struct Assignment {
     pub(crate) floors: Box<[Option<Nanos>]>,
 }
 
+/// What a look at the live members changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// This assignment is in force from now on.
+    Assigned(Arc<Assignment>),
+    /// This node owns nothing any more: a newer node has its name.
+    Superseded,
+}
+
 /// Where a node stands.
 #[derive(Debug)]
 pub(crate) struct Ownership {
@@ -65,28 +76,34 @@ impl Ownership {
         Self { me, settings, formation: Formation::Waiting, current: None }
     }
 
-    /// Takes in the live members (this node among them) and returns the assignment if it changed.
-    pub(crate) fn observe(&mut self, live: &[Member], now: Nanos) -> Option<Arc<Assignment>> {
-        if self.formation == Formation::Waiting {
-            self.formation = self.try_to_form(live)?;
-        }
+    /// Takes in the live members, each name once.
+    pub(crate) fn observe(&mut self, live: &[Member], now: Nanos) -> Change {
         if self.formation == Formation::Leaving {
-            // The others decide from now on; what still arrives here is refused.
-            return None;
+            // Decides with the table that it has until it stops: the others take over meanwhile.
+            return Change::None;
+        }
+        if !live.iter().any(|member| member.id == self.me) {
+            let Some(_) = self.current.take() else { return Change::None };
+            // Should this node come back, it knows no more than one that joins.
+            self.formation = Formation::Joined;
+            return Change::Superseded;
+        }
+        if self.formation == Formation::Waiting {
+            let Some(formation) = self.try_to_form(live) else { return Change::None };
+            self.formation = formation;
         }
         let members = self.eligible(live);
         if self.current.as_ref().is_some_and(|current| current.members == members) {
-            return None;
+            return Change::None;
         }
         let assignment = Arc::new(self.assign(members, now));
         self.current = Some(Arc::clone(&assignment));
-        Some(assignment)
+        Change::Assigned(assignment)
     }
 
     /// This node gives up all of its slots.
     pub(crate) fn leave(&mut self) {
         self.formation = Formation::Leaving;
-        self.current = None;
     }
 
     /// What this node says of itself.
@@ -108,13 +125,22 @@ impl Ownership {
 
     /// Why this node has no slot table yet, for the operator.
     pub(crate) fn waiting_for(&self, live: &[Member]) -> Option<String> {
+        if let Some(newer) = live.iter().find(|member| member.id.name == self.me.name && member.id != self.me)
+        {
+            return Some(format!(
+                "another name: a newer node at {} calls itself {} too (--name)",
+                newer.peer, self.me.name
+            ));
+        }
         if self.formation != Formation::Waiting {
             return None;
         }
         let seen = live.len();
         Some(match self.settings.expect {
             Some(expect) => {
-                format!("{seen} of {expect} nodes see each other (--bootstrap-expect {expect}); check --join and that UDP passes")
+                format!(
+                    "{seen} of {expect} nodes see each other (--bootstrap-expect {expect}); check --join and that UDP passes"
+                )
             }
             None => format!(
                 "no serving node answers behind --join ({} other nodes seen, none serving); to form a new cluster, start its nodes with --bootstrap-expect N",
@@ -124,11 +150,14 @@ impl Ownership {
     }
 
     fn try_to_form(&self, live: &[Member]) -> Option<Formation> {
-        let mut serving = live.iter().filter(|m| m.id != self.me && m.state == MemberState::Serving).peekable();
+        let mut serving =
+            live.iter().filter(|m| m.id != self.me && m.state == MemberState::Serving).peekable();
         if serving.peek().is_some() {
             // A founder may hear that the cluster is founded before it has seen enough nodes itself.
             let named = serving.find(|member| member.founders.contains(&self.me));
-            return Some(named.map_or(Formation::Joined, |member| Formation::Founder(member.founders.clone())));
+            return Some(
+                named.map_or(Formation::Joined, |member| Formation::Founder(member.founders.clone())),
+            );
         }
         let mut founders: Vec<MemberId> = live
             .iter()
@@ -207,6 +236,11 @@ mod tests {
         Ownership::new(id(name), Settings { expect, settle: SETTLE })
     }
 
+    fn assigned(change: Change) -> Arc<Assignment> {
+        let Change::Assigned(assignment) = change else { panic!("{change:?}") };
+        assignment
+    }
+
     fn mine(assignment: &Assignment, me: &str) -> Vec<SlotId> {
         SlotId::all().filter(|slot| &**assignment.table.owner(*slot) == me).collect()
     }
@@ -214,20 +248,24 @@ mod tests {
     #[test]
     fn a_single_node_founds_its_cluster_with_full_buckets() {
         let mut alone = node("n1", Some(1));
-        let assignment = alone.observe(&joining(&["n1"]), NOW).unwrap();
+        let assignment = assigned(alone.observe(&joining(&["n1"]), NOW));
         assert_eq!(mine(&assignment, "n1").len(), SLOTS);
         assert!(assignment.floors.iter().all(Option::is_none));
         assert_eq!(alone.state(), MemberState::Serving);
-        assert!(alone.observe(&joining(&["n1"]), NOW).is_none(), "nothing changed");
+        assert_eq!(alone.observe(&joining(&["n1"]), NOW), Change::None);
     }
 
     #[test]
     fn nobody_owns_anything_before_all_expected_nodes_are_there() {
         let mut first = node("n1", Some(3));
-        assert!(first.observe(&joining(&["n1", "n2"]), NOW).is_none());
+        assert_eq!(first.observe(&joining(&["n1", "n2"]), NOW), Change::None);
         assert!(first.waiting_for(&joining(&["n1", "n2"])).unwrap().contains("2 of 3"));
-        let assignment = first.observe(&joining(&["n1", "n2", "n3"]), NOW).unwrap();
-        assert_eq!(assignment.members.len(), 3, "the other founders own slots before they say that they serve");
+        let assignment = assigned(first.observe(&joining(&["n1", "n2", "n3"]), NOW));
+        assert_eq!(
+            assignment.members.len(),
+            3,
+            "the other founders own slots before they say that they serve"
+        );
         assert!(assignment.floors.iter().all(Option::is_none));
     }
 
@@ -237,7 +275,7 @@ mod tests {
         let mut live = joining(&["n1", "n2"]);
         live[0].state = MemberState::Serving;
         live[0].founders = vec![id("n1"), id("n2"), id("n3")];
-        let assignment = late.observe(&live, NOW).unwrap();
+        let assignment = assigned(late.observe(&live, NOW));
         assert!(assignment.floors.iter().all(Option::is_none));
         assert_eq!(late.founders().len(), 3);
     }
@@ -248,7 +286,7 @@ mod tests {
         let mut live = joining(&["n1", "n4"]);
         live[0].state = MemberState::Serving;
         live[0].founders = vec![id("n1")];
-        let assignment = fourth.observe(&live, NOW).unwrap();
+        let assignment = assigned(fourth.observe(&live, NOW));
         let slots = mine(&assignment, "n4");
         assert!(!slots.is_empty());
         for slot in slots {
@@ -266,16 +304,16 @@ mod tests {
         live[0].state = MemberState::Serving;
         live[0].founders = vec![id("n1"), id("n2"), id("n3")];
         live[1].id.incarnation = 2;
-        let assignment = again.observe(&live, NOW).unwrap();
+        let assignment = assigned(again.observe(&live, NOW));
         assert!(mine(&assignment, "n2").iter().all(|slot| assignment.floors[slot.index()].is_some()));
     }
 
     #[test]
     fn slots_of_a_dead_node_start_empty_and_those_kept_go_on() {
         let mut first = node("n1", Some(3));
-        let before = first.observe(&joining(&["n1", "n2", "n3"]), NOW).unwrap();
+        let before = assigned(first.observe(&joining(&["n1", "n2", "n3"]), NOW));
         let later = NOW.saturating_add(Duration::from_secs(60));
-        let after = first.observe(&joining(&["n1", "n2"]), later).unwrap();
+        let after = assigned(first.observe(&joining(&["n1", "n2"]), later));
         for slot in mine(&after, "n1") {
             let kept = &**before.table.owner(slot) == "n1";
             let floor = after.floors[slot.index()];
@@ -287,10 +325,10 @@ mod tests {
     fn a_slot_that_comes_back_starts_empty_again() {
         let mut first = node("n1", Some(2));
         let both = joining(&["n1", "n2"]);
-        first.observe(&both, NOW).unwrap();
-        let alone = first.observe(&both[..1], NOW.saturating_add(Duration::from_secs(1))).unwrap();
-        first.observe(&both, NOW.saturating_add(Duration::from_secs(2))).unwrap();
-        let again = first.observe(&both[..1], NOW.saturating_add(Duration::from_secs(9))).unwrap();
+        assigned(first.observe(&both, NOW));
+        let alone = assigned(first.observe(&both[..1], NOW.saturating_add(Duration::from_secs(1))));
+        assigned(first.observe(&both, NOW.saturating_add(Duration::from_secs(2))));
+        let again = assigned(first.observe(&both[..1], NOW.saturating_add(Duration::from_secs(9))));
         let moved = SlotId::all().find(|slot| alone.floors[slot.index()].is_some()).unwrap();
         assert_eq!(again.floors[moved.index()], Some(NOW.saturating_add(Duration::from_secs(9) + SETTLE)));
     }
@@ -298,7 +336,7 @@ mod tests {
     #[test]
     fn a_node_that_waits_for_a_cluster_says_what_is_missing() {
         let mut lost = node("n9", None);
-        assert!(lost.observe(&joining(&["n9"]), NOW).is_none());
+        assert_eq!(lost.observe(&joining(&["n9"]), NOW), Change::None);
         assert!(lost.waiting_for(&joining(&["n9"])).unwrap().contains("--bootstrap-expect"));
     }
 
@@ -306,13 +344,25 @@ mod tests {
     fn a_leaving_node_owns_nothing_and_is_left_out_by_the_others() {
         let (mut first, mut second) = (node("n1", Some(2)), node("n2", Some(2)));
         let mut live = joining(&["n1", "n2"]);
-        first.observe(&live, NOW).unwrap();
-        second.observe(&live, NOW).unwrap();
+        assigned(first.observe(&live, NOW));
+        assigned(second.observe(&live, NOW));
         second.leave();
         assert_eq!(second.state(), MemberState::Leaving);
-        assert!(second.observe(&live, NOW).is_none());
+        assert_eq!(second.observe(&live, NOW), Change::None);
         live[1].state = MemberState::Leaving;
-        let alone = first.observe(&live, NOW).unwrap();
+        let alone = assigned(first.observe(&live, NOW));
         assert_eq!(mine(&alone, "n1").len(), SLOTS);
+    }
+
+    #[test]
+    fn a_node_whose_name_a_newer_one_took_owns_nothing_and_comes_back_empty() {
+        let mut first = node("n1", Some(1));
+        assigned(first.observe(&joining(&["n1"]), NOW));
+        let mut live = joining(&["n1"]);
+        live[0].id.incarnation = 2;
+        assert_eq!(first.observe(&live, NOW), Change::Superseded);
+        assert!(first.waiting_for(&live).unwrap().contains("--name"));
+        let again = assigned(first.observe(&joining(&["n1"]), NOW));
+        assert!(again.floors.iter().all(Option::is_some));
     }
 }

@@ -126,8 +126,13 @@ struct Part {
 }
 
 /// How a part of a check ended.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 enum PartOutcome {
-    Decided { allowed: bool, decisions: Decisions, undo: Option<UndoBy> },
+    Decided {
+        allowed: bool,
+        decisions: Decisions,
+        undo: Option<UndoBy>,
+    },
     /// The owner does not own it (any more, or yet): worth another attempt.
     Misrouted,
     Lost,
@@ -202,7 +207,8 @@ impl Router {
             let changed = self.changed.notified();
             let parts = split(&routes, charges);
             let may_retry = attempt < MAX_ATTEMPTS && Instant::now() < deadline;
-            let verdict = self.attempt(lane, &routes, &parts, charges, losses, now, deadline, may_retry).await;
+            let verdict =
+                self.attempt(lane, &routes, &parts, charges, losses, now, deadline, may_retry).await;
             if let Some(verdict) = verdict {
                 return Ok(verdict);
             }
@@ -251,7 +257,9 @@ impl Router {
         for (part, owner, answer) in asked {
             match self.hear(lane, owner, part, answer, deadline).await {
                 PartOutcome::Decided { allowed: this_allowed, decisions, undo } => {
-                    note(&mut answers, part, &decisions, || DecidedBy::Forwarded(Arc::clone(&owner.member.id.name)));
+                    note(&mut answers, part, &decisions, || {
+                        DecidedBy::Forwarded(Arc::clone(&owner.member.id.name))
+                    });
                     allowed &= this_allowed;
                     if this_allowed {
                         taken.extend(undo.map(|undo| (part, undo)));

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_charge_arrives_as_it_was_sent() {
-        for period in [Period::Fixed(Duration::from_millis(1500)), Period::Fixed(Duration::from_secs(86_400))] {
+        for period in [Period::Fixed(Duration::from_millis(1500)), Period::Fixed(Duration::from_secs(86_400))]
+        {
             let sent = charge(period);
             let wire = charges_to_wire([&sent].into_iter()).unwrap();
             let arrived = charges_from_wire(&wire).unwrap();
@@ -107,7 +108,8 @@ mod tests {
             .as_slice()
             .first()
             .unwrap();
-        let arrives = |charge: peer::Charge| charges_from_wire(&peer::Charges::new([charge]).unwrap()).is_some();
+        let arrives =
+            |charge: peer::Charge| charges_from_wire(&peer::Charges::new([charge]).unwrap()).is_some();
         assert!(arrives(good));
         assert!(!arrives(peer::Charge { cost: u64::MAX, ..good }));
         assert!(!arrives(peer::Charge { limit: peer::Limit { algorithm: 99, ..good.limit }, ..good }));

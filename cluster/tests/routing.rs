@@ -7,7 +7,7 @@ use std::{
 };
 
 use tidegate_cluster::{
-    Cluster, ClusterConfig, ClusterKey, Clock, DecidedBy, Decisions, Local, Readiness, Timing, Verdict,
+    Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Readiness, Timing, Verdict,
     slots::SlotId,
 };
 use tidegate_limiter::{
@@ -76,7 +76,8 @@ fn key_of(node: &Cluster, owner: &str, from: u64) -> KeyHash {
 
 /// One unit of a bucket that refills once an hour.
 fn charge(key: KeyHash, burst: u64) -> Charge {
-    let limit = Limit::new(Algorithm::TokenBucket, 1, Period::Fixed(Duration::from_secs(3600)), Some(burst)).unwrap();
+    let limit =
+        Limit::new(Algorithm::TokenBucket, 1, Period::Fixed(Duration::from_secs(3600)), Some(burst)).unwrap();
     Charge { key, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
 }
 

@@ -105,7 +105,10 @@ where
 }
 
 /// The answering side: returns who called, and what the caller already sent after its proof.
-pub(crate) async fn answer<S>(stream: &mut S, identity: &Identity) -> Result<(MemberId, BytesMut), HandshakeError>
+pub(crate) async fn answer<S>(
+    stream: &mut S,
+    identity: &Identity,
+) -> Result<(MemberId, BytesMut), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -113,7 +116,10 @@ where
         let mut buffer = BytesMut::new();
         let hello: Hello = receive(stream, &mut buffer, Kind::Hello).await?;
         if hello.cluster != identity.cluster {
-            return Err(HandshakeError::OtherCluster { theirs: hello.cluster, ours: identity.cluster.clone() });
+            return Err(HandshakeError::OtherCluster {
+                theirs: hello.cluster,
+                ours: identity.cluster.clone(),
+            });
         }
         let mut welcome = Welcome {
             node: identity.me.name.to_string(),
@@ -182,7 +188,10 @@ where
 }
 
 /// Sends a last frame with the reason for closing the stream.
-pub(crate) async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, mut reason: String) -> Result<(), HandshakeError> {
+pub(crate) async fn refuse<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    mut reason: String,
+) -> Result<(), HandshakeError> {
     reason.truncate(reason.floor_char_boundary(MAX_HANDSHAKE_BYTES / 2));
     send(stream, &Refused { reason }).await?;
     Ok(stream.shutdown().await?)
@@ -208,7 +217,9 @@ where
             let found = frame.kind;
             let message = match found {
                 _ if found == expected => Ok(codec::decode(frame.payload)?),
-                Kind::Refused => Err(HandshakeError::Refused(codec::decode::<Refused>(frame.payload)?.reason)),
+                Kind::Refused => {
+                    Err(HandshakeError::Refused(codec::decode::<Refused>(frame.payload)?.reason))
+                }
                 _ => Err(HandshakeError::Unexpected { found, expected }),
             };
             let length = frame.length;

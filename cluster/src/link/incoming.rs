@@ -116,8 +116,13 @@ async fn serve_stream(
         }
     };
     answering.stats.count_accepted();
-    let mut conversation =
-        Conversation { lane, router: &answering.router, undoable: VecDeque::new(), unread, answers: BytesMut::new() };
+    let mut conversation = Conversation {
+        lane,
+        router: &answering.router,
+        undoable: VecDeque::new(),
+        unread,
+        answers: BytesMut::new(),
+    };
     match conversation.hold(&mut stream).await {
         Ok(()) => debug!(peer = %peer, "the peer closed its stream"),
         Err(Broken::Io(error)) => debug!(peer = %peer, %error, "the stream of the peer broke"),

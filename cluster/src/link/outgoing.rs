@@ -12,6 +12,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -56,6 +57,8 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
 /// When the answer to a check is no longer expected: longer than anybody waits for it.
 const FORGET_AFTER: Duration = Duration::from_secs(2);
+/// How long checks wait for a stream that is being opened.
+const WAIT_FOR_OPENING: Duration = Duration::from_millis(50);
 /// Pauses between attempts to open a stream.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
 
@@ -208,7 +211,7 @@ impl Runner {
         let mut pause = RETRY.start;
         let mut told = String::new();
         loop {
-            match self.open().await {
+            match self.open_soon().await {
                 Ok(stream) => {
                     pause = RETRY.start;
                     told.clear();
@@ -221,8 +224,10 @@ impl Runner {
                         return;
                     }
                     info!(peer = %self.peer.name, address = %self.address, lost, "link lost: {ended}");
-                    // A peer that only restarts is back at once: checks may wait for the first attempt.
-                    self.health.set(State::Opening);
+                    // A peer whose process ended may be back at once: checks may wait for the first attempt. One that
+                    // was silent will not answer that either.
+                    let next = if matches!(ended, Ended::Silent) { State::Down } else { State::Opening };
+                    self.health.set(next);
                 }
                 Err(error) => {
                     self.health.set(State::Down);
@@ -238,6 +243,23 @@ impl Runner {
                 }
             }
         }
+    }
+
+    /// Opens a stream. When that takes longer than a check would wait, checks stop waiting for it.
+    async fn open_soon(&mut self) -> Result<TcpStream, HandshakeError> {
+        let opened = {
+            let mut open = pin!(self.open());
+            tokio::select! {
+                opened = &mut open => return opened,
+                () = sleep(WAIT_FOR_OPENING) => {
+                    self.health.set(State::Down);
+                    open.await
+                }
+            }
+        };
+        // Their askers are gone by now.
+        self.refuse_waiting();
+        opened
     }
 
     async fn open(&self) -> Result<TcpStream, HandshakeError> {
