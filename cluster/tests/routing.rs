@@ -1,5 +1,7 @@
 //! Real nodes of one process over real sockets: who decides, and what it costs when somebody denies.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::Arc,
@@ -40,8 +42,9 @@ fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> ClusterCo
 }
 
 async fn start(config: ClusterConfig) -> Cluster {
-    let store = || Store::new(StoreConfig::default());
-    Cluster::start(config, Arc::new(store()), store(), Clock::start(), vec![Handle::current()]).await.unwrap()
+    let clock = Clock::start();
+    let store = || Store::new(StoreConfig::default(), clock.now());
+    Cluster::start(config, Arc::new(store()), store(), clock, vec![Handle::current()]).await.unwrap()
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -1,0 +1,123 @@
+//! The `when` of a rule: which requests it is about.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::Attributes;
+
+/// All attributes that a rule tests; every test must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Condition {
+    tests: Box<[Test]>,
+}
+
+/// One attribute with the patterns for its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Test {
+    pub(crate) attribute: Box<str>,
+    /// At least one of these must fit, if there are any.
+    any_of: Box<[Pattern]>,
+    /// None of these may fit.
+    none_of: Box<[Pattern]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    Network(IpNet),
+    Present,
+}
+
+impl Condition {
+    pub(crate) fn new(tests: impl IntoIterator<Item = Test>) -> Self {
+        Self { tests: tests.into_iter().collect() }
+    }
+
+    pub(crate) fn holds<A: Attributes + ?Sized>(&self, attributes: &A) -> bool {
+        self.tests.iter().all(|test| test.holds(attributes.get(&test.attribute)))
+    }
+}
+
+impl Test {
+    /// Reads the patterns: an exact value, `prefix*`, a network like `10.0.0.0/8`, `*` for any value, and each of them
+    /// with a `!` before it for its opposite.
+    pub(crate) fn new<'a>(attribute: &str, patterns: impl IntoIterator<Item = &'a str>) -> Self {
+        let (mut any_of, mut none_of) = (Vec::new(), Vec::new());
+        for pattern in patterns {
+            match pattern.strip_prefix('!') {
+                Some(negated) => none_of.push(Pattern::new(negated)),
+                None => any_of.push(Pattern::new(pattern)),
+            }
+        }
+        Self { attribute: attribute.into(), any_of: any_of.into(), none_of: none_of.into() }
+    }
+
+    /// A missing attribute fits no pattern: `!gold` holds for it, `gold` and `*` do not.
+    fn holds(&self, value: Option<&str>) -> bool {
+        let fits = |pattern: &Pattern| value.is_some_and(|value| pattern.fits(value));
+        (self.any_of.is_empty() || self.any_of.iter().any(fits)) && !self.none_of.iter().any(fits)
+    }
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        if text == "*" {
+            return Self::Present;
+        }
+        if let Some(prefix) = text.strip_suffix('*') {
+            return Self::Prefix(prefix.into());
+        }
+        // A path begins with its slash, a network does not.
+        if text.contains('/')
+            && let Ok(network) = text.parse::<IpNet>()
+        {
+            return Self::Network(network.trunc());
+        }
+        Self::Exact(text.into())
+    }
+
+    fn fits(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *value,
+            Self::Prefix(prefix) => value.starts_with(&**prefix),
+            Self::Network(network) => {
+                value.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
+            }
+            Self::Present => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(patterns: &[&str], value: Option<&str>) -> bool {
+        let condition = Condition::new([Test::new("a", patterns.iter().copied())]);
+        let attributes: Vec<(&str, &str)> = value.map(|value| ("a", value)).into_iter().collect();
+        condition.holds(&attributes[..])
+    }
+
+    #[test]
+    fn each_kind_of_pattern_fits_what_it_should() {
+        assert!(holds(&["POST"], Some("POST")) && !holds(&["POST"], Some("post")));
+        assert!(holds(&["/api/*"], Some("/api/x")) && !holds(&["/api/*"], Some("/ap")));
+        assert!(holds(&["10.0.0.0/8"], Some("10.9.8.7")) && !holds(&["10.0.0.0/8"], Some("11.0.0.1")));
+        assert!(holds(&["10.0.0.0/8"], Some("::ffff:10.1.2.3")));
+        assert!(holds(&["2001:db8::/32"], Some("2001:db8::1")) && !holds(&["10.0.0.0/8"], Some("ten")));
+        assert!(holds(&["*"], Some("")) && !holds(&["*"], None));
+        assert!(holds(&["a", "b"], Some("b")) && !holds(&["a", "b"], Some("c")));
+    }
+
+    #[test]
+    fn an_opposite_holds_for_a_missing_attribute_too() {
+        assert!(
+            holds(&["!gold"], Some("silver")) && holds(&["!gold"], None) && !holds(&["!gold"], Some("gold"))
+        );
+        assert!(!holds(&["!gold", "!silver"], Some("silver")));
+        assert!(holds(&["*", "!gold"], Some("x")) && !holds(&["*", "!gold"], None));
+        assert!(!holds(&["!*"], Some("x")) && holds(&["!*"], None));
+    }
+}

@@ -1,0 +1,125 @@
+//! What comes out: decisions, and what goes in: costs and charges.
+
+use std::time::Duration;
+
+use crate::{KeyHash, Limit, Nanos};
+
+/// How many units a check takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cost(u64);
+
+/// A cost above [`Cost::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cost of {0} is above 2^53 (9007199254740992)")]
+pub struct CostTooLarge(pub u64);
+
+impl Cost {
+    /// Looks without taking anything.
+    pub const PEEK: Self = Self(0);
+    /// What a request costs if nothing else is said.
+    pub const ONE: Self = Self(1);
+    /// The largest: what JSON carries exactly.
+    pub const MAX: Self = Self(1 << 53);
+
+    /// So many units.
+    ///
+    /// # Errors
+    /// Above [`Cost::MAX`].
+    pub const fn new(units: u64) -> Result<Self, CostTooLarge> {
+        if units > Self::MAX.0 { Err(CostTooLarge(units)) } else { Ok(Self(units)) }
+    }
+
+    /// The units.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Whether a rule acts on its decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// It denies what is over the limit.
+    #[default]
+    Enforce,
+    /// It counts and reports, and never denies.
+    Shadow,
+}
+
+/// A bucket to take units from.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge {
+    /// Which one.
+    pub key: KeyHash,
+    /// What it allows.
+    pub limit: Limit,
+    /// How much to take.
+    pub cost: Cost,
+    /// Whether a denial counts.
+    pub mode: Mode,
+    /// The bucket is not fuller than if it had been *empty* at this instant, whatever is known of it: for buckets that
+    /// were decided elsewhere before. The instant may lie ahead.
+    pub floor: Option<Nanos>,
+}
+
+/// What one bucket says of one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it allows.
+    pub allowed: bool,
+    /// What `remaining` counts against: the burst of a bucket.
+    pub limit: u64,
+    /// Units left after this check; after a denied one, units left all the same.
+    pub remaining: u64,
+    /// How long until all units are there again.
+    pub reset_after: Duration,
+    /// How long until the same cost would pass; `None` when it was allowed, or when it never will.
+    pub retry_after: Option<Duration>,
+    /// How long the request has to wait for its turn.
+    pub delay: Duration,
+}
+
+/// Which of several decisions about one check binds most: a denial before all others, the one with the longest wait
+/// (never, before any time); without a denial the one with the least remaining. `None` of nothing.
+pub fn binding<'a>(decisions: impl IntoIterator<Item = &'a Decision>) -> Option<usize> {
+    let wait = |decision: &Decision| match (decision.allowed, decision.retry_after) {
+        (true, _) => None,
+        (false, Some(wait)) => Some(wait),
+        (false, None) => Some(Duration::MAX),
+    };
+    decisions
+        .into_iter()
+        .enumerate()
+        .reduce(|most, next| {
+            let (a, b) = (wait(most.1), wait(next.1));
+            if b > a || (b == a && next.1.remaining < most.1.remaining) { next } else { most }
+        })
+        .map(|(place, _)| place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(allowed: bool, remaining: u64, retry_after: Option<u64>) -> Decision {
+        let retry_after = retry_after.map(Duration::from_secs);
+        Decision {
+            allowed,
+            limit: 10,
+            remaining,
+            reset_after: Duration::ZERO,
+            retry_after,
+            delay: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn the_longest_wait_binds_most_then_the_least_remaining() {
+        let (full, low) = (decision(true, 9, None), decision(true, 1, None));
+        let (soon, late, never) =
+            (decision(false, 0, Some(1)), decision(false, 0, Some(9)), decision(false, 5, None));
+        assert_eq!(binding([&full, &low]), Some(1));
+        assert_eq!(binding([&low, &soon, &late, &full]), Some(2));
+        assert_eq!(binding([&never, &late]), Some(0));
+        assert_eq!(binding([]), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! From the attributes of a request to the fingerprint of a bucket.
+//!
+//! A bucket is known by 64 bits, a keyed pseudo-random function (SipHash-1-3) of the domain, the rule and the values of
+//! its key. The key itself is not kept. Two keys with the same fingerprint share a bucket, which is stricter than it
+//! should be for both; among n buckets that happens with a chance of about n² / 2^65 (ten million: 3 in a million).
+//! Who does not know the secret can not look for such pairs, nor for keys that fall together in one shard or slot.
+
+use std::{fmt, hash::Hasher as _};
+
+use siphasher::sip::SipHasher13;
+
+/// The fingerprint of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash(u64);
+
+impl KeyHash {
+    /// The fingerprint that another node worked out.
+    pub const fn from_raw(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits. All of them are equally random.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// The secret that fingerprints are keyed with: the same on all nodes that share buckets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashSecret([u8; 16]);
+
+impl HashSecret {
+    /// Takes 16 secret bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for HashSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashSecret(..)")
+    }
+}
+
+/// A hash that has taken in everything but the values of the key: a rule makes one of these once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHasher(SipHasher13);
+
+impl KeyHasher {
+    /// For the buckets of a rule.
+    pub(crate) fn of_rule(secret: &HashSecret, domain: &str, rule: &str) -> Self {
+        Self(SipHasher13::new_with_key(&secret.0)).with("rule").with(domain).with(rule)
+    }
+
+    /// For the buckets of limits that a request brings along.
+    pub(crate) fn of_inline(secret: &HashSecret, domain: &str) -> Self {
+        Self(SipHasher13::new_with_key(&secret.0)).with("inline").with(domain)
+    }
+
+    /// Takes in a text. Its length goes first, so that no two sequences of texts look alike.
+    pub(crate) fn with(mut self, text: &str) -> Self {
+        self.0.write(&(text.len() as u64).to_le_bytes());
+        self.0.write(text.as_bytes());
+        self
+    }
+
+    /// Takes in a number.
+    pub(crate) fn with_number(mut self, number: u64) -> Self {
+        self.0.write(&number.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn finish(self) -> KeyHash {
+        KeyHash(self.0.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_do_not_run_into_each_other_and_the_secret_matters() {
+        let hash = |secret: u8, texts: [&str; 2]| {
+            let secret = HashSecret::new([secret; 16]);
+            texts.into_iter().fold(KeyHasher::of_rule(&secret, "d", "r"), KeyHasher::with).finish()
+        };
+        assert_ne!(hash(1, ["ab", "c"]), hash(1, ["a", "bc"]));
+        assert_ne!(hash(1, ["ab", "c"]), hash(2, ["ab", "c"]));
+        assert_eq!(hash(1, ["ab", "c"]), hash(1, ["ab", "c"]));
+    }
+}

@@ -1,0 +1,226 @@
+//! Rules, compiled: what the check path reads.
+
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    hash::BuildHasher,
+    net::IpAddr,
+};
+
+use smallvec::SmallVec;
+
+use crate::{HashSecret, KeyHash, Limit, Mode, condition::Condition, key::KeyHasher};
+
+/// The facts of a request, by name.
+pub trait Attributes {
+    /// The value of an attribute, if the request has it.
+    fn get(&self, name: &str) -> Option<&str>;
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> Attributes for [(N, V)] {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| known.as_ref() == name).map(|(_, value)| value.as_ref())
+    }
+}
+
+impl<N: Borrow<str> + Ord, V: AsRef<str>> Attributes for BTreeMap<N, V> {
+    fn get(&self, name: &str) -> Option<&str> {
+        BTreeMap::get(self, name).map(AsRef::as_ref)
+    }
+}
+
+impl<N: Borrow<str> + Eq + std::hash::Hash, V: AsRef<str>, S: BuildHasher> Attributes for HashMap<N, V, S> {
+    fn get(&self, name: &str) -> Option<&str> {
+        HashMap::get(self, name).map(AsRef::as_ref)
+    }
+}
+
+/// What happens when no owner of the bucket answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnOwnerLoss {
+    /// Each node admits its part of the rate.
+    #[default]
+    Share,
+    /// Denied.
+    Deny,
+    /// Allowed, counted and alarmed: unbounded.
+    Allow,
+}
+
+/// Whether a side of a partition may decide without being sure to be the only one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Consistency {
+    /// It may.
+    #[default]
+    Available,
+    /// It may not.
+    Strict,
+}
+
+/// A rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub(crate) domain: Box<str>,
+    pub(crate) name: Box<str>,
+    pub(crate) when: Condition,
+    pub(crate) key: Box<[Box<str>]>,
+    pub(crate) hasher: KeyHasher,
+    /// `None`: unlimited.
+    pub(crate) limit: Option<Limit>,
+    /// The first that fits counts.
+    pub(crate) overrides: Box<[(Condition, Option<Limit>)]>,
+    pub(crate) mode: Mode,
+    pub(crate) consistency: Consistency,
+    pub(crate) on_owner_loss: OnOwnerLoss,
+}
+
+impl Rule {
+    /// The name space that the rule belongs to.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Its name, unique in the domain.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The attributes whose values make a bucket.
+    pub fn key(&self) -> impl Iterator<Item = &str> {
+        self.key.iter().map(|name| &**name)
+    }
+
+    /// The limit where no override fits; `None`: unlimited.
+    pub fn limit(&self) -> Option<&Limit> {
+        self.limit.as_ref()
+    }
+
+    /// Whether it denies.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What it demands in a partition.
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+
+    /// What it wants when no owner answers.
+    pub fn on_owner_loss(&self) -> OnOwnerLoss {
+        self.on_owner_loss
+    }
+
+    /// The fingerprint of the request's bucket; `None` when the request lacks an attribute of the key.
+    fn key_hash<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyHash> {
+        let mut hasher = self.hasher;
+        for name in &self.key {
+            let value = attributes.get(name)?;
+            hasher = match network_of(name, value) {
+                Some(network) => hasher.with_number(network),
+                None => hasher.with(value),
+            };
+        }
+        Some(hasher.finish())
+    }
+}
+
+/// An address as a number, so that each way of writing it is the same bucket. Of an IPv6 address only the network
+/// counts: whoever has one address has all 2^64 of its /64. An IPv4 address in IPv6 clothes is still one host.
+fn network_of(name: &str, value: &str) -> Option<u64> {
+    if name != "ip" {
+        return None;
+    }
+    match value.parse::<IpAddr>().ok()?.to_canonical() {
+        // No unicast IPv6 network begins with a one bit followed by zeros.
+        IpAddr::V4(address) => Some(u64::from(address.to_bits()) | 1 << 63),
+        IpAddr::V6(address) => Some((address.to_bits() >> 64) as u64),
+    }
+}
+
+/// A rule that is about a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Matched<'r> {
+    /// The rule.
+    pub rule: &'r Rule,
+    /// The limit for this request; `None`: unlimited.
+    pub limit: Option<&'r Limit>,
+    /// Its bucket.
+    pub key: KeyHash,
+}
+
+/// Whether rules are about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// At least one is.
+    Rules,
+    /// None is.
+    Unmatched {
+        /// What the domain says of such requests.
+        allow: bool,
+    },
+}
+
+/// The rules of all domains, compiled and immutable.
+#[derive(Clone)]
+pub struct Rules {
+    pub(crate) secret: HashSecret,
+    pub(crate) domains: HashMap<Box<str>, Domain>,
+}
+
+/// The rules of one domain.
+#[derive(Debug, Clone)]
+pub(crate) struct Domain {
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) allow_unmatched: bool,
+}
+
+impl Rules {
+    /// No rules: everything is allowed.
+    pub fn empty(secret: &HashSecret) -> Self {
+        Self { secret: secret.clone(), domains: HashMap::new() }
+    }
+
+    /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
+    /// condition holds and the request has all attributes of its key. A domain without rules allows everything.
+    pub fn matching<'r, A: Attributes + ?Sized>(
+        &'r self,
+        domain: &str,
+        attributes: &A,
+        found: &mut SmallVec<[Matched<'r>; 4]>,
+    ) -> Match {
+        let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
+        let before = found.len();
+        for rule in domain.rules.iter().filter(|rule| rule.when.holds(attributes)) {
+            let Some(key) = rule.key_hash(attributes) else { continue };
+            let special = rule.overrides.iter().find(|(when, _)| when.holds(attributes));
+            let limit = special.map_or(&rule.limit, |(_, limit)| limit).as_ref();
+            found.push(Matched { rule, limit, key });
+        }
+        if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
+    }
+
+    /// The bucket of a limit that a request brings along. Another limit for the same key finds what was consumed under
+    /// this one, if the algorithm is the same.
+    pub fn inline_key(&self, domain: &str, key: &str, limit: &Limit) -> KeyHash {
+        KeyHasher::of_inline(&self.secret, domain).with(key).with_number(limit.algorithm() as u64).finish()
+    }
+
+    /// The names of the domains, sorted.
+    pub fn domains(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.domains.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The rules of a domain, in the order in which they were written.
+    pub fn rules(&self, domain: &str) -> &[Rule] {
+        self.domains.get(domain).map_or(&[], |domain| &domain.rules)
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").field("domains", &self.domains).finish_non_exhaustive()
+    }
+}
