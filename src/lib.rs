@@ -1,1 +1,25 @@
-//! A rate limiter that is a cluster by itself.
+//! A rate limiter that is a cluster by itself: the node as a program.
+//!
+//! In the order in which a node comes to life:
+//!
+//! - [`cli`]: the command line. [`config`]: flags, environment and file become settings. `data_dir`: the node's name.
+//! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
+//! - [`http`]: the front end, from accepting a connection to writing the answer.
+//! - `node`: what the front ends share. `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
+//! - `metrics`, [`logging`], `process`: what is told of all that.
+//! - `client`: asks a node. `dev`: a whole cluster on this machine.
+
+pub mod cli;
+mod client;
+pub mod config;
+mod data_dir;
+mod dev;
+pub mod http;
+pub mod logging;
+mod metrics;
+mod node;
+mod process;
+mod rules_file;
+pub mod serve;
+mod sweeper;
+pub mod workers;

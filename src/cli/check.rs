@@ -1,0 +1,165 @@
+//! `tidegate check`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{DENIED, DONE, FAILED, Failure, print};
+use crate::client::NodeAddress;
+
+/// How long a node is waited for: longer than it may take for a check.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate check ip=203.0.113.7
+  tidegate check path=/login method=POST ip=203.0.113.7 --node http://127.0.0.1:7810
+  tidegate check ip=203.0.113.7 --cost 0                look only, nothing is counted
+  tidegate check ip=203.0.113.7 --output json
+
+Exit codes: 0 allowed, 3 denied, 1 no answer, 2 bad usage.")]
+pub(super) struct CheckArgs {
+    /// What is known of the request, as ip=203.0.113.7
+    #[arg(value_name = "ATTR=VALUE", required = true, value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+
+    /// The domain whose rules are asked
+    #[arg(long, default_value = "default")]
+    domain: String,
+
+    /// How many units the request takes; 0 looks without counting
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cost: u64,
+
+    /// The node to ask
+    #[arg(long, env = "TIDEGATE_NODE", value_name = "URL", default_value = "http://127.0.0.1:7800")]
+    node: NodeAddress,
+
+    /// How the answer is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Output {
+    /// A line for people
+    Text,
+    /// The node's answer as it is
+    Json,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CheckFault {
+    #[error("{node} refused the check: {detail}")]
+    Refused { node: NodeAddress, detail: String },
+    #[error("{node} answered {status}, and not as a node does; is it one?")]
+    NoNode { node: NodeAddress, status: u16 },
+}
+
+/// The answer of a node.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    allowed: bool,
+    rule: Option<String>,
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    reset_after_ms: Option<u64>,
+    retry_after_ms: Option<u64>,
+    delay_ms: u64,
+    decided_by: String,
+    node: String,
+}
+
+impl CheckArgs {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::of(FAILED, error))?;
+        runtime.block_on(self.ask())
+    }
+
+    async fn ask(self) -> Result<u8, Failure> {
+        let attributes: Map<String, Value> =
+            self.attributes.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+        let question = json!({ "domain": self.domain, "attributes": attributes, "cost": self.cost });
+        let reply = self
+            .node
+            .post("/v1/check", question.to_string().into_bytes(), PATIENCE)
+            .await
+            .map_err(|fault| Failure::of(FAILED, fault))?;
+        let Ok(answer) = serde_json::from_slice::<Answer>(&reply.body) else {
+            let problem: Option<Value> = serde_json::from_slice(&reply.body).ok();
+            let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
+            let fault = match detail {
+                Some(detail) => CheckFault::Refused { node: self.node, detail: detail.to_owned() },
+                None => CheckFault::NoNode { node: self.node, status: reply.status.as_u16() },
+            };
+            return Err(Failure::of(FAILED, fault));
+        };
+        match self.output {
+            Output::Json => print(&String::from_utf8_lossy(&reply.body)),
+            Output::Text => print(&answer.to_string()),
+        }
+        Ok(if answer.allowed { DONE } else { DENIED })
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = |millis: u64| millis as f64 / 1e3;
+        write!(f, "{}", if self.allowed { "allowed" } else { "denied" })?;
+        match (&self.rule, self.limit, self.remaining) {
+            (rule, Some(limit), Some(remaining)) => {
+                write!(f, " by {}: {remaining} of {limit} left", rule.as_deref().unwrap_or("its limit"))?;
+            }
+            (Some(rule), ..) => write!(f, " by {rule}: unlimited")?,
+            (None, ..) => write!(f, ": no rule matches")?,
+        }
+        if let Some(wait) = self.retry_after_ms {
+            write!(f, ", try again in {} s", seconds(wait))?;
+        } else if let Some(reset) = self.reset_after_ms {
+            write!(f, ", back to full in {} s", seconds(reset))?;
+        }
+        if self.delay_ms > 0 {
+            write!(f, ", run it in {} s", seconds(self.delay_ms))?;
+        }
+        write!(f, " ({} decided: {})", self.node, self.decided_by)
+    }
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("an attribute is written NAME=VALUE, as in ip=203.0.113.7".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_split_at_the_first_equals_sign() {
+        assert_eq!(attribute("q=a=b"), Ok(("q".to_owned(), "a=b".to_owned())));
+        assert_eq!(attribute("flag="), Ok(("flag".to_owned(), String::new())));
+        assert!(attribute("ip").is_err());
+        assert!(attribute("=1").is_err());
+    }
+
+    #[test]
+    fn an_answer_is_one_line() {
+        let answer: Answer = serde_json::from_str(
+            r#"{"allowed":false,"rule":"login","limit":10,"remaining":0,"reset_after_ms":60000,
+                "retry_after_ms":1500,"delay_ms":0,"decided_by":"forwarded","node":"n2"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            answer.to_string(),
+            "denied by login: 0 of 10 left, try again in 1.5 s (n2 decided: forwarded)"
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! The command line: a file a command.
+
+mod check;
+mod dev;
+mod serve;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use self::terminal::{note, print};
+
+/// It is done; a check is allowed.
+pub const DONE: u8 = 0;
+/// It was refused, or failed.
+pub const FAILED: u8 = 1;
+/// It was asked in a way that can not be.
+pub const BAD_USAGE: u8 = 2;
+/// A check is denied.
+pub const DENIED: u8 = 3;
+
+/// A rate limiter that is a cluster by itself: ask any node, the answer holds for all of them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  tidegate dev                                       a cluster of three nodes on this machine
+  tidegate serve --rules rules.yaml                  one node
+  tidegate check ip=203.0.113.7                      ask a node
+
+Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check)."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole cluster on this machine, to try things out; Ctrl-C ends it
+    Dev(dev::DevArgs),
+    /// Run a node
+    Serve(Box<serve::ServeArgs>),
+    /// Ask a node whether a request is allowed; it counts as one
+    Check(check::CheckArgs),
+}
+
+/// Why a command could not do what it should: what is said, and the exit code.
+struct Failure {
+    report: miette::Report,
+    code: u8,
+}
+
+impl Failure {
+    /// It was asked in a way that can not be.
+    fn bad_usage(fault: impl Into<miette::Report>) -> Self {
+        Self { report: fault.into(), code: BAD_USAGE }
+    }
+
+    /// It did not work.
+    fn failed(fault: impl Into<miette::Report>) -> Self {
+        Self { report: fault.into(), code: FAILED }
+    }
+
+    /// An error that is only a message.
+    fn of(code: u8, fault: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { report: miette::Report::from_err(fault), code }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let outcome = match CommandLine::parse().command {
+        Command::Dev(args) => args.run(),
+        Command::Serve(args) => args.run(),
+        Command::Check(args) => args.run(),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { report, code }) => {
+            terminal::report(&report);
+            ExitCode::from(code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn each_option_of_a_node_is_a_variable_and_a_key_too() {
+        let command = CommandLine::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let options = serve.get_arguments().filter(|argument| !argument.is_hide_set());
+        for flag in options.filter_map(|argument| Some((argument.get_long()?, argument))) {
+            let (name, argument) = flag;
+            if ["help", "version", "config"].contains(&name) {
+                continue;
+            }
+            let variable = format!("TIDEGATE_{}", name.replace('-', "_").to_uppercase());
+            assert_eq!(argument.get_env().unwrap().to_str().unwrap(), variable);
+            // Whatever its value must be: an unknown key would be another fault.
+            let fault = toml::from_str::<crate::config::Options>(&format!("{name} = {{}}")).unwrap_err();
+            assert!(!fault.message().contains("unknown field"), "{name}: {fault}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The one place where something is printed for people and scripts; the log is another thing.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what this file is for")]
+
+use std::io::{Write as _, stderr, stdout};
+
+/// Prints a result to standard output. A reader that is gone (`| head`) is no fault.
+pub(crate) fn print(text: &str) {
+    let mut out = stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Prints news to standard error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(stderr().lock(), "{text}");
+}
+
+/// Prints what went wrong to standard error, with the place in the file if there is one; in colour on a terminal.
+pub(super) fn report(report: &miette::Report) {
+    eprintln!("{report:?}");
+}

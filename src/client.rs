@@ -1,0 +1,145 @@
+//! Asks a node by HTTP, one request a connection.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, StatusCode, Uri, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+/// Bytes of an answer.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+const DEFAULT_PORT: u16 = 7800;
+
+/// Why a node could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientFault {
+    #[error("{0:?} is no address of a node; write http://HOST:PORT (--node)")]
+    Url(String),
+    #[error("{0} does not answer: {1}")]
+    Connect(String, io::Error),
+    #[error("{0} broke off: {1}")]
+    Http(String, Box<dyn std::error::Error + Send + Sync>),
+    #[error("{0} has not answered within {1:?}")]
+    Timeout(String, Duration),
+}
+
+/// Where a node listens for HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeAddress {
+    /// `HOST:PORT`.
+    authority: String,
+}
+
+impl std::str::FromStr for NodeAddress {
+    type Err = ClientFault;
+
+    fn from_str(text: &str) -> Result<Self, ClientFault> {
+        let fault = || ClientFault::Url(text.to_owned());
+        let url: Uri = text.parse().map_err(|_| fault())?;
+        if !matches!(url.scheme_str(), None | Some("http")) || !matches!(url.path(), "" | "/") {
+            return Err(fault());
+        }
+        let authority =
+            url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(fault)?;
+        let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
+        Ok(Self { authority: format!("{}:{port}", authority.host()) })
+    }
+}
+
+impl From<std::net::SocketAddr> for NodeAddress {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Self { authority: address.to_string() }
+    }
+}
+
+impl std::fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+/// What a node answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+impl NodeAddress {
+    /// Gets something.
+    pub(crate) async fn get(&self, path: &str, patience: Duration) -> Result<Reply, ClientFault> {
+        self.send(Method::GET, path, Bytes::new(), patience).await
+    }
+
+    /// Posts JSON.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        json: Vec<u8>,
+        patience: Duration,
+    ) -> Result<Reply, ClientFault> {
+        self.send(Method::POST, path, json.into(), patience).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Reply, ClientFault> {
+        timeout(patience, self.exchange(method, path, body))
+            .await
+            .unwrap_or_else(|_elapsed| Err(ClientFault::Timeout(self.to_string(), patience)))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Reply, ClientFault> {
+        let broken = |error| ClientFault::Http(self.to_string(), error);
+        let stream = TcpStream::connect(&self.authority)
+            .await
+            .map_err(|error| ClientFault::Connect(self.to_string(), error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.authority)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONNECTION, "close")
+            .body(Full::new(body))
+            .map_err(|error| broken(error.into()))?;
+        let exchange = async {
+            let reply = sender.send_request(request).await.map_err(|error| broken(error.into()))?;
+            let status = reply.status();
+            let body = Limited::new(reply.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(broken)?;
+            Ok(Reply { status, body: body.to_bytes() })
+        };
+        // The exchange makes progress only while the connection is driven.
+        tokio::pin!(exchange);
+        tokio::select! {
+            reply = &mut exchange => reply,
+            ended = connection => match ended {
+                Ok(()) => exchange.await,
+                Err(error) => Err(broken(error.into())),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_named_by_url() {
+        let address = |text: &str| text.parse::<NodeAddress>().map(|address| address.to_string());
+        assert_eq!(address("http://127.0.0.1:7810").unwrap(), "http://127.0.0.1:7810");
+        assert_eq!(address("http://[::1]:7810/").unwrap(), "http://[::1]:7810");
+        assert_eq!(address("node-1").unwrap(), "http://node-1:7800");
+        for wrong in ["https://a", "http://a/b", "", "http://", "a b", "http://u@a"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The configuration file: TOML, with the flags' names as keys.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+
+use super::Options;
+
+/// Why a configuration file can not be used.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ConfigFault {
+    /// It can not be read.
+    #[error("cannot read the configuration file {path}: {reason}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        reason: io::Error,
+    },
+    /// It says something that can not be.
+    #[error("{path}:{line}: {message}")]
+    #[diagnostic(help("the keys are the names of the flags, see `tidegate serve --help`"))]
+    Invalid {
+        /// Which.
+        path: String,
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        message: String,
+        /// The file.
+        #[source_code]
+        text: NamedSource<String>,
+        /// The place.
+        #[label("here")]
+        place: SourceSpan,
+    },
+}
+
+/// Reads a configuration file. Relative paths in it are meant from where it is.
+pub(crate) fn read(path: &Path) -> Result<Options, ConfigFault> {
+    let text = fs::read_to_string(path)
+        .map_err(|reason| ConfigFault::Unreadable { path: path.to_owned(), reason })?;
+    let mut options = parse(&path.display().to_string(), &text)?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    for relative in [&mut options.data_dir, &mut options.rules, &mut options.cluster_key_file] {
+        if let Some(relative) = relative {
+            *relative = base.join(&relative);
+        }
+    }
+    Ok(options)
+}
+
+fn parse(path: &str, text: &str) -> Result<Options, ConfigFault> {
+    let options: Options = toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        invalid(path, text, span, error.message().to_owned())
+    })?;
+    if options.cluster_key.is_some() && options.cluster_key_file.is_some() {
+        let place = text.find("cluster-key-file").unwrap_or(0);
+        let message = "cluster-key and cluster-key-file are two forms of one setting; give one".to_owned();
+        return Err(invalid(path, text, place..place + "cluster-key-file".len(), message));
+    }
+    Ok(options)
+}
+
+fn invalid(path: &str, text: &str, span: std::ops::Range<usize>, message: String) -> ConfigFault {
+    let before = text.get(..span.start).unwrap_or(text);
+    ConfigFault::Invalid {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        message,
+        text: NamedSource::new(path, text.to_owned()),
+        place: span.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        parse("node.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place() {
+        let fault = fault("name = \"n1\"\nbase-prot = 7800\n");
+        assert!(fault.starts_with("node.toml:2: unknown field `base-prot`"), "{fault}");
+    }
+
+    #[test]
+    fn a_value_that_can_not_be_is_named_with_its_place() {
+        assert!(
+            fault("\n\ncheck-timeout = \"soon\"").starts_with("node.toml:3: \"soon\" is no length of time")
+        );
+        assert!(fault("base-port = 70000").starts_with("node.toml:1: invalid value"));
+        assert!(fault("name = ").starts_with("node.toml:1: "));
+        let key = "cluster-key = \"0123456789abcdef\"\ncluster-key-file = \"key\"";
+        assert!(fault(key).starts_with("node.toml:2: cluster-key and"));
+    }
+
+    #[test]
+    fn relative_paths_are_meant_from_where_the_file_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        fs::write(&path, "rules = \"rules.yaml\"\ndata-dir = \"/var/lib/tidegate\"").unwrap();
+        let options = read(&path).unwrap();
+        assert_eq!(options.rules.unwrap(), dir.path().join("rules.yaml"));
+        assert_eq!(options.data_dir.unwrap(), Path::new("/var/lib/tidegate"));
+    }
+}

@@ -1,0 +1,14 @@
+//! The configuration of a node: [`Options`] as they were given, [`Settings`] as they hold.
+
+mod file;
+mod options;
+mod settings;
+mod units;
+
+pub(crate) use self::file::read as read_file;
+pub use self::{
+    file::ConfigFault,
+    options::{Options, Secret},
+    settings::{LogFormat, Settings, SettingsFault},
+    units::{ByteCount, Span, UnitError},
+};

@@ -1,0 +1,170 @@
+//! The options of a node, each of them a flag, an environment variable and a key of the configuration file: all three
+//! are read off one struct, so that they can not differ. A flag goes before the environment, that before the file.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Deserializer};
+
+use super::{
+    LogFormat,
+    units::{ByteCount, Span},
+};
+
+/// The options as they were given; what was not is `None`.
+#[derive(Debug, Default, Clone, PartialEq, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// The node's name, unique in the cluster [default: the one kept in --data-dir, else HOST-PORT]
+    #[arg(long, env = "TIDEGATE_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// The address to listen on; 0.0.0.0 for all [default: 127.0.0.1]
+    #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<IpAddr>,
+
+    /// The address that the other nodes are told [default: the one listened on, or that packets to them leave from]
+    #[arg(long, env = "TIDEGATE_ADVERTISE", value_name = "ADDRESS")]
+    pub advertise: Option<IpAddr>,
+
+    /// HTTP listens on this port, peers on this + 3 (TCP and UDP) [default: 7800]
+    #[arg(long, env = "TIDEGATE_BASE_PORT", value_name = "PORT")]
+    pub base_port: Option<u16>,
+
+    /// Peer addresses of nodes of the cluster to join, HOST[:PORT], separated by commas
+    #[arg(long, env = "TIDEGATE_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub join: Option<Vec<String>>,
+
+    /// Form a new cluster as soon as so many nodes see each other [default: 1 without --join]
+    #[arg(long, env = "TIDEGATE_BOOTSTRAP_EXPECT", value_name = "N")]
+    pub bootstrap_expect: Option<u32>,
+
+    /// Where the node keeps its name, so that it has the same one after a restart
+    #[arg(long, env = "TIDEGATE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where the node stands; the others are told, GET /v1/cluster shows it
+    #[arg(long, env = "TIDEGATE_ZONE", value_name = "ZONE")]
+    pub zone: Option<String>,
+
+    /// The file with the rules (YAML); without one nothing is limited
+    #[arg(long, env = "TIDEGATE_RULES", value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+
+    /// The cluster's name; nodes of other clusters are refused [default: tidegate]
+    #[arg(long, env = "TIDEGATE_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<String>,
+
+    /// The cluster's secret, at least 16 characters; better by environment or file, others can see flags
+    #[arg(long, env = "TIDEGATE_CLUSTER_KEY", value_name = "SECRET", hide_env_values = true)]
+    pub cluster_key: Option<Secret>,
+
+    /// The file that holds the cluster's secret
+    #[arg(long, env = "TIDEGATE_CLUSTER_KEY_FILE", value_name = "FILE", conflicts_with = "cluster_key")]
+    pub cluster_key_file: Option<PathBuf>,
+
+    /// A check is answered within this time, whatever happens to other nodes [default: 100ms]
+    #[arg(long, env = "TIDEGATE_CHECK_TIMEOUT", value_name = "TIME")]
+    pub check_timeout: Option<Span>,
+
+    /// Memory for buckets [default: 256MiB]
+    #[arg(long, env = "TIDEGATE_MAX_MEMORY", value_name = "SIZE")]
+    pub max_memory: Option<ByteCount>,
+
+    /// HTTP connections at a time; one more is answered 503 [default: 8192, or what the open file limit leaves]
+    #[arg(long, env = "TIDEGATE_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<u64>,
+
+    /// Threads that answer checks [default: one for each processor]
+    #[arg(long, env = "TIDEGATE_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// How the log is written [default: text]
+    #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: error, warn, info, debug, trace, or by module as in warn,tidegate_cluster=debug [default: info]
+    #[arg(long, env = "TIDEGATE_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+impl Options {
+    /// These options, and where there is none, the other ones.
+    pub fn or(self, file: Self) -> Self {
+        // A key and a key file are one setting in two forms.
+        let has_key = self.cluster_key.is_some() || self.cluster_key_file.is_some();
+        let key_source = if has_key { Self::default() } else { file.clone() };
+        Self {
+            name: self.name.or(file.name),
+            listen: self.listen.or(file.listen),
+            advertise: self.advertise.or(file.advertise),
+            base_port: self.base_port.or(file.base_port),
+            join: self.join.or(file.join),
+            bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
+            data_dir: self.data_dir.or(file.data_dir),
+            zone: self.zone.or(file.zone),
+            rules: self.rules.or(file.rules),
+            cluster_name: self.cluster_name.or(file.cluster_name),
+            cluster_key: self.cluster_key.or(key_source.cluster_key),
+            cluster_key_file: self.cluster_key_file.or(key_source.cluster_key_file),
+            check_timeout: self.check_timeout.or(file.check_timeout),
+            max_memory: self.max_memory.or(file.max_memory),
+            max_connections: self.max_connections.or(file.max_connections),
+            workers: self.workers.or(file.workers),
+            log_format: self.log_format.or(file.log_format),
+            log_level: self.log_level.or(file.log_level),
+        }
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_nothing() {
+        let flags = Options { name: Some("flag".to_owned()), ..Options::default() };
+        let file: Options =
+            toml::from_str("name = \"file\"\nbase-port = 9000\njoin = [\"a\", \"b:1\"]").unwrap();
+        let both = flags.or(file);
+        assert_eq!(both.name.as_deref(), Some("flag"));
+        assert_eq!(both.base_port, Some(9000));
+        assert_eq!(both.join, Some(vec!["a".to_owned(), "b:1".to_owned()]));
+        assert_eq!(both.zone, None);
+    }
+
+    #[test]
+    fn a_key_given_by_flag_hides_the_key_file_of_the_file() {
+        let flags = Options { cluster_key: Some("secret".into()), ..Options::default() };
+        let file = Options { cluster_key_file: Some("key".into()), ..Options::default() };
+        assert_eq!(flags.or(file).cluster_key_file, None);
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let options = Options { cluster_key: Some("open sesame".into()), ..Options::default() };
+        assert!(!format!("{options:?}").contains("sesame"));
+    }
+}

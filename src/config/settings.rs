@@ -1,0 +1,267 @@
+//! The settings of a node: every option with its default, looked at together.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use tidegate_cluster::{ClusterKey, KeyTooShort, is_valid_name};
+
+use super::Options;
+
+const DEFAULT_BASE_PORT: u16 = 7800;
+/// How far the port for peers is from that for HTTP.
+const PEER_PORT_OFFSET: u16 = 3;
+const CHECK_TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
+const DEFAULT_MAX_MEMORY: u64 = 256 << 20;
+const MIN_MAX_MEMORY: u64 = 1 << 20;
+const DEFAULT_MAX_CONNECTIONS: u64 = 8192;
+const MAX_WORKERS: usize = 1024;
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line, for machines.
+    Json,
+}
+
+/// The settings of a node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// None: the one kept in the data directory, else one made of host and port.
+    pub name: Option<String>,
+    /// Where HTTP listens.
+    pub http: SocketAddr,
+    /// Where peers are listened for.
+    pub peers: SocketAddr,
+    /// The address that the others are told.
+    pub advertise: Option<IpAddr>,
+    /// Whom to join.
+    pub join: Vec<String>,
+    /// How many nodes form a new cluster.
+    pub bootstrap_expect: Option<u32>,
+    /// Where the name is kept.
+    pub data_dir: Option<PathBuf>,
+    /// Where the node stands.
+    pub zone: Option<String>,
+    /// The file with the rules.
+    pub rules: Option<PathBuf>,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The cluster's secret.
+    pub cluster_key: Option<ClusterKey>,
+    /// A check is answered within this time.
+    pub check_timeout: Duration,
+    /// Bytes for buckets.
+    pub max_memory: u64,
+    /// HTTP connections at a time; none: as many as the open file limit allows, up to the default.
+    pub max_connections: Option<u64>,
+    /// Threads that answer checks.
+    pub workers: NonZeroUsize,
+}
+
+/// Why options can not be settings. Each names the flag; the key of the file and the variable have the same name.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum SettingsFault {
+    #[error("{0:?} can not name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
+    Name(String),
+    #[error("{0:?} can not name a cluster: 1 to 64 letters, digits, '.', '_' and '-' (--cluster-name)")]
+    ClusterName(String),
+    #[error("{0:?} can not name a zone: 1 to 64 letters, digits, '.', '_' and '-' (--zone)")]
+    Zone(String),
+    #[error("port {0} leaves no room for the port for peers, which is 3 above, or is 0 (--base-port)")]
+    BasePort(u16),
+    #[error("an entry of --join is empty; write HOST:PORT,HOST:PORT")]
+    EmptyJoin,
+    #[error("a cluster can not be formed by 0 nodes (--bootstrap-expect)")]
+    ExpectsNobody,
+    #[error(
+        "this node listens on {0}, where {1} can not reach it; give an address of this machine (--listen 0.0.0.0)"
+    )]
+    Unreachable(IpAddr, String),
+    #[error("a check can not take {0:?}: from 10ms to 60s (--check-timeout)")]
+    CheckTimeout(Duration),
+    #[error("{0} bytes are too few for buckets: at least 1MiB (--max-memory)")]
+    MaxMemory(u64),
+    #[error("a node takes at least one connection (--max-connections)")]
+    MaxConnections,
+    #[error("{0} threads can not answer checks: from 1 to 1024 (--workers)")]
+    Workers(usize),
+    #[error("{0} (--cluster-key, TIDEGATE_CLUSTER_KEY or --cluster-key-file)")]
+    ClusterKey(KeyTooShort),
+    #[error("cannot read the cluster key from {path} (--cluster-key-file): {reason}")]
+    ClusterKeyFile { path: PathBuf, reason: io::Error },
+}
+
+impl Settings {
+    /// Fills in the defaults and looks whether the options go together.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn resolve(options: &Options) -> Result<Self, SettingsFault> {
+        let listen = options.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let base_port = options.base_port.unwrap_or(DEFAULT_BASE_PORT);
+        let peer_port = base_port
+            .checked_add(PEER_PORT_OFFSET)
+            .filter(|_| base_port != 0)
+            .ok_or(SettingsFault::BasePort(base_port))?;
+        let settings = Self {
+            name: options.name.clone(),
+            http: SocketAddr::new(listen, base_port),
+            peers: SocketAddr::new(listen, peer_port),
+            advertise: options.advertise,
+            join: options.join.iter().flatten().map(|entry| entry.trim().to_owned()).collect(),
+            bootstrap_expect: options.bootstrap_expect,
+            data_dir: options.data_dir.clone(),
+            zone: options.zone.clone(),
+            rules: options.rules.clone(),
+            cluster_name: options.cluster_name.clone().unwrap_or_else(|| "tidegate".to_owned()),
+            cluster_key: cluster_key(options)?,
+            check_timeout: options.check_timeout.map_or(Duration::from_millis(100), |span| span.0),
+            max_memory: options.max_memory.map_or(DEFAULT_MAX_MEMORY, |size| size.0),
+            max_connections: options.max_connections,
+            workers: workers(options.workers)?,
+        };
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// How many connections are taken, when so many files may be open.
+    pub fn connection_cap(&self, open_file_limit: Option<u64>) -> u64 {
+        /// Kept for peers, logs, listeners and the like.
+        const RESERVED: u64 = 128;
+        let possible = open_file_limit.map_or(u64::MAX, |limit| limit.saturating_sub(RESERVED).max(1));
+        self.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS).min(possible)
+    }
+
+    fn validate(&self) -> Result<(), SettingsFault> {
+        if let Some(name) = self.name.as_ref().filter(|name| !is_valid_name(name)) {
+            return Err(SettingsFault::Name(name.clone()));
+        }
+        if !is_valid_name(&self.cluster_name) {
+            return Err(SettingsFault::ClusterName(self.cluster_name.clone()));
+        }
+        if let Some(zone) = self.zone.as_ref().filter(|zone| !is_valid_name(zone)) {
+            return Err(SettingsFault::Zone(zone.clone()));
+        }
+        if self.join.iter().any(String::is_empty) {
+            return Err(SettingsFault::EmptyJoin);
+        }
+        if self.bootstrap_expect == Some(0) {
+            return Err(SettingsFault::ExpectsNobody);
+        }
+        if self.http.ip().is_loopback()
+            && self.advertise.is_none()
+            && let Some(far) = self.join.iter().find(|entry| !is_this_machine(entry))
+        {
+            return Err(SettingsFault::Unreachable(self.http.ip(), far.clone()));
+        }
+        if !CHECK_TIMEOUTS.contains(&self.check_timeout) {
+            return Err(SettingsFault::CheckTimeout(self.check_timeout));
+        }
+        if self.max_memory < MIN_MAX_MEMORY {
+            return Err(SettingsFault::MaxMemory(self.max_memory));
+        }
+        if self.max_connections == Some(0) {
+            return Err(SettingsFault::MaxConnections);
+        }
+        Ok(())
+    }
+}
+
+fn workers(wanted: Option<usize>) -> Result<NonZeroUsize, SettingsFault> {
+    match wanted {
+        None => Ok(available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+        Some(count) => {
+            NonZeroUsize::new(count).filter(|n| n.get() <= MAX_WORKERS).ok_or(SettingsFault::Workers(count))
+        }
+    }
+}
+
+fn cluster_key(options: &Options) -> Result<Option<ClusterKey>, SettingsFault> {
+    let text = match (&options.cluster_key, &options.cluster_key_file) {
+        (Some(secret), _) => secret.0.clone(),
+        (None, Some(path)) => fs::read_to_string(path)
+            .map_err(|reason| SettingsFault::ClusterKeyFile { path: path.clone(), reason })?,
+        (None, None) => return Ok(None),
+    };
+    ClusterKey::parse(&text).map(Some).map_err(SettingsFault::ClusterKey)
+}
+
+/// Whether an entry of `--join` is on this machine's loopback for sure.
+fn is_this_machine(entry: &str) -> bool {
+    let host = match entry.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None if entry.matches(':').count() > 1 => entry,
+        None => entry.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Span;
+
+    fn fault(options: Options) -> String {
+        Settings::resolve(&options).unwrap_err().to_string()
+    }
+
+    fn joining(join: &str) -> Options {
+        Options { join: Some(vec![join.to_owned()]), ..Options::default() }
+    }
+
+    #[test]
+    fn a_node_needs_no_options() {
+        let settings = Settings::resolve(&Options::default()).unwrap();
+        assert_eq!(settings.http.to_string(), "127.0.0.1:7800");
+        assert_eq!(settings.peers.to_string(), "127.0.0.1:7803");
+        assert_eq!(settings.check_timeout, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn faults_name_the_flag() {
+        let none = Options::default;
+        assert!(fault(Options { name: Some("a b".into()), ..none() }).contains("--name"));
+        assert!(fault(Options { zone: Some("\n".into()), ..none() }).contains("--zone"));
+        assert!(fault(Options { cluster_name: Some(String::new()), ..none() }).contains("--cluster-name"));
+        assert!(fault(Options { base_port: Some(65_534), ..none() }).contains("--base-port"));
+        assert!(fault(Options { base_port: Some(0), ..none() }).contains("--base-port"));
+        assert!(fault(Options { workers: Some(0), ..none() }).contains("--workers"));
+        assert!(fault(Options { bootstrap_expect: Some(0), ..none() }).contains("--bootstrap-expect"));
+        assert!(fault(Options { cluster_key: Some("short".into()), ..none() }).contains("--cluster-key"));
+        assert!(fault(Options { cluster_key_file: Some("/nowhere".into()), ..none() }).contains("/nowhere"));
+        let never = Some(Span(Duration::ZERO));
+        assert!(fault(Options { check_timeout: never, ..none() }).contains("--check-timeout"));
+    }
+
+    #[test]
+    fn a_node_that_the_others_could_not_reach_is_told_so() {
+        assert!(fault(joining("10.0.0.1:7803")).contains("--listen"));
+        assert!(fault(joining("node-1")).contains("--listen"));
+        for near in ["127.0.0.1:7813", "localhost:7813", "[::1]:7813", "::1", "127.0.0.1"] {
+            assert!(Settings::resolve(&joining(near)).is_ok(), "{near}");
+        }
+        let told = Options { listen: Some([0, 0, 0, 0].into()), ..joining("10.0.0.1:7803") };
+        assert!(Settings::resolve(&told).is_ok());
+    }
+
+    #[test]
+    fn connections_leave_files_for_the_rest() {
+        let settings = Settings::resolve(&Options::default()).unwrap();
+        assert_eq!(settings.connection_cap(Some(1_024)), 896);
+        assert_eq!(settings.connection_cap(Some(1_000_000)), DEFAULT_MAX_CONNECTIONS);
+        assert_eq!(settings.connection_cap(None), DEFAULT_MAX_CONNECTIONS);
+    }
+}

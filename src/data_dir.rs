@@ -1,0 +1,135 @@
+//! The directory in which a node keeps what must outlive it: its name.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use tidegate_cluster::is_valid_name;
+
+const LOCK_FILE: &str = "lock";
+const NAME_FILE: &str = "node-name";
+
+/// Why a data directory can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirFault {
+    /// It can not be read or written.
+    #[error("cannot use {path} (--data-dir): {reason}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        reason: io::Error,
+    },
+    /// Another process uses it.
+    #[error("{0} is in use by another node (--data-dir)")]
+    InUse(PathBuf),
+    /// The name in it was not written by a node.
+    #[error("{path} holds {name:?}, which can not name a node; remove it or give --name")]
+    BadName {
+        /// Which file.
+        path: PathBuf,
+        /// What it holds.
+        name: String,
+    },
+    /// The directory belongs to a node of another name.
+    #[error(
+        "{path} belongs to the node {kept:?}, not {given:?}; give another --data-dir, or remove {path}/node-name"
+    )]
+    OtherNode {
+        /// Which directory.
+        path: PathBuf,
+        /// Whose it is.
+        kept: String,
+        /// What was asked for.
+        given: String,
+    },
+}
+
+/// A data directory that is this process's for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes the directory, which is made if there is none.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirFault> {
+        fs::create_dir_all(path).map_err(|reason| DataDirFault::Io { path: path.to_owned(), reason })?;
+        let lock_path = path.join(LOCK_FILE);
+        let io = |reason| DataDirFault::Io { path: lock_path.clone(), reason };
+        let lock = File::create(&lock_path).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirFault::InUse(path.to_owned())),
+            Err(TryLockError::Error(reason)) => Err(io(reason)),
+        }
+    }
+
+    /// The name that the node has in this directory: the kept one, else the given one, else the one from `default`, which
+    /// is kept from now on.
+    pub(crate) fn name(
+        &self,
+        given: Option<String>,
+        default: impl FnOnce() -> String,
+    ) -> Result<String, DataDirFault> {
+        let path = self.path.join(NAME_FILE);
+        let io = |reason| DataDirFault::Io { path: path.clone(), reason };
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let kept = text.trim().to_owned();
+                if !is_valid_name(&kept) {
+                    return Err(DataDirFault::BadName { path, name: kept });
+                }
+                match given {
+                    Some(given) if given != kept => {
+                        Err(DataDirFault::OtherNode { path: self.path.clone(), kept, given })
+                    }
+                    _ => Ok(kept),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let name = given.unwrap_or_else(default);
+                // Whole or not at all, also when the machine stops in between.
+                let draft = self.path.join("node-name.new");
+                fs::write(&draft, format!("{name}\n")).map_err(io)?;
+                fs::rename(&draft, &path).map_err(io)?;
+                Ok(name)
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_from_one_start_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made/when/needed");
+        let first = DataDir::open(&path).unwrap().name(None, || "host-1".to_owned()).unwrap();
+        let again = DataDir::open(&path).unwrap().name(None, || "host-2".to_owned()).unwrap();
+        assert_eq!((&*first, &*again), ("host-1", "host-1"));
+        let other = DataDir::open(&path).unwrap().name(Some("n7".to_owned()), String::new).unwrap_err();
+        assert!(other.to_string().contains("host-1"), "{other}");
+    }
+
+    #[test]
+    fn two_nodes_can_not_share_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = DataDir::open(dir.path()).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirFault::InUse(_))));
+    }
+
+    #[test]
+    fn a_file_that_holds_no_name_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME_FILE), "a b\n").unwrap();
+        let fault = DataDir::open(dir.path()).unwrap().name(None, String::new).unwrap_err();
+        assert!(matches!(fault, DataDirFault::BadName { .. }));
+    }
+}

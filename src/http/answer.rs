@@ -1,0 +1,320 @@
+//! The answer to a check: its JSON and its headers, written without a detour into one buffer.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+
+use super::Body;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Enough for an answer with one or two rules; more grows the buffer.
+const USUAL_BYTES: usize = 512;
+/// Headers of an answer, with those that hyper adds.
+const HEADERS: usize = 12;
+
+/// What a check is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer<'a> {
+    pub(super) allowed: bool,
+    /// The rule that binds most; none if no rule matched, or the check brought its limit with it.
+    pub(super) rule: Option<&'a str>,
+    /// None if nothing limits the check.
+    pub(super) numbers: Option<Numbers>,
+    pub(super) decided_by: &'static str,
+    pub(super) node: &'a str,
+    /// What the headers tell of: each enforced limit that was looked at.
+    pub(super) policies: &'a [Policy<'a>],
+}
+
+/// How far a limit is used up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbers {
+    pub(super) limit: u64,
+    pub(super) remaining: u64,
+    pub(super) reset_after: Duration,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) delay: Duration,
+}
+
+/// One limit, for the `RateLimit` headers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy<'a> {
+    pub(super) name: &'a str,
+    /// Units in a window.
+    pub(super) count: u64,
+    pub(super) window: Duration,
+    pub(super) remaining: u64,
+    pub(super) reset_after: Duration,
+}
+
+impl Answer<'_> {
+    /// Appends the JSON.
+    pub(super) fn write_json(&self, out: &mut BytesMut) {
+        out.extend_from_slice(b"{\"allowed\":");
+        out.extend_from_slice(if self.allowed { b"true" } else { b"false" });
+        out.extend_from_slice(b",\"rule\":");
+        match self.rule {
+            Some(rule) => json_string(out, rule),
+            None => out.extend_from_slice(b"null"),
+        }
+        let numbers = self.numbers;
+        field(out, "limit", numbers.map(|n| n.limit));
+        field(out, "remaining", numbers.map(|n| n.remaining));
+        field(out, "reset_after_ms", numbers.map(|n| millis(n.reset_after)));
+        let retry_after = if self.allowed { None } else { numbers.and_then(|n| n.retry_after) };
+        field(out, "retry_after_ms", retry_after.map(millis));
+        field(out, "delay_ms", Some(numbers.map_or(0, |n| millis(n.delay))));
+        out.extend_from_slice(b",\"decided_by\":\"");
+        out.extend_from_slice(self.decided_by.as_bytes());
+        out.extend_from_slice(b"\",\"node\":");
+        json_string(out, self.node);
+        out.extend_from_slice(b"}");
+    }
+
+    /// The whole response.
+    pub(super) fn to_response(self) -> Response<Body> {
+        let mut out = BytesMut::with_capacity(USUAL_BYTES);
+        let mut ends = Ends::default();
+        self.write_json(&mut out);
+        ends.json = out.len();
+        if let Some(numbers) = self.numbers {
+            for policy in self.policies {
+                policy.write_state(&mut out);
+            }
+            ends.ratelimit = out.len();
+            for policy in self.policies {
+                policy.write(&mut out);
+            }
+            ends.policy = out.len();
+            number(&mut out, numbers.limit);
+            ends.limit = out.len();
+            number(&mut out, numbers.remaining);
+            ends.remaining = out.len();
+            number(&mut out, seconds(numbers.reset_after));
+            ends.reset = out.len();
+            if let (false, Some(wait)) = (self.allowed, numbers.retry_after) {
+                number(&mut out, seconds(wait).max(1));
+            }
+        }
+        let bytes = out.freeze();
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        if self.numbers.is_some() {
+            if !self.policies.is_empty() {
+                insert(&mut headers, RATELIMIT, &bytes, ends.json + SEPARATOR, ends.ratelimit);
+                insert(&mut headers, RATELIMIT_POLICY, &bytes, ends.ratelimit + SEPARATOR, ends.policy);
+            }
+            insert(&mut headers, X_RATELIMIT_LIMIT, &bytes, ends.policy, ends.limit);
+            insert(&mut headers, X_RATELIMIT_REMAINING, &bytes, ends.limit, ends.remaining);
+            insert(&mut headers, X_RATELIMIT_RESET, &bytes, ends.remaining, ends.reset);
+            if bytes.len() > ends.reset {
+                insert(&mut headers, header::RETRY_AFTER, &bytes, ends.reset, bytes.len());
+            }
+        }
+        let mut response = Response::new(Body::Left(bytes.slice(..ends.json).into()));
+        *response.status_mut() = if self.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// Where the parts of the buffer end.
+#[derive(Default)]
+struct Ends {
+    json: usize,
+    ratelimit: usize,
+    policy: usize,
+    limit: usize,
+    remaining: usize,
+    reset: usize,
+}
+
+/// Each item of a list begins with its separator, which the first one's value leaves out.
+const SEPARATOR: usize = ", ".len();
+
+impl Policy<'_> {
+    /// An item of `RateLimit`: `"login";r=3;t=12`.
+    fn write_state(&self, out: &mut BytesMut) {
+        self.write_name(out);
+        out.extend_from_slice(b";r=");
+        number(out, self.remaining);
+        out.extend_from_slice(b";t=");
+        number(out, seconds(self.reset_after));
+    }
+
+    /// An item of `RateLimit-Policy`: `"login";q=5;w=60`. A window is told in whole seconds or not at all.
+    fn write(&self, out: &mut BytesMut) {
+        self.write_name(out);
+        out.extend_from_slice(b";q=");
+        number(out, self.count);
+        if self.window.subsec_nanos() == 0 {
+            out.extend_from_slice(b";w=");
+            number(out, self.window.as_secs());
+        }
+    }
+
+    /// The name as a String of structured fields (RFC 9651), which is printable ASCII.
+    fn write_name(&self, out: &mut BytesMut) {
+        out.extend_from_slice(b", \"");
+        for byte in self.name.bytes() {
+            match byte {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+                b' '..=b'~' => out.extend_from_slice(&[byte]),
+                _ => out.extend_from_slice(b"_"),
+            }
+        }
+        out.extend_from_slice(b"\"");
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, bytes: &Bytes, start: usize, end: usize) {
+    let value = HeaderValue::from_maybe_shared(bytes.slice(start..end));
+    headers.insert(name, value.expect("numbers and escaped names are printable"));
+}
+
+fn field(out: &mut BytesMut, name: &str, value: Option<u64>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    match value {
+        Some(value) => number(out, value),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn number(out: &mut BytesMut, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn json_string(out: &mut BytesMut, text: &str) {
+    out.extend_from_slice(b"\"");
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        for character in text.chars() {
+            match character {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                character if character < ' ' => {
+                    out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
+                }
+                character => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+    }
+    out.extend_from_slice(b"\"");
+}
+
+/// Rounded up: who waits so long waits long enough.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Rounded up.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    const POLICY: Policy<'static> = Policy {
+        name: "login",
+        count: 5,
+        window: Duration::from_secs(60),
+        remaining: 0,
+        reset_after: Duration::from_millis(59_001),
+    };
+
+    const DENIED: Answer<'static> = Answer {
+        allowed: false,
+        rule: Some("login"),
+        numbers: Some(Numbers {
+            limit: 10,
+            remaining: 0,
+            reset_after: Duration::from_millis(59_001),
+            retry_after: Some(Duration::from_micros(1_500)),
+            delay: Duration::ZERO,
+        }),
+        decided_by: "owner",
+        node: "n1",
+        policies: &[POLICY],
+    };
+
+    fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {
+        response.headers().get(name).map(|value| value.to_str().unwrap())
+    }
+
+    async fn json(response: Response<Body>) -> serde_json::Value {
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_denial_says_when_to_come_back() {
+        let response = DENIED.to_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(header(&response, "retry-after"), Some("1"), "rounded up, and never 0");
+        assert_eq!(header(&response, "ratelimit"), Some("\"login\";r=0;t=60"));
+        assert_eq!(header(&response, "ratelimit-policy"), Some("\"login\";q=5;w=60"));
+        assert_eq!(header(&response, "x-ratelimit-limit"), Some("10"));
+        assert_eq!(header(&response, "x-ratelimit-remaining"), Some("0"));
+        assert_eq!(header(&response, "x-ratelimit-reset"), Some("60"));
+        let expected = serde_json::json!({
+            "allowed": false, "rule": "login", "limit": 10, "remaining": 0, "reset_after_ms": 59_001,
+            "retry_after_ms": 2, "delay_ms": 0, "decided_by": "owner", "node": "n1",
+        });
+        assert_eq!(json(response).await, expected);
+    }
+
+    #[test]
+    fn waiting_that_never_helps_is_not_advised() {
+        let numbers = DENIED.numbers.map(|numbers| Numbers { retry_after: None, ..numbers });
+        let response = Answer { numbers, ..DENIED }.to_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(header(&response, "retry-after"), None);
+    }
+
+    #[test]
+    fn each_rule_is_an_item_of_the_headers() {
+        let other = Policy { name: "a \"b\"\n", window: Duration::from_millis(500), remaining: 7, ..POLICY };
+        let response = Answer { allowed: true, policies: &[POLICY, other], ..DENIED }.to_response();
+        assert_eq!(header(&response, "ratelimit"), Some("\"login\";r=0;t=60, \"a \\\"b\\\"_\";r=7;t=60"));
+        assert_eq!(header(&response, "ratelimit-policy"), Some("\"login\";q=5;w=60, \"a \\\"b\\\"_\";q=5"));
+        assert_eq!(header(&response, "retry-after"), None, "it was allowed");
+    }
+
+    #[tokio::test]
+    async fn what_nothing_limits_has_no_numbers() {
+        let answer = Answer { allowed: true, rule: None, numbers: None, policies: &[], ..DENIED };
+        let response = answer.to_response();
+        assert_eq!(header(&response, "ratelimit"), None);
+        assert_eq!(header(&response, "x-ratelimit-limit"), None);
+        let json = json(response).await;
+        assert_eq!(json["limit"], serde_json::Value::Null);
+        assert_eq!(json["allowed"], true);
+    }
+
+    #[test]
+    fn any_text_is_written_as_json() {
+        for text in ["plain", "a\"b\\c", "line\nfeed\u{1}", "ä 漢"] {
+            let mut out = BytesMut::new();
+            json_string(&mut out, text);
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+    }
+}

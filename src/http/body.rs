@@ -1,0 +1,139 @@
+//! Reads a request's body, no larger and no slower than allowed.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
+use tokio::time::timeout;
+
+use super::problem::{Kind, Problem};
+
+/// Bytes of the body of a check.
+pub(super) const MAX_CHECK_BYTES: usize = 64 << 10;
+/// Bytes of the body of a batch.
+pub(super) const MAX_BATCH_BYTES: usize = 1 << 20;
+/// For the whole body.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a body above its limit that are read and thrown away, because a client that is still sending may not read
+/// the answer.
+const MAX_WASTE_BYTES: usize = 4 << 20;
+
+/// Reads a body of at most `max` bytes.
+pub(super) async fn read<B>(body: B, max: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    timeout(READ_TIMEOUT, collect(body, max)).await.unwrap_or_else(|_elapsed| {
+        let detail = format!("the body was not complete after {} s", READ_TIMEOUT.as_secs());
+        Err(Problem::new(Kind::BodyTimeout, detail))
+    })
+}
+
+async fn collect<B>(mut body: B, max: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let too_large = || {
+        Problem::new(
+            Kind::BodyTooLarge,
+            format!("the body has more than the {max} bytes that this call takes"),
+        )
+    };
+    let declared = body.size_hint().lower();
+    if declared > MAX_WASTE_BYTES as u64 {
+        return Err(too_large());
+    }
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Problem::new(Kind::BodyIncomplete, format!("the body broke off after {received} bytes"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        received += data.len();
+        if received > MAX_WASTE_BYTES {
+            return Err(too_large());
+        }
+        if received > max {
+            continue;
+        }
+        // Nearly always all of it comes at once, and is not copied.
+        if first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    match received {
+        received if received > max => Err(too_large()),
+        _ if rest.is_empty() => Ok(first),
+        _ => Ok(rest.freeze()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// A body that comes in pieces, and then breaks off, stalls or ends.
+    struct Pieces(VecDeque<&'static [u8]>, Then);
+
+    #[derive(Clone, Copy)]
+    enum Then {
+        End,
+        Stall,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match (self.0.pop_front(), self.1) {
+                (Some(piece), _) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(piece))))),
+                (None, Then::End) => Poll::Ready(None),
+                (None, Then::Stall) => Poll::Pending,
+            }
+        }
+    }
+
+    fn pieces(pieces: &[&'static [u8]], then: Then) -> Pieces {
+        Pieces(pieces.iter().copied().collect(), then)
+    }
+
+    #[tokio::test]
+    async fn pieces_are_put_together() {
+        assert_eq!(read(pieces(&[b"one"], Then::End), 64).await.unwrap(), "one");
+        assert_eq!(read(pieces(&[b"one", b"two", b"3"], Then::End), 64).await.unwrap(), "onetwo3");
+        assert_eq!(read(pieces(&[], Then::End), 64).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn one_byte_more_than_allowed_is_too_large() {
+        assert_eq!(read(pieces(&[b"12345678"], Then::End), 8).await.unwrap().len(), 8);
+        let problem = read(pieces(&[b"1234", b"56789"], Then::End), 8).await.unwrap_err();
+        assert_eq!(problem.kind, Kind::BodyTooLarge);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_given_up() {
+        let problem = read(pieces(&[b"1"], Then::Stall), 8).await.unwrap_err();
+        assert_eq!(problem.kind, Kind::BodyTimeout);
+    }
+}

@@ -1,0 +1,251 @@
+//! `GET /metrics`: Prometheus text, version 0.0.4.
+
+use std::fmt::{Display, Write as _};
+
+use tidegate_cluster::{GossipRejection, Readiness, stats::LaneStats};
+
+use super::problem::Kind;
+use crate::{
+    metrics::{Decider, LATENCY_BOUNDS, Totals},
+    node::Node,
+    process,
+};
+
+/// The media type of the text.
+pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Writes all metrics of a node.
+pub(super) fn render(node: &Node) -> String {
+    let mut page = Page::default();
+    checks(&mut page, node);
+    http(&mut page, node);
+    cluster(&mut page, node);
+    store(&mut page, node);
+    process_info(&mut page);
+    page.text
+}
+
+fn checks(page: &mut Page, node: &Node) {
+    let totals = Totals::of(&node.metrics);
+    page.family("tidegate_checks_total", "counter", "Checks answered, by result and by who decided.");
+    for (result, counts) in [("allowed", &totals.allowed), ("denied", &totals.denied)] {
+        for (by, count) in Decider::ALL.iter().zip(counts) {
+            page.sample("tidegate_checks_total", &[("result", result), ("decided_by", by.as_str())], count);
+        }
+    }
+    page.simple(
+        "tidegate_shadow_denied_total",
+        "counter",
+        "Rules in shadow mode that would have denied a check.",
+        totals.shadow_denied,
+    );
+    page.simple("tidegate_batches_total", "counter", "Batches of checks answered.", totals.batches);
+
+    let name = "tidegate_check_duration_seconds";
+    page.family(name, "histogram", "Time from a check that has been read to its answer.");
+    let bucket = format!("{name}_bucket");
+    let mut below = 0;
+    for (bound, count) in LATENCY_BOUNDS.iter().zip(&totals.latency) {
+        below += count;
+        page.sample(&bucket, &[("le", &bound.as_secs_f64().to_string())], below);
+    }
+    below += totals.latency[LATENCY_BOUNDS.len()];
+    page.sample(&bucket, &[("le", "+Inf")], below);
+    page.sample(&format!("{name}_sum"), &[], totals.latency_nanos as f64 / 1e9);
+    page.sample(&format!("{name}_count"), &[], below);
+
+    page.family(
+        "tidegate_http_problems_total",
+        "counter",
+        "Requests and batched checks refused, by kind of problem.",
+    );
+    for (kind, count) in Kind::ALL.iter().zip(totals.problems) {
+        page.sample("tidegate_http_problems_total", &[("problem", kind.word())], count);
+    }
+}
+
+fn http(page: &mut Page, node: &Node) {
+    let stats = &node.http;
+    page.simple("tidegate_http_connections", "gauge", "Open HTTP connections.", stats.open());
+    page.simple(
+        "tidegate_http_connections_accepted_total",
+        "counter",
+        "HTTP connections accepted.",
+        stats.accepted(),
+    );
+    page.simple(
+        "tidegate_http_connections_refused_total",
+        "counter",
+        "HTTP connections refused, because there were too many.",
+        stats.refused(),
+    );
+    page.simple(
+        "tidegate_http_accept_errors_total",
+        "counter",
+        "HTTP connections that the system did not give.",
+        stats.accept_errors(),
+    );
+}
+
+fn cluster(page: &mut Page, node: &Node) {
+    let status = node.cluster.status();
+    let stats = node.cluster.stats();
+    let ready = node.cluster.readiness() == Readiness::Ready;
+    page.simple("tidegate_ready", "gauge", "Whether this node can decide checks.", u8::from(ready));
+    page.family(
+        "tidegate_members",
+        "gauge",
+        "Members of the cluster as gossip sees them, this node included.",
+    );
+    page.sample("tidegate_members", &[("live", "true")], status.live.len());
+    page.sample("tidegate_members", &[("live", "false")], status.lost.len());
+    let owned = status.slots_owned();
+    let mine = owned.iter().find(|(name, _)| *name == status.me.name).map_or(0, |(_, count)| *count);
+    page.simple("tidegate_slots_owned", "gauge", "Slots that this node owns.", mine);
+
+    let sum = |count: fn(&LaneStats) -> u64| stats.lanes.iter().map(|lane| count(lane)).sum::<u64>();
+    let forwards: [(&str, fn(&LaneStats) -> u64); 8] = [
+        ("sent", |lane| lane.sent.get()),
+        ("answered", |lane| lane.answered.get()),
+        ("timed_out", |lane| lane.timed_out.get()),
+        ("lost", |lane| lane.lost.get()),
+        ("unreachable", |lane| lane.unreachable.get()),
+        ("queue_full", |lane| lane.queue_full.get()),
+        ("not_owner", |lane| lane.not_owner.get()),
+        ("suspected", |lane| lane.suspected.get()),
+    ];
+    page.family("tidegate_forwards_total", "counter", "What became of checks that another node owns.");
+    for (event, count) in forwards {
+        page.sample("tidegate_forwards_total", &[("event", event)], sum(count));
+    }
+    page.family("tidegate_peer_checks_total", "counter", "Checks that other nodes sent to this one.");
+    page.sample(
+        "tidegate_peer_checks_total",
+        &[("result", "decided")],
+        sum(|lane| lane.decided_for_peers.get()),
+    );
+    page.sample(
+        "tidegate_peer_checks_total",
+        &[("result", "refused")],
+        sum(|lane| lane.refused_to_peers.get()),
+    );
+
+    page.simple(
+        "tidegate_peer_streams_accepted_total",
+        "counter",
+        "Streams of peers let in.",
+        stats.peers.accepted(),
+    );
+    page.simple(
+        "tidegate_peer_streams_broken_total",
+        "counter",
+        "Streams of peers ended because of bytes that make no sense.",
+        stats.peers.broken(),
+    );
+    page.family(
+        "tidegate_peer_streams_refused_total",
+        "counter",
+        "Streams to the peer port refused, by reason.",
+    );
+    for (reason, count) in stats.peers.refused() {
+        page.sample("tidegate_peer_streams_refused_total", &[("reason", reason)], count);
+    }
+    page.family("tidegate_gossip_rejected_total", "counter", "Gossip datagrams refused, by reason.");
+    for rejection in GossipRejection::ALL {
+        let count = stats.gossip.rejected(rejection);
+        page.sample("tidegate_gossip_rejected_total", &[("reason", rejection.as_str())], count);
+    }
+    page.simple(
+        "tidegate_gossip_oversize_total",
+        "counter",
+        "Gossip messages that did not fit a datagram.",
+        stats.gossip.oversize(),
+    );
+    page.simple("tidegate_gossip_alive", "gauge", "Whether gossip works.", u8::from(status.gossip_alive));
+}
+
+fn store(page: &mut Page, node: &Node) {
+    let stats = node.store.stats();
+    page.simple("tidegate_buckets", "gauge", "Buckets in memory.", stats.buckets);
+    page.simple("tidegate_bucket_bytes", "gauge", "Memory of the buckets.", stats.bytes);
+    page.simple(
+        "tidegate_buckets_folded_total",
+        "counter",
+        "Buckets for which there was no room: they share a coarser state, which can only be stricter.",
+        stats.folded,
+    );
+    let rules = node.rules.load();
+    let count: usize = rules.domains().into_iter().map(|domain| rules.rules(domain).len()).sum();
+    page.simple("tidegate_rules", "gauge", "Rules in force.", count);
+}
+
+fn process_info(page: &mut Page) {
+    page.family("tidegate_build_info", "gauge", "The version of this node.");
+    page.sample("tidegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let Some(process) = process::Usage::read() else { return };
+    page.simple(
+        "process_cpu_seconds_total",
+        "counter",
+        "Processor time of this process.",
+        process.cpu.as_secs_f64(),
+    );
+    page.simple(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Memory of this process that is in RAM.",
+        process.resident_bytes,
+    );
+    page.simple("process_threads", "gauge", "Threads of this process.", process.threads);
+    page.simple("process_open_fds", "gauge", "Open files and sockets of this process.", process.open_files);
+    page.simple(
+        "process_start_time_seconds",
+        "gauge",
+        "Start of this process, in Unix time.",
+        process.started.as_secs_f64(),
+    );
+}
+
+/// The text as it grows.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    /// Labels are words of ours, which need no escaping.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            self.write(format_args!("{open}{label}=\"{text}\""));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        self.write(format_args!("{close} {value}\n"));
+    }
+
+    fn simple(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) {
+        self.text.write_fmt(text).expect("a String takes any text");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_have_their_labels_in_braces() {
+        let mut page = Page::default();
+        page.simple("a", "gauge", "Help.", 1);
+        page.sample("b", &[("x", "1"), ("y", "2")], 0.5);
+        assert_eq!(page.text, "# HELP a Help.\n# TYPE a gauge\na 1\nb{x=\"1\",y=\"2\"} 0.5\n");
+    }
+}

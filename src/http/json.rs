@@ -1,0 +1,311 @@
+//! The JSON of `POST /v1/check`: read in one pass, borrowing the strings that have no escapes, and with faults that
+//! name their field and place.
+
+use std::{borrow::Cow, cell::RefCell, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, Visitor},
+};
+use serde_json::error::Category;
+
+use super::{
+    problem::{Kind, Problem, echo},
+    request::{AttributeList, CheckRequest, Fields},
+};
+
+const FIELDS: &str = "domain, attributes, cost, key, limit, burst, algorithm";
+
+/// Reads the body of a check.
+pub(super) fn parse(body: &[u8]) -> Result<CheckRequest<'_>, Problem> {
+    parse_text(utf8(body)?)
+}
+
+/// Reads the text of a check.
+pub(super) fn parse_text(text: &str) -> Result<CheckRequest<'_>, Problem> {
+    let fault = Fault::default();
+    let mut json = serde_json::Deserializer::from_str(text);
+    FieldsSeed(&fault)
+        .deserialize(&mut json)
+        .and_then(|fields| json.end().map(|()| fields))
+        .map_err(|error| fault.into_problem(&error))?
+        .into_request()
+}
+
+/// The body as text.
+pub(super) fn utf8(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body).map_err(|error| {
+        Problem::new(Kind::InvalidUtf8, format!("byte {} of the body is not UTF-8", error.valid_up_to() + 1))
+    })
+}
+
+/// The problem of a text that is not what was expected, when nothing more is known of it.
+pub(super) fn problem_of(error: &serde_json::Error) -> Problem {
+    let message = error.to_string();
+    let message = message.rfind(" at line ").map_or(&*message, |end| &message[..end]);
+    let kind = match error.classify() {
+        Category::Data => Kind::InvalidValue,
+        Category::Syntax | Category::Eof | Category::Io => Kind::NotJson,
+    };
+    Problem { place: Some((error.line(), error.column())), ..Problem::new(kind, message.to_owned()) }
+}
+
+/// What serde's errors can not carry: the problem that was found, or the field that the error is about.
+#[derive(Default)]
+struct Fault(RefCell<(Option<Problem>, Option<String>)>);
+
+impl Fault {
+    /// Keeps a problem; the error only stops the reading.
+    fn keep<E: Error>(&self, problem: Problem) -> E {
+        self.0.borrow_mut().0 = Some(problem);
+        E::custom("")
+    }
+
+    /// Notes the field of an error.
+    fn at<E>(&self, field: impl Into<String>, error: E) -> E {
+        self.0.borrow_mut().1.get_or_insert(field.into());
+        error
+    }
+
+    fn into_problem(self, error: &serde_json::Error) -> Problem {
+        let (kept, field) = self.0.into_inner();
+        let found = problem_of(error);
+        match kept {
+            Some(kept) => Problem { place: found.place, ..kept },
+            None => Problem { field, ..found },
+        }
+    }
+}
+
+struct FieldsSeed<'f>(&'f Fault);
+
+impl<'de> DeserializeSeed<'de> for FieldsSeed<'_> {
+    type Value = Fields<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldsSeed<'_> {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with {FIELDS}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(Text(name)) = map.next_key()? {
+            match &*name {
+                "domain" => self.text(&mut map, "domain", &mut fields.domain)?,
+                "key" => self.text(&mut map, "key", &mut fields.key)?,
+                "limit" => self.text(&mut map, "limit", &mut fields.limit)?,
+                "algorithm" => self.text(&mut map, "algorithm", &mut fields.algorithm)?,
+                "cost" => self.number(&mut map, "cost", &mut fields.cost)?,
+                "burst" => self.number(&mut map, "burst", &mut fields.burst)?,
+                "attributes" => {
+                    self.is_first("attributes", &fields.attributes)?;
+                    let attributes = map.next_value_seed(AttributesSeed(self.0));
+                    fields.attributes = Some(attributes.map_err(|e| self.0.at("attributes", e))?);
+                }
+                _ => {
+                    let detail = format!("there is no field {:?}; there are {FIELDS}", echo(&name));
+                    return Err(self.0.keep(Problem::of_field(Kind::UnknownField, echo(&name), detail)));
+                }
+            }
+        }
+        Ok(fields)
+    }
+}
+
+impl FieldsSeed<'_> {
+    fn is_first<T, E: Error>(&self, name: &'static str, field: &Option<T>) -> Result<(), E> {
+        if field.is_none() {
+            return Ok(());
+        }
+        let detail = format!("the field {name:?} is given twice");
+        Err(self.0.keep(Problem::of_field(Kind::DuplicateParameter, name, detail)))
+    }
+
+    fn text<'de, A: MapAccess<'de>>(
+        &self,
+        map: &mut A,
+        name: &'static str,
+        field: &mut Option<Cow<'de, str>>,
+    ) -> Result<(), A::Error> {
+        self.is_first(name, field)?;
+        let text: Option<Text<'de>> = map.next_value().map_err(|error| self.0.at(name, error))?;
+        *field = text.map(|text| text.0);
+        Ok(())
+    }
+
+    fn number<'de, A: MapAccess<'de>>(
+        &self,
+        map: &mut A,
+        name: &'static str,
+        field: &mut Option<u64>,
+    ) -> Result<(), A::Error> {
+        self.is_first(name, field)?;
+        let number: Option<Whole> = map.next_value().map_err(|error| self.0.at(name, error))?;
+        *field = number.map(|number| number.0);
+        Ok(())
+    }
+}
+
+struct AttributesSeed<'f>(&'f Fault);
+
+impl<'de> DeserializeSeed<'de> for AttributesSeed<'_> {
+    type Value = AttributeList<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<AttributeList<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AttributesSeed<'_> {
+    type Value = AttributeList<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings, as in {\"ip\": \"203.0.113.7\"}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AttributeList<'de>, A::Error> {
+        let mut attributes = AttributeList::default();
+        while let Some(Text(name)) = map.next_key()? {
+            let Text(value) =
+                map.next_value().map_err(|error| self.0.at(format!("attributes.{}", echo(&name)), error))?;
+            attributes.insert(name, value).map_err(|problem| self.0.keep(problem))?;
+        }
+        Ok(attributes)
+    }
+}
+
+/// A string, borrowed if it has no escapes. (serde would own it inside of an `Option`.)
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// A whole number that is not negative.
+struct Whole(u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WholeVisitor;
+        impl Visitor<'_> for WholeVisitor {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number from 0 to 2^53")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+
+            // What does not fit 64 bits comes here.
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Whole, E> {
+                let what = match number {
+                    n if n < 0.0 => "it is negative",
+                    n if n >= 2f64.powi(53) => "it is too large",
+                    _ => "it has a fraction or an exponent",
+                };
+                Err(E::custom(format_args!("a whole number from 0 to 2^53 is expected, and {what}")))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Whole, E> {
+                self.visit_f64(number as f64)
+            }
+        }
+        deserializer.deserialize_u64(WholeVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::{Attributes as _, Cost};
+
+    use super::{super::request::Subject, *};
+
+    fn fault(body: &str) -> (Kind, Option<String>, String) {
+        let problem = parse(body.as_bytes()).unwrap_err();
+        (problem.kind, problem.field, problem.detail.into_owned())
+    }
+
+    #[test]
+    fn a_check_borrows_from_its_body() {
+        let body = r#"{"domain":"shop","attributes":{"ip":"203.0.113.7","q":"a\nb"},"cost":2}"#;
+        let request = parse(body.as_bytes()).unwrap();
+        assert!(matches!(request.domain, Cow::Borrowed("shop")));
+        assert_eq!(request.cost, Cost::new(2).unwrap());
+        let Subject::Attributes(attributes) = request.subject else { panic!("attributes are given") };
+        assert_eq!(attributes.get("ip"), Some("203.0.113.7"));
+        assert_eq!(attributes.get("q"), Some("a\nb"));
+        assert_eq!(attributes.get("user"), None);
+    }
+
+    #[test]
+    fn a_check_can_bring_its_limit() {
+        let body = r#"{"key":"k","limit":"100/1m","burst":20,"algorithm":"token_bucket","cost":null}"#;
+        let request = parse(body.as_bytes()).unwrap();
+        assert_eq!(request.cost, Cost::ONE);
+        let Subject::Inline { key, limit } = request.subject else { panic!("a limit is given") };
+        assert_eq!((&*key, limit.burst()), ("k", 20));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_with_its_place() {
+        let problem = parse(b"{\"attributes\": {\"ip\": }}").unwrap_err();
+        assert_eq!((problem.kind, problem.place), (Kind::NotJson, Some((1, 23))));
+        assert_eq!(fault("").0, Kind::NotJson);
+        assert_eq!(fault("{} {}").0, Kind::NotJson);
+        assert_eq!(parse(b"{\"a\xff\"").unwrap_err().kind, Kind::InvalidUtf8);
+        let deep = "[".repeat(100_000);
+        assert_eq!(fault(&deep).0, Kind::InvalidValue);
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        let field = |body: &str| fault(body).1.unwrap();
+        assert_eq!(field(r#"{"attributs":{}}"#), "attributs");
+        assert_eq!(field(r#"{}"#), "attributes");
+        assert_eq!(field(r#"{"attributes":5}"#), "attributes");
+        assert_eq!(field(r#"{"attributes":null}"#), "attributes");
+        assert_eq!(field(r#"{"attributes":{"user":5}}"#), "attributes.user");
+        assert_eq!(field(r#"{"attributes":{"a":"1","a":"2"}}"#), "attributes.a");
+        assert_eq!(field(r#"{"attributes":{},"attributes":{}}"#), "attributes");
+        assert_eq!(field(r#"{"attributes":{},"burst":1}"#), "burst");
+        assert_eq!(field(r#"{"attributes":{},"key":"k"}"#), "attributes");
+        assert_eq!(field(r#"{"key":"k"}"#), "limit");
+        assert_eq!(field(r#"{"limit":"1/1s"}"#), "key");
+        assert_eq!(field(r#"{"key":"k","limit":"often"}"#), "limit");
+        assert_eq!(field(r#"{"key":"k","limit":"1/1s","algorithm":"guess"}"#), "algorithm");
+        assert_eq!(field(r#"{"attributes":{},"domain":[]}"#), "domain");
+        for cost in ["-1", "1.5", "1e3", "1e300", "18446744073709551616", "9007199254740993", "\"1\"", "[]"] {
+            assert_eq!(field(&format!(r#"{{"attributes":{{}},"cost":{cost}}}"#)), "cost", "{cost}");
+        }
+        assert!(fault(r#"{"attributes":{},"cost":-1}"#).2.contains("negative"));
+        let long = format!(r#"{{"attributes":{{"user":"{}"}}}}"#, "x".repeat(5000));
+        assert_eq!(fault(&long).0, Kind::ValueTooLarge);
+    }
+}

@@ -1,0 +1,77 @@
+//! `GET /v1/cluster`: the cluster as this node sees it.
+
+use serde::Serialize;
+use tidegate_cluster::{Cluster, Member, Readiness, slots::SLOTS};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    /// This node.
+    node: String,
+    state: &'static str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<String>,
+    /// Whether this node hears who comes and goes.
+    gossip: bool,
+    /// Into how many slots the key space is divided.
+    slots: usize,
+    /// Tells slot tables apart: nodes with the same one agree on who owns what.
+    table: Option<String>,
+    members: Vec<MemberView>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberView {
+    name: String,
+    incarnation: u64,
+    state: &'static str,
+    live: bool,
+    /// How many slots it owns in this node's table.
+    slots: usize,
+    peer: String,
+    http: Option<String>,
+    zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone_for_ms: Option<u64>,
+}
+
+/// Looks at the cluster.
+pub(super) fn view(cluster: &Cluster) -> View {
+    let status = cluster.status();
+    let (ready, waiting_for) = match cluster.readiness() {
+        Readiness::Ready => (true, None),
+        Readiness::NotReady(reason) => (false, Some(reason)),
+    };
+    let owned = status.slots_owned();
+    let member = |member: &Member, live, gone_for_ms| MemberView {
+        name: member.id.name.to_string(),
+        incarnation: member.id.incarnation,
+        state: member.state.as_str(),
+        live,
+        slots: if live {
+            owned.iter().find(|(name, _)| *name == member.id.name).map_or(0, |(_, n)| *n)
+        } else {
+            0
+        },
+        peer: member.peer.to_string(),
+        http: member.http.map(|address| address.to_string()),
+        zone: member.zone.clone(),
+        gone_for_ms,
+    };
+    let live = status.live.iter().map(|one| member(one, true, None));
+    let lost = status.lost.iter().map(|one| {
+        let gone_for = one.since.elapsed().as_millis();
+        member(&one.member, false, Some(gone_for as u64))
+    });
+    View {
+        node: status.me.name.to_string(),
+        state: status.state.as_str(),
+        ready,
+        waiting_for,
+        gossip: status.gossip_alive,
+        slots: SLOTS,
+        table: status.table.as_ref().map(|table| format!("{:016x}", table.fingerprint())),
+        members: live.chain(lost).collect(),
+    }
+}

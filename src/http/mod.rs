@@ -1,0 +1,38 @@
+//! The HTTP front end.
+//!
+//! In the order in which a request meets them:
+//!
+//! - [`server`]: accepts connections and hands them to the worker threads; `connection` and `stream` are one of them.
+//! - `front`: serves `/v1/check` itself and gives everything else to `routes`.
+//! - `query`, `body`, `json`: what is asked, as a `request`.
+//! - `check`: decides it, and `answer` writes that down; `batch` does it many times.
+//! - `problem`: what is said when something is wrong.
+//! - `members`, `exposition`: the cluster and the numbers, for people and for Prometheus.
+
+mod answer;
+mod batch;
+mod body;
+mod check;
+mod connection;
+mod exposition;
+mod front;
+mod json;
+mod members;
+mod problem;
+mod query;
+mod request;
+mod routes;
+pub mod server;
+mod stream;
+
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+
+pub use self::server::{Limits, ServerStats, serve};
+pub(crate) use self::{
+    front::Front,
+    problem::{Kind as ProblemKind, Problem},
+};
+
+/// The body of an answer: bytes of ours, or what axum made.
+pub(crate) type Body = Either<Full<Bytes>, axum::body::Body>;

@@ -1,0 +1,298 @@
+//! What goes wrong, told as `application/problem+json` (RFC 9457).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use hyper::{Response, StatusCode, header};
+use serde::Serialize;
+
+use super::Body;
+
+/// Bytes of a request's first line and headers.
+pub(super) const MAX_HEAD_BYTES: usize = 16 << 10;
+/// Headers of a request.
+pub(super) const MAX_HEADERS: usize = 64;
+/// Characters of a client's text that are repeated to it.
+const MAX_ECHO: usize = 80;
+
+const MEDIA_TYPE: &str = "application/problem+json";
+
+/// The kinds of problems. Clients can tell them apart by `type`, which is `urn:tidegate:problem:` and the word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    NotJson,
+    InvalidUtf8,
+    UnknownField,
+    MissingField,
+    InvalidValue,
+    ValueTooLarge,
+    DuplicateParameter,
+    BodyTooLarge,
+    BodyTimeout,
+    BodyIncomplete,
+    BadRequestLine,
+    UriTooLong,
+    HeadersTooLarge,
+    NoSuchCall,
+    MethodNotAllowed,
+    NotReady,
+    TooManyConnections,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 17] = [
+        Self::NotJson,
+        Self::InvalidUtf8,
+        Self::UnknownField,
+        Self::MissingField,
+        Self::InvalidValue,
+        Self::ValueTooLarge,
+        Self::DuplicateParameter,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::BodyIncomplete,
+        Self::BadRequestLine,
+        Self::UriTooLong,
+        Self::HeadersTooLarge,
+        Self::NoSuchCall,
+        Self::MethodNotAllowed,
+        Self::NotReady,
+        Self::TooManyConnections,
+    ];
+
+    /// The word for it: the end of `type`, and a label in the metrics.
+    pub(crate) fn word(self) -> &'static str {
+        self.parts().0
+    }
+
+    fn title(self) -> &'static str {
+        self.parts().1
+    }
+
+    fn status(self) -> StatusCode {
+        self.parts().2
+    }
+
+    fn parts(self) -> (&'static str, &'static str, StatusCode) {
+        use StatusCode as S;
+        match self {
+            Self::NotJson => ("not-json", "The body is not JSON", S::BAD_REQUEST),
+            Self::InvalidUtf8 => ("invalid-utf8", "The text is not UTF-8", S::BAD_REQUEST),
+            Self::UnknownField => ("unknown-field", "There is no such field", S::BAD_REQUEST),
+            Self::MissingField => ("missing-field", "A field is missing", S::BAD_REQUEST),
+            Self::InvalidValue => ("invalid-value", "A value can not be", S::BAD_REQUEST),
+            Self::ValueTooLarge => ("value-too-large", "A value is too large", S::BAD_REQUEST),
+            Self::DuplicateParameter => ("duplicate-parameter", "A parameter is given twice", S::BAD_REQUEST),
+            Self::BodyTooLarge => ("body-too-large", "The body is too large", S::PAYLOAD_TOO_LARGE),
+            Self::BodyTimeout => ("body-timeout", "The body took too long", S::REQUEST_TIMEOUT),
+            Self::BodyIncomplete => ("body-incomplete", "The body broke off", S::BAD_REQUEST),
+            Self::BadRequestLine => ("bad-request", "The request is not HTTP/1.1", S::BAD_REQUEST),
+            Self::UriTooLong => ("uri-too-long", "The request's target is too long", S::URI_TOO_LONG),
+            Self::HeadersTooLarge => {
+                ("headers-too-large", "The request's head is too large", S::REQUEST_HEADER_FIELDS_TOO_LARGE)
+            }
+            Self::NoSuchCall => ("no-such-call", "There is no such call", S::NOT_FOUND),
+            Self::MethodNotAllowed => {
+                ("method-not-allowed", "The call has another method", S::METHOD_NOT_ALLOWED)
+            }
+            Self::NotReady => ("not-ready", "This node can not decide yet", S::SERVICE_UNAVAILABLE),
+            Self::TooManyConnections => {
+                ("too-many-connections", "Too many connections", S::SERVICE_UNAVAILABLE)
+            }
+        }
+    }
+
+    /// Whether the same request may work a little later.
+    fn is_temporary(self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+/// One problem.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) kind: Kind,
+    pub(crate) detail: Cow<'static, str>,
+    /// The field or parameter it is about, as in `attributes.ip`.
+    pub(crate) field: Option<String>,
+    /// Where in the body, from 1.
+    pub(crate) place: Option<(usize, usize)>,
+    /// For [`Kind::MethodNotAllowed`].
+    pub(crate) allow: Option<&'static str>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), field: None, place: None, allow: None }
+    }
+
+    /// A problem with a field or parameter.
+    pub(crate) fn of_field(
+        kind: Kind,
+        field: impl Into<String>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { field: Some(field.into()), ..Self::new(kind, detail) }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// The document.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            r#type: String,
+            title: &'static str,
+            status: u16,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            field: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            line: Option<usize>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            column: Option<usize>,
+        }
+        let document = Document {
+            r#type: format!("urn:tidegate:problem:{}", self.kind.word()),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
+            detail: &self.detail,
+            field: self.field.as_deref(),
+            line: self.place.map(|(line, _)| line),
+            column: self.place.map(|(_, column)| column),
+        };
+        serde_json::to_vec(&document).expect("text and numbers can be written as JSON")
+    }
+
+    /// The answer.
+    pub(crate) fn into_http(self) -> Response<Body> {
+        let mut response = Response::builder()
+            .status(self.status())
+            .header(header::CONTENT_TYPE, MEDIA_TYPE)
+            .header(header::CACHE_CONTROL, "no-store");
+        if let Some(allow) = self.allow {
+            response = response.header(header::ALLOW, allow);
+        }
+        if self.kind.is_temporary() {
+            response = response.header(header::RETRY_AFTER, "1");
+        }
+        // The rest of such a body is on its way, or never comes: the connection can not be used again.
+        if matches!(self.kind, Kind::BodyTooLarge | Kind::BodyTimeout | Kind::BodyIncomplete) {
+            response = response.header(header::CONNECTION, "close");
+        }
+        response.body(Body::Left(self.to_json().into())).expect("the headers are valid")
+    }
+
+    /// The answer as bytes, for a connection that is closed after it.
+    fn into_last_words(self) -> Bytes {
+        let body = self.to_json();
+        let status = self.status();
+        let retry = if self.kind.is_temporary() { "retry-after: 1\r\n" } else { "" };
+        let mut bytes = format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes();
+        bytes.extend(body);
+        bytes.into()
+    }
+}
+
+/// A client's text, short enough to be repeated to it.
+pub(crate) fn echo(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_ECHO) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+    }
+}
+
+/// The answer to a connection above the cap.
+pub(super) fn too_many_connections() -> Bytes {
+    let detail =
+        "this node has as many connections as it takes (--max-connections); reuse them, or ask another node";
+    Problem::new(Kind::TooManyConnections, detail).into_last_words()
+}
+
+/// What is written instead, if `head` is one of the empty answers that hyper gives to what it can not parse.
+pub(super) fn early_refusal(head: &[u8]) -> Option<Bytes> {
+    const LONGEST: usize = 160;
+    // First what rules out nearly everything.
+    let status = head.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+    if head.len() > LONGEST || !head.windows(EMPTY.len()).any(|part| part.eq_ignore_ascii_case(EMPTY)) {
+        return None;
+    }
+    const EMPTY: &[u8] = b"content-length: 0\r\n";
+    let problem = match status {
+        b"00" => Problem::new(
+            Kind::BadRequestLine,
+            "the first line or a header is not HTTP/1.1; the connection is closed",
+        ),
+        b"14" => Problem::new(
+            Kind::UriTooLong,
+            format!(
+                "path and query have more than the {MAX_HEAD_BYTES} bytes that a request's head may have; send long values by POST; the connection is closed"
+            ),
+        ),
+        b"31" => Problem::new(
+            Kind::HeadersTooLarge,
+            format!(
+                "first line and headers have more than {MAX_HEAD_BYTES} bytes, or there are more than {MAX_HEADERS} headers; the connection is closed"
+            ),
+        ),
+        _ => return None,
+    };
+    Some(problem.into_last_words())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_names_its_field_and_place() {
+        let problem = Problem {
+            place: Some((1, 9)),
+            ..Problem::of_field(Kind::InvalidValue, "cost", "the cost \"x\" is no number")
+        };
+        let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
+        assert_eq!(json["type"], "urn:tidegate:problem:invalid-value");
+        assert_eq!(json["status"], 400);
+        assert_eq!(json["field"], "cost");
+        assert_eq!(json["line"], 1);
+        assert_eq!(json["column"], 9);
+        assert_eq!(json["detail"], "the cost \"x\" is no number");
+    }
+
+    #[test]
+    fn each_kind_has_a_word_of_its_own() {
+        let mut words: Vec<_> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Kind::ALL.len());
+        assert!(Kind::ALL.iter().enumerate().all(|(index, kind)| *kind as usize == index));
+    }
+
+    #[test]
+    fn empty_refusals_of_hyper_get_a_body_and_nothing_else_does() {
+        let hypers = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Mon, 23 Nov 2026 21:00:00 GMT\r\n\r\n";
+        let told = early_refusal(hypers).unwrap();
+        let told = std::str::from_utf8(&told).unwrap();
+        assert!(told.starts_with("HTTP/1.1 431 ") && told.contains("connection: close"), "{told}");
+        assert!(told.contains("more than 64 headers"), "{told}");
+        assert!(early_refusal(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_none());
+        assert!(early_refusal(b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n").is_none());
+        assert!(early_refusal(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 20\r\n\r\n").is_none());
+        assert!(early_refusal(b"").is_none());
+    }
+
+    #[test]
+    fn long_text_is_cut_at_a_character() {
+        assert_eq!(echo("short"), "short");
+        let long = "ä".repeat(100);
+        assert_eq!(echo(&long).chars().count(), MAX_ECHO + 1);
+    }
+}

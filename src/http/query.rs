@@ -1,0 +1,140 @@
+//! The query of `GET /v1/check`: `domain` and `cost` are reserved, everything else is an attribute.
+
+use std::borrow::Cow;
+
+use super::{
+    problem::{Kind, Problem, echo},
+    request::{CheckRequest, Fields, no_attributes},
+};
+
+/// Reads a query. `+` is a space, as HTML forms have it; a plus sign is `%2B`.
+pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
+    let mut fields = Fields { attributes: Some(Default::default()), ..Fields::default() };
+    let mut any = false;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        any = true;
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name, name)?;
+        let value = decode(value, &name)?;
+        match &*name {
+            "domain" => set_once(&mut fields.domain, value, "domain")?,
+            "cost" => set_once(&mut fields.cost, parse_cost(&value)?, "cost")?,
+            _ => fields.attributes.get_or_insert_default().insert(name, value)?,
+        }
+    }
+    if any { fields.into_request() } else { Err(no_attributes()) }
+}
+
+fn set_once<T>(field: &mut Option<T>, value: T, name: &str) -> Result<(), Problem> {
+    match field.replace(value) {
+        None => Ok(()),
+        Some(_) => {
+            let detail = format!("the parameter {name:?} is given twice");
+            Err(Problem::of_field(Kind::DuplicateParameter, name, detail))
+        }
+    }
+}
+
+fn parse_cost(text: &str) -> Result<u64, Problem> {
+    text.parse().map_err(|_| {
+        let all_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let kind = if all_digits { Kind::ValueTooLarge } else { Kind::InvalidValue };
+        let detail = format!("the cost {:?} is no whole number from 0 to 2^53", echo(text));
+        Problem::of_field(kind, "cost", detail)
+    })
+}
+
+/// Takes percent-encoding away; borrows if there is none.
+fn decode<'a>(text: &'a str, parameter: &str) -> Result<Cow<'a, str>, Problem> {
+    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let fault = |kind, what: &str| {
+        let detail = format!("the parameter {:?} {what}", echo(parameter));
+        Err(Problem::of_field(kind, echo(parameter).into_owned(), detail))
+    };
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let (high, low) = (bytes.next().and_then(hex), bytes.next().and_then(hex));
+                let (Some(high), Some(low)) = (high, low) else {
+                    return fault(
+                        Kind::InvalidValue,
+                        "has a % without two hexadecimal digits (a percent sign is %25)",
+                    );
+                };
+                high << 4 | low
+            }
+            byte => byte,
+        });
+    }
+    match String::from_utf8(decoded) {
+        Ok(text) => Ok(Cow::Owned(text)),
+        Err(_) => fault(Kind::InvalidUtf8, "is not UTF-8 after percent-decoding"),
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::{Attributes as _, Cost};
+
+    use super::{super::request::Subject, *};
+
+    fn attribute(query: &str, name: &str) -> Option<String> {
+        let Subject::Attributes(attributes) = parse(Some(query)).unwrap().subject else {
+            panic!("a query has attributes")
+        };
+        attributes.get(name).map(str::to_owned)
+    }
+
+    fn fault(query: &str) -> (Kind, String) {
+        let problem = parse(Some(query)).unwrap_err();
+        (problem.kind, problem.field.unwrap())
+    }
+
+    #[test]
+    fn everything_but_domain_and_cost_is_an_attribute() {
+        let request = parse(Some("ip=203.0.113.7&domain=shop&cost=3&path=/a/b")).unwrap();
+        assert_eq!(request.domain, "shop");
+        assert_eq!(request.cost, Cost::new(3).unwrap());
+        assert_eq!(attribute("ip=203.0.113.7&path=/a/b", "path").as_deref(), Some("/a/b"));
+        assert_eq!(attribute("ip=1&flag", "flag").as_deref(), Some(""));
+        assert_eq!(attribute("&ip=1&&", "ip").as_deref(), Some("1"));
+        assert_eq!(attribute("a=b=c", "a").as_deref(), Some("b=c"));
+        assert_eq!(attribute("domain=x", "domain"), None);
+    }
+
+    #[test]
+    fn what_needs_no_decoding_is_borrowed() {
+        assert!(matches!(decode("203.0.113.7", ""), Ok(Cow::Borrowed(_))));
+        assert_eq!(attribute("user=a%20b%2Bc+d", "user").as_deref(), Some("a b+c d"));
+        assert_eq!(attribute("us%65r=%C3%A4", "user").as_deref(), Some("ä"));
+    }
+
+    #[test]
+    fn faults_name_the_parameter() {
+        assert_eq!(fault("ip=%ff"), (Kind::InvalidUtf8, "ip".to_owned()));
+        assert_eq!(fault("ip=%f"), (Kind::InvalidValue, "ip".to_owned()));
+        assert_eq!(fault("ip=%zz"), (Kind::InvalidValue, "ip".to_owned()));
+        assert_eq!(fault("ip=1&ip=2"), (Kind::DuplicateParameter, "attributes.ip".to_owned()));
+        assert_eq!(fault("ip=1&%69p=2"), (Kind::DuplicateParameter, "attributes.ip".to_owned()));
+        assert_eq!(fault("cost=1&cost=1"), (Kind::DuplicateParameter, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=-1"), (Kind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=1.5"), (Kind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost="), (Kind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=9007199254740993"), (Kind::ValueTooLarge, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=99999999999999999999"), (Kind::ValueTooLarge, "cost".to_owned()));
+        assert_eq!(fault(&format!("ip=1&user={}", "x".repeat(5000))).1, "attributes.user");
+        assert_eq!(fault("=1").1, "attributes");
+        assert_eq!(fault("").0, Kind::MissingField);
+        let many: String = (0..65).map(|n| format!("a{n}=1&")).collect();
+        assert_eq!(fault(&many).0, Kind::ValueTooLarge);
+    }
+}

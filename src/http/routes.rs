@@ -1,0 +1,114 @@
+//! Every call but the check itself: the batch, the state of node and cluster, the metrics.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{Method, Uri, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::json;
+use tidegate_cluster::Readiness;
+
+use super::{
+    Problem, batch,
+    body::{self, MAX_BATCH_BYTES},
+    exposition,
+    front::{CHECK_METHODS, CHECK_PATH},
+    members,
+    problem::{Kind, echo},
+};
+use crate::node::Node;
+
+/// The calls, for somebody who asked for another one.
+const CALLS: [(&str, &str); 7] = [
+    (CHECK_METHODS, CHECK_PATH),
+    ("POST", "/v1/check/batch"),
+    ("GET", "/v1/cluster"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/"),
+];
+
+#[derive(Clone)]
+struct Lane {
+    node: Arc<Node>,
+    number: usize,
+}
+
+/// The routes of one lane.
+pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
+    Router::new()
+        .route("/v1/check/batch", post(check_batch))
+        .route("/v1/cluster", get(cluster))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/", get(index))
+        .fallback(no_such_call)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(Lane { node, number: lane })
+}
+
+async fn check_batch(State(lane): State<Lane>, request: Request) -> Response {
+    let answers = match body::read(request.into_body(), MAX_BATCH_BYTES).await {
+        Ok(text) => batch::decide(&lane.node, lane.number, &text).await,
+        Err(problem) => Err(problem),
+    };
+    match answers {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(problem) => lane.refuse(problem),
+    }
+}
+
+async fn cluster(State(lane): State<Lane>) -> Response {
+    Json(members::view(&lane.node.cluster)).into_response()
+}
+
+async fn healthz(State(lane): State<Lane>) -> Response {
+    Json(json!({ "alive": true, "node": lane.node.name })).into_response()
+}
+
+async fn readyz(State(lane): State<Lane>) -> Response {
+    match lane.node.cluster.readiness() {
+        Readiness::Ready => Json(json!({ "ready": true, "node": lane.node.name })).into_response(),
+        Readiness::NotReady(reason) => Problem::new(Kind::NotReady, reason).into_response(),
+    }
+}
+
+async fn metrics(State(lane): State<Lane>) -> Response {
+    ([(header::CONTENT_TYPE, exposition::MEDIA_TYPE)], exposition::render(&lane.node)).into_response()
+}
+
+async fn index() -> Response {
+    let calls: Vec<String> = CALLS.iter().map(|(methods, path)| format!("{methods} {path}")).collect();
+    Json(json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "calls": calls })).into_response()
+}
+
+async fn no_such_call(State(lane): State<Lane>, uri: Uri) -> Response {
+    let calls: Vec<String> = CALLS.iter().map(|(methods, path)| format!("{methods} {path}")).collect();
+    let detail = format!("there is no {:?}; there are: {}", echo(uri.path()), calls.join("; "));
+    lane.refuse(Problem::new(Kind::NoSuchCall, detail))
+}
+
+async fn method_not_allowed(State(lane): State<Lane>, method: Method, uri: Uri) -> Response {
+    let allowed = CALLS.iter().find(|(_, path)| *path == uri.path()).map_or("GET", |(methods, _)| *methods);
+    let detail = format!("{} takes {allowed}, not {:?}", uri.path(), echo(method.as_str()));
+    lane.refuse(Problem { allow: Some(allowed), ..Problem::new(Kind::MethodNotAllowed, detail) })
+}
+
+impl Lane {
+    fn refuse(&self, problem: Problem) -> Response {
+        self.node.metrics[self.number].count_problem(problem.kind);
+        problem.into_response()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.into_http().map(axum::body::Body::new)
+    }
+}

@@ -1,0 +1,171 @@
+//! What a node counts of the checks it answers. Each worker thread counts for itself, on cache lines of its own; the
+//! sums are made when somebody asks.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tidegate_cluster::DecidedBy;
+
+use crate::http::ProblemKind;
+
+/// Upper bounds of the latency histogram's buckets.
+pub(crate) const LATENCY_BOUNDS: [Duration; 14] = [
+    Duration::from_micros(10),
+    Duration::from_micros(25),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_micros(1_000),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+];
+
+/// Who decided a check, as metrics tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decider {
+    Owner,
+    Forwarded,
+    Share,
+    Fallback,
+    /// Nobody: nothing limits the check.
+    Unmatched,
+}
+
+impl Decider {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Owner, Self::Forwarded, Self::Share, Self::Fallback, Self::Unmatched];
+
+    /// The word for it in answers and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Forwarded => "forwarded",
+            Self::Share => "share",
+            Self::Fallback => "fallback",
+            Self::Unmatched => "unmatched",
+        }
+    }
+}
+
+impl From<&DecidedBy> for Decider {
+    fn from(by: &DecidedBy) -> Self {
+        match by {
+            DecidedBy::Owner => Self::Owner,
+            DecidedBy::Forwarded(_) => Self::Forwarded,
+            DecidedBy::Share => Self::Share,
+            DecidedBy::Fallback => Self::Fallback,
+        }
+    }
+}
+
+/// The counters of one worker thread.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct LaneMetrics {
+    allowed: [AtomicU64; Decider::ALL.len()],
+    denied: [AtomicU64; Decider::ALL.len()],
+    shadow_denied: AtomicU64,
+    problems: [AtomicU64; ProblemKind::ALL.len()],
+    batches: AtomicU64,
+    latency: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+    latency_nanos: AtomicU64,
+}
+
+impl LaneMetrics {
+    /// Counts a check that was answered after `took`.
+    pub(crate) fn count_check(&self, allowed: bool, decider: Decider, took: Duration) {
+        let results = if allowed { &self.allowed } else { &self.denied };
+        results[decider as usize].fetch_add(1, Relaxed);
+        self.latency[LATENCY_BOUNDS.partition_point(|bound| *bound < took)].fetch_add(1, Relaxed);
+        self.latency_nanos.fetch_add(took.as_nanos() as u64, Relaxed);
+    }
+
+    /// Counts a rule that would have denied, were it enforced.
+    pub(crate) fn count_shadow_denial(&self) {
+        self.shadow_denied.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request that was refused.
+    pub(crate) fn count_problem(&self, kind: ProblemKind) {
+        self.problems[kind as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a batch, besides its checks.
+    pub(crate) fn count_batch(&self) {
+        self.batches.fetch_add(1, Relaxed);
+    }
+}
+
+/// The sums over all worker threads.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) allowed: [u64; Decider::ALL.len()],
+    pub(crate) denied: [u64; Decider::ALL.len()],
+    pub(crate) shadow_denied: u64,
+    pub(crate) problems: [u64; ProblemKind::ALL.len()],
+    pub(crate) batches: u64,
+    pub(crate) latency: [u64; LATENCY_BOUNDS.len() + 1],
+    pub(crate) latency_nanos: u64,
+}
+
+impl Totals {
+    /// Adds the lanes up. Each number is right; they need not all be of the same instant.
+    pub(crate) fn of(lanes: &[LaneMetrics]) -> Self {
+        let mut totals = Self::default();
+        for lane in lanes {
+            add(&mut totals.allowed, &lane.allowed);
+            add(&mut totals.denied, &lane.denied);
+            add(&mut totals.problems, &lane.problems);
+            add(&mut totals.latency, &lane.latency);
+            totals.shadow_denied += lane.shadow_denied.load(Relaxed);
+            totals.batches += lane.batches.load(Relaxed);
+            totals.latency_nanos += lane.latency_nanos.load(Relaxed);
+        }
+        totals
+    }
+}
+
+fn add(totals: &mut [u64], counters: &[AtomicU64]) {
+    for (total, counter) in totals.iter_mut().zip(counters) {
+        *total += counter.load(Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_counts_in_the_first_bucket_that_holds_it() {
+        let lane = LaneMetrics::default();
+        for took in
+            [Duration::ZERO, Duration::from_micros(10), Duration::from_micros(11), Duration::from_secs(9)]
+        {
+            lane.count_check(true, Decider::Owner, took);
+        }
+        let totals = Totals::of(&[lane]);
+        assert_eq!((totals.latency[0], totals.latency[1], totals.latency[LATENCY_BOUNDS.len()]), (2, 1, 1));
+        assert_eq!(totals.latency_nanos, 9_000_021_000);
+    }
+
+    #[test]
+    fn lanes_add_up() {
+        let lanes = [LaneMetrics::default(), LaneMetrics::default()];
+        lanes[0].count_check(true, Decider::Owner, Duration::ZERO);
+        lanes[1].count_check(true, Decider::Owner, Duration::ZERO);
+        lanes[1].count_check(false, Decider::Forwarded, Duration::ZERO);
+        lanes[1].count_problem(ProblemKind::NotJson);
+        let totals = Totals::of(&lanes);
+        assert_eq!(totals.allowed, [2, 0, 0, 0, 0]);
+        assert_eq!(totals.denied, [0, 1, 0, 0, 0]);
+        assert_eq!(totals.problems.iter().sum::<u64>(), 1);
+    }
+}

@@ -1,0 +1,24 @@
+//! What the front ends of a node share: the rules in force, who decides, and what is counted.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tidegate_cluster::{Clock, Cluster, Router};
+use tidegate_limiter::{Rules, Store};
+
+use crate::{http::ServerStats, metrics::LaneMetrics};
+
+/// A running node.
+pub(crate) struct Node {
+    /// The node's name.
+    pub(crate) name: String,
+    /// The rules in force: a snapshot, swapped whole.
+    pub(crate) rules: ArcSwap<Rules>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) cluster: Cluster,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clock: Clock,
+    /// By lane.
+    pub(crate) metrics: Vec<LaneMetrics>,
+    pub(crate) http: Arc<ServerStats>,
+}

@@ -1,0 +1,271 @@
+//! Runs a node: opens its ports, takes its place in the cluster, answers until it is told to stop, and leaves.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use miette::Diagnostic;
+use tidegate_cluster::{Clock, Cluster, ClusterConfig, Readiness, StartError, Timing, key::open_hash_secret};
+use tidegate_limiter::{Rules, Store, StoreConfig};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    signal::unix::{SignalKind, signal},
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::Settings,
+    data_dir::{DataDir, DataDirFault},
+    http::{self, Front, Limits, ServerStats},
+    metrics::LaneMetrics,
+    node::Node,
+    process,
+    rules_file::{self, RulesFault},
+    sweeper::Sweeper,
+    workers::Workers,
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// How often a node that is not ready yet looks whether it is.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// How long telling the others may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The part of the memory that is for shares, which are only used when an owner is lost.
+const SHARES_PART: u64 = 8;
+
+/// Why a node could not run.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ServeFault {
+    /// The rules can not be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Rules(#[from] RulesFault),
+    /// The data directory can not be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirFault),
+    /// The HTTP port could not be opened.
+    #[error("cannot listen for HTTP on {address}: {reason}")]
+    #[diagnostic(help("another --base-port or --listen, or end what uses the port"))]
+    BindHttp {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        reason: io::Error,
+    },
+    /// The node could not take its place in the cluster.
+    #[error(transparent)]
+    #[diagnostic(help(
+        "HTTP listens on --base-port, peers on --base-port + 3 (TCP and UDP), both at --listen"
+    ))]
+    Cluster(#[from] StartError),
+    /// The system gives no threads or signals.
+    #[error("the system does not give what a node needs: {0}")]
+    System(io::Error),
+}
+
+/// Runs a node until it is told to stop by a signal, or by `stop`.
+///
+/// # Errors
+/// When it can not start.
+pub fn run(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeFault::System)?;
+    runtime.block_on(serve(settings, stop))
+}
+
+async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault> {
+    let mut signals = Signals::listen().map_err(ServeFault::System)?;
+    let connection_cap = settings.connection_cap(process::raise_open_file_limit());
+    let secret = match &settings.cluster_key {
+        Some(key) => key.hash_secret(),
+        None => open_hash_secret(&settings.cluster_name),
+    };
+    let rules = match &settings.rules {
+        Some(path) => rules_file::read(path, &secret)?,
+        None => Rules::empty(&secret),
+    };
+    let data_dir = settings.data_dir.as_deref().map(DataDir::open).transpose()?;
+    let name = name_of(&settings, data_dir.as_ref())?;
+    let listener =
+        listen(settings.http).map_err(|reason| ServeFault::BindHttp { address: settings.http, reason })?;
+
+    let clock = Clock::start();
+    let workers = Workers::start(settings.workers.get()).map_err(ServeFault::System)?;
+    let for_shares = settings.max_memory / SHARES_PART;
+    let shares = new_store(for_shares, clock);
+    let store = Arc::new(new_store(settings.max_memory - for_shares, clock));
+    let cluster = Cluster::start(
+        cluster_config(&settings, name.clone()),
+        Arc::clone(&store),
+        shares,
+        clock,
+        workers.lanes(),
+    )
+    .await?;
+    let _sweeper = Sweeper::start(Arc::clone(&store), clock).map_err(ServeFault::System)?;
+
+    // Everything is open now: only from here on is it said that the node is up.
+    info!(%name, http = %settings.http, peers = %settings.peers, workers = settings.workers, "listening");
+    warn_of(&settings);
+    let node = Arc::new(Node {
+        name,
+        rules: ArcSwap::from_pointee(rules),
+        router: Arc::clone(cluster.router()),
+        cluster,
+        store,
+        clock,
+        metrics: workers.lanes().iter().map(|_| LaneMetrics::default()).collect(),
+        http: Arc::new(ServerStats::default()),
+    });
+    let limits = Limits { max_connections: connection_cap, ..Limits::default() };
+    let stop_http = CancellationToken::new();
+    let front = {
+        let node = Arc::clone(&node);
+        move |lane| Front::new(Arc::clone(&node), lane)
+    };
+    let mut serving = tokio::spawn(http::serve(
+        listener,
+        workers.lanes(),
+        front,
+        limits,
+        Arc::clone(&node.http),
+        stop_http.clone(),
+    ));
+
+    let why = tokio::select! {
+        why = signals.recv() => why,
+        () = stop.cancelled() => "standard input ended",
+        () = tell_when_ready(&node) => "",
+        _ = &mut serving => "the accept loop ended",
+    };
+    info!("stopping: {why}");
+    tokio::select! {
+        () = leave(&node, stop_http, serving) => info!("stopped"),
+        why = signals.recv() => warn!("stopping at once: {why} again"),
+    }
+    Ok(())
+}
+
+/// Stops so that nobody notices: the others take the slots over while this node still answers, then connections end as
+/// their requests do.
+async fn leave(node: &Node, stop_http: CancellationToken, serving: tokio::task::JoinHandle<()>) {
+    if timeout(LEAVE_TIMEOUT, node.cluster.leave()).await.is_err() {
+        warn!("the other nodes could not be told within {LEAVE_TIMEOUT:?}");
+    }
+    stop_http.cancel();
+    if !serving.is_finished() {
+        // It ends by itself after its drain timeout.
+        let _ = serving.await;
+    }
+}
+
+/// Says once that the node is ready. Does not end.
+async fn tell_when_ready(node: &Node) {
+    let mut ticks = interval(READY_POLL);
+    loop {
+        ticks.tick().await;
+        if node.cluster.readiness() == Readiness::Ready {
+            let status = node.cluster.status();
+            info!(members = status.live.len(), "ready");
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn warn_of(settings: &Settings) {
+    if settings.rules.is_none() {
+        warn!("there are no rules (--rules): every check by attributes is allowed");
+    }
+    if settings.cluster_key.is_none() && !settings.http.ip().is_loopback() {
+        warn!("there is no cluster key (--cluster-key-file): whoever reaches {} can join", settings.peers);
+    }
+}
+
+fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
+    ClusterConfig {
+        name,
+        cluster: settings.cluster_name.clone(),
+        zone: settings.zone.clone(),
+        listen: settings.peers.ip(),
+        advertise: settings.advertise,
+        peer_port: settings.peers.port(),
+        http: settings.http,
+        join: settings.join.clone(),
+        bootstrap_expect: settings.bootstrap_expect,
+        key: settings.cluster_key.clone(),
+        timing: Timing { check_timeout: settings.check_timeout, ..Timing::default() },
+    }
+}
+
+fn new_store(max_memory: u64, clock: Clock) -> Store {
+    let max_memory = usize::try_from(max_memory).unwrap_or(usize::MAX);
+    Store::new(StoreConfig { max_memory, ..StoreConfig::default() }, clock.now())
+}
+
+fn name_of(settings: &Settings, data_dir: Option<&DataDir>) -> Result<String, DataDirFault> {
+    let default = || default_name(rustix::system::uname().nodename().to_bytes(), settings.http.port());
+    match data_dir {
+        Some(dir) => dir.name(settings.name.clone(), default),
+        None => Ok(settings.name.clone().unwrap_or_else(default)),
+    }
+}
+
+/// HOST-PORT, of what a name may have.
+fn default_name(host: &[u8], port: u16) -> String {
+    const MAX_HOST: usize = 50;
+    let host: String = host
+        .iter()
+        .take(MAX_HOST)
+        .map(
+            |byte| {
+                if byte.is_ascii_alphanumeric() || b"._-".contains(byte) { char::from(*byte) } else { '-' }
+            },
+        )
+        .collect();
+    if host.is_empty() { format!("node-{port}") } else { format!("{host}-{port}") }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted node gets its port back while connections of the one before are still closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// The signals that end a node.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_cluster::is_valid_name;
+
+    use super::*;
+
+    #[test]
+    fn a_host_name_makes_a_node_name_whatever_it_is() {
+        assert_eq!(default_name(b"web-1", 7800), "web-1-7800");
+        assert_eq!(default_name(b"", 7800), "node-7800");
+        for host in [&b"a b\xff"[..], &[b'x'; 200]] {
+            assert!(is_valid_name(&default_name(host, 65_535)));
+        }
+    }
+}

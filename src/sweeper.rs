@@ -1,0 +1,44 @@
+//! The thread that removes idle buckets, a few at a time.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use tidegate_cluster::Clock;
+use tidegate_limiter::Store;
+
+/// The pause between two steps, each of which looks at one part of a store's buckets.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The sweeping thread; it ends when this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Sweeper {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Sweeper {
+    pub(crate) fn start(store: Arc<Store>, clock: Clock) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let sweep = move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(PAUSE) {
+                store.sweep(clock.now());
+            }
+        };
+        let thread = thread::Builder::new().name("sweeper".to_owned()).spawn(sweep)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was reported by its thread.
+            let _ = thread.join();
+        }
+    }
+}
