@@ -1,1 +1,17 @@
-//! Black-box testing of Tidegate clusters: real processes, recorded histories, checkers.
+//! Black-box testing of Tidegate: real processes, real sockets, recorded histories, and checkers that know nothing of
+//! the code.
+//!
+//! In the order in which a test meets them:
+//!
+//! - [`cluster`]: starts nodes, waits for what they say of themselves, stops and kills them, shows their logs when a
+//!   test fails.
+//! - [`client`]: asks a node over HTTP, with a deadline.
+//! - [`load`]: many clients at once, each asking one question after the other.
+//! - [`history`]: what was asked and answered, and when; also as a file, for later looks.
+//! - [`check`]: was more admitted than the limit allows, in any interval? was as much admitted as should have been?
+
+pub mod check;
+pub mod client;
+pub mod cluster;
+pub mod history;
+pub mod load;

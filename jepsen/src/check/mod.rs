@@ -1,0 +1,3 @@
+//! Checkers: from a history to a verdict.
+
+pub mod bound;

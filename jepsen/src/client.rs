@@ -1,0 +1,140 @@
+//! A small HTTP/1.1 client: one connection, kept open, one question at a time, each with a deadline.
+//!
+//! It is small on purpose: many of them must not take the processors away from the nodes that they ask.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none, with the body in the message: for tests.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|fault| panic!("not JSON ({fault}): {} {}", self.status, self.text()))
+    }
+}
+
+/// A connection to a node, opened when it is needed.
+#[derive(Debug)]
+pub struct Client {
+    address: SocketAddr,
+    deadline: Duration,
+    stream: Option<TcpStream>,
+    unread: Vec<u8>,
+}
+
+impl Client {
+    /// Will ask `address`, and give a question up after `deadline`.
+    pub fn new(address: SocketAddr, deadline: Duration) -> Self {
+        Self { address, deadline, stream: None, unread: Vec::new() }
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub fn get(&mut self, path: &str) -> io::Result<Response> {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: node\r\n\r\n").as_bytes())
+    }
+
+    /// `POST path` with a JSON body.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub fn post(&mut self, path: &str, json: &str) -> io::Result<Response> {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            json.len()
+        );
+        self.send([head.as_bytes(), json.as_bytes()].concat().as_slice())
+    }
+
+    /// Sends these bytes as they are, and reads one answer.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub fn send(&mut self, request: &[u8]) -> io::Result<Response> {
+        let result = self.try_send(request);
+        let closes =
+            |response: &Response| response.header("connection").is_some_and(|value| value == "close");
+        if result.as_ref().map_or(true, closes) {
+            // Whatever still comes on this connection belongs to a question that was given up.
+            self.stream = None;
+            self.unread.clear();
+        }
+        result
+    }
+
+    fn try_send(&mut self, request: &[u8]) -> io::Result<Response> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            empty => {
+                let stream = TcpStream::connect_timeout(&self.address, self.deadline)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(self.deadline))?;
+                stream.set_write_timeout(Some(self.deadline))?;
+                empty.insert(stream)
+            }
+        };
+        // A node that refuses a large request answers before it has read it: then the rest can not be written.
+        let written = stream.write_all(request);
+        let mut buffer = [0; 16 << 10];
+        loop {
+            if let Some((response, length)) = parse(&self.unread)? {
+                self.unread.drain(..length);
+                return Ok(response);
+            }
+            match stream.read(&mut buffer) {
+                Ok(0) => return Err(written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
+                Err(error) => return Err(written.err().unwrap_or(error)),
+            }
+        }
+    }
+}
+
+/// The first response in `bytes` and its length; `None`: more must come.
+fn parse(bytes: &[u8]) -> io::Result<Option<(Response, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head_length) = head.parse(bytes).map_err(io::Error::other)? else {
+        return Ok(None);
+    };
+    let headers: Vec<(String, String)> = head
+        .headers
+        .iter()
+        .map(|header| (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned()))
+        .collect();
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length: usize = length.map_or(Ok(0), |(_, length)| length.parse().map_err(io::Error::other))?;
+    let end = head_length + length;
+    let Some(body) = bytes.get(head_length..end) else { return Ok(None) };
+    let status = head.code.ok_or_else(|| io::Error::other("an answer without a status"))?;
+    Ok(Some((Response { status, headers, body: body.to_vec() }, end)))
+}
