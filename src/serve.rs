@@ -55,11 +55,11 @@ pub enum ServeFault {
         reason: io::Error,
     },
     /// The node could not take its place in the cluster.
-    #[error(transparent)]
+    #[error("{0}")]
     #[diagnostic(help(
         "HTTP listens on --base-port, peers on --base-port + 3 (TCP and UDP), both at --listen"
     ))]
-    Cluster(#[from] StartError),
+    Cluster(StartError),
     /// The system gives no threads or signals.
     #[error("the system does not give what a node needs: {0}")]
     System(io::Error),
@@ -103,7 +103,8 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         clock,
         workers.lanes(),
     )
-    .await?;
+    .await
+    .map_err(ServeFault::Cluster)?;
     let _sweeper = Sweeper::start(Arc::clone(&store), clock).map_err(ServeFault::System)?;
 
     // Everything is open now: only from here on is it said that the node is up.

@@ -75,6 +75,7 @@ impl Failure {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    terminal::set_up();
     let outcome = match CommandLine::parse().command {
         Command::Dev(args) => args.run(),
         Command::Serve(args) => args.run(),

@@ -4,6 +4,15 @@
 
 use std::io::{Write as _, stderr, stdout};
 
+/// Prepares how faults are printed: lines are not broken, so that a message can be found by its words.
+pub(super) fn set_up() {
+    let handler = |_: &_| -> Box<dyn miette::ReportHandler> {
+        Box::new(miette::MietteHandlerOpts::new().wrap_lines(false).context_lines(1).build())
+    };
+    // Only a second call could fail.
+    let _ = miette::set_hook(Box::new(handler));
+}
+
 /// Prints a result to standard output. A reader that is gone (`| head`) is no fault.
 pub(crate) fn print(text: &str) {
     let mut out = stdout().lock();

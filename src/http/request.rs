@@ -134,10 +134,8 @@ fn parse_limit(text: &str, burst: Option<u64>, algorithm: Option<&str>) -> Resul
     let algorithm = match algorithm {
         None => Algorithm::TokenBucket,
         Some(word) => Algorithm::from_name(word).ok_or_else(|| {
-            let detail = format!(
-                "there is no algorithm {:?}; write token_bucket, leaky_bucket, fixed_window, sliding_window or sliding_log",
-                echo(word)
-            );
+            let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");
+            let detail = format!("there is no algorithm {:?}; there is: {known}", echo(word));
             Problem::of_field(Kind::InvalidValue, "algorithm", detail)
         })?,
     };
