@@ -29,12 +29,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{server::Limits, stream::ClientStream};
+use super::{problem::Problem, server::Limits, stream::ClientStream};
 
 /// How often a connection is looked at. The timeouts are this exact.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long the end of a connection may linger.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a client did, noted by its stream and its service, which run on one thread.
 #[derive(Debug, Default)]
@@ -49,8 +47,6 @@ pub(super) struct Activity {
     head_begun: AtomicBool,
     /// The client does not take our bytes.
     write_stalled: AtomicBool,
-    /// Our side is closed.
-    ended: AtomicBool,
 }
 
 impl Activity {
@@ -68,10 +64,6 @@ impl Activity {
         }
     }
 
-    pub(super) fn note_end(&self) {
-        self.ended.store(true, Relaxed);
-    }
-
     fn note_request(&self) {
         self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
         self.head_begun.store(false, Relaxed);
@@ -83,9 +75,7 @@ impl Activity {
     }
 
     fn phase(&self) -> Phase {
-        if self.ended.load(Relaxed) {
-            Phase::Lingering
-        } else if self.in_service.load(Relaxed) {
+        if self.in_service.load(Relaxed) {
             Phase::InService
         } else if self.write_stalled.load(Relaxed) {
             Phase::NotReading(self.moved.load(Relaxed))
@@ -108,7 +98,6 @@ enum Phase {
     Idle(u32),
     /// The client does not take its answer, after so much was moved.
     NotReading(u32),
-    Lingering,
 }
 
 impl Phase {
@@ -118,7 +107,6 @@ impl Phase {
             Self::Head(_) => Some(limits.head_timeout),
             Self::Idle(_) => Some(limits.idle_timeout),
             Self::NotReading(_) => Some(limits.write_timeout),
-            Self::Lingering => Some(LINGER_TIMEOUT),
         }
     }
 }
@@ -130,7 +118,7 @@ pub(super) async fn serve_connection<S, B>(
     limits: Limits,
     stop: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Unpin + 'static,
     S::Future: Send,
     B: Body + Send + 'static,
     B::Data: Send,
@@ -139,37 +127,41 @@ pub(super) async fn serve_connection<S, B>(
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(ClientStream::new(tcp, Arc::clone(&activity)));
     let noted = Noted { service, activity: Arc::clone(&activity) };
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .pipeline_flush(true)
         .max_buf_size(limits.max_head_bytes)
         .max_headers(limits.max_headers)
         .header_read_timeout(None)
         .serve_connection(io, noted);
-    let mut connection = pin!(connection);
     let mut look = pin!(sleep(LOOK_EVERY));
     let mut stopping = false;
     let mut seen = (activity.phase(), Instant::now());
-    loop {
+    let last_words = loop {
         tokio::select! {
             biased;
-            // How a connection ends, also by an error of the client's, is nobody's concern here.
-            _ = connection.as_mut() => return,
+            ended = &mut connection => break ended.err().and_then(|error| Problem::of_head(&error)),
             () = look.as_mut() => {
                 let now = Instant::now();
                 look.as_mut().reset(now + LOOK_EVERY);
                 let phase = activity.phase();
                 if seen.0 != phase {
                     seen = (phase, now);
-                } else if phase.patience(&limits).is_some_and(|patience| now - seen.1 >= patience) {
-                    return;
+                } else if let Some(patience) = phase.patience(&limits)
+                    && now - seen.1 >= patience
+                {
+                    match phase {
+                        Phase::Head(_) => break Some(Problem::of_slow_head(patience)),
+                        _ => return,
+                    }
                 }
             }
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
-                connection.as_mut().graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
             }
         }
-    }
+    };
+    connection.into_parts().io.into_inner().close(last_words).await;
 }
 
 /// A service whose requests are noted.

@@ -1,6 +1,6 @@
 //! What goes wrong, told as `application/problem+json` (RFC 9457).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use hyper::{Response, StatusCode, header};
@@ -30,9 +30,9 @@ pub(crate) enum Kind {
     BodyTooLarge,
     BodyTimeout,
     BodyIncomplete,
-    BadRequestLine,
-    UriTooLong,
-    HeadersTooLarge,
+    BadHead,
+    HeadTooLarge,
+    HeadTimeout,
     NoSuchCall,
     MethodNotAllowed,
     NotReady,
@@ -51,9 +51,9 @@ impl Kind {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::BodyIncomplete,
-        Self::BadRequestLine,
-        Self::UriTooLong,
-        Self::HeadersTooLarge,
+        Self::BadHead,
+        Self::HeadTooLarge,
+        Self::HeadTimeout,
         Self::NoSuchCall,
         Self::MethodNotAllowed,
         Self::NotReady,
@@ -86,11 +86,11 @@ impl Kind {
             Self::BodyTooLarge => ("body-too-large", "The body is too large", S::PAYLOAD_TOO_LARGE),
             Self::BodyTimeout => ("body-timeout", "The body took too long", S::REQUEST_TIMEOUT),
             Self::BodyIncomplete => ("body-incomplete", "The body broke off", S::BAD_REQUEST),
-            Self::BadRequestLine => ("bad-request", "The request is not HTTP/1.1", S::BAD_REQUEST),
-            Self::UriTooLong => ("uri-too-long", "The request's target is too long", S::URI_TOO_LONG),
-            Self::HeadersTooLarge => {
-                ("headers-too-large", "The request's head is too large", S::REQUEST_HEADER_FIELDS_TOO_LARGE)
+            Self::BadHead => ("bad-request", "The request is not HTTP/1.1", S::BAD_REQUEST),
+            Self::HeadTooLarge => {
+                ("head-too-large", "The request's head is too large", S::REQUEST_HEADER_FIELDS_TOO_LARGE)
             }
+            Self::HeadTimeout => ("head-timeout", "The request's head took too long", S::REQUEST_TIMEOUT),
             Self::NoSuchCall => ("no-such-call", "There is no such call", S::NOT_FOUND),
             Self::MethodNotAllowed => {
                 ("method-not-allowed", "The call has another method", S::METHOD_NOT_ALLOWED)
@@ -124,6 +124,25 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), field: None, place: None, allow: None }
+    }
+
+    /// The problem of a request that hyper can not parse. The connection is closed after it.
+    pub(super) fn of_head(error: &hyper::Error) -> Option<Self> {
+        if error.is_parse_too_large() {
+            let detail = format!(
+                "first line and headers have more than {MAX_HEAD_BYTES} bytes, or there are more than {MAX_HEADERS} headers; long values can be sent by POST; the connection is closed"
+            );
+            return Some(Self::new(Kind::HeadTooLarge, detail));
+        }
+        let detail = "the first line or a header is not HTTP/1.1; the connection is closed";
+        error.is_parse().then(|| Self::new(Kind::BadHead, detail))
+    }
+
+    /// The problem of a request whose head does not end.
+    pub(super) fn of_slow_head(patience: Duration) -> Self {
+        let detail =
+            format!("the head was not complete after {} s; the connection is closed", patience.as_secs());
+        Self::new(Kind::HeadTimeout, detail)
     }
 
     /// A problem with a field or parameter.
@@ -186,7 +205,7 @@ impl Problem {
     }
 
     /// The answer as bytes, for a connection that is closed after it.
-    fn into_last_words(self) -> Bytes {
+    pub(super) fn into_last_words(self) -> Bytes {
         let body = self.to_json();
         let status = self.status();
         let retry = if self.kind.is_temporary() { "retry-after: 1\r\n" } else { "" };
@@ -217,37 +236,6 @@ pub(super) fn too_many_connections() -> Bytes {
     Problem::new(Kind::TooManyConnections, detail).into_last_words()
 }
 
-/// What is written instead, if `head` is one of the empty answers that hyper gives to what it can not parse.
-pub(super) fn early_refusal(head: &[u8]) -> Option<Bytes> {
-    const LONGEST: usize = 160;
-    // First what rules out nearly everything.
-    let status = head.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
-    if head.len() > LONGEST || !head.windows(EMPTY.len()).any(|part| part.eq_ignore_ascii_case(EMPTY)) {
-        return None;
-    }
-    const EMPTY: &[u8] = b"content-length: 0\r\n";
-    let problem = match status {
-        b"00" => Problem::new(
-            Kind::BadRequestLine,
-            "the first line or a header is not HTTP/1.1; the connection is closed",
-        ),
-        b"14" => Problem::new(
-            Kind::UriTooLong,
-            format!(
-                "path and query have more than the {MAX_HEAD_BYTES} bytes that a request's head may have; send long values by POST; the connection is closed"
-            ),
-        ),
-        b"31" => Problem::new(
-            Kind::HeadersTooLarge,
-            format!(
-                "first line and headers have more than {MAX_HEAD_BYTES} bytes, or there are more than {MAX_HEADERS} headers; the connection is closed"
-            ),
-        ),
-        _ => return None,
-    };
-    Some(problem.into_last_words())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,19 +262,6 @@ mod tests {
         words.dedup();
         assert_eq!(words.len(), Kind::ALL.len());
         assert!(Kind::ALL.iter().enumerate().all(|(index, kind)| *kind as usize == index));
-    }
-
-    #[test]
-    fn empty_refusals_of_hyper_get_a_body_and_nothing_else_does() {
-        let hypers = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Mon, 23 Nov 2026 21:00:00 GMT\r\n\r\n";
-        let told = early_refusal(hypers).unwrap();
-        let told = std::str::from_utf8(&told).unwrap();
-        assert!(told.starts_with("HTTP/1.1 431 ") && told.contains("connection: close"), "{told}");
-        assert!(told.contains("more than 64 headers"), "{told}");
-        assert!(early_refusal(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_none());
-        assert!(early_refusal(b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n").is_none());
-        assert!(early_refusal(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 20\r\n\r\n").is_none());
-        assert!(early_refusal(b"").is_none());
     }
 
     #[test]

@@ -110,7 +110,11 @@ pub async fn serve<S, B>(
     stats: Arc<ServerStats>,
     stop: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Unpin
+        + 'static,
     S::Future: Send,
     B: Body + Send + 'static,
     B::Data: Send,

@@ -1,8 +1,10 @@
-//! A client's connection as hyper sees it: bytes in, bytes out, and three things that hyper leaves open.
+//! A client's connection as hyper sees it, and what hyper leaves open.
 //!
 //! - It notes in [`Activity`] what the client does, so that somebody can end a connection on which a request trickles in
 //!   byte by byte, or none comes, or answers are not read.
-//! - hyper refuses a request that it can not parse with an empty body; here that answer gets a body that says why.
+//! - hyper answers what it can not parse with an empty body, and not even that when it flushes whole pipelines (the
+//!   rest of the bad request looks like the next one to it). Here such an answer is swallowed, and
+//!   [`ClientStream::close`] gives one that says what is wrong.
 //! - The end of a connection *lingers*: closing a socket with unread bytes makes the kernel reset the connection, and
 //!   the client might lose the answer that told it what was wrong.
 
@@ -10,55 +12,54 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
+    time::timeout,
 };
 
-use super::{connection::Activity, problem::early_refusal};
+use super::{connection::Activity, problem::Problem};
 
 /// Bytes that are read and thrown away after the last answer; beyond that the client is cut off.
 const LINGER_BYTES: usize = 4 << 20;
+/// For the last answer and the lingering.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection of a client.
 #[derive(Debug)]
 pub(super) struct ClientStream {
     tcp: TcpStream,
     activity: Arc<Activity>,
-    /// What replaces an empty refusal of hyper, and how many of hyper's bytes it stands for.
-    replacement: Option<(Bytes, usize)>,
-    end: End,
-}
-
-#[derive(Debug)]
-enum End {
-    Open,
-    /// Nothing is written any more; so many bytes were thrown away.
-    Lingering(usize),
 }
 
 impl ClientStream {
     pub(super) fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { tcp, activity, replacement: None, end: End::Open }
+        Self { tcp, activity }
     }
 
-    /// Writes the replacement out, if there is one; then hyper's own bytes count as written.
-    fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>> {
-        let Some((bytes, stands_for)) = &mut self.replacement else { return Poll::Ready(Ok(None)) };
-        while bytes.has_remaining() {
-            let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, bytes))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+    /// Ends the connection so that the client gets everything that was written, and `last_words` if there are any.
+    pub(super) async fn close(mut self, last_words: Option<Problem>) {
+        let closing = async {
+            if let Some(problem) = last_words {
+                self.tcp.write_all(&problem.into_last_words()).await?;
             }
-            bytes.advance(written);
-        }
-        let stands_for = *stands_for;
-        self.replacement = None;
-        Poll::Ready(Ok(Some(stands_for)))
+            self.tcp.shutdown().await?;
+            let mut waste = vec![0; 8 << 10];
+            let mut read = 0;
+            while read < LINGER_BYTES {
+                match self.tcp.read(&mut waste).await? {
+                    0 => break,
+                    more => read += more,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // A client that is gone, or does not listen, has missed its chance.
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
 
     fn poll_write_with(
@@ -67,17 +68,10 @@ impl ClientStream {
         head: &[u8],
         write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if self.replacement.is_none()
-            && let Some(refusal) = early_refusal(head)
-        {
-            self.replacement = Some((refusal, head.len()));
+        if is_empty_refusal(head) {
+            return Poll::Ready(Ok(head.len()));
         }
-        let written = match self.poll_replacement(cx) {
-            Poll::Ready(Ok(Some(stands_for))) => Poll::Ready(Ok(stands_for)),
-            Poll::Ready(Ok(None)) => write(Pin::new(&mut self.tcp), cx),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        };
+        let written = write(Pin::new(&mut self.tcp), cx);
         self.activity.note_write(written.is_pending());
         written
     }
@@ -119,24 +113,35 @@ impl AsyncWrite for ClientStream {
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if let End::Open = this.end {
-            ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
-            this.end = End::Lingering(0);
-            this.activity.note_end();
-        }
-        let mut waste = [0; 8 << 10];
-        while let End::Lingering(read) = &mut this.end
-            && *read < LINGER_BYTES
-        {
-            let mut buf = ReadBuf::new(&mut waste);
-            let more = ready!(Pin::new(&mut this.tcp).poll_read(cx, &mut buf));
-            if more.is_err() || buf.filled().is_empty() {
-                break;
-            }
-            *read += buf.filled().len();
-        }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // `close` does it.
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Whether `head` is one of the empty answers that hyper gives to what it can not parse.
+fn is_empty_refusal(head: &[u8]) -> bool {
+    const LONGEST: usize = 160;
+    const EMPTY: &[u8] = b"content-length: 0\r\n";
+    // First what rules out nearly everything.
+    head.len() <= LONGEST
+        && [&b"HTTP/1.1 400 "[..], b"HTTP/1.1 414 ", b"HTTP/1.1 431 "]
+            .iter()
+            .any(|line| head.starts_with(line))
+        && head.windows(EMPTY.len()).any(|part| part.eq_ignore_ascii_case(EMPTY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_empty_refusals_are_swallowed() {
+        let hypers = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Mon, 23 Nov 2026 21:00:00 GMT\r\n\r\n";
+        assert!(is_empty_refusal(hypers));
+        assert!(!is_empty_refusal(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+        assert!(!is_empty_refusal(b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"));
+        assert!(!is_empty_refusal(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 20\r\n\r\n"));
+        assert!(!is_empty_refusal(b""));
     }
 }
