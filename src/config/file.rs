@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -32,7 +33,7 @@ pub enum ConfigFault {
         message: String,
         /// The file.
         #[source_code]
-        text: NamedSource<String>,
+        text: Arc<NamedSource<String>>,
         /// The place.
         #[label("here")]
         place: SourceSpan,
@@ -45,10 +46,9 @@ pub(crate) fn read(path: &Path) -> Result<Options, ConfigFault> {
         .map_err(|reason| ConfigFault::Unreadable { path: path.to_owned(), reason })?;
     let mut options = parse(&path.display().to_string(), &text)?;
     let base = path.parent().unwrap_or(Path::new(""));
-    for relative in [&mut options.data_dir, &mut options.rules, &mut options.cluster_key_file] {
-        if let Some(relative) = relative {
-            *relative = base.join(&relative);
-        }
+    let paths = [&mut options.data_dir, &mut options.rules, &mut options.cluster_key_file];
+    for relative in paths.into_iter().flatten() {
+        *relative = base.join(&relative);
     }
     Ok(options)
 }
@@ -72,7 +72,7 @@ fn invalid(path: &str, text: &str, span: std::ops::Range<usize>, message: String
         path: path.to_owned(),
         line: before.matches('\n').count() + 1,
         message,
-        text: NamedSource::new(path, text.to_owned()),
+        text: Arc::new(NamedSource::new(path, text.to_owned())),
         place: span.into(),
     }
 }

@@ -139,7 +139,11 @@ pub(super) async fn serve_connection<S, B>(
     let last_words = loop {
         tokio::select! {
             biased;
-            ended = &mut connection => break ended.err().and_then(|error| Problem::of_head(&error)),
+            ended = &mut connection => break ended.err().and_then(|error| match activity.phase() {
+                // It was not answered, and hyper gives up on it.
+                Phase::InService => Some(Problem::of_broken_body()),
+                _ => Problem::of_head(&error),
+            }),
             () = look.as_mut() => {
                 let now = Instant::now();
                 look.as_mut().reset(now + LOOK_EVERY);

@@ -14,6 +14,9 @@ use crate::{
 /// The media type of the text.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// One of the numbers that each lane counts.
+type LaneCount = fn(&LaneStats) -> u64;
+
 /// Writes all metrics of a node.
 pub(super) fn render(node: &Node) -> String {
     let mut page = Page::default();
@@ -103,8 +106,8 @@ fn cluster(page: &mut Page, node: &Node) {
     let mine = owned.iter().find(|(name, _)| *name == status.me.name).map_or(0, |(_, count)| *count);
     page.simple("tidegate_slots_owned", "gauge", "Slots that this node owns.", mine);
 
-    let sum = |count: fn(&LaneStats) -> u64| stats.lanes.iter().map(|lane| count(lane)).sum::<u64>();
-    let forwards: [(&str, fn(&LaneStats) -> u64); 8] = [
+    let sum = |count: LaneCount| stats.lanes.iter().map(|lane| count(lane)).sum::<u64>();
+    let forwards: [(&str, LaneCount); 8] = [
         ("sent", |lane| lane.sent.get()),
         ("answered", |lane| lane.answered.get()),
         ("timed_out", |lane| lane.timed_out.get()),

@@ -138,6 +138,14 @@ impl Problem {
         error.is_parse().then(|| Self::new(Kind::BadHead, detail))
     }
 
+    /// The problem of a request whose body ended before its end, or is not chunked as it should be.
+    pub(super) fn of_broken_body() -> Self {
+        Self::new(
+            Kind::BodyIncomplete,
+            "the body broke off, or is not chunked as its header says; the connection is closed",
+        )
+    }
+
     /// The problem of a request whose head does not end.
     pub(super) fn of_slow_head(patience: Duration) -> Self {
         let detail =

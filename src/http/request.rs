@@ -25,6 +25,7 @@ pub(crate) struct CheckRequest<'a> {
 
 /// What limits it.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 pub(crate) enum Subject<'a> {
     /// The rules of the domain that match these.
     Attributes(AttributeList<'a>),
