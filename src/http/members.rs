@@ -1,7 +1,10 @@
 //! `GET /v1/cluster`: the cluster as this node sees it.
 
-use serde::Serialize;
-use tidegate_cluster::{Cluster, Member, Readiness, slots::SLOTS};
+use serde::{Deserialize, Serialize};
+use tidegate_cluster::{
+    Cluster, Member, Readiness,
+    slots::{SLOTS, SlotId},
+};
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -19,6 +22,9 @@ pub(super) struct View {
     /// Tells slot tables apart: nodes with the same one agree on who owns what.
     table: Option<String>,
     members: Vec<MemberView>,
+    /// The owner of each slot, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot_owners: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,8 +42,17 @@ struct MemberView {
     gone_for_ms: Option<u64>,
 }
 
+/// What the query of the call asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Whether the owner of each slot is wanted: 4,096 names.
+    #[serde(default)]
+    slots: bool,
+}
+
 /// Looks at the cluster.
-pub(super) fn view(cluster: &Cluster) -> View {
+pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
     let status = cluster.status();
     let (ready, waiting_for) = match cluster.readiness() {
         Readiness::Ready => (true, None),
@@ -73,5 +88,10 @@ pub(super) fn view(cluster: &Cluster) -> View {
         slots: SLOTS,
         table: status.table.as_ref().map(|table| format!("{:016x}", table.fingerprint())),
         members: live.chain(lost).collect(),
+        slot_owners: status
+            .table
+            .as_ref()
+            .filter(|_| wanted.slots)
+            .map(|table| SlotId::all().map(|slot| table.owner(slot).to_string()).collect()),
     }
 }

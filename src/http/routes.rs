@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{Query, Request, State, rejection::QueryRejection},
     http::{Method, Uri, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -17,7 +17,7 @@ use super::{
     body::{self, MAX_BATCH_BYTES},
     exposition,
     front::{CHECK_METHODS, CHECK_PATH},
-    members,
+    members::{self, Wanted},
     problem::{Kind, echo},
 };
 use crate::node::Node;
@@ -64,8 +64,11 @@ async fn check_batch(State(lane): State<Lane>, request: Request) -> Response {
     }
 }
 
-async fn cluster(State(lane): State<Lane>) -> Response {
-    Json(members::view(&lane.node.cluster)).into_response()
+async fn cluster(State(lane): State<Lane>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
+    match wanted {
+        Ok(Query(wanted)) => Json(members::view(&lane.node.cluster, &wanted)).into_response(),
+        Err(fault) => lane.refuse(Problem::new(Kind::InvalidValue, fault.body_text())),
+    }
 }
 
 async fn healthz(State(lane): State<Lane>) -> Response {

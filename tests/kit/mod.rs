@@ -1,0 +1,47 @@
+//! What the black-box tests share: the binary, rules, and a lock for those that load the machine.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it")]
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tidegate_jepsen::cluster::{Cluster, Settings};
+
+/// What a node may need on top of its check timeout, because this machine has few processors and they are all busy:
+/// with a hundred runnable threads on two of them, waiting for one's turn alone takes tens of milliseconds.
+pub const SCHEDULING_SLACK: Duration = Duration::from_millis(900);
+/// The check timeout that nodes have by default.
+pub const CHECK_TIMEOUT: Duration = Duration::from_millis(100);
+
+pub fn binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_tidegate").into()
+}
+
+pub fn settings(rules: &str) -> Settings {
+    Settings {
+        binary: binary(),
+        rules: rules.to_owned(),
+        flags: Vec::new(),
+        key: Some("the key of the black-box tests".to_owned()),
+    }
+}
+
+/// One rule: a bucket for each user.
+pub fn per_user(limit: &str, burst: u64, on_owner_loss: &str) -> String {
+    format!(
+        "rules:\n  - {{ name: per-user, key: [user], limit: {limit}, burst: {burst}, on_owner_loss: {on_owner_loss} }}\n"
+    )
+}
+
+pub fn nodes(count: usize, rules: &str) -> Cluster {
+    Cluster::start(count, settings(rules))
+}
+
+/// Tests of one file run side by side; those that load the machine must not.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    // A test that failed while it had the machine has given it back.
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
