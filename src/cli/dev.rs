@@ -28,9 +28,9 @@ pub(super) struct DevArgs {
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
 
-    /// What the nodes log: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
-    log_level: String,
+    /// Show what the nodes log, from this level on: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
 }
 
 impl DevArgs {

@@ -53,6 +53,13 @@ impl LastLines {
     }
 }
 
+/// What happens to a node's log besides keeping its last lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Log {
+    Shown,
+    Hidden,
+}
+
 /// A node that runs.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -68,6 +75,7 @@ impl Child {
         node: &PlannedNode,
         arguments: &[OsString],
         variables: &[(&str, &str)],
+        log: Log,
     ) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -88,8 +96,8 @@ impl Child {
         let mut process = command.spawn()?;
         let pid = process.id().expect("a process that was just started has an id");
         let last_lines = LastLines::default();
-        if let Some(log) = process.stderr.take() {
-            tokio::spawn(relay(node.name.clone(), log, last_lines.clone()));
+        if let Some(lines) = process.stderr.take() {
+            tokio::spawn(relay(node.name.clone(), lines, last_lines.clone(), log));
         }
         Ok(Self { node: node.clone(), pid, last_lines, process })
     }
@@ -122,12 +130,14 @@ impl Child {
     }
 }
 
-/// Passes a node's log on, each line with the node's name.
-async fn relay(name: String, log: impl AsyncRead + Unpin, last_lines: LastLines) {
-    let mut lines = BufReader::new(log).lines();
+/// Keeps the last lines of a node's log, and shows them all, with the node's name, if that is wanted.
+async fn relay(name: String, lines: impl AsyncRead + Unpin, last_lines: LastLines, log: Log) {
+    let mut lines = BufReader::new(lines).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         last_lines.push(&line);
-        note(&format!("{name} | {line}"));
+        if log == Log::Shown {
+            note(&format!("{name} | {line}"));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::plan::Plan;
 use self::{
-    child::{Child, LastLines},
+    child::{Child, LastLines, Log},
     plan::{CheckFault, DEMO_RULES, PlannedNode},
 };
 use crate::{
@@ -101,6 +101,10 @@ impl LocalCluster {
                 path
             }
         };
+        let (level, log) = match &plan.log_level {
+            Some(level) => (&**level, Log::Shown),
+            None => ("info", Log::Hidden),
+        };
         let key = random_key()?;
         let expect = plan.nodes.len().to_string();
         for (place, node) in plan.nodes.iter().enumerate() {
@@ -122,7 +126,7 @@ impl LocalCluster {
                 "--bootstrap-expect".into(),
                 expect.clone().into(),
                 "--log-level".into(),
-                plan.log_level.clone().into(),
+                level.into(),
                 "--rules".into(),
                 rules.clone().into_os_string(),
                 "--data-dir".into(),
@@ -133,7 +137,7 @@ impl LocalCluster {
             }
             // By environment: anybody on the machine can read a process's arguments.
             let variables = [("TIDEGATE_CLUSTER_KEY", &*key), ("TIDEGATE_CLUSTER_NAME", "dev")];
-            let child = Child::start(node, &arguments, &variables)
+            let child = Child::start(node, &arguments, &variables, log)
                 .map_err(|reason| DevFault::Start { node: node.name.clone(), reason })?;
             self.nodes.push(LocalNode {
                 node: child.node.clone(),
@@ -184,6 +188,9 @@ impl LocalCluster {
         let others =
             if self.running.is_empty() { "it was the last one" } else { "the others take its slots over" };
         print(&format!("{} (pid {}) {how}; {others}", node.node.name, node.pid));
+        if how.starts_with("failed") {
+            print(&format!("  its last log lines:\n{}", node.last_lines.show()));
+        }
     }
 
     fn explain(&self, ended: Ended) -> (&LocalNode, String) {

@@ -24,7 +24,8 @@ const PEER_PORT_OFFSET: u16 = 3;
 pub(crate) struct Plan {
     pub(super) nodes: Vec<PlannedNode>,
     pub(super) rules: Option<PathBuf>,
-    pub(super) log_level: String,
+    /// What of the nodes' logs is shown; none: only the last lines of a node that fails.
+    pub(super) log_level: Option<String>,
 }
 
 /// One node of it.
@@ -60,7 +61,7 @@ impl Plan {
         nodes: u16,
         base_port: u16,
         rules: Option<PathBuf>,
-        log_level: String,
+        log_level: Option<String>,
     ) -> Result<Self, PlanFault> {
         if !(1..=MAX_NODES).contains(&nodes) {
             return Err(PlanFault::Nodes(nodes));
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     fn plan(nodes: u16, base_port: u16) -> Result<Plan, PlanFault> {
-        Plan::new(nodes, base_port, None, "warn".to_owned())
+        Plan::new(nodes, base_port, None, None)
     }
 
     #[test]

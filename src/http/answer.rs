@@ -168,11 +168,15 @@ impl Policy<'_> {
     /// The name as a String of structured fields (RFC 9651), which is printable ASCII.
     fn write_name(&self, out: &mut BytesMut) {
         out.extend_from_slice(b", \"");
-        for byte in self.name.bytes() {
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                b' '..=b'~' => out.extend_from_slice(&[byte]),
-                _ => out.extend_from_slice(b"_"),
+        if self.name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+            out.extend_from_slice(self.name.as_bytes());
+        } else {
+            for byte in self.name.bytes() {
+                match byte {
+                    b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+                    b' '..=b'~' => out.extend_from_slice(&[byte]),
+                    _ => out.extend_from_slice(b"_"),
+                }
             }
         }
         out.extend_from_slice(b"\"");

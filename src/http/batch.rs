@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    check::check,
+    answer::Answer,
+    check::{check, check_here},
     json,
     problem::{Kind, Problem},
 };
@@ -54,18 +55,20 @@ pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Byte
 
 async fn answer(node: &Node, lane: usize, text: &str) -> Vec<u8> {
     let decided = match json::parse_text(text) {
-        Ok(asked) => {
-            check(node, lane, &asked, |answer| {
-                let mut json = BytesMut::with_capacity(192);
-                answer.write_json(&mut json);
-                json.into()
-            })
-            .await
-        }
+        Ok(asked) => match check_here(node, lane, &asked, to_json) {
+            Some(decided) => decided,
+            None => check(node, lane, &asked, to_json).await,
+        },
         Err(problem) => Err(problem),
     };
     decided.unwrap_or_else(|problem| {
         node.metrics[lane].count_problem(problem.kind);
         problem.to_json()
     })
+}
+
+fn to_json(answer: Answer<'_>) -> Vec<u8> {
+    let mut json = BytesMut::with_capacity(192);
+    answer.write_json(&mut json);
+    json.into()
 }

@@ -2,7 +2,9 @@
 
 use smallvec::SmallVec;
 use tidegate_cluster::{DecidedBy, Decisions, Local, Readiness};
-use tidegate_limiter::{Charge, Decision, Limit, Match, Mode, OnOwnerLoss, binding};
+use tidegate_limiter::{
+    Charge, Cost, Decision, KeyHash, Limit, Match, Matched, Mode, Nanos, OnOwnerLoss, Rules, binding,
+};
 
 use super::{
     answer::{Answer, Numbers, Policy},
@@ -30,8 +32,57 @@ struct Decided<'d> {
     node: &'d str,
 }
 
-/// Decides a check and gives the answer to `render`. `lane` is that of the calling thread. Nothing is awaited when this
-/// node owns all the slots of the check.
+/// The charges of a check, with what its answer needs to know of them.
+#[derive(Default)]
+struct Charges<'r> {
+    applied: SmallVec<[Applied<'r>; 4]>,
+    charges: SmallVec<[Charge; 4]>,
+    losses: SmallVec<[OnOwnerLoss; 4]>,
+}
+
+/// What rules say of a check before anything is charged.
+enum Ruling<'r> {
+    Limited(Charges<'r>),
+    /// Nothing limits it, if it is allowed; the rule that says so, if one does.
+    Unlimited {
+        allowed: bool,
+        rule: Option<&'r str>,
+    },
+}
+
+/// Decides a check right here, without waiting, and gives the answer to `render`; `None` if another node owns one of its
+/// slots, and nothing has been charged. `lane` is that of the calling thread.
+pub(super) fn check_here<T>(
+    node: &Node,
+    lane: usize,
+    request: &CheckRequest<'_>,
+    render: impl FnOnce(Answer<'_>) -> T,
+) -> Option<Result<T, Problem>> {
+    let now = node.clock.now();
+    let rules = node.rules.load();
+    let mut limited = match rule(&rules, request) {
+        Ruling::Limited(charges) => charges,
+        Ruling::Unlimited { allowed, rule } => {
+            count(node, lane, allowed, Decider::Unmatched, now);
+            return Some(Ok(render(unlimited(node, allowed, rule))));
+        }
+    };
+    let mut decisions = Decisions::new();
+    match node.router.decide_local(&mut limited.charges, now, &mut decisions) {
+        Local::Elsewhere => None,
+        Local::NotReady => Some(Err(not_ready(node))),
+        Local::Decided { allowed } => {
+            let decided = |place: usize| {
+                Some(Decided { decision: decisions.get(place)?, by: Decider::Owner, node: &node.name })
+            };
+            let (answer, by) = put_together(node, lane, allowed, &limited.applied, decided, render);
+            count(node, lane, allowed, by, now);
+            Some(Ok(answer))
+        }
+    }
+}
+
+/// Decides a check wherever its slots are owned.
 pub(super) async fn check<T>(
     node: &Node,
     lane: usize,
@@ -40,74 +91,81 @@ pub(super) async fn check<T>(
 ) -> Result<T, Problem> {
     let now = node.clock.now();
     let rules = node.rules.load_full();
-    let mut applied: SmallVec<[Applied<'_>; 4]> = SmallVec::new();
-    let mut charges: SmallVec<[Charge; 4]> = SmallVec::new();
-    let mut losses: SmallVec<[OnOwnerLoss; 4]> = SmallVec::new();
-    let metrics = &node.metrics[lane];
-    let count = |allowed, by| metrics.count_check(allowed, by, node.clock.now().saturating_since(now));
+    let mut limited = match rule(&rules, request) {
+        Ruling::Limited(charges) => charges,
+        Ruling::Unlimited { allowed, rule } => {
+            count(node, lane, allowed, Decider::Unmatched, now);
+            return Ok(render(unlimited(node, allowed, rule)));
+        }
+    };
+    let verdict = node.router.decide(lane, &mut limited.charges, &limited.losses, now).await;
+    let verdict = verdict.map_err(|_| not_ready(node))?;
+    let decided = |place: usize| {
+        let answer = verdict.answers.get(place)?.as_ref()?;
+        let node = if let DecidedBy::Forwarded(owner) = &answer.by { owner } else { &*node.name };
+        Some(Decided { decision: &answer.decision, by: (&answer.by).into(), node })
+    };
+    let (answer, by) = put_together(node, lane, verdict.allowed, &limited.applied, decided, render);
+    count(node, lane, verdict.allowed, by, now);
+    Ok(answer)
+}
 
+fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>) -> Ruling<'r> {
+    let mut limited = Charges::default();
     match &request.subject {
         Subject::Attributes(attributes) => {
             let mut matched = SmallVec::new();
             if let Match::Unmatched { allow } = rules.matching(&request.domain, attributes, &mut matched) {
-                count(allow, Decider::Unmatched);
-                return Ok(render(unlimited(node, allow, None)));
+                return Ruling::Unlimited { allowed: allow, rule: None };
             }
             let mut unlimited_by = None;
-            for one in &matched {
-                let Some(limit) = one.limit else {
-                    unlimited_by.get_or_insert(one.rule.name());
-                    continue;
-                };
-                applied.push(Applied { rule: Some(one.rule.name()), limit: *limit, mode: one.rule.mode() });
-                charges.push(Charge {
-                    key: one.key,
-                    limit: *limit,
-                    cost: request.cost,
-                    mode: one.rule.mode(),
-                    floor: None,
-                });
-                losses.push(one.rule.on_owner_loss());
+            for Matched { rule, limit, key } in matched {
+                match limit {
+                    Some(limit) => {
+                        limited.add(
+                            Some(rule.name()),
+                            key,
+                            limit,
+                            request.cost,
+                            rule.mode(),
+                            rule.on_owner_loss(),
+                        );
+                    }
+                    None => {
+                        unlimited_by.get_or_insert(rule.name());
+                    }
+                }
             }
-            if charges.is_empty() {
-                count(true, Decider::Unmatched);
-                return Ok(render(unlimited(node, true, unlimited_by)));
+            if limited.charges.is_empty() {
+                return Ruling::Unlimited { allowed: true, rule: unlimited_by };
             }
         }
         Subject::Inline { key, limit } => {
-            let mode = Mode::Enforce;
-            applied.push(Applied { rule: None, limit: *limit, mode });
             let key = rules.inline_key(&request.domain, key, limit);
-            charges.push(Charge { key, limit: *limit, cost: request.cost, mode, floor: None });
-            losses.push(OnOwnerLoss::Share);
+            limited.add(None, key, limit, request.cost, Mode::Enforce, OnOwnerLoss::Share);
         }
     }
+    Ruling::Limited(limited)
+}
 
-    let mut decisions = Decisions::new();
-    match node.router.decide_local(&mut charges, now, &mut decisions) {
-        Local::Decided { allowed } => {
-            let decided = |place: usize| {
-                Some(Decided { decision: decisions.get(place)?, by: Decider::Owner, node: &node.name })
-            };
-            let (answer, by) = put_together(node, lane, allowed, &applied, decided, render);
-            count(allowed, by);
-            Ok(answer)
-        }
-        Local::NotReady => Err(not_ready(node)),
-        Local::Elsewhere => {
-            // Rare enough to be worth a box: the future of a local check stays small.
-            let verdict = Box::pin(node.router.decide(lane, &mut charges, &losses, now));
-            let verdict = verdict.await.map_err(|_| not_ready(node))?;
-            let decided = |place: usize| {
-                let answer = verdict.answers.get(place)?.as_ref()?;
-                let node = if let DecidedBy::Forwarded(owner) = &answer.by { owner } else { &*node.name };
-                Some(Decided { decision: &answer.decision, by: (&answer.by).into(), node })
-            };
-            let (answer, by) = put_together(node, lane, verdict.allowed, &applied, decided, render);
-            count(verdict.allowed, by);
-            Ok(answer)
-        }
+impl<'r> Charges<'r> {
+    fn add(
+        &mut self,
+        rule: Option<&'r str>,
+        key: KeyHash,
+        limit: &Limit,
+        cost: Cost,
+        mode: Mode,
+        loss: OnOwnerLoss,
+    ) {
+        self.applied.push(Applied { rule, limit: *limit, mode });
+        self.charges.push(Charge { key, limit: *limit, cost, mode, floor: None });
+        self.losses.push(loss);
     }
+}
+
+fn count(node: &Node, lane: usize, allowed: bool, by: Decider, since: Nanos) {
+    node.metrics[lane].count_check(allowed, by, node.clock.now().saturating_since(since));
 }
 
 /// The answer to a check that nothing limits.

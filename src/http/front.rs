@@ -1,6 +1,11 @@
 //! The front door: `/v1/check` is served right here, everything else by the router.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use hyper::{
@@ -14,7 +19,7 @@ use super::{
     Body,
     answer::Answer,
     body::{self, MAX_CHECK_BYTES},
-    check::check,
+    check::{check, check_here},
     json,
     problem::{Kind, Problem},
     query, routes,
@@ -44,48 +49,107 @@ impl Front {
 impl Service<Request<Incoming>> for Front {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = FrontFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> FrontFuture {
         if request.uri().path() == CHECK_PATH {
-            let node = Arc::clone(&self.node);
-            let lane = self.lane;
-            return Box::pin(async move { Ok(serve_check(&node, lane, request).await) });
+            return match *request.method() {
+                Method::GET => self.check_query(request),
+                Method::POST => self.check_body(request),
+                _ => {
+                    let detail = "a check is asked by GET with a query, or by POST with JSON";
+                    let problem = Problem::new(Kind::MethodNotAllowed, detail);
+                    self.ready(Err(Problem { allow: Some(CHECK_METHODS), ..problem }))
+                }
+            };
         }
         let router = self.router.clone();
-        Box::pin(async move {
+        FrontFuture::later(async move {
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-            Ok(response.map(Body::Right))
+            response.map(Body::Right)
         })
     }
 }
 
-async fn serve_check<B>(node: &Node, lane: usize, request: Request<B>) -> Response<Body>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-{
-    let answer = match *request.method() {
-        Method::GET => match query::parse(request.uri().query()) {
-            Ok(asked) => check(node, lane, &asked, |answer: Answer<'_>| answer.to_response()).await,
-            Err(problem) => Err(problem),
-        },
-        Method::POST => match body::read(request.into_body(), MAX_CHECK_BYTES).await {
-            Ok(text) => match json::parse(&text) {
-                Ok(asked) => check(node, lane, &asked, |answer: Answer<'_>| answer.to_response()).await,
+impl Front {
+    fn check_query<B: Send + 'static>(&self, request: Request<B>) -> FrontFuture {
+        let asked = match query::parse(request.uri().query()) {
+            Ok(asked) => asked,
+            Err(problem) => return self.ready(Err(problem)),
+        };
+        if let Some(answer) = check_here(&self.node, self.lane, &asked, to_response) {
+            return self.ready(answer);
+        }
+        drop(asked);
+        let (node, lane, uri) = (Arc::clone(&self.node), self.lane, request.into_parts().0.uri);
+        FrontFuture::later(async move {
+            let answer = match query::parse(uri.query()) {
+                Ok(asked) => check(&node, lane, &asked, to_response).await,
                 Err(problem) => Err(problem),
-            },
-            Err(problem) => Err(problem),
-        },
-        _ => Err(Problem {
-            allow: Some(CHECK_METHODS),
-            ..Problem::new(
-                Kind::MethodNotAllowed,
-                "a check is asked by GET with a query, or by POST with JSON",
-            )
-        }),
-    };
+            };
+            respond(&node, lane, answer)
+        })
+    }
+
+    fn check_body<B>(&self, request: Request<B>) -> FrontFuture
+    where
+        B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static,
+    {
+        let (node, lane) = (Arc::clone(&self.node), self.lane);
+        FrontFuture::later(async move {
+            let answer = match body::read(request.into_body(), MAX_CHECK_BYTES).await {
+                Ok(text) => decide(&node, lane, &text).await,
+                Err(problem) => Err(problem),
+            };
+            respond(&node, lane, answer)
+        })
+    }
+
+    fn ready(&self, answer: Result<Response<Body>, Problem>) -> FrontFuture {
+        FrontFuture::Ready(Some(respond(&self.node, self.lane, answer)))
+    }
+}
+
+async fn decide(node: &Node, lane: usize, text: &[u8]) -> Result<Response<Body>, Problem> {
+    let asked = json::parse(text)?;
+    match check_here(node, lane, &asked, to_response) {
+        Some(answer) => answer,
+        None => Box::pin(check(node, lane, &asked, to_response)).await,
+    }
+}
+
+fn to_response(answer: Answer<'_>) -> Response<Body> {
+    answer.to_response()
+}
+
+fn respond(node: &Node, lane: usize, answer: Result<Response<Body>, Problem>) -> Response<Body> {
     answer.unwrap_or_else(|problem| {
         node.metrics[lane].count_problem(problem.kind);
         problem.into_http()
     })
+}
+
+/// An answer that is there, or will be. A check decided here costs neither a box nor a state to move around.
+pub(crate) enum FrontFuture {
+    Ready(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl FrontFuture {
+    fn later(future: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+impl Future for FrontFuture {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Ready(answer) => {
+                Poll::Ready(Ok(answer.take().expect("it is polled until it is ready, not after")))
+            }
+            Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+        }
+    }
 }
