@@ -60,6 +60,9 @@ pub enum ServeFault {
         "HTTP listens on --base-port, peers on --base-port + 3 (TCP and UDP), both at --listen"
     ))]
     Cluster(StartError),
+    /// Nobody accepts connections any more.
+    #[error("the accept loop ended by itself, which it never should; the log says more")]
+    AcceptLoop,
     /// The system gives no threads or signals.
     #[error("the system does not give what a node needs: {0}")]
     System(io::Error),
@@ -139,7 +142,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         why = signals.recv() => why,
         () = stop.cancelled() => "standard input ended",
         () = tell_when_ready(&node) => "",
-        _ = &mut serving => "the accept loop ended",
+        _ = &mut serving => return Err(ServeFault::AcceptLoop),
     };
     info!("stopping: {why}");
     tokio::select! {
@@ -156,10 +159,8 @@ async fn leave(node: &Node, stop_http: CancellationToken, serving: tokio::task::
         warn!("the other nodes could not be told within {LEAVE_TIMEOUT:?}");
     }
     stop_http.cancel();
-    if !serving.is_finished() {
-        // It ends by itself after its drain timeout.
-        let _ = serving.await;
-    }
+    // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.
+    let _ = serving.await;
 }
 
 /// Says once that the node is ready. Does not end.

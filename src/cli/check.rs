@@ -121,6 +121,8 @@ impl std::fmt::Display for Answer {
         }
         if let Some(wait) = self.retry_after_ms {
             write!(f, ", try again in {} s", seconds(wait))?;
+        } else if !self.allowed && self.limit.is_some() {
+            write!(f, ", which never suffice for this cost")?;
         } else if let Some(reset) = self.reset_after_ms {
             write!(f, ", back to full in {} s", seconds(reset))?;
         }

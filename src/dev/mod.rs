@@ -241,7 +241,7 @@ impl LocalCluster {
         }
         if plan.rules.is_none() {
             line(format_args!(
-                "\nThe demonstration rules: 10 requests for each ip, and 3 POST to /login, then one more every 1 and 3⅓ minutes."
+                "\nThe rules: 10 requests for each ip, and then one more each minute; for POST /login 3, then one every 200 s."
             ));
         }
         line(format_args!("Ctrl-C ends all nodes."));

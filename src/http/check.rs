@@ -41,6 +41,7 @@ struct Charges<'r> {
 }
 
 /// What rules say of a check before anything is charged.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 enum Ruling<'r> {
     Limited(Charges<'r>),
     /// Nothing limits it, if it is allowed; the rule that says so, if one does.
