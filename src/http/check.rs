@@ -243,3 +243,63 @@ fn put_together<'d, T>(
     };
     (render(answer), told.by)
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::HashSecret;
+
+    use super::{super::query, *};
+
+    const RULES: &str = "
+domain: default
+rules:
+  - name: per-ip
+    key: [ip]
+    limit: 10/1m
+    overrides:
+      - { when: { ip: 10.0.0.0/8 }, limit: unlimited }
+  - { name: watched, when: { path: /a }, key: [], limit: 5/1s, mode: shadow, on_owner_loss: allow }
+---
+domain: closed
+unmatched: deny
+rules: []
+";
+
+    fn ruling(question: &str, look: impl FnOnce(Ruling<'_>)) {
+        let rules = Rules::from_yaml(RULES, &HashSecret::new([7; 16])).unwrap();
+        look(rule(&rules, &query::parse(Some(question)).unwrap()));
+    }
+
+    #[test]
+    fn each_rule_that_matches_is_charged() {
+        ruling("ip=203.0.113.7&path=/a&cost=3", |ruling| {
+            let Ruling::Limited(limited) = ruling else { panic!("two rules match") };
+            let names: Vec<_> = limited.applied.iter().map(|one| (one.rule.unwrap(), one.mode)).collect();
+            assert_eq!(names, [("per-ip", Mode::Enforce), ("watched", Mode::Shadow)]);
+            assert_eq!(limited.losses[..], [OnOwnerLoss::Share, OnOwnerLoss::Allow]);
+            assert!(limited.charges.iter().all(|charge| charge.cost.get() == 3));
+        });
+    }
+
+    #[test]
+    fn what_is_unlimited_is_not_charged_but_other_rules_are() {
+        ruling("ip=10.1.2.3", |ruling| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: Some("per-ip") }));
+        });
+        ruling("ip=10.1.2.3&path=/a", |ruling| {
+            let Ruling::Limited(limited) = ruling else { panic!("one rule limits") };
+            assert_eq!(limited.applied[0].rule, Some("watched"));
+        });
+    }
+
+    #[test]
+    fn a_domain_says_what_happens_to_the_unmatched() {
+        ruling("user=x", |ruling| assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: None })));
+        ruling("user=x&domain=closed", |ruling| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: false, rule: None }));
+        });
+        ruling("user=x&domain=nowhere", |ruling| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: None }));
+        });
+    }
+}
