@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod algorithm;
+mod calendar;
 mod condition;
 mod decision;
 mod key;
@@ -43,6 +44,6 @@ pub use self::{
     limit::{Algorithm, Limit, LimitError, MAX_PERIOD, MAX_REFILL, MIN_PERIOD, Period, UnknownAlgorithm},
     parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
-    store::{HoldId, Store, StoreConfig, StoreStats},
+    store::{HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,
 };

@@ -112,7 +112,7 @@ impl Rule {
     }
 
     /// The fingerprint of the request's bucket; `None` when the request lacks an attribute of the key.
-    fn key_hash<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyHash> {
+    fn key_hash<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyHasher> {
         let mut hasher = self.hasher;
         for name in &self.key {
             let value = attributes.get(name)?;
@@ -121,7 +121,7 @@ impl Rule {
                 None => hasher.with(value),
             };
         }
-        Some(hasher.finish())
+        Some(hasher)
     }
 }
 
@@ -195,15 +195,16 @@ impl Rules {
             let Some(key) = rule.key_hash(attributes) else { continue };
             let special = rule.overrides.iter().find(|(when, _)| when.holds(attributes));
             let limit = special.map_or(&rule.limit, |(_, limit)| limit).as_ref();
+            let key = key.with_number(limit.map_or(u64::MAX, Limit::class)).finish();
             found.push(Matched { rule, limit, key });
         }
         if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
     }
 
     /// The bucket of a limit that a request brings along. Another limit for the same key finds what was consumed under
-    /// this one, if the algorithm is the same.
+    /// this one, if the algorithm is the same (and, of windows, the period).
     pub fn inline_key(&self, domain: &str, key: &str, limit: &Limit) -> KeyHash {
-        KeyHasher::of_inline(&self.secret, domain).with(key).with_number(limit.algorithm() as u64).finish()
+        KeyHasher::of_inline(&self.secret, domain).with(key).with_number(limit.class()).finish()
     }
 
     /// The names of the domains, sorted.

@@ -2,117 +2,153 @@
 //!
 //! Only buckets in debt are kept: a full one looks the same as one never seen. Each is 16 bytes, fingerprint and state,
 //! in the shards of a dashmap; a check locks the shards of its buckets, in the order of their numbers, decides about all
-//! of them and then charges all or none.
+//! of them and then charges all or none. The logs of `sliding_log` are kept beside.
 //!
-//! Memory is bounded ([`StoreConfig::max_memory`]). When a shard is full, the state of a further bucket goes into a
-//! [`sketch`] of fixed size, which can confuse it with others and then makes it stricter, never looser: dropping the
-//! bucket instead would refill it.
+//! Memory is bounded ([`StoreConfig::max_memory`]). When a shard is full, some buckets go into a sketch of fixed size,
+//! those first that will be full again the soonest. The sketch can confuse a bucket with others and then makes it
+//! stricter, never looser: dropping it instead would refill it, which a flood of keys could exploit.
 
+mod budget;
+mod charging;
 mod holds;
+mod journal;
+mod shard;
 mod sketch;
+mod sweep;
+mod table;
 
-use std::{
-    hash::{BuildHasher, Hasher},
-    sync::{Mutex, OnceLock, PoisonError},
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
-use dashmap::{DashMap, RwLockWriteGuard, SharedValue};
-use hashbrown::raw::RawTable;
+use dashmap::{DashMap, RwLockWriteGuard};
 use smallvec::SmallVec;
 
-pub use self::holds::HoldId;
-use self::{holds::Holds, sketch::Sketch};
-use crate::{
-    Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos,
-    algorithm::gcra::{self, Step},
-    limit::TICKS_PER_NANO,
+use self::{
+    budget::Budget,
+    charging::Locked,
+    holds::{Holds, Keys},
+    shard::Beside,
+    table::{Table, Unhashed},
 };
+pub use self::{holds::HoldId, sweep::Swept};
+use crate::{Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, algorithm};
 
-/// Bytes that a bucket takes at worst: 17 in a table that is just over half of its most filled.
-const BYTES_PER_BUCKET: usize = 39;
-/// The part of the memory that the sketch may take: one in so many.
-const SKETCH_PART: usize = 8;
+/// Charges that can be undone at the same time; one more than that can not.
+const MAX_HOLDS: usize = 1 << 16;
+/// Memory for each of them.
+const HOLD_BYTES: usize = 512;
 
 /// How a store is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Bytes that the buckets may take, all told.
+    /// Bytes that the buckets may take, all told: tables, logs and the sketch. At least a few hundred for each shard.
+    /// While a table is rebuilt, it is there twice for a moment; with all shards together that is a small part.
     pub max_memory: usize,
     /// How many parts are locked by themselves; rounded up to a power of two. More of them let more threads work side
-    /// by side and make sweeping one shorter.
+    /// by side, and make the longest step of growing and sweeping shorter.
     pub shards: usize,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { max_memory: 256 << 20, shards: 1024 }
+        Self { max_memory: 1 << 30, shards: 1024 }
     }
 }
 
 /// The buckets.
+///
+/// ```
+/// use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, Store, StoreConfig};
+///
+/// let now = Nanos::new(1_800_000_000_000_000_000);
+/// let store = Store::new(StoreConfig::default(), now);
+/// let charge = Charge {
+///     key: KeyHash::from_raw(0x9e37_79b9_7f4a_7c15),
+///     limit: Limit::parse("10/1s", None, Algorithm::TokenBucket)?,
+///     cost: Cost::new(4)?,
+///     mode: Mode::Enforce,
+///     floor: None,
+/// };
+/// assert_eq!(store.check(&charge, now).remaining, 6);
+/// assert_eq!(store.check(&charge, now).remaining, 2);
+/// assert_eq!(store.check(&charge, now).retry_after, Some(std::time::Duration::from_millis(200)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Store {
-    buckets: DashMap<u64, u64, Unhashed>,
-    /// Buckets that one shard may hold.
-    shard_capacity: usize,
-    /// For the buckets beyond that; made when the first comes.
-    sketch: OnceLock<Sketch>,
-    sketch_bytes: usize,
-    /// Charges that may be undone. A lock of its own, taken before those of shards: it is only for checks whose
-    /// buckets have several owners, and the order of charges and undos must be the same for all of them.
+    tables: DashMap<u64, u64, Unhashed>,
+    beside: Box<[Beside]>,
+    budget: Budget,
+    /// Nothing is decided as if it were earlier: buckets that know of nothing at this instant may have been removed.
+    earliest: AtomicU64,
+    /// The shard that is swept next.
+    cursor: AtomicUsize,
+    table_bytes: AtomicUsize,
+    log_bytes: AtomicUsize,
+    sketch_bytes: AtomicUsize,
+    folded: AtomicU64,
+    /// A lock of its own, never taken together with that of a shard.
     holds: Mutex<Holds>,
-    /// The instant that states are counted from.
-    origin: u64,
 }
 
 /// What a store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreStats {
-    /// Buckets with a state of their own.
+    /// Buckets with a state of their own, logs included.
     pub buckets: usize,
-    /// Bytes that they take, tables and sketch together.
+    /// Bytes that all buckets take: tables, logs and sketch.
     pub bytes: usize,
-    /// States that went into the sketch since the start.
+    /// Of these, bytes of logs.
+    pub log_bytes: usize,
+    /// Of these, bytes of the sketch.
+    pub sketch_bytes: usize,
+    /// States that went into the sketch since the start: each is a bucket that may since be stricter than it should be.
     pub folded: u64,
+    /// Charges that may still be undone.
+    pub holds: usize,
 }
 
-type Shard<'a> = RwLockWriteGuard<'a, RawTable<(u64, SharedValue<u64>)>>;
+type Shard<'a> = RwLockWriteGuard<'a, Table>;
 
 impl Store {
-    /// An empty store. States are counted from `origin`; no later instant may be further away than 26 years.
-    pub fn new(config: StoreConfig, origin: Nanos) -> Self {
-        let shards = config.shards.next_power_of_two().max(2);
-        let sketch_bytes = config.max_memory / SKETCH_PART;
-        let capacity = (config.max_memory - sketch_bytes) / BYTES_PER_BUCKET;
+    /// An empty store. `now` is the earliest instant that it knows; an earlier one counts as this.
+    pub fn new(config: StoreConfig, now: Nanos) -> Self {
+        let budget = Budget::new(config.max_memory, config.shards);
         Self {
-            buckets: DashMap::with_hasher_and_shard_amount(Unhashed, shards),
-            shard_capacity: (capacity / shards).max(1),
-            sketch: OnceLock::new(),
-            sketch_bytes,
-            holds: Mutex::default(),
-            origin: origin.get(),
+            tables: DashMap::with_hasher_and_shard_amount(Unhashed, budget.shards),
+            beside: (0..budget.shards).map(|_| Beside::default()).collect(),
+            budget,
+            earliest: AtomicU64::new(now.ticks()),
+            cursor: AtomicUsize::new(0),
+            table_bytes: AtomicUsize::new(0),
+            log_bytes: AtomicUsize::new(0),
+            sketch_bytes: AtomicUsize::new(0),
+            folded: AtomicU64::new(0),
+            holds: Mutex::new(Holds::new((config.max_memory / HOLD_BYTES).clamp(64, MAX_HOLDS))),
         }
     }
 
-    /// Decides about one bucket, and charges it if it allows.
+    /// Decides about one bucket, and charges it if it allows. A cost of 0 ([`Cost::PEEK`]) only looks: it is allowed if
+    /// a cost of 1 would be.
     pub fn check(&self, charge: &Charge, now: Nanos) -> Decision {
-        let mut shard = self.lock(self.shard_of(charge.key));
-        let step = self.decide(&shard, charge, self.ticks(now));
-        if step.decision.allowed && charge.cost != Cost::PEEK {
-            self.put(&mut shard, charge.key, step.tat, self.ticks(now));
-        }
-        step.decision
+        let mut locked = self.lock(charge.key);
+        let now = self.not_before(now);
+        let (decision, _) = locked.charge(charge, now, None);
+        decision
     }
 
     /// Decides about all buckets of a check at once. True if every one that is enforced allows; then all of those are
-    /// charged, and of those in shadow mode each one that allows. Otherwise none is. Appends a decision for each.
+    /// charged, and of those in shadow mode each one that allows. Otherwise none is. Appends a decision for each; if
+    /// nothing was charged, they tell what remains without it.
     pub fn check_all(&self, charges: &[Charge], now: Nanos, decisions: &mut SmallVec<[Decision; 4]>) -> bool {
         if let [charge] = charges {
             let decision = self.check(charge, now);
             decisions.push(decision);
-            return decision.allowed || charge.mode == Mode::Shadow;
+            return decision.allowed || charge.mode == crate::Mode::Shadow;
         }
-        self.charge_all(charges, now, decisions).is_some()
+        self.charge_all(charges, now, None, decisions).is_some()
     }
 
     /// As [`Store::check_all`], but what was charged can be undone until `until`. There is no id when nothing was
@@ -124,198 +160,114 @@ impl Store {
         until: Nanos,
         decisions: &mut SmallVec<[Decision; 4]>,
     ) -> (bool, Option<HoldId>) {
-        let mut holds = self.holds();
-        match self.charge_all(charges, now, decisions) {
-            Some(charged) => (true, holds.add(charged, self.ticks(now), self.ticks(until))),
+        let hold = self.reserve(now);
+        match self.charge_all(charges, now, hold, decisions) {
             None => (false, None),
+            Some(keys) if keys.is_empty() => (true, None),
+            Some(keys) => {
+                let id = hold.inspect(|id| self.holds().add(*id, keys, until.ticks()));
+                (true, id.map(HoldId))
+            }
         }
     }
 
-    /// Takes back what was charged under `hold`, once, because the request did not run after all. A bucket gets back no
-    /// more than it would hold had the charge never been made.
+    /// Takes back what was charged under `hold`, once, because the request did not run after all. Each bucket is then
+    /// what it would be had that charge never been made, and never fuller; what the bucket has forgotten since, because
+    /// it ran full or its window ended, does not come back. Charges that were denied in between stay denied.
     pub fn undo(&self, hold: HoldId, now: Nanos) {
-        let now = self.ticks(now);
-        let mut holds = self.holds();
-        // The last first: of two charges of one bucket only the later one's end depends on the other.
-        for charged in holds.take(hold, now).into_iter().rev() {
-            // Had the charge not been made, the bucket would have been full for a part of the time since then, and what
-            // refilled in that part is lost either way. So no more is given back than the bucket has been in debt at
-            // each instant since, which is at least what its known state leaves now.
-            let credit = charged.ticks.min(charged.full_at.saturating_sub(now));
-            let mut shard = self.lock(self.shard_of(charged.key));
-            let key = charged.key.get();
-            if let Some((_, state)) = shard.get_mut(key, |(known, _)| *known == key) {
-                let tat = state.get_mut();
-                *tat = tat.saturating_sub(credit);
-                holds.note_lowered(charged.key, credit, Some(hold));
-            }
+        let Some(keys) = self.holds().take(hold.0) else { return };
+        for key in keys {
+            let mut locked = self.lock(key);
+            let now = self.not_before(now);
+            locked.undo(hold.0, now);
         }
     }
 
-    /// Gives units back to a bucket, as far as it has debts.
+    /// Says that what was charged under `hold` stays, so that others can be undone instead. Not needed: it stays after
+    /// the deadline too.
+    pub fn settle(&self, hold: HoldId) {
+        let keys = self.holds().take(hold.0);
+        self.close(hold.0, keys.unwrap_or_default());
+    }
+
+    /// Gives units back to a bucket, never more than it has given. A bucket in the sketch gets none.
     pub fn refund(&self, key: KeyHash, limit: &Limit, cost: Cost, now: Nanos) {
-        let mut holds = self.holds();
-        let mut shard = self.lock(self.shard_of(key));
-        let bits = key.get();
-        if let Some((_, state)) = shard.get_mut(bits, |(known, _)| *known == bits) {
-            let tat = state.get_mut();
-            let before = *tat;
-            *tat = before.saturating_sub(limit.interval().saturating_mul(cost.get())).max(self.ticks(now));
-            holds.note_lowered(key, before.saturating_sub(*tat), None);
+        let mut locked = self.lock(key);
+        let now = self.not_before(now);
+        locked.forget_journal();
+        if limit.algorithm() == Algorithm::SlidingLog {
+            locked.refund_log(cost);
+        } else if let Some(state) = locked.state_mut() {
+            *state = algorithm::refund(limit, *state, cost, now);
         }
     }
 
-    /// Forgets a bucket: it is full again (unless its state has gone into the sketch).
+    /// Forgets what a bucket knows, as far as that is possible: one in the sketch stays as it is.
     pub fn reset(&self, key: KeyHash) {
-        let mut holds = self.holds();
-        self.buckets.remove(&key.get());
-        // Nothing charged before is there to be given back.
-        holds.note_lowered(key, u64::MAX, None);
+        let mut locked = self.lock(key);
+        locked.forget_journal();
+        locked.remove_log();
+        if let Some(state) = locked.state_mut() {
+            *state = 0;
+        }
     }
 
-    /// Removes the buckets that are full again. One shard is locked at a time, for some microseconds; call it every few
-    /// seconds from a thread that serves nobody.
-    pub fn sweep(&self, now: Nanos) {
-        let now = self.ticks(now);
-        self.buckets.retain(|_, tat| *tat > now);
-    }
-
-    /// What the store holds. It looks at each shard: for metrics, not for the way of a check.
+    /// What the store holds. It looks at each shard shortly.
     pub fn stats(&self) -> StoreStats {
-        let entry = size_of::<(u64, u64)>() + 1;
-        let tables: usize = self.buckets.shards().iter().map(|shard| shard.read().buckets() * entry).sum();
-        let sketch = self.sketch.get();
+        let (mut buckets, mut logs) = (0, 0);
+        for (number, beside) in self.beside.iter().enumerate() {
+            buckets += self.lock_number(number).len();
+            logs += beside.rare().logs.len();
+        }
+        let (log_bytes, sketch_bytes) = (self.log_bytes.load(Relaxed), self.sketch_bytes.load(Relaxed));
         StoreStats {
-            buckets: self.buckets.len(),
-            bytes: tables + sketch.map_or(0, Sketch::bytes),
-            folded: sketch.map_or(0, Sketch::folded),
+            buckets: buckets + logs,
+            bytes: self.table_bytes.load(Relaxed) + log_bytes + sketch_bytes,
+            log_bytes,
+            sketch_bytes,
+            folded: self.folded.load(Relaxed),
+            holds: self.holds().len(),
         }
     }
 
-    /// Charges all buckets or none, with all their shards locked. Returns what was charged.
-    fn charge_all(
-        &self,
-        charges: &[Charge],
-        now: Nanos,
-        decisions: &mut SmallVec<[Decision; 4]>,
-    ) -> Option<SmallVec<[Charged; 4]>> {
-        let now = self.ticks(now);
-        let mut numbers: SmallVec<[usize; 4]> =
-            charges.iter().map(|charge| self.shard_of(charge.key)).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        // Always in this order: two checks that need the same shards can not wait for each other.
-        let mut shards: SmallVec<[(usize, Shard<'_>); 4]> =
-            numbers.into_iter().map(|number| (number, self.lock(number))).collect();
-
-        let mut charged: SmallVec<[Charged; 4]> = SmallVec::new();
-        let mut allowed = true;
-        for charge in charges {
-            let place = place_of(&shards, self.shard_of(charge.key));
-            let mut step = self.decide(&shards[place].1, charge, now);
-            // The same bucket may be charged twice by one check.
-            if let Some(earlier) = charged.iter().rev().find(|earlier| earlier.key == charge.key) {
-                let floor = charge.floor.map(|floor| self.ticks(floor));
-                step = gcra::decide(&charge.limit, earlier.full_at, floor, charge.cost, now);
-            }
-            decisions.push(step.decision);
-            if step.decision.allowed {
-                let ticks = charge.limit.interval() * charge.cost.get();
-                charged.push(Charged { key: charge.key, ticks, full_at: step.tat });
-            } else if charge.mode == Mode::Enforce {
-                allowed = false;
-            }
+    /// The id for a hold, after making room by closing those whose time is over.
+    fn reserve(&self, now: Nanos) -> Option<u64> {
+        loop {
+            let mut holds = self.holds();
+            let Some((id, keys)) = holds.take_expired(now.ticks()) else { return holds.reserve() };
+            drop(holds);
+            self.close(id, keys);
         }
-        if !allowed {
-            return None;
-        }
-        for charged in charged.iter().filter(|charged| charged.ticks > 0) {
-            let place = place_of(&shards, self.shard_of(charged.key));
-            self.put(&mut shards[place].1, charged.key, charged.full_at, now);
-        }
-        Some(charged)
     }
 
-    fn decide(&self, shard: &Shard<'_>, charge: &Charge, now: u64) -> Step {
-        let key = charge.key.get();
-        let known = shard.get(key, |(known, _)| *known == key).map(|(_, state)| *state.get());
-        let tat = known.unwrap_or_else(|| self.sketch.get().map_or(0, |sketch| sketch.estimate(charge.key)));
-        gcra::decide(&charge.limit, tat, charge.floor.map(|floor| self.ticks(floor)), charge.cost, now)
+    fn close(&self, hold: u64, keys: Keys) {
+        for key in keys {
+            self.lock(key).close(hold);
+        }
     }
 
-    fn put(&self, shard: &mut Shard<'_>, key: KeyHash, tat: u64, now: u64) {
-        let bits = key.get();
-        if let Some((_, state)) = shard.get_mut(bits, |(known, _)| *known == bits) {
-            *state.get_mut() = tat;
-        } else if shard.len() < self.shard_capacity {
-            shard.insert(bits, (bits, SharedValue::new(tat)), |(key, _)| *key);
-        } else if tat > now {
-            // Under the shard's lock, so that two checks of this bucket can not both miss each other.
-            self.sketch.get_or_init(|| Sketch::new(self.sketch_bytes)).raise(key, tat);
-        }
+    fn lock(&self, key: KeyHash) -> Locked<'_> {
+        let number = self.shard_of(key);
+        Locked::new(self, number, key)
     }
 
     /// Dashmap looks for the shard in the bits below the top seven, its tables use the lowest and the top seven: all of
     /// them are equally random in a fingerprint.
     fn shard_of(&self, key: KeyHash) -> usize {
-        self.buckets.determine_shard(key.get() as usize)
+        self.tables.determine_shard(key.get() as usize)
     }
 
-    fn lock(&self, number: usize) -> Shard<'_> {
-        self.buckets.shards()[number].write()
+    fn lock_number(&self, number: usize) -> Shard<'_> {
+        self.tables.shards()[number].write()
     }
 
-    fn holds(&self) -> std::sync::MutexGuard<'_, Holds> {
-        // A panic while it was held leaves at worst a hold that is not adjusted; none is expected.
+    /// Asked with the shard locked: what was removed from it before was removed at an earlier instant than this.
+    fn not_before(&self, now: Nanos) -> u64 {
+        now.ticks().max(self.earliest.load(Relaxed))
+    }
+
+    fn holds(&self) -> MutexGuard<'_, Holds> {
+        // Nothing in here is left half done by a panic.
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ticks(&self, instant: Nanos) -> u64 {
-        instant.get().saturating_sub(self.origin).saturating_mul(TICKS_PER_NANO)
-    }
-}
-
-/// One bucket's part of a check that was charged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Charged {
-    pub(crate) key: KeyHash,
-    /// What was added to its state.
-    pub(crate) ticks: u64,
-    /// Its state after that: until then it is never full.
-    pub(crate) full_at: u64,
-}
-
-fn place_of(shards: &[(usize, Shard<'_>)], number: usize) -> usize {
-    shards.iter().position(|(known, _)| *known == number).expect("the shards of all charges are locked")
-}
-
-/// Fingerprints are hashes already.
-#[derive(Debug, Clone, Copy, Default)]
-struct Unhashed;
-
-/// Hands the bits through.
-#[derive(Debug, Default)]
-struct Bits(u64);
-
-impl BuildHasher for Unhashed {
-    type Hasher = Bits;
-
-    fn build_hasher(&self) -> Bits {
-        Bits(0)
-    }
-}
-
-impl Hasher for Bits {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, bits: u64) {
-        self.0 = bits;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Not used for fingerprints; any function of the bytes is right.
-        self.0 = bytes.iter().fold(self.0, |bits, byte| bits.rotate_left(8) ^ u64::from(*byte));
     }
 }

@@ -1,0 +1,53 @@
+//! The fixed window: so many units in each window, and then anew.
+//!
+//! ```text
+//!     state  =  end of the window  +  units used in it
+//! ```
+//!
+//! The end is a multiple of the period (for months: a month's start) and the units are fewer than a window has ticks, so
+//! both can be told from the sum, for windows of any length, and a state that is over lies in the past. Counts above
+//! 4 units a nanosecond do not fit; there several units (a *grain*) are counted as one, and each cost is rounded up.
+//!
+//! At most `count` units in each window; in any interval of length d at most count · (⌊d / period⌋ + 2).
+
+use crate::{
+    Cost, Decision, Limit,
+    algorithm::{Raise, Step},
+    calendar::{window_end, window_start},
+    time::duration,
+};
+
+pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
+    let Raise { at_least, add } = raise(limit, floor, cost, now);
+    let before = state.max(at_least);
+    // After the present one if time went back, or if the floor lies ahead.
+    let end = window_start(limit.period(), before);
+    let used = before - end;
+    let can_ever = cost.get() <= limit.count();
+    let wanted = used.saturating_add(if cost == Cost::PEEK { 1 } else { add });
+    let allowed = can_ever && wanted <= limit.grains() && end.checked_add(wanted).is_some();
+    let taken = allowed && cost != Cost::PEEK;
+    let used = if taken { wanted } else { used };
+    let decision = Decision {
+        allowed,
+        limit: limit.count(),
+        remaining: limit.grains().saturating_sub(used).saturating_mul(limit.grain()),
+        reset_after: duration(if used == 0 { 0 } else { end.saturating_sub(now) }),
+        retry_after: (!allowed && can_ever).then(|| duration(end.saturating_sub(now))),
+        delay: duration(0),
+    };
+    Step { decision, state: if taken { end + wanted } else { state } }
+}
+
+pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
+    let end = window_end(limit.period(), now);
+    if state <= end {
+        return state;
+    }
+    state - (cost.get() / limit.grain()).min(state - window_start(limit.period(), state))
+}
+
+pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> Raise {
+    let floor = floor.map_or(0, |floor| window_end(limit.period(), floor).saturating_add(limit.grains()));
+    Raise { at_least: floor.max(window_end(limit.period(), now)), add: cost.get().div_ceil(limit.grain()) }
+}

@@ -1,0 +1,169 @@
+//! The sliding log: each admitted request is remembered for one period.
+//!
+//! ```text
+//!     cost c is allowed at t  iff  (sum of costs admitted in (t - period, t])  +  c  <=  count
+//! ```
+//!
+//! Exact: at most `count` units in any interval shorter than the period. A log that remembers more than
+//! [`MAX_ENTRIES`] requests counts neighbours as one, at the later one's instant: stricter by at most their distance.
+
+use std::collections::VecDeque;
+
+use crate::{Cost, Decision, Limit, time::duration};
+
+/// Requests that one log remembers one by one.
+pub(crate) const MAX_ENTRIES: usize = 1 << 16;
+
+/// The admitted requests of one bucket.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// Instants and units, oldest first.
+    entries: VecDeque<(u64, u64)>,
+    /// Of all entries.
+    total: u64,
+    /// The latest instant that was forgotten.
+    forgotten: Option<u64>,
+    /// How long an entry counts, as the last charge had it.
+    memory: u64,
+}
+
+impl Log {
+    /// Decides about `cost` units beside `pending` ones that the same check has taken already. `until` is an instant
+    /// before which nothing passes.
+    pub(crate) fn decide(
+        &mut self,
+        limit: &Limit,
+        until: u64,
+        pending: u64,
+        cost: Cost,
+        now: u64,
+    ) -> Decision {
+        // Time that went back counts as the latest instant seen.
+        let seen = self.entries.back().map_or(now, |(last, _)| now.max(*last));
+        if let Some(until) = seen.checked_sub(limit.memory()) {
+            self.forget(until);
+        }
+        let count = limit.count();
+        let used = if until > now { count } else { self.total.saturating_add(pending) };
+        let can_ever = cost.get() <= count;
+        let asked = cost.get().max(1);
+        let allowed = can_ever && used.saturating_add(asked) <= count && seen < u64::MAX - limit.memory();
+        let taken = if allowed { cost.get() } else { 0 };
+        let last = match self.entries.back() {
+            _ if taken > 0 || pending > 0 => seen.saturating_add(limit.memory()),
+            Some((last, _)) => last.saturating_add(limit.memory()),
+            None => now,
+        };
+        let retry = || until.max(self.room_at(limit, pending.saturating_add(asked))).saturating_sub(now);
+        Decision {
+            allowed,
+            limit: count,
+            remaining: count.saturating_sub(used.saturating_add(taken)),
+            reset_after: duration(last.max(until).saturating_sub(now)),
+            retry_after: (!allowed && can_ever).then(|| duration(retry())),
+            delay: duration(0),
+        }
+    }
+
+    /// Remembers a request that was admitted; tells the instant at which it counts.
+    pub(crate) fn push(&mut self, limit: &Limit, cost: Cost, now: u64) -> u64 {
+        self.memory = limit.memory();
+        self.total = self.total.saturating_add(cost.get());
+        match self.entries.back_mut() {
+            Some((last, units)) if *last >= now => {
+                *units = units.saturating_add(cost.get());
+                return *last;
+            }
+            _ => {}
+        }
+        if self.entries.len() >= MAX_ENTRIES {
+            self.halve();
+        }
+        if self.entries.is_empty() {
+            // Most logs are short; the default first step of a deque is four.
+            self.entries.reserve_exact(1);
+        }
+        self.entries.push_back((now, cost.get()));
+        now
+    }
+
+    /// Gives units back, the newest first.
+    pub(crate) fn refund(&mut self, cost: Cost) {
+        let mut left = cost.get();
+        while let Some((_, units)) = self.entries.back_mut() {
+            let part = left.min(*units);
+            *units -= part;
+            self.total -= part;
+            left -= part;
+            if *units > 0 {
+                break;
+            }
+            self.entries.pop_back();
+        }
+    }
+
+    /// Takes back a request that counted at `charged`, as if it had not been.
+    pub(crate) fn undo(&mut self, cost: Cost, charged: u64) {
+        if self.forgotten.is_some_and(|forgotten| charged <= forgotten) {
+            return;
+        }
+        // Entries only ever move to a later neighbour.
+        let place = self.entries.partition_point(|(at, _)| *at < charged);
+        if let Some((_, units)) = self.entries.get_mut(place) {
+            let part = cost.get().min(*units);
+            *units -= part;
+            self.total -= part;
+            if *units == 0 {
+                self.entries.remove(place);
+            }
+        }
+    }
+
+    /// Until when it counts anything.
+    pub(crate) fn busy_until(&self) -> u64 {
+        self.entries.back().map_or(0, |(last, _)| last.saturating_add(self.memory))
+    }
+
+    /// Bytes that its entries take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<(u64, u64)>()
+    }
+
+    fn forget(&mut self, until: u64) {
+        while let Some((at, units)) = self.entries.front() {
+            if *at > until {
+                break;
+            }
+            self.total -= units;
+            self.forgotten = Some(*at);
+            self.entries.pop_front();
+        }
+    }
+
+    fn halve(&mut self) {
+        let mut halved = VecDeque::with_capacity(MAX_ENTRIES);
+        let mut entries = self.entries.iter();
+        while let Some((at, units)) = entries.next() {
+            halved.push_back(match entries.next() {
+                Some((later, more)) => (*later, units.saturating_add(*more)),
+                None => (*at, *units),
+            });
+        }
+        self.entries = halved;
+    }
+
+    /// When `asked` units pass if nothing else comes; only asked when they could ever.
+    fn room_at(&self, limit: &Limit, asked: u64) -> u64 {
+        let mut used = self.total;
+        for (at, units) in &self.entries {
+            if used.saturating_add(asked) <= limit.count() {
+                break;
+            }
+            used -= units;
+            if used.saturating_add(asked) <= limit.count() {
+                return at.saturating_add(limit.memory());
+            }
+        }
+        0
+    }
+}

@@ -1,0 +1,200 @@
+//! What is known of a bucket beyond its state while charges of it may be undone.
+//!
+//! Undoing must leave exactly the bucket that would be there had the charge never been made, and subtracting its cost
+//! from the state is not that: where the bucket ran full in between, the cost is forgotten already. For the algorithms
+//! of which a charge is `state -> max(state, at_least) + add` ([`Raise`]) a chain of charges is always
+//! `state -> max(state + add, floor)`, two numbers however long it is. So the journal keeps the state before the oldest
+//! open charge, the open charges, and the chain after each of them: leaving a charge out and applying the rest is exact.
+//!
+//! The counts of the other two algorithms only add up: taking the cost out of the window or the entry where it was
+//! counted is exact, as long as it still counts.
+
+use std::collections::VecDeque;
+
+use crate::{Cost, Limit, algorithm::Raise};
+
+/// Open charges of one bucket. One more closes the oldest, which can then not be undone: stricter.
+const MAX_OPEN: usize = 1024;
+
+/// A chain of charges: `state -> max(state + add, floor)`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Chain {
+    add: u64,
+    floor: u64,
+}
+
+impl Chain {
+    fn then(self, raise: Raise) -> Self {
+        Self {
+            add: self.add.saturating_add(raise.add),
+            floor: self.floor.max(raise.at_least).saturating_add(raise.add),
+        }
+    }
+
+    fn then_chain(self, next: Self) -> Self {
+        Self {
+            add: self.add.saturating_add(next.add),
+            floor: self.floor.saturating_add(next.add).max(next.floor),
+        }
+    }
+
+    fn apply(self, state: u64) -> u64 {
+        state.saturating_add(self.add).max(self.floor)
+    }
+}
+
+/// What a charge did.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deed {
+    Raised(Raise),
+    /// It was counted at an instant.
+    Counted {
+        limit: Limit,
+        at: u64,
+        cost: Cost,
+    },
+}
+
+#[derive(Debug)]
+struct Open {
+    hold: u64,
+    raise: Raise,
+    after: Chain,
+}
+
+#[derive(Debug)]
+struct Counted {
+    hold: u64,
+    limit: Limit,
+    at: u64,
+    cost: Cost,
+}
+
+/// The open charges of one bucket.
+#[derive(Debug)]
+pub(super) enum Journal {
+    Raises(Raises),
+    Counts(Counts),
+}
+
+/// Those of a token bucket, leaky bucket or fixed window.
+#[derive(Debug)]
+pub(super) struct Raises {
+    /// The state before the oldest open charge.
+    base: u64,
+    open: VecDeque<Open>,
+}
+
+/// Those of a sliding window or log.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    open: VecDeque<Counted>,
+}
+
+/// How to undo a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// This is the state without it.
+    State(u64),
+    /// It was counted there.
+    Count { limit: Limit, at: u64, cost: Cost },
+}
+
+impl Journal {
+    /// Begins with a charge of a bucket that was in `state`.
+    pub(super) fn begin(state: u64, hold: u64, deed: Deed) -> Self {
+        let mut journal = match deed {
+            Deed::Raised(_) => Self::Raises(Raises { base: state, open: VecDeque::with_capacity(1) }),
+            Deed::Counted { .. } => Self::Counts(Counts::default()),
+        };
+        journal.note(Some(hold), deed);
+        journal
+    }
+
+    /// Notes a charge that was made; with `hold` it may be undone. False if the bucket has become another one, whose
+    /// charges this journal can not hold.
+    pub(super) fn note(&mut self, hold: Option<u64>, deed: Deed) -> bool {
+        match (self, deed) {
+            (Self::Raises(raises), Deed::Raised(raise)) => {
+                match hold {
+                    Some(hold) => raises.open.push_back(Open { hold, raise, after: Chain::default() }),
+                    None => raises.follow(raises.open.len(), Chain::default().then(raise)),
+                }
+                if raises.open.len() > MAX_OPEN {
+                    raises.close(0);
+                }
+                true
+            }
+            (Self::Counts(counts), Deed::Counted { limit, at, cost }) => {
+                // Another limit counts in other units.
+                let same = counts.open.back().is_none_or(|open| open.limit == limit);
+                if let (true, Some(hold)) = (same, hold) {
+                    counts.open.push_back(Counted { hold, limit, at, cost });
+                    if counts.open.len() > MAX_OPEN {
+                        counts.open.pop_front();
+                    }
+                }
+                same
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes all charges of `hold` out. `None`: there are none any more.
+    pub(super) fn undo(&mut self, hold: u64) -> Option<Undo> {
+        match self {
+            Self::Raises(raises) => {
+                let place = raises.open.iter().position(|open| open.hold == hold)?;
+                let undone = raises.open.remove(place)?;
+                raises.follow(place, undone.after);
+                Some(Undo::State(raises.state()))
+            }
+            Self::Counts(counts) => {
+                let place = counts.open.iter().position(|open| open.hold == hold)?;
+                let Counted { limit, at, cost, .. } = counts.open.remove(place)?;
+                Some(Undo::Count { limit, at, cost })
+            }
+        }
+    }
+
+    /// The charges of `hold` stay for good.
+    pub(super) fn close(&mut self, hold: u64) {
+        match self {
+            Self::Raises(raises) => {
+                while let Some(place) = raises.open.iter().position(|open| open.hold == hold) {
+                    raises.close(place);
+                }
+            }
+            Self::Counts(counts) => counts.open.retain(|open| open.hold != hold),
+        }
+    }
+
+    /// Nothing can be undone any more.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Raises(raises) => raises.open.is_empty(),
+            Self::Counts(counts) => counts.open.is_empty(),
+        }
+    }
+}
+
+impl Raises {
+    /// Lets `chain` follow the open charge before `place`.
+    fn follow(&mut self, place: usize, chain: Chain) {
+        match place.checked_sub(1).and_then(|before| self.open.get_mut(before)) {
+            Some(before) => before.after = before.after.then_chain(chain),
+            None => self.base = chain.apply(self.base),
+        }
+    }
+
+    fn close(&mut self, place: usize) {
+        if let Some(closed) = self.open.remove(place) {
+            self.follow(place, Chain::default().then(closed.raise).then_chain(closed.after));
+        }
+    }
+
+    fn state(&self) -> u64 {
+        let step = |state, open: &Open| open.after.apply(Chain::default().then(open.raise).apply(state));
+        self.open.iter().fold(self.base, step)
+    }
+}
