@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_cluster::Clock;
-use tidegate_limiter::Store;
+use tidegate_cluster::{Clock, Router};
 
 /// The pause between two steps, each of which looks at one part of a store's buckets.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -21,11 +20,11 @@ pub(crate) struct Sweeper {
 }
 
 impl Sweeper {
-    pub(crate) fn start(store: Arc<Store>, clock: Clock) -> io::Result<Self> {
+    pub(crate) fn start(router: Arc<Router>, clock: Clock) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let sweep = move || {
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(PAUSE) {
-                store.sweep(clock.now());
+                router.sweep(clock.now());
             }
         };
         let thread = thread::Builder::new().name("sweeper".to_owned()).spawn(sweep)?;

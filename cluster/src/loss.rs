@@ -26,6 +26,11 @@ impl Shares {
         Self { store }
     }
 
+    /// Removes shares that are full again, in a small step.
+    pub(crate) fn sweep(&self, now: Nanos) {
+        self.store.sweep(now);
+    }
+
     /// Decides the charges at `places`, whose owner has been lost since `since`, all or nothing. Returns whether it
     /// allows, and notes the answers.
     #[expect(clippy::too_many_arguments, reason = "the parts of one step of `Router::decide`")]

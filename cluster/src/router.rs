@@ -172,6 +172,12 @@ impl Router {
         self.routes.load_full()
     }
 
+    /// Removes buckets that are full again, those of the shares too, in a small step. For a thread that serves nobody.
+    pub fn sweep(&self, now: Nanos) {
+        self.store.sweep(now);
+        self.shares.sweep(now);
+    }
+
     /// Decides a check if this node owns all of its slots: the fast path, without a wait. Fills in the floors of
     /// `charges` and appends to `out` when it decides.
     pub fn decide_local(&self, charges: &mut [Charge], now: Nanos, out: &mut Decisions) -> Local {
