@@ -22,7 +22,9 @@ rules:
 /// Asks the nodes in turn for `count` checks of one user of an algorithm.
 fn ask(clients: &mut [Client], path: &str, user: &str, count: usize) -> Vec<Value> {
     let nodes = clients.len();
-    (0..count).map(|n| clients[n % nodes].get(&format!("/v1/check?path=/{path}&user={user}")).unwrap().json()).collect()
+    (0..count)
+        .map(|n| clients[n % nodes].get(&format!("/v1/check?path=/{path}&user={user}")).unwrap().json())
+        .collect()
 }
 
 fn clients(cluster: &Cluster) -> Vec<Client> {
@@ -72,9 +74,8 @@ rules:
 ";
     let cluster = kit::nodes(3, rules);
     let mut clients = clients(&cluster);
-    let admitted = (0..30)
-        .filter(|n| clients[n % 3].get("/v1/check?user=a&team=t").unwrap().status == 200)
-        .count();
+    let admitted =
+        (0..30).filter(|n| clients[n % 3].get("/v1/check?user=a&team=t").unwrap().status == 200).count();
     assert_eq!(admitted, 5);
     // A team of its own does not bind: what the denied checks took from the user's buckets was given back.
     let rest = (0..30).filter(|n| clients[n % 3].get("/v1/check?user=a").unwrap().status == 200).count();
