@@ -6,7 +6,10 @@ mod kit;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidegate_jepsen::{client::Client, cluster::Cluster};
+use tidegate_jepsen::{
+    client::Client,
+    cluster::{Cluster, wait_for},
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,7 +80,11 @@ rules:
     let admitted =
         (0..30).filter(|n| clients[n % 3].get("/v1/check?user=a&team=t").unwrap().status == 200).count();
     assert_eq!(admitted, 5);
-    // A team of its own does not bind: what the denied checks took from the user's buckets was given back.
+    // Without its team nothing else binds: what the denied checks took from the user's buckets is given back. The owners
+    // hear of it a moment after the denial was answered.
+    wait_for("all is given back", PATIENCE, || {
+        clients[0].get("/v1/check?user=a&cost=0").unwrap().json()["remaining"] == 15
+    });
     let rest = (0..30).filter(|n| clients[n % 3].get("/v1/check?user=a").unwrap().status == 200).count();
     assert_eq!(rest, 15);
 }

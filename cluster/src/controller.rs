@@ -110,8 +110,11 @@ impl Controller {
                 },
             }
         }
+        // Nobody waits for what can no longer be told.
+        let Self { commands, gossip, .. } = self;
+        drop(commands);
         cancel.cancelled().await;
-        self.gossip.stop();
+        gossip.stop();
     }
 
     async fn take_in(&mut self, live: Vec<Member>) {

@@ -299,6 +299,13 @@ impl Router {
         }
         if !allowed || retry {
             self.give_back(lane, taken, now);
+        } else {
+            for (_, undo) in taken {
+                // A peer's part stays by itself when its time is over.
+                if let UndoBy::Hold(hold) = undo {
+                    self.store.settle(hold);
+                }
+            }
         }
         (!retry).then_some(Verdict { allowed, answers })
     }
