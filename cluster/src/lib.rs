@@ -29,6 +29,7 @@ mod routes;
 pub mod slots;
 pub mod stats;
 mod status;
+mod verdict;
 mod wire;
 
 pub use self::{
@@ -38,6 +39,7 @@ pub use self::{
     key::{ClusterKey, KeyTooShort},
     member::{Member, MemberId, MemberState},
     node::{Cluster, ClusterStats, StartError},
-    router::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Router, Verdict},
+    router::Router,
     status::{ClusterStatus, Lost, Readiness},
+    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict},
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Mode, Nanos, OnOwnerLoss, Store};
 
-use crate::router::{Answer, Answers, DecidedBy, Decisions};
+use crate::verdict::{Answer, Answers, DecidedBy, Decisions};
 
 /// What a caller is told to wait when the rule denies for want of an owner: about as long as it takes until another
 /// node has taken the slot over.

@@ -27,6 +27,7 @@ use crate::{
     routes::{Peer, Place, Routes},
     slots::SlotId,
     stats::LaneStats,
+    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict},
     wire,
 };
 
@@ -36,73 +37,6 @@ const MAX_ATTEMPTS: u32 = 5;
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// How long a local charge can be undone while other owners are asked.
 const HOLD: Duration = Duration::from_secs(2);
-
-/// Decisions of one check in the order of its charges.
-pub type Decisions = SmallVec<[Decision; 4]>;
-/// Answers to one check in the order of its charges; `None` where the check was denied before that bucket was asked.
-pub type Answers = SmallVec<[Option<Answer>; 4]>;
-
-/// A decision and who made it.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// What was decided.
-    pub decision: Decision,
-    /// By whom.
-    pub by: DecidedBy,
-}
-
-/// Who decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DecidedBy {
-    /// This node: it owns the slot.
-    Owner,
-    /// The node of that name: it owns the slot.
-    Forwarded(Arc<str>),
-    /// This node, from its share: no owner answered.
-    Share,
-    /// The rule itself, which says what happens when no owner answers.
-    Fallback,
-}
-
-impl DecidedBy {
-    /// The word for it in answers and metrics.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Forwarded(_) => "forwarded",
-            Self::Share => "share",
-            Self::Fallback => "fallback",
-        }
-    }
-}
-
-/// What [`Router::decide_local`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Local {
-    /// This node owns all the slots, and has decided.
-    Decided {
-        /// Whether all charges were made; none was otherwise.
-        allowed: bool,
-    },
-    /// Another node owns one of the slots; nothing was charged.
-    Elsewhere,
-    /// This node has no slot table yet; nothing was charged.
-    NotReady,
-}
-
-/// The answer to a whole check.
-#[derive(Debug, Clone)]
-pub struct Verdict {
-    /// Whether all charges were made; none was otherwise.
-    pub allowed: bool,
-    /// The decisions.
-    pub answers: Answers,
-}
-
-/// This node has no slot table: it has not found its cluster yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this node has not found its cluster yet")]
-pub struct NotReady;
 
 /// Decides checks, or has them decided.
 #[derive(Debug)]
