@@ -35,6 +35,16 @@ impl Condition {
         Self { tests: tests.into_iter().collect() }
     }
 
+    /// An attribute and the only values with which the condition can hold, if there is such an attribute.
+    pub(crate) fn only(&self) -> Option<(&str, impl Iterator<Item = &str>)> {
+        let test = self.tests.iter().find(|test| test.is_exact())?;
+        let values = test.any_of.iter().filter_map(|pattern| match pattern {
+            Pattern::Exact(value) => Some(&**value),
+            _ => None,
+        });
+        Some((&test.attribute, values))
+    }
+
     pub(crate) fn holds<A: Attributes + ?Sized>(&self, attributes: &A) -> bool {
         self.tests.iter().all(|test| test.holds(attributes.get(&test.attribute)))
     }
@@ -52,6 +62,10 @@ impl Test {
             }
         }
         Self { attribute: attribute.into(), any_of: any_of.into(), none_of: none_of.into() }
+    }
+
+    fn is_exact(&self) -> bool {
+        !self.any_of.is_empty() && self.any_of.iter().all(|pattern| matches!(pattern, Pattern::Exact(_)))
     }
 
     /// A missing attribute fits no pattern: `!gold` holds for it, `gold` and `*` do not.

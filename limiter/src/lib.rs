@@ -31,19 +31,24 @@ mod algorithm;
 mod calendar;
 mod condition;
 mod decision;
+mod index;
 mod key;
 mod limit;
+mod limiter;
 mod parse;
 mod rule;
 mod store;
 mod time;
+mod typed;
 
 pub use self::{
     decision::{Charge, Cost, CostTooLarge, Decision, Mode, binding},
     key::{HashSecret, KeyHash},
     limit::{Algorithm, Limit, LimitError, MAX_PERIOD, MAX_REFILL, MIN_PERIOD, Period, UnknownAlgorithm},
+    limiter::{Limiter, LimiterBuilder, Ruled, Verdict},
     parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
     store::{HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,
+    typed::NewRule,
 };

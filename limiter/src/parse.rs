@@ -88,9 +88,10 @@ struct RawOverride {
     burst: Option<Spanned<u64>>,
 }
 
+/// What an attribute may be.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+pub(crate) enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
@@ -141,10 +142,11 @@ impl Rules {
     }
 }
 
-struct Compiler<'t> {
-    text: &'t str,
-    secret: &'t HashSecret,
-    faults: Vec<RuleError>,
+/// Makes rules, and collects what is wrong with them.
+pub(crate) struct Compiler<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) secret: &'t HashSecret,
+    pub(crate) faults: Vec<RuleError>,
 }
 
 impl Compiler<'_> {
@@ -162,7 +164,7 @@ impl Compiler<'_> {
         }
         let allow_unmatched =
             self.word("unmatched", file.unmatched.as_ref(), &[("allow", true), ("deny", false)]);
-        Domain { rules, allow_unmatched }
+        Domain::new(rules, allow_unmatched)
     }
 
     /// `None` if there is a fault in it.
@@ -250,7 +252,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn condition(&mut self, when: &HashMap<String, Spanned<OneOrMany>>) -> Condition {
+    pub(crate) fn condition(&mut self, when: &HashMap<String, Spanned<OneOrMany>>) -> Condition {
         let mut tests: Vec<Test> = Vec::with_capacity(when.len());
         for (attribute, patterns) in when {
             let place = Some(patterns.referenced);
@@ -277,7 +279,7 @@ impl Compiler<'_> {
         Condition::new(tests)
     }
 
-    fn key(&mut self, key: &Spanned<Vec<Spanned<String>>>) -> Box<[Box<str>]> {
+    pub(crate) fn key(&mut self, key: &Spanned<Vec<Spanned<String>>>) -> Box<[Box<str>]> {
         if key.value.len() > MAX_KEY_PARTS {
             let message =
                 format!("a key of {} attributes, at most {MAX_KEY_PARTS} are possible", key.value.len());
@@ -306,7 +308,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn check_name(&mut self, what: &str, name: &Spanned<String>) {
+    pub(crate) fn check_name(&mut self, what: &str, name: &Spanned<String>) {
         let text = &name.value;
         let good = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
         if text.is_empty() || text.len() > MAX_NAME_BYTES || !text.chars().all(good) {
@@ -328,7 +330,7 @@ impl Compiler<'_> {
         words[0].1
     }
 
-    fn fault(&mut self, place: Option<Location>, message: String, help: &str) {
+    pub(crate) fn fault(&mut self, place: Option<Location>, message: String, help: &str) {
         self.faults.push(locate(self.text, place, message, (!help.is_empty()).then(|| help.to_owned())));
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use crate::{HashSecret, KeyHash, Limit, Mode, condition::Condition, key::KeyHasher};
+use crate::{HashSecret, KeyHash, Limit, Mode, condition::Condition, index::Index, key::KeyHasher};
 
 /// The facts of a request, by name.
 pub trait Attributes {
@@ -171,14 +171,32 @@ pub struct Rules {
 /// The rules of one domain.
 #[derive(Debug, Clone)]
 pub(crate) struct Domain {
-    pub(crate) rules: Vec<Rule>,
-    pub(crate) allow_unmatched: bool,
+    rules: Vec<Rule>,
+    index: Index,
+    allow_unmatched: bool,
+}
+
+impl Domain {
+    pub(crate) fn new(rules: Vec<Rule>, allow_unmatched: bool) -> Self {
+        Self { index: Index::new(&rules), rules, allow_unmatched }
+    }
 }
 
 impl Rules {
     /// No rules: everything is allowed.
     pub fn empty(secret: &HashSecret) -> Self {
         Self { secret: secret.clone(), domains: HashMap::new() }
+    }
+
+    /// The rules of one domain.
+    pub(crate) fn of_domain(
+        secret: &HashSecret,
+        name: &str,
+        rules: Vec<Rule>,
+        allow_unmatched: bool,
+    ) -> Self {
+        let domains = HashMap::from([(name.into(), Domain::new(rules, allow_unmatched))]);
+        Self { secret: secret.clone(), domains }
     }
 
     /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
@@ -191,7 +209,9 @@ impl Rules {
     ) -> Match {
         let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
         let before = found.len();
-        for rule in domain.rules.iter().filter(|rule| rule.when.holds(attributes)) {
+        let candidates = domain.index.candidates(attributes);
+        let rules = candidates.into_iter().map(|place| &domain.rules[place as usize]);
+        for rule in rules.filter(|rule| rule.when.holds(attributes)) {
             let Some(key) = rule.key_hash(attributes) else { continue };
             let special = rule.overrides.iter().find(|(when, _)| when.holds(attributes));
             let limit = special.map_or(&rule.limit, |(_, limit)| limit).as_ref();

@@ -1,0 +1,204 @@
+//! The front of the crate for one process: rules and buckets together.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use smallvec::SmallVec;
+
+use crate::{
+    Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, HashSecret, Match, Mode, Nanos, NewRule, Rule,
+    RuleError, Rules, Store, StoreConfig, StoreStats, Swept, binding, parse::Compiler,
+};
+
+/// Rules and the buckets that they need, for one process.
+///
+/// ```
+/// use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+/// use tidegate_limiter::{Algorithm, Cost, Limit, Limiter, Nanos, NewRule};
+///
+/// // One reading of the wall clock, then the monotonic one.
+/// let (start, unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH)?);
+/// let now = || Nanos::new(0).saturating_add(unix + start.elapsed());
+///
+/// let limiter = Limiter::builder()
+///     .rule(NewRule::new("per-user", Limit::parse("100/1m", None, Algorithm::SlidingWindow)?).key("user"))
+///     .rule(
+///         NewRule::new("logins", Limit::parse("2/1h", None, Algorithm::TokenBucket)?)
+///             .when("path", ["/login"])
+///             .key("ip"),
+///     )
+///     .build(now())
+///     .map_err(|faults| faults[0].clone())?;
+///
+/// let request = [("user", "ada"), ("ip", "203.0.113.7"), ("path", "/login")];
+/// assert!(limiter.check(&request[..], Cost::ONE, now()).allowed);
+/// assert!(limiter.check(&request[..], Cost::ONE, now()).allowed);
+/// let denied = limiter.check(&request[..], Cost::ONE, now());
+/// assert!(!denied.allowed);
+/// let binding = denied.binding().unwrap();
+/// assert_eq!(binding.rule.name(), "logins");
+/// assert!(binding.decision.retry_after.unwrap() > Duration::from_secs(1700));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Limiter {
+    rules: Rules,
+    store: Store,
+    domain: String,
+}
+
+/// What a [`Limiter`] is made of.
+#[derive(Debug, Default)]
+#[must_use = "it makes a limiter by `build`"]
+pub struct LimiterBuilder {
+    secret: Option<HashSecret>,
+    config: StoreConfig,
+    rules: Vec<NewRule>,
+    deny_unmatched: bool,
+}
+
+/// One rule that was about a request, and what it says.
+#[derive(Debug, Clone, Copy)]
+pub struct Ruled<'l> {
+    /// The rule.
+    pub rule: &'l Rule,
+    /// What it decided.
+    pub decision: Decision,
+}
+
+/// The answer to a check.
+#[derive(Debug, Clone)]
+pub struct Verdict<'l> {
+    /// Whether the request may run. Then all rules have been charged; otherwise none.
+    pub allowed: bool,
+    /// What each rule said that was about the request and did not find it unlimited, in their order. None if no rule was.
+    pub rules: SmallVec<[Ruled<'l>; 4]>,
+}
+
+impl<'l> Verdict<'l> {
+    /// The rule that binds most: of those that deny the one with the longest wait, otherwise the one with the least
+    /// remaining. Rules in shadow mode only count when there is no other.
+    pub fn binding(&self) -> Option<&Ruled<'l>> {
+        let enforced = self.rules.iter().any(|ruled| ruled.rule.mode() == Mode::Enforce);
+        let telling = || self.rules.iter().filter(|ruled| !enforced || ruled.rule.mode() == Mode::Enforce);
+        let place = binding(telling().map(|ruled| &ruled.decision))?;
+        telling().nth(place)
+    }
+}
+
+impl Limiter {
+    /// Begins with no rules, which allow everything, and at most 1 GiB for buckets.
+    pub fn builder() -> LimiterBuilder {
+        LimiterBuilder::default()
+    }
+
+    /// Decides about a request and charges it if all rules that are about it allow. It takes a lock for some dozens of
+    /// nanoseconds, allocates nothing for up to four rules, and never waits for anything else.
+    pub fn check<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) -> Verdict<'_> {
+        let mut matched = SmallVec::new();
+        if let Match::Unmatched { allow } = self.rules.matching(&self.domain, attributes, &mut matched) {
+            return Verdict { allowed: allow, rules: SmallVec::new() };
+        }
+        let limited = matched.iter().filter_map(|one| Some((one, *one.limit?)));
+        let charges: SmallVec<[Charge; 4]> = limited
+            .clone()
+            .map(|(one, limit)| Charge { key: one.key, limit, cost, mode: one.rule.mode(), floor: None })
+            .collect();
+        let mut decisions = SmallVec::new();
+        let allowed = self.store.check_all(&charges, now, &mut decisions);
+        let rules = limited.zip(decisions).map(|((one, _), decision)| Ruled { rule: one.rule, decision });
+        Verdict { allowed, rules: rules.collect() }
+    }
+
+    /// Gives units back to all buckets of a request, e.g. because it failed.
+    pub fn refund<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) {
+        let mut matched = SmallVec::new();
+        self.rules.matching(&self.domain, attributes, &mut matched);
+        for one in matched {
+            if let Some(limit) = one.limit {
+                self.store.refund(one.key, limit, cost, now);
+            }
+        }
+    }
+
+    /// Forgets what all buckets of a request know.
+    pub fn reset<A: Attributes + ?Sized>(&self, attributes: &A) {
+        let mut matched = SmallVec::new();
+        self.rules.matching(&self.domain, attributes, &mut matched);
+        matched.iter().for_each(|one| self.store.reset(one.key));
+    }
+
+    /// Removes some idle buckets; see [`Store::sweep`].
+    pub fn sweep(&self, now: Nanos) -> Swept {
+        self.store.sweep(now)
+    }
+
+    /// What the buckets take.
+    pub fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    /// Its rules.
+    pub fn rules(&self) -> &[Rule] {
+        self.rules.rules(&self.domain)
+    }
+}
+
+impl LimiterBuilder {
+    /// Adds a rule. The order of rules is only that of their answers: all that are about a request must allow.
+    pub fn rule(mut self, rule: NewRule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    /// Denies requests that no rule is about.
+    pub fn deny_unmatched(mut self) -> Self {
+        self.deny_unmatched = true;
+        self
+    }
+
+    /// The secret of the fingerprints. By default it is random, so that nobody can look for keys that collide.
+    pub fn secret(mut self, secret: HashSecret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Bytes that buckets may take. When they are full, buckets get stricter, never looser; see [`Store`].
+    pub fn max_memory(mut self, bytes: usize) -> Self {
+        self.config.max_memory = bytes;
+        self
+    }
+
+    /// Makes the limiter. `now` is the earliest instant that it knows.
+    ///
+    /// # Errors
+    /// All that is wrong with the rules: names that are there twice, names that none can have, networks that are none.
+    pub fn build(self, now: Nanos) -> Result<Limiter, Vec<RuleError>> {
+        let secret = self.secret.unwrap_or_else(random_secret);
+        let mut compiler = Compiler { text: "", secret: &secret, faults: Vec::new() };
+        let mut rules = Vec::with_capacity(self.rules.len());
+        for (place, rule) in self.rules.iter().enumerate() {
+            if self.rules[..place].iter().any(|other| other.name() == rule.name()) {
+                let message = format!("the rule name {:?} is there twice", rule.name());
+                compiler.fault(None, message, "give each rule a name of its own");
+            }
+            rules.extend(rule.compile(DEFAULT_DOMAIN, &mut compiler));
+        }
+        if !compiler.faults.is_empty() {
+            return Err(compiler.faults);
+        }
+        Ok(Limiter {
+            rules: Rules::of_domain(&secret, DEFAULT_DOMAIN, rules, !self.deny_unmatched),
+            store: Store::new(self.config, now),
+            domain: DEFAULT_DOMAIN.to_owned(),
+        })
+    }
+}
+
+/// From the seeds that the standard library has of the system for its maps.
+fn random_secret() -> HashSecret {
+    let mut bytes = [0; 16];
+    for (half, number) in bytes.chunks_exact_mut(8).zip(0u64..) {
+        half.copy_from_slice(&RandomState::new().hash_one(number).to_le_bytes());
+    }
+    HashSecret::new(bytes)
+}

@@ -1,0 +1,133 @@
+//! Rules written in Rust.
+
+use std::collections::HashMap;
+
+use serde_saphyr::{Location, Spanned};
+
+use crate::{
+    Consistency, Limit, Mode, OnOwnerLoss, Rule,
+    key::KeyHasher,
+    parse::{Compiler, OneOrMany},
+};
+
+/// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
+///
+/// ```
+/// use tidegate_limiter::{Algorithm, Limit, NewRule};
+///
+/// let logins = NewRule::new("logins", Limit::parse("5/1m", Some(10), Algorithm::TokenBucket)?)
+///     .when("path", ["/login", "/token/*"])
+///     .key("ip")
+///     .unlimited_when("ip", ["10.0.0.0/8"]);
+/// # Ok::<(), tidegate_limiter::LimitError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a rule is for a builder"]
+pub struct NewRule {
+    name: String,
+    limit: Limit,
+    when: Patterns,
+    key: Vec<String>,
+    overrides: Vec<(Patterns, Option<Limit>)>,
+    mode: Mode,
+}
+
+/// Attributes with the patterns that their values must fit.
+type Patterns = HashMap<String, Vec<String>>;
+
+impl NewRule {
+    /// A rule for all requests, with one bucket for all of them.
+    pub fn new(name: impl Into<String>, limit: Limit) -> Self {
+        Self {
+            name: name.into(),
+            limit,
+            when: Patterns::new(),
+            key: Vec::new(),
+            overrides: Vec::new(),
+            mode: Mode::Enforce,
+        }
+    }
+
+    /// Only for requests whose attribute fits one of the patterns: an exact value, `/api/*` (a prefix), `10.0.0.0/8` (for
+    /// an address), `*` (it is there), or one of these after a `!`, which must not fit.
+    pub fn when(
+        mut self,
+        attribute: impl Into<String>,
+        patterns: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.when.entry(attribute.into()).or_default().extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// A bucket for each value of this attribute; of several such attributes, for each combination. The rule is not
+    /// about requests that lack one of them. Of an IPv6 address in `ip` the /64 network counts.
+    pub fn key(mut self, attribute: impl Into<String>) -> Self {
+        self.key.push(attribute.into());
+        self
+    }
+
+    /// Another limit for requests whose attribute fits one of the patterns. The first that fits counts. A count of a
+    /// bucket is kept where the limits have the same algorithm.
+    pub fn limit_when(
+        mut self,
+        attribute: impl Into<String>,
+        patterns: impl IntoIterator<Item = impl Into<String>>,
+        limit: Limit,
+    ) -> Self {
+        let patterns = patterns.into_iter().map(Into::into).collect();
+        self.overrides.push((Patterns::from([(attribute.into(), patterns)]), Some(limit)));
+        self
+    }
+
+    /// No limit for requests whose attribute fits one of the patterns.
+    pub fn unlimited_when(
+        mut self,
+        attribute: impl Into<String>,
+        patterns: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let patterns = patterns.into_iter().map(Into::into).collect();
+        self.overrides.push((Patterns::from([(attribute.into(), patterns)]), None));
+        self
+    }
+
+    /// It counts and reports, and never denies.
+    pub fn shadow(mut self) -> Self {
+        self.mode = Mode::Shadow;
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `None` if there is a fault in it.
+    pub(crate) fn compile(&self, domain: &str, compiler: &mut Compiler<'_>) -> Option<Rule> {
+        let before = compiler.faults.len();
+        compiler.check_name("rule", &nowhere(self.name.clone()));
+        let when = compiler.condition(&spanned(&self.when));
+        let key = compiler.key(&nowhere(self.key.iter().cloned().map(nowhere).collect()));
+        let overrides =
+            self.overrides.iter().map(|(when, limit)| (compiler.condition(&spanned(when)), *limit)).collect();
+        (compiler.faults.len() == before).then(|| Rule {
+            domain: domain.into(),
+            name: self.name.as_str().into(),
+            hasher: KeyHasher::of_rule(compiler.secret, domain, &self.name),
+            when,
+            key,
+            limit: Some(self.limit),
+            overrides,
+            mode: self.mode,
+            consistency: Consistency::Available,
+            on_owner_loss: OnOwnerLoss::Share,
+        })
+    }
+}
+
+fn spanned(patterns: &Patterns) -> HashMap<String, Spanned<OneOrMany>> {
+    patterns.iter().map(|(name, many)| (name.clone(), nowhere(OneOrMany::Many(many.clone())))).collect()
+}
+
+/// Written in no file.
+fn nowhere<T>(value: T) -> Spanned<T> {
+    Spanned::new(value, Location::UNKNOWN, Location::UNKNOWN)
+}
