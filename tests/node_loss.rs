@@ -120,7 +120,7 @@ fn a_node_that_is_asked_to_stop_hands_over_without_an_unanswered_check() {
 }
 
 #[test]
-fn a_node_that_comes_back_takes_part_again() {
+fn a_new_node_takes_the_place_of_a_dead_one() {
     let mut cluster = kit::nodes(3, &kit::per_user("5/1h", 5, "deny"));
     cluster.kill("n2");
     cluster.join();

@@ -2,21 +2,18 @@
 
 use std::{
     fmt::Write as _,
-    fs::File,
-    io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     thread,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{client::Client, history::monotonic};
+use crate::history::monotonic;
+pub use crate::node::{Node, signal};
 
 /// How long a cluster may take to be ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -38,19 +35,6 @@ pub struct Settings {
     pub flags: Vec<String>,
     /// The secret of the cluster, given by environment.
     pub key: Option<String>,
-}
-
-/// A node and its process.
-#[derive(Debug)]
-pub struct Node {
-    /// Its name: `n1`, `n2` and so on.
-    pub name: String,
-    /// Where its HTTP is.
-    pub http: SocketAddr,
-    /// Where its peer port is.
-    pub peer: SocketAddr,
-    log: PathBuf,
-    process: Option<Child>,
 }
 
 /// The nodes of a test. When it is dropped, all of them are killed; if the test is failing, their logs are shown.
@@ -101,49 +85,51 @@ impl Cluster {
         self.nodes.last().expect("it was just started")
     }
 
-    /// Starts a node with these flags, and does not wait for it.
+    /// Starts a node with these flags, and does not wait for it. Its name is the next one: `n1`, `n2` and so on.
     ///
     /// # Panics
     /// When the binary can not be started.
     pub fn spawn(&mut self, port: u16, join: &[u16], flags: &[String]) -> &mut Node {
         let name = format!("n{}", self.nodes.len() + 1);
-        let log = self.directory.path().join(format!("{name}.log"));
-        let file = File::create(&log).expect("the log can be written");
+        self.spawn_as(&name, port, join, flags)
+    }
+
+    /// The same, under a name of the caller's choice.
+    ///
+    /// # Panics
+    /// When the binary can not be started.
+    pub fn spawn_as(&mut self, name: &str, port: u16, join: &[u16], flags: &[String]) -> &mut Node {
+        let rules = self.directory.path().join("rules.yaml");
+        let base_port = port.to_string();
+        let mut arguments: Vec<String> =
+            ["serve", "--name", name, "--listen", "127.0.0.1", "--base-port", &base_port, "--rules"]
+                .map(str::to_owned)
+                .into();
+        arguments.push(rules.to_str().expect("temporary directories have names of text").to_owned());
         let peers: Vec<String> = join
             .iter()
             .filter(|other| **other != port)
             .map(|other| format!("127.0.0.1:{}", other + 3))
             .collect();
-        let mut command = Command::new(&self.settings.binary);
-        command
-            .arg("serve")
-            .args(["--name", &name, "--listen", "127.0.0.1", "--base-port", &port.to_string()])
-            .arg("--rules")
-            .arg(self.directory.path().join("rules.yaml"))
-            .args(flags)
-            .args(&self.settings.flags)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("the log can be written twice"))
-            .stderr(file);
         if !peers.is_empty() {
-            command.args(["--join", &peers.join(",")]);
+            arguments.extend(["--join".to_owned(), peers.join(",")]);
         }
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEGATE_")) {
-            command.env_remove(name);
-        }
-        if let Some(key) = &self.settings.key {
-            command.env("TIDEGATE_CLUSTER_KEY", key);
-        }
-        let process = command.spawn().expect("the binary starts");
-        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        self.nodes.push(Node {
-            name,
-            http: address(port),
-            peer: address(port + 3),
-            log,
-            process: Some(process),
-        });
+        arguments.extend(flags.iter().chain(&self.settings.flags).cloned());
+        let log = self.directory.path().join(format!("{port}.log"));
+        let mut node = Node::new(name, port, arguments, log);
+        node.start(&self.settings.binary, self.settings.key.as_deref());
+        self.nodes.push(node);
         self.nodes.last_mut().expect("it was just pushed")
+    }
+
+    /// Starts a node that the test has ended once more: the same name, ports and flags. Does not wait for it.
+    ///
+    /// # Panics
+    /// When it is running, or can not be started.
+    pub fn restart(&mut self, name: &str) {
+        let node = self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node");
+        assert!(node.process.is_none(), "{name} is running");
+        node.start(&self.settings.binary, self.settings.key.as_deref());
     }
 
     /// Waits until each running node is ready and sees all the others.
@@ -220,65 +206,6 @@ impl Cluster {
     }
 }
 
-impl Node {
-    /// A client that asks this node.
-    pub fn client(&self, deadline: Duration) -> Client {
-        Client::new(self.http, deadline)
-    }
-
-    /// Whether `/readyz` says so.
-    pub fn is_ready(&self) -> bool {
-        self.client(Duration::from_secs(2)).get("/readyz").is_ok_and(|answer| answer.status == 200)
-    }
-
-    /// `GET /v1/cluster`, with the owner of each slot.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub fn status(&self) -> io::Result<Value> {
-        Ok(self.client(Duration::from_secs(2)).get("/v1/cluster?slots=true")?.json())
-    }
-
-    /// The owner of each slot, as this node sees it; empty when it does not answer.
-    pub fn slot_owners(&self) -> Vec<String> {
-        let Ok(status) = self.status() else { return Vec::new() };
-        let slots = status["slot_owners"].as_array().cloned().unwrap_or_default();
-        slots.iter().filter_map(|owner| owner.as_str().map(str::to_owned)).collect()
-    }
-
-    /// The names of the members that this node holds for alive.
-    pub fn live_members(&self) -> Vec<String> {
-        let Ok(status) = self.status() else { return Vec::new() };
-        let members = status["members"].as_array().cloned().unwrap_or_default();
-        let live = members.iter().filter(|member| member["live"] == true);
-        live.filter_map(|member| member["name"].as_str().map(str::to_owned)).collect()
-    }
-
-    /// What it has logged so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_else(|error| format!("({error})"))
-    }
-
-    /// The process id; `None` after it was ended.
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Child::id)
-    }
-
-    /// Stops the process in its tracks (SIGSTOP).
-    pub fn pause(&self) {
-        if let Some(pid) = self.pid() {
-            signal(pid, Signal::STOP);
-        }
-    }
-
-    /// Lets it go on (SIGCONT).
-    pub fn resume(&self) {
-        if let Some(pid) = self.pid() {
-            signal(pid, Signal::CONT);
-        }
-    }
-}
-
 impl Drop for Cluster {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -293,14 +220,6 @@ impl Drop for Cluster {
             let _ = process.kill();
             let _ = process.wait();
         }
-    }
-}
-
-/// Sends a signal to a process that the test has started.
-pub fn signal(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
-        let _ = kill_process(pid, signal);
     }
 }
 

@@ -4,7 +4,7 @@
 //! In the order in which a test meets them:
 //!
 //! - [`cluster`]: starts nodes, waits for what they say of themselves, stops and kills them, shows their logs when a
-//!   test fails.
+//!   test fails. [`node`]: one of them.
 //! - [`client`]: asks a node over HTTP, with a deadline.
 //! - [`load`]: many clients at once, each asking one question after the other.
 //! - [`history`]: what was asked and answered, and when; also as a file, for later looks.
@@ -15,3 +15,4 @@ pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod load;
+pub mod node;

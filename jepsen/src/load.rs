@@ -7,6 +7,10 @@ use crate::{
     history::{History, Operation, Outcome, monotonic},
 };
 
+/// Operations that a run may record, all clients together: some hundred bytes each. A run that would record more fails,
+/// because a history with a gap proves nothing.
+pub const MAX_OPERATIONS: usize = 4_000_000;
+
 /// A closed loop of checks of one unit each.
 #[derive(Debug, Clone)]
 pub struct Load {
@@ -33,25 +37,38 @@ impl Load {
     /// Runs it, and returns what happened. A client whose node has died goes on trying.
     ///
     /// # Panics
-    /// When a thread can not be started.
+    /// When a thread can not be started, or more is done than a history may hold.
     pub fn run(&self) -> History {
+        self.run_while(|| true)
+    }
+
+    /// The same, but ends as soon as `wanted` says so.
+    ///
+    /// # Panics
+    /// When a thread can not be started, or more is done than a history may hold.
+    pub fn run_while(&self, wanted: impl Fn() -> bool + Sync) -> History {
         let end = monotonic() + self.length.as_nanos() as u64;
+        let (goes_on, clients) = (|| monotonic() < end && wanted(), self.nodes.len() * self.clients);
         let operations = thread::scope(|scope| {
-            let clients: Vec<_> = (0..self.nodes.len() * self.clients)
-                .map(|number| scope.spawn(move || self.ask_until(end, number)))
-                .collect();
+            let clients: Vec<_> =
+                (0..clients).map(|number| scope.spawn(move || self.ask_while(&goes_on, number))).collect();
             clients.into_iter().flat_map(|client| client.join().expect("a client does not panic")).collect()
         });
         History { operations }
     }
 
-    fn ask_until(&self, end: u64, number: usize) -> Vec<Operation> {
+    fn ask_while(&self, goes_on: &(impl Fn() -> bool + Sync), number: usize) -> Vec<Operation> {
+        let most = MAX_OPERATIONS / (self.nodes.len() * self.clients);
         let node = number % self.nodes.len();
         let mut client = Client::new(self.nodes[node], self.deadline);
         let mut operations = Vec::new();
         // Steps through all keys, from another start at each client: 1,009 is prime and above the keys in use.
         let mut key = number as u32 * 101 % self.keys;
-        while monotonic() < end {
+        while goes_on() {
+            assert!(
+                operations.len() < most,
+                "the history is full: a shorter run or a longer pause is needed"
+            );
             key = (key + 1_009) % self.keys;
             let invoked = monotonic();
             let answer = client.get(&path_of(key));

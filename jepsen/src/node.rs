@@ -1,0 +1,138 @@
+//! One real node: its process, and what it says of itself.
+
+use std::{
+    fs::File,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::client::Client;
+
+/// How far the port for peers is from that for HTTP.
+const PEER_PORT_OFFSET: u16 = 3;
+
+/// A node and its process.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name: `n1`, `n2` and so on.
+    pub name: String,
+    /// Where its HTTP is.
+    pub http: SocketAddr,
+    /// Where its peer port is.
+    pub peer: SocketAddr,
+    arguments: Vec<String>,
+    log: PathBuf,
+    pub(crate) process: Option<Child>,
+}
+
+impl Node {
+    pub(crate) fn new(name: &str, port: u16, arguments: Vec<String>, log: PathBuf) -> Self {
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (http, peer) = (address(port), address(port + PEER_PORT_OFFSET));
+        Self { name: name.to_owned(), http, peer, arguments, log, process: None }
+    }
+
+    pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>) {
+        let log = File::options().create(true).append(true).open(&self.log).expect("the log can be written");
+        let mut command = Command::new(binary);
+        command
+            .args(&self.arguments)
+            // Whatever becomes of the test, its end of the pipe closes, and the node stops.
+            .arg("--exit-with-stdin")
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().expect("the log can be written twice"))
+            .stderr(log);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDEGATE_")) {
+            command.env_remove(name);
+        }
+        if let Some(key) = key {
+            command.env("TIDEGATE_CLUSTER_KEY", key);
+        }
+        self.process = Some(command.spawn().expect("the binary starts"));
+    }
+
+    /// A client that asks this node.
+    pub fn client(&self, deadline: Duration) -> Client {
+        Client::new(self.http, deadline)
+    }
+
+    /// Whether `/readyz` says so.
+    pub fn is_ready(&self) -> bool {
+        self.client(Duration::from_secs(2)).get("/readyz").is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// `GET /v1/cluster`, with the owner of each slot.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn status(&self) -> io::Result<Value> {
+        Ok(self.client(Duration::from_secs(2)).get("/v1/cluster?slots=true")?.json())
+    }
+
+    /// The owner of each slot, as this node sees it; empty when it does not answer.
+    pub fn slot_owners(&self) -> Vec<String> {
+        let Ok(status) = self.status() else { return Vec::new() };
+        let slots = status["slot_owners"].as_array().cloned().unwrap_or_default();
+        slots.iter().filter_map(|owner| owner.as_str().map(str::to_owned)).collect()
+    }
+
+    /// The names of the members that this node holds for alive.
+    pub fn live_members(&self) -> Vec<String> {
+        let Ok(status) = self.status() else { return Vec::new() };
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        let live = members.iter().filter(|member| member["live"] == true);
+        live.filter_map(|member| member["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_else(|error| format!("({error})"))
+    }
+
+    /// The process id; `None` after it was ended.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// A number from `/metrics`, by its name with its labels; `None` when there is no such line, or no answer.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.client(Duration::from_secs(5)).get("/metrics").ok()?.text();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.trim().parse().ok()
+    }
+
+    /// Bytes of memory that the process holds; `None` when it has ended.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        Some(kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    }
+
+    /// Stops the process in its tracks (SIGSTOP).
+    pub fn pause(&self) {
+        if let Some(pid) = self.pid() {
+            signal(pid, Signal::STOP);
+        }
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        if let Some(pid) = self.pid() {
+            signal(pid, Signal::CONT);
+        }
+    }
+}
+
+/// Sends a signal to a process that the test has started.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
+    }
+}
