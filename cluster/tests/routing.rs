@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
-    net::{IpAddr, Ipv4Addr, UdpSocket},
-    sync::Arc,
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,9 +23,19 @@ use tokio::{runtime::Handle, time::Instant};
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A free UDP port whose TCP twin is most likely free too.
+/// A port that is free for TCP and UDP, below those that the system gives to outgoing connections. Several test programs
+/// may run at the same time: each begins somewhere else.
 fn free_port() -> u16 {
-    UdpSocket::bind((LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    const RANGE: std::ops::Range<u16> = 10_000..20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() as u16).wrapping_mul(37);
+    loop {
+        let next = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = RANGE.start + next % RANGE.len() as u16;
+        if TcpListener::bind((LOCALHOST, port)).is_ok() && UdpSocket::bind((LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> ClusterConfig {
