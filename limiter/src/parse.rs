@@ -133,7 +133,7 @@ impl Rules {
             domains.insert(name.into(), domain);
         }
         if compiler.faults.is_empty() {
-            Ok(Self { secret: secret.clone(), domains })
+            Ok(Self::of_domains(secret, domains))
         } else {
             compiler.faults.sort_by_key(|fault| fault.offset);
             compiler.faults.truncate(MAX_FAULTS);

@@ -164,8 +164,8 @@ pub enum Match {
 /// The rules of all domains, compiled and immutable.
 #[derive(Clone)]
 pub struct Rules {
-    pub(crate) secret: HashSecret,
-    pub(crate) domains: HashMap<Box<str>, Domain>,
+    inline: KeyHasher,
+    domains: HashMap<Box<str>, Domain>,
 }
 
 /// The rules of one domain.
@@ -185,7 +185,7 @@ impl Domain {
 impl Rules {
     /// No rules: everything is allowed.
     pub fn empty(secret: &HashSecret) -> Self {
-        Self { secret: secret.clone(), domains: HashMap::new() }
+        Self::of_domains(secret, HashMap::new())
     }
 
     /// The rules of one domain.
@@ -195,8 +195,11 @@ impl Rules {
         rules: Vec<Rule>,
         allow_unmatched: bool,
     ) -> Self {
-        let domains = HashMap::from([(name.into(), Domain::new(rules, allow_unmatched))]);
-        Self { secret: secret.clone(), domains }
+        Self::of_domains(secret, HashMap::from([(name.into(), Domain::new(rules, allow_unmatched))]))
+    }
+
+    pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Domain>) -> Self {
+        Self { inline: KeyHasher::of_inline(secret), domains }
     }
 
     /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
@@ -224,7 +227,7 @@ impl Rules {
     /// The bucket of a limit that a request brings along. Another limit for the same key finds what was consumed under
     /// this one, if the algorithm is the same (and, of windows, the period).
     pub fn inline_key(&self, domain: &str, key: &str, limit: &Limit) -> KeyHash {
-        KeyHasher::of_inline(&self.secret, domain).with(key).with_number(limit.class()).finish()
+        self.inline.with(domain).with(key).with_number(limit.class()).finish()
     }
 
     /// The names of the domains, sorted.

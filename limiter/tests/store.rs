@@ -299,3 +299,37 @@ fn many_threads_admit_exactly_the_burst_also_over_several_buckets() {
     // A hold that is undone a moment later can deny another thread meanwhile, never admit too much.
     assert!((900..=1_000).contains(&admitted), "{admitted}");
 }
+
+#[test]
+fn many_threads_on_few_buckets_lose_and_invent_nothing_while_tables_grow_and_are_swept() {
+    let store = Store::new(StoreConfig { max_memory: 8 << 20, shards: 2 }, START);
+    let limit = limit(1, Duration::from_secs(3600), 1_000);
+    let admitted: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4u64)
+            .map(|thread| {
+                let store = &store;
+                scope.spawn(move || {
+                    let mut admitted = 0;
+                    for step in 0..20_000 {
+                        // Ten buckets of all threads, 800,000 units asked for 10,000, and new ones that make tables grow.
+                        for key in 0..10 {
+                            admitted += u64::from(store.check(&charge(key, limit, 1), after(0)).allowed);
+                        }
+                        if step % 10 == 0 {
+                            let own = charge(100 + thread * 20_000 + step, limit, 1);
+                            assert!(store.check(&own, after(0)).allowed);
+                        }
+                        if step % 100 == 0 {
+                            store.sweep(after(0));
+                        }
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(admitted, 10_000);
+    assert_eq!(store.stats().buckets, 10 + 8_000);
+    assert_eq!(store.stats().folded, 0);
+}

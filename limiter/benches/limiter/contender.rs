@@ -47,6 +47,7 @@ impl Kind {
 }
 
 pub(crate) trait Contender: Send + Sync {
+    fn name(&self) -> &'static str;
     /// One unit for a key that is a text.
     fn check(&self, key: &String) -> bool;
     /// One unit for a key that is a number, where that is possible.
@@ -100,6 +101,10 @@ impl Tidegate {
 }
 
 impl Contender for Tidegate {
+    fn name(&self) -> &'static str {
+        "tidegate"
+    }
+
     fn check(&self, key: &String) -> bool {
         self.charge(self.rules.inline_key("default", key, &self.limit))
     }
@@ -130,6 +135,10 @@ impl Governor {
 }
 
 impl Contender for Governor {
+    fn name(&self) -> &'static str {
+        "governor"
+    }
+
     fn check(&self, key: &String) -> bool {
         self.texts.check_key(key).is_ok()
     }
@@ -158,6 +167,10 @@ impl Throttlecrab {
 }
 
 impl Contender for Throttlecrab {
+    fn name(&self) -> &'static str {
+        "throttlecrab"
+    }
+
     fn check(&self, key: &String) -> bool {
         let now = SystemTime::now();
         self.limiter.lock().unwrap().rate_limit(key, self.count, self.count, self.seconds, 1, now).unwrap().0

@@ -20,6 +20,8 @@ use crate::{
     time::duration,
 };
 
+// Inlined, so that the decision is built where it is wanted: copying it is a good part of a check's time.
+#[inline(always)]
 pub(crate) fn decide(limit: &Limit, tat: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
     let Raise { at_least, add } = raise(limit, floor, cost, now);
     let before = tat.max(at_least);

@@ -20,6 +20,7 @@ pub(crate) struct Step {
 
 /// Decides about `cost` units at `now`, for a bucket in state `state` that was empty at `floor` or later. When it denies,
 /// or nothing is taken, the state after is the one before.
+#[inline]
 pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::decide(limit, state, floor, cost, now),

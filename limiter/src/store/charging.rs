@@ -48,15 +48,6 @@ impl<'s> Locked<'s> {
             }
             return (decision, taken);
         }
-        // The usual case: a bucket that is there, and nothing that could be undone.
-        if !self.has_journals()
-            && hold.is_none()
-            && let Some(state) = table::get_mut(&mut self.shard, self.key)
-        {
-            let step = algorithm::decide(&charge.limit, *state, floor, charge.cost, now);
-            *state = step.state;
-            return (step.decision, step.decision.allowed && charge.cost != Cost::PEEK);
-        }
         let before = self.state(&charge.limit, now);
         let step = algorithm::decide(&charge.limit, before, floor, charge.cost, now);
         let taken = step.decision.allowed && charge.cost != Cost::PEEK;
@@ -100,7 +91,7 @@ impl<'s> Locked<'s> {
     }
 
     fn has_journals(&self) -> bool {
-        self.store.beside[self.number].journals.load(Relaxed)
+        self.store.marks[self.number].journals()
     }
 
     /// Nothing that was charged before can be undone any more.
@@ -109,7 +100,7 @@ impl<'s> Locked<'s> {
             let beside = &self.store.beside[self.number];
             let mut rare = beside.rare();
             rare.journals.remove(&self.key);
-            beside.journals.store(!rare.journals.is_empty(), Relaxed);
+            self.store.marks[self.number].set_journals(!rare.journals.is_empty());
         }
     }
 
@@ -120,7 +111,7 @@ impl<'s> Locked<'s> {
             journal.close(hold);
             if journal.is_empty() {
                 rare.journals.remove(&self.key);
-                beside.journals.store(!rare.journals.is_empty(), Relaxed);
+                self.store.marks[self.number].set_journals(!rare.journals.is_empty());
             }
         }
     }
@@ -154,12 +145,41 @@ impl<'s> Locked<'s> {
         }
         if journal.is_empty() {
             rare.journals.remove(&self.key);
-            beside.journals.store(!rare.journals.is_empty(), Relaxed);
+            self.store.marks[self.number].set_journals(!rare.journals.is_empty());
         }
     }
 }
 
 impl Store {
+    /// The usual case: one bucket, which is there, and nothing that could be undone. Then the shard's lock is only read,
+    /// so that threads that need the same bucket do not put each other to sleep. `None` if it is another case.
+    #[inline]
+    pub(super) fn charge_shared(&self, charge: &Charge, now: Nanos) -> Option<Decision> {
+        if charge.limit.algorithm() == Algorithm::SlidingLog {
+            return None;
+        }
+        let number = self.shard_of(charge.key);
+        let shard = self.tables.shards()[number].read();
+        // Both are only changed with the lock held for writing.
+        if self.marks[number].journals() {
+            return None;
+        }
+        let state = table::get(&shard, charge.key.get())?;
+        let (now, floor) = (self.not_before(now), charge.floor.map(Nanos::ticks));
+        let mut known = state.load(Relaxed);
+        loop {
+            let step = algorithm::decide(&charge.limit, known, floor, charge.cost, now);
+            if step.state == known {
+                return Some(step.decision);
+            }
+            // Nothing else is told by this number, so it needs no order with anything.
+            match state.compare_exchange_weak(known, step.state, Relaxed, Relaxed) {
+                Ok(_) => return Some(step.decision),
+                Err(changed) => known = changed,
+            }
+        }
+    }
+
     /// Charges all buckets or none, with all their shards locked. Returns which were charged.
     pub(super) fn charge_all(
         &self,
@@ -250,7 +270,7 @@ fn place_of(shards: &[(usize, Shard<'_>)], number: usize) -> usize {
 }
 
 fn state_in(store: &Store, number: usize, shard: &Shard<'_>, key: u64, limit: &Limit, now: u64) -> u64 {
-    table::get(shard, key).unwrap_or_else(|| {
+    table::get(shard, key).map(|state| state.load(Relaxed)).unwrap_or_else(|| {
         let state = estimate(store, number, key);
         if limit.algorithm() == Algorithm::SlidingWindow && state > now {
             sliding::strictest(limit, state, now)
@@ -262,11 +282,10 @@ fn state_in(store: &Store, number: usize, shard: &Shard<'_>, key: u64, limit: &L
 
 /// What the sketch says of a bucket.
 fn estimate(store: &Store, number: usize, key: u64) -> u64 {
-    let beside = &store.beside[number];
-    if !beside.folds.load(Relaxed) {
+    if !store.marks[number].folds() {
         return 0;
     }
-    beside.rare().sketch.as_ref().map_or(0, |sketch| sketch.estimate(key))
+    store.beside[number].rare().sketch.as_ref().map_or(0, |sketch| sketch.estimate(key))
 }
 
 fn write_in(
@@ -286,7 +305,7 @@ fn write_in(
         }
         table::add(shard, key, after);
     }
-    if hold.is_some() || store.beside[number].journals.load(Relaxed) {
+    if hold.is_some() || store.marks[number].journals() {
         let floor = charge.floor.map(Nanos::ticks);
         let deed = match algorithm::raise(&charge.limit, floor, charge.cost, planned.now) {
             Some(raise) => Deed::Raised(raise),
@@ -318,7 +337,7 @@ fn note(store: &Store, number: usize, key: u64, before: u64, deed: Deed, hold: O
     {
         rare.journals.insert(key, Journal::begin(before, hold, deed));
     }
-    beside.journals.store(!rare.journals.is_empty(), Relaxed);
+    store.marks[number].set_journals(!rare.journals.is_empty());
 }
 
 fn decide_log_in(store: &Store, number: usize, charge: &Charge, pending: u64, now: u64) -> Decision {
@@ -351,8 +370,8 @@ fn push_log_in(
     store.log_bytes.fetch_sub(known, Relaxed);
     if all.saturating_sub(known) > store.budget.log_bytes && bytes > known {
         // The log goes into the sketch: until its last entry is forgotten, nothing passes.
-        store.shed_logs(&mut rare, beside, key, now);
-    } else if hold.is_some() || beside.journals.load(Relaxed) {
+        store.shed_logs(&mut rare, number, key, now);
+    } else if hold.is_some() || store.marks[number].journals() {
         drop(rare);
         note(store, number, key, 0, Deed::Counted { limit: *limit, at, cost }, hold);
     }

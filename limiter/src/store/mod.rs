@@ -29,7 +29,7 @@ use self::{
     budget::Budget,
     charging::Locked,
     holds::{Holds, Keys},
-    shard::Beside,
+    shard::{Beside, Marks},
     table::{Table, Unhashed},
 };
 pub use self::{holds::HoldId, sweep::Swept};
@@ -78,7 +78,8 @@ impl Default for StoreConfig {
 /// ```
 #[derive(Debug)]
 pub struct Store {
-    tables: DashMap<u64, u64, Unhashed>,
+    tables: DashMap<u64, AtomicU64, Unhashed>,
+    marks: Box<[Marks]>,
     beside: Box<[Beside]>,
     budget: Budget,
     /// Nothing is decided as if it were earlier: buckets that know of nothing at this instant may have been removed.
@@ -118,6 +119,7 @@ impl Store {
         let budget = Budget::new(config.max_memory, config.shards);
         Self {
             tables: DashMap::with_hasher_and_shard_amount(Unhashed, budget.shards),
+            marks: (0..budget.shards).map(|_| Marks::default()).collect(),
             beside: (0..budget.shards).map(|_| Beside::default()).collect(),
             budget,
             earliest: AtomicU64::new(now.ticks()),
@@ -133,6 +135,9 @@ impl Store {
     /// Decides about one bucket, and charges it if it allows. A cost of 0 ([`Cost::PEEK`]) only looks: it is allowed if
     /// a cost of 1 would be.
     pub fn check(&self, charge: &Charge, now: Nanos) -> Decision {
+        if let Some(decision) = self.charge_shared(charge, now) {
+            return decision;
+        }
         let mut locked = self.lock(charge.key);
         let now = self.not_before(now);
         let (decision, _) = locked.charge(charge, now, None);

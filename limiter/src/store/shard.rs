@@ -4,22 +4,49 @@ use std::{
     collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use super::{journal::Journal, sketch::Sketch, table::Unhashed};
 use crate::algorithm::log::Log;
 
+/// What is beside the table of a shard, in so few bytes that those of all shards are always at hand.
+#[derive(Debug, Default)]
+pub(super) struct Marks(AtomicU8);
+
+const FOLDS: u8 = 1;
+const JOURNALS: u8 = 2;
+
+impl Marks {
+    /// There is a sketch.
+    pub(super) fn folds(&self) -> bool {
+        self.0.load(Relaxed) & FOLDS != 0
+    }
+
+    pub(super) fn set_folds(&self) {
+        self.0.fetch_or(FOLDS, Relaxed);
+    }
+
+    /// There are journals.
+    pub(super) fn journals(&self) -> bool {
+        self.0.load(Relaxed) & JOURNALS != 0
+    }
+
+    pub(super) fn set_journals(&self, any: bool) {
+        if any {
+            self.0.fetch_or(JOURNALS, Relaxed);
+        } else {
+            self.0.fetch_and(!JOURNALS, Relaxed);
+        }
+    }
+}
+
 /// Beside the table of a shard. All of it is only touched by who holds the table's lock, so the mutex is never waited
-/// for, and the flags that spare it need no order of their own.
+/// for, and the marks that spare it need no order of their own.
 #[derive(Debug)]
 pub(super) struct Beside {
     rare: Mutex<Rare>,
-    /// There is a sketch.
-    pub(super) folds: AtomicBool,
-    /// There are journals.
-    pub(super) journals: AtomicBool,
     /// When the table was last rebuilt: the soonest that a bucket knew of nothing, and how many there were.
     soonest: AtomicU64,
     settled: AtomicUsize,
@@ -35,13 +62,7 @@ pub(super) struct Rare {
 
 impl Default for Beside {
     fn default() -> Self {
-        Self {
-            rare: Mutex::default(),
-            folds: AtomicBool::new(false),
-            journals: AtomicBool::new(false),
-            soonest: AtomicU64::new(u64::MAX),
-            settled: AtomicUsize::new(0),
-        }
+        Self { rare: Mutex::default(), soonest: AtomicU64::new(u64::MAX), settled: AtomicUsize::new(0) }
     }
 }
 

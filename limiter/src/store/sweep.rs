@@ -2,13 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{
-    Shard, Store, budget,
-    charging::bytes_of,
-    shard::{Beside, Rare},
-    sketch::Sketch,
-    table,
-};
+use super::{Shard, Store, budget, charging::bytes_of, shard::Rare, sketch::Sketch, table};
 use crate::Nanos;
 
 /// Buckets that one call of [`Store::sweep`] looks at, about.
@@ -60,7 +54,7 @@ impl Store {
         let beside = &self.beside[number];
         let bytes = budget::table_bytes(shard.buckets());
         let rebuilt = table::rebuild(shard, more, self.budget.max_slots, now, |key, state| {
-            self.fold(&mut beside.rare(), beside, key, state);
+            self.fold(&mut beside.rare(), number, key, state);
         });
         beside.settle(rebuilt.soonest, shard.len());
         self.table_bytes.fetch_add(budget::table_bytes(shard.buckets()), Relaxed);
@@ -68,29 +62,29 @@ impl Store {
         rebuilt.removed
     }
 
-    fn fold(&self, rare: &mut Rare, beside: &Beside, key: u64, state: u64) {
+    fn fold(&self, rare: &mut Rare, number: usize, key: u64, state: u64) {
         let sketch = rare.sketch.get_or_insert_with(|| {
             let sketch = Sketch::new(self.budget.sketch_cells);
             self.sketch_bytes.fetch_add(sketch.bytes(), Relaxed);
-            beside.folds.store(true, Relaxed);
+            self.marks[number].set_folds();
             sketch
         });
         sketch.raise(key, state);
         self.folded.fetch_add(1, Relaxed);
         // What is in the sketch can not be lowered.
         if rare.journals.remove(&key).is_some() {
-            beside.journals.store(!rare.journals.is_empty(), Relaxed);
+            self.marks[number].set_journals(!rare.journals.is_empty());
         }
     }
 
     /// Frees memory of logs: of those that remember nothing, and if none does, of the one of `key`.
-    pub(super) fn shed_logs(&self, rare: &mut Rare, beside: &Beside, key: u64, now: u64) {
+    pub(super) fn shed_logs(&self, rare: &mut Rare, number: usize, key: u64, now: u64) {
         if self.remove_idle_logs(rare, now) > 0 {
             return;
         }
         if let Some(log) = rare.logs.remove(&key) {
             self.log_bytes.fetch_sub(bytes_of(&log), Relaxed);
-            self.fold(rare, beside, key, log.busy_until());
+            self.fold(rare, number, key, log.busy_until());
         }
     }
 

@@ -3,14 +3,16 @@
 //! It never grows by itself: what must be moved to a larger table is looked at on the way, and what knows of nothing
 //! stays behind. The same way removes idle buckets and frees their memory.
 
-use std::mem;
+use std::{mem, sync::atomic::AtomicU64};
 
 use dashmap::SharedValue;
 use hashbrown::raw::RawTable;
 
 use super::budget;
 
-pub(super) type Table = RawTable<(u64, SharedValue<u64>)>;
+/// The states are atomic, so that the usual charge needs the shard's lock only for reading; whoever adds, removes or needs
+/// several states at once has it for writing.
+pub(super) type Table = RawTable<(u64, SharedValue<AtomicU64>)>;
 
 /// What [`rebuild`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +22,12 @@ pub(super) struct Rebuilt {
     pub(super) removed: usize,
 }
 
-pub(super) fn get(table: &Table, key: u64) -> Option<u64> {
-    table.get(key, |(known, _)| *known == key).map(|(_, state)| *state.get())
+pub(super) fn get(table: &Table, key: u64) -> Option<&AtomicU64> {
+    table.get(key, |(known, _)| *known == key).map(|(_, state)| state.get())
 }
 
 pub(super) fn get_mut(table: &mut Table, key: u64) -> Option<&mut u64> {
-    table.get_mut(key, |(known, _)| *known == key).map(|(_, state)| state.get_mut())
+    table.get_mut(key, |(known, _)| *known == key).map(|(_, state)| state.get_mut().get_mut())
 }
 
 pub(super) fn is_full(table: &Table) -> bool {
@@ -35,7 +37,7 @@ pub(super) fn is_full(table: &Table) -> bool {
 /// Adds a bucket that is not there, to a table that is not full.
 pub(super) fn add(table: &mut Table, key: u64, state: u64) {
     debug_assert!(!is_full(table), "room is made before");
-    table.insert(key, (key, SharedValue::new(state)), |(key, _)| *key);
+    table.insert(key, (key, SharedValue::new(AtomicU64::new(state))), |(key, _)| *key);
 }
 
 /// Moves all buckets that know of something to a new table with room for `more`, which has at most `max_slots` slots. If
@@ -51,7 +53,7 @@ pub(super) fn rebuild(
     let mut busy: Vec<(u64, u64)> = Vec::with_capacity(before);
     let mut soonest = u64::MAX;
     for (key, state) in mem::take(table) {
-        let state = state.into_inner();
+        let state = state.into_inner().into_inner();
         if state > now {
             soonest = soonest.min(state);
             busy.push((key, state));
