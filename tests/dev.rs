@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tidegate_jepsen::{
     client::Client,
-    cluster::{free_ports, signal, wait_for},
+    cluster::{free_ports, free_ports_for, signal, wait_for},
 };
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -34,7 +34,7 @@ impl Dev {
         let place = tempfile::tempdir().unwrap().keep();
         let output = place.join("output");
         let file = File::create(&output).unwrap();
-        let base = three_free_blocks();
+        let base = free_ports_for(3);
         let process = Command::new(kit::binary())
             .args(["dev", "--base-port", &base.to_string()])
             .args(arguments)
@@ -44,8 +44,11 @@ impl Dev {
             .stderr(file)
             .spawn()
             .unwrap();
-        let dev = Self { process, base, output, scratch };
-        wait_for("the cluster is ready", PATIENCE, || dev.text().contains("The cluster is ready"));
+        let mut dev = Self { process, base, output, scratch };
+        wait_for("the cluster is ready", PATIENCE, || {
+            assert_eq!(dev.process.try_wait().unwrap(), None, "dev has ended by itself");
+            dev.text().contains("The cluster is ready")
+        });
         dev
     }
 
@@ -96,20 +99,12 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- output of dev:\n{}", self.text());
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(self.output.parent().unwrap());
-    }
-}
-
-/// The first port of three blocks of ten in a row.
-fn three_free_blocks() -> u16 {
-    loop {
-        let base = free_ports();
-        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (10..24).all(|offset| free(base + offset)) {
-            return base;
-        }
     }
 }
 
@@ -188,7 +183,7 @@ fn nodes_do_not_outlive_a_dev_that_is_killed() {
 
 #[test]
 fn a_port_in_use_is_one_clear_message_and_no_half_started_cluster() {
-    let base = three_free_blocks();
+    let base = free_ports_for(3);
     let _taken = TcpListener::bind(("127.0.0.1", base + 10)).unwrap();
     let output = run(&["dev", "--base-port", &base.to_string()]);
     assert_fails(&output, 1, &[&(base + 10).to_string(), "--base-port"]);
@@ -201,7 +196,7 @@ fn a_bad_rule_file_is_shown_with_its_place_and_nothing_starts() {
     let rules = directory.path().join("rules.yaml");
     std::fs::write(&rules, "rules:\n  - name: a\n    key: [ip]\n    limit: 0/1m\n    mode: loud\n").unwrap();
     for command in ["dev", "serve"] {
-        let base = three_free_blocks().to_string();
+        let base = free_ports_for(3).to_string();
         let output = run(&[command, "--base-port", &base, "--rules", rules.to_str().unwrap()]);
         assert_fails(&output, 1, &["rules.yaml", "0/1m", "loud", "enforce, shadow"]);
     }

@@ -64,9 +64,7 @@ fn a_killed_node_is_replaced_within_five_seconds_and_every_check_is_answered_mea
 
     // What took the slots over started empty, and so did the shares meanwhile: the limit held through it all.
     let bound = Bound { burst: 20, count: 50, period: Duration::from_secs(1) };
-    for key in 0..KEYS {
-        bound.check(history.of_key(key)).unwrap_or_else(|violation| panic!("key {key}: {violation:?}"));
-    }
+    kit::assert_within(&history, &bound, KEYS);
 }
 
 #[test]

@@ -16,11 +16,7 @@ use tidegate_jepsen::{
 fn assert_exact(history: &History, bound: &Bound, keys: u32, length: Duration) {
     assert_eq!(history.count(Outcome::Refused), 0);
     assert_eq!(history.count(Outcome::Unknown), 0);
-    let mut admitted = 0;
-    for key in 0..keys {
-        admitted +=
-            bound.check(history.of_key(key)).unwrap_or_else(|violation| panic!("key {key}: {violation:?}"));
-    }
+    let admitted = kit::assert_within(history, bound, keys);
     let allowed = u64::from(keys) * bound.allowance(length);
     assert!(admitted * 100 >= allowed * 99, "admitted {admitted} of {allowed}");
 }

@@ -62,9 +62,7 @@ fn a_node_that_is_killed_and_comes_back_takes_its_slots_again_and_admits_nothing
     assert_eq!(without_answer.map(|one| one.node).collect::<HashSet<_>>(), HashSet::from([1]));
 
     let bound = Bound { burst: 20, count: 50, period: Duration::from_secs(1) };
-    for key in 0..KEYS {
-        bound.check(history.of_key(key)).unwrap_or_else(|violation| panic!("key {key}: {violation:?}"));
-    }
+    kit::assert_within(&history, &bound, KEYS);
 }
 
 /// Ends the load also when the test fails meanwhile.

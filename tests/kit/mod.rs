@@ -2,12 +2,16 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it")]
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tidegate_jepsen::cluster::{Cluster, Settings};
+use tidegate_jepsen::{
+    check::bound::Bound,
+    cluster::{Cluster, Settings},
+    history::History,
+};
 
 /// What a node may need on top of its check timeout, because this machine has few processors and they are all busy:
 /// with a hundred runnable threads on two of them, waiting for one's turn alone takes tens of milliseconds.
@@ -37,6 +41,20 @@ pub fn per_user(limit: &str, burst: u64, on_owner_loss: &str) -> String {
 
 pub fn nodes(count: usize, rules: &str) -> Cluster {
     Cluster::start(count, settings(rules))
+}
+
+/// Holds each key of a history against its limit, in every interval. Returns how many checks were admitted in all. A
+/// history with a violation is kept.
+pub fn assert_within(history: &History, bound: &Bound, keys: u32) -> u64 {
+    let admitted = |key| {
+        bound.check(history.of_key(key)).unwrap_or_else(|violation| {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .join(format!("violation-{}.ndjson", std::process::id()));
+            history.write(&path).unwrap();
+            panic!("key {key}: {violation:?}; all that happened stands in {}", path.display())
+        })
+    };
+    (0..keys).map(admitted).sum()
 }
 
 /// Tests of one file run side by side; those that load the machine must not.
