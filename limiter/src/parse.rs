@@ -20,6 +20,9 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const MAX_KEY_PARTS: usize = 8;
 /// Attributes that calls use for themselves.
 const RESERVED: [&str; 2] = ["domain", "cost"];
+/// Values, lists and maps of a rule file: about a hundred thousand rules. What else a file may have (depth, aliases) is
+/// what the parser thinks enough.
+const MAX_NODES: usize = 2_000_000;
 /// Faults that are told at once.
 const MAX_FAULTS: usize = 100;
 
@@ -111,7 +114,8 @@ impl Rules {
     /// # Errors
     /// All faults that could be found. A file whose structure is wrong (an unknown field, say) is told by its first.
     pub fn from_yaml(text: &str, secret: &HashSecret) -> Result<Self, Vec<RuleError>> {
-        let options = serde_saphyr::options! { budget: None, with_snippet: false };
+        let budget = serde_saphyr::budget! { max_events: MAX_NODES * 2, max_nodes: MAX_NODES };
+        let options = serde_saphyr::options! { budget: budget, with_snippet: false };
         let files: Vec<RawFile> = serde_saphyr::from_multiple_with_options(text, options)
             .map_err(|error| vec![structural(text, &error)])?;
         let mut compiler = Compiler { text, secret, faults: Vec::new() };

@@ -146,6 +146,22 @@ fn ten_thousand_rules_are_read() {
     assert_eq!(matched(&rules, "default", &[("path", "/p77"), ("ip", "1.2.3.4")]).len(), 1);
 }
 
+#[test]
+fn a_file_that_grows_while_it_is_read_is_refused() {
+    for deep in ["[", "{a: ", "- "] {
+        assert!(rules(&deep.repeat(100_000)).is_err());
+        let inside =
+            format!("rules: [{{name: r, key: [], limit: 1/1s, when: {{a: {}}}}}]", deep.repeat(20_000));
+        assert!(rules(&inside).is_err());
+    }
+    let mut bomb = "x0: &x0 [a, a]\n".to_owned();
+    (1..40).for_each(|n| bomb.push_str(&format!("x{n}: &x{n} [*x{0}, *x{0}]\n", n - 1)));
+    assert!(rules(&bomb).is_err());
+    let inside = "rules:\n- name: r\n  key: []\n  limit: 1/1s\n  when:\n    a: &x0 [a, a]\n".to_owned();
+    let inside = (1..40).fold(inside, |text, n| format!("{text}    a{n}: &x{n} [*x{0}, *x{0}]\n", n - 1));
+    assert!(rules(&inside).is_err());
+}
+
 proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in ".{0,200}") {
