@@ -97,6 +97,9 @@ fn main() {
                 .is_ok_and(|answer| answer.status == 200)
         });
     }
+    wait_for("the baseline listens", Duration::from_secs(30), || {
+        Client::new(address(baseline_port), Duration::from_secs(1)).get("/v1/check").is_ok()
+    });
     let all: Vec<String> = (0..KEYS).map(|user| format!("/v1/check?user=u{user}")).collect();
     let mut cases = [
         Case::new("axum route, constant answer", baseline_port, all.clone(), &[baseline]),
@@ -194,7 +197,9 @@ async fn ask(
         next += 1;
         let mut length = 0;
         loop {
-            length += stream.read(&mut answer[length..]).await.unwrap();
+            let read = stream.read(&mut answer[length..]).await.unwrap();
+            assert!(read > 0, "the server closed a connection");
+            length += read;
             if is_whole(&answer[..length]) {
                 break;
             }
