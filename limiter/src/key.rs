@@ -62,25 +62,71 @@ impl KeyHasher {
         Self(SipHasher13::new_with_key(&secret.0)).with("inline")
     }
 
+    /// Takes in a text of the prefix.
+    fn with(self, text: &str) -> Self {
+        let mut key = self.key();
+        key.text(text);
+        Self(key.flushed())
+    }
+
+    /// Begins with the values of a key.
+    #[inline]
+    pub(crate) fn key(self) -> KeyBytes {
+        KeyBytes { prefix: self.0, bytes: [0; BUFFER], length: 0 }
+    }
+}
+
+/// Bytes that are hashed at once.
+const BUFFER: usize = 128;
+
+/// The values of one key. They are put together before they are hashed: many small steps would take twice as long.
+pub(crate) struct KeyBytes {
+    prefix: SipHasher13,
+    bytes: [u8; BUFFER],
+    length: usize,
+}
+
+impl KeyBytes {
     /// Takes in a text. Its length goes first, so that no two sequences of texts look alike.
     #[inline]
-    pub(crate) fn with(mut self, text: &str) -> Self {
-        self = self.with_number(text.len() as u64);
-        self.0.write(text.as_bytes());
-        self
+    pub(crate) fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.write(text.as_bytes());
     }
 
     /// Takes in a number.
     #[inline]
-    pub(crate) fn with_number(mut self, number: u64) -> Self {
-        // It takes numbers in the machine's order; the fingerprint must not depend on that.
-        self.0.write_u64(u64::from_le(number));
-        self
+    pub(crate) fn number(&mut self, number: u64) {
+        self.write(&number.to_le_bytes());
     }
 
     #[inline]
     pub(crate) fn finish(self) -> KeyHash {
-        KeyHash(self.0.finish())
+        KeyHash(self.flushed().finish())
+    }
+
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        match self.bytes.get_mut(self.length..self.length + bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.length += bytes.len();
+            }
+            None => self.write_long(bytes),
+        }
+    }
+
+    #[cold]
+    fn write_long(&mut self, bytes: &[u8]) {
+        self.prefix.write(&self.bytes[..self.length]);
+        self.prefix.write(bytes);
+        self.length = 0;
+    }
+
+    #[inline]
+    fn flushed(mut self) -> SipHasher13 {
+        self.prefix.write(&self.bytes[..self.length]);
+        self.prefix
     }
 }
 
@@ -92,10 +138,31 @@ mod tests {
     fn texts_do_not_run_into_each_other_and_the_secret_matters() {
         let hash = |secret: u8, texts: [&str; 2]| {
             let secret = HashSecret::new([secret; 16]);
-            texts.into_iter().fold(KeyHasher::of_rule(&secret, "d", "r"), KeyHasher::with).finish()
+            let mut key = KeyHasher::of_rule(&secret, "d", "r").key();
+            texts.into_iter().for_each(|text| key.text(text));
+            key.finish()
         };
         assert_ne!(hash(1, ["ab", "c"]), hash(1, ["a", "bc"]));
         assert_ne!(hash(1, ["ab", "c"]), hash(2, ["ab", "c"]));
         assert_eq!(hash(1, ["ab", "c"]), hash(1, ["ab", "c"]));
+    }
+
+    #[test]
+    fn long_texts_are_hashed_as_short_ones_are() {
+        let secret = HashSecret::new([3; 16]);
+        let prefix = KeyHasher::of_rule(&secret, "some domain", "rule");
+        for length in [0, 1, 7, 111, 119, 120, 121, 128, 300, 5_000] {
+            let text = "x".repeat(length);
+            let mut key = prefix.key();
+            key.text(&text);
+            key.number(7);
+            let mut plain = SipHasher13::new_with_key(&secret.0);
+            for part in ["rule", "some domain", "rule", &text] {
+                plain.write(&(part.len() as u64).to_le_bytes());
+                plain.write(part.as_bytes());
+            }
+            plain.write(&7u64.to_le_bytes());
+            assert_eq!(key.finish().get(), plain.finish(), "{length}");
+        }
     }
 }

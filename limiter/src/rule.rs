@@ -112,16 +112,17 @@ impl Rule {
     }
 
     /// The fingerprint of the request's bucket; `None` when the request lacks an attribute of the key.
-    fn key_hash<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyHasher> {
-        let mut hasher = self.hasher;
+    fn key_hash<A: Attributes + ?Sized>(&self, attributes: &A, limit: Option<&Limit>) -> Option<KeyHash> {
+        let mut key = self.hasher.key();
         for name in &self.key {
             let value = attributes.get(name)?;
-            hasher = match network_of(name, value) {
-                Some(network) => hasher.with_number(network),
-                None => hasher.with(value),
-            };
+            match network_of(name, value) {
+                Some(network) => key.number(network),
+                None => key.text(value),
+            }
         }
-        Some(hasher)
+        key.number(limit.map_or(u64::MAX, Limit::class));
+        Some(key.finish())
     }
 }
 
@@ -215,11 +216,11 @@ impl Rules {
         let candidates = domain.index.candidates(attributes);
         let rules = candidates.into_iter().map(|place| &domain.rules[place as usize]);
         for rule in rules.filter(|rule| rule.when.holds(attributes)) {
-            let Some(key) = rule.key_hash(attributes) else { continue };
             let special = rule.overrides.iter().find(|(when, _)| when.holds(attributes));
             let limit = special.map_or(&rule.limit, |(_, limit)| limit).as_ref();
-            let key = key.with_number(limit.map_or(u64::MAX, Limit::class)).finish();
-            found.push(Matched { rule, limit, key });
+            if let Some(key) = rule.key_hash(attributes, limit) {
+                found.push(Matched { rule, limit, key });
+            }
         }
         if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
     }
@@ -227,7 +228,11 @@ impl Rules {
     /// The bucket of a limit that a request brings along. Another limit for the same key finds what was consumed under
     /// this one, if the algorithm is the same (and, of windows, the period).
     pub fn inline_key(&self, domain: &str, key: &str, limit: &Limit) -> KeyHash {
-        self.inline.with(domain).with(key).with_number(limit.class()).finish()
+        let mut bytes = self.inline.key();
+        bytes.text(domain);
+        bytes.text(key);
+        bytes.number(limit.class());
+        bytes.finish()
     }
 
     /// The names of the domains, sorted.
