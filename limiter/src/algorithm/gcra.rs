@@ -20,28 +20,54 @@ use crate::{
     time::duration,
 };
 
-// Inlined, so that the decision is built where it is wanted: copying it is a good part of a check's time.
-#[inline(always)]
 pub(crate) fn decide(limit: &Limit, tat: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
-    let Raise { at_least, add } = raise(limit, floor, cost, now);
-    let before = tat.max(at_least);
-    let latest = now.saturating_add(limit.refill());
-    let can_ever = cost.get() <= limit.burst();
-    // A look says whether one unit would pass.
-    let wanted = before.saturating_add(if cost == Cost::PEEK { ticks_for(limit, 1) } else { add });
-    let allowed = can_ever && wanted <= latest && wanted != u64::MAX;
-    let taken = allowed && cost != Cost::PEEK;
-    let after = if taken { wanted } else { before };
-    let delay = if taken && limit.algorithm() == Algorithm::LeakyBucket { before - now } else { 0 };
-    let decision = Decision {
-        allowed,
-        limit: limit.burst(),
-        remaining: units_in(limit, latest.saturating_sub(after)),
-        reset_after: duration(after - now),
-        retry_after: (!allowed && can_ever).then(|| duration(wanted - latest)),
-        delay: duration(delay),
-    };
-    Step { decision, state: if taken { wanted } else { tat } }
+    let verdict = Verdict::of(limit, tat, raise(limit, floor, cost, now), cost, now);
+    Step { decision: verdict.explain(limit, now), state: verdict.state(tat) }
+}
+
+/// What is decided, before it is explained: explaining takes longer, and needs no lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verdict {
+    before: u64,
+    wanted: u64,
+    latest: u64,
+    allowed: bool,
+    can_ever: bool,
+    taken: bool,
+}
+
+impl Verdict {
+    #[inline]
+    pub(crate) fn of(limit: &Limit, tat: u64, raise: Raise, cost: Cost, now: u64) -> Self {
+        let before = tat.max(raise.at_least);
+        let latest = now.saturating_add(limit.refill());
+        let can_ever = cost.get() <= limit.burst();
+        // A look says whether one unit would pass.
+        let add = if cost == Cost::PEEK { ticks_for(limit, 1) } else { raise.add };
+        let wanted = before.saturating_add(add);
+        let allowed = can_ever && wanted <= latest && wanted != u64::MAX;
+        Self { before, wanted, latest, allowed, can_ever, taken: allowed && cost != Cost::PEEK }
+    }
+
+    /// The state after it, of a bucket that was in state `tat`.
+    #[inline]
+    pub(crate) fn state(&self, tat: u64) -> u64 {
+        if self.taken { self.wanted } else { tat }
+    }
+
+    #[inline]
+    pub(crate) fn explain(&self, limit: &Limit, now: u64) -> Decision {
+        let after = if self.taken { self.wanted } else { self.before };
+        let waits = self.taken && limit.algorithm() == Algorithm::LeakyBucket;
+        Decision {
+            allowed: self.allowed,
+            limit: limit.burst(),
+            remaining: units_in(limit, self.latest.saturating_sub(after)),
+            reset_after: duration(after - now),
+            retry_after: (!self.allowed && self.can_ever).then(|| duration(self.wanted - self.latest)),
+            delay: duration(if waits { self.before - now } else { 0 }),
+        }
+    }
 }
 
 /// Ever more units in a bucket that is full anyway are none.
@@ -49,6 +75,7 @@ pub(crate) fn refund(limit: &Limit, tat: u64, cost: Cost, now: u64) -> u64 {
     tat.saturating_sub(ticks_for(limit, cost.get())).max(now)
 }
 
+#[inline]
 pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> Raise {
     // An instant at which the bucket was empty is a TAT one whole refill later.
     let floor = floor.map_or(0, |floor| floor.saturating_add(limit.refill()));

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos,
-    algorithm::{self, log::Log, sliding},
+    algorithm::{self, gcra, log::Log, sliding},
 };
 
 /// One bucket, with its shard locked.
@@ -167,6 +167,23 @@ impl Store {
         let state = table::get(&shard, charge.key.get())?;
         let (now, floor) = (self.not_before(now), charge.floor.map(Nanos::ticks));
         let mut known = state.load(Relaxed);
+        if charge.limit.algorithm().has_burst() {
+            // As below, but what takes longer is done when others can go on.
+            let raise = gcra::raise(&charge.limit, floor, charge.cost, now);
+            let verdict = loop {
+                let verdict = gcra::Verdict::of(&charge.limit, known, raise, charge.cost, now);
+                let next = verdict.state(known);
+                if next == known {
+                    break verdict;
+                }
+                match state.compare_exchange_weak(known, next, Relaxed, Relaxed) {
+                    Ok(_) => break verdict,
+                    Err(changed) => known = changed,
+                }
+            };
+            drop(shard);
+            return Some(verdict.explain(&charge.limit, now));
+        }
         loop {
             let step = algorithm::decide(&charge.limit, known, floor, charge.cost, now);
             if step.state == known {
