@@ -9,8 +9,9 @@ use std::{
 
 use tidegate_cluster::{Clock, Router};
 
-/// The pause between two steps, each of which looks at one part of a store's buckets.
-const PAUSE: Duration = Duration::from_millis(10);
+/// The pause between two steps, each of which looks at some thousand buckets. Shorter ones would be felt on a node with
+/// one processor; what comes faster than this sweeps is swept when its table is full.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The sweeping thread; it ends when this value is dropped.
 #[derive(Debug)]

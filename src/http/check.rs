@@ -41,14 +41,11 @@ struct Charges<'r> {
 }
 
 /// What rules say of a check before anything is charged.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 enum Ruling<'r> {
-    Limited(Charges<'r>),
+    /// What is to be charged stands in the [`Charges`].
+    Limited,
     /// Nothing limits it, if it is allowed; the rule that says so, if one does.
-    Unlimited {
-        allowed: bool,
-        rule: Option<&'r str>,
-    },
+    Unlimited { allowed: bool, rule: Option<&'r str> },
 }
 
 /// Decides a check right here, without waiting, and gives the answer to `render`; `None` if another node owns one of its
@@ -61,13 +58,11 @@ pub(super) fn check_here<T>(
 ) -> Option<Result<T, Problem>> {
     let now = node.clock.now();
     let rules = node.rules.load();
-    let mut limited = match rule(&rules, request) {
-        Ruling::Limited(charges) => charges,
-        Ruling::Unlimited { allowed, rule } => {
-            count(node, lane, allowed, Decider::Unmatched, now);
-            return Some(Ok(render(unlimited(node, allowed, rule))));
-        }
-    };
+    let mut limited = Charges::default();
+    if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+        count(node, lane, allowed, Decider::Unmatched, now);
+        return Some(Ok(render(unlimited(node, allowed, rule))));
+    }
     let mut decisions = Decisions::new();
     match node.router.decide_local(&mut limited.charges, now, &mut decisions) {
         Local::Elsewhere => None,
@@ -92,13 +87,11 @@ pub(super) async fn check<T>(
 ) -> Result<T, Problem> {
     let now = node.clock.now();
     let rules = node.rules.load_full();
-    let mut limited = match rule(&rules, request) {
-        Ruling::Limited(charges) => charges,
-        Ruling::Unlimited { allowed, rule } => {
-            count(node, lane, allowed, Decider::Unmatched, now);
-            return Ok(render(unlimited(node, allowed, rule)));
-        }
-    };
+    let mut limited = Charges::default();
+    if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+        count(node, lane, allowed, Decider::Unmatched, now);
+        return Ok(render(unlimited(node, allowed, rule)));
+    }
     let verdict = node.router.decide(lane, &mut limited.charges, &limited.losses, now).await;
     let verdict = verdict.map_err(|_| not_ready(node))?;
     let decided = |place: usize| {
@@ -111,8 +104,8 @@ pub(super) async fn check<T>(
     Ok(answer)
 }
 
-fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>) -> Ruling<'r> {
-    let mut limited = Charges::default();
+/// Fills in `limited` in place: it is large, and moving it around is felt.
+fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>, limited: &mut Charges<'r>) -> Ruling<'r> {
     match &request.subject {
         Subject::Attributes(attributes) => {
             let mut matched = SmallVec::new();
@@ -146,7 +139,7 @@ fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>) -> Ruling<'r> {
             limited.add(None, key, limit, request.cost, Mode::Enforce, OnOwnerLoss::Share);
         }
     }
-    Ruling::Limited(limited)
+    Ruling::Limited
 }
 
 impl<'r> Charges<'r> {
@@ -265,15 +258,17 @@ unmatched: deny
 rules: []
 ";
 
-    fn ruling(question: &str, look: impl FnOnce(Ruling<'_>)) {
+    fn ruling(question: &str, look: impl FnOnce(Ruling<'_>, &Charges<'_>)) {
         let rules = Rules::from_yaml(RULES, &HashSecret::new([7; 16])).unwrap();
-        look(rule(&rules, &query::parse(Some(question)).unwrap()));
+        let mut limited = Charges::default();
+        let ruling = rule(&rules, &query::parse(Some(question)).unwrap(), &mut limited);
+        look(ruling, &limited);
     }
 
     #[test]
     fn each_rule_that_matches_is_charged() {
-        ruling("ip=203.0.113.7&path=/a&cost=3", |ruling| {
-            let Ruling::Limited(limited) = ruling else { panic!("two rules match") };
+        ruling("ip=203.0.113.7&path=/a&cost=3", |ruling, limited| {
+            assert!(matches!(ruling, Ruling::Limited));
             let names: Vec<_> = limited.applied.iter().map(|one| (one.rule.unwrap(), one.mode)).collect();
             assert_eq!(names, [("per-ip", Mode::Enforce), ("watched", Mode::Shadow)]);
             assert_eq!(limited.losses[..], [OnOwnerLoss::Share, OnOwnerLoss::Allow]);
@@ -283,22 +278,24 @@ rules: []
 
     #[test]
     fn what_is_unlimited_is_not_charged_but_other_rules_are() {
-        ruling("ip=10.1.2.3", |ruling| {
+        ruling("ip=10.1.2.3", |ruling, _| {
             assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: Some("per-ip") }));
         });
-        ruling("ip=10.1.2.3&path=/a", |ruling| {
-            let Ruling::Limited(limited) = ruling else { panic!("one rule limits") };
+        ruling("ip=10.1.2.3&path=/a", |ruling, limited| {
+            assert!(matches!(ruling, Ruling::Limited));
             assert_eq!(limited.applied[0].rule, Some("watched"));
         });
     }
 
     #[test]
     fn a_domain_says_what_happens_to_the_unmatched() {
-        ruling("user=x", |ruling| assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: None })));
-        ruling("user=x&domain=closed", |ruling| {
+        ruling("user=x", |ruling, _| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: None }))
+        });
+        ruling("user=x&domain=closed", |ruling, _| {
             assert!(matches!(ruling, Ruling::Unlimited { allowed: false, rule: None }));
         });
-        ruling("user=x&domain=nowhere", |ruling| {
+        ruling("user=x&domain=nowhere", |ruling, _| {
             assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: None }));
         });
     }
