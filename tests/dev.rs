@@ -100,7 +100,10 @@ impl Dev {
 impl Drop for Dev {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- output of dev:\n{}", self.text());
+            #[expect(clippy::print_stderr, reason = "shown with the failed test")]
+            {
+                eprintln!("--- output of dev:\n{}", self.text());
+            }
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
