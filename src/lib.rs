@@ -15,6 +15,7 @@ pub mod config;
 mod data_dir;
 mod dev;
 pub mod http;
+mod instant;
 pub mod logging;
 mod metrics;
 mod node;

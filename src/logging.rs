@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 use crate::config::LogFormat;
 
 /// Libraries whose news below a warning nobody asked for.
-const QUIET: [&str; 2] = ["chitchat=warn", "hyper=warn"];
+const QUIET: [&str; 3] = ["chitchat=warn", "hyper=warn", "openraft=error"];
 
 /// A level that is none.
 #[derive(Debug, thiserror::Error)]

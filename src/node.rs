@@ -13,7 +13,7 @@ pub(crate) struct Node {
     /// The node's name.
     pub(crate) name: String,
     /// The rules in force: a snapshot, swapped whole.
-    pub(crate) rules: ArcSwap<Rules>,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) router: Arc<Router>,
     pub(crate) cluster: Cluster,
     pub(crate) store: Arc<Store>,

@@ -4,8 +4,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use miette::Diagnostic;
-use tidegate_cluster::{Clock, Cluster, ClusterConfig, Readiness, StartError, Timing, key::open_hash_secret};
-use tidegate_limiter::{Rules, Store, StoreConfig};
+use tidegate_cluster::{Clock, Cluster, ClusterConfig, Readiness, StartError, Timing};
+use tidegate_limiter::{HashSecret, Rules, Store, StoreConfig};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
@@ -81,14 +81,7 @@ pub fn run(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault
 async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault> {
     let mut signals = Signals::listen().map_err(ServeFault::System)?;
     let connection_cap = settings.connection_cap(process::raise_open_file_limit());
-    let secret = match &settings.cluster_key {
-        Some(key) => key.hash_secret(),
-        None => open_hash_secret(&settings.cluster_name),
-    };
-    let rules = match &settings.rules {
-        Some(path) => rules_file::read(path, &secret)?,
-        None => Rules::empty(&secret),
-    };
+    let to_begin_with = settings.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default();
     let data_dir = settings.data_dir.as_deref().map(DataDir::open).transpose()?;
     let name = name_of(&settings, data_dir.as_ref())?;
     let listener =
@@ -99,10 +92,13 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
     let for_shares = settings.max_memory / SHARES_PART;
     let shares = new_store(for_shares, clock);
     let store = Arc::new(new_store(settings.max_memory - for_shares, clock));
+    // Until the cluster's are there, none; and no check is decided until then.
+    let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
     let cluster = Cluster::start(
-        cluster_config(&settings, name.clone()),
+        ClusterConfig { rules: to_begin_with, ..cluster_config(&settings, name.clone()) },
         Arc::clone(&store),
         shares,
+        Arc::clone(&rules),
         clock,
         workers.lanes(),
     )
@@ -115,7 +111,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
     warn_of(&settings);
     let node = Arc::new(Node {
         name,
-        rules: ArcSwap::from_pointee(rules),
+        rules,
         router: Arc::clone(cluster.router()),
         cluster,
         store,
@@ -171,14 +167,19 @@ async fn tell_when_ready(node: &Node) {
         if node.cluster.readiness() == Readiness::Ready {
             let status = node.cluster.status();
             info!(members = status.live.len(), "ready");
+            if node.rules.load().domains().is_empty() {
+                warn!("there are no rules (`tidegate rules apply`): every check by attributes is allowed");
+            }
             return std::future::pending().await;
         }
     }
 }
 
 fn warn_of(settings: &Settings) {
-    if settings.rules.is_none() {
-        warn!("there are no rules (--rules): every check by attributes is allowed");
+    if settings.data_dir.is_none() {
+        warn!(
+            "there is no data directory (--data-dir): this node forgets the rules when it ends, and is a new member when it starts again"
+        );
     }
     if settings.cluster_key.is_none() && !settings.http.ip().is_loopback() {
         warn!("there is no cluster key (--cluster-key-file): whoever reaches {} can join", settings.peers);
@@ -197,6 +198,8 @@ fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
         join: settings.join.clone(),
         bootstrap_expect: settings.bootstrap_expect,
         key: settings.cluster_key.clone(),
+        data_dir: settings.data_dir.clone(),
+        rules: Vec::new(),
         timing: Timing { check_timeout: settings.check_timeout, ..Timing::default() },
     }
 }

@@ -1,6 +1,10 @@
 //! What a node is told about its cluster.
 
-use std::{net::IpAddr, net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::key::ClusterKey;
 
@@ -30,6 +34,10 @@ pub struct ClusterConfig {
     pub bootstrap_expect: Option<u32>,
     /// The cluster's secret.
     pub key: Option<ClusterKey>,
+    /// Where the node keeps its part of the replicated log. `None`: in memory, and it is a new member at each start.
+    pub data_dir: Option<PathBuf>,
+    /// Rules to begin with, by domain: written where the cluster has none.
+    pub rules: Vec<(String, String)>,
     /// How long things may take.
     pub timing: Timing,
 }

@@ -20,6 +20,7 @@ use crate::{
     link::{Identity, Link},
     member::{Member, MemberState},
     ownership::{Assignment, Change, Ownership},
+    raft::{GroupRole, InForce, Ledger, RaftGroup},
     router::Router,
     routes::{Peer, Routes},
     stats::LaneStats,
@@ -47,12 +48,15 @@ pub(crate) struct Controller {
     tasks: TaskTracker,
     commands: mpsc::Receiver<Command>,
     status: watch::Sender<ClusterStatus>,
+    in_force: watch::Receiver<InForce>,
+    ledger: Ledger,
     announced: MemberState,
     live: Vec<Member>,
     lost: BTreeMap<Arc<str>, Lost>,
 }
 
 impl Controller {
+    #[expect(clippy::too_many_arguments, reason = "each is one part of the node, given once")]
     pub(crate) fn new(
         ownership: Ownership,
         gossip: Gossip,
@@ -60,6 +64,7 @@ impl Controller {
         router: Arc<Router>,
         clock: Clock,
         lanes: Vec<(Handle, Arc<LaneStats>)>,
+        group: &RaftGroup,
         tasks: TaskTracker,
     ) -> (Self, mpsc::Sender<Command>, watch::Receiver<ClusterStatus>) {
         let (commands, received) = mpsc::channel(4);
@@ -74,6 +79,8 @@ impl Controller {
             tasks,
             commands: received,
             status,
+            in_force: group.in_force(),
+            ledger: group.ledger(),
             announced: MemberState::Joining,
             live: Vec::new(),
             lost: BTreeMap::new(),
@@ -99,6 +106,12 @@ impl Controller {
                     let live = members_of(&news.borrow_and_update());
                     self.take_in(live).await;
                 }
+                changed = self.in_force.changed() => {
+                    if changed.is_ok() {
+                        self.announce_group().await;
+                        self.take_in(self.live.clone()).await;
+                    }
+                }
                 Some(command) = self.commands.recv() => match command {
                     Command::Leave { done } => {
                         self.ownership.leave();
@@ -120,7 +133,18 @@ impl Controller {
     async fn take_in(&mut self, live: Vec<Member>) {
         self.note_comings_and_goings(&live);
         self.live = live;
-        match self.ownership.observe(&self.live, self.clock.now()) {
+        // A node without the cluster's secret and rules would decide about other buckets, or allow everything; one with
+        // those of another cluster too.
+        if !self.is_complete() || self.stranger().is_some() {
+            self.tell_status();
+            return;
+        }
+        let group = self.ledger.group();
+        let is_ours = |member: &&Member| member.group.is_none() || member.group == group;
+        // How far a member has come in the log is no reason for another table.
+        let plain = |member: &Member| Member { group: None, in_force: None, ..member.clone() };
+        let ours: Vec<Member> = self.live.iter().filter(is_ours).map(plain).collect();
+        match self.ownership.observe(&ours, self.clock.now()) {
             Change::None => {}
             Change::Assigned(assignment) => {
                 info!(
@@ -183,6 +207,57 @@ impl Controller {
         Peer::new(member.clone(), links, end.drop_guard())
     }
 
+    /// Whether this node has what it needs to decide.
+    fn is_complete(&self) -> bool {
+        self.in_force.borrow().complete
+    }
+
+    async fn announce_group(&mut self) {
+        let in_force = self.in_force.borrow_and_update().index;
+        self.gossip.announce_group(self.ledger.group(), in_force).await;
+    }
+
+    /// What keeps this node from having the cluster's rules.
+    fn waiting_for_rules(&self) -> Option<String> {
+        if self.is_complete() {
+            return None;
+        }
+        let group = self.ledger.status();
+        if let Some(trouble) = group.trouble {
+            return Some(trouble);
+        }
+        let other = self.live.iter().find(|member| member.group.is_some() && member.group != group.cluster);
+        match (group.role, other) {
+            (GroupRole::None, Some(_)) => {
+                Some("the leader of the Raft group to take this node in".to_owned())
+            }
+            (GroupRole::None, None) => None,
+            (_, _) if group.leader.is_none() => {
+                Some(format!("a leader of the Raft group (voters: {})", group.voters.join(", ")))
+            }
+            (_, _) => Some("the rules of the cluster".to_owned()),
+        }
+    }
+
+    /// A node that has the log of another cluster than the others, and what to do.
+    fn stranger(&self) -> Option<String> {
+        let ours = self.ledger.group()?;
+        if self.status.borrow().was_ready() {
+            // It is the others who came.
+            return None;
+        }
+        let others: Vec<_> = self.live.iter().filter(|member| member.id != self.identity.me).collect();
+        let theirs = others.iter().find_map(|member| member.group.filter(|theirs| *theirs != ours))?;
+        // One node that is wrong does not make all others so.
+        let with_us = others.iter().filter(|member| member.group == Some(ours)).count();
+        let against = others.iter().filter(|member| member.group == Some(theirs)).count();
+        (with_us < against).then(|| {
+            format!(
+                "its own cluster: the data directory belongs to the cluster {ours}, the nodes here to {theirs}; start it with an empty --data-dir to join these, or with another --join"
+            )
+        })
+    }
+
     async fn announce(&mut self) {
         let state = self.ownership.state();
         if state != self.announced {
@@ -215,11 +290,16 @@ impl Controller {
 
     fn tell_status(&self) {
         let routes = self.router.routes();
+        // Worked out before: both look at the status themselves.
+        let waiting_for = self
+            .stranger()
+            .or_else(|| self.waiting_for_rules())
+            .or_else(|| self.ownership.waiting_for(&self.live));
         self.status.send_modify(|status| {
             status.live = self.live.clone();
             status.lost = self.lost.values().cloned().collect();
             status.state = self.ownership.state();
-            status.waiting_for = self.ownership.waiting_for(&self.live);
+            status.waiting_for = waiting_for;
             let table = routes.as_ref().map(|routes| Arc::clone(&routes.assignment.table));
             if status.table_since.is_none() && table.is_some() {
                 status.table_since = Some(Instant::now());

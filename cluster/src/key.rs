@@ -5,14 +5,11 @@
 
 use std::fmt;
 
-use tidegate_limiter::HashSecret;
-
 /// Shortest secret that is accepted, in characters. `openssl rand -hex 32` makes a good one.
 pub const MIN_KEY_CHARS: usize = 16;
 
 const GOSSIP: &str = "tidegate 2026-11 gossip seal";
 const HANDSHAKE: &str = "tidegate 2026-11 peer handshake";
-const KEY_HASH: &str = "tidegate 2026-11 bucket key hash";
 
 /// The secret of a cluster. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,12 +40,6 @@ impl ClusterKey {
         Ok(Self { secret: secret.to_owned() })
     }
 
-    /// The secret that the fingerprints of buckets are keyed with: the same on each node of the cluster, unknown to
-    /// those who choose the keys.
-    pub fn hash_secret(&self) -> HashSecret {
-        hash_secret_of(self.secret.as_bytes())
-    }
-
     pub(crate) fn gossip(&self) -> [u8; 32] {
         blake3::derive_key(GOSSIP, self.secret.as_bytes())
     }
@@ -62,18 +53,6 @@ impl fmt::Debug for ClusterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClusterKey(..)")
     }
-}
-
-/// The hash secret of a cluster without a key. It is the same on each node, which it must be, and it can be known to
-/// anybody, which is why a cluster that strangers can reach wants a key.
-pub fn open_hash_secret(cluster: &str) -> HashSecret {
-    hash_secret_of(cluster.as_bytes())
-}
-
-fn hash_secret_of(material: &[u8]) -> HashSecret {
-    let derived = blake3::derive_key(KEY_HASH, material);
-    let (half, _) = derived.split_first_chunk::<16>().expect("32 bytes hold 16");
-    HashSecret::new(*half)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //!
 //! Behind it, never on the way of a check:
 //!
+//! - [`raft`]: what all must agree on, in one log: the rules, the members.
 //! - `gossip`: who seems alive. `ownership`: from that to a slot table. `controller`: the task that does it.
 //! - [`Cluster`]: assembles all of this and owns its tasks.
 //! - [`clock`], `fabric`: where time, network and randomness enter.
@@ -24,6 +25,7 @@ mod loss;
 mod member;
 mod node;
 mod ownership;
+pub mod raft;
 mod router;
 mod routes;
 pub mod slots;

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
+use crate::raft::{ClusterId, NodeId, RaftNode};
+
 /// A member's name with its incarnation: each start of a node is another identity, so that nothing meant for the node
 /// before a restart reaches the one after it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,4 +68,17 @@ pub struct Member {
     pub zone: Option<String>,
     /// The nodes with which it formed the cluster; empty if it joined one.
     pub founders: Vec<MemberId>,
+    /// Its id in the Raft group.
+    pub node: Option<NodeId>,
+    /// The cluster in whose Raft group it has a part.
+    pub group: Option<ClusterId>,
+    /// Up to which index of the log the rules are in force there.
+    pub in_force: Option<u64>,
+}
+
+impl Member {
+    /// As the Raft group's membership names it.
+    pub(crate) fn raft_node(&self) -> RaftNode {
+        RaftNode { name: self.id.name.to_string(), peer: self.peer }
+    }
 }

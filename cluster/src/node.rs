@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::Store;
+use arc_swap::ArcSwap;
+use tidegate_limiter::{Rules, Store};
 use tokio::{
     net::lookup_host,
     runtime::Handle,
@@ -25,6 +26,7 @@ use crate::{
     loss::Shares,
     member::MemberId,
     ownership::{Ownership, Settings},
+    raft::{DiskFault, GroupConfig, Ledger, RaftGroup},
     router::Router,
     stats::{GossipStats, LaneStats, PeerStats},
     status::{ClusterStatus, Readiness},
@@ -55,6 +57,9 @@ pub enum StartError {
     /// There is no thread that could answer peers.
     #[error("a node needs at least one worker thread")]
     NoLanes,
+    /// The data directory can not be used.
+    #[error(transparent)]
+    Disk(#[from] DiskFault),
     /// The gossip library did not start.
     #[error("gossip did not start: {0}")]
     Gossip(String),
@@ -63,6 +68,7 @@ pub enum StartError {
 /// A running member of a cluster.
 pub struct Cluster {
     router: Arc<Router>,
+    ledger: Ledger,
     status: watch::Receiver<ClusterStatus>,
     commands: mpsc::Sender<Command>,
     stats: ClusterStats,
@@ -85,7 +91,7 @@ pub struct ClusterStats {
 impl Cluster {
     /// Opens the peer port and starts. `lanes` are the runtimes of the threads that will ask and answer; the tasks that
     /// are not on the way of a check run on the runtime that this is called on. `shares` holds the buckets that are used
-    /// when an owner is lost.
+    /// when an owner is lost. `rules` is where the rules of the cluster are put when they are in force.
     ///
     /// # Errors
     /// When a port is taken or a setting can not be.
@@ -93,6 +99,7 @@ impl Cluster {
         config: ClusterConfig,
         store: Arc<Store>,
         shares: Store,
+        rules: Arc<ArcSwap<Rules>>,
         clock: Clock,
         lanes: Vec<Handle>,
     ) -> Result<Self, StartError> {
@@ -128,7 +135,8 @@ impl Cluster {
         };
         let http_address = if config.http.ip().is_unspecified() { advertise } else { config.http.ip() };
 
-        let me = MemberId { name: config.name.into(), incarnation: clock.unix_millis() };
+        let (disk, on_disk) = RaftGroup::open(config.data_dir.as_deref(), clock.unix_millis())?;
+        let me = MemberId { name: config.name.into(), incarnation: on_disk.incarnation };
         let stats = ClusterStats {
             lanes: lanes.iter().map(|_| Arc::default()).collect(),
             gossip: Arc::default(),
@@ -139,6 +147,17 @@ impl Cluster {
             cluster: config.cluster.clone(),
             key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
         });
+        let group = GroupConfig {
+            identity: Arc::clone(&identity),
+            data_dir: config.data_dir,
+            expect,
+            seed: config.rules,
+            rules,
+            touch: None,
+            clock,
+        };
+        let group = RaftGroup::start(group, disk, on_disk).await?;
+        let ledger = group.ledger();
         let gossip = Gossip::start(
             GossipConfig {
                 me: me.clone(),
@@ -149,6 +168,8 @@ impl Cluster {
                 interval: config.timing.gossip_interval,
                 http: SocketAddr::new(http_address, config.http.port()),
                 zone: config.zone,
+                node: on_disk.node,
+                group: ledger.group(),
             },
             datagrams,
             Arc::clone(&stats.gossip),
@@ -169,6 +190,10 @@ impl Cluster {
             identity: Arc::clone(&identity),
             router: Arc::clone(&router),
             stats: Arc::clone(&stats.peers),
+            calls: group.call_server(),
+            calls_runtime: Handle::current(),
+            tasks: tasks.clone(),
+            cancel: cancel.clone(),
         });
         tasks.spawn(accept_peers(listener, answering, lanes.clone(), tasks.clone(), cancel.clone()));
         let (controller, commands, status) = Controller::new(
@@ -178,15 +203,22 @@ impl Cluster {
             Arc::clone(&router),
             clock,
             lanes.into_iter().zip(stats.lanes.iter().cloned()).collect(),
+            &group,
             tasks.clone(),
         );
+        group.spawn(status.clone(), &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
-        Ok(Self { router, status, commands, stats, tasks, cancel, settle })
+        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, settle })
     }
 
     /// Who decides checks.
     pub fn router(&self) -> &Arc<Router> {
         &self.router
+    }
+
+    /// What is replicated: the rules and their history.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What is known of the cluster now.

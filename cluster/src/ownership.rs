@@ -225,7 +225,17 @@ mod tests {
 
     fn member(name: &str, state: MemberState) -> Member {
         let peer = "127.0.0.1:7803".parse().unwrap();
-        Member { id: id(name), state, peer, http: None, zone: None, founders: vec![] }
+        Member {
+            id: id(name),
+            state,
+            peer,
+            http: None,
+            zone: None,
+            founders: vec![],
+            node: None,
+            group: None,
+            in_force: None,
+        }
     }
 
     fn joining(names: &[&str]) -> Vec<Member> {

@@ -85,6 +85,11 @@ impl ClusterStatus {
         table.members().iter().cloned().zip(counts).collect()
     }
 
+    /// Whether the node was ready once.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn readiness(&self, router: &Router) -> Readiness {
         if self.state == MemberState::Leaving {
             return Readiness::NotReady("this node is leaving the cluster".to_owned());

@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tidegate_cluster::{
     Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Readiness, Timing, Verdict,
     slots::SlotId,
 };
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, KeyHash, Limit, Mode, OnOwnerLoss, Period, Store, StoreConfig,
+    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, OnOwnerLoss, Period, Rules, Store, StoreConfig,
 };
 use tokio::{runtime::Handle, time::Instant};
 
@@ -50,6 +51,8 @@ fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> ClusterCo
         join: join.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
         bootstrap_expect: expect,
         key: Some(ClusterKey::parse("a key for the routing test").unwrap()),
+        data_dir: None,
+        rules: Vec::new(),
         timing: Timing { gossip_interval: Duration::from_millis(50), ..Timing::default() },
     }
 }
@@ -57,7 +60,8 @@ fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> ClusterCo
 async fn start(config: ClusterConfig) -> Cluster {
     let clock = Clock::start();
     let store = || Store::new(StoreConfig::default(), clock.now());
-    Cluster::start(config, Arc::new(store()), store(), clock, vec![Handle::current()]).await.unwrap()
+    let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
+    Cluster::start(config, Arc::new(store()), store(), rules, clock, vec![Handle::current()]).await.unwrap()
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {

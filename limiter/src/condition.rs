@@ -1,6 +1,6 @@
 //! The `when` of a rule: which requests it is about.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -50,7 +50,19 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// The patterns by attribute, as they were written.
+    pub(crate) fn describe(&self) -> BTreeMap<String, Vec<String>> {
+        self.tests.iter().map(|test| (test.attribute.to_string(), test.patterns())).collect()
+    }
+}
+
 impl Test {
+    fn patterns(&self) -> Vec<String> {
+        let positive = self.any_of.iter().map(Pattern::to_string);
+        positive.chain(self.none_of.iter().map(|pattern| format!("!{pattern}"))).collect()
+    }
+
     /// Reads the patterns: an exact value, `prefix*`, a network like `10.0.0.0/8`, `*` for any value, and each of them
     /// with a `!` before it for its opposite.
     pub(crate) fn new<'a>(attribute: &str, patterns: impl IntoIterator<Item = &'a str>) -> Self {
@@ -100,6 +112,17 @@ impl Pattern {
                 value.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
             }
             Self::Present => true,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(exact) => f.write_str(exact),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Network(network) => network.fmt(f),
+            Self::Present => f.write_str("*"),
         }
     }
 }

@@ -57,6 +57,7 @@ mod algorithm;
 mod calendar;
 mod condition;
 mod decision;
+mod describe;
 mod index;
 mod key;
 mod limit;
@@ -69,10 +70,14 @@ mod typed;
 
 pub use self::{
     decision::{Charge, Cost, CostTooLarge, Decision, Mode, binding},
+    describe::{
+        Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
+        RulesDiff,
+    },
     key::{HashSecret, KeyHash},
     limit::{Algorithm, Limit, LimitError, MAX_PERIOD, MAX_REFILL, MIN_PERIOD, Period, UnknownAlgorithm},
     limiter::{Limiter, LimiterBuilder, Ruled, Verdict},
-    parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError},
+    parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
     store::{HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,

@@ -1,6 +1,9 @@
 //! From the text of a rule file to compiled rules, or to all that is wrong with it, with places.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
@@ -114,10 +117,7 @@ impl Rules {
     /// # Errors
     /// All faults that could be found. A file whose structure is wrong (an unknown field, say) is told by its first.
     pub fn from_yaml(text: &str, secret: &HashSecret) -> Result<Self, Vec<RuleError>> {
-        let budget = serde_saphyr::budget! { max_events: MAX_NODES * 2, max_nodes: MAX_NODES };
-        let options = serde_saphyr::options! { budget: budget, with_snippet: false };
-        let files: Vec<RawFile> = serde_saphyr::from_multiple_with_options(text, options)
-            .map_err(|error| vec![structural(text, &error)])?;
+        let files = parse(text)?;
         let mut compiler = Compiler { text, secret, faults: Vec::new() };
         let mut domains = HashMap::new();
         for file in files {
@@ -134,15 +134,45 @@ impl Rules {
                 );
             }
             let domain = compiler.domain(name, &file);
-            domains.insert(name.into(), domain);
+            domains.insert(name.into(), Arc::new(domain));
         }
         if compiler.faults.is_empty() {
             Ok(Self::of_domains(secret, domains))
         } else {
-            compiler.faults.sort_by_key(|fault| fault.offset);
-            compiler.faults.truncate(MAX_FAULTS);
-            Err(compiler.faults)
+            Err(compiler.sorted_faults())
         }
+    }
+}
+
+impl Rules {
+    /// These rules with those of one domain replaced. The text is one document, and need not name the domain.
+    ///
+    /// # Errors
+    /// All faults that could be found in the text; or that it is about another domain, or several.
+    pub fn with_domain(&self, name: &str, text: &str, secret: &HashSecret) -> Result<Self, Vec<RuleError>> {
+        let fault = |message: String, help: &str| {
+            let help = Some(help.to_owned());
+            vec![RuleError { message, help, line: 0, column: 0, offset: 0, length: 0 }]
+        };
+        let files = parse(text)?;
+        let [file] = &files[..] else {
+            let message = format!("{} documents, where the rules of one domain are expected", files.len());
+            return Err(fault(message, "write each domain by itself"));
+        };
+        let mut compiler = Compiler { text, secret, faults: Vec::new() };
+        if let Some(place) = &file.domain
+            && place.value != name
+        {
+            let message = format!("these are the rules of the domain {:?}, not of {name:?}", place.value);
+            compiler.fault(Some(place.referenced), message, "leave `domain` out, or write the other one");
+        }
+        let domain = compiler.domain(name, file);
+        if !compiler.faults.is_empty() {
+            return Err(compiler.sorted_faults());
+        }
+        let mut all = self.clone();
+        all.domains.insert(name.into(), Arc::new(domain));
+        Ok(all)
     }
 }
 
@@ -153,7 +183,25 @@ pub(crate) struct Compiler<'t> {
     pub(crate) faults: Vec<RuleError>,
 }
 
+/// Whether a text can name a rule or a domain: 1 to [`MAX_NAME_BYTES`] letters, digits and `- _ . / :`.
+pub fn is_valid_name(text: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.chars().all(good)
+}
+
+fn parse(text: &str) -> Result<Vec<RawFile>, Vec<RuleError>> {
+    let budget = serde_saphyr::budget! { max_events: MAX_NODES * 2, max_nodes: MAX_NODES };
+    let options = serde_saphyr::options! { budget: budget, with_snippet: false };
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| vec![structural(text, &error)])
+}
+
 impl Compiler<'_> {
+    fn sorted_faults(mut self) -> Vec<RuleError> {
+        self.faults.sort_by_key(|fault| fault.offset);
+        self.faults.truncate(MAX_FAULTS);
+        self.faults
+    }
+
     fn domain(&mut self, name: &str, file: &RawFile) -> Domain {
         let mut seen = HashSet::new();
         let mut rules = Vec::with_capacity(file.rules.len());
@@ -314,8 +362,7 @@ impl Compiler<'_> {
 
     pub(crate) fn check_name(&mut self, what: &str, name: &Spanned<String>) {
         let text = &name.value;
-        let good = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-        if text.is_empty() || text.len() > MAX_NAME_BYTES || !text.chars().all(good) {
+        if !is_valid_name(text) {
             let message = format!("{text:?} can not name a {what}");
             let help = format!("use 1 to {MAX_NAME_BYTES} letters, digits and - _ . / :");
             self.fault(Some(name.referenced), message, &help);

@@ -6,6 +6,7 @@ use std::{
     fmt,
     hash::BuildHasher,
     net::IpAddr,
+    sync::Arc,
 };
 
 use smallvec::SmallVec;
@@ -166,7 +167,7 @@ pub enum Match {
 #[derive(Clone)]
 pub struct Rules {
     inline: KeyHasher,
-    domains: HashMap<Box<str>, Domain>,
+    pub(crate) domains: HashMap<Box<str>, Arc<Domain>>,
 }
 
 /// The rules of one domain.
@@ -196,10 +197,13 @@ impl Rules {
         rules: Vec<Rule>,
         allow_unmatched: bool,
     ) -> Self {
-        Self::of_domains(secret, HashMap::from([(name.into(), Domain::new(rules, allow_unmatched))]))
+        Self::of_domains(
+            secret,
+            HashMap::from([(name.into(), Arc::new(Domain::new(rules, allow_unmatched)))]),
+        )
     }
 
-    pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Domain>) -> Self {
+    pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         Self { inline: KeyHasher::of_inline(secret), domains }
     }
 
@@ -233,6 +237,11 @@ impl Rules {
         bytes.text(key);
         bytes.number(limit.class());
         bytes.finish()
+    }
+
+    /// Whether a domain allows requests that no rule is about.
+    pub fn allows_unmatched(&self, domain: &str) -> bool {
+        self.domains.get(domain).is_none_or(|domain| domain.allow_unmatched)
     }
 
     /// The names of the domains, sorted.

@@ -7,8 +7,6 @@ use bincode::Options as _;
 use bytes::BufMut;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::frame::MAX_PAYLOAD_BYTES;
-
 /// A message that could not be turned into bytes or back.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -17,9 +15,9 @@ pub struct CodecError(#[from] bincode::Error);
 /// Appends the bytes of `message` to `out`.
 ///
 /// # Errors
-/// When the message is longer than [`MAX_PAYLOAD_BYTES`]; `out` may then hold a part of it.
-pub fn encode<M: Serialize>(message: &M, out: &mut impl BufMut) -> Result<(), CodecError> {
-    Ok(options().serialize_into(out.writer(), message)?)
+/// When the message is longer than `limit` bytes; `out` may then hold a part of it.
+pub fn encode<M: Serialize>(message: &M, out: &mut impl BufMut, limit: usize) -> Result<(), CodecError> {
+    Ok(options(limit).serialize_into(out.writer(), message)?)
 }
 
 /// Reads a message that must fill `bytes` exactly.
@@ -27,13 +25,13 @@ pub fn encode<M: Serialize>(message: &M, out: &mut impl BufMut) -> Result<(), Co
 /// # Errors
 /// When the bytes are not such a message, claim more than they hold, or leave bytes over.
 pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, CodecError> {
-    Ok(options().deserialize(bytes)?)
+    Ok(options(bytes.len()).deserialize(bytes)?)
 }
 
-fn options() -> impl bincode::Options {
+fn options(limit: usize) -> impl bincode::Options {
     bincode::DefaultOptions::new()
         .with_fixint_encoding()
         .with_little_endian()
-        .with_limit(MAX_PAYLOAD_BYTES as u64)
+        .with_limit(limit as u64)
         .reject_trailing_bytes()
 }

@@ -22,6 +22,8 @@ pub const WIRE_VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 12;
 /// Longest payload between nodes that have proved who they are; a longer one ends the connection.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
+/// Longest payload of a [`Kind::Call`] and its reply: a whole rule file with what is around it.
+pub const MAX_CALL_BYTES: usize = 16 << 20;
 /// Longest payload before the handshake is over; a longer one ends the connection.
 pub const MAX_HANDSHAKE_BYTES: usize = 1024;
 
@@ -49,6 +51,12 @@ pub enum Kind {
     Ping = 8,
     /// [`crate::peer::Pong`]
     Pong = 9,
+    /// [`crate::peer::Control`]
+    Control = 10,
+    /// A call of the Raft group; what is in it is the cluster's business.
+    Call = 11,
+    /// Answers a [`Kind::Call`].
+    Reply = 12,
 }
 
 impl Kind {
@@ -63,6 +71,9 @@ impl Kind {
             7 => Self::Undo,
             8 => Self::Ping,
             9 => Self::Pong,
+            10 => Self::Control,
+            11 => Self::Call,
+            12 => Self::Reply,
             _ => return None,
         })
     }
@@ -72,6 +83,8 @@ impl Kind {
 pub trait Message: Serialize {
     /// The kind that the header of its frame carries.
     const KIND: Kind;
+    /// Longest payload that is sent of it.
+    const MAX_BYTES: usize = MAX_PAYLOAD_BYTES;
 }
 
 /// What is wrong with the bytes of a frame. Each of these ends the connection: after it, the place where the next
@@ -114,7 +127,8 @@ pub struct Frame<'a> {
     pub length: usize,
 }
 
-/// Finds the first frame in `buffer`. `None`: not all of it has arrived yet.
+/// Finds the first frame in `buffer`, with a payload of at most `payload_limit` bytes. `None`: not all of it has arrived
+/// yet.
 ///
 /// # Errors
 /// As soon as the header shows one, also before the payload is there.
@@ -133,9 +147,8 @@ pub fn first(buffer: &[u8], payload_limit: usize) -> Result<Option<Frame<'_>>, F
     let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let kind = Kind::from_byte(header[3]).ok_or(FrameError::Kind(header[3]))?;
     let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-    let limit = payload_limit.min(MAX_PAYLOAD_BYTES);
-    if length as usize > limit {
-        return Err(FrameError::TooLong { length, limit });
+    if length as usize > payload_limit {
+        return Err(FrameError::TooLong { length, limit: payload_limit });
     }
     let end = HEADER_BYTES + length as usize;
     let Some(payload) = buffer.get(HEADER_BYTES..end) else { return Ok(None) };
@@ -149,19 +162,19 @@ pub fn first(buffer: &[u8], payload_limit: usize) -> Result<Option<Frame<'_>>, F
 /// Appends `message` as a frame to `out`. On an error `out` is as it was.
 ///
 /// # Errors
-/// When the message is longer than [`MAX_PAYLOAD_BYTES`].
+/// When the message is longer than its [`Message::MAX_BYTES`].
 pub fn put<M: Message>(message: &M, out: &mut BytesMut) -> Result<(), CodecError> {
     let start = out.len();
     out.put_slice(&MAGIC);
     out.put_u8(WIRE_VERSION);
     out.put_u8(M::KIND as u8);
     out.put_bytes(0, HEADER_BYTES - 4);
-    if let Err(fault) = codec::encode(message, out) {
+    if let Err(fault) = codec::encode(message, out, M::MAX_BYTES) {
         out.truncate(start);
         return Err(fault);
     }
     let frame = &mut out[start..];
-    // `encode` refuses more than MAX_PAYLOAD_BYTES, which fits u32.
+    // `encode` refuses more than MAX_BYTES, which fits u32.
     let length = (frame.len() - HEADER_BYTES) as u32;
     frame[4..8].copy_from_slice(&length.to_le_bytes());
     let crc = checksum(&frame[..8], &frame[HEADER_BYTES..]);

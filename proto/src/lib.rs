@@ -12,5 +12,6 @@ pub mod peer;
 
 pub use codec::CodecError;
 pub use frame::{
-    Frame, FrameError, HEADER_BYTES, Kind, MAX_HANDSHAKE_BYTES, MAX_PAYLOAD_BYTES, WIRE_VERSION,
+    Frame, FrameError, HEADER_BYTES, Kind, MAX_CALL_BYTES, MAX_HANDSHAKE_BYTES, MAX_PAYLOAD_BYTES,
+    WIRE_VERSION,
 };

@@ -3,7 +3,8 @@
 //! A connection opens with a handshake of three frames: `Hello` (who I am, a nonce), `Welcome` (who answers, its
 //! nonce, its proof), `Proof`. A proof is a keyed hash over both nonces and both names, so that both ends show that
 //! they hold the cluster key without sending it. Then the side that opened the connection sends `Check`, `Undo` and
-//! `Ping`; the other side sends `Answer` and `Pong`, in any order, matched by `id`.
+//! `Ping`; the other side sends `Answer` and `Pong`, in any order, matched by `id`. Or it sends `Control`, and calls of
+//! the Raft group from then on.
 //!
 //! Wire structs are plain and append-only: a new shape is a new [`crate::WIRE_VERSION`].
 
@@ -217,10 +218,15 @@ pub struct Pong {
     pub id: u64,
 }
 
+/// Makes the stream, from now on, one for calls of the Raft group, one at a time: each side answers a
+/// [`Kind::Call`] with a [`Kind::Reply`] before the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control;
+
 macro_rules! kinds {
     ($($message:ident),*) => { $(impl Message for $message { const KIND: Kind = Kind::$message; })* };
 }
-kinds!(Hello, Welcome, Proof, Refused, Check, Answer, Undo, Ping, Pong);
+kinds!(Hello, Welcome, Proof, Refused, Check, Answer, Undo, Ping, Pong, Control);
 
 /// Reads a sequence of at most [`MAX_CHARGES`] items. The length on the wire is not trusted with an allocation.
 fn bounded_sequence<'de, T, D>(deserializer: D) -> Result<SmallVec<[T; 2]>, D::Error>
@@ -265,7 +271,7 @@ mod tests {
     fn the_bytes_of_a_check_are_those_of_version_1() {
         let check = Check { id: 2, undoable: true, charges: Charges::new([charge(0xAB)]).unwrap() };
         let mut bytes = Vec::new();
-        codec::encode(&check, &mut bytes).unwrap();
+        codec::encode(&check, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
@@ -294,14 +300,14 @@ mod tests {
         assert!(Charges::new((0..65).map(charge)).is_none());
         let most = Check { id: 1, undoable: false, charges: Charges::new((0..64).map(charge)).unwrap() };
         let mut bytes = Vec::new();
-        codec::encode(&most, &mut bytes).unwrap();
+        codec::encode(&most, &mut bytes, 1 << 20).unwrap();
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), most);
     }
 
     #[test]
     fn bytes_left_over_are_refused() {
         let mut bytes = Vec::new();
-        codec::encode(&Ping { id: 1 }, &mut bytes).unwrap();
+        codec::encode(&Ping { id: 1 }, &mut bytes, 64).unwrap();
         bytes.push(0);
         assert!(codec::decode::<Ping>(&bytes).is_err());
     }

@@ -25,6 +25,26 @@ pub(super) struct View {
     /// The owner of each slot, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     slot_owners: Option<Vec<String>>,
+    /// This node's part in the Raft group.
+    raft: GroupView,
+}
+
+#[derive(Debug, Serialize)]
+struct GroupView {
+    id: String,
+    cluster: Option<String>,
+    role: &'static str,
+    leader: Option<String>,
+    term: u64,
+    voters: Vec<String>,
+    learners: Vec<String>,
+    last_log: u64,
+    applied: u64,
+    in_force: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    broken: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,6 +58,10 @@ struct MemberView {
     peer: String,
     http: Option<String>,
     zone: Option<String>,
+    /// Up to which index of the log its rules are in force, as far as this node has heard.
+    applied: Option<u64>,
+    /// Whether it votes in the Raft group.
+    voter: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     gone_for_ms: Option<u64>,
 }
@@ -59,6 +83,8 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
         Readiness::NotReady(reason) => (false, Some(reason)),
     };
     let owned = status.slots_owned();
+    let group = cluster.ledger().status();
+    let in_force = cluster.ledger().in_force_by_node();
     let member = |member: &Member, live, gone_for_ms| MemberView {
         name: member.id.name.to_string(),
         incarnation: member.id.incarnation,
@@ -72,6 +98,8 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
         peer: member.peer.to_string(),
         http: member.http.map(|address| address.to_string()),
         zone: member.zone.clone(),
+        applied: in_force.get(&*member.id.name).copied().flatten(),
+        voter: group.voters.iter().any(|name| **name == *member.id.name),
         gone_for_ms,
     };
     let live = status.live.iter().map(|one| member(one, true, None));
@@ -93,5 +121,19 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
             .as_ref()
             .filter(|_| wanted.slots)
             .map(|table| SlotId::all().map(|slot| table.owner(slot).to_string()).collect()),
+        raft: GroupView {
+            id: format!("{:016x}", group.id),
+            cluster: group.cluster.map(|cluster| cluster.to_string()),
+            role: group.role.as_str(),
+            leader: group.leader,
+            term: group.term,
+            voters: group.voters,
+            learners: group.learners,
+            last_log: group.last_log,
+            applied: group.applied,
+            in_force: group.in_force,
+            trouble: group.trouble,
+            broken: cluster.ledger().broken(),
+        },
     }
 }

@@ -22,6 +22,7 @@ mod problem;
 mod query;
 mod request;
 mod routes;
+mod rules;
 pub mod server;
 mod stream;
 

@@ -5,6 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use bytes::Bytes;
 use hyper::{Response, StatusCode, header};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::Body;
 
@@ -37,10 +38,18 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     NotReady,
     TooManyConnections,
+    NoSuchDomain,
+    NoSuchRevision,
+    RevisionMismatch,
+    KeyReused,
+    InvalidRules,
+    NoRoom,
+    NoQuorum,
+    NotEverywhereYet,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::NotJson,
         Self::InvalidUtf8,
         Self::UnknownField,
@@ -58,6 +67,14 @@ impl Kind {
         Self::MethodNotAllowed,
         Self::NotReady,
         Self::TooManyConnections,
+        Self::NoSuchDomain,
+        Self::NoSuchRevision,
+        Self::RevisionMismatch,
+        Self::KeyReused,
+        Self::InvalidRules,
+        Self::NoRoom,
+        Self::NoQuorum,
+        Self::NotEverywhereYet,
     ];
 
     /// The word for it: the end of `type`, and a label in the metrics.
@@ -99,6 +116,20 @@ impl Kind {
             Self::TooManyConnections => {
                 ("too-many-connections", "Too many connections", S::SERVICE_UNAVAILABLE)
             }
+            Self::NoSuchDomain => ("no-such-domain", "The domain has no rules", S::NOT_FOUND),
+            Self::NoSuchRevision => ("no-such-revision", "There is no such revision", S::NOT_FOUND),
+            Self::RevisionMismatch => {
+                ("revision-mismatch", "The rules have changed meanwhile", S::PRECONDITION_FAILED)
+            }
+            Self::KeyReused => {
+                ("key-reused", "The idempotency key was used for another write", S::UNPROCESSABLE_ENTITY)
+            }
+            Self::InvalidRules => ("invalid-rules", "The rules can not be used", S::UNPROCESSABLE_ENTITY),
+            Self::NoRoom => ("no-room", "There is no room for these rules", S::UNPROCESSABLE_ENTITY),
+            Self::NoQuorum => ("no-quorum", "Most voters can not be reached", S::SERVICE_UNAVAILABLE),
+            Self::NotEverywhereYet => {
+                ("not-everywhere-yet", "Written, but not yet in force everywhere", S::GATEWAY_TIMEOUT)
+            }
         }
     }
 
@@ -119,11 +150,13 @@ pub(crate) struct Problem {
     pub(crate) place: Option<(usize, usize)>,
     /// For [`Kind::MethodNotAllowed`].
     pub(crate) allow: Option<&'static str>,
+    /// What else there is to say, for programs.
+    pub(crate) members: Option<Box<Map<String, Value>>>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), field: None, place: None, allow: None }
+        Self { kind, detail: detail.into(), field: None, place: None, allow: None, members: None }
     }
 
     /// The problem of a request that hyper can not parse. The connection is closed after it.
@@ -153,6 +186,12 @@ impl Problem {
         Self::new(Kind::HeadTimeout, detail)
     }
 
+    /// With one more member in the document.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.get_or_insert_default().insert(name.to_owned(), value.into());
+        self
+    }
+
     /// A problem with a field or parameter.
     pub(crate) fn of_field(
         kind: Kind,
@@ -180,6 +219,8 @@ impl Problem {
             line: Option<usize>,
             #[serde(skip_serializing_if = "Option::is_none")]
             column: Option<usize>,
+            #[serde(flatten, skip_serializing_if = "Option::is_none")]
+            members: Option<&'a Map<String, Value>>,
         }
         let document = Document {
             r#type: format!("urn:tidegate:problem:{}", self.kind.word()),
@@ -189,6 +230,7 @@ impl Problem {
             field: self.field.as_deref(),
             line: self.place.map(|(line, _)| line),
             column: self.place.map(|(_, column)| column),
+            members: self.members.as_deref(),
         };
         serde_json::to_vec(&document).expect("text and numbers can be written as JSON")
     }

@@ -1,16 +1,16 @@
-//! Every call but the check itself: the batch, the state of node and cluster, the metrics.
+//! Every call but the check itself: the batch, the rules, the state of node and cluster, the metrics.
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Query, Request, State, rejection::QueryRejection},
-    http::{Method, Uri, header},
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde_json::json;
-use tidegate_cluster::Readiness;
+use tidegate_cluster::{Readiness, raft::MAX_RULES_BYTES};
 
 use super::{
     Problem, batch,
@@ -19,19 +19,30 @@ use super::{
     front::{CHECK_METHODS, CHECK_PATH},
     members::{self, Wanted},
     problem::{Kind, echo},
+    rules::{self, HistoryOptions, ReadOptions, WriteOptions},
 };
 use crate::node::Node;
 
 /// The calls, for somebody who asked for another one.
-const CALLS: [(&str, &str); 7] = [
+const CALLS: [(&str, &str); 11] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
     ("GET", "/v1/cluster"),
+    ("GET", "/v1/rules"),
+    ("GET, PUT", "/v1/rules/{domain}"),
+    ("GET", "/v1/rules/{domain}/history"),
+    ("POST", "/v1/rules/{domain}/rollback"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
     ("GET", "/"),
 ];
+
+/// Bytes of the body of a rollback.
+const MAX_ROLLBACK_BYTES: usize = 4096;
+
+/// The query of a call.
+type Asked<T> = Result<Query<T>, QueryRejection>;
 
 #[derive(Clone)]
 struct Lane {
@@ -44,6 +55,10 @@ pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
     Router::new()
         .route("/v1/check/batch", post(check_batch))
         .route("/v1/cluster", get(cluster))
+        .route("/v1/rules", get(all_rules))
+        .route("/v1/rules/{domain}", get(rules_of_domain).put(put_rules))
+        .route("/v1/rules/{domain}/history", get(rules_history))
+        .route("/v1/rules/{domain}/rollback", post(roll_back_rules))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -69,6 +84,60 @@ async fn cluster(State(lane): State<Lane>, wanted: Result<Query<Wanted>, QueryRe
         Ok(Query(wanted)) => Json(members::view(&lane.node.cluster, &wanted)).into_response(),
         Err(fault) => lane.refuse(Problem::new(Kind::InvalidValue, fault.body_text())),
     }
+}
+
+async fn all_rules(State(lane): State<Lane>, wanted: Asked<ReadOptions>) -> Response {
+    let options = lane.query(wanted);
+    lane.rules(async { rules::all(&lane.node, &options?).await }).await
+}
+
+async fn rules_of_domain(
+    State(lane): State<Lane>,
+    Path(domain): Path<String>,
+    wanted: Asked<ReadOptions>,
+    headers: HeaderMap,
+) -> Response {
+    let options = lane.query(wanted);
+    lane.rules(async { rules::one(&lane.node, &domain, &options?, &headers).await }).await
+}
+
+async fn rules_history(
+    State(lane): State<Lane>,
+    Path(domain): Path<String>,
+    wanted: Asked<HistoryOptions>,
+) -> Response {
+    let options = lane.query(wanted);
+    lane.rules(async { rules::history(&lane.node, &domain, &options?).await }).await
+}
+
+async fn put_rules(
+    State(lane): State<Lane>,
+    Path(domain): Path<String>,
+    wanted: Asked<WriteOptions>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let options = lane.query(wanted);
+    let put = async {
+        let text = body::read(request.into_body(), MAX_RULES_BYTES).await?;
+        rules::put(&lane.node, &domain, &options?, &headers, &text).await
+    };
+    lane.rules(put).await
+}
+
+async fn roll_back_rules(
+    State(lane): State<Lane>,
+    Path(domain): Path<String>,
+    wanted: Asked<WriteOptions>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let options = lane.query(wanted);
+    let roll_back = async {
+        let text = body::read(request.into_body(), MAX_ROLLBACK_BYTES).await?;
+        rules::rollback(&lane.node, &domain, &options?, &headers, &text).await
+    };
+    lane.rules(roll_back).await
 }
 
 async fn healthz(State(lane): State<Lane>) -> Response {
@@ -104,6 +173,29 @@ async fn method_not_allowed(State(lane): State<Lane>, method: Method, uri: Uri) 
 }
 
 impl Lane {
+    fn query<T>(&self, wanted: Asked<T>) -> Result<T, Problem> {
+        wanted
+            .map(|Query(options)| options)
+            .map_err(|fault| Problem::new(Kind::InvalidValue, fault.body_text()))
+    }
+
+    async fn rules(&self, answer: impl Future<Output = Result<rules::Answer, Problem>>) -> Response {
+        let answer = match answer.await {
+            Ok(answer) => answer,
+            Err(problem) => return self.refuse(problem),
+        };
+        let mut response = match answer.yaml {
+            Some(text) => ([(header::CONTENT_TYPE, "application/yaml")], text.to_string()).into_response(),
+            None => ([(header::CONTENT_TYPE, "application/json")], answer.json).into_response(),
+        };
+        if let Some(tag) =
+            answer.revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok())
+        {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response
+    }
+
     fn refuse(&self, problem: Problem) -> Response {
         self.node.metrics[self.number].count_problem(problem.kind);
         problem.into_response()

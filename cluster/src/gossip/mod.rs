@@ -14,6 +14,7 @@ pub use self::seal::GossipRejection;
 use self::{seal::Seal, transport::SealedUdp};
 use crate::{
     member::{Member, MemberId, MemberState},
+    raft::{ClusterId, NodeId},
     stats::GossipStats,
 };
 
@@ -30,6 +31,9 @@ const KEY_STATE: &str = "state";
 const KEY_HTTP: &str = "http";
 const KEY_ZONE: &str = "zone";
 const KEY_FOUNDERS: &str = "founders";
+const KEY_NODE: &str = "node";
+const KEY_GROUP: &str = "group";
+const KEY_IN_FORCE: &str = "in-force";
 
 /// What a node needs to know to gossip.
 pub(crate) struct GossipConfig {
@@ -41,6 +45,8 @@ pub(crate) struct GossipConfig {
     pub(crate) interval: Duration,
     pub(crate) http: SocketAddr,
     pub(crate) zone: Option<String>,
+    pub(crate) node: NodeId,
+    pub(crate) group: Option<ClusterId>,
 }
 
 /// This node's part in the gossip.
@@ -59,8 +65,10 @@ impl Gossip {
         let mut about_me = vec![
             (KEY_STATE.to_owned(), MemberState::Joining.as_str().to_owned()),
             (KEY_HTTP.to_owned(), config.http.to_string()),
+            (KEY_NODE.to_owned(), format!("{:016x}", config.node)),
         ];
         about_me.extend(config.zone.map(|zone| (KEY_ZONE.to_owned(), zone)));
+        about_me.extend(config.group.map(|group| (KEY_GROUP.to_owned(), group.to_string())));
         let chitchat = ChitchatConfig {
             chitchat_id: ChitchatId::new(config.me.name, config.me.incarnation, config.advertise),
             cluster_id: config.cluster,
@@ -100,6 +108,19 @@ impl Gossip {
             .await;
     }
 
+    /// Tells the others of this node's part in the Raft group.
+    pub(crate) async fn announce_group(&self, group: Option<ClusterId>, in_force: u64) {
+        self.handle
+            .with_chitchat(|chitchat| {
+                let about_me = chitchat.self_node_state();
+                if let Some(group) = group {
+                    about_me.set(KEY_GROUP, group.to_string());
+                }
+                about_me.set(KEY_IN_FORCE, in_force.to_string());
+            })
+            .await;
+    }
+
     /// Ends with the reason when gossip has died.
     pub(crate) async fn died(&self) -> String {
         match self.handle.termination_watcher().await {
@@ -130,6 +151,9 @@ pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>) -> Vec<Member> 
             http: about.get(KEY_HTTP).and_then(|http| http.parse().ok()),
             zone: about.get(KEY_ZONE).map(str::to_owned),
             founders: about.get(KEY_FOUNDERS).map(split_ids).unwrap_or_default(),
+            node: about.get(KEY_NODE).and_then(|hex| NodeId::from_str_radix(hex, 16).ok()),
+            group: about.get(KEY_GROUP).and_then(ClusterId::parse),
+            in_force: about.get(KEY_IN_FORCE).and_then(|index| index.parse().ok()),
         };
         let known = newest.get(&member.id.name);
         if known.is_none_or(|known| known.id.incarnation < member.id.incarnation) {

@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 use super::handshake::{self, Identity};
 use crate::{
     fabric,
+    raft::{CallServer, serve_calls},
     router::{HoldId, Router},
     stats::{PEER_REFUSALS, PeerStats},
 };
@@ -52,6 +53,11 @@ pub(crate) struct Answering {
     pub(crate) identity: Arc<Identity>,
     pub(crate) router: Arc<Router>,
     pub(crate) stats: Arc<PeerStats>,
+    /// Answers on the streams that are for calls of the Raft group, on the runtime where Raft is.
+    pub(crate) calls: Arc<CallServer>,
+    pub(crate) calls_runtime: Handle,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) cancel: CancellationToken,
 }
 
 /// Accepts the streams of peers and hands them to the lanes in turn, until `cancel`.
@@ -124,7 +130,11 @@ async fn serve_stream(
         answers: BytesMut::new(),
     };
     match conversation.hold(&mut stream).await {
-        Ok(()) => debug!(peer = %peer, "the peer closed its stream"),
+        Ok(Ended::ForCalls) => {
+            let unread = conversation.unread;
+            hand_over(stream, unread, answering, peer.name.to_string());
+        }
+        Ok(Ended::Closed) => debug!(peer = %peer, "the peer closed its stream"),
         Err(Broken::Io(error)) => debug!(peer = %peer, %error, "the stream of the peer broke"),
         Err(broken) => {
             answering.stats.count_broken();
@@ -132,6 +142,29 @@ async fn serve_stream(
             let _ = timeout(WRITE_DEADLINE, handshake::refuse(&mut stream, broken.to_string())).await;
         }
     }
+}
+
+/// A stream for calls moves to the runtime of Raft.
+fn hand_over(stream: TcpStream, unread: BytesMut, answering: &Answering, peer: String) {
+    let Ok(stream) = stream.into_std() else { return };
+    let (calls, cancel) = (Arc::clone(&answering.calls), answering.cancel.clone());
+    answering.tasks.spawn_on(
+        async move {
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = serve_calls(stream, unread, calls, peer) => {}
+            }
+        },
+        &answering.calls_runtime,
+    );
+}
+
+/// How a conversation ended well.
+enum Ended {
+    Closed,
+    /// It goes on as one of calls of the Raft group.
+    ForCalls,
 }
 
 /// Why a conversation ended badly.
@@ -147,6 +180,13 @@ enum Broken {
     Unexpected(Kind),
 }
 
+/// What comes after the frames that have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    More,
+    Calls,
+}
+
 struct Conversation<'a> {
     lane: usize,
     router: &'a Router,
@@ -157,7 +197,7 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    async fn hold(&mut self, stream: &mut TcpStream) -> Result<(), Broken> {
+    async fn hold(&mut self, stream: &mut TcpStream) -> Result<Ended, Broken> {
         loop {
             let understood = self.answer_all();
             // What was decided before a faulty frame is still answered.
@@ -165,15 +205,17 @@ impl Conversation<'_> {
                 let write = timeout(WRITE_DEADLINE, stream.write_all_buf(&mut self.answers));
                 write.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             }
-            understood?;
+            if understood? == Next::Calls {
+                return Ok(Ended::ForCalls);
+            }
             self.unread.reserve(READ_BYTES);
             if stream.read_buf(&mut self.unread).await? == 0 {
-                return Ok(());
+                return Ok(Ended::Closed);
             }
         }
     }
 
-    fn answer_all(&mut self) -> Result<(), Broken> {
+    fn answer_all(&mut self) -> Result<Next, Broken> {
         while let Some(frame) = frame::first(&self.unread, MAX_PAYLOAD_BYTES)? {
             match frame.kind {
                 Kind::Check => {
@@ -196,12 +238,17 @@ impl Conversation<'_> {
                     let Ping { id } = codec::decode(frame.payload)?;
                     frame::put(&Pong { id }, &mut self.answers)?;
                 }
+                Kind::Control => {
+                    let length = frame.length;
+                    self.unread.advance(length);
+                    return Ok(Next::Calls);
+                }
                 other => return Err(Broken::Unexpected(other)),
             }
             let length = frame.length;
             self.unread.advance(length);
         }
-        Ok(())
+        Ok(Next::More)
     }
 }
 

@@ -1,0 +1,196 @@
+//! What the log adds up to, as Raft wants it kept: in memory, with a snapshot on the disk now and then.
+
+use std::{io::Cursor, sync::Arc};
+
+use openraft::{
+    Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError,
+    StorageIOError, StoredMembership, storage::RaftStateMachine,
+};
+use serde::{Deserialize, Serialize};
+use tidegate_proto::codec;
+use tokio::sync::watch;
+
+use super::{
+    Group, RaftNode,
+    command::{NodeId, Outcome},
+    disk::{Disk, DiskFault, Snapshots},
+    machine::Replicated,
+};
+
+/// Longest snapshot: all rules and texts of the history with what is around them.
+const MAX_SNAPSHOT_BYTES: usize = 512 << 20;
+
+type Fault = StorageError<NodeId>;
+
+/// What this node has applied: a state and where in the log it stands.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// The index of the last entry that was applied.
+    pub index: u64,
+    /// What all entries up to there add up to.
+    pub state: Replicated,
+}
+
+/// The state machine as Raft sees it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    applied: Option<LogId<NodeId>>,
+    membership: StoredMembership<NodeId, RaftNode>,
+    state: Replicated,
+    snapshots: Snapshots,
+    published: watch::Sender<Arc<Applied>>,
+}
+
+/// The bytes of a snapshot.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    applied: Option<LogId<NodeId>>,
+    membership: StoredMembership<NodeId, RaftNode>,
+    id: String,
+    state: Replicated,
+}
+
+impl Machine {
+    /// Begins with the last snapshot. Each state is published.
+    pub(crate) fn open(disk: &Disk, published: watch::Sender<Arc<Applied>>) -> Result<Self, DiskFault> {
+        let kept: Option<Kept> = match disk.snapshots.read()? {
+            Some(bytes) => Some(codec::decode(&bytes).map_err(|error| disk.fault(error))?),
+            None => None,
+        };
+        let snapshots = disk.snapshots.clone();
+        let machine = match kept {
+            Some(Kept { applied, membership, state, .. }) => {
+                Self { applied, membership, state, snapshots, published }
+            }
+            None => Self {
+                applied: None,
+                membership: StoredMembership::default(),
+                state: Replicated::default(),
+                snapshots,
+                published,
+            },
+        };
+        machine.publish();
+        Ok(machine)
+    }
+
+    fn publish(&self) {
+        let index = self.applied.map_or(0, |id| id.index);
+        self.published.send_replace(Arc::new(Applied { index, state: self.state.clone() }));
+    }
+
+    fn kept(&self) -> Kept {
+        // Two nodes may build one at the same index, and it need not have the same bytes.
+        let id = format!(
+            "{}-{:x}",
+            self.applied.map_or(0, |id| id.index),
+            u32::from_be_bytes(crate::fabric::random_bytes())
+        );
+        Kept { applied: self.applied, membership: self.membership.clone(), id, state: self.state.clone() }
+    }
+}
+
+impl RaftStateMachine<Group> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<NodeId>>, StoredMembership<NodeId, RaftNode>), Fault> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, Fault>
+    where
+        I: IntoIterator<Item = Entry<Group>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut outcomes = Vec::new();
+        for Entry { log_id, payload } in entries {
+            debug_assert!(
+                self.applied.is_none_or(|applied| applied < log_id),
+                "entries come in order, each once"
+            );
+            self.applied = Some(log_id);
+            outcomes.push(match payload {
+                EntryPayload::Blank => Outcome::Done,
+                EntryPayload::Normal(command) => self.state.apply(log_id.index, command),
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(log_id), membership);
+                    Outcome::Done
+                }
+            });
+        }
+        self.publish();
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { kept: self.kept(), snapshots: self.snapshots.clone() }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, Fault> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<NodeId, RaftNode>,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), Fault> {
+        let fault = |error: &(dyn std::error::Error + 'static)| {
+            Fault::from(StorageIOError::write_snapshot(
+                Some(meta.signature()),
+                openraft::AnyError::from_dyn(error, None),
+            ))
+        };
+        let bytes = snapshot.into_inner();
+        let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
+        let snapshots = self.snapshots.clone();
+        let written = tokio::task::spawn_blocking(move || snapshots.write(&bytes)).await;
+        written.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.state = kept.state;
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Group>>, Fault> {
+        let fault = |error: &(dyn std::error::Error + 'static)| {
+            Fault::from(StorageIOError::read_snapshot(None, openraft::AnyError::from_dyn(error, None)))
+        };
+        let Some(bytes) = self.snapshots.read().map_err(|error| fault(&error))? else { return Ok(None) };
+        let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
+        let meta = SnapshotMeta {
+            last_log_id: kept.applied,
+            last_membership: kept.membership,
+            snapshot_id: kept.id,
+        };
+        Ok(Some(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+    }
+}
+
+/// Writes a snapshot of the state at one instant while the log goes on.
+pub(crate) struct Builder {
+    kept: Kept,
+    snapshots: Snapshots,
+}
+
+impl RaftSnapshotBuilder<Group> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Group>, Fault> {
+        let fault = |error: &(dyn std::error::Error + 'static)| {
+            Fault::from(StorageIOError::write_snapshot(None, openraft::AnyError::from_dyn(error, None)))
+        };
+        let mut bytes = Vec::new();
+        codec::encode(&self.kept, &mut bytes, MAX_SNAPSHOT_BYTES).map_err(|error| fault(&error))?;
+        let snapshots = self.snapshots.clone();
+        let written = tokio::task::spawn_blocking(move || snapshots.write(&bytes).map(|()| bytes)).await;
+        let bytes = written.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
+        let meta = SnapshotMeta {
+            last_log_id: self.kept.applied,
+            last_membership: self.kept.membership.clone(),
+            snapshot_id: self.kept.id.clone(),
+        };
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+    }
+}

@@ -1,0 +1,308 @@
+//! Where a node keeps its part of the group: a redb database for log, vote and identity, and one file with a snapshot.
+//!
+//! Without a data directory both are in memory. Such a node is a new member each time that it starts, so it never
+//! breaks a promise that it has forgotten.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::InMemoryBackend};
+
+use super::command::{ClusterId, NodeId};
+use crate::fabric;
+
+const DATABASE_FILE: &str = "raft.redb";
+const SNAPSHOT_FILE: &str = "raft.snapshot";
+const DRAFT_FILE: &str = "raft.snapshot.new";
+/// Memory for pages of the database: the log is written, and hardly ever read.
+const CACHE_BYTES: usize = 8 << 20;
+/// What the database is laid out as. Another one is refused.
+const FORMAT: u64 = 1;
+
+pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+const KEY_FORMAT: &str = "format";
+const KEY_NODE: &str = "node";
+const KEY_CLUSTER: &str = "cluster";
+const KEY_INCARNATION: &str = "incarnation";
+
+/// Why a data directory can not be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path}: {reason} (--data-dir); if it can not be repaired, move it away: the node then comes back as a new member"
+)]
+pub struct DiskFault {
+    path: PathBuf,
+    reason: Box<dyn std::error::Error + Send + Sync>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error("the file is cut short or was changed: its checksum does not fit")]
+    Snapshot,
+    #[error("it was written by another version of Tidegate: format {0}, this version has {FORMAT}")]
+    Format(u64),
+    #[error("what it holds for {0:?} can not be read")]
+    Meta(&'static str),
+}
+
+/// Who a node is in the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DiskIdentity {
+    pub(crate) node: NodeId,
+    /// Later than that of each earlier start from this directory, whatever the wall clock says.
+    pub(crate) incarnation: u64,
+    /// The cluster that the node belongs to, if it belongs to one.
+    pub(crate) cluster: Option<ClusterId>,
+}
+
+/// An open data directory, or one in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    pub(super) database: Arc<Database>,
+    pub(super) snapshots: Snapshots,
+    path: PathBuf,
+}
+
+impl Disk {
+    /// Opens the directory, which must be there.
+    pub(crate) fn open(directory: &Path) -> Result<Self, DiskFault> {
+        let path = directory.join(DATABASE_FILE);
+        let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&path)
+            .map_err(|error| fault(error.into()))?;
+        let snapshots = Snapshots::Directory(directory.to_owned());
+        // A draft is what a crash left of a snapshot that never counted.
+        let _ = fs::remove_file(directory.join(DRAFT_FILE));
+        Self { database: Arc::new(database), snapshots, path }.prepared()
+    }
+
+    /// A directory that a test has made up.
+    #[cfg(test)]
+    pub(super) fn on(database: Database) -> Self {
+        let disk = Self {
+            database: Arc::new(database),
+            snapshots: Snapshots::Memory(Arc::default()),
+            path: PathBuf::from("test"),
+        };
+        disk.prepared().expect("it can be written")
+    }
+
+    /// Begins with nothing, and keeps nothing.
+    pub(crate) fn in_memory() -> Result<Self, DiskFault> {
+        let path = PathBuf::from("memory");
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(InMemoryBackend::new())
+            .map_err(|error| DiskFault { path: path.clone(), reason: error.into() })?;
+        Self { database: Arc::new(database), snapshots: Snapshots::Memory(Arc::default()), path }.prepared()
+    }
+
+    fn prepared(self) -> Result<Self, DiskFault> {
+        let known = self.prepare().map_err(|reason| self.fault(reason))?;
+        match known {
+            Some(FORMAT) => Ok(self),
+            Some(other) => Err(self.fault(Damage::Format(other))),
+            None => Err(self.fault(Damage::Meta(KEY_FORMAT))),
+        }
+    }
+
+    /// Makes the tables if there are none, and returns the format.
+    fn prepare(&self) -> Result<Option<u64>, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let format = {
+            transaction.open_table(LOG)?;
+            let mut meta = transaction.open_table(META)?;
+            let known = meta.get(KEY_FORMAT)?.map(|bytes| number(bytes.value()));
+            if known.is_none() {
+                meta.insert(KEY_FORMAT, &FORMAT.to_be_bytes()[..])?;
+            }
+            known.unwrap_or(Some(FORMAT))
+        };
+        transaction.commit()?;
+        Ok(format)
+    }
+
+    /// Says who the node is, after noting that it starts once more. `now_ms` is the wall clock's Unix milliseconds.
+    pub(crate) fn start(&self, now_ms: u64) -> Result<DiskIdentity, DiskFault> {
+        self.start_once_more(now_ms)
+            .map_err(|reason| self.fault(reason))?
+            .ok_or_else(|| self.fault(Damage::Meta(KEY_NODE)))
+    }
+
+    fn start_once_more(&self, now_ms: u64) -> Result<Option<DiskIdentity>, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let identity = {
+            let mut meta = transaction.open_table(META)?;
+            let node = match meta.get(KEY_NODE)?.map(|bytes| number(bytes.value())) {
+                Some(known) => known,
+                // 62 random bits, and never 0.
+                None => Some((u64::from_be_bytes(fabric::random_bytes()) >> 1) | 1),
+            };
+            let before = meta.get(KEY_INCARNATION)?.and_then(|bytes| number(bytes.value())).unwrap_or(0);
+            let cluster = meta.get(KEY_CLUSTER)?.and_then(|bytes| bytes.value().try_into().ok());
+            let incarnation = now_ms.max(before.saturating_add(1));
+            if let Some(node) = node {
+                meta.insert(KEY_NODE, &node.to_be_bytes()[..])?;
+            }
+            meta.insert(KEY_INCARNATION, &incarnation.to_be_bytes()[..])?;
+            node.map(|node| DiskIdentity { node, incarnation, cluster: cluster.map(ClusterId::from_bytes) })
+        };
+        transaction.commit()?;
+        Ok(identity)
+    }
+
+    /// Notes which cluster the node belongs to from now on.
+    pub(crate) fn belong_to(&self, cluster: ClusterId) -> Result<(), DiskFault> {
+        let note = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            transaction.open_table(META)?.insert(KEY_CLUSTER, &cluster.bytes()[..])?;
+            Ok(transaction.commit()?)
+        };
+        note().map_err(|reason| self.fault(reason))
+    }
+
+    pub(super) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
+        DiskFault { path: self.path.clone(), reason: reason.into() }
+    }
+
+    pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
+        let meta = self.database.begin_read()?.open_table(META)?;
+        Ok(meta.get(key)?.map(|bytes| bytes.value().to_vec()))
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Where the last snapshot is kept. It is there whole or not at all.
+///
+/// ```text
+///   0      4            8                16
+///   +------+------------+----------------+--------------------
+///   | TGS1 | crc32c     | length (u64)   | snapshot: `length` bytes
+///   +------+------------+----------------+--------------------
+/// ```
+///
+/// Integers are little-endian; the checksum covers length and snapshot.
+#[derive(Debug, Clone)]
+pub(super) enum Snapshots {
+    Directory(PathBuf),
+    Memory(Arc<Mutex<Option<Vec<u8>>>>),
+}
+
+const SNAPSHOT_MAGIC: [u8; 4] = *b"TGS1";
+const SNAPSHOT_HEADER: usize = 16;
+
+impl Snapshots {
+    /// Replaces the last snapshot. On an error that one is still there.
+    pub(super) fn write(&self, snapshot: &[u8]) -> io::Result<()> {
+        let directory = match self {
+            Self::Memory(kept) => {
+                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.to_vec());
+                return Ok(());
+            }
+            Self::Directory(directory) => directory,
+        };
+        let draft = directory.join(DRAFT_FILE);
+        let mut file = File::create(&draft)?;
+        let length = (snapshot.len() as u64).to_le_bytes();
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&length), snapshot);
+        file.write_all(&SNAPSHOT_MAGIC)?;
+        file.write_all(&crc.to_le_bytes())?;
+        file.write_all(&length)?;
+        file.write_all(snapshot)?;
+        file.sync_all()?;
+        fs::rename(&draft, directory.join(SNAPSHOT_FILE))?;
+        // The new name must be on the disk before the log behind it is removed.
+        File::open(directory)?.sync_all()
+    }
+
+    /// The last snapshot, if there is one.
+    pub(super) fn read(&self) -> Result<Option<Vec<u8>>, DiskFault> {
+        let directory = match self {
+            Self::Memory(kept) => return Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            Self::Directory(directory) => directory,
+        };
+        let path = directory.join(SNAPSHOT_FILE);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DiskFault { path, reason: error.into() }),
+        }
+        let whole = bytes.split_at_checked(SNAPSHOT_HEADER).is_some_and(|(header, snapshot)| {
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&header[8..]), snapshot);
+            header[..4] == SNAPSHOT_MAGIC
+                && header[4..8] == crc.to_le_bytes()
+                && header[8..] == (snapshot.len() as u64).to_le_bytes()
+        });
+        if !whole {
+            return Err(DiskFault { path, reason: Damage::Snapshot.into() });
+        }
+        bytes.drain(..SNAPSHOT_HEADER);
+        Ok(Some(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_the_same_after_a_restart_and_its_incarnation_grows_whatever_the_clock_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Disk::open(directory.path()).unwrap().start(1_000).unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        let second = disk.start(7).unwrap();
+        assert_eq!((first.node, first.cluster), (second.node, None));
+        assert_eq!((first.incarnation, second.incarnation), (1_000, 1_001));
+        disk.belong_to(ClusterId::from_bytes([7; 16])).unwrap();
+        drop(disk);
+        let third = Disk::open(directory.path()).unwrap().start(5_000).unwrap();
+        assert_eq!((third.incarnation, third.cluster), (5_000, Some(ClusterId::from_bytes([7; 16]))));
+        let other = Disk::in_memory().unwrap().start(1).unwrap();
+        assert_ne!(other.node, first.node);
+    }
+
+    #[test]
+    fn a_snapshot_that_was_cut_or_changed_is_refused_at_each_byte() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::Directory(directory.path().to_owned());
+        assert!(snapshots.read().unwrap().is_none());
+        snapshots.write(b"all that there is").unwrap();
+        assert_eq!(snapshots.read().unwrap().unwrap(), b"all that there is");
+        let path = directory.path().join(SNAPSHOT_FILE);
+        let good = fs::read(&path).unwrap();
+        for end in 0..good.len() {
+            fs::write(&path, &good[..end]).unwrap();
+            assert!(snapshots.read().unwrap_err().to_string().contains("cut short"), "{end}");
+        }
+        for place in 0..good.len() {
+            let mut bad = good.clone();
+            bad[place] ^= 0x40;
+            fs::write(&path, bad).unwrap();
+            assert!(snapshots.read().is_err(), "{place}");
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_snapshot_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        disk.snapshots.write(b"one").unwrap();
+        fs::write(directory.path().join(DRAFT_FILE), b"TGS1 half of").unwrap();
+        drop(disk);
+        let disk = Disk::open(directory.path()).unwrap();
+        assert_eq!(disk.snapshots.read().unwrap().unwrap(), b"one");
+        assert!(!directory.path().join(DRAFT_FILE).exists());
+    }
+}

@@ -1,0 +1,459 @@
+//! Raft on this node: started on its disk, and again when the disk has failed.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use tidegate_limiter::Rules;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use super::{
+    Group, RaftNode,
+    applied::{Applied, Machine},
+    calls::{Belonging, CallServer, Callers, NotServed},
+    command::{ClusterId, Command, NodeId, Outcome, RuleWrite},
+    disk::{Disk, DiskFault, DiskIdentity},
+    formation, in_force,
+    in_force::InForce,
+    ledger::{Ledger, Touch},
+    log::Log,
+    steward,
+};
+use crate::{clock::Clock, link::Identity, member::Member, status::ClusterStatus};
+
+/// How often the leader shows that it is there.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+/// After a silence between these two a new leader is elected.
+const ELECTION: (Duration, Duration) = (Duration::from_millis(800), Duration::from_millis(1600));
+/// Entries after which a snapshot is taken; half as many are kept for members that are a little behind.
+const SNAPSHOT_EVERY: u64 = 1000;
+/// For a piece of a snapshot, and for its writing.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long after a failure of the disk it is tried again.
+const RESTART_AFTER: Duration = Duration::from_secs(2);
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+type RaftHandle = Raft<Group>;
+type Metrics = openraft::RaftMetrics<NodeId, RaftNode>;
+
+/// What the group needs to know of this node.
+pub(crate) struct GroupConfig {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) data_dir: Option<PathBuf>,
+    /// As in [`crate::ClusterConfig::bootstrap_expect`], with a node alone being one.
+    pub(crate) expect: Option<u32>,
+    /// Rules to begin with, by domain.
+    pub(crate) seed: Vec<(String, String)>,
+    /// Where the rules in force are put.
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
+    pub(crate) touch: Option<Arc<dyn Touch>>,
+    pub(crate) clock: Clock,
+}
+
+/// What all parts of the group share.
+pub(super) struct Shared {
+    pub(super) me: NodeId,
+    pub(super) identity: Arc<Identity>,
+    pub(super) belonging: Arc<Belonging>,
+    pub(super) applied: watch::Sender<Arc<Applied>>,
+    pub(super) in_force: watch::Sender<InForce>,
+    pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
+    pub(super) touch: Option<Arc<dyn Touch>>,
+    clock: Clock,
+    running: ArcSwapOption<Running>,
+    trouble: Mutex<Option<String>>,
+    leader_heard: Mutex<Option<Instant>>,
+}
+
+/// Raft from one start to the next.
+pub(super) struct Running {
+    pub(super) raft: RaftHandle,
+    pub(super) disk: Disk,
+    metrics: watch::Receiver<Metrics>,
+}
+
+impl Shared {
+    pub(super) fn running(&self) -> Option<Arc<Running>> {
+        self.running.load_full()
+    }
+
+    /// Why Raft is not running.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// The time of day, to tell people.
+    pub(super) fn unix_ms(&self) -> u64 {
+        self.clock.unix_millis()
+    }
+
+    /// The leader was heard of just now.
+    pub(super) fn note_leader(&self) {
+        *self.leader_heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Since when the leader has not been heard of.
+    pub(super) fn leader_heard(&self) -> Option<Instant> {
+        *self.leader_heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nodes that gossip holds for alive.
+    pub(super) fn live(&self) -> Vec<Member> {
+        self.status.get().map(|status| status.borrow().live.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn touched_here(&self, domain: &str, rules: &[String]) -> Vec<Vec<u8>> {
+        match &self.touch {
+            Some(touch) => rules.iter().map(|rule| touch.registers(domain, rule)).collect(),
+            None => vec![Vec::new(); rules.len()],
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Whether this node has a part in a group.
+    pub(super) fn is_initialized(&self) -> bool {
+        self.metrics.borrow().membership_config.membership().nodes().next().is_some()
+    }
+
+    /// The member that leads, with the way to it, as far as this node knows.
+    pub(super) fn leader(&self) -> Option<(NodeId, RaftNode)> {
+        let metrics = self.metrics.borrow();
+        let id = metrics.current_leader?;
+        let node = metrics.membership_config.membership().get_node(&id)?.clone();
+        Some((id, node))
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.metrics.borrow().state == ServerState::Leader
+    }
+
+    /// Writes, if this node is the leader.
+    pub(super) async fn write_here(
+        &self,
+        write: RuleWrite,
+        patience: Duration,
+    ) -> Result<Outcome, NotServed> {
+        self.propose(Command::Write(write), patience).await
+    }
+
+    pub(super) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, NotServed> {
+        match timeout(patience, self.raft.client_write(command)).await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),
+            Ok(Err(_)) | Err(_) => Err(NotServed::Unknown),
+        }
+    }
+
+    /// Up to where all that was acknowledged before this call has been written, if this node is the leader.
+    pub(super) async fn read_index_here(&self, patience: Duration) -> Result<u64, NotServed> {
+        if !self.is_leader() {
+            return Err(NotServed::NotLeader);
+        }
+        // It waits without end when most voters are gone.
+        match timeout(patience, self.raft.ensure_linearizable()).await {
+            Ok(Ok(id)) => Ok(id.map_or(0, |id| id.index)),
+            Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),
+            Ok(Err(_)) | Err(_) => Err(NotServed::Unknown),
+        }
+    }
+}
+
+/// What this node is to the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupRole {
+    /// It belongs to none yet.
+    None,
+    /// It has the log, but no vote.
+    Learner,
+    /// It follows the leader.
+    Follower,
+    /// It would be the leader.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+impl GroupRole {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Learner => "learner",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+/// What a node can tell of the group.
+#[derive(Debug, Clone)]
+pub struct GroupStatus {
+    /// This node's id.
+    pub id: NodeId,
+    /// The cluster that it belongs to.
+    pub cluster: Option<ClusterId>,
+    /// What it is.
+    pub role: GroupRole,
+    /// The name of the leader.
+    pub leader: Option<String>,
+    /// The term.
+    pub term: u64,
+    /// Names of those that vote.
+    pub voters: Vec<String>,
+    /// Names of those that only get the log.
+    pub learners: Vec<String>,
+    /// The last entry in this node's log.
+    pub last_log: u64,
+    /// The last entry that it applied.
+    pub applied: u64,
+    /// The last entry whose rules are in force.
+    pub in_force: u64,
+    /// Why Raft does not run here.
+    pub trouble: Option<String>,
+}
+
+/// This node's part in the group.
+pub(crate) struct RaftGroup {
+    shared: Arc<Shared>,
+    config: GroupConfig,
+}
+
+impl RaftGroup {
+    /// Opens the disk, and says who this node is.
+    pub(crate) fn open(
+        data_dir: Option<&std::path::Path>,
+        now_ms: u64,
+    ) -> Result<(Disk, DiskIdentity), DiskFault> {
+        let disk = match data_dir {
+            Some(directory) => Disk::open(directory)?,
+            None => Disk::in_memory()?,
+        };
+        let identity = disk.start(now_ms)?;
+        Ok((disk, identity))
+    }
+
+    /// Starts Raft.
+    pub(crate) async fn start(
+        config: GroupConfig,
+        disk: Disk,
+        identity: DiskIdentity,
+    ) -> Result<Self, DiskFault> {
+        let shared = Arc::new(Shared {
+            me: identity.node,
+            identity: Arc::clone(&config.identity),
+            belonging: Arc::new(Belonging::new(identity.cluster)),
+            applied: watch::Sender::new(Arc::default()),
+            in_force: watch::Sender::default(),
+            status: OnceLock::new(),
+            touch: config.touch.clone(),
+            clock: config.clock,
+            running: ArcSwapOption::empty(),
+            trouble: Mutex::default(),
+            leader_heard: Mutex::default(),
+        });
+        let group = Self { shared, config };
+        group.run_raft(disk).await?;
+        Ok(group)
+    }
+
+    /// Starts what keeps the group going. `status` says who is alive.
+    pub(crate) fn spawn(
+        self,
+        status: watch::Receiver<ClusterStatus>,
+        tasks: &TaskTracker,
+        cancel: &CancellationToken,
+    ) {
+        // Nobody else sets it.
+        let _ = self.shared.status.set(status.clone());
+        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let cancel = cancel.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    () = task => {}
+                }
+            });
+        };
+        let shared = || Arc::clone(&self.shared);
+        spawn(Box::pin(in_force::keep(shared(), Arc::clone(&self.config.rules), self.config.seed.clone())));
+        spawn(Box::pin(formation::form(shared(), self.config.expect, status.clone())));
+        spawn(Box::pin(steward::tend(shared(), status)));
+        tasks.spawn(self.supervise(cancel.clone()));
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger::new(Arc::clone(&self.shared))
+    }
+
+    pub(crate) fn call_server(&self) -> Arc<CallServer> {
+        Arc::new(CallServer::new(Arc::clone(&self.shared)))
+    }
+
+    /// What is in force here, for gossip and readiness.
+    pub(crate) fn in_force(&self) -> watch::Receiver<InForce> {
+        self.shared.in_force.subscribe()
+    }
+
+    async fn run_raft(&self, disk: Disk) -> Result<(), DiskFault> {
+        let log = Log::start(disk.clone()).map_err(|error| disk.fault(error))?;
+        let machine = Machine::open(&disk, self.shared.applied.clone())?;
+        let callers = Callers(Arc::clone(&self.shared));
+        let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log, machine)
+            .await
+            .map_err(|error| disk.fault(error))?;
+        let metrics = raft.metrics();
+        self.shared.running.store(Some(Arc::new(Running { raft, disk, metrics })));
+        self.shared.set_trouble(None);
+        Ok(())
+    }
+
+    /// Starts Raft again when it has failed: the disk was full, perhaps, and is not for ever. A node whose disk has
+    /// failed forgets nothing that it promised: it begins with what is on the disk, as after a restart.
+    async fn supervise(self, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                reason = self.failed() => {
+                    error!("the replicated log has failed: {reason}; this node goes on with the rules that it has and tries again");
+                    self.shared.set_trouble(Some(format!("the replicated log of this node has failed: {reason}")));
+                }
+            }
+            self.stop_raft().await;
+            while self.shared.running().is_none() {
+                tokio::select! {
+                    () = cancel.cancelled() => break,
+                    () = sleep(RESTART_AFTER) => {}
+                }
+                match self.restart().await {
+                    Ok(()) => info!("the replicated log works again"),
+                    Err(fault) => {
+                        self.shared.set_trouble(Some(format!(
+                            "the replicated log of this node has failed: {fault}"
+                        )));
+                    }
+                }
+            }
+            if cancel.is_cancelled() {
+                break;
+            }
+        }
+        self.stop_raft().await;
+    }
+
+    async fn restart(&self) -> Result<(), DiskFault> {
+        let disk = match &self.config.data_dir {
+            Some(directory) => Disk::open(directory)?,
+            None => Disk::in_memory()?,
+        };
+        self.run_raft(disk).await
+    }
+
+    async fn failed(&self) -> String {
+        let Some(running) = self.shared.running() else { return "it is not running".to_owned() };
+        let mut metrics = running.watch();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "Raft has ended".to_owned();
+            }
+        }
+    }
+
+    async fn stop_raft(&self) {
+        if let Some(running) = self.shared.running.swap(None) {
+            let _ = timeout(STOP_WITHIN, running.raft.shutdown()).await;
+        }
+    }
+}
+
+impl Ledger {
+    /// The cluster in whose group this node has a part.
+    pub fn group(&self) -> Option<ClusterId> {
+        let has_part = self.shared().running().is_some_and(|running| running.is_initialized());
+        self.shared().belonging.get().filter(|_| has_part)
+    }
+
+    /// What this node can tell of the group.
+    pub fn status(&self) -> GroupStatus {
+        let shared = self.shared();
+        let in_force = shared.in_force.borrow().index;
+        let mut status = GroupStatus {
+            id: shared.me,
+            cluster: shared.belonging.get(),
+            role: GroupRole::None,
+            leader: None,
+            term: 0,
+            voters: Vec::new(),
+            learners: Vec::new(),
+            last_log: 0,
+            applied: shared.applied.borrow().index,
+            in_force,
+            trouble: shared.trouble(),
+        };
+        let Some(running) = shared.running() else { return status };
+        let metrics = running.metrics();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
+        for (id, node) in membership.nodes() {
+            let names = if voters.contains(id) { &mut status.voters } else { &mut status.learners };
+            names.push(node.name.clone());
+            if metrics.current_leader == Some(*id) {
+                status.leader = Some(node.name.clone());
+            }
+        }
+        status.voters.sort_unstable();
+        status.learners.sort_unstable();
+        status.term = metrics.current_term;
+        status.last_log = metrics.last_log_index.unwrap_or(0);
+        status.role = match metrics.state {
+            _ if status.voters.is_empty() => GroupRole::None,
+            ServerState::Learner | ServerState::Shutdown => GroupRole::Learner,
+            ServerState::Follower => GroupRole::Follower,
+            ServerState::Candidate => GroupRole::Candidate,
+            ServerState::Leader => GroupRole::Leader,
+        };
+        status
+    }
+}
+
+fn raft_config() -> Config {
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    let config = Config {
+        cluster_name: "tidegate".to_owned(),
+        heartbeat_interval: millis(HEARTBEAT),
+        election_timeout_min: millis(ELECTION.0),
+        election_timeout_max: millis(ELECTION.1),
+        install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: SNAPSHOT_EVERY / 2,
+        replication_lag_threshold: SNAPSHOT_EVERY * 2,
+        max_payload_entries: 256,
+        ..Config::default()
+    };
+    config.validate().expect("these numbers fit together")
+}

@@ -1,0 +1,140 @@
+//! Puts the replicated rules in force: compiles those that have changed and swaps the whole in. The way of a check only
+//! ever sees the last snapshot, and never waits.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tidegate_limiter::{HashSecret, Rules};
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+use super::{
+    applied::Applied,
+    command::{Expected, Revision},
+    group::Shared,
+    ledger::{Ledger, NewRules, WriteFault},
+};
+
+/// How long the rules to begin with are tried to be written before it is tried again.
+const SEED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is in force at this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct InForce {
+    /// All of the log up to here.
+    pub(crate) index: u64,
+    /// Whether the node has what it needs to decide: the cluster's secret and its rules.
+    pub(crate) complete: bool,
+    /// The domains that are not what the log says, and why.
+    pub(crate) broken: Vec<String>,
+}
+
+/// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
+pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<ArcSwap<Rules>>, mut seed: Vec<(String, String)>) {
+    let mut applied = shared.applied.subscribe();
+    let mut compiler = Compiler { rules, compiled: BTreeMap::new(), secret: None };
+    // Who had the rules on its disk decides by them at once; who had not waits until it has all of them.
+    let at_start = Arc::clone(&applied.borrow_and_update());
+    let mut has_all = at_start.state.founding.is_some();
+    let mut now = at_start;
+    loop {
+        let broken = compiler.compile(&now).await;
+        has_all |= now
+            .state
+            .members
+            .get(&shared.me)
+            .is_some_and(|row| row.incarnation == shared.identity.me.incarnation);
+        seed.retain(|(domain, text)| match now.state.domains.get(domain.as_str()) {
+            Some(history) if **history.text() != *text => {
+                warn!(
+                    domain,
+                    revision = history.current().revision.get(),
+                    "the rules at the start are not those of the cluster, which count (`tidegate rules diff` and `apply`)"
+                );
+                false
+            }
+            Some(_) => false,
+            None => true,
+        });
+        let complete = has_all && seed.is_empty() && now.state.founding.is_some();
+        // A rule that is not in force must not count as such.
+        let index = if broken.is_empty() { now.index } else { shared.in_force.borrow().index };
+        shared.in_force.send_replace(InForce { index, complete, broken });
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = plant(&shared, &seed), if has_all && !seed.is_empty() => {}
+        }
+        now = Arc::clone(&applied.borrow_and_update());
+    }
+}
+
+struct Compiler {
+    rules: Arc<ArcSwap<Rules>>,
+    compiled: BTreeMap<Arc<str>, Revision>,
+    secret: Option<HashSecret>,
+}
+
+impl Compiler {
+    /// Puts in force what has changed, and says what could not be.
+    async fn compile(&mut self, applied: &Applied) -> Vec<String> {
+        let Some(founding) = &applied.state.founding else { return Vec::new() };
+        let secret = HashSecret::new(founding.hash_secret);
+        if self.secret.as_ref() != Some(&secret) {
+            self.rules.store(Arc::new(Rules::empty(&secret)));
+            self.secret = Some(secret.clone());
+            self.compiled.clear();
+        }
+        let mut broken = Vec::new();
+        for (domain, history) in &applied.state.domains {
+            let revision = history.current().revision;
+            if self.compiled.get(domain) == Some(&revision) {
+                continue;
+            }
+            let (rules, name, text, secret) =
+                (self.rules.load_full(), Arc::clone(domain), Arc::clone(history.text()), secret.clone());
+            let started = Instant::now();
+            let compiled =
+                tokio::task::spawn_blocking(move || rules.with_domain(&name, &text, &secret)).await;
+            match compiled {
+                Ok(Ok(rules)) => {
+                    let count = rules.rules(domain).len();
+                    self.rules.store(Arc::new(rules));
+                    self.compiled.insert(Arc::clone(domain), revision);
+                    let took = started.elapsed();
+                    info!(%domain, %revision, rules = count, ?took, "rules are in force");
+                }
+                Ok(Err(faults)) => {
+                    let fault = faults.first().map_or_else(String::new, ToString::to_string);
+                    error!(%domain, %revision, "the rules can not be used by this version of Tidegate, the ones before stay: {fault}");
+                    broken.push(format!(
+                        "the rules of {domain} at revision {revision} can not be used: {fault}"
+                    ));
+                }
+                Err(panicked) => {
+                    broken.push(format!("the rules of {domain} could not be compiled: {panicked}"))
+                }
+            }
+        }
+        broken
+    }
+}
+
+/// Writes the rules to begin with where there are none. Who comes second finds that out.
+async fn plant(shared: &Arc<Shared>, seed: &[(String, String)]) {
+    let ledger = Ledger::new(Arc::clone(shared));
+    for (domain, text) in seed {
+        let mut new = NewRules::new(domain, text);
+        new.expected = Expected::Absent;
+        new.author = format!("node {}", shared.identity.me.name);
+        new.message = "the rules at the start".to_owned();
+        match ledger.write(new, Instant::now() + SEED_PATIENCE).await {
+            Ok(_) | Err(WriteFault::Mismatch { .. }) => {}
+            Err(fault) => {
+                warn!(domain, "the rules at the start are not written yet: {fault}");
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    // They come back by the log.
+    sleep(Duration::from_secs(1)).await;
+}

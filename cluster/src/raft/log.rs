@@ -1,0 +1,325 @@
+//! Raft's log and vote on the disk.
+//!
+//! One thread writes, in the order in which it is asked, so that no vote overtakes an entry. What waits for it goes into
+//! one transaction: many entries cost one fsync. An entry counts when that is done, but can be read at once: until then
+//! it is in `pending`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use openraft::{
+    Entry, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
+    storage::{LogFlushed, RaftLogStorage},
+};
+use redb::{Durability, ReadableDatabase as _, ReadableTable as _};
+use serde::{Serialize, de::DeserializeOwned};
+use tidegate_proto::codec;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Group, MAX_ENTRY_BYTES,
+    command::NodeId,
+    disk::{Disk, LOG, META},
+};
+
+/// What may wait to be written; whoever asks for more waits.
+const MAX_WAITING: usize = 256;
+/// What is written in one transaction.
+const MAX_TOGETHER: usize = 64;
+/// Bytes of entries that are read for a follower at once, but at least one entry.
+const READ_BYTES: usize = 4 << 20;
+
+const KEY_VOTE: &str = "vote";
+const KEY_COMMITTED: &str = "committed";
+const KEY_PURGED: &str = "purged";
+
+type Fault = StorageError<NodeId>;
+
+/// The log. Its clones are the same log.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    disk: Disk,
+    writer: mpsc::Sender<Job>,
+    pending: Pending,
+}
+
+/// Entries that are on their way to the disk.
+#[derive(Debug, Clone, Default)]
+struct Pending(Arc<Mutex<BTreeMap<u64, Entry<Group>>>>);
+
+impl Pending {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<u64, Entry<Group>>> {
+        // Nothing in here is left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something to write.
+enum Job {
+    Append { entries: Vec<(LogId<NodeId>, Vec<u8>)>, flushed: LogFlushed<Group> },
+    Do { write: Write, done: oneshot::Sender<Result<(), Arc<redb::Error>>> },
+}
+
+enum Write {
+    Meta {
+        key: &'static str,
+        value: Vec<u8>,
+        durable: bool,
+    },
+    /// Removes this entry and all behind it.
+    Truncate(u64),
+    /// Removes this entry and all before it.
+    Purge {
+        through: u64,
+        id: Vec<u8>,
+    },
+}
+
+impl Log {
+    /// Starts the thread that writes. It ends when nobody has the log any more.
+    pub(crate) fn start(disk: Disk) -> io::Result<Self> {
+        let (writer, jobs) = mpsc::channel(MAX_WAITING);
+        let pending = Pending::default();
+        let work = Writer { disk: disk.clone(), jobs, pending: pending.clone() };
+        thread::Builder::new().name("raft-log".to_owned()).spawn(move || work.run())?;
+        Ok(Self { disk, writer, pending })
+    }
+
+    async fn write(&self, write: Write) -> Result<(), io::Error> {
+        let (done, written) = oneshot::channel();
+        let gone = || io::Error::other("the thread that writes the log has ended");
+        self.writer.send(Job::Do { write, done }).await.map_err(|_| gone())?;
+        written.await.map_err(|_| gone())?.map_err(io::Error::other)
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, io::Error> {
+        let bytes = self.disk.meta(key).map_err(io::Error::other)?;
+        bytes.map(|bytes| codec::decode(&bytes).map_err(io::Error::other)).transpose()
+    }
+
+    fn read(
+        &self,
+        range: (Bound<u64>, Bound<u64>),
+        most_bytes: usize,
+    ) -> Result<Vec<Entry<Group>>, io::Error> {
+        // First what is not on the disk yet: an entry that gets there in between is then found on the disk.
+        let mut found =
+            self.pending.entries().range(range).map(|(index, entry)| (*index, entry.clone())).collect();
+        self.read_disk(range, most_bytes, &mut found).map_err(io::Error::other)?;
+        Ok(found.into_values().collect())
+    }
+
+    /// Adds the entries on the disk, as far as they are not there and the bytes suffice.
+    fn read_disk(
+        &self,
+        range: (Bound<u64>, Bound<u64>),
+        most_bytes: usize,
+        found: &mut BTreeMap<u64, Entry<Group>>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let table = self.disk.database.begin_read()?.open_table(LOG)?;
+        let mut bytes = 0;
+        let mut end = None;
+        for row in table.range::<u64>(range)? {
+            let (index, entry) = row?;
+            bytes += entry.value().len();
+            if bytes > most_bytes && end.is_none() && bytes > entry.value().len() {
+                end = Some(index.value());
+                break;
+            }
+            if let std::collections::btree_map::Entry::Vacant(place) = found.entry(index.value()) {
+                place.insert(codec::decode(entry.value())?);
+            }
+        }
+        if let Some(end) = end {
+            // No holes: what lies behind an entry that was left out is left out too.
+            found.split_off(&end);
+        }
+        Ok(())
+    }
+}
+
+impl RaftLogReader<Group> for Log {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry<Group>>, Fault> {
+        let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        self.read(range, usize::MAX).map_err(|error| StorageIOError::read_logs(&error).into())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry<Group>>, Fault> {
+        let range = (Bound::Included(start), Bound::Excluded(end));
+        self.read(range, READ_BYTES).map_err(|error| StorageIOError::read_logs(&error).into())
+    }
+}
+
+impl RaftLogStorage<Group> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Group>, Fault> {
+        let fault = |error: io::Error| Fault::from(StorageIOError::read_logs(&error));
+        let last_purged_log_id: Option<LogId<NodeId>> = self.get(KEY_PURGED).map_err(fault)?;
+        let pending = self.pending.entries().last_key_value().map(|(_, entry)| entry.log_id);
+        let last = match pending {
+            Some(id) => Some(id),
+            None => last_of(&self.disk).map_err(|error| fault(io::Error::other(error)))?,
+        };
+        Ok(LogState { last_purged_log_id, last_log_id: last.or(last_purged_log_id) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<NodeId>) -> Result<(), Fault> {
+        let value = encode(vote).map_err(|error| Fault::from(StorageIOError::write_vote(&error)))?;
+        let write = Write::Meta { key: KEY_VOTE, value, durable: true };
+        self.write(write).await.map_err(|error| StorageIOError::write_vote(&error).into())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<NodeId>>, Fault> {
+        self.get(KEY_VOTE).map_err(|error| StorageIOError::read_vote(&error).into())
+    }
+
+    /// Only a hint where a restart may begin, so it need not be on the disk at once.
+    async fn save_committed(&mut self, committed: Option<LogId<NodeId>>) -> Result<(), Fault> {
+        let fault = |error: io::Error| Fault::from(StorageIOError::write_logs(&error));
+        let value = encode(&committed).map_err(fault)?;
+        self.write(Write::Meta { key: KEY_COMMITTED, value, durable: false }).await.map_err(fault)
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId<NodeId>>, Fault> {
+        let committed = self.get::<Option<LogId<NodeId>>>(KEY_COMMITTED);
+        Ok(committed.map_err(|error| StorageIOError::read_logs(&error))?.flatten())
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: LogFlushed<Group>) -> Result<(), Fault>
+    where
+        I: IntoIterator<Item = Entry<Group>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let fault = |error: io::Error| Fault::from(StorageIOError::write_logs(&error));
+        let mut encoded = Vec::new();
+        let mut fresh = BTreeMap::new();
+        for entry in entries {
+            encoded.push((entry.log_id, encode(&entry).map_err(fault)?));
+            fresh.insert(entry.log_id.index, entry);
+        }
+        self.pending.entries().append(&mut fresh);
+        let job = Job::Append { entries: encoded, flushed };
+        let gone = |_| fault(io::Error::other("the thread that writes the log has ended"));
+        self.writer.send(job).await.map_err(gone)
+    }
+
+    async fn truncate(&mut self, id: LogId<NodeId>) -> Result<(), Fault> {
+        self.pending.entries().split_off(&id.index);
+        let written = self.write(Write::Truncate(id.index)).await;
+        written.map_err(|error| StorageIOError::write_logs(&error).into())
+    }
+
+    async fn purge(&mut self, id: LogId<NodeId>) -> Result<(), Fault> {
+        let fault = |error: io::Error| Fault::from(StorageIOError::write_logs(&error));
+        let encoded = encode(&id).map_err(fault)?;
+        self.write(Write::Purge { through: id.index, id: encoded }).await.map_err(fault)
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
+    let mut bytes = Vec::new();
+    codec::encode(value, &mut bytes, MAX_ENTRY_BYTES).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+fn last_of(disk: &Disk) -> Result<Option<LogId<NodeId>>, Box<dyn std::error::Error + Send + Sync>> {
+    let table = disk.database.begin_read()?.open_table(LOG)?;
+    let Some((_, bytes)) = table.last()? else { return Ok(None) };
+    let entry: Entry<Group> = codec::decode(bytes.value())?;
+    Ok(Some(entry.log_id))
+}
+
+/// The thread that writes.
+struct Writer {
+    disk: Disk,
+    jobs: mpsc::Receiver<Job>,
+    pending: Pending,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut together = Vec::with_capacity(MAX_TOGETHER);
+        while let Some(first) = self.jobs.blocking_recv() {
+            together.push(first);
+            while together.len() < MAX_TOGETHER
+                && let Ok(next) = self.jobs.try_recv()
+            {
+                together.push(next);
+            }
+            let outcome = self.commit(&together).map_err(Arc::new);
+            for job in together.drain(..) {
+                self.tell(job, &outcome);
+            }
+        }
+    }
+
+    fn commit(&self, jobs: &[Job]) -> Result<(), redb::Error> {
+        let mut transaction = self.disk.database.begin_write()?;
+        let lasting = |job: &Job| !matches!(job, Job::Do { write: Write::Meta { durable: false, .. }, .. });
+        if !jobs.iter().any(lasting) {
+            transaction
+                .set_durability(Durability::None)
+                .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+        }
+        {
+            let mut log = transaction.open_table(LOG)?;
+            let mut meta = transaction.open_table(META)?;
+            for job in jobs {
+                match job {
+                    Job::Append { entries, .. } => {
+                        for (id, entry) in entries {
+                            log.insert(id.index, entry.as_slice())?;
+                        }
+                    }
+                    Job::Do { write: Write::Meta { key, value, .. }, .. } => {
+                        meta.insert(*key, value.as_slice())?;
+                    }
+                    Job::Do { write: Write::Truncate(from), .. } => log.retain_in(*from.., |_, _| false)?,
+                    Job::Do { write: Write::Purge { through, id }, .. } => {
+                        meta.insert(KEY_PURGED, id.as_slice())?;
+                        log.retain_in(..=*through, |_, _| false)?;
+                    }
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn tell(&self, job: Job, outcome: &Result<(), Arc<redb::Error>>) {
+        match job {
+            Job::Append { entries, flushed } => {
+                if outcome.is_ok() {
+                    self.forget(&entries);
+                }
+                flushed.log_io_completed(outcome.clone().map_err(io::Error::other));
+            }
+            // Whoever asked may have been dropped.
+            Job::Do { done, .. } => drop(done.send(outcome.clone())),
+        }
+    }
+
+    /// What is on the disk is read from there, unless it has been overwritten on the way.
+    fn forget(&self, written: &[(LogId<NodeId>, Vec<u8>)]) {
+        let mut pending = self.pending.entries();
+        for (id, _) in written {
+            if pending.get(&id.index).is_some_and(|entry| entry.log_id == *id) {
+                pending.remove(&id.index);
+            }
+        }
+    }
+}

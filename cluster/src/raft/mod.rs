@@ -1,0 +1,85 @@
+//! The Raft group of the cluster: what all nodes must agree on, in one log.
+//!
+//! In the order in which a change of the rules meets them:
+//!
+//! - `ledger`: takes a change at any node, brings it to the leader, and says what became of it.
+//! - `calls`: the streams between nodes on which that and Raft's own messages go.
+//! - `log`: entries and vote on the disk. `disk`: the directory.
+//! - `machine`: what the entries add up to ([`Replicated`]). `applied`: keeps that for Raft, with snapshots.
+//! - `in_force`: compiles the rules and puts them in force.
+//!
+//! Behind it:
+//!
+//! - `formation`: how the group is founded, exactly once. `voters`: who should have a vote. `steward`: the task of the
+//!   leader that keeps members, voters and slots as they should be.
+//! - `group`: starts Raft on a disk, and again when the disk has failed.
+
+mod applied;
+mod calls;
+mod command;
+mod disk;
+mod formation;
+mod group;
+mod in_force;
+mod ledger;
+mod log;
+mod machine;
+mod steward;
+#[cfg(test)]
+mod suite;
+mod voters;
+
+use std::{fmt, io::Cursor, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    applied::Applied,
+    command::{
+        ClusterId, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, MemberRow, NodeId, Origin,
+        Revision, Written,
+    },
+    disk::DiskFault,
+    group::{GroupRole, GroupStatus},
+    ledger::{Ledger, NewRules, NoQuorum, Spread, Touch, WriteFault},
+    machine::{Change, DomainHistory, Replicated, SlotRow},
+};
+pub(crate) use self::{
+    calls::{CallServer, serve_calls},
+    group::{GroupConfig, RaftGroup},
+    in_force::InForce,
+};
+
+/// Longest entry of the log: the rules of a domain and what is around them.
+const MAX_ENTRY_BYTES: usize = MAX_RULES_BYTES + (64 << 10);
+
+openraft::declare_raft_types!(
+    /// What the group is made of.
+    pub(crate) Group:
+        D = command::Command,
+        R = command::Outcome,
+        NodeId = NodeId,
+        Node = RaftNode,
+        Entry = openraft::Entry<Group>,
+        SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = openraft::TokioRuntime,
+);
+
+/// A node as the group's membership names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RaftNode {
+    pub(crate) name: String,
+    pub(crate) peer: SocketAddr,
+}
+
+impl Default for RaftNode {
+    fn default() -> Self {
+        Self { name: String::new(), peer: SocketAddr::from(([0, 0, 0, 0], 0)) }
+    }
+}
+
+impl fmt::Display for RaftNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name, self.peer)
+    }
+}

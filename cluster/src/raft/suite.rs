@@ -1,0 +1,156 @@
+//! openraft's own tests for storage, run on ours; and what they do not ask: a power cut.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use openraft::{
+    CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader as _, StorageError, Vote,
+    storage::{RaftLogStorage, RaftLogStorageExt as _},
+    testing::{StoreBuilder, Suite},
+};
+use redb::{Database, StorageBackend};
+use tokio::sync::watch;
+
+use super::{
+    Group,
+    applied::Machine,
+    command::{Command, NodeId},
+    disk::Disk,
+    log::Log,
+};
+
+struct InDirectory;
+
+impl StoreBuilder<Group, Log, Machine, tempfile::TempDir> for InDirectory {
+    async fn build(&self) -> Result<(tempfile::TempDir, Log, Machine), StorageError<NodeId>> {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        let machine = Machine::open(&disk, watch::Sender::default()).unwrap();
+        Ok((directory, Log::start(disk).unwrap(), machine))
+    }
+}
+
+struct InMemory;
+
+impl StoreBuilder<Group, Log, Machine, ()> for InMemory {
+    async fn build(&self) -> Result<((), Log, Machine), StorageError<NodeId>> {
+        let disk = Disk::in_memory().unwrap();
+        let machine = Machine::open(&disk, watch::Sender::default()).unwrap();
+        Ok(((), Log::start(disk).unwrap(), machine))
+    }
+}
+
+#[test]
+fn the_storage_passes_openrafts_own_suite_on_a_disk() {
+    Suite::test_all(InDirectory).unwrap();
+}
+
+#[test]
+fn the_storage_passes_openrafts_own_suite_in_memory() {
+    Suite::test_all(InMemory).unwrap();
+}
+
+/// A disk that forgets what was not synced when the power is cut, and can fail.
+#[derive(Debug, Clone, Default)]
+struct Fragile(Arc<Mutex<Platter>>);
+
+#[derive(Debug, Default)]
+struct Platter {
+    synced: Vec<u8>,
+    seen: Vec<u8>,
+    full: bool,
+}
+
+impl Fragile {
+    fn platter(&self) -> std::sync::MutexGuard<'_, Platter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn after_a_power_cut(&self) -> Self {
+        let synced = self.platter().synced.clone();
+        Self(Arc::new(Mutex::new(Platter { seen: synced.clone(), synced, full: false })))
+    }
+
+    fn disk(&self) -> Disk {
+        Disk::on(Database::builder().create_with_backend(self.clone()).unwrap())
+    }
+}
+
+impl StorageBackend for Fragile {
+    fn len(&self) -> Result<u64, io::Error> {
+        Ok(self.platter().seen.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        let offset = offset as usize;
+        out.copy_from_slice(&self.platter().seen[offset..offset + out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.platter().seen.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        let mut platter = self.platter();
+        if platter.full {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        platter.synced = platter.seen.clone();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        let mut platter = self.platter();
+        if platter.full {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        platter.seen[offset as usize..offset as usize + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+fn entry(index: u64) -> Entry<Group> {
+    let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
+    Entry { log_id, payload: EntryPayload::Normal(Command::Forget(index)) }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_power_cut_after_each_step() {
+    let disk = Fragile::default();
+    let mut log = Log::start(disk.disk()).unwrap();
+    for index in 0..20 {
+        log.blocking_append([entry(index)]).await.unwrap();
+        log.save_vote(&Vote::new(index, 1)).await.unwrap();
+        let mut after = Log::start(disk.after_a_power_cut().disk()).unwrap();
+        assert_eq!(after.get_log_state().await.unwrap().last_log_id.unwrap().index, index);
+        assert_eq!(after.read_vote().await.unwrap(), Some(Vote::new(index, 1)));
+        let entries = after.try_get_log_entries(0..100).await.unwrap();
+        assert_eq!(entries.len() as u64, index + 1);
+    }
+    log.truncate(LogId::new(CommittedLeaderId::new(1, 1), 15)).await.unwrap();
+    log.purge(LogId::new(CommittedLeaderId::new(1, 1), 4)).await.unwrap();
+    let mut after = Log::start(disk.after_a_power_cut().disk()).unwrap();
+    let left: Vec<u64> =
+        after.try_get_log_entries(0..100).await.unwrap().iter().map(|entry| entry.log_id.index).collect();
+    assert_eq!(left, (5..15).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_what_was_there_before_stays() {
+    let disk = Fragile::default();
+    let mut log = Log::start(disk.disk()).unwrap();
+    log.blocking_append([entry(0)]).await.unwrap();
+    disk.platter().full = true;
+    assert!(log.blocking_append([entry(1)]).await.is_err());
+    assert!(log.save_vote(&Vote::new(9, 1)).await.is_err());
+    let mut after = Log::start(disk.after_a_power_cut().disk()).unwrap();
+    assert_eq!(after.get_log_state().await.unwrap().last_log_id.unwrap().index, 0);
+    assert_eq!(after.read_vote().await.unwrap(), None);
+    // With room again the same log goes on.
+    after.blocking_append([entry(1)]).await.unwrap();
+    assert_eq!(after.get_log_state().await.unwrap().last_log_id.unwrap().index, 1);
+}

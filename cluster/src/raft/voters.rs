@@ -1,0 +1,245 @@
+//! Who belongs to the group and who has a vote: what the leader should change next, as a function of what it sees.
+//!
+//! - A node that is there gets the log (as a learner); with its disk lost it is a new one, and the old one is removed.
+//! - 5 of the members vote if there are as many, else 3, else all of them. They stand in different zones if that is
+//!   possible.
+//! - **A voter that can not be reached keeps its vote until it has been gone for [`GRACE`] and another can take it**:
+//!   nothing is won by a smaller group, and a restart is not worth two changes.
+//! - One change at a time: what was begun is ended first.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{RaftNode, command::NodeId};
+
+/// How long a voter may be gone before its vote goes to another.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// A node that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Present {
+    pub(super) id: NodeId,
+    pub(super) node: RaftNode,
+    pub(super) zone: Option<String>,
+    /// It has nearly all of the log.
+    pub(super) caught_up: bool,
+}
+
+/// The group as its log has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Membership {
+    pub(super) nodes: BTreeMap<NodeId, RaftNode>,
+    pub(super) voters: BTreeSet<NodeId>,
+    /// A change of voters was begun and not ended.
+    pub(super) in_between: bool,
+}
+
+/// What to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A node gets the log from now on.
+    Add(NodeId, RaftNode),
+    /// A node is found elsewhere.
+    Move(NodeId, RaftNode),
+    /// A node without a vote is taken out.
+    Remove(NodeId),
+    /// These vote from now on.
+    Voters(BTreeSet<NodeId>),
+}
+
+/// How many of so many members vote.
+pub(super) fn voter_count(members: usize) -> usize {
+    match members {
+        0..=2 => members,
+        3..=4 => 3,
+        _ => 5,
+    }
+}
+
+/// The next change; `None` if all is as it should be. `gone_for` says since when a member has not been there.
+pub(super) fn next_step(
+    membership: &Membership,
+    present: &[Present],
+    gone_for: impl Fn(NodeId) -> Duration,
+) -> Option<Step> {
+    let Membership { nodes, voters, in_between } = membership;
+    if *in_between {
+        return Some(Step::Voters(voters.clone()));
+    }
+    if let Some(new) = present.iter().find(|one| !nodes.contains_key(&one.id)) {
+        return Some(Step::Add(new.id, new.node.clone()));
+    }
+    if let Some(moved) = present.iter().find(|one| nodes[&one.id] != one.node) {
+        return Some(Step::Move(moved.id, moved.node.clone()));
+    }
+    let is_present = |id: NodeId| present.iter().any(|one| one.id == id);
+    // A name stands for one node: who is not there while another has its name lost its disk and will not come back.
+    let replaced = |id: NodeId| !is_present(id) && present.iter().any(|one| one.node.name == nodes[&id].name);
+    let members = nodes.keys().filter(|id| !replaced(**id)).count();
+    let wanted = voter_count(members);
+
+    let (mut keep, rest): (BTreeSet<NodeId>, Vec<NodeId>) = {
+        let stays = |id: &NodeId| {
+            nodes.contains_key(id) && !replaced(*id) && (is_present(*id) || gone_for(*id) < GRACE)
+        };
+        (
+            voters.iter().copied().filter(|id| stays(id)).collect(),
+            voters.iter().copied().filter(|id| !stays(id)).collect(),
+        )
+    };
+    while keep.len() < wanted.max(voters.len().min(members)) {
+        let Some(best) = best_candidate(present, &keep) else { break };
+        keep.insert(best);
+    }
+    // Nobody can take these votes over: they stay, and with them how many make a quorum.
+    let mut absent = rest.into_iter().filter(|id| nodes.contains_key(id) && !replaced(*id));
+    while keep.len() < wanted.max(voters.len().min(members))
+        && let Some(id) = absent.next()
+    {
+        keep.insert(id);
+    }
+    if keep != *voters && !keep.is_empty() {
+        return Some(Step::Voters(keep));
+    }
+    nodes.keys().copied().find(|id| replaced(*id) && !voters.contains(id)).map(Step::Remove)
+}
+
+/// Of those who could vote, one in the zone with the fewest votes.
+fn best_candidate(present: &[Present], voters: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let votes_in = |zone: &Option<String>| {
+        present.iter().filter(|one| voters.contains(&one.id) && one.zone == *zone).count()
+    };
+    let candidates = present.iter().filter(|one| one.caught_up && !voters.contains(&one.id));
+    candidates.min_by_key(|one| (votes_in(&one.zone), one.id)).map(|one| one.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: NodeId) -> RaftNode {
+        RaftNode { name: format!("n{id}"), peer: ([10, 0, 0, id as u8], 7803).into() }
+    }
+
+    fn present(ids: impl IntoIterator<Item = NodeId>) -> Vec<Present> {
+        ids.into_iter().map(|id| Present { id, node: node(id), zone: None, caught_up: true }).collect()
+    }
+
+    fn group(
+        nodes: impl IntoIterator<Item = NodeId>,
+        voters: impl IntoIterator<Item = NodeId>,
+    ) -> Membership {
+        Membership {
+            nodes: nodes.into_iter().map(|id| (id, node(id))).collect(),
+            voters: voters.into_iter().collect(),
+            in_between: false,
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn voters(ids: impl IntoIterator<Item = NodeId>) -> Option<Step> {
+        Some(Step::Voters(ids.into_iter().collect()))
+    }
+
+    #[test]
+    fn a_group_grows_to_three_and_to_five_and_then_has_learners() {
+        assert_eq!(next_step(&group([1], [1]), &present([1, 2]), |_| LONG), Some(Step::Add(2, node(2))));
+        assert_eq!(next_step(&group([1, 2], [1]), &present([1, 2]), |_| LONG), voters([1, 2]));
+        assert_eq!(next_step(&group(1..=3, [1, 2]), &present(1..=3), |_| LONG), voters([1, 2, 3]));
+        assert_eq!(next_step(&group(1..=4, 1..=3), &present(1..=4), |_| LONG), None);
+        assert_eq!(next_step(&group(1..=5, 1..=3), &present(1..=5), |_| LONG), voters(1..=5));
+        assert_eq!(next_step(&group(1..=9, 1..=5), &present(1..=9), |_| LONG), None);
+    }
+
+    #[test]
+    fn who_is_behind_gets_no_vote_yet() {
+        let mut there = present([1, 2]);
+        there[1].caught_up = false;
+        assert_eq!(next_step(&group([1, 2], [1]), &there, |_| LONG), None);
+    }
+
+    #[test]
+    fn a_dead_voter_is_replaced_after_a_while_if_another_can_take_its_vote() {
+        let membership = group(1..=4, 1..=3);
+        assert_eq!(next_step(&membership, &present([1, 2, 4]), |_| GRACE / 2), None);
+        assert_eq!(next_step(&membership, &present([1, 2, 4]), |_| GRACE), voters([1, 2, 4]));
+        assert_eq!(next_step(&group(1..=3, 1..=3), &present([1, 2]), |_| LONG), None);
+    }
+
+    #[test]
+    fn a_node_that_lost_its_disk_takes_the_place_of_itself() {
+        let mut there = present([1, 2, 9]);
+        there[2].node.name = "n3".to_owned();
+        let mut membership = group(1..=3, 1..=3);
+        assert_eq!(
+            next_step(&membership, &there, |_| Duration::ZERO),
+            Some(Step::Add(9, there[2].node.clone()))
+        );
+        membership.nodes.insert(9, there[2].node.clone());
+        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO), voters([1, 2, 9]));
+        membership.voters = [1, 2, 9].into();
+        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO), Some(Step::Remove(3)));
+        membership.nodes.remove(&3);
+        assert_eq!(next_step(&membership, &there, |_| LONG), None);
+    }
+
+    #[test]
+    fn until_the_new_one_has_the_log_the_lost_one_keeps_no_vote_that_would_make_a_smaller_group() {
+        let mut there = present([1, 2, 9]);
+        there[2].node.name = "n3".to_owned();
+        there[2].caught_up = false;
+        let mut membership = group([1, 2, 3, 9], 1..=3);
+        membership.nodes.insert(9, there[2].node.clone());
+        // The vote of the lost one goes at once: it can never be cast again.
+        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO), voters([1, 2]));
+    }
+
+    #[test]
+    fn votes_are_spread_over_zones() {
+        let mut there = present(1..=5);
+        for (one, zone) in there.iter_mut().zip(["a", "a", "b", "a", "c"]) {
+            one.zone = Some(zone.to_owned());
+        }
+        there.truncate(4);
+        assert_eq!(next_step(&group(1..=4, [1]), &there, |_| LONG), voters([1, 2, 3]));
+        let mut membership = group(1..=4, [1, 2]);
+        membership.nodes.remove(&2);
+        membership.voters = [1].into();
+        there.remove(1);
+        assert_eq!(next_step(&membership, &there, |_| LONG), voters([1, 3, 4]));
+    }
+
+    #[test]
+    fn what_was_begun_is_ended_first_and_a_new_address_is_noted() {
+        let mut membership = group(1..=3, 1..=3);
+        membership.in_between = true;
+        assert_eq!(next_step(&membership, &present(1..=4), |_| LONG), voters(1..=3));
+        let mut there = present(1..=3);
+        there[1].node.peer = ([10, 0, 0, 77], 7803).into();
+        let step = next_step(&group(1..=3, 1..=3), &there, |_| LONG);
+        assert_eq!(step, Some(Step::Move(2, there[1].node.clone())));
+    }
+
+    #[test]
+    fn following_the_steps_always_ends_with_all_that_are_there() {
+        for count in 1..=9u64 {
+            let mut membership = group([1], [1]);
+            let there = present(1..=count);
+            let mut steps = 0;
+            while let Some(step) = next_step(&membership, &there, |_| LONG) {
+                steps += 1;
+                assert!(steps < 50, "{membership:?}");
+                match step {
+                    Step::Add(id, node) | Step::Move(id, node) => drop(membership.nodes.insert(id, node)),
+                    Step::Remove(id) => drop(membership.nodes.remove(&id)),
+                    Step::Voters(voters) => membership.voters = voters,
+                }
+            }
+            assert_eq!(membership.nodes.len() as u64, count);
+            assert_eq!(membership.voters.len(), voter_count(count as usize));
+        }
+    }
+}

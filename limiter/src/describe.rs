@@ -1,0 +1,294 @@
+//! Rules as people and programs read them, and what changes from some rules to others.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Consistency, Limit, Mode, OnOwnerLoss, Rule, Rules};
+
+/// Patterns by attribute.
+pub type Conditions = BTreeMap<String, Vec<String>>;
+
+/// A rule, with all that it leaves to defaults written out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDescription {
+    /// Its name.
+    pub name: String,
+    /// Which requests it is about.
+    pub when: Conditions,
+    /// The attributes whose values make a bucket.
+    pub key: Vec<String>,
+    /// As in `5/1m`, or `unlimited`.
+    pub limit: String,
+    /// Capacity or queue length, of the algorithms that have one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub burst: Option<u64>,
+    /// How it counts; none of an unlimited rule.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub algorithm: Option<String>,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    /// `available` or `strict`.
+    pub consistency: String,
+    /// `share`, `deny` or `allow`.
+    pub on_owner_loss: String,
+    /// Other limits for some requests; the first that fits counts.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub overrides: Vec<OverrideDescription>,
+}
+
+/// Another limit for some requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverrideDescription {
+    /// Which.
+    pub when: Conditions,
+    /// As in `5/1m`, or `unlimited`.
+    pub limit: String,
+    /// Capacity or queue length, of the algorithms that have one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub burst: Option<u64>,
+}
+
+/// The rules of a domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainDescription {
+    /// In their order.
+    pub rules: Vec<RuleDescription>,
+    /// Whether requests that no rule is about are allowed.
+    pub allow_unmatched: bool,
+}
+
+/// What changes from some rules to others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesDiff {
+    /// Rules that are new.
+    pub added: Vec<RuleDescription>,
+    /// Rules that are no longer there.
+    pub removed: Vec<RuleDescription>,
+    /// Rules that are different.
+    pub changed: Vec<RuleChange>,
+    /// Whether requests that no rule is about are allowed, if that changes: before and after, `allow` or `deny`.
+    pub unmatched: Option<FieldChange>,
+}
+
+/// A rule that is different.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleChange {
+    /// Its name.
+    pub name: String,
+    /// What is different.
+    pub fields: Vec<FieldChange>,
+}
+
+/// A field that is different, as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldChange {
+    /// Which.
+    pub field: String,
+    /// What it was; none if the rule did not have it.
+    pub from: Option<String>,
+    /// What it is; none if the rule does not have it any more.
+    pub to: Option<String>,
+}
+
+impl RulesDiff {
+    /// Whether nothing changes. (The order of rules does not count: all that are about a request must allow.)
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty()
+            && self.removed.is_empty()
+            && self.changed.is_empty()
+            && self.unmatched.is_none()
+    }
+
+    /// What changes from `before` to `after`; rules are known by their names.
+    pub fn between(before: &DomainDescription, after: &DomainDescription) -> Self {
+        let by_name = |domain: &DomainDescription| -> BTreeMap<String, RuleDescription> {
+            domain.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect()
+        };
+        let mut old = by_name(before);
+        let mut diff = Self::default();
+        for rule in &after.rules {
+            match old.remove(&rule.name) {
+                None => diff.added.push(rule.clone()),
+                Some(was) => {
+                    let fields = changes(&fields(&was), &fields(rule));
+                    if !fields.is_empty() {
+                        diff.changed.push(RuleChange { name: rule.name.clone(), fields });
+                    }
+                }
+            }
+        }
+        diff.removed = before.rules.iter().filter(|rule| old.contains_key(&rule.name)).cloned().collect();
+        let word = |allow: bool| Some(if allow { "allow" } else { "deny" }.to_owned());
+        if before.allow_unmatched != after.allow_unmatched {
+            let (from, to) = (word(before.allow_unmatched), word(after.allow_unmatched));
+            diff.unmatched = Some(FieldChange { field: "unmatched".to_owned(), from, to });
+        }
+        diff
+    }
+}
+
+/// The fields of a rule but its name, in the order in which they are written.
+fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
+    let mut fields = Vec::new();
+    if !rule.when.is_empty() {
+        fields.push(("when", conditions_text(&rule.when)));
+    }
+    fields.push(("key", format!("[{}]", rule.key.join(", "))));
+    fields.push(("limit", rule.limit.clone()));
+    fields.extend(rule.burst.map(|burst| ("burst", burst.to_string())));
+    fields.extend(rule.algorithm.clone().map(|algorithm| ("algorithm", algorithm)));
+    fields.push(("mode", rule.mode.clone()));
+    fields.push(("consistency", rule.consistency.clone()));
+    fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
+    if !rule.overrides.is_empty() {
+        let special = |special: &OverrideDescription| {
+            let burst = special.burst.map_or(String::new(), |burst| format!(" burst {burst}"));
+            format!("{} for {}{burst}", special.limit, conditions_text(&special.when))
+        };
+        fields.push(("overrides", rule.overrides.iter().map(special).collect::<Vec<_>>().join("; ")));
+    }
+    fields
+}
+
+/// As in `ip=10.0.0.0/8 path=/a|/b`.
+fn conditions_text(conditions: &Conditions) -> String {
+    let one = |(name, patterns): (&String, &Vec<String>)| format!("{name}={}", patterns.join("|"));
+    conditions.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
+    const ORDER: [&str; 9] =
+        ["when", "key", "limit", "burst", "algorithm", "mode", "consistency", "on_owner_loss", "overrides"];
+    let value = |fields: &[(&'static str, String)], name: &str| {
+        fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
+    };
+    ORDER
+        .into_iter()
+        .filter_map(|name| {
+            let (from, to) = (value(before, name), value(after, name));
+            (from != to).then(|| FieldChange { field: name.to_owned(), from, to })
+        })
+        .collect()
+}
+
+impl Rule {
+    /// The rule as people and programs read it.
+    pub fn describe(&self) -> RuleDescription {
+        RuleDescription {
+            name: self.name.to_string(),
+            when: self.when.describe(),
+            key: self.key.iter().map(|name| name.to_string()).collect(),
+            limit: limit_text(self.limit.as_ref()),
+            burst: burst(self.limit.as_ref()),
+            algorithm: self.limit.map(|limit| limit.algorithm().to_string()),
+            mode: match self.mode {
+                Mode::Enforce => "enforce",
+                Mode::Shadow => "shadow",
+            }
+            .to_owned(),
+            consistency: match self.consistency {
+                Consistency::Available => "available",
+                Consistency::Strict => "strict",
+            }
+            .to_owned(),
+            on_owner_loss: match self.on_owner_loss {
+                OnOwnerLoss::Share => "share",
+                OnOwnerLoss::Deny => "deny",
+                OnOwnerLoss::Allow => "allow",
+            }
+            .to_owned(),
+            overrides: self
+                .overrides
+                .iter()
+                .map(|(when, limit)| OverrideDescription {
+                    when: when.describe(),
+                    limit: limit_text(limit.as_ref()),
+                    burst: burst(limit.as_ref()),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Rules {
+    /// The rules of a domain as people and programs read them; none of a domain that is not there.
+    pub fn describe(&self, domain: &str) -> DomainDescription {
+        DomainDescription {
+            rules: self.rules(domain).iter().map(Rule::describe).collect(),
+            allow_unmatched: self.allows_unmatched(domain),
+        }
+    }
+}
+
+fn limit_text(limit: Option<&Limit>) -> String {
+    limit.map_or("unlimited".to_owned(), Limit::to_string)
+}
+
+fn burst(limit: Option<&Limit>) -> Option<u64> {
+    limit.filter(|limit| limit.algorithm().has_burst()).map(Limit::burst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HashSecret;
+
+    fn describe(yaml: &str) -> DomainDescription {
+        Rules::from_yaml(yaml, &HashSecret::new([1; 16])).unwrap().describe("default")
+    }
+
+    const BEFORE: &str = r#"
+rules:
+  - name: login
+    when: { path: ["/login", "/signin/*"], ip: "!10.0.0.0/8", user: "*" }
+    key: [ip]
+    limit: 5/1m
+  - name: old
+    key: []
+    limit: unlimited
+"#;
+
+    #[test]
+    fn a_rule_is_described_with_its_defaults_and_its_patterns_as_written() {
+        let rule = &describe(BEFORE).rules[0];
+        assert_eq!(
+            (&*rule.limit, rule.burst, rule.algorithm.as_deref()),
+            ("5/1m", Some(5), Some("token_bucket"))
+        );
+        assert_eq!(rule.when["path"], ["/login", "/signin/*"]);
+        assert_eq!((&*rule.when["ip"][0], &*rule.when["user"][0]), ("!10.0.0.0/8", "*"));
+        let json = serde_json::to_string(&describe(BEFORE)).unwrap();
+        assert_eq!(serde_json::from_str::<DomainDescription>(&json).unwrap(), describe(BEFORE));
+    }
+
+    #[test]
+    fn a_description_written_as_a_rule_file_is_the_same_rules() {
+        let rules = serde_json::to_value(describe(BEFORE).rules).unwrap();
+        let again = serde_json::json!({ "rules": rules }).to_string();
+        assert_eq!(describe(&again), describe(BEFORE));
+    }
+
+    #[test]
+    fn what_changes_is_told_by_rule_and_field() {
+        let after = BEFORE.replace("5/1m", "10/1m\n    mode: shadow").replace("name: old", "name: new");
+        let diff = RulesDiff::between(&describe(BEFORE), &describe(&after));
+        let names =
+            |rules: &[RuleDescription]| rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (names(&diff.added), names(&diff.removed)),
+            (vec!["new".to_owned()], vec!["old".to_owned()])
+        );
+        let fields: Vec<_> = diff.changed[0].fields.iter().map(|change| &*change.field).collect();
+        assert_eq!((&*diff.changed[0].name, fields), ("login", vec!["limit", "burst", "mode"]));
+        assert_eq!(diff.changed[0].fields[0].to.as_deref(), Some("10/1m"));
+        assert!(RulesDiff::between(&describe(BEFORE), &describe(BEFORE)).is_empty());
+    }
+
+    #[test]
+    fn a_domain_that_denies_the_unmatched_says_so() {
+        let after = format!("unmatched: deny{BEFORE}");
+        let diff = RulesDiff::between(&describe(BEFORE), &describe(&after));
+        assert_eq!(diff.unmatched.unwrap().to.as_deref(), Some("deny"));
+    }
+}

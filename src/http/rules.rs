@@ -1,0 +1,568 @@
+//! The rules: `/v1/rules`. Any node takes a change and passes it to the leader of the Raft group; reads are local unless
+//! `consistent=true` is asked for.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::http::{HeaderMap, HeaderName, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tidegate_cluster::raft::{
+    Applied, Change, DomainHistory, Expected, Extent, MAX_REMARK_BYTES, NewRules, Origin, Revision,
+    WriteFault, Written,
+};
+use tidegate_limiter::{
+    DomainDescription, HashSecret, RuleDescription, RuleError, Rules, RulesDiff, is_valid_name,
+};
+use tokio::time::Instant;
+
+use super::problem::{Kind, Problem, echo};
+use crate::{instant, node::Node};
+
+/// For a change to be written, and for a consistent read, unless the caller says another.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a dry run waits to see the latest rules before it takes those that this node has.
+const DRY_RUN_PATIENCE: Duration = Duration::from_secs(2);
+const MAX_KEY_CHARS: usize = 128;
+const MAX_REMARK_CHARS: usize = 200;
+const DEFAULT_HISTORY: usize = 50;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a read asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReadOptions {
+    #[serde(default)]
+    consistent: bool,
+    revision: Option<u64>,
+    timeout_ms: Option<u64>,
+}
+
+/// What a change asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WriteOptions {
+    #[serde(default)]
+    author: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    dry_run: bool,
+    wait: Option<Wait>,
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wait {
+    All,
+}
+
+/// What the history asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HistoryOptions {
+    limit: Option<usize>,
+    #[serde(default)]
+    consistent: bool,
+    timeout_ms: Option<u64>,
+}
+
+/// The body of a rollback.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackBody {
+    revision: u64,
+}
+
+/// Rules of all domains, or of one.
+#[derive(Debug, Serialize)]
+struct Seen<T: Serialize> {
+    node: String,
+    applied: u64,
+    age_ms: Option<u64>,
+    consistent: bool,
+    #[serde(flatten)]
+    what: T,
+}
+
+#[derive(Debug, Serialize)]
+struct Domains {
+    domains: Vec<Domain>,
+}
+
+#[derive(Debug, Serialize)]
+struct Domain {
+    domain: String,
+    revision: u64,
+    changed_at: String,
+    author: String,
+    message: String,
+    source: Arc<str>,
+    rules: Vec<RuleDescription>,
+    unmatched: &'static str,
+}
+
+/// A change in the history.
+#[derive(Serialize)]
+struct Line<'a> {
+    revision: u64,
+    at: String,
+    author: &'a str,
+    message: &'a str,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<u64>,
+    node: &'a str,
+    added: u32,
+    removed: u32,
+    changed: u32,
+    kept: bool,
+}
+
+impl<'a> Line<'a> {
+    fn of(change: &'a Change) -> Self {
+        let Change { revision, origin, author, message, node, at_ms, extent, text } = change;
+        let (kind, to) = match origin {
+            Origin::Apply => ("apply", None),
+            Origin::Rollback { to } => ("rollback", Some(to.get())),
+        };
+        let Extent { added, removed, changed } = *extent;
+        let (revision, at, kept) = (revision.get(), instant::text_of(*at_ms), text.is_some());
+        Self { revision, at, author, message, kind, to, node, added, removed, changed, kept }
+    }
+}
+
+/// What became of a change.
+#[derive(Debug, Serialize)]
+struct Changed {
+    domain: String,
+    revision: Option<u64>,
+    previous: Option<u64>,
+    changed: bool,
+    at: String,
+    dry_run: bool,
+    diff: RulesDiff,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live_buckets: Option<BTreeMap<String, u64>>,
+    applied_by: Vec<String>,
+}
+
+/// An answer: its JSON, and the revision for `ETag`.
+pub(super) struct Answer {
+    pub(super) json: Vec<u8>,
+    pub(super) revision: Option<u64>,
+    /// The text itself, where that was asked for.
+    pub(super) yaml: Option<Arc<str>>,
+}
+
+impl Answer {
+    fn of(body: &impl Serialize, revision: Option<u64>) -> Self {
+        let json = serde_json::to_vec(body)
+            .expect("text, numbers and maps with text as keys can be written as JSON");
+        Self { json, revision, yaml: None }
+    }
+}
+
+fn deadline(timeout_ms: Option<u64>) -> Result<Instant, Problem> {
+    let timeout = timeout_ms.map_or(DEFAULT_TIMEOUT, Duration::from_millis);
+    if timeout > MAX_TIMEOUT {
+        let detail = format!("timeout_ms is at most {}", MAX_TIMEOUT.as_millis());
+        return Err(Problem::of_field(Kind::ValueTooLarge, "timeout_ms", detail));
+    }
+    Ok(Instant::now() + timeout)
+}
+
+/// `GET /v1/rules`
+pub(super) async fn all(node: &Node, options: &ReadOptions) -> Result<Answer, Problem> {
+    let applied = applied(node, options.consistent, options.timeout_ms).await?;
+    let domains =
+        applied.state.domains.iter().map(|(name, history)| domain_view(name, history.current())).collect();
+    Ok(Answer::of(&seen(node, &applied, options.consistent, Domains { domains }), None))
+}
+
+/// `GET /v1/rules/{domain}`
+pub(super) async fn one(
+    node: &Node,
+    domain: &str,
+    options: &ReadOptions,
+    headers: &HeaderMap,
+) -> Result<Answer, Problem> {
+    let applied = applied(node, options.consistent, options.timeout_ms).await?;
+    let history = history_of(&applied, domain)?;
+    let change = match options.revision {
+        None => history.current(),
+        Some(revision) => change_at(history, domain, revision)?,
+    };
+    let revision = Some(change.revision.get());
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepts.contains("yaml") {
+        return Ok(Answer { json: Vec::new(), revision, yaml: Some(text_of(change)) });
+    }
+    let view = domain_view(domain, change);
+    Ok(Answer::of(&seen(node, &applied, options.consistent, view), revision))
+}
+
+/// `GET /v1/rules/{domain}/history`
+pub(super) async fn history(node: &Node, domain: &str, options: &HistoryOptions) -> Result<Answer, Problem> {
+    #[derive(Serialize)]
+    struct Lines<'a> {
+        domain: &'a str,
+        revisions: Vec<Line<'a>>,
+    }
+    let applied = applied(node, options.consistent, options.timeout_ms).await?;
+    let history = history_of(&applied, domain)?;
+    let limit = options.limit.unwrap_or(DEFAULT_HISTORY);
+    let revisions = history.changes().iter().rev().take(limit).map(Line::of).collect();
+    Ok(Answer::of(&seen(node, &applied, options.consistent, Lines { domain, revisions }), None))
+}
+
+/// `PUT /v1/rules/{domain}`
+pub(super) async fn put(
+    node: &Node,
+    domain: &str,
+    options: &WriteOptions,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Answer, Problem> {
+    if !is_valid_name(domain) {
+        let detail = format!("{:?} can not name a domain: letters, digits and - _ . / :", echo(domain));
+        return Err(Problem::of_field(Kind::InvalidValue, "domain", detail));
+    }
+    let text = std::str::from_utf8(body).map_err(|fault| {
+        Problem::new(Kind::InvalidUtf8, format!("the body is not UTF-8 from byte {} on", fault.valid_up_to()))
+    })?;
+    write(node, domain, text.into(), Origin::Apply, options, headers).await
+}
+
+/// `POST /v1/rules/{domain}/rollback`
+pub(super) async fn rollback(
+    node: &Node,
+    domain: &str,
+    options: &WriteOptions,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Answer, Problem> {
+    let RollbackBody { revision } =
+        serde_json::from_slice(body).map_err(|error| super::json::problem_of(&error))?;
+    // This node may not have heard of that revision yet.
+    let latest = node.cluster.ledger().latest(deadline(options.timeout_ms)?).await;
+    let applied = latest.unwrap_or_else(|_| node.cluster.ledger().applied());
+    let change = change_at(history_of(&applied, domain)?, domain, revision)?;
+    let origin = Origin::Rollback { to: Revision::new(revision) };
+    write(node, domain, text_of(change), origin, options, headers).await
+}
+
+async fn write(
+    node: &Node,
+    domain: &str,
+    text: Arc<str>,
+    origin: Origin,
+    options: &WriteOptions,
+    headers: &HeaderMap,
+) -> Result<Answer, Problem> {
+    let deadline = deadline(options.timeout_ms)?;
+    let asked = expected(headers)?;
+    let mut new = NewRules::new(domain, &text);
+    new.origin = origin;
+    new.author = remark("author", &options.author)?;
+    new.message = remark("message", &options.message)?;
+    if let Some(key) = idempotency_key(headers)? {
+        new.key = key;
+    }
+    let after = Arc::new(compile(domain, Arc::clone(&text)).await?);
+    let ledger = node.cluster.ledger();
+    if options.dry_run {
+        let patience = deadline.min(Instant::now() + DRY_RUN_PATIENCE);
+        let applied = ledger.latest(patience).await.unwrap_or_else(|_| ledger.applied());
+        return dry_run(node, domain, &applied, &text, &after, asked).await;
+    }
+    let (written, diff) = loop {
+        // Against what it is a change is only known when it is the next one: so that is what is asked for.
+        let applied = ledger.applied();
+        let current = applied.state.domains.get(domain);
+        new.expected = match (asked, current) {
+            (Expected::Any, Some(history)) => Expected::At(history.current().revision),
+            (Expected::Any, None) => Expected::Absent,
+            (asked, _) => asked,
+        };
+        let diff = diff_to(domain, current.map(Arc::as_ref), Arc::clone(&after)).await;
+        new.extent = Extent {
+            added: diff.added.len() as u32,
+            removed: diff.removed.len() as u32,
+            changed: diff.changed.len() as u32 + u32::from(diff.unmatched.is_some()),
+        };
+        match ledger.write(new.clone(), deadline).await {
+            Ok(written) => break (written, diff),
+            Err(WriteFault::Mismatch { current }) if asked == Expected::Any && Instant::now() < deadline => {
+                // Somebody else was quicker, or this node is behind.
+                let mut news = ledger.watch();
+                let seen = news.wait_for(|applied| applied.state.revision(domain) >= current);
+                let _ = tokio::time::timeout_at(deadline, seen).await;
+            }
+            Err(fault) => return Err(problem_of(domain, fault)),
+        }
+    };
+    let Written { revision, previous, changed } = written;
+    let spread = if options.wait == Some(Wait::All) {
+        ledger.everywhere(revision, deadline).await
+    } else {
+        ledger.spread(revision)
+    };
+    if options.wait == Some(Wait::All) && !spread.behind.is_empty() {
+        let detail = format!(
+            "revision {revision} is written, but not yet in force at {}; it will be as soon as they have it",
+            spread.behind.join(", ")
+        );
+        return Err(Problem::new(Kind::NotEverywhereYet, detail)
+            .with("revision", revision.get())
+            .with("applied_by", spread.applied_by)
+            .with("behind", spread.behind));
+    }
+    let at = ledger.applied().state.domains.get(domain).and_then(|history| Some(history.at(revision)?.at_ms));
+    let answer = Changed {
+        domain: domain.to_owned(),
+        revision: Some(revision.get()),
+        previous: previous.map(Revision::get),
+        changed,
+        at: instant::text_of(at.unwrap_or_else(|| node.clock.unix_millis())),
+        dry_run: false,
+        diff: if changed { diff } else { RulesDiff::default() },
+        live_buckets: None,
+        applied_by: spread.applied_by,
+    };
+    Ok(Answer::of(&answer, Some(revision.get())))
+}
+
+async fn dry_run(
+    node: &Node,
+    domain: &str,
+    applied: &Applied,
+    text: &str,
+    after: &Arc<DomainDescription>,
+    asked: Expected,
+) -> Result<Answer, Problem> {
+    let current = applied.state.domains.get(domain);
+    let revision = current.map(|history| history.current().revision);
+    let fits = match asked {
+        Expected::Any => true,
+        Expected::Absent => revision.is_none(),
+        Expected::At(wanted) => revision == Some(wanted),
+    };
+    if !fits {
+        return Err(problem_of(domain, WriteFault::Mismatch { current: revision }));
+    }
+    let diff = diff_to(domain, current.map(Arc::as_ref), Arc::clone(after)).await;
+    let touched: Vec<String> = diff
+        .changed
+        .iter()
+        .map(|change| change.name.clone())
+        .chain(diff.removed.iter().map(|rule| rule.name.clone()))
+        .collect();
+    let registers = node.cluster.ledger().touched(domain, &touched).await;
+    let live_buckets = touched.into_iter().zip(registers.iter().map(|registers| estimate(registers)));
+    let answer = Changed {
+        domain: domain.to_owned(),
+        revision: revision.map(Revision::get),
+        previous: revision.map(Revision::get),
+        changed: current.is_none_or(|history| **history.text() != *text),
+        at: instant::text_of(node.clock.unix_millis()),
+        dry_run: true,
+        live_buckets: Some(live_buckets.collect()),
+        diff,
+        applied_by: Vec::new(),
+    };
+    Ok(Answer::of(&answer, revision.map(Revision::get)))
+}
+
+async fn applied(node: &Node, consistent: bool, timeout_ms: Option<u64>) -> Result<Arc<Applied>, Problem> {
+    let ledger = node.cluster.ledger();
+    if !consistent {
+        return Ok(ledger.applied());
+    }
+    let latest = ledger.latest(deadline(timeout_ms)?).await;
+    latest.map_err(|fault| problem_of("", WriteFault::NoQuorum(fault)))
+}
+
+fn seen<T: Serialize>(node: &Node, applied: &Applied, consistent: bool, what: T) -> Seen<T> {
+    let age = node.cluster.ledger().age();
+    let age_ms = age.map(|age| age.as_millis() as u64);
+    Seen { node: node.name.clone(), applied: applied.index, age_ms, consistent, what }
+}
+
+fn domain_view(name: &str, change: &Change) -> Domain {
+    let source = text_of(change);
+    let rules = rules_of(name, &source).describe(name);
+    Domain {
+        domain: name.to_owned(),
+        revision: change.revision.get(),
+        changed_at: instant::text_of(change.at_ms),
+        author: change.author.clone(),
+        message: change.message.clone(),
+        source,
+        rules: rules.rules,
+        unmatched: if rules.allow_unmatched { "allow" } else { "deny" },
+    }
+}
+
+fn history_of<'a>(applied: &'a Applied, domain: &str) -> Result<&'a DomainHistory, Problem> {
+    applied.state.domains.get(domain).map(Arc::as_ref).ok_or_else(|| {
+        let known: Vec<&str> = applied.state.domains.keys().map(|name| &**name).collect();
+        let there = if known.is_empty() {
+            "there are none".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        Problem::new(Kind::NoSuchDomain, format!("the domain {:?} has no rules; {there}", echo(domain)))
+    })
+}
+
+fn change_at<'a>(history: &'a DomainHistory, domain: &str, revision: u64) -> Result<&'a Change, Problem> {
+    let change = history.at(Revision::new(revision)).ok_or_else(|| {
+        let last: Vec<String> =
+            history.changes().iter().rev().take(5).map(|change| change.revision.to_string()).collect();
+        let detail = format!(
+            "{domain:?} has no revision {revision}; the last are {} (see its history)",
+            last.join(", ")
+        );
+        Problem::new(Kind::NoSuchRevision, detail)
+    })?;
+    match change.text {
+        Some(_) => Ok(change),
+        None => {
+            let detail = format!(
+                "the rules of {domain:?} at revision {revision} are too old: they are no longer kept"
+            );
+            Err(Problem::new(Kind::NoSuchRevision, detail))
+        }
+    }
+}
+
+/// The text of a change that has been looked for by [`change_at`], or is in force.
+fn text_of(change: &Change) -> Arc<str> {
+    change.text.clone().unwrap_or_default()
+}
+
+/// Any secret makes the same rules; these are only read.
+fn reading_secret() -> HashSecret {
+    HashSecret::new([0; 16])
+}
+
+/// Rules that were written are rules; by an older version, if not by this one.
+fn rules_of(domain: &str, text: &str) -> Rules {
+    let secret = reading_secret();
+    Rules::empty(&secret).with_domain(domain, text, &secret).unwrap_or_else(|_| Rules::empty(&secret))
+}
+
+/// Compiles away from the threads that answer checks: ten thousand rules take a while.
+async fn compile(domain: &str, text: Arc<str>) -> Result<DomainDescription, Problem> {
+    let domain = domain.to_owned();
+    let compiled = tokio::task::spawn_blocking(move || {
+        let secret = reading_secret();
+        let rules = Rules::empty(&secret).with_domain(&domain, &text, &secret)?;
+        Ok(rules.describe(&domain))
+    });
+    compiled.await.expect("the parser does not panic").map_err(invalid_rules)
+}
+
+async fn diff_to(domain: &str, current: Option<&DomainHistory>, after: Arc<DomainDescription>) -> RulesDiff {
+    let before = current.map(|history| Arc::clone(history.text()));
+    let domain = domain.to_owned();
+    let diff = tokio::task::spawn_blocking(move || {
+        let nothing = DomainDescription { rules: Vec::new(), allow_unmatched: true };
+        let before = before.map_or(nothing, |text| rules_of(&domain, &text).describe(&domain));
+        RulesDiff::between(&before, &after)
+    });
+    diff.await.expect("comparing does not panic")
+}
+
+fn invalid_rules(faults: Vec<RuleError>) -> Problem {
+    let count = faults.len();
+    let first = faults.first().map_or_else(String::new, ToString::to_string);
+    let detail = if count == 1 { first } else { format!("{count} faults, the first: {first}") };
+    let faults: Vec<Value> = faults
+        .into_iter()
+        .map(|RuleError { message, help, line, column, offset, length }| {
+            json!({ "message": message, "help": help, "line": line, "column": column, "offset": offset, "length": length })
+        })
+        .collect();
+    Problem::new(Kind::InvalidRules, detail).with("faults", faults)
+}
+
+fn problem_of(domain: &str, fault: WriteFault) -> Problem {
+    match fault {
+        WriteFault::Mismatch { current } => {
+            let now = match current {
+                Some(revision) => format!("the rules of {domain:?} are at revision {revision} now"),
+                None => format!("the domain {domain:?} has no rules"),
+            };
+            let detail = format!("{now}: look at what has changed, and write on top of that");
+            Problem::new(Kind::RevisionMismatch, detail).with("revision", current.map(Revision::get))
+        }
+        WriteFault::KeyReused => Problem::new(
+            Kind::KeyReused,
+            "the Idempotency-Key came with other rules before; each write needs its own",
+        ),
+        WriteFault::Full(reason) => Problem::new(Kind::NoRoom, reason),
+        WriteFault::NoQuorum(fault) => {
+            let applied = if fault.in_doubt { Value::Null } else { Value::Bool(false) };
+            let detail = format!("{fault}; checks go on with the rules that this node has");
+            Problem::new(Kind::NoQuorum, detail)
+                .with("missing", fault.missing)
+                .with("voters", fault.voters)
+                .with("leader", fault.leader)
+                .with("applied", applied)
+        }
+    }
+}
+
+/// What the headers say that must be there.
+fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+        (None, None) => Ok(Expected::Any),
+        (None, Some("*")) => Ok(Expected::Absent),
+        (Some(tag), None) => {
+            let number = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(tag);
+            number.parse().map(|revision| Expected::At(Revision::new(revision))).map_err(|_| {
+                let detail = format!("If-Match takes a revision, as in \"812\", not {:?}", echo(tag));
+                Problem::of_field(Kind::InvalidValue, "If-Match", detail)
+            })
+        }
+        (None, Some(_)) => {
+            Err(Problem::of_field(Kind::InvalidValue, "If-None-Match", "If-None-Match takes only * here"))
+        }
+        (Some(_), Some(_)) => Err(Problem::of_field(
+            Kind::InvalidValue,
+            "If-Match",
+            "If-Match and If-None-Match exclude each other",
+        )),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > MAX_KEY_CHARS || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let detail = format!("an Idempotency-Key has 1 to {MAX_KEY_CHARS} visible ASCII characters");
+        return Err(Problem::of_field(Kind::InvalidValue, "Idempotency-Key", detail));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+fn remark(field: &'static str, text: &str) -> Result<String, Problem> {
+    if text.chars().count() > MAX_REMARK_CHARS || text.len() > MAX_REMARK_BYTES {
+        let detail = format!("{field} has at most {MAX_REMARK_CHARS} characters");
+        return Err(Problem::of_field(Kind::ValueTooLarge, field, detail));
+    }
+    if text.chars().any(char::is_control) {
+        let detail = format!("{field} is one line without control characters");
+        return Err(Problem::of_field(Kind::InvalidValue, field, detail));
+    }
+    Ok(text.to_owned())
+}
+
+fn estimate(_registers: &[u8]) -> u64 {
+    0
+}
