@@ -9,8 +9,11 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
 /// Bytes of an answer.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 const DEFAULT_PORT: u16 = 7800;
+/// What is not written as it is in a path or a query.
+const ENCODED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Why a node could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,59 @@ impl std::fmt::Display for NodeAddress {
     }
 }
 
+/// A call with all that belongs to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    method: Method,
+    target: String,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+}
+
+impl Ask {
+    fn new(method: Method, path: &[&str], body: Bytes) -> Self {
+        let part = |part: &&str| percent_encoding::utf8_percent_encode(part, ENCODED).to_string();
+        let target = format!("/{}", path.iter().map(part).collect::<Vec<_>>().join("/"));
+        Self { method, target, headers: Vec::new(), body }
+    }
+
+    /// Gets something. The parts of the path are encoded here.
+    pub(crate) fn get(path: &[&str]) -> Self {
+        Self::new(Method::GET, path, Bytes::new())
+    }
+
+    /// Puts something.
+    pub(crate) fn put(path: &[&str], body: String) -> Self {
+        Self::new(Method::PUT, path, body.into())
+    }
+
+    /// Posts something.
+    pub(crate) fn post(path: &[&str], body: String) -> Self {
+        Self::new(Method::POST, path, body.into())
+    }
+
+    pub(crate) fn with_query(mut self, query: Vec<(&'static str, String)>) -> Self {
+        for (index, (name, value)) in query.into_iter().enumerate() {
+            let sign = if index == 0 { '?' } else { '&' };
+            let value = percent_encoding::utf8_percent_encode(&value, ENCODED);
+            self.target.push_str(&format!("{sign}{name}={value}"));
+        }
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Makes a repeated write happen once.
+    pub(crate) fn with_random_key(self) -> Self {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        self.with_header("idempotency-key", format!("{:032x}", u128::from_be_bytes(bytes)))
+    }
+}
+
 /// What a node answered.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -70,7 +126,12 @@ pub(crate) struct Reply {
 impl NodeAddress {
     /// Gets something.
     pub(crate) async fn get(&self, path: &str, patience: Duration) -> Result<Reply, ClientFault> {
-        self.send(Method::GET, path, Bytes::new(), patience).await
+        self.send(Method::GET, path, &[], Bytes::new(), patience).await
+    }
+
+    /// Asks for something.
+    pub(crate) async fn ask(&self, ask: &Ask, patience: Duration) -> Result<Reply, ClientFault> {
+        self.send(ask.method.clone(), &ask.target, &ask.headers, ask.body.clone(), patience).await
     }
 
     /// Posts JSON.
@@ -80,29 +141,40 @@ impl NodeAddress {
         json: Vec<u8>,
         patience: Duration,
     ) -> Result<Reply, ClientFault> {
-        self.send(Method::POST, path, json.into(), patience).await
+        self.send(Method::POST, path, &[], json.into(), patience).await
     }
 
     async fn send(
         &self,
         method: Method,
         path: &str,
+        headers: &[(&'static str, String)],
         body: Bytes,
         patience: Duration,
     ) -> Result<Reply, ClientFault> {
-        timeout(patience, self.exchange(method, path, body))
+        timeout(patience, self.exchange(method, path, headers, body))
             .await
             .unwrap_or_else(|_elapsed| Err(ClientFault::Timeout(self.to_string(), patience)))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Reply, ClientFault> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Bytes,
+    ) -> Result<Reply, ClientFault> {
         let broken = |error| ClientFault::Http(self.to_string(), error);
         let stream = TcpStream::connect(&self.authority)
             .await
             .map_err(|error| ClientFault::Connect(self.to_string(), error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
-        let request = Request::builder()
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header(header::HOST, &self.authority)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
-use tidegate_limiter::{HashSecret, RuleError, Rules};
+use tidegate_limiter::{HashSecret, RuleDescription, RuleError, Rules};
 
 /// Bytes of a file with rules.
 const MAX_BYTES: u64 = 4 << 20;
@@ -58,8 +58,17 @@ pub struct RuleFault {
     place: SourceSpan,
 }
 
-/// Reads the rules of each domain, by its name, and makes sure that they compile.
-pub(crate) fn read(path: &Path) -> Result<Vec<(String, String)>, RulesFault> {
+/// The rules of one domain in a file.
+#[derive(Debug, Clone)]
+pub(crate) struct DomainText {
+    pub(crate) name: String,
+    pub(crate) text: String,
+    /// What it says.
+    pub(crate) rules: Vec<RuleDescription>,
+}
+
+/// Reads the rules of each domain, and makes sure that they compile.
+pub(crate) fn read(path: &Path) -> Result<Vec<DomainText>, RulesFault> {
     let unreadable = |reason| RulesFault::Unreadable { path: path.to_owned(), reason };
     if fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
         return Err(RulesFault::TooLarge { path: path.to_owned() });
@@ -67,13 +76,32 @@ pub(crate) fn read(path: &Path) -> Result<Vec<(String, String)>, RulesFault> {
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let secret = HashSecret::new([0; 16]);
     compile(&path.display().to_string(), text.clone(), &secret)?;
-    let documents = text.split("\n---\n").map(str::to_owned);
-    Ok(documents
+    Ok(documents(&text)
+        .into_iter()
         .filter_map(|text| {
-            let rules = Rules::from_yaml(&text, &secret).ok()?;
-            Some((rules.domains().first()?.to_string(), text))
+            let rules = Rules::from_yaml(text, &secret).ok()?;
+            let name = rules.domains().first()?.to_string();
+            Some(DomainText { rules: rules.describe(&name).rules, name, text: text.to_owned() })
         })
         .collect())
+}
+
+/// The YAML documents of a text: a line that begins with `---` begins one. (It can be nothing else: inside of a text in
+/// quotes or of a block such a line would be a fault.)
+fn documents(text: &str) -> Vec<&str> {
+    let mut starts = vec![0];
+    let mut place = 0;
+    for line in text.split_inclusive('\n') {
+        let marks = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if marks && place > 0 {
+            starts.push(place);
+        }
+        place += line.len();
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect()
 }
 
 /// Compiles rules; `path` is what they are called in messages.
@@ -88,6 +116,14 @@ pub(crate) fn compile(path: &str, text: String, secret: &HashSecret) -> Result<R
     })
 }
 
+impl RuleFault {
+    /// For programs.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let Self { line, column, message, help, .. } = self;
+        serde_json::json!({ "line": line, "column": column, "message": message, "help": help })
+    }
+}
+
 fn fault(path: &str, text: &Arc<String>, error: RuleError) -> RuleFault {
     // A place beyond the text would make the picture of it fail.
     let start = error.offset.min(text.len());
@@ -100,5 +136,31 @@ fn fault(path: &str, text: &Arc<String>, error: RuleError) -> RuleFault {
         help: error.help,
         text: NamedSource::new(path, Arc::clone(text)),
         place: (start, length).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_document_of_a_file_is_found() {
+        assert_eq!(documents("a: 1\n"), ["a: 1\n"]);
+        assert_eq!(
+            documents("---\na: 1\n---\nb: 2\n--- # c\nc: 3"),
+            ["---\na: 1\n", "---\nb: 2\n", "--- # c\nc: 3"]
+        );
+        assert_eq!(documents("a: ---\nb: '----'\n----: x\n").len(), 1);
+        assert_eq!(documents(""), [""]);
+    }
+
+    #[test]
+    fn the_domains_of_a_file_are_read_one_by_one() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = "# all\n---\nrules: []\n---\ndomain: api\nrules: [{name: a, key: [], limit: 5/1s}]\n";
+        io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let domains = read(file.path()).unwrap();
+        let names: Vec<_> = domains.iter().map(|domain| (&*domain.name, domain.rules.len())).collect();
+        assert_eq!(names, [("default", 0), ("api", 1)]);
     }
 }

@@ -95,7 +95,10 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
     // Until the cluster's are there, none; and no check is decided until then.
     let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
     let cluster = Cluster::start(
-        ClusterConfig { rules: to_begin_with, ..cluster_config(&settings, name.clone()) },
+        ClusterConfig {
+            rules: to_begin_with.into_iter().map(|domain| (domain.name, domain.text)).collect(),
+            ..cluster_config(&settings, name.clone())
+        },
         Arc::clone(&store),
         shares,
         Arc::clone(&rules),

@@ -63,8 +63,9 @@ impl Timing {
         self.check_timeout * 3 / 4
     }
 
-    /// How long the news of a changed slot table may take.
+    /// How long the news of a changed slot table may take: an interval until it is sent, another until the one who hears
+    /// it looks at what it heard, and one for a busy machine.
     pub(crate) fn settle(&self) -> Duration {
-        self.gossip_interval * 2
+        self.gossip_interval * 3
     }
 }

@@ -97,6 +97,11 @@ impl Router {
         }
     }
 
+    /// Whether this node takes part: it has the cluster's rules and a slot table.
+    pub fn has_routes(&self) -> bool {
+        self.routes.load().is_some()
+    }
+
     pub(crate) fn publish(&self, routes: Option<Arc<Routes>>) {
         self.routes.store(routes);
         self.changed.notify_waiters();

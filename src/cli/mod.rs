@@ -2,6 +2,7 @@
 
 mod check;
 mod dev;
+mod rules;
 mod serve;
 mod terminal;
 
@@ -32,6 +33,7 @@ Examples:
   tidegate dev                                       a cluster of three nodes on this machine
   tidegate serve --rules rules.yaml                  one node
   tidegate check ip=203.0.113.7                      ask a node
+  tidegate rules apply -f rules.yaml                 change the rules of the cluster
 
 Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check)."
 )]
@@ -48,6 +50,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Ask a node whether a request is allowed; it counts as one
     Check(check::CheckArgs),
+    /// Look at the rules and change them
+    Rules(rules::RulesArgs),
 }
 
 /// Why a command could not do what it should: what is said, and the exit code.
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => args.run(),
         Command::Serve(args) => args.run(),
         Command::Check(args) => args.run(),
+        Command::Rules(args) => args.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what this file is for")]
 
-use std::io::{Write as _, stderr, stdout};
+use std::io::{Write as _, stderr};
 
 /// Prepares how faults are printed: lines are not broken, so that a message can be found by its words.
 pub(super) fn set_up() {
@@ -13,9 +13,10 @@ pub(super) fn set_up() {
     let _ = miette::set_hook(Box::new(handler));
 }
 
-/// Prints a result to standard output. A reader that is gone (`| head`) is no fault.
+/// Prints a result to standard output, in colour if it has some and a terminal shows it (NO_COLOR is heeded). A reader that
+/// is gone (`| head`) is no fault.
 pub(crate) fn print(text: &str) {
-    let mut out = stdout().lock();
+    let mut out = anstream::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 

@@ -60,6 +60,10 @@ pub(super) fn check_here<T>(
     let rules = node.rules.load();
     let mut limited = Charges::default();
     if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+        // A node without the cluster's rules knows of no limit, which does not mean that there is none.
+        if !node.router.has_routes() {
+            return Some(Err(not_ready(node)));
+        }
         count(node, lane, allowed, Decider::Unmatched, now);
         return Some(Ok(render(unlimited(node, allowed, rule))));
     }

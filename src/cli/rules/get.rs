@@ -1,0 +1,101 @@
+//! `tidegate rules get`.
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::{Output, node::NodeArgs};
+use crate::{
+    cli::{DONE, Failure, print},
+    client::Ask,
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is printed can be given to `tidegate rules apply`.
+
+Examples:
+  tidegate rules get > rules.yaml
+  tidegate rules get --domain api --revision 812
+  tidegate rules get --consistent --output json")]
+pub(super) struct GetArgs {
+    /// Only this domain
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+
+    /// The rules as they were at this revision (of the domain `default` unless another is named)
+    #[arg(long, value_name = "REV")]
+    revision: Option<u64>,
+
+    /// All that was written before, whichever node took it
+    #[arg(long)]
+    consistent: bool,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// How the result is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Deserialize)]
+struct Domain {
+    domain: String,
+    revision: u64,
+    changed_at: String,
+    author: String,
+    message: String,
+    source: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Domains {
+    domains: Vec<Domain>,
+}
+
+impl GetArgs {
+    pub(super) async fn run(self) -> Result<u8, Failure> {
+        let mut query = Vec::new();
+        if self.consistent {
+            query.push(("consistent", "true".to_owned()));
+            query.push(("timeout_ms", self.node.timeout().as_millis().to_string()));
+        }
+        query.extend(self.revision.map(|revision| ("revision", revision.to_string())));
+        let one = self.domain.as_deref().or(self.revision.map(|_| tidegate_limiter::DEFAULT_DOMAIN));
+        let ask = match one {
+            Some(domain) => Ask::get(&["v1", "rules", domain]),
+            None => Ask::get(&["v1", "rules"]),
+        };
+        let value = self.node.ask(ask.with_query(query)).await?;
+        if self.output == Output::Json {
+            print(&value.to_string());
+            return Ok(DONE);
+        }
+        let domains: Vec<Domain> = match one {
+            Some(_) => vec![self.node.read(&value)?],
+            None => self.node.read::<Domains>(&value)?.domains,
+        };
+        let texts: Vec<String> = domains.iter().map(Domain::to_text).collect();
+        print(texts.join("\n---\n").trim_end());
+        Ok(DONE)
+    }
+}
+
+impl Domain {
+    /// The rules as they were written, below a line that says which these are. A text that names no domain gets its
+    /// name, where it needs one.
+    fn to_text(&self) -> String {
+        let Self { domain, revision, changed_at, author, message, source } = self;
+        let by = if author.is_empty() { String::new() } else { format!(" by {author}") };
+        let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+        let source = source.trim_start_matches("---\n").trim_end();
+        let names_itself = source.lines().any(|line| line.starts_with("domain:"));
+        let is_block = !source.trim_start().starts_with('{');
+        let name = if !names_itself && is_block && domain != tidegate_limiter::DEFAULT_DOMAIN {
+            format!("domain: {domain}\n")
+        } else {
+            String::new()
+        };
+        format!("# {domain}, revision {revision}, {changed_at}{by}{why}\n{name}{source}")
+    }
+}

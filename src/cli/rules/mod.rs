@@ -1,0 +1,77 @@
+//! `tidegate rules`: a file a command.
+
+mod apply;
+mod change;
+mod diff;
+mod get;
+mod history;
+mod node;
+mod rollback;
+mod validate;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Failure;
+
+#[derive(Debug, Args)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  tidegate rules validate -f rules.yaml
+  tidegate rules diff -f rules.yaml                  what would change
+  tidegate rules apply -f rules.yaml --message 'login: 10 a minute' --wait
+  tidegate rules history
+  tidegate rules rollback 812 --message 'too strict'"
+)]
+pub(super) struct RulesArgs {
+    #[command(subcommand)]
+    command: RulesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesCommand {
+    /// Look for faults in a file; no cluster is needed
+    Validate(validate::ValidateArgs),
+    /// Show what a file would change
+    Diff(diff::DiffArgs),
+    /// Write the rules of a file: they replace those of the same domains
+    Apply(apply::ApplyArgs),
+    /// Print the rules of the cluster
+    Get(get::GetArgs),
+    /// Show who changed the rules, when and why
+    History(history::HistoryArgs),
+    /// Write the rules of an earlier revision again, as a new one
+    Rollback(rollback::RollbackArgs),
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+impl RulesArgs {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        if let RulesCommand::Validate(args) = self.command {
+            return args.run();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::of(super::FAILED, error))?;
+        runtime.block_on(async {
+            match self.command {
+                RulesCommand::Validate(args) => args.run(),
+                RulesCommand::Diff(args) => args.run().await,
+                RulesCommand::Apply(args) => args.run().await,
+                RulesCommand::Get(args) => args.run().await,
+                RulesCommand::History(args) => args.run().await,
+                RulesCommand::Rollback(args) => args.run().await,
+            }
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! What the commands that ask a node have in common.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    cli::{FAILED, Failure, note},
+    client::{Ask, ClientFault, NodeAddress, Reply},
+    config::Span,
+};
+
+/// The pause before a node is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// How much longer than the node may take it is waited for.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Which node is asked.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// The node to ask; each knows, and each takes changes
+    #[arg(long, env = "TIDEGATE_NODE", value_name = "URL", default_value = "http://127.0.0.1:7800")]
+    node: NodeAddress,
+
+    /// How long it may take
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    timeout: Span,
+}
+
+/// Why a node did not do it.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub(super) enum NodeFault {
+    #[error("{node} refused: {detail}")]
+    Refused {
+        node: NodeAddress,
+        detail: String,
+        #[help]
+        help: Option<String>,
+    },
+    #[error("{node} answered {status}, and not as a node does; is it one? (--node)")]
+    NoNode { node: NodeAddress, status: u16 },
+    #[error(transparent)]
+    Client(#[from] ClientFault),
+}
+
+impl From<NodeFault> for Failure {
+    fn from(fault: NodeFault) -> Self {
+        Self { report: fault.into(), code: FAILED }
+    }
+}
+
+impl NodeArgs {
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout.0
+    }
+
+    /// Asks for something that may be asked twice. A node that does not answer is asked again until the time is over.
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Value, NodeFault> {
+        let give_up = tokio::time::Instant::now() + self.timeout.0;
+        loop {
+            match self.node.ask(&ask, self.timeout.0 + GRACE).await {
+                Ok(reply) => return self.value_of(&reply),
+                Err(fault) if tokio::time::Instant::now() + AGAIN_AFTER < give_up => {
+                    note(&format!("{fault}; trying again"));
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+    }
+
+    fn value_of(&self, reply: &Reply) -> Result<Value, NodeFault> {
+        let no_node = || NodeFault::NoNode { node: self.node.clone(), status: reply.status.as_u16() };
+        let value: Value = serde_json::from_slice(&reply.body).map_err(|_| no_node())?;
+        if reply.status.is_success() {
+            return Ok(value);
+        }
+        let Some(detail) = value["detail"].as_str() else { return Err(no_node()) };
+        let help = match value["type"].as_str().and_then(|kind| kind.rsplit(':').next()) {
+            Some("revision-mismatch") => Some("`tidegate rules diff` shows what is different now".to_owned()),
+            Some("no-quorum") => {
+                Some("`GET /v1/cluster` shows who is there; start the missing nodes".to_owned())
+            }
+            Some("no-such-revision") => Some("`tidegate rules history` lists the revisions".to_owned()),
+            Some("not-everywhere-yet") => {
+                Some("nothing has to be done: the nodes that are behind take it in".to_owned())
+            }
+            _ => None,
+        };
+        Err(NodeFault::Refused { node: self.node.clone(), detail: detail.to_owned(), help })
+    }
+
+    /// Reads a part of an answer.
+    pub(super) fn read<T: DeserializeOwned>(&self, value: &Value) -> Result<T, NodeFault> {
+        T::deserialize(value).map_err(|_| NodeFault::NoNode { node: self.node.clone(), status: 200 })
+    }
+}
+
+/// `1 rule`, `2 rules`.
+pub(super) fn plural(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

@@ -1,0 +1,58 @@
+//! `tidegate rules validate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Output, node::plural};
+use crate::{
+    cli::{DONE, FAILED, Failure, print},
+    rules_file::{self, RulesFault},
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate rules validate -f rules.yaml
+  tidegate rules validate -f rules.yaml --output json
+
+Exit codes: 0 no fault, 1 faults, 2 bad usage.")]
+pub(super) struct ValidateArgs {
+    /// The file with the rules
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+
+    /// How the result is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+}
+
+impl ValidateArgs {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let read = rules_file::read(&self.file);
+        match (self.output, read) {
+            (Output::Text, Ok(domains)) => {
+                let rules = domains.iter().map(|domain| domain.rules.len()).sum();
+                let (rules, of) = (plural(rules, "rule"), plural(domains.len(), "domain"));
+                print(&format!("{}: {rules} in {of}, no fault", self.file.display()));
+                Ok(DONE)
+            }
+            (Output::Text, Err(fault)) => Err(Failure::failed(fault)),
+            (Output::Json, Ok(domains)) => {
+                let domains: Vec<_> = domains
+                    .iter()
+                    .map(|domain| json!({ "domain": domain.name, "rules": domain.rules }))
+                    .collect();
+                print(&json!({ "valid": true, "domains": domains, "faults": [] }).to_string());
+                Ok(DONE)
+            }
+            (Output::Json, Err(RulesFault::Invalid { faults, .. })) => {
+                let faults: Vec<_> = faults.iter().map(rules_file::RuleFault::to_json).collect();
+                print(&json!({ "valid": false, "domains": [], "faults": faults }).to_string());
+                Ok(FAILED)
+            }
+            (Output::Json, Err(fault)) => Err(Failure::failed(fault)),
+        }
+    }
+}
