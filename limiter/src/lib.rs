@@ -77,7 +77,7 @@ pub use self::{
     key::{HashSecret, KeyHash},
     limit::{Algorithm, Limit, LimitError, MAX_PERIOD, MAX_REFILL, MIN_PERIOD, Period, UnknownAlgorithm},
     limiter::{Limiter, LimiterBuilder, Ruled, Verdict},
-    parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},
+    parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
     store::{HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,

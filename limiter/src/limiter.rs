@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use crate::{
     Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, HashSecret, Match, Mode, Nanos, NewRule, Rule,
-    RuleError, Rules, Store, StoreConfig, StoreStats, Swept, binding, parse::Compiler,
+    RuleError, Rules, Store, StoreConfig, StoreStats, Swept, binding,
+    parse::{Compiler, Place},
 };
 
 /// Rules and the buckets that they need, for one process.
@@ -174,18 +175,16 @@ impl LimiterBuilder {
     /// All that is wrong with the rules: names that are there twice, names that none can have, networks that are none.
     pub fn build(self, now: Nanos) -> Result<Limiter, Vec<RuleError>> {
         let secret = self.secret.unwrap_or_else(random_secret);
-        let mut compiler = Compiler { text: "", secret: &secret, faults: Vec::new() };
+        let mut compiler = Compiler::new("", &secret);
         let mut rules = Vec::with_capacity(self.rules.len());
         for (place, rule) in self.rules.iter().enumerate() {
             if self.rules[..place].iter().any(|other| other.name() == rule.name()) {
                 let message = format!("the rule name {:?} is there twice", rule.name());
-                compiler.fault(None, message, "give each rule a name of its own");
+                compiler.fault(Place::NOWHERE, message, "give each rule a name of its own");
             }
             rules.extend(rule.compile(DEFAULT_DOMAIN, &mut compiler));
         }
-        if !compiler.faults.is_empty() {
-            return Err(compiler.faults);
-        }
+        compiler.finish()?;
         Ok(Limiter {
             rules: Rules::of_domain(&secret, DEFAULT_DOMAIN, rules, !self.deny_unmatched),
             store: Store::new(self.config, now),

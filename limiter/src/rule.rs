@@ -11,7 +11,9 @@ use std::{
 
 use smallvec::SmallVec;
 
-use crate::{HashSecret, KeyHash, Limit, Mode, condition::Condition, index::Index, key::KeyHasher};
+use crate::{
+    Algorithm, HashSecret, KeyHash, Limit, Mode, condition::Condition, index::Index, key::KeyHasher,
+};
 
 /// The facts of a request, by name.
 pub trait Attributes {
@@ -69,6 +71,8 @@ pub struct Rule {
     pub(crate) hasher: KeyHasher,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
+    /// Of all its limits.
+    pub(crate) algorithm: Algorithm,
     /// The first that fits counts.
     pub(crate) overrides: Box<[(Condition, Option<Limit>)]>,
     pub(crate) mode: Mode,
@@ -95,6 +99,11 @@ impl Rule {
     /// The limit where no override fits; `None`: unlimited.
     pub fn limit(&self) -> Option<&Limit> {
         self.limit.as_ref()
+    }
+
+    /// How it counts.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Whether it denies.
@@ -167,6 +176,7 @@ pub enum Match {
 #[derive(Clone)]
 pub struct Rules {
     inline: KeyHasher,
+    /// Shared with the rules before and after a change of another domain.
     pub(crate) domains: HashMap<Box<str>, Arc<Domain>>,
 }
 
@@ -205,6 +215,11 @@ impl Rules {
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         Self { inline: KeyHasher::of_inline(secret), domains }
+    }
+
+    /// These, with other domains.
+    pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
+        Self { inline: self.inline, domains }
     }
 
     /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its

@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
-use serde_saphyr::{Location, Spanned};
-
 use crate::{
     Consistency, Limit, Mode, OnOwnerLoss, Rule,
     key::KeyHasher,
-    parse::{Compiler, OneOrMany},
+    parse::{Compiler, Place, RawKey, RawTest, Written},
 };
 
 /// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
@@ -102,19 +100,21 @@ impl NewRule {
 
     /// `None` if there is a fault in it.
     pub(crate) fn compile(&self, domain: &str, compiler: &mut Compiler<'_>) -> Option<Rule> {
-        let before = compiler.faults.len();
-        compiler.check_name("rule", &nowhere(self.name.clone()));
-        let when = compiler.condition(&spanned(&self.when));
-        let key = compiler.key(&nowhere(self.key.iter().cloned().map(nowhere).collect()));
+        let before = compiler.faults();
+        compiler.check_name("rule", &Written::nowhere(&self.name));
+        let when = compiler.condition(&tests(&self.when));
+        let parts = self.key.iter().map(Written::nowhere).collect();
+        let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
         let overrides =
-            self.overrides.iter().map(|(when, limit)| (compiler.condition(&spanned(when)), *limit)).collect();
-        (compiler.faults.len() == before).then(|| Rule {
+            self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit)).collect();
+        (compiler.faults() == before).then(|| Rule {
             domain: domain.into(),
             name: self.name.as_str().into(),
             hasher: KeyHasher::of_rule(compiler.secret, domain, &self.name),
             when,
             key,
             limit: Some(self.limit),
+            algorithm: self.limit.algorithm(),
             overrides,
             mode: self.mode,
             consistency: Consistency::Available,
@@ -123,11 +123,11 @@ impl NewRule {
     }
 }
 
-fn spanned(patterns: &Patterns) -> HashMap<String, Spanned<OneOrMany>> {
-    patterns.iter().map(|(name, many)| (name.clone(), nowhere(OneOrMany::Many(many.clone())))).collect()
-}
-
-/// Written in no file.
-fn nowhere<T>(value: T) -> Spanned<T> {
-    Spanned::new(value, Location::UNKNOWN, Location::UNKNOWN)
+fn tests(patterns: &Patterns) -> Vec<RawTest> {
+    let test = |(name, many): (&String, &Vec<String>)| RawTest {
+        attribute: Written::nowhere(name),
+        patterns: many.iter().map(Written::nowhere).collect(),
+        place: Place::NOWHERE,
+    };
+    patterns.iter().map(test).collect()
 }

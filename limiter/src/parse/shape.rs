@@ -1,0 +1,216 @@
+//! The shape of a rule file: which fields there are and of what kind. What they mean is another matter.
+
+use super::{
+    fault::{Faults, Place},
+    fields::{Fields, Kind},
+    node::{Node, Value},
+};
+
+/// A text of the file, and where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    pub(crate) text: String,
+    pub(crate) place: Place,
+}
+
+impl Written {
+    /// Not of a file.
+    pub(crate) fn nowhere(text: impl Into<String>) -> Self {
+        Self { text: text.into(), place: Place::NOWHERE }
+    }
+}
+
+/// One document. What is `None` was left out, or is faulty, which has been told.
+#[derive(Debug)]
+pub(super) struct RawFile {
+    pub(super) place: Place,
+    pub(super) domain: Option<Written>,
+    pub(super) unmatched: Option<Written>,
+    pub(super) rules: Vec<RawRule>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawRule {
+    pub(super) name: Option<Written>,
+    pub(super) when: Vec<RawTest>,
+    pub(super) key: Option<RawKey>,
+    pub(super) limit: RawLimit,
+    pub(super) algorithm: Option<Written>,
+    pub(super) mode: Option<Written>,
+    pub(super) consistency: Option<Written>,
+    pub(super) on_owner_loss: Option<Written>,
+    pub(super) overrides: Vec<RawOverride>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawLimit {
+    pub(super) limit: Option<Written>,
+    pub(super) burst: Option<(u64, Place)>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawOverride {
+    pub(super) when: Vec<RawTest>,
+    pub(super) limit: RawLimit,
+}
+
+/// An attribute of a condition.
+#[derive(Debug)]
+pub(crate) struct RawTest {
+    pub(crate) attribute: Written,
+    pub(crate) patterns: Vec<Written>,
+    /// Of all patterns together.
+    pub(crate) place: Place,
+}
+
+#[derive(Debug)]
+pub(crate) struct RawKey {
+    pub(crate) parts: Vec<Written>,
+    pub(crate) place: Place,
+}
+
+const FILE: Kind = Kind {
+    name: "a rule file",
+    fields: &[
+        ("domain", "`domain: default`"),
+        ("unmatched", "`unmatched: allow`"),
+        ("rules", "`rules: []`, or a list with a rule each"),
+    ],
+    example: "`rules: [{ name: per-ip, key: [ip], limit: 5/1m }]`",
+};
+
+const RULE: Kind = Kind {
+    name: "a rule",
+    fields: &[
+        ("name", "`name: login-per-ip`"),
+        ("when", "`when: { path: /login }`"),
+        ("key", "`key: [ip]`, or `key: []` for one bucket for the whole rule"),
+        ("limit", "`limit: 5/1m`"),
+        ("burst", "`burst: 10`"),
+        ("algorithm", "`algorithm: token_bucket`"),
+        ("mode", "`mode: enforce`"),
+        ("consistency", "`consistency: available`"),
+        ("on_owner_loss", "`on_owner_loss: share`"),
+        ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
+    ],
+    example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
+};
+
+const OVERRIDE: Kind = Kind {
+    name: "an override",
+    fields: &[
+        ("when", "`when: { tier: gold }`"),
+        ("limit", "`limit: 50/1m`, or `limit: unlimited`"),
+        ("burst", "`burst: 100`"),
+    ],
+    example: "`- { when: { tier: gold }, limit: 50/1m }`",
+};
+
+/// Reads a document. `None`: it is no map, which has been told.
+pub(super) fn file(node: Node, faults: &mut Faults<'_>) -> Option<RawFile> {
+    let place = node.shown();
+    let mut fields = Fields::of(node, &FILE, faults)?;
+    let domain = fields.text("domain");
+    let unmatched = fields.text("unmatched");
+    let rules = fields.need("rules");
+    let rules = rules.map_or_else(Vec::new, |node| list(&mut fields, "rules", "a list of rules", node));
+    let rules = rules.into_iter().filter_map(|node| rule(node, fields.faults)).collect();
+    Some(RawFile { place, domain, unmatched, rules })
+}
+
+fn rule(node: Node, faults: &mut Faults<'_>) -> Option<RawRule> {
+    let mut fields = Fields::of(node, &RULE, faults)?;
+    let name = fields.needed_text("name");
+    let when = fields.take("when");
+    let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
+    let key = fields.need("key").map(|node| key(&mut fields, node));
+    let limit = limit(&mut fields);
+    let [algorithm, mode, consistency, on_owner_loss] =
+        ["algorithm", "mode", "consistency", "on_owner_loss"].map(|field| fields.text(field));
+    let overrides = fields.take("overrides");
+    let overrides =
+        overrides.map_or_else(Vec::new, |node| list(&mut fields, "overrides", "a list of overrides", node));
+    let overrides = overrides.into_iter().filter_map(|node| special(node, fields.faults)).collect();
+    Some(RawRule { name, when, key, limit, algorithm, mode, consistency, on_owner_loss, overrides })
+}
+
+fn special(node: Node, faults: &mut Faults<'_>) -> Option<RawOverride> {
+    let mut fields = Fields::of(node, &OVERRIDE, faults)?;
+    let when = fields.need("when");
+    let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
+    Some(RawOverride { when, limit: limit(&mut fields) })
+}
+
+fn limit(fields: &mut Fields<'_, '_>) -> RawLimit {
+    let limit = fields.needed_text("limit");
+    let burst = fields.take("burst").and_then(|node| match node.value {
+        Value::Whole(burst) => Some((burst, node.place)),
+        _ => {
+            fields.mistaken("burst", "a whole number", &node);
+            None
+        }
+    });
+    RawLimit { limit, burst }
+}
+
+fn key(fields: &mut Fields<'_, '_>, node: Node) -> RawKey {
+    let place = node.shown();
+    let parts = list(fields, "key", "a list of attributes", node);
+    let parts = parts.into_iter().filter_map(|part| word(fields.faults, "an attribute of `key`", part));
+    RawKey { parts: parts.collect(), place }
+}
+
+/// An attribute each, with one pattern or a list of them.
+fn condition(fields: &mut Fields<'_, '_>, node: Node) -> Vec<RawTest> {
+    let Value::Map(entries) = node.value else {
+        fields.mistaken("when", "a map of attributes", &node);
+        return Vec::new();
+    };
+    let mut tests: Vec<RawTest> = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        let Some(attribute) = word(fields.faults, "the name of an attribute", name) else { continue };
+        if tests.iter().any(|test| test.attribute.text == attribute.text) {
+            let message = format!("the attribute {:?} is there twice in `when`", attribute.text);
+            fields.faults.add(attribute.place, message, "write all its values as one list: [a, b]");
+            continue;
+        }
+        let place = value.shown();
+        let values = match value.value {
+            Value::List(values) => values,
+            _ => vec![value],
+        };
+        let count = values.len();
+        let patterns: Vec<Written> =
+            values.into_iter().filter_map(|value| word(fields.faults, "a value in `when`", value)).collect();
+        // One that is faulty has been told; without it the list may seem empty.
+        if patterns.len() == count {
+            tests.push(RawTest { attribute, patterns, place });
+        }
+    }
+    tests
+}
+
+fn list(fields: &mut Fields<'_, '_>, field: &str, expected: &str, node: Node) -> Vec<Node> {
+    match node.value {
+        Value::List(nodes) => nodes,
+        _ => {
+            fields.mistaken(field, expected, &node);
+            Vec::new()
+        }
+    }
+}
+
+fn word(faults: &mut Faults<'_>, what: &str, node: Node) -> Option<Written> {
+    let place = node.place;
+    match node.into_text(faults.text()) {
+        Ok(text) => Some(Written { text, place }),
+        Err(node) => {
+            let help = match node.value {
+                Value::Nothing => "write \"\" for the empty text",
+                _ => "write single words: [a, b]",
+            };
+            faults.add(node.shown(), format!("{what} must be a text, here is {}", node.kind()), help);
+            None
+        }
+    }
+}
