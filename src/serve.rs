@@ -107,7 +107,8 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
     )
     .await
     .map_err(ServeFault::Cluster)?;
-    let _sweeper = Sweeper::start(Arc::clone(cluster.router()), clock).map_err(ServeFault::System)?;
+    let _sweeper = Sweeper::start(Arc::clone(cluster.router()), Arc::clone(&rules), clock)
+        .map_err(ServeFault::System)?;
 
     // Everything is open now: only from here on is it said that the node is up.
     info!(%name, http = %settings.http, peers = %settings.peers, workers = settings.workers, "listening");

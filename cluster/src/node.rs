@@ -153,7 +153,6 @@ impl Cluster {
             expect,
             seed: config.rules,
             rules,
-            touch: None,
             clock,
         };
         let group = RaftGroup::start(group, disk, on_disk).await?;

@@ -66,6 +66,7 @@ mod parse;
 mod rule;
 mod store;
 mod time;
+mod touched;
 mod typed;
 
 pub use self::{
@@ -81,5 +82,6 @@ pub use self::{
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
     store::{HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,
+    touched::estimate,
     typed::NewRule,
 };

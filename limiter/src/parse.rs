@@ -85,7 +85,13 @@ impl Rules {
         });
         compiler.finish()?;
         let mut domains = self.domains.clone();
-        domains.extend(domain.map(|domain| (name.into(), Arc::new(domain))));
+        if let Some(domain) = domain {
+            let domain = match domains.get(name) {
+                Some(before) => domain.following(before),
+                None => domain,
+            };
+            domains.insert(name.into(), Arc::new(domain));
+        }
         Ok(self.with_domains(domains))
     }
 }

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Algorithm, HashSecret, KeyHash, Limit, Mode, condition::Condition, index::Index, key::KeyHasher,
+    touched::Touched,
 };
 
 /// The facts of a request, by name.
@@ -78,9 +79,17 @@ pub struct Rule {
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
     pub(crate) on_owner_loss: OnOwnerLoss,
+    /// Shared with the same rule before and after a change.
+    pub(crate) touched: Arc<Touched>,
 }
 
 impl Rule {
+    /// Registers that count the buckets which were used lately; see [`estimate`](crate::estimate). Those of several nodes
+    /// are joined by the maximum of each.
+    pub fn touched(&self) -> Vec<u8> {
+        self.touched.registers()
+    }
+
     /// The name space that the rule belongs to.
     pub fn domain(&self) -> &str {
         &self.domain
@@ -192,6 +201,18 @@ impl Domain {
     pub(crate) fn new(rules: Vec<Rule>, allow_unmatched: bool) -> Self {
         Self { index: Index::new(&rules), rules, allow_unmatched }
     }
+
+    /// Goes on with what is known of the rules with the same names.
+    pub(crate) fn following(mut self, before: &Self) -> Self {
+        let known: HashMap<&str, &Arc<Touched>> =
+            before.rules.iter().map(|rule| (&*rule.name, &rule.touched)).collect();
+        for rule in &mut self.rules {
+            if let Some(touched) = known.get(&*rule.name) {
+                rule.touched = Arc::clone(touched);
+            }
+        }
+        self
+    }
 }
 
 impl Rules {
@@ -238,6 +259,7 @@ impl Rules {
             let special = rule.overrides.iter().find(|(when, _)| when.holds(attributes));
             let limit = special.map_or(&rule.limit, |(_, limit)| limit).as_ref();
             if let Some(key) = rule.key_hash(attributes, limit) {
+                rule.touched.note(key);
                 found.push(Matched { rule, limit, key });
             }
         }
@@ -252,6 +274,11 @@ impl Rules {
         bytes.text(key);
         bytes.number(limit.class());
         bytes.finish()
+    }
+
+    /// Forgets which buckets were used only before the last time that this was called: to be called every few minutes.
+    pub fn forget_touched(&self) {
+        self.domains.values().flat_map(|domain| &domain.rules).for_each(|rule| rule.touched.turn());
     }
 
     /// Whether a domain allows requests that no rule is about.

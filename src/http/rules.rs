@@ -11,7 +11,7 @@ use tidegate_cluster::raft::{
     WriteFault, Written,
 };
 use tidegate_limiter::{
-    DomainDescription, HashSecret, RuleDescription, RuleError, Rules, RulesDiff, is_valid_name,
+    DomainDescription, HashSecret, RuleDescription, RuleError, Rules, RulesDiff, estimate, is_valid_name,
 };
 use tokio::time::Instant;
 
@@ -561,8 +561,4 @@ fn remark(field: &'static str, text: &str) -> Result<String, Problem> {
         return Err(Problem::of_field(Kind::InvalidValue, field, detail));
     }
     Ok(text.to_owned())
-}
-
-fn estimate(_registers: &[u8]) -> u64 {
-    0
 }

@@ -1,6 +1,7 @@
 //! Raft on this node: started on its disk, and again when the disk has failed.
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -8,7 +9,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
-use tidegate_limiter::Rules;
+use tidegate_limiter::{Rule, Rules};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -24,7 +25,7 @@ use super::{
     disk::{Disk, DiskFault, DiskIdentity},
     formation, in_force,
     in_force::InForce,
-    ledger::{Ledger, Touch},
+    ledger::Ledger,
     log::Log,
     steward,
 };
@@ -55,7 +56,6 @@ pub(crate) struct GroupConfig {
     pub(crate) seed: Vec<(String, String)>,
     /// Where the rules in force are put.
     pub(crate) rules: Arc<ArcSwap<Rules>>,
-    pub(crate) touch: Option<Arc<dyn Touch>>,
     pub(crate) clock: Clock,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Shared {
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
-    pub(super) touch: Option<Arc<dyn Touch>>,
+    pub(super) rules: Arc<ArcSwap<Rules>>,
     clock: Clock,
     running: ArcSwapOption<Running>,
     trouble: Mutex<Option<String>>,
@@ -116,10 +116,13 @@ impl Shared {
     }
 
     pub(super) fn touched_here(&self, domain: &str, rules: &[String]) -> Vec<Vec<u8>> {
-        match &self.touch {
-            Some(touch) => rules.iter().map(|rule| touch.registers(domain, rule)).collect(),
-            None => vec![Vec::new(); rules.len()],
-        }
+        let in_force = self.rules.load();
+        let known: HashMap<&str, &Rule> =
+            in_force.rules(domain).iter().map(|rule| (rule.name(), rule)).collect();
+        rules
+            .iter()
+            .map(|name| known.get(name.as_str()).map_or_else(Vec::new, |rule| rule.touched()))
+            .collect()
     }
 }
 
@@ -268,7 +271,7 @@ impl RaftGroup {
             applied: watch::Sender::new(Arc::default()),
             in_force: watch::Sender::default(),
             status: OnceLock::new(),
-            touch: config.touch.clone(),
+            rules: Arc::clone(&config.rules),
             clock: config.clock,
             running: ArcSwapOption::empty(),
             trouble: Mutex::default(),

@@ -22,13 +22,6 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 /// How long other nodes are asked how many buckets they know.
 const TOUCHED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Knows about how many buckets a rule has at this node.
-pub trait Touch: Send + Sync {
-    /// Registers of a count of distinct buckets; those of several nodes are joined by the maximum of each. Empty if the
-    /// rule has none.
-    fn registers(&self, domain: &str, rule: &str) -> Vec<u8>;
-}
-
 /// What is replicated, as this node sees it, and the way to change it.
 #[derive(Clone)]
 pub struct Ledger {
@@ -323,7 +316,7 @@ impl Ledger {
         NoQuorum { voters: status.voters, missing, leader: status.leader, trouble: status.trouble, in_doubt }
     }
 
-    /// For each of some rules of a domain the joined registers of all live nodes; see [`Touch`].
+    /// For each of some rules of a domain the joined registers of all live nodes; see [`tidegate_limiter::estimate`].
     pub async fn touched(&self, domain: &str, rules: &[String]) -> Vec<Vec<u8>> {
         let mut joined = self.shared.touched_here(domain, rules);
         let others: Vec<_> =

@@ -41,7 +41,7 @@ pub use self::{
     },
     disk::DiskFault,
     group::{GroupRole, GroupStatus},
-    ledger::{Ledger, NewRules, NoQuorum, Spread, Touch, WriteFault},
+    ledger::{Ledger, NewRules, NoQuorum, Spread, WriteFault},
     machine::{Change, DomainHistory, Replicated, SlotRow},
 };
 pub(crate) use self::{

@@ -110,6 +110,7 @@ impl<'t> Compiler<'t> {
             mode,
             consistency,
             on_owner_loss,
+            touched: std::sync::Arc::default(),
         })
     }
 
