@@ -37,6 +37,8 @@ pub struct Settings {
     pub flags: Vec<String>,
     /// The secret of the cluster, given by environment.
     pub key: Option<String>,
+    /// Whether each node has a data directory: then it is the same one after a restart.
+    pub keeps_data: bool,
 }
 
 /// The nodes of a test. When it is dropped, all of them are killed; if the test is failing, their logs are shown.
@@ -108,6 +110,10 @@ impl Cluster {
                 .map(str::to_owned)
                 .into();
         arguments.push(rules.to_str().expect("temporary directories have names of text").to_owned());
+        if self.settings.keeps_data {
+            let data = self.data_dir(port);
+            arguments.extend(["--data-dir".to_owned(), data.to_str().expect("as above").to_owned()]);
+        }
         let peers: Vec<String> = join
             .iter()
             .filter(|other| **other != port)
@@ -193,6 +199,11 @@ impl Cluster {
             status.is_some()
         });
         status.and_then(|status| status.code())
+    }
+
+    /// Where the node whose first port this is keeps its data.
+    pub fn data_dir(&self, port: u16) -> PathBuf {
+        self.directory.path().join(format!("data-{port}"))
     }
 
     /// Where the test may put files.

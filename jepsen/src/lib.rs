@@ -8,6 +8,7 @@
 //! - [`client`]: asks a node over HTTP, with a deadline.
 //! - [`load`]: many clients at once, each asking one question after the other.
 //! - [`history`]: what was asked and answered, and when; also as a file, for later looks.
+//! - [`workload`]: rules that are written while nodes are killed.
 //! - [`check`]: was more admitted than the limit allows, in any interval? was as much admitted as should have been?
 
 pub mod check;
@@ -16,3 +17,4 @@ pub mod cluster;
 pub mod history;
 pub mod load;
 pub mod node;
+pub mod workload;

@@ -29,6 +29,7 @@ pub fn settings(rules: &str) -> Settings {
         rules: rules.to_owned(),
         flags: Vec::new(),
         key: Some("the key of the black-box tests".to_owned()),
+        keeps_data: false,
     }
 }
 

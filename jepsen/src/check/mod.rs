@@ -1,3 +1,5 @@
-//! Checkers: from a history to a verdict.
+//! What a history must fulfil.
 
 pub mod bound;
+pub mod ledger;
+pub mod linear;

@@ -1,0 +1,3 @@
+//! What is done to a cluster while something breaks it.
+
+pub mod rules;
