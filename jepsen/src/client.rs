@@ -3,6 +3,7 @@
 //! It is small on purpose: many of them must not take the processors away from the nodes that they ask.
 
 use std::{
+    fmt::Write as _,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
@@ -73,6 +74,27 @@ impl Client {
             json.len()
         );
         self.send([head.as_bytes(), json.as_bytes()].concat().as_slice())
+    }
+
+    /// `METHOD path` with headers and a body.
+    ///
+    /// # Errors
+    /// When no whole answer came in time.
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> io::Result<Response> {
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nhost: node\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in headers {
+            let _ = write!(request, "{name}: {value}\r\n");
+        }
+        request.push_str("\r\n");
+        request.push_str(body);
+        self.send(request.as_bytes())
     }
 
     /// Sends these bytes as they are, and reads one answer.
