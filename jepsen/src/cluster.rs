@@ -201,6 +201,29 @@ impl Cluster {
         status.and_then(|status| status.code())
     }
 
+    /// Waits until a node has ended by itself, and returns its exit code.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn await_exit(&mut self, name: &str) -> Option<i32> {
+        let node = self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node");
+        let mut process = node.process.take().expect("it was started");
+        let mut status = None;
+        wait_for(&format!("{name} has ended"), STOP_WITHIN, || {
+            status = process.try_wait().expect("it can be waited for");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
+    /// Where a node keeps its data.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn data_of(&self, name: &str) -> PathBuf {
+        self.data_dir(self.node(name).http.port())
+    }
+
     /// Where the node whose first port this is keeps its data.
     pub fn data_dir(&self, port: u16) -> PathBuf {
         self.directory.path().join(format!("data-{port}"))

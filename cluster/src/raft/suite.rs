@@ -140,6 +140,40 @@ async fn what_was_acknowledged_survives_a_power_cut_after_each_step() {
 }
 
 #[tokio::test]
+async fn a_torn_write_leaves_what_was_acknowledged_before_it() {
+    const SECTOR: usize = 512;
+    let disk = Fragile::default();
+    let mut log = Log::start(disk.disk()).unwrap();
+    for index in 0..30 {
+        let before = disk.platter().synced.clone();
+        log.blocking_append([entry(index)]).await.unwrap();
+        let after = disk.platter().synced.clone();
+        if index < 25 || before.len() != after.len() {
+            continue;
+        }
+        let changed = (0..after.len()).step_by(SECTOR).filter(|at| {
+            let end = after.len().min(at + SECTOR);
+            before[*at..end] != after[*at..end]
+        });
+        for at in changed {
+            let end = after.len().min(at + SECTOR);
+            // Only this sector is missing, or only this one was written.
+            for (most, one) in [(&after, &before), (&before, &after)] {
+                let mut torn = most.clone();
+                torn[at..end].copy_from_slice(&one[at..end]);
+                let torn =
+                    Fragile(Arc::new(Mutex::new(Platter { seen: torn.clone(), synced: torn, full: false })));
+                let mut begun = Log::start(torn.disk()).unwrap();
+                let last = begun.get_log_state().await.unwrap().last_log_id.unwrap().index;
+                assert!(last == index - 1 || last == index, "{last} of {index}, sector at {at}");
+                let entries = begun.try_get_log_entries(0..100).await.unwrap();
+                assert!(entries.iter().map(|entry| entry.log_id.index).eq(0..=last));
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_is_an_error_and_what_was_there_before_stays() {
     let disk = Fragile::default();
     let mut log = Log::start(disk.disk()).unwrap();
