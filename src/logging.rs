@@ -6,8 +6,9 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 
 use crate::config::LogFormat;
 
-/// Libraries whose news below a warning nobody asked for.
-const QUIET: [&str; 3] = ["chitchat=warn", "hyper=warn", "openraft=error"];
+/// Libraries whose news below a warning nobody asked for. Raft says five times a second that a peer is away; who comes and
+/// goes is logged once by the cluster, and so is a failure that ends Raft.
+const QUIET: [&str; 3] = ["chitchat=warn", "hyper=warn", "openraft=off"];
 
 /// A level that is none.
 #[derive(Debug, thiserror::Error)]

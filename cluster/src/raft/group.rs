@@ -242,6 +242,8 @@ pub struct GroupStatus {
 pub(crate) struct RaftGroup {
     shared: Arc<Shared>,
     config: GroupConfig,
+    /// What a node without a data directory has promised: as long as the process lives, Raft may not forget it.
+    in_memory: Option<Disk>,
 }
 
 impl RaftGroup {
@@ -277,7 +279,8 @@ impl RaftGroup {
             trouble: Mutex::default(),
             leader_heard: Mutex::default(),
         });
-        let group = Self { shared, config };
+        let in_memory = config.data_dir.is_none().then(|| disk.clone());
+        let group = Self { shared, config, in_memory };
         group.run_raft(disk).await?;
         Ok(group)
     }
@@ -367,9 +370,10 @@ impl RaftGroup {
     }
 
     async fn restart(&self) -> Result<(), DiskFault> {
-        let disk = match &self.config.data_dir {
-            Some(directory) => Disk::open(directory)?,
-            None => Disk::in_memory()?,
+        let disk = match (&self.in_memory, &self.config.data_dir) {
+            (Some(disk), _) => disk.clone(),
+            (None, Some(directory)) => Disk::open(directory)?,
+            (None, None) => unreachable!("without a directory it is in memory"),
         };
         self.run_raft(disk).await
     }
