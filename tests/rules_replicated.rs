@@ -300,3 +300,32 @@ fn a_dry_run_says_about_how_many_buckets_are_touched() {
     // One more is that of the user who waited; the estimate's standard error is 6.5 %, and this is four times that.
     assert!((440..=780).contains(&buckets), "{dry}");
 }
+
+// A leader that is back before the others have missed it does not know which of its entries were acknowledged. Raft's
+// library lets it lead on in the same term; see `Log::step_down`.
+#[test]
+fn a_leader_that_was_killed_and_is_back_at_once_tells_nothing_old() {
+    let mut cluster = three();
+    let (mut asked, mut answered) = (0, 0);
+    for round in 1..=5 {
+        let name = leader(&cluster);
+        let revision = write(cluster.node(&name), "api", &limit(&format!("{round}/1h")));
+        cluster.kill(&name);
+        cluster.restart(&name);
+        let address = cluster.node(&name).http;
+        let mut client = tidegate_jepsen::client::Client::new(address, PATIENCE);
+        for _ in 0..20 {
+            asked += 1;
+            let Ok(answer) = client.get("/v1/rules/api?consistent=true&timeout_ms=300") else {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            if answer.status != 503 {
+                answered += 1;
+                assert_eq!(answer.json()["revision"], revision, "round {round}: {}", answer.text());
+            }
+        }
+        cluster.await_ready();
+    }
+    assert!(answered > 0, "of {asked} reads none was answered");
+}

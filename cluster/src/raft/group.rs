@@ -324,13 +324,19 @@ impl RaftGroup {
     }
 
     async fn run_raft(&self, disk: Disk) -> Result<(), DiskFault> {
-        let log = Log::start(disk.clone()).map_err(|error| disk.fault(error))?;
+        let mut log = Log::start(disk.clone()).map_err(|error| disk.fault(error))?;
+        log.step_down(self.shared.me).await.map_err(|error| disk.fault(error))?;
         let machine = Machine::open(&disk, self.shared.applied.clone())?;
         let callers = Callers(Arc::clone(&self.shared));
         let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log, machine)
             .await
             .map_err(|error| disk.fault(error))?;
         let metrics = raft.metrics();
+        let only_me = metrics.borrow().membership_config.membership().voter_ids().eq([self.shared.me]);
+        if only_me {
+            // Nobody else could lead; there is nothing to wait for.
+            raft.trigger().elect().await.map_err(|error| disk.fault(error))?;
+        }
         self.shared.running.store(Some(Arc::new(Running { raft, disk, metrics })));
         self.shared.set_trouble(None);
         Ok(())

@@ -91,6 +91,19 @@ impl Log {
         Ok(Self { disk, writer, pending })
     }
 
+    /// Before Raft starts: who led when it ended does not lead on, but may be elected again. The library would let it, in
+    /// the same term and without knowing which entries of this term were acknowledged, so that a read from it could miss
+    /// them. And so one term has one process that leads it: what a leader only has in memory, it need not look for.
+    pub(crate) async fn step_down(&mut self, me: NodeId) -> Result<(), Fault> {
+        match self.read_vote().await? {
+            Some(vote) if vote.committed && vote.leader_id.node_id == me => {
+                // It has voted for itself in this term, and nobody else gets its vote in it.
+                self.save_vote(&Vote { committed: false, ..vote }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn write(&self, write: Write) -> Result<(), io::Error> {
         let (done, written) = oneshot::channel();
         let gone = || io::Error::other("the thread that writes the log has ended");

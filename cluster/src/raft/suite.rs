@@ -140,6 +140,22 @@ async fn what_was_acknowledged_survives_a_power_cut_after_each_step() {
 }
 
 #[tokio::test]
+async fn who_led_when_it_ended_does_not_lead_on() {
+    let disk = Fragile::default();
+    let mut log = Log::start(disk.disk()).unwrap();
+    for (vote, after) in [
+        (Vote::new_committed(7, 1), Vote::new(7, 1)),
+        (Vote::new_committed(8, 2), Vote::new_committed(8, 2)),
+        (Vote::new(9, 1), Vote::new(9, 1)),
+    ] {
+        log.save_vote(&vote).await.unwrap();
+        log.step_down(1).await.unwrap();
+        let mut again = Log::start(disk.after_a_power_cut().disk()).unwrap();
+        assert_eq!(again.read_vote().await.unwrap(), Some(after));
+    }
+}
+
+#[tokio::test]
 async fn a_torn_write_leaves_what_was_acknowledged_before_it() {
     const SECTOR: usize = 512;
     let disk = Fragile::default();
