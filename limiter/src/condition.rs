@@ -1,6 +1,6 @@
 //! The `when` of a rule: which requests it is about.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -15,15 +15,15 @@ pub(crate) struct Condition {
 /// One attribute with the patterns for its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Test {
-    pub(crate) attribute: Box<str>,
+    pub(crate) attribute: Arc<str>,
     /// At least one of these must fit, if there are any.
-    any_of: Box<[Pattern]>,
+    pub(crate) any_of: Box<[Pattern]>,
     /// None of these may fit.
     none_of: Box<[Pattern]>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Pattern {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Pattern {
     Exact(Box<str>),
     Prefix(Box<str>),
     Network(IpNet),
@@ -35,18 +35,26 @@ impl Condition {
         Self { tests: tests.into_iter().collect() }
     }
 
-    /// An attribute and the only values with which the condition can hold, if there is such an attribute.
-    pub(crate) fn only(&self) -> Option<(&str, impl Iterator<Item = &str>)> {
-        let test = self.tests.iter().find(|test| test.is_exact())?;
-        let values = test.any_of.iter().filter_map(|pattern| match pattern {
-            Pattern::Exact(value) => Some(&**value),
-            _ => None,
-        });
-        Some((&test.attribute, values))
+    /// The tests that say what an attribute must be: a value, or in a prefix or network.
+    pub(crate) fn insisting(&self) -> impl Iterator<Item = &Test> {
+        self.tests.iter().filter(|test| test.is_insisting())
+    }
+
+    /// Makes a test the first one.
+    pub(crate) fn put_first(&mut self, attribute: &str) {
+        if let Some(place) = self.tests.iter().position(|test| *test.attribute == *attribute) {
+            self.tests.swap(0, place);
+        }
     }
 
     pub(crate) fn holds<A: Attributes + ?Sized>(&self, attributes: &A) -> bool {
-        self.tests.iter().all(|test| test.holds(attributes.get(&test.attribute)))
+        self.holds_from(0, attributes)
+    }
+
+    /// The same, when it is known that the first `done` tests hold.
+    #[inline]
+    pub(crate) fn holds_from<A: Attributes + ?Sized>(&self, done: usize, attributes: &A) -> bool {
+        self.tests[done..].iter().all(|test| test.holds(attributes.get(&test.attribute)))
     }
 }
 
@@ -65,7 +73,7 @@ impl Test {
 
     /// Reads the patterns: an exact value, `prefix*`, a network like `10.0.0.0/8`, `*` for any value, and each of them
     /// with a `!` before it for its opposite.
-    pub(crate) fn new<'a>(attribute: &str, patterns: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(attribute: Arc<str>, patterns: impl IntoIterator<Item = &'a str>) -> Self {
         let (mut any_of, mut none_of) = (Vec::new(), Vec::new());
         for pattern in patterns {
             match pattern.strip_prefix('!') {
@@ -73,11 +81,16 @@ impl Test {
                 None => any_of.push(Pattern::new(pattern)),
             }
         }
-        Self { attribute: attribute.into(), any_of: any_of.into(), none_of: none_of.into() }
+        Self { attribute, any_of: any_of.into(), none_of: none_of.into() }
     }
 
-    fn is_exact(&self) -> bool {
-        !self.any_of.is_empty() && self.any_of.iter().all(|pattern| matches!(pattern, Pattern::Exact(_)))
+    fn is_insisting(&self) -> bool {
+        !self.any_of.is_empty() && !self.any_of.contains(&Pattern::Present)
+    }
+
+    /// Whether fitting one of the patterns is all that it wants.
+    pub(crate) fn excludes_nothing(&self) -> bool {
+        self.none_of.is_empty()
     }
 
     /// A missing attribute fits no pattern: `!gold` holds for it, `gold` and `*` do not.
@@ -132,7 +145,7 @@ mod tests {
     use super::*;
 
     fn holds(patterns: &[&str], value: Option<&str>) -> bool {
-        let condition = Condition::new([Test::new("a", patterns.iter().copied())]);
+        let condition = Condition::new([Test::new("a".into(), patterns.iter().copied())]);
         let attributes: Vec<(&str, &str)> = value.map(|value| ("a", value)).into_iter().collect();
         condition.holds(&attributes[..])
     }

@@ -1,57 +1,268 @@
 //! Finds the rules that a request could match, without asking each.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
+use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::{Attributes, Rule};
+use crate::{
+    Attributes, Rule,
+    condition::{Pattern, Test},
+    nested::{Nested, Prefix},
+};
 
-/// The places of some rules in their domain.
-pub(crate) type Places = SmallVec<[u32; 16]>;
+/// Rules that were found.
+pub(crate) type Places = SmallVec<[Found; 16]>;
 
-type ByValue = HashMap<Box<str>, Vec<u32>>;
+/// A rule that could hold: its place in its domain, and whether it is known that its first test does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Found(u32);
 
-/// Rules by the values of an attribute that they insist on.
+impl Found {
+    const FIRST_HOLDS: u32 = 1 << 31;
+
+    fn asked(place: u32) -> Self {
+        Self(place)
+    }
+
+    /// By its first test.
+    fn by(test: &Test, place: u32) -> Self {
+        Self(if test.excludes_nothing() { place | Self::FIRST_HOLDS } else { place })
+    }
+
+    #[inline]
+    pub(crate) fn rule(self) -> usize {
+        (self.0 & !Self::FIRST_HOLDS) as usize
+    }
+
+    /// How many of its tests need not be asked.
+    #[inline]
+    pub(crate) fn tests_done(self) -> usize {
+        (self.0 / Self::FIRST_HOLDS) as usize
+    }
+}
+
+/// Most have one.
+type Few = SmallVec<[Found; 4]>;
+
+/// Rules by what an attribute must be for them to hold.
 ///
-/// A rule that can only hold for some exact values of an attribute is found by these; all others are always candidates.
-/// So a request looks at the rules for its own path, say, however many other paths have rules.
+/// A rule with a test that says what its attribute must be (a value, a prefix, a network, or some of these) is found by
+/// that; all others are always candidates. Where a rule has several such tests, the one that it shares with the fewest
+/// other rules finds it: a thousand rules for `POST`, each for another path, are found by their paths. So a request looks
+/// at the rules for its own path or network, say, however many others have rules.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
-    by_attribute: Vec<(Box<str>, ByValue)>,
-    others: Vec<u32>,
+    attributes: Vec<(Arc<str>, ByPattern)>,
+    others: Vec<Found>,
+}
+
+/// Places by what one attribute is.
+#[derive(Debug, Clone, Default)]
+struct ByPattern {
+    values: HashMap<Box<str>, Few>,
+    prefixes: Nested<Box<str>, Few>,
+    networks: Nested<IpNet, Few>,
 }
 
 impl Index {
-    pub(crate) fn new(rules: &[Rule]) -> Self {
+    /// Puts the test that finds a rule first among its tests.
+    pub(crate) fn new(rules: &mut [Rule]) -> Self {
+        let finding = finding_tests(rules);
         let mut index = Self::default();
-        for (place, rule) in (0..).zip(rules) {
-            let Some((attribute, values)) = rule.when.only() else {
-                index.others.push(place);
+        let mut drafts: Vec<(Arc<str>, Draft)> = Vec::new();
+        for ((place, rule), attribute) in (0..).zip(rules).zip(finding) {
+            let Some(attribute) = attribute else {
+                index.others.push(Found::asked(place));
                 continue;
             };
-            let known = index.by_attribute.iter().position(|(known, _)| **known == *attribute);
+            rule.when.put_first(&attribute);
+            let known = drafts.iter().position(|(known, _)| *known == attribute);
             let known = known.unwrap_or_else(|| {
-                index.by_attribute.push((attribute.into(), ByValue::new()));
-                index.by_attribute.len() - 1
+                drafts.push((attribute, Draft::default()));
+                drafts.len() - 1
             });
-            for value in values {
-                let places = index.by_attribute[known].1.entry(value.into()).or_default();
-                if places.last() != Some(&place) {
-                    places.push(place);
-                }
-            }
+            let test = rule.when.insisting().next().expect("the first test is the one that finds it");
+            drafts[known].1.add(test, Found::by(test, place));
         }
+        index.attributes = drafts.into_iter().map(|(attribute, draft)| (attribute, draft.into())).collect();
         index
     }
 
     /// The rules that could hold, in their order, each once.
     pub(crate) fn candidates<A: Attributes + ?Sized>(&self, attributes: &A) -> Places {
         let mut places = Places::from_slice(&self.others);
-        for (attribute, by_value) in &self.by_attribute {
-            let found = attributes.get(attribute).and_then(|value| by_value.get(value));
-            places.extend_from_slice(found.map_or(&[], |found| found));
+        for (attribute, by_pattern) in &self.attributes {
+            if let Some(value) = attributes.get(attribute) {
+                by_pattern.find(value, &mut places);
+            }
         }
-        places.sort_unstable();
+        places.sort_unstable_by_key(|found| found.rule());
+        // A rule with several patterns may be found by more than one.
+        places.dedup();
         places
+    }
+}
+
+/// The attribute of the test that finds each rule.
+fn finding_tests(rules: &[Rule]) -> Vec<Option<Arc<str>>> {
+    let mut shared: HashMap<(&str, &Pattern), u32> = HashMap::new();
+    for (test, pattern) in rules.iter().flat_map(|rule| rule.when.insisting()).flat_map(with_patterns) {
+        *shared.entry((&test.attribute, pattern)).or_default() += 1;
+    }
+    let crowd = |test: &&Test| -> u32 {
+        with_patterns(test).map(|(test, pattern)| shared[&(&*test.attribute, pattern)]).sum()
+    };
+    let finding =
+        |rule: &Rule| rule.when.insisting().min_by_key(crowd).map(|test| Arc::clone(&test.attribute));
+    rules.iter().map(finding).collect()
+}
+
+fn with_patterns(test: &Test) -> impl Iterator<Item = (&Test, &Pattern)> {
+    test.any_of.iter().map(move |pattern| (test, pattern))
+}
+
+/// What becomes a [`ByPattern`].
+#[derive(Default)]
+struct Draft {
+    values: HashMap<Box<str>, Few>,
+    prefixes: BTreeMap<Box<str>, Few>,
+    networks: BTreeMap<IpNet, Few>,
+}
+
+impl Draft {
+    fn add(&mut self, test: &Test, found: Found) {
+        for (_, pattern) in with_patterns(test) {
+            let places = match pattern {
+                Pattern::Exact(value) => self.values.entry(value.clone()).or_default(),
+                Pattern::Prefix(prefix) => self.prefixes.entry(prefix.clone()).or_default(),
+                Pattern::Network(network) => self.networks.entry(*network).or_default(),
+                // Such a test insists on nothing.
+                Pattern::Present => continue,
+            };
+            places.push(found);
+        }
+    }
+}
+
+impl From<Draft> for ByPattern {
+    fn from(draft: Draft) -> Self {
+        let Draft { values, prefixes, networks } = draft;
+        Self { values, prefixes: Nested::new(prefixes), networks: Nested::new(networks) }
+    }
+}
+
+impl ByPattern {
+    fn find(&self, value: &str, places: &mut Places) {
+        if let Some(found) = self.values.get(value) {
+            places.extend_from_slice(found);
+        }
+        self.prefixes.containing(value, |found| places.extend_from_slice(found));
+        if !self.networks.is_empty()
+            && let Ok(address) = value.parse::<IpAddr>()
+        {
+            self.networks
+                .containing(&IpNet::from(address.to_canonical()), |found| places.extend_from_slice(found));
+        }
+    }
+}
+
+impl Prefix for Box<str> {
+    type Whole = str;
+
+    fn as_whole(&self) -> &str {
+        self
+    }
+
+    fn contains(&self, whole: &str) -> bool {
+        whole.starts_with(&**self)
+    }
+}
+
+/// Networks are ordered by their first address, and where that is the same the larger one comes first.
+impl Prefix for IpNet {
+    type Whole = Self;
+
+    fn as_whole(&self) -> &Self {
+        self
+    }
+
+    fn contains(&self, whole: &Self) -> bool {
+        Self::contains(self, whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+    use smallvec::SmallVec;
+
+    use crate::{HashSecret, Rules};
+
+    fn pattern() -> impl Strategy<Value = &'static str> {
+        select(vec![
+            "/a",
+            "/a/b",
+            "/a/*",
+            "/a/b*",
+            "/*",
+            "/b/*",
+            "*",
+            "!/a",
+            "!/a/*",
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "10.1.2.3/32",
+            "::/0",
+            "2001:db8::/32",
+            "POST",
+        ])
+    }
+
+    fn value() -> impl Strategy<Value = &'static str> {
+        select(vec![
+            "/a",
+            "/a/",
+            "/a/b",
+            "/a/bc",
+            "/b",
+            "/",
+            "",
+            "10.1.2.3",
+            "10.1.9.9",
+            "10.9.9.9",
+            "11.0.0.1",
+            "::ffff:10.1.2.3",
+            "2001:db8::1",
+            "POST",
+        ])
+    }
+
+    proptest! {
+        /// The index leaves out nothing that asking each rule would find, and changes no order.
+        #[test]
+        fn what_the_index_finds_is_what_asking_each_rule_finds(
+            rules in vec(vec((select(vec!["x", "y", "z"]), vec(pattern(), 1..4)), 0..3), 1..12),
+            values in vec(proptest::option::of(value()), 3),
+        ) {
+            let mut text = "rules:\n".to_owned();
+            for (number, tests) in rules.iter().enumerate() {
+                let tests: std::collections::BTreeMap<_, _> = tests.iter().cloned().collect();
+                text += &format!("  - {{ name: r{number}, key: [k], limit: 1/1s, when: {} }}\n", serde_json::to_string(&tests).unwrap());
+            }
+            let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16])).unwrap();
+            let mut attributes = vec![("k", "key")];
+            attributes.extend(["x", "y", "z"].into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))));
+            let mut found = SmallVec::new();
+            rules.matching("default", &attributes[..], &mut found);
+            let found: Vec<&str> = found.iter().map(|one| one.rule.name()).collect();
+            let asked = rules.rules("default").iter().filter(|rule| rule.when.holds(&attributes[..]));
+            let asked: Vec<&str> = asked.map(|rule| rule.name()).collect();
+            prop_assert_eq!(found, asked);
+        }
     }
 }

@@ -62,6 +62,7 @@ mod index;
 mod key;
 mod limit;
 mod limiter;
+mod nested;
 mod parse;
 mod rule;
 mod store;

@@ -65,10 +65,10 @@ pub enum Consistency {
 /// A rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    pub(crate) domain: Box<str>,
+    pub(crate) domain: Arc<str>,
     pub(crate) name: Box<str>,
     pub(crate) when: Condition,
-    pub(crate) key: Box<[Box<str>]>,
+    pub(crate) key: Box<[Arc<str>]>,
     pub(crate) hasher: KeyHasher,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
@@ -198,8 +198,8 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    pub(crate) fn new(rules: Vec<Rule>, allow_unmatched: bool) -> Self {
-        Self { index: Index::new(&rules), rules, allow_unmatched }
+    pub(crate) fn new(mut rules: Vec<Rule>, allow_unmatched: bool) -> Self {
+        Self { index: Index::new(&mut rules), rules, allow_unmatched }
     }
 
     /// Goes on with what is known of the rules with the same names.
@@ -254,8 +254,8 @@ impl Rules {
         let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
         let before = found.len();
         let candidates = domain.index.candidates(attributes);
-        let rules = candidates.into_iter().map(|place| &domain.rules[place as usize]);
-        for rule in rules.filter(|rule| rule.when.holds(attributes)) {
+        let rules = candidates.into_iter().map(|found| (found, &domain.rules[found.rule()]));
+        for (_, rule) in rules.filter(|(found, rule)| rule.when.holds_from(found.tests_done(), attributes)) {
             let special = rule.overrides.iter().find(|(when, _)| when.holds(attributes));
             let limit = special.map_or(&rule.limit, |(_, limit)| limit).as_ref();
             if let Some(key) = rule.key_hash(attributes, limit) {

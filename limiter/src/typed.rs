@@ -108,7 +108,7 @@ impl NewRule {
         let overrides =
             self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit)).collect();
         (compiler.faults() == before).then(|| Rule {
-            domain: domain.into(),
+            domain: compiler.shared(domain),
             name: self.name.as_str().into(),
             hasher: KeyHasher::of_rule(compiler.secret, domain, &self.name),
             when,

@@ -18,6 +18,7 @@
 mod contender;
 mod flood;
 mod memory;
+mod rules;
 mod speed;
 mod stall;
 
@@ -72,5 +73,8 @@ fn main() {
     }
     if wanted("flood") {
         flood::print();
+    }
+    if wanted("rules") {
+        rules::print();
     }
 }

@@ -1,6 +1,6 @@
 //! What a rule file means: from its texts to rules, or to all that is wrong with them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     MAX_KEY_PARTS, MAX_NAME_BYTES,
@@ -22,15 +22,26 @@ const RESERVED: [&str; 2] = ["domain", "cost"];
 pub(crate) struct Compiler<'t> {
     pub(crate) secret: &'t HashSecret,
     pub(super) faults: Faults<'t>,
+    /// Names that many rules share are there once.
+    names: HashSet<Arc<str>>,
 }
 
 impl<'t> Compiler<'t> {
     pub(crate) fn new(text: &'t str, secret: &'t HashSecret) -> Self {
-        Self { secret, faults: Faults::new(text) }
+        Self { secret, faults: Faults::new(text), names: HashSet::new() }
     }
 
     pub(crate) fn fault(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
         self.faults.add(place, message, help);
+    }
+
+    pub(crate) fn shared(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.names.insert(Arc::clone(&name));
+        name
     }
 
     /// How many faults there are so far.
@@ -99,7 +110,7 @@ impl<'t> Compiler<'t> {
         );
         let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
         (self.faults() == before).then(|| Rule {
-            domain: domain.into(),
+            domain: self.shared(domain),
             name: name.text.as_str().into(),
             hasher: KeyHasher::of_rule(self.secret, domain, &name.text),
             when,
@@ -110,7 +121,7 @@ impl<'t> Compiler<'t> {
             mode,
             consistency,
             on_owner_loss,
-            touched: std::sync::Arc::default(),
+            touched: Arc::default(),
         })
     }
 
@@ -160,14 +171,15 @@ impl<'t> Compiler<'t> {
                     );
                 }
             }
-            tests.push(Test::new(&attribute.text, patterns.iter().map(|pattern| &*pattern.text)));
+            let name = self.shared(&attribute.text);
+            tests.push(Test::new(name, patterns.iter().map(|pattern| &*pattern.text)));
         }
         // The same rule must compile to the same thing, whatever order its attributes have.
         tests.sort_by(|a, b| a.attribute.cmp(&b.attribute));
         Condition::new(tests)
     }
 
-    pub(crate) fn key(&mut self, key: &RawKey) -> Box<[Box<str>]> {
+    pub(crate) fn key(&mut self, key: &RawKey) -> Box<[Arc<str>]> {
         if key.parts.len() > MAX_KEY_PARTS {
             let message =
                 format!("a key of {} attributes, at most {MAX_KEY_PARTS} are possible", key.parts.len());
@@ -180,7 +192,7 @@ impl<'t> Compiler<'t> {
                 self.fault(part.place, format!("{:?} is twice in the key", part.text), "name it once");
             }
         }
-        key.parts.iter().map(|part| part.text.as_str().into()).collect()
+        key.parts.iter().map(|part| self.shared(&part.text)).collect()
     }
 
     fn check_attribute(&mut self, name: &Written) {
