@@ -66,7 +66,7 @@ fn a_data_directory_of_another_cluster_is_not_taken_along() {
     assert_eq!(node.client(PATIENCE).get("/v1/check?domain=api&user=u").unwrap().status, 503);
     // Neither the one nor the other has changed.
     write(ours.node("n1"), "api", &limit("5/1h"));
-    assert_eq!(check(ours.node("n2"), "api", "u")["limit"], 5);
+    wait_for("n2 has it", SOON, || check(ours.node("n2"), "api", "u")["limit"] == 5);
     ours.kill("n3");
     theirs.restart("n1");
     theirs.await_ready();

@@ -140,7 +140,9 @@ impl Controller {
             return;
         }
         let group = self.ledger.group();
-        let is_ours = |member: &&Member| member.group.is_none() || member.group == group;
+        let is_ours = |member: &&Member| {
+            member.id == self.identity.me || member.group.is_none() || member.group == group
+        };
         // How far a member has come in the log is no reason for another table.
         let plain = |member: &Member| Member { group: None, in_force: None, ..member.clone() };
         let ours: Vec<Member> = self.live.iter().filter(is_ours).map(plain).collect();

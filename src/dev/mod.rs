@@ -234,6 +234,7 @@ impl LocalCluster {
             "  curl -s {}/v1/check -d '{{\"attributes\":{{\"path\":\"/login\",\"method\":\"POST\",\"ip\":\"203.0.113.8\"}}}}'",
             NodeAddress::from(last.node.http)
         ));
+        line(format_args!("  tidegate rules history --node {}", NodeAddress::from(first.node.http)));
         if self.nodes.len() > 1 {
             line(format_args!("  kill -9 {}    # {} is gone, the others go on", last.pid, last.node.name));
         } else {

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use tidegate_cluster::{GossipRejection, Readiness, stats::LaneStats};
+use tidegate_cluster::{GossipRejection, Readiness, raft::GroupRole, stats::LaneStats};
 
 use super::problem::Kind;
 use crate::{
@@ -23,6 +23,7 @@ pub(super) fn render(node: &Node) -> String {
     checks(&mut page, node);
     http(&mut page, node);
     cluster(&mut page, node);
+    raft(&mut page, node);
     store(&mut page, node);
     process_info(&mut page);
     page.text
@@ -165,6 +166,53 @@ fn cluster(page: &mut Page, node: &Node) {
         stats.gossip.oversize(),
     );
     page.simple("tidegate_gossip_alive", "gauge", "Whether gossip works.", u8::from(status.gossip_alive));
+}
+
+fn raft(page: &mut Page, node: &Node) {
+    let ledger = node.cluster.ledger();
+    let status = ledger.status();
+    page.simple("tidegate_raft_term", "gauge", "The term of the Raft group.", status.term);
+    page.simple(
+        "tidegate_raft_is_leader",
+        "gauge",
+        "Whether this node leads the Raft group.",
+        u8::from(status.role == GroupRole::Leader),
+    );
+    page.simple("tidegate_raft_voters", "gauge", "Nodes that vote in the Raft group.", status.voters.len());
+    page.simple(
+        "tidegate_raft_has_leader",
+        "gauge",
+        "Whether a leader is known.",
+        u8::from(status.leader.is_some()),
+    );
+    page.simple("tidegate_raft_last_log_index", "gauge", "The last entry in the log.", status.last_log);
+    page.simple("tidegate_raft_applied_index", "gauge", "The last entry that was applied.", status.applied);
+    page.simple(
+        "tidegate_raft_failed",
+        "gauge",
+        "Whether the replicated log of this node has failed, with the disk perhaps.",
+        u8::from(status.trouble.is_some()),
+    );
+    if let Some(age) = ledger.age() {
+        page.simple(
+            "tidegate_raft_leader_heard_seconds",
+            "gauge",
+            "How long the leader was not heard: so old the rules may be.",
+            age.as_secs_f64(),
+        );
+    }
+    page.simple(
+        "tidegate_rules_applied_index",
+        "gauge",
+        "The rules in force are those of the log up to here.",
+        status.in_force,
+    );
+    page.simple(
+        "tidegate_rules_broken",
+        "gauge",
+        "Domains whose rules this version can not use, and which keep the ones before.",
+        ledger.broken().len(),
+    );
 }
 
 fn store(page: &mut Page, node: &Node) {

@@ -74,9 +74,17 @@ impl Machine {
         Ok(machine)
     }
 
+    /// What was applied stays so: after a failure of the disk Raft begins with the last snapshot again, and nothing of that is
+    /// seen until it is where it was.
     fn publish(&self) {
         let index = self.applied.map_or(0, |id| id.index);
-        self.published.send_replace(Arc::new(Applied { index, state: self.state.clone() }));
+        self.published.send_if_modified(|known| {
+            let is_news = index >= known.index;
+            if is_news {
+                *known = Arc::new(Applied { index, state: self.state.clone() });
+            }
+            is_news
+        });
     }
 
     fn kept(&self) -> Kept {

@@ -148,6 +148,11 @@ impl Running {
         Some((id, node))
     }
 
+    /// The index of the last entry in this node's log.
+    pub(super) fn last_log(&self) -> u64 {
+        self.metrics.borrow().last_log_index.unwrap_or(0)
+    }
+
     pub(super) fn is_leader(&self) -> bool {
         self.metrics.borrow().state == ServerState::Leader
     }
@@ -407,7 +412,11 @@ impl RaftGroup {
 impl Ledger {
     /// The cluster in whose group this node has a part.
     pub fn group(&self) -> Option<ClusterId> {
-        let has_part = self.shared().running().is_some_and(|running| running.is_initialized());
+        let has_part = match self.shared().running() {
+            Some(running) => running.is_initialized(),
+            // Its disk has failed; it belongs where it did.
+            None => self.applied().state.founding.is_some(),
+        };
         self.shared().belonging.get().filter(|_| has_part)
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tidegate_limiter::{HashSecret, Rules};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::{
@@ -15,6 +15,9 @@ use super::{
     ledger::{Ledger, NewRules, WriteFault},
 };
 
+/// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
+/// which it knows that they do: without a quorum there will be no leader.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(4);
 /// How long the rules to begin with are tried to be written before it is tried again.
 const SEED_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,12 +36,15 @@ pub(crate) struct InForce {
 pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<ArcSwap<Rules>>, mut seed: Vec<(String, String)>) {
     let mut applied = shared.applied.subscribe();
     let mut compiler = Compiler { rules, compiled: BTreeMap::new(), secret: None };
-    // Who had the rules on its disk decides by them at once; who had not waits until it has all of them.
-    let at_start = Arc::clone(&applied.borrow_and_update());
-    let mut has_all = at_start.state.founding.is_some();
-    let mut now = at_start;
+    // Who had the rules on its disk decides by them; who had not waits until it has all of them.
+    let mut now = Arc::clone(&applied.borrow_and_update());
+    let had_some = now.state.founding.is_some();
+    let last_at_start = shared.running().map_or(0, |running| running.last_log());
+    let catch_up_until = Instant::now() + CATCH_UP_WITHIN;
+    let mut has_all = false;
     loop {
         let broken = compiler.compile(&now).await;
+        has_all |= had_some && (now.index >= last_at_start || Instant::now() >= catch_up_until);
         has_all |= now
             .state
             .members
@@ -63,6 +69,7 @@ pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<ArcSwap<Rules>>, mut se
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
             () = plant(&shared, &seed), if has_all && !seed.is_empty() => {}
+            () = sleep_until(catch_up_until), if had_some && !has_all => {}
         }
         now = Arc::clone(&applied.borrow_and_update());
     }
@@ -127,6 +134,10 @@ async fn plant(shared: &Arc<Shared>, seed: &[(String, String)]) {
         new.expected = Expected::Absent;
         new.author = format!("node {}", shared.identity.me.name);
         new.message = "the rules at the start".to_owned();
+        // They were read at the start, so they are rules.
+        let secret = HashSecret::new([0; 16]);
+        let rules = Rules::empty(&secret).with_domain(domain, text, &secret);
+        new.extent.added = rules.map_or(0, |rules| rules.rules(domain).len() as u32);
         match ledger.write(new, Instant::now() + SEED_PATIENCE).await {
             Ok(_) | Err(WriteFault::Mismatch { .. }) => {}
             Err(fault) => {

@@ -75,7 +75,8 @@ fn table(lines: &[Line]) -> String {
             None => line.message.clone(),
         };
         let gone = if line.kept { "" } else { " (text no longer kept)" };
-        let Line { revision, at, author, .. } = line;
+        let Line { revision, at, .. } = line;
+        let author = if line.author.is_empty() { "-" } else { &line.author };
         let _ = write!(text, "\n{revision:>9}  {at:24}  {author:width$}  {extent:>11}  {why}{gone}");
     }
     text
