@@ -4,11 +4,12 @@
 //!
 //! - [`cli`]: the command line. [`config`]: flags, environment and file become settings. `data_dir`: the node's name.
 //! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
-//! - [`http`]: the front end, from accepting a connection to writing the answer.
+//! - `accept`: lets connections in. [`http`], `resp`: the front ends, from a request's bytes to those of its answer.
 //! - `node`: what the front ends share. `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `process`: what is told of all that.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine.
 
+mod accept;
 pub mod cli;
 mod client;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod logging;
 mod metrics;
 mod node;
 mod process;
+mod resp;
 mod rules_file;
 pub mod serve;
 mod sweeper;

@@ -21,4 +21,5 @@ pub(crate) struct Node {
     /// By lane.
     pub(crate) metrics: Vec<LaneMetrics>,
     pub(crate) http: Arc<ServerStats>,
+    pub(crate) resp: Arc<ServerStats>,
 }

@@ -20,7 +20,7 @@ use crate::{
     http::{self, Front, Limits, ServerStats},
     metrics::LaneMetrics,
     node::Node,
-    process,
+    process, resp,
     rules_file::{self, RulesFault},
     sweeper::Sweeper,
     workers::Workers,
@@ -45,10 +45,12 @@ pub enum ServeFault {
     /// The data directory can not be used.
     #[error(transparent)]
     DataDir(#[from] DataDirFault),
-    /// The HTTP port could not be opened.
-    #[error("cannot listen for HTTP on {address}: {reason}")]
+    /// A port of a front end could not be opened.
+    #[error("cannot listen for {what} on {address}: {reason}")]
     #[diagnostic(help("another --base-port or --listen, or end what uses the port"))]
-    BindHttp {
+    Bind {
+        /// For what.
+        what: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why not.
@@ -57,7 +59,7 @@ pub enum ServeFault {
     /// The node could not take its place in the cluster.
     #[error("{0}")]
     #[diagnostic(help(
-        "HTTP listens on --base-port, peers on --base-port + 3 (TCP and UDP), both at --listen"
+        "HTTP listens on --base-port, the Redis protocol on + 2, peers on + 3 (TCP and UDP), all at --listen"
     ))]
     Cluster(StartError),
     /// Nobody accepts connections any more.
@@ -84,8 +86,11 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
     let to_begin_with = settings.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default();
     let data_dir = settings.data_dir.as_deref().map(DataDir::open).transpose()?;
     let name = name_of(&settings, data_dir.as_ref())?;
-    let listener =
-        listen(settings.http).map_err(|reason| ServeFault::BindHttp { address: settings.http, reason })?;
+    let bound = |what: &'static str, address: SocketAddr| {
+        listen(address).map_err(|reason| ServeFault::Bind { what, address, reason })
+    };
+    let listener = bound("HTTP", settings.http)?;
+    let resp_listener = bound("the Redis protocol", settings.resp)?;
 
     let clock = Clock::start();
     let workers = Workers::start(settings.workers.get()).map_err(ServeFault::System)?;
@@ -111,8 +116,9 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         .map_err(ServeFault::System)?;
 
     // Everything is open now: only from here on is it said that the node is up.
-    info!(%name, http = %settings.http, peers = %settings.peers, workers = settings.workers, "listening");
+    info!(%name, http = %settings.http, resp = %settings.resp, peers = %settings.peers, workers = settings.workers, "listening");
     warn_of(&settings);
+    let http_stats = ServerStats::default();
     let node = Arc::new(Node {
         name,
         rules,
@@ -121,22 +127,20 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         store,
         clock,
         metrics: workers.lanes().iter().map(|_| LaneMetrics::default()).collect(),
-        http: Arc::new(ServerStats::default()),
+        resp: Arc::new(ServerStats::beside(&http_stats)),
+        http: Arc::new(http_stats),
     });
     let limits = Limits { max_connections: connection_cap, ..Limits::default() };
-    let stop_http = CancellationToken::new();
+    let stop_fronts = CancellationToken::new();
     let front = {
         let node = Arc::clone(&node);
         move |lane| Front::new(Arc::clone(&node), lane)
     };
-    let mut serving = tokio::spawn(http::serve(
-        listener,
-        workers.lanes(),
-        front,
-        limits,
-        Arc::clone(&node.http),
-        stop_http.clone(),
-    ));
+    let over_http =
+        http::serve(listener, workers.lanes(), front, limits, Arc::clone(&node.http), stop_fronts.clone());
+    let over_resp =
+        resp::serve(resp_listener, workers.lanes(), Arc::clone(&node), connection_cap, stop_fronts.clone());
+    let mut serving = tokio::spawn(async { tokio::join!(over_http, over_resp) });
 
     let why = tokio::select! {
         why = signals.recv() => why,
@@ -146,7 +150,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
     };
     info!("stopping: {why}");
     tokio::select! {
-        () = leave(&node, stop_http, serving) => info!("stopped"),
+        () = leave(&node, stop_fronts, serving) => info!("stopped"),
         why = signals.recv() => warn!("stopping at once: {why} again"),
     }
     Ok(())
@@ -154,11 +158,11 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
 
 /// Stops so that nobody notices: the others take the slots over while this node still answers, then connections end as
 /// their requests do.
-async fn leave(node: &Node, stop_http: CancellationToken, serving: tokio::task::JoinHandle<()>) {
+async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task::JoinHandle<((), ())>) {
     if timeout(LEAVE_TIMEOUT, node.cluster.leave()).await.is_err() {
         warn!("the other nodes could not be told within {LEAVE_TIMEOUT:?}");
     }
-    stop_http.cancel();
+    stop_fronts.cancel();
     // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.
     let _ = serving.await;
 }

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::client::Client;
 
+/// How far the port for the Redis protocol is from that for HTTP.
+const RESP_PORT_OFFSET: u16 = 2;
 /// How far the port for peers is from that for HTTP.
 const PEER_PORT_OFFSET: u16 = 3;
 
@@ -24,6 +26,8 @@ pub struct Node {
     pub name: String,
     /// Where its HTTP is.
     pub http: SocketAddr,
+    /// Where its Redis protocol is.
+    pub resp: SocketAddr,
     /// Where its peer port is.
     pub peer: SocketAddr,
     arguments: Vec<String>,
@@ -34,8 +38,9 @@ pub struct Node {
 impl Node {
     pub(crate) fn new(name: &str, port: u16, arguments: Vec<String>, log: PathBuf) -> Self {
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let (http, peer) = (address(port), address(port + PEER_PORT_OFFSET));
-        Self { name: name.to_owned(), http, peer, arguments, log, process: None }
+        let (http, resp) = (address(port), address(port + RESP_PORT_OFFSET));
+        let peer = address(port + PEER_PORT_OFFSET);
+        Self { name: name.to_owned(), http, resp, peer, arguments, log, process: None }
     }
 
     pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>) {

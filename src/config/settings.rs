@@ -16,6 +16,8 @@ use tidegate_cluster::{ClusterKey, KeyTooShort, is_valid_name};
 use super::Options;
 
 const DEFAULT_BASE_PORT: u16 = 7800;
+/// How far the port for the Redis protocol is from that for HTTP.
+const RESP_PORT_OFFSET: u16 = 2;
 /// How far the port for peers is from that for HTTP.
 const PEER_PORT_OFFSET: u16 = 3;
 const CHECK_TIMEOUTS: std::ops::RangeInclusive<Duration> =
@@ -42,6 +44,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// Where HTTP listens.
     pub http: SocketAddr,
+    /// Where the Redis protocol is listened for.
+    pub resp: SocketAddr,
     /// Where peers are listened for.
     pub peers: SocketAddr,
     /// The address that the others are told.
@@ -119,6 +123,7 @@ impl Settings {
         let settings = Self {
             name: options.name.clone(),
             http: SocketAddr::new(listen, base_port),
+            resp: SocketAddr::new(listen, peer_port - PEER_PORT_OFFSET + RESP_PORT_OFFSET),
             peers: SocketAddr::new(listen, peer_port),
             advertise: options.advertise,
             join: options.join.iter().flatten().map(|entry| entry.trim().to_owned()).collect(),

@@ -25,31 +25,31 @@ const HEADERS: usize = 12;
 
 /// What a check is answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answer<'a> {
-    pub(super) allowed: bool,
+pub(crate) struct Answer<'a> {
+    pub(crate) allowed: bool,
     /// The rule that binds most; none if no rule matched, or the check brought its limit with it.
-    pub(super) rule: Option<&'a str>,
+    pub(crate) rule: Option<&'a str>,
     /// None if nothing limits the check.
-    pub(super) numbers: Option<Numbers>,
-    pub(super) decided_by: &'static str,
-    pub(super) node: &'a str,
+    pub(crate) numbers: Option<Numbers>,
+    pub(crate) decided_by: &'static str,
+    pub(crate) node: &'a str,
     /// What the headers tell of: each enforced limit that was looked at.
-    pub(super) policies: &'a [Policy<'a>],
+    pub(crate) policies: &'a [Policy<'a>],
 }
 
 /// How far a limit is used up.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Numbers {
-    pub(super) limit: u64,
-    pub(super) remaining: u64,
-    pub(super) reset_after: Duration,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) delay: Duration,
+pub(crate) struct Numbers {
+    pub(crate) limit: u64,
+    pub(crate) remaining: u64,
+    pub(crate) reset_after: Duration,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) delay: Duration,
 }
 
 /// One limit, for the `RateLimit` headers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Policy<'a> {
+pub(crate) struct Policy<'a> {
     pub(super) name: &'a str,
     /// Units in a window.
     pub(super) count: u64,

@@ -50,7 +50,7 @@ enum Ruling<'r> {
 
 /// Decides a check right here, without waiting, and gives the answer to `render`; `None` if another node owns one of its
 /// slots, and nothing has been charged. `lane` is that of the calling thread.
-pub(super) fn check_here<T>(
+pub(crate) fn check_here<T>(
     node: &Node,
     lane: usize,
     request: &CheckRequest<'_>,
@@ -83,7 +83,7 @@ pub(super) fn check_here<T>(
 }
 
 /// Decides a check wherever its slots are owned.
-pub(super) async fn check<T>(
+pub(crate) async fn check<T>(
     node: &Node,
     lane: usize,
     request: &CheckRequest<'_>,

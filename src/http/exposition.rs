@@ -22,6 +22,7 @@ pub(super) fn render(node: &Node) -> String {
     let mut page = Page::default();
     checks(&mut page, node);
     http(&mut page, node);
+    resp(&mut page, node);
     cluster(&mut page, node);
     raft(&mut page, node);
     store(&mut page, node);
@@ -88,6 +89,23 @@ fn http(page: &mut Page, node: &Node) {
         "counter",
         "HTTP connections that the system did not give.",
         stats.accept_errors(),
+    );
+}
+
+fn resp(page: &mut Page, node: &Node) {
+    let stats = &node.resp;
+    page.simple("tidegate_resp_connections", "gauge", "Open Redis protocol connections.", stats.open());
+    page.simple(
+        "tidegate_resp_connections_accepted_total",
+        "counter",
+        "Redis protocol connections accepted.",
+        stats.accepted(),
+    );
+    page.simple(
+        "tidegate_resp_connections_refused_total",
+        "counter",
+        "Redis protocol connections refused, because there were too many.",
+        stats.refused(),
     );
 }
 

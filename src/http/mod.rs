@@ -29,11 +29,15 @@ mod stream;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 
-pub use self::server::{Limits, ServerStats, serve};
+pub use self::server::{Limits, serve};
 pub(crate) use self::{
+    answer::{Answer, Numbers},
+    check::{check, check_here},
     front::Front,
     problem::{Kind as ProblemKind, Problem},
+    request::{CheckRequest, Subject},
 };
+pub use crate::accept::ServerStats;
 
 /// The body of an answer: bytes of ours, or what axum made.
 pub(crate) type Body = Either<Full<Bytes>, axum::body::Body>;

@@ -1,18 +1,7 @@
-//! The accept loop: takes connections and hands them to the worker threads in turn.
-//!
-//! Not `axum::serve`: that leaves Nagle's algorithm on (pipelined checks fall to a third), has no limits on a
-//! connection, and no lanes. It is generic over the service, so that a benchmark can put another one behind the very
+//! Serves HTTP on the accept loop. It is generic over the service, so that a benchmark can put another one behind the very
 //! same loop.
 
-use std::{
-    convert::Infallible,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response,
@@ -20,21 +9,13 @@ use hyper::{
     service::Service,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{connection::serve_connection, problem};
-
-/// The pause after the system refused to give a connection (no file descriptors left, mostly).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections above the cap that are told so at the same time; more are closed without a word.
-const MAX_REFUSING: u64 = 64;
-/// How long one of them may take to listen.
-const REFUSE_TIMEOUT: Duration = Duration::from_millis(500);
+use crate::accept::{Doors, ServerStats, accept};
 
 /// What a client may do, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -69,37 +50,6 @@ impl Default for Limits {
     }
 }
 
-/// What the accept loop counts.
-#[derive(Debug, Default)]
-pub struct ServerStats {
-    open: AtomicU64,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    accept_errors: AtomicU64,
-}
-
-impl ServerStats {
-    /// Connections now.
-    pub fn open(&self) -> u64 {
-        self.open.load(Relaxed)
-    }
-
-    /// Connections so far.
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Relaxed)
-    }
-
-    /// Connections that were refused at the cap.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
-    }
-
-    /// Times that the system did not give a connection that was there.
-    pub fn accept_errors(&self) -> u64 {
-        self.accept_errors.load(Relaxed)
-    }
-}
-
 /// Serves until `stop`, then waits for the requests in flight. Connection number i is served on lane i modulo their
 /// number, by what `service` makes for that lane.
 pub async fn serve<S, B>(
@@ -113,6 +63,7 @@ pub async fn serve<S, B>(
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
+        + Sync
         + Unpin
         + 'static,
     S::Future: Send,
@@ -121,90 +72,17 @@ pub async fn serve<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let services: Vec<S> = (0..lanes.len()).map(service).collect();
-    let connections = TaskTracker::new();
-    let mut turns = (0..lanes.len()).cycle();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                stats.accept_errors.fetch_add(1, Relaxed);
-                // A client that gave up before it was accepted is no reason to pause.
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    sleep(ACCEPT_PAUSE).await;
-                }
-                continue;
-            }
-        };
-        let Ok(open) = Open::count(&stats, limits.max_connections) else {
-            refuse(stream, &stats, &connections);
-            continue;
-        };
-        let Some(lane) = turns.next() else { return };
-        // The stream must be known to the runtime of the thread that serves it.
-        let Ok(stream) = stream.into_std() else { continue };
-        let (service, stop) = (services[lane].clone(), stop.clone());
-        connections.spawn_on(
-            async move {
-                let _open = open;
-                if let Ok(stream) = TcpStream::from_std(stream)
-                    && stream.set_nodelay(true).is_ok()
-                {
-                    serve_connection(stream, service, limits, stop).await;
-                }
-            },
-            &lanes[lane],
-        );
-    }
-    drop(listener);
-    connections.close();
-    // What is left then is cut off when the workers end.
-    let _ = timeout(limits.drain_timeout, connections.wait()).await;
-}
-
-/// Counts one open connection for as long as it lives.
-struct Open(Arc<ServerStats>);
-
-impl Open {
-    fn count(stats: &Arc<ServerStats>, max: u64) -> Result<Self, ()> {
-        // Only the accept loop adds, so nothing can come between the two.
-        if stats.open.load(Relaxed) >= max {
-            return Err(());
-        }
-        stats.open.fetch_add(1, Relaxed);
-        stats.accepted.fetch_add(1, Relaxed);
-        Ok(Self(Arc::clone(stats)))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Tells a client that there are too many.
-fn refuse(mut stream: TcpStream, stats: &Arc<ServerStats>, connections: &TaskTracker) {
-    let so_far = stats.refused.fetch_add(1, Relaxed);
-    if so_far.is_multiple_of(1000) {
-        tracing::warn!(refused = so_far + 1, "too many connections (--max-connections): refusing");
-    }
-    // Each lives for at most REFUSE_TIMEOUT, so they can not pile up beyond this.
-    if (connections.len() as u64).saturating_sub(stats.open()) >= MAX_REFUSING {
-        return;
-    }
-    connections.spawn(async move {
-        let _ = timeout(REFUSE_TIMEOUT, async {
-            stream.write_all(&problem::too_many_connections()).await?;
-            stream.shutdown().await?;
-            // Reading what the client sent keeps the kernel from resetting the connection before it has read this.
-            let mut waste = [0; 1024];
-            while stream.read(&mut waste).await? > 0 {}
-            io::Result::Ok(())
-        })
-        .await;
-    });
+    let doors = Doors {
+        what: "HTTP",
+        max_connections: limits.max_connections,
+        drain_timeout: limits.drain_timeout,
+        too_many: problem::too_many_connections(),
+        stats,
+    };
+    let stopping = stop.clone();
+    let serve = move |lane: usize, stream: TcpStream| {
+        let (service, stop) = (services[lane].clone(), stopping.clone());
+        serve_connection(stream, service, limits, stop)
+    };
+    accept(listener, lanes, doors, serve, stop).await;
 }

@@ -1,0 +1,196 @@
+//! One connection: commands come in, answers go out in their order.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Buf as _, BytesMut};
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    command::{Command, Plain},
+    reply::{Replies, Version},
+    request,
+    throttle::{Five, Throttle},
+};
+use crate::{
+    http::{Answer, Problem, ProblemKind, check, check_here},
+    node::Node,
+};
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 16 << 10;
+/// Answers are written when so many bytes are there, though commands are left: who does not read does not fill the memory.
+const WRITE_BYTES: usize = 64 << 10;
+/// Checks of one connection that wait for other nodes at the same time.
+const MAX_WAITING: usize = 64;
+/// From the first byte of a command to its last.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a client that does not take its answers.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For what comes after the last answer; see `Connection::end`.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Serves a connection until either side ends it. Told to stop, it answers what has come.
+pub(super) async fn serve_connection(
+    stream: TcpStream,
+    node: Arc<Node>,
+    lane: usize,
+    stop: CancellationToken,
+) {
+    let connection = Connection { stream, node, lane, version: Version::default(), out: BytesMut::new() };
+    // Why a client has gone is its own affair.
+    let _ = connection.run(stop).await;
+}
+
+struct Connection {
+    stream: TcpStream,
+    node: Arc<Node>,
+    lane: usize,
+    version: Version,
+    out: BytesMut,
+}
+
+/// Whether the connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    GoOn,
+    End,
+}
+
+impl Connection {
+    async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
+        let mut input = BytesMut::new();
+        loop {
+            input.reserve(READ_BYTES);
+            let read = async {
+                if input.is_empty() {
+                    // A pool keeps connections for later; those of hosts that are gone end by keepalive.
+                    self.stream.read_buf(&mut input).await
+                } else {
+                    timeout(COMMAND_TIMEOUT, self.stream.read_buf(&mut input))
+                        .await
+                        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+                }
+            };
+            tokio::select! {
+                read = read => if read? == 0 { return Ok(()) },
+                () = stop.cancelled() => return self.end().await,
+            }
+            let (used, after) = self.answer(&input).await?;
+            self.write().await?;
+            if after == After::End {
+                return self.end().await;
+            }
+            input.advance(used);
+        }
+    }
+
+    /// Answers all whole commands. Returns how many bytes they had.
+    async fn answer(&mut self, input: &[u8]) -> io::Result<(usize, After)> {
+        let (mut at, mut after) = (0, After::GoOn);
+        let node = Arc::clone(&self.node);
+        let mut waiting = FuturesOrdered::new();
+        while after == After::GoOn {
+            let words = match request::first(&input[at..]) {
+                Ok(Some((words, length))) => {
+                    at += length;
+                    words
+                }
+                Ok(None) => break,
+                Err(malformed) => {
+                    self.gather(&mut waiting).await;
+                    self.replies().error(&format!("ERR {malformed}"));
+                    after = After::End;
+                    break;
+                }
+            };
+            if words.is_empty() {
+                continue;
+            }
+            let command = Command::read(&words);
+            if let Command::Throttle(throttle) = command {
+                let here = waiting
+                    .is_empty()
+                    .then(|| check_here(&node, self.lane, &throttle.check, |answer| throttle.five(&answer)));
+                match here.flatten() {
+                    Some(decided) => self.tell(decided),
+                    // The order of answers is that of commands, so those behind wait too.
+                    None => waiting.push_back(decide(&node, self.lane, throttle)),
+                }
+                if waiting.len() >= MAX_WAITING {
+                    self.gather(&mut waiting).await;
+                }
+            } else {
+                self.gather(&mut waiting).await;
+                after = self.plain(command);
+            }
+            if self.out.len() >= WRITE_BYTES {
+                self.gather(&mut waiting).await;
+                self.write().await?;
+            }
+        }
+        self.gather(&mut waiting).await;
+        Ok((at, after))
+    }
+
+    async fn gather<F: Future<Output = Result<Five, Problem>>>(&mut self, waiting: &mut FuturesOrdered<F>) {
+        while let Some(decided) = waiting.next().await {
+            self.tell(decided);
+        }
+    }
+
+    fn plain(&mut self, command: Command<'_>) -> After {
+        match command {
+            Command::Plain(plain) => {
+                let mut replies = self.replies();
+                plain.answer(&mut replies);
+                self.version = replies.version;
+                return if plain == Plain::Quit { After::End } else { After::GoOn };
+            }
+            Command::Refused(error) => self.replies().error(&error),
+            Command::CrossProtocol => return After::End,
+            Command::Throttle(_) => unreachable!("it is decided, not answered from what is known"),
+        }
+        After::GoOn
+    }
+
+    fn tell(&mut self, decided: Result<Five, Problem>) {
+        match decided {
+            Ok(five) => five.write(&mut self.replies()),
+            Err(problem) => {
+                self.node.metrics[self.lane].count_problem(problem.kind);
+                // Clients know this word as one for "later".
+                let word = if problem.kind == ProblemKind::NotReady { "LOADING" } else { "ERR" };
+                self.replies().error(&format!("{word} {}", problem.detail));
+            }
+        }
+    }
+
+    fn replies(&mut self) -> Replies<'_> {
+        Replies { out: &mut self.out, version: self.version }
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        timeout(WRITE_TIMEOUT, self.stream.write_all_buf(&mut self.out)).await??;
+        Ok(())
+    }
+
+    /// Ends the connection so that the client gets what was written: closing a socket with unread bytes makes the kernel reset
+    /// the connection.
+    async fn end(mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let mut waste = [0; 4096];
+        let lingering = async { while matches!(self.stream.read(&mut waste).await, Ok(1..)) {} };
+        let _ = timeout(LINGER, lingering).await;
+        Ok(())
+    }
+}
+
+async fn decide(node: &Node, lane: usize, throttle: Throttle<'_>) -> Result<Five, Problem> {
+    check(node, lane, &throttle.check, |answer: Answer<'_>| throttle.five(&answer)).await
+}

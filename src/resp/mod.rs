@@ -1,0 +1,17 @@
+//! The Redis protocol front end: a limiter for clients that speak to redis-cell or throttlecrab, unchanged.
+//!
+//! In the order in which bytes meet them:
+//!
+//! - [`server`]: accepts connections; `connection` is one of them: reads, answers in order, writes.
+//! - `request`: the words of a command, out of the bytes.
+//! - `command`: what each command does; `throttle` is the one that decides.
+//! - `reply`: answers as bytes, in RESP2 or, after `HELLO 3`, RESP3.
+
+mod command;
+mod connection;
+mod reply;
+mod request;
+mod server;
+mod throttle;
+
+pub(crate) use self::server::serve;

@@ -1,0 +1,46 @@
+//! Serves the Redis protocol on the accept loop.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::serve_connection;
+use crate::{
+    accept::{Doors, accept},
+    node::Node,
+};
+
+/// For what is being answered when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// An idle connection is asked by the kernel after this whether somebody is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Serves until `stop`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    lanes: Vec<Handle>,
+    node: Arc<Node>,
+    max_connections: u64,
+    stop: CancellationToken,
+) {
+    let doors = Doors {
+        what: "Redis protocol",
+        max_connections,
+        drain_timeout: DRAIN_TIMEOUT,
+        too_many: Bytes::from_static(b"-ERR max number of clients reached (--max-connections)\r\n"),
+        stats: Arc::clone(&node.resp),
+    };
+    let stopping = stop.clone();
+    let serve = move |lane: usize, stream: TcpStream| {
+        // Without it connections of hosts that have gone stay a little longer.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+        serve_connection(stream, Arc::clone(&node), lane, stopping.clone())
+    };
+    accept(listener, lanes, doors, serve, stop).await;
+}
