@@ -40,6 +40,19 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     }
 }
 
+/// What a state from the sketch stands for at most. It is not earlier than the true one, but it may be that of another
+/// bucket, whose windows are others: what it says beyond "that instant" says nothing about this one.
+pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
+    if state <= now {
+        return state;
+    }
+    match limit.algorithm() {
+        Algorithm::FixedWindow => fixed::strictest(limit, state, now),
+        Algorithm::SlidingWindow => sliding::strictest(limit, state, now),
+        Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => state,
+    }
+}
+
 /// A charge as a map of states, for algorithms of which each charge is `state -> max(state, at_least) + add`. These maps
 /// are closed under composition, which is what makes a charge exactly removable later (see `store/holds.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,5 +67,48 @@ pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> 
         Algorithm::TokenBucket | Algorithm::LeakyBucket => Some(gcra::raise(limit, floor, cost, now)),
         Algorithm::FixedWindow => Some(fixed::raise(limit, floor, cost, now)),
         Algorithm::SlidingWindow | Algorithm::SlidingLog => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limit::PREVIOUS_CODES;
+
+    const MINUTE: u64 = 60 * 4_000_000_000;
+
+    /// States as the sliding window writes them: the end of the next window, units used, a code of the window before.
+    fn states(units: std::ops::Range<u64>) -> impl Strategy<Value = u64> {
+        (0u64..5, units, 0u64..11).prop_map(|(window, units, code)| {
+            (1_000 + window) * MINUTE + (units * PREVIOUS_CODES + code).min(MINUTE - 1)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+        /// Whatever the true state was, and whoever brought the later one into the sketch.
+        #[test]
+        fn a_later_state_taken_at_its_strictest_is_never_looser(
+            algorithm in prop::sample::select(vec![
+                Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow,
+            ]),
+            state in states(0..11),
+            other in prop_oneof![states(0..1), states(0..14), states(0..MINUTE / PREVIOUS_CODES)],
+            fixed_units in prop::option::of(0u64..11),
+            now in 0..5 * MINUTE,
+            cost in 0u64..12,
+        ) {
+            let limit = Limit::parse("10/1m", None, algorithm).unwrap();
+            let (now, cost) = (1_000 * MINUTE + now, Cost::new(cost).unwrap());
+            // Or as the fixed window writes them.
+            let state = fixed_units.map_or(state, |units| state - state % MINUTE + units);
+            let later = state.max(other);
+            if decide(&limit, strictest(&limit, later, now), None, cost, now).decision.allowed {
+                prop_assert!(decide(&limit, state, None, cost, now).decision.allowed);
+            }
+        }
     }
 }

@@ -287,14 +287,8 @@ fn place_of(shards: &[(usize, Shard<'_>)], number: usize) -> usize {
 }
 
 fn state_in(store: &Store, number: usize, shard: &Shard<'_>, key: u64, limit: &Limit, now: u64) -> u64 {
-    table::get(shard, key).map(|state| state.load(Relaxed)).unwrap_or_else(|| {
-        let state = estimate(store, number, key);
-        if limit.algorithm() == Algorithm::SlidingWindow && state > now {
-            sliding::strictest(limit, state, now)
-        } else {
-            state
-        }
-    })
+    let known = table::get(shard, key).map(|state| state.load(Relaxed));
+    known.unwrap_or_else(|| algorithm::strictest(limit, estimate(store, number, key), now))
 }
 
 /// What the sketch says of a bucket.

@@ -37,7 +37,9 @@ use crate::{Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, algorithm}
 
 /// Charges that can be undone at the same time; one more than that can not.
 const MAX_HOLDS: usize = 1 << 16;
-/// Memory for each of them.
+/// Holds past their deadline that are closed on the way to a new one.
+const HOLDS_AT_ONCE: usize = 64;
+/// Memory for each hold.
 const HOLD_BYTES: usize = 512;
 
 /// How a store is built.
@@ -235,14 +237,16 @@ impl Store {
         }
     }
 
-    /// The id for a hold, after making room by closing those whose time is over.
+    /// The id for a hold, after making room by closing some of those whose time is over.
     fn reserve(&self, now: Nanos) -> Option<u64> {
-        loop {
-            let mut holds = self.holds();
-            let Some((id, keys)) = holds.take_expired(now.ticks()) else { return holds.reserve() };
-            drop(holds);
-            self.close(id, keys);
-        }
+        self.close_expired(now, HOLDS_AT_ONCE);
+        self.holds().reserve()
+    }
+
+    /// Each look closes at most one, so that no check waits for the holds of all others.
+    fn close_expired(&self, now: Nanos, looks: usize) {
+        let expired = self.holds().take_expired(now.ticks(), looks);
+        expired.into_iter().for_each(|(id, keys)| self.close(id, keys));
     }
 
     fn close(&self, hold: u64, keys: Keys) {

@@ -8,6 +8,9 @@ use crate::Nanos;
 /// Buckets that one call of [`Store::sweep`] looks at, about.
 const SWEEP_STEPS: usize = 8_192;
 
+/// Holds past their deadline that one call of [`Store::sweep`] closes: some ten microseconds.
+const SWEEP_HOLDS: usize = 256;
+
 /// What one call of [`Store::sweep`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
@@ -18,7 +21,8 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes some buckets that are full again and gives their memory back; each call goes on where the last one ended.
+    /// Removes some buckets that are full again and gives their memory back, and closes some holds whose deadline has
+    /// passed; each call goes on where the last one ended.
     /// One shard is locked at a time. Call it often, e.g. each 10 ms, from a thread that serves nobody. Without it nothing
     /// is wrong: memory stays taken until a table is full, and that one is swept then.
     pub fn sweep(&self, now: Nanos) -> Swept {
@@ -27,6 +31,7 @@ impl Store {
 
     /// As [`Store::sweep`]. It ends after the shard in which `steps` buckets have been looked at, or after one round.
     pub fn sweep_some(&self, now: Nanos, steps: usize) -> Swept {
+        self.close_expired(now, SWEEP_HOLDS);
         let mut swept = Swept::default();
         for _ in 0..self.budget.shards {
             let number = self.cursor.fetch_add(1, Relaxed) % self.budget.shards;
@@ -93,12 +98,13 @@ impl Store {
         if rare.logs.is_empty() {
             return Swept::default();
         }
-        self.earliest.fetch_max(now, Relaxed);
         let looked_at = rare.logs.len();
         Swept { looked_at, removed: self.remove_idle_logs(&mut rare, now) }
     }
 
     fn remove_idle_logs(&self, rare: &mut Rare, now: u64) -> usize {
+        // Before any is removed: nobody may decide about those as if it were earlier.
+        self.earliest.fetch_max(now, Relaxed);
         let before = rare.logs.len();
         let mut freed = 0;
         rare.logs.retain(|_, log| {
