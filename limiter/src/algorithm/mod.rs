@@ -9,7 +9,7 @@ pub(crate) mod gcra;
 pub(crate) mod log;
 pub(crate) mod sliding;
 
-use crate::{Algorithm, Cost, Decision, Limit};
+use crate::{Algorithm, Cost, Decision, Limit, decision::Asked};
 
 /// A decision, with the bucket's state after it.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,29 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
         Algorithm::SlidingWindow => sliding::decide(limit, state, floor, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
     }
+}
+
+/// A decision without its explanation, which takes longer than the decision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verdict {
+    pub(crate) allowed: bool,
+    /// The state after it, if something was taken.
+    pub(crate) taken: Option<u64>,
+}
+
+/// As [`decide`].
+#[inline]
+pub(crate) fn verdict(asked: &Asked<'_>, state: u64, now: u64) -> Verdict {
+    let (limit, cost) = (asked.limit, asked.cost);
+    let (allowed, after) = if limit.algorithm().has_burst() {
+        let raise = gcra::raise(limit, asked.floor, cost, now);
+        let verdict = gcra::Verdict::of(limit, state, raise, cost, now);
+        (verdict.allowed, verdict.wanted)
+    } else {
+        let step = decide(limit, state, asked.floor, cost, now);
+        (step.decision.allowed, step.state)
+    };
+    Verdict { allowed, taken: (allowed && cost != Cost::PEEK).then_some(after) }
 }
 
 /// The state after `cost` units were given back.
