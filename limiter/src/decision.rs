@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{KeyHash, Limit, Nanos};
+use crate::{KeyHash, Limit, Nanos, algorithm};
 
 /// How many units a check takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,75 @@ pub struct Charge {
     /// The bucket is not fuller than if it had been *empty* at this instant, whatever is known of it: for buckets that
     /// were decided elsewhere before. The instant may lie ahead.
     pub floor: Option<Nanos>,
+}
+
+/// A charge as the algorithms want it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'l> {
+    pub(crate) key: KeyHash,
+    pub(crate) limit: &'l Limit,
+    pub(crate) cost: Cost,
+    /// In ticks.
+    pub(crate) floor: Option<u64>,
+}
+
+impl Charge {
+    #[inline]
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked { key: self.key, limit: &self.limit, cost: self.cost, floor: self.floor.map(Nanos::ticks) }
+    }
+}
+
+/// A decision that explains itself when it is asked: whoever only wants to know whether a request may run does not pay
+/// for working out what remains and until when.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "it says whether the request may run"]
+pub struct Answer<'l> {
+    allowed: bool,
+    why: Why<'l>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Why<'l> {
+    /// Deciding once more about the same state comes to the same decision.
+    Again {
+        limit: &'l Limit,
+        state: u64,
+        floor: Option<u64>,
+        cost: Cost,
+        now: u64,
+    },
+    Told(Decision),
+}
+
+impl<'l> Answer<'l> {
+    #[inline]
+    pub(crate) fn lazy(allowed: bool, asked: &Asked<'l>, state: u64, now: u64) -> Self {
+        let Asked { limit, cost, floor, .. } = *asked;
+        Self { allowed, why: Why::Again { limit, state, floor, cost, now } }
+    }
+
+    pub(crate) fn told(decision: Decision) -> Self {
+        Self { allowed: decision.allowed, why: Why::Told(decision) }
+    }
+
+    /// Whether the request may run. Then it has been charged.
+    #[inline]
+    pub fn is_allowed(&self) -> bool {
+        self.allowed
+    }
+
+    /// What remains after it, and until when: worked out now.
+    pub fn decision(&self) -> Decision {
+        match self.why {
+            Why::Again { limit, state, floor, cost, now } => {
+                let decision = algorithm::decide(limit, state, floor, cost, now).decision;
+                debug_assert_eq!(decision.allowed, self.allowed);
+                decision
+            }
+            Why::Told(decision) => decision,
+        }
+    }
 }
 
 /// What one bucket says of one check.

@@ -5,9 +5,12 @@
 //! should be for both; among n buckets that happens with a chance of about n² / 2^65 (ten million: 3 in a million).
 //! Who does not know the secret can not look for such pairs, nor for keys that fall together in one shard or slot.
 
-use std::{fmt, hash::Hasher as _};
+use std::{
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+};
 
-use siphasher::sip::SipHasher13;
+use crate::siphash::SipHash;
 
 /// The fingerprint of a bucket: 64 bits, from a keyed pseudo-random function (SipHash-1-3) of the domain, the rule, what
 /// tells limits apart (see [`Rules::inline_key`](crate::Rules::inline_key)) and the values of the key.
@@ -39,6 +42,20 @@ impl HashSecret {
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
+
+    /// One that nobody knows and no other process has, from the seeds that the standard library has of the system for its
+    /// maps.
+    pub fn random() -> Self {
+        let mut bytes = [0; 16];
+        for (half, number) in bytes.chunks_exact_mut(8).zip(0u64..) {
+            half.copy_from_slice(&RandomState::new().hash_one(number).to_le_bytes());
+        }
+        Self(bytes)
+    }
+
+    pub(crate) const fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for HashSecret {
@@ -49,84 +66,58 @@ impl fmt::Debug for HashSecret {
 
 /// A hash that has taken in everything but the values of the key: a rule makes one of these once.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyHasher(SipHasher13);
+pub(crate) struct KeyHasher(SipHash);
 
 impl KeyHasher {
     /// For the buckets of a rule.
     pub(crate) fn of_rule(secret: &HashSecret, domain: &str, rule: &str) -> Self {
-        Self(SipHasher13::new_with_key(&secret.0)).with("rule").with(domain).with(rule)
+        Self(SipHash::new(secret)).with("rule").with(domain).with(rule)
     }
 
     /// For the buckets of limits that a request brings along.
     pub(crate) fn of_inline(secret: &HashSecret) -> Self {
-        Self(SipHasher13::new_with_key(&secret.0)).with("inline")
+        Self(SipHash::new(secret)).with("inline")
+    }
+
+    /// For a limiter with one limit.
+    pub(crate) fn of_keyed(secret: &HashSecret) -> Self {
+        Self(SipHash::new(secret)).with("keyed")
     }
 
     /// Takes in a text of the prefix.
     fn with(self, text: &str) -> Self {
         let mut key = self.key();
         key.text(text);
-        Self(key.flushed())
+        Self(key.0)
     }
 
     /// Begins with the values of a key.
     #[inline]
     pub(crate) fn key(self) -> KeyBytes {
-        KeyBytes { prefix: self.0, bytes: [0; BUFFER], length: 0 }
+        KeyBytes(self.0)
     }
 }
 
-/// Bytes that are hashed at once.
-const BUFFER: usize = 128;
-
-/// The values of one key. They are put together before they are hashed: many small steps would take twice as long.
-pub(crate) struct KeyBytes {
-    prefix: SipHasher13,
-    bytes: [u8; BUFFER],
-    length: usize,
-}
+/// The values of one key.
+pub(crate) struct KeyBytes(SipHash);
 
 impl KeyBytes {
     /// Takes in a text. Its length goes first, so that no two sequences of texts look alike.
     #[inline]
     pub(crate) fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
-        self.write(text.as_bytes());
+        self.0.bytes(text.as_bytes());
     }
 
     /// Takes in a number.
     #[inline]
     pub(crate) fn number(&mut self, number: u64) {
-        self.write(&number.to_le_bytes());
+        self.0.word(number, u64::BITS);
     }
 
     #[inline]
     pub(crate) fn finish(self) -> KeyHash {
-        KeyHash(self.flushed().finish())
-    }
-
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        match self.bytes.get_mut(self.length..self.length + bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                self.length += bytes.len();
-            }
-            None => self.write_long(bytes),
-        }
-    }
-
-    #[cold]
-    fn write_long(&mut self, bytes: &[u8]) {
-        self.prefix.write(&self.bytes[..self.length]);
-        self.prefix.write(bytes);
-        self.length = 0;
-    }
-
-    #[inline]
-    fn flushed(mut self) -> SipHasher13 {
-        self.prefix.write(&self.bytes[..self.length]);
-        self.prefix
+        KeyHash(self.0.finish())
     }
 }
 
@@ -145,24 +136,5 @@ mod tests {
         assert_ne!(hash(1, ["ab", "c"]), hash(1, ["a", "bc"]));
         assert_ne!(hash(1, ["ab", "c"]), hash(2, ["ab", "c"]));
         assert_eq!(hash(1, ["ab", "c"]), hash(1, ["ab", "c"]));
-    }
-
-    #[test]
-    fn long_texts_are_hashed_as_short_ones_are() {
-        let secret = HashSecret::new([3; 16]);
-        let prefix = KeyHasher::of_rule(&secret, "some domain", "rule");
-        for length in [0, 1, 7, 111, 119, 120, 121, 128, 300, 5_000] {
-            let text = "x".repeat(length);
-            let mut key = prefix.key();
-            key.text(&text);
-            key.number(7);
-            let mut plain = SipHasher13::new_with_key(&secret.0);
-            for part in ["rule", "some domain", "rule", &text] {
-                plain.write(&(part.len() as u64).to_le_bytes());
-                plain.write(part.as_bytes());
-            }
-            plain.write(&7u64.to_le_bytes());
-            assert_eq!(key.finish().get(), plain.finish(), "{length}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! # For one process
 //!
-//! [`Limiter`] is all that is needed:
+//! [`Keyed`] is one limit for many keys. Where rules say what is limited and by what, [`Limiter`] is all that is needed:
 //!
 //! ```
 //! use tidegate_limiter::{Algorithm, Cost, Limit, Limiter, Nanos, NewRule};
@@ -60,23 +60,26 @@ mod decision;
 mod describe;
 mod index;
 mod key;
+mod keyed;
 mod limit;
 mod limiter;
 mod nested;
 mod parse;
 mod rule;
+mod siphash;
 mod store;
 mod time;
 mod touched;
 mod typed;
 
 pub use self::{
-    decision::{Charge, Cost, CostTooLarge, Decision, Mode, binding},
+    decision::{Answer, Charge, Cost, CostTooLarge, Decision, Mode, binding},
     describe::{
         Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
         RulesDiff,
     },
     key::{HashSecret, KeyHash},
+    keyed::Keyed,
     limit::{Algorithm, Limit, LimitError, MAX_PERIOD, MAX_REFILL, MIN_PERIOD, Period, UnknownAlgorithm},
     limiter::{Limiter, LimiterBuilder, Ruled, Verdict},
     parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},

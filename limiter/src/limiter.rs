@@ -1,7 +1,5 @@
 //! The front of the crate for one process: rules and buckets together.
 
-use std::hash::{BuildHasher as _, RandomState};
-
 use smallvec::SmallVec;
 
 use crate::{
@@ -174,7 +172,7 @@ impl LimiterBuilder {
     /// # Errors
     /// All that is wrong with the rules: names that are there twice, names that none can have, networks that are none.
     pub fn build(self, now: Nanos) -> Result<Limiter, Vec<RuleError>> {
-        let secret = self.secret.unwrap_or_else(random_secret);
+        let secret = self.secret.unwrap_or_else(HashSecret::random);
         let mut compiler = Compiler::new("", &secret);
         let mut rules = Vec::with_capacity(self.rules.len());
         for (place, rule) in self.rules.iter().enumerate() {
@@ -191,13 +189,4 @@ impl LimiterBuilder {
             domain: DEFAULT_DOMAIN.to_owned(),
         })
     }
-}
-
-/// From the seeds that the standard library has of the system for its maps.
-fn random_secret() -> HashSecret {
-    let mut bytes = [0; 16];
-    for (half, number) in bytes.chunks_exact_mut(8).zip(0u64..) {
-        half.copy_from_slice(&RandomState::new().hash_one(number).to_le_bytes());
-    }
-    HashSecret::new(bytes)
 }

@@ -141,3 +141,22 @@ fn a_reset_or_refunded_bucket_gets_nothing_back() {
         assert_eq!(store.check(&charge(limit, 0), now).remaining, 1, "{algorithm}");
     }
 }
+
+#[test]
+fn holds_past_their_deadline_are_closed_in_small_steps_by_sweeping_and_by_new_holds() {
+    let limit = Limit::parse("1000000/1h", None, Algorithm::TokenBucket).unwrap();
+    let store = store();
+    let now = Nanos::new(START);
+    while hold(&store, &[charge(limit, 1)], now).1.is_some() {}
+    let open = store.stats().holds;
+    assert!(open > 500, "{open}");
+
+    let later = now.saturating_add(Duration::from_secs(4000));
+    assert!(hold(&store, &[charge(limit, 1)], later).1.is_some());
+    let left = store.stats().holds;
+    assert!((1..200).contains(&(open - left)), "{left} of {open}");
+    for _ in 0..left {
+        store.sweep(later);
+    }
+    assert_eq!(store.stats().holds, 1, "the last one is still open");
+}

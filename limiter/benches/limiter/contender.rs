@@ -1,8 +1,6 @@
 //! Who is measured.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher,
     num::NonZeroU32,
     sync::Mutex,
     time::{Duration, SystemTime},
@@ -14,9 +12,7 @@ use governor::{
     middleware::NoOpMiddleware,
     state::keyed::DashMapStateStore,
 };
-use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, Nanos, Period, Rules, Store, StoreConfig,
-};
+use tidegate_limiter::{Algorithm, Cost, HashSecret, Keyed, Limit, Nanos, Period, StoreConfig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -74,10 +70,7 @@ impl Ticker {
 }
 
 struct Tidegate {
-    store: Store,
-    rules: Rules,
-    limit: Limit,
-    numbers: RandomState,
+    limiter: Keyed,
     ticker: Ticker,
 }
 
@@ -85,18 +78,9 @@ impl Tidegate {
     fn new(count: u32, seconds: u32) -> Self {
         let ticker = Ticker::new();
         let period = Period::Fixed(Duration::from_secs(seconds.into()));
-        Self {
-            store: Store::new(StoreConfig::default(), ticker.now()),
-            rules: Rules::empty(&HashSecret::new(*b"a secret of 16 b")),
-            limit: Limit::new(Algorithm::TokenBucket, count.into(), period, None).unwrap(),
-            numbers: RandomState::new(),
-            ticker,
-        }
-    }
-
-    fn charge(&self, key: KeyHash) -> bool {
-        let charge = Charge { key, limit: self.limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None };
-        self.store.check(&charge, self.ticker.now()).allowed
+        let limit = Limit::new(Algorithm::TokenBucket, count.into(), period, None).unwrap();
+        let limiter = Keyed::new(limit, HashSecret::random(), StoreConfig::default(), ticker.now());
+        Self { limiter, ticker }
     }
 }
 
@@ -106,16 +90,15 @@ impl Contender for Tidegate {
     }
 
     fn check(&self, key: &String) -> bool {
-        self.charge(self.rules.inline_key("default", key, &self.limit))
+        self.limiter.check(key, Cost::ONE, self.ticker.now()).is_allowed()
     }
 
     fn check_number(&self, key: u64) -> bool {
-        // SipHash-1-3 too, as for a text.
-        self.charge(KeyHash::from_raw(self.numbers.hash_one(key)))
+        self.limiter.check_number(key, Cost::ONE, self.ticker.now()).is_allowed()
     }
 
     fn sweep(&self) {
-        self.store.sweep(self.ticker.now());
+        self.limiter.sweep(self.ticker.now());
     }
 }
 

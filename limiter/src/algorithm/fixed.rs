@@ -39,6 +39,13 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
     Step { decision, state: if taken { end + wanted } else { state } }
 }
 
+/// A state that lies in a later window than the one of `now` counts as that one used up: how many units it seems to
+/// count there is by chance, and the window before it, this one, may be used up.
+pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
+    let end = window_start(limit.period(), state);
+    if end > window_end(limit.period(), now) { end.saturating_add(limit.grains()) } else { state }
+}
+
 pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     let end = window_end(limit.period(), now);
     if state <= end {

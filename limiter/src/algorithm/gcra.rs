@@ -25,13 +25,13 @@ pub(crate) fn decide(limit: &Limit, tat: u64, floor: Option<u64>, cost: Cost, no
     Step { decision: verdict.explain(limit, now), state: verdict.state(tat) }
 }
 
-/// What is decided, before it is explained: explaining takes longer, and needs no lock.
+/// What is decided, before it is explained: explaining takes longer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verdict {
     before: u64,
-    wanted: u64,
+    pub(crate) wanted: u64,
     latest: u64,
-    allowed: bool,
+    pub(crate) allowed: bool,
     can_ever: bool,
     taken: bool,
 }

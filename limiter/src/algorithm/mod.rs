@@ -9,7 +9,7 @@ pub(crate) mod gcra;
 pub(crate) mod log;
 pub(crate) mod sliding;
 
-use crate::{Algorithm, Cost, Decision, Limit};
+use crate::{Algorithm, Cost, Decision, Limit, decision::Asked};
 
 /// A decision, with the bucket's state after it.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,29 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
     }
 }
 
+/// A decision without its explanation, which takes longer than the decision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verdict {
+    pub(crate) allowed: bool,
+    /// The state after it, if something was taken.
+    pub(crate) taken: Option<u64>,
+}
+
+/// As [`decide`].
+#[inline]
+pub(crate) fn verdict(asked: &Asked<'_>, state: u64, now: u64) -> Verdict {
+    let (limit, cost) = (asked.limit, asked.cost);
+    let (allowed, after) = if limit.algorithm().has_burst() {
+        let raise = gcra::raise(limit, asked.floor, cost, now);
+        let verdict = gcra::Verdict::of(limit, state, raise, cost, now);
+        (verdict.allowed, verdict.wanted)
+    } else {
+        let step = decide(limit, state, asked.floor, cost, now);
+        (step.decision.allowed, step.state)
+    };
+    Verdict { allowed, taken: (allowed && cost != Cost::PEEK).then_some(after) }
+}
+
 /// The state after `cost` units were given back.
 pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     match limit.algorithm() {
@@ -37,6 +60,19 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
         Algorithm::FixedWindow => fixed::refund(limit, state, cost, now),
         Algorithm::SlidingWindow => sliding::refund(limit, state, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
+    }
+}
+
+/// What a state from the sketch stands for at most. It is not earlier than the true one, but it may be that of another
+/// bucket, whose windows are others: what it says beyond "that instant" says nothing about this one.
+pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
+    if state <= now {
+        return state;
+    }
+    match limit.algorithm() {
+        Algorithm::FixedWindow => fixed::strictest(limit, state, now),
+        Algorithm::SlidingWindow => sliding::strictest(limit, state, now),
+        Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => state,
     }
 }
 
@@ -54,5 +90,48 @@ pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> 
         Algorithm::TokenBucket | Algorithm::LeakyBucket => Some(gcra::raise(limit, floor, cost, now)),
         Algorithm::FixedWindow => Some(fixed::raise(limit, floor, cost, now)),
         Algorithm::SlidingWindow | Algorithm::SlidingLog => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limit::PREVIOUS_CODES;
+
+    const MINUTE: u64 = 60 * 4_000_000_000;
+
+    /// States as the sliding window writes them: the end of the next window, units used, a code of the window before.
+    fn states(units: std::ops::Range<u64>) -> impl Strategy<Value = u64> {
+        (0u64..5, units, 0u64..11).prop_map(|(window, units, code)| {
+            (1_000 + window) * MINUTE + (units * PREVIOUS_CODES + code).min(MINUTE - 1)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+        /// Whatever the true state was, and whoever brought the later one into the sketch.
+        #[test]
+        fn a_later_state_taken_at_its_strictest_is_never_looser(
+            algorithm in prop::sample::select(vec![
+                Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow,
+            ]),
+            state in states(0..11),
+            other in prop_oneof![states(0..1), states(0..14), states(0..MINUTE / PREVIOUS_CODES)],
+            fixed_units in prop::option::of(0u64..11),
+            now in 0..5 * MINUTE,
+            cost in 0u64..12,
+        ) {
+            let limit = Limit::parse("10/1m", None, algorithm).unwrap();
+            let (now, cost) = (1_000 * MINUTE + now, Cost::new(cost).unwrap());
+            // Or as the fixed window writes them.
+            let state = fixed_units.map_or(state, |units| state - state % MINUTE + units);
+            let later = state.max(other);
+            if decide(&limit, strictest(&limit, later, now), None, cost, now).decision.allowed {
+                prop_assert!(decide(&limit, state, None, cost, now).decision.allowed);
+            }
+        }
     }
 }

@@ -107,17 +107,17 @@ pub(crate) fn is_raised_by(limit: &Limit, state: u64, floor: u64, now: u64) -> b
     raised != known
 }
 
-/// What a state from the sketch stands for at most: its last bits may be those of another bucket, so the window before
-/// counts as full, and a window that lies ahead does too.
+/// A state that says something of the window of `now` says nothing of the one before: these bits may be those of another
+/// bucket, or of this one in another window, so that counts as full (more than that only a limit that has since been
+/// lowered could have let pass). A window that lies ahead does too.
 pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
+    if window_start(limit.period(), state) <= window_end(limit.period(), now) {
+        return state;
+    }
     let window = Window::at(limit, state, now);
-    if window.start > now {
-        return Window { current: limit.grains(), previous: limit.grains(), ..window }.pack(limit);
-    }
-    if window.current > 0 {
-        return Window { previous: window.previous.max(limit.grains()), ..window }.pack(limit);
-    }
-    state
+    let grains = limit.grains();
+    let current = if window.start > now { grains } else { window.current };
+    Window { current, previous: window.previous.max(grains), ..window }.pack(limit)
 }
 
 impl Window {

@@ -1,21 +1,21 @@
 //! How the memory of a store is laid out.
 
-/// Bytes of one bucket in a table: fingerprint, state and a control byte.
-const SLOT_BYTES: usize = size_of::<(u64, u64)>() + 1;
-/// A table ends with a copy of its first control bytes.
-const TAIL_BYTES: usize = 16;
+use super::table::LINE_SLOTS;
+
+/// Bytes of one bucket in a table: fingerprint and state.
+const SLOT_BYTES: usize = size_of::<(u64, u64)>();
 /// Tables and what belongs to a shard, about.
 const SHARD_BYTES: usize = 512;
 
-/// Of the budget, tables get at most three quarters, logs an eighth, and the sketch what is left.
-const TABLES: (usize, usize) = (3, 4);
+/// Of the budget, tables get five eighths, logs one, and the sketch what is left.
+const TABLES: (usize, usize) = (5, 8);
 const LOGS: (usize, usize) = (1, 8);
 
 /// Memory of one shard, and of all, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
     pub(super) shards: usize,
-    /// Slots of a shard's table when it may grow no further; a power of two.
+    /// Slots of a shard's table when it may grow no further; whole lines.
     pub(super) max_slots: usize,
     /// Cells of a row of a shard's sketch; a power of two.
     pub(super) sketch_cells: usize,
@@ -24,12 +24,12 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Tables have sizes of powers of two, so up to half of their part can be left: the sketch gets that.
+    /// Rows of the sketch have sizes of powers of two, so up to half of its part can be left: that is not used.
     pub(super) fn new(max_memory: usize, shards: usize) -> Self {
         let shards = shards.next_power_of_two().max(2);
         let memory = max_memory.saturating_sub(shards * SHARD_BYTES);
         let slots = memory / TABLES.1 * TABLES.0 / shards / SLOT_BYTES;
-        let max_slots = (1 << slots.max(1).ilog2()).max(MIN_SLOTS);
+        let max_slots = (slots / LINE_SLOTS * LINE_SLOTS).max(MIN_SLOTS);
         let log_bytes = memory / LOGS.1 * LOGS.0;
         let rest = memory.saturating_sub(log_bytes).saturating_sub(shards * table_bytes(max_slots));
         let cells = rest / shards / (super::sketch::ROWS * size_of::<u64>());
@@ -41,18 +41,19 @@ impl Budget {
 const MIN_SLOTS: usize = 16;
 const MIN_CELLS: usize = 16;
 
-/// Buckets that a table of `slots` slots takes: seven eighths of them, as hashbrown has it.
+/// Buckets that a table of `slots` slots takes: four fifths of them. Then nearly all are found in the line to which they
+/// belong, or the next.
 pub(super) fn capacity(slots: usize) -> usize {
-    slots / 8 * 7
+    slots / 5 * 4
 }
 
 pub(super) fn table_bytes(slots: usize) -> usize {
-    if slots <= 1 { 0 } else { slots * SLOT_BYTES + TAIL_BYTES }
+    slots * SLOT_BYTES
 }
 
-/// Slots of a table that `buckets` buckets fill by at most three quarters, so that a next step of growth is far enough.
+/// Slots of a table that `buckets` buckets fill by three fifths: the next step of growth is a third away.
 pub(super) fn slots_for(buckets: usize) -> usize {
-    (buckets + buckets / 3).next_power_of_two().max(MIN_SLOTS)
+    (buckets * 5 / 3).next_multiple_of(LINE_SLOTS).max(MIN_SLOTS)
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
                 let budget = Budget::new(max_memory, shards);
                 let sketch = budget.sketch_cells * super::super::sketch::ROWS * 8;
                 let all = shards * (table_bytes(budget.max_slots) + sketch + SHARD_BYTES) + budget.log_bytes;
-                assert!(all <= max_memory || budget.max_slots == MIN_SLOTS, "{all} of {max_memory}");
+                assert!(all <= max_memory || budget.sketch_cells == MIN_CELLS, "{all} of {max_memory}");
                 assert!(all * 2 > max_memory, "{all} of {max_memory}");
             }
         }

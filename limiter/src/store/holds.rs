@@ -47,20 +47,20 @@ impl Holds {
         self.open.remove(&id)
     }
 
-    /// The next hold whose deadline has passed. Deadlines are taken in the order of the holds' making.
-    pub(super) fn take_expired(&mut self, now: u64) -> Option<(u64, Keys)> {
-        while let Some((until, id)) = self.order.front().copied() {
-            let keys = match self.open.get(&id) {
-                Some(_) if until > now => return None,
-                Some(_) => self.open.remove(&id),
-                None => None,
-            };
-            self.order.pop_front();
-            if let Some(keys) = keys {
-                return Some((id, keys));
+    /// Some holds whose deadline has passed, after a look at no more than `looks`. Deadlines are taken in the order of
+    /// the holds' making.
+    pub(super) fn take_expired(&mut self, now: u64, looks: usize) -> Vec<(u64, Keys)> {
+        let mut expired = Vec::new();
+        for _ in 0..looks {
+            let Some((until, id)) = self.order.front().copied() else { break };
+            match self.open.get(&id) {
+                Some(_) if until > now => break,
+                Some(_) => expired.extend(self.open.remove(&id).map(|keys| (id, keys))),
+                None => {}
             }
+            self.order.pop_front();
         }
-        None
+        expired
     }
 
     pub(super) fn len(&self) -> usize {

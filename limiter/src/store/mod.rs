@@ -1,8 +1,9 @@
 //! The buckets of a node, shared by all of its threads.
 //!
 //! Only buckets in debt are kept: a full one looks the same as one never seen. Each is 16 bytes, fingerprint and state,
-//! in the shards of a dashmap; a check locks the shards of its buckets, in the order of their numbers, decides about all
-//! of them and then charges all or none. The logs of `sliding_log` are kept beside.
+//! in the table of a shard. A check of one bucket that is there finds and charges it without a lock (`table.rs` says why
+//! that is right). One of several locks their shards, in the order of their numbers, takes the states out, decides about
+//! all of them and then charges all or none. The logs of `sliding_log` are kept beside.
 //!
 //! Memory is bounded ([`StoreConfig::max_memory`]). When a shard is full, some buckets go into a sketch of fixed size,
 //! those first that will be full again the soonest. The sketch can confuse a bucket with others and then makes it
@@ -12,6 +13,7 @@ mod budget;
 mod charging;
 mod holds;
 mod journal;
+mod locked;
 mod shard;
 mod sketch;
 mod sweep;
@@ -22,22 +24,27 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
-use dashmap::{DashMap, RwLockWriteGuard};
+use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 
 use self::{
     budget::Budget,
-    charging::Locked,
     holds::{Holds, Keys},
-    shard::{Beside, Marks},
-    table::{Table, Unhashed},
+    locked::{Locked, table_key},
+    shard::Shard,
+    table::Table,
 };
 pub use self::{holds::HoldId, sweep::Swept};
-use crate::{Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, algorithm};
+use crate::{
+    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, algorithm,
+    decision::{Answer, Asked},
+};
 
 /// Charges that can be undone at the same time; one more than that can not.
 const MAX_HOLDS: usize = 1 << 16;
-/// Memory for each of them.
+/// Holds past their deadline that are closed on the way to a new one.
+const HOLDS_AT_ONCE: usize = 64;
+/// Memory for each hold.
 const HOLD_BYTES: usize = 512;
 
 /// How a store is built.
@@ -78,9 +85,10 @@ impl Default for StoreConfig {
 /// ```
 #[derive(Debug)]
 pub struct Store {
-    tables: DashMap<u64, AtomicU64, Unhashed>,
-    marks: Box<[Marks]>,
-    beside: Box<[Beside]>,
+    /// One for each shard. They are apart from the locks, so that these pointers, which each check reads and nearly none
+    /// changes, stay together in the nearest cache.
+    tables: Box<[ArcSwap<Table>]>,
+    shards: Box<[Mutex<Shard>]>,
     budget: Budget,
     /// Nothing is decided as if it were earlier: buckets that know of nothing at this instant may have been removed.
     earliest: AtomicU64,
@@ -111,16 +119,13 @@ pub struct StoreStats {
     pub holds: usize,
 }
 
-type Shard<'a> = RwLockWriteGuard<'a, Table>;
-
 impl Store {
     /// An empty store. `now` is the earliest instant that it knows; an earlier one counts as this.
     pub fn new(config: StoreConfig, now: Nanos) -> Self {
         let budget = Budget::new(config.max_memory, config.shards);
         Self {
-            tables: DashMap::with_hasher_and_shard_amount(Unhashed, budget.shards),
-            marks: (0..budget.shards).map(|_| Marks::default()).collect(),
-            beside: (0..budget.shards).map(|_| Beside::default()).collect(),
+            tables: (0..budget.shards).map(|_| ArcSwap::default()).collect(),
+            shards: (0..budget.shards).map(|_| Mutex::default()).collect(),
             budget,
             earliest: AtomicU64::new(now.ticks()),
             cursor: AtomicUsize::new(0),
@@ -135,13 +140,12 @@ impl Store {
     /// Decides about one bucket, and charges it if it allows. A cost of 0 ([`Cost::PEEK`]) only looks: it is allowed if
     /// a cost of 1 would be.
     pub fn check(&self, charge: &Charge, now: Nanos) -> Decision {
-        if let Some(decision) = self.charge_shared(charge, now) {
-            return decision;
-        }
-        let mut locked = self.lock(charge.key);
-        let now = self.not_before(now);
-        let (decision, _) = locked.charge(charge, now, None);
-        decision
+        self.ask(&charge.asked(), now).decision()
+    }
+
+    #[inline]
+    pub(crate) fn ask<'l>(&self, asked: &Asked<'l>, now: Nanos) -> Answer<'l> {
+        self.charge_unlocked(asked, now).unwrap_or_else(|| self.charge_locked(asked, now))
     }
 
     /// Decides about all buckets of a check at once. True if every one that is enforced allows; then all of those are
@@ -184,7 +188,7 @@ impl Store {
         for key in keys {
             let mut locked = self.lock(key);
             let now = self.not_before(now);
-            locked.undo(hold.0, now);
+            locked.undo(table_key(key), hold.0, now);
         }
     }
 
@@ -199,34 +203,33 @@ impl Store {
     pub fn refund(&self, key: KeyHash, limit: &Limit, cost: Cost, now: Nanos) {
         let mut locked = self.lock(key);
         let now = self.not_before(now);
-        locked.forget_journal();
+        let key = table_key(key);
+        locked.forget_journal(key);
         if limit.algorithm() == Algorithm::SlidingLog {
-            locked.refund_log(cost);
-        } else if let Some(state) = locked.state_mut() {
-            *state = algorithm::refund(limit, *state, cost, now);
+            locked.refund_log(key, cost);
+        } else {
+            locked.change(key, |state| algorithm::refund(limit, state, cost, now));
         }
     }
 
     /// Forgets what a bucket knows, as far as that is possible: one in the sketch stays as it is.
     pub fn reset(&self, key: KeyHash) {
         let mut locked = self.lock(key);
-        locked.forget_journal();
-        locked.remove_log();
-        if let Some(state) = locked.state_mut() {
-            *state = 0;
-        }
+        let key = table_key(key);
+        locked.forget_journal(key);
+        locked.remove_log(key);
+        locked.change(key, |_| 0);
     }
 
     /// What the store holds. It looks at each shard shortly.
     pub fn stats(&self) -> StoreStats {
-        let (mut buckets, mut logs) = (0, 0);
-        for (number, beside) in self.beside.iter().enumerate() {
-            buckets += self.lock_number(number).len();
-            logs += beside.rare().logs.len();
-        }
+        let buckets = (0..self.budget.shards)
+            .map(|number| self.lock_number(number).shard)
+            .map(|shard| shard.buckets + shard.logs.len())
+            .sum();
         let (log_bytes, sketch_bytes) = (self.log_bytes.load(Relaxed), self.sketch_bytes.load(Relaxed));
         StoreStats {
-            buckets: buckets + logs,
+            buckets,
             bytes: self.table_bytes.load(Relaxed) + log_bytes + sketch_bytes,
             log_bytes,
             sketch_bytes,
@@ -235,38 +238,43 @@ impl Store {
         }
     }
 
-    /// The id for a hold, after making room by closing those whose time is over.
+    /// The id for a hold, after making room by closing some of those whose time is over.
     fn reserve(&self, now: Nanos) -> Option<u64> {
-        loop {
-            let mut holds = self.holds();
-            let Some((id, keys)) = holds.take_expired(now.ticks()) else { return holds.reserve() };
-            drop(holds);
-            self.close(id, keys);
-        }
+        self.close_expired(now, HOLDS_AT_ONCE);
+        self.holds().reserve()
+    }
+
+    /// Each look closes at most one, so that no check waits for the holds of all others.
+    fn close_expired(&self, now: Nanos, looks: usize) {
+        let expired = self.holds().take_expired(now.ticks(), looks);
+        expired.into_iter().for_each(|(id, keys)| self.close(id, keys));
     }
 
     fn close(&self, hold: u64, keys: Keys) {
         for key in keys {
-            self.lock(key).close(hold);
+            self.lock(key).close(table_key(key), hold);
         }
     }
 
     fn lock(&self, key: KeyHash) -> Locked<'_> {
-        let number = self.shard_of(key);
-        Locked::new(self, number, key)
+        self.lock_number(self.shard_of(key))
     }
 
-    /// Dashmap looks for the shard in the bits below the top seven, its tables use the lowest and the top seven: all of
-    /// them are equally random in a fingerprint.
+    fn lock_number(&self, number: usize) -> Locked<'_> {
+        // A panic can leave a state taken out, and nothing passes then; see `Locked::take`.
+        let shard = self.shards[number].lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { store: self, number, shard, table: self.tables[number].load() }
+    }
+
+    /// By the upper bits; tables use the lower ones. All of them are equally random in a fingerprint.
+    #[inline]
     fn shard_of(&self, key: KeyHash) -> usize {
-        self.tables.determine_shard(key.get() as usize)
+        // There are at least two shards, a power of two of them.
+        (key.get() >> (u64::BITS - self.budget.shards.ilog2())) as usize
     }
 
-    fn lock_number(&self, number: usize) -> Shard<'_> {
-        self.tables.shards()[number].write()
-    }
-
-    /// Asked with the shard locked: what was removed from it before was removed at an earlier instant than this.
+    /// Asked with the shard locked, or of a bucket that was found: what was removed before was removed at an earlier instant
+    /// than this.
     fn not_before(&self, now: Nanos) -> u64 {
         now.ticks().max(self.earliest.load(Relaxed))
     }

@@ -1,84 +1,88 @@
-//! What a shard has beside its table: the rare things.
+//! What a shard has beside its table. All of it belongs to who holds the shard's lock.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::collections::HashMap;
 
-use super::{journal::Journal, sketch::Sketch, table::Unhashed};
+use super::{journal::Journal, sketch::Sketch};
 use crate::algorithm::log::Log;
 
-/// What is beside the table of a shard, in so few bytes that those of all shards are always at hand.
-#[derive(Debug, Default)]
-pub(super) struct Marks(AtomicU8);
+#[derive(Debug)]
+pub(super) struct Shard {
+    /// Buckets in the table.
+    pub(super) buckets: usize,
+    /// The soonest that one of them knows of nothing, and how many there were, when all of them were last looked at.
+    soonest: u64,
+    settled: usize,
+    pub(super) sketch: Option<Sketch>,
+    pub(super) logs: HashMap<u64, Log, Unhashed>,
+    pub(super) journals: HashMap<u64, Kept, Unhashed>,
+}
 
-const FOLDS: u8 = 1;
-const JOURNALS: u8 = 2;
+/// A journal. It also keeps its bucket's state, while that is in the table: nobody can charge the bucket without the lock
+/// then, and each charge is noted.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) journal: Journal,
+    /// `None`: the bucket is a log, knows of nothing any more, or its state has been taken out for the moment.
+    pub(super) state: Option<u64>,
+}
 
-impl Marks {
-    /// There is a sketch.
-    pub(super) fn folds(&self) -> bool {
-        self.0.load(Relaxed) & FOLDS != 0
-    }
-
-    pub(super) fn set_folds(&self) {
-        self.0.fetch_or(FOLDS, Relaxed);
-    }
-
-    /// There are journals.
-    pub(super) fn journals(&self) -> bool {
-        self.0.load(Relaxed) & JOURNALS != 0
-    }
-
-    pub(super) fn set_journals(&self, any: bool) {
-        if any {
-            self.0.fetch_or(JOURNALS, Relaxed);
-        } else {
-            self.0.fetch_and(!JOURNALS, Relaxed);
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            buckets: 0,
+            soonest: u64::MAX,
+            settled: 0,
+            sketch: None,
+            logs: HashMap::default(),
+            journals: HashMap::default(),
         }
     }
 }
 
-/// Beside the table of a shard. All of it is only touched by who holds the table's lock, so the mutex is never waited
-/// for, and the marks that spare it need no order of their own.
-#[derive(Debug)]
-pub(super) struct Beside {
-    rare: Mutex<Rare>,
-    /// When the table was last rebuilt: the soonest that a bucket knew of nothing, and how many there were.
-    soonest: AtomicU64,
-    settled: AtomicUsize,
-}
-
-/// What few shards have.
-#[derive(Debug, Default)]
-pub(super) struct Rare {
-    pub(super) sketch: Option<Sketch>,
-    pub(super) logs: HashMap<u64, Log, Unhashed>,
-    pub(super) journals: HashMap<u64, Journal, Unhashed>,
-}
-
-impl Default for Beside {
-    fn default() -> Self {
-        Self { rare: Mutex::default(), soonest: AtomicU64::new(u64::MAX), settled: AtomicUsize::new(0) }
-    }
-}
-
-impl Beside {
-    pub(super) fn rare(&self) -> MutexGuard<'_, Rare> {
-        // Nothing in here is left half done by a panic.
-        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn settle(&self, soonest: u64, buckets: usize) {
-        self.soonest.store(soonest, Relaxed);
-        self.settled.store(buckets, Relaxed);
+impl Shard {
+    pub(super) fn settle(&mut self, soonest: u64) {
+        self.soonest = soonest;
+        self.settled = self.buckets;
     }
 
     /// Whether looking at all buckets of the table could find one that knows of nothing.
-    pub(super) fn is_worth_a_look(&self, buckets: usize, now: u64) -> bool {
-        self.soonest.load(Relaxed) <= now || self.settled.load(Relaxed) != buckets
+    pub(super) fn is_worth_a_look(&self, now: u64) -> bool {
+        self.buckets > 0 && (self.soonest <= now || self.settled != self.buckets)
+    }
+
+    /// What the sketch says of a bucket.
+    pub(super) fn estimate(&self, key: u64) -> u64 {
+        self.sketch.as_ref().map_or(0, |sketch| sketch.estimate(key))
+    }
+}
+
+/// Fingerprints are hashes already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Unhashed;
+
+/// Hands the bits through.
+#[derive(Debug, Default)]
+pub(super) struct Bits(u64);
+
+impl std::hash::BuildHasher for Unhashed {
+    type Hasher = Bits;
+
+    fn build_hasher(&self) -> Bits {
+        Bits(0)
+    }
+}
+
+impl std::hash::Hasher for Bits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = bits;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Not used for fingerprints; any function of the bytes is right.
+        self.0 = bytes.iter().fold(self.0, |bits, byte| bits.rotate_left(8) ^ u64::from(*byte));
     }
 }

@@ -1,12 +1,20 @@
 //! Making room: removing buckets that know of nothing, in small steps, and folding others into the sketch.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use super::{Shard, Store, budget, charging::bytes_of, shard::Rare, sketch::Sketch, table};
+use super::{
+    Store, budget,
+    locked::{Locked, bytes_of},
+    sketch::Sketch,
+    table::{TAKEN, Table},
+};
 use crate::Nanos;
 
 /// Buckets that one call of [`Store::sweep`] looks at, about.
 const SWEEP_STEPS: usize = 8_192;
+
+/// Holds past their deadline that one call of [`Store::sweep`] closes: some ten microseconds.
+const SWEEP_HOLDS: usize = 256;
 
 /// What one call of [`Store::sweep`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,7 +26,8 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes some buckets that are full again and gives their memory back; each call goes on where the last one ended.
+    /// Removes some buckets that are full again and gives their memory back, and closes some holds whose deadline has
+    /// passed; each call goes on where the last one ended.
     /// One shard is locked at a time. Call it often, e.g. each 10 ms, from a thread that serves nobody. Without it nothing
     /// is wrong: memory stays taken until a table is full, and that one is swept then.
     pub fn sweep(&self, now: Nanos) -> Swept {
@@ -27,17 +36,17 @@ impl Store {
 
     /// As [`Store::sweep`]. It ends after the shard in which `steps` buckets have been looked at, or after one round.
     pub fn sweep_some(&self, now: Nanos, steps: usize) -> Swept {
+        self.close_expired(now, SWEEP_HOLDS);
         let mut swept = Swept::default();
         for _ in 0..self.budget.shards {
             let number = self.cursor.fetch_add(1, Relaxed) % self.budget.shards;
-            let mut shard = self.lock_number(number);
+            let mut locked = self.lock_number(number);
             let now = self.not_before(now);
-            let buckets = shard.len();
-            if buckets > 0 && self.beside[number].is_worth_a_look(buckets, now) {
-                swept.looked_at += buckets;
-                swept.removed += self.make_room(number, &mut shard, 0, now);
+            if locked.shard.is_worth_a_look(now) {
+                swept.looked_at += locked.shard.buckets;
+                swept.removed += locked.remove_idle(now);
             }
-            let looked_at = self.sweep_logs(number, now);
+            let looked_at = locked.sweep_logs(now);
             swept.looked_at += looked_at.looked_at + 1;
             swept.removed += looked_at.removed;
             if swept.looked_at >= steps {
@@ -46,71 +55,107 @@ impl Store {
         }
         swept
     }
+}
 
-    /// Makes the table of a shard as large as its buckets and `more` need. Returns how many were removed.
-    pub(super) fn make_room(&self, number: usize, shard: &mut Shard<'_>, more: usize, now: u64) -> usize {
-        // Before any is removed: nobody may decide about those as if it were earlier.
-        self.earliest.fetch_max(now, Relaxed);
-        let beside = &self.beside[number];
-        let bytes = budget::table_bytes(shard.buckets());
-        let rebuilt = table::rebuild(shard, more, self.budget.max_slots, now, |key, state| {
-            self.fold(&mut beside.rare(), number, key, state);
+impl Locked<'_> {
+    fn remove_idle(&mut self, now: u64) -> usize {
+        let table = Arc::clone(&self.table);
+        // Those whose state a journal keeps are looked at when others are removed.
+        let (idle, soonest) = table.states().fold((false, u64::MAX), |(idle, soonest), state| {
+            (idle || (state <= now && state != TAKEN), soonest.min(state))
         });
-        beside.settle(rebuilt.soonest, shard.len());
-        self.table_bytes.fetch_add(budget::table_bytes(shard.buckets()), Relaxed);
-        self.table_bytes.fetch_sub(bytes, Relaxed);
-        rebuilt.removed
+        if idle || soonest == TAKEN {
+            return self.make_room(0, now);
+        }
+        self.shard.settle(soonest);
+        0
     }
 
-    fn fold(&self, rare: &mut Rare, number: usize, key: u64, state: u64) {
-        let sketch = rare.sketch.get_or_insert_with(|| {
-            let sketch = Sketch::new(self.budget.sketch_cells);
-            self.sketch_bytes.fetch_add(sketch.bytes(), Relaxed);
-            self.marks[number].set_folds();
+    /// Moves all buckets that know of something to a new table, as large as they and `more` need. If there would be no
+    /// room, those that need the table for the shortest time go into the sketch. Returns how many were removed.
+    pub(super) fn make_room(&mut self, more: usize, now: u64) -> usize {
+        // Before any is removed: nobody may decide about those as if it were earlier.
+        self.store.earliest.fetch_max(now, Relaxed);
+        let (before, old) = (self.shard.buckets, Arc::clone(&self.table));
+        let mut busy: Vec<(u64, u64)> = Vec::with_capacity(before);
+        for (key, state) in old.drain() {
+            let state = if state == TAKEN { self.kept_state(key) } else { state };
+            if state > now {
+                busy.push((key, state));
+            }
+        }
+        let max_slots = self.store.budget.max_slots;
+        let most = budget::capacity(max_slots) / 8 * 7;
+        if busy.len() > most {
+            let leave = busy.len() - most;
+            busy.select_nth_unstable_by_key(leave, |(_, state)| *state);
+            busy.drain(..leave).for_each(|(key, state)| self.fold(key, state));
+        }
+        let slots =
+            if busy.len() + more == 0 { 0 } else { budget::slots_for(busy.len() + more).min(max_slots) };
+        let table = Table::with_slots(slots);
+        let mut soonest = u64::MAX;
+        for (key, state) in &busy {
+            soonest = soonest.min(*state);
+            table.add(*key, self.keep(*key, *state));
+        }
+        self.shard.buckets = busy.len();
+        self.shard.settle(soonest);
+        self.store.table_bytes.fetch_add(budget::table_bytes(table.slots()), Relaxed);
+        self.store.table_bytes.fetch_sub(budget::table_bytes(old.slots()), Relaxed);
+        self.store.tables[self.number].store(Arc::new(table));
+        self.table = self.store.tables[self.number].load();
+        before - busy.len()
+    }
+
+    fn fold(&mut self, key: u64, state: u64) {
+        let store = self.store;
+        let sketch = self.shard.sketch.get_or_insert_with(|| {
+            let sketch = Sketch::new(store.budget.sketch_cells);
+            store.sketch_bytes.fetch_add(sketch.bytes(), Relaxed);
             sketch
         });
         sketch.raise(key, state);
-        self.folded.fetch_add(1, Relaxed);
+        store.folded.fetch_add(1, Relaxed);
         // What is in the sketch can not be lowered.
-        if rare.journals.remove(&key).is_some() {
-            self.marks[number].set_journals(!rare.journals.is_empty());
-        }
+        self.forget_journal(key);
     }
 
     /// Frees memory of logs: of those that remember nothing, and if none does, of the one of `key`.
-    pub(super) fn shed_logs(&self, rare: &mut Rare, number: usize, key: u64, now: u64) {
-        if self.remove_idle_logs(rare, now) > 0 {
+    pub(super) fn shed_logs(&mut self, key: u64, now: u64) {
+        if self.remove_idle_logs(now) > 0 {
             return;
         }
-        if let Some(log) = rare.logs.remove(&key) {
-            self.log_bytes.fetch_sub(bytes_of(&log), Relaxed);
-            self.fold(rare, number, key, log.busy_until());
+        if let Some(log) = self.shard.logs.remove(&key) {
+            self.store.log_bytes.fetch_sub(bytes_of(&log), Relaxed);
+            self.fold(key, log.busy_until());
         }
     }
 
-    fn sweep_logs(&self, number: usize, now: u64) -> Swept {
-        let mut rare = self.beside[number].rare();
-        if rare.logs.is_empty() {
+    fn sweep_logs(&mut self, now: u64) -> Swept {
+        if self.shard.logs.is_empty() {
             return Swept::default();
         }
-        self.earliest.fetch_max(now, Relaxed);
-        let looked_at = rare.logs.len();
-        Swept { looked_at, removed: self.remove_idle_logs(&mut rare, now) }
+        let looked_at = self.shard.logs.len();
+        Swept { looked_at, removed: self.remove_idle_logs(now) }
     }
 
-    fn remove_idle_logs(&self, rare: &mut Rare, now: u64) -> usize {
-        let before = rare.logs.len();
+    fn remove_idle_logs(&mut self, now: u64) -> usize {
+        // As in `make_room`.
+        self.store.earliest.fetch_max(now, Relaxed);
+        let logs = &mut self.shard.logs;
+        let before = logs.len();
         let mut freed = 0;
-        rare.logs.retain(|_, log| {
+        logs.retain(|_, log| {
             let busy = log.busy_until() > now;
             freed += if busy { 0 } else { bytes_of(log) };
             busy
         });
-        self.log_bytes.fetch_sub(freed, Relaxed);
-        let removed = before - rare.logs.len();
-        if removed > 0 && rare.logs.capacity() > 4 * rare.logs.len().max(16) {
-            rare.logs.shrink_to_fit();
+        let removed = before - logs.len();
+        if removed > 0 && logs.capacity() > 4 * logs.len().max(16) {
+            logs.shrink_to_fit();
         }
+        self.store.log_bytes.fetch_sub(freed, Relaxed);
         removed
     }
 }

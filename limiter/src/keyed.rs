@@ -1,0 +1,97 @@
+//! The front for one limit and many keys.
+
+use crate::{
+    Answer, Cost, HashSecret, KeyHash, Limit, Nanos, Store, StoreConfig, StoreStats, Swept, decision::Asked,
+    key::KeyHasher,
+};
+
+/// One limit with a bucket for each key, for one process: what to take where there are no rules to match.
+///
+/// A check of a key that is known locks nothing, allocates nothing, and tells at once whether the request may run; what
+/// remains is worked out when the [`Answer`] is asked for it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate_limiter::{Algorithm, Cost, HashSecret, Keyed, Limit, Nanos, StoreConfig};
+///
+/// let now = Nanos::new(1_800_000_000_000_000_000); // nanoseconds since 1970, from a clock that does not step
+/// let limit = Limit::parse("2/1m", None, Algorithm::TokenBucket)?;
+/// let logins = Keyed::new(limit, HashSecret::random(), StoreConfig::default(), now);
+///
+/// assert!(logins.check("ada", Cost::ONE, now).is_allowed());
+/// assert!(logins.check("ada", Cost::ONE, now).is_allowed());
+/// let denied = logins.check("ada", Cost::ONE, now);
+/// assert!(!denied.is_allowed());
+/// assert_eq!(denied.decision().retry_after, Some(Duration::from_secs(30)));
+/// assert!(logins.check("grace", Cost::ONE, now).is_allowed());
+///
+/// // Now and then, from a thread that serves nobody.
+/// logins.sweep(now.saturating_add(Duration::from_secs(60)));
+/// # Ok::<(), tidegate_limiter::LimitError>(())
+/// ```
+#[derive(Debug)]
+pub struct Keyed {
+    limit: Limit,
+    /// With all that is the same for all keys taken in.
+    hasher: KeyHasher,
+    store: Store,
+}
+
+impl Keyed {
+    /// A limiter without buckets, that is with a full one for each key. `now` is the earliest instant that it knows.
+    pub fn new(limit: Limit, secret: HashSecret, config: StoreConfig, now: Nanos) -> Self {
+        Self { limit, hasher: KeyHasher::of_keyed(&secret), store: Store::new(config, now) }
+    }
+
+    /// Decides about `cost` units for a key and charges its bucket if that allows. A cost of 0 ([`Cost::PEEK`]) only
+    /// looks: it is allowed if a cost of 1 would be.
+    #[inline]
+    pub fn check(&self, key: &str, cost: Cost, now: Nanos) -> Answer<'_> {
+        self.ask(self.hash(key), cost, now)
+    }
+
+    /// As [`Keyed::check`], for a key that is a number. No text has the bucket of a number.
+    #[inline]
+    pub fn check_number(&self, key: u64, cost: Cost, now: Nanos) -> Answer<'_> {
+        let mut bytes = self.hasher.key();
+        bytes.number(key);
+        self.ask(bytes.finish(), cost, now)
+    }
+
+    /// Gives units back to the bucket of a key, e.g. because the request failed; never more than it has given.
+    pub fn refund(&self, key: &str, cost: Cost, now: Nanos) {
+        self.store.refund(self.hash(key), &self.limit, cost, now);
+    }
+
+    /// Forgets what the bucket of a key knows.
+    pub fn reset(&self, key: &str) {
+        self.store.reset(self.hash(key));
+    }
+
+    /// Removes some idle buckets; see [`Store::sweep`].
+    pub fn sweep(&self, now: Nanos) -> Swept {
+        self.store.sweep(now)
+    }
+
+    /// What the buckets take.
+    pub fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    /// Its limit.
+    pub fn limit(&self) -> &Limit {
+        &self.limit
+    }
+
+    #[inline]
+    fn hash(&self, key: &str) -> KeyHash {
+        let mut bytes = self.hasher.key();
+        bytes.text(key);
+        bytes.finish()
+    }
+
+    #[inline]
+    fn ask(&self, key: KeyHash, cost: Cost, now: Nanos) -> Answer<'_> {
+        self.store.ask(&Asked { key, limit: &self.limit, cost, floor: None }, now)
+    }
+}
