@@ -99,12 +99,13 @@ pub(crate) fn counted_at(limit: &Limit, state: u64, now: u64) -> u64 {
     Window::at(limit, state, now).start.max(now)
 }
 
-/// Whether being empty at `floor` makes the bucket stricter than its state does. Such counts are no sums of charges.
-pub(crate) fn is_raised_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bool {
-    let known = Window::at(limit, state, now);
-    let mut raised = known;
-    raised.empty_at(limit, floor, now);
-    raised != known
+/// Whether being empty at `floor` says something of the windows that count now. Such counts are no sums of charges: also where
+/// they are not higher for it, as taking a charge out of them would then make them lower than the floor says.
+pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bool {
+    let nothing = Window { current: 0, previous: 0, ..Window::at(limit, state, now) };
+    let mut bound = nothing;
+    bound.empty_at(limit, floor, now);
+    bound != nothing
 }
 
 /// A state that says something of the window of `now` says nothing of the one before: these bits may be those of another

@@ -241,7 +241,7 @@ impl Locked<'_> {
         let deed = match algorithm::raise(&limit, asked.floor, asked.cost, now) {
             Some(raise) => Deed::Raised(raise),
             None => {
-                if asked.floor.is_some_and(|floor| sliding::is_raised_by(&limit, before, floor, now)) {
+                if asked.floor.is_some_and(|floor| sliding::is_bound_by(&limit, before, floor, now)) {
                     // Taking an earlier charge out of these counts would take some of the floor out.
                     self.forget_journal(key);
                 }

@@ -13,6 +13,8 @@ use crate::Nanos;
 /// Buckets that one call of [`Store::sweep`] looks at, about.
 const SWEEP_STEPS: usize = 8_192;
 
+/// Room for buckets that know of nothing takes at most this part of the memory.
+const IDLE_PART: usize = 4;
 /// Holds past their deadline that one call of [`Store::sweep`] closes: some ten microseconds.
 const SWEEP_HOLDS: usize = 256;
 
@@ -91,8 +93,8 @@ impl Locked<'_> {
             busy.select_nth_unstable_by_key(leave, |(_, state)| *state);
             busy.drain(..leave).for_each(|(key, state)| self.fold(key, state));
         }
-        let slots =
-            if busy.len() + more == 0 { 0 } else { budget::slots_for(busy.len() + more).min(max_slots) };
+        let wanted = (busy.len() + more).max(if more > 0 { self.lively(before) } else { 0 });
+        let slots = if wanted == 0 { 0 } else { budget::slots_for(wanted).min(max_slots) };
         let table = Table::with_slots(slots);
         let mut soonest = u64::MAX;
         for (key, state) in &busy {
@@ -106,6 +108,14 @@ impl Locked<'_> {
         self.store.tables[self.number].store(Arc::new(table));
         self.table = self.store.tables[self.number].load();
         before - busy.len()
+    }
+
+    /// For how many buckets there is to be room, when a table with so many is full. Those that are full again were used since
+    /// the table was made, or last swept, and probably will be again: a table that is made for the others only would soon be
+    /// full once more, and each bucket be added again and again. But a flood of keys that nobody uses twice looks the same,
+    /// so that goes only up to a part of the budget.
+    fn lively(&self, buckets: usize) -> usize {
+        (buckets + 1).min(budget::capacity(self.store.budget.max_slots) / IDLE_PART)
     }
 
     fn fold(&mut self, key: u64, state: u64) {
