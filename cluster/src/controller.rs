@@ -22,7 +22,7 @@ use crate::{
     ownership::{Assignment, Change, Ownership},
     raft::{GroupRole, InForce, Ledger, RaftGroup},
     router::Router,
-    routes::{Peer, Routes},
+    routes::{LostSince, Peer, Routes},
     stats::LaneStats,
     status::{ClusterStatus, Lost},
 };
@@ -191,6 +191,7 @@ impl Controller {
 
     fn link_to(&self, member: &Member) -> Peer {
         let end = CancellationToken::new();
+        let lost_since = Arc::new(LostSince::default());
         let links = self
             .lanes
             .iter()
@@ -200,13 +201,14 @@ impl Controller {
                     member.peer,
                     Arc::clone(&self.identity),
                     Arc::clone(stats),
+                    Arc::clone(&lost_since),
                     end.clone(),
                 );
                 self.tasks.spawn_on(run, runtime);
                 link
             })
             .collect();
-        Peer::new(member.clone(), links, end.drop_guard())
+        Peer::new(member.clone(), links, lost_since, end.drop_guard())
     }
 
     /// Whether this node has what it needs to decide.

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Nanos, OnOwnerLoss, Store};
-use tidegate_proto::peer::{Check, Decided, Outcome};
+use tidegate_proto::peer::{Check, Decided, MAX_CHARGES, Outcome};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout, timeout_at},
@@ -200,7 +200,7 @@ impl Router {
         let mut misrouted = false;
         let mut lost: SmallVec<[(&Part, &Arc<Peer>); 2]> = SmallVec::new();
         for (part, owner, answer) in asked {
-            match self.hear(lane, owner, part, answer, deadline).await {
+            match self.hear(lane, part, answer, deadline).await {
                 PartOutcome::Decided { allowed: this_allowed, decisions, undo } => {
                     note(&mut answers, part, &decisions, || {
                         DecidedBy::Forwarded(Arc::clone(&owner.member.id.name))
@@ -221,7 +221,8 @@ impl Router {
         let retry = allowed && misrouted && may_retry;
         if allowed && !retry {
             for (part, owner) in lost {
-                let since = owner.note_loss(now);
+                // Not when the check came: meanwhile the owner may have answered others.
+                let since = owner.note_loss(self.clock.now());
                 allowed = self.shares.decide(
                     &part.places,
                     charges,
@@ -291,7 +292,6 @@ impl Router {
     async fn hear(
         &self,
         lane: usize,
-        owner: &Peer,
         part: &Part,
         answer: Option<oneshot::Receiver<Reply>>,
         deadline: Instant,
@@ -309,7 +309,6 @@ impl Router {
         stats.answered.add(1);
         match reply.outcome {
             Outcome::Decided(decided) if decided.decisions.len() == part.places.len() => {
-                owner.note_answer();
                 PartOutcome::Decided {
                     allowed: decided.allowed,
                     decisions: decided.decisions.iter().map(wire::decision_from_wire).collect(),
@@ -387,7 +386,10 @@ fn split(routes: &Routes, charges: &mut [Charge]) -> SmallVec<[Part; 2]> {
             }
             Place::There { member } => member,
         };
-        match members.iter().position(|known| *known == member) {
+        // A frame takes so many; what is more for one owner is asked in another one.
+        let has_room =
+            |place: &usize| parts[*place].owner.is_none() || parts[*place].places.len() < MAX_CHARGES;
+        match members.iter().rposition(|known| *known == member).filter(has_room) {
             Some(place) => parts[place].places.push(index),
             None => {
                 members.push(member);

@@ -62,32 +62,63 @@ pub(crate) struct Peer {
     pub(crate) links: Vec<Link>,
     /// Ends the links with the peer.
     pub(crate) _links_end: DropGuard,
-    /// Since when it has not decided what it should have; 0: it decides.
-    lost_since: AtomicU64,
+    lost_since: Arc<LostSince>,
 }
 
-impl Peer {
-    pub(crate) fn new(member: Member, links: Vec<Link>, links_end: DropGuard) -> Self {
-        Self { member, links, _links_end: links_end, lost_since: AtomicU64::new(0) }
-    }
+/// Since when a peer has not decided what it should have: shares of its buckets count from there.
+///
+/// It ends with any sign of life, not only with a decision that came in time: a peer that lives may have given its whole burst
+/// to others, so that a share from longer ago would come on top of that.
+#[derive(Debug, Default)]
+pub(crate) struct LostSince(AtomicU64);
 
-    /// Notes that the peer did not decide, and returns since when that is so: shares count from there.
-    pub(crate) fn note_loss(&self, now: Nanos) -> Nanos {
-        match self.lost_since.compare_exchange(0, now.get(), Ordering::Relaxed, Ordering::Relaxed) {
+impl LostSince {
+    fn note(&self, now: Nanos) -> Nanos {
+        match self.0.compare_exchange(0, now.get(), Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => now,
             Err(since) => Nanos::new(since),
         }
     }
 
-    /// Notes that the peer decides.
-    pub(crate) fn note_answer(&self) {
+    /// The peer lives.
+    pub(crate) fn clear(&self) {
         // Almost always it is 0 already; a write would cost the cache line of every lane.
-        if self.lost_since.load(Ordering::Relaxed) != 0 {
-            self.lost_since.store(0, Ordering::Relaxed);
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
         }
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(
+        member: Member,
+        links: Vec<Link>,
+        lost_since: Arc<LostSince>,
+        links_end: DropGuard,
+    ) -> Self {
+        Self { member, links, _links_end: links_end, lost_since }
+    }
+
+    /// Notes that the peer did not decide, and returns since when that is so.
+    pub(crate) fn note_loss(&self, now: Nanos) -> Nanos {
+        self.lost_since.note(now)
     }
 
     pub(crate) fn is_linked(&self) -> bool {
         self.links.iter().all(Link::is_up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_counts_from_its_first_check_until_a_sign_of_life() {
+        let lost = LostSince::default();
+        assert_eq!(lost.note(Nanos::new(5)), Nanos::new(5));
+        assert_eq!(lost.note(Nanos::new(9)), Nanos::new(5));
+        lost.clear();
+        assert_eq!(lost.note(Nanos::new(70)), Nanos::new(70));
     }
 }

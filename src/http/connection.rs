@@ -128,7 +128,9 @@ pub(super) async fn serve_connection<S, B>(
     let io = TokioIo::new(ClientStream::new(tcp, Arc::clone(&activity)));
     let noted = Noted { service, activity: Arc::clone(&activity) };
     let mut connection = http1::Builder::new()
-        .pipeline_flush(true)
+        // hyper's way of joining the answers to a pipeline writes none of them while any byte of another request is there: a
+        // client that does not read would fill the memory.
+        .pipeline_flush(false)
         .max_buf_size(limits.max_head_bytes)
         .max_headers(limits.max_headers)
         .header_read_timeout(None)

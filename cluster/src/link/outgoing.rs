@@ -39,7 +39,7 @@ use super::{
     handshake::{self, HandshakeError, Identity},
     in_flight::{InFlight, Sent},
 };
-use crate::{fabric, member::MemberId, stats::LaneStats};
+use crate::{fabric, member::MemberId, routes::LostSince, stats::LaneStats};
 
 /// Checks that may wait for the socket.
 const QUEUE_LEN: usize = 4096;
@@ -61,6 +61,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(2);
 const WAIT_FOR_OPENING: Duration = Duration::from_millis(50);
 /// Pauses between attempts to open a stream.
 const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
+
+/// A stream that lasted so long was a good one: the next is opened at once.
+const GOOD_STREAM: Duration = Duration::from_secs(1);
 
 /// Why a check was not even sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +95,7 @@ impl Link {
         address: SocketAddr,
         identity: Arc<Identity>,
         stats: Arc<LaneStats>,
+        lost_since: Arc<LostSince>,
         cancel: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
@@ -101,6 +105,7 @@ impl Link {
             address,
             identity,
             stats,
+            lost_since,
             queue,
             health: Arc::clone(&health),
             in_flight: InFlight::default(),
@@ -180,6 +185,7 @@ struct Runner {
     address: SocketAddr,
     identity: Arc<Identity>,
     stats: Arc<LaneStats>,
+    lost_since: Arc<LostSince>,
     queue: mpsc::Receiver<Job>,
     health: Arc<Health>,
     in_flight: InFlight,
@@ -213,17 +219,31 @@ impl Runner {
         loop {
             match self.open_soon().await {
                 Ok(stream) => {
-                    pause = RETRY.start;
-                    told.clear();
+                    self.lost_since.clear();
                     self.health.set(State::Up);
-                    info!(peer = %self.peer.name, address = %self.address, "linked");
+                    if told.is_empty() {
+                        info!(peer = %self.peer.name, address = %self.address, "linked");
+                    }
+                    let begun = Instant::now();
                     let ended = self.talk(stream).await;
                     let lost = self.in_flight.forget_all();
                     self.stats.lost.add(lost as u64);
                     if matches!(ended, Ended::NoAskers) {
                         return;
                     }
-                    info!(peer = %self.peer.name, address = %self.address, lost, "link lost: {ended}");
+                    let reason = ended.to_string();
+                    if reason != told {
+                        info!(peer = %self.peer.name, address = %self.address, lost, "link lost: {reason}");
+                    }
+                    if begun.elapsed() < GOOD_STREAM {
+                        // A peer that lets us in and ends the stream at once would be asked again at once, for ever.
+                        told = reason;
+                        self.health.set(State::Down);
+                        self.wait(&mut pause).await;
+                        continue;
+                    }
+                    pause = RETRY.start;
+                    told.clear();
                     // A peer whose process ended may be back at once: checks may wait for the first attempt. One that
                     // was silent will not answer that either.
                     let next = if matches!(ended, Ended::Silent) { State::Down } else { State::Opening };
@@ -231,18 +251,23 @@ impl Runner {
                 }
                 Err(error) => {
                     self.health.set(State::Down);
-                    self.refuse_waiting();
                     let reason = error.to_string();
                     if reason != told {
                         warn!(peer = %self.peer.name, address = %self.address, "no link: {reason}");
                         told = reason;
                     }
-                    sleep(pause).await;
-                    self.refuse_waiting();
-                    pause = (pause * 2).min(RETRY.end);
+                    self.wait(&mut pause).await;
                 }
             }
         }
+    }
+
+    /// Before the next attempt. Who asks meanwhile sees at once that the peer is lost.
+    async fn wait(&mut self, pause: &mut Duration) {
+        self.refuse_waiting();
+        sleep(*pause).await;
+        self.refuse_waiting();
+        *pause = (*pause * 2).min(RETRY.end);
     }
 
     /// Opens a stream. When that takes longer than a check would wait, checks stop waiting for it.
@@ -307,6 +332,7 @@ impl Runner {
                         Err(error) => return error.into(),
                     }
                     last_heard = Instant::now();
+                    self.lost_since.clear();
                     if self.health.get() == State::Suspect {
                         info!(peer = %self.peer.name, "the peer answers again");
                         self.health.set(State::Up);
