@@ -1,8 +1,8 @@
 //! From the attributes of a request to the fingerprint of a bucket.
 //!
-//! A bucket is known by 64 bits, a keyed pseudo-random function (SipHash-1-3) of the domain, the rule and the values of
+//! A bucket is known by 63 bits, a keyed pseudo-random function (SipHash-1-3) of the domain, the rule and the values of
 //! its key. The key itself is not kept. Two keys with the same fingerprint share a bucket, which is stricter than it
-//! should be for both; among n buckets that happens with a chance of about n² / 2^65 (ten million: 3 in a million).
+//! should be for both; among n buckets that happens with a chance of about n² / 2^64 (ten million: 5 in a million).
 //! Who does not know the secret can not look for such pairs, nor for keys that fall together in one shard or slot.
 
 use std::{
@@ -10,14 +10,14 @@ use std::{
     hash::{BuildHasher as _, RandomState},
 };
 
-use crate::siphash::SipHash;
+use crate::{Algorithm, Limit, siphash::SipHash};
 
-/// The fingerprint of a bucket: 64 bits, from a keyed pseudo-random function (SipHash-1-3) of the domain, the rule, what
+/// The fingerprint of a bucket: 63 bits and one for its kind, from a keyed pseudo-random function (SipHash-1-3) of the domain, the rule, what
 /// tells limits apart (see [`Rules::inline_key`](crate::Rules::inline_key)) and the values of the key.
 ///
 /// The key itself is not kept. Two keys with the same fingerprint share a bucket, which is stricter than it should be for
-/// both. Among n buckets some pair does so with a chance of about n² / 2^65: ten million, 3 in a million; a thousand
-/// million, 3 in a hundred. Who does not know the secret can not look for such pairs.
+/// both. Among n buckets some pair does so with a chance of about n² / 2^64: ten million, 5 in a million; a thousand
+/// million, 5 in a hundred. Who does not know the secret can not look for such pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(u64);
 
@@ -27,9 +27,14 @@ impl KeyHash {
         Self(bits)
     }
 
-    /// Its bits. All of them are equally random.
+    /// Its bits. All of them but the last are equally random.
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// Whether the bucket is one of windows, by its last bit: their states mean another thing on another clock.
+    pub(crate) const fn is_of_window(self) -> bool {
+        self.0 & 1 == 1
     }
 }
 
@@ -115,9 +120,13 @@ impl KeyBytes {
         self.0.word(number, u64::BITS);
     }
 
+    /// The fingerprint of the bucket of a limit.
     #[inline]
-    pub(crate) fn finish(self) -> KeyHash {
-        KeyHash(self.0.finish())
+    pub(crate) fn finish(self, limit: Option<&Limit>) -> KeyHash {
+        let windows = limit.is_some_and(|limit| {
+            matches!(limit.algorithm(), Algorithm::FixedWindow | Algorithm::SlidingWindow)
+        });
+        KeyHash(self.0.finish() & !1 | u64::from(windows))
     }
 }
 
@@ -131,7 +140,7 @@ mod tests {
             let secret = HashSecret::new([secret; 16]);
             let mut key = KeyHasher::of_rule(&secret, "d", "r").key();
             texts.into_iter().for_each(|text| key.text(text));
-            key.finish()
+            key.finish(None)
         };
         assert_ne!(hash(1, ["ab", "c"]), hash(1, ["a", "bc"]));
         assert_ne!(hash(1, ["ab", "c"]), hash(2, ["ab", "c"]));

@@ -55,7 +55,7 @@ impl Keyed {
     pub fn check_number(&self, key: u64, cost: Cost, now: Nanos) -> Answer<'_> {
         let mut bytes = self.hasher.key();
         bytes.number(key);
-        self.ask(bytes.finish(), cost, now)
+        self.ask(bytes.finish(Some(&self.limit)), cost, now)
     }
 
     /// Gives units back to the bucket of a key, e.g. because the request failed; never more than it has given.
@@ -87,7 +87,7 @@ impl Keyed {
     fn hash(&self, key: &str) -> KeyHash {
         let mut bytes = self.hasher.key();
         bytes.text(key);
-        bytes.finish()
+        bytes.finish(Some(&self.limit))
     }
 
     #[inline]

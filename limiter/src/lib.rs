@@ -84,7 +84,7 @@ pub use self::{
     limiter::{Limiter, LimiterBuilder, Ruled, Verdict},
     parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
-    store::{HoldId, Store, StoreConfig, StoreStats, Swept},
+    store::{Bucket, Held, HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,
     touched::estimate,
     typed::NewRule,

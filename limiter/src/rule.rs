@@ -141,7 +141,7 @@ impl Rule {
             }
         }
         key.number(limit.map_or(u64::MAX, Limit::class));
-        Some(key.finish())
+        Some(key.finish(limit))
     }
 }
 
@@ -273,7 +273,7 @@ impl Rules {
         bytes.text(domain);
         bytes.text(key);
         bytes.number(limit.class());
-        bytes.finish()
+        bytes.finish(Some(limit))
     }
 
     /// Forgets which buckets were used only before the last time that this was called: to be called every few minutes.

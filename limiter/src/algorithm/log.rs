@@ -119,6 +119,23 @@ impl Log {
         }
     }
 
+    /// One with these entries, oldest first.
+    pub(crate) fn of(memory: u64, entries: impl Iterator<Item = (u64, u64)>) -> Self {
+        let entries: VecDeque<(u64, u64)> = entries.collect();
+        let total = entries.iter().fold(0, |total: u64, (_, units)| total.saturating_add(*units));
+        Self { entries, total, forgotten: None, memory }
+    }
+
+    /// How long an entry counts.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Instants and units, oldest first.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.entries.iter().copied()
+    }
+
     /// Until when it counts anything.
     pub(crate) fn busy_until(&self) -> u64 {
         self.entries.back().map_or(0, |(last, _)| last.saturating_add(self.memory))

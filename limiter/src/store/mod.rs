@@ -11,6 +11,7 @@
 
 mod budget;
 mod charging;
+mod handover;
 mod holds;
 mod journal;
 mod locked;
@@ -34,7 +35,11 @@ use self::{
     shard::Shard,
     table::Table,
 };
-pub use self::{holds::HoldId, sweep::Swept};
+pub use self::{
+    handover::{Bucket, Held},
+    holds::HoldId,
+    sweep::Swept,
+};
 use crate::{
     Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, algorithm,
     decision::{Answer, Asked},

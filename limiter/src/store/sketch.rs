@@ -16,15 +16,22 @@ pub(super) struct Sketch {
     cells: Box<[u64]>,
     /// Cells in a row: 2 to this power.
     width_log2: u32,
+    latest: u64,
 }
 
 impl Sketch {
     /// `cells` in a row, a power of two above 1. Zeroed memory: it takes RAM only where it is used.
     pub(super) fn new(cells: usize) -> Self {
-        Self { cells: vec![0; ROWS * cells].into(), width_log2: cells.ilog2() }
+        Self { cells: vec![0; ROWS * cells].into(), width_log2: cells.ilog2(), latest: 0 }
+    }
+
+    /// The latest state that went in.
+    pub(super) fn latest(&self) -> u64 {
+        self.latest
     }
 
     pub(super) fn raise(&mut self, key: u64, state: u64) {
+        self.latest = self.latest.max(state);
         for row in 0..ROWS {
             let place = self.place(row, key);
             self.cells[place] = self.cells[place].max(state);

@@ -101,6 +101,11 @@ impl Table {
         self.used().map(|slot| slot.state.load(Relaxed))
     }
 
+    /// All keys with their states.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.used().map(|slot| (slot.key.load(Relaxed), slot.state.load(Relaxed)))
+    }
+
     fn used(&self) -> impl Iterator<Item = &Slot> {
         self.lines.iter().flat_map(|line| &line.0).filter(|slot| slot.key.load(Relaxed) != FREE)
     }

@@ -1,0 +1,222 @@
+//! Buckets on their way to another node's store.
+//!
+//! Two clocks never show the same, so what a bucket owes travels as a duration, and the store that takes it over adds its
+//! own present: the time on the way makes the bucket stricter, never looser. Windows lie where the calendar has them; their
+//! states travel as they are, and the difference of the clocks shifts the end of the window. A bucket that arrives twice is
+//! the stricter of both.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    Store,
+    locked::{Locked, bytes_of, table_key},
+    table::TAKEN,
+};
+use crate::{KeyHash, Nanos, algorithm::log::Log};
+
+/// A bucket that knows of something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Which one.
+    pub key: KeyHash,
+    /// What it knows.
+    pub held: Held,
+}
+
+/// What a bucket knows, for another clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// Of a token bucket or leaky bucket: the time in which it will be full again, in quarters of a nanosecond.
+    Debt(u64),
+    /// Of a fixed or sliding window: its state.
+    Window(u64),
+    /// Of a sliding log.
+    Log {
+        /// How long an entry counts, in quarters of a nanosecond.
+        memory: u64,
+        /// Age, in the same unit, and units of each entry, the oldest first.
+        entries: Vec<(u64, u64)>,
+    },
+}
+
+impl Store {
+    /// Tells of all buckets that know of something and are wanted, in no order. Each shard is locked for as long as its
+    /// buckets are looked at.
+    pub fn buckets(&self, now: Nanos, wanted: impl Fn(KeyHash) -> bool, mut each: impl FnMut(Bucket)) {
+        for number in 0..self.budget.shards {
+            let locked = self.lock_number(number);
+            let now = self.not_before(now);
+            for (key, state) in locked.table.entries() {
+                let hash = KeyHash::from_raw(key);
+                if wanted(hash)
+                    && let Some(held) = locked.held(key, state, now)
+                {
+                    each(Bucket { key: hash, held });
+                }
+            }
+            for (key, log) in &locked.shard.logs {
+                let hash = KeyHash::from_raw(*key);
+                if wanted(hash)
+                    && let Some(held) = held_log(log, now)
+                {
+                    each(Bucket { key: hash, held });
+                }
+            }
+        }
+    }
+
+    /// Tells what is known of one bucket: nothing, one thing, or a state and a log.
+    pub fn bucket(&self, key: KeyHash, now: Nanos, mut each: impl FnMut(Bucket)) {
+        let locked = self.lock(key);
+        let now = self.not_before(now);
+        let table_key = table_key(key);
+        let state = locked.table.get(table_key).map(|state| state.load(Relaxed));
+        let held = state.and_then(|state| locked.held(table_key, state, now));
+        let log = locked.shard.logs.get(&table_key).and_then(|log| held_log(log, now));
+        for held in held.into_iter().chain(log) {
+            each(Bucket { key, held });
+        }
+    }
+
+    /// Takes a bucket over from another store. What is known of it here already counts too.
+    pub fn take_over(&self, bucket: &Bucket, now: Nanos) {
+        let mut locked = self.lock(bucket.key);
+        let now = self.not_before(now);
+        let key = table_key(bucket.key);
+        locked.forget_journal(key);
+        let state = match &bucket.held {
+            Held::Debt(debt) => now.saturating_add(*debt),
+            Held::Window(state) => *state,
+            Held::Log { memory, entries } => {
+                // What is known here is what came before from the same log, or older.
+                locked.remove_log(key);
+                let entries = entries.iter().map(|(age, units)| (now.saturating_sub(*age), *units));
+                locked.put_log(key, Log::of(*memory, entries), now);
+                return;
+            }
+        };
+        if state <= now {
+            return;
+        }
+        match locked.take(key) {
+            Some(known) => locked.put(key, known.max(state)),
+            None => locked.add(key, state, now),
+        }
+    }
+
+    /// Whether some buckets are known by the sketch only, so that who asks for all buckets is not told of each.
+    pub fn has_folded(&self, now: Nanos) -> bool {
+        let latest =
+            |number| self.lock_number(number).shard.sketch.as_ref().map_or(0, super::sketch::Sketch::latest);
+        (0..self.budget.shards).any(|number| latest(number) > now.ticks())
+    }
+}
+
+impl Locked<'_> {
+    fn held(&self, key: u64, state: u64, now: u64) -> Option<Held> {
+        let state = match state {
+            // Only a panic can have lost one; then nothing passes.
+            TAKEN => self.shard.journals.get(&key).map_or(u64::MAX, |kept| kept.state.unwrap_or(0)),
+            state => state,
+        };
+        let is_window = KeyHash::from_raw(key).is_of_window();
+        (state > now).then(|| if is_window { Held::Window(state) } else { Held::Debt(state - now) })
+    }
+
+    fn put_log(&mut self, key: u64, log: Log, now: u64) {
+        let bytes = bytes_of(&log);
+        let all = self.store.log_bytes.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        self.shard.logs.insert(key, log);
+        if all > self.store.budget.log_bytes {
+            self.shed_logs(key, now);
+        }
+    }
+}
+
+fn held_log(log: &Log, now: u64) -> Option<Held> {
+    let entries = |(at, units): (u64, u64)| (now.saturating_sub(at), units);
+    (log.busy_until() > now)
+        .then(|| Held::Log { memory: log.memory(), entries: log.entries().map(entries).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use smallvec::SmallVec;
+
+    use super::*;
+    use crate::{Algorithm, Charge, Cost, Limit, Mode, StoreConfig};
+
+    const START: u64 = 1_800_000_000_000_000_000;
+    const ALL: [Algorithm; 5] = [
+        Algorithm::TokenBucket,
+        Algorithm::LeakyBucket,
+        Algorithm::FixedWindow,
+        Algorithm::SlidingWindow,
+        Algorithm::SlidingLog,
+    ];
+
+    fn store(max_memory: usize) -> Store {
+        Store::new(StoreConfig { max_memory, shards: 4 }, Nanos::new(START))
+    }
+
+    fn charge(algorithm: Algorithm, key: u64) -> Charge {
+        let limit = Limit::parse("100/1h", None, algorithm).unwrap();
+        let windows = matches!(algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
+        let key = KeyHash::from_raw(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !1 | u64::from(windows));
+        Charge { key, limit, cost: Cost::new(7).unwrap(), mode: Mode::Enforce, floor: None }
+    }
+
+    fn look(store: &Store, charge: &Charge, now: Nanos) -> u64 {
+        store.check(&Charge { cost: Cost::PEEK, ..*charge }, now).remaining
+    }
+
+    #[test]
+    fn a_bucket_counts_elsewhere_as_it_did_whatever_that_clock_shows_and_however_often_it_comes() {
+        for algorithm in ALL {
+            let (from, to) = (store(1 << 20), store(1 << 20));
+            let now = Nanos::new(START);
+            let charge = charge(algorithm, 5);
+            from.check(&charge, now);
+            let left = look(&from, &charge, now);
+            let mut sent = Vec::new();
+            from.buckets(now, |key| key == charge.key, |bucket| sent.push(bucket));
+            assert_eq!(sent.len(), 1, "{algorithm:?}");
+            let mut one = Vec::new();
+            from.bucket(charge.key, now, |bucket| one.push(bucket));
+            assert_eq!(one, sent);
+            // Windows are where the calendar has them, so their clocks differ by less than a window.
+            let ahead = now.saturating_add(Duration::from_millis(200));
+            to.take_over(&sent[0], ahead);
+            assert_eq!(look(&to, &charge, ahead), left, "{algorithm:?}");
+            to.take_over(&sent[0], ahead);
+            assert_eq!(look(&to, &charge, ahead), left, "{algorithm:?} twice");
+        }
+    }
+
+    #[test]
+    fn what_can_still_be_undone_travels_as_if_it_stayed() {
+        let (from, to) = (store(1 << 20), store(1 << 20));
+        let now = Nanos::new(START);
+        let charge = charge(Algorithm::TokenBucket, 9);
+        let mut decisions = SmallVec::new();
+        let (_, hold) = from.hold(&[charge], now, now.saturating_add(Duration::from_secs(2)), &mut decisions);
+        from.buckets(now, |_| true, |bucket| to.take_over(&bucket, now));
+        assert_eq!(look(&to, &charge, now), 93);
+        from.undo(hold.unwrap(), now);
+        assert_eq!(look(&from, &charge, now), 100);
+    }
+
+    #[test]
+    fn a_store_says_when_it_can_not_tell_of_each_bucket() {
+        let small = store(64 << 10);
+        let now = Nanos::new(START);
+        assert!(!small.has_folded(now));
+        (1..20_000).for_each(|key| {
+            small.check(&charge(Algorithm::TokenBucket, key), now);
+        });
+        assert!(small.has_folded(now));
+        assert!(!small.has_folded(now.saturating_add(Duration::from_secs(7200))));
+    }
+}
