@@ -9,7 +9,7 @@ use tidegate_limiter::{HashSecret, Rules, Store, StoreConfig};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
-    time::{interval, timeout},
+    time::{Instant, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -30,8 +30,8 @@ use crate::{
 const BACKLOG: u32 = 4096;
 /// How often a node that is not ready yet looks whether it is.
 const READY_POLL: Duration = Duration::from_millis(50);
-/// How long telling the others may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long handing all slots over may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 /// The part of the memory that is for shares, which are only used when an owner is lost.
 const SHARES_PART: u64 = 8;
 
@@ -159,8 +159,9 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
 /// Stops so that nobody notices: the others take the slots over while this node still answers, then connections end as
 /// their requests do.
 async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task::JoinHandle<((), ())>) {
-    if timeout(LEAVE_TIMEOUT, node.cluster.leave()).await.is_err() {
-        warn!("the other nodes could not be told within {LEAVE_TIMEOUT:?}");
+    let owned = node.cluster.leave(Instant::now() + LEAVE_WITHIN).await;
+    if owned > 0 {
+        warn!(slots = owned, "some slots could not be handed over: what their buckets know is lost");
     }
     stop_fronts.cancel();
     // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.

@@ -49,11 +49,17 @@ pub struct Timing {
     pub check_timeout: Duration,
     /// How often the nodes gossip. A dead node is noticed after 4 to 7 times this long.
     pub gossip_interval: Duration,
+    /// How long nobody else gets the slots of a node that has fallen silent.
+    pub session: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { check_timeout: Duration::from_millis(100), gossip_interval: Duration::from_millis(300) }
+        Self {
+            check_timeout: Duration::from_millis(100),
+            gossip_interval: Duration::from_millis(300),
+            session: Duration::from_secs(3),
+        }
     }
 }
 
@@ -61,11 +67,5 @@ impl Timing {
     /// How long an owner is waited for: what is left of the check timeout is for answering without it.
     pub(crate) fn forward_timeout(&self) -> Duration {
         self.check_timeout * 3 / 4
-    }
-
-    /// How long the news of a changed slot table may take: an interval until it is sent, another until the one who hears
-    /// it looks at what it heard, and one for a busy machine.
-    pub(crate) fn settle(&self) -> Duration {
-        self.gossip_interval * 3
     }
 }

@@ -1,7 +1,8 @@
-//! The task that turns news from gossip into the slot table that the router reads.
+//! The task that turns what the log says into this node's rights and the routes that the router reads, and news from
+//! gossip into what people are told.
 
 use std::{
-    collections::{BTreeMap, btree_map},
+    collections::{BTreeMap, BTreeSet, btree_map},
     sync::Arc,
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -19,16 +20,19 @@ use crate::{
     gossip::{Gossip, members_of},
     link::{Identity, Link},
     member::{Member, MemberState},
-    ownership::{Assignment, Change, Ownership},
-    raft::{GroupRole, InForce, Ledger, RaftGroup},
+    owner::rights::Rights,
+    raft::{Applied, GroupRole, InForce, Ledger, MemberRow, NodeId, RaftGroup, Replicated},
     router::Router,
     routes::{LostSince, Peer, Routes},
+    slots::SlotTable,
     stats::LaneStats,
     status::{ClusterStatus, Lost},
 };
 
 /// How long a member that has gone is still shown.
 const SHOW_LOST_FOR: Duration = Duration::from_secs(15 * 60);
+/// How long a node that starts waits for those that it was told of.
+const HEAR_OTHERS_WITHIN: Duration = Duration::from_secs(2);
 /// How many members that have gone are shown.
 const MAX_LOST: usize = 64;
 
@@ -38,8 +42,23 @@ pub(crate) enum Command {
     Leave { done: oneshot::Sender<()> },
 }
 
+/// How a node came to be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It has no slot table yet.
+    Joining,
+    Serving,
+    Leaving,
+    /// A newer node has its name.
+    Superseded,
+}
+
 pub(crate) struct Controller {
-    ownership: Ownership,
+    standing: Standing,
+    /// Until when a node that was told of others does not go on alone with what lies on its disk: it may be another
+    /// cluster's.
+    alone_at: Option<Instant>,
+    expect: Option<u32>,
     gossip: Gossip,
     identity: Arc<Identity>,
     router: Arc<Router>,
@@ -49,6 +68,9 @@ pub(crate) struct Controller {
     commands: mpsc::Receiver<Command>,
     status: watch::Sender<ClusterStatus>,
     in_force: watch::Receiver<InForce>,
+    applied: watch::Receiver<Arc<Applied>>,
+    group: RaftGroup,
+    rights: Arc<Rights>,
     ledger: Ledger,
     announced: MemberState,
     live: Vec<Member>,
@@ -58,19 +80,23 @@ pub(crate) struct Controller {
 impl Controller {
     #[expect(clippy::too_many_arguments, reason = "each is one part of the node, given once")]
     pub(crate) fn new(
-        ownership: Ownership,
+        joins: bool,
+        expect: Option<u32>,
         gossip: Gossip,
         identity: Arc<Identity>,
         router: Arc<Router>,
         clock: Clock,
         lanes: Vec<(Handle, Arc<LaneStats>)>,
-        group: &RaftGroup,
+        rights: Arc<Rights>,
+        group: RaftGroup,
         tasks: TaskTracker,
     ) -> (Self, mpsc::Sender<Command>, watch::Receiver<ClusterStatus>) {
         let (commands, received) = mpsc::channel(4);
         let (status, watched) = watch::channel(ClusterStatus::new(identity.me.clone()));
         let controller = Self {
-            ownership,
+            standing: Standing::Joining,
+            alone_at: joins.then(|| Instant::now() + HEAR_OTHERS_WITHIN),
+            expect,
             gossip,
             identity,
             router,
@@ -80,7 +106,10 @@ impl Controller {
             commands: received,
             status,
             in_force: group.in_force(),
+            applied: group.ledger().watch(),
             ledger: group.ledger(),
+            group,
+            rights,
             announced: MemberState::Joining,
             live: Vec::new(),
             lost: BTreeMap::new(),
@@ -112,9 +141,20 @@ impl Controller {
                         self.take_in(self.live.clone()).await;
                     }
                 }
+                () = sleep_until(self.alone_at.unwrap_or_else(Instant::now)), if self.alone_at.is_some() => {
+                    self.alone_at = None;
+                    self.take_in(self.live.clone()).await;
+                }
+                changed = self.applied.changed() => {
+                    if changed.is_ok() {
+                        self.take_table();
+                        self.announce().await;
+                        self.tell_status();
+                    }
+                }
                 Some(command) = self.commands.recv() => match command {
                     Command::Leave { done } => {
-                        self.ownership.leave();
+                        self.standing = Standing::Leaving;
                         self.announce().await;
                         self.tell_status();
                         // Whoever asked may be gone.
@@ -133,60 +173,90 @@ impl Controller {
     async fn take_in(&mut self, live: Vec<Member>) {
         self.note_comings_and_goings(&live);
         self.live = live;
-        // A node without the cluster's secret and rules would decide about other buckets, or allow everything; one with
-        // those of another cluster too.
-        if !self.is_complete() || self.stranger().is_some() {
-            self.tell_status();
-            return;
+        if self.live.len() > 1 {
+            self.alone_at = None;
         }
-        let group = self.ledger.group();
-        let is_ours = |member: &&Member| {
-            member.id == self.identity.me || member.group.is_none() || member.group == group
-        };
-        // How far a member has come in the log is no reason for another table.
-        let plain = |member: &Member| Member { group: None, in_force: None, ..member.clone() };
-        let ours: Vec<Member> = self.live.iter().filter(is_ours).map(plain).collect();
-        match self.ownership.observe(&ours, self.clock.now()) {
-            Change::None => {}
-            Change::Assigned(assignment) => {
-                info!(
-                    members = assignment.members.len(),
-                    table = format_args!("{:016x}", assignment.table.fingerprint()),
-                    "the slot table has changed"
-                );
-                self.publish(assignment);
-            }
-            Change::Superseded => {
-                error!(name = %self.identity.me.name, "a newer node has this node's name: it decides nothing any more");
-                self.router.publish(None);
-            }
+        if !self.live.iter().any(|member| member.id == self.identity.me)
+            && self.live.iter().any(|member| member.id.name == self.identity.me.name)
+            && self.standing != Standing::Superseded
+        {
+            error!(name = %self.identity.me.name, "a newer node has this node's name: it decides nothing any more");
+            self.standing = Standing::Superseded;
+            self.rights.give_up();
+            self.router.publish(None);
         }
+        self.take_table();
         self.announce().await;
         self.tell_status();
     }
 
-    /// Puts the new table in force; links to members that stay are kept.
-    fn publish(&self, assignment: Arc<Assignment>) {
+    /// Takes in what the log says of who owns what.
+    fn take_table(&mut self) {
+        let applied = Arc::clone(&self.applied.borrow_and_update());
+        // A node without the cluster's secret and rules would decide about other buckets, or allow everything; one with
+        // those of another cluster too.
+        let is_able = self.is_complete() && self.stranger().is_none() && self.alone_at.is_none();
+        if !is_able || self.standing == Standing::Superseded || !applied.state.slots.is_assigned() {
+            return;
+        }
+        let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now());
+        let same = |routes: &Arc<Routes>| {
+            Arc::ptr_eq(&routes.rows, &applied.state.slots) && routes.rows_of == applied.state.members
+        };
+        if !self.router.routes().as_ref().is_some_and(same) {
+            self.publish(&applied.state);
+        }
+        for moves in todo.send.chunk_by(|one, other| one.id == other.id) {
+            self.tasks.spawn(self.group.send(moves.to_vec()));
+        }
+        if self.standing == Standing::Joining {
+            info!(members = applied.state.members.len(), "this node has the slot table");
+            self.standing = Standing::Serving;
+        }
+    }
+
+    /// Puts the table where the router reads it; links to members that stay are kept.
+    fn publish(&self, state: &Replicated) {
         let before = self.router.routes();
         let known = |member: &Member| {
             let peers = &before.as_ref()?.peers;
             peers.iter().flatten().find(|peer| peer.member.id == member.id && peer.member.peer == member.peer)
         };
-        let mut me = None;
-        let peers = assignment
-            .members
-            .iter()
-            .enumerate()
-            .map(|(index, member)| {
-                if member.id.name == self.identity.me.name {
-                    me = Some(index);
-                    return None;
-                }
-                Some(known(member).cloned().unwrap_or_else(|| Arc::new(self.link_to(member))))
+        let me = self.ledger.id();
+        let rows = state.slots.rows();
+        // Who owns something, or will.
+        let holders = rows.iter().flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)]);
+        let mut ids: BTreeSet<NodeId> = holders.flatten().map(|holder| holder.node).collect();
+        ids.insert(me);
+        let mut members: Vec<(NodeId, Member)> = ids
+            .into_iter()
+            .filter_map(|id| {
+                let row = state.members.get(&id)?;
+                Some((id, Member::of(row)))
             })
             .collect();
-        let me = me.expect("a node that takes part is among the members of its own table");
-        self.router.publish(Some(Arc::new(Routes { assignment, me, peers })));
+        members.sort_unstable_by(|(_, one), (_, other)| one.id.cmp(&other.id));
+        let place = |id: NodeId| members.iter().position(|(known, _)| *known == id);
+        // A member is not forgotten while it owns slots.
+        let Some(mine) = place(me) else { return };
+        let owners = rows.iter().map(|row| place(row.owner.node).unwrap_or(mine) as u16).collect();
+        let targets =
+            (0u16..).zip(rows).filter_map(|(slot, row)| Some((slot, place(row.moving?.to.node)?))).collect();
+        let names = members.iter().map(|(_, member)| Arc::clone(&member.id.name)).collect();
+        let peers = members
+            .iter()
+            .map(|(id, member)| {
+                (*id != me).then(|| known(member).cloned().unwrap_or_else(|| Arc::new(self.link_to(member))))
+            })
+            .collect();
+        self.router.publish(Some(Arc::new(Routes {
+            table: Arc::new(SlotTable::of(names, owners)),
+            rows: Arc::clone(&state.slots),
+            rows_of: state.members.clone(),
+            me: mine,
+            peers,
+            targets,
+        })));
     }
 
     fn link_to(&self, member: &Member) -> Peer {
@@ -262,11 +332,48 @@ impl Controller {
         })
     }
 
+    fn state(&self) -> MemberState {
+        match self.standing {
+            Standing::Joining | Standing::Superseded => MemberState::Joining,
+            Standing::Serving => MemberState::Serving,
+            Standing::Leaving => MemberState::Leaving,
+        }
+    }
+
+    /// Why this node has no slot table, for the operator.
+    fn waiting_for_others(&self) -> Option<String> {
+        let me = &self.identity.me;
+        if let Some(newer) = self.live.iter().find(|member| member.id.name == me.name && member.id != *me) {
+            return Some(format!(
+                "another name: a newer node at {} calls itself {} too (--name)",
+                newer.peer, me.name
+            ));
+        }
+        if self.standing != Standing::Joining {
+            return None;
+        }
+        let seen = self.live.len();
+        if self.ledger.group().is_some() {
+            return Some("its slots: the leader gives them out when it has heard of the members".to_owned());
+        }
+        Some(match self.expect {
+            Some(expect) => {
+                format!(
+                    "{seen} of {expect} nodes see each other (--bootstrap-expect {expect}); check --join and that UDP passes"
+                )
+            }
+            None => format!(
+                "no serving node answers behind --join ({} other nodes seen, none serving); to form a new cluster, start its nodes with --bootstrap-expect N",
+                seen.saturating_sub(1)
+            ),
+        })
+    }
+
     async fn announce(&mut self) {
-        let state = self.ownership.state();
+        let state = self.state();
         if state != self.announced {
             self.announced = state;
-            self.gossip.announce(state, self.ownership.founders()).await;
+            self.gossip.announce(state).await;
         }
     }
 
@@ -292,19 +399,43 @@ impl Controller {
         }
     }
 
+    /// How many slots are not where they should be, as far as this node can tell: the leader knows who has a session.
+    fn misplaced(&self, routes: Option<&Routes>) -> usize {
+        let Some(routes) = routes else { return 0 };
+        let state = &self.applied.borrow().state;
+        let is_live = |row: &&MemberRow| {
+            !state.draining.contains(&row.holder())
+                && self
+                    .live
+                    .iter()
+                    .any(|member| member.node == Some(row.id) && member.state != MemberState::Leaving)
+        };
+        let names: Vec<Arc<str>> =
+            state.members.values().filter(is_live).map(|row| Arc::from(&*row.name)).collect();
+        if names.is_empty() {
+            return 0;
+        }
+        let wanted = SlotTable::assign(names);
+        wanted.owners().zip(routes.table.owners()).filter(|(wanted, owner)| wanted != owner).count()
+    }
+
     fn tell_status(&self) {
         let routes = self.router.routes();
         // Worked out before: both look at the status themselves.
-        let waiting_for = self
-            .stranger()
-            .or_else(|| self.waiting_for_rules())
-            .or_else(|| self.ownership.waiting_for(&self.live));
+        let waiting_for =
+            self.stranger().or_else(|| self.waiting_for_rules()).or_else(|| self.waiting_for_others());
+        let now = self.clock.now();
+        let has_session = self.rights.has_session(now);
+        let misplaced = self.misplaced(routes.as_deref());
         self.status.send_modify(|status| {
             status.live = self.live.clone();
             status.lost = self.lost.values().cloned().collect();
-            status.state = self.ownership.state();
+            status.state = self.state();
+            status.has_session = has_session;
+            status.moving = routes.as_ref().map_or(0, |routes| routes.targets.len());
+            status.misplaced = misplaced;
             status.waiting_for = waiting_for;
-            let table = routes.as_ref().map(|routes| Arc::clone(&routes.assignment.table));
+            let table = routes.as_ref().map(|routes| Arc::clone(&routes.table));
             if status.table_since.is_none() && table.is_some() {
                 status.table_since = Some(Instant::now());
             }

@@ -24,7 +24,7 @@ mod link;
 mod loss;
 mod member;
 mod node;
-mod ownership;
+pub mod owner;
 pub mod raft;
 mod router;
 mod routes;
@@ -43,5 +43,5 @@ pub use self::{
     node::{Cluster, ClusterStats, StartError},
     router::Router,
     status::{ClusterStatus, Lost, Readiness},
-    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict},
+    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
 };

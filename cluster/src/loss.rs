@@ -9,7 +9,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Mode, Nanos, OnOwnerLoss, Store};
 
-use crate::verdict::{Answer, Answers, DecidedBy, Decisions};
+use crate::verdict::{Answer, Answers, DecidedBy, Decisions, Wish};
 
 /// What a caller is told to wait when the rule denies for want of an owner: about as long as it takes until another
 /// node has taken the slot over.
@@ -38,7 +38,7 @@ impl Shares {
         &self,
         places: &[usize],
         charges: &[Charge],
-        losses: &[OnOwnerLoss],
+        wishes: &[Wish],
         members: u32,
         since: Nanos,
         now: Nanos,
@@ -48,7 +48,7 @@ impl Shares {
         let mut shares: SmallVec<[Charge; 4]> = SmallVec::new();
         for &place in places {
             let charge = &charges[place];
-            match losses[place] {
+            match wishes[place].on_owner_loss {
                 OnOwnerLoss::Share => match charge.limit.share(members) {
                     Some(limit) => {
                         from_share.push(place);

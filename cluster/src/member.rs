@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use crate::raft::{ClusterId, NodeId, RaftNode};
+use crate::raft::{ClusterId, MemberRow, NodeId, RaftNode};
 
 /// A member's name with its incarnation: each start of a node is another identity, so that nothing meant for the node
 /// before a restart reaches the one after it.
@@ -17,13 +17,6 @@ pub struct MemberId {
 impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.name, self.incarnation)
-    }
-}
-
-impl MemberId {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (name, incarnation) = text.rsplit_once('@')?;
-        Some(Self { name: name.into(), incarnation: incarnation.parse().ok()? })
     }
 }
 
@@ -66,8 +59,6 @@ pub struct Member {
     pub http: Option<SocketAddr>,
     /// Its zone, if it has one.
     pub zone: Option<String>,
-    /// The nodes with which it formed the cluster; empty if it joined one.
-    pub founders: Vec<MemberId>,
     /// Its id in the Raft group.
     pub node: Option<NodeId>,
     /// The cluster in whose Raft group it has a part.
@@ -77,6 +68,20 @@ pub struct Member {
 }
 
 impl Member {
+    /// As the log knows it.
+    pub(crate) fn of(row: &MemberRow) -> Self {
+        Self {
+            id: MemberId { name: Arc::from(&*row.name), incarnation: row.incarnation },
+            state: MemberState::Serving,
+            peer: row.peer,
+            http: None,
+            zone: row.zone.clone(),
+            node: Some(row.id),
+            group: None,
+            in_force: None,
+        }
+    }
+
     /// As the Raft group's membership names it.
     pub(crate) fn raft_node(&self) -> RaftNode {
         RaftNode { name: self.id.name.to_string(), peer: self.peer }

@@ -12,7 +12,7 @@ use tokio::{
     net::lookup_host,
     runtime::Handle,
     sync::{mpsc, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,14 +24,16 @@ use crate::{
     gossip::{Gossip, GossipConfig, is_valid_name},
     link::{Answering, Identity, accept_peers},
     loss::Shares,
-    member::MemberId,
-    ownership::{Ownership, Settings},
+    member::{MemberId, MemberState},
+    owner::{Holder, SlotRow, rights::Rights, session::Terms},
     raft::{DiskFault, GroupConfig, Ledger, RaftGroup},
     router::Router,
-    stats::{GossipStats, LaneStats, PeerStats},
+    stats::{GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };
 
+/// How often it is looked whether all slots are gone.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long tasks may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -74,7 +76,9 @@ pub struct Cluster {
     stats: ClusterStats,
     tasks: TaskTracker,
     cancel: CancellationToken,
-    settle: Duration,
+    rights: Arc<Rights>,
+    /// Until the others have heard what gossip tells them.
+    pause: Duration,
 }
 
 /// What a member counts.
@@ -86,6 +90,8 @@ pub struct ClusterStats {
     pub gossip: Arc<GossipStats>,
     /// The peer port.
     pub peers: Arc<PeerStats>,
+    /// Slots that went to others.
+    pub moves: Arc<MoveStats>,
 }
 
 impl Cluster {
@@ -141,13 +147,23 @@ impl Cluster {
             lanes: lanes.iter().map(|_| Arc::default()).collect(),
             gossip: Arc::default(),
             peers: Arc::default(),
+            moves: Arc::default(),
         };
         let identity = Arc::new(Identity {
             me: me.clone(),
             cluster: config.cluster.clone(),
             key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
         });
+        let terms = Terms::of(config.timing.session);
+        let holder = Holder { node: on_disk.node, incarnation: on_disk.incarnation };
+        let rights = Arc::new(Rights::new(holder, terms, clock.now()));
         let group = GroupConfig {
+            store: Arc::clone(&store),
+            rights: Arc::clone(&rights),
+            stats: Arc::clone(&stats.moves),
+            terms,
+            peer: SocketAddr::new(advertise, config.peer_port),
+            zone: config.zone.clone(),
             identity: Arc::clone(&identity),
             data_dir: config.data_dir,
             expect,
@@ -176,10 +192,10 @@ impl Cluster {
         .await
         .map_err(|error| StartError::Gossip(error.to_string()))?;
 
-        let settle = config.timing.settle();
         let router = Arc::new(Router::new(
             store,
             Shares::new(shares),
+            Arc::clone(&rights),
             clock,
             stats.lanes.clone(),
             config.timing.forward_timeout(),
@@ -196,18 +212,21 @@ impl Cluster {
         });
         tasks.spawn(accept_peers(listener, answering, lanes.clone(), tasks.clone(), cancel.clone()));
         let (controller, commands, status) = Controller::new(
-            Ownership::new(me, Settings { expect, settle }),
+            !config.join.is_empty(),
+            expect,
             gossip,
             identity,
             Arc::clone(&router),
             clock,
             lanes.into_iter().zip(stats.lanes.iter().cloned()).collect(),
-            &group,
+            Arc::clone(&rights),
+            group.clone(),
             tasks.clone(),
         );
         group.spawn(status.clone(), &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
-        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, settle })
+        let pause = config.timing.gossip_interval;
+        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, rights, pause })
     }
 
     /// Who decides checks.
@@ -235,12 +254,43 @@ impl Cluster {
         &self.stats
     }
 
-    /// Gives up all slots, and returns when the others have had the time to hear of it. Until then checks are decided
-    /// as before.
-    pub async fn leave(&self) {
+    /// Gives all slots to others, with what is known of their buckets, and returns when this node owns none; or at the
+    /// deadline, or when nobody is there to take them. Until then checks are decided as before. Returns how many it still
+    /// owns.
+    pub async fn leave(&self, deadline: Instant) -> usize {
+        let owned = self.hand_over_all(deadline).await;
+        self.rights.give_up();
         let (done, heard) = tokio::sync::oneshot::channel();
         if self.commands.send(Command::Leave { done }).await.is_ok() && heard.await.is_ok() {
-            tokio::time::sleep(self.settle).await;
+            tokio::time::sleep(self.pause).await;
+        }
+        owned
+    }
+
+    async fn hand_over_all(&self, deadline: Instant) -> usize {
+        let me = self.rights.me();
+        let mut told = false;
+        loop {
+            let applied = self.ledger.applied();
+            let rows = applied.state.slots.rows().iter();
+            let concerns_me =
+                |row: &&SlotRow| row.owner == me || row.moving.is_some_and(|pending| pending.to == me);
+            let mine = rows.filter(concerns_me).count();
+            let live = self.status.borrow().live.clone();
+            let others = applied.state.members.values().filter(|row| {
+                row.holder() != me
+                    && !applied.state.draining.contains(&row.holder())
+                    && live
+                        .iter()
+                        .any(|member| member.node == Some(row.id) && member.state == MemberState::Serving)
+            });
+            if mine == 0 || others.count() == 0 || Instant::now() >= deadline {
+                return mine;
+            }
+            if !told {
+                told = self.ledger.drain(me, true, deadline).await;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Nanos, OnOwnerLoss, Store};
+use tidegate_limiter::{Charge, Decision, Nanos, Store};
 use tidegate_proto::peer::{Check, Decided, MAX_CHARGES, Outcome};
 use tokio::{
     sync::{Notify, oneshot},
@@ -24,10 +24,11 @@ use crate::{
     clock::Clock,
     link::{NotSent, Reply},
     loss::Shares,
-    routes::{Peer, Place, Routes},
+    owner::rights::{Claim, Rights, Unclaimed},
+    routes::{LostSince, Peer, Routes},
     slots::SlotId,
     stats::LaneStats,
-    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict},
+    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
     wire,
 };
 
@@ -46,6 +47,9 @@ pub struct Router {
     changed: Notify,
     store: Arc<Store>,
     shares: Shares,
+    rights: Arc<Rights>,
+    /// Since when slots that this node should decide about have no owner that it knows.
+    unowned_since: LostSince,
     clock: Clock,
     lanes: Vec<Arc<LaneStats>>,
     /// How long an owner is waited for.
@@ -54,9 +58,29 @@ pub struct Router {
 
 /// The charges of a check that one member owns, by their place in the check.
 struct Part {
-    /// `None`: this node.
-    owner: Option<Arc<Peer>>,
+    owner: Owner,
     places: SmallVec<[usize; 4]>,
+}
+
+/// Who decides about a part.
+enum Owner {
+    /// This node, under these claims, in the order of the places.
+    Here(SmallVec<[Claim; 4]>),
+    Peer(Arc<Peer>),
+    /// Nobody whom this node knows. `soon`: the slot is about to have an owner.
+    Nobody {
+        soon: bool,
+    },
+}
+
+/// Where a charge is decided.
+enum Found {
+    Here(Claim),
+    /// At the member at this place.
+    There(usize),
+    Nobody {
+        soon: bool,
+    },
 }
 
 /// How a part of a check ended.
@@ -82,6 +106,7 @@ impl Router {
     pub(crate) fn new(
         store: Arc<Store>,
         shares: Shares,
+        rights: Arc<Rights>,
         clock: Clock,
         lanes: Vec<Arc<LaneStats>>,
         forward_timeout: Duration,
@@ -91,6 +116,8 @@ impl Router {
             changed: Notify::new(),
             store,
             shares,
+            rights,
+            unowned_since: LostSince::default(),
             clock,
             lanes,
             forward_timeout,
@@ -119,20 +146,47 @@ impl Router {
 
     /// Decides a check if this node owns all of its slots: the fast path, without a wait. Fills in the floors of
     /// `charges` and appends to `out` when it decides.
-    pub fn decide_local(&self, charges: &mut [Charge], now: Nanos, out: &mut Decisions) -> Local {
-        let routes = self.routes.load();
-        let Some(routes) = &*routes else { return Local::NotReady };
-        for charge in charges.iter_mut() {
-            match routes.place(charge.key) {
-                Place::Here { floor } => charge.floor = floor,
-                Place::There { .. } => return Local::Elsewhere,
-            }
+    pub fn decide_local(
+        &self,
+        charges: &mut [Charge],
+        wishes: &[Wish],
+        now: Nanos,
+        out: &mut Decisions,
+    ) -> Local {
+        if !self.has_routes() {
+            return Local::NotReady;
         }
-        Local::Decided { allowed: self.store.check_all(charges, now, out) }
+        let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
+        for (charge, wish) in charges.iter_mut().zip(wishes) {
+            let Ok(claim) = self.rights.claim(SlotId::of(charge.key), wish.consistency, now) else {
+                return Local::Elsewhere;
+            };
+            charge.floor = claim.floor;
+            claims.push(claim);
+        }
+        let before = out.len();
+        let allowed = self.store.check_all(charges, now, out);
+        if allowed && !self.counts(&claims, charges) {
+            // Forfeited; the slow path finds who decides.
+            out.truncate(before);
+            return Local::Elsewhere;
+        }
+        Local::Decided { allowed }
     }
 
-    /// Decides a check wherever its slots are owned, within the node's check timeout. `losses` says for each charge
-    /// what its rule wants when no owner answers. `lane` is that of the calling thread.
+    /// Whether charges that were just made count: the second look of `Rights`.
+    fn counts(&self, claims: &[Claim], charges: &[Charge]) -> bool {
+        let now = self.clock.now();
+        let counts =
+            claims.iter().zip(charges).all(|(claim, charge)| self.rights.confirm(claim, charge.key, now));
+        if counts {
+            self.unowned_since.clear();
+        }
+        counts
+    }
+
+    /// Decides a check wherever its slots are owned, within the node's check timeout. `wishes` says for each charge
+    /// what its rule wants. `lane` is that of the calling thread.
     ///
     /// # Errors
     /// Only when this node has no slot table yet.
@@ -140,26 +194,27 @@ impl Router {
         &self,
         lane: usize,
         charges: &mut [Charge],
-        losses: &[OnOwnerLoss],
-        now: Nanos,
+        wishes: &[Wish],
+        mut now: Nanos,
     ) -> Result<Verdict, NotReady> {
-        assert_eq!(charges.len(), losses.len(), "each charge has its rule's wish");
+        assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
         let deadline = Instant::now() + self.forward_timeout;
         let mut attempt = 1;
         loop {
             let routes = self.routes().ok_or(NotReady)?;
             // Before the table is used, so that a change during the attempt is not missed.
             let changed = self.changed.notified();
-            let parts = split(&routes, charges);
+            let parts = self.split(&routes, charges, wishes, now);
             let may_retry = attempt < MAX_ATTEMPTS && Instant::now() < deadline;
             let verdict =
-                self.attempt(lane, &routes, &parts, charges, losses, now, deadline, may_retry).await;
+                self.attempt(lane, &routes, &parts, charges, wishes, now, deadline, may_retry).await;
             if let Some(verdict) = verdict {
                 return Ok(verdict);
             }
             attempt += 1;
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
             let _ = timeout(pause, changed).await;
+            now = self.clock.now();
         }
     }
 
@@ -171,7 +226,7 @@ impl Router {
         routes: &Routes,
         parts: &[Part],
         charges: &mut [Charge],
-        losses: &[OnOwnerLoss],
+        wishes: &[Wish],
         now: Nanos,
         deadline: Instant,
         may_retry: bool,
@@ -179,26 +234,48 @@ impl Router {
         let mut answers: Answers = charges.iter().map(|_| None).collect();
         let undoable = parts.len() > 1;
         let mut taken: SmallVec<[(&Part, UndoBy); 2]> = SmallVec::new();
+        let mut misrouted = false;
+        let mut lost: SmallVec<[&Part; 2]> = SmallVec::new();
 
         // This node's own part costs nothing to ask, so it goes first: a denial here spares the others.
-        for part in parts.iter().filter(|part| part.owner.is_none()) {
-            let (allowed, decisions, undo) = self.decide_here(part, charges, undoable, now);
-            note(&mut answers, part, &decisions, || DecidedBy::Owner);
-            if !allowed {
-                return Some(Verdict { allowed: false, answers });
+        for part in parts {
+            match &part.owner {
+                Owner::Here(claims) => match self.decide_here(part, claims, charges, undoable, now) {
+                    Some((allowed, decisions, undo)) => {
+                        note(&mut answers, part, &decisions, || DecidedBy::Owner);
+                        if !allowed {
+                            self.give_back(lane, taken, now);
+                            return Some(Verdict { allowed: false, answers });
+                        }
+                        taken.extend(undo.map(|undo| (part, undo)));
+                    }
+                    None => {
+                        misrouted = true;
+                        lost.push(part);
+                    }
+                },
+                Owner::Nobody { soon } => {
+                    misrouted |= soon;
+                    lost.push(part);
+                }
+                Owner::Peer(_) => {}
             }
-            taken.extend(undo.map(|undo| (part, undo)));
+        }
+        if misrouted && may_retry {
+            self.give_back(lane, taken, now);
+            return None;
         }
 
         // All other owners are asked at the same time.
         let asked: SmallVec<[_; 2]> = parts
             .iter()
-            .filter_map(|part| part.owner.as_ref().map(|owner| (part, owner)))
-            .map(|(part, owner)| (part, owner, self.ask(lane, owner, part, charges, undoable)))
+            .filter_map(|part| match &part.owner {
+                Owner::Peer(owner) => Some((part, owner)),
+                _ => None,
+            })
+            .map(|(part, owner)| (part, owner, self.ask(lane, owner, part, charges, wishes, undoable)))
             .collect();
         let mut allowed = true;
-        let mut misrouted = false;
-        let mut lost: SmallVec<[(&Part, &Arc<Peer>); 2]> = SmallVec::new();
         for (part, owner, answer) in asked {
             match self.hear(lane, part, answer, deadline).await {
                 PartOutcome::Decided { allowed: this_allowed, decisions, undo } => {
@@ -212,21 +289,25 @@ impl Router {
                 }
                 PartOutcome::Misrouted => {
                     misrouted = true;
-                    lost.push((part, owner));
+                    lost.push(part);
                 }
-                PartOutcome::Lost => lost.push((part, owner)),
+                PartOutcome::Lost => lost.push(part),
             }
         }
 
         let retry = allowed && misrouted && may_retry;
         if allowed && !retry {
-            for (part, owner) in lost {
+            for part in lost {
                 // Not when the check came: meanwhile the owner may have answered others.
-                let since = owner.note_loss(self.clock.now());
+                let noticed = self.clock.now();
+                let since = match &part.owner {
+                    Owner::Peer(owner) => owner.note_loss(noticed),
+                    Owner::Here(_) | Owner::Nobody { .. } => self.unowned_since.note(noticed),
+                };
                 allowed = self.shares.decide(
                     &part.places,
                     charges,
-                    losses,
+                    wishes,
                     routes.member_count(),
                     since,
                     now,
@@ -250,21 +331,40 @@ impl Router {
         (!retry).then_some(Verdict { allowed, answers })
     }
 
+    /// Charges this node's own part; `None` if what was charged does not count.
     fn decide_here(
         &self,
         part: &Part,
+        claims: &[Claim],
         charges: &[Charge],
         undoable: bool,
         now: Nanos,
-    ) -> (bool, Decisions, Option<UndoBy>) {
+    ) -> Option<(bool, Decisions, Option<UndoBy>)> {
         let own: SmallVec<[Charge; 4]> = part.places.iter().map(|place| charges[*place]).collect();
+        let (allowed, decisions, hold) = self.charge(&own, claims, undoable, now)?;
+        Some((allowed, decisions, hold.map(UndoBy::Hold)))
+    }
+
+    fn charge(
+        &self,
+        own: &[Charge],
+        claims: &[Claim],
+        undoable: bool,
+        now: Nanos,
+    ) -> Option<(bool, Decisions, Option<HoldId>)> {
         let mut decisions = Decisions::new();
-        if undoable {
-            let (allowed, hold) = self.store.hold(&own, now, now.saturating_add(HOLD), &mut decisions);
-            (allowed, decisions, hold.map(UndoBy::Hold))
+        let (allowed, hold) = if undoable {
+            self.store.hold(own, now, now.saturating_add(HOLD), &mut decisions)
         } else {
-            (self.store.check_all(&own, now, &mut decisions), decisions, None)
+            (self.store.check_all(own, now, &mut decisions), None)
+        };
+        if allowed && !self.counts(claims, own) {
+            if let Some(hold) = hold {
+                self.store.undo(hold, now);
+            }
+            return None;
         }
+        Some((allowed, decisions, hold))
     }
 
     fn ask(
@@ -273,9 +373,11 @@ impl Router {
         owner: &Peer,
         part: &Part,
         charges: &[Charge],
+        wishes: &[Wish],
         undoable: bool,
     ) -> Option<oneshot::Receiver<Reply>> {
-        let wire = wire::charges_to_wire(part.places.iter().map(|place| &charges[*place]))?;
+        let own = part.places.iter().map(|place| (&charges[*place], wishes[*place].consistency));
+        let wire = wire::charges_to_wire(own)?;
         match owner.links[lane].ask(wire, undoable) {
             Ok(answer) => Some(answer),
             Err(NotSent::Unreachable) => {
@@ -327,8 +429,8 @@ impl Router {
         for (part, undo) in taken {
             match (undo, &part.owner) {
                 (UndoBy::Hold(hold), _) => self.store.undo(hold, now),
-                (UndoBy::Reply(id), Some(owner)) => owner.links[lane].undo(id),
-                (UndoBy::Reply(_), None) => unreachable!("this node's own part is taken back by its hold"),
+                (UndoBy::Reply(id), Owner::Peer(owner)) => owner.links[lane].undo(id),
+                (UndoBy::Reply(_), _) => unreachable!("this node's own part is taken back by its hold"),
             }
         }
     }
@@ -345,60 +447,94 @@ impl Router {
     }
 
     fn try_decide_for_peer(&self, check: &Check) -> (Outcome, Option<HoldId>) {
-        let routes = self.routes.load();
-        let Some(routes) = &*routes else { return (Outcome::NotReady, None) };
+        if !self.has_routes() {
+            return (Outcome::NotReady, None);
+        }
         let Some(mut charges) = wire::charges_from_wire(&check.charges) else {
             return (Outcome::Malformed, None);
         };
-        for charge in &mut charges {
-            match routes.place(charge.key) {
-                Place::Here { floor } => charge.floor = floor,
-                Place::There { .. } => {
-                    return (Outcome::NotOwner { slot: SlotId::of(charge.key).get() }, None);
+        let now = self.clock.now();
+        let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
+        for (charge, asked) in charges.iter_mut().zip(check.charges.as_slice()) {
+            let (slot, consistency) = (SlotId::of(charge.key), wire::consistency_of(asked));
+            match self.rights.claim(slot, consistency, now) {
+                Ok(claim) => {
+                    charge.floor = claim.floor;
+                    claims.push(claim);
                 }
+                Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
+                    return (Outcome::NotOwner { slot: slot.get() }, None);
+                }
+                Err(Unclaimed::Lapsed) => return (Outcome::NotReady, None),
             }
         }
-        let now = self.clock.now();
-        let mut decisions = Decisions::new();
-        let (allowed, hold) = if check.undoable {
-            self.store.hold(&charges, now, now.saturating_add(HOLD), &mut decisions)
-        } else {
-            (self.store.check_all(&charges, now, &mut decisions), None)
+        let Some((allowed, decisions, hold)) = self.charge(&charges, &claims, check.undoable, now) else {
+            return (Outcome::NotOwner { slot: SlotId::of(charges[0].key).get() }, None);
         };
         let decisions = decisions.iter().map(wire::decision_to_wire).collect();
         (Outcome::Decided(Decided { allowed, decisions }), hold)
     }
 
+    /// Where a charge is decided.
+    fn owner_of(&self, routes: &Routes, charge: &Charge, wish: Wish, now: Nanos) -> Found {
+        let slot = SlotId::of(charge.key);
+        let member = match self.rights.claim(slot, wish.consistency, now) {
+            Ok(claim) => return Found::Here(claim),
+            Err(Unclaimed::Lapsed) => return Found::Nobody { soon: false },
+            Err(Unclaimed::Frozen) => routes.target(slot),
+            Err(Unclaimed::Elsewhere) => routes.owner(slot),
+        };
+        member.map_or(Found::Nobody { soon: true }, Found::There)
+    }
+
+    /// Sorts the charges by who owns them, and fills in the floors of this node's own.
+    fn split(
+        &self,
+        routes: &Routes,
+        charges: &mut [Charge],
+        wishes: &[Wish],
+        now: Nanos,
+    ) -> SmallVec<[Part; 2]> {
+        let mut parts: SmallVec<[Part; 2]> = SmallVec::new();
+        for (index, charge) in charges.iter_mut().enumerate() {
+            let found = self.owner_of(routes, charge, wishes[index], now);
+            let fits = |part: &&mut Part| match (&part.owner, &found) {
+                (Owner::Here(_), Found::Here(_)) => true,
+                (Owner::Nobody { soon }, Found::Nobody { soon: other }) => soon == other,
+                (Owner::Peer(peer), Found::There(member)) => {
+                    // A frame takes so many; what is more for one owner is asked in another one.
+                    part.places.len() < MAX_CHARGES
+                        && routes.peers[*member].as_ref().is_some_and(|other| Arc::ptr_eq(peer, other))
+                }
+                _ => false,
+            };
+            let part = match parts.iter_mut().rev().find(fits) {
+                Some(part) => part,
+                None => {
+                    let owner = match &found {
+                        Found::Here(_) => Owner::Here(SmallVec::new()),
+                        Found::Nobody { soon } => Owner::Nobody { soon: *soon },
+                        Found::There(member) => match &routes.peers[*member] {
+                            Some(peer) => Owner::Peer(Arc::clone(peer)),
+                            None => Owner::Nobody { soon: true },
+                        },
+                    };
+                    parts.push(Part { owner, places: SmallVec::new() });
+                    parts.last_mut().expect("it was just pushed")
+                }
+            };
+            part.places.push(index);
+            if let (Owner::Here(claims), Found::Here(claim)) = (&mut part.owner, found) {
+                charge.floor = claim.floor;
+                claims.push(claim);
+            }
+        }
+        parts
+    }
+
     pub(crate) fn undo_for_peer(&self, hold: HoldId) {
         self.store.undo(hold, self.clock.now());
     }
-}
-
-/// Sorts the charges by who owns them, and fills in the floors of this node's own.
-fn split(routes: &Routes, charges: &mut [Charge]) -> SmallVec<[Part; 2]> {
-    let mut parts: SmallVec<[Part; 2]> = SmallVec::new();
-    let mut members: SmallVec<[usize; 2]> = SmallVec::new();
-    for (index, charge) in charges.iter_mut().enumerate() {
-        let member = match routes.place(charge.key) {
-            Place::Here { floor } => {
-                charge.floor = floor;
-                routes.me
-            }
-            Place::There { member } => member,
-        };
-        // A frame takes so many; what is more for one owner is asked in another one.
-        let has_room =
-            |place: &usize| parts[*place].owner.is_none() || parts[*place].places.len() < MAX_CHARGES;
-        match members.iter().rposition(|known| *known == member).filter(has_room) {
-            Some(place) => parts[place].places.push(index),
-            None => {
-                members.push(member);
-                let owner = routes.peers[member].clone();
-                parts.push(Part { owner, places: SmallVec::from_slice(&[index]) });
-            }
-        }
-    }
-    parts
 }
 
 fn note(answers: &mut Answers, part: &Part, decisions: &[Decision], by: impl Fn() -> DecidedBy) {

@@ -1,51 +1,50 @@
 //! Where each slot's checks go: the slot table in force with the links to its members. Immutable but for what is known
 //! of each peer's trouble; a change of the table is another `Routes`, swapped in whole.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use tidegate_limiter::{KeyHash, Nanos};
+use tidegate_limiter::Nanos;
 use tokio_util::sync::DropGuard;
 
 use crate::{
     link::Link,
     member::Member,
-    ownership::Assignment,
+    owner::Table,
+    raft::{MemberRow, NodeId},
     slots::{SlotId, SlotTable},
 };
 
-/// The slot table in force and the way to its members.
+/// The slot table that this node has applied, and the way to its members.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    pub(crate) assignment: Arc<Assignment>,
-    /// This node's place among the members.
+    pub(crate) table: Arc<SlotTable>,
+    /// What this was made of.
+    pub(crate) rows: Arc<Table>,
+    pub(crate) rows_of: BTreeMap<NodeId, MemberRow>,
+    /// This node's place among the members of the table; it always has one.
     pub(crate) me: usize,
     /// In the order of the members; `None` for this node.
     pub(crate) peers: Vec<Option<Arc<Peer>>>,
-}
-
-/// Where a key is decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Here { floor: Option<Nanos> },
-    There { member: usize },
+    /// Where slots are going: the place of the target.
+    pub(crate) targets: BTreeMap<u16, usize>,
 }
 
 impl Routes {
-    pub(crate) fn place(&self, key: KeyHash) -> Place {
-        let slot = SlotId::of(key);
-        let member = self.table().owner_index(slot);
-        if member == self.me {
-            Place::Here { floor: self.assignment.floors[slot.index()] }
-        } else {
-            Place::There { member }
-        }
+    /// Where the log says that a slot is decided; `None`: at this node.
+    pub(crate) fn owner(&self, slot: SlotId) -> Option<usize> {
+        let member = self.table.owner_index(slot);
+        (member != self.me).then_some(member)
     }
 
-    pub(crate) fn table(&self) -> &SlotTable {
-        &self.assignment.table
+    /// Where a slot is going that is decided here no more.
+    pub(crate) fn target(&self, slot: SlotId) -> Option<usize> {
+        self.targets.get(&slot.get()).copied().filter(|member| *member != self.me)
     }
 
     /// How many members share the slots.
@@ -73,7 +72,7 @@ pub(crate) struct Peer {
 pub(crate) struct LostSince(AtomicU64);
 
 impl LostSince {
-    fn note(&self, now: Nanos) -> Nanos {
+    pub(crate) fn note(&self, now: Nanos) -> Nanos {
         match self.0.compare_exchange(0, now.get(), Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => now,
             Err(since) => Nanos::new(since),

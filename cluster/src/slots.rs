@@ -90,6 +90,18 @@ impl SlotTable {
         Self { members, owners }
     }
 
+    /// The table in which each slot has the owner at that place among `members`, who are sorted.
+    pub(crate) fn of(members: Vec<Arc<str>>, owners: Box<[u16]>) -> Self {
+        debug_assert!(members.is_sorted() && owners.len() == SLOTS);
+        debug_assert!(owners.iter().all(|owner| usize::from(*owner) < members.len()));
+        Self { members, owners }
+    }
+
+    /// The owners of all slots, in their order.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.owners.iter().map(|owner| &self.members[usize::from(*owner)])
+    }
+
     /// Who owns `slot`.
     pub fn owner(&self, slot: SlotId) -> &Arc<str> {
         &self.members[self.owner_index(slot)]

@@ -1,6 +1,9 @@
 //! What the cluster counts. Counters only grow; reading them costs the readers, not the check path.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use crate::gossip::GossipRejection;
 
@@ -43,6 +46,45 @@ pub struct LaneStats {
     pub decided_for_peers: Counter,
     /// Checks of other nodes that were refused here.
     pub refused_to_peers: Counter,
+}
+
+/// What a node counts of slots that it gave to others by plan.
+#[derive(Debug, Default)]
+pub struct MoveStats {
+    slots: Counter,
+    buckets: Counter,
+    frozen_nanos: Counter,
+    longest_nanos: AtomicU64,
+}
+
+impl MoveStats {
+    pub(crate) fn moved(&self, slots: u64, buckets: u64, frozen_for: Duration) {
+        let nanos = frozen_for.as_nanos() as u64;
+        self.slots.add(slots);
+        self.buckets.add(buckets);
+        self.frozen_nanos.add(nanos * slots);
+        self.longest_nanos.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    /// Slots that were handed over.
+    pub fn slots(&self) -> u64 {
+        self.slots.get()
+    }
+
+    /// Buckets that went with them.
+    pub fn buckets(&self) -> u64 {
+        self.buckets.get()
+    }
+
+    /// The time for which slots were decided by nobody here before their new owner had them, added up.
+    pub fn frozen(&self) -> Duration {
+        Duration::from_nanos(self.frozen_nanos.get())
+    }
+
+    /// The longest of these times.
+    pub fn longest_frozen(&self) -> Duration {
+        Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed))
+    }
 }
 
 /// What gossip counts.

@@ -45,6 +45,12 @@ pub struct ClusterStatus {
     pub table: Option<Arc<SlotTable>>,
     /// What the node waits for.
     pub waiting_for: Option<String>,
+    /// Whether this node has a session with the leader.
+    pub has_session: bool,
+    /// How many slots are on their way to another owner.
+    pub moving: usize,
+    /// How many slots are not where they should be, as far as this node can tell.
+    pub misplaced: usize,
     /// Whether gossip works.
     pub gossip_alive: bool,
     /// Since when there is a table.
@@ -71,6 +77,9 @@ impl ClusterStatus {
             lost: Vec::new(),
             table: None,
             waiting_for: Some("the first news from gossip".to_owned()),
+            has_session: false,
+            moving: 0,
+            misplaced: 0,
             gossip_alive: true,
             table_since: None,
             was_ready: Arc::default(),

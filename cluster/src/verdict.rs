@@ -3,7 +3,16 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_limiter::Decision;
+use tidegate_limiter::{Consistency, Decision, OnOwnerLoss};
+
+/// What a charge's rule wants of those who decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// What happens when no owner answers.
+    pub on_owner_loss: OnOwnerLoss,
+    /// Whether an owner may go on that can not be sure that it still is the only one.
+    pub consistency: Consistency,
+}
 
 /// Decisions of one check in the order of its charges.
 pub type Decisions = SmallVec<[Decision; 4]>;

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Period};
+use tidegate_limiter::{Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, Mode, Period};
 use tidegate_proto::peer;
 
 /// The charges of a check for its owner; `None` if they are more than one check may have.
-pub(crate) fn charges_to_wire<'a>(charges: impl Iterator<Item = &'a Charge>) -> Option<peer::Charges> {
-    peer::Charges::new(charges.map(|charge| peer::Charge {
+pub(crate) fn charges_to_wire<'a>(
+    charges: impl Iterator<Item = (&'a Charge, Consistency)>,
+) -> Option<peer::Charges> {
+    peer::Charges::new(charges.map(|(charge, consistency)| peer::Charge {
         key: charge.key.get(),
         cost: charge.cost.get(),
         limit: peer::Limit {
@@ -22,7 +24,13 @@ pub(crate) fn charges_to_wire<'a>(charges: impl Iterator<Item = &'a Charge>) -> 
             burst: charge.limit.burst(),
         },
         shadow: charge.mode == Mode::Shadow,
+        strict: consistency == Consistency::Strict,
     }))
+}
+
+/// Whether the asker's rule wants an owner that is surely the only one.
+pub(crate) fn consistency_of(charge: &peer::Charge) -> Consistency {
+    if charge.strict { Consistency::Strict } else { Consistency::Available }
 }
 
 /// The charges of another node's check; `None` if one of them is not valid.
@@ -94,20 +102,23 @@ mod tests {
         for period in [Period::Fixed(Duration::from_millis(1500)), Period::Fixed(Duration::from_secs(86_400))]
         {
             let sent = charge(period);
-            let wire = charges_to_wire([&sent].into_iter()).unwrap();
+            let wire = charges_to_wire([(&sent, Consistency::Strict)].into_iter()).unwrap();
             let arrived = charges_from_wire(&wire).unwrap();
             assert_eq!(arrived.len(), 1);
+            assert_eq!(consistency_of(&wire.as_slice()[0]), Consistency::Strict);
             assert_eq!(format!("{:?}", arrived[0]), format!("{sent:?}"));
         }
     }
 
     #[test]
     fn a_limit_that_no_rule_could_have_is_refused() {
-        let good = *charges_to_wire([&charge(Period::Fixed(Duration::from_secs(1)))].into_iter())
-            .unwrap()
-            .as_slice()
-            .first()
-            .unwrap();
+        let good = *charges_to_wire(
+            [(&charge(Period::Fixed(Duration::from_secs(1))), Consistency::Available)].into_iter(),
+        )
+        .unwrap()
+        .as_slice()
+        .first()
+        .unwrap();
         let arrives =
             |charge: peer::Charge| charges_from_wire(&peer::Charges::new([charge]).unwrap()).is_some();
         assert!(arrives(good));

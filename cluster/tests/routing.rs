@@ -13,11 +13,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{
-    Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Readiness, Timing, Verdict,
+    Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Readiness, Timing, Verdict, Wish,
     slots::SlotId,
 };
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, OnOwnerLoss, Period, Rules, Store, StoreConfig,
+    Algorithm, Charge, Consistency, Cost, HashSecret, KeyHash, Limit, Mode, OnOwnerLoss, Period, Rules,
+    Store, StoreConfig,
 };
 use tokio::{runtime::Handle, time::Instant};
 
@@ -103,8 +104,9 @@ fn charge(key: KeyHash, burst: u64) -> Charge {
 
 async fn decide(node: &Cluster, charges: &[Charge], loss: OnOwnerLoss) -> Verdict {
     let mut charges = charges.to_vec();
-    let losses = vec![loss; charges.len()];
-    node.router().decide(0, &mut charges, &losses, Clock::start().now()).await.unwrap()
+    let wish = Wish { on_owner_loss: loss, consistency: Consistency::Available };
+    let wishes = vec![wish; charges.len()];
+    node.router().decide(0, &mut charges, &wishes, Clock::start().now()).await.unwrap()
 }
 
 async fn admitted(node: &Cluster, charges: &[Charge], attempts: usize) -> usize {
@@ -133,12 +135,13 @@ async fn a_bucket_is_one_bucket_whichever_node_is_asked() {
 
     let mut decisions = Decisions::new();
     let mut mine = one;
+    let wishes = [Wish { on_owner_loss: OnOwnerLoss::Deny, consistency: Consistency::Strict }];
     assert_eq!(
-        nodes[1].router().decide_local(&mut mine, Clock::start().now(), &mut decisions),
+        nodes[1].router().decide_local(&mut mine, &wishes, Clock::start().now(), &mut decisions),
         Local::Decided { allowed: false }
     );
     assert_eq!(
-        nodes[0].router().decide_local(&mut mine, Clock::start().now(), &mut decisions),
+        nodes[0].router().decide_local(&mut mine, &wishes, Clock::start().now(), &mut decisions),
         Local::Elsewhere
     );
     stop_all(nodes).await;
@@ -198,15 +201,19 @@ async fn without_its_owner_a_check_is_answered_in_time_as_its_rule_says() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_says_so_and_the_others_need_no_detector() {
+async fn a_node_that_leaves_hands_over_what_its_buckets_know() {
     let mut nodes = three_nodes().await;
     let last = nodes.pop().unwrap();
-    last.leave().await;
+    let (key, other) = (key_of(&nodes[0], "n3", 1), key_of(&nodes[0], "n3", 1 << 40));
+    assert_eq!(admitted(&nodes[0], &[charge(key, 30)], 10).await, 10);
+    assert_eq!(last.leave(Instant::now() + DEADLINE).await, 0, "it owns nothing any more");
     until("the slots are shared out anew", || {
         nodes.iter().all(|node| node.status().table.unwrap().members().len() == 2)
     })
     .await;
     assert!(matches!(last.readiness(), Readiness::NotReady(_)));
+    assert_eq!(admitted(&nodes[1], &[charge(key, 30)], 40).await, 20, "neither more nor less than was left");
+    assert_eq!(admitted(&nodes[1], &[charge(other, 30)], 40).await, 30, "one that nobody used is full");
     last.stop().await;
     stop_all(nodes).await;
 }

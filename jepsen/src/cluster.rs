@@ -154,6 +154,7 @@ impl Cluster {
                 }
             });
         }
+        wait_for("all slots are where they should be", READY_WITHIN, || self.running().all(Node::is_settled));
         wait_for("all nodes see the same owners", READY_WITHIN, || {
             let mut owners = self.running().map(Node::slot_owners);
             let first = owners.next();

@@ -87,6 +87,11 @@ impl Node {
         slots.iter().filter_map(|owner| owner.as_str().map(str::to_owned)).collect()
     }
 
+    /// Whether no slot has to go elsewhere, as far as this node can tell.
+    pub fn is_settled(&self) -> bool {
+        self.status().is_ok_and(|status| status["slots_to_move"] == 0 && status["slots_moving"] == 0)
+    }
+
     /// The names of the members that this node holds for alive.
     pub fn live_members(&self) -> Vec<String> {
         let Ok(status) = self.status() else { return Vec::new() };

@@ -78,6 +78,8 @@ pub struct Charge {
     pub limit: Limit,
     /// Whether the rule only reports (shadow mode) and never denies.
     pub shadow: bool,
+    /// Whether only an owner may decide that is surely the only one.
+    pub strict: bool,
 }
 
 /// A limit in plain numbers. The receiver validates it as it would a rule's.
@@ -264,11 +266,11 @@ mod tests {
 
     fn charge(key: u64) -> Charge {
         let limit = Limit { algorithm: 0, count: 5, period: Period::Nanos(60_000_000_000), burst: 10 };
-        Charge { key, cost: 1, limit, shadow: false }
+        Charge { key, cost: 1, limit, shadow: false, strict: true }
     }
 
     #[test]
-    fn the_bytes_of_a_check_are_those_of_version_1() {
+    fn the_bytes_of_a_check_are_those_of_version_2() {
         let check = Check { id: 2, undoable: true, charges: Charges::new([charge(0xAB)]).unwrap() };
         let mut bytes = Vec::new();
         codec::encode(&check, &mut bytes, 1024).unwrap();
@@ -286,6 +288,7 @@ mod tests {
                 "00000000005847f80d000000", // period: Nanos, 60 s
                 "0a00000000000000",         // burst
                 "00",                       // not shadow
+                "01",                       // strict
             )
         );
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);

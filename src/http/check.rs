@@ -1,9 +1,10 @@
 //! The way of one check: match the rules, decide here or where the slots are owned, put the answer together.
 
 use smallvec::SmallVec;
-use tidegate_cluster::{DecidedBy, Decisions, Local, Readiness};
+use tidegate_cluster::{DecidedBy, Decisions, Local, Readiness, Wish};
 use tidegate_limiter::{
-    Charge, Cost, Decision, KeyHash, Limit, Match, Matched, Mode, Nanos, OnOwnerLoss, Rules, binding,
+    Charge, Consistency, Cost, Decision, KeyHash, Limit, Match, Matched, Mode, Nanos, OnOwnerLoss, Rules,
+    binding,
 };
 
 use super::{
@@ -37,7 +38,7 @@ struct Decided<'d> {
 struct Charges<'r> {
     applied: SmallVec<[Applied<'r>; 4]>,
     charges: SmallVec<[Charge; 4]>,
-    losses: SmallVec<[OnOwnerLoss; 4]>,
+    wishes: SmallVec<[Wish; 4]>,
 }
 
 /// What rules say of a check before anything is charged.
@@ -68,7 +69,7 @@ pub(crate) fn check_here<T>(
         return Some(Ok(render(unlimited(node, allowed, rule))));
     }
     let mut decisions = Decisions::new();
-    match node.router.decide_local(&mut limited.charges, now, &mut decisions) {
+    match node.router.decide_local(&mut limited.charges, &limited.wishes, now, &mut decisions) {
         Local::Elsewhere => None,
         Local::NotReady => Some(Err(not_ready(node))),
         Local::Decided { allowed } => {
@@ -96,7 +97,7 @@ pub(crate) async fn check<T>(
         count(node, lane, allowed, Decider::Unmatched, now);
         return Ok(render(unlimited(node, allowed, rule)));
     }
-    let verdict = node.router.decide(lane, &mut limited.charges, &limited.losses, now).await;
+    let verdict = node.router.decide(lane, &mut limited.charges, &limited.wishes, now).await;
     let verdict = verdict.map_err(|_| not_ready(node))?;
     let decided = |place: usize| {
         let answer = verdict.answers.get(place)?.as_ref()?;
@@ -126,7 +127,7 @@ fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>, limited: &mut Charges<
                             limit,
                             request.cost,
                             rule.mode(),
-                            rule.on_owner_loss(),
+                            Wish { on_owner_loss: rule.on_owner_loss(), consistency: rule.consistency() },
                         );
                     }
                     None => {
@@ -140,7 +141,8 @@ fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>, limited: &mut Charges<
         }
         Subject::Inline { key, limit } => {
             let key = rules.inline_key(&request.domain, key, limit);
-            limited.add(None, key, limit, request.cost, Mode::Enforce, OnOwnerLoss::Share);
+            let wish = Wish { on_owner_loss: OnOwnerLoss::Share, consistency: Consistency::Available };
+            limited.add(None, key, limit, request.cost, Mode::Enforce, wish);
         }
     }
     Ruling::Limited
@@ -154,11 +156,11 @@ impl<'r> Charges<'r> {
         limit: &Limit,
         cost: Cost,
         mode: Mode,
-        loss: OnOwnerLoss,
+        wish: Wish,
     ) {
         self.applied.push(Applied { rule, limit: *limit, mode });
         self.charges.push(Charge { key, limit: *limit, cost, mode, floor: None });
-        self.losses.push(loss);
+        self.wishes.push(wish);
     }
 }
 
@@ -275,7 +277,8 @@ rules: []
             assert!(matches!(ruling, Ruling::Limited));
             let names: Vec<_> = limited.applied.iter().map(|one| (one.rule.unwrap(), one.mode)).collect();
             assert_eq!(names, [("per-ip", Mode::Enforce), ("watched", Mode::Shadow)]);
-            assert_eq!(limited.losses[..], [OnOwnerLoss::Share, OnOwnerLoss::Allow]);
+            let losses: Vec<_> = limited.wishes.iter().map(|wish| wish.on_owner_loss).collect();
+            assert_eq!(losses, [OnOwnerLoss::Share, OnOwnerLoss::Allow]);
             assert!(limited.charges.iter().all(|charge| charge.cost.get() == 3));
         });
     }

@@ -21,6 +21,12 @@ pub(super) struct View {
     slots: usize,
     /// Tells slot tables apart: nodes with the same one agree on who owns what.
     table: Option<String>,
+    /// Whether this node has a session with the leader: without one it decides no rule that is `strict`.
+    session: bool,
+    /// How many slots are on their way to another owner right now.
+    slots_moving: usize,
+    /// How many slots are not yet where they should be.
+    slots_to_move: usize,
     members: Vec<MemberView>,
     /// The owner of each slot, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +121,9 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
         gossip: status.gossip_alive,
         slots: SLOTS,
         table: status.table.as_ref().map(|table| format!("{:016x}", table.fingerprint())),
+        session: status.has_session,
+        slots_moving: status.moving,
+        slots_to_move: status.misplaced,
         members: live.chain(lost).collect(),
         slot_owners: status
             .table

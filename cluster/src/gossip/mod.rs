@@ -24,13 +24,10 @@ use crate::{
 const PHI_THRESHOLD: f64 = 20.0;
 /// How long the death of a member is remembered. Short, because the list of all members has to fit a datagram.
 const DEAD_MEMBER_GRACE: Duration = Duration::from_secs(15 * 60);
-/// Longest value that is put into gossip.
-const MAX_VALUE_BYTES: usize = 8 << 10;
 
 const KEY_STATE: &str = "state";
 const KEY_HTTP: &str = "http";
 const KEY_ZONE: &str = "zone";
-const KEY_FOUNDERS: &str = "founders";
 const KEY_NODE: &str = "node";
 const KEY_GROUP: &str = "group";
 const KEY_IN_FORCE: &str = "in-force";
@@ -97,15 +94,8 @@ impl Gossip {
     }
 
     /// Tells the others where this node stands.
-    pub(crate) async fn announce(&self, state: MemberState, founders: &[MemberId]) {
-        let founders = join_ids(founders);
-        self.handle
-            .with_chitchat(|chitchat| {
-                let about_me = chitchat.self_node_state();
-                about_me.set(KEY_STATE, state.as_str());
-                about_me.set(KEY_FOUNDERS, &founders);
-            })
-            .await;
+    pub(crate) async fn announce(&self, state: MemberState) {
+        self.handle.with_chitchat(|chitchat| chitchat.self_node_state().set(KEY_STATE, state.as_str())).await;
     }
 
     /// Tells the others of this node's part in the Raft group.
@@ -150,7 +140,6 @@ pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>) -> Vec<Member> 
             peer: id.gossip_advertise_addr,
             http: about.get(KEY_HTTP).and_then(|http| http.parse().ok()),
             zone: about.get(KEY_ZONE).map(str::to_owned),
-            founders: about.get(KEY_FOUNDERS).map(split_ids).unwrap_or_default(),
             node: about.get(KEY_NODE).and_then(|hex| NodeId::from_str_radix(hex, 16).ok()),
             group: about.get(KEY_GROUP).and_then(ClusterId::parse),
             in_force: about.get(KEY_IN_FORCE).and_then(|index| index.parse().ok()),
@@ -169,37 +158,9 @@ pub fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-fn join_ids(ids: &[MemberId]) -> String {
-    let mut joined = String::new();
-    for id in ids {
-        let next = format!("{}{id}", if joined.is_empty() { "" } else { "," });
-        if joined.len() + next.len() > MAX_VALUE_BYTES {
-            // A founder that is left out treats its slots as taken over: stricter, never looser.
-            break;
-        }
-        joined.push_str(&next);
-    }
-    joined
-}
-
-fn split_ids(joined: &str) -> Vec<MemberId> {
-    joined.split(',').filter_map(MemberId::parse).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn founders_survive_the_trip_and_a_long_list_is_cut() {
-        let ids: Vec<MemberId> =
-            (0..2_000).map(|n| MemberId { name: format!("node-{n}").into(), incarnation: n }).collect();
-        assert_eq!(split_ids(&join_ids(&ids[..3])), ids[..3]);
-        let kept = split_ids(&join_ids(&ids));
-        assert!(kept.len() > 100 && kept[..] == ids[..kept.len()]);
-        assert!(join_ids(&ids).len() <= MAX_VALUE_BYTES);
-        assert!(split_ids("").is_empty());
-    }
 
     #[test]
     fn a_name_is_short_and_plain() {

@@ -16,6 +16,7 @@ use super::{
     disk::{Disk, DiskFault, Snapshots},
     machine::Replicated,
 };
+use crate::owner::Reign;
 
 /// Longest snapshot: all rules and texts of the history with what is around them.
 const MAX_SNAPSHOT_BYTES: usize = 512 << 20;
@@ -121,7 +122,10 @@ impl RaftStateMachine<Group> for Machine {
             self.applied = Some(log_id);
             outcomes.push(match payload {
                 EntryPayload::Blank => Outcome::Done,
-                EntryPayload::Normal(command) => self.state.apply(log_id.index, command),
+                EntryPayload::Normal(command) => {
+                    let reign = Reign { term: log_id.leader_id.term, leader: log_id.leader_id.node_id };
+                    self.state.apply(log_id.index, reign, command)
+                }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(log_id), membership);
                     Outcome::Done

@@ -38,14 +38,19 @@ use tracing::{debug, warn};
 
 use super::{
     Group, RaftNode,
-    command::{ClusterId, NodeId, Outcome, RuleWrite},
+    command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
     disk::{Disk, DiskFault},
     formation::Proposal,
     group::Shared,
+    moves::{HandOver, HandedOver},
 };
 use crate::{
     fabric,
     link::{Identity, call_peer},
+    owner::{
+        rights::Refusal,
+        table::{Holder, SlotMove},
+    },
 };
 
 /// Streams for calls that are answered at one time; more are closed. A node has two or three from the leader, and one
@@ -82,6 +87,22 @@ pub(super) enum Call {
         domain: String,
         rules: Vec<String>,
     },
+    /// Says to the leader who this node is and where; asks for a session if it could decide.
+    Renew {
+        row: MemberRow,
+        wants: bool,
+    },
+    /// Says to the leader that these moves are done.
+    Moved(Vec<SlotMove>),
+    /// Asks the leader to give all slots of a node to others, or to let it have some again.
+    Drain {
+        holder: Holder,
+        on: bool,
+    },
+    /// Asks the target of these moves to promise not to take the slots.
+    Refuse(Vec<SlotMove>),
+    /// Hands buckets over.
+    HandOver(HandOver),
 }
 
 /// A call with its address.
@@ -108,6 +129,12 @@ pub(super) enum Reply {
     Write(Result<Outcome, NotServed>),
     ReadIndex(Result<u64, NotServed>),
     Touched(Vec<Vec<u8>>),
+    /// The session is granted, confirmed at this index of the log; or it is not, for now.
+    Renew(Result<Option<u64>, NotServed>),
+    /// For [`Call::Moved`] and [`Call::Drain`]: it is written.
+    Written(Result<(), NotServed>),
+    Refuse(Refusal),
+    HandOver(HandedOver),
     /// It was not looked at, for this reason.
     Refused(String),
 }
@@ -398,6 +425,11 @@ impl CallServer {
                 let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
                 Reply::ReadIndex(running.read_index_here(patience).await)
             }
+            Call::Renew { row, wants } => Reply::Renew(self.shared.renew_here(&running, row, wants).await),
+            Call::Moved(moves) => Reply::Written(self.shared.moved_here(&running, moves).await),
+            Call::Drain { holder, on } => Reply::Written(self.shared.drain_here(&running, holder, on).await),
+            Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
+            Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
             Call::Touched { domain, rules } => Reply::Touched(self.shared.touched_here(&domain, &rules)),
             Call::Found(_) => Reply::Refused("founding is answered above".to_owned()),
         }

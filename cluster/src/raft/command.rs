@@ -4,7 +4,11 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric;
+use super::RaftNode;
+use crate::{
+    fabric,
+    owner::table::{self, Holder},
+};
 
 /// Longest text of the rules of one domain, in bytes.
 pub const MAX_RULES_BYTES: usize = 4 << 20;
@@ -83,8 +87,15 @@ pub(crate) enum Command {
     Member(MemberRow),
     /// Takes a member out of the table.
     Forget(NodeId),
-    /// Gives slots to owners.
-    Slots(Vec<SlotChange>),
+    /// Changes who owns which slot.
+    Slots(table::Entry),
+    /// Says whether a node wants to own nothing.
+    Drain {
+        /// Which one, until its next start.
+        holder: Holder,
+        /// Whether it does.
+        on: bool,
+    },
 }
 
 /// What a cluster is founded with.
@@ -176,15 +187,16 @@ pub struct MemberRow {
     pub zone: Option<String>,
 }
 
-/// A slot that gets an owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SlotChange {
-    /// Which slot.
-    pub slot: u16,
-    /// Who owns it from now on.
-    pub owner: NodeId,
-    /// Who takes it over when the owner is lost.
-    pub successor: Option<NodeId>,
+impl MemberRow {
+    /// As the group's membership names it.
+    pub(crate) fn raft_node(&self) -> RaftNode {
+        RaftNode { name: self.name.clone(), peer: self.peer }
+    }
+
+    /// The member from this start to the next.
+    pub fn holder(&self) -> Holder {
+        Holder { node: self.id, incarnation: self.incarnation }
+    }
 }
 
 /// What became of a [`Command`].

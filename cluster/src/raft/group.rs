@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
-use tidegate_limiter::{Rule, Rules};
+use tidegate_limiter::{Rule, Rules, Store};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -21,15 +22,23 @@ use super::{
     Group, RaftNode,
     applied::{Applied, Machine},
     calls::{Belonging, CallServer, Callers, NotServed},
-    command::{ClusterId, Command, NodeId, Outcome, RuleWrite},
+    chair,
+    command::{ClusterId, Command, MemberRow, NodeId, Outcome, RuleWrite},
     disk::{Disk, DiskFault, DiskIdentity},
     formation, in_force,
     in_force::InForce,
     ledger::Ledger,
     log::Log,
-    steward,
+    moves, sessions, steward,
 };
-use crate::{clock::Clock, link::Identity, member::Member, status::ClusterStatus};
+use crate::{
+    clock::Clock,
+    link::Identity,
+    member::Member,
+    owner::{Reign, leader::Leader, rights::Rights, session::Terms, table::SlotMove},
+    stats::MoveStats,
+    status::ClusterStatus,
+};
 
 /// How often the leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -56,6 +65,14 @@ pub(crate) struct GroupConfig {
     pub(crate) seed: Vec<(String, String)>,
     /// Where the rules in force are put.
     pub(crate) rules: Arc<ArcSwap<Rules>>,
+    /// Where the buckets are.
+    pub(crate) store: Arc<Store>,
+    pub(crate) rights: Arc<Rights>,
+    pub(crate) stats: Arc<MoveStats>,
+    pub(crate) terms: Terms,
+    /// Where the others reach this node.
+    pub(crate) peer: SocketAddr,
+    pub(crate) zone: Option<String>,
     pub(crate) clock: Clock,
 }
 
@@ -68,7 +85,15 @@ pub(super) struct Shared {
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
     pub(super) rules: Arc<ArcSwap<Rules>>,
-    clock: Clock,
+    /// The buckets that this node decides about.
+    pub(super) store: Arc<Store>,
+    pub(super) rights: Arc<Rights>,
+    pub(super) stats: Arc<MoveStats>,
+    /// What this node does about ownership while it leads.
+    pub(super) leader: Mutex<Leader>,
+    /// What this node says of itself when it asks for a session.
+    pub(super) row: MemberRow,
+    pub(super) clock: Clock,
     running: ArcSwapOption<Running>,
     trouble: Mutex<Option<String>>,
     leader_heard: Mutex<Option<Instant>>,
@@ -151,6 +176,14 @@ impl Running {
     /// The index of the last entry in this node's log.
     pub(super) fn last_log(&self) -> u64 {
         self.metrics.borrow().last_log_index.unwrap_or(0)
+    }
+
+    /// Since which election this node leads, if it does.
+    pub(super) fn reign(&self) -> Option<Reign> {
+        let metrics = self.metrics.borrow();
+        let id = metrics.vote.leader_id();
+        let leads = metrics.state == ServerState::Leader && id.node_id == metrics.id;
+        leads.then_some(Reign { term: id.term, leader: id.node_id })
     }
 
     pub(super) fn is_leader(&self) -> bool {
@@ -244,9 +277,10 @@ pub struct GroupStatus {
 }
 
 /// This node's part in the group.
+#[derive(Clone)]
 pub(crate) struct RaftGroup {
     shared: Arc<Shared>,
-    config: GroupConfig,
+    config: Arc<GroupConfig>,
     /// What a node without a data directory has promised: as long as the process lives, Raft may not forget it.
     in_memory: Option<Disk>,
 }
@@ -279,13 +313,24 @@ impl RaftGroup {
             in_force: watch::Sender::default(),
             status: OnceLock::new(),
             rules: Arc::clone(&config.rules),
+            store: Arc::clone(&config.store),
+            rights: Arc::clone(&config.rights),
+            stats: Arc::clone(&config.stats),
+            leader: Mutex::new(Leader::new(config.terms)),
+            row: MemberRow {
+                id: identity.node,
+                name: config.identity.me.name.to_string(),
+                incarnation: identity.incarnation,
+                peer: config.peer,
+                zone: config.zone.clone(),
+            },
             clock: config.clock,
             running: ArcSwapOption::empty(),
             trouble: Mutex::default(),
             leader_heard: Mutex::default(),
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
-        let group = Self { shared, config, in_memory };
+        let group = Self { shared, config: Arc::new(config), in_memory };
         group.run_raft(disk).await?;
         Ok(group)
     }
@@ -312,7 +357,15 @@ impl RaftGroup {
         spawn(Box::pin(in_force::keep(shared(), Arc::clone(&self.config.rules), self.config.seed.clone())));
         spawn(Box::pin(formation::form(shared(), self.config.expect, status.clone())));
         spawn(Box::pin(steward::tend(shared(), status)));
+        spawn(Box::pin(sessions::renew(shared())));
+        spawn(Box::pin(sessions::watch(shared())));
+        spawn(Box::pin(chair::preside(shared())));
         tasks.spawn(self.supervise(cancel.clone()));
+    }
+
+    /// Starts sending the buckets of these slots, which are all moved by one move.
+    pub(crate) fn send(&self, moves: Vec<SlotMove>) -> impl Future<Output = ()> + Send + use<> {
+        moves::send(Arc::clone(&self.shared), moves)
     }
 
     pub(crate) fn ledger(&self) -> Ledger {

@@ -13,7 +13,7 @@ use super::{
     command::{Expected, Extent, NodeId, Origin, Outcome, Revision, RuleWrite, Written},
     group::{Running, Shared},
 };
-use crate::fabric;
+use crate::{fabric, owner::Holder};
 
 /// How often something that is not there yet is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -149,9 +149,20 @@ impl Ledger {
         &self.shared
     }
 
+    /// This node's id in the group.
+    pub fn id(&self) -> NodeId {
+        self.shared.me
+    }
+
     /// What this node has applied, without asking anybody.
     pub fn applied(&self) -> Arc<Applied> {
         Arc::clone(&self.shared.applied.borrow())
+    }
+
+    /// Has the leader give all slots of a node to others (`on`), or let it have some again; whether that was written before
+    /// the deadline.
+    pub async fn drain(&self, holder: Holder, on: bool, deadline: Instant) -> bool {
+        self.shared.tell_leader(|| Call::Drain { holder, on }, deadline).await
     }
 
     /// How long this node has not heard from the leader; `None`: never.

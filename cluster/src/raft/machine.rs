@@ -4,7 +4,7 @@
 //! anything but the entry: no clock, no chance, no map whose order is not fixed.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{
     Command, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, MemberRow, NodeId, Origin,
-    Outcome, Revision, RuleWrite, SlotChange, Written,
+    Outcome, Revision, RuleWrite, Written,
 };
+use crate::owner::table::{Holder, Reign, Table};
 
 /// Domains of a cluster; one more is refused.
 pub(super) const MAX_DOMAINS: usize = 1024;
@@ -80,17 +81,6 @@ impl DomainHistory {
     }
 }
 
-/// Who owns a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotRow {
-    /// The owner.
-    pub owner: NodeId,
-    /// Who takes it over when the owner is lost.
-    pub successor: Option<NodeId>,
-    /// The log index of the last change of the owner.
-    pub epoch: u64,
-}
-
 /// All that is replicated. Cheap to clone: what is large is shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replicated {
@@ -100,8 +90,10 @@ pub struct Replicated {
     pub domains: BTreeMap<Arc<str>, Arc<DomainHistory>>,
     /// The members.
     pub members: BTreeMap<NodeId, MemberRow>,
-    /// The slots that have an owner.
-    pub slots: Arc<BTreeMap<u16, SlotRow>>,
+    /// Who owns which slot.
+    pub slots: Arc<Table>,
+    /// The nodes that want to own nothing.
+    pub draining: BTreeSet<Holder>,
     recent: Arc<Recent>,
 }
 
@@ -132,8 +124,8 @@ impl Replicated {
         self.domains.get(domain).map(|history| history.current().revision)
     }
 
-    /// Applies the entry with this index.
-    pub(crate) fn apply(&mut self, index: u64, command: Command) -> Outcome {
+    /// Applies the entry with this index, written by that leader.
+    pub(crate) fn apply(&mut self, index: u64, reign: Reign, command: Command) -> Outcome {
         match command {
             Command::Found(founding) => {
                 self.founding.get_or_insert(founding);
@@ -142,21 +134,27 @@ impl Replicated {
             Command::Write(write) => self.write(Revision::new(index), write),
             Command::Member(row) => {
                 if self.members.contains_key(&row.id) || self.members.len() < MAX_MEMBERS {
+                    // Who starts again wants its share again.
+                    self.draining.retain(|one| one.node != row.id || *one == row.holder());
                     self.members.insert(row.id, row);
                 }
                 Outcome::Done
             }
             Command::Forget(id) => {
                 self.members.remove(&id);
+                self.draining.retain(|holder| holder.node != id);
                 Outcome::Done
             }
-            Command::Slots(changes) => {
-                let slots = Arc::make_mut(&mut self.slots);
-                for SlotChange { slot, owner, successor } in changes {
-                    let before = slots.get(&slot);
-                    let epoch = before.filter(|row| row.owner == owner).map_or(index, |row| row.epoch);
-                    slots.insert(slot, SlotRow { owner, successor, epoch });
-                }
+            Command::Slots(entry) => {
+                Arc::make_mut(&mut self.slots).apply(index, reign, &entry);
+                Outcome::Done
+            }
+            Command::Drain { holder, on } => {
+                let is_member = self.members.get(&holder.node).is_some_and(|row| row.holder() == holder);
+                match on {
+                    true if is_member => self.draining.insert(holder),
+                    _ => self.draining.remove(&holder),
+                };
                 Outcome::Done
             }
         }
@@ -273,6 +271,8 @@ fn fingerprint_of(write: &RuleWrite) -> [u8; 16] {
 mod tests {
     use super::*;
 
+    const REIGN: Reign = Reign { term: 1, leader: 1 };
+
     fn write(text: &str, key: &str, expected: Expected) -> RuleWrite {
         RuleWrite {
             domain: "d".into(),
@@ -298,31 +298,34 @@ mod tests {
     #[test]
     fn a_write_that_comes_again_happens_once() {
         let mut state = Replicated::default();
-        let first = state.apply(7, Command::Write(write("a", "k", Expected::Absent)));
-        let again = state.apply(9, Command::Write(write("a", "k", Expected::Absent)));
+        let first = state.apply(7, REIGN, Command::Write(write("a", "k", Expected::Absent)));
+        let again = state.apply(9, REIGN, Command::Write(write("a", "k", Expected::Absent)));
         assert_eq!(first, again);
         assert_eq!(written(first).revision, Revision::new(7));
-        assert_eq!(state.apply(10, Command::Write(write("b", "k", Expected::Any))), Outcome::KeyReused);
+        assert_eq!(
+            state.apply(10, REIGN, Command::Write(write("b", "k", Expected::Any))),
+            Outcome::KeyReused
+        );
         assert_eq!(state.domains["d"].changes().len(), 1);
     }
 
     #[test]
     fn a_lost_update_is_refused_and_not_remembered_as_a_write() {
         let mut state = Replicated::default();
-        state.apply(1, Command::Write(write("a", "1", Expected::Absent)));
-        let refused = state.apply(2, Command::Write(write("b", "2", Expected::Absent)));
+        state.apply(1, REIGN, Command::Write(write("a", "1", Expected::Absent)));
+        let refused = state.apply(2, REIGN, Command::Write(write("b", "2", Expected::Absent)));
         assert_eq!(refused, Outcome::Mismatch { current: Some(Revision::new(1)) });
-        let taken = state.apply(3, Command::Write(write("b", "2", Expected::At(Revision::new(1)))));
+        let taken = state.apply(3, REIGN, Command::Write(write("b", "2", Expected::At(Revision::new(1)))));
         assert_eq!(written(taken).previous, Some(Revision::new(1)));
     }
 
     #[test]
     fn the_same_rules_again_are_no_new_revision() {
         let mut state = Replicated::default();
-        state.apply(1, Command::Write(write("a", "1", Expected::Any)));
-        let same = written(state.apply(2, Command::Write(write("a", "2", Expected::Any))));
+        state.apply(1, REIGN, Command::Write(write("a", "1", Expected::Any)));
+        let same = written(state.apply(2, REIGN, Command::Write(write("a", "2", Expected::Any))));
         assert_eq!((same.revision, same.changed), (Revision::new(1), false));
-        let back = written(state.apply(3, Command::Write(write("b", "3", Expected::Any))));
+        let back = written(state.apply(3, REIGN, Command::Write(write("b", "3", Expected::Any))));
         assert_eq!((back.revision, back.previous), (Revision::new(3), Some(Revision::new(1))));
     }
 
@@ -330,7 +333,11 @@ mod tests {
     fn history_keeps_its_lines_longer_than_its_texts_and_both_have_an_end() {
         let mut state = Replicated::default();
         for index in 1..=(MAX_HISTORY as u64 + 50) {
-            state.apply(index, Command::Write(write(&index.to_string(), &index.to_string(), Expected::Any)));
+            state.apply(
+                index,
+                REIGN,
+                Command::Write(write(&index.to_string(), &index.to_string(), Expected::Any)),
+            );
         }
         let history = &state.domains["d"];
         assert_eq!(history.changes().len(), MAX_HISTORY);
@@ -345,25 +352,34 @@ mod tests {
         let mut state = Replicated::default();
         for index in 1..=20 {
             let text = format!("{index}{}", "x".repeat(MAX_RULES_BYTES - 8));
-            written(state.apply(index, Command::Write(write(&text, &index.to_string(), Expected::Any))));
+            written(state.apply(
+                index,
+                REIGN,
+                Command::Write(write(&text, &index.to_string(), Expected::Any)),
+            ));
         }
         let kept: Vec<bool> =
             state.domains["d"].changes().iter().map(|change| change.text.is_some()).collect();
         assert_eq!(kept.iter().filter(|kept| **kept).count(), MAX_KEPT_BYTES / MAX_RULES_BYTES + 1);
         assert!(!kept[0] && kept[19]);
         let long = write(&"x".repeat(MAX_RULES_BYTES + 1), "long", Expected::Any);
-        assert!(matches!(state.apply(21, Command::Write(long)), Outcome::Full(_)));
+        assert!(matches!(state.apply(21, REIGN, Command::Write(long)), Outcome::Full(_)));
     }
 
     #[test]
-    fn the_epoch_of_a_slot_is_the_index_of_its_last_change_of_owner() {
+    fn only_a_member_of_this_start_drains_and_its_next_start_does_not() {
         let mut state = Replicated::default();
-        let give = |owner, successor| Command::Slots(vec![SlotChange { slot: 3, owner, successor }]);
-        state.apply(4, give(1, None));
-        state.apply(5, give(1, Some(2)));
-        assert_eq!(state.slots[&3], SlotRow { owner: 1, successor: Some(2), epoch: 4 });
-        state.apply(6, give(2, None));
-        assert_eq!(state.slots[&3].epoch, 6);
+        let peer = "127.0.0.1:7803".parse().unwrap();
+        let row = |incarnation| MemberRow { id: 1, name: "n1".to_owned(), incarnation, peer, zone: None };
+        let drain = |incarnation| Command::Drain { holder: Holder { node: 1, incarnation }, on: true };
+        state.apply(1, REIGN, drain(1));
+        assert!(state.draining.is_empty());
+        state.apply(2, REIGN, Command::Member(row(1)));
+        state.apply(3, REIGN, drain(1));
+        assert_eq!(state.draining.len(), 1);
+        state.apply(4, REIGN, Command::Member(row(2)));
+        state.apply(5, REIGN, drain(1));
+        assert!(state.draining.is_empty());
     }
 
     #[test]
@@ -372,8 +388,8 @@ mod tests {
         let founding =
             |secret| Founding { cluster: ClusterId::from_bytes([1; 16]), hash_secret: [secret; 16] };
         use super::super::command::ClusterId;
-        state.apply(1, Command::Found(founding(1)));
-        state.apply(2, Command::Found(founding(2)));
+        state.apply(1, REIGN, Command::Found(founding(1)));
+        state.apply(2, REIGN, Command::Found(founding(2)));
         assert_eq!(state.founding, Some(founding(1)));
     }
 }

@@ -16,6 +16,7 @@
 
 mod applied;
 mod calls;
+mod chair;
 mod command;
 mod disk;
 mod formation;
@@ -24,6 +25,8 @@ mod in_force;
 mod ledger;
 mod log;
 mod machine;
+mod moves;
+mod sessions;
 mod steward;
 #[cfg(test)]
 mod suite;
@@ -42,7 +45,7 @@ pub use self::{
     disk::DiskFault,
     group::{GroupRole, GroupStatus},
     ledger::{Ledger, NewRules, NoQuorum, Spread, WriteFault},
-    machine::{Change, DomainHistory, Replicated, SlotRow},
+    machine::{Change, DomainHistory, Replicated},
 };
 pub(crate) use self::{
     calls::{CallServer, serve_calls},

@@ -1,4 +1,4 @@
-//! The task that keeps members, votes and slots as they should be. It runs on each node and acts on the leader only,
+//! The task that keeps the group and its votes as they should be. It runs on each node and acts on the leader only,
 //! one change at a time; what gossip says is a hint what to change, the log decides.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -8,14 +8,14 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info};
+use tracing::info;
 
 use super::{
-    command::{Command, Founding, MemberRow, NodeId, SlotChange},
+    command::{Command, Founding, NodeId},
     group::{Running, Shared},
     voters::{self, Membership, Present, Step},
 };
-use crate::{fabric, member::Member, slots::SlotId, status::ClusterStatus};
+use crate::{fabric, member::Member, status::ClusterStatus};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long one change may take.
@@ -67,30 +67,18 @@ async fn tend_once(
         take(running, step).await;
         return;
     }
-    // Only members of the group are members of the table.
-    for member in ours {
-        let Some(id) = member.node.filter(|id| membership.nodes.contains_key(id)) else { continue };
-        let row = MemberRow {
-            id,
-            name: member.id.name.to_string(),
-            incarnation: member.id.incarnation,
-            peer: member.peer,
-            zone: member.zone.clone(),
-        };
-        if applied.state.members.get(&id) != Some(&row) {
-            debug!(node = %row.name, incarnation = row.incarnation, "a member is noted");
-            let _ = running.propose(Command::Member(row), PATIENCE).await;
-            return;
-        }
-    }
-    if let Some(gone) = applied.state.members.keys().find(|id| !membership.nodes.contains_key(id)) {
+    // Who owns slots is still asked for them.
+    let owns = |id: NodeId| {
+        let slots = applied.state.slots.rows().iter();
+        slots
+            .flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)])
+            .flatten()
+            .any(|holder| holder.node == id)
+    };
+    if let Some(gone) =
+        applied.state.members.keys().find(|id| !membership.nodes.contains_key(id) && !owns(**id))
+    {
         let _ = running.propose(Command::Forget(*gone), PATIENCE).await;
-        return;
-    }
-    let changes = slot_changes(status, &applied.state);
-    if !changes.is_empty() {
-        debug!(slots = changes.len(), "the slot table is noted");
-        let _ = running.propose(Command::Slots(changes), PATIENCE).await;
     }
 }
 
@@ -145,26 +133,4 @@ async fn take(running: &Running, step: Step) {
         Ok(Err(error)) => info!("the Raft group could not be changed yet: {error}"),
         Err(_) => info!("changing the Raft group takes longer than {PATIENCE:?}"),
     }
-}
-
-/// What the log does not say yet of who owns which slot.
-fn slot_changes(status: &ClusterStatus, state: &super::Replicated) -> Vec<SlotChange> {
-    let Some(table) = &status.table else { return Vec::new() };
-    let by_name: HashMap<&str, NodeId> =
-        state.members.values().map(|row| (row.name.as_str(), row.id)).collect();
-    let owners: Option<Vec<NodeId>> =
-        table.members().iter().map(|name| by_name.get(&**name).copied()).collect();
-    // Until all owners are members, nothing.
-    let Some(owners) = owners else { return Vec::new() };
-    SlotId::all()
-        .filter_map(|slot| {
-            let change = SlotChange {
-                slot: slot.index() as u16,
-                owner: owners[table.owner_index(slot)],
-                successor: None,
-            };
-            let known = state.slots.get(&change.slot);
-            known.is_none_or(|row| row.owner != change.owner).then_some(change)
-        })
-        .collect()
 }

@@ -96,13 +96,6 @@ impl<'t> Compiler<'t> {
             raw.consistency.as_ref(),
             &[("available", Consistency::Available), ("strict", Consistency::Strict)],
         );
-        if let (Consistency::Strict, Some(written)) = (consistency, &raw.consistency) {
-            self.fault(
-                written.place,
-                "consistency: strict needs owner sessions, which this version does not have",
-                "leave it out, or write available",
-            );
-        }
         let on_owner_loss = self.word(
             "on_owner_loss",
             raw.on_owner_loss.as_ref(),

@@ -1,0 +1,16 @@
+//! Who may decide about a slot, at any instant at most one node.
+//!
+//! The log says who owns each slot ([`table`]); a *session* with the leader ([`session`]) says for how long a node may rely
+//! on what it has applied; [`node`] is what a node makes of both, and [`leader`] what the leader does about it. These four
+//! are state machines of values: time and news come in as arguments, so that the model checker of the tests explores the
+//! same code that runs.
+
+pub(crate) mod leader;
+pub(crate) mod node;
+pub(crate) mod rights;
+pub(crate) mod session;
+#[cfg(test)]
+mod suite;
+pub(crate) mod table;
+
+pub use self::table::{Holder, Move, Reign, SlotRow, Start, Table};

@@ -1,0 +1,344 @@
+//! What a node may do with each slot, from the table that it has applied and the moves in which it takes part: a state
+//! machine of values. The session is the other half of the right to decide.
+
+use std::sync::Arc;
+
+use super::table::{Holder, SlotMove, SlotRow, Start, Table};
+
+/// What a node is to a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// Nothing.
+    None,
+    /// It decides.
+    Owner,
+    /// It decides, and sends the buckets to the target of the move with this id.
+    Sending(u64),
+    /// It decides no more: the last of the buckets go to the target of this move.
+    Frozen(u64),
+    /// It has the buckets and decides, though the log does not say so yet.
+    Installed(u64),
+    /// It has promised not to take the slot by this move.
+    Refused(u64),
+}
+
+impl Role {
+    /// Whether it lets the node decide, while its session lasts.
+    pub(crate) fn decides(self) -> bool {
+        matches!(self, Self::Owner | Self::Sending(_) | Self::Installed(_))
+    }
+}
+
+/// What a change of the table means for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Effect {
+    /// This node decides from now on, and nobody has before.
+    BeginFull,
+    /// This node decides from now on; what was admitted before it can not tell.
+    BeginDrained,
+    /// It goes on with the buckets that it has.
+    Resume,
+    /// It decides, and begins to send the buckets.
+    Send,
+    /// It decides no more.
+    End,
+}
+
+/// A slot of which something changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) slot: usize,
+    pub(crate) effect: Effect,
+}
+
+/// What a node is to one slot: the state machine that there is 4,096 times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Slot {
+    role: Role,
+    /// Of the row when this node last became its owner.
+    epoch: u64,
+}
+
+impl Slot {
+    pub(crate) const NEW: Self = Self { role: Role::None, epoch: 0 };
+
+    pub(crate) fn role(self) -> Role {
+        self.role
+    }
+
+    /// Of the row when this node last became its owner: what the buckets of the slot are sent with.
+    pub(crate) fn epoch(self) -> u64 {
+        self.epoch
+    }
+
+    /// Takes in the row; changes of it may have been skipped.
+    pub(crate) fn observe(&mut self, me: Holder, row: &SlotRow, mut note: impl FnMut(Effect)) {
+        if row.owner != me {
+            let pending = row.moving.filter(|pending| pending.to == me).map(|pending| pending.id);
+            let stays = match self.role {
+                Role::Installed(id) | Role::Refused(id) => pending == Some(id),
+                Role::None => true,
+                Role::Owner | Role::Sending(_) | Role::Frozen(_) => false,
+            };
+            if !stays {
+                note(Effect::End);
+                self.role = Role::None;
+            }
+            return;
+        }
+        let owned = matches!(self.role, Role::Owner | Role::Sending(_) | Role::Frozen(_));
+        if !owned || self.epoch != row.epoch {
+            note(match (row.start, self.role) {
+                (Start::Full, _) => Effect::BeginFull,
+                (Start::Moved(id), Role::Installed(installed)) if id == installed => Effect::Resume,
+                (Start::Aborted(id), Role::Sending(sending)) if id == sending => Effect::Resume,
+                _ => Effect::BeginDrained,
+            });
+            (self.role, self.epoch) = (Role::Owner, row.epoch);
+        }
+        match (row.moving, self.role) {
+            (None, Role::Sending(_) | Role::Frozen(_)) => {
+                self.role = Role::Owner;
+                note(Effect::Resume);
+            }
+            (Some(pending), Role::Sending(id) | Role::Frozen(id)) if id == pending.id => {}
+            (Some(pending), _) => {
+                self.role = Role::Sending(pending.id);
+                note(Effect::Send);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Stops deciding, if the slot is still being moved by this move.
+    pub(crate) fn freeze(&mut self, id: u64) -> bool {
+        let is_sending = self.role == Role::Sending(id);
+        if is_sending {
+            self.role = Role::Frozen(id);
+        }
+        is_sending
+    }
+
+    /// Takes the slot over: the last of its buckets, filled in that epoch, are here. `row` is what this node has applied up
+    /// to that index.
+    pub(crate) fn install(
+        &mut self,
+        me: Holder,
+        row: Option<&SlotRow>,
+        applied: u64,
+        id: u64,
+        epoch: u64,
+    ) -> Install {
+        match self.role {
+            Role::Installed(installed) if installed == id => return Install::Before,
+            Role::Refused(refused) if refused == id => return Install::Never,
+            _ => {}
+        }
+        let pending = row.and_then(|row| row.moving).filter(|pending| pending.id == id && pending.to == me);
+        match (row, pending) {
+            (Some(row), Some(_)) if row.epoch == epoch => {
+                self.role = Role::Installed(id);
+                Install::Now
+            }
+            // Its beginning is not applied here.
+            _ if applied < id => Install::NotYet,
+            _ => Install::Never,
+        }
+    }
+
+    /// Promises not to take the slot by this move; false if it has, or if it can not tell.
+    pub(crate) fn refuse(&mut self, row: Option<&SlotRow>, id: u64) -> bool {
+        let is_pending = row.and_then(|row| row.moving).is_some_and(|pending| pending.id == id);
+        if !is_pending || self.role == Role::Installed(id) {
+            return false;
+        }
+        self.role = Role::Refused(id);
+        true
+    }
+}
+
+/// One node and all slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Node {
+    me: Holder,
+    applied: u64,
+    table: Arc<Table>,
+    slots: Vec<Slot>,
+}
+
+impl Node {
+    pub(crate) fn new(me: Holder, slots: usize) -> Self {
+        Self { me, applied: 0, table: Arc::default(), slots: vec![Slot::NEW; slots] }
+    }
+
+    pub(crate) fn me(&self) -> Holder {
+        self.me
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    pub(crate) fn role(&self, slot: usize) -> Role {
+        self.slots[slot].role()
+    }
+
+    pub(crate) fn epoch(&self, slot: usize) -> u64 {
+        self.slots[slot].epoch()
+    }
+
+    /// Takes in the table after the entry with this index; entries may have been skipped.
+    pub(crate) fn observe(&mut self, index: u64, table: &Arc<Table>) -> Vec<Change> {
+        debug_assert!(index >= self.applied, "what was applied stays so");
+        self.applied = index;
+        let mut changes = Vec::new();
+        if !Arc::ptr_eq(table, &self.table) {
+            self.table = Arc::clone(table);
+            for (slot, (known, row)) in self.slots.iter_mut().zip(table.rows()).enumerate() {
+                known.observe(self.me, row, |effect| changes.push(Change { slot, effect }));
+            }
+        }
+        changes
+    }
+
+    /// Stops deciding about those of the slots that are still being moved; returns which.
+    pub(crate) fn freeze(&mut self, moves: &[SlotMove]) -> Vec<SlotMove> {
+        moves.iter().filter(|one| self.slots[usize::from(one.slot)].freeze(one.id)).copied().collect()
+    }
+
+    /// What becomes of the last of a slot's buckets at the target of a move.
+    pub(crate) fn install(&mut self, one: SlotMove, epoch: u64) -> Install {
+        let slot = usize::from(one.slot);
+        self.slots[slot].install(self.me, self.table.row(slot), self.applied, one.id, epoch)
+    }
+
+    /// Promises not to take the slot by this move; false if it has, or can not tell.
+    pub(crate) fn refuse(&mut self, one: SlotMove) -> bool {
+        let slot = usize::from(one.slot);
+        self.slots[slot].refuse(self.table.row(slot), one.id)
+    }
+}
+
+/// Whether a target has taken a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Install {
+    /// It decides from now on.
+    Now,
+    /// It did so before.
+    Before,
+    /// It does not know of the move yet: worth another attempt.
+    NotYet,
+    /// The move is over, or given up.
+    Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::table::{Entry, Reign},
+        *,
+    };
+
+    const REIGN: Reign = Reign { term: 1, leader: 1 };
+
+    struct World {
+        index: u64,
+        table: Table,
+        nodes: [Node; 2],
+    }
+
+    fn holder(node: u64) -> Holder {
+        Holder { node, incarnation: 1 }
+    }
+
+    impl World {
+        fn new() -> Self {
+            let nodes = [Node::new(holder(1), 1), Node::new(holder(2), 1)];
+            Self { index: 0, table: Table::default(), nodes }
+        }
+
+        fn write(&mut self, entry: &Entry) {
+            self.index += 1;
+            self.table.apply(self.index, REIGN, entry);
+        }
+
+        fn observe(&mut self, node: usize) -> Vec<Effect> {
+            let changes = self.nodes[node].observe(self.index, &Arc::new(self.table.clone()));
+            changes.into_iter().map(|change| change.effect).collect()
+        }
+    }
+
+    fn prepare(to: u64) -> Entry {
+        Entry::Prepare { slots: vec![0], to: holder(to) }
+    }
+
+    #[test]
+    fn a_planned_move_hands_over_without_a_gap_in_the_counts() {
+        let mut world = World::new();
+        world.write(&Entry::Assign(vec![holder(1)]));
+        assert_eq!(world.observe(0), [Effect::BeginFull]);
+        assert_eq!(world.observe(1), []);
+        world.write(&prepare(2));
+        let one = SlotMove { slot: 0, id: 2 };
+        assert_eq!(world.nodes[1].install(one, 1), Install::NotYet);
+        assert_eq!(world.observe(0), [Effect::Send]);
+        assert_eq!(world.observe(1), []);
+        assert!(world.nodes[0].role(0).decides());
+        assert_eq!(world.nodes[0].freeze(&[one]), [one]);
+        assert!(!world.nodes[0].role(0).decides());
+        assert_eq!(world.nodes[1].install(one, 9), Install::Never, "another epoch");
+        assert_eq!(world.nodes[1].install(one, world.nodes[0].epoch(0)), Install::Now);
+        assert_eq!(world.nodes[1].install(one, 1), Install::Before);
+        assert!(!world.nodes[1].refuse(one));
+        world.write(&Entry::Commit(vec![one]));
+        assert_eq!(world.observe(1), [Effect::Resume]);
+        assert_eq!(world.observe(0), [Effect::End]);
+    }
+
+    #[test]
+    fn a_refused_move_leaves_the_owner_its_buckets() {
+        let mut world = World::new();
+        world.write(&Entry::Assign(vec![holder(1)]));
+        world.write(&prepare(2));
+        assert_eq!(world.observe(0), [Effect::BeginFull, Effect::Send]);
+        assert_eq!(world.observe(1), []);
+        let one = SlotMove { slot: 0, id: 2 };
+        world.nodes[0].freeze(&[one]);
+        assert!(world.nodes[1].refuse(one));
+        assert_eq!(world.nodes[1].install(one, 1), Install::Never);
+        world.write(&Entry::Abort { moves: vec![one], refused: true });
+        assert_eq!(world.observe(0), [Effect::Resume]);
+        assert_eq!(world.nodes[0].role(0), Role::Owner);
+    }
+
+    #[test]
+    fn an_owner_whose_move_was_given_up_keeps_its_buckets_only_if_it_had_not_frozen_them() {
+        for frozen in [false, true] {
+            let mut world = World::new();
+            world.write(&Entry::Assign(vec![holder(1)]));
+            world.write(&prepare(2));
+            world.observe(0);
+            let one = SlotMove { slot: 0, id: 2 };
+            if frozen {
+                world.nodes[0].freeze(&[one]);
+            }
+            world.write(&Entry::Abort { moves: vec![one], refused: false });
+            assert_eq!(world.observe(0), [if frozen { Effect::BeginDrained } else { Effect::Resume }]);
+        }
+    }
+
+    #[test]
+    fn who_skipped_what_happened_to_its_slot_begins_drained() {
+        let mut world = World::new();
+        world.write(&Entry::Assign(vec![holder(1)]));
+        world.observe(0);
+        let expire = |from, to| Entry::Expire {
+            reign: REIGN,
+            lapsed: vec![holder(from)],
+            slots: vec![(0, holder(to))],
+        };
+        world.write(&expire(1, 2));
+        world.write(&expire(2, 1));
+        assert_eq!(world.observe(0), [Effect::BeginDrained]);
+    }
+}

@@ -1,0 +1,544 @@
+//! The right to decide, where checks read it: a word for each slot, and until when the session lasts.
+//!
+//! A check claims its slot, charges the bucket, and then looks again. **A charge counts only if, after it was made, the slot
+//! was still this node's, in the same tenure, and the session still lasted**; one that does not count is forfeited, and the
+//! check begins anew. So a thread that was stopped in between admits nothing.
+//!
+//! While the buckets of a slot are on their way to another node, no charge may be missed:
+//!
+//! 1. Who moves a slot marks it as *sending*, and only then reads its buckets. A charge that was made before is in what is
+//!    read; one that was made after finds the mark when it looks again (both sides put a full fence in between), notes its
+//!    key, and looks once more.
+//! 2. Then the slot is *frozen*, and only then the notes are taken. A charge whose key was noted before that is sent with
+//!    the rest; one that looks later finds the slot frozen, and is forfeited.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            fence,
+        },
+    },
+};
+
+use serde::{Deserialize, Serialize};
+use tidegate_limiter::{Consistency, KeyHash, Nanos};
+
+use super::{
+    node::{Change, Effect, Install, Node, Role},
+    session::{Session, Terms},
+    table::{Holder, SlotMove, Table},
+};
+use crate::slots::{SLOTS, SlotId};
+
+/// What a check sees of a slot. Two bits of a word; the others count tenures.
+const NOTHING: u64 = 0;
+const DECIDES: u64 = 1;
+const SENDS: u64 = 2;
+const FROZEN: u64 = 3;
+const STATE: u64 = 3;
+const TENURE: u64 = 4;
+
+/// Keys that are noted while slots are on the way. Beyond that, charges are forfeited until the move is over.
+const MAX_NOTED: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+struct Slot {
+    word: AtomicU64,
+    /// When its buckets count as used up; 0: never.
+    floor: AtomicU64,
+}
+
+/// A slot that a check has claimed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    slot: SlotId,
+    word: u64,
+    consistency: Consistency,
+    /// When the slot's buckets count as used up.
+    pub(crate) floor: Option<Nanos>,
+}
+
+/// Why a slot can not be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unclaimed {
+    /// It is another node's.
+    Elsewhere,
+    /// Its last buckets are on their way to another node.
+    Frozen,
+    /// It is this node's, but the session does not last.
+    Lapsed,
+}
+
+/// This node's rights.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    slots: Box<[Slot]>,
+    /// Until when a `strict` rule may be decided: while the session lasts.
+    strict_until: AtomicU64,
+    /// Until when an `available` one may: while this process was not stopped for as long as a session lasts. Who was may have
+    /// lost its slots and does not know it.
+    awake_until: AtomicU64,
+    /// After such a stop: until a session was asked for since, or this instant.
+    hold_until: AtomicU64,
+    held: AtomicBool,
+    core: Mutex<Core>,
+    noted: Mutex<HashMap<u16, HashSet<KeyHash>>>,
+    given_up: AtomicBool,
+    terms: Terms,
+}
+
+#[derive(Debug)]
+struct Core {
+    node: Node,
+    session: Session,
+    watched: Option<Nanos>,
+    /// When this node went on after it was stopped.
+    resumed: Nanos,
+}
+
+/// What a node does about a change of the table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ToDo {
+    /// Moves whose buckets this node has to send, by id.
+    pub(crate) send: Vec<SlotMove>,
+}
+
+impl Rights {
+    pub(crate) fn new(me: Holder, terms: Terms, now: Nanos) -> Self {
+        Self {
+            slots: (0..SLOTS).map(|_| Slot::default()).collect(),
+            strict_until: AtomicU64::new(0),
+            awake_until: AtomicU64::new(0),
+            hold_until: AtomicU64::new(0),
+            held: AtomicBool::new(false),
+            core: Mutex::new(Core {
+                node: Node::new(me, SLOTS),
+                session: Session::new(terms),
+                watched: None,
+                resumed: now,
+            }),
+            noted: Mutex::default(),
+            given_up: AtomicBool::new(false),
+            terms,
+        }
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lasts(&self, consistency: Consistency, now: Nanos) -> bool {
+        let until = match consistency {
+            Consistency::Strict => &self.strict_until,
+            Consistency::Available => &self.awake_until,
+        };
+        now.get() < until.load(Relaxed)
+    }
+
+    /// Claims the slot of a key at this instant.
+    #[inline]
+    pub(crate) fn claim(
+        &self,
+        slot: SlotId,
+        consistency: Consistency,
+        now: Nanos,
+    ) -> Result<Claim, Unclaimed> {
+        let place = &self.slots[slot.index()];
+        let word = place.word.load(Acquire);
+        match word & STATE {
+            NOTHING => return Err(Unclaimed::Elsewhere),
+            FROZEN => return Err(Unclaimed::Frozen),
+            _ => {}
+        }
+        if !self.lasts(consistency, now) {
+            return Err(Unclaimed::Lapsed);
+        }
+        let floor = place.floor.load(Relaxed);
+        Ok(Claim { slot, word, consistency, floor: (floor != 0).then(|| Nanos::new(floor)) })
+    }
+
+    /// Whether a charge that was made under a claim counts. `now` is read after the charge.
+    #[inline]
+    pub(crate) fn confirm(&self, claim: &Claim, key: KeyHash, now: Nanos) -> bool {
+        fence(SeqCst);
+        let word = self.slots[claim.slot.index()].word.load(Acquire);
+        let counts = word == claim.word && word & STATE == DECIDES || self.note(claim, word, key);
+        counts && self.lasts(claim.consistency, now)
+    }
+
+    /// The slot's buckets are being sent: notes the key, so that it is sent again.
+    #[cold]
+    fn note(&self, claim: &Claim, word: u64, key: KeyHash) -> bool {
+        if word & STATE != SENDS || word - SENDS != claim.word & !STATE {
+            return false;
+        }
+        {
+            let mut noted = self.noted();
+            let keys = noted.entry(claim.slot.get()).or_default();
+            if keys.len() >= MAX_NOTED / super::leader::BATCH {
+                return false;
+            }
+            keys.insert(key);
+        }
+        fence(SeqCst);
+        self.slots[claim.slot.index()].word.load(Acquire) == word
+    }
+
+    fn noted(&self) -> MutexGuard<'_, HashMap<u16, HashSet<KeyHash>>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what the log says up to this index. Afterwards [`Rights::applied`] has to be called when the router knows it
+    /// too.
+    pub(crate) fn observe(&self, index: u64, table: &std::sync::Arc<Table>, now: Nanos) -> ToDo {
+        let mut core = self.core();
+        let mut todo = ToDo::default();
+        for Change { slot, effect } in core.node.observe(index, table) {
+            let role = core.node.role(slot);
+            debug_assert!(role.decides() || effect == Effect::End, "{effect:?} of a slot that is {role:?}");
+            match effect {
+                Effect::BeginFull => self.begin(slot, 0),
+                Effect::BeginDrained => self.begin(slot, now.get()),
+                Effect::Resume => self.set(slot, DECIDES),
+                Effect::Send => {
+                    let Role::Sending(id) = role else { continue };
+                    self.noted().remove(&(slot as u16));
+                    self.set(slot, SENDS);
+                    todo.send.push(SlotMove { slot: slot as u16, id });
+                }
+                Effect::End => {
+                    self.noted().remove(&(slot as u16));
+                    self.set(slot, NOTHING);
+                }
+            }
+        }
+        // After all of it: who was granted time for this index has given up what it lost.
+        core.session.applied(index);
+        self.strict_until.store(core.session.until().get(), Release);
+        todo
+    }
+
+    /// A new tenure.
+    fn begin(&self, slot: usize, floor: u64) {
+        let place = &self.slots[slot];
+        let tenure = (place.word.load(Relaxed) & !STATE) + TENURE;
+        // No check claims it in between: it would have the wrong floor.
+        place.word.store(tenure | NOTHING, SeqCst);
+        place.floor.store(floor, SeqCst);
+        place.word.store(tenure | DECIDES, SeqCst);
+        fence(SeqCst);
+    }
+
+    fn set(&self, slot: usize, state: u64) {
+        let word = &self.slots[slot].word;
+        word.store(word.load(Relaxed) & !STATE | state, SeqCst);
+        fence(SeqCst);
+    }
+
+    /// Freezes slots at their sender. Returns those that are, with their epochs and floors, and the keys that were charged
+    /// since they began to be sent.
+    pub(crate) fn freeze(&self, moves: &[SlotMove]) -> (Vec<Frozen>, Vec<KeyHash>) {
+        let mut core = self.core();
+        let frozen = core.node.freeze(moves);
+        frozen.iter().for_each(|one| self.set(usize::from(one.slot), FROZEN));
+        let mut noted = self.noted();
+        let keys = frozen.iter().filter_map(|one| noted.remove(&one.slot)).flatten().collect();
+        let with_floor = |one: &SlotMove| {
+            let slot = usize::from(one.slot);
+            let floor = self.slots[slot].floor.load(Relaxed);
+            Frozen { one: *one, epoch: core.node.epoch(slot), floor: (floor != 0).then(|| Nanos::new(floor)) }
+        };
+        (frozen.iter().map(with_floor).collect(), keys)
+    }
+
+    /// Whether slots of these moves still have to be sent.
+    pub(crate) fn is_moving(&self, moves: &[SlotMove]) -> bool {
+        let core = self.core();
+        moves.iter().any(|one| {
+            let role = core.node.role(usize::from(one.slot));
+            role == Role::Sending(one.id) || role == Role::Frozen(one.id)
+        })
+    }
+
+    /// Takes over a slot whose buckets are here; its buckets count as used up at `floor`.
+    pub(crate) fn install(&self, one: SlotMove, epoch: u64, floor: Option<Nanos>) -> Install {
+        let mut core = self.core();
+        let outcome = core.node.install(one, epoch);
+        if outcome == Install::Now {
+            self.begin(usize::from(one.slot), floor.map_or(0, |floor| floor.get().max(1)));
+        }
+        outcome
+    }
+
+    /// Promises not to take these slots, where they are not taken.
+    pub(crate) fn refuse(&self, moves: &[SlotMove]) -> Refusal {
+        let mut core = self.core();
+        let mut refusal = Refusal::default();
+        for one in moves {
+            if core.node.refuse(*one) {
+                refusal.refused.push(*one);
+            } else if core.node.role(usize::from(one.slot)) == Role::Installed(one.id) {
+                refusal.taken.push(*one);
+            }
+        }
+        refusal
+    }
+
+    /// This node wants to own nothing any more, not even what it would get if another one died.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Relaxed);
+    }
+
+    pub(crate) fn me(&self) -> Holder {
+        self.core().node.me()
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Relaxed)
+    }
+
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// Asks for a session.
+    pub(crate) fn ask(&self, now: Nanos) -> u64 {
+        self.core().session.ask(now)
+    }
+
+    /// The session that was asked for is granted.
+    pub(crate) fn grant(&self, question: u64, index: u64, asked: Nanos) {
+        let mut core = self.core();
+        let applied = core.node.applied();
+        core.session.grant(question, index, applied);
+        self.strict_until.store(core.session.until().get(), Release);
+        if asked >= core.resumed && index <= applied {
+            self.held.store(false, Relaxed);
+        }
+    }
+
+    /// Says that this process runs; to be called several times a second. One that was stopped for as long as a session lasts
+    /// decides nothing more until it has a session again; without a quorum, after as long.
+    pub(crate) fn watch(&self, now: Nanos) {
+        let mut core = self.core();
+        let stopped = core.watched.is_some_and(|last| now.saturating_since(last) >= self.terms.node);
+        if stopped {
+            core.resumed = now;
+            self.hold_until.store(now.saturating_add(self.terms.leader).get(), Relaxed);
+            self.held.store(true, Relaxed);
+        }
+        core.watched = Some(now);
+        let holds = self.held.load(Relaxed) && now.get() < self.hold_until.load(Relaxed);
+        if !holds {
+            self.held.store(false, Relaxed);
+            self.awake_until.store(now.saturating_add(self.terms.node).get(), Release);
+        }
+    }
+
+    /// Whether the session lasts.
+    pub(crate) fn has_session(&self, now: Nanos) -> bool {
+        self.lasts(Consistency::Strict, now)
+    }
+}
+
+/// What a target says of moves that should be given up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    /// It will not take these.
+    pub(crate) refused: Vec<SlotMove>,
+    /// It has these.
+    pub(crate) taken: Vec<SlotMove>,
+}
+
+/// A slot that is frozen at its sender.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frozen {
+    pub(crate) one: SlotMove,
+    pub(crate) epoch: u64,
+    pub(crate) floor: Option<Nanos>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::{
+        super::table::{Entry, Reign},
+        *,
+    };
+
+    const REIGN: Reign = Reign { term: 1, leader: 1 };
+    const LENGTH: Duration = Duration::from_secs(3);
+
+    fn holder(node: u64) -> Holder {
+        Holder { node, incarnation: 1 }
+    }
+
+    fn at(millis: u64) -> Nanos {
+        Nanos::new((1_000_000 + millis) * 1_000_000)
+    }
+
+    fn key() -> KeyHash {
+        KeyHash::from_raw(0x1234_5678_9abc_def0)
+    }
+
+    fn slot() -> SlotId {
+        SlotId::of(key())
+    }
+
+    struct World {
+        rights: Rights,
+        table: Table,
+        index: u64,
+    }
+
+    impl World {
+        fn owning() -> Self {
+            let rights = Rights::new(holder(1), Terms::of(LENGTH), at(0));
+            let mut world = Self { rights, table: Table::default(), index: 0 };
+            world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
+            world.rights.watch(at(0));
+            let question = world.rights.ask(at(0));
+            world.rights.grant(question, 1, at(0));
+            world
+        }
+
+        fn write(&mut self, entry: &Entry, now: Nanos) -> ToDo {
+            self.index += 1;
+            self.table.apply(self.index, REIGN, entry);
+            self.rights.observe(self.index, &Arc::new(self.table.clone()), now)
+        }
+
+        fn claim(&self, consistency: Consistency, now: Nanos) -> Result<Claim, Unclaimed> {
+            self.rights.claim(slot(), consistency, now)
+        }
+
+        fn begin_move(&mut self) -> Vec<SlotMove> {
+            self.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1)).send
+        }
+    }
+
+    #[test]
+    fn a_strict_charge_needs_the_session_before_and_after() {
+        let world = World::owning();
+        let claim = world.claim(Consistency::Strict, at(2900)).unwrap();
+        assert!(world.rights.confirm(&claim, key(), at(2940)));
+        assert!(!world.rights.confirm(&claim, key(), at(2950)));
+        assert_eq!(world.claim(Consistency::Strict, at(2950)).unwrap_err(), Unclaimed::Lapsed);
+    }
+
+    #[test]
+    fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
+        let world = World::owning();
+        for millis in (0..10_000).step_by(200) {
+            world.rights.watch(at(millis));
+        }
+        let claim = world.claim(Consistency::Available, at(10_000)).unwrap();
+        // Stopped between the charge and the second look.
+        assert!(!world.rights.confirm(&claim, key(), at(14_000)));
+        world.rights.watch(at(14_000));
+        assert_eq!(world.claim(Consistency::Available, at(14_000)).unwrap_err(), Unclaimed::Lapsed);
+        // A grant that was asked for before does not tell what happened meanwhile.
+        let question = world.rights.ask(at(14_100));
+        world.rights.grant(question, 1, at(9_000));
+        world.rights.watch(at(14_200));
+        assert!(world.claim(Consistency::Available, at(14_200)).is_err());
+        let question = world.rights.ask(at(14_300));
+        world.rights.grant(question, 1, at(14_300));
+        world.rights.watch(at(14_400));
+        assert!(world.claim(Consistency::Available, at(14_400)).is_ok());
+    }
+
+    #[test]
+    fn without_a_quorum_a_node_that_was_stopped_goes_on_after_a_session() {
+        let world = World::owning();
+        for millis in (14_000..18_000).step_by(200) {
+            world.rights.watch(at(millis));
+        }
+        assert!(world.claim(Consistency::Available, at(17_900)).is_ok());
+    }
+
+    #[test]
+    fn a_charge_during_a_move_is_sent_or_does_not_count() {
+        let mut world = World::owning();
+        let early = world.claim(Consistency::Available, at(1)).unwrap();
+        let moves = world.begin_move();
+        assert_eq!(moves.len(), 1);
+        let late = world.claim(Consistency::Available, at(2)).unwrap();
+        assert!(world.rights.confirm(&early, key(), at(2)), "noted");
+        assert!(world.rights.confirm(&late, key(), at(2)));
+        let (frozen, keys) = world.rights.freeze(&moves);
+        assert_eq!((frozen.len(), keys), (1, vec![key()]));
+        assert!(!world.rights.confirm(&late, key(), at(3)), "too late to be sent");
+        assert_eq!(world.claim(Consistency::Available, at(3)).unwrap_err(), Unclaimed::Frozen);
+        world.write(&Entry::Commit(moves), at(4));
+        assert_eq!(world.claim(Consistency::Available, at(4)).unwrap_err(), Unclaimed::Elsewhere);
+    }
+
+    #[test]
+    fn a_claim_of_an_earlier_tenure_does_not_count() {
+        let mut world = World::owning();
+        let early = world.claim(Consistency::Available, at(1)).unwrap();
+        for to in [2, 1] {
+            let lapsed = vec![holder(3 - to)];
+            let slots = vec![(slot().get(), holder(to))];
+            world.write(&Entry::Expire { reign: REIGN, lapsed, slots }, at(5));
+        }
+        let claim = world.claim(Consistency::Available, at(6)).unwrap();
+        assert_eq!(claim.floor, Some(at(5)));
+        assert!(!world.rights.confirm(&early, key(), at(6)));
+        assert!(world.rights.confirm(&claim, key(), at(6)));
+    }
+
+    #[test]
+    fn a_target_decides_as_soon_as_it_has_the_buckets() {
+        let rights = Rights::new(holder(2), Terms::of(LENGTH), at(0));
+        rights.watch(at(0));
+        let mut world = World { rights, table: Table::default(), index: 0 };
+        world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
+        world.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1));
+        let one = SlotMove { slot: slot().get(), id: 2 };
+        assert_eq!(world.rights.install(one, 1, Some(at(0))), Install::Now);
+        let claim = world.claim(Consistency::Available, at(1)).unwrap();
+        assert_eq!(claim.floor, Some(at(0)));
+        world.write(&Entry::Commit(vec![one]), at(2));
+        assert!(world.rights.confirm(&claim, key(), at(2)), "the same tenure");
+    }
+
+    /// The order of marks and charges, with real threads: whatever counts was sent.
+    #[test]
+    fn no_charge_that_counts_is_missed_by_the_move() {
+        use std::sync::atomic::AtomicU64;
+        for _ in 0..200 {
+            let mut world = World::owning();
+            let bucket = AtomicU64::new(0);
+            let counted = AtomicU64::new(0);
+            let entry = Entry::Prepare { slots: vec![slot().get()], to: holder(2) };
+            world.index += 1;
+            world.table.apply(world.index, REIGN, &entry);
+            let table = Arc::new(world.table.clone());
+            let (rights, index) = (&world.rights, world.index);
+            let sent = std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while let Ok(claim) = rights.claim(slot(), Consistency::Available, at(1)) {
+                            bucket.fetch_add(1, Relaxed);
+                            if rights.confirm(&claim, key(), at(1)) {
+                                counted.fetch_add(1, Relaxed);
+                            }
+                        }
+                    });
+                }
+                let moves = rights.observe(index, &table, at(1)).send;
+                let scanned = bucket.load(Relaxed);
+                let (_, keys) = rights.freeze(&moves);
+                if keys.is_empty() { scanned } else { bucket.load(Relaxed) }
+            });
+            assert!(counted.load(Relaxed) <= sent, "{} counted, {sent} sent", counted.load(Relaxed));
+        }
+    }
+}

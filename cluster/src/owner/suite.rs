@@ -1,0 +1,466 @@
+//! Explores what three nodes, a leader and their clocks can do to one slot, with the code that runs: [`Table::apply`],
+//! [`Slot`], [`Session`] and [`Terms`]. **At no instant may two nodes decide.** Each rule of the protocol is also left out
+//! once, and it must be noticed: that is the test of this test.
+//!
+//! `TIDEGATE_MODEL=full cargo test --release -p tidegate-cluster --lib owner::suite` looks further: more entries, more time.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    time::Duration,
+};
+
+use tidegate_limiter::Nanos;
+
+use super::{
+    node::{Role, Slot},
+    session::{Session, Terms},
+    table::{Entry, Holder, Reign, SlotMove, SlotRow, Table},
+};
+
+const NODES: usize = 3;
+const MAX_LOG: usize = 4;
+const REIGN: Reign = Reign { term: 1, leader: 1 };
+/// When time begins, in ticks.
+const START: u64 = 10;
+/// States that one exploration may see; one more, and it has failed.
+const MAX_STATES: usize = 60_000_000;
+
+/// An entry of the log, small. The first, which is always the same, gives the slot to the node 0 and has the index 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Written {
+    Nothing,
+    Prepare(u8),
+    Commit(u8),
+    Refused(u8),
+    Expire { lapsed: u8, to: u8 },
+}
+
+/// A renewal on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Renewal {
+    None,
+    Asked(u64),
+    /// Confirmed by a quorum at this index, but not granted yet.
+    Confirmed(u64, u8),
+    Granted(u64, u8),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct One {
+    slot: Slot,
+    session: Session,
+    applied: u8,
+    clock: u8,
+    renewal: Renewal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct State {
+    time: u8,
+    lag_left: u8,
+    log: [Written; MAX_LOG],
+    len: u8,
+    nodes: [One; NODES],
+    last_grant: [u8; NODES],
+    leader_since: u8,
+    leader_changed: bool,
+    /// The last message of a move that was sent: id, epoch, target.
+    handover: Option<(u8, u8, u8)>,
+    /// Moves that were installed or refused, as bits.
+    installed: u8,
+    refused: u8,
+}
+
+/// How far it is looked, and which rules are left out.
+#[derive(Debug, Clone, Copy)]
+struct Config {
+    entries: u8,
+    ticks: u8,
+    /// How long a session lasts at the leader.
+    length: u64,
+    lag: u8,
+    new_leader: bool,
+    no_bind: bool,
+    no_wait_for_target: bool,
+    no_wait_to_abort: bool,
+    commit_without_move: bool,
+    commit_any_move: bool,
+    no_freeze: bool,
+    no_epoch: bool,
+    new_leader_does_not_wait: bool,
+    no_margin: bool,
+    any_answer: bool,
+    expire_while_granting: bool,
+    no_session_wait: bool,
+}
+
+const SMALL: Config = Config {
+    entries: 1,
+    ticks: 2,
+    length: 2,
+    lag: 0,
+    new_leader: false,
+    no_bind: false,
+    no_wait_for_target: false,
+    no_wait_to_abort: false,
+    commit_without_move: false,
+    commit_any_move: false,
+    no_freeze: false,
+    no_epoch: false,
+    new_leader_does_not_wait: false,
+    no_margin: false,
+    any_answer: false,
+    expire_while_granting: false,
+    no_session_wait: false,
+};
+
+fn holder(node: u8) -> Holder {
+    Holder { node: u64::from(node), incarnation: 1 }
+}
+
+fn number(holder: Holder) -> usize {
+    holder.node as usize
+}
+
+fn ticks(count: u64) -> Nanos {
+    Nanos::new(count)
+}
+
+impl Config {
+    fn terms(&self) -> Terms {
+        let node = if self.no_margin { self.length } else { self.length - 1 };
+        Terms { node: Duration::from_nanos(node), leader: Duration::from_nanos(self.length) }
+    }
+}
+
+type Unhashed = BuildHasherDefault<DefaultHasher>;
+
+struct Explorer {
+    config: Config,
+    rows: HashMap<([Written; MAX_LOG], u8), SlotRow, Unhashed>,
+}
+
+impl Explorer {
+    /// The row after so many entries beyond the first.
+    fn row(&mut self, log: &[Written; MAX_LOG], len: u8) -> SlotRow {
+        let mut key = *log;
+        key[usize::from(len)..].fill(Written::Nothing);
+        if let Some(row) = self.rows.get(&(key, len)) {
+            return *row;
+        }
+        let mut table = Table::default();
+        table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
+        for (index, written) in (2u64..).zip(&log[..usize::from(len)]) {
+            let named = |id: u8| vec![SlotMove { slot: 0, id: u64::from(id) }];
+            let pending = table.rows()[0].moving;
+            let entry = match *written {
+                Written::Nothing => continue,
+                Written::Prepare(to) => Entry::Prepare { slots: vec![0], to: holder(to) },
+                Written::Commit(id) => match pending {
+                    Some(pending) if self.config.commit_any_move => {
+                        Entry::Commit(vec![SlotMove { slot: 0, id: pending.id }])
+                    }
+                    None if self.config.commit_without_move => {
+                        // As if it were a move of its own.
+                        let to = (number(table.rows()[0].owner) as u8 + 1) % NODES as u8;
+                        table.apply(index, REIGN, &Entry::Prepare { slots: vec![0], to: holder(to) });
+                        Entry::Commit(vec![SlotMove { slot: 0, id: index }])
+                    }
+                    _ => Entry::Commit(named(id)),
+                },
+                Written::Refused(id) => Entry::Abort { moves: named(id), refused: true },
+                Written::Expire { lapsed, to } => Entry::Expire {
+                    reign: REIGN,
+                    lapsed: (0..NODES as u8).filter(|node| lapsed >> node & 1 == 1).map(holder).collect(),
+                    slots: vec![(0, holder(to))],
+                },
+            };
+            table.apply(index, REIGN, &entry);
+        }
+        let row = table.rows()[0];
+        self.rows.insert((key, len), row);
+        row
+    }
+
+    fn first(&self) -> State {
+        let one = |node: u8| {
+            let mut slot = Slot::NEW;
+            let mut table = Table::default();
+            table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
+            slot.observe(holder(node), &table.rows()[0], |_| {});
+            let mut session = Session::new(self.config.terms());
+            let question = session.ask(ticks(START));
+            session.grant(question, 0, 0);
+            session.forget_count();
+            One { slot, session, applied: 0, clock: START as u8, renewal: Renewal::None }
+        };
+        State {
+            time: START as u8,
+            lag_left: self.config.lag,
+            log: [Written::Nothing; MAX_LOG],
+            len: 0,
+            nodes: [one(0), one(1), one(2)],
+            last_grant: [START as u8; NODES],
+            leader_since: 0,
+            leader_changed: false,
+            handover: None,
+            installed: 0,
+            refused: 0,
+        }
+    }
+
+    fn next(&mut self, state: &State, out: &mut Vec<State>) {
+        self.leader(state, out);
+        for node in 0..NODES {
+            self.node(state, node, out);
+            self.renewal(state, node, out);
+        }
+        if u64::from(state.time) < START + u64::from(self.config.ticks) {
+            for slow in 0..=NODES {
+                if slow < NODES && state.lag_left == 0 {
+                    continue;
+                }
+                let mut next = *state;
+                next.time += 1;
+                next.lag_left -= u8::from(slow < NODES);
+                let clocks = next.nodes.iter_mut().enumerate().filter(|(node, _)| *node != slow);
+                clocks.for_each(|(_, one)| one.clock += 1);
+                out.push(next);
+            }
+        }
+    }
+
+    /// What may be written.
+    fn leader(&mut self, state: &State, out: &mut Vec<State>) {
+        let config = self.config;
+        let row = self.row(&state.log, state.len);
+        let mut write = |written| {
+            if state.len < config.entries {
+                let mut next = *state;
+                next.log[usize::from(next.len)] = written;
+                next.len += 1;
+                out.push(next);
+            }
+        };
+        let owner = number(row.owner) as u8;
+        if row.moving.is_none() {
+            write(Written::Prepare((owner + 1) % NODES as u8));
+        }
+        for id in 0..8u8 {
+            if state.installed >> id & 1 == 1 {
+                write(Written::Commit(id));
+            }
+            if state.refused >> id & 1 == 1 {
+                write(Written::Refused(id));
+            }
+        }
+        let has_lapsed = |node: usize| {
+            let under_way = matches!(state.nodes[node].renewal, Renewal::Confirmed(..));
+            let last = state.last_grant[node].max(state.leader_since);
+            let waited = config.terms().has_lapsed(ticks(u64::from(last)), ticks(u64::from(state.time)));
+            (config.no_session_wait || waited) && (config.expire_while_granting || !under_way)
+        };
+        let lapsed = (0..NODES).filter(|node| has_lapsed(*node)).fold(0u8, |all, node| all | 1 << node);
+        let target = row.moving.map(|pending| number(pending.to) as u8);
+        if lapsed >> owner & 1 == 1 {
+            for to in (0..NODES as u8).filter(|to| *to != owner) {
+                let lapsed = match target {
+                    Some(target) if target != to && config.no_wait_for_target => lapsed | 1 << target,
+                    _ => lapsed,
+                };
+                write(Written::Expire { lapsed: lapsed & !(1 << to), to });
+            }
+        } else if let Some(target) = target
+            && (lapsed >> target & 1 == 1 || config.no_wait_to_abort)
+        {
+            write(Written::Expire { lapsed: 1 << target, to: owner });
+        }
+        if config.new_leader && !state.leader_changed {
+            let mut next = *state;
+            next.leader_changed = true;
+            next.leader_since = if config.new_leader_does_not_wait { 0 } else { next.time };
+            next.last_grant = [0; NODES];
+            for one in &mut next.nodes {
+                if matches!(one.renewal, Renewal::Asked(_) | Renewal::Confirmed(..)) {
+                    one.renewal = Renewal::None;
+                }
+            }
+            out.push(next);
+        }
+    }
+
+    /// What a node may do: apply an entry, hand over, take over, refuse.
+    fn node(&mut self, state: &State, node: usize, out: &mut Vec<State>) {
+        let (one, me) = (state.nodes[node], holder(node as u8));
+        if one.applied < state.len {
+            let mut next = *state;
+            let applied = one.applied + 1;
+            let row = self.row(&state.log, applied);
+            let known = &mut next.nodes[node];
+            known.applied = applied;
+            known.slot.observe(me, &row, |_| {});
+            known.session.applied(u64::from(applied));
+            out.push(next);
+        }
+        let row = self.row(&state.log, one.applied);
+        let target = row.moving.map(|pending| number(pending.to) as u8);
+        if let (Role::Sending(id), Some(target)) = (one.slot.role(), target) {
+            let mut next = *state;
+            if !self.config.no_freeze {
+                assert!(next.nodes[node].slot.freeze(id));
+            }
+            next.handover = Some((id as u8, one.slot.epoch() as u8, target));
+            if next != *state {
+                out.push(next);
+            }
+        }
+        let index = u64::from(one.applied) + 1;
+        if let Some((id, epoch, to)) = state.handover
+            && usize::from(to) == node
+        {
+            let mut next = *state;
+            let (id, epoch) = match row.moving {
+                Some(pending) if self.config.no_epoch => (pending.id, row.epoch),
+                _ => (u64::from(id), u64::from(epoch)),
+            };
+            next.nodes[node].slot.install(me, Some(&row), index, id, epoch);
+            if next != *state {
+                next.installed |= 1 << id;
+                next.handover = None;
+                out.push(next);
+            }
+        }
+        if let Some(pending) = row.moving.filter(|pending| pending.to == me) {
+            let mut next = *state;
+            if next.nodes[node].slot.refuse(Some(&row), pending.id) && next != *state {
+                next.refused |= 1 << pending.id;
+                out.push(next);
+            }
+        }
+    }
+
+    fn renewal(&self, state: &State, node: usize, out: &mut Vec<State>) {
+        let one = state.nodes[node];
+        let mut next = *state;
+        let changed = &mut next.nodes[node];
+        match one.renewal {
+            Renewal::None => {
+                let now = ticks(u64::from(one.clock));
+                let gains = one.session.until() < now.saturating_add(self.config.terms().node);
+                if gains {
+                    changed.session.forget_count();
+                    changed.renewal = Renewal::Asked(changed.session.ask(now));
+                    out.push(next);
+                }
+                return;
+            }
+            Renewal::Asked(question) => changed.renewal = Renewal::Confirmed(question, state.len),
+            Renewal::Confirmed(question, index) => {
+                changed.renewal = Renewal::Granted(question, index);
+                next.last_grant[node] = state.time;
+            }
+            Renewal::Granted(question, index) => {
+                let applied = if self.config.no_bind { u64::MAX } else { u64::from(one.applied) };
+                let question = if self.config.any_answer { one.session.asked() } else { question };
+                changed.session.grant(question, u64::from(index), applied);
+                changed.renewal = Renewal::None;
+            }
+        }
+        out.push(next);
+        // It takes too long, and is asked again; the question is lost, the answer to the first still comes.
+        if matches!(one.renewal, Renewal::Granted(question, _) if question == one.session.asked())
+            && self.config.ticks > 2
+        {
+            let mut next = *state;
+            next.nodes[node].session.ask(ticks(u64::from(one.clock)));
+            out.push(next);
+        }
+    }
+
+    /// Whether two nodes can decide at the same time, and how many states it took to know.
+    fn run(config: Config) -> (bool, usize) {
+        let mut explorer = Self { config, rows: HashMap::default() };
+        let hasher = Unhashed::default();
+        let first = explorer.first();
+        let mut seen: HashSet<u64, Unhashed> = HashSet::default();
+        let mut queue = VecDeque::from([first]);
+        seen.insert(hasher.hash_one(first));
+        let mut out = Vec::new();
+        while let Some(state) = queue.pop_front() {
+            out.clear();
+            explorer.next(&state, &mut out);
+            for next in &out {
+                if !seen.insert(hasher.hash_one(next)) {
+                    continue;
+                }
+                let decides = |one: &&One| {
+                    one.slot.role().decides() && ticks(u64::from(one.clock)) < one.session.until()
+                };
+                if next.nodes.iter().filter(decides).count() > 1 {
+                    return (true, seen.len());
+                }
+                queue.push_back(*next);
+            }
+            assert!(seen.len() < MAX_STATES, "too many states to tell");
+        }
+        (false, seen.len())
+    }
+}
+
+fn is_full() -> bool {
+    std::env::var_os("TIDEGATE_MODEL").is_some_and(|value| value == "full")
+}
+
+fn explore(name: &str, config: Config) -> bool {
+    let (broken, states) = Explorer::run(config);
+    eprintln!("{name}: {states} states, {}", if broken { "two nodes decide" } else { "holds" });
+    broken
+}
+
+#[test]
+fn at_most_one_node_decides() {
+    let mut configs = vec![
+        ("one entry", SMALL),
+        ("a lagging clock", Config { lag: 1, ticks: 1, ..SMALL }),
+        ("a new leader", Config { new_leader: true, ticks: 1, ..SMALL }),
+        ("two entries", Config { entries: 2, ticks: 1, ..SMALL }),
+        ("four entries, at one instant", Config { ticks: 0, entries: 4, ..SMALL }),
+    ];
+    if is_full() {
+        configs.extend([
+            ("a lagging clock, longer", Config { lag: 1, ..SMALL }),
+            ("a new leader, longer", Config { new_leader: true, ..SMALL }),
+            ("three entries", Config { entries: 3, ticks: 1, ..SMALL }),
+        ]);
+    }
+    for (name, config) in configs {
+        assert!(!explore(name, config), "{name}");
+    }
+}
+
+#[test]
+fn each_rule_that_is_left_out_is_missed() {
+    let two = Config { entries: 2, ..SMALL };
+    let instant = Config { ticks: 0, ..SMALL };
+    let mutations = [
+        ("no wait for the session", Config { no_session_wait: true, ..SMALL }),
+        ("a renewal that is not bound to the applied index", Config { no_bind: true, ..SMALL }),
+        ("a third node without the wait for the target", Config { no_wait_for_target: true, ..two }),
+        ("an abort without the wait for the target", Config { no_wait_to_abort: true, ..two }),
+        ("a commit without a move", Config { commit_without_move: true, entries: 3, ..instant }),
+        ("a commit that ends any move", Config { commit_any_move: true, entries: 4, ..instant }),
+        ("no freeze", Config { no_freeze: true, ..instant }),
+        ("a handover of any epoch", Config { no_epoch: true, entries: 3, ..instant }),
+        (
+            "a new leader that does not wait",
+            Config { new_leader: true, new_leader_does_not_wait: true, ..SMALL },
+        ),
+        ("no margin for clocks", Config { no_margin: true, lag: 1, ..SMALL }),
+        ("an answer to any question", Config { any_answer: true, ticks: 3, ..SMALL }),
+        ("an expiry while a session is granted", Config { expire_while_granting: true, ..SMALL }),
+    ];
+    for (name, config) in mutations {
+        assert!(explore(name, config), "{name} is not noticed");
+    }
+}

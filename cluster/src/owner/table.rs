@@ -1,0 +1,316 @@
+//! Who owns each slot, as the log says: rows, and the entries that change them.
+//!
+//! A planned move is three entries: *Prepare* names the new owner, *Commit* (or *Abort*) ends it. Whoever may decide about a
+//! slot is its owner, or the target of the move that is pending. *Expire* takes slots from nodes whose sessions have
+//! lapsed. What keeps two nodes from deciding at the same time:
+//!
+//! - Commit and Abort name the move that they end, by the log index of its Prepare, and do nothing if that is over.
+//! - While a move is pending, a third node gets the slot only after the sessions of both its owner and its target have
+//!   lapsed.
+//! - Expire names the leader that proposed it, whose clock says that a session has lapsed; from another leader's log it
+//!   does nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::raft::NodeId;
+
+/// A node from one start to the next: only this one has the buckets that it filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its id in the Raft group.
+    pub node: NodeId,
+    /// Which of its starts.
+    pub incarnation: u64,
+}
+
+/// Who leads, and since which election. There can be several leaders in a term, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Reign {
+    /// The term.
+    pub term: u64,
+    /// The leader.
+    pub leader: NodeId,
+}
+
+/// How the owner of a slot came to it: from where its buckets begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Start {
+    /// It is the first: nobody has admitted anything.
+    Full,
+    /// Nobody can tell what was admitted before: each bucket counts as used up.
+    Drained,
+    /// The move with this id gave it the buckets; if it never got them, they count as used up.
+    Moved(u64),
+    /// The move with this id was given up. If the owner had not begun to hand over it has all, else they count as used up:
+    /// the target may have decided.
+    Aborted(u64),
+}
+
+/// A move that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Move {
+    /// To whom.
+    pub to: Holder,
+    /// The log index of its beginning.
+    pub id: u64,
+}
+
+/// Who owns a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SlotRow {
+    /// The owner.
+    pub owner: Holder,
+    /// The log index of the last change of who decides.
+    pub epoch: u64,
+    /// How the owner came to it.
+    pub start: Start,
+    /// Where it is going.
+    pub moving: Option<Move>,
+}
+
+/// Slots that have something in common: from one of them, so many in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SlotMove {
+    pub(crate) slot: u16,
+    /// The id of the move.
+    pub(crate) id: u64,
+}
+
+/// What changes the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Entry {
+    /// Gives all slots to their first owners: only while nobody owns any.
+    Assign(Vec<Holder>),
+    /// Begins to move slots.
+    Prepare { slots: Vec<u16>, to: Holder },
+    /// The targets have the buckets, and own the slots.
+    Commit(Vec<SlotMove>),
+    /// The moves are over, and the owners stay. `refused`: the target has promised not to decide.
+    Abort { moves: Vec<SlotMove>, refused: bool },
+    /// The sessions of these nodes have lapsed. Their slots go to others; moves to them are over.
+    Expire { reign: Reign, lapsed: Vec<Holder>, slots: Vec<(u16, Holder)> },
+}
+
+/// The rows of all slots, or none before the first entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Table {
+    rows: Vec<SlotRow>,
+}
+
+impl Table {
+    /// Whether somebody owns each slot.
+    pub fn is_assigned(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    /// All rows, in the order of the slots.
+    pub fn rows(&self) -> &[SlotRow] {
+        &self.rows
+    }
+
+    /// The row of a slot.
+    pub fn row(&self, slot: usize) -> Option<&SlotRow> {
+        self.rows.get(slot)
+    }
+
+    /// How many moves are pending.
+    pub fn moving(&self) -> usize {
+        self.rows.iter().filter(|row| row.moving.is_some()).count()
+    }
+
+    /// Applies the entry with this index, written by that leader.
+    pub(crate) fn apply(&mut self, index: u64, reign: Reign, entry: &Entry) {
+        match entry {
+            Entry::Assign(owners) => {
+                if self.rows.is_empty() {
+                    let row = |owner: &Holder| SlotRow {
+                        owner: *owner,
+                        epoch: index,
+                        start: Start::Full,
+                        moving: None,
+                    };
+                    self.rows = owners.iter().map(row).collect();
+                }
+            }
+            Entry::Prepare { slots, to } => {
+                for slot in slots {
+                    if let Some(row) = self.rows.get_mut(usize::from(*slot))
+                        && row.moving.is_none()
+                        && row.owner != *to
+                    {
+                        row.moving = Some(Move { to: *to, id: index });
+                    }
+                }
+            }
+            Entry::Commit(moves) => {
+                for (row, pending) in pending(&mut self.rows, moves) {
+                    *row = SlotRow {
+                        owner: pending.to,
+                        epoch: index,
+                        start: Start::Moved(pending.id),
+                        moving: None,
+                    };
+                }
+            }
+            Entry::Abort { moves, refused } => {
+                for (row, pending) in pending(&mut self.rows, moves) {
+                    row.moving = None;
+                    if !refused {
+                        (row.epoch, row.start) = (index, Start::Aborted(pending.id));
+                    }
+                }
+            }
+            Entry::Expire { reign: proposed_by, lapsed, slots } => {
+                if *proposed_by == reign {
+                    self.expire(index, lapsed, slots);
+                }
+            }
+        }
+    }
+
+    fn expire(&mut self, index: u64, lapsed: &[Holder], slots: &[(u16, Holder)]) {
+        for (slot, to) in slots {
+            let Some(row) = self.rows.get_mut(usize::from(*slot)) else { continue };
+            if !lapsed.contains(&row.owner) || lapsed.contains(to) {
+                continue;
+            }
+            let start = match row.moving {
+                Some(pending) if pending.to == *to => Start::Moved(pending.id),
+                // It may be deciding, from the moment that it has the buckets.
+                Some(pending) if !lapsed.contains(&pending.to) => continue,
+                _ => Start::Drained,
+            };
+            *row = SlotRow { owner: *to, epoch: index, start, moving: None };
+        }
+        for row in &mut self.rows {
+            if let Some(pending) = row.moving
+                && lapsed.contains(&pending.to)
+                && !lapsed.contains(&row.owner)
+            {
+                *row = SlotRow { epoch: index, start: Start::Aborted(pending.id), moving: None, ..*row };
+            }
+        }
+    }
+}
+
+/// The rows whose pending move is the one that is named.
+fn pending<'t>(
+    rows: &'t mut [SlotRow],
+    moves: &'t [SlotMove],
+) -> impl Iterator<Item = (&'t mut SlotRow, Move)> {
+    // Sorted or not: each slot is named once, and there are few of them.
+    rows.iter_mut().enumerate().filter_map(|(slot, row)| {
+        let pending = row.moving?;
+        let named = |one: &SlotMove| usize::from(one.slot) == slot && one.id == pending.id;
+        moves.iter().any(named).then_some((row, pending))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REIGN: Reign = Reign { term: 1, leader: 1 };
+
+    fn holder(node: NodeId) -> Holder {
+        Holder { node, incarnation: 1 }
+    }
+
+    fn table() -> Table {
+        let mut table = Table::default();
+        table.apply(3, REIGN, &Entry::Assign(vec![holder(1), holder(2)]));
+        table
+    }
+
+    fn prepare(table: &mut Table, index: u64, slot: u16, to: NodeId) {
+        table.apply(index, REIGN, &Entry::Prepare { slots: vec![slot], to: holder(to) });
+    }
+
+    fn expire(lapsed: &[NodeId], slot: u16, to: NodeId) -> Entry {
+        let lapsed = lapsed.iter().copied().map(holder).collect();
+        Entry::Expire { reign: REIGN, lapsed, slots: vec![(slot, holder(to))] }
+    }
+
+    #[test]
+    fn slots_are_given_out_once() {
+        let mut table = table();
+        table.apply(4, REIGN, &Entry::Assign(vec![holder(9), holder(9)]));
+        assert_eq!(table.row(1).unwrap().owner, holder(2));
+        assert_eq!(table.row(0).unwrap().start, Start::Full);
+    }
+
+    #[test]
+    fn a_commit_ends_the_move_that_it_names_and_no_other() {
+        let mut table = table();
+        prepare(&mut table, 5, 0, 3);
+        table.apply(6, REIGN, &Entry::Abort { moves: vec![SlotMove { slot: 0, id: 5 }], refused: false });
+        assert_eq!(table.row(0).unwrap().start, Start::Aborted(5));
+        prepare(&mut table, 7, 0, 2);
+        table.apply(8, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 5 }]));
+        assert_eq!(table.row(0).unwrap().owner, holder(1));
+        table.apply(9, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 7 }]));
+        let row = *table.row(0).unwrap();
+        assert_eq!((row.owner, row.epoch, row.start), (holder(2), 9, Start::Moved(7)));
+    }
+
+    #[test]
+    fn a_refused_move_changes_nothing() {
+        let mut table = table();
+        let before = table.clone();
+        prepare(&mut table, 5, 0, 3);
+        table.apply(6, REIGN, &Entry::Abort { moves: vec![SlotMove { slot: 0, id: 5 }], refused: true });
+        assert_eq!(table, before);
+    }
+
+    #[test]
+    fn a_second_move_waits_for_the_first() {
+        let mut table = table();
+        prepare(&mut table, 5, 0, 3);
+        prepare(&mut table, 6, 0, 2);
+        assert_eq!(table.row(0).unwrap().moving, Some(Move { to: holder(3), id: 5 }));
+    }
+
+    #[test]
+    fn only_the_leader_that_waited_takes_slots_away() {
+        let mut table = table();
+        let before = table.clone();
+        table.apply(5, Reign { term: 2, leader: 1 }, &expire(&[1], 0, 2));
+        table.apply(6, Reign { term: 1, leader: 2 }, &expire(&[1], 0, 2));
+        assert_eq!(table, before);
+        table.apply(7, REIGN, &expire(&[1], 0, 2));
+        assert_eq!(table.row(0).unwrap().owner, holder(2));
+        assert_eq!(table.row(0).unwrap().start, Start::Drained);
+    }
+
+    #[test]
+    fn a_third_node_gets_a_moving_slot_only_when_the_target_has_lapsed_too() {
+        let mut table = table();
+        prepare(&mut table, 5, 0, 3);
+        table.apply(6, REIGN, &expire(&[1], 0, 2));
+        assert_eq!(table.row(0).unwrap().owner, holder(1));
+        let mut other = table.clone();
+        table.apply(7, REIGN, &expire(&[1, 3], 0, 2));
+        assert_eq!(table.row(0).unwrap().start, Start::Drained);
+        other.apply(7, REIGN, &expire(&[1], 0, 3));
+        assert_eq!(other.row(0).unwrap().start, Start::Moved(5));
+    }
+
+    #[test]
+    fn a_move_to_a_lapsed_node_is_given_up() {
+        let mut table = table();
+        prepare(&mut table, 5, 0, 3);
+        table.apply(6, REIGN, &Entry::Expire { reign: REIGN, lapsed: vec![holder(3)], slots: vec![] });
+        let row = *table.row(0).unwrap();
+        assert_eq!((row.owner, row.moving, row.start), (holder(1), None, Start::Aborted(5)));
+    }
+
+    #[test]
+    fn a_restarted_node_is_not_the_owner_that_it_was() {
+        let mut table = table();
+        let again = Holder { node: 1, incarnation: 2 };
+        let entry = Entry::Expire { reign: REIGN, lapsed: vec![holder(1)], slots: vec![(0, again)] };
+        table.apply(5, REIGN, &entry);
+        assert_eq!(table.row(0).unwrap().owner, again);
+        assert_eq!(table.row(0).unwrap().start, Start::Drained);
+    }
+}

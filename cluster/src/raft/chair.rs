@@ -1,0 +1,163 @@
+//! The task of the leader that sees to it that each slot has the owner that it should have: asks [`Leader::next`] what to
+//! do, and does it.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::{
+    calls::{Call, Caller, NotServed, Reply},
+    command::Command,
+    group::{Running, Shared},
+};
+use crate::owner::{
+    leader::{Step, View},
+    rights::Refusal,
+    table::{Entry, Holder, SlotMove},
+};
+
+/// How often it is looked whether there is something to do.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long one step may take.
+const PATIENCE: Duration = Duration::from_millis(1000);
+
+/// Runs until it is dropped.
+pub(super) async fn preside(shared: Arc<Shared>) {
+    let mut applied = shared.applied.subscribe();
+    loop {
+        let step = look(&shared);
+        let Some((running, step)) = step else {
+            // What is applied may be the end of a move, and the next can begin.
+            let _ = timeout(LOOK_EVERY, applied.changed()).await;
+            continue;
+        };
+        match step {
+            Step::Write(entry) => write(&shared, &running, entry).await,
+            Step::Refuse { target, moves } => refuse(&shared, &running, target, moves).await,
+        }
+    }
+}
+
+fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
+    let running = shared.running();
+    let reign = running.as_ref().and_then(|running| running.reign());
+    let now = shared.clock.now();
+    let applied = Arc::clone(&shared.applied.borrow());
+    let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    leader.look(reign, now);
+    let running = running?;
+    reign?;
+    let view = View {
+        table: &applied.state.slots,
+        members: &applied.state.members,
+        draining: &applied.state.draining,
+        expected: running.metrics().membership_config.membership().nodes().count(),
+    };
+    let step = leader.next(view, now)?;
+    Some((running, step))
+}
+
+async fn write(shared: &Shared, running: &Running, entry: Entry) {
+    match &entry {
+        Entry::Assign(_) => info!("the first owners of the slots are written"),
+        Entry::Prepare { slots, to } => {
+            debug!(slots = slots.len(), to = %name(shared, *to), "slots begin to move")
+        }
+        Entry::Expire { lapsed, slots, .. } => {
+            let names: Vec<String> = lapsed.iter().map(|holder| name(shared, *holder)).collect();
+            warn!(
+                slots = slots.len(),
+                nodes = names.join(", "),
+                "sessions have lapsed: others take the slots over"
+            );
+        }
+        Entry::Commit(_) | Entry::Abort { .. } => {}
+    }
+    let lapsed = match &entry {
+        Entry::Expire { lapsed, .. } => lapsed.clone(),
+        _ => Vec::new(),
+    };
+    match running.propose(Command::Slots(entry), PATIENCE).await {
+        Ok(_) => {
+            let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            leader.expiry_is_over(&lapsed);
+        }
+        // It may be in the log: what it is about is left as it is until that is known.
+        Err(NotServed::NotLeader | NotServed::Unknown) => sleep(LOOK_EVERY).await,
+    }
+}
+
+async fn refuse(shared: &Shared, running: &Running, target: Holder, moves: Vec<SlotMove>) {
+    let Some(row) = shared.applied.borrow().state.members.get(&target.node).cloned() else { return };
+    info!(to = %row.name, slots = moves.len(), "a move of slots takes too long: it is given up");
+    let Refusal { refused, taken } = if target.node == shared.me {
+        shared.rights.refuse(&moves)
+    } else {
+        let mut caller = Caller::new(shared, target.node, row.raft_node());
+        match caller.call(Call::Refuse(moves), PATIENCE).await {
+            Ok(Reply::Refuse(refusal)) => refusal,
+            _ => return,
+        }
+    };
+    // Those that it has are its own: only the end of the move was not written.
+    for entry in [Entry::Abort { moves: refused, refused: true }, Entry::Commit(taken)] {
+        let _ = running.propose(Command::Slots(entry), PATIENCE).await;
+    }
+}
+
+fn name(shared: &Shared, holder: Holder) -> String {
+    let applied = shared.applied.borrow();
+    applied
+        .state
+        .members
+        .get(&holder.node)
+        .map_or_else(|| format!("{:x}", holder.node), |row| row.name.clone())
+}
+
+impl Shared {
+    /// Writes that moves are done, if this node leads.
+    pub(super) async fn moved_here(&self, running: &Running, moves: Vec<SlotMove>) -> Result<(), NotServed> {
+        running.propose(Command::Slots(Entry::Commit(moves)), PATIENCE).await.map(|_| ())
+    }
+
+    /// Writes that a node wants to own nothing, or something again.
+    pub(super) async fn drain_here(
+        &self,
+        running: &Running,
+        holder: Holder,
+        on: bool,
+    ) -> Result<(), NotServed> {
+        running.propose(Command::Drain { holder, on }, PATIENCE).await.map(|_| ())
+    }
+
+    /// Asks the leader, whoever it is, for what is answered by [`Reply::Written`]; until the deadline.
+    pub(super) async fn tell_leader(&self, call: impl Fn() -> Call, deadline: Instant) -> bool {
+        while Instant::now() < deadline {
+            if let Some(running) = self.running()
+                && let Some((leader, node)) = running.leader()
+            {
+                let answer = if leader == self.me {
+                    match call() {
+                        Call::Moved(moves) => self.moved_here(&running, moves).await,
+                        Call::Drain { holder, on } => self.drain_here(&running, holder, on).await,
+                        _ => Err(NotServed::Unknown),
+                    }
+                } else {
+                    match Caller::new(self, leader, node).call(call(), PATIENCE).await {
+                        Ok(Reply::Written(answer)) => answer,
+                        _ => Err(NotServed::Unknown),
+                    }
+                };
+                if answer.is_ok() {
+                    return true;
+                }
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+}

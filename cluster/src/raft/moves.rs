@@ -1,0 +1,241 @@
+//! Moving the buckets of slots from their owner to the target of a planned move.
+//!
+//! The owner sends all that it knows while it goes on deciding; then it stops deciding, sends what was charged meanwhile,
+//! and the target decides from there on. What arrives twice, or late, makes a bucket stricter, never looser.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tidegate_limiter::{Bucket, Held, KeyHash, Nanos};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use super::{
+    calls::{Call, Caller, Reply},
+    command::MemberRow,
+    group::Shared,
+};
+use crate::{
+    owner::{node::Install, rights::Frozen, table::SlotMove},
+    slots::SlotId,
+};
+
+/// Bytes of buckets that go in one message, about.
+const MESSAGE_BYTES: usize = 256 << 10;
+/// How long one message may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The pause before something is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+/// How long the target is told of the end of a move.
+const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Buckets for the target of a move.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct HandOver {
+    buckets: Vec<WireBucket>,
+    /// These slots are the target's with this: their owner decides no more.
+    slots: Vec<WireSlot>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WireBucket {
+    key: u64,
+    held: WireHeld,
+}
+
+/// As [`Held`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum WireHeld {
+    Debt(u64),
+    Window(u64),
+    Log { memory: u64, entries: Vec<(u64, u64)> },
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct WireSlot {
+    one: SlotMove,
+    epoch: u64,
+    /// How long ago its buckets were used up, in nanoseconds; `None`: they never were.
+    drained_ago: Option<u64>,
+}
+
+/// What became of a [`HandOver`] at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum HandedOver {
+    /// All of it is there.
+    Done,
+    /// The target has not applied the beginning of the move.
+    NotYet,
+    /// The move is over.
+    Never,
+}
+
+impl From<Bucket> for WireBucket {
+    fn from(Bucket { key, held }: Bucket) -> Self {
+        let held = match held {
+            Held::Debt(debt) => WireHeld::Debt(debt),
+            Held::Window(state) => WireHeld::Window(state),
+            Held::Log { memory, entries } => WireHeld::Log { memory, entries },
+        };
+        Self { key: key.get(), held }
+    }
+}
+
+impl From<WireBucket> for Bucket {
+    fn from(WireBucket { key, held }: WireBucket) -> Self {
+        let held = match held {
+            WireHeld::Debt(debt) => Held::Debt(debt),
+            WireHeld::Window(state) => Held::Window(state),
+            WireHeld::Log { memory, entries } => Held::Log { memory, entries },
+        };
+        Self { key: KeyHash::from_raw(key), held }
+    }
+}
+
+impl WireBucket {
+    fn bytes(&self) -> usize {
+        32 + match &self.held {
+            WireHeld::Log { entries, .. } => 16 * entries.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Sends the buckets of slots that one move takes to one target, and stops deciding about them. Ends when the log says that
+/// the move is over.
+pub(super) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
+    let Some(target) = target_of(&shared, &moves) else { return };
+    let mut caller = Caller::new(&shared, target.id, target.raft_node());
+    let started = Instant::now();
+    let Some(sent) = send_all(&shared, &mut caller, &moves).await else { return };
+
+    let frozen_at = Instant::now();
+    let (frozen, keys) = shared.rights.freeze(&moves);
+    if frozen.is_empty() {
+        return;
+    }
+    let changed = keys.len();
+    let mut last = last_of(&shared, &frozen, keys);
+    // A large rest goes ahead of the message that gives the slots away.
+    while let Some(part) = cut(&mut last.buckets)
+        && !last.buckets.is_empty()
+    {
+        if !deliver(&shared, &mut caller, &moves, HandOver { buckets: part, slots: Vec::new() }).await {
+            return;
+        }
+    }
+    if deliver(&shared, &mut caller, &moves, last).await {
+        let (took, frozen_for) = (started.elapsed(), frozen_at.elapsed());
+        debug!(to = %target.name, slots = moves.len(), buckets = sent, changed, ?took, ?frozen_for, "slots are handed over");
+        shared.stats.moved(moves.len() as u64, sent as u64, frozen_for);
+    }
+}
+
+fn target_of(shared: &Shared, moves: &[SlotMove]) -> Option<MemberRow> {
+    let applied = shared.applied.borrow();
+    let row = applied.state.slots.row(usize::from(moves.first()?.slot))?;
+    applied.state.members.get(&row.moving?.to.node).cloned()
+}
+
+/// Sends all buckets of the slots as they are; how many.
+async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove]) -> Option<usize> {
+    let slots: BTreeSet<u16> = moves.iter().map(|one| one.slot).collect();
+    let mut wanted = vec![false; crate::slots::SLOTS];
+    slots.iter().for_each(|slot| wanted[usize::from(*slot)] = true);
+    let (store, now) = (Arc::clone(&shared.store), shared.clock.now());
+    let look = move || {
+        let mut found: Vec<WireBucket> = Vec::new();
+        store.buckets(now, |key| wanted[SlotId::of(key).index()], |bucket| found.push(bucket.into()));
+        found
+    };
+    // It locks one shard after the other, for as long as that takes.
+    let mut buckets = tokio::task::spawn_blocking(look).await.ok()?;
+    let count = buckets.len();
+    while let Some(part) = cut(&mut buckets) {
+        let part = HandOver { buckets: part, slots: Vec::new() };
+        if !deliver(shared, caller, moves, part).await {
+            return None;
+        }
+    }
+    Some(count)
+}
+
+/// What goes last: what was charged since the first look, and the slots.
+fn last_of(shared: &Shared, frozen: &[Frozen], keys: Vec<KeyHash>) -> HandOver {
+    let now = shared.clock.now();
+    let mut buckets = Vec::new();
+    for key in keys {
+        shared.store.bucket(key, now, |bucket| buckets.push(bucket.into()));
+    }
+    // What only the sketch knows can not be sent: each bucket that is not among those that were counts as used up.
+    let unknown = shared.store.has_folded(now);
+    let ago = |floor: Nanos| now.saturating_since(floor).as_nanos() as u64;
+    let slots = frozen.iter().map(|slot| WireSlot {
+        one: slot.one,
+        epoch: slot.epoch,
+        drained_ago: if unknown { Some(0) } else { slot.floor.map(ago) },
+    });
+    HandOver { buckets, slots: slots.collect() }
+}
+
+/// The first of the buckets that fit a message; `None`: there are none.
+fn cut(buckets: &mut Vec<WireBucket>) -> Option<Vec<WireBucket>> {
+    let mut bytes = 0;
+    let count = buckets
+        .iter()
+        .take_while(|bucket| {
+            bytes += bucket.bytes();
+            bytes <= MESSAGE_BYTES
+        })
+        .count();
+    let rest = buckets.split_off(count.max(1).min(buckets.len()));
+    let part = std::mem::replace(buckets, rest);
+    (!part.is_empty()).then_some(part)
+}
+
+/// Delivers a message, again and again until it is there or the move is over.
+async fn deliver(shared: &Shared, caller: &mut Caller, moves: &[SlotMove], part: HandOver) -> bool {
+    while shared.rights.is_moving(moves) {
+        match caller.call(Call::HandOver(part.clone()), PATIENCE).await {
+            Ok(Reply::HandOver(HandedOver::Done)) => return true,
+            Ok(Reply::HandOver(HandedOver::Never)) => return false,
+            Ok(Reply::HandOver(HandedOver::NotYet)) => {}
+            Ok(_) => return false,
+            Err(fault) => debug!(%fault, "buckets could not be delivered"),
+        }
+        sleep(RETRY).await;
+    }
+    false
+}
+
+impl Shared {
+    /// Takes over what another node hands over.
+    pub(super) fn take_over(self: &Arc<Self>, part: HandOver) -> HandedOver {
+        let now = self.clock.now();
+        for bucket in part.buckets {
+            self.store.take_over(&bucket.into(), now);
+        }
+        let mut outcome = HandedOver::Done;
+        let mut installed = Vec::new();
+        for slot in part.slots {
+            let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
+            match self.rights.install(slot.one, slot.epoch, floor) {
+                Install::Now => installed.push(slot.one),
+                Install::Before => {}
+                Install::NotYet if outcome == HandedOver::Done => outcome = HandedOver::NotYet,
+                Install::NotYet => {}
+                Install::Never => outcome = HandedOver::Never,
+            }
+        }
+        if !installed.is_empty() {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                let deadline = Instant::now() + COMMIT_WITHIN;
+                if !shared.tell_leader(|| Call::Moved(installed.clone()), deadline).await {
+                    warn!(slots = installed.len(), "the leader could not be told that slots are here");
+                }
+            });
+        }
+        outcome
+    }
+}
