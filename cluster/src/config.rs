@@ -49,7 +49,8 @@ pub struct Timing {
     pub check_timeout: Duration,
     /// How often the nodes gossip. A dead node is noticed after 4 to 7 times this long.
     pub gossip_interval: Duration,
-    /// How long nobody else gets the slots of a node that has fallen silent.
+    /// How long nobody else gets the slots of a node that has fallen silent. When that was the leader, the election of
+    /// another comes on top, and both together must be less than five seconds.
     pub session: Duration,
 }
 

@@ -40,7 +40,7 @@ pub use self::{
     gossip::{GossipRejection, is_valid_name},
     key::{ClusterKey, KeyTooShort},
     member::{Member, MemberId, MemberState},
-    node::{Cluster, ClusterStats, StartError},
+    node::{Cluster, ClusterStats, MemberFault, StartError},
     router::Router,
     status::{ClusterStatus, Lost, Readiness},
     verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},

@@ -1,6 +1,7 @@
 //! A node's part in its cluster: opens the peer port, starts and owns all tasks, ends them.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -26,7 +27,7 @@ use crate::{
     loss::Shares,
     member::{MemberId, MemberState},
     owner::{Holder, SlotRow, rights::Rights, session::Terms},
-    raft::{DiskFault, GroupConfig, Ledger, RaftGroup},
+    raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     router::Router,
     stats::{GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
@@ -65,6 +66,20 @@ pub enum StartError {
     /// The gossip library did not start.
     #[error("gossip did not start: {0}")]
     Gossip(String),
+}
+
+/// Why a change of a member was not made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MemberFault {
+    /// Nobody has that name.
+    #[error("no member of the cluster has this name")]
+    NoSuchNode,
+    /// It lives.
+    #[error("it is alive; only a dead node can be removed")]
+    Live,
+    /// Most voters could not be reached in time.
+    #[error("{0}")]
+    NoQuorum(NoQuorum),
 }
 
 /// A running member of a cluster.
@@ -252,6 +267,50 @@ impl Cluster {
     /// What this node counts.
     pub fn stats(&self) -> &ClusterStats {
         &self.stats
+    }
+
+    /// Has all slots of a node given to others (`on`), or lets it have its share again. Returns when that is written, not
+    /// when it is done.
+    ///
+    /// # Errors
+    /// When there is no such node, or most voters can not be reached before the deadline.
+    pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberFault> {
+        let holder = self.member(name)?;
+        if self.ledger.drain(holder, on, deadline).await {
+            return Ok(());
+        }
+        Err(MemberFault::NoQuorum(self.ledger.no_quorum(true)))
+    }
+
+    /// Takes a dead node out of the cluster.
+    ///
+    /// # Errors
+    /// When there is no such node, when it is alive, or when most voters can not be reached before the deadline.
+    pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberFault> {
+        let holder = self.member(name)?;
+        if self.status.borrow().live.iter().any(|member| member.node == Some(holder.node)) {
+            return Err(MemberFault::Live);
+        }
+        let written = self.ledger.evict(holder.node, deadline).await;
+        let mut applied = self.ledger.watch();
+        let gone = applied.wait_for(|applied| !applied.state.members.contains_key(&holder.node));
+        if written && matches!(tokio::time::timeout_at(deadline, gone).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        Err(MemberFault::NoQuorum(self.ledger.no_quorum(true)))
+    }
+
+    fn member(&self, name: &str) -> Result<Holder, MemberFault> {
+        let applied = self.ledger.applied();
+        let row = applied.state.members.values().find(|row| row.name == name);
+        row.map(MemberRow::holder).ok_or(MemberFault::NoSuchNode)
+    }
+
+    /// The names of the nodes whose slots are given to others.
+    pub fn draining(&self) -> BTreeSet<String> {
+        let state = &self.ledger.applied().state;
+        let rows = state.members.values().filter(|row| state.draining.contains(&row.holder()));
+        rows.map(|row| row.name.clone()).collect()
     }
 
     /// Gives all slots to others, with what is known of their buckets, and returns when this node owns none; or at the

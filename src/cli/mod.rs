@@ -1,14 +1,16 @@
 //! The command line: a file a command.
 
 mod check;
+mod cluster;
 mod dev;
+mod node;
 mod rules;
 mod serve;
 mod terminal;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::terminal::{note, print};
 
@@ -34,6 +36,7 @@ Examples:
   tidegate serve --rules rules.yaml                  one node
   tidegate check ip=203.0.113.7                      ask a node
   tidegate rules apply -f rules.yaml                 change the rules of the cluster
+  tidegate cluster status                            the nodes, and what each owns
 
 Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check)."
 )]
@@ -52,6 +55,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Look at the rules and change them
     Rules(rules::RulesArgs),
+    /// Look at the nodes, and take one out
+    Cluster(cluster::ClusterArgs),
 }
 
 /// Why a command could not do what it should: what is said, and the exit code.
@@ -77,6 +82,24 @@ impl Failure {
     }
 }
 
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Runs what asks nodes.
+fn run(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::of(FAILED, error))?;
+    runtime.block_on(work)
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     terminal::set_up();
@@ -85,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => args.run(),
         Command::Check(args) => args.run(),
         Command::Rules(args) => args.run(),
+        Command::Cluster(args) => args.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

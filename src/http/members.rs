@@ -1,10 +1,16 @@
 //! `GET /v1/cluster`: the cluster as this node sees it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tidegate_cluster::{
-    Cluster, Member, Readiness,
+    Cluster, Member, MemberFault, Readiness,
     slots::{SLOTS, SlotId},
 };
+use tokio::time::Instant;
+
+use super::problem::{Kind, Problem, echo};
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -59,6 +65,8 @@ struct MemberView {
     incarnation: u64,
     state: &'static str,
     live: bool,
+    /// Whether its slots are given to the others.
+    draining: bool,
     /// How many slots it owns in this node's table.
     slots: usize,
     peer: String,
@@ -81,6 +89,43 @@ pub(super) struct Wanted {
     slots: bool,
 }
 
+/// How a node is drained.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DrainOptions {
+    /// It takes its share again instead.
+    #[serde(default)]
+    undo: bool,
+}
+
+/// How long the leader may take to write a change.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Begins to give a node's slots to the others.
+pub(super) async fn drain(cluster: &Cluster, name: &str, options: &DrainOptions) -> Result<Value, Problem> {
+    let deadline = Instant::now() + WRITE_WITHIN;
+    cluster.drain(name, !options.undo, deadline).await.map_err(|fault| problem(name, &fault))?;
+    let owned = cluster.status().slots_owned();
+    let slots = owned.iter().find(|(known, _)| **known == *name).map_or(0, |(_, slots)| *slots);
+    Ok(json!({ "node": name, "draining": !options.undo, "slots": slots }))
+}
+
+/// Forgets a dead node.
+pub(super) async fn remove(cluster: &Cluster, name: &str) -> Result<Value, Problem> {
+    let deadline = Instant::now() + WRITE_WITHIN;
+    cluster.remove(name, deadline).await.map_err(|fault| problem(name, &fault))?;
+    Ok(json!({ "node": name, "removed": true }))
+}
+
+fn problem(name: &str, fault: &MemberFault) -> Problem {
+    let kind = match fault {
+        MemberFault::NoSuchNode => Kind::NoSuchNode,
+        MemberFault::Live => Kind::NodeIsLive,
+        MemberFault::NoQuorum(_) => Kind::NoQuorum,
+    };
+    Problem::new(kind, format!("{:?}: {fault}", echo(name)))
+}
+
 /// Looks at the cluster.
 pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
     let status = cluster.status();
@@ -91,11 +136,13 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
     let owned = status.slots_owned();
     let group = cluster.ledger().status();
     let in_force = cluster.ledger().in_force_by_node();
+    let draining = cluster.draining();
     let member = |member: &Member, live, gone_for_ms| MemberView {
         name: member.id.name.to_string(),
         incarnation: member.id.incarnation,
         state: member.state.as_str(),
         live,
+        draining: draining.contains(&*member.id.name),
         slots: if live {
             owned.iter().find(|(name, _)| *name == member.id.name).map_or(0, |(_, n)| *n)
         } else {

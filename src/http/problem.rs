@@ -46,10 +46,12 @@ pub(crate) enum Kind {
     NoRoom,
     NoQuorum,
     NotEverywhereYet,
+    NoSuchNode,
+    NodeIsLive,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::NotJson,
         Self::InvalidUtf8,
         Self::UnknownField,
@@ -75,6 +77,8 @@ impl Kind {
         Self::NoRoom,
         Self::NoQuorum,
         Self::NotEverywhereYet,
+        Self::NoSuchNode,
+        Self::NodeIsLive,
     ];
 
     /// The word for it: the end of `type`, and a label in the metrics.
@@ -127,6 +131,8 @@ impl Kind {
             Self::InvalidRules => ("invalid-rules", "The rules can not be used", S::UNPROCESSABLE_ENTITY),
             Self::NoRoom => ("no-room", "There is no room for these rules", S::UNPROCESSABLE_ENTITY),
             Self::NoQuorum => ("no-quorum", "Most voters can not be reached", S::SERVICE_UNAVAILABLE),
+            Self::NoSuchNode => ("no-such-node", "There is no such node", S::NOT_FOUND),
+            Self::NodeIsLive => ("node-is-live", "The node is alive", S::CONFLICT),
             Self::NotEverywhereYet => {
                 ("not-everywhere-yet", "Written, but not yet in force everywhere", S::GATEWAY_TIMEOUT)
             }

@@ -17,17 +17,19 @@ use super::{
     body::{self, MAX_BATCH_BYTES},
     exposition,
     front::{CHECK_METHODS, CHECK_PATH},
-    members::{self, Wanted},
+    members::{self, DrainOptions, Wanted},
     problem::{Kind, echo},
     rules::{self, HistoryOptions, ReadOptions, WriteOptions},
 };
 use crate::node::Node;
 
 /// The calls, for somebody who asked for another one.
-const CALLS: [(&str, &str); 11] = [
+const CALLS: [(&str, &str); 13] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
     ("GET", "/v1/cluster"),
+    ("POST", "/v1/cluster/drain/{node}"),
+    ("POST", "/v1/cluster/remove/{node}"),
     ("GET", "/v1/rules"),
     ("GET, PUT", "/v1/rules/{domain}"),
     ("GET", "/v1/rules/{domain}/history"),
@@ -55,6 +57,8 @@ pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
     Router::new()
         .route("/v1/check/batch", post(check_batch))
         .route("/v1/cluster", get(cluster))
+        .route("/v1/cluster/drain/{node}", post(drain))
+        .route("/v1/cluster/remove/{node}", post(remove))
         .route("/v1/rules", get(all_rules))
         .route("/v1/rules/{domain}", get(rules_of_domain).put(put_rules))
         .route("/v1/rules/{domain}/history", get(rules_history))
@@ -84,6 +88,15 @@ async fn cluster(State(lane): State<Lane>, wanted: Result<Query<Wanted>, QueryRe
         Ok(Query(wanted)) => Json(members::view(&lane.node.cluster, &wanted)).into_response(),
         Err(fault) => lane.refuse(Problem::new(Kind::InvalidValue, fault.body_text())),
     }
+}
+
+async fn drain(State(lane): State<Lane>, Path(name): Path<String>, wanted: Asked<DrainOptions>) -> Response {
+    let options = lane.query(wanted);
+    lane.json(async { members::drain(&lane.node.cluster, &name, &options?).await }).await
+}
+
+async fn remove(State(lane): State<Lane>, Path(name): Path<String>) -> Response {
+    lane.json(members::remove(&lane.node.cluster, &name)).await
 }
 
 async fn all_rules(State(lane): State<Lane>, wanted: Asked<ReadOptions>) -> Response {
@@ -194,6 +207,13 @@ impl Lane {
             response.headers_mut().insert(header::ETAG, tag);
         }
         response
+    }
+
+    async fn json(&self, answer: impl Future<Output = Result<serde_json::Value, Problem>>) -> Response {
+        match answer.await {
+            Ok(answer) => Json(answer).into_response(),
+            Err(problem) => self.refuse(problem),
+        }
     }
 
     fn refuse(&self, problem: Problem) -> Response {

@@ -99,6 +99,8 @@ pub(super) enum Call {
         holder: Holder,
         on: bool,
     },
+    /// Says to the leader that a node which is gone will not come back.
+    Evict(NodeId),
     /// Asks the target of these moves to promise not to take the slots.
     Refuse(Vec<SlotMove>),
     /// Hands buckets over.
@@ -428,6 +430,7 @@ impl CallServer {
             Call::Renew { row, wants } => Reply::Renew(self.shared.renew_here(&running, row, wants).await),
             Call::Moved(moves) => Reply::Written(self.shared.moved_here(&running, moves).await),
             Call::Drain { holder, on } => Reply::Written(self.shared.drain_here(&running, holder, on).await),
+            Call::Evict(node) => Reply::Written(self.shared.evict_here(&running, node).await),
             Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
             Call::Touched { domain, rules } => Reply::Touched(self.shared.touched_here(&domain, &rules)),

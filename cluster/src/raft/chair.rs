@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     calls::{Call, Caller, NotServed, Reply},
-    command::Command,
+    command::{Command, NodeId},
     group::{Running, Shared},
 };
 use crate::owner::{
@@ -134,6 +134,11 @@ impl Shared {
         running.propose(Command::Drain { holder, on }, PATIENCE).await.map(|_| ())
     }
 
+    /// Writes that a node which is gone will not come back.
+    pub(super) async fn evict_here(&self, running: &Running, node: NodeId) -> Result<(), NotServed> {
+        running.propose(Command::Evict(node), PATIENCE).await.map(|_| ())
+    }
+
     /// Asks the leader, whoever it is, for what is answered by [`Reply::Written`]; until the deadline.
     pub(super) async fn tell_leader(&self, call: impl Fn() -> Call, deadline: Instant) -> bool {
         while Instant::now() < deadline {
@@ -144,6 +149,7 @@ impl Shared {
                     match call() {
                         Call::Moved(moves) => self.moved_here(&running, moves).await,
                         Call::Drain { holder, on } => self.drain_here(&running, holder, on).await,
+                        Call::Evict(node) => self.evict_here(&running, node).await,
                         _ => Err(NotServed::Unknown),
                     }
                 } else {

@@ -96,6 +96,8 @@ pub(crate) enum Command {
         /// Whether it does.
         on: bool,
     },
+    /// Says that a node which is gone will not come back.
+    Evict(NodeId),
 }
 
 /// What a cluster is founded with.

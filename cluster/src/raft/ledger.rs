@@ -165,6 +165,11 @@ impl Ledger {
         self.shared.tell_leader(|| Call::Drain { holder, on }, deadline).await
     }
 
+    /// Has the leader take a node out that is gone; whether that was written before the deadline.
+    pub(crate) async fn evict(&self, node: NodeId, deadline: Instant) -> bool {
+        self.shared.tell_leader(|| Call::Evict(node), deadline).await
+    }
+
     /// How long this node has not heard from the leader; `None`: never.
     pub fn age(&self) -> Option<Duration> {
         if self.shared.running().is_some_and(|running| running.is_leader()) {
@@ -320,7 +325,7 @@ impl Ledger {
         spread
     }
 
-    fn no_quorum(&self, in_doubt: bool) -> NoQuorum {
+    pub(crate) fn no_quorum(&self, in_doubt: bool) -> NoQuorum {
         let status = self.status();
         let live: Vec<String> = self.shared.live().iter().map(|member| member.id.name.to_string()).collect();
         let missing = status.voters.iter().filter(|name| !live.contains(name)).cloned().collect();

@@ -94,6 +94,8 @@ pub struct Replicated {
     pub slots: Arc<Table>,
     /// The nodes that want to own nothing.
     pub draining: BTreeSet<Holder>,
+    /// The members that are gone and will not come back.
+    pub evicted: BTreeSet<NodeId>,
     recent: Arc<Recent>,
 }
 
@@ -136,6 +138,8 @@ impl Replicated {
                 if self.members.contains_key(&row.id) || self.members.len() < MAX_MEMBERS {
                     // Who starts again wants its share again.
                     self.draining.retain(|one| one.node != row.id || *one == row.holder());
+                    // It has come back after all.
+                    self.evicted.remove(&row.id);
                     self.members.insert(row.id, row);
                 }
                 Outcome::Done
@@ -143,10 +147,17 @@ impl Replicated {
             Command::Forget(id) => {
                 self.members.remove(&id);
                 self.draining.retain(|holder| holder.node != id);
+                self.evicted.remove(&id);
                 Outcome::Done
             }
             Command::Slots(entry) => {
                 Arc::make_mut(&mut self.slots).apply(index, reign, &entry);
+                Outcome::Done
+            }
+            Command::Evict(id) => {
+                if self.members.contains_key(&id) {
+                    self.evicted.insert(id);
+                }
                 Outcome::Done
             }
             Command::Drain { holder, on } => {

@@ -18,6 +18,8 @@ use super::{
 use crate::{fabric, member::Member, status::ClusterStatus};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A member that is gone for so long is taken out.
+const EVICT_AFTER: Duration = Duration::from_secs(3600);
 /// How long one change may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A node that lacks fewer entries than this may vote: it has the rest before it is asked for much.
@@ -63,7 +65,9 @@ async fn tend_once(
     let ours: Vec<&Member> =
         status.live.iter().filter(|member| member.group.is_none() || member.group == cluster).collect();
     let (membership, present) = look(running, &ours);
-    if let Some(step) = voters::next_step(&membership, &present, gone_for) {
+    if let Some(step) = voters::next_step(&membership, &present, &gone_for, |id| {
+        applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER
+    }) {
         take(running, step).await;
         return;
     }

@@ -63,6 +63,7 @@ pub(super) fn next_step(
     membership: &Membership,
     present: &[Present],
     gone_for: impl Fn(NodeId) -> Duration,
+    evicted: impl Fn(NodeId) -> bool,
 ) -> Option<Step> {
     let Membership { nodes, voters, in_between } = membership;
     if *in_between {
@@ -76,7 +77,10 @@ pub(super) fn next_step(
     }
     let is_present = |id: NodeId| present.iter().any(|one| one.id == id);
     // A name stands for one node: who is not there while another has its name lost its disk and will not come back.
-    let replaced = |id: NodeId| !is_present(id) && present.iter().any(|one| one.node.name == nodes[&id].name);
+    // So will not who was gone for too long, or was said to be gone for good.
+    let replaced = |id: NodeId| {
+        !is_present(id) && (evicted(id) || present.iter().any(|one| one.node.name == nodes[&id].name))
+    };
     let members = nodes.keys().filter(|id| !replaced(**id)).count();
     let wanted = voter_count(members);
 
@@ -145,28 +149,44 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_is_gone_for_good_is_taken_out_and_a_live_one_is_not() {
+        let membership = group(1..=4, 1..=3);
+        let evicted = |id| id == 3 || id == 1;
+        assert_eq!(
+            next_step(&membership, &present([1, 2, 4]), |_| Duration::ZERO, evicted),
+            voters([1, 2, 4])
+        );
+        let after = group(1..=4, [1, 2, 4]);
+        let step = next_step(&after, &present([1, 2, 4]), |_| Duration::ZERO, evicted);
+        assert_eq!(step, Some(Step::Remove(3)));
+    }
+
+    #[test]
     fn a_group_grows_to_three_and_to_five_and_then_has_learners() {
-        assert_eq!(next_step(&group([1], [1]), &present([1, 2]), |_| LONG), Some(Step::Add(2, node(2))));
-        assert_eq!(next_step(&group([1, 2], [1]), &present([1, 2]), |_| LONG), voters([1, 2]));
-        assert_eq!(next_step(&group(1..=3, [1, 2]), &present(1..=3), |_| LONG), voters([1, 2, 3]));
-        assert_eq!(next_step(&group(1..=4, 1..=3), &present(1..=4), |_| LONG), None);
-        assert_eq!(next_step(&group(1..=5, 1..=3), &present(1..=5), |_| LONG), voters(1..=5));
-        assert_eq!(next_step(&group(1..=9, 1..=5), &present(1..=9), |_| LONG), None);
+        assert_eq!(
+            next_step(&group([1], [1]), &present([1, 2]), |_| LONG, |_| false),
+            Some(Step::Add(2, node(2)))
+        );
+        assert_eq!(next_step(&group([1, 2], [1]), &present([1, 2]), |_| LONG, |_| false), voters([1, 2]));
+        assert_eq!(next_step(&group(1..=3, [1, 2]), &present(1..=3), |_| LONG, |_| false), voters([1, 2, 3]));
+        assert_eq!(next_step(&group(1..=4, 1..=3), &present(1..=4), |_| LONG, |_| false), None);
+        assert_eq!(next_step(&group(1..=5, 1..=3), &present(1..=5), |_| LONG, |_| false), voters(1..=5));
+        assert_eq!(next_step(&group(1..=9, 1..=5), &present(1..=9), |_| LONG, |_| false), None);
     }
 
     #[test]
     fn who_is_behind_gets_no_vote_yet() {
         let mut there = present([1, 2]);
         there[1].caught_up = false;
-        assert_eq!(next_step(&group([1, 2], [1]), &there, |_| LONG), None);
+        assert_eq!(next_step(&group([1, 2], [1]), &there, |_| LONG, |_| false), None);
     }
 
     #[test]
     fn a_dead_voter_is_replaced_after_a_while_if_another_can_take_its_vote() {
         let membership = group(1..=4, 1..=3);
-        assert_eq!(next_step(&membership, &present([1, 2, 4]), |_| GRACE / 2), None);
-        assert_eq!(next_step(&membership, &present([1, 2, 4]), |_| GRACE), voters([1, 2, 4]));
-        assert_eq!(next_step(&group(1..=3, 1..=3), &present([1, 2]), |_| LONG), None);
+        assert_eq!(next_step(&membership, &present([1, 2, 4]), |_| GRACE / 2, |_| false), None);
+        assert_eq!(next_step(&membership, &present([1, 2, 4]), |_| GRACE, |_| false), voters([1, 2, 4]));
+        assert_eq!(next_step(&group(1..=3, 1..=3), &present([1, 2]), |_| LONG, |_| false), None);
     }
 
     #[test]
@@ -175,15 +195,15 @@ mod tests {
         there[2].node.name = "n3".to_owned();
         let mut membership = group(1..=3, 1..=3);
         assert_eq!(
-            next_step(&membership, &there, |_| Duration::ZERO),
+            next_step(&membership, &there, |_| Duration::ZERO, |_| false),
             Some(Step::Add(9, there[2].node.clone()))
         );
         membership.nodes.insert(9, there[2].node.clone());
-        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO), voters([1, 2, 9]));
+        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO, |_| false), voters([1, 2, 9]));
         membership.voters = [1, 2, 9].into();
-        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO), Some(Step::Remove(3)));
+        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO, |_| false), Some(Step::Remove(3)));
         membership.nodes.remove(&3);
-        assert_eq!(next_step(&membership, &there, |_| LONG), None);
+        assert_eq!(next_step(&membership, &there, |_| LONG, |_| false), None);
     }
 
     #[test]
@@ -194,7 +214,7 @@ mod tests {
         let mut membership = group([1, 2, 3, 9], 1..=3);
         membership.nodes.insert(9, there[2].node.clone());
         // The vote of the lost one goes at once: it can never be cast again.
-        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO), voters([1, 2]));
+        assert_eq!(next_step(&membership, &there, |_| Duration::ZERO, |_| false), voters([1, 2]));
     }
 
     #[test]
@@ -204,22 +224,22 @@ mod tests {
             one.zone = Some(zone.to_owned());
         }
         there.truncate(4);
-        assert_eq!(next_step(&group(1..=4, [1]), &there, |_| LONG), voters([1, 2, 3]));
+        assert_eq!(next_step(&group(1..=4, [1]), &there, |_| LONG, |_| false), voters([1, 2, 3]));
         let mut membership = group(1..=4, [1, 2]);
         membership.nodes.remove(&2);
         membership.voters = [1].into();
         there.remove(1);
-        assert_eq!(next_step(&membership, &there, |_| LONG), voters([1, 3, 4]));
+        assert_eq!(next_step(&membership, &there, |_| LONG, |_| false), voters([1, 3, 4]));
     }
 
     #[test]
     fn what_was_begun_is_ended_first_and_a_new_address_is_noted() {
         let mut membership = group(1..=3, 1..=3);
         membership.in_between = true;
-        assert_eq!(next_step(&membership, &present(1..=4), |_| LONG), voters(1..=3));
+        assert_eq!(next_step(&membership, &present(1..=4), |_| LONG, |_| false), voters(1..=3));
         let mut there = present(1..=3);
         there[1].node.peer = ([10, 0, 0, 77], 7803).into();
-        let step = next_step(&group(1..=3, 1..=3), &there, |_| LONG);
+        let step = next_step(&group(1..=3, 1..=3), &there, |_| LONG, |_| false);
         assert_eq!(step, Some(Step::Move(2, there[1].node.clone())));
     }
 
@@ -229,7 +249,7 @@ mod tests {
             let mut membership = group([1], [1]);
             let there = present(1..=count);
             let mut steps = 0;
-            while let Some(step) = next_step(&membership, &there, |_| LONG) {
+            while let Some(step) = next_step(&membership, &there, |_| LONG, |_| false) {
                 steps += 1;
                 assert!(steps < 50, "{membership:?}");
                 match step {

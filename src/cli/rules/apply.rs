@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use super::{
-    Output,
-    change::Change,
-    node::{NodeArgs, NodeFault},
-};
+use super::change::Change;
 use crate::{
-    cli::{DONE, Failure, print},
+    cli::{
+        DONE, Failure, Output,
+        node::{NodeArgs, NodeFault},
+        print,
+    },
     client::Ask,
     rules_file::{self, DomainText},
 };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tidegate_limiter::{FieldChange, RuleDescription, RulesDiff};
 
-use super::node::{NodeArgs, NodeFault, plural};
+use crate::cli::node::{NodeArgs, NodeFault, plural};
 
 /// What a node says of a change.
 #[derive(Debug, Deserialize)]

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Output, apply::put, node::NodeArgs};
+use super::apply::put;
 use crate::{
-    cli::{DONE, FAILED, Failure, print},
+    cli::{DONE, FAILED, Failure, Output, node::NodeArgs, print},
     rules_file,
 };
 

@@ -3,9 +3,8 @@
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Output, node::NodeArgs};
 use crate::{
-    cli::{DONE, Failure, print},
+    cli::{DONE, Failure, Output, node::NodeArgs, print},
     client::Ask,
 };
 

@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Output, node::NodeArgs};
 use crate::{
-    cli::{DONE, Failure, print},
+    cli::{DONE, Failure, Output, node::NodeArgs, print},
     client::Ask,
 };
 

@@ -5,11 +5,10 @@ mod change;
 mod diff;
 mod get;
 mod history;
-mod node;
 mod rollback;
 mod validate;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use super::Failure;
 
@@ -45,25 +44,12 @@ enum RulesCommand {
     Rollback(rollback::RollbackArgs),
 }
 
-/// How a result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
-}
-
 impl RulesArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         if let RulesCommand::Validate(args) = self.command {
             return args.run();
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::of(super::FAILED, error))?;
-        runtime.block_on(async {
+        super::run(async {
             match self.command {
                 RulesCommand::Validate(args) => args.run(),
                 RulesCommand::Diff(args) => args.run().await,

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, apply::WriteArgs, change::Change, node::NodeArgs};
+use super::{apply::WriteArgs, change::Change};
 use crate::{
-    cli::{DONE, Failure, print},
+    cli::{DONE, Failure, Output, node::NodeArgs, print},
     client::Ask,
 };
 

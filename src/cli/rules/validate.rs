@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, node::plural};
 use crate::{
-    cli::{DONE, FAILED, Failure, print},
+    cli::{DONE, FAILED, Failure, Output, node::plural, print},
     rules_file::{self, RulesFault},
 };
 
