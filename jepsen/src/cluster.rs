@@ -4,7 +4,10 @@ use std::{
     fmt::Write as _,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -12,8 +15,8 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::history::monotonic;
 pub use crate::node::{Node, signal};
+use crate::{history::monotonic, netns::Net};
 
 /// How long a cluster may take to be ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -48,6 +51,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     settings: Settings,
     directory: TempDir,
+    net: Option<Arc<Net>>,
 }
 
 impl Cluster {
@@ -66,6 +70,30 @@ impl Cluster {
         cluster
     }
 
+    /// Starts `count` nodes, each in a network of its own: the node `n1` is number 1 there.
+    ///
+    /// # Panics
+    /// As [`Cluster::start`].
+    pub fn start_apart(count: u8, settings: Settings, net: Net) -> Self {
+        let mut cluster = Self::empty(settings);
+        cluster.net = Some(Arc::new(net));
+        let ports: Vec<u16> = (0..u16::from(count)).map(|node| 7800 + node * NODE_STEP).collect();
+        let expect = ["--bootstrap-expect".to_owned(), count.to_string()];
+        for port in &ports {
+            cluster.spawn(*port, &ports, &expect);
+        }
+        cluster.await_ready();
+        cluster
+    }
+
+    /// The network between the nodes.
+    ///
+    /// # Panics
+    /// When they are all on loopback.
+    pub fn net(&self) -> &Net {
+        self.net.as_ref().expect("the nodes were started apart")
+    }
+
     /// A cluster without nodes.
     ///
     /// # Panics
@@ -75,7 +103,7 @@ impl Cluster {
             tempfile::Builder::new().prefix("tidegate-test-").tempdir().expect("temporary directory");
         std::fs::write(directory.path().join("rules.yaml"), &settings.rules)
             .expect("the rules can be written");
-        Self { nodes: Vec::new(), settings, directory }
+        Self { nodes: Vec::new(), settings, directory, net: None }
     }
 
     /// Starts one more node, which joins those that are there, and waits until all see each other.
@@ -105,8 +133,13 @@ impl Cluster {
     pub fn spawn_as(&mut self, name: &str, port: u16, join: &[u16], flags: &[String]) -> &mut Node {
         let rules = self.directory.path().join("rules.yaml");
         let base_port = port.to_string();
+        let number = |port: u16| ((port - 7800) / NODE_STEP) as u8 + 1;
+        let net = self.net.clone();
+        let host = |port: u16| {
+            net.as_ref().map_or("127.0.0.1".to_owned(), |net| net.address(number(port)).to_string())
+        };
         let mut arguments: Vec<String> =
-            ["serve", "--name", name, "--listen", "127.0.0.1", "--base-port", &base_port, "--rules"]
+            ["serve", "--name", name, "--listen", &host(port), "--base-port", &base_port, "--rules"]
                 .map(str::to_owned)
                 .into();
         arguments.push(rules.to_str().expect("temporary directories have names of text").to_owned());
@@ -117,14 +150,15 @@ impl Cluster {
         let peers: Vec<String> = join
             .iter()
             .filter(|other| **other != port)
-            .map(|other| format!("127.0.0.1:{}", other + 3))
+            .map(|other| format!("{}:{}", host(*other), other + 3))
             .collect();
         if !peers.is_empty() {
             arguments.extend(["--join".to_owned(), peers.join(",")]);
         }
         arguments.extend(flags.iter().chain(&self.settings.flags).cloned());
         let log = self.directory.path().join(format!("{port}.log"));
-        let mut node = Node::new(name, port, arguments, log);
+        let place = net.as_ref().map(|net| (Arc::clone(net), number(port)));
+        let mut node = Node::new(name, port, arguments, log, place);
         node.start(&self.settings.binary, self.settings.key.as_deref());
         self.nodes.push(node);
         self.nodes.last_mut().expect("it was just pushed")

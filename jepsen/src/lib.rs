@@ -16,5 +16,6 @@ pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod load;
+pub mod netns;
 pub mod node;
 pub mod workload;

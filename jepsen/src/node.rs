@@ -6,13 +6,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::client::Client;
+use crate::{client::Client, netns::Net};
 
 /// How far the port for the Redis protocol is from that for HTTP.
 const RESP_PORT_OFFSET: u16 = 2;
@@ -32,20 +33,31 @@ pub struct Node {
     pub peer: SocketAddr,
     arguments: Vec<String>,
     log: PathBuf,
+    net: Option<(Arc<Net>, u8)>,
     pub(crate) process: Option<Child>,
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, port: u16, arguments: Vec<String>, log: PathBuf) -> Self {
-        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    pub(crate) fn new(
+        name: &str,
+        port: u16,
+        arguments: Vec<String>,
+        log: PathBuf,
+        net: Option<(Arc<Net>, u8)>,
+    ) -> Self {
+        let host = net.as_ref().map_or(Ipv4Addr::LOCALHOST, |(net, number)| net.address(*number));
+        let address = |port| SocketAddr::from((host, port));
         let (http, resp) = (address(port), address(port + RESP_PORT_OFFSET));
         let peer = address(port + PEER_PORT_OFFSET);
-        Self { name: name.to_owned(), http, resp, peer, arguments, log, process: None }
+        Self { name: name.to_owned(), http, resp, peer, arguments, log, net, process: None }
     }
 
     pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>) {
         let log = File::options().create(true).append(true).open(&self.log).expect("the log can be written");
-        let mut command = Command::new(binary);
+        let mut command = match &self.net {
+            Some((net, number)) => net.command(*number, binary),
+            None => Command::new(binary),
+        };
         command
             .args(&self.arguments)
             // Whatever becomes of the test, its end of the pipe closes, and the node stops.

@@ -35,6 +35,46 @@ pub struct RuleDescription {
     /// Other limits for some requests; the first that fits counts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub overrides: Vec<OverrideDescription>,
+    /// What it may admit at most.
+    #[serde(default)]
+    pub worst_case: WorstCase,
+}
+
+/// How much a rule may admit in any interval, as a multiple of what its limit allows in an interval of that length, by what
+/// happens to the cluster. `None`: there is no limit to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorstCase {
+    /// Without a fault, and while nodes come and go by plan.
+    pub planned: Option<u32>,
+    /// When the owner of its bucket crashes, or is stopped for a while.
+    pub crash: Option<u32>,
+    /// When nodes can not reach each other, or most voters are gone.
+    pub partition: Option<u32>,
+}
+
+impl Default for WorstCase {
+    fn default() -> Self {
+        Self { planned: Some(1), crash: Some(1), partition: Some(1) }
+    }
+}
+
+impl WorstCase {
+    /// Of a rule with these settings.
+    ///
+    /// - `deny` with `strict`: whoever decides is the only one.
+    /// - `share`: nodes that can not reach the owner admit m/N of the limit together, m of N nodes being cut off.
+    /// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with used up buckets, and
+    ///   admits no more than the limit's rate. The shares of those who reach neither are less than what is left to twice the
+    ///   limit.
+    /// - `allow`: whoever can not reach the owner admits everything.
+    pub fn of(consistency: Consistency, on_owner_loss: OnOwnerLoss) -> Self {
+        let exact = Self::default();
+        match (consistency, on_owner_loss) {
+            (_, OnOwnerLoss::Allow) => Self { crash: None, partition: None, ..exact },
+            (Consistency::Strict, OnOwnerLoss::Deny) => exact,
+            _ => Self { partition: Some(2), ..exact },
+        }
+    }
 }
 
 /// Another limit for some requests.
@@ -207,6 +247,7 @@ impl Rule {
                     burst: burst(limit.as_ref()),
                 })
                 .collect(),
+            worst_case: WorstCase::of(self.consistency, self.on_owner_loss),
         }
     }
 }

@@ -76,7 +76,7 @@ pub use self::{
     decision::{Answer, Charge, Cost, CostTooLarge, Decision, Mode, binding},
     describe::{
         Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
-        RulesDiff,
+        RulesDiff, WorstCase,
     },
     key::{HashSecret, KeyHash},
     keyed::Keyed,

@@ -117,8 +117,8 @@ pub(super) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
     let changed = keys.len();
     let mut last = last_of(&shared, &frozen, keys);
     // A large rest goes ahead of the message that gives the slots away.
-    while let Some(part) = cut(&mut last.buckets)
-        && !last.buckets.is_empty()
+    while last.buckets.iter().map(WireBucket::bytes).sum::<usize>() > MESSAGE_BYTES
+        && let Some(part) = cut(&mut last.buckets)
     {
         if !deliver(&shared, &mut caller, &moves, HandOver { buckets: part, slots: Vec::new() }).await {
             return;
@@ -237,5 +237,25 @@ impl Shared {
             });
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_cut_into_messages_and_none_is_left_out() {
+        let debt = |key| WireBucket { key, held: WireHeld::Debt(1) };
+        let log = WireBucket { key: 7, held: WireHeld::Log { memory: 1, entries: vec![(1, 1); 1 << 16] } };
+        let mut buckets: Vec<WireBucket> =
+            (0..20_000).map(debt).chain([log]).chain((0..10).map(debt)).collect();
+        let (all, mut cut_off) = (buckets.len(), 0);
+        while let Some(part) = cut(&mut buckets) {
+            let bytes: usize = part.iter().map(WireBucket::bytes).sum();
+            assert!(bytes <= MESSAGE_BYTES || part.len() == 1, "a large log goes by itself");
+            cut_off += part.len();
+        }
+        assert_eq!(cut_off, all);
     }
 }

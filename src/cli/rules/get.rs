@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde::Deserialize;
+use tidegate_limiter::{RuleDescription, WorstCase};
 
 use crate::{
     cli::{DONE, Failure, Output, node::NodeArgs, print},
@@ -45,6 +46,8 @@ struct Domain {
     author: String,
     message: String,
     source: String,
+    #[serde(default)]
+    rules: Vec<RuleDescription>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,7 +87,7 @@ impl Domain {
     /// The rules as they were written, below a line that says which these are. A text that names no domain gets its
     /// name, where it needs one.
     fn to_text(&self) -> String {
-        let Self { domain, revision, changed_at, author, message, source } = self;
+        let Self { domain, revision, changed_at, author, message, source, rules } = self;
         let by = if author.is_empty() { String::new() } else { format!(" by {author}") };
         let why = if message.is_empty() { String::new() } else { format!(": {message}") };
         let source = source.trim_start_matches("---\n").trim_end();
@@ -95,6 +98,31 @@ impl Domain {
         } else {
             String::new()
         };
-        format!("# {domain}, revision {revision}, {changed_at}{by}{why}\n{name}{source}")
+        let worst = worst_cases(rules);
+        format!("# {domain}, revision {revision}, {changed_at}{by}{why}\n{name}{source}{worst}")
     }
+}
+
+/// What the rules may admit at most, as comments.
+fn worst_cases(rules: &[RuleDescription]) -> String {
+    let mut text = String::new();
+    if rules.iter().any(|rule| rule.limit != "unlimited") {
+        text.push_str("\n# The most that each rule admits in any interval, of what its limit allows in it:");
+    }
+    for rule in rules.iter().filter(|rule| rule.limit != "unlimited") {
+        let told = |times: Option<u32>| match times {
+            Some(1) => "no more".to_owned(),
+            Some(times) => format!("at most {times} times"),
+            None => "without a bound".to_owned(),
+        };
+        let WorstCase { planned, crash, partition } = rule.worst_case;
+        text.push_str(&format!(
+            "\n#   {}: {} by plan, {} when a node crashes, {} in a partition",
+            rule.name,
+            told(planned),
+            told(crash),
+            told(partition)
+        ));
+    }
+    text
 }

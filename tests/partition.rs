@@ -1,0 +1,164 @@
+//! The promise: through partitions every rule stays inside the worst case that it tells of itself, and soon after there is
+//! one count again. Each node has a network of its own, in which nftables drops what should not arrive.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod kit;
+
+use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
+
+use tidegate_jepsen::{
+    check::bound::Bound,
+    cluster::{Cluster, wait_for},
+    history::{History, Outcome},
+    load::Load,
+    netns::Net,
+};
+
+/// As `user` is the only attribute that the load sends, a rule is chosen by the key: each has its own part of them.
+const RULES: [(&str, &str, &str); 4] = [
+    ("strict-deny", "strict", "deny"),
+    ("strict-share", "strict", "share"),
+    ("available-deny", "available", "deny"),
+    ("available-share", "available", "share"),
+];
+const KEYS_OF_EACH: u32 = 12;
+const KEYS: u32 = KEYS_OF_EACH * RULES.len() as u32;
+const BURST: u64 = 20;
+const COUNT: u64 = 30;
+/// How long a partition lasts.
+const LASTS: Duration = Duration::from_secs(20);
+const HEALS_WITHIN: Duration = Duration::from_secs(2);
+
+fn rules() -> String {
+    let mut text = "rules:\n".to_owned();
+    for (place, (name, consistency, loss)) in (0u32..).zip(RULES) {
+        let users: Vec<String> =
+            (0..KEYS).filter(|key| key % RULES.len() as u32 == place).map(|key| format!("u{key}")).collect();
+        let _ = writeln!(
+            text,
+            "  - {{ name: {name}, when: {{ user: [{}] }}, key: [user], limit: {COUNT}/1s, burst: {BURST}, consistency: {consistency}, on_owner_loss: {loss} }}",
+            users.join(", ")
+        );
+    }
+    text
+}
+
+/// What each rule says of itself: how many times its bound, by situation.
+fn worst_cases(cluster: &Cluster) -> BTreeMap<String, f64> {
+    let answer = cluster.node("n1").client(Duration::from_secs(5)).get("/v1/rules/default").unwrap().json();
+    let rules = answer["rules"].as_array().unwrap_or_else(|| panic!("{answer}")).clone();
+    rules
+        .iter()
+        .map(|rule| {
+            let factor = rule["worst_case"]["partition"].as_f64().unwrap_or_else(|| panic!("{rule}"));
+            (rule["name"].as_str().unwrap().to_owned(), factor)
+        })
+        .collect()
+}
+
+fn run(split: impl FnOnce(&Cluster)) {
+    let _machine = kit::alone();
+    let net = match Net::create(3) {
+        Ok(net) => net,
+        Err(reason) => {
+            eprintln!("NOT TESTED: {reason}");
+            return;
+        }
+    };
+    let cluster = Cluster::start_apart(3, kit::settings(&rules()), net);
+    let worst = worst_cases(&cluster);
+    let load = |length: Duration| Load {
+        nodes: cluster.nodes.iter().map(|node| node.http).collect(),
+        clients: 2,
+        keys: KEYS,
+        length,
+        pause: Duration::from_millis(2),
+        deadline: Duration::from_secs(5),
+    };
+    let history = thread::scope(|scope| {
+        let running = scope.spawn(|| load(LASTS + Duration::from_secs(8)).run());
+        thread::sleep(Duration::from_secs(1));
+        split(&cluster);
+        thread::sleep(LASTS);
+        cluster.net().heal();
+        running.join().unwrap()
+    });
+    assert_eq!(
+        history.count(Outcome::Unknown) + history.count(Outcome::Refused),
+        0,
+        "each check is answered"
+    );
+    for (place, (name, ..)) in (0u32..).zip(RULES) {
+        assert_stays_inside(&history, name, place, worst[name]);
+    }
+    // One count again: what one node admits, the others know.
+    wait_for("all nodes see the same owners again", Duration::from_secs(10), || {
+        let mut owners = cluster.running().map(tidegate_jepsen::cluster::Node::slot_owners);
+        let first = owners.next();
+        owners.all(|others| Some(others) == first)
+    });
+    let after = load(Duration::from_secs(3)).run();
+    for key in 0..KEYS {
+        let bound = Bound { burst: BURST, count: COUNT, period: Duration::from_secs(1) };
+        bound.check(after.of_key(key)).unwrap_or_else(|violation| panic!("healed: key {key}: {violation:?}"));
+    }
+    let by_owner = after
+        .operations
+        .iter()
+        .filter(|one| one.decided_by.as_ref().is_some_and(|(how, _)| how == "owner" || how == "forwarded"));
+    assert_eq!(by_owner.count(), after.operations.len(), "each has one owner again");
+}
+
+fn assert_stays_inside(history: &History, name: &str, place: u32, factor: f64) {
+    let times = |number: u64| (number as f64 * factor).ceil() as u64;
+    let bound = Bound { burst: times(BURST), count: times(COUNT), period: Duration::from_secs(1) };
+    for key in (0..KEYS).filter(|key| key % RULES.len() as u32 == place) {
+        bound
+            .check(history.of_key(key))
+            .unwrap_or_else(|violation| panic!("{name}, {factor} times: key {key}: {violation:?}"));
+    }
+}
+
+/// The number of the node that leads.
+fn leader(cluster: &Cluster) -> u8 {
+    let mut found = None;
+    wait_for("somebody leads", HEALS_WITHIN * 3, || {
+        let status = cluster.node("n1").status().unwrap();
+        found = status["raft"]["leader"].as_str().and_then(|name| name[1..].parse().ok());
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+#[test]
+fn two_and_one() {
+    run(|cluster| {
+        let leader = leader(cluster);
+        let others: Vec<u8> = (1..=3).filter(|node| *node != leader).collect();
+        cluster.net().split(&[&[leader, others[0]], &[others[1]]]);
+    });
+}
+
+#[test]
+fn the_leader_alone() {
+    run(|cluster| {
+        let leader = leader(cluster);
+        let others: Vec<u8> = (1..=3).filter(|node| *node != leader).collect();
+        cluster.net().split(&[&others, &[leader]]);
+    });
+}
+
+#[test]
+fn each_for_itself() {
+    run(|cluster| cluster.net().split(&[&[1], &[2], &[3]]));
+}
+
+#[test]
+fn one_way() {
+    run(|cluster| {
+        let leader = leader(cluster);
+        let other = leader % 3 + 1;
+        // It hears the others, and nobody hears it.
+        (1..=3).filter(|node| *node != other).for_each(|node| cluster.net().cut(other, node));
+    });
+}
