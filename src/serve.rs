@@ -161,11 +161,14 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
 async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task::JoinHandle<((), ())>) {
     let owned = node.cluster.leave(Instant::now() + LEAVE_WITHIN).await;
     if owned > 0 {
-        warn!(slots = owned, "some slots could not be handed over: what their buckets know is lost");
+        info!(slots = owned, "nobody was there to take the last slots over");
     }
     stop_fronts.cancel();
     // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.
     let _ = serving.await;
+    if owned > 0 {
+        node.cluster.keep_debts().await;
+    }
 }
 
 /// Says once that the node is ready. Does not end.

@@ -1,6 +1,6 @@
 //! The promise: through partitions every rule stays inside the worst case that it tells of itself, and soon after there is
 //! one count again. Each node has a network of its own, in which nftables drops what should not arrive.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod kit;
 
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 use tidegate_jepsen::{
     check::bound::Bound,
     cluster::{Cluster, wait_for},
-    history::{History, Outcome},
+    history::{History, Outcome, monotonic},
     load::Load,
     netns::Net,
 };
@@ -75,13 +75,14 @@ fn run(split: impl FnOnce(&Cluster)) {
         pause: Duration::from_millis(2),
         deadline: Duration::from_secs(5),
     };
-    let history = thread::scope(|scope| {
+    let (history, healed) = thread::scope(|scope| {
         let running = scope.spawn(|| load(LASTS + Duration::from_secs(8)).run());
         thread::sleep(Duration::from_secs(1));
         split(&cluster);
         thread::sleep(LASTS);
         cluster.net().heal();
-        running.join().unwrap()
+        let healed = monotonic();
+        (running.join().unwrap(), healed)
     });
     assert_eq!(
         history.count(Outcome::Unknown) + history.count(Outcome::Refused),
@@ -91,7 +92,13 @@ fn run(split: impl FnOnce(&Cluster)) {
     for (place, (name, ..)) in (0u32..).zip(RULES) {
         assert_stays_inside(&history, name, place, worst[name]);
     }
-    // One count again: what one node admits, the others know.
+    // One count again: each check is decided by the owner, whichever node is asked.
+    let alone = history.operations.iter().filter(|one| {
+        one.invoked > healed + HEALS_WITHIN.as_nanos() as u64
+            && one.decided_by.as_ref().is_none_or(|(how, _)| how != "owner" && how != "forwarded")
+    });
+    let last = alone.clone().map(|one| one.completed - healed).max().map(Duration::from_nanos);
+    assert_eq!(alone.count(), 0, "checks without an owner until {last:?} after the network was healed");
     wait_for("all nodes see the same owners again", Duration::from_secs(10), || {
         let mut owners = cluster.running().map(tidegate_jepsen::cluster::Node::slot_owners);
         let first = owners.next();

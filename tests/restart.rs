@@ -119,3 +119,56 @@ fn the_newer_of_two_nodes_with_one_name_stays_and_the_older_says_so() {
         });
     }
 }
+
+const LONG: &str = "
+rules:
+  - { name: day, key: [user], limit: 100/1d, on_owner_loss: deny }
+";
+
+fn remaining(cluster: &tidegate_jepsen::cluster::Cluster, node: &str, user: u32) -> u64 {
+    let answer = cluster.node(node).client(PATIENCE).get(&format!("/v1/check?user=u{user}&cost=0")).unwrap();
+    answer.json()["remaining"].as_u64().unwrap_or_else(|| panic!("{}", answer.text()))
+}
+
+#[test]
+fn what_a_node_alone_knew_is_there_after_a_restart_and_after_a_crash_nothing_is_given_twice() {
+    let settings = tidegate_jepsen::cluster::Settings { keeps_data: true, ..kit::settings(LONG) };
+    let mut cluster = tidegate_jepsen::cluster::Cluster::start(1, settings);
+    let mut client = cluster.node("n1").client(PATIENCE);
+    assert_eq!(client.get(&format!("{}&cost=7", path_of(1))).unwrap().status, 200);
+    drop(client);
+    for _ in 0..2 {
+        assert_eq!(cluster.terminate("n1"), Some(0));
+        cluster.restart("n1");
+        cluster.await_ready();
+        wait_for("it decides", PATIENCE, || remaining(&cluster, "n1", 2) == 100);
+        assert_eq!(remaining(&cluster, "n1", 1), 93);
+    }
+    cluster.kill("n1");
+    cluster.restart("n1");
+    cluster.await_ready();
+    assert_eq!(remaining(&cluster, "n1", 1), 0);
+    assert_eq!(remaining(&cluster, "n1", 2), 0, "nobody can tell what it had given");
+}
+
+#[test]
+fn all_nodes_stop_one_after_the_other_and_start_again_with_all_counts() {
+    let settings = tidegate_jepsen::cluster::Settings { keeps_data: true, ..kit::settings(LONG) };
+    let mut cluster = tidegate_jepsen::cluster::Cluster::start(3, settings);
+    let mut client = cluster.node("n1").client(PATIENCE);
+    for user in 0..50 {
+        let path = format!("{}&cost={}", path_of(user), user + 1);
+        assert_eq!(client.get(&path).unwrap().status, 200);
+    }
+    drop(client);
+    for name in ["n1", "n2", "n3"] {
+        assert_eq!(cluster.terminate(name), Some(0));
+    }
+    for name in ["n1", "n2", "n3"] {
+        cluster.restart(name);
+    }
+    cluster.await_ready();
+    for user in 0..50 {
+        assert_eq!(remaining(&cluster, "n1", user), 99 - u64::from(user), "user {user}");
+    }
+}

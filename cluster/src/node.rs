@@ -92,6 +92,7 @@ pub struct Cluster {
     tasks: TaskTracker,
     cancel: CancellationToken,
     rights: Arc<Rights>,
+    group: RaftGroup,
     /// Until the others have heard what gossip tells them.
     pause: Duration,
 }
@@ -238,10 +239,10 @@ impl Cluster {
             group.clone(),
             tasks.clone(),
         );
-        group.spawn(status.clone(), &tasks, &cancel);
+        group.clone().spawn(status.clone(), &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
         let pause = config.timing.gossip_interval;
-        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, rights, pause })
+        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, rights, group, pause })
     }
 
     /// Who decides checks.
@@ -324,6 +325,22 @@ impl Cluster {
             tokio::time::sleep(self.pause).await;
         }
         owned
+    }
+
+    /// Decides nothing any more, and keeps what the buckets know for the next start of this node, if it has a data directory.
+    /// For when all others were asked to go, too.
+    pub async fn keep_debts(&self) {
+        let group = self.group.clone();
+        match tokio::task::spawn_blocking(move || group.save()).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(buckets)) => tracing::info!(buckets, "what the buckets know is kept for the next start"),
+            Ok(Err(reason)) => {
+                tracing::warn!(
+                    "what the buckets know is not kept, they begin used up at the next start: {reason}"
+                );
+            }
+            Err(_panicked) => {}
+        }
     }
 
     async fn hand_over_all(&self, deadline: Instant) -> usize {

@@ -224,11 +224,12 @@ impl Leader {
             named.extend(row.moving.map(|pending| pending.to));
         }
         // A node that has started again has the disk, and with it the lock, of the one that it was: that one has ended.
-        let ended = |holder: &Holder| {
-            view.members.get(&holder.node).is_some_and(|row| row.incarnation > holder.incarnation)
+        let again = |holder: Holder| {
+            let row = view.members.get(&holder.node)?;
+            (row.incarnation > holder.incarnation && self.is_live(row.holder(), now)).then(|| row.holder())
         };
-        let lapsed: Vec<Holder> =
-            named.into_iter().filter(|holder| ended(holder) || self.has_lapsed(*holder, now)).collect();
+        let has_ended = |holder: &Holder| again(*holder).is_some() || self.has_lapsed(*holder, now);
+        let lapsed: Vec<Holder> = named.into_iter().filter(has_ended).collect();
         if lapsed.is_empty() {
             return None;
         }
@@ -238,7 +239,8 @@ impl Leader {
             .filter_map(|(slot, row)| match row.moving {
                 Some(pending) if !lapsed.contains(&pending.to) => Some((slot, pending.to)),
                 _ => {
-                    let to = wanted.owners[usize::from(slot)];
+                    // It may have kept what it knew; what should be elsewhere moves from there by plan.
+                    let to = again(row.owner).unwrap_or(wanted.owners[usize::from(slot)]);
                     (!lapsed.contains(&to)).then_some((slot, to))
                 }
             })

@@ -1,7 +1,7 @@
 //! What a node may do with each slot, from the table that it has applied and the moves in which it takes part: a state
 //! machine of values. The session is the other half of the right to decide.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::table::{Holder, SlotMove, SlotRow, Start, Table};
 
@@ -36,6 +36,8 @@ pub(crate) enum Effect {
     BeginFull,
     /// This node decides from now on; what was admitted before it can not tell.
     BeginDrained,
+    /// This node decides from now on, with what it knew when it ended the last time: nobody else has decided since.
+    BeginKept,
     /// It goes on with the buckets that it has.
     Resume,
     /// It decides, and begins to send the buckets.
@@ -72,7 +74,14 @@ impl Slot {
     }
 
     /// Takes in the row; changes of it may have been skipped.
-    pub(crate) fn observe(&mut self, me: Holder, row: &SlotRow, mut note: impl FnMut(Effect)) {
+    /// `kept` is the owner, with the epoch of the row, whose last buckets this node has.
+    pub(crate) fn observe(
+        &mut self,
+        me: Holder,
+        row: &SlotRow,
+        kept: Option<(Holder, u64)>,
+        mut note: impl FnMut(Effect),
+    ) {
         if row.owner != me {
             let pending = row.moving.filter(|pending| pending.to == me).map(|pending| pending.id);
             let stays = match self.role {
@@ -90,6 +99,7 @@ impl Slot {
         if !owned || self.epoch != row.epoch {
             note(match (row.start, self.role) {
                 (Start::Full, _) => Effect::BeginFull,
+                (Start::Drained { from, epoch }, _) if kept == Some((from, epoch)) => Effect::BeginKept,
                 (Start::Moved(id), Role::Installed(installed)) if id == installed => Effect::Resume,
                 (Start::Aborted(id), Role::Sending(sending)) if id == sending => Effect::Resume,
                 _ => Effect::BeginDrained,
@@ -164,11 +174,32 @@ pub(crate) struct Node {
     applied: u64,
     table: Arc<Table>,
     slots: Vec<Slot>,
+    kept: Option<Kept>,
+}
+
+/// What a node knew when it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// As whom.
+    pub(crate) holder: Holder,
+    /// For each slot that it owned: the epoch of the row, and when its buckets count as used up (0: never).
+    pub(crate) slots: BTreeMap<u16, (u64, u64)>,
 }
 
 impl Node {
     pub(crate) fn new(me: Holder, slots: usize) -> Self {
-        Self { me, applied: 0, table: Arc::default(), slots: vec![Slot::NEW; slots] }
+        Self { me, applied: 0, table: Arc::default(), slots: vec![Slot::NEW; slots], kept: None }
+    }
+
+    /// It has what it knew when it ended.
+    pub(crate) fn keep(&mut self, kept: Kept) {
+        self.kept = Some(kept);
+    }
+
+    /// When the buckets of a slot that was kept count as used up.
+    pub(crate) fn kept_floor(&self, slot: usize) -> u64 {
+        let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
+        kept.map_or(0, |(_, floor)| *floor)
     }
 
     pub(crate) fn me(&self) -> Holder {
@@ -195,7 +226,11 @@ impl Node {
         if !Arc::ptr_eq(table, &self.table) {
             self.table = Arc::clone(table);
             for (slot, (known, row)) in self.slots.iter_mut().zip(table.rows()).enumerate() {
-                known.observe(self.me, row, |effect| changes.push(Change { slot, effect }));
+                let kept = self
+                    .kept
+                    .as_ref()
+                    .and_then(|kept| kept.slots.get(&(slot as u16)).map(|(epoch, _)| (kept.holder, *epoch)));
+                known.observe(self.me, row, kept, |effect| changes.push(Change { slot, effect }));
             }
         }
         changes

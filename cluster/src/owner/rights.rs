@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_limiter::{Consistency, KeyHash, Nanos};
 
 use super::{
-    node::{Change, Effect, Install, Node, Role},
+    node::{Change, Effect, Install, Kept, Node, Role},
     session::{Session, Terms},
     table::{Holder, SlotMove, Table},
 };
@@ -203,6 +203,7 @@ impl Rights {
             match effect {
                 Effect::BeginFull => self.begin(slot, 0),
                 Effect::BeginDrained => self.begin(slot, now.get()),
+                Effect::BeginKept => self.begin(slot, core.node.kept_floor(slot)),
                 Effect::Resume => self.set(slot, DECIDES),
                 Effect::Send => {
                     let Role::Sending(id) = role else { continue };
@@ -286,6 +287,30 @@ impl Rights {
             }
         }
         refusal
+    }
+
+    /// It has what it knew when it ended the last time.
+    pub(crate) fn keep(&self, kept: Kept) {
+        self.core().node.keep(kept);
+    }
+
+    /// Decides nothing any more, and tells which slots were this node's and nobody else's, with epochs and floors.
+    pub(crate) fn retire(&self) -> Vec<Frozen> {
+        self.give_up();
+        let core = self.core();
+        let mut owned = Vec::new();
+        for slot in 0..SLOTS {
+            let floor = self.slots[slot].floor.load(Relaxed);
+            self.set(slot, NOTHING);
+            if core.node.role(slot) == Role::Owner {
+                owned.push(Frozen {
+                    one: SlotMove { slot: slot as u16, id: 0 },
+                    epoch: core.node.epoch(slot),
+                    floor: (floor != 0).then(|| Nanos::new(floor)),
+                });
+            }
+        }
+        owned
     }
 
     /// This node wants to own nothing any more, not even what it would get if another one died.

@@ -188,7 +188,7 @@ impl Explorer {
             let mut slot = Slot::NEW;
             let mut table = Table::default();
             table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
-            slot.observe(holder(node), &table.rows()[0], |_| {});
+            slot.observe(holder(node), &table.rows()[0], None, |_| {});
             let mut session = Session::new(self.config.terms());
             let question = session.ask(ticks(START));
             session.grant(question, 0, 0);
@@ -299,7 +299,7 @@ impl Explorer {
             let row = self.row(&state.log, applied);
             let known = &mut next.nodes[node];
             known.applied = applied;
-            known.slot.observe(me, &row, |_| {});
+            known.slot.observe(me, &row, None, |_| {});
             known.session.applied(u64::from(applied));
             out.push(next);
         }

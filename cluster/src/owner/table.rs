@@ -37,8 +37,14 @@ pub struct Reign {
 pub enum Start {
     /// It is the first: nobody has admitted anything.
     Full,
-    /// Nobody can tell what was admitted before: each bucket counts as used up.
-    Drained,
+    /// Nobody can tell what was admitted before: each bucket counts as used up. Only who has what this owner knew in the end
+    /// can, if nobody else was about to decide (then the epoch is 0, which is none).
+    Drained {
+        /// The owner before.
+        from: Holder,
+        /// Of the row before.
+        epoch: u64,
+    },
     /// The move with this id gave it the buckets; if it never got them, they count as used up.
     Moved(u64),
     /// The move with this id was given up. If the owner had not begun to hand over it has all, else they count as used up:
@@ -178,7 +184,8 @@ impl Table {
                 Some(pending) if pending.to == *to => Start::Moved(pending.id),
                 // It may be deciding, from the moment that it has the buckets.
                 Some(pending) if !lapsed.contains(&pending.to) => continue,
-                _ => Start::Drained,
+                Some(_) => Start::Drained { from: row.owner, epoch: 0 },
+                None => Start::Drained { from: row.owner, epoch: row.epoch },
             };
             *row = SlotRow { owner: *to, epoch: index, start, moving: None };
         }
@@ -279,7 +286,7 @@ mod tests {
         assert_eq!(table, before);
         table.apply(7, REIGN, &expire(&[1], 0, 2));
         assert_eq!(table.row(0).unwrap().owner, holder(2));
-        assert_eq!(table.row(0).unwrap().start, Start::Drained);
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3 });
     }
 
     #[test]
@@ -290,7 +297,7 @@ mod tests {
         assert_eq!(table.row(0).unwrap().owner, holder(1));
         let mut other = table.clone();
         table.apply(7, REIGN, &expire(&[1, 3], 0, 2));
-        assert_eq!(table.row(0).unwrap().start, Start::Drained);
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 0 });
         other.apply(7, REIGN, &expire(&[1], 0, 3));
         assert_eq!(other.row(0).unwrap().start, Start::Moved(5));
     }
@@ -311,6 +318,6 @@ mod tests {
         let entry = Entry::Expire { reign: REIGN, lapsed: vec![holder(1)], slots: vec![(0, again)] };
         table.apply(5, REIGN, &entry);
         assert_eq!(table.row(0).unwrap().owner, again);
-        assert_eq!(table.row(0).unwrap().start, Start::Drained);
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3 });
     }
 }

@@ -17,11 +17,13 @@ use crate::fabric;
 
 const DATABASE_FILE: &str = "raft.redb";
 const SNAPSHOT_FILE: &str = "raft.snapshot";
+/// What the buckets know when the node ends.
+const DEBTS_FILE: &str = "debts";
 const DRAFT_FILE: &str = "raft.snapshot.new";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -212,18 +214,7 @@ impl Snapshots {
             }
             Self::Directory(directory) => directory,
         };
-        let draft = directory.join(DRAFT_FILE);
-        let mut file = File::create(&draft)?;
-        let length = (snapshot.len() as u64).to_le_bytes();
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&length), snapshot);
-        file.write_all(&SNAPSHOT_MAGIC)?;
-        file.write_all(&crc.to_le_bytes())?;
-        file.write_all(&length)?;
-        file.write_all(snapshot)?;
-        file.sync_all()?;
-        fs::rename(&draft, directory.join(SNAPSHOT_FILE))?;
-        // The new name must be on the disk before the log behind it is removed.
-        File::open(directory)?.sync_all()
+        write_whole(directory, SNAPSHOT_FILE, snapshot)
     }
 
     /// The last snapshot, if there is one.
@@ -232,24 +223,62 @@ impl Snapshots {
             Self::Memory(kept) => return Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             Self::Directory(directory) => directory,
         };
-        let path = directory.join(SNAPSHOT_FILE);
-        let mut bytes = Vec::new();
-        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(DiskFault { path, reason: error.into() }),
+        read_whole(directory, SNAPSHOT_FILE)
+    }
+}
+
+/// Replaces a file of the form above. On an error the one before is still there.
+fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let draft = directory.join(DRAFT_FILE);
+    let mut file = File::create(&draft)?;
+    let length = (content.len() as u64).to_le_bytes();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&length), content);
+    file.write_all(&SNAPSHOT_MAGIC)?;
+    file.write_all(&crc.to_le_bytes())?;
+    file.write_all(&length)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&draft, directory.join(name))?;
+    // The new name must be on the disk before the log behind it is removed.
+    File::open(directory)?.sync_all()
+}
+
+fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskFault> {
+    let path = directory.join(name);
+    let mut bytes = Vec::new();
+    match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DiskFault { path, reason: error.into() }),
+    }
+    let whole = bytes.split_at_checked(SNAPSHOT_HEADER).is_some_and(|(header, content)| {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&header[8..]), content);
+        header[..4] == SNAPSHOT_MAGIC
+            && header[4..8] == crc.to_le_bytes()
+            && header[8..] == (content.len() as u64).to_le_bytes()
+    });
+    if !whole {
+        return Err(DiskFault { path, reason: Damage::Snapshot.into() });
+    }
+    bytes.drain(..SNAPSHOT_HEADER);
+    Ok(Some(bytes))
+}
+
+/// Writes what a node's buckets know when it ends.
+pub(super) fn write_debts(directory: &Path, debts: &[u8]) -> io::Result<()> {
+    write_whole(directory, DEBTS_FILE, debts)
+}
+
+/// Takes what [`write_debts`] wrote, once: what is charged from now on is not in it.
+pub(super) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskFault> {
+    let debts = read_whole(directory, DEBTS_FILE);
+    let path = directory.join(DEBTS_FILE);
+    let removed = fs::remove_file(&path).and_then(|()| File::open(directory)?.sync_all());
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DiskFault { path, reason: error.into() })
         }
-        let whole = bytes.split_at_checked(SNAPSHOT_HEADER).is_some_and(|(header, snapshot)| {
-            let crc = crc32c::crc32c_append(crc32c::crc32c(&header[8..]), snapshot);
-            header[..4] == SNAPSHOT_MAGIC
-                && header[4..8] == crc.to_le_bytes()
-                && header[8..] == (snapshot.len() as u64).to_le_bytes()
-        });
-        if !whole {
-            return Err(DiskFault { path, reason: Damage::Snapshot.into() });
-        }
-        bytes.drain(..SNAPSHOT_HEADER);
-        Ok(Some(bytes))
+        _ => debts,
     }
 }
 

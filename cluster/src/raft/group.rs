@@ -29,7 +29,7 @@ use super::{
     in_force::InForce,
     ledger::Ledger,
     log::Log,
-    moves, sessions, steward,
+    moves, saved, sessions, steward,
 };
 use crate::{
     clock::Clock,
@@ -331,6 +331,10 @@ impl RaftGroup {
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
         let group = Self { shared, config: Arc::new(config), in_memory };
+        if let Some(directory) = &group.config.data_dir {
+            let Shared { me, rights, store, clock, .. } = &*group.shared;
+            saved::restore(directory, *me, rights, store, clock.now())?;
+        }
         group.run_raft(disk).await?;
         Ok(group)
     }
@@ -361,6 +365,13 @@ impl RaftGroup {
         spawn(Box::pin(sessions::watch(shared())));
         spawn(Box::pin(chair::preside(shared())));
         tasks.spawn(self.supervise(cancel.clone()));
+    }
+
+    /// Decides nothing any more, and keeps what the buckets know for the next start. How many are kept.
+    pub(crate) fn save(&self) -> Result<usize, String> {
+        let Some(directory) = &self.config.data_dir else { return Ok(0) };
+        let Shared { rights, store, clock, .. } = &*self.shared;
+        saved::save(directory, rights, store, clock.now())
     }
 
     /// Starts sending the buckets of these slots, which are all moved by one move.

@@ -26,6 +26,7 @@ mod ledger;
 mod log;
 mod machine;
 mod moves;
+mod saved;
 mod sessions;
 mod steward;
 #[cfg(test)]

@@ -38,14 +38,14 @@ pub(super) struct HandOver {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct WireBucket {
+pub(super) struct WireBucket {
     key: u64,
     held: WireHeld,
 }
 
 /// As [`Held`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-enum WireHeld {
+pub(super) enum WireHeld {
     Debt(u64),
     Window(u64),
     Log { memory: u64, entries: Vec<(u64, u64)> },
