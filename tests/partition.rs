@@ -27,7 +27,9 @@ const BURST: u64 = 20;
 const COUNT: u64 = 30;
 /// How long a partition lasts.
 const LASTS: Duration = Duration::from_secs(20);
-const HEALS_WITHIN: Duration = Duration::from_secs(2);
+/// A node that was cut off and stood for election makes the leader stand down when it comes back; then there is an election
+/// first.
+const HEALS_WITHIN: Duration = Duration::from_secs(5);
 
 fn rules() -> String {
     let mut text = "rules:\n".to_owned();

@@ -23,9 +23,14 @@ pub(crate) async fn bind_datagrams(address: SocketAddr) -> io::Result<UdpSocket>
     UdpSocket::bind(address).await
 }
 
+/// How long a peer may take to take a stream. Where the network drops what is sent, the system would try again after
+/// one second, then two, and so on: long after it works again.
+const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+
 /// Opens a stream to a peer.
 pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+    let connecting = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(address));
+    let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     prepare(&stream)?;
     Ok(stream)
 }

@@ -60,7 +60,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(2);
 /// How long checks wait for a stream that is being opened.
 const WAIT_FOR_OPENING: Duration = Duration::from_millis(50);
 /// Pauses between attempts to open a stream.
-const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
+const RETRY: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_millis(500);
 
 /// A stream that lasted so long was a good one: the next is opened at once.
 const GOOD_STREAM: Duration = Duration::from_secs(1);
