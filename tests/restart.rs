@@ -20,8 +20,6 @@ use tidegate_jepsen::{
 const PATIENCE: Duration = Duration::from_secs(20);
 const KEYS: u32 = 60;
 
-// With `on_owner_loss: deny`: as long as ownership follows gossip, one node can notice a death a second after another, and
-// its share then overlaps with the bucket of the new owner.
 #[test]
 fn a_node_that_is_killed_and_comes_back_takes_its_slots_again_and_admits_nothing_twice() {
     let _machine = kit::alone();

@@ -9,8 +9,10 @@
 //!
 //! Behind it, never on the way of a check:
 //!
-//! - [`raft`]: what all must agree on, in one log: the rules, the members.
-//! - `gossip`: who seems alive. `ownership`: from that to a slot table. `controller`: the task that does it.
+//! - [`raft`]: what all must agree on, in one log: the rules, the members, the slots.
+//! - [`owner`]: who may decide about a slot: state machines of values. `controller`: the task that puts into force what they
+//!   say of this node.
+//! - `gossip`: who seems alive; a hint.
 //! - [`Cluster`]: assembles all of this and owns its tasks.
 //! - [`clock`], `fabric`: where time, network and randomness enter.
 

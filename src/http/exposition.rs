@@ -124,6 +124,17 @@ fn cluster(page: &mut Page, node: &Node) {
     let owned = status.slots_owned();
     let mine = owned.iter().find(|(name, _)| *name == status.me.name).map_or(0, |(_, count)| *count);
     page.simple("tidegate_slots_owned", "gauge", "Slots that this node owns.", mine);
+    let help = "Whether this node has a session with the leader, which `strict` rules need.";
+    page.simple("tidegate_session", "gauge", help, u8::from(status.has_session));
+    let moves = &stats.moves;
+    let help = "Slots that this node gave to others by plan.";
+    page.simple("tidegate_slots_moved_total", "counter", help, moves.slots());
+    let help = "Buckets that went with them.";
+    page.simple("tidegate_buckets_moved_total", "counter", help, moves.buckets());
+    let help = "Time for which nobody decided about slots that were given away, added up over the slots.";
+    page.simple("tidegate_slots_frozen_seconds_total", "counter", help, moves.frozen().as_secs_f64());
+    let help = "The longest of these times.";
+    page.simple("tidegate_slots_frozen_longest_seconds", "gauge", help, moves.longest_frozen().as_secs_f64());
 
     let sum = |count: LaneCount| stats.lanes.iter().map(|lane| count(lane)).sum::<u64>();
     let forwards: [(&str, LaneCount); 8] = [
