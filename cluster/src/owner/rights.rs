@@ -22,6 +22,7 @@ use std::{
             fence,
         },
     },
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -79,8 +80,8 @@ pub(crate) struct Rights {
     slots: Box<[Slot]>,
     /// Until when a `strict` rule may be decided: while the session lasts.
     strict_until: AtomicU64,
-    /// Until when an `available` one may: while this process was not stopped for as long as a session lasts. Who was may have
-    /// lost its slots and does not know it.
+    /// Until when an `available` one may: while this process was not stopped for so long that its session may have ended.
+    /// Who was may have lost its slots and does not know it.
     awake_until: AtomicU64,
     /// After such a stop: until a session was asked for since, or this instant.
     hold_until: AtomicU64,
@@ -98,6 +99,8 @@ struct Core {
     watched: Option<Nanos>,
     /// When this node went on after it was stopped.
     resumed: Nanos,
+    /// It has told what it knew, and decides nothing any more.
+    retired: bool,
 }
 
 /// What a node does about a change of the table.
@@ -120,6 +123,7 @@ impl Rights {
                 session: Session::new(terms),
                 watched: None,
                 resumed: now,
+                retired: false,
             }),
             noted: Mutex::default(),
             given_up: AtomicBool::new(false),
@@ -197,6 +201,9 @@ impl Rights {
     pub(crate) fn observe(&self, index: u64, table: &std::sync::Arc<Table>, now: Nanos) -> ToDo {
         let mut core = self.core();
         let mut todo = ToDo::default();
+        if core.retired {
+            return todo;
+        }
         for Change { slot, effect } in core.node.observe(index, table) {
             let role = core.node.role(slot);
             debug_assert!(role.decides() || effect == Effect::End, "{effect:?} of a slot that is {role:?}");
@@ -268,6 +275,9 @@ impl Rights {
     /// Takes over a slot whose buckets are here; its buckets count as used up at `floor`.
     pub(crate) fn install(&self, one: SlotMove, epoch: u64, floor: Option<Nanos>) -> Install {
         let mut core = self.core();
+        if core.retired {
+            return Install::NotYet;
+        }
         let outcome = core.node.install(one, epoch);
         if outcome == Install::Now {
             self.begin(usize::from(one.slot), floor.map_or(0, |floor| floor.get().max(1)));
@@ -297,7 +307,8 @@ impl Rights {
     /// Decides nothing any more, and tells which slots were this node's and nobody else's, with epochs and floors.
     pub(crate) fn retire(&self) -> Vec<Frozen> {
         self.give_up();
-        let core = self.core();
+        let mut core = self.core();
+        core.retired = true;
         let mut owned = Vec::new();
         for slot in 0..SLOTS {
             let floor = self.slots[slot].floor.load(Relaxed);
@@ -346,11 +357,11 @@ impl Rights {
         }
     }
 
-    /// Says that this process runs; to be called several times a second. One that was stopped for as long as a session lasts
+    /// Says that this process runs; to be called several times a second. One that was stopped for long ([`Rights::awake`])
     /// decides nothing more until it has a session again; without a quorum, after as long.
     pub(crate) fn watch(&self, now: Nanos) {
         let mut core = self.core();
-        let stopped = core.watched.is_some_and(|last| now.saturating_since(last) >= self.terms.node);
+        let stopped = core.watched.is_some_and(|last| now.saturating_since(last) >= self.awake());
         if stopped {
             core.resumed = now;
             self.hold_until.store(now.saturating_add(self.terms.leader).get(), Relaxed);
@@ -360,8 +371,14 @@ impl Rights {
         let holds = self.held.load(Relaxed) && now.get() < self.hold_until.load(Relaxed);
         if !holds {
             self.held.store(false, Relaxed);
-            self.awake_until.store(now.saturating_add(self.terms.node).get(), Release);
+            self.awake_until.store(now.saturating_add(self.awake()).get(), Release);
         }
+    }
+
+    /// For how long a node that was stopped can rely on what it knew before: renewed in time, its session lasts longer than
+    /// that from any moment on.
+    fn awake(&self) -> Duration {
+        self.terms.node / 2
     }
 
     /// Whether the session lasts.
@@ -389,7 +406,7 @@ pub(crate) struct Frozen {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use super::{
         super::table::{Entry, Reign},
@@ -517,6 +534,45 @@ mod tests {
         assert_eq!(claim.floor, Some(at(5)));
         assert!(!world.rights.confirm(&early, key(), at(6)));
         assert!(world.rights.confirm(&claim, key(), at(6)));
+    }
+
+    #[test]
+    fn who_has_told_what_it_knew_decides_nothing_whatever_the_log_says() {
+        let mut world = World::owning();
+        let claim = world.claim(Consistency::Available, at(1)).unwrap();
+        assert_eq!(world.rights.retire().len(), SLOTS);
+        assert!(!world.rights.confirm(&claim, key(), at(1)));
+        assert_eq!(world.begin_move(), []);
+        assert!(world.claim(Consistency::Available, at(2)).is_err());
+    }
+
+    #[test]
+    fn what_was_kept_counts_for_slots_that_nobody_owned_in_between() {
+        let again = Holder { incarnation: 2, ..holder(1) };
+        let mut table = Table::default();
+        table.apply(1, REIGN, &Entry::Assign(vec![holder(1); SLOTS]));
+        let mine = slot().get();
+        let other = (mine + 1) % SLOTS as u16;
+        let expire = |lapsed: Holder, slot: u16, to: Holder| Entry::Expire {
+            reign: REIGN,
+            lapsed: vec![lapsed],
+            slots: vec![(slot, to)],
+        };
+        table.apply(2, REIGN, &expire(holder(1), other, holder(2)));
+        table.apply(3, REIGN, &expire(holder(2), other, again));
+        table.apply(4, REIGN, &expire(holder(1), mine, again));
+        let rights = Rights::new(again, Terms::of(LENGTH), at(0));
+        let kept = [mine, other].map(|slot| (slot, (1, 77))).into();
+        rights.keep(Kept { holder: holder(1), slots: kept });
+        rights.watch(at(0));
+        rights.observe(4, &Arc::new(table), at(5));
+        assert_eq!(world_floor(&rights, slot()), Some(Nanos::new(77)));
+        let other = SlotId::all().find(|slot| slot.get() == other).unwrap();
+        assert_eq!(world_floor(&rights, other), Some(at(5)));
+    }
+
+    fn world_floor(rights: &Rights, slot: SlotId) -> Option<Nanos> {
+        rights.claim(slot, Consistency::Available, at(6)).unwrap().floor
     }
 
     #[test]
