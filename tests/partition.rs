@@ -15,9 +15,10 @@ use tidegate_jepsen::{
 };
 
 /// As `user` is the only attribute that the load sends, a rule is chosen by the key: each has its own part of them.
-const RULES: [(&str, &str, &str); 4] = [
+const RULES: [(&str, &str, &str); 5] = [
     ("strict-deny", "strict", "deny"),
     ("strict-share", "strict", "share"),
+    ("strict-carved", "strict", "share, carved: true"),
     ("available-deny", "available", "deny"),
     ("available-share", "available", "share"),
 ];

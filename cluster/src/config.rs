@@ -59,7 +59,7 @@ impl Default for Timing {
         Self {
             check_timeout: Duration::from_millis(100),
             gossip_interval: Duration::from_millis(300),
-            session: Duration::from_secs(3),
+            session: Duration::from_millis(2200),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Mode, Nanos, OnOwnerLoss, Store};
+use tidegate_limiter::{Charge, Decision, Limit, Mode, Nanos, OnOwnerLoss, Store};
 
 use crate::verdict::{Answer, Answers, DecidedBy, Decisions, Wish};
 
@@ -49,14 +49,16 @@ impl Shares {
         for &place in places {
             let charge = &charges[place];
             match wishes[place].on_owner_loss {
-                OnOwnerLoss::Share => match charge.limit.share(members) {
-                    Some(limit) => {
-                        from_share.push(place);
-                        shares.push(Charge { limit, floor: Some(since), ..*charge });
+                OnOwnerLoss::Share => {
+                    match charge.limit.share(members.saturating_mul(parts(wishes[place]))) {
+                        Some(limit) => {
+                            from_share.push(place);
+                            shares.push(Charge { limit, floor: Some(since), ..*charge });
+                        }
+                        // A limit smaller than the cluster: this node's part of it is nothing.
+                        None => answers[place] = Some(by_rule(charge, false)),
                     }
-                    // A limit smaller than the cluster: this node's part of it is nothing.
-                    None => answers[place] = Some(by_rule(charge, false)),
-                },
+                }
                 OnOwnerLoss::Deny => answers[place] = Some(by_rule(charge, false)),
                 OnOwnerLoss::Allow => answers[place] = Some(by_rule(charge, true)),
             }
@@ -75,6 +77,11 @@ impl Shares {
         }
         allowed
     }
+}
+
+/// A share of a carved limit is one of what was carved out.
+fn parts(wish: Wish) -> u32 {
+    if wish.carved { Limit::CARVED_PARTS } else { 1 }
 }
 
 fn by_rule(charge: &Charge, allowed: bool) -> Answer {

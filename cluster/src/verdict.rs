@@ -12,6 +12,8 @@ pub struct Wish {
     pub on_owner_loss: OnOwnerLoss,
     /// Whether an owner may go on that can not be sure that it still is the only one.
     pub consistency: Consistency,
+    /// Whether a part of the limit is set aside for shares.
+    pub carved: bool,
 }
 
 /// Decisions of one check in the order of its charges.

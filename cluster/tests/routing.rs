@@ -104,7 +104,7 @@ fn charge(key: KeyHash, burst: u64) -> Charge {
 
 async fn decide(node: &Cluster, charges: &[Charge], loss: OnOwnerLoss) -> Verdict {
     let mut charges = charges.to_vec();
-    let wish = Wish { on_owner_loss: loss, consistency: Consistency::Available };
+    let wish = Wish { on_owner_loss: loss, consistency: Consistency::Available, carved: false };
     let wishes = vec![wish; charges.len()];
     node.router().decide(0, &mut charges, &wishes, Clock::start().now()).await.unwrap()
 }
@@ -135,7 +135,7 @@ async fn a_bucket_is_one_bucket_whichever_node_is_asked() {
 
     let mut decisions = Decisions::new();
     let mut mine = one;
-    let wishes = [Wish { on_owner_loss: OnOwnerLoss::Deny, consistency: Consistency::Strict }];
+    let wishes = [Wish { on_owner_loss: OnOwnerLoss::Deny, consistency: Consistency::Strict, carved: false }];
     assert_eq!(
         nodes[1].router().decide_local(&mut mine, &wishes, Clock::start().now(), &mut decisions),
         Local::Decided { allowed: false }

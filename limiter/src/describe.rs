@@ -32,16 +32,36 @@ pub struct RuleDescription {
     pub consistency: String,
     /// `share`, `deny` or `allow`.
     pub on_owner_loss: String,
+    /// Whether a part of the limit is set aside for shares.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub carved: bool,
     /// Other limits for some requests; the first that fits counts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub overrides: Vec<OverrideDescription>,
+}
+
+impl RuleDescription {
     /// What it may admit at most.
-    #[serde(default)]
-    pub worst_case: WorstCase,
+    pub fn worst_case(&self) -> WorstCase {
+        let exact = WorstCase::default();
+        match (&*self.consistency, &*self.on_owner_loss) {
+            (_, "allow") => WorstCase { crash: None, partition: None, ..exact },
+            ("strict", "deny") => exact,
+            ("strict", "share") if self.carved => exact,
+            _ => WorstCase { partition: Some(2), ..exact },
+        }
+    }
 }
 
 /// How much a rule may admit in any interval, as a multiple of what its limit allows in an interval of that length, by what
 /// happens to the cluster. `None`: there is no limit to it.
+///
+/// - `deny` with `strict`: whoever decides is the only one.
+/// - `share` with `strict` and `carved`: what all shares give together, the owner never does.
+/// - `share`: nodes that can not reach the owner admit m/N of the limit together, m of N nodes being cut off.
+/// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with used up buckets, and admits
+///   no more than the limit's rate. The shares of those who reach neither are less than what is left to twice the limit.
+/// - `allow`: whoever can not reach the owner admits everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorstCase {
     /// Without a fault, and while nodes come and go by plan.
@@ -55,25 +75,6 @@ pub struct WorstCase {
 impl Default for WorstCase {
     fn default() -> Self {
         Self { planned: Some(1), crash: Some(1), partition: Some(1) }
-    }
-}
-
-impl WorstCase {
-    /// Of a rule with these settings.
-    ///
-    /// - `deny` with `strict`: whoever decides is the only one.
-    /// - `share`: nodes that can not reach the owner admit m/N of the limit together, m of N nodes being cut off.
-    /// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with used up buckets, and
-    ///   admits no more than the limit's rate. The shares of those who reach neither are less than what is left to twice the
-    ///   limit.
-    /// - `allow`: whoever can not reach the owner admits everything.
-    pub fn of(consistency: Consistency, on_owner_loss: OnOwnerLoss) -> Self {
-        let exact = Self::default();
-        match (consistency, on_owner_loss) {
-            (_, OnOwnerLoss::Allow) => Self { crash: None, partition: None, ..exact },
-            (Consistency::Strict, OnOwnerLoss::Deny) => exact,
-            _ => Self { partition: Some(2), ..exact },
-        }
     }
 }
 
@@ -181,6 +182,7 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     fields.push(("mode", rule.mode.clone()));
     fields.push(("consistency", rule.consistency.clone()));
     fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
+    fields.push(("carved", rule.carved.to_string()));
     if !rule.overrides.is_empty() {
         let special = |special: &OverrideDescription| {
             let burst = special.burst.map_or(String::new(), |burst| format!(" burst {burst}"));
@@ -198,8 +200,18 @@ fn conditions_text(conditions: &Conditions) -> String {
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
-    const ORDER: [&str; 9] =
-        ["when", "key", "limit", "burst", "algorithm", "mode", "consistency", "on_owner_loss", "overrides"];
+    const ORDER: [&str; 10] = [
+        "when",
+        "key",
+        "limit",
+        "burst",
+        "algorithm",
+        "mode",
+        "consistency",
+        "on_owner_loss",
+        "carved",
+        "overrides",
+    ];
     let value = |fields: &[(&'static str, String)], name: &str| {
         fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
     };
@@ -238,6 +250,7 @@ impl Rule {
                 OnOwnerLoss::Allow => "allow",
             }
             .to_owned(),
+            carved: self.is_carved(),
             overrides: self
                 .overrides
                 .iter()
@@ -247,7 +260,6 @@ impl Rule {
                     burst: burst(limit.as_ref()),
                 })
                 .collect(),
-            worst_case: WorstCase::of(self.consistency, self.on_owner_loss),
         }
     }
 }
@@ -331,5 +343,38 @@ rules:
         let after = format!("unmatched: deny{BEFORE}");
         let diff = RulesDiff::between(&describe(BEFORE), &describe(&after));
         assert_eq!(diff.unmatched.unwrap().to.as_deref(), Some("deny"));
+    }
+
+    #[test]
+    fn a_rule_tells_its_worst_case_and_a_carved_one_is_exact_in_a_partition() {
+        let worst = |rest: &str| {
+            let text = format!("rules:\n  - {{ name: r, key: [ip], limit: 8/1s, {rest} }}\n");
+            describe(&text).rules[0].worst_case()
+        };
+        assert_eq!(worst("consistency: strict, on_owner_loss: deny").partition, Some(1));
+        assert_eq!(worst("consistency: strict, carved: true").partition, Some(1));
+        assert_eq!(worst("consistency: strict").partition, Some(2));
+        assert_eq!(worst("carved: true").partition, Some(2));
+        assert_eq!(worst("on_owner_loss: allow").crash, None);
+    }
+
+    #[test]
+    fn all_parts_of_a_carved_limit_are_no_more_than_the_whole() {
+        for algorithm in crate::Algorithm::ALL {
+            for (limit, burst) in
+                [("100/1s", Some(40)), ("7/1m", None), ("1000003/1h", Some(11)), ("30/day", None)]
+            {
+                let burst = burst.filter(|_| algorithm.has_burst());
+                let whole = Limit::parse(limit, burst, algorithm).unwrap();
+                let owner = whole.carve().unwrap();
+                for nodes in [1u32, 3, 50] {
+                    let share = owner.share(nodes * Limit::CARVED_PARTS);
+                    let shares = share.map_or(0, |share| share.burst() * u64::from(nodes));
+                    assert!(owner.burst() + shares <= whole.burst(), "{whole} {algorithm:?}");
+                }
+                let rate = |limit: &Limit| limit.count() as f64 / limit.window().as_secs_f64();
+                assert!(rate(&owner) <= rate(&whole) * 0.750_000_1, "{whole} {algorithm:?}");
+            }
+        }
     }
 }

@@ -276,6 +276,21 @@ impl Limit {
         Some(Self { burst, numerator, span, count: (self.count / parts).max(1), ..*self })
     }
 
+    /// The three quarters of this limit that an owner gives when the rest is carved out for shares; `None` when nothing is left
+    /// of it. What is carved out of the whole is a third of this: [`CARVED_PARTS`](Self::CARVED_PARTS) of it make this.
+    pub fn carve(&self) -> Option<Self> {
+        if !self.algorithm.has_burst() {
+            return Self::new(self.algorithm, self.count / 4 * 3, self.period, None).ok();
+        }
+        // The rate is cut by a longer period, because it may not be a whole number of units.
+        let nanos = self.period.length().as_nanos().checked_mul(4)?.div_ceil(3);
+        let longer = Duration::from_nanos(u64::try_from(nanos).ok()?);
+        Self::new(self.algorithm, self.count, Period::Fixed(longer), Some(self.burst / 4 * 3)).ok()
+    }
+
+    /// Of a [carved](Self::carve) limit: so many times what was carved out make it.
+    pub const CARVED_PARTS: u32 = 3;
+
     /// Buckets: ticks in which one unit refills, rounded up, is `numerator / denominator`.
     pub(crate) fn interval(&self) -> (u64, u64) {
         (self.numerator, self.denominator)

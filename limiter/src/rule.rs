@@ -79,11 +79,49 @@ pub struct Rule {
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
     pub(crate) on_owner_loss: OnOwnerLoss,
+    /// What the owner gives of its limits, where a part is carved out for shares.
+    pub(crate) carved: Option<Box<Carved>>,
     /// Shared with the same rule before and after a change.
     pub(crate) touched: Arc<Touched>,
 }
 
+/// The owner's part of a rule's limits.
+#[derive(Debug, Clone)]
+pub(crate) struct Carved {
+    limit: Option<Limit>,
+    /// In the order of the overrides.
+    overrides: Box<[Option<Limit>]>,
+}
+
+impl Carved {
+    /// `None` when nothing is left of one of them.
+    pub(crate) fn of(limit: Option<&Limit>, overrides: &[(Condition, Option<Limit>)]) -> Option<Self> {
+        let carve = |limit: Option<&Limit>| match limit {
+            Some(limit) => limit.carve().map(Some),
+            None => Some(None),
+        };
+        let overrides: Option<Box<[Option<Limit>]>> =
+            overrides.iter().map(|(_, limit)| carve(limit.as_ref())).collect();
+        Some(Self { limit: carve(limit)?, overrides: overrides? })
+    }
+}
+
 impl Rule {
+    /// The limit in force, by the place of the override that fits.
+    fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
+        match (&self.carved, special) {
+            (Some(carved), Some(place)) => carved.overrides[place].as_ref(),
+            (Some(carved), None) => carved.limit.as_ref(),
+            (None, Some(place)) => self.overrides[place].1.as_ref(),
+            (None, None) => self.limit.as_ref(),
+        }
+    }
+
+    /// Whether the owner leaves a part of the limit to the shares of nodes that can not reach it.
+    pub fn is_carved(&self) -> bool {
+        self.carved.is_some()
+    }
+
     /// Registers that count the buckets which were used lately; see [`estimate`](crate::estimate). Those of several nodes
     /// are joined by the maximum of each.
     pub fn touched(&self) -> Vec<u8> {
@@ -256,8 +294,8 @@ impl Rules {
         let candidates = domain.index.candidates(attributes);
         let rules = candidates.into_iter().map(|found| (found, &domain.rules[found.rule()]));
         for (_, rule) in rules.filter(|(found, rule)| rule.when.holds_from(found.tests_done(), attributes)) {
-            let special = rule.overrides.iter().find(|(when, _)| when.holds(attributes));
-            let limit = special.map_or(&rule.limit, |(_, limit)| limit).as_ref();
+            let special = rule.overrides.iter().position(|(when, _)| when.holds(attributes));
+            let limit = rule.limit_at(special);
             if let Some(key) = rule.key_hash(attributes, limit) {
                 rule.touched.note(key);
                 found.push(Matched { rule, limit, key });

@@ -119,6 +119,7 @@ impl NewRule {
             mode: self.mode,
             consistency: Consistency::Available,
             on_owner_loss: OnOwnerLoss::Share,
+            carved: None,
             touched: std::sync::Arc::default(),
         })
     }

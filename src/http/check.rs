@@ -127,7 +127,11 @@ fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>, limited: &mut Charges<
                             limit,
                             request.cost,
                             rule.mode(),
-                            Wish { on_owner_loss: rule.on_owner_loss(), consistency: rule.consistency() },
+                            Wish {
+                                on_owner_loss: rule.on_owner_loss(),
+                                consistency: rule.consistency(),
+                                carved: rule.is_carved(),
+                            },
                         );
                     }
                     None => {
@@ -141,7 +145,11 @@ fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>, limited: &mut Charges<
         }
         Subject::Inline { key, limit } => {
             let key = rules.inline_key(&request.domain, key, limit);
-            let wish = Wish { on_owner_loss: OnOwnerLoss::Share, consistency: Consistency::Available };
+            let wish = Wish {
+                on_owner_loss: OnOwnerLoss::Share,
+                consistency: Consistency::Available,
+                carved: false,
+            };
             limited.add(None, key, limit, request.cost, Mode::Enforce, wish);
         }
     }

@@ -11,7 +11,8 @@ use tidegate_cluster::raft::{
     WriteFault, Written,
 };
 use tidegate_limiter::{
-    DomainDescription, HashSecret, RuleDescription, RuleError, Rules, RulesDiff, estimate, is_valid_name,
+    DomainDescription, HashSecret, RuleDescription, RuleError, Rules, RulesDiff, WorstCase, estimate,
+    is_valid_name,
 };
 use tokio::time::Instant;
 
@@ -87,6 +88,20 @@ struct Seen<T: Serialize> {
     what: T,
 }
 
+/// A rule, and what it may admit at most.
+#[derive(Debug, Serialize)]
+struct Told {
+    #[serde(flatten)]
+    rule: RuleDescription,
+    worst_case: WorstCase,
+}
+
+impl Told {
+    fn of(rule: RuleDescription) -> Self {
+        Self { worst_case: rule.worst_case(), rule }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Domains {
     domains: Vec<Domain>,
@@ -100,7 +115,7 @@ struct Domain {
     author: String,
     message: String,
     source: Arc<str>,
-    rules: Vec<RuleDescription>,
+    rules: Vec<Told>,
     unmatched: &'static str,
 }
 
@@ -401,7 +416,7 @@ fn domain_view(name: &str, change: &Change) -> Domain {
         author: change.author.clone(),
         message: change.message.clone(),
         source,
-        rules: rules.rules,
+        rules: rules.rules.into_iter().map(Told::of).collect(),
         unmatched: if rules.allow_unmatched { "allow" } else { "deny" },
     }
 }

@@ -440,6 +440,30 @@ mod tests {
     }
 
     #[test]
+    fn among_fifty_nodes_only_the_slots_of_those_move_that_come_and_go() {
+        let mut world = founded(50);
+        let all: Vec<NodeId> = (1..=50).collect();
+        let most = (SLOTS * 110).div_ceil(100 * 50);
+        assert!(all.iter().all(|node| (1..=most).contains(&world.owned(*node))));
+        let owners =
+            |world: &World| -> Vec<Holder> { world.table.rows().iter().map(|row| row.owner).collect() };
+        let before = owners(&world);
+        let gone = world.owned(7);
+        let others: Vec<NodeId> = all.iter().copied().filter(|node| *node != 7).collect();
+        world.pass(3100, &others);
+        world.settle();
+        assert_eq!(world.owned(7), 0);
+        // The load bound shifts a few more, by plan.
+        let changed = before.iter().zip(owners(&world)).filter(|(before, after)| **before != *after).count();
+        assert!((gone..=gone + SLOTS / 20).contains(&changed), "{changed} of {gone}");
+        world.pass(1000, &all);
+        world.settle();
+        world.pass(1000, &all);
+        world.settle();
+        assert_eq!(owners(&world), before, "each has what it had");
+    }
+
+    #[test]
     fn a_node_that_drains_owns_nothing_in_the_end() {
         let mut world = founded(3);
         world.draining.insert(holder(2));

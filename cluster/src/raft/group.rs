@@ -41,9 +41,10 @@ use crate::{
 };
 
 /// How often the leader shows that it is there.
-const HEARTBEAT: Duration = Duration::from_millis(200);
-/// After a silence between these two a new leader is elected.
-const ELECTION: (Duration, Duration) = (Duration::from_millis(800), Duration::from_millis(1600));
+const HEARTBEAT: Duration = Duration::from_millis(150);
+/// After a silence between these two a new leader is elected; nobody votes for another one before the longer of them. What
+/// a dead leader's slots wait for is twice that, and a session.
+const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1000));
 /// Entries after which a snapshot is taken; half as many are kept for members that are a little behind.
 const SNAPSHOT_EVERY: u64 = 1000;
 /// For a piece of a snapshot, and for its writing.

@@ -12,7 +12,7 @@ use crate::{
     Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnOwnerLoss, Rule,
     condition::{Condition, Test},
     key::KeyHasher,
-    rule::Domain,
+    rule::{Carved, Domain},
 };
 
 /// Attributes that calls use for themselves.
@@ -101,6 +101,25 @@ impl<'t> Compiler<'t> {
             raw.on_owner_loss.as_ref(),
             &[("share", OnOwnerLoss::Share), ("deny", OnOwnerLoss::Deny), ("allow", OnOwnerLoss::Allow)],
         );
+        let wants_carved = self.word("carved", raw.carved.as_ref(), &[("false", false), ("true", true)]);
+        let overrides: Box<[_]> = overrides;
+        let mut carved = None;
+        if let (true, Some(written), Some(limit)) = (wants_carved, &raw.carved, &limit) {
+            carved = Carved::of(limit.as_ref(), &overrides).map(Box::new);
+            if on_owner_loss != OnOwnerLoss::Share {
+                self.fault(
+                    written.place,
+                    "carved: true sets a part aside for shares, which this rule does not give",
+                    "write on_owner_loss: share, or leave carved out",
+                );
+            } else if carved.is_none() {
+                self.fault(
+                    written.place,
+                    "the limit is too small for a part of it to be set aside",
+                    "a count and a burst of at least 4, or leave carved out",
+                );
+            }
+        }
         let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
         (self.faults() == before).then(|| Rule {
             domain: self.shared(domain),
@@ -114,6 +133,7 @@ impl<'t> Compiler<'t> {
             mode,
             consistency,
             on_owner_loss,
+            carved,
             touched: Arc::default(),
         })
     }

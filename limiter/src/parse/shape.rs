@@ -39,6 +39,7 @@ pub(super) struct RawRule {
     pub(super) mode: Option<Written>,
     pub(super) consistency: Option<Written>,
     pub(super) on_owner_loss: Option<Written>,
+    pub(super) carved: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
 }
 
@@ -91,6 +92,7 @@ const RULE: Kind = Kind {
         ("mode", "`mode: enforce`"),
         ("consistency", "`consistency: available`"),
         ("on_owner_loss", "`on_owner_loss: share`"),
+        ("carved", "`carved: true`"),
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
     ],
     example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
@@ -125,13 +127,13 @@ fn rule(node: Node, faults: &mut Faults<'_>) -> Option<RawRule> {
     let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
     let key = fields.need("key").map(|node| key(&mut fields, node));
     let limit = limit(&mut fields);
-    let [algorithm, mode, consistency, on_owner_loss] =
-        ["algorithm", "mode", "consistency", "on_owner_loss"].map(|field| fields.text(field));
+    let [algorithm, mode, consistency, on_owner_loss, carved] =
+        ["algorithm", "mode", "consistency", "on_owner_loss", "carved"].map(|field| fields.text(field));
     let overrides = fields.take("overrides");
     let overrides =
         overrides.map_or_else(Vec::new, |node| list(&mut fields, "overrides", "a list of overrides", node));
     let overrides = overrides.into_iter().filter_map(|node| special(node, fields.faults)).collect();
-    Some(RawRule { name, when, key, limit, algorithm, mode, consistency, on_owner_loss, overrides })
+    Some(RawRule { name, when, key, limit, algorithm, mode, consistency, on_owner_loss, carved, overrides })
 }
 
 fn special(node: Node, faults: &mut Faults<'_>) -> Option<RawOverride> {

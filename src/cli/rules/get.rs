@@ -115,7 +115,7 @@ fn worst_cases(rules: &[RuleDescription]) -> String {
             Some(times) => format!("at most {times} times"),
             None => "without a bound".to_owned(),
         };
-        let WorstCase { planned, crash, partition } = rule.worst_case;
+        let WorstCase { planned, crash, partition } = rule.worst_case();
         text.push_str(&format!(
             "\n#   {}: {} by plan, {} when a node crashes, {} in a partition",
             rule.name,
