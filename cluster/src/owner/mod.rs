@@ -1,7 +1,7 @@
 //! Who may decide about a slot, at any instant at most one node.
 //!
-//! The log says who owns each slot ([`table`]); a *session* with the leader ([`session`]) says for how long a node may rely
-//! on what it has applied; [`node`] is what a node makes of both, and [`leader`] what the leader does about it. These four
+//! The log says who owns each slot (`table`); a *session* with the leader (`session`) says for how long a node may rely
+//! on what it has applied; `node` is what a node makes of both, and `leader` what the leader does about it. These four
 //! are state machines of values: time and news come in as arguments, so that the model checker of the tests explores the
 //! same code that runs.
 
