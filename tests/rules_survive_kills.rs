@@ -1,5 +1,5 @@
 //! No acknowledged change of rules is lost, and all nodes have them in one order, whoever is killed. The long form:
-//! `cargo run --release -p tidegate-jepsen -- rules --cycles 200`.
+//! `cargo run --release -p jepsen -- rules --cycles 200`.
 
 mod kit;
 

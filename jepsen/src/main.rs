@@ -29,7 +29,7 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  cargo build --release && cargo run --release -p tidegate-jepsen -- rules --cycles 200
+  cargo build --release && cargo run --release -p jepsen -- rules --cycles 200
   tidegate-jepsen rules --cycles 20 --seed 7 --nodes 5 --binary /usr/local/bin/tidegate
 
 Exit codes: 0 all promises kept, 1 not, or the faults hit nothing, 2 bad usage.")]
