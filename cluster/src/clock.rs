@@ -15,16 +15,40 @@ use tidegate_limiter::Nanos;
 pub struct Clock {
     /// What is added to the boot clock's nanoseconds to make Unix nanoseconds.
     unix_offset: u64,
+    #[cfg(feature = "simulation")]
+    machine: Option<crate::simulation::clock::Machine>,
 }
 
 impl Clock {
     /// Reads the wall clock, once.
     pub fn start() -> Self {
-        Self { unix_offset: nanos_of(ClockId::Realtime).saturating_sub(nanos_of(ClockId::Boottime)) }
+        Self {
+            unix_offset: nanos_of(ClockId::Realtime).saturating_sub(nanos_of(ClockId::Boottime)),
+            #[cfg(feature = "simulation")]
+            machine: None,
+        }
+    }
+
+    /// That of a simulated machine.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated(machine: crate::simulation::clock::Machine) -> Self {
+        Self { unix_offset: 0, machine: Some(machine) }
+    }
+
+    /// Has a simulated clock stand still, or go on where it would be.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn freeze(&self, frozen: bool) {
+        if let Some(machine) = self.machine {
+            machine.freeze(frozen);
+        }
     }
 
     /// The present instant.
     pub fn now(&self) -> Nanos {
+        #[cfg(feature = "simulation")]
+        if let Some(machine) = self.machine {
+            return machine.now();
+        }
         Nanos::new(nanos_of(ClockId::Boottime).saturating_add(self.unix_offset))
     }
 

@@ -14,7 +14,8 @@
 //!   say of this node.
 //! - `gossip`: who seems alive; a hint.
 //! - [`Cluster`]: assembles all of this and owns its tasks.
-//! - [`clock`], `fabric`: where time, network and randomness enter.
+//! - [`clock`], `fabric`: where time, network and randomness enter. `simulation` (a feature): what a test puts in their place.
+//! - [`planted`]: bugs on purpose, for tests of the tests.
 
 pub mod clock;
 mod config;
@@ -27,9 +28,12 @@ mod loss;
 mod member;
 mod node;
 pub mod owner;
+pub mod planted;
 pub mod raft;
 mod router;
 mod routes;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod slots;
 pub mod stats;
 mod status;

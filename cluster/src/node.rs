@@ -138,7 +138,7 @@ impl Cluster {
             expect => expect,
         };
         let listen = SocketAddr::new(config.listen, config.peer_port);
-        let listener = fabric::listen(listen).map_err(|source| StartError::Bind {
+        let listener = fabric::listen(listen).await.map_err(|source| StartError::Bind {
             address: listen,
             protocol: "TCP",
             source,
@@ -265,6 +265,16 @@ impl Cluster {
         self.status.borrow().readiness(&self.router)
     }
 
+    /// Looks into this node, for tests.
+    #[cfg(feature = "simulation")]
+    pub fn probe(&self) -> crate::simulation::Probe {
+        crate::simulation::Probe {
+            rights: Arc::clone(&self.rights),
+            ledger: self.ledger.clone(),
+            clock: self.router.clock(),
+        }
+    }
+
     /// What this node counts.
     pub fn stats(&self) -> &ClusterStats {
         &self.stats
@@ -331,7 +341,7 @@ impl Cluster {
     /// For when all others were asked to go, too.
     pub async fn keep_debts(&self) {
         let group = self.group.clone();
-        match tokio::task::spawn_blocking(move || group.save()).await {
+        match fabric::blocking(move || group.save()).await {
             Ok(Ok(0)) => {}
             Ok(Ok(buckets)) => tracing::info!(buckets, "what the buckets know is kept for the next start"),
             Ok(Err(reason)) => {

@@ -124,6 +124,11 @@ impl Router {
         }
     }
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Whether this node takes part: it has the cluster's rules and a slot table.
     pub fn has_routes(&self) -> bool {
         self.routes.load().is_some()

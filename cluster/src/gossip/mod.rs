@@ -8,11 +8,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use chitchat::{
     ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat,
 };
-use tokio::{net::UdpSocket, sync::watch};
+use tokio::sync::watch;
 
 pub use self::seal::GossipRejection;
 use self::{seal::Seal, transport::SealedUdp};
 use crate::{
+    fabric::Datagrams,
     member::{Member, MemberId, MemberState},
     raft::{ClusterId, NodeId},
     stats::GossipStats,
@@ -55,7 +56,7 @@ pub(crate) struct Gossip {
 impl Gossip {
     pub(crate) async fn start(
         config: GossipConfig,
-        socket: UdpSocket,
+        socket: Datagrams,
         stats: Arc<GossipStats>,
     ) -> anyhow::Result<Self> {
         let seal = Seal::new(&config.cluster, config.key);

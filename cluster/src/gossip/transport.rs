@@ -12,24 +12,27 @@ use chitchat::{
     ChitchatMessage, Deserializable as _, Serializable as _,
     transport::{Socket, Transport},
 };
-use tokio::{net::UdpSocket, time::Instant};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::seal::{GossipRejection, MAX_DATAGRAM_BYTES, Seal};
-use crate::{fabric, stats::GossipStats};
+use crate::{
+    fabric::{self, Datagrams},
+    stats::GossipStats,
+};
 
 /// A rejected datagram is logged at most this often for each reason: whoever sends them does not write our log.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the UDP socket that was bound beforehand, once.
 pub(crate) struct SealedUdp {
-    socket: Mutex<Option<UdpSocket>>,
+    socket: Mutex<Option<Datagrams>>,
     seal: Arc<Seal>,
     stats: Arc<GossipStats>,
 }
 
 impl SealedUdp {
-    pub(crate) fn new(socket: UdpSocket, seal: Seal, stats: Arc<GossipStats>) -> Self {
+    pub(crate) fn new(socket: Datagrams, seal: Seal, stats: Arc<GossipStats>) -> Self {
         Self { socket: Mutex::new(Some(socket)), seal: Arc::new(seal), stats }
     }
 }
@@ -49,7 +52,7 @@ impl Transport for SealedUdp {
 }
 
 struct SealedSocket {
-    socket: UdpSocket,
+    socket: Datagrams,
     seal: Arc<Seal>,
     stats: Arc<GossipStats>,
     incoming: Box<[u8]>,

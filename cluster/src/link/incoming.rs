@@ -19,7 +19,6 @@ use tidegate_proto::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
@@ -62,7 +61,7 @@ pub(crate) struct Answering {
 
 /// Accepts the streams of peers and hands them to the lanes in turn, until `cancel`.
 pub(crate) async fn accept_peers(
-    listener: TcpListener,
+    listener: fabric::Listener,
     answering: Arc<Answering>,
     lanes: Vec<Handle>,
     tasks: TaskTracker,
@@ -90,7 +89,7 @@ pub(crate) async fn accept_peers(
             continue;
         };
         // The stream moves to the runtime of its lane, whose thread answers it from then on.
-        let Ok(stream) = stream.into_std() else { continue };
+        let Ok(stream) = fabric::detach(stream) else { continue };
         let lane = next_lane.next().expect("there is at least one lane");
         let (answering, refusals, cancel) = (Arc::clone(&answering), Arc::clone(&refusals), cancel.clone());
         let serve = async move {
@@ -105,13 +104,13 @@ pub(crate) async fn accept_peers(
 }
 
 async fn serve_stream(
-    stream: std::net::TcpStream,
+    stream: fabric::Detached,
     from: SocketAddr,
     lane: usize,
     answering: &Answering,
     refusals: &RefusalLog,
 ) {
-    let prepared = TcpStream::from_std(stream).and_then(|stream| fabric::prepare(&stream).map(|()| stream));
+    let prepared = fabric::attach(stream).and_then(|stream| fabric::prepare(&stream).map(|()| stream));
     let Ok(mut stream) = prepared else { return };
     let (peer, unread) = match handshake::answer(&mut stream, &answering.identity).await {
         Ok(met) => met,
@@ -145,12 +144,12 @@ async fn serve_stream(
 }
 
 /// A stream for calls moves to the runtime of Raft.
-fn hand_over(stream: TcpStream, unread: BytesMut, answering: &Answering, peer: String) {
-    let Ok(stream) = stream.into_std() else { return };
+fn hand_over(stream: fabric::Stream, unread: BytesMut, answering: &Answering, peer: String) {
+    let Ok(stream) = fabric::detach(stream) else { return };
     let (calls, cancel) = (Arc::clone(&answering.calls), answering.cancel.clone());
     answering.tasks.spawn_on(
         async move {
-            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            let Ok(stream) = fabric::attach(stream) else { return };
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = serve_calls(stream, unread, calls, peer) => {}
@@ -197,7 +196,7 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    async fn hold(&mut self, stream: &mut TcpStream) -> Result<Ended, Broken> {
+    async fn hold(&mut self, stream: &mut fabric::Stream) -> Result<Ended, Broken> {
         loop {
             let understood = self.answer_all();
             // What was decided before a faulty frame is still answered.

@@ -27,7 +27,6 @@ use tidegate_proto::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -271,7 +270,7 @@ impl Runner {
     }
 
     /// Opens a stream. When that takes longer than a check would wait, checks stop waiting for it.
-    async fn open_soon(&mut self) -> Result<TcpStream, HandshakeError> {
+    async fn open_soon(&mut self) -> Result<fabric::Stream, HandshakeError> {
         let opened = {
             let mut open = pin!(self.open());
             tokio::select! {
@@ -287,7 +286,7 @@ impl Runner {
         opened
     }
 
-    async fn open(&self) -> Result<TcpStream, HandshakeError> {
+    async fn open(&self) -> Result<fabric::Stream, HandshakeError> {
         let connect = timeout(handshake::HANDSHAKE_DEADLINE, fabric::connect(self.address));
         let mut stream = connect.await.map_err(|_| HandshakeError::Timeout)??;
         handshake::call(&mut stream, &self.identity, &self.peer.name).await?;
@@ -300,7 +299,7 @@ impl Runner {
     }
 
     /// Asks and listens until the stream ends.
-    async fn talk(&mut self, stream: TcpStream) -> Ended {
+    async fn talk(&mut self, stream: fabric::Stream) -> Ended {
         let (mut reader, mut writer) = stream.into_split();
         let mut unsent = BytesMut::with_capacity(4096);
         let mut unread = BytesMut::with_capacity(4096);

@@ -20,6 +20,7 @@ use super::{
     table::{Entry, Holder, Reign, SlotMove, Table},
 };
 use crate::{
+    planted::PlantedBug,
     raft::{MemberRow, NodeId},
     slots::SlotTable,
 };
@@ -147,6 +148,9 @@ impl Leader {
     /// Whether the holder's session must have ended, whoever granted it.
     fn has_lapsed(&self, holder: Holder, now: Nanos) -> bool {
         let known = self.sessions.get(&holder);
+        if PlantedBug::NewLeaderDoesNotWait.is_on() && known.and_then(|known| known.last).is_none() {
+            return true;
+        }
         let last = known.and_then(|known| known.last).unwrap_or(self.since).max(self.since);
         known.is_none_or(|known| known.under_way == 0) && self.terms.has_lapsed(last, now)
     }

@@ -33,7 +33,10 @@ use super::{
     session::{Session, Terms},
     table::{Holder, SlotMove, Table},
 };
-use crate::slots::{SLOTS, SlotId};
+use crate::{
+    planted::PlantedBug,
+    slots::{SLOTS, SlotId},
+};
 
 /// What a check sees of a slot. Two bits of a word; the others count tenures.
 const NOTHING: u64 = 0;
@@ -209,6 +212,7 @@ impl Rights {
             debug_assert!(role.decides() || effect == Effect::End, "{effect:?} of a slot that is {role:?}");
             match effect {
                 Effect::BeginFull => self.begin(slot, 0),
+                Effect::BeginDrained if PlantedBug::FullStart.is_on() => self.begin(slot, 0),
                 Effect::BeginDrained => self.begin(slot, now.get()),
                 Effect::BeginKept => self.begin(slot, core.node.kept_floor(slot)),
                 Effect::Resume => self.set(slot, DECIDES),
@@ -252,7 +256,9 @@ impl Rights {
     pub(crate) fn freeze(&self, moves: &[SlotMove]) -> (Vec<Frozen>, Vec<KeyHash>) {
         let mut core = self.core();
         let frozen = core.node.freeze(moves);
-        frozen.iter().for_each(|one| self.set(usize::from(one.slot), FROZEN));
+        if !PlantedBug::MoveWithoutFreeze.is_on() {
+            frozen.iter().for_each(|one| self.set(usize::from(one.slot), FROZEN));
+        }
         let mut noted = self.noted();
         let keys = frozen.iter().filter_map(|one| noted.remove(&one.slot)).flatten().collect();
         let with_floor = |one: &SlotMove| {

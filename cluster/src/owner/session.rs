@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tidegate_limiter::Nanos;
 
+use crate::planted::PlantedBug;
+
 /// Grants that wait for the log to be applied; a node that is so far behind gains nothing by one more.
 const MAX_WAITING: usize = 3;
 
@@ -29,13 +31,17 @@ impl Terms {
 
     /// A session of that length, with margins for clocks.
     pub(crate) fn of(length: Duration) -> Self {
+        if PlantedBug::NoClockMargin.is_on() {
+            return Self { node: length, leader: length };
+        }
         let drift = length * Self::DRIFT_PPM / 1_000_000;
         Self { node: (length - drift).saturating_sub(Self::SLACK), leader: length + drift + Self::SLACK }
     }
 
     /// Whether a session that was granted at `last`, or earlier, must have ended: by the leader's clock.
     pub(crate) fn has_lapsed(&self, last: Nanos, now: Nanos) -> bool {
-        now >= last.saturating_add(self.leader)
+        let leader = if PlantedBug::NoSessionWait.is_on() { self.leader / 2 } else { self.leader };
+        now >= last.saturating_add(leader)
     }
 }
 
@@ -67,6 +73,7 @@ impl Session {
     pub(crate) fn grant(&mut self, question: u64, index: u64, applied: u64) {
         let Some((_, asked)) = self.asked.take_if(|(asked, _)| *asked == question) else { return };
         let until = asked.saturating_add(self.terms.node);
+        let index = if PlantedBug::RenewalNotBound.is_on() { 0 } else { index };
         if let Some(free) = self.granted.iter_mut().find(|waiting| waiting.is_none()) {
             *free = Some((index, until));
         }

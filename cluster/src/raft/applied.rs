@@ -158,7 +158,7 @@ impl RaftStateMachine<Group> for Machine {
         let bytes = snapshot.into_inner();
         let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
         let snapshots = self.snapshots.clone();
-        let written = tokio::task::spawn_blocking(move || snapshots.write(&bytes)).await;
+        let written = crate::fabric::blocking(move || snapshots.write(&bytes)).await;
         written.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -196,7 +196,7 @@ impl RaftSnapshotBuilder<Group> for Builder {
         let mut bytes = Vec::new();
         codec::encode(&self.kept, &mut bytes, MAX_SNAPSHOT_BYTES).map_err(|error| fault(&error))?;
         let snapshots = self.snapshots.clone();
-        let written = tokio::task::spawn_blocking(move || snapshots.write(&bytes).map(|()| bytes)).await;
+        let written = crate::fabric::blocking(move || snapshots.write(&bytes).map(|()| bytes)).await;
         let bytes = written.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
         let meta = SnapshotMeta {
             last_log_id: self.kept.applied,

@@ -31,7 +31,6 @@ use tidegate_proto::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::timeout,
 };
 use tracing::{debug, warn};
@@ -265,7 +264,7 @@ impl Caller {
 /// A stream of calls.
 #[derive(Debug)]
 struct Wire {
-    stream: TcpStream,
+    stream: fabric::Stream,
     unread: BytesMut,
 }
 
@@ -440,7 +439,12 @@ impl CallServer {
 }
 
 /// Answers the calls on one stream until it ends. `unread` is what was read behind the frame that made it one for calls.
-pub(crate) async fn serve_calls(stream: TcpStream, unread: BytesMut, server: Arc<CallServer>, peer: String) {
+pub(crate) async fn serve_calls(
+    stream: fabric::Stream,
+    unread: BytesMut,
+    server: Arc<CallServer>,
+    peer: String,
+) {
     let mut wire = Wire { stream, unread };
     if server.open.fetch_add(1, Relaxed) < MAX_CALL_STREAMS {
         let ended = hold(&mut wire, &server).await;

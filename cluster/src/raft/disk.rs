@@ -75,6 +75,10 @@ impl Disk {
     /// Opens the directory, which must be there.
     pub(crate) fn open(directory: &Path) -> Result<Self, DiskFault> {
         let path = directory.join(DATABASE_FILE);
+        #[cfg(feature = "simulation")]
+        if crate::simulation::is_on() {
+            return Self::simulated(directory, path);
+        }
         let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
@@ -83,6 +87,20 @@ impl Disk {
         let snapshots = Snapshots::Directory(directory.to_owned());
         // A draft is what a crash left of a snapshot that never counted.
         let _ = fs::remove_file(directory.join(DRAFT_FILE));
+        Self { database: Arc::new(database), snapshots, path }.prepared()
+    }
+
+    /// A directory of a simulated machine.
+    #[cfg(feature = "simulation")]
+    fn simulated(directory: &Path, path: PathBuf) -> Result<Self, DiskFault> {
+        let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
+        let backend =
+            crate::simulation::disk::open(directory).database().map_err(|error| fault(error.into()))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(backend)
+            .map_err(|error| fault(error.into()))?;
+        let snapshots = Snapshots::Directory(directory.to_owned());
         Self { database: Arc::new(database), snapshots, path }.prepared()
     }
 
@@ -229,6 +247,10 @@ impl Snapshots {
 
 /// Replaces a file of the form above. On an error the one before is still there.
 fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        return crate::simulation::disk::open(directory).write_file(name, content);
+    }
     let draft = directory.join(DRAFT_FILE);
     let mut file = File::create(&draft)?;
     let length = (content.len() as u64).to_le_bytes();
@@ -244,6 +266,10 @@ fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
 }
 
 fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskFault> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        return Ok(crate::simulation::disk::open(directory).read_file(name));
+    }
     let path = directory.join(name);
     let mut bytes = Vec::new();
     match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
@@ -272,6 +298,11 @@ pub(super) fn write_debts(directory: &Path, debts: &[u8]) -> io::Result<()> {
 /// Takes what [`write_debts`] wrote, once: what is charged from now on is not in it.
 pub(super) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskFault> {
     let debts = read_whole(directory, DEBTS_FILE);
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        crate::simulation::disk::open(directory).remove_file(DEBTS_FILE);
+        return debts;
+    }
     let path = directory.join(DEBTS_FILE);
     let removed = fs::remove_file(&path).and_then(|()| File::open(directory)?.sync_all());
     match removed {

@@ -100,8 +100,7 @@ impl Compiler {
             let (rules, name, text, secret) =
                 (self.rules.load_full(), Arc::clone(domain), Arc::clone(history.text()), secret.clone());
             let started = Instant::now();
-            let compiled =
-                tokio::task::spawn_blocking(move || rules.with_domain(&name, &text, &secret)).await;
+            let compiled = crate::fabric::blocking(move || rules.with_domain(&name, &text, &secret)).await;
             match compiled {
                 Ok(Ok(rules)) => {
                     let count = rules.rules(domain).len();

@@ -27,6 +27,7 @@ use super::{
     command::NodeId,
     disk::{Disk, LOG, META},
 };
+use crate::planted::PlantedBug;
 
 /// What may wait to be written; whoever asks for more waits.
 const MAX_WAITING: usize = 256;
@@ -87,6 +88,11 @@ impl Log {
         let (writer, jobs) = mpsc::channel(MAX_WAITING);
         let pending = Pending::default();
         let work = Writer { disk: disk.clone(), jobs, pending: pending.clone() };
+        #[cfg(feature = "simulation")]
+        if crate::simulation::is_on() {
+            tokio::spawn(work.run_here());
+            return Ok(Self { disk, writer, pending });
+        }
         thread::Builder::new().name("raft-log".to_owned()).spawn(move || work.run())?;
         Ok(Self { disk, writer, pending })
     }
@@ -192,7 +198,8 @@ impl RaftLogStorage<Group> for Log {
 
     async fn save_vote(&mut self, vote: &Vote<NodeId>) -> Result<(), Fault> {
         let value = encode(vote).map_err(|error| Fault::from(StorageIOError::write_vote(&error)))?;
-        let write = Write::Meta { key: KEY_VOTE, value, durable: true };
+        let durable = !PlantedBug::VoteNotSynced.is_on();
+        let write = Write::Meta { key: KEY_VOTE, value, durable };
         self.write(write).await.map_err(|error| StorageIOError::write_vote(&error).into())
     }
 
@@ -267,16 +274,31 @@ impl Writer {
     fn run(mut self) {
         let mut together = Vec::with_capacity(MAX_TOGETHER);
         while let Some(first) = self.jobs.blocking_recv() {
-            together.push(first);
-            while together.len() < MAX_TOGETHER
-                && let Ok(next) = self.jobs.try_recv()
-            {
-                together.push(next);
-            }
-            let outcome = self.commit(&together).map_err(Arc::new);
-            for job in together.drain(..) {
-                self.tell(job, &outcome);
-            }
+            self.write_together(first, &mut together);
+        }
+    }
+
+    /// As [`Writer::run`], where there is one thread for everything.
+    #[cfg(feature = "simulation")]
+    async fn run_here(mut self) {
+        let mut together = Vec::with_capacity(MAX_TOGETHER);
+        while let Some(first) = self.jobs.recv().await {
+            // A disk takes its time, and what was asked for meanwhile is lost when the power goes.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            self.write_together(first, &mut together);
+        }
+    }
+
+    fn write_together(&mut self, first: Job, together: &mut Vec<Job>) {
+        together.push(first);
+        while together.len() < MAX_TOGETHER
+            && let Ok(next) = self.jobs.try_recv()
+        {
+            together.push(next);
+        }
+        let outcome = self.commit(together).map_err(Arc::new);
+        for job in together.drain(..) {
+            self.tell(job, &outcome);
         }
     }
 

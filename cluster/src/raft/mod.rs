@@ -26,6 +26,7 @@ mod ledger;
 mod log;
 mod machine;
 mod moves;
+mod runtime;
 mod saved;
 mod sessions;
 mod steward;
@@ -66,7 +67,7 @@ openraft::declare_raft_types!(
         Node = RaftNode,
         Entry = openraft::Entry<Group>,
         SnapshotData = Cursor<Vec<u8>>,
-        AsyncRuntime = openraft::TokioRuntime,
+        AsyncRuntime = runtime::Runtime,
 );
 
 /// A node as the group's membership names it.

@@ -16,6 +16,7 @@ use super::{
     group::Shared,
 };
 use crate::{
+    fabric,
     owner::{node::Install, rights::Frozen, table::SlotMove},
     slots::SlotId,
 };
@@ -149,7 +150,7 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
         found
     };
     // It locks one shard after the other, for as long as that takes.
-    let mut buckets = tokio::task::spawn_blocking(look).await.ok()?;
+    let mut buckets = fabric::blocking(look).await.ok()?;
     let count = buckets.len();
     while let Some(part) = cut(&mut buckets) {
         let part = HandOver { buckets: part, slots: Vec::new() };

@@ -1,0 +1,100 @@
+//! Bugs that are there on purpose, each a rule of the protocol that is left out: to see that the tests find them. They are
+//! compiled in with the feature `planted-bugs` only, and one at a time is switched on by the environment variable
+//! `TIDEGATE_PLANTED_BUG`, with its name as in [`PlantedBug::ALL`].
+
+/// A bug on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlantedBug {
+    /// The leader gives a node's slots to others without waiting until its session must have ended.
+    NoSessionWait,
+    /// A new leader does not wait for the sessions that an earlier one has granted.
+    NewLeaderDoesNotWait,
+    /// Sessions have no margin for clocks that do not run alike.
+    NoClockMargin,
+    /// A session counts before the log is applied up to where it was granted.
+    RenewalNotBound,
+    /// Who takes slots over after a crash begins with full buckets.
+    FullStart,
+    /// The owner of a slot goes on deciding while its last buckets are on the way.
+    MoveWithoutFreeze,
+    /// Buckets of an earlier epoch of a slot are taken for its last.
+    NoEpochFence,
+    /// A vote is not synced to the disk before it is given.
+    VoteNotSynced,
+    /// Linearizable reads do not ask the leader.
+    StaleReads,
+}
+
+impl PlantedBug {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, Self); 9] = [
+        ("no-session-wait", Self::NoSessionWait),
+        ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
+        ("no-clock-margin", Self::NoClockMargin),
+        ("renewal-not-bound", Self::RenewalNotBound),
+        ("full-start", Self::FullStart),
+        ("move-without-freeze", Self::MoveWithoutFreeze),
+        ("no-epoch-fence", Self::NoEpochFence),
+        ("vote-not-synced", Self::VoteNotSynced),
+        ("stale-reads", Self::StaleReads),
+    ];
+
+    /// The bug of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, bug)| bug)
+    }
+
+    /// Whether it is there. Without the feature: never, and nothing is asked.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[inline(always)]
+    pub(crate) const fn is_on(self) -> bool {
+        false
+    }
+
+    /// Whether it is there.
+    #[cfg(feature = "planted-bugs")]
+    #[inline]
+    pub(crate) fn is_on(self) -> bool {
+        on() == Some(self)
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    /// That of a simulation on this thread, which the environment does not change.
+    static HERE: std::cell::Cell<Option<PlantedBug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches a bug on for what is simulated on this thread, until the simulation ends.
+#[cfg(feature = "planted-bugs")]
+pub fn plant_here(bug: Option<PlantedBug>) {
+    HERE.set(bug);
+}
+
+#[cfg(all(feature = "simulation", feature = "planted-bugs"))]
+pub(crate) fn forget() {
+    HERE.set(None);
+}
+
+#[cfg(all(feature = "simulation", not(feature = "planted-bugs")))]
+pub(crate) fn forget() {}
+
+/// The one that is there.
+///
+/// # Panics
+/// If the environment names one that there is not: a test would pass without it.
+#[cfg(feature = "planted-bugs")]
+pub fn on() -> Option<PlantedBug> {
+    static OF_THE_PROCESS: std::sync::LazyLock<Option<PlantedBug>> = std::sync::LazyLock::new(|| {
+        let name = std::env::var("TIDEGATE_PLANTED_BUG").ok().filter(|name| !name.is_empty())?;
+        let names = PlantedBug::ALL.map(|(name, _)| name).join(", ");
+        Some(PlantedBug::named(&name).unwrap_or_else(|| {
+            panic!("TIDEGATE_PLANTED_BUG={name}: there is no such bug; there are {names}")
+        }))
+    });
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        return HERE.get();
+    }
+    HERE.get().or(*OF_THE_PROCESS)
+}
