@@ -203,6 +203,7 @@ fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
         name,
         cluster: settings.cluster_name.clone(),
         zone: settings.zone.clone(),
+        weight: settings.weight,
         listen: settings.peers.ip(),
         advertise: settings.advertise,
         peer_port: settings.peers.port(),

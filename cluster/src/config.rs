@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::key::ClusterKey;
+use crate::{key::ClusterKey, placement::Weight};
 
 /// The port for peers that an entry of `join` without one means.
 pub const DEFAULT_PEER_PORT: u16 = 7803;
@@ -20,6 +20,8 @@ pub struct ClusterConfig {
     pub cluster: String,
     /// Where the node stands, told to the others.
     pub zone: Option<String>,
+    /// How many slots the node should own beside the others.
+    pub weight: Weight,
     /// The address to listen on.
     pub listen: IpAddr,
     /// The address that the others are told; by default `listen`, or the one that packets to the others leave from.

@@ -21,6 +21,7 @@ use crate::{
     link::{Identity, Link},
     member::{Member, MemberState},
     owner::rights::Rights,
+    placement::{Candidate, Placement},
     raft::{Applied, GroupRole, InForce, Ledger, MemberRow, NodeId, RaftGroup, Replicated},
     router::Router,
     routes::{LostSince, Peer, Routes},
@@ -410,12 +411,12 @@ impl Controller {
                     .iter()
                     .any(|member| member.node == Some(row.id) && member.state != MemberState::Leaving)
         };
-        let names: Vec<Arc<str>> =
-            state.members.values().filter(is_live).map(|row| Arc::from(&*row.name)).collect();
-        if names.is_empty() {
+        let candidates: Vec<Candidate> =
+            state.members.values().filter(is_live).map(Candidate::from).collect();
+        if candidates.is_empty() {
             return 0;
         }
-        let wanted = SlotTable::assign(names);
+        let wanted = Placement::of(candidates).owners;
         wanted.owners().zip(routes.table.owners()).filter(|(wanted, owner)| wanted != owner).count()
     }
 

@@ -10,6 +10,7 @@
 //! Behind it, never on the way of a check:
 //!
 //! - [`raft`]: what all must agree on, in one log: the rules, the members, the slots.
+//! - `placement`: who should own each slot, and who take it over.
 //! - [`owner`]: who may decide about a slot: state machines of values. `controller`: the task that puts into force what they
 //!   say of this node.
 //! - `gossip`: who seems alive; a hint.
@@ -28,6 +29,7 @@ mod loss;
 mod member;
 mod node;
 pub mod owner;
+mod placement;
 pub mod planted;
 pub mod raft;
 mod router;
@@ -47,6 +49,7 @@ pub use self::{
     key::{ClusterKey, KeyTooShort},
     member::{Member, MemberId, MemberState},
     node::{Cluster, ClusterStats, MemberFault, StartError},
+    placement::{NoWeight, Weight},
     router::Router,
     status::{ClusterStatus, Lost, Readiness},
     verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},

@@ -2,7 +2,10 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use crate::raft::{ClusterId, MemberRow, NodeId, RaftNode};
+use crate::{
+    placement::Weight,
+    raft::{ClusterId, MemberRow, NodeId, RaftNode},
+};
 
 /// A member's name with its incarnation: each start of a node is another identity, so that nothing meant for the node
 /// before a restart reaches the one after it.
@@ -59,6 +62,8 @@ pub struct Member {
     pub http: Option<SocketAddr>,
     /// Its zone, if it has one.
     pub zone: Option<String>,
+    /// How many slots it should own beside the others.
+    pub weight: Weight,
     /// Its id in the Raft group.
     pub node: Option<NodeId>,
     /// The cluster in whose Raft group it has a part.
@@ -76,6 +81,7 @@ impl Member {
             peer: row.peer,
             http: None,
             zone: row.zone.clone(),
+            weight: row.weight,
             node: Some(row.id),
             group: None,
             in_force: None,

@@ -180,6 +180,7 @@ impl Cluster {
             terms,
             peer: SocketAddr::new(advertise, config.peer_port),
             zone: config.zone.clone(),
+            weight: config.weight,
             identity: Arc::clone(&identity),
             data_dir: config.data_dir,
             expect,
@@ -199,6 +200,7 @@ impl Cluster {
                 interval: config.timing.gossip_interval,
                 http: SocketAddr::new(http_address, config.http.port()),
                 zone: config.zone,
+                weight: config.weight,
                 node: on_disk.node,
                 group: ledger.group(),
             },
@@ -324,6 +326,13 @@ impl Cluster {
         rows.map(|row| row.name.clone()).collect()
     }
 
+    /// For each slot the name of who takes it over when its owner is lost.
+    pub fn slot_successors(&self) -> Vec<Option<String>> {
+        let state = &self.ledger.applied().state;
+        let name = |row: &SlotRow| Some(state.members.get(&row.successor?.holder.node)?.name.clone());
+        state.slots.rows().iter().map(name).collect()
+    }
+
     /// Gives all slots to others, with what is known of their buckets, and returns when this node owns none; or at the
     /// deadline, or when nobody is there to take them. Until then checks are decided as before. Returns how many it still
     /// owns.
@@ -359,8 +368,12 @@ impl Cluster {
         loop {
             let applied = self.ledger.applied();
             let rows = applied.state.slots.rows().iter();
-            let concerns_me =
-                |row: &&SlotRow| row.owner == me || row.moving.is_some_and(|pending| pending.to == me);
+            // Nobody should count on this node, as a successor neither.
+            let concerns_me = |row: &&SlotRow| {
+                row.owner == me
+                    || row.moving.is_some_and(|pending| pending.to == me)
+                    || row.successor.is_some_and(|next| next.holder == me)
+            };
             let mine = rows.filter(concerns_me).count();
             let live = self.status.borrow().live.clone();
             let others = applied.state.members.values().filter(|row| {

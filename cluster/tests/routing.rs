@@ -13,8 +13,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{
-    Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Readiness, Timing, Verdict, Wish,
-    slots::SlotId,
+    Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Readiness, Timing, Verdict,
+    Weight, Wish, slots::SlotId,
 };
 use tidegate_limiter::{
     Algorithm, Charge, Consistency, Cost, HashSecret, KeyHash, Limit, Mode, OnOwnerLoss, Period, Rules,
@@ -45,6 +45,7 @@ fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> ClusterCo
         name: name.to_owned(),
         cluster: "routing-test".to_owned(),
         zone: None,
+        weight: Weight::default(),
         listen: LOCALHOST,
         advertise: None,
         peer_port: port,

@@ -105,6 +105,7 @@ struct Member {
     slots: usize,
     peer: String,
     zone: Option<String>,
+    weight: u16,
     voter: bool,
     gone_for_ms: Option<u64>,
 }
@@ -140,8 +141,8 @@ impl StatusArgs {
 impl View {
     fn to_text(&self) -> String {
         let mut text = format!(
-            "{:<16} {:<10} {:>6} {:<8} {:<12} {}\n",
-            "NODE", "STATE", "SLOTS", "RAFT", "ZONE", "PEERS"
+            "{:<16} {:<10} {:>6} {:>6} {:<8} {:<12} {}\n",
+            "NODE", "STATE", "SLOTS", "WEIGHT", "RAFT", "ZONE", "PEERS"
         );
         for member in &self.members {
             let state = match member {
@@ -158,8 +159,8 @@ impl View {
             let zone = member.zone.as_deref().unwrap_or("-");
             let _ = writeln!(
                 text,
-                "{:<16} {state:<10} {:>6} {raft:<8} {zone:<12} {}",
-                member.name, member.slots, member.peer
+                "{:<16} {state:<10} {:>6} {:>6} {raft:<8} {zone:<12} {}",
+                member.name, member.slots, member.weight, member.peer
             );
         }
         let _ = match (self.slots_moving, self.slots_to_move) {

@@ -45,9 +45,13 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Where the node stands; the others are told, GET /v1/cluster shows it
+    /// Where the node stands: who takes over from it, and who else votes, is sought in other zones first
     #[arg(long, env = "TIDEGATE_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
+
+    /// How much of the key space the node owns beside the others, 1 to 10000: with 200, twice as much as with 100 [default: 100]
+    #[arg(long, env = "TIDEGATE_WEIGHT", value_name = "N")]
+    pub weight: Option<u16>,
 
     /// The file with the rules (YAML); without one nothing is limited
     #[arg(long, env = "TIDEGATE_RULES", value_name = "FILE")]
@@ -105,6 +109,7 @@ impl Options {
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
             data_dir: self.data_dir.or(file.data_dir),
             zone: self.zone.or(file.zone),
+            weight: self.weight.or(file.weight),
             rules: self.rules.or(file.rules),
             cluster_name: self.cluster_name.or(file.cluster_name),
             cluster_key: self.cluster_key.or(key_source.cluster_key),

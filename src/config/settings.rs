@@ -11,7 +11,7 @@ use std::{
 
 use clap::ValueEnum;
 use serde::Deserialize;
-use tidegate_cluster::{ClusterKey, KeyTooShort, is_valid_name};
+use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
 
 use super::Options;
 
@@ -58,6 +58,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// Where the node stands.
     pub zone: Option<String>,
+    /// How many slots it should own beside the others.
+    pub weight: Weight,
     /// The file with the rules.
     pub rules: Option<PathBuf>,
     /// The cluster's name.
@@ -84,6 +86,8 @@ pub enum SettingsFault {
     ClusterName(String),
     #[error("{0:?} can not name a zone: 1 to 64 letters, digits, '.', '_' and '-' (--zone)")]
     Zone(String),
+    #[error("{0} (--weight)")]
+    Weight(#[from] NoWeight),
     #[error("port {0} leaves no room for the port for peers, which is 3 above, or is 0 (--base-port)")]
     BasePort(u16),
     #[error("an entry of --join is empty; write HOST:PORT,HOST:PORT")]
@@ -130,6 +134,7 @@ impl Settings {
             bootstrap_expect: options.bootstrap_expect,
             data_dir: options.data_dir.clone(),
             zone: options.zone.clone(),
+            weight: options.weight.map(Weight::try_from).transpose()?.unwrap_or_default(),
             rules: options.rules.clone(),
             cluster_name: options.cluster_name.clone().unwrap_or_else(|| "tidegate".to_owned()),
             cluster_key: cluster_key(options)?,
@@ -240,6 +245,8 @@ mod tests {
         let none = Options::default;
         assert!(fault(Options { name: Some("a b".into()), ..none() }).contains("--name"));
         assert!(fault(Options { zone: Some("\n".into()), ..none() }).contains("--zone"));
+        assert!(fault(Options { weight: Some(0), ..none() }).contains("--weight"));
+        assert!(fault(Options { weight: Some(10_001), ..none() }).contains("from 1 to 10000 (--weight)"));
         assert!(fault(Options { cluster_name: Some(String::new()), ..none() }).contains("--cluster-name"));
         assert!(fault(Options { base_port: Some(65_534), ..none() }).contains("--base-port"));
         assert!(fault(Options { base_port: Some(0), ..none() }).contains("--base-port"));

@@ -37,6 +37,9 @@ pub(super) struct View {
     /// The owner of each slot, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     slot_owners: Option<Vec<String>>,
+    /// Who takes each slot over, if its owner is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot_successors: Option<Vec<Option<String>>>,
     /// This node's part in the Raft group.
     raft: GroupView,
 }
@@ -72,6 +75,7 @@ struct MemberView {
     peer: String,
     http: Option<String>,
     zone: Option<String>,
+    weight: u16,
     /// Up to which index of the log its rules are in force, as far as this node has heard.
     applied: Option<u64>,
     /// Whether it votes in the Raft group.
@@ -151,6 +155,7 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
         peer: member.peer.to_string(),
         http: member.http.map(|address| address.to_string()),
         zone: member.zone.clone(),
+        weight: member.weight.get(),
         applied: in_force.get(&*member.id.name).copied().flatten(),
         voter: group.voters.iter().any(|name| **name == *member.id.name),
         gone_for_ms,
@@ -177,6 +182,7 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
             .as_ref()
             .filter(|_| wanted.slots)
             .map(|table| SlotId::all().map(|slot| table.owner(slot).to_string()).collect()),
+        slot_successors: wanted.slots.then(|| cluster.slot_successors()),
         raft: GroupView {
             id: format!("{:016x}", group.id),
             cluster: group.cluster.map(|cluster| cluster.to_string()),

@@ -15,6 +15,7 @@ use self::{seal::Seal, transport::SealedUdp};
 use crate::{
     fabric::Datagrams,
     member::{Member, MemberId, MemberState},
+    placement::Weight,
     raft::{ClusterId, NodeId},
     stats::GossipStats,
 };
@@ -29,6 +30,7 @@ const DEAD_MEMBER_GRACE: Duration = Duration::from_secs(15 * 60);
 const KEY_STATE: &str = "state";
 const KEY_HTTP: &str = "http";
 const KEY_ZONE: &str = "zone";
+const KEY_WEIGHT: &str = "weight";
 const KEY_NODE: &str = "node";
 const KEY_GROUP: &str = "group";
 const KEY_IN_FORCE: &str = "in-force";
@@ -43,6 +45,7 @@ pub(crate) struct GossipConfig {
     pub(crate) interval: Duration,
     pub(crate) http: SocketAddr,
     pub(crate) zone: Option<String>,
+    pub(crate) weight: Weight,
     pub(crate) node: NodeId,
     pub(crate) group: Option<ClusterId>,
 }
@@ -64,6 +67,7 @@ impl Gossip {
             (KEY_STATE.to_owned(), MemberState::Joining.as_str().to_owned()),
             (KEY_HTTP.to_owned(), config.http.to_string()),
             (KEY_NODE.to_owned(), format!("{:016x}", config.node)),
+            (KEY_WEIGHT.to_owned(), config.weight.to_string()),
         ];
         about_me.extend(config.zone.map(|zone| (KEY_ZONE.to_owned(), zone)));
         about_me.extend(config.group.map(|group| (KEY_GROUP.to_owned(), group.to_string())));
@@ -141,6 +145,10 @@ pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>) -> Vec<Member> 
             peer: id.gossip_advertise_addr,
             http: about.get(KEY_HTTP).and_then(|http| http.parse().ok()),
             zone: about.get(KEY_ZONE).map(str::to_owned),
+            weight: about
+                .get(KEY_WEIGHT)
+                .and_then(|weight| Weight::new(weight.parse().ok()?))
+                .unwrap_or_default(),
             node: about.get(KEY_NODE).and_then(|hex| NodeId::from_str_radix(hex, 16).ok()),
             group: about.get(KEY_GROUP).and_then(ClusterId::parse),
             in_force: about.get(KEY_IN_FORCE).and_then(|index| index.parse().ok()),

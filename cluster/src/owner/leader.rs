@@ -9,7 +9,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -17,12 +16,12 @@ use tidegate_limiter::Nanos;
 
 use super::{
     session::Terms,
-    table::{Entry, Holder, Reign, SlotMove, Table},
+    table::{Entry, Holder, Reign, SlotMove, SlotRow, Table},
 };
 use crate::{
+    placement::{Candidate, Placement},
     planted::PlantedBug,
     raft::{MemberRow, NodeId},
-    slots::SlotTable,
 };
 
 /// Slots that move together: while their last buckets are on the way, nobody decides about them.
@@ -89,6 +88,8 @@ struct Wanted {
     holders: Vec<Holder>,
     since: Nanos,
     owners: Vec<Holder>,
+    /// Who takes over from these owners.
+    successors: Vec<Option<Holder>>,
 }
 
 impl Leader {
@@ -203,20 +204,21 @@ impl Leader {
         }
         self.expire(view, now)
             .or_else(|| self.end_slow_move(view.table, now))
+            .or_else(|| self.replace_successors(view, now))
             .or_else(|| self.rebalance(view, now))
+            .or_else(|| self.name_successors(view, now))
     }
 
     fn want(&mut self, eligible: &[Holder], members: &BTreeMap<NodeId, MemberRow>, now: Nanos) {
         if self.wanted.as_ref().is_some_and(|wanted| wanted.holders == eligible) {
             return;
         }
-        let named: BTreeMap<Arc<str>, Holder> = eligible
-            .iter()
-            .filter_map(|holder| Some((Arc::from(&*members.get(&holder.node)?.name), *holder)))
-            .collect();
-        let table = SlotTable::assign(named.keys().cloned());
-        let owners = table.owners().map(|name| named[name]).collect();
-        self.wanted = Some(Wanted { holders: eligible.to_vec(), since: now, owners });
+        let rows = || eligible.iter().filter_map(|holder| members.get(&holder.node));
+        let named: BTreeMap<&str, Holder> = rows().map(|row| (&*row.name, row.holder())).collect();
+        let placement = Placement::of(rows().map(Candidate::from));
+        let owners = placement.owners.owners().map(|name| named[&**name]).collect();
+        let successors = placement.successors().map(|name| name.map(|name| named[&**name])).collect();
+        self.wanted = Some(Wanted { holders: eligible.to_vec(), since: now, owners, successors });
     }
 
     /// Takes slots from those whose sessions have lapsed.
@@ -243,8 +245,12 @@ impl Leader {
             .filter_map(|(slot, row)| match row.moving {
                 Some(pending) if !lapsed.contains(&pending.to) => Some((slot, pending.to)),
                 _ => {
-                    // It may have kept what it knew; what should be elsewhere moves from there by plan.
-                    let to = again(row.owner).unwrap_or(wanted.owners[usize::from(slot)]);
+                    // It may have kept what it knew; else the successor may know something. What should be elsewhere moves
+                    // from there by plan.
+                    let successor = row.successor.map(|next| next.holder);
+                    let to = again(row.owner)
+                        .or(successor.filter(|next| wanted.holders.contains(next)))
+                        .unwrap_or(wanted.owners[usize::from(slot)]);
                     (!lapsed.contains(&to)).then_some((slot, to))
                 }
             })
@@ -282,10 +288,38 @@ impl Leader {
         Some(Step::Refuse { target: oldest.to, moves })
     }
 
+    /// Names others where the successor can not be the one any more, or there is none.
+    fn replace_successors(&self, view: View<'_>, now: Nanos) -> Option<Step> {
+        let wanted = self.wanted.as_ref()?;
+        // Who is silent may be busy: it is a successor as long as it would be an owner.
+        let stays = |next: Holder| {
+            let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
+            is_member && (self.is_live(next, now) || !self.has_lapsed(next, now))
+        };
+        let usable: BTreeMap<Holder, bool> = {
+            let named = view.table.rows().iter().filter_map(|row| row.successor);
+            let holders: BTreeSet<Holder> = named.map(|next| next.holder).collect();
+            holders.into_iter().map(|holder| (holder, stays(holder))).collect()
+        };
+        succeed(view.table, wanted, |row| row.successor.is_none_or(|next| !usable[&next.holder]))
+    }
+
+    /// Names the successors that there should be, when the slots are where they should be.
+    fn name_successors(&self, view: View<'_>, now: Nanos) -> Option<Step> {
+        let wanted = self.wanted.as_ref()?;
+        let settled = now >= wanted.since.saturating_add(SETTLE);
+        // Until it is known of each member whether it lives, those that were named are not replaced.
+        let known = |row: &MemberRow| self.is_live(row.holder(), now) || self.has_lapsed(row.holder(), now);
+        if !settled || view.table.moving() > 0 || !view.members.values().all(known) {
+            return None;
+        }
+        succeed(view.table, wanted, |_| true)
+    }
+
     /// Begins the next move: slots of one owner that should be another's.
     fn rebalance(&mut self, view: View<'_>, now: Nanos) -> Option<Step> {
         let wanted = self.wanted.as_ref()?;
-        let may_move = |row: &&super::SlotRow| self.is_live(row.owner, now);
+        let may_move = |row: &&SlotRow| self.is_live(row.owner, now);
         if view.table.rows().iter().any(|row| row.moving.is_some()) {
             return None;
         }
@@ -310,10 +344,24 @@ impl Leader {
     }
 }
 
+/// Names the successors of those rows that want another one.
+fn succeed(table: &Table, wanted: &Wanted, wants: impl Fn(&SlotRow) -> bool) -> Option<Step> {
+    let mut named: BTreeMap<Option<Holder>, Vec<u16>> = BTreeMap::new();
+    for (slot, row) in (0u16..).zip(table.rows()) {
+        let (owner, successor) = (wanted.owners[usize::from(slot)], wanted.successors[usize::from(slot)]);
+        // A slot that is not yet where it should be: who should have it can take it over.
+        let best = if row.owner == owner { successor } else { Some(owner) };
+        if best != row.successor.map(|next| next.holder) && wants(row) {
+            named.entry(best).or_default().push(slot);
+        }
+    }
+    (!named.is_empty()).then(|| Step::Write(Entry::Succeed(named.into_iter().collect())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slots::SLOTS;
+    use crate::{placement::Weight, slots::SLOTS};
 
     const LENGTH: Duration = Duration::from_secs(3);
     const REIGN: Reign = Reign { term: 1, leader: 1 };
@@ -333,7 +381,7 @@ mod tests {
 
     fn row(id: NodeId, incarnation: u64) -> MemberRow {
         let peer = "127.0.0.1:7803".parse().unwrap();
-        MemberRow { id, name: format!("n{id}"), incarnation, peer, zone: None }
+        MemberRow { id, name: format!("n{id}"), incarnation, peer, zone: None, weight: Weight::default() }
     }
 
     impl World {
@@ -548,6 +596,80 @@ mod tests {
         let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
         assert_eq!((lapsed, slots.len()), (vec![holder(1)], SLOTS));
         assert!(slots.iter().all(|(_, to)| *to == again));
+    }
+
+    fn successors(world: &World) -> Vec<Option<Holder>> {
+        world.table.rows().iter().map(|row| row.successor.map(|next| next.holder)).collect()
+    }
+
+    #[test]
+    fn each_slot_has_a_successor_and_goes_to_it_when_the_owner_is_lost() {
+        let mut world = founded(3);
+        let named = successors(&world);
+        assert!(
+            world.table.rows().iter().all(|row| row.successor.is_some_and(|next| next.holder != row.owner))
+        );
+        world.pass(3100, &[1, 2]);
+        let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
+        assert!(slots.len() > 1000);
+        assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to)));
+        world.settle();
+        world.pass(1000, &[1, 2]);
+        world.settle();
+        assert!(world.table.rows().iter().all(|row| {
+            let next = row.successor.unwrap().holder;
+            next != row.owner && next != holder(3)
+        }));
+    }
+
+    #[test]
+    fn the_successor_stands_in_another_zone() {
+        let mut world = World::new(4);
+        for (node, zone) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
+            world.members.get_mut(&node).unwrap().zone = Some(zone.to_owned());
+        }
+        world.pass(500, &[1, 2, 3, 4]);
+        world.settle();
+        let is_elsewhere = |row: &SlotRow| (row.owner.node <= 2) != (row.successor.unwrap().holder.node <= 2);
+        assert!(world.table.rows().iter().all(is_elsewhere));
+    }
+
+    #[test]
+    fn who_starts_again_is_a_successor_again_and_who_drains_is_none() {
+        let mut world = founded(3);
+        world.members.insert(3, row(3, 2));
+        let again = Holder { node: 3, incarnation: 2 };
+        assert!(world.renew(again));
+        world.settle();
+        let named =
+            |world: &World, one: Holder| successors(world).iter().filter(|next| **next == Some(one)).count();
+        assert_eq!(named(&world, holder(3)), 0);
+        world.pass(1000, &[1, 2]);
+        assert!(world.renew(again));
+        world.settle();
+        assert!(named(&world, again) > 1000);
+        world.draining.insert(holder(1));
+        world.settle();
+        for _ in 0..3 {
+            world.pass(300, &[1, 2]);
+            assert!(world.renew(again));
+        }
+        world.settle();
+        assert_eq!((world.owned(1), named(&world, holder(1))), (0, 0));
+    }
+
+    #[test]
+    fn a_member_that_is_silent_for_a_moment_stays_the_successor() {
+        let mut world = founded(3);
+        let before = successors(&world);
+        world.leader.look(Some(Reign { term: 2, leader: 1 }), world.now());
+        for _ in 0..4 {
+            world.now += 500;
+            world.leader.look(Some(Reign { term: 2, leader: 1 }), world.now());
+            assert!(world.renew(holder(1)) && world.renew(holder(2)));
+            world.settle();
+        }
+        assert_eq!(successors(&world), before);
     }
 
     #[test]

@@ -13,4 +13,4 @@ pub(crate) mod session;
 mod suite;
 pub(crate) mod table;
 
-pub use self::table::{Holder, Move, Reign, SlotRow, Start, Table};
+pub use self::table::{Holder, Move, Reign, SlotRow, Start, Successor, Table};

@@ -9,6 +9,9 @@
 //!   lapsed.
 //! - Expire names the leader that proposed it, whose clock says that a session has lapsed; from another leader's log it
 //!   does nothing.
+//!
+//! Each row also names a *successor*, who takes the slot over when the owner's session has lapsed. Who that is decides
+//! nothing while the owner lives; what an owner sends its successor ahead counts only from the log index on that named it.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +64,16 @@ pub struct Move {
     pub id: u64,
 }
 
+/// Who takes a slot over when the session of its owner has lapsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Successor {
+    /// The node.
+    pub holder: Holder,
+    /// The log index that named it. It was named without a break since, but the owner, and with it the epoch, may have
+    /// changed: what the owner tells it belongs to both.
+    pub since: u64,
+}
+
 /// Who owns a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SlotRow {
@@ -68,6 +81,8 @@ pub struct SlotRow {
     pub owner: Holder,
     /// The log index of the last change of who decides.
     pub epoch: u64,
+    /// Who takes it over; never the owner. `None`: nobody could, or the leader has not said yet.
+    pub successor: Option<Successor>,
     /// How the owner came to it.
     pub start: Start,
     /// Where it is going.
@@ -95,6 +110,8 @@ pub(crate) enum Entry {
     Abort { moves: Vec<SlotMove>, refused: bool },
     /// The sessions of these nodes have lapsed. Their slots go to others; moves to them are over.
     Expire { reign: Reign, lapsed: Vec<Holder>, slots: Vec<(u16, Holder)> },
+    /// Names the successors of these slots.
+    Succeed(Vec<(Option<Holder>, Vec<u16>)>),
 }
 
 /// The rows of all slots, or none before the first entry.
@@ -132,6 +149,7 @@ impl Table {
                     let row = |owner: &Holder| SlotRow {
                         owner: *owner,
                         epoch: index,
+                        successor: None,
                         start: Start::Full,
                         moving: None,
                     };
@@ -150,9 +168,12 @@ impl Table {
             }
             Entry::Commit(moves) => {
                 for (row, pending) in pending(&mut self.rows, moves) {
+                    // It lives and knows all of the slot; the leader names another if another is wanted.
+                    let successor = Some(Successor { holder: row.owner, since: index });
                     *row = SlotRow {
                         owner: pending.to,
                         epoch: index,
+                        successor,
                         start: Start::Moved(pending.id),
                         moving: None,
                     };
@@ -171,6 +192,15 @@ impl Table {
                     self.expire(index, lapsed, slots);
                 }
             }
+            Entry::Succeed(named) => {
+                for (holder, slots) in named {
+                    for slot in slots {
+                        if let Some(row) = self.rows.get_mut(usize::from(*slot)) {
+                            row.name_successor(index, *holder);
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -187,7 +217,9 @@ impl Table {
                 Some(_) => Start::Drained { from: row.owner, epoch: 0 },
                 None => Start::Drained { from: row.owner, epoch: row.epoch },
             };
-            *row = SlotRow { owner: *to, epoch: index, start, moving: None };
+            // Who was to come after the dead one can come after the next too, if that was another.
+            let successor = row.successor.filter(|next| next.holder != *to && !lapsed.contains(&next.holder));
+            *row = SlotRow { owner: *to, epoch: index, successor, start, moving: None };
         }
         for row in &mut self.rows {
             if let Some(pending) = row.moving
@@ -196,6 +228,14 @@ impl Table {
             {
                 *row = SlotRow { epoch: index, start: Start::Aborted(pending.id), moving: None, ..*row };
             }
+        }
+    }
+}
+
+impl SlotRow {
+    fn name_successor(&mut self, index: u64, holder: Option<Holder>) {
+        if holder != Some(self.owner) && holder != self.successor.map(|known| known.holder) {
+            self.successor = holder.map(|holder| Successor { holder, since: index });
         }
     }
 }
@@ -309,6 +349,31 @@ mod tests {
         table.apply(6, REIGN, &Entry::Expire { reign: REIGN, lapsed: vec![holder(3)], slots: vec![] });
         let row = *table.row(0).unwrap();
         assert_eq!((row.owner, row.moving, row.start), (holder(1), None, Start::Aborted(5)));
+    }
+
+    #[test]
+    fn a_successor_is_named_at_one_index_and_never_owns_the_slot() {
+        let mut table = table();
+        let succeed = |holder: Option<Holder>| Entry::Succeed(vec![(holder, vec![0, 9999])]);
+        let named = |table: &Table| table.row(0).unwrap().successor.map(|next| (next.holder, next.since));
+        assert_eq!(named(&table), None);
+        table.apply(5, REIGN, &succeed(Some(holder(2))));
+        table.apply(6, REIGN, &succeed(Some(holder(2))));
+        table.apply(7, REIGN, &succeed(Some(holder(1))));
+        assert_eq!(named(&table), Some((holder(2), 5)), "the owner is none");
+        assert_eq!(table.row(0).unwrap().epoch, 3, "who decides is the same");
+        // By plan: the owner before knows the most.
+        prepare(&mut table, 8, 0, 3);
+        table.apply(9, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 8 }]));
+        assert_eq!(named(&table), Some((holder(1), 9)));
+        // By force: who has it now is no successor of itself.
+        table.apply(10, REIGN, &expire(&[3], 0, 1));
+        assert_eq!((table.row(0).unwrap().owner, named(&table)), (holder(1), None));
+        table.apply(11, REIGN, &succeed(Some(holder(2))));
+        table.apply(12, REIGN, &expire(&[1], 0, 3));
+        assert_eq!((table.row(0).unwrap().owner, named(&table)), (holder(3), Some((holder(2), 11))));
+        table.apply(13, REIGN, &succeed(None));
+        assert_eq!(named(&table), None);
     }
 
     #[test]

@@ -75,6 +75,10 @@ async fn write(shared: &Shared, running: &Running, entry: Entry) {
                 "sessions have lapsed: others take the slots over"
             );
         }
+        Entry::Succeed(named) => {
+            let slots: usize = named.iter().map(|(_, slots)| slots.len()).sum();
+            debug!(slots, "successors of slots are named");
+        }
         Entry::Commit(_) | Entry::Abort { .. } => {}
     }
     let lapsed = match &entry {

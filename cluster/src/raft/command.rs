@@ -8,6 +8,7 @@ use super::RaftNode;
 use crate::{
     fabric,
     owner::table::{self, Holder},
+    placement::Weight,
 };
 
 /// Longest text of the rules of one domain, in bytes.
@@ -187,6 +188,8 @@ pub struct MemberRow {
     pub peer: SocketAddr,
     /// Its zone.
     pub zone: Option<String>,
+    /// How many slots it should own beside the others.
+    pub weight: Weight,
 }
 
 impl MemberRow {

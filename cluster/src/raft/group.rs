@@ -36,6 +36,7 @@ use crate::{
     link::Identity,
     member::Member,
     owner::{Reign, leader::Leader, rights::Rights, session::Terms, table::SlotMove},
+    placement::Weight,
     stats::MoveStats,
     status::ClusterStatus,
 };
@@ -74,6 +75,7 @@ pub(crate) struct GroupConfig {
     /// Where the others reach this node.
     pub(crate) peer: SocketAddr,
     pub(crate) zone: Option<String>,
+    pub(crate) weight: Weight,
     pub(crate) clock: Clock,
 }
 
@@ -324,6 +326,7 @@ impl RaftGroup {
                 incarnation: identity.incarnation,
                 peer: config.peer,
                 zone: config.zone.clone(),
+                weight: config.weight,
             },
             clock: config.clock,
             running: ArcSwapOption::empty(),

@@ -281,6 +281,7 @@ fn fingerprint_of(write: &RuleWrite) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::Weight;
 
     const REIGN: Reign = Reign { term: 1, leader: 1 };
 
@@ -381,7 +382,14 @@ mod tests {
     fn only_a_member_of_this_start_drains_and_its_next_start_does_not() {
         let mut state = Replicated::default();
         let peer = "127.0.0.1:7803".parse().unwrap();
-        let row = |incarnation| MemberRow { id: 1, name: "n1".to_owned(), incarnation, peer, zone: None };
+        let row = |incarnation| MemberRow {
+            id: 1,
+            name: "n1".to_owned(),
+            incarnation,
+            peer,
+            zone: None,
+            weight: Weight::default(),
+        };
         let drain = |incarnation| Command::Drain { holder: Holder { node: 1, incarnation }, on: true };
         state.apply(1, REIGN, drain(1));
         assert!(state.draining.is_empty());
