@@ -52,6 +52,8 @@ pub struct Cluster {
     settings: Settings,
     directory: TempDir,
     net: Option<Arc<Net>>,
+    /// What each node finds in its environment.
+    environment: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -75,9 +77,8 @@ impl Cluster {
     /// # Panics
     /// As [`Cluster::start`].
     pub fn start_apart(count: u8, settings: Settings, net: Net) -> Self {
-        let mut cluster = Self::empty(settings);
-        cluster.net = Some(Arc::new(net));
-        let ports: Vec<u16> = (0..u16::from(count)).map(|node| 7800 + node * NODE_STEP).collect();
+        let mut cluster = Self::empty_apart(settings, net);
+        let ports: Vec<u16> = (1..=count).map(port_apart).collect();
         let expect = ["--bootstrap-expect".to_owned(), count.to_string()];
         for port in &ports {
             cluster.spawn(*port, &ports, &expect);
@@ -103,7 +104,24 @@ impl Cluster {
             tempfile::Builder::new().prefix("tidegate-test-").tempdir().expect("temporary directory");
         std::fs::write(directory.path().join("rules.yaml"), &settings.rules)
             .expect("the rules can be written");
-        Self { nodes: Vec::new(), settings, directory, net: None }
+        Self { nodes: Vec::new(), settings, directory, net: None, environment: Vec::new() }
+    }
+
+    /// A cluster without nodes, for nodes with a network of their own: the node `n1` is to have the first port
+    /// [`port_apart`]`(1)`, and so on.
+    ///
+    /// # Panics
+    /// As [`Cluster::empty`].
+    pub fn empty_apart(settings: Settings, net: Net) -> Self {
+        let mut cluster = Self::empty(settings);
+        cluster.net = Some(Arc::new(net));
+        cluster
+    }
+
+    /// What the nodes that are started from now on find in their environment, beside the secret.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts one more node, which joins those that are there, and waits until all see each other.
@@ -159,7 +177,7 @@ impl Cluster {
         let log = self.directory.path().join(format!("{port}.log"));
         let place = net.as_ref().map(|net| (Arc::clone(net), number(port)));
         let mut node = Node::new(name, port, arguments, log, place);
-        node.start(&self.settings.binary, self.settings.key.as_deref());
+        node.start(&self.settings.binary, self.settings.key.as_deref(), &self.environment);
         self.nodes.push(node);
         self.nodes.last_mut().expect("it was just pushed")
     }
@@ -171,7 +189,7 @@ impl Cluster {
     pub fn restart(&mut self, name: &str) {
         let node = self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node");
         assert!(node.process.is_none(), "{name} is running");
-        node.start(&self.settings.binary, self.settings.key.as_deref());
+        node.start(&self.settings.binary, self.settings.key.as_deref(), &self.environment);
     }
 
     /// Waits until each running node is ready and sees all the others.
@@ -234,6 +252,28 @@ impl Cluster {
             status.is_some()
         });
         status.and_then(|status| status.code())
+    }
+
+    /// Asks a node to stop with SIGTERM, and does not wait.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn ask_to_stop(&self, name: &str) {
+        if let Some(pid) = self.node(name).pid() {
+            signal(pid, Signal::TERM);
+        }
+    }
+
+    /// The exit code of a node that has ended since it was last started, once; a signal counts as -1. `None`: it runs, or
+    /// its end is known.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn take_exit(&mut self, name: &str) -> Option<i32> {
+        let node = self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node");
+        let status = node.process.as_mut()?.try_wait().ok()??;
+        node.process = None;
+        Some(status.code().unwrap_or(-1))
     }
 
     /// Waits until a node has ended by itself, and returns its exit code.
@@ -304,6 +344,11 @@ pub fn wait_for(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool)
         assert!(monotonic() < end, "not within {deadline:?}: {what}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The first port of a node that has a network of its own, by its number there.
+pub fn port_apart(number: u8) -> u16 {
+    7800 + u16::from(number - 1) * NODE_STEP
 }
 
 /// The first of a node's consecutive ports, all of them free: for TCP, and the last for UDP too.

@@ -8,14 +8,24 @@
 //! - [`client`]: asks a node over HTTP, with a deadline.
 //! - [`load`]: many clients at once, each asking one question after the other.
 //! - [`history`]: what was asked and answered, and when; also as a file, for later looks.
-//! - [`workload`]: rules that are written while nodes are killed.
-//! - [`check`]: was more admitted than the limit allows, in any interval? was as much admitted as should have been?
+//! - [`workload`]: checks of each kind of rule; rules that are written meanwhile.
+//! - [`nemesis`]: which faults there are, when they happen, at whom they are aimed. [`netns`]: a network that can be cut.
+//! - [`sampler`]: looks at the nodes meanwhile. [`campaign`]: a run with all of that. [`record`]: what is known of it.
+//! - [`check`]: was more admitted than the limit allows, in any interval? A file a question. [`mod@judge`]: all of them.
+//! - [`report`]: the verdict for a terminal, for a browser, and as a picture.
 
+pub mod campaign;
 pub mod check;
 pub mod client;
 pub mod cluster;
+mod disk;
 pub mod history;
+pub mod judge;
 pub mod load;
+pub mod nemesis;
 pub mod netns;
 pub mod node;
+pub mod record;
+pub mod report;
+pub mod sampler;
 pub mod workload;

@@ -94,7 +94,7 @@ impl Load {
     }
 }
 
-fn decider(response: Response) -> Option<(String, String)> {
+pub(crate) fn decider(response: Response) -> Option<(String, String)> {
     let body: serde_json::Value = serde_json::from_slice(&response.body).ok()?;
     Some((body["decided_by"].as_str()?.to_owned(), body["node"].as_str()?.to_owned()))
 }

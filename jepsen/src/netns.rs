@@ -1,11 +1,14 @@
 //! A network of its own for each node: a namespace with an address, on a bridge that the test can reach. What goes from
 //! one node to another can be dropped in either direction, silently, by a rule of nftables in the namespace of the one who
-//! would receive it.
+//! would receive it: all of it, or a part by chance. It can be doubled, and squeezed through a slow link. Each rule counts,
+//! so that a test can tell whether it hit anything. What goes between a node and the test is never touched.
 //!
-//! Needs root, `ip` and `nft`.
+//! Needs root (of a user namespace is enough: [`enter_user_namespace`]), `ip`, `nft` and `tc`.
 
 use std::{
+    fmt::Write as _,
     net::Ipv4Addr,
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
@@ -33,10 +36,11 @@ impl Net {
         run(Command::new("nft").arg("--version")).map_err(|fault| {
             format!("network namespaces with nftables are needed: {fault} (Debian: apt-get install nftables)")
         })?;
+        remove_stale();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let seed = (std::process::id() as u8).wrapping_add(number.wrapping_mul(31));
         let net = Self {
-            prefix: format!("tg{:x}{number}", std::process::id()),
+            prefix: format!("tg{:x}x{number}", std::process::id()),
             subnet: [64 + seed % 128, seed],
             nodes,
         };
@@ -66,6 +70,7 @@ impl Net {
             }
             self.nft(node, &format!("add table ip {TABLE}"))?;
             self.nft(node, &format!("add chain ip {TABLE} in {{ type filter hook input priority 0; }}"))?;
+            self.nft(node, &format!("add chain ip {TABLE} out {{ type filter hook output priority 0; }}"))?;
         }
         Ok(())
     }
@@ -87,8 +92,85 @@ impl Net {
     /// # Panics
     /// When that fails.
     pub fn cut(&self, from: u8, to: u8) {
-        let rule = format!("add rule ip {TABLE} in ip saddr {} drop", self.address(from));
-        self.nft(to, &rule).expect("the rule can be added");
+        self.cut_all(&[(from, to)]);
+    }
+
+    /// Drops what goes from the first of each pair to the second.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn cut_all(&self, pairs: &[(u8, u8)]) {
+        self.on_arrival(pairs, "counter drop");
+    }
+
+    /// Drops so many of a hundred packets from the first of each pair to the second, by chance.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn lose(&self, pairs: &[(u8, u8)], percent: u8) {
+        if percent >= 100 {
+            return self.cut_all(pairs);
+        }
+        self.on_arrival(pairs, &format!("numgen random mod 100 < {percent} counter drop"));
+    }
+
+    /// Delivers what goes from the first of each pair to the second twice.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn double(&self, pairs: &[(u8, u8)]) {
+        for (from, to) in pairs {
+            // The copy goes out over loopback and comes in again; it has the same addresses, so it is not copied again.
+            let rule = format!(
+                "add rule ip {TABLE} in iifname != lo ip saddr {} counter dup to {} device lo",
+                self.address(*from),
+                self.address(*to),
+            );
+            self.nft(*to, &rule).expect("the rule can be added");
+        }
+    }
+
+    /// Squeezes what a node sends to other nodes through a link of so many kilobits a second. What waits there waits for
+    /// 400 ms at most.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn slow(&self, node: u8, kilobits: u32) {
+        let (device, rate) = (format!("{}i{node}", self.prefix), format!("{kilobits}kbit"));
+        let commands: [&[&str]; 3] = [
+            &["qdisc", "add", "dev", &device, "root", "handle", "1:", "htb", "default", "0"],
+            &["class", "add", "dev", &device, "parent", "1:", "classid", "1:10", "htb", "rate", "1gbit"],
+            &["qdisc", "add", "dev", &device, "parent", "1:10", "handle", "30:", "tbf", "rate", &rate],
+        ];
+        for (place, arguments) in commands.into_iter().enumerate() {
+            let mut command = self.within(node, "tc");
+            command.args(arguments);
+            if place == 2 {
+                command.args(["burst", "8k", "latency", "400ms"]);
+            }
+            run(&mut command).expect("the link can be made slow");
+        }
+        let mut rules = String::new();
+        for other in (1..=self.nodes).filter(|other| *other != node) {
+            let _ = writeln!(
+                rules,
+                "add rule ip {TABLE} out ip daddr {} counter meta priority set 1:10",
+                self.address(other)
+            );
+        }
+        self.nft(node, &rules).expect("the rules can be added");
+    }
+
+    fn on_arrival(&self, pairs: &[(u8, u8)], what: &str) {
+        for to in 1..=self.nodes {
+            let mut rules = String::new();
+            for (from, _) in pairs.iter().filter(|pair| pair.1 == to) {
+                let _ = writeln!(rules, "add rule ip {TABLE} in ip saddr {} {what}", self.address(*from));
+            }
+            if !rules.is_empty() {
+                self.nft(to, &rules).expect("the rules can be added");
+            }
+        }
     }
 
     /// Drops what goes between the nodes of different groups.
@@ -96,12 +178,30 @@ impl Net {
     /// # Panics
     /// When that fails.
     pub fn split(&self, groups: &[&[u8]]) {
+        let mut pairs = Vec::new();
         for (place, group) in groups.iter().enumerate() {
             for other in groups.iter().enumerate().filter(|(other, _)| *other != place).flat_map(|(_, g)| *g)
             {
-                group.iter().for_each(|node| self.cut(*node, *other));
+                pairs.extend(group.iter().map(|node| (*node, *other)));
             }
         }
+        self.cut_all(&pairs);
+    }
+
+    /// How many packets the rules in force have dropped, doubled or sent over a slow link.
+    pub fn packets_hit(&self) -> u64 {
+        (1..=self.nodes).map(|node| self.packets_hit_at(node)).sum()
+    }
+
+    fn packets_hit_at(&self, node: u8) -> u64 {
+        let ended = self.within(node, "nft").args(["-j", "list", "table", "ip", TABLE]).output();
+        let listed: serde_json::Value = ended
+            .ok()
+            .and_then(|ended| serde_json::from_slice(&ended.stdout).ok())
+            .unwrap_or(serde_json::Value::Null);
+        let rules = listed["nftables"].as_array().cloned().unwrap_or_default();
+        let counters = rules.iter().filter_map(|one| one["rule"]["expr"].as_array()).flatten();
+        counters.filter_map(|part| part["counter"]["packets"].as_u64()).sum()
     }
 
     /// Lets all through again.
@@ -110,12 +210,21 @@ impl Net {
     /// When that fails.
     pub fn heal(&self) {
         for node in 1..=self.nodes {
-            self.nft(node, &format!("flush chain ip {TABLE} in")).expect("the rules can be removed");
+            self.nft(node, &format!("flush table ip {TABLE}")).expect("the rules can be removed");
+            // There is only one if the link was made slow.
+            let device = format!("{}i{node}", self.prefix);
+            let _ = run(self.within(node, "tc").args(["qdisc", "delete", "dev", &device, "root"]));
         }
     }
 
-    fn nft(&self, node: u8, rule: &str) -> Result<(), String> {
-        run(Command::new("ip").args(["netns", "exec", &self.namespace(node), "nft", rule]))
+    fn nft(&self, node: u8, rules: &str) -> Result<(), String> {
+        run(self.within(node, "nft").arg(rules))
+    }
+
+    fn within(&self, node: u8, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(node), program]);
+        command
     }
 
     fn namespace(&self, node: u8) -> String {
@@ -135,6 +244,54 @@ impl Drop for Net {
         }
         let _ = ip(&["link", "delete", &self.bridge()]);
     }
+}
+
+/// Removes the networks of programs that were killed before they could.
+fn remove_stale() {
+    let is_stale = |name: &str| {
+        let pid = name.strip_prefix("tg").and_then(|rest| rest.split_once('x')).map(|(pid, _)| pid);
+        let pid = pid.and_then(|pid| u32::from_str_radix(pid, 16).ok());
+        pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    let names = |command: &mut Command, field: usize| -> Vec<String> {
+        let listed = command.output().map(|ended| ended.stdout).unwrap_or_default();
+        let lines = String::from_utf8_lossy(&listed).into_owned();
+        lines.lines().filter_map(|line| Some(line.split_whitespace().nth(field)?.to_owned())).collect()
+    };
+    for space in names(Command::new("ip").args(["netns", "list"]), 0) {
+        if is_stale(&space) {
+            let _ = ip(&["netns", "delete", &space]);
+        }
+    }
+    for bridge in names(Command::new("ip").args(["-brief", "link", "show", "type", "bridge"]), 0) {
+        if is_stale(&bridge) {
+            let _ = ip(&["link", "delete", &bridge]);
+        }
+    }
+}
+
+/// Whether this process may make networks.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs this program again as root of a user, network and mount namespace of its own: there it may make networks, and all
+/// of it is gone when it ends. Returns only when that can not be done, with why.
+pub fn enter_user_namespace() -> String {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return error.to_string(),
+    };
+    if run(Command::new("unshare").args(["-Urnm", "true"])).is_err() {
+        return "this user may not make a user namespace (sysctl kernel.unprivileged_userns_clone); run it as root"
+            .to_owned();
+    }
+    let error = Command::new("unshare")
+        .args(["-Urnm", "sh", "-c", "mount -t tmpfs tmpfs /run && ip link set lo up && exec \"$@\"", "sh"])
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .exec();
+    format!("unshare: {error}")
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {
@@ -172,6 +329,19 @@ mod tests {
         assert!(reaches(1, 2) && reaches(2, 1));
         net.cut(1, 2);
         assert!(!reaches(1, 2));
+        assert!(net.packets_hit() > 0);
+        net.heal();
+        assert!(reaches(1, 2));
+        net.double(&[(1, 2)]);
+        net.slow(1, 64);
+        assert!(reaches(1, 2));
+        assert!(net.packets_hit_at(1) > 0 && net.packets_hit_at(2) > 0);
+        net.heal();
+        net.lose(&[(1, 2)], 50);
+        for _ in 0..6 {
+            reaches(1, 2);
+        }
+        assert!(net.packets_hit_at(2) > 0);
         net.heal();
         assert!(reaches(1, 2));
     }

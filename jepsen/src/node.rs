@@ -52,7 +52,7 @@ impl Node {
         Self { name: name.to_owned(), http, resp, peer, arguments, log, net, process: None }
     }
 
-    pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>) {
+    pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>, environment: &[(String, String)]) {
         let log = File::options().create(true).append(true).open(&self.log).expect("the log can be written");
         let mut command = match &self.net {
             Some((net, number)) => net.command(*number, binary),
@@ -71,6 +71,7 @@ impl Node {
         if let Some(key) = key {
             command.env("TIDEGATE_CLUSTER_KEY", key);
         }
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(command.spawn().expect("the binary starts"));
     }
 
@@ -110,6 +111,11 @@ impl Node {
         let members = status["members"].as_array().cloned().unwrap_or_default();
         let live = members.iter().filter(|member| member["live"] == true);
         live.filter_map(|member| member["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Where it logs.
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// What it has logged so far.

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 /// What a client was told of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
     /// It happened, as this revision.
     Written(u64),
@@ -14,7 +16,7 @@ pub enum Told {
 }
 
 /// One write: what it wrote, which nobody else wrote, and what the client was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// What it wrote.
     pub value: u64,

@@ -1,3 +1,4 @@
-//! What is done to a cluster while something breaks it.
+//! What is done to a cluster while it is broken.
 
+pub mod checks;
 pub mod rules;

@@ -17,11 +17,12 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     check::{
-        ledger::{self, Told, Write},
+        ledger::{self, Told as Answered, Write},
         linear::{self, Act, Verdict},
     },
     client::{Client, Response},
@@ -78,14 +79,51 @@ impl Report {
 }
 
 /// What a client did.
-#[derive(Debug, Clone)]
-struct Done {
-    domain: usize,
-    called: u64,
-    answered: Option<u64>,
-    act: Act,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// In which domain: `d0` and so on.
+    pub domain: usize,
+    /// When it was called.
+    pub called: u64,
+    /// When it was answered, if it was.
+    pub answered: Option<u64>,
+    /// What it did to the register that a domain is.
+    pub act: Act,
     /// Of a write.
-    write: Option<Write>,
+    pub write: Option<Write>,
+}
+
+/// Writes and reads rules at these nodes until it is told to stop: what each client did, and how many attempts were not
+/// answered and repeated.
+pub fn ask_until(
+    addresses: &[std::net::SocketAddr],
+    clients: u32,
+    seed: u64,
+    stop: &AtomicBool,
+) -> (Vec<Done>, u64) {
+    let (next_value, repeated) = (AtomicU64::new(1), AtomicU64::new(0));
+    let writes: Vec<AtomicU64> = (0..clients).map(|_| AtomicU64::new(0)).collect();
+    let seen = Mutex::new(HashMap::new());
+    let field =
+        Field { addresses, stop, next_value: &next_value, writes: &writes, repeated: &repeated, seen: &seen };
+    let done = thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients as usize)
+            .map(|client| {
+                let (field, seed) = (&field, seed.wrapping_add(client as u64 + 1));
+                scope.spawn(move || act(field, client, &mut fastrand::Rng::with_seed(seed)))
+            })
+            .collect();
+        clients.into_iter().flat_map(|client| client.join().expect("a client does not panic")).collect()
+    });
+    (done, repeated.load(Relaxed))
+}
+
+/// What each node tells of each domain in the end.
+pub type Told = Vec<Result<BTreeMap<String, ledger::Lines>, String>>;
+
+/// Asks all running nodes what they have of each domain, after they have all that was acknowledged.
+pub fn told_by(cluster: &Cluster) -> Told {
+    (0..DOMAINS).map(|domain| histories(cluster, domain).map_err(|fault| fault.to_string())).collect()
 }
 
 /// What all clients share.
@@ -147,7 +185,7 @@ pub fn run(cluster: &mut Cluster, plan: Plan, mut progress: impl FnMut(u32, &Rep
     });
     report.repeated = repeated.load(Relaxed) as usize;
     cluster.await_ready();
-    judge(cluster, &done, &mut report);
+    judge(&done, &told_by(cluster), &mut report);
     report
 }
 
@@ -181,7 +219,7 @@ fn act(field: &Field<'_>, client: usize, random: &mut fastrand::Rng) -> Vec<Done
             _ => write(field, &mut clients, domain, Some(known[domain]), &mut known, random),
         };
         if let Some(one) = one {
-            if matches!(one.write, Some(Write { told: Told::Written(_), .. })) {
+            if matches!(one.write, Some(Write { told: Answered::Written(_), .. })) {
                 field.writes[client].fetch_add(1, Relaxed);
             }
             done.push(one);
@@ -250,13 +288,13 @@ fn write(
                 let revision = answer?.json()["revision"].as_u64()?;
                 field.see(domain, revision, value);
                 known[domain] = Some(revision);
-                return finish(Some(monotonic()), act, Told::Written(revision));
+                return finish(Some(monotonic()), act, Answered::Written(revision));
             }
             412 => {
                 // The revision that it was to be on top of has passed, and passes only once.
                 known[domain] =
                     answer?.json()["revision"].as_u64().filter(|now| field.value_at(domain, *now).is_some());
-                return finish(Some(monotonic()), Act::SwapRefused(on_value?), Told::NotWritten);
+                return finish(Some(monotonic()), Act::SwapRefused(on_value?), Answered::NotWritten);
             }
             503 if answer.as_ref().is_some_and(|answer| answer.json()["applied"] == false) => {}
             // Not ready yet: it was not looked at.
@@ -265,7 +303,7 @@ fn write(
         }
         field.repeated.fetch_add(1, Relaxed);
         if monotonic() - called > PATIENCE {
-            return if in_doubt { finish(None, act, Told::Nothing) } else { None };
+            return if in_doubt { finish(None, act, Answered::Nothing) } else { None };
         }
         thread::sleep(Duration::from_millis(random.u64(10..150)));
     }
@@ -300,19 +338,20 @@ impl Field<'_> {
     }
 }
 
-fn judge(cluster: &Cluster, done: &[Done], report: &mut Report) {
-    for domain in 0..DOMAINS {
+/// Holds what the clients know against what the nodes tell, and all of it against one register a domain.
+pub fn judge(done: &[Done], told: &Told, report: &mut Report) {
+    for (domain, told) in told.iter().enumerate() {
         let of_domain: Vec<&Done> = done.iter().filter(|one| one.domain == domain).collect();
         let writes: Vec<Write> = of_domain.iter().filter_map(|one| one.write).collect();
-        let count = |wanted: fn(&Told) -> bool| writes.iter().filter(|write| wanted(&write.told)).count();
-        report.written += count(|told| matches!(told, Told::Written(_)));
-        report.refused += count(|told| matches!(told, Told::NotWritten));
-        report.unknown += count(|told| matches!(told, Told::Nothing));
+        let count = |wanted: fn(&Answered) -> bool| writes.iter().filter(|write| wanted(&write.told)).count();
+        report.written += count(|told| matches!(told, Answered::Written(_)));
+        report.refused += count(|told| matches!(told, Answered::NotWritten));
+        report.unknown += count(|told| matches!(told, Answered::Nothing));
         report.reads += of_domain.iter().filter(|one| matches!(one.act, Act::Read(_))).count();
 
-        match histories(cluster, domain) {
+        match told {
             Ok(histories) => {
-                if let Err(fault) = ledger::check(&writes, &histories) {
+                if let Err(fault) = ledger::check(&writes, histories) {
                     report.faults.push(format!("d{domain}: {fault:?}"));
                 }
             }

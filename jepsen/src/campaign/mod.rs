@@ -1,0 +1,309 @@
+//! A run: a cluster, its load, and what is done against it, until all is healed and what the nodes tell is written down.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    cluster::{Cluster, Settings, port_apart},
+    disk::SmallDisk,
+    history::{History, monotonic},
+    load::MAX_OPERATIONS,
+    nemesis::{Driver, Fault, Kind, Phases, schedule},
+    netns::Net,
+    node::Node,
+    record::{Record, Setup, Times},
+    sampler::Watched,
+    workload::{
+        checks::{self, Crowd},
+        rules,
+    },
+};
+
+/// Clients of each node that ask about limits.
+const CLIENTS: usize = 3;
+/// Each pauses about so long between two checks, in a short run.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Longer than a node is ever stopped: what it decides late is heard.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// Clients that write and read rules.
+const WRITERS: u32 = 2;
+const TICK: Duration = Duration::from_millis(40);
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The node's program.
+    pub binary: PathBuf,
+    /// How many nodes, without one more that may join.
+    pub nodes: u8,
+    /// For how long.
+    pub length: Duration,
+    /// Which faults.
+    pub kinds: Vec<Kind>,
+    /// What chance begins with.
+    pub seed: u64,
+    /// A bug to switch on, of a build that has switches.
+    pub planted_bug: Option<String>,
+    /// The command that does it again.
+    pub command: String,
+}
+
+/// How far a run is.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    /// Of the load.
+    pub passed: Duration,
+    /// Of the load, in all.
+    pub length: Duration,
+    /// How many checks there were.
+    pub operations: usize,
+    /// Faults so far.
+    pub faults: usize,
+    /// Faults that are on.
+    pub on: Vec<&'a Fault>,
+}
+
+/// Runs it. `progress` is told several times a second; when `interrupted` becomes true, the run is broken off.
+///
+/// # Errors
+/// When the network can not be made, or the nodes do not become ready: nothing was tested then.
+pub fn run(
+    plan: &Plan,
+    interrupted: &AtomicBool,
+    mut progress: impl FnMut(&Progress<'_>),
+) -> Result<Record, String> {
+    let net = Net::create(plan.nodes + 1)?;
+    let settings = Settings {
+        binary: plan.binary.clone(),
+        rules: checks::rules_text(),
+        flags: Vec::new(),
+        key: Some("the key of a cluster to be broken".to_owned()),
+        keeps_data: true,
+    };
+    let mut cluster = Cluster::empty_apart(settings, net);
+    if let Some(bug) = &plan.planted_bug {
+        cluster.set_environment("TIDEGATE_PLANTED_BUG", bug);
+    }
+    let ports: Vec<u16> = (1..=plan.nodes).map(port_apart).collect();
+    let mut disks = BTreeMap::new();
+    let expect = ["--bootstrap-expect".to_owned(), plan.nodes.to_string()];
+    for (node, port) in (1..=plan.nodes).zip(&ports) {
+        if plan.kinds.contains(&Kind::FullDisk) {
+            let place = cluster.directory().join(format!("disk-{node}"));
+            let disk = SmallDisk::mount(&place, &cluster.data_dir(*port))
+                .map_err(|error| format!("a small disk can not be mounted: {error}"))?;
+            disks.insert(format!("n{node}"), disk);
+        }
+        cluster.spawn(*port, &ports, &expect);
+    }
+    await_settled(&cluster, READY_WITHIN, interrupted).ok_or_else(|| {
+        format!("the nodes were not ready within {READY_WITHIN:?}\n{}", last_lines(&cluster))
+    })?;
+
+    let phases = Phases::of(plan.length);
+    let planned = schedule(&plan.kinds, plan.seed, &phases);
+    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.http).collect();
+    let most = MAX_OPERATIONS as f64 * 0.8;
+    let clients = addresses.len() * CLIENTS;
+    let pause = PAUSE.max(phases.end.mul_f64(clients as f64 / most));
+    let names: Vec<String> = (1..=plan.nodes + 1).map(|node| format!("n{node}")).collect();
+    let (stop, operations, watched) = (AtomicBool::new(false), AtomicUsize::new(0), Watched::default());
+    let limits = limits_of(&cluster)?;
+    let setup = Setup {
+        command: plan.command.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: commit(),
+        binary: plan.binary.display().to_string(),
+        nodes: plan.nodes,
+        seed: plan.seed,
+        phases,
+        planned: planned.clone(),
+        planted_bug: plan.planted_bug.clone(),
+        limits,
+        questions: checks::questions(),
+    };
+
+    let begun = monotonic();
+    let at = |after: Duration| begun + after.as_nanos() as u64;
+    let mut times = Times { begun, broken: at(phases.calm), mended: at(phases.heal), ..Times::default() };
+    let crowd = Crowd {
+        nodes: &addresses,
+        clients: CLIENTS,
+        pause,
+        deadline: DEADLINE,
+        seed: plan.seed,
+        stop: &stop,
+        done: &operations,
+    };
+    let mut driver = Driver::new(&mut cluster, disks, &watched, planned, begun);
+    let (operations, written, samples) = thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        let crowd = scope.spawn(|| crowd.run());
+        let writers = scope.spawn(|| rules::ask_until(&addresses, WRITERS, plan.seed, &stop));
+        let sampler = scope.spawn(|| watched.look_at(&names, &stop));
+        loop {
+            driver.tick();
+            let now = monotonic();
+            if interrupted.load(Relaxed) && !times.interrupted {
+                times.interrupted = true;
+                break;
+            }
+            if now >= times.mended {
+                driver.heal();
+                if times.healed.is_none() && driver.is_healed() {
+                    times.healed = Some(monotonic());
+                }
+                if times.healed.is_some() && times.settled.is_none() && is_settled(driver.cluster) {
+                    times.settled = Some(monotonic());
+                }
+            }
+            // What is not healed by then is waited for, but not for ever.
+            let rest = Duration::from_nanos(now.saturating_sub(at(phases.end)));
+            if now >= at(phases.end) && (driver.is_healed() && times.settled.is_some() || rest > READY_WITHIN)
+            {
+                break;
+            }
+            progress(&Progress {
+                passed: Duration::from_nanos(now - begun),
+                length: phases.end,
+                operations: operations.load(Relaxed),
+                faults: driver.faults.len(),
+                on: driver.on().collect(),
+            });
+            thread::sleep(TICK);
+        }
+        times.ended = monotonic();
+        stop.store(true, Relaxed);
+        if times.interrupted {
+            // A node that is stopped would keep its clients waiting.
+            driver.cluster.running().for_each(Node::resume);
+        }
+        let joined = "it does not panic";
+        (crowd.join().expect(joined), writers.join().expect(joined), sampler.join().expect(joined))
+    });
+    let (faults, mut ends, repeated) = (driver.faults, driver.ends, written.1);
+    let told = if times.interrupted { Vec::new() } else { rules::told_by(&cluster) };
+    if !times.interrupted {
+        stop_all(&mut cluster, &mut ends);
+    }
+    Ok(Record {
+        setup,
+        times,
+        history: History { operations },
+        faults,
+        samples,
+        ends,
+        outcries: outcries(&cluster),
+        rules: written.0,
+        repeated,
+        told,
+        logs: cluster.nodes.iter().map(|node| (node.name.clone(), node.log())).collect(),
+    })
+}
+
+/// Ends the other threads also when this one fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Whether all nodes are ready, and have the same owners, who have a session.
+fn is_settled(cluster: &Cluster) -> bool {
+    let ask = |node: &Node| {
+        let answer = node.client(Duration::from_millis(500)).get("/v1/cluster").ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+        let settled = status["ready"] == true
+            && status["session"] == true
+            && status["slots_moving"] == 0
+            && status["slots_to_move"] == 0;
+        settled.then(|| status["table"].as_str().map(str::to_owned)).flatten()
+    };
+    let tables: Vec<Option<String>> = cluster.running().map(ask).collect();
+    tables.iter().all(|table| table.is_some() && *table == tables[0])
+}
+
+fn await_settled(cluster: &Cluster, within: Duration, interrupted: &AtomicBool) -> Option<()> {
+    let end = monotonic() + within.as_nanos() as u64;
+    while !is_settled(cluster) {
+        if monotonic() > end || interrupted.load(Relaxed) {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Some(())
+}
+
+fn limits_of(cluster: &Cluster) -> Result<Vec<checks::Limited>, String> {
+    let answer = cluster
+        .node("n1")
+        .client(Duration::from_secs(5))
+        .get("/v1/rules/default")
+        .map_err(|error| format!("n1 does not tell its rules: {error}"))?
+        .json();
+    let rules = answer["rules"].as_array().ok_or_else(|| format!("n1 tells no rules: {answer}"))?;
+    let worst = |name: &str, situation: &str| {
+        let rule = rules.iter().find(|rule| rule["name"] == name)?;
+        rule["worst_case"][situation].as_u64().map(|times| times as u32)
+    };
+    Ok(checks::limits(|name| (worst(name, "crash"), worst(name, "partition"))))
+}
+
+/// Each node is asked to stop, and should.
+fn stop_all(cluster: &mut Cluster, ends: &mut Vec<crate::nemesis::Ends>) {
+    let names: Vec<String> = cluster.running().map(|node| node.name.clone()).collect();
+    names.iter().for_each(|name| cluster.ask_to_stop(name));
+    let end = monotonic() + 20_000_000_000;
+    for name in names {
+        let code = loop {
+            match cluster.take_exit(&name) {
+                Some(code) => break Some(code),
+                None if monotonic() > end => break None,
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let wrong = match code {
+            Some(0) => None,
+            Some(_) => Some("SIGTERM should end it with 0".to_owned()),
+            None => Some("it did not stop within 20 s of SIGTERM".to_owned()),
+        };
+        ends.push(crate::nemesis::Ends { node: name, at: monotonic(), code: code.unwrap_or(-1), wrong });
+    }
+}
+
+/// Lines of logs that tell of a bug, whatever else happened.
+fn outcries(cluster: &Cluster) -> Vec<String> {
+    let mut found = Vec::new();
+    for node in &cluster.nodes {
+        let log = node.log();
+        let lines =
+            log.lines().filter(|line| line.contains("panicked at") || line.contains("RUST_BACKTRACE"));
+        found.extend(lines.take(5).map(|line| format!("{}: {line}", node.name)));
+    }
+    found
+}
+
+fn last_lines(cluster: &Cluster) -> String {
+    let mut text = String::new();
+    for node in &cluster.nodes {
+        let log = node.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(5)..].join("\n");
+        text.push_str(&format!("--- {}\n{last}\n", node.name));
+    }
+    text
+}
+
+fn commit() -> Option<String> {
+    let ended = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output().ok()?;
+    let text = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
+    (ended.status.success() && !text.is_empty()).then_some(text)
+}

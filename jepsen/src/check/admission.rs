@@ -1,0 +1,171 @@
+//! Was more admitted than a rule says that it may, for any key, in any interval?
+//!
+//! What a rule may is what it says of itself (`worst_case`) for what happened: once its bound everywhere, and where it says
+//! more of partitions, that much through the whole run, and once in each part of it that no partition touches.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Finding,
+    bound::{Bound, Worst},
+    times,
+};
+use crate::{
+    history::{Operation, Outcome},
+    record::Record,
+};
+
+/// What came of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfRule {
+    /// Which.
+    pub name: String,
+    /// As it was written.
+    pub text: String,
+    /// Keys that were asked about.
+    pub keys: usize,
+    /// Checks admitted, of all keys.
+    pub admitted: u64,
+    /// Checks denied.
+    pub denied: u64,
+    /// How many times its bound it may admit after what happened; `None`: it has none.
+    pub times: Option<u32>,
+    /// What that allows.
+    pub bound: Bound,
+    /// The key that came nearest to it.
+    pub worst_key: String,
+    /// The interval in which it did.
+    pub worst: Worst,
+    /// Whether more was admitted than that anywhere.
+    pub exceeded: bool,
+}
+
+/// The checks that took from each bucket: by rule, and by the value of its key.
+fn by_bucket(record: &Record) -> BTreeMap<(usize, &str), Vec<&Operation>> {
+    let mut buckets: BTreeMap<(usize, &str), Vec<&Operation>> = BTreeMap::new();
+    for operation in &record.history.operations {
+        let Some(question) = record.setup.questions.get(operation.key as usize) else { continue };
+        for (rule, value) in &question.buckets {
+            buckets.entry((*rule, value)).or_default().push(operation);
+        }
+    }
+    buckets
+}
+
+/// Holds each bucket against its bound in every interval.
+pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
+    let partitions = times::partitions(record);
+    let quiet = times::without(&partitions, record.times.begun, record.times.ended);
+    let buckets = by_bucket(record);
+    let (mut rules, mut wrong) = (Vec::new(), Vec::new());
+    for (place, limited) in record.setup.limits.iter().enumerate() {
+        let factor = if partitions.is_empty() { limited.crash } else { limited.partition };
+        let bound = times_bound(&limited.bound, factor.unwrap_or(1));
+        let mut of_rule = OfRule {
+            name: limited.name.clone(),
+            text: limited.text.clone(),
+            keys: 0,
+            admitted: 0,
+            denied: 0,
+            times: factor,
+            bound,
+            worst_key: String::new(),
+            worst: Worst::default(),
+            exceeded: false,
+        };
+        let of_place = buckets.range((place, "")..(place + 1, ""));
+        for ((_, value), operations) in of_place {
+            let with = |outcome| operations.iter().filter(|one| one.outcome == outcome).count() as u64;
+            of_rule.keys += 1;
+            of_rule.admitted += with(Outcome::Admitted);
+            of_rule.denied += with(Outcome::Denied);
+            let worst = bound.worst(operations.iter().copied());
+            if worst.burst > of_rule.worst.burst || of_rule.worst_key.is_empty() {
+                (of_rule.worst, of_rule.worst_key) = (worst, (*value).to_owned());
+            }
+            if factor.is_none() {
+                continue;
+            }
+            if worst.burst > bound.burst {
+                wrong.push(excess(record, &limited.name, value, &bound, &worst));
+                of_rule.exceeded = true;
+            }
+            if factor.is_some_and(|factor| factor > 1) {
+                let once = times_bound(&limited.bound, limited.crash.unwrap_or(1));
+                for (from, to) in &quiet {
+                    let inside = operations.iter().filter(|one| one.invoked >= *from && one.completed <= *to);
+                    let worst = once.worst(inside.copied());
+                    if worst.burst > once.burst {
+                        let text = excess(record, &limited.name, value, &once, &worst);
+                        wrong.push(format!("{text}, and no partition touches it"));
+                        of_rule.exceeded = true;
+                    }
+                }
+            }
+        }
+        rules.push(of_rule);
+    }
+    let keys: usize = rules.iter().map(|rule| rule.keys).sum();
+    let count = record.history.operations.len();
+    let says = format!("{count} checks of {keys} buckets of {} rules, in every interval", rules.len());
+    (rules, Finding::of("admission bound", says, wrong))
+}
+
+fn times_bound(bound: &Bound, times: u32) -> Bound {
+    Bound { burst: bound.burst * u64::from(times), count: bound.count * u64::from(times), ..*bound }
+}
+
+fn excess(record: &Record, rule: &str, key: &str, bound: &Bound, worst: &Worst) -> String {
+    let length = std::time::Duration::from_nanos(worst.to - worst.from);
+    format!(
+        "{rule}, key {key}: {} admitted in {:.3} s from second {:.3} on, {} allowed",
+        worst.inside,
+        length.as_secs_f64(),
+        record.seconds(worst.from),
+        bound.allowance(length),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nemesis::Kind;
+    use crate::record::tests::{SECOND, admitted, fault, record};
+
+    #[test]
+    fn a_rule_that_is_exact_may_not_have_more_in_a_partition_either() {
+        let mut record = record();
+        record.faults.push(fault(Kind::Alone, "n2", 10, 15));
+        record.history.operations.extend((0..51).map(|n| admitted(0, 11 * SECOND + n * 1_000)));
+        let (rules, finding) = check(&record);
+        assert_eq!(finding.verdict, super::super::Verdict::Violated, "{finding:?}");
+        assert!(rules[0].exceeded);
+        assert_eq!((rules[0].worst.inside, rules[0].worst_key.as_str()), (51, "k0"));
+    }
+
+    #[test]
+    fn what_a_rule_says_of_partitions_counts_in_partitions_only() {
+        let twice = |at: u64| {
+            let mut record = record();
+            record.faults.push(fault(Kind::Alone, "n2", 10, 15));
+            // The second rule may admit twice its burst of 20.
+            record.history.operations.extend((0..40).map(|n| admitted(1, at * SECOND + n * 1_000)));
+            check(&record).1
+        };
+        assert_eq!(twice(12).details, [""; 0]);
+        assert!(twice(5).details[0].contains("no partition touches it"));
+        assert_eq!(twice(40).details.len(), 1);
+    }
+
+    #[test]
+    fn several_rules_take_from_one_question() {
+        let mut record = record();
+        record.setup.questions[1].buckets.push((0, "k0".to_owned()));
+        record.history.operations.extend((0..30).map(|n| admitted(0, SECOND + n)));
+        assert!(check(&record).1.details.is_empty());
+        record.history.operations.extend((0..21).map(|n| admitted(1, SECOND + n)));
+        assert_eq!(check(&record).1.details.len(), 2);
+    }
+}

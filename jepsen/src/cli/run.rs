@@ -1,0 +1,159 @@
+//! `tidegate-jepsen run`: breaks a cluster for a while and says whether it kept its promises.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use clap::Args;
+use tidegate_jepsen::{
+    campaign::{self, Plan},
+    history::monotonic,
+    judge::{Judgement, judge},
+    nemesis::Kind,
+    netns,
+    record::Record,
+    report::{html, picture, progress::Line, terminal},
+};
+
+use super::{binary, exit_code};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo run --release -p jepsen -- run --nodes 5 --time 60s --nemesis all --seed 1
+  tidegate-jepsen run --time 5m --nemesis kill,pause,partition
+  tidegate-jepsen run --time 1h                        the long campaign
+
+Faults: kill, pause, restart, wipe, rolling; halves, majority-ring, one-way, bridge, alone (all five: partition), slow, loss,
+double; full-disk, drain, join. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or any.
+
+Needs root for network namespaces, or leave to make a user namespace; and iproute2 and nftables.
+
+Exit codes: 0 all promises kept, 1 one was not, 2 that can not be said: the faults did not hit, or nothing could be tested.")]
+pub(crate) struct RunArgs {
+    /// How many nodes, each in a network of its own; one more may join
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(3..=9))]
+    nodes: u8,
+
+    /// For how long checks are made: a tenth of it before the first fault, a sixth after the last one
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    time: Duration,
+
+    /// Which faults: a list, `all`, or `none`
+    #[arg(long, value_name = "KINDS", default_value = "all")]
+    nemesis: String,
+
+    /// What chance begins with [default: the time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// The node's program [default: the one beside this one, built if cargo runs this]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+
+    /// Where the history and the report go [default: target/jepsen/jepsen-seed-N]
+    #[arg(long, value_name = "DIRECTORY")]
+    store: Option<PathBuf>,
+
+    /// Switches a bug on, of a build that has such switches: a checker should find it
+    #[arg(long, value_name = "NAME")]
+    planted_bug: Option<String>,
+}
+
+/// Runs it.
+pub(crate) fn run(args: RunArgs) -> ExitCode {
+    match try_run(args) {
+        Ok(judgement) => exit_code(judgement.verdict),
+        Err(fault) => {
+            eprintln!("nothing was tested: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn try_run(args: RunArgs) -> Result<Judgement, String> {
+    let kinds = Kind::parse_list(&args.nemesis).map_err(|fault| format!("--nemesis: {fault}"))?;
+    let seed = args.seed.unwrap_or_else(|| monotonic() % 1_000_000);
+    let binary = binary::node(args.binary)?;
+    if !netns::is_root() {
+        return Err(netns::enter_user_namespace());
+    }
+    let mut command = format!(
+        "cargo run --release -p jepsen -- run --nodes {} --time {}s --nemesis {} --seed {seed}",
+        args.nodes,
+        args.time.as_secs(),
+        args.nemesis
+    );
+    if let Some(bug) = &args.planted_bug {
+        command.push_str(&format!(" --planted-bug {bug}"));
+    }
+    println!("{} nodes, {:?}, faults: {}, seed {seed}", args.nodes, args.time, args.nemesis);
+    let plan = Plan {
+        binary,
+        nodes: args.nodes,
+        length: args.time,
+        kinds,
+        seed,
+        planted_bug: args.planted_bug,
+        command,
+    };
+    let record = with_progress(&plan)?;
+    let place = args.store.unwrap_or_else(|| Record::place(&record.setup));
+    record.write(&place).map_err(|error| format!("{}: {error}", place.display()))?;
+    tell(&record, &place)
+}
+
+/// Runs a plan with a line of progress; Ctrl-C and SIGTERM end it early and in order.
+fn with_progress(plan: &Plan) -> Result<Record, String> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second one ends this program at once; the next run removes what is left then.
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, 2, Arc::clone(&interrupted));
+        let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
+    }
+    let mut line = Line::new();
+    let record = campaign::run(plan, &interrupted, |progress| line.show(progress));
+    line.end();
+    if interrupted.load(Relaxed) {
+        eprintln!("interrupted: all nodes and networks are gone");
+    }
+    record
+}
+
+/// Judges a run, and writes the report beside it.
+pub(super) fn tell(record: &Record, place: &Path) -> Result<Judgement, String> {
+    let judgement = judge(record);
+    let within = |name: &str, error: std::io::Error| format!("{}: {error}", place.join(name).display());
+    let result = serde_json::to_vec_pretty(&judgement).map_err(|error| error.to_string())?;
+    std::fs::write(place.join("result.json"), result).map_err(|error| within("result.json", error))?;
+    let page = html::page(record, &judgement);
+    std::fs::write(place.join("report.html"), page).map_err(|error| within("report.html", error))?;
+    let png = picture::png(record, &judgement)?;
+    std::fs::write(place.join("timeline.png"), png).map_err(|error| within("timeline.png", error))?;
+    println!("{}", terminal::summary(record, &judgement));
+    println!("report     {}", place.join("report.html").display());
+    println!("again      {}", record.setup.command);
+    Ok(judgement)
+}
+
+/// `90`, `90s`, `5m`, `1h`.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a time like 60s, 5m, 1h"))?;
+    let seconds = match &text[digits.len()..] {
+        "" | "s" => number,
+        "m" => number * 60,
+        "h" => number * 3600,
+        unit => return Err(format!("{unit:?} is none of s, m, h")),
+    };
+    match seconds {
+        20..=14_400 => Ok(Duration::from_secs(seconds)),
+        _ => Err("a run takes 20 seconds to 4 hours".to_owned()),
+    }
+}

@@ -1,0 +1,526 @@
+//! Does the faults of a schedule when they are due, and undoes them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    thread::JoinHandle,
+};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{Aim, Fault, Kind, Lane, Planned, acts, aim::Roles};
+use crate::{
+    cluster::{Cluster, port_apart},
+    disk::SmallDisk,
+    history::monotonic,
+    node::signal,
+    sampler::{Sighting, Watched},
+};
+
+/// A process that was asked to stop is killed after so long: that is a violation.
+const STOP_WITHIN: u64 = 20_000_000_000;
+/// A node that does not become ready again is no longer waited for after so long.
+const READY_WITHIN: u64 = 30_000_000_000;
+/// A fault that is aimed at a node in mid-move waits so long for a move.
+const MOVE_WITHIN: u64 = 3_000_000_000;
+const BETWEEN_LOOKS: u64 = 250_000_000;
+
+/// A process that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// Which node it was.
+    pub node: String,
+    /// When that was seen.
+    pub at: u64,
+    /// With which exit code; -1: by a signal.
+    pub code: i32,
+    /// Why that is wrong, if it is.
+    pub wrong: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Undone when the time has come.
+    On,
+    /// The process was asked to stop: it is waited for since then.
+    Stopping {
+        since: u64,
+    },
+    /// Nodes that are still to be restarted; the last one is being.
+    Rolling {
+        left: Vec<String>,
+        stopping: Option<u64>,
+    },
+    /// Undone; the target becomes ready again.
+    Recovering {
+        since: u64,
+    },
+    Over,
+}
+
+#[derive(Debug)]
+struct Active {
+    /// Of the fault that is recorded.
+    fault: usize,
+    kind: Kind,
+    target: String,
+    until: u64,
+    state: State,
+    looked: u64,
+    /// A question that is on its way.
+    errand: Option<JoinHandle<bool>>,
+}
+
+/// Breaks a cluster by plan.
+#[derive(Debug)]
+pub struct Driver<'a> {
+    /// The cluster.
+    pub cluster: &'a mut Cluster,
+    /// What was done so far.
+    pub faults: Vec<Fault>,
+    /// Which processes ended.
+    pub ends: Vec<Ends>,
+    planned: VecDeque<(u64, Planned)>,
+    postponed: Vec<(u64, Planned)>,
+    active: Vec<Active>,
+    disks: BTreeMap<String, SmallDisk>,
+    watched: &'a Watched,
+    seen: BTreeMap<String, Sighting>,
+    nodes: u8,
+}
+
+impl<'a> Driver<'a> {
+    /// Will do what is planned, counted from `start`, to the `nodes` nodes of the cluster.
+    pub fn new(
+        cluster: &'a mut Cluster,
+        disks: BTreeMap<String, SmallDisk>,
+        watched: &'a Watched,
+        planned: Vec<Planned>,
+        start: u64,
+    ) -> Self {
+        let due = |one: &Planned| start + one.after.as_nanos() as u64;
+        let planned = planned.into_iter().map(|one| (due(&one), one)).collect();
+        let nodes = cluster.nodes.len() as u8;
+        Self {
+            cluster,
+            faults: Vec::new(),
+            ends: Vec::new(),
+            planned,
+            postponed: Vec::new(),
+            active: Vec::new(),
+            disks,
+            watched,
+            seen: BTreeMap::new(),
+            nodes,
+        }
+    }
+
+    /// Whether nothing is broken any more.
+    pub fn is_healed(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// The faults that are on.
+    pub fn on(&self) -> impl Iterator<Item = &Fault> {
+        self.active.iter().map(|active| &self.faults[active.fault])
+    }
+
+    /// Forgets what has not begun, and lets what has begun end now.
+    pub fn heal(&mut self) {
+        self.planned.clear();
+        let now = monotonic();
+        self.active.iter_mut().for_each(|active| active.until = active.until.min(now));
+    }
+
+    /// Does what is due.
+    ///
+    /// # Panics
+    /// When the machine refuses what was possible before.
+    pub fn tick(&mut self) {
+        self.watched.set(self.cluster);
+        self.seen = self.watched.seen();
+        self.notice_ends();
+        let mut active = std::mem::take(&mut self.active);
+        for one in &mut active {
+            self.go_on(one);
+        }
+        active.retain(|one| one.state != State::Over);
+        self.active = active;
+        while self.planned.front().is_some_and(|(due, _)| *due <= monotonic()) {
+            let Some((due, planned)) = self.planned.pop_front() else { break };
+            self.begin(due, planned);
+        }
+        // Those whose lane is still taken come first the next time.
+        for one in self.postponed.drain(..).rev() {
+            self.planned.push_front(one);
+        }
+    }
+
+    /// Processes that ended though nobody asked them to.
+    fn notice_ends(&mut self) {
+        let names: Vec<String> = self.cluster.running().map(|node| node.name.clone()).collect();
+        for name in names {
+            let asked = self.active.iter().any(|active| match &active.state {
+                State::Stopping { .. } => active.target == name,
+                State::Rolling { left, stopping } => stopping.is_some() && left.last() == Some(&name),
+                _ => false,
+            });
+            if asked {
+                continue;
+            }
+            if let Some(code) = self.cluster.take_exit(&name) {
+                self.note_end(&name, code, Some("it ended by itself".to_owned()));
+                self.cluster.restart(&name);
+            }
+        }
+    }
+
+    fn note_end(&mut self, name: &str, code: i32, wrong: Option<String>) {
+        self.ends.push(Ends { node: name.to_owned(), at: monotonic(), code, wrong });
+    }
+
+    fn begin(&mut self, due: u64, planned: Planned) {
+        let Planned { kind, mut aim, seed, lasts, .. } = planned;
+        let mut random = fastrand::Rng::with_seed(seed);
+        // What is stopped does not answer, and what is being restarted is not hit again.
+        let is_busy = |name: &str| {
+            let lane = |active: &&Active| active.kind.lane() == Lane::Process || active.kind == kind;
+            self.active.iter().filter(lane).any(|active| match &active.state {
+                State::Rolling { left, .. } => left.last().is_some_and(|last| last == name),
+                _ => active.target == name,
+            })
+        };
+        let lane_is_taken = self.active.iter().any(|active| {
+            let is_on = !matches!(active.state, State::Recovering { .. } | State::Over);
+            active.kind == kind || is_on && active.kind.lane() == kind.lane()
+        });
+        let roles = Roles::of(&self.seen);
+        if lane_is_taken || aim == Aim::Moving && !roles.moving && monotonic() < due + MOVE_WITHIN {
+            self.postponed.push((due, planned));
+            return;
+        }
+        let mover = self.active.iter().find(|active| {
+            matches!(active.kind, Kind::Drain | Kind::Join)
+                || matches!(active.state, State::Recovering { .. }) && active.kind != Kind::Pause
+        });
+        let mover = mover.map(|active| active.target.clone());
+        let candidates: Vec<String> = self
+            .cluster
+            .running()
+            .map(|node| node.name.clone())
+            .filter(|name| !is_busy(name))
+            .filter(|name| acts::number(name) <= self.nodes || kind.lane() == Lane::Process)
+            .collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let wanted = match aim {
+            Aim::HotOwner => roles.hot_owner.clone(),
+            Aim::Leader => roles.leader.clone(),
+            Aim::Moving => mover.clone().filter(|_| roles.moving),
+            Aim::Random => None,
+        };
+        let target = wanted.filter(|name| candidates.contains(name)).unwrap_or_else(|| {
+            aim = Aim::Random;
+            candidates[random.usize(..candidates.len())].clone()
+        });
+        let in_move = roles.moving && mover.as_deref() == Some(&*target);
+        let begun = monotonic();
+        let mut fault = Fault {
+            kind,
+            aim,
+            targets: vec![target.clone()],
+            roles: roles.of_node(&target, in_move),
+            what: String::new(),
+            begun,
+            ended: None,
+            recovered: None,
+            evidence: None,
+        };
+        let mut state = State::On;
+        let mut target = target;
+        match kind {
+            Kind::Kill | Kind::Wipe => {
+                let pid = self.cluster.node(&target).pid().unwrap_or(0);
+                self.cluster.kill(&target);
+                fault.what = match kind {
+                    Kind::Kill => format!("SIGKILL to {target}"),
+                    _ => format!("SIGKILL to {target}, and its data is gone"),
+                };
+                fault.evidence = Some(format!("process {pid} ended by the signal"));
+                if kind == Kind::Wipe {
+                    acts::empty(self.cluster, &target);
+                }
+            }
+            Kind::Pause => {
+                self.cluster.node(&target).pause();
+                fault.what = format!("SIGSTOP to {target} for {:.1} s", lasts.as_secs_f64());
+            }
+            Kind::Restart => {
+                self.cluster.ask_to_stop(&target);
+                fault.what = format!("SIGTERM to {target}, and started again");
+                state = State::Stopping { since: begun };
+            }
+            Kind::Rolling => {
+                let mut left: Vec<String> = (1..=self.nodes).map(|node| format!("n{node}")).collect();
+                random.shuffle(&mut left);
+                left.retain(|name| candidates.contains(name));
+                fault.what = "all nodes restarted, one after the other".to_owned();
+                fault.targets.clear();
+                target = String::new();
+                state = State::Rolling { left, stopping: None };
+            }
+            Kind::FullDisk => {
+                let Some(disk) = self.disks.get(&target) else { return };
+                fault.what = format!("no room on the disk of {target} ({} MiB taken)", disk.fill() >> 20);
+            }
+            Kind::Drain => fault.what = format!("{target} is drained, and takes slots again"),
+            Kind::Join => {
+                target = format!("n{}", self.nodes + 1);
+                fault.targets = vec![target.clone()];
+                fault.roles.clear();
+                fault.what = format!("{target} joins and leaves");
+                self.start_joining(&target);
+            }
+            _ => {
+                fault.what = acts::network(self.cluster.net(), kind, &target, self.nodes, &mut random);
+            }
+        }
+        self.faults.push(fault);
+        let until = begun + lasts.as_nanos() as u64;
+        self.active.push(Active {
+            fault: self.faults.len() - 1,
+            kind,
+            target,
+            until,
+            state,
+            looked: 0,
+            errand: None,
+        });
+    }
+
+    fn start_joining(&mut self, name: &str) {
+        if self.cluster.nodes.iter().any(|node| node.name == name) {
+            acts::empty(self.cluster, name);
+            self.cluster.restart(name);
+        } else {
+            let ports: Vec<u16> = (1..=self.nodes).map(port_apart).collect();
+            self.cluster.spawn_as(name, port_apart(self.nodes + 1), &ports, &[]);
+        }
+    }
+
+    fn go_on(&mut self, active: &mut Active) {
+        let now = monotonic();
+        let target = active.target.clone();
+        if now >= active.looked + BETWEEN_LOOKS {
+            active.looked = now;
+            self.look(active);
+        }
+        match &mut active.state {
+            State::On if now >= active.until => self.undo(active),
+            State::On | State::Over => {}
+            State::Stopping { since } => {
+                let since = *since;
+                let Some(code) = self.cluster.take_exit(&target) else {
+                    if now > since + STOP_WITHIN {
+                        self.cluster.kill(&target);
+                        self.note_end(&target, -1, Some("it did not stop within 20 s of SIGTERM".to_owned()));
+                        active.state = State::Over;
+                        if active.kind != Kind::Join {
+                            self.cluster.restart(&target);
+                        }
+                    }
+                    return;
+                };
+                let wrong = (code != 0).then(|| "SIGTERM should end it with 0".to_owned());
+                self.note_end(&target, code, wrong);
+                if active.kind == Kind::Join {
+                    self.finish(active, now);
+                    active.errand = None;
+                    active.state = State::Recovering { since: now };
+                } else {
+                    self.faults[active.fault].evidence = Some(format!("it ended with {code}"));
+                    active.state = State::On;
+                    active.until = active.until.max(now);
+                }
+            }
+            State::Rolling { .. } => self.roll(active, now),
+            State::Recovering { since } => {
+                let since = *since;
+                let is_back = match active.kind {
+                    // It has left for good once it is no member.
+                    Kind::Join => self.errand(active, "POST", &format!("/v1/cluster/remove/{target}")),
+                    Kind::Drain => {
+                        self.errand(active, "POST", &format!("/v1/cluster/drain/{target}?undo=true"))
+                    }
+                    _ => self.is_ready(&target, since),
+                };
+                if is_back || now > since + READY_WITHIN {
+                    self.faults[active.fault].recovered = is_back.then(monotonic);
+                    active.state = State::Over;
+                }
+            }
+        }
+    }
+
+    /// Whether the process that runs now said so after `since`.
+    fn is_ready(&self, name: &str, since: u64) -> bool {
+        let pid = self.cluster.node(name).pid();
+        self.seen.get(name).is_some_and(|seen| seen.ready && seen.at > since && Some(seen.pid) == pid)
+    }
+
+    /// Asks some node, and asks again until one answers with 200; whether one has.
+    fn errand(&self, active: &mut Active, method: &'static str, path: &str) -> bool {
+        match active.errand.take() {
+            Some(errand) if errand.is_finished() => {
+                if errand.join().is_ok_and(|done| done) {
+                    return true;
+                }
+            }
+            under_way @ Some(_) => active.errand = under_way,
+            None => {
+                active.errand = Some(acts::ask_any(self.cluster, &active.target, method, path.to_owned()))
+            }
+        }
+        false
+    }
+
+    /// How many slots a node owns, as another one said last.
+    fn slots_of(&self, name: &str) -> Option<u64> {
+        let others = self.seen.iter().filter(|(other, _)| *other != name);
+        others.max_by_key(|(_, seen)| seen.at).and_then(|(_, seen)| seen.slots.get(name).copied())
+    }
+
+    fn finish(&mut self, active: &Active, now: u64) {
+        self.faults[active.fault].ended.get_or_insert(now);
+    }
+
+    /// Looks whether the fault hits anything.
+    fn look(&mut self, active: &mut Active) {
+        let target = &active.target.clone();
+        let seen = match (active.kind, &active.state) {
+            (Kind::Pause, State::On) => self
+                .cluster
+                .node(target)
+                .pid()
+                .filter(|pid| acts::is_stopped(*pid))
+                .map(|pid| format!("process {pid} was stopped")),
+            (Kind::FullDisk, State::On) => {
+                if active.errand.as_ref().is_none_or(JoinHandle::is_finished) {
+                    active.errand = Some(acts::write_large_rules(self.cluster, target, active.looked));
+                }
+                let trouble = self.seen.get(target).and_then(|seen| seen.trouble.clone());
+                trouble.map(|trouble| format!("the node says: {trouble}"))
+            }
+            (Kind::Drain, State::On) => {
+                let path = format!("/v1/cluster/drain/{target}");
+                if self.faults[active.fault].evidence.is_none() {
+                    self.errand(active, "POST", &path);
+                }
+                let slots = self.slots_of(&active.target);
+                slots.filter(|slots| *slots < 600).map(|slots| format!("its slots fell to {slots}"))
+            }
+            (Kind::Join, State::On) => {
+                self.slots_of(target).filter(|slots| *slots > 0).map(|slots| format!("it took {slots} slots"))
+            }
+            _ => return,
+        };
+        if let Some(seen) = seen {
+            self.faults[active.fault].evidence = Some(seen);
+        }
+    }
+
+    fn undo(&mut self, active: &mut Active) {
+        let now = monotonic();
+        active.state = State::Recovering { since: now };
+        match active.kind {
+            Kind::Kill | Kind::Restart | Kind::Wipe => self.cluster.restart(&active.target),
+            Kind::Pause => {
+                self.look(active);
+                if let Some(pid) = self.cluster.node(&active.target).pid() {
+                    if acts::is_stopped(pid) {
+                        self.faults[active.fault].evidence = Some(format!("process {pid} was stopped"));
+                    }
+                    signal(pid, Signal::CONT);
+                }
+            }
+            Kind::FullDisk => {
+                if let Some(disk) = self.disks.get(&active.target) {
+                    disk.free();
+                }
+            }
+            Kind::Join => {
+                // It may have been killed meanwhile by another fault; that one starts it again.
+                if self.cluster.node(&active.target).pid().is_none() {
+                    active.state = State::On;
+                    active.until = now + BETWEEN_LOOKS;
+                    return;
+                }
+                self.cluster.ask_to_stop(&active.target);
+                active.state = State::Stopping { since: now };
+                return;
+            }
+            // What was asked last is not waited for: it is undone after that.
+            Kind::Drain => active.errand = None,
+            Kind::Rolling => {}
+            _ => {
+                let hit = self.cluster.net().packets_hit();
+                self.cluster.net().heal();
+                if hit > 0 {
+                    self.faults[active.fault].evidence = Some(format!("{hit} packets hit"));
+                }
+                active.state = State::Over;
+            }
+        }
+        self.finish(active, monotonic());
+    }
+
+    fn roll(&mut self, active: &mut Active, now: u64) {
+        let State::Rolling { left, stopping } = &mut active.state else { return };
+        let Some(name) = left.last().cloned() else {
+            active.state = State::Over;
+            self.finish(active, now);
+            return;
+        };
+        let begun = self.faults[active.fault].targets.contains(&name);
+        if !begun {
+            if now >= active.until {
+                // As many as there was time for.
+                left.clear();
+                return;
+            }
+            if self.cluster.node(&name).pid().is_none() {
+                left.pop();
+                return;
+            }
+            *stopping = Some(now);
+            self.cluster.ask_to_stop(&name);
+            self.faults[active.fault].targets.push(name);
+            return;
+        }
+        if let Some(since) = *stopping {
+            let code = self.cluster.take_exit(&name);
+            let wrong = match code {
+                Some(0) => None,
+                Some(_) => Some("SIGTERM should end it with 0".to_owned()),
+                None if now > since + STOP_WITHIN => {
+                    self.cluster.kill(&name);
+                    Some("it did not stop within 20 s of SIGTERM".to_owned())
+                }
+                None => return,
+            };
+            *stopping = Some(now);
+            let State::Rolling { stopping, .. } = &mut active.state else { return };
+            *stopping = None;
+            self.note_end(&name, code.unwrap_or(-1), wrong);
+            self.cluster.restart(&name);
+            return;
+        }
+        if self.is_ready(&name, 0) {
+            let State::Rolling { left, .. } = &mut active.state else { return };
+            left.pop();
+            let done = self.faults[active.fault].targets.len();
+            self.faults[active.fault].evidence = Some(format!("{done} nodes restarted"));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What is done against a cluster: which faults there are, when they happen, at whom they are aimed, and how they are
+//! undone.
+
+mod acts;
+mod aim;
+mod driver;
+mod schedule;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    driver::{Driver, Ends},
+    schedule::{Phases, Planned, schedule},
+};
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// SIGKILL; started again a little later, with its data.
+    Kill,
+    /// SIGSTOP for 0.1 to 10 s.
+    Pause,
+    /// SIGTERM, and started again when it has ended.
+    Restart,
+    /// SIGKILL; its data directory is emptied before it is started again.
+    Wipe,
+    /// SIGTERM and start, one node after the other.
+    Rolling,
+    /// Two halves that do not reach each other.
+    Halves,
+    /// Each node reaches its neighbours in a ring, so that each sees a majority, and each another one.
+    MajorityRing,
+    /// The target hears all and nobody hears it, or the other way round.
+    OneWay,
+    /// Two halves that only the target reaches.
+    Bridge,
+    /// The target reaches nobody.
+    Alone,
+    /// What the target sends goes through a link of some hundred kilobits.
+    Slow,
+    /// Every link of the target loses packets.
+    Loss,
+    /// Packets to and from the target arrive twice.
+    Double,
+    /// The target's disk has no room.
+    FullDisk,
+    /// The target gives its slots away, and takes them again.
+    Drain,
+    /// One more node comes, takes slots, and leaves.
+    Join,
+}
+
+/// Which kinds never happen at the same time as another one of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Something happens to a process.
+    Process,
+    /// Something happens to the network.
+    Network,
+    /// Members or disks change.
+    Members,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Kill,
+        Self::Pause,
+        Self::Restart,
+        Self::Wipe,
+        Self::Rolling,
+        Self::Halves,
+        Self::MajorityRing,
+        Self::OneWay,
+        Self::Bridge,
+        Self::Alone,
+        Self::Slow,
+        Self::Loss,
+        Self::Double,
+        Self::FullDisk,
+        Self::Drain,
+        Self::Join,
+    ];
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Restart => "restart",
+            Self::Wipe => "wipe",
+            Self::Rolling => "rolling",
+            Self::Halves => "halves",
+            Self::MajorityRing => "majority-ring",
+            Self::OneWay => "one-way",
+            Self::Bridge => "bridge",
+            Self::Alone => "alone",
+            Self::Slow => "slow",
+            Self::Loss => "loss",
+            Self::Double => "double",
+            Self::FullDisk => "full-disk",
+            Self::Drain => "drain",
+            Self::Join => "join",
+        }
+    }
+
+    /// In which lane it is.
+    pub fn lane(self) -> Lane {
+        match self {
+            Self::Kill | Self::Pause | Self::Restart | Self::Wipe | Self::Rolling => Lane::Process,
+            Self::FullDisk | Self::Drain | Self::Join => Lane::Members,
+            _ => Lane::Network,
+        }
+    }
+
+    /// The kinds that a list like `kill,pause` or `all` or `none` names.
+    ///
+    /// # Errors
+    /// With the part that names none.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
+        let mut kinds = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part {
+                "all" => kinds.extend(Self::ALL),
+                "none" => {}
+                "partition" => kinds.extend(Self::ALL.iter().filter(|kind| {
+                    matches!(
+                        kind,
+                        Self::Halves | Self::MajorityRing | Self::OneWay | Self::Bridge | Self::Alone
+                    )
+                })),
+                _ => match Self::ALL.iter().find(|kind| kind.name() == part) {
+                    Some(kind) => kinds.push(*kind),
+                    None => {
+                        let known: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
+                        return Err(format!(
+                            "{part:?} is none of all, none, partition, {}",
+                            known.join(", ")
+                        ));
+                    }
+                },
+            }
+        }
+        kinds.sort_unstable();
+        kinds.dedup();
+        Ok(kinds)
+    }
+}
+
+/// At whom a fault is aimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aim {
+    /// The node that decides about the hottest key.
+    HotOwner,
+    /// The Raft leader.
+    Leader,
+    /// A node that gives or takes slots right now.
+    Moving,
+    /// Any.
+    Random,
+}
+
+impl Aim {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HotOwner => "owner of the hottest key",
+            Self::Leader => "Raft leader",
+            Self::Moving => "in mid-move",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// A fault that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What it was.
+    pub kind: Kind,
+    /// At whom.
+    pub aim: Aim,
+    /// The nodes that it was done to.
+    pub targets: Vec<String>,
+    /// What those were at that time, whatever the aim was.
+    pub roles: Vec<Aim>,
+    /// What exactly was done.
+    pub what: String,
+    /// When, in nanoseconds of the history's clock.
+    pub begun: u64,
+    /// When it was undone.
+    pub ended: Option<u64>,
+    /// When the targets said that they are ready again, if they were not.
+    pub recovered: Option<u64>,
+    /// How it is known that it hit: what was seen of it. `None`: nothing was.
+    pub evidence: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_kinds_is_what_it_names() {
+        assert_eq!(Kind::parse_list("all").unwrap(), Kind::ALL);
+        assert_eq!(Kind::parse_list("pause, kill,kill").unwrap(), [Kind::Kill, Kind::Pause]);
+        assert_eq!(Kind::parse_list("none").unwrap(), []);
+        assert_eq!(Kind::parse_list("partition").unwrap().len(), 5);
+        assert!(Kind::parse_list("earthquake").unwrap_err().contains("majority-ring"));
+    }
+}
