@@ -27,6 +27,8 @@ enum Command {
     /// Write rules from several clients while nodes are killed; nothing acknowledged may be lost, and all of it must be
     /// linearizable
     Rules(cli::rules::RulesArgs),
+    /// Simulate whole clusters in one thread, from seeds: partitions, crashes, pauses, and all that they must keep
+    Sim(tidegate_jepsen::sim::command::SimArgs),
 }
 
 fn main() -> ExitCode {
@@ -35,5 +37,6 @@ fn main() -> ExitCode {
         Command::Check(args) => cli::check::check(&args),
         Command::Controls(args) => cli::controls::controls(&args),
         Command::Rules(args) => cli::rules::rules(args),
+        Command::Sim(args) => tidegate_jepsen::sim::command::main(args),
     }
 }

@@ -1,0 +1,284 @@
+//! `tidegate-jepsen sim`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for a terminal")]
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use tidegate_cluster::planted::PlantedBug;
+
+use super::{
+    Choice, Outcome, Plan, Shape, Simulator, Wishes,
+    campaign::{Campaign, Failure, Summary, command, shrink},
+    run,
+};
+use crate::history::monotonic;
+
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What to simulate.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo run --release -p jepsen -- sim --seeds 1000
+  cargo run --release -p jepsen -- sim --seed 4711 --trace
+  cargo run --release -p jepsen -- sim --seed 4711 --faults 0,3 --trace
+  cargo run --release -p jepsen -- sim --nodes 50 --seeds 1 --time 10s
+  cargo run --release -p jepsen --features planted-bugs -- sim --seeds 200 --planted full-start
+
+A seed says everything: nodes, network, load, faults and when they happen. The same seed has the same history, always.
+
+Exit codes: 0 all promises kept, 1 not, 2 bad usage.")]
+pub struct SimArgs {
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    seeds: u64,
+
+    /// The first of them
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    from: u64,
+
+    /// Only this one
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+
+    /// Only these faults of it, by their numbers, or `none`
+    #[arg(long, value_name = "N,...", requires = "seed", value_parser = parse_faults)]
+    faults: Option<Choice>,
+
+    /// How many nodes, instead of what the seed says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=60))]
+    nodes: Option<u8>,
+
+    /// How long faults happen (`10s`, `1500ms`), instead of what the seed says
+    #[arg(long, value_name = "TIME", value_parser = parse_millis)]
+    time: Option<u64>,
+
+    /// Threads [default: one a processor]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+
+    /// Go on with other seeds when one has failed
+    #[arg(long)]
+    keep_going: bool,
+
+    /// Tell what happens, each line with its simulated second (`RUST_LOG` says how much)
+    #[arg(long, requires = "seed")]
+    trace: bool,
+
+    /// How to say what came of one seed
+    #[arg(long, value_enum, default_value_t, requires = "seed")]
+    output: Output,
+
+    /// A bug on purpose, which must be found, or `all`, one after the other (needs --features planted-bugs)
+    #[arg(long, value_name = "NAME", value_parser = parse_planted)]
+    planted: Option<Planted>,
+}
+
+/// How to say it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+fn parse_faults(text: &str) -> Result<Choice, String> {
+    if text == "none" {
+        return Ok(Choice::Only(Vec::new()));
+    }
+    let places: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+    places.map(Choice::Only).map_err(|_| "numbers with commas between them, as in 0,3, or none".to_owned())
+}
+
+fn parse_millis(text: &str) -> Result<u64, String> {
+    let (number, factor) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1000),
+        (None, None) => return Err("a number with its unit, as in 10s or 1500ms".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+    match number * factor {
+        millis @ 100..=3_600_000 => Ok(millis),
+        _ => Err("from 100ms to 3600s".to_owned()),
+    }
+}
+
+/// Which bugs on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Planted {
+    All,
+    One(PlantedBug),
+}
+
+fn parse_planted(name: &str) -> Result<Planted, String> {
+    if !cfg!(feature = "planted-bugs") {
+        return Err("this program was built without --features planted-bugs".to_owned());
+    }
+    let names = PlantedBug::ALL.map(|(name, _)| name).join(", ");
+    match name {
+        "all" => Ok(Planted::All),
+        name => PlantedBug::named(name).map(Planted::One).ok_or_else(|| format!("there are all, {names}")),
+    }
+}
+
+/// This program.
+fn simulator() -> Simulator {
+    Simulator { program: std::env::current_exe().unwrap_or_else(|_| "tidegate-jepsen".into()) }
+}
+
+/// Simulates.
+pub fn main(args: SimArgs) -> ExitCode {
+    let shape = Shape { nodes: args.nodes.map(usize::from), faults_ms: args.time };
+    let planted = match args.planted {
+        Some(Planted::One(bug)) => Some(bug),
+        _ => None,
+    };
+    let wishes = Wishes { trace: args.trace, planted };
+    let jobs = args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    if args.planted == Some(Planted::All) {
+        let seeds = args.seeds;
+        let of = |bug| Campaign {
+            from: args.from,
+            seeds,
+            jobs,
+            shape,
+            wishes: Wishes { trace: false, planted: Some(bug) },
+            goes_on: true,
+        };
+        return controls(of);
+    }
+    match args.seed {
+        Some(seed) if args.output == Output::Json => {
+            let plan = Plan::of(seed, shape).with(args.faults.as_ref().unwrap_or(&Choice::All));
+            let outcome = run(&plan, &wishes);
+            println!("{}", serde_json::json!(outcome));
+            if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Some(seed) => one(seed, shape, &wishes, args.faults),
+        None => many(
+            &Campaign { from: args.from, seeds: args.seeds, jobs, shape, wishes, goes_on: args.keep_going },
+            shape,
+        ),
+    }
+}
+
+fn one(seed: u64, shape: Shape, wishes: &Wishes, choice: Option<Choice>) -> ExitCode {
+    let plan = Plan::of(seed, shape).with(choice.as_ref().unwrap_or(&Choice::All));
+    tell_plan(&plan);
+    let begun = monotonic();
+    let outcome = run(&plan, wishes);
+    let took = (monotonic() - begun) as f64 / 1e9;
+    tell(&outcome, took);
+    if outcome.faults.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    if choice.is_none() && !wishes.trace {
+        tell_shrunk(&plan, wishes, shape);
+    }
+    ExitCode::FAILURE
+}
+
+fn tell_plan(plan: &Plan) {
+    println!(
+        "seed {}: {} nodes, {} of them from the beginning, messages take {} to {} ms",
+        plan.seed, plan.nodes, plan.founders, plan.latency_ms.0, plan.latency_ms.1
+    );
+    plan.faults.iter().for_each(|fault| println!("  {fault}"));
+}
+
+fn tell(outcome: &Outcome, took: f64) {
+    let Outcome { hash, faults, checks, admitted, rule_operations, simulated_ms } = outcome;
+    let simulated = *simulated_ms as f64 / 1e3;
+    println!("history   {hash:016x}");
+    println!("checks    {checks}, {admitted} admitted; {rule_operations} writes and reads of rules");
+    println!("time      {simulated:.1} s simulated in {took:.1} s ({:.1} a second)", simulated / took);
+    faults.iter().for_each(|fault| println!("FAULT     {fault}"));
+    println!("verdict   {}", if faults.is_empty() { "all promises kept" } else { "VIOLATED" });
+}
+
+fn tell_shrunk(plan: &Plan, wishes: &Wishes, shape: Shape) {
+    println!("looking for the fewest faults with which seed {} fails", plan.seed);
+    let (places, outcome) = shrink(&simulator(), plan, shape, wishes, |places, fails| {
+        println!("  {places:?}: {}", if fails { "fails" } else { "does not fail" });
+    });
+    let fewest = plan.with(&Choice::Only(places.clone()));
+    println!("the fewest faults:");
+    tell_plan(&fewest);
+    outcome.faults.iter().for_each(|fault| println!("FAULT     {fault}"));
+    println!("again     {}", command(plan.seed, &places, shape, wishes));
+}
+
+fn many(campaign: &Campaign, shape: Shape) -> ExitCode {
+    let Campaign { from, seeds, jobs, .. } = campaign;
+    println!("simulating the seeds {from} to {} on {jobs} threads", from + seeds - 1);
+    let told = AtomicU64::new(monotonic());
+    let summary = campaign.run(&simulator(), |summary, all| {
+        let now = monotonic();
+        let last = told.load(Relaxed);
+        if now - last < TELL_EVERY.as_nanos() as u64 && summary.seeds < all {
+            return;
+        }
+        told.store(now, Relaxed);
+        let left = summary.took.as_secs_f64() / summary.seeds as f64 * (all - summary.seeds) as f64;
+        println!(
+            "{}/{all} seeds, {} failed, {:.0} seeds a minute, about {left:.0} s left",
+            summary.seeds,
+            summary.failures.len(),
+            summary.seeds as f64 * 60.0 / summary.took.as_secs_f64(),
+        );
+    });
+    tell_summary(&summary);
+    for Failure { seed, faults } in &summary.failures {
+        println!("seed {seed} FAILED");
+        faults.iter().for_each(|fault| println!("  FAULT   {fault}"));
+    }
+    if let Some(first) = summary.failures.first() {
+        tell_shrunk(&Plan::of(first.seed, shape), &campaign.wishes, shape);
+        println!("verdict   VIOLATED by {} of {} seeds", summary.failures.len(), summary.seeds);
+        return ExitCode::FAILURE;
+    }
+    println!("verdict   all promises kept");
+    ExitCode::SUCCESS
+}
+
+/// Each bug on purpose must be found.
+fn controls(campaign: impl Fn(PlantedBug) -> Campaign) -> ExitCode {
+    let mut missed = 0;
+    for (name, bug) in PlantedBug::ALL {
+        let campaign = campaign(bug);
+        let Summary { seeds, failures, .. } = campaign.run(&simulator(), |_, _| {});
+        missed += u32::from(failures.is_empty());
+        let first = failures.first().map_or_else(
+            || "NOT FOUND".to_owned(),
+            |Failure { seed, faults }| {
+                format!("first by seed {seed}: {}", faults.first().map_or("", |fault| fault))
+            },
+        );
+        println!("{name:26} found by {:3} of {seeds} seeds, {first:.160}", failures.len());
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell_summary(summary: &Summary) {
+    let took = summary.took.as_secs_f64();
+    println!(
+        "{} seeds in {took:.0} s: {:.0} a minute, {:.1} simulated seconds a second, {} checks, {} seeds replayed",
+        summary.seeds,
+        summary.seeds as f64 * 60.0 / took,
+        summary.simulated.as_secs_f64() / took,
+        summary.checks,
+        summary.replayed,
+    );
+    for (nodes, speed) in &summary.speed {
+        println!("  {nodes} nodes: {speed:.1} simulated seconds a second of one thread");
+    }
+}
