@@ -1,0 +1,361 @@
+//! What a layer is made of.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderName, Uri, header, request::Parts};
+use tidegate_limiter::Limiter;
+
+use crate::{
+    answer::Answer,
+    clock::Clock,
+    local::Local,
+    nodes::{Nodes, Unanswered},
+    service::Limited,
+};
+
+/// What a node takes of attributes; what is beyond is left out.
+const MAX_ATTRIBUTES: usize = 64;
+/// Bytes of a value that a node takes; a longer one is left out.
+const MAX_VALUE_BYTES: usize = 4096;
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(150);
+const DEFAULT_IN_FLIGHT: usize = 1024;
+const DEFAULT_PORT: u16 = 7800;
+
+/// What happens to a request when no node answers in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// It runs.
+    #[default]
+    Allow,
+    /// It is answered 503 (gRPC: `UNAVAILABLE`).
+    Deny,
+}
+
+/// What is wrong with the settings of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigFault {
+    /// There is nobody to ask.
+    #[error("no node is given: name at least one, http://HOST:PORT")]
+    NoNodes,
+    /// It is no address of a node.
+    #[error("{0:?} is no address of a node: write http://HOST:PORT")]
+    Node(String),
+    /// It can not name a header.
+    #[error("{0:?} can not be the name of a header")]
+    Header(String),
+    /// Nobody could ask.
+    #[error("max_in_flight is 0: no check could be made")]
+    NothingInFlight,
+}
+
+/// What a request is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) attributes: Vec<(String, String)>,
+    pub(crate) cost: u64,
+}
+
+type AttributeOf = Arc<dyn Fn(&Parts) -> Option<String> + Send + Sync>;
+type CostOf = Arc<dyn Fn(&Parts) -> u64 + Send + Sync>;
+
+/// Settings of a layer; [`Builder::build`] makes it.
+#[must_use = "it makes a layer by `build`"]
+pub struct Builder {
+    way: Way,
+    domain: String,
+    timeout: Duration,
+    max_in_flight: usize,
+    shared: Shared,
+    headers: Vec<(String, String)>,
+}
+
+enum Way {
+    Nodes(Vec<String>),
+    Local(Box<Limiter>),
+}
+
+/// What each service of a layer needs.
+#[derive(Clone)]
+struct Shared {
+    attributes: Vec<(String, AttributeOf)>,
+    cost: CostOf,
+    on_failure: OnFailure,
+}
+
+/// The layer. Clones share nodes, connections and buckets.
+#[derive(Clone)]
+pub struct Tidegate {
+    decider: Decider,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Debug)]
+enum Decider {
+    Nodes(Arc<Nodes>),
+    Local(Arc<Local>),
+}
+
+impl Tidegate {
+    /// Asks Tidegate nodes, named by their HTTP address, `http://HOST:PORT`. With one node that is the nearest one; of
+    /// several the less busy of two is asked, and another one if it does not answer.
+    pub fn nodes(nodes: impl IntoIterator<Item = impl Into<String>>) -> Builder {
+        Builder::new(Way::Nodes(nodes.into_iter().map(Into::into).collect()))
+    }
+
+    /// Asks nobody: the limiter is in this process, and its limits are this process's own.
+    pub fn local(limiter: Limiter) -> Builder {
+        Builder::new(Way::Local(Box::new(limiter)))
+    }
+
+    /// Decides about a request without a layer, e.g. in a handler that knows more about it.
+    ///
+    /// # Errors
+    /// When no node has answered in time; [`Builder::on_failure`] is for layers.
+    pub async fn check(&self, parts: &Parts) -> Result<Answer, Unanswered> {
+        let facts = self.shared.facts(parts);
+        match &self.decider {
+            Decider::Nodes(nodes) => nodes.ask(&facts).await,
+            Decider::Local(local) => Ok(local.decide(&facts)),
+        }
+    }
+
+    pub(crate) fn on_failure(&self) -> OnFailure {
+        self.shared.on_failure
+    }
+}
+
+impl<S> tower_layer::Layer<S> for Tidegate {
+    type Service = Limited<S>;
+
+    fn layer(&self, inner: S) -> Limited<S> {
+        Limited::new(inner, self.clone())
+    }
+}
+
+impl Builder {
+    fn new(way: Way) -> Self {
+        Self {
+            way,
+            domain: tidegate_limiter::DEFAULT_DOMAIN.to_owned(),
+            timeout: DEFAULT_TIMEOUT,
+            max_in_flight: DEFAULT_IN_FLIGHT,
+            headers: Vec::new(),
+            shared: Shared { attributes: usual(), cost: Arc::new(|_| 1), on_failure: OnFailure::default() },
+        }
+    }
+
+    /// The domain whose rules are meant; `default` if not said. A local limiter has no domains.
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = domain.into();
+        self
+    }
+
+    /// Adds an attribute, or replaces one of the usual ones (`method`, `path`, `host`). Requests for which it is `None` do
+    /// not have it; rules that need it are not about them.
+    ///
+    /// The address of the client is not among the usual ones, because only you know whom to believe. Of a connection that
+    /// clients make themselves, in axum:
+    ///
+    /// ```
+    /// # use std::net::SocketAddr;
+    /// # use axum::extract::ConnectInfo;
+    /// # use tidegate_tower::Tidegate;
+    /// Tidegate::nodes(["http://127.0.0.1:7800"]).attribute("ip", |request| {
+    ///     // The app is served by `into_make_service_with_connect_info::<SocketAddr>()`.
+    ///     Some(request.extensions.get::<ConnectInfo<SocketAddr>>()?.ip().to_string())
+    /// })
+    /// # ;
+    /// ```
+    pub fn attribute(
+        mut self,
+        name: impl Into<String>,
+        value: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        let name = name.into();
+        self.shared.attributes.retain(|(known, _)| *known != name);
+        self.shared.attributes.push((name, Arc::new(value)));
+        self
+    }
+
+    /// Makes a header an attribute. Clients can write what they like into headers: limit by one only if somebody whom you
+    /// trust sets or checks it.
+    pub fn header(mut self, header: impl Into<String>, attribute: impl Into<String>) -> Self {
+        self.headers.push((header.into(), attribute.into()));
+        self
+    }
+
+    /// What a request costs, in units; 1 if not said, 0 only looks.
+    pub fn cost(mut self, cost: impl Fn(&Parts) -> u64 + Send + Sync + 'static) -> Self {
+        self.shared.cost = Arc::new(cost);
+        self
+    }
+
+    /// What happens when no node answers in time; by default the request runs.
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.shared.on_failure = on_failure;
+        self
+    }
+
+    /// How long a request waits for a decision at most, all attempts together; 150 ms if not said.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How many requests may wait for a decision at once; 1,024 if not said. For one more [`OnFailure`] decides.
+    pub fn max_in_flight(mut self, max: usize) -> Self {
+        self.max_in_flight = max;
+        self
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn build(mut self) -> Result<Tidegate, ConfigFault> {
+        for (header, attribute) in std::mem::take(&mut self.headers) {
+            let name = HeaderName::try_from(&header).map_err(|_| ConfigFault::Header(header))?;
+            self = self.attribute(attribute, move |parts| text_of(parts, &name));
+        }
+        if self.max_in_flight == 0 {
+            return Err(ConfigFault::NothingInFlight);
+        }
+        let clock = Clock::start();
+        let decider = match self.way {
+            Way::Local(limiter) => Decider::Local(Arc::new(Local::new(*limiter, clock))),
+            Way::Nodes(nodes) => {
+                if nodes.is_empty() {
+                    return Err(ConfigFault::NoNodes);
+                }
+                let check_calls = nodes.iter().map(|node| check_call(node)).collect::<Result<_, _>>()?;
+                Decider::Nodes(Arc::new(Nodes::new(
+                    check_calls,
+                    self.domain,
+                    self.timeout,
+                    self.max_in_flight,
+                    clock,
+                )))
+            }
+        };
+        Ok(Tidegate { decider, shared: Arc::new(self.shared) })
+    }
+}
+
+/// Where a node answers checks.
+fn check_call(node: &str) -> Result<Uri, ConfigFault> {
+    let fault = || ConfigFault::Node(node.to_owned());
+    let url: Uri = node.parse().map_err(|_| fault())?;
+    let authority =
+        url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(fault)?;
+    if url.scheme_str() != Some("http") || !matches!(url.path(), "" | "/") || url.query().is_some() {
+        return Err(fault());
+    }
+    let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
+    format!("http://{}:{port}/v1/check", authority.host()).parse().map_err(|_| fault())
+}
+
+/// What each request is asked about unless it is replaced.
+fn usual() -> Vec<(String, AttributeOf)> {
+    let host = |parts: &Parts| {
+        let named = parts.uri.authority().map(|authority| authority.as_str().to_owned());
+        named.or_else(|| text_of(parts, &header::HOST))
+    };
+    vec![
+        ("method".to_owned(), Arc::new(|parts: &Parts| Some(parts.method.as_str().to_owned()))),
+        ("path".to_owned(), Arc::new(|parts: &Parts| Some(parts.uri.path().to_owned()))),
+        ("host".to_owned(), Arc::new(host)),
+    ]
+}
+
+/// A header that is there once, and text.
+fn text_of(parts: &Parts, name: &HeaderName) -> Option<String> {
+    let mut values = parts.headers.get_all(name).iter();
+    let value = values.next().filter(|_| values.next().is_none())?;
+    Some(value.to_str().ok()?.to_owned())
+}
+
+impl Shared {
+    fn facts(&self, parts: &Parts) -> Facts {
+        let attributes = self
+            .attributes
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), value(parts)?)))
+            .filter(|(_, value)| value.len() <= MAX_VALUE_BYTES)
+            .take(MAX_ATTRIBUTES)
+            .collect();
+        Facts { attributes, cost: (self.cost)(parts) }
+    }
+}
+
+impl fmt::Debug for Tidegate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tidegate")
+            .field("decider", &self.decider)
+            .field("on_failure", &self.shared.on_failure)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(request: http::Request<()>) -> Parts {
+        request.into_parts().0
+    }
+
+    fn facts(builder: Builder, parts: &Parts) -> Vec<(String, String)> {
+        let mut attributes = builder.build().unwrap().shared.facts(parts).attributes;
+        attributes.sort();
+        attributes
+    }
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_request_is_asked_about_by_method_path_and_host_and_what_is_added() {
+        let request = http::Request::post("/login?x=1").header("host", "a.example").header("x-user", "ada");
+        let request = parts(request.body(()).unwrap());
+        let builder = Tidegate::nodes(["http://n1"]).header("X-User", "user").attribute("path", |_| None);
+        assert_eq!(
+            facts(builder, &request),
+            owned(&[("host", "a.example"), ("method", "POST"), ("user", "ada")])
+        );
+        let builder = Tidegate::nodes(["http://n1"]);
+        assert_eq!(
+            facts(builder, &request),
+            owned(&[("host", "a.example"), ("method", "POST"), ("path", "/login")])
+        );
+    }
+
+    #[test]
+    fn a_header_that_is_there_twice_or_is_too_long_is_none() {
+        let request = http::Request::get("/").header("x-user", "ada").header("x-user", "eve");
+        let request = parts(request.header("x-key", "k".repeat(5000)).body(()).unwrap());
+        let builder = Tidegate::nodes(["http://n1"]).header("x-user", "user").header("x-key", "key");
+        assert_eq!(facts(builder, &request), owned(&[("method", "GET"), ("path", "/")]));
+    }
+
+    #[test]
+    fn settings_that_can_not_be_are_told() {
+        let fault = |builder: Builder| builder.build().unwrap_err();
+        assert_eq!(fault(Tidegate::nodes([] as [&str; 0])), ConfigFault::NoNodes);
+        for node in ["n1:7800", "https://n1", "http://n1/x", "http://u:p@n1", "http://"] {
+            assert_eq!(fault(Tidegate::nodes([node])), ConfigFault::Node(node.to_owned()));
+        }
+        let builder = Tidegate::nodes(["http://n1"]);
+        assert_eq!(fault(builder.header("a b", "x")), ConfigFault::Header("a b".to_owned()));
+        assert_eq!(fault(Tidegate::nodes(["http://n1"]).max_in_flight(0)), ConfigFault::NothingInFlight);
+        assert_eq!(check_call("http://[::1]").unwrap(), "http://[::1]:7800/v1/check");
+        assert_eq!(check_call("http://n1:99/").unwrap(), "http://n1:99/v1/check");
+    }
+}
