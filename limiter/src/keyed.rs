@@ -1,8 +1,10 @@
 //! The front for one limit and many keys.
 
+use smallvec::SmallVec;
+
 use crate::{
     Answer, Cost, HashSecret, KeyHash, Limit, Nanos, Store, StoreConfig, StoreStats, Swept, decision::Asked,
-    key::KeyHasher,
+    key::KeyHasher, store::GROUP,
 };
 
 /// One limit with a bucket for each key, for one process: what to take where there are no rules to match.
@@ -58,6 +60,25 @@ impl Keyed {
         self.ask(bytes.finish(Some(&self.limit)), cost, now)
     }
 
+    /// As [`Keyed::check`] for many keys, each by itself and in their order; `each` gets the answers.
+    pub fn check_many<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k str>,
+        cost: Cost,
+        now: Nanos,
+        mut each: impl FnMut(Answer<'_>),
+    ) {
+        let mut keys = keys.into_iter();
+        loop {
+            let group: SmallVec<[Asked<'_>; GROUP]> =
+                keys.by_ref().take(GROUP).map(|key| self.asked(self.hash(key), cost)).collect();
+            if group.is_empty() {
+                return;
+            }
+            self.store.ask_group(&group, now, &mut each);
+        }
+    }
+
     /// Gives units back to the bucket of a key, e.g. because the request failed; never more than it has given.
     pub fn refund(&self, key: &str, cost: Cost, now: Nanos) {
         self.store.refund(self.hash(key), &self.limit, cost, now);
@@ -92,6 +113,11 @@ impl Keyed {
 
     #[inline]
     fn ask(&self, key: KeyHash, cost: Cost, now: Nanos) -> Answer<'_> {
-        self.store.ask(&Asked { key, limit: &self.limit, cost, floor: None }, now)
+        self.store.ask(&self.asked(key, cost), now)
+    }
+
+    #[inline]
+    fn asked(&self, key: KeyHash, cost: Cost) -> Asked<'_> {
+        Asked { key, limit: &self.limit, cost, floor: None }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, HashSecret, Match, Mode, Nanos, NewRule, Rule,
     RuleError, Rules, Store, StoreConfig, StoreStats, Swept, binding,
     parse::{Compiler, Place},
+    store::GROUP,
 };
 
 /// Rules and the buckets that they need, for one process.
@@ -64,6 +65,13 @@ pub struct Ruled<'l> {
     pub decision: Decision,
 }
 
+/// What limits a request.
+#[derive(Default)]
+struct Limited<'l> {
+    rules: SmallVec<[&'l Rule; 4]>,
+    charges: SmallVec<[Charge; 4]>,
+}
+
 /// The answer to a check.
 #[derive(Debug, Clone)]
 pub struct Verdict<'l> {
@@ -90,21 +98,66 @@ impl Limiter {
         LimiterBuilder::default()
     }
 
-    /// Decides about a request and charges it if all rules that are about it allow. It takes a lock for some dozens of
-    /// nanoseconds, allocates nothing for up to four rules, and never waits for anything else.
+    /// Decides about a request and charges it if all rules that are about it allow. A check of one known bucket locks
+    /// nothing; of several it takes a lock for some dozens of nanoseconds. It allocates nothing for up to four rules, and
+    /// never waits for anything else.
     pub fn check<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) -> Verdict<'_> {
+        let mut limited = Limited::default();
+        match self.limits(attributes, cost, &mut limited) {
+            Some(verdict) => verdict,
+            None => self.decide(limited, now),
+        }
+    }
+
+    /// As [`Limiter::check`] for many requests, each by itself and in their order; `each` gets the verdicts. It takes less
+    /// time than one after the other where buckets are many, because those of up to 32 requests are looked for at once.
+    pub fn check_many<'a, A: Attributes + ?Sized + 'a>(
+        &self,
+        requests: impl IntoIterator<Item = &'a A>,
+        cost: Cost,
+        now: Nanos,
+        mut each: impl FnMut(Verdict<'_>),
+    ) {
+        let mut requests = requests.into_iter();
+        let mut group = Vec::with_capacity(GROUP);
+        loop {
+            group.extend(requests.by_ref().take(GROUP).map(|attributes| {
+                let mut limited = Limited::default();
+                let known = self.limits(attributes, cost, &mut limited);
+                (known, limited)
+            }));
+            if group.is_empty() {
+                return;
+            }
+            self.store.warm(group.iter().flat_map(|(_, limited)| &limited.charges).map(|charge| charge.key));
+            for (known, limited) in group.drain(..) {
+                each(known.unwrap_or_else(|| self.decide(limited, now)));
+            }
+        }
+    }
+
+    /// Fills in what limits a request. The verdict, if no rule is about it.
+    fn limits<'l, A: Attributes + ?Sized>(
+        &'l self,
+        attributes: &A,
+        cost: Cost,
+        limited: &mut Limited<'l>,
+    ) -> Option<Verdict<'l>> {
         let mut matched = SmallVec::new();
         if let Match::Unmatched { allow } = self.rules.matching(&self.domain, attributes, &mut matched) {
-            return Verdict { allowed: allow, rules: SmallVec::new() };
+            return Some(Verdict { allowed: allow, rules: SmallVec::new() });
         }
-        let limited = matched.iter().filter_map(|one| Some((one, *one.limit?)));
-        let charges: SmallVec<[Charge; 4]> = limited
-            .clone()
-            .map(|(one, limit)| Charge { key: one.key, limit, cost, mode: one.rule.mode(), floor: None })
-            .collect();
+        for (one, limit) in matched.iter().filter_map(|one| Some((one, *one.limit?))) {
+            limited.rules.push(one.rule);
+            limited.charges.push(Charge { key: one.key, limit, cost, mode: one.rule.mode(), floor: None });
+        }
+        None
+    }
+
+    fn decide<'l>(&self, limited: Limited<'l>, now: Nanos) -> Verdict<'l> {
         let mut decisions = SmallVec::new();
-        let allowed = self.store.check_all(&charges, now, &mut decisions);
-        let rules = limited.zip(decisions).map(|((one, _), decision)| Ruled { rule: one.rule, decision });
+        let allowed = self.store.check_all(&limited.charges, now, &mut decisions);
+        let rules = limited.rules.into_iter().zip(decisions).map(|(rule, decision)| Ruled { rule, decision });
         Verdict { allowed, rules: rules.collect() }
     }
 

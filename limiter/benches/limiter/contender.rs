@@ -12,7 +12,7 @@ use governor::{
     middleware::NoOpMiddleware,
     state::keyed::DashMapStateStore,
 };
-use tidegate_limiter::{Algorithm, Cost, HashSecret, Keyed, Limit, Nanos, Period, StoreConfig};
+use tidegate_limiter::{Algorithm, Answer, Cost, HashSecret, Keyed, Limit, Nanos, Period, StoreConfig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -46,6 +46,10 @@ pub(crate) trait Contender: Send + Sync {
     fn name(&self) -> &'static str;
     /// One unit for a key that is a text.
     fn check(&self, key: &String) -> bool;
+    /// One unit for each of some keys; how many were allowed. Who has no call for that is asked key by key.
+    fn check_many(&self, keys: &[String]) -> usize {
+        keys.iter().filter(|key| self.check(key)).count()
+    }
     /// One unit for a key that is a number, where that is possible.
     fn check_number(&self, key: u64) -> bool;
     /// What its users call now and then to get rid of idle keys.
@@ -91,6 +95,13 @@ impl Contender for Tidegate {
 
     fn check(&self, key: &String) -> bool {
         self.limiter.check(key, Cost::ONE, self.ticker.now()).is_allowed()
+    }
+
+    fn check_many(&self, keys: &[String]) -> usize {
+        let mut allowed = 0;
+        let count = |answer: Answer<'_>| allowed += usize::from(answer.is_allowed());
+        self.limiter.check_many(keys.iter().map(String::as_str), Cost::ONE, self.ticker.now(), count);
+        allowed
     }
 
     fn check_number(&self, key: u64) -> bool {

@@ -42,7 +42,7 @@ fn measure(what: &str, kind: Kind) -> Vec<f64> {
 fn measured(what: &str, kind: Kind) -> Vec<f64> {
     match what {
         "memory" => memory::measure(kind),
-        "uniform" | "numbers" | "hot" => speed::measure(what),
+        "uniform" | "batches" | "numbers" | "hot" => speed::measure(what),
         "stall" => stall::measure(kind),
         "flood" => flood::measure(),
         other => panic!("there is no measurement {other:?}"),

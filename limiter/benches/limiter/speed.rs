@@ -11,12 +11,15 @@ const CHECKS: usize = 500_000;
 /// of the rounds' ratios counts.
 const ROUNDS: usize = 11;
 
-/// One check of a thread, by their numbers.
-type Check<'a> = dyn Fn(&dyn Contender, usize, usize) -> bool + Sync + 'a;
+/// Checks that come together, where some do.
+const BATCH: usize = 64;
+
+/// One check of a thread, by their numbers, or a batch of them; how many were allowed.
+type Check<'a> = dyn Fn(&dyn Contender, usize, usize) -> usize + Sync + 'a;
 
 /// Millions of decisions in a second of processor time of each thread, all threads together: on an idle machine that is a
 /// second, and on a busy one it still compares. Everything is allowed.
-fn run(limiter: &dyn Contender, one: &Check<'_>) -> f64 {
+fn run(limiter: &dyn Contender, step: usize, one: &Check<'_>) -> f64 {
     let barrier = Barrier::new(THREADS);
     let busy: f64 = std::thread::scope(|scope| {
         let thread = |thread| {
@@ -24,7 +27,8 @@ fn run(limiter: &dyn Contender, one: &Check<'_>) -> f64 {
             scope.spawn(move || {
                 barrier.wait();
                 let start = processor_seconds();
-                let allowed = (0..CHECKS).filter(|number| one(limiter, thread, *number)).count();
+                let allowed: usize =
+                    (0..CHECKS).step_by(step).map(|number| one(limiter, thread, number)).sum();
                 assert_eq!(allowed, CHECKS, "{} was to allow all", limiter.name());
                 processor_seconds() - start
             })
@@ -56,17 +60,30 @@ pub(crate) fn measure(what: &str) -> Vec<f64> {
     };
     let texts: Vec<Vec<String>> = numbers.iter().map(|numbers| numbers.iter().map(text).collect()).collect();
     let hot = String::from("u:hot");
-    let (count, one): (u32, Box<Check<'_>>) = match what {
-        "uniform" => (1_000_000, Box::new(|limiter, thread, number| limiter.check(&texts[thread][number]))),
-        "numbers" => {
-            (1_000_000, Box::new(|limiter, thread, number| limiter.check_number(numbers[thread][number])))
+    let (count, step, one): (u32, usize, Box<Check<'_>>) = match what {
+        "uniform" => {
+            (1_000_000, 1, Box::new(|limiter, thread, number| limiter.check(&texts[thread][number]).into()))
         }
-        _ => (1_000_000_000, Box::new(|limiter, _, _| limiter.check(&hot))),
+        "batches" => {
+            let batch = |thread: usize, number: usize| &texts[thread][number..CHECKS.min(number + BATCH)];
+            (
+                1_000_000,
+                BATCH,
+                Box::new(move |limiter, thread, number| limiter.check_many(batch(thread, number))),
+            )
+        }
+        "numbers" => {
+            let check = |limiter: &dyn Contender, number| limiter.check_number(number).into();
+            (1_000_000, 1, Box::new(move |limiter, thread, number| check(limiter, numbers[thread][number])))
+        }
+        _ => (1_000_000_000, 1, Box::new(|limiter, _, _| limiter.check(&hot).into())),
     };
     let limiters = Kind::ALL.map(|kind| kind.start(count, 1));
     // The first round brings the keys.
-    let rounds: Vec<[f64; 3]> =
-        (0..=ROUNDS).map(|_| limiters.each_ref().map(|limiter| run(&**limiter, &*one))).skip(1).collect();
+    let rounds: Vec<[f64; 3]> = (0..=ROUNDS)
+        .map(|_| limiters.each_ref().map(|limiter| run(&**limiter, step, &*one)))
+        .skip(1)
+        .collect();
     let sorted = |numbers: &mut dyn Iterator<Item = f64>| {
         let mut numbers: Vec<f64> = numbers.collect();
         numbers.sort_by(f64::total_cmp);
@@ -84,6 +101,10 @@ pub(crate) fn measure(what: &str) -> Vec<f64> {
 pub(crate) fn print() {
     for (what, title) in [
         ("uniform", "100,000 texts, uniform, 2 threads (target: 3 x governor)"),
+        (
+            "batches",
+            "the same texts in batches of 64 (who has no batches decides one by one; target: 3 x governor)",
+        ),
         ("numbers", "100,000 numbers, uniform, 2 threads"),
         ("hot", "1 hot text, 2 threads (target: not below governor)"),
     ] {

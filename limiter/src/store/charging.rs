@@ -1,7 +1,11 @@
 //! Charging buckets: one without a lock, or several with their shards locked.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed},
+};
 
+use sdd::Guard;
 use smallvec::SmallVec;
 
 use super::{
@@ -9,10 +13,10 @@ use super::{
     holds::Keys,
     journal::Deed,
     locked::{Locked, table_key},
-    table::TAKEN,
+    table::{TAKEN, Table},
 };
 use crate::{
-    Algorithm, Charge, Cost, Decision, Limit, Mode, Nanos,
+    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos,
     algorithm::{self, sliding},
     decision::{Answer, Asked},
 };
@@ -45,8 +49,33 @@ impl Store {
         if asked.limit.algorithm() == Algorithm::SlidingLog {
             return None;
         }
-        let table = self.tables[self.shard_of(asked.key)].load();
-        let state = table.get(table_key(asked.key))?;
+        let guard = Guard::new();
+        let state = self.find(asked.key, &guard)?;
+        self.charge_found(state, asked, now)
+    }
+
+    /// The state of a bucket in the tables; of `None`, only who locks the shard can say more.
+    #[inline]
+    pub(super) fn find<'g>(&self, key: KeyHash, guard: &'g Guard) -> Option<&'g AtomicU64> {
+        self.table_of(key, guard)?.get(table_key(key))
+    }
+
+    #[inline]
+    pub(super) fn table_of<'g>(&self, key: KeyHash, guard: &'g Guard) -> Option<&'g Table> {
+        self.tables[self.shard_of(key)].load(Acquire, guard).as_ref()
+    }
+
+    /// Charges a bucket that was found; `None` if its state is not there, or is no single number.
+    #[inline]
+    pub(super) fn charge_found<'l>(
+        &self,
+        state: &AtomicU64,
+        asked: &Asked<'l>,
+        now: Nanos,
+    ) -> Option<Answer<'l>> {
+        if asked.limit.algorithm() == Algorithm::SlidingLog {
+            return None;
+        }
         let now = self.not_before(now);
         let mut known = state.load(Relaxed);
         while known != TAKEN {

@@ -1,6 +1,8 @@
 //! A shard with its lock held: taking states out, putting them back, adding buckets, and what is noted of them.
 
-use std::sync::{Arc, MutexGuard, atomic::Ordering::Relaxed};
+use std::sync::{MutexGuard, atomic::Ordering::Relaxed};
+
+use sdd::Shared;
 
 use super::{
     Store, budget,
@@ -19,7 +21,7 @@ pub(super) struct Locked<'s> {
     pub(super) number: usize,
     pub(super) shard: MutexGuard<'s, Shard>,
     /// It stays the shard's table while the lock is held, except by `make_room`.
-    pub(super) table: arc_swap::Guard<Arc<Table>>,
+    pub(super) table: Shared<Table>,
 }
 
 impl Locked<'_> {
@@ -50,7 +52,7 @@ impl Locked<'_> {
     /// Adds a bucket that is not there.
     pub(super) fn add(&mut self, key: u64, state: u64, now: u64) {
         if self.shard.buckets >= budget::capacity(self.table.slots()) {
-            self.make_room(1, now);
+            self.make_room(1, now, now);
         }
         let state = self.keep(key, state);
         self.table.add(key, state);

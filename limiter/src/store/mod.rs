@@ -15,6 +15,7 @@ mod handover;
 mod holds;
 mod journal;
 mod locked;
+mod many;
 mod shard;
 mod sketch;
 mod sweep;
@@ -22,12 +23,16 @@ mod table;
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed},
+    },
 };
 
-use arc_swap::ArcSwap;
+use sdd::{AtomicShared, Guard};
 use smallvec::SmallVec;
 
+pub(crate) use self::many::GROUP;
 use self::{
     budget::Budget,
     holds::{Holds, Keys},
@@ -92,7 +97,7 @@ impl Default for StoreConfig {
 pub struct Store {
     /// One for each shard. They are apart from the locks, so that these pointers, which each check reads and nearly none
     /// changes, stay together in the nearest cache.
-    tables: Box<[ArcSwap<Table>]>,
+    tables: Box<[AtomicShared<Table>]>,
     shards: Box<[Mutex<Shard>]>,
     budget: Budget,
     /// Nothing is decided as if it were earlier: buckets that know of nothing at this instant may have been removed.
@@ -129,7 +134,7 @@ impl Store {
     pub fn new(config: StoreConfig, now: Nanos) -> Self {
         let budget = Budget::new(config.max_memory, config.shards);
         Self {
-            tables: (0..budget.shards).map(|_| ArcSwap::default()).collect(),
+            tables: (0..budget.shards).map(|_| AtomicShared::new(Table::default())).collect(),
             shards: (0..budget.shards).map(|_| Mutex::default()).collect(),
             budget,
             earliest: AtomicU64::new(now.ticks()),
@@ -268,7 +273,8 @@ impl Store {
     fn lock_number(&self, number: usize) -> Locked<'_> {
         // A panic can leave a state taken out, and nothing passes then; see `Locked::take`.
         let shard = self.shards[number].lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { store: self, number, shard, table: self.tables[number].load() }
+        let table = self.tables[number].get_shared(Acquire, &Guard::new());
+        Locked { store: self, number, shard, table: table.expect("each shard has a table") }
     }
 
     /// By the upper bits; tables use the lower ones. All of them are equally random in a fingerprint.

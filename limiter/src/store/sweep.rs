@@ -1,6 +1,8 @@
 //! Making room: removing buckets that know of nothing, in small steps, and folding others into the sketch.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+
+use sdd::{Shared, Tag};
 
 use super::{
     Store, budget,
@@ -8,13 +10,16 @@ use super::{
     sketch::Sketch,
     table::{TAKEN, Table},
 };
-use crate::Nanos;
+use crate::{Nanos, time::TICKS_PER_NANO};
 
 /// Buckets that one call of [`Store::sweep`] looks at, about.
 const SWEEP_STEPS: usize = 8_192;
 
 /// Room for buckets that know of nothing takes at most this part of the memory.
 const IDLE_PART: usize = 4;
+/// A bucket that has been full again for less than this (a second, in ticks) is not swept: where a limit refills quickly it
+/// is probably in use, and each sweep would only make the next check add it again. A full table removes it all the same.
+const LINGER: u64 = 1_000_000_000 * TICKS_PER_NANO;
 /// Holds past their deadline that one call of [`Store::sweep`] closes: some ten microseconds.
 const SWEEP_HOLDS: usize = 256;
 
@@ -28,8 +33,8 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes some buckets that are full again and gives their memory back, and closes some holds whose deadline has
-    /// passed; each call goes on where the last one ended.
+    /// Removes some buckets that have been full again for a second and gives their memory back, and closes some holds whose
+    /// deadline has passed; each call goes on where the last one ended.
     /// One shard is locked at a time. Call it often, e.g. each 10 ms, from a thread that serves nobody. Without it nothing
     /// is wrong: memory stays taken until a table is full, and that one is swept then.
     pub fn sweep(&self, now: Nanos) -> Swept {
@@ -44,7 +49,7 @@ impl Store {
             let number = self.cursor.fetch_add(1, Relaxed) % self.budget.shards;
             let mut locked = self.lock_number(number);
             let now = self.not_before(now);
-            if locked.shard.is_worth_a_look(now) {
+            if locked.shard.is_worth_a_look(now.saturating_sub(LINGER)) {
                 swept.looked_at += locked.shard.buckets;
                 swept.removed += locked.remove_idle(now);
             }
@@ -61,33 +66,37 @@ impl Store {
 
 impl Locked<'_> {
     fn remove_idle(&mut self, now: u64) -> usize {
-        let table = Arc::clone(&self.table);
+        let (table, gone) = (self.table.clone(), now.saturating_sub(LINGER));
         // Those whose state a journal keeps are looked at when others are removed.
         let (idle, soonest) = table.states().fold((false, u64::MAX), |(idle, soonest), state| {
-            (idle || (state <= now && state != TAKEN), soonest.min(state))
+            (idle || (state <= gone && state != TAKEN), soonest.min(state))
         });
         if idle || soonest == TAKEN {
-            return self.make_room(0, now);
+            return self.make_room(0, gone, now);
         }
         self.shard.settle(soonest);
         0
     }
 
-    /// Moves all buckets that know of something to a new table, as large as they and `more` need. If there would be no
-    /// room, those that need the table for the shortest time go into the sketch. Returns how many were removed.
-    pub(super) fn make_room(&mut self, more: usize, now: u64) -> usize {
+    /// Moves all buckets that know of something after `gone`, which is now or earlier, to a new table, as large as they and
+    /// `more` need. If there would be no room, those that need the table for the shortest time go into the sketch. Returns
+    /// how many were removed.
+    pub(super) fn make_room(&mut self, more: usize, gone: u64, now: u64) -> usize {
         // Before any is removed: nobody may decide about those as if it were earlier.
         self.store.earliest.fetch_max(now, Relaxed);
-        let (before, old) = (self.shard.buckets, Arc::clone(&self.table));
+        let (before, old) = (self.shard.buckets, self.table.clone());
         let mut busy: Vec<(u64, u64)> = Vec::with_capacity(before);
         for (key, state) in old.drain() {
             let state = if state == TAKEN { self.kept_state(key) } else { state };
-            if state > now {
+            if state > gone {
                 busy.push((key, state));
             }
         }
         let max_slots = self.store.budget.max_slots;
         let most = budget::capacity(max_slots) / 8 * 7;
+        if busy.len() > most {
+            busy.retain(|(_, state)| *state > now);
+        }
         if busy.len() > most {
             let leave = busy.len() - most;
             busy.select_nth_unstable_by_key(leave, |(_, state)| *state);
@@ -105,8 +114,8 @@ impl Locked<'_> {
         self.shard.settle(soonest);
         self.store.table_bytes.fetch_add(budget::table_bytes(table.slots()), Relaxed);
         self.store.table_bytes.fetch_sub(budget::table_bytes(old.slots()), Relaxed);
-        self.store.tables[self.number].store(Arc::new(table));
-        self.table = self.store.tables[self.number].load();
+        self.table = Shared::new(table);
+        self.store.tables[self.number].swap((Some(self.table.clone()), Tag::None), AcqRel);
         before - busy.len()
     }
 

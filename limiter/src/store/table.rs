@@ -58,6 +58,32 @@ impl Table {
         self.lines.len() * LINE_SLOTS
     }
 
+    /// Reads something of the line of a key, so that it is near when it is needed. Nothing depends on what that is: a
+    /// processor goes on with the next one before this one has come.
+    #[inline]
+    pub(super) fn touch(&self, key: u64) -> u64 {
+        self.lines.get(self.home(key)).map_or(0, |line| line.0[0].key.load(Relaxed))
+    }
+
+    /// As [`Table::get`], for who is about to charge the bucket, and others before it. It writes the key once more, which
+    /// is still the same: so the line comes to be written at, as the state will be, while the others are looked for.
+    #[inline]
+    pub(super) fn get_to_charge(&self, key: u64) -> Option<&AtomicU64> {
+        let home = self.home(key);
+        for slot in &self.lines.get(home)?.0 {
+            match slot.key.load(Acquire) {
+                known if known == key => {
+                    // Whoever finds this one has all that came before the first one too.
+                    slot.key.store(key, Release);
+                    return Some(&slot.state);
+                }
+                FREE => return None,
+                _ => {}
+            }
+        }
+        self.get_further(home, key)
+    }
+
     /// The state of a bucket, which can be [`TAKEN`].
     #[inline]
     pub(super) fn get(&self, key: u64) -> Option<&AtomicU64> {
