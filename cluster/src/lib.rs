@@ -50,7 +50,8 @@ pub use self::{
     member::{Member, MemberId, MemberState},
     node::{Cluster, ClusterStats, MemberFault, StartError},
     placement::{NoWeight, Weight},
-    router::Router,
+    router::{Amended, Router},
     status::{ClusterStatus, Lost, Readiness},
     verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
 };
+pub use tidegate_proto::peer::Amendment;

@@ -7,6 +7,8 @@
 //! Several rules can match one request, and their buckets can have several owners. All must allow. Each owner charges
 //! its part all or nothing; when one denies, what the others took is given back ([`Store::undo`]).
 
+mod amend;
+
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
@@ -18,6 +20,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+pub use self::amend::Amended;
 pub(crate) use tidegate_limiter::HoldId;
 
 use crate::{

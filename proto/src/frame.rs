@@ -57,6 +57,8 @@ pub enum Kind {
     Call = 11,
     /// Answers a [`Kind::Call`].
     Reply = 12,
+    /// [`crate::peer::Amend`]
+    Amend = 13,
 }
 
 impl Kind {
@@ -74,6 +76,7 @@ impl Kind {
             10 => Self::Control,
             11 => Self::Call,
             12 => Self::Reply,
+            13 => Self::Amend,
             _ => return None,
         })
     }

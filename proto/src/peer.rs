@@ -2,8 +2,8 @@
 //!
 //! A connection opens with a handshake of three frames: `Hello` (who I am, a nonce), `Welcome` (who answers, its
 //! nonce, its proof), `Proof`. A proof is a keyed hash over both nonces and both names, so that both ends show that
-//! they hold the cluster key without sending it. Then the side that opened the connection sends `Check`, `Undo` and
-//! `Ping`; the other side sends `Answer` and `Pong`, in any order, matched by `id`. Or it sends `Control`, and calls of
+//! they hold the cluster key without sending it. Then the side that opened the connection sends `Check`, `Amend`, `Undo`
+//! and `Ping`; the other side sends `Answer` and `Pong`, in any order, matched by `id`. Or it sends `Control`, and calls of
 //! the Raft group from then on.
 //!
 //! Wire structs are plain and append-only: a new shape is a new [`crate::WIRE_VERSION`].
@@ -65,6 +65,27 @@ pub struct Check {
     pub undoable: bool,
     /// What to charge, all or nothing.
     pub charges: Charges,
+}
+
+/// Asks the owner to change buckets without a decision. Answered by an [`Answer`], whose decisions are those about a look
+/// afterwards; ids are shared with those of [`Check`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amend {
+    /// Chosen by the asking side, not used again on this connection while it is open.
+    pub id: u64,
+    /// What to do with the buckets.
+    pub amendment: Amendment,
+    /// Which buckets; of each its `cost` counts for a refund.
+    pub charges: Charges,
+}
+
+/// What is done with a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Amendment {
+    /// The cost is given back, as far as the bucket has given it.
+    Refund,
+    /// It forgets what it knows.
+    Reset,
 }
 
 /// One bucket to charge. It carries the whole limit, so that the owner needs no rule to decide.
@@ -228,7 +249,7 @@ pub struct Control;
 macro_rules! kinds {
     ($($message:ident),*) => { $(impl Message for $message { const KIND: Kind = Kind::$message; })* };
 }
-kinds!(Hello, Welcome, Proof, Refused, Check, Answer, Undo, Ping, Pong, Control);
+kinds!(Hello, Welcome, Proof, Refused, Check, Answer, Undo, Ping, Pong, Control, Amend);
 
 /// Reads a sequence of at most [`MAX_CHARGES`] items. The length on the wire is not trusted with an allocation.
 fn bounded_sequence<'de, T, D>(deserializer: D) -> Result<SmallVec<[T; 2]>, D::Error>
@@ -295,6 +316,18 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_an_amendment_are_those_of_version_3() {
+        let amend =
+            Amend { id: 7, amendment: Amendment::Reset, charges: Charges::new([charge(0xAB)]).unwrap() };
+        let mut bytes = Vec::new();
+        codec::encode(&amend, &mut bytes, 1024).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        // Id, which amendment, how many charges; then a charge as in a check.
+        assert!(hex.starts_with("0700000000000000010000000100000000000000ab00000000000000"), "{hex}");
+        assert_eq!(codec::decode::<Amend>(&bytes).unwrap(), amend);
+    }
+
+    #[test]
     fn more_charges_than_allowed_are_refused_without_allocating_for_them() {
         let mut bytes = vec![0; 9];
         bytes.extend_from_slice(&u64::MAX.to_le_bytes());
@@ -322,6 +355,7 @@ mod tests {
             let _ = codec::decode::<Welcome>(&bytes);
             let _ = codec::decode::<Check>(&bytes);
             let _ = codec::decode::<Answer>(&bytes);
+            let _ = codec::decode::<Amend>(&bytes);
             let _ = codec::decode::<Refused>(&bytes);
             let _ = crate::frame::first(&bytes, crate::MAX_PAYLOAD_BYTES);
         }

@@ -15,7 +15,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use tidegate_proto::{
     CodecError, FrameError, Kind, MAX_PAYLOAD_BYTES, codec, frame,
-    peer::{Answer, Check, Ping, Pong, Undo},
+    peer::{Amend, Answer, Check, Ping, Pong, Undo},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -224,6 +224,11 @@ impl Conversation<'_> {
                         note_undoable(&mut self.undoable, check.id, hold);
                     }
                     frame::put(&Answer { id: check.id, outcome }, &mut self.answers)?;
+                }
+                Kind::Amend => {
+                    let amend: Amend = codec::decode(frame.payload)?;
+                    let outcome = self.router.amend_for_peer(&amend);
+                    frame::put(&Answer { id: amend.id, outcome }, &mut self.answers)?;
                 }
                 Kind::Undo => {
                     let Undo { id } = codec::decode(frame.payload)?;

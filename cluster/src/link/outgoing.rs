@@ -23,7 +23,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use tidegate_proto::{
     CodecError, FrameError, Kind, MAX_PAYLOAD_BYTES, codec, frame,
-    peer::{Answer, Charges, Check, Outcome, Ping, Undo},
+    peer::{Amend, Amendment, Answer, Charges, Check, Outcome, Ping, Undo},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -84,6 +84,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 enum Job {
     Check { charges: Charges, undoable: bool, reply: oneshot::Sender<Reply> },
+    Amend { amendment: Amendment, charges: Charges, reply: oneshot::Sender<Reply> },
     Undo { id: u64 },
 }
 
@@ -121,12 +122,29 @@ impl Link {
 
     /// Sends a check. The reply never comes if the peer is lost: wait for it with a deadline.
     pub(crate) fn ask(&self, charges: Charges, undoable: bool) -> Result<oneshot::Receiver<Reply>, NotSent> {
-        if !self.health.takes_checks() {
-            return Err(NotSent::Unreachable);
-        }
+        self.must_be_up()?;
         let (reply, answer) = oneshot::channel();
-        match self.jobs.try_send(Job::Check { charges, undoable, reply }) {
-            Ok(()) => Ok(answer),
+        self.send(Job::Check { charges, undoable, reply }).map(|()| answer)
+    }
+
+    /// Sends a refund or a reset; otherwise as [`Link::ask`].
+    pub(crate) fn amend(
+        &self,
+        amendment: Amendment,
+        charges: Charges,
+    ) -> Result<oneshot::Receiver<Reply>, NotSent> {
+        self.must_be_up()?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Amend { amendment, charges, reply }).map(|()| answer)
+    }
+
+    fn must_be_up(&self) -> Result<(), NotSent> {
+        if self.health.takes_checks() { Ok(()) } else { Err(NotSent::Unreachable) }
+    }
+
+    fn send(&self, job: Job) -> Result<(), NotSent> {
+        match self.jobs.try_send(job) {
+            Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(NotSent::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(NotSent::Unreachable),
         }
@@ -361,6 +379,14 @@ impl Runner {
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable });
                     frame::put(&Check { id, undoable, charges }, unsent)?;
+                    self.stats.sent.add(1);
+                }
+                Job::Amend { amendment, charges, reply } => {
+                    if reply.is_closed() {
+                        continue;
+                    }
+                    let id = self.in_flight.add(Sent { reply, sent_at, undoable: false });
+                    frame::put(&Amend { id, amendment, charges }, unsent)?;
                     self.stats.sent.add(1);
                 }
                 Job::Undo { id } => frame::put(&Undo { id }, unsent)?,

@@ -66,6 +66,13 @@ pub(crate) struct Claim {
     pub(crate) floor: Option<Nanos>,
 }
 
+impl Claim {
+    /// Whether the slot's buckets are on their way to another node.
+    pub(crate) fn is_being_sent(&self) -> bool {
+        self.word & STATE == SENDS
+    }
+}
+
 /// Why a slot can not be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unclaimed {

@@ -1,0 +1,185 @@
+//! Refunds and resets: changes of buckets that are no decision. The owner of the slot makes them where they arrive, over
+//! one hop at most, as it does with checks.
+//!
+//! They are made at most once. One that is overtaken by its slot's move to another node can be lost, and then the bucket is
+//! stricter than it was asked to be, never looser; so none is made while the slot's buckets are on their way, and none is
+//! repeated once an owner may have made it.
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Charge, Cost};
+use tidegate_proto::peer::{Amend, Amendment, Decided, Outcome};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use super::{MAX_ATTEMPTS, Owner, Part, PartOutcome, RETRY_PAUSE, Router, note};
+use crate::{
+    link::Reply,
+    owner::rights::{Claim, Unclaimed},
+    routes::Peer,
+    slots::SlotId,
+    verdict::{Answers, DecidedBy, Decisions, NotReady, Wish},
+    wire,
+};
+
+/// What became of refunds or resets.
+#[derive(Debug, Clone)]
+pub struct Amended {
+    /// For each bucket what a look says after the change, and who made it; `None` if no owner is known to have made it.
+    pub answers: Answers,
+    /// Whether one of those without an answer may have been made all the same: its owner was asked, and did not answer.
+    pub unsure: bool,
+}
+
+impl Amended {
+    /// Whether every bucket was changed.
+    pub fn is_complete(&self) -> bool {
+        self.answers.iter().all(Option::is_some)
+    }
+}
+
+impl Router {
+    /// Gives back the cost of each charge, or forgets what its bucket knows, wherever the slots are owned, within the
+    /// node's check timeout. Each bucket is changed by itself. A refund gives a bucket no more than it has given. `lane` is
+    /// that of the calling thread.
+    ///
+    /// What it can not do: a bucket whose memory ran out (see [`StoreConfig`](tidegate_limiter::StoreConfig)) or whose slot
+    /// counts as used up since its owner was lost stays as strict as it is. The answers tell what is so afterwards.
+    ///
+    /// # Errors
+    /// Only when this node has no slot table yet.
+    pub async fn amend(
+        &self,
+        lane: usize,
+        amendment: Amendment,
+        charges: &[Charge],
+        wishes: &[Wish],
+    ) -> Result<Amended, NotReady> {
+        assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
+        let deadline = Instant::now() + self.forward_timeout;
+        let mut amended = Amended { answers: charges.iter().map(|_| None).collect(), unsure: false };
+        // By their place in `charges`: what no owner has been asked for yet.
+        let mut open: SmallVec<[usize; 4]> = (0..charges.len()).collect();
+        for attempt in 1.. {
+            let routes = self.routes().ok_or(NotReady)?;
+            // Before the table is used, so that a change during the attempt is not missed.
+            let changed = self.changed.notified();
+            let now = self.clock.now();
+            let mut charges: SmallVec<[Charge; 4]> = open.iter().map(|place| charges[*place]).collect();
+            let wishes: SmallVec<[Wish; 4]> = open.iter().map(|place| wishes[*place]).collect();
+            let parts = self.split(&routes, &mut charges, &wishes, now);
+            let asked: SmallVec<[_; 2]> = parts
+                .iter()
+                .map(|part| match &part.owner {
+                    Owner::Peer(owner) => self.send(lane, owner, amendment, part, &charges, &wishes),
+                    Owner::Here(_) | Owner::Nobody { .. } => None,
+                })
+                .collect();
+            let mut answers: Answers = charges.iter().map(|_| None).collect();
+            let mut still_open: SmallVec<[usize; 4]> = SmallVec::new();
+            for (part, answer) in parts.iter().zip(asked) {
+                let was_sent = answer.is_some();
+                let made = match &part.owner {
+                    Owner::Here(claims) => {
+                        let own: SmallVec<[Charge; 4]> =
+                            part.places.iter().map(|place| charges[*place]).collect();
+                        let made = self.amend_here(amendment, claims, &own);
+                        made.inspect(|looks| note(&mut answers, part, looks, || DecidedBy::Owner)).is_some()
+                    }
+                    Owner::Peer(owner) => match self.hear(lane, part, answer, deadline).await {
+                        PartOutcome::Decided { decisions, .. } => {
+                            note(&mut answers, part, &decisions, || {
+                                DecidedBy::Forwarded(std::sync::Arc::clone(&owner.member.id.name))
+                            });
+                            true
+                        }
+                        PartOutcome::Misrouted => false,
+                        PartOutcome::Lost => {
+                            amended.unsure |= was_sent;
+                            // Once it may have been made it is not asked for again.
+                            was_sent
+                        }
+                    },
+                    Owner::Nobody { .. } => false,
+                };
+                if !made {
+                    still_open.extend(part.places.iter().map(|place| open[*place]));
+                }
+            }
+            for (place, answer) in open.iter().zip(answers) {
+                amended.answers[*place] = answer;
+            }
+            open = still_open;
+            if open.is_empty() || attempt == MAX_ATTEMPTS || Instant::now() >= deadline {
+                break;
+            }
+            let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
+            let _ = timeout(pause, changed).await;
+        }
+        Ok(amended)
+    }
+
+    fn send(
+        &self,
+        lane: usize,
+        owner: &Peer,
+        amendment: Amendment,
+        part: &Part,
+        charges: &[Charge],
+        wishes: &[Wish],
+    ) -> Option<oneshot::Receiver<Reply>> {
+        let own = part.places.iter().map(|place| (&charges[*place], wishes[*place].consistency));
+        owner.links[lane].amend(amendment, wire::charges_to_wire(own)?).ok()
+    }
+
+    /// Changes buckets that this node owns, and looks at them then; `None` if that has to wait.
+    fn amend_here(&self, amendment: Amendment, claims: &[Claim], charges: &[Charge]) -> Option<Decisions> {
+        // What has been sent already would win at the next owner over what is changed here now.
+        if claims.iter().any(Claim::is_being_sent) {
+            return None;
+        }
+        let now = self.clock.now();
+        let amend_one = |charge: &Charge| {
+            match amendment {
+                Amendment::Refund => self.store.refund(charge.key, &charge.limit, charge.cost, now),
+                Amendment::Reset => self.store.reset(charge.key),
+            }
+            self.store.check(&Charge { cost: Cost::PEEK, ..*charge }, now)
+        };
+        Some(charges.iter().map(amend_one).collect())
+    }
+
+    /// Makes the changes that another node asks for, if this node owns their slots.
+    pub(crate) fn amend_for_peer(&self, amend: &Amend) -> Outcome {
+        if !self.has_routes() {
+            return Outcome::NotReady;
+        }
+        let Some(mut charges) = wire::charges_from_wire(&amend.charges) else { return Outcome::Malformed };
+        let Some(first) = charges.first().map(|charge| SlotId::of(charge.key).get()) else {
+            return Outcome::Malformed;
+        };
+        let now = self.clock.now();
+        let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
+        for (charge, asked) in charges.iter_mut().zip(amend.charges.as_slice()) {
+            let slot = SlotId::of(charge.key);
+            match self.rights.claim(slot, wire::consistency_of(asked), now) {
+                Ok(claim) => {
+                    charge.floor = claim.floor;
+                    claims.push(claim);
+                }
+                Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
+                    return Outcome::NotOwner { slot: slot.get() };
+                }
+                Err(Unclaimed::Lapsed) => return Outcome::NotReady,
+            }
+        }
+        match self.amend_here(amend.amendment, &claims, &charges) {
+            Some(looks) => {
+                let decisions = looks.iter().map(wire::decision_to_wire).collect();
+                Outcome::Decided(Decided { allowed: true, decisions })
+            }
+            None => Outcome::NotOwner { slot: first },
+        }
+    }
+}
