@@ -5,6 +5,7 @@
 //! - [`cli`]: the command line. [`config`]: flags, environment and file become settings. `data_dir`: the node's name.
 //! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
 //! - `accept`: lets connections in. [`http`], `resp`: the front ends, from a request's bytes to those of its answer.
+//! - [`client_address`]: whose request it is that a proxy asks about.
 //! - `node`: what the front ends share. `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `process`: what is told of all that.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine.
@@ -12,6 +13,7 @@
 mod accept;
 pub mod cli;
 mod client;
+pub mod client_address;
 pub mod config;
 mod data_dir;
 mod dev;

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tidegate_cluster::{Clock, Cluster, Router};
 use tidegate_limiter::{Rules, Store};
 
-use crate::{http::ServerStats, metrics::LaneMetrics};
+use crate::{client_address::Trust, config::LegacyHeaders, http::ServerStats, metrics::LaneMetrics};
 
 /// A running node.
 pub(crate) struct Node {
@@ -18,6 +18,9 @@ pub(crate) struct Node {
     pub(crate) cluster: Cluster,
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Clock,
+    /// Whom proxies may speak for.
+    pub(crate) trust: Trust,
+    pub(crate) legacy_headers: LegacyHeaders,
     /// By lane.
     pub(crate) metrics: Vec<LaneMetrics>,
     pub(crate) http: Arc<ServerStats>,

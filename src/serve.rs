@@ -126,6 +126,8 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         cluster,
         store,
         clock,
+        trust: settings.trust(),
+        legacy_headers: settings.legacy_headers,
         metrics: workers.lanes().iter().map(|_| LaneMetrics::default()).collect(),
         resp: Arc::new(ServerStats::beside(&http_stats)),
         http: Arc::new(http_stats),

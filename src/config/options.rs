@@ -9,9 +9,10 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    LogFormat,
+    LegacyHeaders, LogFormat,
     units::{ByteCount, Span},
 };
+use crate::client_address::{ForwardedHeader, Network};
 
 /// The options as they were given; what was not is `None`.
 #[derive(Debug, Default, Clone, PartialEq, Args, Deserialize)]
@@ -85,6 +86,26 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
 
+    /// Proxies whose word counts on whom they ask for: addresses and networks, separated by commas [default: none]
+    #[arg(long, env = "TIDEGATE_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
+    pub trusted_proxies: Option<Vec<Network>>,
+
+    /// The header in which they say it [default: x-forwarded-for]
+    #[arg(long, env = "TIDEGATE_FORWARDED_HEADER", value_name = "HEADER")]
+    pub forwarded_header: Option<ForwardedHeader>,
+
+    /// Whether they begin HTTP connections with the PROXY protocol, version 1 or 2 [default: false]
+    #[arg(long, env = "TIDEGATE_PROXY_PROTOCOL", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub proxy_protocol: Option<bool>,
+
+    /// How many bits of an IPv6 address stand for one client at /v1/auth [default: 64]
+    #[arg(long, env = "TIDEGATE_IPV6_PREFIX", value_name = "BITS")]
+    pub ipv6_prefix: Option<u8>,
+
+    /// The X-RateLimit-* headers: with seconds from now, with a Unix time, or none [default: seconds]
+    #[arg(long, env = "TIDEGATE_LEGACY_HEADERS", value_name = "FORM")]
+    pub legacy_headers: Option<LegacyHeaders>,
+
     /// How the log is written [default: text]
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -118,6 +139,11 @@ impl Options {
             max_memory: self.max_memory.or(file.max_memory),
             max_connections: self.max_connections.or(file.max_connections),
             workers: self.workers.or(file.workers),
+            trusted_proxies: self.trusted_proxies.or(file.trusted_proxies),
+            forwarded_header: self.forwarded_header.or(file.forwarded_header),
+            proxy_protocol: self.proxy_protocol.or(file.proxy_protocol),
+            ipv6_prefix: self.ipv6_prefix.or(file.ipv6_prefix),
+            legacy_headers: self.legacy_headers.or(file.legacy_headers),
             log_format: self.log_format.or(file.log_format),
             log_level: self.log_level.or(file.log_level),
         }

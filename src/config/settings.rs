@@ -11,9 +11,10 @@ use std::{
 
 use clap::ValueEnum;
 use serde::Deserialize;
-use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
+use tidegate_cluster::{Clock, ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
 
 use super::Options;
+use crate::client_address::{DEFAULT_IPV6_PREFIX, ForwardedHeader, Network, Trust};
 
 const DEFAULT_BASE_PORT: u16 = 7800;
 /// How far the port for the Redis protocol is from that for HTTP.
@@ -35,6 +36,30 @@ pub enum LogFormat {
     Text,
     /// A JSON object a line, for machines.
     Json,
+}
+
+/// The `X-RateLimit-*` headers, which nobody has written down, so that there are two of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LegacyHeaders {
+    /// `X-RateLimit-Reset` in seconds from now.
+    #[default]
+    Seconds,
+    /// `X-RateLimit-Reset` in seconds since 1970, as GitHub has it.
+    UnixTime,
+    /// None.
+    Off,
+}
+
+impl LegacyHeaders {
+    /// What is added to the seconds from now; none if there are no such headers.
+    pub(crate) fn offset(self, clock: Clock) -> Option<u64> {
+        match self {
+            Self::Seconds => Some(0),
+            Self::UnixTime => Some(clock.now().get() / 1_000_000_000),
+            Self::Off => None,
+        }
+    }
 }
 
 /// The settings of a node.
@@ -74,6 +99,16 @@ pub struct Settings {
     pub max_connections: Option<u64>,
     /// Threads that answer checks.
     pub workers: NonZeroUsize,
+    /// Proxies whose word counts.
+    pub trusted_proxies: Vec<Network>,
+    /// Where they say whom they ask for.
+    pub forwarded_header: ForwardedHeader,
+    /// Whether they begin connections with it.
+    pub proxy_protocol: bool,
+    /// How many bits of an IPv6 address stand for one client.
+    pub ipv6_prefix: u8,
+    /// The `X-RateLimit-*` headers.
+    pub legacy_headers: LegacyHeaders,
 }
 
 /// Why options can not be settings. Each names the flag; the key of the file and the variable have the same name.
@@ -106,6 +141,10 @@ pub enum SettingsFault {
     MaxConnections,
     #[error("{0} threads can not answer checks: from 1 to 1024 (--workers)")]
     Workers(usize),
+    #[error("{0} bits of an IPv6 address can not stand for a client: from 1 to 128 (--ipv6-prefix)")]
+    Ipv6Prefix(u8),
+    #[error("the PROXY protocol is taken from trusted proxies only, and there are none (--trusted-proxies)")]
+    ProxyProtocolOfNobody,
     #[error("{0} (--cluster-key, TIDEGATE_CLUSTER_KEY or --cluster-key-file)")]
     ClusterKey(KeyTooShort),
     #[error("cannot read the cluster key from {path} (--cluster-key-file): {reason}")]
@@ -142,9 +181,18 @@ impl Settings {
             max_memory: options.max_memory.map_or(DEFAULT_MAX_MEMORY, |size| size.0),
             max_connections: options.max_connections,
             workers: workers(options.workers)?,
+            trusted_proxies: options.trusted_proxies.clone().unwrap_or_default(),
+            forwarded_header: options.forwarded_header.unwrap_or_default(),
+            proxy_protocol: options.proxy_protocol.unwrap_or(false),
+            ipv6_prefix: options.ipv6_prefix.unwrap_or(DEFAULT_IPV6_PREFIX),
+            legacy_headers: options.legacy_headers.unwrap_or_default(),
         };
         settings.validate()?;
         Ok(settings)
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::new(self.trusted_proxies.clone(), self.forwarded_header, self.ipv6_prefix, self.proxy_protocol)
     }
 
     /// How many connections are taken, when so many files may be open.
@@ -185,6 +233,12 @@ impl Settings {
         }
         if self.max_connections == Some(0) {
             return Err(SettingsFault::MaxConnections);
+        }
+        if !(1..=128).contains(&self.ipv6_prefix) {
+            return Err(SettingsFault::Ipv6Prefix(self.ipv6_prefix));
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            return Err(SettingsFault::ProxyProtocolOfNobody);
         }
         Ok(())
     }
@@ -254,6 +308,8 @@ mod tests {
         assert!(fault(Options { bootstrap_expect: Some(0), ..none() }).contains("--bootstrap-expect"));
         assert!(fault(Options { cluster_key: Some("short".into()), ..none() }).contains("--cluster-key"));
         assert!(fault(Options { cluster_key_file: Some("/nowhere".into()), ..none() }).contains("/nowhere"));
+        assert!(fault(Options { ipv6_prefix: Some(129), ..none() }).contains("--ipv6-prefix"));
+        assert!(fault(Options { proxy_protocol: Some(true), ..none() }).contains("--trusted-proxies"));
         let never = Some(Span(Duration::ZERO));
         assert!(fault(Options { check_timeout: never, ..none() }).contains("--check-timeout"));
     }

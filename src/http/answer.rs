@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-use super::Body;
+use super::{Body, problem};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -16,6 +16,7 @@ const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(problem::MEDIA_TYPE);
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Enough for an answer with one or two rules; more grows the buffer.
@@ -35,6 +36,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) node: &'a str,
     /// What the headers tell of: each enforced limit that was looked at.
     pub(crate) policies: &'a [Policy<'a>],
+    /// What is added to `X-RateLimit-Reset`, in seconds; none: no headers of that kind.
+    pub(crate) legacy: Option<u64>,
 }
 
 /// How far a limit is used up.
@@ -55,7 +58,10 @@ pub(crate) struct Policy<'a> {
     pub(super) count: u64,
     pub(super) window: Duration,
     pub(super) remaining: u64,
-    pub(super) reset_after: Duration,
+    /// Until there is more than that.
+    pub(super) more_after: Duration,
+    /// It is this one that denied.
+    pub(super) denied: bool,
 }
 
 impl Answer<'_> {
@@ -85,9 +91,69 @@ impl Answer<'_> {
     /// The whole response.
     pub(super) fn to_response(self) -> Response<Body> {
         let mut out = BytesMut::with_capacity(USUAL_BYTES);
-        let mut ends = Ends::default();
         self.write_json(&mut out);
-        ends.json = out.len();
+        let status = if self.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+        self.with_headers(out, Some(JSON), status)
+    }
+
+    /// The response to a proxy: nothing but headers, or the problem that a client can be told.
+    pub(super) fn to_auth_response(self, denial: StatusCode) -> Response<Body> {
+        if self.allowed {
+            return self.with_headers(BytesMut::with_capacity(USUAL_BYTES), None, StatusCode::OK);
+        }
+        let mut out = BytesMut::with_capacity(2 * USUAL_BYTES);
+        self.write_problem(&mut out, denial);
+        self.with_headers(out, Some(PROBLEM_JSON), denial)
+    }
+
+    /// Appends the problem (RFC 9457) of a denial, of the types that the draft of the `RateLimit` headers has.
+    fn write_problem(&self, out: &mut BytesMut, status: StatusCode) {
+        let (kind, title) = match self.decided_by {
+            "share" | "fallback" => (
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+                "The service can admit less than usual at the moment",
+            ),
+            "unmatched" => ("urn:tidegate:problem:no-rule-allows-it", "No rule allows this request"),
+            _ => ("https://iana.org/assignments/http-problem-types#quota-exceeded", "Too many requests"),
+        };
+        let denied = || self.policies.iter().filter(|policy| policy.denied);
+        let mut detail = String::new();
+        for policy in denied() {
+            let (name, count, seconds) = (policy.name, policy.count, policy.window.as_secs_f64());
+            detail += &format!("{name} allows {count} in {seconds} s. ");
+        }
+        if let Some(wait) = self.numbers.and_then(|numbers| numbers.retry_after) {
+            detail += &format!("Try again in {} s.", seconds(wait).max(1));
+        }
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"title\":\"");
+        out.extend_from_slice(title.as_bytes());
+        out.extend_from_slice(b"\"");
+        field(out, "status", Some(status.as_u16().into()));
+        if !detail.is_empty() {
+            out.extend_from_slice(b",\"detail\":");
+            json_string(out, detail.trim_end());
+        }
+        out.extend_from_slice(b",\"violated-policies\":[");
+        for (place, policy) in denied().enumerate() {
+            if place > 0 {
+                out.extend_from_slice(b",");
+            }
+            // As the headers have them.
+            json_string(out, &policy.name.chars().map(printable).collect::<String>());
+        }
+        out.extend_from_slice(b"]}");
+    }
+
+    /// The response with what is in `out` as its body.
+    fn with_headers(
+        self,
+        mut out: BytesMut,
+        media_type: Option<HeaderValue>,
+        status: StatusCode,
+    ) -> Response<Body> {
+        let mut ends = Ends { json: out.len(), ..Ends::default() };
         if let Some(numbers) = self.numbers {
             for policy in self.policies {
                 policy.write_state(&mut out);
@@ -101,7 +167,7 @@ impl Answer<'_> {
             ends.limit = out.len();
             number(&mut out, numbers.remaining);
             ends.remaining = out.len();
-            number(&mut out, seconds(numbers.reset_after));
+            number(&mut out, seconds(numbers.reset_after).saturating_add(self.legacy.unwrap_or(0)));
             ends.reset = out.len();
             if let (false, Some(wait)) = (self.allowed, numbers.retry_after) {
                 number(&mut out, seconds(wait).max(1));
@@ -109,22 +175,26 @@ impl Answer<'_> {
         }
         let bytes = out.freeze();
         let mut headers = HeaderMap::with_capacity(HEADERS);
-        headers.insert(header::CONTENT_TYPE, JSON);
+        if let Some(media_type) = media_type {
+            headers.insert(header::CONTENT_TYPE, media_type);
+        }
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         if self.numbers.is_some() {
             if !self.policies.is_empty() {
                 insert(&mut headers, RATELIMIT, &bytes, ends.json + SEPARATOR, ends.ratelimit);
                 insert(&mut headers, RATELIMIT_POLICY, &bytes, ends.ratelimit + SEPARATOR, ends.policy);
             }
-            insert(&mut headers, X_RATELIMIT_LIMIT, &bytes, ends.policy, ends.limit);
-            insert(&mut headers, X_RATELIMIT_REMAINING, &bytes, ends.limit, ends.remaining);
-            insert(&mut headers, X_RATELIMIT_RESET, &bytes, ends.remaining, ends.reset);
+            if self.legacy.is_some() {
+                insert(&mut headers, X_RATELIMIT_LIMIT, &bytes, ends.policy, ends.limit);
+                insert(&mut headers, X_RATELIMIT_REMAINING, &bytes, ends.limit, ends.remaining);
+                insert(&mut headers, X_RATELIMIT_RESET, &bytes, ends.remaining, ends.reset);
+            }
             if bytes.len() > ends.reset {
                 insert(&mut headers, header::RETRY_AFTER, &bytes, ends.reset, bytes.len());
             }
         }
         let mut response = Response::new(Body::Left(bytes.slice(..ends.json).into()));
-        *response.status_mut() = if self.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+        *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
     }
@@ -149,19 +219,19 @@ impl Policy<'_> {
     fn write_state(&self, out: &mut BytesMut) {
         self.write_name(out);
         out.extend_from_slice(b";r=");
-        number(out, self.remaining);
+        sf_integer(out, self.remaining);
         out.extend_from_slice(b";t=");
-        number(out, seconds(self.reset_after));
+        sf_integer(out, seconds(self.more_after));
     }
 
     /// An item of `RateLimit-Policy`: `"login";q=5;w=60`. A window is told in whole seconds or not at all.
     fn write(&self, out: &mut BytesMut) {
         self.write_name(out);
         out.extend_from_slice(b";q=");
-        number(out, self.count);
+        sf_integer(out, self.count);
         if self.window.subsec_nanos() == 0 {
             out.extend_from_slice(b";w=");
-            number(out, self.window.as_secs());
+            sf_integer(out, self.window.as_secs());
         }
     }
 
@@ -171,16 +241,25 @@ impl Policy<'_> {
         if self.name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
             out.extend_from_slice(self.name.as_bytes());
         } else {
-            for byte in self.name.bytes() {
-                match byte {
-                    b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                    b' '..=b'~' => out.extend_from_slice(&[byte]),
-                    _ => out.extend_from_slice(b"_"),
+            for character in self.name.chars().map(printable) {
+                if matches!(character, '"' | '\\') {
+                    out.extend_from_slice(b"\\");
                 }
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
             }
         }
         out.extend_from_slice(b"\"");
     }
+}
+
+/// What a String of structured fields can have.
+fn printable(character: char) -> char {
+    if matches!(character, ' '..='~') { character } else { '_' }
+}
+
+/// An Integer of structured fields, which has at most 15 digits.
+fn sf_integer(out: &mut BytesMut, value: u64) {
+    number(out, value.min(999_999_999_999_999));
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, bytes: &Bytes, start: usize, end: usize) {
@@ -222,7 +301,7 @@ fn json_string(out: &mut BytesMut, text: &str) {
 }
 
 /// Rounded up: who waits so long waits long enough.
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
@@ -242,7 +321,8 @@ mod tests {
         count: 5,
         window: Duration::from_secs(60),
         remaining: 0,
-        reset_after: Duration::from_millis(59_001),
+        more_after: Duration::from_millis(59_001),
+        denied: true,
     };
 
     const DENIED: Answer<'static> = Answer {
@@ -258,6 +338,7 @@ mod tests {
         decided_by: "owner",
         node: "n1",
         policies: &[POLICY],
+        legacy: Some(0),
     };
 
     fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {

@@ -1,5 +1,7 @@
 //! The way of one check: match the rules, decide here or where the slots are owned, put the answer together.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 use tidegate_cluster::{DecidedBy, Decisions, Local, Readiness, Wish};
 use tidegate_limiter::{
@@ -18,9 +20,9 @@ use crate::{metrics::Decider, node::Node};
 const INLINE_POLICY: &str = "inline";
 
 /// A limit that applies to a check, and what is charged for it.
-struct Applied<'r> {
+pub(super) struct Applied<'r> {
     /// None: the limit came with the check.
-    rule: Option<&'r str>,
+    pub(super) rule: Option<&'r str>,
     limit: Limit,
     mode: Mode,
 }
@@ -35,14 +37,14 @@ struct Decided<'d> {
 
 /// The charges of a check, with what its answer needs to know of them.
 #[derive(Default)]
-struct Charges<'r> {
-    applied: SmallVec<[Applied<'r>; 4]>,
-    charges: SmallVec<[Charge; 4]>,
-    wishes: SmallVec<[Wish; 4]>,
+pub(super) struct Charges<'r> {
+    pub(super) applied: SmallVec<[Applied<'r>; 4]>,
+    pub(super) charges: SmallVec<[Charge; 4]>,
+    pub(super) wishes: SmallVec<[Wish; 4]>,
 }
 
 /// What rules say of a check before anything is charged.
-enum Ruling<'r> {
+pub(super) enum Ruling<'r> {
     /// What is to be charged stands in the [`Charges`].
     Limited,
     /// Nothing limits it, if it is allowed; the rule that says so, if one does.
@@ -110,7 +112,11 @@ pub(crate) async fn check<T>(
 }
 
 /// Fills in `limited` in place: it is large, and moving it around is felt.
-fn rule<'r>(rules: &'r Rules, request: &CheckRequest<'_>, limited: &mut Charges<'r>) -> Ruling<'r> {
+pub(super) fn rule<'r>(
+    rules: &'r Rules,
+    request: &CheckRequest<'_>,
+    limited: &mut Charges<'r>,
+) -> Ruling<'r> {
     match &request.subject {
         Subject::Attributes(attributes) => {
             let mut matched = SmallVec::new();
@@ -185,10 +191,11 @@ fn unlimited<'a>(node: &'a Node, allowed: bool, rule: Option<&'a str>) -> Answer
         decided_by: Decider::Unmatched.as_str(),
         node: &node.name,
         policies: &[],
+        legacy: None,
     }
 }
 
-fn not_ready(node: &Node) -> Problem {
+pub(super) fn not_ready(node: &Node) -> Problem {
     let detail = match node.cluster.readiness() {
         Readiness::NotReady(reason) => reason,
         Readiness::Ready => "this node has just left its cluster".to_owned(),
@@ -224,7 +231,8 @@ fn put_together<'d, T>(
             count: one.limit.count(),
             window: one.limit.window(),
             remaining: decision.remaining,
-            reset_after: decision.reset_after,
+            more_after: more_after(&one.limit, decision),
+            denied: !decision.allowed,
         });
     }
     let told = if enforced.is_empty() { shadow } else { enforced };
@@ -247,13 +255,28 @@ fn put_together<'d, T>(
         decided_by: told.by.as_str(),
         node: told.node,
         policies: &policies,
+        legacy: node.legacy_headers.offset(node.clock),
     };
     (render(answer), told.by)
 }
 
+/// Until the bucket has more than what remains. For buckets that fill up steadily, until the next unit; for the others until
+/// all of it is back, which is not too early.
+fn more_after(limit: &Limit, decision: &Decision) -> Duration {
+    if let (false, Some(wait)) = (decision.allowed, decision.retry_after) {
+        return wait;
+    }
+    let missing = decision.limit.saturating_sub(decision.remaining);
+    if missing < 2 || !limit.algorithm().has_burst() {
+        return decision.reset_after;
+    }
+    let rest = u128::from(missing - 1) * limit.window().as_nanos() / u128::from(limit.count().max(1));
+    decision.reset_after.saturating_sub(Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX)))
+}
+
 #[cfg(test)]
 mod tests {
-    use tidegate_limiter::HashSecret;
+    use tidegate_limiter::{Algorithm, HashSecret};
 
     use super::{super::query, *};
 
@@ -300,6 +323,30 @@ rules: []
             assert!(matches!(ruling, Ruling::Limited));
             assert_eq!(limited.applied[0].rule, Some("watched"));
         });
+    }
+
+    #[test]
+    fn more_comes_unit_by_unit_where_it_does() {
+        let told = |algorithm, remaining, reset: u64| {
+            let limit = Limit::parse("10/1m", None, algorithm).unwrap();
+            let reset_after = Duration::from_secs(reset);
+            let decision = Decision {
+                allowed: true,
+                limit: 10,
+                remaining,
+                reset_after,
+                retry_after: None,
+                delay: Duration::ZERO,
+            };
+            let denied = Decision { allowed: false, retry_after: Some(Duration::from_secs(4)), ..decision };
+            assert_eq!(more_after(&limit, &denied).as_secs(), 4);
+            more_after(&limit, &decision).as_secs()
+        };
+        assert_eq!(told(Algorithm::TokenBucket, 7, 17), 5);
+        assert_eq!(told(Algorithm::LeakyBucket, 0, 60), 6);
+        assert_eq!(told(Algorithm::TokenBucket, 9, 6), 6);
+        assert_eq!(told(Algorithm::TokenBucket, 10, 0), 0);
+        assert_eq!(told(Algorithm::FixedWindow, 7, 17), 17);
     }
 
     #[test]

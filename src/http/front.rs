@@ -1,7 +1,8 @@
-//! The front door: `/v1/check` is served right here, everything else by the router.
+//! The front door: `/v1/check` and `/v1/auth` are served right here, everything else by the router.
 
 use std::{
     convert::Infallible,
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,23 +14,31 @@ use hyper::{
     body::{Body as HttpBody, Incoming},
     service::Service,
 };
+use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::{
     Body,
     answer::Answer,
+    auth,
     body::{self, MAX_CHECK_BYTES},
     check::{check, check_here},
     json,
     problem::{Kind, Problem},
     query, routes,
+    server::Begin,
 };
-use crate::node::Node;
+use crate::{
+    client_address::{NoAddress, announced},
+    node::Node,
+};
 
 /// The hot call.
 pub(super) const CHECK_PATH: &str = "/v1/check";
 /// Its methods.
 pub(super) const CHECK_METHODS: &str = "GET, POST";
+/// What proxies call, by any method.
+pub(super) const AUTH_PATH: &str = "/v1/auth";
 
 /// The service of one lane.
 #[derive(Clone)]
@@ -37,12 +46,31 @@ pub(crate) struct Front {
     node: Arc<Node>,
     lane: usize,
     router: axum::Router,
+    /// Who is at the other end of the connection.
+    peer: IpAddr,
 }
 
 impl Front {
     pub(crate) fn new(node: Arc<Node>, lane: usize) -> Self {
         let router = routes::router(Arc::clone(&node), lane);
-        Self { node, lane, router }
+        Self { node, lane, router, peer: Ipv4Addr::UNSPECIFIED.into() }
+    }
+}
+
+impl Begin for Front {
+    async fn begin(&self, stream: &mut TcpStream) -> Option<Self> {
+        let mut peer = stream.peer_addr().ok()?.ip();
+        if self.node.trust.expects_proxy_protocol(peer) {
+            match announced(stream).await {
+                Ok(announced) => peer = announced.unwrap_or(peer),
+                Err(NoAddress::Io(_)) => return None,
+                Err(fault) => {
+                    tracing::debug!(from = %peer, "a connection is closed: {fault}");
+                    return None;
+                }
+            }
+        }
+        Some(Self { peer, ..self.clone() })
     }
 }
 
@@ -62,6 +90,9 @@ impl Service<Request<Incoming>> for Front {
                     self.ready(Err(Problem { allow: Some(CHECK_METHODS), ..problem }))
                 }
             };
+        }
+        if request.uri().path() == AUTH_PATH {
+            return self.auth(request);
         }
         let router = self.router.clone();
         FrontFuture::later(async move {
@@ -99,6 +130,28 @@ impl Front {
         FrontFuture::later(async move {
             let answer = match body::read(request.into_body(), MAX_CHECK_BYTES).await {
                 Ok(text) => decide(&node, lane, &text).await,
+                Err(problem) => Err(problem),
+            };
+            respond(&node, lane, answer)
+        })
+    }
+
+    fn auth<B>(&self, request: Request<B>) -> FrontFuture {
+        let head = request.into_parts().0;
+        let asked = match auth::read(&head, self.peer, &self.node.trust) {
+            Ok(asked) => asked,
+            Err(problem) => return self.ready(Err(problem)),
+        };
+        let denial = asked.denial;
+        let render = move |answer: Answer<'_>| answer.to_auth_response(denial);
+        if let Some(answer) = check_here(&self.node, self.lane, &asked.check, render) {
+            return self.ready(answer);
+        }
+        drop(asked);
+        let (node, lane, peer) = (Arc::clone(&self.node), self.lane, self.peer);
+        FrontFuture::later(async move {
+            let answer = match auth::read(&head, peer, &node.trust) {
+                Ok(asked) => check(&node, lane, &asked.check, render).await,
                 Err(problem) => Err(problem),
             };
             respond(&node, lane, answer)

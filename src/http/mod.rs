@@ -6,10 +6,14 @@
 //! - `front`: serves `/v1/check` itself and gives everything else to `routes`.
 //! - `query`, `body`, `json`: what is asked, as a `request`.
 //! - `check`: decides it, and `answer` writes that down; `batch` does it many times.
+//! - `auth`, `path`: what a proxy asks before it lets a request through. `amend`: refunds and resets.
 //! - `problem`: what is said when something is wrong.
+//! - `openapi`: what all of it looks like, for programs.
 //! - `members`, `exposition`: the cluster and the numbers, for people and for Prometheus.
 
+mod amend;
 mod answer;
+mod auth;
 mod batch;
 mod body;
 mod check;
@@ -18,6 +22,8 @@ mod exposition;
 mod front;
 mod json;
 mod members;
+mod openapi;
+mod path;
 mod problem;
 mod query;
 mod request;

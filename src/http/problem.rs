@@ -16,7 +16,7 @@ pub(super) const MAX_HEADERS: usize = 64;
 /// Characters of a client's text that are repeated to it.
 const MAX_ECHO: usize = 80;
 
-const MEDIA_TYPE: &str = "application/problem+json";
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// The kinds of problems. Clients can tell them apart by `type`, which is `urn:tidegate:problem:` and the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,11 @@ pub(crate) enum Kind {
     NotEverywhereYet,
     NoSuchNode,
     NodeIsLive,
+    OwnerUnreachable,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::NotJson,
         Self::InvalidUtf8,
         Self::UnknownField,
@@ -79,6 +80,7 @@ impl Kind {
         Self::NotEverywhereYet,
         Self::NoSuchNode,
         Self::NodeIsLive,
+        Self::OwnerUnreachable,
     ];
 
     /// The word for it: the end of `type`, and a label in the metrics.
@@ -133,6 +135,9 @@ impl Kind {
             Self::NoQuorum => ("no-quorum", "Most voters can not be reached", S::SERVICE_UNAVAILABLE),
             Self::NoSuchNode => ("no-such-node", "There is no such node", S::NOT_FOUND),
             Self::NodeIsLive => ("node-is-live", "The node is alive", S::CONFLICT),
+            Self::OwnerUnreachable => {
+                ("owner-unreachable", "The owner of a bucket can not be reached", S::SERVICE_UNAVAILABLE)
+            }
             Self::NotEverywhereYet => {
                 ("not-everywhere-yet", "Written, but not yet in force everywhere", S::GATEWAY_TIMEOUT)
             }

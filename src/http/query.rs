@@ -11,21 +11,33 @@ use super::{
 pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
     let mut fields = Fields { attributes: Some(Default::default()), ..Fields::default() };
     let mut any = false;
-    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+    pairs(query, |name, value| {
         any = true;
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode(name, name)?;
-        let value = decode(value, &name)?;
         match &*name {
-            "domain" => set_once(&mut fields.domain, value, "domain")?,
-            "cost" => set_once(&mut fields.cost, parse_cost(&value)?, "cost")?,
-            _ => fields.attributes.get_or_insert_default().insert(name, value)?,
+            "domain" => set_once(&mut fields.domain, value, "domain"),
+            "cost" => set_once(&mut fields.cost, parse_cost(&value)?, "cost"),
+            _ => fields.attributes.get_or_insert_default().insert(name, value),
         }
-    }
+    })?;
     if any { fields.into_request() } else { Err(no_attributes()) }
 }
 
-fn set_once<T>(field: &mut Option<T>, value: T, name: &str) -> Result<(), Problem> {
+/// Each parameter, decoded.
+#[inline]
+pub(super) fn pairs<'a>(
+    query: Option<&'a str>,
+    mut each: impl FnMut(Cow<'a, str>, Cow<'a, str>) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name, name)?;
+        let value = decode(value, &name)?;
+        each(name, value)?;
+    }
+    Ok(())
+}
+
+pub(super) fn set_once<T>(field: &mut Option<T>, value: T, name: &str) -> Result<(), Problem> {
     match field.replace(value) {
         None => Ok(()),
         Some(_) => {
@@ -35,7 +47,7 @@ fn set_once<T>(field: &mut Option<T>, value: T, name: &str) -> Result<(), Proble
     }
 }
 
-fn parse_cost(text: &str) -> Result<u64, Problem> {
+pub(super) fn parse_cost(text: &str) -> Result<u64, Problem> {
     text.parse().map_err(|_| {
         let all_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let kind = if all_digits { Kind::ValueTooLarge } else { Kind::InvalidValue };

@@ -10,23 +10,29 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::json;
-use tidegate_cluster::{Readiness, raft::MAX_RULES_BYTES};
+use tidegate_cluster::{Amendment, Readiness, raft::MAX_RULES_BYTES};
 
 use super::{
-    Problem, batch,
-    body::{self, MAX_BATCH_BYTES},
+    Problem,
+    amend::{self, AmendOptions},
+    batch,
+    body::{self, MAX_BATCH_BYTES, MAX_CHECK_BYTES},
     exposition,
-    front::{CHECK_METHODS, CHECK_PATH},
+    front::{AUTH_PATH, CHECK_METHODS, CHECK_PATH},
     members::{self, DrainOptions, Wanted},
+    openapi,
     problem::{Kind, echo},
     rules::{self, HistoryOptions, ReadOptions, WriteOptions},
 };
 use crate::node::Node;
 
 /// The calls, for somebody who asked for another one.
-const CALLS: [(&str, &str); 13] = [
+pub(super) const CALLS: [(&str, &str); 17] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
+    ("ANY", AUTH_PATH),
+    ("POST", "/v1/refund"),
+    ("POST", "/v1/reset"),
     ("GET", "/v1/cluster"),
     ("POST", "/v1/cluster/drain/{node}"),
     ("POST", "/v1/cluster/remove/{node}"),
@@ -37,6 +43,7 @@ const CALLS: [(&str, &str); 13] = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
     ("GET", "/"),
 ];
 
@@ -56,6 +63,8 @@ struct Lane {
 pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
     Router::new()
         .route("/v1/check/batch", post(check_batch))
+        .route("/v1/refund", post(refund))
+        .route("/v1/reset", post(reset))
         .route("/v1/cluster", get(cluster))
         .route("/v1/cluster/drain/{node}", post(drain))
         .route("/v1/cluster/remove/{node}", post(remove))
@@ -66,6 +75,7 @@ pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi))
         .route("/", get(index))
         .fallback(no_such_call)
         .method_not_allowed_fallback(method_not_allowed)
@@ -81,6 +91,14 @@ async fn check_batch(State(lane): State<Lane>, request: Request) -> Response {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(problem) => lane.refuse(problem),
     }
+}
+
+async fn refund(State(lane): State<Lane>, wanted: Asked<AmendOptions>, request: Request) -> Response {
+    lane.amend(Amendment::Refund, wanted, request).await
+}
+
+async fn reset(State(lane): State<Lane>, wanted: Asked<AmendOptions>, request: Request) -> Response {
+    lane.amend(Amendment::Reset, wanted, request).await
 }
 
 async fn cluster(State(lane): State<Lane>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
@@ -168,6 +186,10 @@ async fn metrics(State(lane): State<Lane>) -> Response {
     ([(header::CONTENT_TYPE, exposition::MEDIA_TYPE)], exposition::render(&lane.node)).into_response()
 }
 
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::DOCUMENT).into_response()
+}
+
 async fn index() -> Response {
     let calls: Vec<String> = CALLS.iter().map(|(methods, path)| format!("{methods} {path}")).collect();
     Json(json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "calls": calls })).into_response()
@@ -180,9 +202,17 @@ async fn no_such_call(State(lane): State<Lane>, uri: Uri) -> Response {
 }
 
 async fn method_not_allowed(State(lane): State<Lane>, method: Method, uri: Uri) -> Response {
-    let allowed = CALLS.iter().find(|(_, path)| *path == uri.path()).map_or("GET", |(methods, _)| *methods);
+    let allowed =
+        CALLS.iter().find(|(_, path)| fits(path, uri.path())).map_or("GET", |(methods, _)| *methods);
     let detail = format!("{} takes {allowed}, not {:?}", uri.path(), echo(method.as_str()));
     lane.refuse(Problem { allow: Some(allowed), ..Problem::new(Kind::MethodNotAllowed, detail) })
+}
+
+/// Whether a path is of a call, in which a name in braces stands for one part.
+fn fits(call: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    call.split('/').all(|part| parts.next().is_some_and(|own| own == part || part.starts_with('{')))
+        && parts.next().is_none()
 }
 
 impl Lane {
@@ -190,6 +220,15 @@ impl Lane {
         wanted
             .map(|Query(options)| options)
             .map_err(|fault| Problem::new(Kind::InvalidValue, fault.body_text()))
+    }
+
+    async fn amend(&self, amendment: Amendment, wanted: Asked<AmendOptions>, request: Request) -> Response {
+        let options = self.query(wanted);
+        let change = async {
+            let text = body::read(request.into_body(), MAX_CHECK_BYTES).await?;
+            amend::amend(&self.node, self.number, amendment, &options?, &text).await
+        };
+        self.json(change).await
     }
 
     async fn rules(&self, answer: impl Future<Output = Result<rules::Answer, Problem>>) -> Response {

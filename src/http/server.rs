@@ -8,6 +8,7 @@ use hyper::{
     body::{Body, Incoming},
     service::Service,
 };
+use hyper_util::service::TowerToHyperService;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
@@ -50,6 +51,19 @@ impl Default for Limits {
     }
 }
 
+/// How a service begins with a connection.
+pub trait Begin: Sized {
+    /// Makes of a lane's service the one for this connection, of which nothing has been read; `None` if it is to be closed.
+    fn begin(&self, stream: &mut TcpStream) -> impl Future<Output = Option<Self>> + Send;
+}
+
+/// Other services do not care whose connection it is.
+impl<S: Clone + Send + Sync> Begin for TowerToHyperService<S> {
+    async fn begin(&self, _: &mut TcpStream) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
 /// Serves until `stop`, then waits for the requests in flight. Connection number i is served on lane i modulo their
 /// number, by what `service` makes for that lane.
 pub async fn serve<S, B>(
@@ -61,6 +75,7 @@ pub async fn serve<S, B>(
     stop: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Begin
         + Clone
         + Send
         + Sync
@@ -80,9 +95,13 @@ pub async fn serve<S, B>(
         stats,
     };
     let stopping = stop.clone();
-    let serve = move |lane: usize, stream: TcpStream| {
+    let serve = move |lane: usize, mut stream: TcpStream| {
         let (service, stop) = (services[lane].clone(), stopping.clone());
-        serve_connection(stream, service, limits, stop)
+        async move {
+            if let Some(service) = service.begin(&mut stream).await {
+                serve_connection(stream, service, limits, stop).await;
+            }
+        }
     };
     accept(listener, lanes, doors, serve, stop).await;
 }

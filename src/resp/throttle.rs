@@ -159,6 +159,7 @@ mod tests {
                 decided_by: "owner",
                 node: "n1",
                 policies: &[],
+                legacy: None,
             };
             read(&["k", "15", "30", "60", quantity]).unwrap().five(&answer).0
         };

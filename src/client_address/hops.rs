@@ -1,0 +1,83 @@
+//! The entries of `X-Forwarded-For` and of `Forwarded`, the nearest first; `None` is one that can not be read.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Of a line of `X-Forwarded-For`: addresses, separated by commas.
+pub(super) fn of_list(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
+    line.rsplit(|byte| *byte == b',')
+        .map(|entry| address(std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t'])))
+}
+
+/// Of a line of `Forwarded` (RFC 7239). A line in which a quoted string does not end, or that says anything else that the
+/// grammar does not have, is one entry that can not be read: where its entries begin is not known.
+pub(super) fn of_forwarded(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
+    let entries = std::str::from_utf8(line).ok().and_then(parse).unwrap_or_else(|| vec![None]);
+    entries.into_iter().rev()
+}
+
+/// `for=192.0.2.43;proto=http, for="[2001:db8::1]:47011"`: the `for` of each element.
+fn parse(line: &str) -> Option<Vec<Option<IpAddr>>> {
+    let mut entries = Vec::new();
+    let mut rest = line.trim_matches(BLANK);
+    loop {
+        let mut found: Option<Option<IpAddr>> = None;
+        loop {
+            let (name, after) = rest.split_once('=')?;
+            let (value, after) = value(after)?;
+            if name.trim_start_matches(BLANK).eq_ignore_ascii_case("for") {
+                // Twice in one element: nobody knows which one is meant.
+                found = Some(if found.is_some() { None } else { address(&value) });
+            } else if !name.trim_start_matches(BLANK).bytes().all(is_token) {
+                return None;
+            }
+            rest = after.trim_start_matches(BLANK);
+            match rest.strip_prefix(';') {
+                Some(after) => rest = after,
+                None => break,
+            }
+        }
+        entries.push(found.flatten());
+        if rest.is_empty() {
+            return Some(entries);
+        }
+        rest = rest.strip_prefix(',')?;
+    }
+}
+
+const BLANK: [char; 2] = [' ', '\t'];
+
+/// A token or a quoted string at the front, and what comes after it.
+fn value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        // Addresses of version 6 and ports belong in quotes, but are seen without.
+        let end = text.find([',', ';', ' ', '\t', '"']).unwrap_or(text.len());
+        return (!text[end..].starts_with('"')).then(|| (text[..end].to_owned(), &text[end..]));
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((place, character)) = characters.next() {
+        match character {
+            '"' => return Some((value, &quoted[place + 1..])),
+            '\\' => value.push(characters.next()?.1),
+            character => value.push(character),
+        }
+    }
+    None
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// An address, with a port or without one, as proxies write it. One of version 4 that is dressed as one of version 6 is that
+/// of version 4.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().ok().filter(|address| address.is_ipv6() || bare == text);
+    // `parse` of the second kind takes "192.0.2.1:80" and "[2001:db8::1]:80", and no scope.
+    let address = address.or_else(|| match text.parse::<SocketAddr>().ok()? {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => None,
+        address => Some(address.ip()),
+    })?;
+    Some(address.to_canonical())
+}

@@ -1,0 +1,69 @@
+//! The PROXY protocol, versions 1 and 2: a connection begins with whom it is for.
+//!
+//! It is looked for only in connections of trusted proxies, and only if this node was told that they send it: the bytes that
+//! such a connection begins with would otherwise be the client's.
+
+use std::{io, net::IpAddr, time::Duration};
+
+use proxy_header::{Error, ParseConfig, ProxyHeader};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// Longest header that is taken, with what proxies add to it (version 1 has at most 107 bytes).
+const MAX_HEADER_BYTES: usize = 2048;
+/// For the whole of it.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Until one looks again at a header that has come in part. Proxies send it in one piece.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+const VERSION_1: &[u8] = b"PROXY ";
+const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Why a connection has no address that could be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAddress {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("its PROXY header can not be read: {0}")]
+    Header(Error),
+    #[error("its PROXY header was not complete after {HEADER_TIMEOUT:?}")]
+    Late,
+}
+
+/// The address that the connection begins with, which is taken off it. `None`: it begins with none, or with one that says
+/// that the proxy asks for itself.
+pub(crate) async fn announced(stream: &mut TcpStream) -> Result<Option<IpAddr>, NoAddress> {
+    timeout(HEADER_TIMEOUT, read(stream)).await.map_err(|_elapsed| NoAddress::Late)?
+}
+
+async fn read(stream: &mut TcpStream) -> Result<Option<IpAddr>, NoAddress> {
+    let mut head = vec![0; MAX_HEADER_BYTES];
+    loop {
+        let seen = stream.peek(&mut head).await?;
+        let head = &head[..seen];
+        if seen == 0 || !begins(head) {
+            return Ok(None);
+        }
+        let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
+        match ProxyHeader::parse(head, config) {
+            Ok((header, length)) => {
+                let address = header.proxied_address().map(|proxied| proxied.source.ip().to_canonical());
+                stream.read_exact(&mut vec![0; length]).await?;
+                return Ok(address);
+            }
+            Err(Error::BufferTooShort) if seen < MAX_HEADER_BYTES => sleep(LOOK_AGAIN).await,
+            Err(error) => return Err(NoAddress::Header(error)),
+        }
+    }
+}
+
+/// Whether these may be the first bytes of a header; those of an HTTP request never are.
+fn begins(head: &[u8]) -> bool {
+    [VERSION_1, VERSION_2].iter().any(|start| {
+        let length = start.len().min(head.len());
+        head[..length] == start[..length]
+    })
+}

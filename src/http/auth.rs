@@ -1,0 +1,357 @@
+//! `/v1/auth`: what a proxy asks before it lets a request through. It says nothing in a body; the attributes come from the
+//! headers that proxies send, and from the address of the client.
+
+use std::borrow::Cow;
+
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{HOST, HeaderName},
+    http::request::Parts,
+};
+use tidegate_limiter::Attributes as _;
+
+use super::{
+    path,
+    problem::{Kind, Problem, echo},
+    query,
+    request::{AttributeList, CheckRequest, Fields},
+};
+use crate::client_address::{Trust, text};
+
+/// Headers that may be taken as attributes.
+const MAX_CHOSEN: usize = 16;
+/// Attributes that are always told by headers and address, never by the query.
+const FROM_HEADERS: [&str; 6] = ["ip", "address", "method", "path", "host", "scheme"];
+
+/// The headers in which proxies name the method, and the path.
+const METHOD: [HeaderName; 2] =
+    [HeaderName::from_static("x-forwarded-method"), HeaderName::from_static("x-original-method")];
+const TARGET: [HeaderName; 3] = [
+    HeaderName::from_static("x-forwarded-uri"),
+    HeaderName::from_static("x-original-uri"),
+    HeaderName::from_static("x-original-url"),
+];
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What a proxy asks.
+pub(super) struct AuthRequest<'a> {
+    pub(super) check: CheckRequest<'a>,
+    /// The status of a denial.
+    pub(super) denial: StatusCode,
+}
+
+/// Reads the head of a request that came from `peer`.
+pub(super) fn read<'a>(
+    head: &'a Parts,
+    peer: std::net::IpAddr,
+    trust: &Trust,
+) -> Result<AuthRequest<'a>, Problem> {
+    let mut fields = Fields::default();
+    let mut attributes = AttributeList::default();
+    let mut denial = None;
+    let mut chosen: Vec<(String, String)> = Vec::new();
+
+    let client = trust.client(peer, &head.headers);
+    attributes.insert("ip".into(), trust.key_of(client).to_string().into())?;
+    attributes.insert("address".into(), client.to_string().into())?;
+    if let Some(method) = agreed(&head.headers, &METHOD, |method| Cow::Borrowed(method.trim()))? {
+        attributes.insert("method".into(), method)?;
+    }
+    if let Some(path) = agreed(&head.headers, &TARGET, path::of_target)? {
+        attributes.insert("path".into(), path)?;
+    }
+    let host = single(&head.headers, &FORWARDED_HOST)?
+        .map_or_else(|| single(&head.headers, &HOST), |host| Ok(Some(host)))?;
+    if let Some(host) = host {
+        attributes.insert("host".into(), bare_host(nearest(&host)).into())?;
+    }
+    if let Some(scheme) = single(&head.headers, &FORWARDED_PROTO)? {
+        attributes.insert("scheme".into(), nearest(&scheme).to_ascii_lowercase().into())?;
+    }
+
+    is_the_proxys(head)?;
+    query::pairs(head.uri.query(), |name, value| match &*name {
+        "domain" => query::set_once(&mut fields.domain, value, "domain"),
+        "cost" => query::set_once(&mut fields.cost, query::parse_cost(&value)?, "cost"),
+        "deny_status" => query::set_once(&mut denial, parse_status(&value)?, "deny_status"),
+        "header" => value.split(',').try_for_each(|one| choose(one, &mut chosen)),
+        taken if FROM_HEADERS.contains(&taken) => {
+            let detail = format!("{taken} comes from the proxy's headers, not from the query");
+            Err(Problem::of_field(Kind::InvalidValue, taken, detail))
+        }
+        _ => attributes.insert(name, value),
+    })?;
+    for (header, attribute) in chosen {
+        let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| {
+            let detail = format!("{:?} can not name a header", echo(&header));
+            Problem::of_field(Kind::InvalidValue, "header", detail)
+        })?;
+        if attributes.get(&attribute).is_some() {
+            let detail = format!(
+                "the attribute {:?} is there already; name it as in header={header}:another",
+                echo(&attribute)
+            );
+            return Err(Problem::of_field(Kind::InvalidValue, "header", detail));
+        }
+        if let Some(value) = single(&head.headers, &name)? {
+            attributes.insert(attribute.into(), value.into_owned().into())?;
+        }
+    }
+    fields.attributes = Some(attributes);
+    Ok(AuthRequest { check: fields.into_request()?, denial: denial.unwrap_or(StatusCode::TOO_MANY_REQUESTS) })
+}
+
+/// Some proxies (Caddy with `uri /v1/auth`) pass the client's query on, which would let the client choose domain and cost.
+fn is_the_proxys(head: &Parts) -> Result<(), Problem> {
+    let Some(query) = head.uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
+    for value in TARGET.iter().flat_map(|name| head.headers.get_all(name)) {
+        let target = value.as_bytes();
+        let Some(start) = target.iter().position(|byte| *byte == b'?') else { continue };
+        let clients = target[start + 1..].split(|byte| *byte == b'#').next().unwrap_or_default();
+        if !clients.is_empty() && query.as_bytes().ends_with(clients) {
+            let detail = "the query ends with the one of the client's request: the proxy must not pass that on (Caddy: uri /v1/auth?)";
+            return Err(Problem::new(Kind::InvalidValue, detail));
+        }
+    }
+    Ok(())
+}
+
+/// `x-api-key`, or `x-api-key:user` for another name of the attribute.
+fn choose(text: &str, chosen: &mut Vec<(String, String)>) -> Result<(), Problem> {
+    if chosen.len() == MAX_CHOSEN {
+        let detail = format!("more than {MAX_CHOSEN} headers are taken as attributes");
+        return Err(Problem::of_field(Kind::ValueTooLarge, "header", detail));
+    }
+    let (header, attribute) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
+    let header = header.to_ascii_lowercase();
+    let attribute = if attribute.is_empty() { header.clone() } else { attribute.to_owned() };
+    chosen.push((header, attribute));
+    Ok(())
+}
+
+fn parse_status(text: &str) -> Result<StatusCode, Problem> {
+    let status = text.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok());
+    status.filter(StatusCode::is_client_error).ok_or_else(|| {
+        let detail =
+            format!("{:?} is no status of a denial: from 400 to 499; nginx needs 401 or 403", echo(text));
+        Problem::of_field(Kind::InvalidValue, "deny_status", detail)
+    })
+}
+
+/// The value of a header that there may be once. Who reads the first of two and who reads the last would see two requests.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Cow<'h, str>>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(text(value))),
+        (Some(_), Some(_)) => {
+            let detail =
+                format!("the header {name} is there more than once, so nobody knows which one counts");
+            Err(Problem::of_field(Kind::DuplicateParameter, name.as_str(), detail))
+        }
+    }
+}
+
+/// What headers say that mean the same. Proxies send one of them and let those through that they do not know, which then are
+/// the client's: if they contradict each other, nothing is believed.
+fn agreed<'h>(
+    headers: &'h HeaderMap,
+    names: &[HeaderName],
+    meaning: impl Fn(&str) -> Cow<'_, str>,
+) -> Result<Option<Cow<'h, str>>, Problem> {
+    let mut found: Option<(&HeaderName, Cow<'h, str>)> = None;
+    for name in names {
+        let Some(value) = single(headers, name)? else { continue };
+        let value = match value {
+            Cow::Borrowed(value) => meaning(value),
+            Cow::Owned(value) => Cow::Owned(meaning(&value).into_owned()),
+        };
+        match &found {
+            None => found = Some((name, value)),
+            Some((_, first)) if *first == value => {}
+            Some((first, _)) => {
+                let detail = format!(
+                    "{first} and {name} contradict each other: the proxy must remove the one that it does not set"
+                );
+                return Err(Problem::of_field(Kind::InvalidValue, name.as_str(), detail));
+            }
+        }
+    }
+    Ok(found.map(|(_, value)| value))
+}
+
+/// Of a list to which each proxy has added, what the nearest one added.
+fn nearest(list: &str) -> &str {
+    list.rsplit(',').next().unwrap_or(list).trim()
+}
+
+/// A host without its port, as names are compared.
+fn bare_host(host: &str) -> String {
+    let end = match host.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None => host.rfind(':').unwrap_or(host.len()),
+    };
+    host[..end].trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{Request, header::HeaderValue};
+
+    use super::{super::request::Subject, *};
+    use crate::client_address::ForwardedHeader;
+
+    fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn trust() -> Trust {
+        Trust::new(vec!["10.0.0.0/8".parse().unwrap()], ForwardedHeader::default(), 64, false)
+    }
+
+    fn asked(uri: &str, headers: &[(&str, &str)], look: impl FnOnce(&AuthRequest<'_>)) {
+        look(&read(&head(uri, headers), [10, 0, 0, 1].into(), &trust()).unwrap());
+    }
+
+    fn fault(uri: &str, headers: &[(&str, &str)]) -> (Kind, String) {
+        let Err(problem) = read(&head(uri, headers), [10, 0, 0, 1].into(), &trust()) else { panic!("{uri}") };
+        (problem.kind, problem.field.unwrap())
+    }
+
+    fn attribute(request: &AuthRequest<'_>, name: &str) -> Option<String> {
+        let Subject::Attributes(attributes) = &request.check.subject else { panic!() };
+        attributes.get(name).map(str::to_owned)
+    }
+
+    #[test]
+    fn what_caddy_and_traefik_send_makes_the_attributes() {
+        let headers = [
+            ("x-forwarded-for", "8.8.8.8, 2001:db8:1:2:3:4:5:6"),
+            ("x-forwarded-method", "POST"),
+            ("x-forwarded-uri", "/login?next=/"),
+            ("x-forwarded-host", "Shop.Example.:8443"),
+            ("x-forwarded-proto", "HTTPS"),
+            ("host", "tidegate:7800"),
+        ];
+        asked("/v1/auth", &headers, |request| {
+            let expected = [
+                ("ip", "2001:db8:1:2::"),
+                ("address", "2001:db8:1:2:3:4:5:6"),
+                ("method", "POST"),
+                ("path", "/login"),
+                ("host", "shop.example"),
+                ("scheme", "https"),
+            ];
+            for (name, value) in expected {
+                assert_eq!(attribute(request, name).as_deref(), Some(value), "{name}");
+            }
+            assert_eq!(request.check.domain, "default");
+            assert_eq!(request.denial, StatusCode::TOO_MANY_REQUESTS);
+        });
+    }
+
+    #[test]
+    fn what_nginx_sends_makes_them_too_and_the_query_says_the_rest() {
+        let headers = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-original-method", "PUT"),
+            ("x-original-uri", "/a//b/../c?d"),
+            ("x-api-key", "k1"),
+        ];
+        let uri = "/v1/auth?domain=shop&cost=3&deny_status=403&header=X-Api-Key:user,X-Missing&service=cart";
+        asked(uri, &headers, |request| {
+            let expected = [
+                ("ip", "203.0.113.9"),
+                ("method", "PUT"),
+                ("path", "/a/c"),
+                ("user", "k1"),
+                ("service", "cart"),
+            ];
+            for (name, value) in expected {
+                assert_eq!(attribute(request, name).as_deref(), Some(value), "{name}");
+            }
+            assert_eq!(attribute(request, "x-missing"), None);
+            assert_eq!(request.check.domain, "shop");
+            assert_eq!(request.check.cost.get(), 3);
+            assert_eq!(request.denial, StatusCode::FORBIDDEN);
+        });
+    }
+
+    #[test]
+    fn without_headers_only_the_address_is_known() {
+        asked("/v1/auth", &[], |request| {
+            assert_eq!(attribute(request, "ip").as_deref(), Some("10.0.0.1"));
+            for missing in ["method", "path", "host", "scheme"] {
+                assert_eq!(attribute(request, missing), None);
+            }
+        });
+    }
+
+    #[test]
+    fn headers_that_contradict_each_other_are_refused_and_those_that_agree_are_not() {
+        let two = [("x-forwarded-uri", "/a"), ("x-original-uri", "/b")];
+        assert_eq!(fault("/v1/auth", &two), (Kind::InvalidValue, "x-original-uri".to_owned()));
+        let two = [("x-forwarded-method", "GET"), ("x-original-method", "POST")];
+        assert_eq!(fault("/v1/auth", &two), (Kind::InvalidValue, "x-original-method".to_owned()));
+        let twice = [("x-forwarded-uri", "/a"), ("x-forwarded-uri", "/a")];
+        assert_eq!(fault("/v1/auth", &twice).0, Kind::DuplicateParameter);
+        let twice = [("x-api-key", "a"), ("x-api-key", "b")];
+        assert_eq!(fault("/v1/auth?header=x-api-key", &twice).0, Kind::DuplicateParameter);
+        let agreed =
+            [("x-forwarded-uri", "/a"), ("x-original-uri", "/%61?x"), ("x-original-url", "https://b/a")];
+        asked("/v1/auth", &agreed, |request| assert_eq!(attribute(request, "path").as_deref(), Some("/a")));
+    }
+
+    #[test]
+    fn the_query_of_the_client_chooses_nothing() {
+        for (uri, target) in [
+            ("/v1/auth?cost=0", "/a?cost=0"),
+            ("/v1/auth?domain=x&b", "/a?domain=x&b#c"),
+            ("/v1/auth?deny_status=403&cost=0", "/a?cost=0"),
+        ] {
+            let head = head(uri, &[("x-forwarded-uri", target)]);
+            let Err(problem) = read(&head, [10, 0, 0, 1].into(), &trust()) else { panic!("{uri}") };
+            assert_eq!(problem.kind, Kind::InvalidValue);
+        }
+        for target in ["/a?cost=0", "/a?", "/a"] {
+            asked("/v1/auth?cost=2", &[("x-forwarded-uri", target)], |request| {
+                assert_eq!(request.check.cost.get(), 2);
+            });
+        }
+    }
+
+    #[test]
+    fn a_query_that_can_not_be_is_refused() {
+        for (query, field) in [
+            ("deny_status=200", "deny_status"),
+            ("deny_status=no", "deny_status"),
+            ("deny_status=503", "deny_status"),
+            ("deny_status=403&deny_status=401", "deny_status"),
+            ("cost=x", "cost"),
+            ("ip=10.0.0.9", "ip"),
+            ("path=/a", "path"),
+            ("header=a%20b", "header"),
+            ("header=host:ip", "header"),
+            ("header=", "header"),
+        ] {
+            assert_eq!(fault(&format!("/v1/auth?{query}"), &[("host", "a")]).1, field, "{query}");
+        }
+        let many: Vec<String> = (0..17).map(|n| format!("h{n}")).collect();
+        assert_eq!(fault(&format!("/v1/auth?header={}", many.join(",")), &[]).0, Kind::ValueTooLarge);
+        let long = "x".repeat(5_000);
+        assert_eq!(fault("/v1/auth", &[("x-forwarded-uri", &format!("/{long}"))]).0, Kind::ValueTooLarge);
+    }
+
+    #[test]
+    fn a_value_that_is_not_utf8_is_still_one_value() {
+        let mut head = head("/v1/auth?header=x-key", &[]);
+        head.headers.insert("x-key", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        let request = read(&head, [10, 0, 0, 1].into(), &trust()).unwrap();
+        assert_eq!(attribute(&request, "x-key").as_deref(), Some("caf\u{e9}"));
+    }
+}
