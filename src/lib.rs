@@ -8,6 +8,7 @@
 //! - [`client_address`]: whose request it is that a proxy asks about.
 //! - `node`: what the front ends share. `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `process`: what is told of all that.
+//! - `import`: rules from the configuration of another limiter.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine.
 
 mod accept;
@@ -18,6 +19,7 @@ pub mod config;
 mod data_dir;
 mod dev;
 pub mod http;
+mod import;
 mod instant;
 pub mod logging;
 mod metrics;

@@ -5,6 +5,7 @@ mod change;
 mod diff;
 mod get;
 mod history;
+mod import;
 mod rollback;
 mod validate;
 
@@ -21,7 +22,8 @@ Examples:
   tidegate rules diff -f rules.yaml                  what would change
   tidegate rules apply -f rules.yaml --message 'login: 10 a minute' --wait
   tidegate rules history
-  tidegate rules rollback 812 --message 'too strict'"
+  tidegate rules rollback 812 --message 'too strict'
+  tidegate rules import --from nginx nginx.conf      rules from another limiter's configuration"
 )]
 pub(super) struct RulesArgs {
     #[command(subcommand)]
@@ -42,16 +44,21 @@ enum RulesCommand {
     History(history::HistoryArgs),
     /// Write the rules of an earlier revision again, as a new one
     Rollback(rollback::RollbackArgs),
+    /// Make rules of another limiter's configuration; no cluster is needed
+    Import(import::ImportArgs),
 }
 
 impl RulesArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        if let RulesCommand::Validate(args) = self.command {
-            return args.run();
+        match self.command {
+            RulesCommand::Validate(args) => return args.run(),
+            RulesCommand::Import(args) => return args.run(),
+            _ => {}
         }
         super::run(async {
             match self.command {
                 RulesCommand::Validate(args) => args.run(),
+                RulesCommand::Import(args) => args.run(),
                 RulesCommand::Diff(args) => args.run().await,
                 RulesCommand::Apply(args) => args.run().await,
                 RulesCommand::Get(args) => args.run().await,
