@@ -28,7 +28,6 @@ async fn ask(app: &Router, user: &str) -> (StatusCode, Option<String>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_share_the_limits_of_the_cluster_and_go_on_when_nodes_die() {
-    let _machine = kit::alone();
     let mut cluster = kit::nodes(2, &kit::per_user("5/1h", 5, "share"));
     let nodes: Vec<String> = cluster.nodes.iter().map(|node| format!("http://{}", node.http)).collect();
     // Two instances of a service, each beside another node.
