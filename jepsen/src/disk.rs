@@ -6,8 +6,10 @@ use std::{
     process::Command,
 };
 
-/// Room for a log, a snapshot and some large rule files.
-const SIZE: &str = "size=64m";
+/// Room for a log, a snapshot and the large rule files of many faults.
+const SIZE: &str = "size=256m";
+/// What the list of mounts calls it, before the process that made it.
+const SOURCE: &str = "tidegate-jepsen-";
 const FILLER: &str = "filler";
 
 /// A file system in memory; gone when this value is dropped.
@@ -20,9 +22,10 @@ impl SmallDisk {
     /// # Errors
     /// When this process may not mount.
     pub fn mount(place: &Path, data: &Path) -> io::Result<Self> {
+        unmount_stale();
         fs::create_dir_all(place)?;
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, "tidegate-jepsen"]).arg(place).output()?;
+        let name = format!("{SOURCE}{}", std::process::id());
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, &name]).arg(place).output()?;
         if !mounted.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&mounted.stderr).trim().to_owned()));
         }
@@ -52,6 +55,24 @@ impl SmallDisk {
     pub fn free(&self) {
         // It was never filled, or the directory was emptied: both fine.
         let _ = fs::remove_file(self.0.join(FILLER));
+    }
+}
+
+/// Removes the disks of programs that were killed before they could, and the directories that they were in.
+fn unmount_stale() {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        let (Some(source), Some(place)) = (fields.next(), fields.next()) else { continue };
+        let Some(pid) = source.strip_prefix(SOURCE) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = Command::new("umount").arg("-l").arg(place).status();
+            let directory = Path::new(place).parent();
+            let is_ours = |directory: &&Path| directory.to_string_lossy().contains("/tidegate-test-");
+            if let Some(directory) = directory.filter(is_ours) {
+                let _ = fs::remove_dir_all(directory);
+            }
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Times {
     pub broken: u64,
     /// Nothing new is broken any more.
     pub mended: u64,
-    /// The last fault is undone and its target is ready.
+    /// The last fault is undone.
     pub healed: Option<u64>,
     /// All nodes are ready and name the same owner for each slot, who has a session.
     pub settled: Option<u64>,

@@ -34,6 +34,8 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const WRITERS: u32 = 2;
 const TICK: Duration = Duration::from_millis(40);
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// All must be as it should for so long: longer than a session that nobody renews.
+const SETTLED_FOR: u64 = 2_500_000_000;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -142,6 +144,7 @@ pub fn run(
         done: &operations,
     };
     let mut driver = Driver::new(&mut cluster, disks, &watched, planned, begun);
+    let mut calm_since = None;
     let (operations, written, samples) = thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         let crowd = scope.spawn(|| crowd.run());
@@ -156,11 +159,14 @@ pub fn run(
             }
             if now >= times.mended {
                 driver.heal();
-                if times.healed.is_none() && driver.is_healed() {
-                    times.healed = Some(monotonic());
+                if times.healed.is_none() {
+                    // Where nothing was broken there was nothing to mend.
+                    times.healed = driver.undone().or_else(|| driver.faults.is_empty().then_some(now));
                 }
-                if times.healed.is_some() && times.settled.is_none() && is_settled(driver.cluster) {
-                    times.settled = Some(monotonic());
+                if driver.is_healed() && times.settled.is_none() {
+                    // What lasts for a moment only, because somebody has not noticed yet, does not count.
+                    calm_since = is_settled(driver.cluster).then(|| calm_since.unwrap_or_else(monotonic));
+                    times.settled = calm_since.filter(|since| monotonic() > since + SETTLED_FOR);
                 }
             }
             // What is not healed by then is waited for, but not for ever.
@@ -216,19 +222,21 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Whether all nodes are ready, and have the same owners, who have a session.
+/// Whether all nodes are ready, and name the same leader and the same owners, who have a session.
 fn is_settled(cluster: &Cluster) -> bool {
     let ask = |node: &Node| {
         let answer = node.client(Duration::from_millis(500)).get("/v1/cluster").ok()?;
         let status: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
         let settled = status["ready"] == true
             && status["session"] == true
+            && status["raft"]["trouble"].is_null()
+            && status["raft"]["leader"].is_string()
             && status["slots_moving"] == 0
             && status["slots_to_move"] == 0;
-        settled.then(|| status["table"].as_str().map(str::to_owned)).flatten()
+        settled.then(|| (status["table"].clone(), status["raft"]["leader"].clone()))
     };
-    let tables: Vec<Option<String>> = cluster.running().map(ask).collect();
-    tables.iter().all(|table| table.is_some() && *table == tables[0])
+    let seen: Vec<_> = cluster.running().map(ask).collect();
+    seen.iter().all(|one| one.is_some() && *one == seen[0])
 }
 
 fn await_settled(cluster: &Cluster, within: Duration, interrupted: &AtomicBool) -> Option<()> {

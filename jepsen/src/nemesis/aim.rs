@@ -10,8 +10,6 @@ use crate::sampler::Sighting;
 pub(super) struct Roles {
     pub(super) leader: Option<String>,
     pub(super) hot_owner: Option<String>,
-    /// Whether slots are on their way.
-    pub(super) moving: bool,
 }
 
 impl Roles {
@@ -30,7 +28,6 @@ impl Roles {
         Self {
             leader: most(|sighting| sighting.leader.as_ref()),
             hot_owner: most(|sighting| sighting.hot_owner.as_ref()),
-            moving: seen.values().any(|sighting| sighting.moving > 0),
         }
     }
 

@@ -23,6 +23,8 @@ const STOP_WITHIN: u64 = 20_000_000_000;
 const READY_WITHIN: u64 = 30_000_000_000;
 /// A fault that is aimed at a node in mid-move waits so long for a move.
 const MOVE_WITHIN: u64 = 3_000_000_000;
+/// Slots move in batches, some a second.
+const MOVES_LAST: u64 = 700_000_000;
 const BETWEEN_LOOKS: u64 = 250_000_000;
 
 /// A process that ended.
@@ -86,6 +88,8 @@ pub struct Driver<'a> {
     disks: BTreeMap<String, SmallDisk>,
     watched: &'a Watched,
     seen: BTreeMap<String, Sighting>,
+    /// How many slots each node owned when that was last looked at, and when it last was another number than before.
+    owned: BTreeMap<String, (u64, u64)>,
     nodes: u8,
 }
 
@@ -111,13 +115,23 @@ impl<'a> Driver<'a> {
             disks,
             watched,
             seen: BTreeMap::new(),
+            owned: BTreeMap::new(),
             nodes,
         }
     }
 
-    /// Whether nothing is broken any more.
+    /// Whether nothing is broken any more, and all who were are ready again.
     pub fn is_healed(&self) -> bool {
         self.active.is_empty()
+    }
+
+    /// When the last fault was undone; `None` while one is on.
+    pub fn undone(&self) -> Option<u64> {
+        let is_on = |active: &Active| !matches!(active.state, State::Recovering { .. } | State::Over);
+        if self.active.iter().any(is_on) {
+            return None;
+        }
+        self.faults.iter().filter_map(|fault| fault.ended).max()
     }
 
     /// The faults that are on.
@@ -139,6 +153,7 @@ impl<'a> Driver<'a> {
     pub fn tick(&mut self) {
         self.watched.set(self.cluster);
         self.seen = self.watched.seen();
+        self.notice_moves();
         self.notice_ends();
         let mut active = std::mem::take(&mut self.active);
         for one in &mut active {
@@ -154,6 +169,24 @@ impl<'a> Driver<'a> {
         for one in self.postponed.drain(..).rev() {
             self.planned.push_front(one);
         }
+    }
+
+    /// Who gives or takes slots.
+    fn notice_moves(&mut self) {
+        let Some(latest) = self.seen.values().max_by_key(|seen| seen.at) else { return };
+        for (name, slots) in &latest.slots {
+            let known = self.owned.entry(name.clone()).or_insert((*slots, 0));
+            if known.0 != *slots {
+                *known = (*slots, latest.at);
+            }
+        }
+    }
+
+    /// Whether a node gave or took slots a moment ago, while slots are on their way.
+    fn is_moving(&self, name: &str) -> bool {
+        let now = monotonic();
+        self.owned.get(name).is_some_and(|(_, changed)| now < changed + MOVES_LAST)
+            && self.seen.values().any(|seen| seen.moving > 0)
     }
 
     /// Processes that ended though nobody asked them to.
@@ -188,22 +221,11 @@ impl<'a> Driver<'a> {
             self.active.iter().filter(lane).any(|active| match &active.state {
                 State::Rolling { left, .. } => left.last().is_some_and(|last| last == name),
                 _ => active.target == name,
+            }) || self.active.iter().any(|active| {
+                // Who has come to leave again is left alone once it does.
+                active.kind == Kind::Join && active.state != State::On && active.target == name
             })
         };
-        let lane_is_taken = self.active.iter().any(|active| {
-            let is_on = !matches!(active.state, State::Recovering { .. } | State::Over);
-            active.kind == kind || is_on && active.kind.lane() == kind.lane()
-        });
-        let roles = Roles::of(&self.seen);
-        if lane_is_taken || aim == Aim::Moving && !roles.moving && monotonic() < due + MOVE_WITHIN {
-            self.postponed.push((due, planned));
-            return;
-        }
-        let mover = self.active.iter().find(|active| {
-            matches!(active.kind, Kind::Drain | Kind::Join)
-                || matches!(active.state, State::Recovering { .. }) && active.kind != Kind::Pause
-        });
-        let mover = mover.map(|active| active.target.clone());
         let candidates: Vec<String> = self
             .cluster
             .running()
@@ -211,20 +233,33 @@ impl<'a> Driver<'a> {
             .filter(|name| !is_busy(name))
             .filter(|name| acts::number(name) <= self.nodes || kind.lane() == Lane::Process)
             .collect();
+        let lane_is_taken = self.active.iter().any(|active| {
+            let is_on = !matches!(active.state, State::Recovering { .. } | State::Over);
+            active.kind == kind || is_on && active.kind.lane() == kind.lane()
+        });
+        let roles = Roles::of(&self.seen);
+        if lane_is_taken
+            || aim == Aim::Moving
+                && !candidates.iter().any(|name| self.is_moving(name))
+                && monotonic() < due + MOVE_WITHIN
+        {
+            self.postponed.push((due, planned));
+            return;
+        }
         if candidates.is_empty() {
             return;
         }
         let wanted = match aim {
             Aim::HotOwner => roles.hot_owner.clone(),
             Aim::Leader => roles.leader.clone(),
-            Aim::Moving => mover.clone().filter(|_| roles.moving),
+            Aim::Moving => candidates.iter().find(|name| self.is_moving(name)).cloned(),
             Aim::Random => None,
         };
         let target = wanted.filter(|name| candidates.contains(name)).unwrap_or_else(|| {
             aim = Aim::Random;
             candidates[random.usize(..candidates.len())].clone()
         });
-        let in_move = roles.moving && mover.as_deref() == Some(&*target);
+        let in_move = self.is_moving(&target);
         let begun = monotonic();
         let mut fault = Fault {
             kind,
@@ -353,7 +388,8 @@ impl<'a> Driver<'a> {
                     Kind::Drain => {
                         self.errand(active, "POST", &format!("/v1/cluster/drain/{target}?undo=true"))
                     }
-                    _ => self.is_ready(&target, since),
+                    // A node that has left meanwhile will not be ready.
+                    _ => self.is_ready(&target, since) || self.cluster.node(&target).pid().is_none(),
                 };
                 if is_back || now > since + READY_WITHIN {
                     self.faults[active.fault].recovered = is_back.then(monotonic);
