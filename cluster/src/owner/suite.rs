@@ -1,6 +1,8 @@
 //! Explores what three nodes, a leader and their clocks can do to one slot, with the code that runs: [`Table::apply`],
-//! [`Slot`], [`Session`] and [`Terms`]. **At no instant may two nodes decide.** Each rule of the protocol is also left out
-//! once, and it must be noticed: that is the test of this test.
+//! [`Slot`], [`Session`] and [`Terms`]. A node may start again, with nothing in memory and as another incarnation; a thread may
+//! be stopped between the claim of a slot, the charge, and the second look at the slot. **At no instant may two nodes
+//! decide, and no charge may count that was made while another node could decide.** Each rule of the protocol is also left
+//! out once, and it must be noticed: that is the test of this test.
 //!
 //! `TIDEGATE_MODEL=full cargo test --release -p tidegate-cluster --lib owner::suite` looks further: more entries, more time.
 
@@ -13,12 +15,14 @@ use std::{
 use tidegate_limiter::Nanos;
 
 use super::{
-    node::{Role, Slot},
+    node::{Effect, Install, Role, Slot},
     session::{Session, Terms},
     table::{Entry, Holder, Reign, SlotMove, SlotRow, Table},
 };
 
 const NODES: usize = 3;
+/// Each node from its first start, and from its second.
+const HOLDERS: usize = 2 * NODES;
 const MAX_LOG: usize = 4;
 const REIGN: Reign = Reign { term: 1, leader: 1 };
 /// When time begins, in ticks.
@@ -33,7 +37,21 @@ enum Written {
     Prepare(u8),
     Commit(u8),
     Refused(u8),
-    Expire { lapsed: u8, to: u8 },
+    /// `lapsed` has a bit for each holder.
+    Expire {
+        lapsed: u8,
+        to: u8,
+    },
+}
+
+/// A check of one node whose thread may be stopped anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Check {
+    None,
+    /// It has found the slot its node's, in this tenure.
+    Claimed(u8, u8),
+    /// It has charged while another node could decide: it must not count.
+    Charged(u8, u8),
 }
 
 /// A renewal on its way.
@@ -50,6 +68,8 @@ enum Renewal {
 struct One {
     slot: Slot,
     session: Session,
+    /// Grows when the node begins to decide, as in `rights`.
+    tenure: u8,
     applied: u8,
     clock: u8,
     renewal: Renewal,
@@ -62,7 +82,11 @@ struct State {
     log: [Written; MAX_LOG],
     len: u8,
     nodes: [One; NODES],
-    last_grant: [u8; NODES],
+    /// The node that has started again, of which there is one at most.
+    again: Option<u8>,
+    check: Check,
+    /// To each holder.
+    last_grant: [u8; HOLDERS],
     leader_since: u8,
     leader_changed: bool,
     /// The last message of a move that was sent: id, epoch, target.
@@ -81,6 +105,12 @@ struct Config {
     length: u64,
     lag: u8,
     new_leader: bool,
+    /// A node may start again.
+    restart: bool,
+    /// There are checks whose threads are stopped.
+    checks: bool,
+    any_incarnation: bool,
+    no_second_look: bool,
     no_bind: bool,
     no_wait_for_target: bool,
     no_wait_to_abort: bool,
@@ -101,6 +131,10 @@ const SMALL: Config = Config {
     length: 2,
     lag: 0,
     new_leader: false,
+    restart: false,
+    checks: false,
+    any_incarnation: false,
+    no_second_look: false,
     no_bind: false,
     no_wait_for_target: false,
     no_wait_to_abort: false,
@@ -115,12 +149,21 @@ const SMALL: Config = Config {
     no_session_wait: false,
 };
 
-fn holder(node: u8) -> Holder {
-    Holder { node: u64::from(node), incarnation: 1 }
+/// The holder with this number: a node at its first start, or at its second.
+fn holder(number: u8) -> Holder {
+    let nodes = NODES as u8;
+    Holder { node: u64::from(number % nodes), incarnation: u64::from(1 + number / nodes) }
 }
 
 fn number(holder: Holder) -> usize {
-    holder.node as usize
+    holder.node as usize + NODES * (holder.incarnation as usize - 1)
+}
+
+impl State {
+    /// Which holder a node is.
+    fn number(&self, node: usize) -> usize {
+        node + if self.again == Some(node as u8) { NODES } else { 0 }
+    }
 }
 
 fn ticks(count: u64) -> Nanos {
@@ -134,6 +177,12 @@ impl Config {
     }
 }
 
+impl One {
+    fn decides(&self) -> bool {
+        self.slot.role().decides() && ticks(u64::from(self.clock)) < self.session.until()
+    }
+}
+
 type Unhashed = BuildHasherDefault<DefaultHasher>;
 
 struct Explorer {
@@ -144,9 +193,8 @@ struct Explorer {
 impl Explorer {
     /// The row after so many entries beyond the first.
     fn row(&mut self, log: &[Written; MAX_LOG], len: u8) -> SlotRow {
-        let mut key = *log;
-        key[usize::from(len)..].fill(Written::Nothing);
-        if let Some(row) = self.rows.get(&(key, len)) {
+        let key = Self::key(log, len);
+        if let Some(row) = self.rows.get(&key) {
             return *row;
         }
         let mut table = Table::default();
@@ -163,7 +211,7 @@ impl Explorer {
                     }
                     None if self.config.commit_without_move => {
                         // As if it were a move of its own.
-                        let to = (number(table.rows()[0].owner) as u8 + 1) % NODES as u8;
+                        let to = (table.rows()[0].owner.node as u8 + 1) % NODES as u8;
                         table.apply(index, REIGN, &Entry::Prepare { slots: vec![0], to: holder(to) });
                         Entry::Commit(vec![SlotMove { slot: 0, id: index }])
                     }
@@ -172,15 +220,21 @@ impl Explorer {
                 Written::Refused(id) => Entry::Abort { moves: named(id), refused: true },
                 Written::Expire { lapsed, to } => Entry::Expire {
                     reign: REIGN,
-                    lapsed: (0..NODES as u8).filter(|node| lapsed >> node & 1 == 1).map(holder).collect(),
+                    lapsed: (0..HOLDERS as u8).filter(|one| lapsed >> one & 1 == 1).map(holder).collect(),
                     slots: vec![(0, holder(to))],
                 },
             };
             table.apply(index, REIGN, &entry);
         }
         let row = table.rows()[0];
-        self.rows.insert((key, len), row);
+        self.rows.insert(key, row);
         row
+    }
+
+    fn key(log: &[Written; MAX_LOG], len: u8) -> ([Written; MAX_LOG], u8) {
+        let mut key = *log;
+        key[usize::from(len)..].fill(Written::Nothing);
+        (key, len)
     }
 
     fn first(&self) -> State {
@@ -193,7 +247,7 @@ impl Explorer {
             let question = session.ask(ticks(START));
             session.grant(question, 0, 0);
             session.forget_count();
-            One { slot, session, applied: 0, clock: START as u8, renewal: Renewal::None }
+            One { slot, session, tenure: 0, applied: 0, clock: START as u8, renewal: Renewal::None }
         };
         State {
             time: START as u8,
@@ -201,7 +255,9 @@ impl Explorer {
             log: [Written::Nothing; MAX_LOG],
             len: 0,
             nodes: [one(0), one(1), one(2)],
-            last_grant: [START as u8; NODES],
+            again: None,
+            check: Check::None,
+            last_grant: [START as u8; HOLDERS],
             leader_since: 0,
             leader_changed: false,
             handover: None,
@@ -212,7 +268,11 @@ impl Explorer {
 
     fn next(&mut self, state: &State, out: &mut Vec<State>) {
         self.leader(state, out);
+        self.check(state, out);
         for node in 0..NODES {
+            if self.config.restart && state.again.is_none() {
+                out.push(self.start_again(state, node));
+            }
             self.node(state, node, out);
             self.renewal(state, node, out);
         }
@@ -231,6 +291,71 @@ impl Explorer {
         }
     }
 
+    /// Memory is lost; what the log says is applied anew. Nobody hears the answers to the one that it was.
+    fn start_again(&self, state: &State, node: usize) -> State {
+        let mut next = *state;
+        next.again = Some(node as u8);
+        if matches!(next.check, Check::Claimed(of, _) | Check::Charged(of, _) if usize::from(of) == node) {
+            next.check = Check::None;
+        }
+        let one = &mut next.nodes[node];
+        let session = Session::new(self.config.terms());
+        *one = One { slot: Slot::NEW, session, tenure: 0, applied: 0, renewal: Renewal::None, ..*one };
+        self.observe(&mut next, node);
+        next
+    }
+
+    /// A node takes in what it has applied.
+    fn observe(&self, next: &mut State, node: usize) {
+        let row = self.rows[&Self::key(&next.log, next.nodes[node].applied)];
+        let mut me = holder(next.number(node) as u8);
+        if self.config.any_incarnation && row.owner.node == me.node {
+            me = row.owner;
+        }
+        let one = &mut next.nodes[node];
+        one.slot.observe(me, &row, None, |effect| {
+            one.tenure +=
+                u8::from(matches!(effect, Effect::BeginFull | Effect::BeginDrained | Effect::BeginKept));
+        });
+    }
+
+    fn check(&self, state: &State, out: &mut Vec<State>) {
+        if !self.config.checks {
+            return;
+        }
+        let check = match state.check {
+            Check::None => {
+                let claims = (0..NODES).filter(|node| state.nodes[*node].decides());
+                out.extend(claims.map(|node| {
+                    let check = Check::Claimed(node as u8, state.nodes[node].tenure);
+                    State { check, ..*state }
+                }));
+                return;
+            }
+            Check::Claimed(of, tenure) => {
+                let others = (0..NODES).filter(|node| *node != usize::from(of));
+                if !others.into_iter().any(|node| state.nodes[node].decides()) {
+                    return;
+                }
+                Check::Charged(of, tenure)
+            }
+            Check::Charged(..) => return,
+        };
+        out.push(State { check, ..*state });
+    }
+
+    /// Two nodes decide, or a charge counts that must not.
+    fn is_broken(&self, state: &State) -> bool {
+        let counts = match state.check {
+            Check::Charged(of, tenure) => {
+                let one = state.nodes[usize::from(of)];
+                self.config.no_second_look || one.decides() && one.tenure == tenure
+            }
+            _ => false,
+        };
+        counts || state.nodes.iter().filter(|one| one.decides()).count() > 1
+    }
+
     /// What may be written.
     fn leader(&mut self, state: &State, out: &mut Vec<State>) {
         let config = self.config;
@@ -245,7 +370,8 @@ impl Explorer {
         };
         let owner = number(row.owner) as u8;
         if row.moving.is_none() {
-            write(Written::Prepare((owner + 1) % NODES as u8));
+            let to = (row.owner.node as usize + 1) % NODES;
+            write(Written::Prepare(state.number(to) as u8));
         }
         for id in 0..8u8 {
             if state.installed >> id & 1 == 1 {
@@ -255,16 +381,23 @@ impl Explorer {
                 write(Written::Refused(id));
             }
         }
-        let has_lapsed = |node: usize| {
-            let under_way = matches!(state.nodes[node].renewal, Renewal::Confirmed(..));
-            let last = state.last_grant[node].max(state.leader_since);
+        let has_lapsed = |one: usize| {
+            let node = one % NODES;
+            let is_now = one == state.number(node);
+            // Of one that has started again the leader knows when it has granted it a session.
+            let again = state.number(node);
+            if !is_now && again > one && state.last_grant[again] > START as u8 {
+                return true;
+            }
+            let under_way = is_now && matches!(state.nodes[node].renewal, Renewal::Confirmed(..));
+            let last = state.last_grant[one].max(state.leader_since);
             let waited = config.terms().has_lapsed(ticks(u64::from(last)), ticks(u64::from(state.time)));
             (config.no_session_wait || waited) && (config.expire_while_granting || !under_way)
         };
-        let lapsed = (0..NODES).filter(|node| has_lapsed(*node)).fold(0u8, |all, node| all | 1 << node);
+        let lapsed = (0..HOLDERS).filter(|one| has_lapsed(*one)).fold(0u8, |all, one| all | 1 << one);
         let target = row.moving.map(|pending| number(pending.to) as u8);
         if lapsed >> owner & 1 == 1 {
-            for to in (0..NODES as u8).filter(|to| *to != owner) {
+            for to in (0..NODES).map(|node| state.number(node) as u8).filter(|to| *to != owner) {
                 let lapsed = match target {
                     Some(target) if target != to && config.no_wait_for_target => lapsed | 1 << target,
                     _ => lapsed,
@@ -280,7 +413,7 @@ impl Explorer {
             let mut next = *state;
             next.leader_changed = true;
             next.leader_since = if config.new_leader_does_not_wait { 0 } else { next.time };
-            next.last_grant = [0; NODES];
+            next.last_grant = [0; HOLDERS];
             for one in &mut next.nodes {
                 if matches!(one.renewal, Renewal::Asked(_) | Renewal::Confirmed(..)) {
                     one.renewal = Renewal::None;
@@ -292,15 +425,14 @@ impl Explorer {
 
     /// What a node may do: apply an entry, hand over, take over, refuse.
     fn node(&mut self, state: &State, node: usize, out: &mut Vec<State>) {
-        let (one, me) = (state.nodes[node], holder(node as u8));
+        let (one, me) = (state.nodes[node], holder(state.number(node) as u8));
         if one.applied < state.len {
             let mut next = *state;
             let applied = one.applied + 1;
-            let row = self.row(&state.log, applied);
-            let known = &mut next.nodes[node];
-            known.applied = applied;
-            known.slot.observe(me, &row, None, |_| {});
-            known.session.applied(u64::from(applied));
+            self.row(&state.log, applied);
+            next.nodes[node].applied = applied;
+            self.observe(&mut next, node);
+            next.nodes[node].session.applied(u64::from(applied));
             out.push(next);
         }
         let row = self.row(&state.log, one.applied);
@@ -317,14 +449,15 @@ impl Explorer {
         }
         let index = u64::from(one.applied) + 1;
         if let Some((id, epoch, to)) = state.handover
-            && usize::from(to) == node
+            && usize::from(to) == state.number(node)
         {
             let mut next = *state;
             let (id, epoch) = match row.moving {
                 Some(pending) if self.config.no_epoch => (pending.id, row.epoch),
                 _ => (u64::from(id), u64::from(epoch)),
             };
-            next.nodes[node].slot.install(me, Some(&row), index, id, epoch);
+            let outcome = next.nodes[node].slot.install(me, Some(&row), index, id, epoch);
+            next.nodes[node].tenure += u8::from(outcome == Install::Now);
             if next != *state {
                 next.installed |= 1 << id;
                 next.handover = None;
@@ -358,7 +491,7 @@ impl Explorer {
             Renewal::Asked(question) => changed.renewal = Renewal::Confirmed(question, state.len),
             Renewal::Confirmed(question, index) => {
                 changed.renewal = Renewal::Granted(question, index);
-                next.last_grant[node] = state.time;
+                next.last_grant[state.number(node)] = state.time;
             }
             Renewal::Granted(question, index) => {
                 let applied = if self.config.no_bind { u64::MAX } else { u64::from(one.applied) };
@@ -394,10 +527,7 @@ impl Explorer {
                 if !seen.insert(hasher.hash_one(next)) {
                     continue;
                 }
-                let decides = |one: &&One| {
-                    one.slot.role().decides() && ticks(u64::from(one.clock)) < one.session.until()
-                };
-                if next.nodes.iter().filter(decides).count() > 1 {
+                if explorer.is_broken(next) {
                     return (true, seen.len());
                 }
                 queue.push_back(*next);
@@ -426,12 +556,22 @@ fn at_most_one_node_decides() {
         ("a new leader", Config { new_leader: true, ticks: 1, ..SMALL }),
         ("two entries", Config { entries: 2, ticks: 1, ..SMALL }),
         ("four entries, at one instant", Config { ticks: 0, entries: 4, ..SMALL }),
+        ("a node that starts again", Config { restart: true, ticks: 1, ..SMALL }),
+        ("threads that are stopped", Config { checks: true, ticks: 1, ..SMALL }),
+        ("threads that are stopped, four entries", Config { checks: true, ticks: 0, entries: 4, ..SMALL }),
     ];
     if is_full() {
         configs.extend([
             ("a lagging clock, longer", Config { lag: 1, ..SMALL }),
             ("a new leader, longer", Config { new_leader: true, ..SMALL }),
             ("three entries", Config { entries: 3, ticks: 1, ..SMALL }),
+            ("a node that starts again, longer", Config { restart: true, entries: 2, ..SMALL }),
+            (
+                "a node that starts again under a new leader",
+                Config { restart: true, new_leader: true, ..SMALL },
+            ),
+            ("threads that are stopped, longer", Config { checks: true, ..SMALL }),
+            ("all of it", Config { restart: true, checks: true, new_leader: true, ticks: 1, ..SMALL }),
         ]);
     }
     for (name, config) in configs {
@@ -459,6 +599,8 @@ fn each_rule_that_is_left_out_is_missed() {
         ("no margin for clocks", Config { no_margin: true, lag: 1, ..SMALL }),
         ("an answer to any question", Config { any_answer: true, ticks: 3, ..SMALL }),
         ("an expiry while a session is granted", Config { expire_while_granting: true, ..SMALL }),
+        ("a start that counts as the one before", Config { restart: true, any_incarnation: true, ..SMALL }),
+        ("no second look", Config { checks: true, no_second_look: true, ..SMALL }),
     ];
     for (name, config) in mutations {
         assert!(explore(name, config), "{name} is not noticed");
