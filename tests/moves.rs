@@ -73,7 +73,7 @@ fn under_load(cluster: &mut Cluster, nodes: &[&str], change: impl FnOnce(&mut Cl
     let wanted = AtomicBool::new(true);
     let history = thread::scope(|scope| {
         let running = scope.spawn(|| load.run_while(|| wanted.load(Relaxed)));
-        let end = EndOnDrop(&wanted);
+        let end = kit::EndOnDrop(&wanted);
         thread::sleep(Duration::from_millis(300));
         change(cluster);
         thread::sleep(Duration::from_millis(300));
@@ -88,14 +88,6 @@ fn under_load(cluster: &mut Cluster, nodes: &[&str], change: impl FnOnce(&mut Cl
         .filter(|one| one.decided_by.as_ref().is_none_or(|(how, _)| how != "owner" && how != "forwarded"));
     assert_eq!(without_owner.count(), 0, "each check finds an owner");
     history
-}
-
-struct EndOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Relaxed);
-    }
 }
 
 fn tidegate(cluster: &Cluster, arguments: &[&str]) -> String {
@@ -158,12 +150,13 @@ fn a_node_joins_drains_and_stops_under_load_and_nobody_notices() {
 #[test]
 fn all_nodes_are_restarted_one_after_the_other_and_no_count_is_lost() {
     let _machine = kit::alone();
-    let mut cluster = Cluster::start(3, settings());
+    let names = ["n1", "n2", "n3"];
+    let mut cluster = Cluster::start(names.len(), settings());
     use_up(&cluster);
     let before = left(&cluster, "n1");
     let mut history = History::default();
-    for name in ["n1", "n2", "n3"] {
-        let others: Vec<&str> = ["n1", "n2", "n3"].into_iter().filter(|other| *other != name).collect();
+    for name in names {
+        let others: Vec<&str> = names.into_iter().filter(|other| *other != name).collect();
         let during = under_load(&mut cluster, &others, |cluster| {
             assert_eq!(cluster.terminate(name), Some(0));
             cluster.restart(name);

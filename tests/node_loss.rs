@@ -1,5 +1,5 @@
 //! The promise: a node that dies takes nothing with it but its own connections.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod kit;
 
@@ -44,6 +44,14 @@ fn a_killed_node_is_replaced_within_five_seconds_and_every_check_is_answered_mea
         .filter(|one| one.completed - one.invoked > kit::CHECK_TIMEOUT.as_nanos() as u64)
         .count();
     assert!(late * 100 <= history.operations.len(), "{late} of {} took too long", history.operations.len());
+
+    // How long that was, at most: from the kill to the last check that found no owner.
+    let found_none = |one: &&tidegate_jepsen::history::Operation| {
+        one.invoked > killed
+            && one.decided_by.as_ref().is_none_or(|(how, _)| how != "owner" && how != "forwarded")
+    };
+    let without = history.operations.iter().filter(found_none).map(|one| one.completed - killed).max();
+    eprintln!("a killed owner: its keys had no owner for {:?}", without.map(Duration::from_nanos));
 
     // Keys of the dead node were decided by it before, and are by another node five seconds later.
     let by = |one: &&tidegate_jepsen::history::Operation, name: &str| {

@@ -29,7 +29,7 @@ use crate::{
     owner::{Holder, SlotRow, rights::Rights, session::Terms},
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     router::Router,
-    stats::{GossipStats, LaneStats, MoveStats, PeerStats},
+    stats::{CallStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };
 
@@ -108,6 +108,8 @@ pub struct ClusterStats {
     pub peers: Arc<PeerStats>,
     /// Slots that went to others.
     pub moves: Arc<MoveStats>,
+    /// What the calls of the Raft group cost.
+    pub calls: Arc<CallStats>,
 }
 
 impl Cluster {
@@ -164,6 +166,7 @@ impl Cluster {
             gossip: Arc::default(),
             peers: Arc::default(),
             moves: Arc::default(),
+            calls: Arc::default(),
         };
         let identity = Arc::new(Identity {
             me: me.clone(),
@@ -177,6 +180,7 @@ impl Cluster {
             store: Arc::clone(&store),
             rights: Arc::clone(&rights),
             stats: Arc::clone(&stats.moves),
+            calls: Arc::clone(&stats.calls),
             terms,
             peer: SocketAddr::new(advertise, config.peer_port),
             zone: config.zone.clone(),

@@ -55,7 +55,11 @@ pub struct MoveStats {
     buckets: Counter,
     frozen_nanos: Counter,
     longest_nanos: AtomicU64,
+    frozen_within: [Counter; FROZEN_BOUNDS_MS.len()],
 }
+
+/// Bounds of the times for which slots are decided by nobody while they move, in milliseconds.
+pub const FROZEN_BOUNDS_MS: [u64; 7] = [1, 2, 5, 10, 20, 50, 100];
 
 impl MoveStats {
     pub(crate) fn moved(&self, slots: u64, buckets: u64, frozen_for: Duration) {
@@ -64,6 +68,13 @@ impl MoveStats {
         self.buckets.add(buckets);
         self.frozen_nanos.add(nanos * slots);
         self.longest_nanos.fetch_max(nanos, Ordering::Relaxed);
+        let within = FROZEN_BOUNDS_MS.iter().zip(&self.frozen_within);
+        within.filter(|(bound, _)| nanos <= **bound * 1_000_000).for_each(|(_, count)| count.add(slots));
+    }
+
+    /// For each of [`FROZEN_BOUNDS_MS`], how many slots were decided by nobody for at most so long.
+    pub fn frozen_within(&self) -> impl Iterator<Item = (u64, u64)> {
+        FROZEN_BOUNDS_MS.iter().zip(&self.frozen_within).map(|(bound, count)| (*bound, count.get()))
     }
 
     /// Slots that were handed over.
@@ -84,6 +95,58 @@ impl MoveStats {
     /// The longest of these times.
     pub fn longest_frozen(&self) -> Duration {
         Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// What the calls of the Raft group are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKind {
+    /// Entries of the log, votes, snapshots.
+    Log,
+    /// Sessions.
+    Session,
+    /// Slots that go from one node to another.
+    Move,
+    /// The rest.
+    Other,
+}
+
+impl CallKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Log, Self::Session, Self::Move, Self::Other];
+
+    /// The word for it in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Session => "session",
+            Self::Move => "move",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What this node's own calls to others cost: with the answers, so that each byte is counted at one node.
+#[derive(Debug, Default)]
+pub struct CallStats {
+    calls: [Counter; CallKind::ALL.len()],
+    bytes: [Counter; CallKind::ALL.len()],
+}
+
+impl CallStats {
+    pub(crate) fn called(&self, kind: CallKind, bytes: usize) {
+        self.calls[kind as usize].add(1);
+        self.bytes[kind as usize].add(bytes as u64);
+    }
+
+    /// Calls that were answered.
+    pub fn calls(&self, kind: CallKind) -> u64 {
+        self.calls[kind as usize].get()
+    }
+
+    /// Their bytes, both ways, without what TCP adds.
+    pub fn bytes(&self, kind: CallKind) -> u64 {
+        self.bytes[kind as usize].get()
     }
 }
 

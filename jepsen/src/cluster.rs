@@ -129,10 +129,18 @@ impl Cluster {
     /// # Panics
     /// When that fails.
     pub fn join(&mut self) -> &Node {
-        let ports: Vec<u16> = self.nodes.iter().map(|node| node.http.port()).collect();
-        self.spawn(free_ports(), &ports, &[]);
+        self.spawn_joining();
         self.await_ready();
         self.nodes.last().expect("it was just started")
+    }
+
+    /// The same, without waiting.
+    ///
+    /// # Panics
+    /// When the binary can not be started.
+    pub fn spawn_joining(&mut self) {
+        let ports: Vec<u16> = self.nodes.iter().map(|node| node.http.port()).collect();
+        self.spawn(free_ports(), &ports, &[]);
     }
 
     /// Starts a node with these flags, and does not wait for it. Its name is the next one: `n1`, `n2` and so on.

@@ -311,7 +311,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_plain_user_gets_a_network_too() {
+        let test = "netns::tests::what_is_cut_does_not_arrive_and_the_rest_does";
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(std::env::current_exe().unwrap());
+        let ended = command.args(["--exact", test, "--nocapture"]).output();
+        let said = match &ended {
+            Ok(ended) => String::from_utf8_lossy(&[&*ended.stdout, &ended.stderr].concat()).into_owned(),
+            Err(error) => format!("setpriv: {error}"),
+        };
+        if !said.contains("running 1 test") {
+            eprintln!("NOT TESTED: another user can not run this program: {said}");
+            return;
+        }
+        assert!(ended.unwrap().status.success(), "{said}");
+    }
+
+    #[test]
     fn what_is_cut_does_not_arrive_and_the_rest_does() {
+        if !is_root() {
+            eprintln!("NOT TESTED: {}", enter_user_namespace());
+            return;
+        }
         let net = match Net::create(2) {
             Ok(net) => net,
             Err(reason) => {

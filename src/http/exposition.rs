@@ -2,7 +2,11 @@
 
 use std::fmt::{Display, Write as _};
 
-use tidegate_cluster::{GossipRejection, Readiness, raft::GroupRole, stats::LaneStats};
+use tidegate_cluster::{
+    GossipRejection, Readiness,
+    raft::GroupRole,
+    stats::{CallKind, LaneStats},
+};
 
 use super::problem::Kind;
 use crate::{
@@ -135,6 +139,23 @@ fn cluster(page: &mut Page, node: &Node) {
     page.simple("tidegate_slots_frozen_seconds_total", "counter", help, moves.frozen().as_secs_f64());
     let help = "The longest of these times.";
     page.simple("tidegate_slots_frozen_longest_seconds", "gauge", help, moves.longest_frozen().as_secs_f64());
+    let name = "tidegate_slot_frozen_seconds";
+    page.family(name, "histogram", "For how long nobody decided about a slot that was given away.");
+    for (bound, count) in moves.frozen_within() {
+        let le = (bound as f64 / 1000.0).to_string();
+        page.sample("tidegate_slot_frozen_seconds_bucket", &[("le", &*le)], count);
+    }
+    page.sample("tidegate_slot_frozen_seconds_bucket", &[("le", "+Inf")], moves.slots());
+    page.sample("tidegate_slot_frozen_seconds_sum", &[], moves.frozen().as_secs_f64());
+    page.sample("tidegate_slot_frozen_seconds_count", &[], moves.slots());
+    page.family("tidegate_calls_total", "counter", "Calls to other nodes about what all must agree on.");
+    for kind in CallKind::ALL {
+        page.sample("tidegate_calls_total", &[("about", kind.as_str())], stats.calls.calls(kind));
+    }
+    page.family("tidegate_call_bytes_total", "counter", "Bytes of these calls and their answers.");
+    for kind in CallKind::ALL {
+        page.sample("tidegate_call_bytes_total", &[("about", kind.as_str())], stats.calls.bytes(kind));
+    }
 
     let sum = |count: LaneCount| stats.lanes.iter().map(|lane| count(lane)).sum::<u64>();
     let forwards: [(&str, LaneCount); 8] = [

@@ -5,7 +5,10 @@ pub mod rules;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +61,15 @@ pub fn assert_within(history: &History, bound: &Bound, keys: u32) -> u64 {
         })
     };
     (0..keys).map(admitted).sum()
+}
+
+/// Ends a load when it is dropped, also when the test fails.
+pub struct EndOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Tests of one file run side by side; those that load the machine must not.

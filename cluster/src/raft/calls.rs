@@ -39,6 +39,7 @@ use super::{
     Group, RaftNode,
     command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
     disk::{Disk, DiskFault},
+    election::Question,
     formation::Proposal,
     group::Shared,
     moves::{HandOver, HandedOver},
@@ -50,6 +51,7 @@ use crate::{
         rights::Refusal,
         table::{Holder, SlotMove},
     },
+    stats::{CallKind, CallStats},
 };
 
 /// Streams for calls that are answered at one time; more are closed. A node has two or three from the leader, and one
@@ -104,6 +106,19 @@ pub(super) enum Call {
     Refuse(Vec<SlotMove>),
     /// Hands buckets over.
     HandOver(HandOver),
+    /// Asks whether this node would vote for who asks.
+    MayStand(Question),
+}
+
+impl Call {
+    fn kind(&self) -> CallKind {
+        match self {
+            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) => CallKind::Log,
+            Self::Renew { .. } => CallKind::Session,
+            Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
+            _ => CallKind::Other,
+        }
+    }
 }
 
 /// A call with its address.
@@ -136,6 +151,7 @@ pub(super) enum Reply {
     Written(Result<(), NotServed>),
     Refuse(Refusal),
     HandOver(HandedOver),
+    MayStand(bool),
     /// It was not looked at, for this reason.
     Refused(String),
 }
@@ -209,6 +225,7 @@ pub(super) struct Caller {
     node: RaftNode,
     identity: Arc<Identity>,
     belonging: Arc<Belonging>,
+    stats: Arc<CallStats>,
     wire: Option<Wire>,
 }
 
@@ -220,6 +237,7 @@ impl Caller {
             node,
             identity: Arc::clone(&shared.identity),
             belonging: Arc::clone(&shared.belonging),
+            stats: Arc::clone(&shared.calls),
             wire: None,
         }
     }
@@ -244,8 +262,10 @@ impl Caller {
             Some(wire) => wire,
             None => self.connect().await?,
         };
-        wire.send(&envelope).await?;
-        let reply = wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let sent = wire.send(&envelope).await?;
+        let (reply, received) =
+            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        self.stats.called(envelope.call.kind(), sent + received);
         self.wire = Some(wire);
         Ok(reply)
     }
@@ -269,14 +289,19 @@ struct Wire {
 }
 
 impl Wire {
-    async fn send<M: Message>(&mut self, message: &M) -> Result<(), CallFault> {
+    /// Returns how many bytes it took.
+    async fn send<M: Message>(&mut self, message: &M) -> Result<usize, CallFault> {
         let mut bytes = BytesMut::new();
         frame::put(message, &mut bytes)?;
-        Ok(self.stream.write_all(&bytes).await?)
+        self.stream.write_all(&bytes).await?;
+        Ok(bytes.len())
     }
 
-    /// The next message; `None` at the end of the stream.
-    async fn receive<M: DeserializeOwned>(&mut self, expected: Kind) -> Result<Option<M>, CallFault> {
+    /// The next message, and how many bytes it took; `None` at the end of the stream.
+    async fn receive<M: DeserializeOwned>(
+        &mut self,
+        expected: Kind,
+    ) -> Result<Option<(M, usize)>, CallFault> {
         loop {
             if let Some(frame) = frame::first(&self.unread, MAX_CALL_BYTES)? {
                 let message = match frame.kind {
@@ -286,7 +311,7 @@ impl Wire {
                 };
                 let length = frame.length;
                 self.unread.advance(length);
-                return message.map(Some);
+                return message.map(|message| Some((message, length)));
             }
             if self.stream.read_buf(&mut self.unread).await? == 0 {
                 return Ok(None);
@@ -410,13 +435,26 @@ impl CallServer {
         }
         match call {
             Call::Append(request) => {
-                self.shared.note_leader();
-                Reply::Append(raft.append_entries(request).await)
+                let vote = request.vote;
+                self.shared.note_leader(&running, &vote);
+                let answer = raft.append_entries(request).await;
+                // openraft counts from here.
+                self.shared.note_leader(&running, &vote);
+                Reply::Append(answer)
             }
-            Call::Vote(request) => Reply::Vote(raft.vote(request).await),
+            Call::Vote(request) => {
+                let answer = raft.vote(request).await;
+                if answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                    self.shared.note_vote();
+                }
+                Reply::Vote(answer)
+            }
             Call::Snapshot(request) => {
-                self.shared.note_leader();
-                Reply::Snapshot(raft.install_snapshot(request).await)
+                let vote = request.vote;
+                self.shared.note_leader(&running, &vote);
+                let answer = raft.install_snapshot(request).await;
+                self.shared.note_leader(&running, &vote);
+                Reply::Snapshot(answer)
             }
             Call::Write { write, patience_ms } => {
                 let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
@@ -430,6 +468,7 @@ impl CallServer {
             Call::Moved(moves) => Reply::Written(self.shared.moved_here(&running, moves).await),
             Call::Drain { holder, on } => Reply::Written(self.shared.drain_here(&running, holder, on).await),
             Call::Evict(node) => Reply::Written(self.shared.evict_here(&running, node).await),
+            Call::MayStand(question) => Reply::MayStand(self.shared.may_stand(&running, question).await),
             Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
             Call::Touched { domain, rules } => Reply::Touched(self.shared.touched_here(&domain, &rules)),
@@ -469,7 +508,7 @@ async fn hold(wire: &mut Wire, server: &CallServer) -> Result<(), CallFault> {
             }
         }
         let call = timeout(STALLED, wire.receive::<Envelope>(Kind::Call)).await;
-        let Some(envelope) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
+        let Some((envelope, _)) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
         let reply = server.answer(envelope).await;
         timeout(STALLED, wire.send(&reply)).await.map_err(|_| CallFault::Timeout(STALLED))??;
     }

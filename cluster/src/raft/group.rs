@@ -25,6 +25,7 @@ use super::{
     chair,
     command::{ClusterId, Command, MemberRow, NodeId, Outcome, RuleWrite},
     disk::{Disk, DiskFault, DiskIdentity},
+    election::{self, Heard},
     formation, in_force,
     in_force::InForce,
     ledger::Ledger,
@@ -37,15 +38,16 @@ use crate::{
     member::Member,
     owner::{Reign, leader::Leader, rights::Rights, session::Terms, table::SlotMove},
     placement::Weight,
-    stats::MoveStats,
+    stats::{CallStats, MoveStats},
     status::ClusterStatus,
 };
 
 /// How often the leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(150);
-/// After a silence between these two a new leader is elected; nobody votes for another one before the longer of them. What
-/// a dead leader's slots wait for is twice that, and a session.
-const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1000));
+/// Nobody votes for another leader before it has been silent for the longer of them. Who stands, and when, is decided in
+/// [`election`]: within half a second after that, if nothing else is wrong. What a dead leader's slots wait for is that, and
+/// a session.
+pub(super) const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1000));
 /// Entries after which a snapshot is taken; half as many are kept for members that are a little behind.
 const SNAPSHOT_EVERY: u64 = 1000;
 /// For a piece of a snapshot, and for its writing.
@@ -71,6 +73,7 @@ pub(crate) struct GroupConfig {
     pub(crate) store: Arc<Store>,
     pub(crate) rights: Arc<Rights>,
     pub(crate) stats: Arc<MoveStats>,
+    pub(crate) calls: Arc<CallStats>,
     pub(crate) terms: Terms,
     /// Where the others reach this node.
     pub(crate) peer: SocketAddr,
@@ -92,6 +95,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) rights: Arc<Rights>,
     pub(super) stats: Arc<MoveStats>,
+    pub(super) calls: Arc<CallStats>,
     /// What this node does about ownership while it leads.
     pub(super) leader: Mutex<Leader>,
     /// What this node says of itself when it asks for a session.
@@ -99,13 +103,15 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     running: ArcSwapOption<Running>,
     trouble: Mutex<Option<String>>,
-    leader_heard: Mutex<Option<Instant>>,
+    /// Of whom this node has heard.
+    pub(super) heard: Mutex<Heard>,
 }
 
 /// Raft from one start to the next.
 pub(super) struct Running {
     pub(super) raft: RaftHandle,
     pub(super) disk: Disk,
+    pub(super) log: Log,
     metrics: watch::Receiver<Metrics>,
 }
 
@@ -126,16 +132,6 @@ impl Shared {
     /// The time of day, to tell people.
     pub(super) fn unix_ms(&self) -> u64 {
         self.clock.unix_millis()
-    }
-
-    /// The leader was heard of just now.
-    pub(super) fn note_leader(&self) {
-        *self.leader_heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    /// Since when the leader has not been heard of.
-    pub(super) fn leader_heard(&self) -> Option<Instant> {
-        *self.leader_heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The nodes that gossip holds for alive.
@@ -319,6 +315,7 @@ impl RaftGroup {
             store: Arc::clone(&config.store),
             rights: Arc::clone(&config.rights),
             stats: Arc::clone(&config.stats),
+            calls: Arc::clone(&config.calls),
             leader: Mutex::new(Leader::new(config.terms)),
             row: MemberRow {
                 id: identity.node,
@@ -331,7 +328,7 @@ impl RaftGroup {
             clock: config.clock,
             running: ArcSwapOption::empty(),
             trouble: Mutex::default(),
-            leader_heard: Mutex::default(),
+            heard: Mutex::new(Heard::new(Instant::now())),
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
         let group = Self { shared, config: Arc::new(config), in_memory };
@@ -364,6 +361,7 @@ impl RaftGroup {
         let shared = || Arc::clone(&self.shared);
         spawn(Box::pin(in_force::keep(shared(), Arc::clone(&self.config.rules), self.config.seed.clone())));
         spawn(Box::pin(formation::form(shared(), self.config.expect, status.clone())));
+        spawn(Box::pin(election::stand(shared())));
         spawn(Box::pin(steward::tend(shared(), status)));
         spawn(Box::pin(sessions::renew(shared())));
         spawn(Box::pin(sessions::watch(shared())));
@@ -401,7 +399,7 @@ impl RaftGroup {
         log.step_down(self.shared.me).await.map_err(|error| disk.fault(error))?;
         let machine = Machine::open(&disk, self.shared.applied.clone())?;
         let callers = Callers(Arc::clone(&self.shared));
-        let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log, machine)
+        let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log.clone(), machine)
             .await
             .map_err(|error| disk.fault(error))?;
         let metrics = raft.metrics();
@@ -410,7 +408,7 @@ impl RaftGroup {
             // Nobody else could lead; there is nothing to wait for.
             raft.trigger().elect().await.map_err(|error| disk.fault(error))?;
         }
-        self.shared.running.store(Some(Arc::new(Running { raft, disk, metrics })));
+        self.shared.running.store(Some(Arc::new(Running { raft, disk, log, metrics })));
         self.shared.set_trouble(None);
         Ok(())
     }
@@ -538,6 +536,7 @@ fn raft_config() -> Config {
         heartbeat_interval: millis(HEARTBEAT),
         election_timeout_min: millis(ELECTION.0),
         election_timeout_max: millis(ELECTION.1),
+        enable_elect: false,
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
         max_in_snapshot_log_to_keep: SNAPSHOT_EVERY / 2,

@@ -175,7 +175,7 @@ impl Ledger {
         if self.shared.running().is_some_and(|running| running.is_leader()) {
             return Some(Duration::ZERO);
         }
-        self.shared.leader_heard().map(|heard| heard.elapsed())
+        self.shared.heard().leader().map(|heard| heard.elapsed())
     }
 
     /// Why some rules of the log are not in force at this node.

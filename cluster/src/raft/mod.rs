@@ -10,7 +10,7 @@
 //!
 //! Behind it:
 //!
-//! - `formation`: how the group is founded, exactly once. `voters`: who should have a vote. `steward`: the task of the
+//! - `election`: who stands for election, and when. `formation`: how the group is founded, exactly once. `voters`: who should have a vote. `steward`: the task of the
 //!   leader that keeps members, voters and slots as they should be.
 //! - `group`: starts Raft on a disk, and again when the disk has failed.
 
@@ -19,6 +19,7 @@ mod calls;
 mod chair;
 mod command;
 mod disk;
+mod election;
 mod formation;
 mod group;
 mod in_force;

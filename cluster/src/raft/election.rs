@@ -1,0 +1,240 @@
+//! Who stands for election, and when. openraft 0.9 would stand whenever its timer ends: a node that was cut off counts its
+//! term up alone, and brings the leader down when it comes back. So its timer is off, and a node **asks before it stands**
+//! (Ongaro's pre-vote, section 9.6 of the Raft thesis): it stands only if most voters would vote for it and have not heard
+//! of a leader for as long as openraft itself keeps to one. Asking changes nothing at anybody, however often it is done.
+//!
+//! What is decided here is only when an election begins. Whether it is won, and by one, is Raft's business as before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use openraft::{LogId, Vote, storage::RaftLogStorage as _};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
+
+use super::{
+    calls::{Call, Caller, Reply},
+    command::NodeId,
+    group::{ELECTION, Running, Shared},
+};
+use crate::fabric;
+
+/// How often it is looked whether somebody leads.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How long the others are waited for: who answers later is asked again.
+const ANSWER_WITHIN: Duration = Duration::from_millis(300);
+/// After the others have begun to miss the leader too, a node waits between nothing and so long: who asks first mostly wins.
+const SPREAD: Duration = Duration::from_millis(400);
+/// An election that has not made a leader within this time has failed.
+const ELECTED_WITHIN: Duration = Duration::from_millis(500);
+/// A leader reaches a voter that has started within this time: it is not missed before.
+const STARTED_WITHIN: Duration = ELECTION.0;
+
+/// What a node asks before it stands for election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Question {
+    /// The last entry of its log.
+    last: Option<LogId<NodeId>>,
+}
+
+/// Of whom a node has heard, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard {
+    started: Instant,
+    leader: Option<Instant>,
+    /// It has voted, and whoever got the vote may lead by now.
+    vote: Option<Instant>,
+}
+
+impl Heard {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { started: now, leader: None, vote: None }
+    }
+
+    /// When the leader was last heard of.
+    pub(super) fn leader(&self) -> Option<Instant> {
+        self.leader
+    }
+
+    pub(super) fn note_leader(&mut self, now: Instant) {
+        self.leader = self.leader.max(Some(now));
+    }
+
+    pub(super) fn note_vote(&mut self, now: Instant) {
+        self.vote = self.vote.max(Some(now));
+    }
+
+    /// From when on another leader may be wanted. openraft itself refuses votes while it keeps to a leader, which is the
+    /// longer of the two times.
+    fn missed_from(&self) -> Instant {
+        let heard = self.leader.map(|at| at + ELECTION.1);
+        let elected = self.vote.map(|at| at + ELECTION.0);
+        (self.started + STARTED_WITHIN).max(heard.max(elected).unwrap_or(self.started))
+    }
+}
+
+/// Whether these are most of the voters, of each set of them while they change.
+fn is_majority(voters: &[BTreeSet<NodeId>], of: &BTreeSet<NodeId>) -> bool {
+    !voters.is_empty() && voters.iter().all(|set| set.intersection(of).count() * 2 > set.len())
+}
+
+/// Stands for election when that is needed and could be won. Runs until it is dropped.
+pub(super) async fn stand(shared: Arc<Shared>) {
+    let mut ways: BTreeMap<NodeId, Caller> = BTreeMap::new();
+    let mut delay = random(SPREAD);
+    let mut not_before = Instant::now();
+    loop {
+        sleep(LOOK_EVERY).await;
+        let now = Instant::now();
+        let Some(running) = shared.running() else { continue };
+        let voters = running.voters();
+        if !voters.iter().any(|set| set.contains(&shared.me)) || running.is_leader() {
+            ways.clear();
+            continue;
+        }
+        // Nobody else could lead: there is nobody to wait for.
+        let is_alone = voters.iter().all(|set| set.len() == 1 && set.contains(&shared.me));
+        if now < not_before || !is_alone && now < shared.heard().missed_from() + delay {
+            continue;
+        }
+        delay = random(SPREAD);
+        not_before = now + LOOK_EVERY + random(SPREAD);
+        if !is_alone && !would_win(&shared, &running, &voters, &mut ways).await {
+            continue;
+        }
+        info!(term = running.term() + 1, "no leader is there: this node stands for election");
+        // If Raft has ended, it is started again by others.
+        let _ = running.raft.trigger().elect().await;
+        let mut metrics = running.watch();
+        let elected =
+            metrics.wait_for(|metrics| metrics.current_leader.is_some() && metrics.vote.is_committed());
+        let _ = tokio::time::timeout(ELECTED_WITHIN, elected).await;
+    }
+}
+
+/// Asks all voters, and says whether most of them would vote for this node.
+async fn would_win(
+    shared: &Arc<Shared>,
+    running: &Running,
+    voters: &[BTreeSet<NodeId>],
+    ways: &mut BTreeMap<NodeId, Caller>,
+) -> bool {
+    let Some(last) = running.last_entry().await else { return false };
+    let nodes = running.metrics();
+    let nodes = nodes.membership_config.membership();
+    let others: BTreeSet<NodeId> = voters.iter().flatten().copied().filter(|id| *id != shared.me).collect();
+    ways.retain(|id, _| others.contains(id));
+    for id in &others {
+        if let (None, Some(node)) = (ways.get(id), nodes.get_node(id)) {
+            ways.insert(*id, Caller::new(shared, *id, node.clone()));
+        }
+    }
+    let question = Question { last };
+    let asked = ways.iter_mut().map(|(id, way)| async move {
+        match way.call(Call::MayStand(question), ANSWER_WITHIN).await {
+            Ok(Reply::MayStand(true)) => Some(*id),
+            Ok(_) => None,
+            Err(fault) => {
+                debug!(%fault, "a voter can not be asked");
+                None
+            }
+        }
+    });
+    let mut agree: BTreeSet<NodeId> = join_all(asked).await.into_iter().flatten().collect();
+    agree.insert(shared.me);
+    // Meanwhile the leader may have been heard.
+    is_majority(voters, &agree) && Instant::now() >= shared.heard().missed_from() && !running.is_leader()
+}
+
+fn random(below: Duration) -> Duration {
+    below * u32::from(u16::from_be_bytes(fabric::random_bytes())) / u32::from(u16::MAX)
+}
+
+impl Running {
+    fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        self.metrics().membership_config.membership().get_joint_config().clone()
+    }
+
+    fn term(&self) -> u64 {
+        self.metrics().current_term
+    }
+
+    /// The last entry of this node's log; `None` when the disk fails.
+    async fn last_entry(&self) -> Option<Option<LogId<NodeId>>> {
+        Some(self.log.clone().get_log_state().await.ok()?.last_log_id)
+    }
+}
+
+impl Shared {
+    pub(super) fn heard(&self) -> Heard {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody has said that it leads. It counts if this node does not know better: a leader that was replaced, and does
+    /// not know it yet, keeps nobody from electing the next.
+    pub(super) fn note_leader(&self, running: &Running, vote: &Vote<NodeId>) {
+        if *vote >= running.metrics().vote {
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leader(Instant::now());
+        }
+    }
+
+    pub(super) fn note_vote(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
+    }
+
+    /// Whether this node would vote for who asks.
+    pub(super) async fn may_stand(&self, running: &Running, question: Question) -> bool {
+        // One that asks although it leads is not missed: it has been cut off, and stands as soon as it hears of that.
+        if running.is_leader() || Instant::now() < self.heard().missed_from() {
+            return false;
+        }
+        running.last_entry().await.is_some_and(|mine| question.last >= mine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_leader_is_missed_when_openraft_no_longer_keeps_to_it() {
+        let start = Instant::now();
+        let mut heard = Heard::new(start);
+        assert_eq!(heard.missed_from(), start + STARTED_WITHIN, "it may not have reached this node yet");
+        heard.note_leader(start + LONG);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.1);
+        // News do not come in order.
+        heard.note_leader(start);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.1);
+    }
+
+    #[test]
+    fn who_has_voted_waits_for_the_one_who_got_the_vote() {
+        let start = Instant::now();
+        let mut heard = Heard::new(start);
+        heard.note_leader(start);
+        heard.note_vote(start + LONG);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
+        assert_eq!(heard.leader(), Some(start));
+    }
+
+    #[test]
+    fn while_voters_change_most_of_both_sets_must_agree() {
+        let set = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<NodeId>>();
+        let three = [set(&[1, 2, 3])];
+        assert!(is_majority(&three, &set(&[1, 3])));
+        assert!(!is_majority(&three, &set(&[1, 9])));
+        let joint = [set(&[1, 2, 3]), set(&[1, 4, 5])];
+        assert!(!is_majority(&joint, &set(&[1, 2, 3])));
+        assert!(is_majority(&joint, &set(&[1, 2, 4])));
+        assert!(!is_majority(&[set(&[1, 2])], &set(&[1])), "half is not most");
+        assert!(!is_majority(&[], &set(&[1])));
+    }
+}
