@@ -1,5 +1,6 @@
 //! Who seems to be alive: membership by gossip (chitchat), a hint and never a right.
 
+mod intake;
 mod seal;
 mod transport;
 

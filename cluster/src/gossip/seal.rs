@@ -9,7 +9,7 @@
 //!
 //! With a cluster key the message is sealed (XChaCha20-Poly1305, the header is authenticated with it), and nothing of
 //! a datagram that does not open reaches the gossip library's parser. Without a key the datagram is plain and anybody
-//! who can reach the port can speak; then the limits below are all that stands between them and the parser.
+//! who can reach the port can speak; then the limits here and in `intake` are all that stands between them and the parser.
 
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
@@ -20,9 +20,6 @@ use chacha20poly1305::{
 pub(crate) const MAX_DATAGRAM_BYTES: usize = 65_507;
 /// Longest datagram that is read without a cluster key: a message may be compressed up to some thousand times.
 const MAX_PLAIN_BYTES: usize = 16 << 10;
-/// Most nodes that one message may list. The gossip library fails when its own list outgrows a datagram, at about
-/// 1,100 nodes.
-const MAX_LISTED_NODES: u16 = 512;
 
 const VERSION: u8 = 1;
 const MAGIC: [u8; 4] = [b'T', b'G', b'G', VERSION];
@@ -133,19 +130,7 @@ impl Seal {
             (Some(_), _) => return Err(GossipRejection::Unsealed),
             (None, _) => return Err(GossipRejection::NoKey),
         };
-        if listed_nodes(&message) > MAX_LISTED_NODES {
-            return Err(GossipRejection::Malformed);
-        }
         Ok(message)
-    }
-}
-
-/// How many nodes the gossip library's message lists: after its magic (2 bytes), version and type, the first two types
-/// carry a digest that begins with its length.
-fn listed_nodes(message: &[u8]) -> u16 {
-    match message {
-        [_, _, _, 0 | 1, low, high, ..] => u16::from_le_bytes([*low, *high]),
-        _ => 0,
     }
 }
 
@@ -188,13 +173,6 @@ mod tests {
             bad[place] ^= 1;
             assert!(keyed("a", 1).unwrap(&bad).is_err(), "byte {place}");
         }
-    }
-
-    #[test]
-    fn a_message_that_lists_too_many_nodes_is_refused() {
-        let plain = Seal::new("a", None);
-        let message = [0x53, 0xb0, 0, 0, 0xff, 0xff, 1, 2, 3];
-        assert_eq!(plain.unwrap(&plain.wrap(&message, NONCE).unwrap()), Err(GossipRejection::Malformed));
     }
 
     #[test]

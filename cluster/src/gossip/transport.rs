@@ -15,7 +15,10 @@ use chitchat::{
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::seal::{GossipRejection, MAX_DATAGRAM_BYTES, Seal};
+use super::{
+    intake::Intake,
+    seal::{GossipRejection, MAX_DATAGRAM_BYTES, Seal},
+};
 use crate::{
     fabric::{self, Datagrams},
     stats::GossipStats,
@@ -46,6 +49,7 @@ impl Transport for SealedUdp {
             seal: Arc::clone(&self.seal),
             stats: Arc::clone(&self.stats),
             incoming: vec![0; MAX_DATAGRAM_BYTES + 1].into_boxed_slice(),
+            intake: Intake::default(),
             logged: [None; GossipRejection::ALL.len()],
         }))
     }
@@ -56,6 +60,7 @@ struct SealedSocket {
     seal: Arc<Seal>,
     stats: Arc<GossipStats>,
     incoming: Box<[u8]>,
+    intake: Intake,
     /// When a rejection of each kind was last logged.
     logged: [Option<Instant>; GossipRejection::ALL.len()],
 }
@@ -84,6 +89,9 @@ impl Socket for SealedSocket {
                 Err(error) => return Err(error.into()),
             };
             let opened = self.seal.unwrap(&self.incoming[..length]).and_then(|message| {
+                if !self.intake.admits(&message, Instant::now()) {
+                    return Err(GossipRejection::Malformed);
+                }
                 let mut rest = &message[..];
                 ChitchatMessage::deserialize(&mut rest).map_err(|_| GossipRejection::Malformed)
             });
