@@ -9,11 +9,20 @@
 
 mod amend;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Nanos, Store};
+use tidegate_limiter::{Charge, Decision, KeyHash, Nanos, Store};
 use tidegate_proto::peer::{Check, Decided, MAX_CHARGES, Outcome};
 use tokio::{
     sync::{Notify, oneshot},
@@ -46,6 +55,8 @@ const HOLD: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Router {
     routes: ArcSwapOption<Routes>,
+    /// Whether there are some: each check asks.
+    has_routes: AtomicBool,
     /// Wakes checks that wait for a table that fits.
     changed: Notify,
     store: Arc<Store>,
@@ -116,6 +127,7 @@ impl Router {
     ) -> Self {
         Self {
             routes: ArcSwapOption::empty(),
+            has_routes: AtomicBool::new(false),
             changed: Notify::new(),
             store,
             shares,
@@ -134,11 +146,13 @@ impl Router {
 
     /// Whether this node takes part: it has the cluster's rules and a slot table.
     pub fn has_routes(&self) -> bool {
-        self.routes.load().is_some()
+        self.has_routes.load(Acquire)
     }
 
     pub(crate) fn publish(&self, routes: Option<Arc<Routes>>) {
+        let has_routes = routes.is_some();
         self.routes.store(routes);
+        self.has_routes.store(has_routes, Release);
         self.changed.notify_waiters();
     }
 
@@ -174,17 +188,17 @@ impl Router {
         }
         let before = out.len();
         let allowed = self.store.check_all(charges, now, out);
-        if allowed && !self.counts(&claims, charges) {
+        let at = self.clock.now();
+        if allowed && !self.counts(&claims, charges, at) {
             // Forfeited; the slow path finds who decides.
             out.truncate(before);
             return Local::Elsewhere;
         }
-        Local::Decided { allowed }
+        Local::Decided { allowed, at }
     }
 
-    /// Whether charges that were just made count: the second look of `Rights`.
-    fn counts(&self, claims: &[Claim], charges: &[Charge]) -> bool {
-        let now = self.clock.now();
+    /// Whether charges that were just made count: the second look of `Rights`. `now` is read after they were made.
+    fn counts(&self, claims: &[Claim], charges: &[Charge], now: Nanos) -> bool {
         let counts =
             claims.iter().zip(charges).all(|(claim, charge)| self.rights.confirm(claim, charge.key, now));
         if counts {
@@ -366,7 +380,7 @@ impl Router {
         } else {
             (self.store.check_all(own, now, &mut decisions), None)
         };
-        if allowed && !self.counts(claims, own) {
+        if allowed && !self.counts(claims, own, self.clock.now()) {
             if let Some(hold) = hold {
                 self.store.undo(hold, now);
             }
@@ -441,6 +455,12 @@ impl Router {
                 (UndoBy::Reply(_), _) => unreachable!("this node's own part is taken back by its hold"),
             }
         }
+    }
+
+    /// Brings the buckets of checks near that are about to be decided.
+    pub(crate) fn warm_for_peer(&self, checks: &[Check]) {
+        let charges = checks.iter().flat_map(|check| check.charges.as_slice());
+        self.store.warm(charges.map(|charge| KeyHash::from_raw(charge.key)));
     }
 
     /// Decides a check that another node sent, if this node owns its slots.

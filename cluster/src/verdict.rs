@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Consistency, Decision, OnOwnerLoss};
+use tidegate_limiter::{Consistency, Decision, Nanos, OnOwnerLoss};
 
 /// What a charge's rule wants of those who decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub enum Local {
     Decided {
         /// Whether all charges were made; none was otherwise.
         allowed: bool,
+        /// When that was.
+        at: Nanos,
     },
     /// Another node owns one of the slots; nothing was charged.
     Elsewhere,

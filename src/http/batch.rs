@@ -2,6 +2,8 @@
 //!
 //! Each check is decided by itself: one that is wrong gets its problem in its place and does not disturb the others.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
@@ -9,9 +11,10 @@ use serde_json::value::RawValue;
 
 use super::{
     answer::Answer,
-    check::{check, check_here},
+    check::{check, check_group_here},
     json,
     problem::{Kind, Problem},
+    request::CheckRequest,
 };
 use crate::node::Node;
 
@@ -19,6 +22,8 @@ use crate::node::Node;
 pub(super) const MAX_CHECKS: usize = 1_000;
 /// Checks of one batch that are on their way to other nodes at the same time.
 const IN_FLIGHT: usize = 256;
+/// Checks that are read before the first of them is decided.
+const GROUP: usize = 32;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with checks: {\"checks\": [{\"attributes\": {}}]}")]
@@ -38,10 +43,13 @@ pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Byte
     node.metrics[lane].count_batch();
     let mut out = BytesMut::with_capacity(64 + 192 * batch.checks.len());
     out.put_slice(b"{\"answers\":[");
-    let checks = &batch.checks;
-    let mut answers = stream::iter(0..checks.len())
-        .map(|place| answer(node, lane, checks[place].get()))
-        .buffered(IN_FLIGHT);
+    let mut steps = Vec::with_capacity(batch.checks.len());
+    for group in batch.checks.chunks(GROUP) {
+        decide_group(node, lane, group, &mut steps);
+    }
+    let steps = &steps;
+    let mut answers =
+        stream::iter(0..steps.len()).map(|place| finish(node, lane, &steps[place])).buffered(IN_FLIGHT);
     let mut first = true;
     while let Some(answer) = answers.next().await {
         if !std::mem::take(&mut first) {
@@ -53,18 +61,42 @@ pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Byte
     Ok(out.freeze())
 }
 
-async fn answer(node: &Node, lane: usize, text: &str) -> Vec<u8> {
-    let decided = match json::parse_text(text) {
-        Ok(asked) => match check_here(node, lane, &asked, to_json) {
-            Some(decided) => decided,
-            None => check(node, lane, &asked, to_json).await,
-        },
-        Err(problem) => Err(problem),
-    };
-    decided.unwrap_or_else(|problem| {
-        node.metrics[lane].count_problem(problem.kind);
-        problem.to_json()
-    })
+/// How far one check is.
+enum Step<'a> {
+    Told(Vec<u8>),
+    /// Another node owns a slot of it.
+    Elsewhere(Box<CheckRequest<'a>>),
+}
+
+fn decide_group<'a>(node: &Node, lane: usize, group: &[&'a RawValue], steps: &mut Vec<Step<'a>>) {
+    let asked: Vec<_> = group.iter().map(|text| json::parse_text(text.get())).collect();
+    let whole = asked.iter().filter_map(|asked| asked.as_ref().ok());
+    let mut here = check_group_here(node, lane, whole, to_json).into_iter();
+    steps.extend(asked.into_iter().map(|asked| {
+        let decided = match asked {
+            Ok(asked) => match here.next().flatten() {
+                Some(decided) => decided,
+                None => return Step::Elsewhere(Box::new(asked)),
+            },
+            Err(problem) => Err(problem),
+        };
+        Step::Told(decided.unwrap_or_else(|problem| told(node, lane, &problem)))
+    }));
+}
+
+async fn finish<'s>(node: &Node, lane: usize, step: &'s Step<'_>) -> Cow<'s, [u8]> {
+    match step {
+        Step::Told(answer) => Cow::Borrowed(answer),
+        Step::Elsewhere(asked) => {
+            let decided = check(node, lane, asked, to_json).await;
+            Cow::Owned(decided.unwrap_or_else(|problem| told(node, lane, &problem)))
+        }
+    }
+}
+
+fn told(node: &Node, lane: usize, problem: &Problem) -> Vec<u8> {
+    node.metrics[lane].count_problem(problem.kind);
+    problem.to_json()
 }
 
 fn to_json(answer: Answer<'_>) -> Vec<u8> {

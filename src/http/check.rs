@@ -62,7 +62,40 @@ pub(crate) fn check_here<T>(
     let now = node.clock.now();
     let rules = node.rules.load();
     let mut limited = Charges::default();
-    if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+    let ruling = rule(&rules, request, &mut limited);
+    decide_here(node, lane, &ruling, &mut limited, now, render)
+}
+
+/// As [`check_here`] for checks that came together, each decided by itself and in their order: what all of them need of the
+/// buckets is asked for before the first one is decided.
+pub(crate) fn check_group_here<'c, 'r: 'c, T>(
+    node: &Node,
+    lane: usize,
+    requests: impl Iterator<Item = &'c CheckRequest<'r>>,
+    render: impl Fn(Answer<'_>) -> T,
+) -> Vec<Option<Result<T, Problem>>> {
+    let now = node.clock.now();
+    let rules = node.rules.load();
+    let mut ruled: Vec<(Ruling<'_>, Charges<'_>)> = Vec::with_capacity(requests.size_hint().1.unwrap_or(0));
+    for request in requests {
+        ruled.push((Ruling::Limited, Charges::default()));
+        if let Some((ruling, limited)) = ruled.last_mut() {
+            *ruling = rule(&rules, request, limited);
+        }
+    }
+    node.store.warm(ruled.iter().flat_map(|(_, limited)| &limited.charges).map(|charge| charge.key));
+    ruled.iter_mut().map(|(ruling, limited)| decide_here(node, lane, ruling, limited, now, &render)).collect()
+}
+
+fn decide_here<T>(
+    node: &Node,
+    lane: usize,
+    ruling: &Ruling<'_>,
+    limited: &mut Charges<'_>,
+    now: Nanos,
+    render: impl FnOnce(Answer<'_>) -> T,
+) -> Option<Result<T, Problem>> {
+    if let Ruling::Unlimited { allowed, rule } = *ruling {
         // A node without the cluster's rules knows of no limit, which does not mean that there is none.
         if !node.router.has_routes() {
             return Some(Err(not_ready(node)));
@@ -74,12 +107,12 @@ pub(crate) fn check_here<T>(
     match node.router.decide_local(&mut limited.charges, &limited.wishes, now, &mut decisions) {
         Local::Elsewhere => None,
         Local::NotReady => Some(Err(not_ready(node))),
-        Local::Decided { allowed } => {
+        Local::Decided { allowed, at } => {
             let decided = |place: usize| {
                 Some(Decided { decision: decisions.get(place)?, by: Decider::Owner, node: &node.name })
             };
             let (answer, by) = put_together(node, lane, allowed, &limited.applied, decided, render);
-            count(node, lane, allowed, by, now);
+            node.metrics[lane].count_check(allowed, by, at.saturating_since(now));
             Some(Ok(answer))
         }
     }

@@ -2,14 +2,13 @@
 
 use super::{
     reply::{Replies, Version},
-    throttle::Throttle,
+    throttle::{LastLimit, Throttle},
 };
 
 /// Bytes of a name in an error.
 const SHOWN: usize = 64;
 
 /// What a command is.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 pub(super) enum Command<'a> {
     /// To be decided.
     Throttle(Throttle<'a>),
@@ -41,14 +40,16 @@ pub(super) enum Plain<'a> {
 
 impl<'a> Command<'a> {
     /// Reads the words of a command, of which there is at least one.
-    pub(super) fn read(words: &[&'a [u8]]) -> Self {
+    pub(super) fn read(words: &[&'a [u8]], limit: &mut LastLimit) -> Self {
         let [name, arguments @ ..] = words else { return Self::Refused("ERR no command".to_owned()) };
+        for throttle in ["cl.throttle", "throttle"] {
+            if name.eq_ignore_ascii_case(throttle.as_bytes()) {
+                let read = Throttle::read(throttle, arguments, limit);
+                return read.map_or_else(Self::Refused, Self::Throttle);
+            }
+        }
         let name = name.to_ascii_lowercase();
         let plain = match (name.as_slice(), arguments) {
-            (b"cl.throttle" | b"throttle", _) => {
-                let name = String::from_utf8_lossy(&name);
-                return Throttle::read(&name, arguments).map_or_else(Self::Refused, Self::Throttle);
-            }
             (b"post" | b"host:", _) => return Self::CrossProtocol,
             (b"ping", []) => Plain::Ping(None),
             (b"ping", [text]) => Plain::Ping(Some(text)),
@@ -170,7 +171,7 @@ mod tests {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let mut out = BytesMut::new();
         let mut to = Replies { out: &mut out, version: Version::Two };
-        match Command::read(&words) {
+        match Command::read(&words, &mut LastLimit::default()) {
             Command::Plain(plain) => plain.answer(&mut to),
             Command::Refused(error) => to.error(&error),
             Command::Throttle(_) | Command::CrossProtocol => panic!(),

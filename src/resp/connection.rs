@@ -1,25 +1,31 @@
 //! One connection: commands come in, answers go out in their order.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
+use super::{
+    command::{Command, Plain},
+    reply::{Replies, Version},
+    request,
+    stopping::{Stopping, Told},
+    throttle::{Five, LastLimit, Throttle},
+};
+use crate::{
+    http::{Answer, Problem, ProblemKind, check, check_here},
+    node::Node,
+};
 use bytes::{Buf as _, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
-};
-use tokio_util::sync::CancellationToken;
-
-use super::{
-    command::{Command, Plain},
-    reply::{Replies, Version},
-    request,
-    throttle::{Five, Throttle},
-};
-use crate::{
-    http::{Answer, Problem, ProblemKind, check, check_here},
-    node::Node,
 };
 
 /// Bytes that are read at once.
@@ -36,15 +42,17 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves a connection until either side ends it. Told to stop, it answers what has come.
-pub(super) async fn serve_connection(
-    stream: TcpStream,
-    node: Arc<Node>,
-    lane: usize,
-    stop: CancellationToken,
-) {
-    let connection = Connection { stream, node, lane, version: Version::default(), out: BytesMut::new() };
+pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, lane: usize, stopping: Stopping) {
+    let connection = Connection {
+        stream,
+        node,
+        lane,
+        version: Version::default(),
+        limit: LastLimit::default(),
+        out: BytesMut::new(),
+    };
     // Why a client has gone is its own affair.
-    let _ = connection.run(stop).await;
+    let _ = connection.run(&stopping).await;
 }
 
 struct Connection {
@@ -52,6 +60,7 @@ struct Connection {
     node: Arc<Node>,
     lane: usize,
     version: Version,
+    limit: LastLimit,
     out: BytesMut,
 }
 
@@ -63,38 +72,56 @@ enum After {
 }
 
 impl Connection {
-    async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
+    async fn run(mut self, stopping: &Stopping) -> io::Result<()> {
         let mut input = BytesMut::new();
+        let mut told = pin!(stopping.told());
         loop {
             input.reserve(READ_BYTES);
-            let read = async {
-                if input.is_empty() {
-                    // A pool keeps connections for later; those of hosts that are gone end by keepalive.
-                    self.stream.read_buf(&mut input).await
-                } else {
-                    timeout(COMMAND_TIMEOUT, self.stream.read_buf(&mut input))
-                        .await
-                        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-                }
-            };
-            tokio::select! {
-                read = read => if read? == 0 { return Ok(()) },
-                () = stop.cancelled() => return self.end().await,
+            let Some(read) = self.read(&mut input, told.as_mut()).await else { return self.end().await };
+            if read? == 0 {
+                return Ok(());
             }
             let (used, after) = self.answer(&input).await?;
             self.write().await?;
-            if after == After::End {
+            // Also when the server stops: who asks without a pause would never wait for a command, and not hear of it.
+            if after == After::End || told.has_come() {
                 return self.end().await;
             }
-            input.advance(used);
+            if used == input.len() {
+                // Without a trace, so that its memory is used from the start again.
+                input.clear();
+            } else {
+                input.advance(used);
+            }
         }
+    }
+
+    /// Reads what has come, or waits for it; `None` if the server stops first.
+    async fn read(
+        &mut self,
+        input: &mut BytesMut,
+        mut told: Pin<&mut Told<'_>>,
+    ) -> Option<io::Result<usize>> {
+        let begun = !input.is_empty();
+        let mut read = pin!(async {
+            let read = self.stream.read_buf(input);
+            // A pool keeps connections for later; those of hosts that are gone end by keepalive.
+            if begun { timeout(COMMAND_TIMEOUT, read).await? } else { read.await }
+        });
+        poll_fn(|context| match read.as_mut().poll(context) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending if told.as_mut().poll(context) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Answers all whole commands. Returns how many bytes they had.
     async fn answer(&mut self, input: &[u8]) -> io::Result<(usize, After)> {
         let (mut at, mut after) = (0, After::GoOn);
         let node = Arc::clone(&self.node);
-        let mut waiting = FuturesOrdered::new();
+        // It is made when it is needed, which is seldom: it allocates.
+        let mut waiting = None;
         while after == After::GoOn {
             let words = match request::first(&input[at..]) {
                 Ok(Some((words, length))) => {
@@ -112,17 +139,19 @@ impl Connection {
             if words.is_empty() {
                 continue;
             }
-            let command = Command::read(&words);
+            let command = Command::read(&words, &mut self.limit);
             if let Command::Throttle(throttle) = command {
-                let here = waiting
-                    .is_empty()
-                    .then(|| check_here(&node, self.lane, &throttle.check, |answer| throttle.five(&answer)));
+                let here = waiting.is_none().then(|| {
+                    check_here(&node, self.lane, &throttle.check(), |answer| throttle.five(&answer))
+                });
                 match here.flatten() {
                     Some(decided) => self.tell(decided),
                     // The order of answers is that of commands, so those behind wait too.
-                    None => waiting.push_back(decide(&node, self.lane, throttle)),
+                    None => waiting
+                        .get_or_insert_with(FuturesOrdered::new)
+                        .push_back(decide(&node, self.lane, throttle)),
                 }
-                if waiting.len() >= MAX_WAITING {
+                if waiting.as_ref().is_some_and(|waiting| waiting.len() >= MAX_WAITING) {
                     self.gather(&mut waiting).await;
                 }
             } else {
@@ -138,7 +167,11 @@ impl Connection {
         Ok((at, after))
     }
 
-    async fn gather<F: Future<Output = Result<Five, Problem>>>(&mut self, waiting: &mut FuturesOrdered<F>) {
+    async fn gather<F: Future<Output = Result<Five, Problem>>>(
+        &mut self,
+        waiting: &mut Option<FuturesOrdered<F>>,
+    ) {
+        let Some(mut waiting) = waiting.take() else { return };
         while let Some(decided) = waiting.next().await {
             self.tell(decided);
         }
@@ -176,6 +209,19 @@ impl Connection {
     }
 
     async fn write(&mut self) -> io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        // Nearly always there is room for all of it, and nothing to wait for.
+        match self.stream.try_write(&self.out) {
+            Ok(written) if written == self.out.len() => {
+                self.out.clear();
+                return Ok(());
+            }
+            Ok(written) => self.out.advance(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
         timeout(WRITE_TIMEOUT, self.stream.write_all_buf(&mut self.out)).await??;
         Ok(())
     }
@@ -192,5 +238,5 @@ impl Connection {
 }
 
 async fn decide(node: &Node, lane: usize, throttle: Throttle<'_>) -> Result<Five, Problem> {
-    check(node, lane, &throttle.check, |answer: Answer<'_>| throttle.five(&answer)).await
+    check(node, lane, &throttle.check(), |answer: Answer<'_>| throttle.five(&answer)).await
 }

@@ -3,6 +3,7 @@
 //! In the order in which bytes meet them:
 //!
 //! - [`server`]: accepts connections; `connection` is one of them: reads, answers in order, writes.
+//! - `stopping`: how connections learn that the server stops.
 //! - `request`: the words of a command, out of the bytes.
 //! - `command`: what each command does; `throttle` is the one that decides.
 //! - `reply`: answers as bytes, in RESP2 or, after `HELLO 3`, RESP3.
@@ -12,6 +13,7 @@ mod connection;
 mod reply;
 mod request;
 mod server;
+mod stopping;
 mod throttle;
 
 pub(crate) use self::server::serve;

@@ -62,6 +62,24 @@ impl Replies<'_> {
         self.line(b'*', count as i64);
     }
 
+    /// An array of five integers, which is what a check is answered: written at once.
+    pub(super) fn integers(&mut self, numbers: [i64; 5]) {
+        // A head, and for each number a sign, a digit more than 18, and three bytes around it.
+        let mut bytes = [0; 4 + 5 * 23];
+        let mut end = 0;
+        let mut put = |part: &[u8]| {
+            bytes[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        };
+        put(b"*5\r\n");
+        for number in numbers {
+            put(b":");
+            put(itoa::Buffer::new().format(number).as_bytes());
+            put(b"\r\n");
+        }
+        self.out.put_slice(&bytes[..end]);
+    }
+
     /// So many pairs follow. RESP2 has no maps, and takes a flat array for one.
     pub(super) fn map(&mut self, pairs: usize) {
         match self.version {
@@ -102,6 +120,8 @@ mod tests {
     fn each_kind_has_its_form() {
         assert_eq!(written(Version::Two, |to| to.status("OK")), "+OK\r\n");
         assert_eq!(written(Version::Two, |to| to.integer(-1)), ":-1\r\n");
+        let most = written(Version::Two, |to| to.integers([i64::MIN, i64::MAX, 0, -1, 7]));
+        assert_eq!(most, "*5\r\n:-9223372036854775808\r\n:9223372036854775807\r\n:0\r\n:-1\r\n:7\r\n");
         assert_eq!(written(Version::Two, |to| to.bulk(b"a\r\n")), "$3\r\na\r\n\r\n");
         assert_eq!(written(Version::Two, |to| to.map(3)), "*6\r\n");
         assert_eq!(written(Version::Three, |to| to.map(3)), "%3\r\n");

@@ -79,6 +79,14 @@ fn number(bytes: &[u8], at: usize, kind: u8) -> Result<Option<(i64, usize)>, Mal
         Some(_) => {}
     }
     let digits = &line[1..];
+    // As nearly all are: a digit or two.
+    match digits {
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => return Ok(Some((i64::from(a - b'0'), at + 4))),
+        [a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            return Ok(Some((i64::from(a - b'0') * 10 + i64::from(b - b'0'), at + 5)));
+        }
+        _ => {}
+    }
     let Some(length) = digits.iter().take(MAX_DIGITS + 1).position(|byte| *byte == b'\r') else {
         return if digits.len() > MAX_DIGITS { Err(Malformed::Length) } else { Ok(None) };
     };

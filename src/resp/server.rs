@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::connection::serve_connection;
+use super::{connection::serve_connection, stopping::Stopping};
 use crate::{
     accept::{Doors, accept},
     node::Node,
@@ -36,11 +36,12 @@ pub(crate) async fn serve(
         too_many: Bytes::from_static(b"-ERR max number of clients reached (--max-connections)\r\n"),
         stats: Arc::clone(&node.resp),
     };
-    let stopping = stop.clone();
+    let stopping = Stopping::default();
+    let told = stopping.clone();
     let serve = move |lane: usize, stream: TcpStream| {
         // Without it connections of hosts that have gone stay a little longer.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-        serve_connection(stream, Arc::clone(&node), lane, stopping.clone())
+        serve_connection(stream, Arc::clone(&node), lane, told.clone())
     };
-    accept(listener, lanes, doors, serve, stop).await;
+    tokio::join!(stopping.follow(&stop), accept(listener, lanes, doors, serve, stop.clone()));
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use tidegate_limiter::{Algorithm, Cost, DEFAULT_DOMAIN, Limit, Period};
+use tidegate_limiter::{Algorithm, Cost, DEFAULT_DOMAIN, Limit, LimitError, Period};
 
 use super::reply::Replies;
 use crate::http::{Answer, CheckRequest, Numbers, Subject};
@@ -13,18 +13,39 @@ const MAX_KEY_BYTES: usize = 4 << 10;
 /// What one command asks.
 #[derive(Debug)]
 pub(super) struct Throttle<'a> {
-    pub(super) check: CheckRequest<'a>,
-    /// It only looks, which is never limited.
-    looks: bool,
+    key: Cow<'a, str>,
+    limit: Limit,
+    cost: Cost,
 }
 
 /// The five numbers of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Five([i64; 5]);
 
+/// The limit that a connection asked for last, and by which numbers: most ask for the same one again, and working it out
+/// takes as long as deciding.
+#[derive(Debug, Default)]
+pub(super) struct LastLimit(Option<([u64; 3], Limit)>);
+
+impl LastLimit {
+    fn of(&mut self, numbers: [u64; 3]) -> Result<Limit, LimitError> {
+        if let Some((known, limit)) = &self.0
+            && *known == numbers
+        {
+            return Ok(*limit);
+        }
+        let [burst, count, period] = numbers;
+        let period = Period::Fixed(Duration::from_secs(period));
+        // It admits one, and so many more at once.
+        let limit = Limit::new(Algorithm::TokenBucket, count, period, Some(burst.saturating_add(1)))?;
+        self.0 = Some((numbers, limit));
+        Ok(limit)
+    }
+}
+
 impl<'a> Throttle<'a> {
     /// Reads `key max_burst count period [quantity]`.
-    pub(super) fn read(name: &str, arguments: &[&'a [u8]]) -> Result<Self, String> {
+    pub(super) fn read(name: &str, arguments: &[&'a [u8]], limit: &mut LastLimit) -> Result<Self, String> {
         let (key, numbers) = match arguments {
             [key, numbers @ ..] if (3..=4).contains(&numbers.len()) => (*key, numbers),
             _ => {
@@ -37,6 +58,11 @@ impl<'a> Throttle<'a> {
             return Err(format!("ERR the key has {} bytes, at most {MAX_KEY_BYTES} are allowed", key.len()));
         }
         let number = |place: usize, what: &str, least: i64| -> Result<u64, String> {
+            if let Some(number) = short(numbers[place])
+                && number >= least as u64
+            {
+                return Ok(number);
+            }
             let text = String::from_utf8_lossy(numbers[place]);
             match text.parse::<i64>() {
                 Ok(number) if number >= least => Ok(number as u64),
@@ -51,22 +77,24 @@ impl<'a> Throttle<'a> {
         let (count, period) = (number(1, "count", 1)?, number(2, "period", 1)?);
         let quantity = if numbers.len() == 4 { number(3, "quantity", 0)? } else { 1 };
         let refused = |error: &dyn std::fmt::Display| format!("ERR {error}");
-        let period = Period::Fixed(Duration::from_secs(period));
-        // It admits one, and so many more at once.
-        let limit = Limit::new(Algorithm::TokenBucket, count, period, Some(burst.saturating_add(1)))
-            .map_err(|error| refused(&error))?;
+        let limit = limit.of([burst, count, period]).map_err(|error| refused(&error))?;
         let cost = Cost::new(quantity).map_err(|error| refused(&error))?;
-        let check = CheckRequest {
+        Ok(Self { key: text_of(key), limit, cost })
+    }
+
+    /// The check. It is large, so it is made where it is decided.
+    pub(super) fn check(&self) -> CheckRequest<'_> {
+        CheckRequest {
             domain: Cow::Borrowed(DEFAULT_DOMAIN),
-            subject: Subject::Inline { key: text_of(key), limit },
-            cost,
-        };
-        Ok(Self { check, looks: cost == Cost::PEEK })
+            subject: Subject::Inline { key: Cow::Borrowed(&self.key), limit: self.limit },
+            cost: self.cost,
+        }
     }
 
     /// What is answered.
     pub(super) fn five(&self, answer: &Answer<'_>) -> Five {
-        let limited = !answer.allowed && !self.looks;
+        // A look is never limited.
+        let limited = !answer.allowed && self.cost != Cost::PEEK;
         let Some(Numbers { limit, remaining, reset_after, retry_after, .. }) = answer.numbers else {
             return Five([i64::from(limited), 0, 0, -1, 0]);
         };
@@ -80,11 +108,18 @@ impl<'a> Throttle<'a> {
 
 impl Five {
     pub(super) fn write(self, to: &mut Replies<'_>) {
-        to.array(self.0.len());
-        for number in self.0 {
-            to.integer(number);
-        }
+        to.integers(self.0);
     }
+}
+
+/// A number as nearly all are written: up to 18 digits, which can not overflow.
+#[inline]
+fn short(text: &[u8]) -> Option<u64> {
+    let digit = |number: u64, byte: &u8| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + u64::from(digit))
+    };
+    if (1..=18).contains(&text.len()) { text.iter().try_fold(0, digit) } else { None }
 }
 
 /// Any bytes can be a key. What is no text is written so that it is, behind a byte that no text of ours begins with.
@@ -110,17 +145,16 @@ mod tests {
 
     fn read<'a>(words: &[&'a str]) -> Result<Throttle<'a>, String> {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        Throttle::read("cl.throttle", &words)
+        Throttle::read("cl.throttle", &words, &mut LastLimit::default())
     }
 
     #[test]
     fn the_limit_is_what_the_words_say() {
         let throttle = read(&["user123", "15", "30", "60"]).unwrap();
-        let Subject::Inline { key, limit } = &throttle.check.subject else { panic!() };
-        assert_eq!(&**key, "user123");
-        assert_eq!(*limit, Limit::parse("30/60s", Some(16), Algorithm::TokenBucket).unwrap());
-        assert_eq!(throttle.check.cost, Cost::ONE);
-        assert_eq!(read(&["k", "0", "1", "1", "7"]).unwrap().check.cost.get(), 7);
+        assert_eq!(throttle.key, "user123");
+        assert_eq!(throttle.limit, Limit::parse("30/60s", Some(16), Algorithm::TokenBucket).unwrap());
+        assert_eq!(throttle.cost, Cost::ONE);
+        assert_eq!(read(&["k", "0", "1", "1", "7"]).unwrap().cost.get(), 7);
     }
 
     #[test]

@@ -44,6 +44,8 @@ const UNDO_WITHIN: Duration = Duration::from_secs(2);
 const MAX_UNDOABLE: usize = 4096;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 16 << 10;
+/// Checks that are read before the first of them is decided, so that their buckets are near when it is their turn.
+const READ_AHEAD: usize = 32;
 /// Refused streams are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -126,6 +128,7 @@ async fn serve_stream(
         router: &answering.router,
         undoable: VecDeque::new(),
         unread,
+        ahead: Vec::with_capacity(READ_AHEAD),
         answers: BytesMut::new(),
     };
     match conversation.hold(&mut stream).await {
@@ -192,6 +195,8 @@ struct Conversation<'a> {
     /// Checks that can still be undone, by rising id.
     undoable: VecDeque<(u64, HoldId, Instant)>,
     unread: BytesMut,
+    /// Checks that were read and are about to be decided.
+    ahead: Vec<Check>,
     answers: BytesMut,
 }
 
@@ -214,16 +219,48 @@ impl Conversation<'_> {
         }
     }
 
+    /// Reads the checks that come next, up to the first frame that is none, or is faulty: that one is looked at when they
+    /// are answered. Returns how many bytes they had.
+    fn read_ahead(&mut self) -> usize {
+        let mut read = 0;
+        while self.ahead.len() < READ_AHEAD
+            && let Ok(Some(frame)) = frame::first(&self.unread[read..], MAX_PAYLOAD_BYTES)
+            && frame.kind == Kind::Check
+            && let Ok(check) = codec::decode(frame.payload)
+        {
+            read += frame.length;
+            self.ahead.push(check);
+        }
+        read
+    }
+
+    fn answer_checks(&mut self) -> Result<(), Broken> {
+        if self.ahead.len() > 1 {
+            self.router.warm_for_peer(&self.ahead);
+        }
+        for check in self.ahead.drain(..) {
+            let (outcome, held) = self.router.decide_for_peer(self.lane, &check);
+            if let Some(hold) = held {
+                note_undoable(&mut self.undoable, check.id, hold);
+            }
+            frame::put(&Answer { id: check.id, outcome }, &mut self.answers)?;
+        }
+        Ok(())
+    }
+
     fn answer_all(&mut self) -> Result<Next, Broken> {
-        while let Some(frame) = frame::first(&self.unread, MAX_PAYLOAD_BYTES)? {
+        loop {
+            let read = self.read_ahead();
+            if read > 0 {
+                self.answer_checks()?;
+                self.unread.advance(read);
+                continue;
+            }
+            let Some(frame) = frame::first(&self.unread, MAX_PAYLOAD_BYTES)? else { return Ok(Next::More) };
             match frame.kind {
                 Kind::Check => {
-                    let check: Check = codec::decode(frame.payload)?;
-                    let (outcome, held) = self.router.decide_for_peer(self.lane, &check);
-                    if let Some(hold) = held {
-                        note_undoable(&mut self.undoable, check.id, hold);
-                    }
-                    frame::put(&Answer { id: check.id, outcome }, &mut self.answers)?;
+                    let _: Check = codec::decode(frame.payload)?;
+                    unreachable!("it would have been read");
                 }
                 Kind::Amend => {
                     let amend: Amend = codec::decode(frame.payload)?;
@@ -252,7 +289,6 @@ impl Conversation<'_> {
             let length = frame.length;
             self.unread.advance(length);
         }
-        Ok(Next::More)
     }
 }
 

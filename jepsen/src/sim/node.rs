@@ -300,7 +300,7 @@ impl Client {
         }
         let mut decisions = Decisions::new();
         match self.router.decide_local(&mut charges, &wishes, now, &mut decisions) {
-            Local::Decided { allowed } => {
+            Local::Decided { allowed, .. } => {
                 let outcome = if allowed { Outcome::Admitted } else { Outcome::Denied };
                 let by = ("owner".to_owned(), name(self.node));
                 self.note(&keys, invoked, outcome, &vec![Some(by); keys.len()]);
