@@ -111,7 +111,7 @@ pub(super) fn ask_any(
 
 /// Writes rules that need room on every disk, in a thread of its own.
 pub(super) fn write_large_rules(cluster: &Cluster, target: &str, number: u64) -> JoinHandle<bool> {
-    let body = format!("# {}\nrules: [{{ name: n{number}, key: [], limit: 5/1s }}]\n", "x".repeat(256 << 10));
+    let body = format!("# {}\nrules: [{{ name: n{number}, key: [], limit: 5/1s }}]\n", "x".repeat(512 << 10));
     let client = cluster.running().find(|node| node.name != target).map(|node| node.client(PATIENCE));
     thread::spawn(move || {
         // It may be refused: then the disk was hit by something else.

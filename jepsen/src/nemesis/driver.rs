@@ -25,6 +25,8 @@ const READY_WITHIN: u64 = 30_000_000_000;
 const MOVE_WITHIN: u64 = 3_000_000_000;
 /// Slots move in batches, some a second.
 const MOVES_LAST: u64 = 700_000_000;
+/// A node gives a change of its members up after so long, and whoever asked may have given up before.
+const WRITE_LASTS: u64 = 5_500_000_000;
 const BETWEEN_LOOKS: u64 = 250_000_000;
 
 /// A process that ended.
@@ -385,8 +387,10 @@ impl<'a> Driver<'a> {
                 let is_back = match active.kind {
                     // It has left for good once it is no member.
                     Kind::Join => self.errand(active, "POST", &format!("/v1/cluster/remove/{target}")),
+                    // A question that was given up may still be carried out: it is undone again after that.
                     Kind::Drain => {
-                        self.errand(active, "POST", &format!("/v1/cluster/drain/{target}?undo=true"))
+                        let path = format!("/v1/cluster/drain/{target}?undo=true");
+                        self.errand(active, "POST", &path) && now > since + WRITE_LASTS
                     }
                     // A node that has left meanwhile will not be ready.
                     _ => self.is_ready(&target, since) || self.cluster.node(&target).pid().is_none(),
