@@ -160,6 +160,9 @@ fn one_way_to_the_leader(cluster: &Cluster) {
     (1..=3).filter(|node| *node != leader).for_each(|node| cluster.net().cut(node, leader));
 }
 
+/// Cuts the network between the nodes.
+type Split = fn(&Cluster);
+
 /// All at the same time, each in networks of its own: most of it is waiting.
 #[test]
 fn each_rule_keeps_its_worst_case_in_each_split_and_there_is_one_count_soon_after() {
@@ -168,7 +171,7 @@ fn each_rule_keeps_its_worst_case_in_each_split_and_there_is_one_count_soon_afte
         eprintln!("NOT TESTED: {}", enter_user_namespace());
         return;
     }
-    let splits: [(&str, fn(&Cluster)); 5] = [
+    let splits: [(&str, Split); 5] = [
         ("two and one", two_and_one),
         ("the leader alone", the_leader_alone),
         ("each for itself", each_for_itself),
