@@ -18,6 +18,7 @@ pub(crate) fn charges_to_wire<'a>(
             count: charge.limit.count(),
             period: match charge.limit.period() {
                 Period::Fixed(length) => peer::Period::Nanos(nanos(length)),
+                Period::FromFirst { nanos } => peer::Period::NanosFromFirst(nanos),
                 Period::Day => peer::Period::Day,
                 Period::Month => peer::Period::Month,
             },
@@ -41,6 +42,7 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
         .map(|charge| {
             let period = match charge.limit.period {
                 peer::Period::Nanos(length) => Period::Fixed(Duration::from_nanos(length)),
+                peer::Period::NanosFromFirst(nanos) => Period::FromFirst { nanos },
                 peer::Period::Day => Period::Day,
                 peer::Period::Month => Period::Month,
             };

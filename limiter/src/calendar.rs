@@ -26,6 +26,7 @@ pub(crate) fn window_end(period: Period, instant: u64) -> u64 {
 fn ticks_of(period: Period) -> Option<u64> {
     match period {
         // Periods are at most 31 days.
+        Period::FromFirst { nanos } => Some(nanos.saturating_mul(TICKS_PER_NANO)),
         Period::Fixed(length) => Some(length.as_nanos() as u64 * TICKS_PER_NANO),
         Period::Day => Some(DAY),
         Period::Month => None,

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Cost, calendar, time::TICKS_PER_NANO};
+use crate::{Cost, algorithm::opened, calendar, time::TICKS_PER_NANO};
 
 /// Shortest period.
 pub const MIN_PERIOD: Duration = Duration::from_millis(100);
@@ -85,13 +85,25 @@ pub enum Period {
     /// A calendar month, UTC. Buckets, which refill steadily, and the log, which slides, take the mean month of
     /// 30.436875 days.
     Month,
+    /// Always as long, and begun by the first charge after the one before has ended: only for fixed windows. It can be
+    /// longer by up to a 1024th.
+    FromFirst {
+        /// So that a period has no more bytes for it.
+        nanos: u64,
+    },
 }
 
 impl Period {
+    /// A window of this length that begins with its first charge.
+    pub fn from_first(length: Duration) -> Self {
+        Self::FromFirst { nanos: u64::try_from(length.as_nanos()).unwrap_or(u64::MAX) }
+    }
+
     /// Its length; the mean one of a month.
     pub const fn length(self) -> Duration {
         match self {
             Self::Fixed(length) => length,
+            Self::FromFirst { nanos } => Duration::from_nanos(nanos),
             Self::Day => Duration::from_secs(86_400),
             Self::Month => Duration::from_secs(2_629_746),
         }
@@ -103,6 +115,7 @@ impl fmt::Display for Period {
         match self {
             Self::Day => f.write_str("day"),
             Self::Month => f.write_str("month"),
+            Self::FromFirst { .. } => write!(f, "{} from the first", Self::Fixed(self.length())),
             Self::Fixed(length) => {
                 let millis = length.as_millis();
                 match [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
@@ -169,6 +182,9 @@ pub enum LimitError {
     /// A window with a burst.
     #[error("a burst belongs to token_bucket and leaky_bucket; leave it out: a {0} admits its count")]
     BurstOfWindow(Algorithm),
+    /// A window from the first charge that is none.
+    #[error("only a fixed_window can begin with its first charge, a {0} can not")]
+    FromFirst(Algorithm),
     /// The bucket would take too long to fill.
     #[error("a burst of {burst} at that rate takes longer than ten years to fill")]
     Refill {
@@ -208,6 +224,9 @@ impl Limit {
         if burst != count && !algorithm.has_burst() {
             return Err(LimitError::BurstOfWindow(algorithm));
         }
+        if matches!(period, Period::FromFirst { .. }) && algorithm != Algorithm::FixedWindow {
+            return Err(LimitError::FromFirst(algorithm));
+        }
         let length = period.length();
         if !(MIN_PERIOD..=MAX_PERIOD).contains(&length) {
             return Err(LimitError::Period(length));
@@ -216,6 +235,9 @@ impl Limit {
         let ticks = length.as_nanos() as u64 * TICKS_PER_NANO;
         let (numerator, denominator, span) = match algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => pace(count, ticks, burst)?,
+            Algorithm::FixedWindow if matches!(period, Period::FromFirst { .. }) => {
+                window(count, opened::quantum(ticks) - 1)
+            }
             Algorithm::FixedWindow => window(count, shortest(period, ticks) - 1),
             // Two codes of room, so that the count with all of its codes stays below the window's ticks.
             Algorithm::SlidingWindow => window(count, shortest(period, ticks) / PREVIOUS_CODES - 2),
@@ -323,6 +345,8 @@ impl Limit {
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Fixed(length)) => {
                 length.as_nanos() as u64
             }
+            // No period has so many nanoseconds.
+            (Algorithm::FixedWindow, Period::FromFirst { nanos }) => nanos | 1 << 52,
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Day) => 1,
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Month) => 2,
             _ => 0,

@@ -125,6 +125,8 @@ pub enum Period {
     Day,
     /// A calendar month, UTC.
     Month,
+    /// A fixed number of nanoseconds, from the first charge on.
+    NanosFromFirst(u64),
 }
 
 /// The charges of a check: at most [`MAX_CHARGES`], refused beyond that before memory is taken.

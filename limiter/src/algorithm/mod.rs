@@ -7,9 +7,10 @@
 pub(crate) mod fixed;
 pub(crate) mod gcra;
 pub(crate) mod log;
+pub(crate) mod opened;
 pub(crate) mod sliding;
 
-use crate::{Algorithm, Cost, Decision, Limit, decision::Asked};
+use crate::{Algorithm, Cost, Decision, Limit, Period, decision::Asked};
 
 /// A decision, with the bucket's state after it.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,7 @@ pub(crate) struct Step {
 pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::decide(limit, state, floor, cost, now),
+        Algorithm::FixedWindow if is_opened(limit) => opened::decide(limit, state, floor, cost, now),
         Algorithm::FixedWindow => fixed::decide(limit, state, floor, cost, now),
         Algorithm::SlidingWindow => sliding::decide(limit, state, floor, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
@@ -57,6 +59,7 @@ pub(crate) fn verdict(asked: &Asked<'_>, state: u64, now: u64) -> Verdict {
 pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::refund(limit, state, cost, now),
+        Algorithm::FixedWindow if is_opened(limit) => opened::refund(limit, state, cost, now),
         Algorithm::FixedWindow => fixed::refund(limit, state, cost, now),
         Algorithm::SlidingWindow => sliding::refund(limit, state, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
@@ -70,6 +73,7 @@ pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
         return state;
     }
     match limit.algorithm() {
+        Algorithm::FixedWindow if is_opened(limit) => opened::strictest(limit, state, now),
         Algorithm::FixedWindow => fixed::strictest(limit, state, now),
         Algorithm::SlidingWindow => sliding::strictest(limit, state, now),
         Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => state,
@@ -88,8 +92,37 @@ pub(crate) struct Raise {
 pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> Option<Raise> {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => Some(gcra::raise(limit, floor, cost, now)),
+        Algorithm::FixedWindow if is_opened(limit) => None,
         Algorithm::FixedWindow => Some(fixed::raise(limit, floor, cost, now)),
         Algorithm::SlidingWindow | Algorithm::SlidingLog => None,
+    }
+}
+
+/// Whether a fixed window begins with its first charge, not where the calendar has it.
+fn is_opened(limit: &Limit) -> bool {
+    matches!(limit.period(), Period::FromFirst { .. })
+}
+
+/// Where a charge at `now` is counted, for algorithms without a [`Raise`]: the instant, or what else tells the window.
+pub(crate) fn counted_at(limit: &Limit, state: u64, now: u64) -> u64 {
+    if is_opened(limit) {
+        opened::counted_at(limit, state, now)
+    } else {
+        sliding::counted_at(limit, state, now)
+    }
+}
+
+/// The same: whether being empty at `floor` is part of the counts, so that no charge can be taken out of them.
+pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bool {
+    !is_opened(limit) && sliding::is_bound_by(limit, state, floor, now)
+}
+
+/// The same: the state without a charge that was counted `at` there.
+pub(crate) fn undo(limit: &Limit, state: u64, cost: Cost, at: u64, now: u64) -> u64 {
+    if is_opened(limit) {
+        opened::undo(limit, state, cost, at)
+    } else {
+        sliding::undo(limit, state, cost, at, now)
     }
 }
 

@@ -16,8 +16,7 @@ use super::{
     table::{TAKEN, Table},
 };
 use crate::{
-    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos,
-    algorithm::{self, sliding},
+    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, algorithm,
     decision::{Answer, Asked},
 };
 
@@ -270,11 +269,11 @@ impl Locked<'_> {
         let deed = match algorithm::raise(&limit, asked.floor, asked.cost, now) {
             Some(raise) => Deed::Raised(raise),
             None => {
-                if asked.floor.is_some_and(|floor| sliding::is_bound_by(&limit, before, floor, now)) {
+                if asked.floor.is_some_and(|floor| algorithm::is_bound_by(&limit, before, floor, now)) {
                     // Taking an earlier charge out of these counts would take some of the floor out.
                     self.forget_journal(key);
                 }
-                Deed::Counted { limit, at: sliding::counted_at(&limit, before, now), cost: asked.cost }
+                Deed::Counted { limit, at: algorithm::counted_at(&limit, before, now), cost: asked.cost }
             }
         };
         self.note(key, before, deed, hold);

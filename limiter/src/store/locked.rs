@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Algorithm, Cost, Decision, KeyHash, Limit,
-    algorithm::{log::Log, sliding},
+    algorithm::{self, log::Log},
     decision::Asked,
 };
 
@@ -114,7 +114,7 @@ impl Locked<'_> {
                 // Where the bucket has been removed meanwhile, it knew of nothing with the charge.
                 Undo::State(without) => self.change(key, |state| without.min(state)),
                 Undo::Count { limit, at, cost } => {
-                    self.change(key, |state| sliding::undo(&limit, state, cost, at, now));
+                    self.change(key, |state| algorithm::undo(&limit, state, cost, at, now));
                 }
             }
         }

@@ -1,0 +1,101 @@
+//! The window that its first charge opens: so many units until it ends, and then nothing until the next charge opens one.
+//!
+//! ```text
+//!     state  =  end of the window  +  units used in it
+//! ```
+//!
+//! So that both can be told from the sum, ends are multiples of a [`quantum`], a power of two of at most a 1024th of the
+//! window, and the units are fewer. A window is as long as asked, or longer by up to that: stricter. Counts above a quantum
+//! (2 million units a second) do not fit; there several units (a *grain*) are counted as one, and each cost is rounded up.
+//!
+//! At most `count` units in each window; in any interval of length d at most count · (⌊d / period⌋ + 2).
+
+use std::time::Duration;
+
+use crate::{
+    Cost, Decision, Limit,
+    algorithm::Step,
+    time::{TICKS_PER_NANO, duration},
+};
+
+/// What ends are multiples of, for a window of so many ticks.
+pub(crate) fn quantum(length: u64) -> u64 {
+    1 << (length / 1024).max(1).ilog2()
+}
+
+fn ticks(limit: &Limit) -> u64 {
+    // Periods are at most 31 days.
+    limit.window().as_nanos() as u64 * TICKS_PER_NANO
+}
+
+/// The end of a window that is opened at an instant.
+fn end_of(limit: &Limit, opened: u64) -> u64 {
+    let (length, quantum) = (ticks(limit), quantum(ticks(limit)));
+    // At the end of time (the year 2116) it ends with it.
+    let end = opened.saturating_add(length).saturating_add(quantum - 1);
+    end - end % quantum
+}
+
+/// The end of the window that a state tells of.
+fn known_end(limit: &Limit, state: u64) -> u64 {
+    state - state % quantum(ticks(limit))
+}
+
+/// The window at `now`: its end, and what is used of it.
+fn window(limit: &Limit, state: u64, now: u64) -> (u64, u64) {
+    let end = known_end(limit, state);
+    if end > now { (end, state - end) } else { (end_of(limit, now), 0) }
+}
+
+/// A floor closes the bucket for as long as a window that was used up at that instant would have lasted.
+pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
+    let (end, used) = window(limit, state, now);
+    let closed = floor.map_or(0, |floor| end_of(limit, floor));
+    let can_ever = cost.get() <= limit.count();
+    let add = cost.get().div_ceil(limit.grain());
+    let wanted = used.saturating_add(add.max(1));
+    let allowed = can_ever && closed <= now && wanted <= limit.grains() && end.checked_add(wanted).is_some();
+    let taken = allowed && cost != Cost::PEEK;
+    let used = if taken { wanted } else { used };
+    let left =
+        if closed > now { 0 } else { limit.grains().saturating_sub(used).saturating_mul(limit.grain()) };
+    let reset = match used {
+        0 => closed,
+        _ => end.max(closed),
+    };
+    let until = if wanted <= limit.grains() { closed } else { end.max(closed) };
+    let decision = Decision {
+        allowed,
+        limit: limit.count(),
+        remaining: left,
+        reset_after: duration(reset.saturating_sub(now)),
+        retry_after: (!allowed && can_ever).then(|| duration(until.saturating_sub(now))),
+        delay: Duration::ZERO,
+    };
+    Step { decision, state: if taken { end + used } else { state } }
+}
+
+/// How many units a state that is not this bucket's own seems to count is by chance: they count as all of them.
+pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
+    let end = known_end(limit, state);
+    if end > now { end.saturating_add(limit.grains()) } else { state }
+}
+
+pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
+    let end = known_end(limit, state);
+    if end > now { state - (cost.get() / limit.grain()).min(state - end) } else { state }
+}
+
+/// The end of the window in which a charge at `now` is counted.
+pub(crate) fn counted_at(limit: &Limit, state: u64, now: u64) -> u64 {
+    window(limit, state, now).0
+}
+
+/// Takes back what was charged in the window that ends at `end`, if that is still the one. It stays open.
+pub(crate) fn undo(limit: &Limit, state: u64, cost: Cost, end: u64) -> u64 {
+    if known_end(limit, state) == end {
+        state - cost.get().div_ceil(limit.grain()).min(state - end)
+    } else {
+        state
+    }
+}
