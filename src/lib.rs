@@ -4,8 +4,9 @@
 //!
 //! - [`cli`]: the command line. [`config`]: flags, environment and file become settings. `data_dir`: the node's name.
 //! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
-//! - `accept`: lets connections in. [`http`], `resp`: the front ends, from a request's bytes to those of its answer.
+//! - `accept`: lets connections in. [`http`], `grpc`, `resp`: the front ends, from a request's bytes to those of its answer.
 //! - [`client_address`]: whose request it is that a proxy asks about.
+//! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP.
 //! - `node`: what the front ends share. `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `process`: what is told of all that.
 //! - `import`: rules from the configuration of another limiter.
@@ -18,6 +19,8 @@ pub mod client_address;
 pub mod config;
 mod data_dir;
 mod dev;
+mod grpc;
+mod gubernator;
 pub mod http;
 mod import;
 mod instant;

@@ -1,12 +1,17 @@
 //! What the front ends of a node share: the rules in force, who decides, and what is counted.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{Clock, Cluster, Router};
 use tidegate_limiter::{Rules, Store};
 
-use crate::{client_address::Trust, config::LegacyHeaders, http::ServerStats, metrics::LaneMetrics};
+use crate::{
+    client_address::Trust,
+    config::{EnvoyHeaders, LegacyHeaders},
+    http::ServerStats,
+    metrics::LaneMetrics,
+};
 
 /// A running node.
 pub(crate) struct Node {
@@ -24,5 +29,10 @@ pub(crate) struct Node {
     /// By lane.
     pub(crate) metrics: Vec<LaneMetrics>,
     pub(crate) http: Arc<ServerStats>,
+    pub(crate) grpc: Arc<ServerStats>,
     pub(crate) resp: Arc<ServerStats>,
+    /// Where gRPC is listened for.
+    pub(crate) grpc_address: SocketAddr,
+    /// What Envoy is told to add to answers.
+    pub(crate) envoy_headers: EnvoyHeaders,
 }

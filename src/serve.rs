@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::{
     config::Settings,
     data_dir::{DataDir, DataDirFault},
+    grpc,
     http::{self, Front, Limits, ServerStats},
     metrics::LaneMetrics,
     node::Node,
@@ -59,7 +60,7 @@ pub enum ServeFault {
     /// The node could not take its place in the cluster.
     #[error("{0}")]
     #[diagnostic(help(
-        "HTTP listens on --base-port, the Redis protocol on + 2, peers on + 3 (TCP and UDP), all at --listen"
+        "HTTP listens on --base-port, gRPC on + 1, the Redis protocol on + 2, peers on + 3 (TCP and UDP), all at --listen"
     ))]
     Cluster(StartError),
     /// Nobody accepts connections any more.
@@ -90,6 +91,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         listen(address).map_err(|reason| ServeFault::Bind { what, address, reason })
     };
     let listener = bound("HTTP", settings.http)?;
+    let grpc_listener = bound("gRPC", settings.grpc)?;
     let resp_listener = bound("the Redis protocol", settings.resp)?;
 
     let clock = Clock::start();
@@ -116,7 +118,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         .map_err(ServeFault::System)?;
 
     // Everything is open now: only from here on is it said that the node is up.
-    info!(%name, http = %settings.http, resp = %settings.resp, peers = %settings.peers, workers = settings.workers, "listening");
+    info!(%name, http = %settings.http, grpc = %settings.grpc, resp = %settings.resp, peers = %settings.peers, workers = settings.workers, "listening");
     warn_of(&settings);
     let http_stats = ServerStats::default();
     let node = Arc::new(Node {
@@ -129,8 +131,11 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         trust: settings.trust(),
         legacy_headers: settings.legacy_headers,
         metrics: workers.lanes().iter().map(|_| LaneMetrics::default()).collect(),
+        grpc: Arc::new(ServerStats::beside(&http_stats)),
         resp: Arc::new(ServerStats::beside(&http_stats)),
         http: Arc::new(http_stats),
+        grpc_address: settings.grpc,
+        envoy_headers: settings.envoy_headers,
     });
     let limits = Limits { max_connections: connection_cap, ..Limits::default() };
     let stop_fronts = CancellationToken::new();
@@ -140,9 +145,11 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
     };
     let over_http =
         http::serve(listener, workers.lanes(), front, limits, Arc::clone(&node.http), stop_fronts.clone());
+    let over_grpc =
+        grpc::serve(grpc_listener, workers.lanes(), Arc::clone(&node), connection_cap, stop_fronts.clone());
     let over_resp =
         resp::serve(resp_listener, workers.lanes(), Arc::clone(&node), connection_cap, stop_fronts.clone());
-    let mut serving = tokio::spawn(async { tokio::join!(over_http, over_resp) });
+    let mut serving = tokio::spawn(async { tokio::join!(over_http, over_grpc, over_resp) });
 
     let why = tokio::select! {
         why = signals.recv() => why,
@@ -160,7 +167,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
 
 /// Stops so that nobody notices: the others take the slots over while this node still answers, then connections end as
 /// their requests do.
-async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task::JoinHandle<((), ())>) {
+async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task::JoinHandle<((), (), ())>) {
     let owned = node.cluster.leave(Instant::now() + LEAVE_WITHIN).await;
     if owned > 0 {
         info!(slots = owned, "nobody was there to take the last slots over");

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 use crate::{client::Client, netns::Net};
 
+/// How far the port for gRPC is from that for HTTP.
+const GRPC_PORT_OFFSET: u16 = 1;
 /// How far the port for the Redis protocol is from that for HTTP.
 const RESP_PORT_OFFSET: u16 = 2;
 /// How far the port for peers is from that for HTTP.
@@ -27,6 +29,8 @@ pub struct Node {
     pub name: String,
     /// Where its HTTP is.
     pub http: SocketAddr,
+    /// Where its gRPC is.
+    pub grpc: SocketAddr,
     /// Where its Redis protocol is.
     pub resp: SocketAddr,
     /// Where its peer port is.
@@ -47,9 +51,10 @@ impl Node {
     ) -> Self {
         let host = net.as_ref().map_or(Ipv4Addr::LOCALHOST, |(net, number)| net.address(*number));
         let address = |port| SocketAddr::from((host, port));
-        let (http, resp) = (address(port), address(port + RESP_PORT_OFFSET));
+        let (http, grpc, resp) =
+            (address(port), address(port + GRPC_PORT_OFFSET), address(port + RESP_PORT_OFFSET));
         let peer = address(port + PEER_PORT_OFFSET);
-        Self { name: name.to_owned(), http, resp, peer, arguments, log, net, process: None }
+        Self { name: name.to_owned(), http, grpc, resp, peer, arguments, log, net, process: None }
     }
 
     pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>, environment: &[(String, String)]) {

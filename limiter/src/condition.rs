@@ -40,6 +40,16 @@ impl Condition {
         self.tests.iter().filter(|test| test.is_insisting())
     }
 
+    /// Whether it looks at the attribute.
+    pub(crate) fn tests(&self, attribute: &str) -> bool {
+        self.tests.iter().any(|test| *test.attribute == *attribute)
+    }
+
+    /// Whether it holds only for requests that have some attribute.
+    pub(crate) fn requires_any(&self) -> bool {
+        self.tests.iter().any(|test| !test.any_of.is_empty())
+    }
+
     /// Makes a test the first one.
     pub(crate) fn put_first(&mut self, attribute: &str) {
         if let Some(place) = self.tests.iter().position(|test| *test.attribute == *attribute) {

@@ -20,6 +20,11 @@ use crate::{
 pub trait Attributes {
     /// The value of an attribute, if the request has it.
     fn get(&self, name: &str) -> Option<&str>;
+
+    /// Whether a rule may be about the request at all, whatever the values are. By default each may.
+    fn may_match(&self, _rule: &Rule) -> bool {
+        true
+    }
 }
 
 impl<N: AsRef<str>, V: AsRef<str>> Attributes for [(N, V)] {
@@ -141,6 +146,18 @@ impl Rule {
     /// The attributes whose values make a bucket.
     pub fn key(&self) -> impl Iterator<Item = &str> {
         self.key.iter().map(|name| &**name)
+    }
+
+    /// Whether it looks at the attribute: in its condition, its key or an override.
+    pub fn names(&self, attribute: &str) -> bool {
+        self.key.iter().any(|name| **name == *attribute)
+            || self.when.tests(attribute)
+            || self.overrides.iter().any(|(when, _)| when.tests(attribute))
+    }
+
+    /// Whether it is only about requests that have certain attributes.
+    pub fn requires_attributes(&self) -> bool {
+        !self.key.is_empty() || self.when.requires_any()
     }
 
     /// The limit where no override fits; `None`: unlimited.
@@ -293,7 +310,10 @@ impl Rules {
         let before = found.len();
         let candidates = domain.index.candidates(attributes);
         let rules = candidates.into_iter().map(|found| (found, &domain.rules[found.rule()]));
-        for (_, rule) in rules.filter(|(found, rule)| rule.when.holds_from(found.tests_done(), attributes)) {
+        let rules = rules.filter(|(found, rule)| {
+            rule.when.holds_from(found.tests_done(), attributes) && attributes.may_match(rule)
+        });
+        for (_, rule) in rules {
             let special = rule.overrides.iter().position(|(when, _)| when.holds(attributes));
             let limit = rule.limit_at(special);
             if let Some(key) = rule.key_hash(attributes, limit) {

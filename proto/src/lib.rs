@@ -1,13 +1,16 @@
-//! What crosses a wire between the nodes of a Tidegate cluster: types and codecs, no sockets.
+//! What crosses a wire: types and codecs, no sockets.
 //!
 //! In the order in which a forwarded check meets them:
 //!
 //! - [`frame`]: the 12 byte header around each message, its limits and its checksum.
 //! - [`peer`]: the messages: the handshake, checks and their answers, undo, ping.
 //! - [`codec`]: the bytes of a message; the only file that names the serialisation crate.
+//!
+//! And what the gRPC front ends say to clients: [`grpc`].
 
 pub mod codec;
 pub mod frame;
+pub mod grpc;
 pub mod peer;
 
 pub use codec::CodecError;

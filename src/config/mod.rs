@@ -9,6 +9,6 @@ pub(crate) use self::file::read as read_file;
 pub use self::{
     file::ConfigFault,
     options::{Options, Secret},
-    settings::{LegacyHeaders, LogFormat, Settings, SettingsFault},
+    settings::{EnvoyHeaders, LegacyHeaders, LogFormat, Settings, SettingsFault},
     units::{ByteCount, Span, UnitError},
 };

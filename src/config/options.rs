@@ -9,7 +9,7 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    LegacyHeaders, LogFormat,
+    EnvoyHeaders, LegacyHeaders, LogFormat,
     units::{ByteCount, Span},
 };
 use crate::client_address::{ForwardedHeader, Network};
@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_ADVERTISE", value_name = "ADDRESS")]
     pub advertise: Option<IpAddr>,
 
-    /// HTTP listens on this port, peers on this + 3 (TCP and UDP) [default: 7800]
+    /// HTTP listens on this port, gRPC on + 1, the Redis protocol on + 2, peers on + 3 (TCP and UDP) [default: 7800]
     #[arg(long, env = "TIDEGATE_BASE_PORT", value_name = "PORT")]
     pub base_port: Option<u16>,
 
@@ -106,6 +106,10 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_LEGACY_HEADERS", value_name = "FORM")]
     pub legacy_headers: Option<LegacyHeaders>,
 
+    /// Headers that Envoy is told to add to its answers [default: none]
+    #[arg(long, env = "TIDEGATE_ENVOY_HEADERS", value_name = "WHICH")]
+    pub envoy_headers: Option<EnvoyHeaders>,
+
     /// How the log is written [default: text]
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -144,6 +148,7 @@ impl Options {
             proxy_protocol: self.proxy_protocol.or(file.proxy_protocol),
             ipv6_prefix: self.ipv6_prefix.or(file.ipv6_prefix),
             legacy_headers: self.legacy_headers.or(file.legacy_headers),
+            envoy_headers: self.envoy_headers.or(file.envoy_headers),
             log_format: self.log_format.or(file.log_format),
             log_level: self.log_level.or(file.log_level),
         }

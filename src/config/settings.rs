@@ -17,6 +17,8 @@ use super::Options;
 use crate::client_address::{DEFAULT_IPV6_PREFIX, ForwardedHeader, Network, Trust};
 
 const DEFAULT_BASE_PORT: u16 = 7800;
+/// How far the port for gRPC is from that for HTTP.
+const GRPC_PORT_OFFSET: u16 = 1;
 /// How far the port for the Redis protocol is from that for HTTP.
 const RESP_PORT_OFFSET: u16 = 2;
 /// How far the port for peers is from that for HTTP.
@@ -62,6 +64,17 @@ impl LegacyHeaders {
     }
 }
 
+/// What Envoy is told to add to answers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnvoyHeaders {
+    /// Nothing; it can make `x-ratelimit-*` headers itself (enable_x_ratelimit_headers).
+    #[default]
+    None,
+    /// The headers RateLimit and RateLimit-Policy of the current IETF draft, and Retry-After.
+    Ratelimit,
+}
+
 /// The settings of a node.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -69,6 +82,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// Where HTTP listens.
     pub http: SocketAddr,
+    /// Where gRPC is listened for.
+    pub grpc: SocketAddr,
     /// Where the Redis protocol is listened for.
     pub resp: SocketAddr,
     /// Where peers are listened for.
@@ -109,6 +124,8 @@ pub struct Settings {
     pub ipv6_prefix: u8,
     /// The `X-RateLimit-*` headers.
     pub legacy_headers: LegacyHeaders,
+    /// What Envoy is told to add to answers.
+    pub envoy_headers: EnvoyHeaders,
 }
 
 /// Why options can not be settings. Each names the flag; the key of the file and the variable have the same name.
@@ -166,6 +183,7 @@ impl Settings {
         let settings = Self {
             name: options.name.clone(),
             http: SocketAddr::new(listen, base_port),
+            grpc: SocketAddr::new(listen, peer_port - PEER_PORT_OFFSET + GRPC_PORT_OFFSET),
             resp: SocketAddr::new(listen, peer_port - PEER_PORT_OFFSET + RESP_PORT_OFFSET),
             peers: SocketAddr::new(listen, peer_port),
             advertise: options.advertise,
@@ -186,6 +204,7 @@ impl Settings {
             proxy_protocol: options.proxy_protocol.unwrap_or(false),
             ipv6_prefix: options.ipv6_prefix.unwrap_or(DEFAULT_IPV6_PREFIX),
             legacy_headers: options.legacy_headers.unwrap_or_default(),
+            envoy_headers: options.envoy_headers.unwrap_or_default(),
         };
         settings.validate()?;
         Ok(settings)

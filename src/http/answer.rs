@@ -53,15 +53,15 @@ pub(crate) struct Numbers {
 /// One limit, for the `RateLimit` headers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy<'a> {
-    pub(super) name: &'a str,
+    pub(crate) name: &'a str,
     /// Units in a window.
-    pub(super) count: u64,
-    pub(super) window: Duration,
-    pub(super) remaining: u64,
+    pub(crate) count: u64,
+    pub(crate) window: Duration,
+    pub(crate) remaining: u64,
     /// Until there is more than that.
-    pub(super) more_after: Duration,
+    pub(crate) more_after: Duration,
     /// It is this one that denied.
-    pub(super) denied: bool,
+    pub(crate) denied: bool,
 }
 
 impl Answer<'_> {
@@ -216,7 +216,7 @@ const SEPARATOR: usize = ", ".len();
 
 impl Policy<'_> {
     /// An item of `RateLimit`: `"login";r=3;t=12`.
-    fn write_state(&self, out: &mut BytesMut) {
+    pub(crate) fn write_state(&self, out: &mut BytesMut) {
         self.write_name(out);
         out.extend_from_slice(b";r=");
         sf_integer(out, self.remaining);
@@ -225,7 +225,7 @@ impl Policy<'_> {
     }
 
     /// An item of `RateLimit-Policy`: `"login";q=5;w=60`. A window is told in whole seconds or not at all.
-    fn write(&self, out: &mut BytesMut) {
+    pub(crate) fn write(&self, out: &mut BytesMut) {
         self.write_name(out);
         out.extend_from_slice(b";q=");
         sf_integer(out, self.count);

@@ -26,6 +26,7 @@ pub(super) fn render(node: &Node) -> String {
     let mut page = Page::default();
     checks(&mut page, node);
     http(&mut page, node);
+    grpc(&mut page, node);
     resp(&mut page, node);
     cluster(&mut page, node);
     raft(&mut page, node);
@@ -93,6 +94,23 @@ fn http(page: &mut Page, node: &Node) {
         "counter",
         "HTTP connections that the system did not give.",
         stats.accept_errors(),
+    );
+}
+
+fn grpc(page: &mut Page, node: &Node) {
+    let stats = &node.grpc;
+    page.simple("tidegate_grpc_connections", "gauge", "Open gRPC connections.", stats.open());
+    page.simple(
+        "tidegate_grpc_connections_accepted_total",
+        "counter",
+        "gRPC connections accepted.",
+        stats.accepted(),
+    );
+    page.simple(
+        "tidegate_grpc_connections_refused_total",
+        "counter",
+        "gRPC connections refused, because there were too many.",
+        stats.refused(),
     );
 }
 

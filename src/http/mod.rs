@@ -35,13 +35,15 @@ mod stream;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 
+#[cfg(test)]
+pub(crate) use self::answer::Policy;
 pub use self::server::{Limits, serve};
 pub(crate) use self::{
     answer::{Answer, Numbers},
     check::{check, check_here},
     front::Front,
-    problem::{Kind as ProblemKind, Problem},
-    request::{CheckRequest, Subject},
+    problem::{Kind as ProblemKind, Problem, echo},
+    request::{AttributeList, CheckRequest, MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_VALUE_BYTES, Meant, Subject},
 };
 pub use crate::accept::ServerStats;
 

@@ -4,16 +4,16 @@
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Algorithm, Attributes, Cost, DEFAULT_DOMAIN, Limit};
+use tidegate_limiter::{Algorithm, Attributes, Cost, DEFAULT_DOMAIN, Limit, Rule};
 
 use super::problem::{Kind, Problem, echo};
 
 /// Attributes of a check.
-const MAX_ATTRIBUTES: usize = 64;
+pub(crate) const MAX_ATTRIBUTES: usize = 64;
 /// Bytes of an attribute's name, and of a domain.
-const MAX_NAME_BYTES: usize = 256;
+pub(crate) const MAX_NAME_BYTES: usize = 256;
 /// Bytes of an attribute's value, and of the key of a check without a rule.
-const MAX_VALUE_BYTES: usize = 4 << 10;
+pub(crate) const MAX_VALUE_BYTES: usize = 4 << 10;
 
 /// What a check asks.
 #[derive(Debug)]
@@ -35,17 +35,45 @@ pub(crate) enum Subject<'a> {
 
 /// A check's attributes, by name; there are few, so they are searched one by one.
 #[derive(Debug, Default)]
-pub(crate) struct AttributeList<'a>(SmallVec<[(Cow<'a, str>, Cow<'a, str>); 8]>);
+pub(crate) struct AttributeList<'a> {
+    list: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 8]>,
+    meant: Meant,
+}
+
+/// Which rules attributes are meant for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meant {
+    /// All that match some of them.
+    #[default]
+    ForAny,
+    /// Those that name each of them, and those that require none: as Envoy's descriptors are.
+    AsWhole,
+}
 
 impl Attributes for AttributeList<'_> {
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+        self.list.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    fn may_match(&self, rule: &Rule) -> bool {
+        self.meant == Meant::ForAny
+            || !rule.requires_attributes()
+            || self.list.iter().all(|(name, _)| rule.names(name))
     }
 }
 
 impl<'a> AttributeList<'a> {
+    /// None yet.
+    pub(crate) fn meant(meant: Meant) -> Self {
+        Self { list: SmallVec::new(), meant }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.list.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// Takes in one more.
-    pub(super) fn insert(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Problem> {
+    pub(crate) fn insert(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Problem> {
         let field = || format!("attributes.{}", echo(&name));
         if name.is_empty() {
             return Err(Problem::of_field(
@@ -60,11 +88,11 @@ impl<'a> AttributeList<'a> {
             let detail = format!("the attribute {:?} is given twice", echo(&name));
             return Err(Problem::of_field(Kind::DuplicateParameter, field(), detail));
         }
-        if self.0.len() == MAX_ATTRIBUTES {
+        if self.list.len() == MAX_ATTRIBUTES {
             let detail = format!("there are more than {MAX_ATTRIBUTES} attributes");
             return Err(Problem::of_field(Kind::ValueTooLarge, "attributes", detail));
         }
-        self.0.push((name, value));
+        self.list.push((name, value));
         Ok(())
     }
 }

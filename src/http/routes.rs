@@ -19,20 +19,24 @@ use super::{
     body::{self, MAX_BATCH_BYTES, MAX_CHECK_BYTES},
     exposition,
     front::{AUTH_PATH, CHECK_METHODS, CHECK_PATH},
+    json,
     members::{self, DrainOptions, Wanted},
     openapi,
     problem::{Kind, echo},
     rules::{self, HistoryOptions, ReadOptions, WriteOptions},
 };
-use crate::node::Node;
+use crate::{gubernator, node::Node};
 
 /// The calls, for somebody who asked for another one.
-pub(super) const CALLS: [(&str, &str); 17] = [
+pub(super) const CALLS: [(&str, &str); 20] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
     ("ANY", AUTH_PATH),
     ("POST", "/v1/refund"),
     ("POST", "/v1/reset"),
+    ("POST", "/v1/GetRateLimits"),
+    ("GET", "/v1/HealthCheck"),
+    ("GET", "/v1/LiveCheck"),
     ("GET", "/v1/cluster"),
     ("POST", "/v1/cluster/drain/{node}"),
     ("POST", "/v1/cluster/remove/{node}"),
@@ -65,6 +69,9 @@ pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
         .route("/v1/check/batch", post(check_batch))
         .route("/v1/refund", post(refund))
         .route("/v1/reset", post(reset))
+        .route("/v1/GetRateLimits", post(gubernator_limits))
+        .route("/v1/HealthCheck", get(gubernator_health))
+        .route("/v1/LiveCheck", get(gubernator_live))
         .route("/v1/cluster", get(cluster))
         .route("/v1/cluster/drain/{node}", post(drain))
         .route("/v1/cluster/remove/{node}", post(remove))
@@ -115,6 +122,29 @@ async fn drain(State(lane): State<Lane>, Path(name): Path<String>, wanted: Asked
 
 async fn remove(State(lane): State<Lane>, Path(name): Path<String>) -> Response {
     lane.json(members::remove(&lane.node.cluster, &name)).await
+}
+
+/// Gubernator's calls, as its HTTP gateway has them.
+async fn gubernator_limits(State(lane): State<Lane>, request: Request) -> Response {
+    let decide = async {
+        let text = body::read(request.into_body(), gubernator::MAX_BYTES).await?;
+        let batch: gubernator::json::Requests =
+            serde_json::from_str(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
+        let requests: Vec<_> = batch.into();
+        gubernator::decide(&lane.node, lane.number, &requests).await
+    };
+    match decide.await {
+        Ok(answers) => Json(gubernator::json::Responses::from(answers)).into_response(),
+        Err(problem) => lane.refuse(problem),
+    }
+}
+
+async fn gubernator_health(State(lane): State<Lane>) -> Response {
+    Json(gubernator::json::Health::from(gubernator::health(&lane.node))).into_response()
+}
+
+async fn gubernator_live() -> Response {
+    Json(json!({})).into_response()
 }
 
 async fn all_rules(State(lane): State<Lane>, wanted: Asked<ReadOptions>) -> Response {

@@ -1,0 +1,235 @@
+//! A descriptor as a check: its entries are attributes, meant as a whole, and a limit that it brings with it is decided
+//! without rules.
+
+use std::{borrow::Cow, time::Duration};
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Algorithm, Attributes as _, Cost, DEFAULT_DOMAIN, Limit, Period};
+use tidegate_proto::grpc::envoy::{
+    extensions::common::ratelimit::v3::{
+        RateLimitDescriptor,
+        rate_limit_descriptor::{Entry, RateLimitOverride},
+    },
+    service::ratelimit::v3::RateLimitRequest,
+    r#type::v3::RateLimitUnit,
+};
+
+use super::MAX_DESCRIPTORS;
+use crate::http::{
+    AttributeList, CheckRequest, MAX_ATTRIBUTES, MAX_NAME_BYTES, Meant, Problem, ProblemKind, Subject,
+};
+
+/// What a descriptor asks.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
+pub(super) enum Asked<'a> {
+    Check(CheckRequest<'a>),
+    /// It brings a limit of nothing with it.
+    Never(&'a RateLimitOverride),
+}
+
+/// Reads all descriptors of a request.
+pub(super) fn read(request: &RateLimitRequest) -> Result<SmallVec<[Asked<'_>; 2]>, Problem> {
+    let descriptors = &request.descriptors;
+    if descriptors.is_empty() || descriptors.len() > MAX_DESCRIPTORS {
+        let detail = format!(
+            "the request has {} descriptors, from 1 to {MAX_DESCRIPTORS} are allowed",
+            descriptors.len()
+        );
+        return Err(Problem::of_field(ProblemKind::InvalidValue, "descriptors", detail));
+    }
+    let domain = match &*request.domain {
+        "" => DEFAULT_DOMAIN,
+        domain if domain.len() > MAX_NAME_BYTES => {
+            let detail =
+                format!("the domain has {} bytes, at most {MAX_NAME_BYTES} are allowed", domain.len());
+            return Err(Problem::of_field(ProblemKind::ValueTooLarge, "domain", detail));
+        }
+        domain => domain,
+    };
+    let read = |(place, descriptor)| {
+        one(domain, descriptor, request.hits_addend).map_err(|problem: Problem| {
+            let detail = format!("descriptor {}: {}", place + 1, problem.detail);
+            Problem { detail: detail.into(), ..problem }
+        })
+    };
+    descriptors.iter().enumerate().map(read).collect()
+}
+
+fn one<'a>(
+    domain: &'a str,
+    descriptor: &'a RateLimitDescriptor,
+    hits_of_request: u32,
+) -> Result<Asked<'a>, Problem> {
+    if descriptor.is_negative_hits {
+        let detail = "is_negative_hits is not supported: nothing can be given back by gRPC yet";
+        return Err(Problem::of_field(ProblemKind::InvalidValue, "is_negative_hits", detail));
+    }
+    let hits = descriptor.hits_addend.unwrap_or(u64::from(hits_of_request.max(1)));
+    let cost = Cost::new(hits)
+        .map_err(|error| Problem::of_field(ProblemKind::ValueTooLarge, "hits_addend", error.to_string()))?;
+    let attributes = attributes(&descriptor.entries)?;
+    let subject = match &descriptor.limit {
+        None => Subject::Attributes(attributes),
+        Some(none) if none.requests_per_unit == 0 => return Ok(Asked::Never(none)),
+        Some(brought) => Subject::Inline { key: key_of(&attributes).into(), limit: limit_of(brought)? },
+    };
+    Ok(Asked::Check(CheckRequest { domain: Cow::Borrowed(domain), subject, cost }))
+}
+
+/// Envoy can say a key twice, as in two entries `generic_key`: the second one is named `generic_key.2`, and so on.
+fn attributes(entries: &[Entry]) -> Result<AttributeList<'_>, Problem> {
+    if entries.len() > MAX_ATTRIBUTES {
+        let detail = format!("it has {} entries, at most {MAX_ATTRIBUTES} are allowed", entries.len());
+        return Err(Problem::of_field(ProblemKind::ValueTooLarge, "entries", detail));
+    }
+    let mut attributes = AttributeList::meant(Meant::AsWhole);
+    for Entry { key, value } in entries {
+        let name = if attributes.get(key).is_none() {
+            Cow::Borrowed(&**key)
+        } else {
+            let more = (2..).map(|number| format!("{key}.{number}"));
+            more.into_iter().find(|name| attributes.get(name).is_none()).unwrap_or_default().into()
+        };
+        attributes.insert(name, Cow::Borrowed(value))?;
+    }
+    Ok(attributes)
+}
+
+/// The key of a descriptor with a limit of its own: its entries in the order of their keys, as a query has them.
+fn key_of(attributes: &AttributeList<'_>) -> String {
+    let mut sorted: SmallVec<[_; 8]> = attributes.iter().collect();
+    sorted.sort_unstable();
+    let mut key = String::new();
+    for (name, value) in sorted {
+        if !key.is_empty() {
+            key.push('&');
+        }
+        escape(name, &mut key);
+        key.push('=');
+        escape(value, &mut key);
+    }
+    key
+}
+
+fn escape(text: &str, to: &mut String) {
+    for character in text.chars() {
+        match character {
+            '%' => to.push_str("%25"),
+            '&' => to.push_str("%26"),
+            '=' => to.push_str("%3D"),
+            _ => to.push(character),
+        }
+    }
+}
+
+/// Envoy's limits are windows of the calendar.
+fn limit_of(brought: &RateLimitOverride) -> Result<Limit, Problem> {
+    let times = u64::from(brought.unit_multiplier.unwrap_or(1).max(1));
+    let seconds = match brought.unit() {
+        RateLimitUnit::Second => 1,
+        RateLimitUnit::Minute => 60,
+        RateLimitUnit::Hour => 3_600,
+        RateLimitUnit::Day => 86_400,
+        RateLimitUnit::Month if times == 1 => 0,
+        unit => {
+            let detail = format!(
+                "a limit per {times} {} can not be kept: SECOND, MINUTE, HOUR and DAY up to 31 days, and one MONTH can",
+                unit.as_str_name()
+            );
+            return Err(Problem::of_field(ProblemKind::InvalidValue, "limit.unit", detail));
+        }
+    };
+    let period = match seconds {
+        0 => Period::Month,
+        seconds => Period::Fixed(Duration::from_secs(times.saturating_mul(seconds))),
+    };
+    Limit::new(Algorithm::FixedWindow, u64::from(brought.requests_per_unit), period, None)
+        .map_err(|error| Problem::of_field(ProblemKind::InvalidValue, "limit", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(entries: &[(&str, &str)]) -> RateLimitDescriptor {
+        let entries = entries.iter().map(|(key, value)| Entry { key: (*key).into(), value: (*value).into() });
+        RateLimitDescriptor { entries: entries.collect(), ..Default::default() }
+    }
+
+    fn request(descriptor: RateLimitDescriptor) -> RateLimitRequest {
+        RateLimitRequest { domain: "d".into(), descriptors: vec![descriptor], hits_addend: 0 }
+    }
+
+    fn cost(request: &RateLimitRequest) -> u64 {
+        match &read(request).unwrap()[0] {
+            Asked::Check(check) => check.cost.get(),
+            Asked::Never(_) => panic!(),
+        }
+    }
+
+    #[test]
+    fn the_cost_is_the_descriptors_then_the_requests_then_one() {
+        let mut request = request(descriptor(&[("a", "1")]));
+        assert_eq!(cost(&request), 1);
+        request.hits_addend = 3;
+        assert_eq!(cost(&request), 3);
+        request.descriptors[0].hits_addend = Some(0);
+        assert_eq!(cost(&request), 0, "a look");
+        request.descriptors[0].hits_addend = Some(7);
+        assert_eq!(cost(&request), 7);
+        request.descriptors[0].hits_addend = Some(u64::MAX);
+        assert!(read(&request).unwrap_err().detail.starts_with("descriptor 1: "));
+    }
+
+    #[test]
+    fn a_key_that_comes_again_has_a_number() {
+        let descriptor = descriptor(&[("generic_key", "a"), ("generic_key", "b"), ("generic_key", "a")]);
+        let attributes = attributes(&descriptor.entries).unwrap();
+        let all: Vec<_> = attributes.iter().collect();
+        assert_eq!(all, [("generic_key", "a"), ("generic_key.2", "b"), ("generic_key.3", "a")]);
+    }
+
+    #[test]
+    fn the_key_of_a_limit_that_is_brought_does_not_depend_on_the_order_and_tells_entries_apart() {
+        let key = |entries: &[(&str, &str)]| key_of(&attributes(&descriptor(entries).entries).unwrap());
+        assert_eq!(key(&[("b", "2"), ("a", "1")]), "a=1&b=2");
+        assert_eq!(key(&[("a", "1&b=2")]), "a=1%26b%3D2");
+    }
+
+    #[test]
+    fn limits_that_are_brought_are_windows() {
+        let limit = |requests_per_unit, unit: RateLimitUnit, unit_multiplier| {
+            limit_of(&RateLimitOverride { requests_per_unit, unit: unit.into(), unit_multiplier })
+        };
+        let minutes = limit(5, RateLimitUnit::Minute, Some(10)).unwrap();
+        assert_eq!((minutes.to_string(), minutes.algorithm()), ("5/10m".to_owned(), Algorithm::FixedWindow));
+        assert_eq!(limit(5, RateLimitUnit::Month, None).unwrap().to_string(), "5/month");
+        for (unit, times) in
+            [(RateLimitUnit::Year, None), (RateLimitUnit::Unknown, None), (RateLimitUnit::Day, Some(40))]
+        {
+            limit(5, unit, times).unwrap_err();
+        }
+        let never = RateLimitOverride { unit: RateLimitUnit::Second.into(), ..Default::default() };
+        let request = request(RateLimitDescriptor { limit: Some(never), ..descriptor(&[("a", "1")]) });
+        assert!(matches!(read(&request).unwrap()[0], Asked::Never(_)));
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused() {
+        for bad in [
+            RateLimitRequest::default(),
+            RateLimitRequest {
+                descriptors: vec![descriptor(&[]); MAX_DESCRIPTORS + 1],
+                ..Default::default()
+            },
+            request(descriptor(&[("a", "1"); MAX_ATTRIBUTES + 1])),
+            request(descriptor(&[("", "1")])),
+            request(descriptor(&[("a", &"x".repeat(5_000))])),
+            request(RateLimitDescriptor { is_negative_hits: true, ..descriptor(&[("a", "1")]) }),
+            RateLimitRequest { domain: "d".repeat(300), ..request(descriptor(&[("a", "1")])) },
+        ] {
+            read(&bad).unwrap_err();
+        }
+    }
+}

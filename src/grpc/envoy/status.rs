@@ -1,0 +1,185 @@
+//! The answer to a check as the status of a descriptor, and as the headers that Envoy is to add.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tidegate_proto::grpc::envoy::{
+    config::core::v3::HeaderValue,
+    extensions::common::ratelimit::v3::rate_limit_descriptor::RateLimitOverride,
+    service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit, rate_limit::Unit},
+};
+
+use crate::http::Answer;
+
+/// What is told of one descriptor.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) status: DescriptorStatus,
+    /// Items of `RateLimit` and `RateLimit-Policy`.
+    items: (BytesMut, BytesMut),
+    retry_after: Option<Duration>,
+}
+
+impl Told {
+    pub(super) fn of(answer: &Answer<'_>, with_headers: bool) -> Self {
+        let code = if answer.allowed { Code::Ok } else { Code::OverLimit };
+        let mut status = DescriptorStatus { code: code.into(), ..Default::default() };
+        // The one that binds most. Nobody is told of a rule that only watches.
+        let name = answer.rule;
+        let most = answer.policies.iter().find(|policy| name.is_none_or(|name| policy.name == name));
+        if let (Some(numbers), Some(policy)) = (answer.numbers, most) {
+            status.current_limit = Some(RateLimit {
+                name: name.unwrap_or_default().to_owned(),
+                requests_per_unit: saturating(policy.count),
+                unit: unit_of(policy.window).into(),
+            });
+            status.limit_remaining = saturating(numbers.remaining);
+            status.duration_until_reset = Some(whole_seconds(numbers.reset_after));
+        }
+        let mut items = (BytesMut::new(), BytesMut::new());
+        if with_headers {
+            for policy in answer.policies {
+                policy.write_state(&mut items.0);
+                policy.write(&mut items.1);
+            }
+        }
+        let retry_after = answer.numbers.and_then(|numbers| numbers.retry_after).filter(|_| !answer.allowed);
+        Self { status, items, retry_after }
+    }
+
+    /// Of a descriptor that brings a limit of nothing with it.
+    pub(super) fn never(limit: &RateLimitOverride) -> Self {
+        let unit = match limit.unit_multiplier {
+            None | Some(0 | 1) => Unit::try_from(limit.unit).unwrap_or(Unit::Unknown),
+            Some(_) => Unit::Unknown,
+        };
+        let status = DescriptorStatus {
+            code: Code::OverLimit.into(),
+            current_limit: Some(RateLimit { unit: unit.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        Self { status, items: Default::default(), retry_after: None }
+    }
+}
+
+/// The headers of all descriptors.
+#[derive(Debug, Default)]
+pub(super) struct Headers {
+    items: (BytesMut, BytesMut),
+    retry_after: Option<Duration>,
+}
+
+impl Headers {
+    pub(super) fn add(&mut self, told: &Told) {
+        self.items.0.extend_from_slice(&told.items.0);
+        self.items.1.extend_from_slice(&told.items.1);
+        self.retry_after = self.retry_after.max(told.retry_after);
+    }
+
+    pub(super) fn finish(self) -> Vec<HeaderValue> {
+        let header =
+            |key: &str, value: String| HeaderValue { key: key.to_owned(), value, ..Default::default() };
+        // Each item begins with ", ".
+        let list = |items: &[u8]| String::from_utf8_lossy(items.get(2..).unwrap_or_default()).into_owned();
+        let mut headers = Vec::new();
+        if !self.items.0.is_empty() {
+            headers.push(header("ratelimit", list(&self.items.0)));
+            headers.push(header("ratelimit-policy", list(&self.items.1)));
+        }
+        if let Some(wait) = self.retry_after {
+            headers.push(header("retry-after", whole_seconds(wait).seconds.max(1).to_string()));
+        }
+        headers
+    }
+}
+
+/// The unit that is exactly so long. `UNKNOWN` if there is none, and Envoy says nothing of the window then.
+fn unit_of(window: Duration) -> Unit {
+    const MEAN_MONTH: u64 = 2_629_746;
+    match (window.as_secs(), window.subsec_nanos()) {
+        (1, 0) => Unit::Second,
+        (60, 0) => Unit::Minute,
+        (3_600, 0) => Unit::Hour,
+        (86_400, 0) => Unit::Day,
+        (604_800, 0) => Unit::Week,
+        (MEAN_MONTH, 0) => Unit::Month,
+        _ => Unit::Unknown,
+    }
+}
+
+/// Rounded up: Envoy shows whole seconds, and who comes back after these is not too early.
+fn whole_seconds(span: Duration) -> prost_types::Duration {
+    let seconds = span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0));
+    prost_types::Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
+}
+
+fn saturating(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Numbers, Policy};
+
+    fn answer<'a>(allowed: bool, policies: &'a [Policy<'a>]) -> Answer<'a> {
+        Answer {
+            allowed,
+            rule: Some("login"),
+            numbers: Some(Numbers {
+                limit: 20,
+                remaining: 3,
+                reset_after: Duration::from_millis(1_001),
+                retry_after: Some(Duration::from_millis(200)),
+                delay: Duration::ZERO,
+            }),
+            decided_by: "owner",
+            node: "n1",
+            policies,
+        }
+    }
+
+    fn policy(name: &str, window: u64) -> Policy<'_> {
+        let (window, reset_after) = (Duration::from_secs(window), Duration::from_secs(2));
+        Policy { name, count: 10, window, remaining: 3, reset_after }
+    }
+
+    #[test]
+    fn the_status_is_that_of_the_rule_that_binds() {
+        let policies = [policy("other", 1), policy("login", 60)];
+        let told = Told::of(&answer(false, &policies), true);
+        let limit = told.status.current_limit.as_ref().unwrap();
+        assert_eq!((&*limit.name, limit.requests_per_unit, limit.unit()), ("login", 10, Unit::Minute));
+        assert_eq!(told.status.code(), Code::OverLimit);
+        assert_eq!(told.status.limit_remaining, 3);
+        assert_eq!(told.status.duration_until_reset.unwrap().seconds, 2, "rounded up");
+        let mut headers = Headers::default();
+        headers.add(&told);
+        let headers = headers.finish();
+        let headers: Vec<_> = headers.iter().map(|header| (&*header.key, &*header.value)).collect();
+        assert_eq!(
+            headers,
+            [
+                ("ratelimit", "\"other\";r=3;t=2, \"login\";r=3;t=2"),
+                ("ratelimit-policy", "\"other\";q=10;w=1, \"login\";q=10;w=60"),
+                ("retry-after", "1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_rule_that_only_watches() {
+        let told = Told::of(&answer(true, &[]), true);
+        assert_eq!(told.status.current_limit, None);
+        let mut headers = Headers::default();
+        headers.add(&told);
+        assert!(headers.finish().is_empty());
+    }
+
+    #[test]
+    fn a_window_that_has_no_unit_is_not_given_one() {
+        assert_eq!(unit_of(Duration::from_secs(600)), Unit::Unknown);
+        assert_eq!(unit_of(Duration::from_millis(1_500)), Unit::Unknown);
+        assert_eq!(unit_of(tidegate_limiter::Period::Month.length()), Unit::Month);
+    }
+}

@@ -1,0 +1,54 @@
+//! Gubernator's service over gRPC.
+
+use std::sync::Arc;
+
+use tidegate_proto::grpc::pb::gubernator::{
+    GetRateLimitsReq, GetRateLimitsResp, HealthCheckReq, HealthCheckResp, LiveCheckReq, LiveCheckResp,
+    v1_server::V1,
+};
+use tonic::{Request, Response, Status};
+
+use super::refused;
+use crate::{gubernator, http::ProblemKind, node::Node};
+
+/// The service of one lane.
+pub(super) struct Gubernator {
+    node: Arc<Node>,
+    lane: usize,
+}
+
+impl Gubernator {
+    pub(super) fn new(node: Arc<Node>, lane: usize) -> Self {
+        Self { node, lane }
+    }
+}
+
+#[tonic::async_trait]
+impl V1 for Gubernator {
+    async fn get_rate_limits(
+        &self,
+        request: Request<GetRateLimitsReq>,
+    ) -> Result<Response<GetRateLimitsResp>, Status> {
+        let decided = gubernator::decide(&self.node, self.lane, &request.get_ref().requests).await;
+        decided.map(Response::new).map_err(|problem| {
+            let status = refused(&self.node, self.lane, &problem);
+            // The code that clients of Gubernator know for it.
+            if problem.kind == ProblemKind::ValueTooLarge {
+                Status::out_of_range(status.message())
+            } else {
+                status
+            }
+        })
+    }
+
+    async fn health_check(
+        &self,
+        _request: Request<HealthCheckReq>,
+    ) -> Result<Response<HealthCheckResp>, Status> {
+        Ok(Response::new(gubernator::health(&self.node)))
+    }
+
+    async fn live_check(&self, _request: Request<LiveCheckReq>) -> Result<Response<LiveCheckResp>, Status> {
+        Ok(Response::new(LiveCheckResp {}))
+    }
+}

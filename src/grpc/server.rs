@@ -1,0 +1,58 @@
+//! Serves gRPC on the accept loop.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::{self, DRAIN_TIMEOUT},
+    front::Front,
+};
+use crate::{
+    accept::{Doors, accept},
+    node::Node,
+};
+
+/// Serves until `stop`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    lanes: Vec<Handle>,
+    node: Arc<Node>,
+    max_connections: u64,
+    stop: CancellationToken,
+) {
+    let fronts: Vec<Front> = (0..lanes.len()).map(|lane| Front::new(Arc::clone(&node), lane)).collect();
+    let doors = Doors {
+        what: "gRPC",
+        max_connections,
+        drain_timeout: DRAIN_TIMEOUT,
+        too_many: too_many_connections(),
+        stats: Arc::clone(&node.grpc),
+    };
+    let stopping = stop.clone();
+    let serve = move |lane: usize, stream: TcpStream| {
+        connection::serve(stream, fronts[lane].clone(), stopping.clone())
+    };
+    accept(listener, lanes, doors, serve, stop).await;
+}
+
+/// What HTTP/2 says to a connection that it does not take: empty settings, and a GOAWAY with the reason.
+fn too_many_connections() -> Bytes {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 0x4, 0, 0, 0, 0, 0];
+    const GOAWAY: u8 = 0x7;
+    const ENHANCE_YOUR_CALM: u32 = 0xb;
+    const WHY: &[u8] =
+        b"this node has as many connections as it takes (--max-connections); reuse them, or ask another node";
+    let length = (8 + WHY.len()) as u8;
+    let mut frames = SETTINGS.to_vec();
+    frames.extend([0, 0, length, GOAWAY, 0, 0, 0, 0, 0]);
+    frames.extend(0_u32.to_be_bytes());
+    frames.extend(ENHANCE_YOUR_CALM.to_be_bytes());
+    frames.extend(WHY);
+    frames.into()
+}

@@ -1,0 +1,133 @@
+//! Gubernator's service: limits that come with the requests, as its clients ask for them, over gRPC and over HTTP.
+//!
+//! - `question`: a request as a check, or why it can not be one.
+//! - `json`: requests and answers as proto3 JSON.
+
+pub(crate) mod json;
+mod question;
+
+use futures_util::{StreamExt as _, stream};
+use tidegate_cluster::Readiness;
+use tidegate_limiter::Cost;
+use tidegate_proto::grpc::pb::gubernator::{
+    GetRateLimitsResp, HealthCheckResp, RateLimitReq, RateLimitResp, Status,
+};
+
+use self::question::{Asked, Question};
+use crate::{
+    http::{Answer, CheckRequest, Numbers, Problem, ProblemKind, check, check_here},
+    node::Node,
+};
+
+/// Requests in a batch.
+pub(crate) const MAX_REQUESTS: usize = 1_000;
+/// Bytes of a batch.
+pub(crate) const MAX_BYTES: usize = 1 << 20;
+/// Requests of one batch that are on their way to other nodes at the same time.
+const IN_FLIGHT: usize = 256;
+/// How often the rest of a bucket is asked for that others take from at the same time.
+const MAX_DRAINS: usize = 8;
+
+/// What is told of one check.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    allowed: bool,
+    numbers: Option<Numbers>,
+}
+
+impl Told {
+    fn of(answer: &Answer<'_>) -> Self {
+        Self { allowed: answer.allowed, numbers: answer.numbers }
+    }
+}
+
+/// Decides a batch, each request by itself. What is wrong with one of them stands in its `error`.
+pub(crate) async fn decide(
+    node: &Node,
+    lane: usize,
+    requests: &[RateLimitReq],
+) -> Result<GetRateLimitsResp, Problem> {
+    if requests.len() > MAX_REQUESTS {
+        // The words that clients of Gubernator know.
+        let detail = format!("Requests.RateLimits list too large; max size is '{MAX_REQUESTS}'");
+        return Err(Problem::of_field(ProblemKind::ValueTooLarge, "requests", detail));
+    }
+    node.metrics[lane].count_batch();
+    let answers =
+        stream::iter(0..requests.len()).map(|place| answer(node, lane, &requests[place])).buffered(IN_FLIGHT);
+    Ok(GetRateLimitsResp { responses: answers.collect().await })
+}
+
+async fn answer(node: &Node, lane: usize, request: &RateLimitReq) -> RateLimitResp {
+    let answered = match Question::read(request) {
+        Ok(question) => ask(node, lane, &question).await,
+        Err(problem) => Err(problem),
+    };
+    let told = answered.unwrap_or_else(|problem| {
+        node.metrics[lane].count_problem(problem.kind);
+        RateLimitResp { error: problem.detail.into_owned(), ..Default::default() }
+    });
+    RateLimitResp { limit: if told.error.is_empty() { request.limit } else { 0 }, ..told }
+}
+
+async fn ask(node: &Node, lane: usize, question: &Question<'_>) -> Result<RateLimitResp, Problem> {
+    let check = match &question.asked {
+        Asked::Check(check) => check,
+        Asked::Never => return Ok(RateLimitResp { status: Status::OverLimit.into(), ..Default::default() }),
+    };
+    let mut told = decided(node, lane, check).await?;
+    if !told.allowed && question.drains {
+        for _ in 0..MAX_DRAINS {
+            let left = told.numbers.map_or(0, |numbers| numbers.remaining);
+            if left == 0 {
+                break;
+            }
+            // What is left now may be less already: then what is left then.
+            let rest = CheckRequest { cost: cost(left)?, ..question.copy(check) };
+            told = Told { allowed: false, ..decided(node, lane, &rest).await? };
+        }
+    }
+    Ok(in_their_words(node, told))
+}
+
+async fn decided(node: &Node, lane: usize, check_request: &CheckRequest<'_>) -> Result<Told, Problem> {
+    match check_here(node, lane, check_request, |answer| Told::of(&answer)) {
+        Some(told) => told,
+        None => check(node, lane, check_request, |answer| Told::of(&answer)).await,
+    }
+}
+
+fn cost(units: u64) -> Result<Cost, Problem> {
+    Cost::new(units).map_err(|error| Problem::of_field(ProblemKind::ValueTooLarge, "hits", error.to_string()))
+}
+
+fn in_their_words(node: &Node, told: Told) -> RateLimitResp {
+    let status = if told.allowed { Status::UnderLimit } else { Status::OverLimit };
+    let mut answer = RateLimitResp { status: status.into(), ..Default::default() };
+    if let Some(numbers) = told.numbers {
+        answer.remaining = integer(numbers.remaining);
+        let reset = numbers.reset_after.as_nanos().div_ceil(1_000_000);
+        let now = node.clock.now().get() / 1_000_000;
+        answer.reset_time = integer(now.saturating_add(u64::try_from(reset).unwrap_or(u64::MAX)));
+    }
+    answer
+}
+
+/// Whether this node can decide.
+pub(crate) fn health(node: &Node) -> HealthCheckResp {
+    let (status, message) = match node.cluster.readiness() {
+        Readiness::Ready => ("healthy", String::new()),
+        Readiness::NotReady(reason) => ("unhealthy", reason),
+    };
+    let peers = node.cluster.status().live.len();
+    HealthCheckResp {
+        status: status.to_owned(),
+        message,
+        peer_count: i32::try_from(peers).unwrap_or(i32::MAX),
+        advertise_address: node.grpc_address.to_string(),
+    }
+}
+
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
