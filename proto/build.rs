@@ -11,6 +11,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let definitions = protox::compile(DEFINITIONS, ["proto"])?;
     let described = PathBuf::from(env::var("OUT_DIR")?).join("definitions.bin");
     fs::write(described, definitions.encode_to_vec())?;
-    tonic_prost_build::configure().build_client(true).build_transport(false).compile_fds(definitions)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .extern_path(".pb.gubernator.GetRateLimitsReq", "crate::batch::Batch")
+        .compile_fds(definitions)?;
     Ok(())
 }

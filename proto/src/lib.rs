@@ -6,8 +6,9 @@
 //! - [`peer`]: the messages: the handshake, checks and their answers, undo, ping.
 //! - [`codec`]: the bytes of a message; the only file that names the serialisation crate.
 //!
-//! And what the gRPC front ends say to clients: [`grpc`].
+//! And what the gRPC front ends say to clients: [`grpc`]; [`batch`] is the one message that is read by hand.
 
+pub mod batch;
 pub mod codec;
 pub mod frame;
 pub mod grpc;

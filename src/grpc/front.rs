@@ -8,11 +8,17 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, service::Service};
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    service::Service,
+};
+use pin_project_lite::pin_project;
 use tidegate_proto::grpc::{
     DEFINITIONS, envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer,
     pb::gubernator::v1_server::V1Server,
@@ -34,6 +40,8 @@ const GUBERNATOR: &str = "/pb.gubernator.V1/";
 const MAX_ENVOY_BYTES: usize = 64 << 10;
 /// Requests that one worker thread answers at a time, of all connections: each can hold its headers in memory.
 const MAX_OPEN: usize = 16 << 10;
+/// The same of what is not asked often: streams of health and reflection live as long as the client likes.
+const MAX_OPEN_OTHERS: usize = 256;
 /// For one request, from its headers to its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,6 +52,7 @@ pub(super) struct Front {
     /// What is not asked often.
     others: Routes,
     open: Arc<AtomicUsize>,
+    open_others: Arc<AtomicUsize>,
 }
 
 impl Front {
@@ -63,7 +72,13 @@ impl Front {
             // Only if the definitions could not be read, which a test sees.
             _ => others,
         };
-        Self { envoy, gubernator, others: others.prepare(), open: Arc::default() }
+        Self {
+            envoy,
+            gubernator,
+            others: others.prepare(),
+            open: Arc::default(),
+            open_others: Arc::default(),
+        }
     }
 }
 
@@ -73,22 +88,25 @@ impl Service<Request<Incoming>> for Front {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Some(open) = Open::count(&self.open) else {
+        let path = request.uri().path();
+        let (is_envoy, is_gubernator) = (path.starts_with(ENVOY), path.starts_with(GUBERNATOR));
+        let (counter, max) = if is_envoy || is_gubernator {
+            (&self.open, MAX_OPEN)
+        } else {
+            (&self.open_others, MAX_OPEN_OTHERS)
+        };
+        let Some(open) = Open::count(counter, max) else {
             let busy = Status::resource_exhausted("this node answers as many requests as it can; try again");
             return Box::pin(async { Ok(busy.into_http()) });
         };
-        let path = request.uri().path();
-        if path.starts_with(ENVOY) {
+        if is_envoy {
             return in_time(open, self.envoy.clone().call(request));
         }
-        if path.starts_with(GUBERNATOR) {
+        if is_gubernator {
             return in_time(open, self.gubernator.clone().call(request));
         }
         let answer = self.others.clone().call(request);
-        Box::pin(async move {
-            let _open = open;
-            answer.await
-        })
+        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _open: open }))) })
     }
 }
 
@@ -108,9 +126,9 @@ fn in_time(open: Open, answer: Answer) -> Answer {
 struct Open(Arc<AtomicUsize>);
 
 impl Open {
-    fn count(open: &Arc<AtomicUsize>) -> Option<Self> {
+    fn count(open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
         // Only this worker thread counts here.
-        if open.load(Relaxed) >= MAX_OPEN {
+        if open.load(Relaxed) >= max {
             return None;
         }
         open.fetch_add(1, Relaxed);
@@ -121,5 +139,31 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+pin_project! {
+    /// An answer that is counted until its end.
+    struct Held {
+        #[pin]
+        body: Body,
+        _open: Open,
+    }
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

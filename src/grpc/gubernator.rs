@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use tidegate_proto::grpc::pb::gubernator::{
-    GetRateLimitsReq, GetRateLimitsResp, HealthCheckReq, HealthCheckResp, LiveCheckReq, LiveCheckResp,
-    v1_server::V1,
+use tidegate_proto::{
+    batch::Batch,
+    grpc::pb::gubernator::{
+        GetRateLimitsResp, HealthCheckReq, HealthCheckResp, LiveCheckReq, LiveCheckResp, v1_server::V1,
+    },
 };
 use tonic::{Request, Response, Status};
 
@@ -25,11 +27,8 @@ impl Gubernator {
 
 #[tonic::async_trait]
 impl V1 for Gubernator {
-    async fn get_rate_limits(
-        &self,
-        request: Request<GetRateLimitsReq>,
-    ) -> Result<Response<GetRateLimitsResp>, Status> {
-        let decided = gubernator::decide(&self.node, self.lane, &request.get_ref().requests).await;
+    async fn get_rate_limits(&self, request: Request<Batch>) -> Result<Response<GetRateLimitsResp>, Status> {
+        let decided = gubernator::decide(&self.node, self.lane, request.get_ref()).await;
         decided.map(Response::new).map_err(|problem| {
             let status = refused(&self.node, self.lane, &problem);
             // The code that clients of Gubernator know for it.

@@ -7,13 +7,28 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, Visitor},
 };
-use tidegate_proto::grpc::pb::gubernator::{self as theirs, Algorithm, Behavior, Status};
+use serde_json::value::RawValue;
+use tidegate_proto::{
+    batch::{Batch, MAX_REQUESTS},
+    grpc::pb::gubernator::{self as theirs, Algorithm, Behavior, Status},
+};
 
-/// A batch. What it has beyond this is ignored, as the gateway does.
+/// A batch as it came: what its requests say is looked at only when it is known that there are not too many. What it has
+/// beyond this is ignored, as the gateway does.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Requests {
-    requests: Vec<Request>,
+#[serde(default, expecting = "an object with requests: {\"requests\": [{\"name\": \"requests\"}]}")]
+struct Requests<'a> {
+    #[serde(borrow)]
+    requests: Vec<&'a RawValue>,
+}
+
+/// Reads a batch.
+pub(crate) fn read(text: &str) -> Result<Batch, serde_json::Error> {
+    let Requests { requests } = serde_json::from_str(text)?;
+    let has_too_many = requests.len() > MAX_REQUESTS;
+    let requests =
+        requests.iter().take(MAX_REQUESTS).map(|raw| serde_json::from_str(raw.get()).map(Request::into));
+    Ok(Batch { requests: requests.collect::<Result<_, _>>()?, has_too_many })
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -33,9 +48,9 @@ struct Request {
     created_at: Option<Number>,
 }
 
-impl From<Requests> for Vec<theirs::RateLimitReq> {
-    fn from(batch: Requests) -> Self {
-        let request = |one: Request| theirs::RateLimitReq {
+impl From<Request> for theirs::RateLimitReq {
+    fn from(one: Request) -> Self {
+        Self {
             name: one.name,
             unique_key: one.unique_key,
             hits: one.hits.0,
@@ -46,8 +61,7 @@ impl From<Requests> for Vec<theirs::RateLimitReq> {
             burst: one.burst.0,
             metadata: one.metadata,
             created_at: one.created_at.map(|number| number.0),
-        };
-        batch.requests.into_iter().map(request).collect()
+        }
     }
 }
 
@@ -189,7 +203,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<theirs::RateLimitReq> {
-        serde_json::from_str::<Requests>(text).unwrap().into()
+        super::read(text).unwrap().requests
     }
 
     #[test]
@@ -212,7 +226,7 @@ mod tests {
             r#"{"requests": [{"hits": 9223372036854775808}]}"#,
             r#"{"requests": [{"algorithm": "SLIDING"}]}"#,
         ] {
-            serde_json::from_str::<Requests>(bad).unwrap_err();
+            super::read(bad).unwrap_err();
         }
     }
 

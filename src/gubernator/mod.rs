@@ -9,8 +9,9 @@ mod question;
 use futures_util::{StreamExt as _, stream};
 use tidegate_cluster::Readiness;
 use tidegate_limiter::Cost;
-use tidegate_proto::grpc::pb::gubernator::{
-    GetRateLimitsResp, HealthCheckResp, RateLimitReq, RateLimitResp, Status,
+use tidegate_proto::{
+    batch::{Batch, MAX_REQUESTS},
+    grpc::pb::gubernator::{GetRateLimitsResp, HealthCheckResp, RateLimitReq, RateLimitResp, Status},
 };
 
 use self::question::{Asked, Question};
@@ -19,8 +20,6 @@ use crate::{
     node::Node,
 };
 
-/// Requests in a batch.
-pub(crate) const MAX_REQUESTS: usize = 1_000;
 /// Bytes of a batch.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
 /// Requests of one batch that are on their way to other nodes at the same time.
@@ -42,17 +41,14 @@ impl Told {
 }
 
 /// Decides a batch, each request by itself. What is wrong with one of them stands in its `error`.
-pub(crate) async fn decide(
-    node: &Node,
-    lane: usize,
-    requests: &[RateLimitReq],
-) -> Result<GetRateLimitsResp, Problem> {
-    if requests.len() > MAX_REQUESTS {
+pub(crate) async fn decide(node: &Node, lane: usize, batch: &Batch) -> Result<GetRateLimitsResp, Problem> {
+    if batch.has_too_many {
         // The words that clients of Gubernator know.
         let detail = format!("Requests.RateLimits list too large; max size is '{MAX_REQUESTS}'");
         return Err(Problem::of_field(ProblemKind::ValueTooLarge, "requests", detail));
     }
     node.metrics[lane].count_batch();
+    let requests = &batch.requests;
     let answers =
         stream::iter(0..requests.len()).map(|place| answer(node, lane, &requests[place])).buffered(IN_FLIGHT);
     Ok(GetRateLimitsResp { responses: answers.collect().await })

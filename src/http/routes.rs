@@ -128,10 +128,8 @@ async fn remove(State(lane): State<Lane>, Path(name): Path<String>) -> Response 
 async fn gubernator_limits(State(lane): State<Lane>, request: Request) -> Response {
     let decide = async {
         let text = body::read(request.into_body(), gubernator::MAX_BYTES).await?;
-        let batch: gubernator::json::Requests =
-            serde_json::from_str(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
-        let requests: Vec<_> = batch.into();
-        gubernator::decide(&lane.node, lane.number, &requests).await
+        let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
+        gubernator::decide(&lane.node, lane.number, &batch).await
     };
     match decide.await {
         Ok(answers) => Json(gubernator::json::Responses::from(answers)).into_response(),

@@ -86,6 +86,15 @@ try:
 except grpc.RpcError as error:
     assert error.code() == grpc.StatusCode.OUT_OF_RANGE and "max size is '1000'" in error.details(), error
 
+# Many empty ones are not even read: they would take a hundred times their bytes.
+empty = grpc.insecure_channel("127.0.0.1:" + sys.argv[2]).unary_unary("/pb.gubernator.V1/GetRateLimits", lambda x: x, lambda x: x)
+for body, wanted in ((b"\x0a\x00" * 500_000, "max size"), (b"\x0a\x00" * 600_000, "too large")):
+    try:
+        empty(body, timeout=20)
+        raise SystemExit("no error")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.OUT_OF_RANGE and wanted in error.details(), error
+
 health = stubs[0].HealthCheck(pb.HealthCheckReq(), timeout=20)
 assert (health.status, health.message, health.peer_count) == ("healthy", "", 2), health
 assert health.advertise_address.endswith(":" + sys.argv[2])
