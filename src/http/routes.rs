@@ -28,15 +28,12 @@ use super::{
 use crate::{gubernator, node::Node};
 
 /// The calls, for somebody who asked for another one.
-pub(super) const CALLS: [(&str, &str); 20] = [
+pub(super) const CALLS: [(&str, &str); 17] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
     ("ANY", AUTH_PATH),
     ("POST", "/v1/refund"),
     ("POST", "/v1/reset"),
-    ("POST", "/v1/GetRateLimits"),
-    ("GET", "/v1/HealthCheck"),
-    ("GET", "/v1/LiveCheck"),
     ("GET", "/v1/cluster"),
     ("POST", "/v1/cluster/drain/{node}"),
     ("POST", "/v1/cluster/remove/{node}"),
@@ -50,6 +47,14 @@ pub(super) const CALLS: [(&str, &str); 20] = [
     ("GET", "/openapi.json"),
     ("GET", "/"),
 ];
+
+/// Those of Gubernator, whose contract is not ours to describe.
+const GUBERNATORS_CALLS: [(&str, &str); 3] =
+    [("POST", "/v1/GetRateLimits"), ("GET", "/v1/HealthCheck"), ("GET", "/v1/LiveCheck")];
+
+fn all_calls() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    CALLS.iter().chain(&GUBERNATORS_CALLS)
+}
 
 /// Bytes of the body of a rollback.
 const MAX_ROLLBACK_BYTES: usize = 4096;
@@ -219,19 +224,18 @@ async fn openapi() -> Response {
 }
 
 async fn index() -> Response {
-    let calls: Vec<String> = CALLS.iter().map(|(methods, path)| format!("{methods} {path}")).collect();
+    let calls: Vec<String> = all_calls().map(|(methods, path)| format!("{methods} {path}")).collect();
     Json(json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "calls": calls })).into_response()
 }
 
 async fn no_such_call(State(lane): State<Lane>, uri: Uri) -> Response {
-    let calls: Vec<String> = CALLS.iter().map(|(methods, path)| format!("{methods} {path}")).collect();
+    let calls: Vec<String> = all_calls().map(|(methods, path)| format!("{methods} {path}")).collect();
     let detail = format!("there is no {:?}; there are: {}", echo(uri.path()), calls.join("; "));
     lane.refuse(Problem::new(Kind::NoSuchCall, detail))
 }
 
 async fn method_not_allowed(State(lane): State<Lane>, method: Method, uri: Uri) -> Response {
-    let allowed =
-        CALLS.iter().find(|(_, path)| fits(path, uri.path())).map_or("GET", |(methods, _)| *methods);
+    let allowed = all_calls().find(|(_, path)| fits(path, uri.path())).map_or("GET", |(methods, _)| *methods);
     let detail = format!("{} takes {allowed}, not {:?}", uri.path(), echo(method.as_str()));
     lane.refuse(Problem { allow: Some(allowed), ..Problem::new(Kind::MethodNotAllowed, detail) })
 }

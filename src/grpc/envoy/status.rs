@@ -136,12 +136,13 @@ mod tests {
             decided_by: "owner",
             node: "n1",
             policies,
+            legacy: None,
         }
     }
 
     fn policy(name: &str, window: u64) -> Policy<'_> {
-        let (window, reset_after) = (Duration::from_secs(window), Duration::from_secs(2));
-        Policy { name, count: 10, window, remaining: 3, reset_after }
+        let (window, more_after) = (Duration::from_secs(window), Duration::from_secs(2));
+        Policy { name, count: 10, window, remaining: 3, more_after, denied: false }
     }
 
     #[test]
