@@ -203,7 +203,13 @@ impl Controller {
         if !is_able || self.standing == Standing::Superseded || !applied.state.slots.is_assigned() {
             return;
         }
-        let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now());
+        let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
+            self.group.inherit(slots, by)
+        });
+        if todo.reserved > 0 {
+            self.rights.floor_stats().count_begun(todo.reserved as u64);
+            info!(slots = todo.reserved, "slots of a lost node begin from what it has told this one");
+        }
         let same = |routes: &Arc<Routes>| {
             Arc::ptr_eq(&routes.rows, &applied.state.slots) && routes.rows_of == applied.state.members
         };

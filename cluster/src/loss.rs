@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Limit, Mode, Nanos, OnOwnerLoss, Store};
+use tidegate_limiter::{Charge, Decision, Floor, Limit, Mode, Nanos, OnOwnerLoss, Store};
 
 use crate::verdict::{Answer, Answers, DecidedBy, Decisions, Wish};
 
@@ -53,7 +53,7 @@ impl Shares {
                     match charge.limit.share(members.saturating_mul(parts(wishes[place]))) {
                         Some(limit) => {
                             from_share.push(place);
-                            shares.push(Charge { limit, floor: Some(since), ..*charge });
+                            shares.push(Charge { limit, floor: Some(Floor::empty_at(since)), ..*charge });
                         }
                         // A limit smaller than the cluster: this node's part of it is nothing.
                         None => answers[place] = Some(by_rule(charge, false)),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tidegate_limiter::{Rules, Store};
+use tidegate_limiter::{Rules, Store, StoreConfig};
 use tokio::{
     net::lookup_host,
     runtime::Handle,
@@ -29,12 +29,15 @@ use crate::{
     owner::{Holder, SlotRow, rights::Rights, session::Terms},
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     router::Router,
-    stats::{CallStats, GossipStats, LaneStats, MoveStats, PeerStats},
+    stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };
 
 /// How often it is looked whether all slots are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Memory for what other owners tell, at most: two and a half million buckets. Beyond that slots would begin used up.
+const FLOOR_BYTES: usize = 64 << 20;
+const FLOOR_SHARDS: usize = 64;
 /// How long tasks may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -110,6 +113,8 @@ pub struct ClusterStats {
     pub moves: Arc<MoveStats>,
     /// What the calls of the Raft group cost.
     pub calls: Arc<CallStats>,
+    /// What successors are told.
+    pub floors: Arc<FloorStats>,
 }
 
 impl Cluster {
@@ -161,23 +166,27 @@ impl Cluster {
 
         let (disk, on_disk) = RaftGroup::open(config.data_dir.as_deref(), clock.unix_millis())?;
         let me = MemberId { name: config.name.into(), incarnation: on_disk.incarnation };
+        let terms = Terms::of(config.timing.session);
+        let holder = Holder { node: on_disk.node, incarnation: on_disk.incarnation };
+        let rights = Arc::new(Rights::new(holder, terms, clock.now()));
         let stats = ClusterStats {
             lanes: lanes.iter().map(|_| Arc::default()).collect(),
             gossip: Arc::default(),
             peers: Arc::default(),
             moves: Arc::default(),
             calls: Arc::default(),
+            floors: Arc::clone(rights.floor_stats()),
         };
         let identity = Arc::new(Identity {
             me: me.clone(),
             cluster: config.cluster.clone(),
             key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
         });
-        let terms = Terms::of(config.timing.session);
-        let holder = Holder { node: on_disk.node, incarnation: on_disk.incarnation };
-        let rights = Arc::new(Rights::new(holder, terms, clock.now()));
+        let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
+        let floors = Arc::new(Store::new(floors, clock.now()));
         let group = GroupConfig {
             store: Arc::clone(&store),
+            floors: Arc::clone(&floors),
             rights: Arc::clone(&rights),
             stats: Arc::clone(&stats.moves),
             calls: Arc::clone(&stats.calls),
@@ -216,6 +225,7 @@ impl Cluster {
 
         let router = Arc::new(Router::new(
             store,
+            floors,
             Shares::new(shares),
             Arc::clone(&rights),
             clock,

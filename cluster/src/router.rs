@@ -22,7 +22,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, KeyHash, Nanos, Store};
+use tidegate_limiter::{Charge, Decision, KeyHash, Mode, Nanos, Store};
 use tidegate_proto::peer::{Check, Decided, MAX_CHARGES, Outcome};
 use tokio::{
     sync::{Notify, oneshot},
@@ -48,6 +48,8 @@ use crate::{
 const MAX_ATTEMPTS: u32 = 5;
 /// The pause before that, unless the slot table changes earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.
+const HELD_RETRY: Duration = Duration::from_millis(250);
 /// How long a local charge can be undone while other owners are asked.
 const HOLD: Duration = Duration::from_secs(2);
 
@@ -60,6 +62,7 @@ pub struct Router {
     /// Wakes checks that wait for a table that fits.
     changed: Notify,
     store: Arc<Store>,
+    floors: Arc<Store>,
     shares: Shares,
     rights: Arc<Rights>,
     /// Since when slots that this node should decide about have no owner that it knows.
@@ -110,6 +113,15 @@ enum PartOutcome {
     Lost,
 }
 
+/// How an attempt ended.
+enum Tried {
+    Decided(Verdict),
+    /// An owner has changed: worth another attempt.
+    Misrouted,
+    /// The successor of a slot has to be told first.
+    Held,
+}
+
 /// What takes a part back.
 enum UndoBy {
     Hold(HoldId),
@@ -119,6 +131,7 @@ enum UndoBy {
 impl Router {
     pub(crate) fn new(
         store: Arc<Store>,
+        floors: Arc<Store>,
         shares: Shares,
         rights: Arc<Rights>,
         clock: Clock,
@@ -130,6 +143,7 @@ impl Router {
             has_routes: AtomicBool::new(false),
             changed: Notify::new(),
             store,
+            floors,
             shares,
             rights,
             unowned_since: LostSince::default(),
@@ -163,6 +177,7 @@ impl Router {
     /// Removes buckets that are full again, those of the shares too, in a small step. For a thread that serves nobody.
     pub fn sweep(&self, now: Nanos) {
         self.store.sweep(now);
+        self.floors.sweep(now);
         self.shares.sweep(now);
     }
 
@@ -180,29 +195,41 @@ impl Router {
         }
         let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
         for (charge, wish) in charges.iter_mut().zip(wishes) {
-            let Ok(claim) = self.rights.claim(SlotId::of(charge.key), wish.consistency, now) else {
+            let Ok(mut claim) = self.rights.claim(SlotId::of(charge.key), wish.consistency, now) else {
                 return Local::Elsewhere;
             };
-            charge.floor = claim.floor;
+            charge.floor = self.rights.bounds(&mut claim, charge, wish.reserve, now);
             claims.push(claim);
         }
         let before = out.len();
         let allowed = self.store.check_all(charges, now, out);
         let at = self.clock.now();
-        if allowed && !self.counts(&claims, charges, at) {
-            // Forfeited; the slow path finds who decides.
+        if allowed && !self.counts(&claims, charges, &out[before..], now, at)
+            || !allowed && is_held(charges, &out[before..])
+        {
+            // Forfeited, or to be tried again; the slow path finds who decides.
             out.truncate(before);
             return Local::Elsewhere;
         }
         Local::Decided { allowed, at }
     }
 
-    /// Whether charges that were just made count: the second look of `Rights`. `now` is read after they were made.
-    fn counts(&self, claims: &[Claim], charges: &[Charge], now: Nanos) -> bool {
+    /// Whether charges that were just made at `decided` count: the second look of `Rights`. `now` is read after they were made.
+    fn counts(
+        &self,
+        claims: &[Claim],
+        charges: &[Charge],
+        decisions: &[Decision],
+        decided: Nanos,
+        now: Nanos,
+    ) -> bool {
         let counts =
             claims.iter().zip(charges).all(|(claim, charge)| self.rights.confirm(claim, charge.key, now));
         if counts {
             self.unowned_since.clear();
+            for ((claim, charge), decision) in claims.iter().zip(charges).zip(decisions) {
+                self.rights.spent(claim, charge, decision, decided);
+            }
         }
         counts
     }
@@ -226,21 +253,27 @@ impl Router {
             let routes = self.routes().ok_or(NotReady)?;
             // Before the table is used, so that a change during the attempt is not missed.
             let changed = self.changed.notified();
+            let acknowledged = self.rights.acknowledgements().notified();
             let parts = self.split(&routes, charges, wishes, now);
             let may_retry = attempt < MAX_ATTEMPTS && Instant::now() < deadline;
-            let verdict =
-                self.attempt(lane, &routes, &parts, charges, wishes, now, deadline, may_retry).await;
-            if let Some(verdict) = verdict {
-                return Ok(verdict);
-            }
-            attempt += 1;
+            let tried = self.attempt(lane, &routes, &parts, charges, wishes, now, deadline, may_retry).await;
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
-            let _ = timeout(pause, changed).await;
+            match tried {
+                Tried::Decided(verdict) => return Ok(verdict),
+                Tried::Misrouted => {
+                    attempt += 1;
+                    let _ = timeout(pause, changed).await;
+                }
+                // The deadline ends this: it is no matter of who decides.
+                Tried::Held => {
+                    let _ = timeout(pause, acknowledged).await;
+                }
+            }
             now = self.clock.now();
         }
     }
 
-    /// One attempt: `None` if an owner has changed and another attempt may be made.
+    /// One attempt.
     #[expect(clippy::too_many_arguments, reason = "the parts of one step of `decide`")]
     async fn attempt(
         &self,
@@ -252,11 +285,12 @@ impl Router {
         now: Nanos,
         deadline: Instant,
         may_retry: bool,
-    ) -> Option<Verdict> {
+    ) -> Tried {
         let mut answers: Answers = charges.iter().map(|_| None).collect();
         let undoable = parts.len() > 1;
         let mut taken: SmallVec<[(&Part, UndoBy); 2]> = SmallVec::new();
-        let mut misrouted = false;
+        let (mut misrouted, mut held) = (false, false);
+        let is_early = Instant::now() < deadline;
         let mut lost: SmallVec<[&Part; 2]> = SmallVec::new();
 
         // This node's own part costs nothing to ask, so it goes first: a denial here spares the others.
@@ -267,7 +301,10 @@ impl Router {
                         note(&mut answers, part, &decisions, || DecidedBy::Owner);
                         if !allowed {
                             self.give_back(lane, taken, now);
-                            return Some(Verdict { allowed: false, answers });
+                            if is_early && part_is_held(part, charges, &decisions) {
+                                return Tried::Held;
+                            }
+                            return Tried::Decided(Verdict { allowed: false, answers });
                         }
                         taken.extend(undo.map(|undo| (part, undo)));
                     }
@@ -285,7 +322,7 @@ impl Router {
         }
         if misrouted && may_retry {
             self.give_back(lane, taken, now);
-            return None;
+            return Tried::Misrouted;
         }
 
         // All other owners are asked at the same time.
@@ -304,9 +341,12 @@ impl Router {
                     note(&mut answers, part, &decisions, || {
                         DecidedBy::Forwarded(Arc::clone(&owner.member.id.name))
                     });
-                    allowed &= this_allowed;
                     if this_allowed {
                         taken.extend(undo.map(|undo| (part, undo)));
+                    } else if is_early && part_is_held(part, charges, &decisions) {
+                        held = true;
+                    } else {
+                        allowed = false;
                     }
                 }
                 PartOutcome::Misrouted => {
@@ -317,6 +357,10 @@ impl Router {
             }
         }
 
+        if allowed && held {
+            self.give_back(lane, taken, now);
+            return Tried::Held;
+        }
         let retry = allowed && misrouted && may_retry;
         if allowed && !retry {
             for part in lost {
@@ -350,7 +394,7 @@ impl Router {
                 }
             }
         }
-        (!retry).then_some(Verdict { allowed, answers })
+        if retry { Tried::Misrouted } else { Tried::Decided(Verdict { allowed, answers }) }
     }
 
     /// Charges this node's own part; `None` if what was charged does not count.
@@ -380,7 +424,12 @@ impl Router {
         } else {
             (self.store.check_all(own, now, &mut decisions), None)
         };
-        if allowed && !self.counts(claims, own, self.clock.now()) {
+        if !allowed && is_held(own, &decisions) {
+            for ((claim, charge), decision) in claims.iter().zip(own).zip(&decisions) {
+                self.rights.want(claim, charge, decision, now);
+            }
+        }
+        if allowed && !self.counts(claims, own, &decisions, now, self.clock.now()) {
             if let Some(hold) = hold {
                 self.store.undo(hold, now);
             }
@@ -398,7 +447,10 @@ impl Router {
         wishes: &[Wish],
         undoable: bool,
     ) -> Option<oneshot::Receiver<Reply>> {
-        let own = part.places.iter().map(|place| (&charges[*place], wishes[*place].consistency));
+        let own = part.places.iter().map(|place| {
+            let wish = wishes[*place];
+            (&charges[*place], wish.consistency, wish.reserve)
+        });
         let wire = wire::charges_to_wire(own)?;
         match owner.links[lane].ask(wire, undoable) {
             Ok(answer) => Some(answer),
@@ -486,8 +538,9 @@ impl Router {
         for (charge, asked) in charges.iter_mut().zip(check.charges.as_slice()) {
             let (slot, consistency) = (SlotId::of(charge.key), wire::consistency_of(asked));
             match self.rights.claim(slot, consistency, now) {
-                Ok(claim) => {
-                    charge.floor = claim.floor;
+                Ok(mut claim) => {
+                    let reserve = asked.reserve.and_then(|rule| self.rights.reserve(rule));
+                    charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
                 Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
@@ -552,8 +605,8 @@ impl Router {
                 }
             };
             part.places.push(index);
-            if let (Owner::Here(claims), Found::Here(claim)) = (&mut part.owner, found) {
-                charge.floor = claim.floor;
+            if let (Owner::Here(claims), Found::Here(mut claim)) = (&mut part.owner, found) {
+                charge.floor = self.rights.bounds(&mut claim, charge, wishes[index].reserve, now);
                 claims.push(claim);
             }
         }
@@ -565,9 +618,27 @@ impl Router {
     }
 }
 
+/// Whether a check was denied only because successors have to be told first.
+fn is_held(charges: &[Charge], decisions: &[Decision]) -> bool {
+    let denied =
+        |(charge, decision): &(&Charge, &Decision)| charge.mode == Mode::Enforce && !decision.allowed;
+    let mut denials = charges.iter().zip(decisions).filter(denied).peekable();
+    denials.peek().is_some() && denials.all(|(_, decision)| decision.is_held())
+}
+
+fn part_is_held(part: &Part, charges: &[Charge], decisions: &[Decision]) -> bool {
+    let own: SmallVec<[Charge; 4]> = part.places.iter().map(|place| charges[*place]).collect();
+    is_held(&own, decisions)
+}
+
 fn note(answers: &mut Answers, part: &Part, decisions: &[Decision], by: impl Fn() -> DecidedBy) {
     debug_assert_eq!(part.places.len(), decisions.len());
     for (place, decision) in part.places.iter().zip(decisions) {
-        answers[*place] = Some(Answer { decision: *decision, by: by() });
+        let mut decision = *decision;
+        if decision.is_held() {
+            // Told to who asked: the successor was waited for long enough.
+            decision.retry_after = Some(HELD_RETRY);
+        }
+        answers[*place] = Some(Answer { decision, by: by() });
     }
 }

@@ -107,13 +107,15 @@ pub enum CallKind {
     Session,
     /// Slots that go from one node to another.
     Move,
+    /// What successors are told.
+    Floor,
     /// The rest.
     Other,
 }
 
 impl CallKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Log, Self::Session, Self::Move, Self::Other];
+    pub const ALL: [Self; 5] = [Self::Log, Self::Session, Self::Move, Self::Floor, Self::Other];
 
     /// The word for it in metrics.
     pub fn as_str(self) -> &'static str {
@@ -121,6 +123,7 @@ impl CallKind {
             Self::Log => "log",
             Self::Session => "session",
             Self::Move => "move",
+            Self::Floor => "floor",
             Self::Other => "other",
         }
     }
@@ -147,6 +150,53 @@ impl CallStats {
     /// Their bytes, both ways, without what TCP adds.
     pub fn bytes(&self, kind: CallKind) -> u64 {
         self.bytes[kind as usize].get()
+    }
+}
+
+/// What this node tells the successors of its slots, so that they could begin from floors.
+#[derive(Debug, Default)]
+pub struct FloorStats {
+    told: Counter,
+    held: Counter,
+    begun: Counter,
+    complete: AtomicU64,
+}
+
+impl FloorStats {
+    pub(crate) fn count_told(&self, buckets: u64) {
+        self.told.add(buckets);
+    }
+
+    pub(crate) fn count_held(&self) {
+        self.held.add(1);
+    }
+
+    pub(crate) fn count_begun(&self, slots: u64) {
+        self.begun.add(slots);
+    }
+
+    pub(crate) fn set_complete(&self, slots: u64) {
+        self.complete.store(slots, Ordering::Relaxed);
+    }
+
+    /// Times that a bucket was told to a successor.
+    pub fn told(&self) -> u64 {
+        self.told.get()
+    }
+
+    /// Times that a charge had to wait until a successor was told.
+    pub fn held(&self) -> u64 {
+        self.held.get()
+    }
+
+    /// Slots of lost nodes that this one has begun from floors.
+    pub fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// Slots of this node whose successor knows enough to begin from floors.
+    pub fn complete(&self) -> u64 {
+        self.complete.load(Ordering::Relaxed)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Consistency, Decision, Nanos, OnOwnerLoss};
+use tidegate_limiter::{Consistency, Decision, Nanos, OnOwnerLoss, Reserve};
 
 /// What a charge's rule wants of those who decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Wish {
     pub consistency: Consistency,
     /// Whether a part of the limit is set aside for shares.
     pub carved: bool,
+    /// What the owner tells of the bucket to its successor; `None`: nothing.
+    pub reserve: Option<Reserve>,
 }
 
 /// Decisions of one check in the order of its charges.

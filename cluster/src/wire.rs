@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, Mode, Period};
+use tidegate_limiter::{
+    Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, Mode, Period, Reserve,
+};
 use tidegate_proto::peer;
 
 /// The charges of a check for its owner; `None` if they are more than one check may have.
 pub(crate) fn charges_to_wire<'a>(
-    charges: impl Iterator<Item = (&'a Charge, Consistency)>,
+    charges: impl Iterator<Item = (&'a Charge, Consistency, Option<Reserve>)>,
 ) -> Option<peer::Charges> {
-    peer::Charges::new(charges.map(|(charge, consistency)| peer::Charge {
+    peer::Charges::new(charges.map(|(charge, consistency, reserve)| peer::Charge {
         key: charge.key.get(),
         cost: charge.cost.get(),
         limit: peer::Limit {
@@ -26,6 +28,7 @@ pub(crate) fn charges_to_wire<'a>(
         },
         shadow: charge.mode == Mode::Shadow,
         strict: consistency == Consistency::Strict,
+        reserve: reserve.map(|reserve| reserve.rule()),
     }))
 }
 
@@ -104,7 +107,7 @@ mod tests {
         for period in [Period::Fixed(Duration::from_millis(1500)), Period::Fixed(Duration::from_secs(86_400))]
         {
             let sent = charge(period);
-            let wire = charges_to_wire([(&sent, Consistency::Strict)].into_iter()).unwrap();
+            let wire = charges_to_wire([(&sent, Consistency::Strict, None)].into_iter()).unwrap();
             let arrived = charges_from_wire(&wire).unwrap();
             assert_eq!(arrived.len(), 1);
             assert_eq!(consistency_of(&wire.as_slice()[0]), Consistency::Strict);
@@ -115,7 +118,7 @@ mod tests {
     #[test]
     fn a_limit_that_no_rule_could_have_is_refused() {
         let good = *charges_to_wire(
-            [(&charge(Period::Fixed(Duration::from_secs(1))), Consistency::Available)].into_iter(),
+            [(&charge(Period::Fixed(Duration::from_secs(1))), Consistency::Available, None)].into_iter(),
         )
         .unwrap()
         .as_slice()

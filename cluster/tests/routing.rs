@@ -105,7 +105,8 @@ fn charge(key: KeyHash, burst: u64) -> Charge {
 
 async fn decide(node: &Cluster, charges: &[Charge], loss: OnOwnerLoss) -> Verdict {
     let mut charges = charges.to_vec();
-    let wish = Wish { on_owner_loss: loss, consistency: Consistency::Available, carved: false };
+    let wish =
+        Wish { on_owner_loss: loss, consistency: Consistency::Available, carved: false, reserve: None };
     let wishes = vec![wish; charges.len()];
     node.router().decide(0, &mut charges, &wishes, Clock::start().now()).await.unwrap()
 }
@@ -136,7 +137,12 @@ async fn a_bucket_is_one_bucket_whichever_node_is_asked() {
 
     let mut decisions = Decisions::new();
     let mut mine = one;
-    let wishes = [Wish { on_owner_loss: OnOwnerLoss::Deny, consistency: Consistency::Strict, carved: false }];
+    let wishes = [Wish {
+        on_owner_loss: OnOwnerLoss::Deny,
+        consistency: Consistency::Strict,
+        carved: false,
+        reserve: None,
+    }];
     let local = nodes[1].router().decide_local(&mut mine, &wishes, Clock::start().now(), &mut decisions);
     assert!(matches!(local, Local::Decided { allowed: false, .. }), "{local:?}");
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{KeyHash, Limit, Nanos, algorithm};
+use crate::{Floor, KeyHash, Limit, algorithm};
 
 /// How many units a check takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,9 +56,9 @@ pub struct Charge {
     pub cost: Cost,
     /// Whether a denial counts.
     pub mode: Mode,
-    /// The bucket is not fuller than if it had been *empty* at this instant, whatever is known of it: for buckets that
-    /// were decided elsewhere before. The instant may lie ahead.
-    pub floor: Option<Nanos>,
+    /// What is said of the bucket beside what is known of it here: for buckets that were decided elsewhere before, or that
+    /// another node will take over.
+    pub floor: Option<Floor>,
 }
 
 /// A charge as the algorithms want it.
@@ -67,14 +67,34 @@ pub(crate) struct Asked<'l> {
     pub(crate) key: KeyHash,
     pub(crate) limit: &'l Limit,
     pub(crate) cost: Cost,
-    /// In ticks.
-    pub(crate) floor: Option<u64>,
+    pub(crate) bounds: Bounds,
+}
+
+/// A [`Floor`] as the algorithms want it, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// The bucket was empty at this instant, or later; 0: nothing is said.
+    pub(crate) empty_at: u64,
+    /// The state is not earlier.
+    pub(crate) at_least: u64,
+    /// No charge may make the state later.
+    pub(crate) at_most: u64,
+}
+
+impl Bounds {
+    pub(crate) const NONE: Self = Self { empty_at: 0, at_least: 0, at_most: u64::MAX };
+
+    /// When the bucket was empty, if that is said.
+    pub(crate) fn floor(&self) -> Option<u64> {
+        (self.empty_at != 0).then_some(self.empty_at)
+    }
 }
 
 impl Charge {
     #[inline]
     pub(crate) fn asked(&self) -> Asked<'_> {
-        Asked { key: self.key, limit: &self.limit, cost: self.cost, floor: self.floor.map(Nanos::ticks) }
+        let bounds = self.floor.map_or(Bounds::NONE, Floor::bounds);
+        Asked { key: self.key, limit: &self.limit, cost: self.cost, bounds }
     }
 }
 
@@ -93,7 +113,7 @@ enum Why<'l> {
     Again {
         limit: &'l Limit,
         state: u64,
-        floor: Option<u64>,
+        bounds: Bounds,
         cost: Cost,
         now: u64,
     },
@@ -103,8 +123,8 @@ enum Why<'l> {
 impl<'l> Answer<'l> {
     #[inline]
     pub(crate) fn lazy(allowed: bool, asked: &Asked<'l>, state: u64, now: u64) -> Self {
-        let Asked { limit, cost, floor, .. } = *asked;
-        Self { allowed, why: Why::Again { limit, state, floor, cost, now } }
+        let Asked { limit, cost, bounds, .. } = *asked;
+        Self { allowed, why: Why::Again { limit, state, bounds, cost, now } }
     }
 
     pub(crate) fn told(decision: Decision) -> Self {
@@ -120,8 +140,8 @@ impl<'l> Answer<'l> {
     /// What remains after it, and until when: worked out now.
     pub fn decision(&self) -> Decision {
         match self.why {
-            Why::Again { limit, state, floor, cost, now } => {
-                let decision = algorithm::decide(limit, state, floor, cost, now).decision;
+            Why::Again { limit, state, bounds, cost, now } => {
+                let decision = algorithm::decide(limit, state, bounds, cost, now).decision;
                 debug_assert_eq!(decision.allowed, self.allowed);
                 decision
             }
@@ -145,6 +165,14 @@ pub struct Decision {
     pub retry_after: Option<Duration>,
     /// How long the request has to wait for its turn.
     pub delay: Duration,
+}
+
+impl Decision {
+    /// Whether the limit would allow it, but not what the bucket's successor knows: worth another attempt as soon as that
+    /// knows more.
+    pub fn is_held(&self) -> bool {
+        !self.allowed && self.retry_after == Some(Duration::ZERO)
+    }
 }
 
 /// Which of several decisions about one check binds most: a denial before all others, the one with the longest wait

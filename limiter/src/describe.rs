@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Consistency, Limit, Mode, OnOwnerLoss, Rule, Rules};
+use crate::{Consistency, Limit, Mode, OnOwnerLoss, Rule, Rules, Takeover, reserve::QUANTUM_PART};
 
 /// Patterns by attribute.
 pub type Conditions = BTreeMap<String, Vec<String>>;
@@ -35,6 +35,9 @@ pub struct RuleDescription {
     /// Whether a part of the limit is set aside for shares.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub carved: bool,
+    /// `zero` or `reserve`.
+    #[serde(default = "zero")]
+    pub takeover: String,
     /// Other limits for some requests; the first that fits counts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub overrides: Vec<OverrideDescription>,
@@ -43,7 +46,7 @@ pub struct RuleDescription {
 impl RuleDescription {
     /// What it may admit at most.
     pub fn worst_case(&self) -> WorstCase {
-        let exact = WorstCase::default();
+        let exact = WorstCase { lost: self.lost(), ..WorstCase::default() };
         match (&*self.consistency, &*self.on_owner_loss) {
             (_, "allow") => WorstCase { crash: None, partition: None, ..exact },
             ("strict", "deny") => exact,
@@ -53,14 +56,24 @@ impl RuleDescription {
     }
 }
 
+impl RuleDescription {
+    /// How many units of a bucket are lost at most when its owner dies.
+    fn lost(&self) -> Option<u64> {
+        let count = self.limit.split('/').next().and_then(|count| count.parse().ok());
+        let all = self.burst.or(count)?;
+        let reserved = self.takeover == Takeover::Reserve.as_str();
+        Some(if reserved { (all / QUANTUM_PART).max(1) } else { all })
+    }
+}
+
 /// How much a rule may admit in any interval, as a multiple of what its limit allows in an interval of that length, by what
 /// happens to the cluster. `None`: there is no limit to it.
 ///
 /// - `deny` with `strict`: whoever decides is the only one.
 /// - `share` with `strict` and `carved`: what all shares give together, the owner never does.
 /// - `share`: nodes that can not reach the owner admit m/N of the limit together, m of N nodes being cut off.
-/// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with used up buckets, and admits
-///   no more than the limit's rate. The shares of those who reach neither are less than what is left to twice the limit.
+/// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with used up buckets, or with what
+///   the other had left at most, and admits no more than the limit either.
 /// - `allow`: whoever can not reach the owner admits everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorstCase {
@@ -70,11 +83,14 @@ pub struct WorstCase {
     pub crash: Option<u32>,
     /// When nodes can not reach each other, or most voters are gone.
     pub partition: Option<u32>,
+    /// Not a multiple: how many units of a bucket its callers lose at most when its owner dies; none of what is unlimited.
+    #[serde(default)]
+    pub lost: Option<u64>,
 }
 
 impl Default for WorstCase {
     fn default() -> Self {
-        Self { planned: Some(1), crash: Some(1), partition: Some(1) }
+        Self { planned: Some(1), crash: Some(1), partition: Some(1), lost: None }
     }
 }
 
@@ -183,6 +199,7 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     fields.push(("consistency", rule.consistency.clone()));
     fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
     fields.push(("carved", rule.carved.to_string()));
+    fields.push(("takeover", rule.takeover.clone()));
     if !rule.overrides.is_empty() {
         let special = |special: &OverrideDescription| {
             let burst = special.burst.map_or(String::new(), |burst| format!(" burst {burst}"));
@@ -200,7 +217,7 @@ fn conditions_text(conditions: &Conditions) -> String {
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
-    const ORDER: [&str; 10] = [
+    const ORDER: [&str; 11] = [
         "when",
         "key",
         "limit",
@@ -210,6 +227,7 @@ fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) 
         "consistency",
         "on_owner_loss",
         "carved",
+        "takeover",
         "overrides",
     ];
     let value = |fields: &[(&'static str, String)], name: &str| {
@@ -251,6 +269,7 @@ impl Rule {
             }
             .to_owned(),
             carved: self.is_carved(),
+            takeover: self.takeover.as_str().to_owned(),
             overrides: self
                 .overrides
                 .iter()
@@ -272,6 +291,11 @@ impl Rules {
             allow_unmatched: self.allows_unmatched(domain),
         }
     }
+}
+
+/// Of descriptions that an older version wrote.
+fn zero() -> String {
+    Takeover::Zero.as_str().to_owned()
 }
 
 fn limit_text(limit: Option<&Limit>) -> String {
@@ -356,6 +380,26 @@ rules:
         assert_eq!(worst("consistency: strict").partition, Some(2));
         assert_eq!(worst("carved: true").partition, Some(2));
         assert_eq!(worst("on_owner_loss: allow").crash, None);
+        assert_eq!(worst("burst: 64").lost, Some(64));
+        assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(4));
+    }
+
+    #[test]
+    fn how_buckets_begin_again_is_said_and_refused_where_it_can_not_be() {
+        let takeover = |rest: &str| {
+            let text = format!("rules:\n  - {{ name: r, key: [ip], {rest} }}\n");
+            let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16]));
+            rules.map(|rules| {
+                (rules.describe("default").rules[0].takeover.clone(), rules.reserves().is_empty())
+            })
+        };
+        assert_eq!(takeover("limit: 5/1s").unwrap(), ("zero".to_owned(), true));
+        assert_eq!(takeover("limit: 5/1h").unwrap(), ("reserve".to_owned(), false));
+        assert_eq!(takeover("limit: 5/1h, takeover: zero").unwrap(), ("zero".to_owned(), true));
+        assert_eq!(takeover("limit: 5/1s, takeover: reserve").unwrap(), ("reserve".to_owned(), false));
+        assert_eq!(takeover("limit: 5/1h, mode: shadow").unwrap(), ("reserve".to_owned(), true));
+        let faults = takeover("limit: 5/1h, algorithm: sliding_log, takeover: reserve").unwrap_err();
+        assert!(faults[0].to_string().contains("sliding_log"), "{}", faults[0]);
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl KeyHasher {
         Self(key.0)
     }
 
+    /// A number for the rule itself.
+    pub(crate) fn rule(self) -> KeyHash {
+        self.key().finish(None)
+    }
+
     /// Begins with the values of a key.
     #[inline]
     pub(crate) fn key(self) -> KeyBytes {

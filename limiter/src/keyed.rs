@@ -3,8 +3,10 @@
 use smallvec::SmallVec;
 
 use crate::{
-    Answer, Cost, HashSecret, KeyHash, Limit, Nanos, Store, StoreConfig, StoreStats, Swept, decision::Asked,
-    key::KeyHasher, store::GROUP,
+    Answer, Cost, HashSecret, KeyHash, Limit, Nanos, Store, StoreConfig, StoreStats, Swept,
+    decision::{Asked, Bounds},
+    key::KeyHasher,
+    store::GROUP,
 };
 
 /// One limit with a bucket for each key, for one process: what to take where there are no rules to match.
@@ -118,6 +120,6 @@ impl Keyed {
 
     #[inline]
     fn asked(&self, key: KeyHash, cost: Cost) -> Asked<'_> {
-        Asked { key, limit: &self.limit, cost, floor: None }
+        Asked { key, limit: &self.limit, cost, bounds: Bounds::NONE }
     }
 }

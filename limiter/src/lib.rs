@@ -65,6 +65,8 @@ mod limit;
 mod limiter;
 mod nested;
 mod parse;
+mod reserve;
+
 mod rule;
 mod siphash;
 mod store;
@@ -83,6 +85,7 @@ pub use self::{
     limit::{Algorithm, Limit, LimitError, MAX_PERIOD, MAX_REFILL, MIN_PERIOD, Period, UnknownAlgorithm},
     limiter::{Limiter, LimiterBuilder, Ruled, Verdict},
     parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},
+    reserve::{Floor, Mark, Reserve, Reserves, Takeover},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
     store::{Bucket, Held, HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,

@@ -12,8 +12,8 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Algorithm, HashSecret, KeyHash, Limit, Mode, condition::Condition, index::Index, key::KeyHasher,
-    touched::Touched,
+    Algorithm, HashSecret, KeyHash, Limit, Mode, Reserve, Reserves, Takeover, condition::Condition,
+    index::Index, key::KeyHasher, touched::Touched,
 };
 
 /// The facts of a request, by name.
@@ -86,6 +86,9 @@ pub struct Rule {
     pub(crate) on_owner_loss: OnOwnerLoss,
     /// What the owner gives of its limits, where a part is carved out for shares.
     pub(crate) carved: Option<Box<Carved>>,
+    pub(crate) takeover: Takeover,
+    /// Of a rule whose owners tell floors.
+    pub(crate) reserve: Option<Reserve>,
     /// Shared with the same rule before and after a change.
     pub(crate) touched: Arc<Touched>,
 }
@@ -108,6 +111,10 @@ impl Carved {
         let overrides: Option<Box<[Option<Limit>]>> =
             overrides.iter().map(|(_, limit)| carve(limit.as_ref())).collect();
         Some(Self { limit: carve(limit)?, overrides: overrides? })
+    }
+
+    pub(crate) fn limits(&self) -> impl Iterator<Item = &Limit> {
+        self.limit.iter().chain(self.overrides.iter().flatten())
     }
 }
 
@@ -185,6 +192,16 @@ impl Rule {
         self.on_owner_loss
     }
 
+    /// How its buckets begin when their owner was lost.
+    pub fn takeover(&self) -> Takeover {
+        self.takeover
+    }
+
+    /// What its owners tell of its buckets to those who would take them over; `None`: nothing.
+    pub fn reserve(&self) -> Option<Reserve> {
+        self.reserve
+    }
+
     /// The fingerprint of the request's bucket; `None` when the request lacks an attribute of the key.
     fn key_hash<A: Attributes + ?Sized>(&self, attributes: &A, limit: Option<&Limit>) -> Option<KeyHash> {
         let mut key = self.hasher.key();
@@ -242,6 +259,7 @@ pub struct Rules {
     inline: KeyHasher,
     /// Shared with the rules before and after a change of another domain.
     pub(crate) domains: HashMap<Box<str>, Arc<Domain>>,
+    reserves: Arc<Reserves>,
 }
 
 /// The rules of one domain.
@@ -290,12 +308,12 @@ impl Rules {
     }
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
-        Self { inline: KeyHasher::of_inline(secret), domains }
+        Self { inline: KeyHasher::of_inline(secret), reserves: reserves(&domains), domains }
     }
 
     /// These, with other domains.
     pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
-        Self { inline: self.inline, domains }
+        Self { inline: self.inline, reserves: reserves(&domains), domains }
     }
 
     /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
@@ -344,6 +362,11 @@ impl Rules {
         self.domains.get(domain).is_none_or(|domain| domain.allow_unmatched)
     }
 
+    /// All rules whose owners tell floors.
+    pub fn reserves(&self) -> &Arc<Reserves> {
+        &self.reserves
+    }
+
     /// The names of the domains, sorted.
     pub fn domains(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.domains.keys().map(|name| &**name).collect();
@@ -355,6 +378,11 @@ impl Rules {
     pub fn rules(&self, domain: &str) -> &[Rule] {
         self.domains.get(domain).map_or(&[], |domain| &domain.rules)
     }
+}
+
+fn reserves(domains: &HashMap<Box<str>, Arc<Domain>>) -> Arc<Reserves> {
+    let rules = domains.values().flat_map(|domain| &domain.rules);
+    Arc::new(Reserves::of(rules.filter_map(Rule::reserve)))
 }
 
 impl fmt::Debug for Rules {

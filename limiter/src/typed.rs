@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    Consistency, Limit, Mode, OnOwnerLoss, Rule,
+    Consistency, Limit, Mode, OnOwnerLoss, Rule, Takeover,
     key::KeyHasher,
     parse::{Compiler, Place, RawKey, RawTest, Written},
 };
@@ -120,6 +120,8 @@ impl NewRule {
             consistency: Consistency::Available,
             on_owner_loss: OnOwnerLoss::Share,
             carved: None,
+            takeover: Takeover::Zero,
+            reserve: None,
             touched: std::sync::Arc::default(),
         })
     }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
+    Algorithm, Charge, Cost, Decision, Floor, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
 };
 
 /// 2027-01-15, at the start of a second but not of a minute.
@@ -297,7 +297,7 @@ proptest! {
         let store = Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, Nanos::new(0));
         let limit = limit(algorithm, count, period);
         for (now, cost, floor) in steps {
-            let one = Charge { floor: floor.map(Nanos::new), ..charge(limit, cost) };
+            let one = Charge { floor: floor.map(|at| Floor::empty_at(Nanos::new(at))), ..charge(limit, cost) };
             let decision = store.check(&one, Nanos::new(now));
             prop_assert!(!decision.allowed || cost <= count);
             prop_assert!(decision.remaining <= decision.limit);
@@ -338,7 +338,7 @@ fn a_bucket_that_was_empty_elsewhere_is_not_fuller_here() {
         let limit = limit(algorithm, 10, Period::Fixed(Duration::from_secs(10)));
         let at = |seconds: u64| Nanos::new(START / (10 * SECOND) * 10 * SECOND + (20 + seconds) * SECOND);
         let look = |seconds: u64, floor: u64| -> Decision {
-            let look = Charge { floor: Some(at(floor)), ..charge(limit, 0) };
+            let look = Charge { floor: Some(Floor::empty_at(at(floor))), ..charge(limit, 0) };
             store.check(&look, at(seconds))
         };
         assert_eq!(look(5, 5).remaining, 0, "{algorithm}");

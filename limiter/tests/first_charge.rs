@@ -6,7 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, Limit, LimitError, Mode, Nanos, Period, Rules, Store, StoreConfig,
+    Algorithm, Charge, Cost, Floor, HashSecret, Limit, LimitError, Mode, Nanos, Period, Rules, Store,
+    StoreConfig,
 };
 
 const START: u64 = 1_800_000_000_000_000_000;
@@ -128,7 +129,7 @@ fn undoing_what_another_window_counted_changes_nothing() {
 #[test]
 fn a_floor_closes_it_for_as_long_as_a_window_lasts() {
     let (limit, store) = (limit(5, SECOND), store());
-    let closed = |cost| Charge { floor: Some(at(Duration::ZERO)), ..charge(limit, cost) };
+    let closed = |cost| Charge { floor: Some(Floor::empty_at(at(Duration::ZERO))), ..charge(limit, cost) };
     for millis in [0, 500, 999] {
         let denied = store.check(&closed(1), at(Duration::from_millis(millis)));
         assert!(!denied.allowed);

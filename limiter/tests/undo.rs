@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HoldId, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
+    Algorithm, Charge, Cost, Floor, HoldId, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
 };
 
 const START: u64 = 1_800_000_007_000_000_000;
@@ -53,7 +53,7 @@ proptest! {
         for (pause, cost, what, which, floor) in steps {
             now += pause;
             let floor = floor.map(|ago| now - ago);
-            let one = Charge { floor: floor.map(Nanos::new), ..charge(limit, cost) };
+            let one = Charge { floor: floor.map(|at| Floor::empty_at(Nanos::new(at))), ..charge(limit, cost) };
             let deed = Deed { at: now, cost, floor, undone: false };
             match what {
                 0..3 => if !open.is_empty() {
@@ -77,7 +77,7 @@ proptest! {
             }
             let without = self::store();
             for deed in done.iter().filter(|deed| !deed.undone) {
-                let floor = deed.floor.map(Nanos::new);
+                let floor = deed.floor.map(|at| Floor::empty_at(Nanos::new(at)));
                 let replayed = without.check(&Charge { floor, ..charge(limit, deed.cost) }, Nanos::new(deed.at));
                 prop_assert!(replayed.allowed, "with fewer charges all others pass too");
             }

@@ -101,6 +101,8 @@ pub struct Charge {
     pub shadow: bool,
     /// Whether only an owner may decide that is surely the only one.
     pub strict: bool,
+    /// The number of the rule, if its owner tells floors to the successor.
+    pub reserve: Option<u64>,
 }
 
 /// A limit in plain numbers. The receiver validates it as it would a rule's.
@@ -289,7 +291,7 @@ mod tests {
 
     fn charge(key: u64) -> Charge {
         let limit = Limit { algorithm: 0, count: 5, period: Period::Nanos(60_000_000_000), burst: 10 };
-        Charge { key, cost: 1, limit, shadow: false, strict: true }
+        Charge { key, cost: 1, limit, shadow: false, strict: true, reserve: Some(0x55) }
     }
 
     #[test]
@@ -312,6 +314,7 @@ mod tests {
                 "0a00000000000000",         // burst
                 "00",                       // not shadow
                 "01",                       // strict
+                "015500000000000000",       // reserve: the rule's number
             )
         );
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);

@@ -170,6 +170,7 @@ pub(super) fn rule<'r>(
                                 on_owner_loss: rule.on_owner_loss(),
                                 consistency: rule.consistency(),
                                 carved: rule.is_carved(),
+                                reserve: rule.reserve(),
                             },
                         );
                     }
@@ -188,6 +189,7 @@ pub(super) fn rule<'r>(
                 on_owner_loss: OnOwnerLoss::Share,
                 consistency: Consistency::Available,
                 carved: false,
+                reserve: None,
             };
             limited.add(None, key, limit, request.cost, Mode::Enforce, wish);
         }

@@ -175,6 +175,16 @@ fn cluster(page: &mut Page, node: &Node) {
         page.sample("tidegate_call_bytes_total", &[("about", kind.as_str())], stats.calls.bytes(kind));
     }
 
+    let floors = &stats.floors;
+    let help = "Slots of this node whose successor could begin from what it was told (takeover: reserve).";
+    page.simple("tidegate_slots_told", "gauge", help, floors.complete());
+    let help = "Times that a bucket was told to a successor.";
+    page.simple("tidegate_floors_told_total", "counter", help, floors.told());
+    let help = "Times that a check waited until a successor was told.";
+    page.simple("tidegate_checks_held_total", "counter", help, floors.held());
+    let help = "Slots of lost nodes that this node has begun from what it was told.";
+    page.simple("tidegate_slots_reserved_total", "counter", help, floors.begun());
+
     let sum = |count: LaneCount| stats.lanes.iter().map(|lane| count(lane)).sum::<u64>();
     let forwards: [(&str, LaneCount); 8] = [
         ("sent", |lane| lane.sent.get()),

@@ -163,6 +163,12 @@ impl Leader {
         last.is_some_and(|last| now < last.saturating_add(self.terms.node))
     }
 
+    /// Whether the holder lives, and has not started again since.
+    fn is_there(&self, holder: Holder, view: View<'_>, now: Nanos) -> bool {
+        let is_member = view.members.get(&holder.node).is_some_and(|row| row.holder() == holder);
+        is_member && self.is_live(holder, now)
+    }
+
     /// What became of an expiry that was proposed. Known or not: it is looked at again, and an entry that comes twice does
     /// nothing more. Only what is not in the log for sure lets sessions be granted again.
     pub(crate) fn expiry_is_over(&mut self, lapsed: &[Holder]) {
@@ -239,7 +245,13 @@ impl Leader {
         if lapsed.is_empty() {
             return None;
         }
-        let slots = (0u16..)
+        // A leader that is new does not know yet who lives: the successor may be about to ask for its session.
+        let may_come = |next: Holder| {
+            let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
+            let is_new = now < self.since.saturating_add(self.terms.leader);
+            is_new && is_member && !self.is_live(next, now)
+        };
+        let slots: Vec<(u16, Holder)> = (0u16..)
             .zip(view.table.rows())
             .filter(|(_, row)| lapsed.contains(&row.owner))
             .filter_map(|(slot, row)| match row.moving {
@@ -247,14 +259,24 @@ impl Leader {
                 _ => {
                     // It may have kept what it knew; else the successor may know something. What should be elsewhere moves
                     // from there by plan.
+                    let keeps = |one: &Holder| view.members.get(&one.node).is_some_and(|row| row.keeps);
                     let successor = row.successor.map(|next| next.holder);
-                    let to = again(row.owner)
+                    let again_with_all = again(row.owner).filter(keeps);
+                    if again_with_all.is_none() && successor.is_some_and(may_come) {
+                        return None;
+                    }
+                    let to = again_with_all
                         .or(successor.filter(|next| wanted.holders.contains(next)))
+                        .or(again(row.owner))
                         .unwrap_or(wanted.owners[usize::from(slot)]);
                     (!lapsed.contains(&to)).then_some((slot, to))
                 }
             })
             .collect();
+        let ends_moves = |row: &SlotRow| row.moving.is_some_and(|pending| lapsed.contains(&pending.to));
+        if slots.is_empty() && !view.table.rows().iter().any(ends_moves) {
+            return None;
+        }
         for holder in &lapsed {
             self.sessions.entry(*holder).or_default().expiring = true;
         }
@@ -313,13 +335,14 @@ impl Leader {
         if !settled || view.table.moving() > 0 || !view.members.values().all(known) {
             return None;
         }
-        succeed(view.table, wanted, |_| true)
+        // What a lost owner has told its successor, no other one knows.
+        succeed(view.table, wanted, |row| self.is_there(row.owner, view, now))
     }
 
     /// Begins the next move: slots of one owner that should be another's.
     fn rebalance(&mut self, view: View<'_>, now: Nanos) -> Option<Step> {
         let wanted = self.wanted.as_ref()?;
-        let may_move = |row: &&SlotRow| self.is_live(row.owner, now);
+        let may_move = |row: &&SlotRow| self.is_there(row.owner, view, now);
         if view.table.rows().iter().any(|row| row.moving.is_some()) {
             return None;
         }
@@ -381,7 +404,15 @@ mod tests {
 
     fn row(id: NodeId, incarnation: u64) -> MemberRow {
         let peer = "127.0.0.1:7803".parse().unwrap();
-        MemberRow { id, name: format!("n{id}"), incarnation, peer, zone: None, weight: Weight::default() }
+        MemberRow {
+            id,
+            name: format!("n{id}"),
+            incarnation,
+            peer,
+            zone: None,
+            keeps: true,
+            weight: Weight::default(),
+        }
     }
 
     impl World {
@@ -656,6 +687,39 @@ mod tests {
         }
         world.settle();
         assert_eq!((world.owned(1), named(&world, holder(1))), (0, 0));
+    }
+
+    #[test]
+    fn who_started_again_and_knows_nothing_leaves_its_slots_to_the_successors_that_it_had_told() {
+        let mut world = founded(3);
+        let named = successors(&world);
+        world.members.insert(3, MemberRow { keeps: false, ..row(3, 2) });
+        for _ in 0..3 {
+            world.pass(400, &[1, 2]);
+            world.settle();
+        }
+        let of_three = |world: &World| -> Vec<usize> {
+            let rows = world.table.rows().iter().enumerate();
+            rows.filter(|(_, row)| row.owner == holder(3)).map(|(slot, _)| slot).collect()
+        };
+        let lost = of_three(&world);
+        assert!(lost.len() > 1000 && lost.iter().all(|slot| successors(&world)[*slot] == named[*slot]));
+        assert!(world.renew(Holder { node: 3, incarnation: 2 }));
+        let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
+        assert_eq!(slots.len(), lost.len());
+        assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to)));
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_the_successors_of_who_knows_nothing() {
+        let mut world = founded(3);
+        let named = successors(&world);
+        world.members.insert(3, MemberRow { keeps: false, ..row(3, 2) });
+        world.leader.look(Some(Reign { term: 2, leader: 1 }), world.now());
+        assert!(world.renew(Holder { node: 3, incarnation: 2 }));
+        assert!(world.renew(holder(1)));
+        let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
+        assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to) && *to == holder(1)));
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //! are state machines of values: time and news come in as arguments, so that the model checker of the tests explores the
 //! same code that runs.
 
+pub(crate) mod acknowledged;
+#[cfg(test)]
+mod floor_suite;
+pub(crate) mod floors;
 pub(crate) mod leader;
 pub(crate) mod node;
 pub(crate) mod rights;
@@ -12,5 +16,6 @@ pub(crate) mod session;
 #[cfg(test)]
 mod suite;
 pub(crate) mod table;
+pub(crate) mod telling;
 
 pub use self::table::{Holder, Move, Reign, SlotRow, Start, Successor, Table};

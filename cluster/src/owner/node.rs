@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::table::{Holder, SlotMove, SlotRow, Start, Table};
+use super::{
+    floors::{Heir, Naming},
+    table::{Holder, SlotMove, SlotRow, Start, Table},
+    telling::Birth,
+};
 use crate::planted::PlantedBug;
 
 /// What a node is to a slot.
@@ -39,6 +43,8 @@ pub(crate) enum Effect {
     BeginDrained,
     /// This node decides from now on, with what it knew when it ended the last time: nobody else has decided since.
     BeginKept,
+    /// This node decides from now on, from the floors that this owner has told it.
+    BeginReserved(Holder),
     /// It goes on with the buckets that it has.
     Resume,
     /// It decides, and begins to send the buckets.
@@ -75,12 +81,14 @@ impl Slot {
     }
 
     /// Takes in the row; changes of it may have been skipped.
-    /// `kept` is the owner, with the epoch of the row, whose last buckets this node has.
+    /// `kept` is the owner, with the epoch of the row, whose last buckets this node has; `heir` what it was told of the slot
+    /// as a successor.
     pub(crate) fn observe(
         &mut self,
         me: Holder,
         row: &SlotRow,
         kept: Option<(Holder, u64)>,
+        heir: Heir,
         mut note: impl FnMut(Effect),
     ) {
         if row.owner != me {
@@ -100,7 +108,12 @@ impl Slot {
         if !owned || self.epoch != row.epoch {
             note(match (row.start, self.role) {
                 (Start::Full, _) => Effect::BeginFull,
-                (Start::Drained { from, epoch }, _) if kept == Some((from, epoch)) => Effect::BeginKept,
+                (Start::Drained { from, epoch, .. }, _) if kept == Some((from, epoch)) => Effect::BeginKept,
+                (Start::Drained { from, epoch, named: Some(named) }, _)
+                    if heir.may_begin(from, Naming { epoch, named }) =>
+                {
+                    Effect::BeginReserved(from)
+                }
                 (Start::Moved(id), Role::Installed(installed)) if id == installed => Effect::Resume,
                 (Start::Aborted(id), Role::Sending(sending)) if id == sending => Effect::Resume,
                 _ => Effect::BeginDrained,
@@ -176,6 +189,7 @@ pub(crate) struct Node {
     table: Arc<Table>,
     slots: Vec<Slot>,
     kept: Option<Kept>,
+    heirs: BTreeMap<u16, Heir>,
 }
 
 /// What a node knew when it ended.
@@ -183,13 +197,21 @@ pub(crate) struct Node {
 pub(crate) struct Kept {
     /// As whom.
     pub(crate) holder: Holder,
-    /// For each slot that it owned: the epoch of the row, and when its buckets count as used up (0: never).
-    pub(crate) slots: BTreeMap<u16, (u64, u64)>,
+    /// For each slot that it owned: the epoch of the row, when its buckets count as used up (0: never), and how it was begun
+    /// from floors, if it was, with the fingerprint of the rules then.
+    pub(crate) slots: BTreeMap<u16, (u64, u64, Option<(u64, Birth)>)>,
 }
 
 impl Node {
     pub(crate) fn new(me: Holder, slots: usize) -> Self {
-        Self { me, applied: 0, table: Arc::default(), slots: vec![Slot::NEW; slots], kept: None }
+        Self {
+            me,
+            applied: 0,
+            table: Arc::default(),
+            slots: vec![Slot::NEW; slots],
+            kept: None,
+            heirs: BTreeMap::new(),
+        }
     }
 
     /// It has what it knew when it ended.
@@ -200,7 +222,23 @@ impl Node {
     /// When the buckets of a slot that was kept count as used up.
     pub(crate) fn kept_floor(&self, slot: usize) -> u64 {
         let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
-        kept.map_or(0, |(_, floor)| *floor)
+        kept.map_or(0, |(_, floor, _)| *floor)
+    }
+
+    /// How a slot that was kept had begun.
+    pub(crate) fn kept_birth(&self, slot: usize) -> Option<(u64, Birth)> {
+        let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
+        kept.and_then(|(_, _, birth)| birth.clone())
+    }
+
+    /// What this node was told of a slot as a successor.
+    pub(crate) fn heir(&mut self, slot: u16) -> &mut Heir {
+        self.heirs.entry(slot).or_default()
+    }
+
+    /// The row of a slot.
+    pub(crate) fn row(&self, slot: usize) -> Option<&SlotRow> {
+        self.table.row(slot)
     }
 
     pub(crate) fn me(&self) -> Holder {
@@ -227,11 +265,11 @@ impl Node {
         if !Arc::ptr_eq(table, &self.table) {
             self.table = Arc::clone(table);
             for (slot, (known, row)) in self.slots.iter_mut().zip(table.rows()).enumerate() {
-                let kept = self
-                    .kept
-                    .as_ref()
-                    .and_then(|kept| kept.slots.get(&(slot as u16)).map(|(epoch, _)| (kept.holder, *epoch)));
-                known.observe(self.me, row, kept, |effect| changes.push(Change { slot, effect }));
+                let kept = self.kept.as_ref().and_then(|kept| {
+                    kept.slots.get(&(slot as u16)).map(|(epoch, _, _)| (kept.holder, *epoch))
+                });
+                let heir = self.heirs.get(&(slot as u16)).copied().unwrap_or_default();
+                known.observe(self.me, row, kept, heir, |effect| changes.push(Change { slot, effect }));
             }
         }
         changes

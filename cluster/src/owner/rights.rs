@@ -15,7 +15,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -32,6 +32,7 @@ use super::{
     node::{Change, Effect, Install, Kept, Node, Role},
     session::{Session, Terms},
     table::{Holder, SlotMove, Table},
+    telling::{Birth, Floors, Tellings, Told},
 };
 use crate::{
     planted::PlantedBug,
@@ -59,11 +60,13 @@ struct Slot {
 /// A slot that a check has claimed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
-    slot: SlotId,
+    pub(super) slot: SlotId,
     word: u64,
-    consistency: Consistency,
+    pub(super) consistency: Consistency,
     /// When the slot's buckets count as used up.
     pub(crate) floor: Option<Nanos>,
+    /// What the charge sees of the agreement with the successor, if its rule has one.
+    pub(super) told: Option<Told>,
 }
 
 impl Claim {
@@ -100,17 +103,19 @@ pub(crate) struct Rights {
     noted: Mutex<HashMap<u16, HashSet<KeyHash>>>,
     given_up: AtomicBool,
     terms: Terms,
+    pub(super) floors: Floors,
 }
 
 #[derive(Debug)]
-struct Core {
-    node: Node,
+pub(super) struct Core {
+    pub(super) node: Node,
     session: Session,
     watched: Option<Nanos>,
     /// When this node went on after it was stopped.
     resumed: Nanos,
     /// It has told what it knew, and decides nothing any more.
     retired: bool,
+    pub(super) tellings: Tellings,
 }
 
 /// What a node does about a change of the table.
@@ -118,6 +123,8 @@ struct Core {
 pub(crate) struct ToDo {
     /// Moves whose buckets this node has to send, by id.
     pub(crate) send: Vec<SlotMove>,
+    /// How many slots were begun from floors.
+    pub(crate) reserved: usize,
 }
 
 impl Rights {
@@ -134,14 +141,16 @@ impl Rights {
                 watched: None,
                 resumed: now,
                 retired: false,
+                tellings: Tellings::default(),
             }),
             noted: Mutex::default(),
             given_up: AtomicBool::new(false),
             terms,
+            floors: Floors::default(),
         }
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -172,7 +181,8 @@ impl Rights {
             return Err(Unclaimed::Lapsed);
         }
         let floor = place.floor.load(Relaxed);
-        Ok(Claim { slot, word, consistency, floor: (floor != 0).then(|| Nanos::new(floor)) })
+        let floor = (floor != 0).then(|| Nanos::new(floor));
+        Ok(Claim { slot, word, consistency, floor, told: None })
     }
 
     /// Whether a charge that was made under a claim counts. `now` is read after the charge.
@@ -181,7 +191,7 @@ impl Rights {
         fence(SeqCst);
         let word = self.slots[claim.slot.index()].word.load(Acquire);
         let counts = word == claim.word && word & STATE == DECIDES || self.note(claim, word, key);
-        counts && self.lasts(claim.consistency, now)
+        counts && self.lasts(claim.consistency, now) && self.is_as_told(claim, now)
     }
 
     /// The slot's buckets are being sent: notes the key, so that it is sent again.
@@ -207,20 +217,68 @@ impl Rights {
     }
 
     /// Takes in what the log says up to this index. Afterwards [`Rights::applied`] has to be called when the router knows it
-    /// too.
-    pub(crate) fn observe(&self, index: u64, table: &std::sync::Arc<Table>, now: Nanos) -> ToDo {
+    /// too. Before slots are begun from floors, `inherit` is called with them, and for how long time is to stand still for
+    /// their buckets; if it returns false, they count as used up.
+    pub(crate) fn observe(
+        &self,
+        index: u64,
+        table: &Arc<Table>,
+        now: Nanos,
+        inherit: impl FnOnce(&[usize], Duration) -> bool,
+    ) -> ToDo {
         let mut core = self.core();
         let mut todo = ToDo::default();
         if core.retired {
             return todo;
         }
-        for Change { slot, effect } in core.node.observe(index, table) {
+        let changes = core.node.observe(index, table);
+        self.observe_successors(&mut core);
+        let begins = |effect| {
+            matches!(
+                effect,
+                Effect::BeginFull | Effect::BeginDrained | Effect::BeginKept | Effect::BeginReserved(_)
+            )
+        };
+        let begun = changes.iter().filter(|change| begins(change.effect));
+        let mut born: Vec<(usize, Option<Arc<Birth>>)> = begun
+            .map(|change| match change.effect {
+                Effect::BeginReserved(owner) => {
+                    (change.slot, self.birth(&core, change.slot, owner, now).map(Arc::new))
+                }
+                Effect::BeginKept => {
+                    let kept = core.node.kept_birth(change.slot);
+                    (change.slot, kept.and_then(|(rules, birth)| birth.with(rules, self.reserves())))
+                }
+                _ => (change.slot, None),
+            })
+            .collect();
+        let reserved: Vec<usize> = changes
+            .iter()
+            .filter(|change| matches!(change.effect, Effect::BeginReserved(_)))
+            .map(|change| change.slot)
+            .filter(|slot| born.iter().any(|(known, birth)| known == slot && birth.is_some()))
+            .collect();
+        if !reserved.is_empty() {
+            if inherit(&reserved, Self::unheard(&born)) {
+                todo.reserved = reserved.len();
+            } else {
+                let is_lost = |(slot, _): &&mut (usize, Option<Arc<Birth>>)| reserved.contains(slot);
+                born.iter_mut().filter(is_lost).for_each(|(_, birth)| *birth = None);
+            }
+        }
+        if !born.is_empty() {
+            self.bear(&born);
+        }
+        for Change { slot, effect } in changes {
             let role = core.node.role(slot);
             debug_assert!(role.decides() || effect == Effect::End, "{effect:?} of a slot that is {role:?}");
             match effect {
                 Effect::BeginFull => self.begin(slot, 0),
-                Effect::BeginDrained if PlantedBug::FullStart.is_on() => self.begin(slot, 0),
-                Effect::BeginDrained => self.begin(slot, now.get()),
+                Effect::BeginDrained | Effect::BeginReserved(_) if PlantedBug::FullStart.is_on() => {
+                    self.begin(slot, 0);
+                }
+                // What has no floors begins used up in any case.
+                Effect::BeginDrained | Effect::BeginReserved(_) => self.begin(slot, now.get()),
                 Effect::BeginKept => self.begin(slot, core.node.kept_floor(slot)),
                 Effect::Resume => self.set(slot, DECIDES),
                 Effect::Send => {
@@ -270,10 +328,16 @@ impl Rights {
         let keys = frozen.iter().filter_map(|one| noted.remove(&one.slot)).flatten().collect();
         let with_floor = |one: &SlotMove| {
             let slot = usize::from(one.slot);
-            let floor = self.slots[slot].floor.load(Relaxed);
-            Frozen { one: *one, epoch: core.node.epoch(slot), floor: (floor != 0).then(|| Nanos::new(floor)) }
+            let birth = self.birth_of(one.slot);
+            Frozen { one: *one, epoch: core.node.epoch(slot), floor: self.floor_of(slot), birth }
         };
         (frozen.iter().map(with_floor).collect(), keys)
+    }
+
+    /// When a slot's buckets count as used up.
+    pub(super) fn floor_of(&self, slot: usize) -> Option<Nanos> {
+        let floor = self.slots[slot].floor.load(Relaxed);
+        (floor != 0).then(|| Nanos::new(floor))
     }
 
     /// Whether slots of these moves still have to be sent.
@@ -286,13 +350,20 @@ impl Rights {
     }
 
     /// Takes over a slot whose buckets are here; its buckets count as used up at `floor`.
-    pub(crate) fn install(&self, one: SlotMove, epoch: u64, floor: Option<Nanos>) -> Install {
+    pub(crate) fn install(
+        &self,
+        one: SlotMove,
+        epoch: u64,
+        floor: Option<Nanos>,
+        birth: Option<Arc<Birth>>,
+    ) -> Install {
         let mut core = self.core();
         if core.retired {
             return Install::NotYet;
         }
         let outcome = core.node.install(one, epoch);
         if outcome == Install::Now {
+            self.bear(&[(usize::from(one.slot), birth)]);
             self.begin(usize::from(one.slot), floor.map_or(0, |floor| floor.get().max(1)));
         }
         outcome
@@ -324,13 +395,14 @@ impl Rights {
         core.retired = true;
         let mut owned = Vec::new();
         for slot in 0..SLOTS {
-            let floor = self.slots[slot].floor.load(Relaxed);
+            let floor = self.floor_of(slot);
             self.set(slot, NOTHING);
             if core.node.role(slot) == Role::Owner {
                 owned.push(Frozen {
                     one: SlotMove { slot: slot as u16, id: 0 },
                     epoch: core.node.epoch(slot),
-                    floor: (floor != 0).then(|| Nanos::new(floor)),
+                    floor,
+                    birth: self.birth_of(slot as u16),
                 });
             }
         }
@@ -410,17 +482,17 @@ pub(crate) struct Refusal {
 }
 
 /// A slot that is frozen at its sender.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Frozen {
     pub(crate) one: SlotMove,
     pub(crate) epoch: u64,
     pub(crate) floor: Option<Nanos>,
+    /// If it was begun from floors: how.
+    pub(crate) birth: Option<Arc<Birth>>,
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::{
         super::table::{Entry, Reign},
         *,
@@ -465,7 +537,7 @@ mod tests {
         fn write(&mut self, entry: &Entry, now: Nanos) -> ToDo {
             self.index += 1;
             self.table.apply(self.index, REIGN, entry);
-            self.rights.observe(self.index, &Arc::new(self.table.clone()), now)
+            self.rights.observe(self.index, &Arc::new(self.table.clone()), now, |_, _| true)
         }
 
         fn claim(&self, consistency: Consistency, now: Nanos) -> Result<Claim, Unclaimed> {
@@ -575,10 +647,10 @@ mod tests {
         table.apply(3, REIGN, &expire(holder(2), other, again));
         table.apply(4, REIGN, &expire(holder(1), mine, again));
         let rights = Rights::new(again, Terms::of(LENGTH), at(0));
-        let kept = [mine, other].map(|slot| (slot, (1, 77))).into();
+        let kept = [mine, other].map(|slot| (slot, (1, 77, None))).into();
         rights.keep(Kept { holder: holder(1), slots: kept });
         rights.watch(at(0));
-        rights.observe(4, &Arc::new(table), at(5));
+        rights.observe(4, &Arc::new(table), at(5), |_, _| true);
         assert_eq!(world_floor(&rights, slot()), Some(Nanos::new(77)));
         let other = SlotId::all().find(|slot| slot.get() == other).unwrap();
         assert_eq!(world_floor(&rights, other), Some(at(5)));
@@ -596,7 +668,7 @@ mod tests {
         world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
         world.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1));
         let one = SlotMove { slot: slot().get(), id: 2 };
-        assert_eq!(world.rights.install(one, 1, Some(at(0))), Install::Now);
+        assert_eq!(world.rights.install(one, 1, Some(at(0)), None), Install::Now);
         let claim = world.claim(Consistency::Available, at(1)).unwrap();
         assert_eq!(claim.floor, Some(at(0)));
         world.write(&Entry::Commit(vec![one]), at(2));
@@ -627,7 +699,7 @@ mod tests {
                         }
                     });
                 }
-                let moves = rights.observe(index, &table, at(1)).send;
+                let moves = rights.observe(index, &table, at(1), |_, _| true).send;
                 let scanned = bucket.load(Relaxed);
                 let (_, keys) = rights.freeze(&moves);
                 if keys.is_empty() { scanned } else { bucket.load(Relaxed) }

@@ -15,6 +15,7 @@ use std::{
 use tidegate_limiter::Nanos;
 
 use super::{
+    floors::Heir,
     node::{Effect, Install, Role, Slot},
     session::{Session, Terms},
     table::{Entry, Holder, Reign, SlotMove, SlotRow, Table},
@@ -242,7 +243,7 @@ impl Explorer {
             let mut slot = Slot::NEW;
             let mut table = Table::default();
             table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
-            slot.observe(holder(node), &table.rows()[0], None, |_| {});
+            slot.observe(holder(node), &table.rows()[0], None, Heir::default(), |_| {});
             let mut session = Session::new(self.config.terms());
             let question = session.ask(ticks(START));
             session.grant(question, 0, 0);
@@ -313,9 +314,11 @@ impl Explorer {
             me = row.owner;
         }
         let one = &mut next.nodes[node];
-        one.slot.observe(me, &row, None, |effect| {
-            one.tenure +=
-                u8::from(matches!(effect, Effect::BeginFull | Effect::BeginDrained | Effect::BeginKept));
+        one.slot.observe(me, &row, None, Heir::default(), |effect| {
+            one.tenure += u8::from(matches!(
+                effect,
+                Effect::BeginFull | Effect::BeginDrained | Effect::BeginKept | Effect::BeginReserved(_)
+            ));
         });
     }
 

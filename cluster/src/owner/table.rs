@@ -47,6 +47,8 @@ pub enum Start {
         from: Holder,
         /// Of the row before.
         epoch: u64,
+        /// The log index that had named the owner as successor, if it was named: it may have been told floors.
+        named: Option<u64>,
     },
     /// The move with this id gave it the buckets; if it never got them, they count as used up.
     Moved(u64),
@@ -214,8 +216,11 @@ impl Table {
                 Some(pending) if pending.to == *to => Start::Moved(pending.id),
                 // It may be deciding, from the moment that it has the buckets.
                 Some(pending) if !lapsed.contains(&pending.to) => continue,
-                Some(_) => Start::Drained { from: row.owner, epoch: 0 },
-                None => Start::Drained { from: row.owner, epoch: row.epoch },
+                Some(_) => Start::Drained { from: row.owner, epoch: 0, named: None },
+                None => {
+                    let named = row.successor.filter(|next| next.holder == *to).map(|next| next.since);
+                    Start::Drained { from: row.owner, epoch: row.epoch, named }
+                }
             };
             // Who was to come after the dead one can come after the next too, if that was another.
             let successor = row.successor.filter(|next| next.holder != *to && !lapsed.contains(&next.holder));
@@ -326,7 +331,7 @@ mod tests {
         assert_eq!(table, before);
         table.apply(7, REIGN, &expire(&[1], 0, 2));
         assert_eq!(table.row(0).unwrap().owner, holder(2));
-        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3 });
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3, named: None });
     }
 
     #[test]
@@ -337,7 +342,7 @@ mod tests {
         assert_eq!(table.row(0).unwrap().owner, holder(1));
         let mut other = table.clone();
         table.apply(7, REIGN, &expire(&[1, 3], 0, 2));
-        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 0 });
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 0, named: None });
         other.apply(7, REIGN, &expire(&[1], 0, 3));
         assert_eq!(other.row(0).unwrap().start, Start::Moved(5));
     }
@@ -368,6 +373,8 @@ mod tests {
         assert_eq!(named(&table), Some((holder(1), 9)));
         // By force: who has it now is no successor of itself.
         table.apply(10, REIGN, &expire(&[3], 0, 1));
+        let named_at = Start::Drained { from: holder(3), epoch: 9, named: Some(9) };
+        assert_eq!(table.row(0).unwrap().start, named_at, "it was the successor");
         assert_eq!((table.row(0).unwrap().owner, named(&table)), (holder(1), None));
         table.apply(11, REIGN, &succeed(Some(holder(2))));
         table.apply(12, REIGN, &expire(&[1], 0, 3));
@@ -383,6 +390,6 @@ mod tests {
         let entry = Entry::Expire { reign: REIGN, lapsed: vec![holder(1)], slots: vec![(0, again)] };
         table.apply(5, REIGN, &entry);
         assert_eq!(table.row(0).unwrap().owner, again);
-        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3 });
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3, named: None });
     }
 }

@@ -43,6 +43,7 @@ use super::{
     formation::Proposal,
     group::Shared,
     moves::{HandOver, HandedOver},
+    tell::Words,
 };
 use crate::{
     fabric,
@@ -108,6 +109,13 @@ pub(super) enum Call {
     HandOver(HandOver),
     /// Asks whether this node would vote for who asks.
     MayStand(Question),
+    /// Tells a successor floors.
+    Tell(Words),
+    /// Asks the leader to name no successor of these slots: theirs does not answer.
+    Strike {
+        successor: Holder,
+        slots: Vec<u16>,
+    },
 }
 
 impl Call {
@@ -116,6 +124,7 @@ impl Call {
             Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) => CallKind::Log,
             Self::Renew { .. } => CallKind::Session,
             Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
+            Self::Tell(_) | Self::Strike { .. } => CallKind::Floor,
             _ => CallKind::Other,
         }
     }
@@ -152,6 +161,8 @@ pub(super) enum Reply {
     Refuse(Refusal),
     HandOver(HandedOver),
     MayStand(bool),
+    /// The number of this answer; `None`: that was for another start of this node.
+    Told(Option<u64>),
     /// It was not looked at, for this reason.
     Refused(String),
 }
@@ -471,6 +482,10 @@ impl CallServer {
             Call::MayStand(question) => Reply::MayStand(self.shared.may_stand(&running, question).await),
             Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
+            Call::Tell(words) => Reply::Told(self.shared.hear(words)),
+            Call::Strike { successor, slots } => {
+                Reply::Written(self.shared.strike_here(&running, successor, slots).await)
+            }
             Call::Touched { domain, rules } => Reply::Touched(self.shared.touched_here(&domain, &rules)),
             Call::Found(_) => Reply::Refused("founding is answered above".to_owned()),
         }

@@ -143,6 +143,25 @@ impl Shared {
         running.propose(Command::Evict(node), PATIENCE).await.map(|_| ())
     }
 
+    /// Writes that these slots have no successor, where it is still this one.
+    pub(super) async fn strike_here(
+        &self,
+        running: &Running,
+        successor: Holder,
+        slots: Vec<u16>,
+    ) -> Result<(), NotServed> {
+        let rows = Arc::clone(&self.applied.borrow().state.slots);
+        let is_named = |slot: &u16| {
+            let row = rows.row(usize::from(*slot));
+            row.and_then(|row| row.successor).is_some_and(|next| next.holder == successor)
+        };
+        let slots: Vec<u16> = slots.into_iter().filter(is_named).collect();
+        if slots.is_empty() {
+            return Ok(());
+        }
+        running.propose(Command::Slots(Entry::Succeed(vec![(None, slots)])), PATIENCE).await.map(|_| ())
+    }
+
     /// Asks the leader, whoever it is, for what is answered by [`Reply::Written`]; until the deadline.
     pub(super) async fn tell_leader(&self, call: impl Fn() -> Call, deadline: Instant) -> bool {
         while Instant::now() < deadline {
@@ -154,6 +173,9 @@ impl Shared {
                         Call::Moved(moves) => self.moved_here(&running, moves).await,
                         Call::Drain { holder, on } => self.drain_here(&running, holder, on).await,
                         Call::Evict(node) => self.evict_here(&running, node).await,
+                        Call::Strike { successor, slots } => {
+                            self.strike_here(&running, successor, slots).await
+                        }
                         _ => Err(NotServed::Unknown),
                     }
                 } else {

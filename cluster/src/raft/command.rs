@@ -188,6 +188,8 @@ pub struct MemberRow {
     pub peer: SocketAddr,
     /// Its zone.
     pub zone: Option<String>,
+    /// Whether it has what its buckets knew when it ended the last time.
+    pub keeps: bool,
     /// How many slots it should own beside the others.
     pub weight: Weight,
 }

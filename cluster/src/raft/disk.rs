@@ -23,7 +23,7 @@ const DRAFT_FILE: &str = "raft.snapshot.new";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
-use tidegate_limiter::{Rule, Rules, Store};
+use tidegate_limiter::{Bucket, Rule, Rules, Store};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -30,7 +30,7 @@ use super::{
     in_force::InForce,
     ledger::Ledger,
     log::Log,
-    moves, saved, sessions, steward,
+    moves, saved, sessions, steward, tell,
 };
 use crate::{
     clock::Clock,
@@ -38,6 +38,7 @@ use crate::{
     member::Member,
     owner::{Reign, leader::Leader, rights::Rights, session::Terms, table::SlotMove},
     placement::Weight,
+    slots::SlotId,
     stats::{CallStats, MoveStats},
     status::ClusterStatus,
 };
@@ -71,6 +72,8 @@ pub(crate) struct GroupConfig {
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     /// Where the buckets are.
     pub(crate) store: Arc<Store>,
+    /// Where the floors are that other owners have told.
+    pub(crate) floors: Arc<Store>,
     pub(crate) rights: Arc<Rights>,
     pub(crate) stats: Arc<MoveStats>,
     pub(crate) calls: Arc<CallStats>,
@@ -93,6 +96,8 @@ pub(super) struct Shared {
     pub(super) rules: Arc<ArcSwap<Rules>>,
     /// The buckets that this node decides about.
     pub(super) store: Arc<Store>,
+    /// The floors that owners have told this node: apart, because a slot that comes by plan comes with more than floors.
+    pub(super) floors: Arc<Store>,
     pub(super) rights: Arc<Rights>,
     pub(super) stats: Arc<MoveStats>,
     pub(super) calls: Arc<CallStats>,
@@ -304,6 +309,13 @@ impl RaftGroup {
         disk: Disk,
         identity: DiskIdentity,
     ) -> Result<Self, DiskFault> {
+        let keeps = match &config.data_dir {
+            Some(directory) => {
+                let GroupConfig { rights, store, clock, .. } = &config;
+                saved::restore(directory, identity.node, rights, store, clock.now())?
+            }
+            None => false,
+        };
         let shared = Arc::new(Shared {
             me: identity.node,
             identity: Arc::clone(&config.identity),
@@ -313,11 +325,13 @@ impl RaftGroup {
             status: OnceLock::new(),
             rules: Arc::clone(&config.rules),
             store: Arc::clone(&config.store),
+            floors: Arc::clone(&config.floors),
             rights: Arc::clone(&config.rights),
             stats: Arc::clone(&config.stats),
             calls: Arc::clone(&config.calls),
             leader: Mutex::new(Leader::new(config.terms)),
             row: MemberRow {
+                keeps,
                 id: identity.node,
                 name: config.identity.me.name.to_string(),
                 incarnation: identity.incarnation,
@@ -332,10 +346,6 @@ impl RaftGroup {
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
         let group = Self { shared, config: Arc::new(config), in_memory };
-        if let Some(directory) = &group.config.data_dir {
-            let Shared { me, rights, store, clock, .. } = &*group.shared;
-            saved::restore(directory, *me, rights, store, clock.now())?;
-        }
         group.run_raft(disk).await?;
         Ok(group)
     }
@@ -366,6 +376,7 @@ impl RaftGroup {
         spawn(Box::pin(sessions::renew(shared())));
         spawn(Box::pin(sessions::watch(shared())));
         spawn(Box::pin(chair::preside(shared())));
+        spawn(Box::pin(tell::tell(shared())));
         tasks.spawn(self.supervise(cancel.clone()));
     }
 
@@ -374,6 +385,23 @@ impl RaftGroup {
         let Some(directory) = &self.config.data_dir else { return Ok(0) };
         let Shared { rights, store, clock, .. } = &*self.shared;
         saved::save(directory, rights, store, clock.now())
+    }
+
+    /// Puts the floors of these slots where the buckets are, as if time had stood still for so long. False: some are known by
+    /// the sketch only.
+    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration) -> bool {
+        let mut wanted = vec![false; crate::slots::SLOTS];
+        slots.iter().for_each(|slot| wanted[*slot] = true);
+        let Shared { store, floors, clock, .. } = &*self.shared;
+        let now = clock.now();
+        if floors.has_folded(now) {
+            return false;
+        }
+        let is_wanted = |key| wanted[SlotId::of(key).index()];
+        floors.buckets(now, is_wanted, |Bucket { key, held }| {
+            store.take_over(&Bucket { key, held: held.postponed(unheard) }, now);
+        });
+        true
     }
 
     /// Starts sending the buckets of these slots, which are all moved by one move.

@@ -14,6 +14,7 @@ use super::{
     group::Shared,
     ledger::{Ledger, NewRules, WriteFault},
 };
+use crate::owner::rights::Rights;
 
 /// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
 /// which it knows that they do: without a quorum there will be no leader.
@@ -35,7 +36,8 @@ pub(crate) struct InForce {
 /// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
 pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<ArcSwap<Rules>>, mut seed: Vec<(String, String)>) {
     let mut applied = shared.applied.subscribe();
-    let mut compiler = Compiler { rules, compiled: BTreeMap::new(), secret: None };
+    let rights = Arc::clone(&shared.rights);
+    let mut compiler = Compiler { rules, rights, compiled: BTreeMap::new(), secret: None };
     // Who had the rules on its disk decides by them; who had not waits until it has all of them.
     let mut now = Arc::clone(&applied.borrow_and_update());
     let had_some = now.state.founding.is_some();
@@ -77,6 +79,7 @@ pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<ArcSwap<Rules>>, mut se
 
 struct Compiler {
     rules: Arc<ArcSwap<Rules>>,
+    rights: Arc<Rights>,
     compiled: BTreeMap<Arc<str>, Revision>,
     secret: Option<HashSecret>,
 }
@@ -88,6 +91,7 @@ impl Compiler {
         let secret = HashSecret::new(founding.hash_secret);
         if self.secret.as_ref() != Some(&secret) {
             self.rules.store(Arc::new(Rules::empty(&secret)));
+            self.rights.set_reserves(Arc::default());
             self.secret = Some(secret.clone());
             self.compiled.clear();
         }
@@ -104,7 +108,10 @@ impl Compiler {
             match compiled {
                 Ok(Ok(rules)) => {
                     let count = rules.rules(domain).len();
+                    let reserves = Arc::clone(rules.reserves());
                     self.rules.store(Arc::new(rules));
+                    // After it: what was decided by the rules before is told too.
+                    self.rights.set_reserves(reserves);
                     self.compiled.insert(Arc::clone(domain), revision);
                     let took = started.elapsed();
                     info!(%domain, %revision, rules = count, ?took, "rules are in force");

@@ -383,6 +383,7 @@ mod tests {
         let mut state = Replicated::default();
         let peer = "127.0.0.1:7803".parse().unwrap();
         let row = |incarnation| MemberRow {
+            keeps: false,
             id: 1,
             name: "n1".to_owned(),
             incarnation,

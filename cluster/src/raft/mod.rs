@@ -33,6 +33,7 @@ mod sessions;
 mod steward;
 #[cfg(test)]
 mod suite;
+mod tell;
 mod voters;
 
 use std::{fmt, io::Cursor, net::SocketAddr};

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     fabric,
-    owner::{node::Install, rights::Frozen, table::SlotMove},
+    owner::{node::Install, rights::Frozen, table::SlotMove, telling::Birth},
     slots::SlotId,
 };
 
@@ -58,6 +58,44 @@ struct WireSlot {
     epoch: u64,
     /// How long ago its buckets were used up, in nanoseconds; `None`: they never were.
     drained_ago: Option<u64>,
+    birth: Option<WireBirth>,
+}
+
+/// As [`Birth`]: all of it as long ago, in nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct WireBirth {
+    /// Of the rules that had floors.
+    fingerprint: u64,
+    heard: u64,
+    begun: u64,
+    before: Option<u64>,
+    elder: Option<(u64, u64)>,
+}
+
+impl WireBirth {
+    pub(super) fn of(birth: &Birth, now: Nanos) -> Self {
+        let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
+        Self {
+            fingerprint: birth.rules.fingerprint(),
+            heard: ago(birth.heard),
+            begun: ago(birth.begun),
+            before: birth.before.map(ago),
+            elder: birth.elder.map(|(heard, begun)| (ago(heard), ago(begun))),
+        }
+    }
+
+    /// With the fingerprint of the rules, but without them.
+    pub(super) fn into_birth(self, now: Nanos) -> (u64, Birth) {
+        let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
+        let birth = Birth {
+            rules: Arc::default(),
+            heard: at(self.heard),
+            begun: at(self.begun),
+            before: self.before.map(at),
+            elder: self.elder.map(|(heard, begun)| (at(heard), at(begun))),
+        };
+        (self.fingerprint, birth)
+    }
 }
 
 /// What became of a [`HandOver`] at the target.
@@ -175,6 +213,7 @@ fn last_of(shared: &Shared, frozen: &[Frozen], keys: Vec<KeyHash>) -> HandOver {
         one: slot.one,
         epoch: slot.epoch,
         drained_ago: if unknown { Some(0) } else { slot.floor.map(ago) },
+        birth: slot.birth.as_ref().filter(|_| !unknown).map(|birth| WireBirth::of(birth, now)),
     });
     HandOver { buckets, slots: slots.collect() }
 }
@@ -220,7 +259,9 @@ impl Shared {
         let mut installed = Vec::new();
         for slot in part.slots {
             let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
-            match self.rights.install(slot.one, slot.epoch, floor) {
+            let birth = slot.birth.map(|birth| birth.into_birth(now));
+            let birth = birth.and_then(|(rules, birth)| birth.with(rules, self.rights.reserves()));
+            match self.rights.install(slot.one, slot.epoch, floor, birth) {
                 Install::Now => installed.push(slot.one),
                 Install::Before => {}
                 Install::NotYet if outcome == HandedOver::Done => outcome = HandedOver::NotYet,

@@ -14,13 +14,14 @@ use tracing::{info, warn};
 use super::{
     command::NodeId,
     disk::{DiskFault, take_debts, write_debts},
-    moves::WireBucket,
+    moves::{WireBirth, WireBucket},
 };
 use crate::{
     owner::{
         Holder,
         node::Kept,
         rights::{Frozen, Rights},
+        telling::Birth,
     },
     slots::SlotId,
 };
@@ -43,6 +44,7 @@ struct SavedSlot {
     epoch: u64,
     /// How long ago its buckets were used up, in nanoseconds.
     drained_ago: Option<u64>,
+    birth: Option<WireBirth>,
 }
 
 /// Decides nothing any more, and writes what is known of the buckets. Returns of how many.
@@ -71,6 +73,7 @@ pub(super) fn save(directory: &Path, rights: &Rights, store: &Store, now: Nanos)
         slot: slot.one.slot,
         epoch: slot.epoch,
         drained_ago: if unknown { Some(0) } else { slot.floor.map(ago) },
+        birth: slot.birth.as_ref().filter(|_| !unknown).map(|birth| WireBirth::of(birth, now)),
     };
     let saved = Saved { holder, slots: owned.iter().map(slot).collect(), buckets };
     let mut bytes = Vec::new();
@@ -79,31 +82,32 @@ pub(super) fn save(directory: &Path, rights: &Rights, store: &Store, now: Nanos)
     Ok(saved.buckets.len())
 }
 
-/// Puts into the store what the node knew when it ended, if it ended well.
+/// Puts into the store what the node knew when it ended, if it ended well. Whether it did.
 pub(super) fn restore(
     directory: &Path,
     node: NodeId,
     rights: &Rights,
     store: &Store,
     now: Nanos,
-) -> Result<(), DiskFault> {
-    let Some(bytes) = take_debts(directory)? else { return Ok(()) };
+) -> Result<bool, DiskFault> {
+    let Some(bytes) = take_debts(directory)? else { return Ok(false) };
     let saved: Saved = match codec::decode(&bytes) {
         Ok(saved) => saved,
         Err(error) => {
             warn!("what the buckets knew can not be read: they begin used up ({error})");
-            return Ok(());
+            return Ok(false);
         }
     };
     if saved.holder.node != node {
-        return Ok(());
+        return Ok(false);
     }
     let count = saved.buckets.len();
     saved.buckets.into_iter().for_each(|bucket| store.take_over(&bucket.into(), now));
     let floor = |slot: &SavedSlot| slot.drained_ago.map_or(0, |ago| now.get().saturating_sub(ago).max(1));
-    let slots: BTreeMap<u16, (u64, u64)> =
-        saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot)))).collect();
+    let birth = |slot: &SavedSlot| slot.birth.map(|birth| birth.into_birth(now));
+    let slots: BTreeMap<u16, (u64, u64, Option<(u64, Birth)>)> =
+        saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), birth(slot)))).collect();
     info!(buckets = count, slots = slots.len(), "what the buckets knew is read");
     rights.keep(Kept { holder: saved.holder, slots });
-    Ok(())
+    Ok(true)
 }

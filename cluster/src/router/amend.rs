@@ -6,7 +6,7 @@
 //! repeated once an owner may have made it.
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Cost};
+use tidegate_limiter::{Charge, Cost, Floor};
 use tidegate_proto::peer::{Amend, Amendment, Decided, Outcome};
 use tokio::{
     sync::oneshot,
@@ -129,7 +129,10 @@ impl Router {
         charges: &[Charge],
         wishes: &[Wish],
     ) -> Option<oneshot::Receiver<Reply>> {
-        let own = part.places.iter().map(|place| (&charges[*place], wishes[*place].consistency));
+        let own = part
+            .places
+            .iter()
+            .map(|place| (&charges[*place], wishes[*place].consistency, wishes[*place].reserve));
         owner.links[lane].amend(amendment, wire::charges_to_wire(own)?).ok()
     }
 
@@ -145,7 +148,8 @@ impl Router {
                 Amendment::Refund => self.store.refund(charge.key, &charge.limit, charge.cost, now),
                 Amendment::Reset => self.store.reset(charge.key),
             }
-            self.store.check(&Charge { cost: Cost::PEEK, ..*charge }, now)
+            let floor = charge.floor.map(Floor::unbounded);
+            self.store.check(&Charge { cost: Cost::PEEK, floor, ..*charge }, now)
         };
         Some(charges.iter().map(amend_one).collect())
     }
@@ -164,8 +168,9 @@ impl Router {
         for (charge, asked) in charges.iter_mut().zip(amend.charges.as_slice()) {
             let slot = SlotId::of(charge.key);
             match self.rights.claim(slot, wire::consistency_of(asked), now) {
-                Ok(claim) => {
-                    charge.floor = claim.floor;
+                Ok(mut claim) => {
+                    let reserve = asked.reserve.and_then(|rule| self.rights.reserve(rule));
+                    charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
                 Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {

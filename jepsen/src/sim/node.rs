@@ -293,6 +293,7 @@ impl Client {
                 on_owner_loss: one.rule.on_owner_loss(),
                 consistency: one.rule.consistency(),
                 carved: one.rule.is_carved(),
+                reserve: one.rule.reserve(),
             });
             let number = if one.rule.name() == "all" { ALL } else { key };
             self.shared.hashes.borrow_mut().insert(number, one.key);

@@ -14,18 +14,20 @@ use crate::{
     Cost, Decision, Limit,
     algorithm::{Raise, Step},
     calendar::{window_end, window_start},
+    decision::Bounds,
     time::duration,
 };
 
-pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
-    let Raise { at_least, add } = raise(limit, floor, cost, now);
+pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
+    let Raise { at_least, add } = raise(limit, bounds, cost, now);
     let before = state.max(at_least);
     // After the present one if time went back, or if the floor lies ahead.
     let end = window_start(limit.period(), before);
     let used = before - end;
     let can_ever = cost.get() <= limit.count();
     let wanted = used.saturating_add(if cost == Cost::PEEK { 1 } else { add });
-    let allowed = can_ever && wanted <= limit.grains() && end.checked_add(wanted).is_some();
+    let fits = can_ever && wanted <= limit.grains();
+    let allowed = fits && end.checked_add(wanted).is_some_and(|state| state <= bounds.at_most);
     let taken = allowed && cost != Cost::PEEK;
     let used = if taken { wanted } else { used };
     let decision = Decision {
@@ -33,7 +35,8 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
         limit: limit.count(),
         remaining: limit.grains().saturating_sub(used).saturating_mul(limit.grain()),
         reset_after: duration(if used == 0 { 0 } else { end.saturating_sub(now) }),
-        retry_after: (!allowed && can_ever).then(|| duration(end.saturating_sub(now))),
+        // What the window has room for is held by the bound.
+        retry_after: (!allowed && can_ever).then(|| duration(if fits { 0 } else { end.saturating_sub(now) })),
         delay: duration(0),
     };
     Step { decision, state: if taken { end + wanted } else { state } }
@@ -54,7 +57,9 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     state - (cost.get() / limit.grain()).min(state - window_start(limit.period(), state))
 }
 
-pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> Raise {
+pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Raise {
+    let floor = bounds.floor();
     let floor = floor.map_or(0, |floor| window_end(limit.period(), floor).saturating_add(limit.grains()));
-    Raise { at_least: floor.max(window_end(limit.period(), now)), add: cost.get().div_ceil(limit.grain()) }
+    let at_least = floor.max(bounds.at_least).max(window_end(limit.period(), now));
+    Raise { at_least, add: cost.get().div_ceil(limit.grain()) }
 }

@@ -17,11 +17,12 @@
 use crate::{
     Algorithm, Cost, Decision, Limit,
     algorithm::{Raise, Step},
+    decision::Bounds,
     time::duration,
 };
 
-pub(crate) fn decide(limit: &Limit, tat: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
-    let verdict = Verdict::of(limit, tat, raise(limit, floor, cost, now), cost, now);
+pub(crate) fn decide(limit: &Limit, tat: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
+    let verdict = Verdict::of(limit, tat, raise(limit, bounds, cost, now), bounds.at_most, cost, now);
     Step { decision: verdict.explain(limit, now), state: verdict.state(tat) }
 }
 
@@ -38,14 +39,14 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     #[inline]
-    pub(crate) fn of(limit: &Limit, tat: u64, raise: Raise, cost: Cost, now: u64) -> Self {
+    pub(crate) fn of(limit: &Limit, tat: u64, raise: Raise, at_most: u64, cost: Cost, now: u64) -> Self {
         let before = tat.max(raise.at_least);
         let latest = now.saturating_add(limit.refill());
         let can_ever = cost.get() <= limit.burst();
         // A look says whether one unit would pass.
         let add = if cost == Cost::PEEK { ticks_for(limit, 1) } else { raise.add };
         let wanted = before.saturating_add(add);
-        let allowed = can_ever && wanted <= latest && wanted != u64::MAX;
+        let allowed = can_ever && wanted <= latest.min(at_most) && wanted != u64::MAX;
         Self { before, wanted, latest, allowed, can_ever, taken: allowed && cost != Cost::PEEK }
     }
 
@@ -64,7 +65,9 @@ impl Verdict {
             limit: limit.burst(),
             remaining: units_in(limit, self.latest.saturating_sub(after)),
             reset_after: duration(after - now),
-            retry_after: (!self.allowed && self.can_ever).then(|| duration(self.wanted - self.latest)),
+            // None of what the limit would allow: that is held by the bound.
+            retry_after: (!self.allowed && self.can_ever)
+                .then(|| duration(self.wanted.saturating_sub(self.latest))),
             delay: duration(if waits { self.before - now } else { 0 }),
         }
     }
@@ -76,14 +79,14 @@ pub(crate) fn refund(limit: &Limit, tat: u64, cost: Cost, now: u64) -> u64 {
 }
 
 #[inline]
-pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> Raise {
+pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Raise {
     // An instant at which the bucket was empty is a TAT one whole refill later.
-    let floor = floor.map_or(0, |floor| floor.saturating_add(limit.refill()));
-    Raise { at_least: floor.max(now), add: ticks_for(limit, cost.get()) }
+    let floor = bounds.floor().map_or(0, |floor| floor.saturating_add(limit.refill()));
+    Raise { at_least: floor.max(bounds.at_least).max(now), add: ticks_for(limit, cost.get()) }
 }
 
 /// Ticks in which `units` refill, rounded up.
-fn ticks_for(limit: &Limit, units: u64) -> u64 {
+pub(crate) fn ticks_for(limit: &Limit, units: u64) -> u64 {
     match limit.interval() {
         (interval, 1) => interval.saturating_mul(units),
         (numerator, denominator) => {

@@ -10,7 +10,10 @@ pub(crate) mod log;
 pub(crate) mod opened;
 pub(crate) mod sliding;
 
-use crate::{Algorithm, Cost, Decision, Limit, Period, decision::Asked};
+use crate::{
+    Algorithm, Cost, Decision, Limit, Period,
+    decision::{Asked, Bounds},
+};
 
 /// A decision, with the bucket's state after it.
 #[derive(Debug, Clone, Copy)]
@@ -19,15 +22,15 @@ pub(crate) struct Step {
     pub(crate) state: u64,
 }
 
-/// Decides about `cost` units at `now`, for a bucket in state `state` that was empty at `floor` or later. When it denies,
-/// or nothing is taken, the state after is the one before.
+/// Decides about `cost` units at `now`, for a bucket in state `state` of which `bounds` say more. When it denies, or nothing
+/// is taken, the state after is the one before. Nobody says of windows that slide, and of logs, more than when they were empty.
 #[inline]
-pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
+pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
     match limit.algorithm() {
-        Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::decide(limit, state, floor, cost, now),
-        Algorithm::FixedWindow if is_opened(limit) => opened::decide(limit, state, floor, cost, now),
-        Algorithm::FixedWindow => fixed::decide(limit, state, floor, cost, now),
-        Algorithm::SlidingWindow => sliding::decide(limit, state, floor, cost, now),
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::decide(limit, state, bounds, cost, now),
+        Algorithm::FixedWindow if is_opened(limit) => opened::decide(limit, state, bounds.floor(), cost, now),
+        Algorithm::FixedWindow => fixed::decide(limit, state, bounds, cost, now),
+        Algorithm::SlidingWindow => sliding::decide(limit, state, bounds.floor(), cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
     }
 }
@@ -45,11 +48,11 @@ pub(crate) struct Verdict {
 pub(crate) fn verdict(asked: &Asked<'_>, state: u64, now: u64) -> Verdict {
     let (limit, cost) = (asked.limit, asked.cost);
     let (allowed, after) = if limit.algorithm().has_burst() {
-        let raise = gcra::raise(limit, asked.floor, cost, now);
-        let verdict = gcra::Verdict::of(limit, state, raise, cost, now);
+        let raise = gcra::raise(limit, asked.bounds, cost, now);
+        let verdict = gcra::Verdict::of(limit, state, raise, asked.bounds.at_most, cost, now);
         (verdict.allowed, verdict.wanted)
     } else {
-        let step = decide(limit, state, asked.floor, cost, now);
+        let step = decide(limit, state, asked.bounds, cost, now);
         (step.decision.allowed, step.state)
     };
     Verdict { allowed, taken: (allowed && cost != Cost::PEEK).then_some(after) }
@@ -89,11 +92,11 @@ pub(crate) struct Raise {
 }
 
 /// The charge as such a map; `None` for the algorithms that are not of that kind.
-pub(crate) fn raise(limit: &Limit, floor: Option<u64>, cost: Cost, now: u64) -> Option<Raise> {
+pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Option<Raise> {
     match limit.algorithm() {
-        Algorithm::TokenBucket | Algorithm::LeakyBucket => Some(gcra::raise(limit, floor, cost, now)),
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => Some(gcra::raise(limit, bounds, cost, now)),
         Algorithm::FixedWindow if is_opened(limit) => None,
-        Algorithm::FixedWindow => Some(fixed::raise(limit, floor, cost, now)),
+        Algorithm::FixedWindow => Some(fixed::raise(limit, bounds, cost, now)),
         Algorithm::SlidingWindow | Algorithm::SlidingLog => None,
     }
 }
@@ -162,8 +165,8 @@ mod tests {
             // Or as the fixed window writes them.
             let state = fixed_units.map_or(state, |units| state - state % MINUTE + units);
             let later = state.max(other);
-            if decide(&limit, strictest(&limit, later, now), None, cost, now).decision.allowed {
-                prop_assert!(decide(&limit, state, None, cost, now).decision.allowed);
+            if decide(&limit, strictest(&limit, later, now), Bounds::NONE, cost, now).decision.allowed {
+                prop_assert!(decide(&limit, state, Bounds::NONE, cost, now).decision.allowed);
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{
     shape::{RawFile, RawKey, RawLimit, RawRule, RawTest, Written},
 };
 use crate::{
-    Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnOwnerLoss, Rule,
+    Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnOwnerLoss, Reserve, Rule, Takeover,
     condition::{Condition, Test},
     key::KeyHasher,
     rule::{Carved, Domain},
@@ -120,11 +120,21 @@ impl<'t> Compiler<'t> {
                 );
             }
         }
+        let limits =
+            || limit.iter().flatten().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
+        let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
         let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
+        let hasher = KeyHasher::of_rule(self.secret, domain, &name.text);
+        let limits = || limit.iter().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
+        let reserve = match (&carved, takeover, mode) {
+            (Some(carved), Takeover::Reserve, Mode::Enforce) => Reserve::of(hasher.rule(), carved.limits()),
+            (None, Takeover::Reserve, Mode::Enforce) => Reserve::of(hasher.rule(), limits()),
+            _ => None,
+        };
         (self.faults() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            hasher: KeyHasher::of_rule(self.secret, domain, &name.text),
+            hasher,
             when,
             key,
             limit,
@@ -134,8 +144,24 @@ impl<'t> Compiler<'t> {
             consistency,
             on_owner_loss,
             carved,
+            takeover,
+            reserve,
             touched: Arc::default(),
         })
+    }
+
+    fn takeover(&mut self, given: Option<&Written>, algorithm: Algorithm, default: Takeover) -> Takeover {
+        let Some(written) = given else { return default };
+        let words = [Takeover::Zero, Takeover::Reserve].map(|one| (one.as_str(), one));
+        let takeover = self.word("takeover", given, &words);
+        if takeover == Takeover::Reserve && !Takeover::is_possible(algorithm) {
+            self.fault(
+                written.place,
+                format!("what a {algorithm} has counted can not be told in advance"),
+                "write takeover: zero, or another algorithm: token_bucket, leaky_bucket or fixed_window",
+            );
+        }
+        takeover
     }
 
     /// `None`: faulty. `Some(None)`: unlimited.

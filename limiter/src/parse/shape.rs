@@ -40,6 +40,7 @@ pub(super) struct RawRule {
     pub(super) consistency: Option<Written>,
     pub(super) on_owner_loss: Option<Written>,
     pub(super) carved: Option<Written>,
+    pub(super) takeover: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
 }
 
@@ -93,6 +94,7 @@ const RULE: Kind = Kind {
         ("consistency", "`consistency: available`"),
         ("on_owner_loss", "`on_owner_loss: share`"),
         ("carved", "`carved: true`"),
+        ("takeover", "`takeover: reserve`"),
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
     ],
     example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
@@ -127,13 +129,26 @@ fn rule(node: Node, faults: &mut Faults<'_>) -> Option<RawRule> {
     let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
     let key = fields.need("key").map(|node| key(&mut fields, node));
     let limit = limit(&mut fields);
-    let [algorithm, mode, consistency, on_owner_loss, carved] =
-        ["algorithm", "mode", "consistency", "on_owner_loss", "carved"].map(|field| fields.text(field));
+    let [algorithm, mode, consistency, on_owner_loss, carved, takeover] =
+        ["algorithm", "mode", "consistency", "on_owner_loss", "carved", "takeover"]
+            .map(|field| fields.text(field));
     let overrides = fields.take("overrides");
     let overrides =
         overrides.map_or_else(Vec::new, |node| list(&mut fields, "overrides", "a list of overrides", node));
     let overrides = overrides.into_iter().filter_map(|node| special(node, fields.faults)).collect();
-    Some(RawRule { name, when, key, limit, algorithm, mode, consistency, on_owner_loss, carved, overrides })
+    Some(RawRule {
+        name,
+        when,
+        key,
+        limit,
+        algorithm,
+        mode,
+        consistency,
+        on_owner_loss,
+        carved,
+        takeover,
+        overrides,
+    })
 }
 
 fn special(node: Node, faults: &mut Faults<'_>) -> Option<RawOverride> {

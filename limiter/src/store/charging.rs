@@ -144,7 +144,7 @@ impl Store {
             let decision = if asked.limit.algorithm() == Algorithm::SlidingLog {
                 shards[place].decide_log(&asked, before, now)
             } else {
-                algorithm::decide(asked.limit, before, asked.floor, asked.cost, now).decision
+                algorithm::decide(asked.limit, before, asked.bounds, asked.cost, now).decision
             };
             let taken = decision.allowed && charge.cost != Cost::PEEK;
             if taken {
@@ -245,7 +245,7 @@ fn without(
     let look = if asked.limit.algorithm() == Algorithm::SlidingLog {
         locked.decide_log(&look, before, now)
     } else {
-        algorithm::decide(look.limit, before, look.floor, look.cost, now).decision
+        algorithm::decide(look.limit, before, look.bounds, look.cost, now).decision
     };
     Decision { remaining: look.remaining, reset_after: look.reset_after, ..decision }
 }
@@ -266,10 +266,11 @@ impl Locked<'_> {
             return;
         }
         let (key, limit) = (table_key(asked.key), *asked.limit);
-        let deed = match algorithm::raise(&limit, asked.floor, asked.cost, now) {
+        let deed = match algorithm::raise(&limit, asked.bounds, asked.cost, now) {
             Some(raise) => Deed::Raised(raise),
             None => {
-                if asked.floor.is_some_and(|floor| algorithm::is_bound_by(&limit, before, floor, now)) {
+                let floor = asked.bounds.floor();
+                if floor.is_some_and(|floor| algorithm::is_bound_by(&limit, before, floor, now)) {
                     // Taking an earlier charge out of these counts would take some of the floor out.
                     self.forget_journal(key);
                 }

@@ -132,7 +132,7 @@ impl Locked<'_> {
 
     pub(super) fn decide_log(&mut self, asked: &Asked<'_>, pending: u64, now: u64) -> Decision {
         let key = table_key(asked.key);
-        let used_up = asked.floor.map_or(0, |floor| floor.saturating_add(asked.limit.memory()));
+        let used_up = asked.bounds.floor().map_or(0, |floor| floor.saturating_add(asked.limit.memory()));
         let until = used_up.max(self.shard.estimate(key));
         match self.shard.logs.get_mut(&key) {
             Some(log) => log.decide(asked.limit, until, pending, asked.cost, now),

@@ -115,9 +115,10 @@ fn worst_cases(rules: &[RuleDescription]) -> String {
             Some(times) => format!("at most {times} times"),
             None => "without a bound".to_owned(),
         };
-        let WorstCase { planned, crash, partition } = rule.worst_case();
+        let WorstCase { planned, crash, partition, lost } = rule.worst_case();
+        let lost = lost.map_or(String::new(), |lost| format!("; a crash costs a bucket up to {lost}"));
         text.push_str(&format!(
-            "\n#   {}: {} by plan, {} when a node crashes, {} in a partition",
+            "\n#   {}: {} by plan, {} when a node crashes, {} in a partition{lost}",
             rule.name,
             told(planned),
             told(crash),
