@@ -1,5 +1,5 @@
 //! The promise: a real Envoy asks Tidegate with the configuration of docs/envoy.md, and limits as the rules say.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod kit;
 
@@ -29,7 +29,7 @@ fn binary() -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("NOT TESTED: there is no Envoy in target/tools (bash .ci/tools-envoy)");
+    eprintln!("NOT TESTED: there is no Envoy in target/tools (bash .ci/tools-envoy)");
     None
 }
 

@@ -1,6 +1,6 @@
 //! The promise: gRPC clients in another language get along, made of our definitions or by reflection; and whoever floods the
 //! port takes no more than the page says.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod kit;
 
@@ -33,7 +33,7 @@ fn python() -> Option<PathBuf> {
     if python.exists() {
         return Some(python);
     }
-    println!("NOT TESTED: grpcio is not in target/tools (bash .ci/tools-grpc)");
+    eprintln!("NOT TESTED: grpcio is not in target/tools (bash .ci/tools-grpc)");
     None
 }
 

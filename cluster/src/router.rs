@@ -80,6 +80,7 @@ struct Part {
 }
 
 /// Who decides about a part.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 enum Owner {
     /// This node, under these claims, in the order of the places.
     Here(SmallVec<[Claim; 4]>),
@@ -114,6 +115,7 @@ enum PartOutcome {
 }
 
 /// How an attempt ended.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 enum Tried {
     Decided(Verdict),
     /// An owner has changed: worth another attempt.

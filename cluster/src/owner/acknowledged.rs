@@ -122,7 +122,7 @@ impl Marks {
     }
 
     fn find(&self, key: u64) -> Option<&Place> {
-        for place in self.from_home(key) {
+        for place in self.along_from(key) {
             // With the key comes the mark that was stored before it.
             match place.key.load(Acquire) {
                 known if known == key => return Some(place),
@@ -134,14 +134,14 @@ impl Marks {
     }
 
     fn add(&self, key: u64, mark: u64) {
-        let free = self.from_home(key).find(|place| place.key.load(Relaxed) == 0);
+        let free = self.along_from(key).find(|place| place.key.load(Relaxed) == 0);
         let place = free.expect("room is made before");
         place.mark.store(mark, Relaxed);
         place.key.store(key, Release);
         self.used.fetch_add(1, Relaxed);
     }
 
-    fn from_home(&self, key: u64) -> impl Iterator<Item = &Place> {
+    fn along_from(&self, key: u64) -> impl Iterator<Item = &Place> {
         // All bits of a fingerprint are equally random; its slot is made of all of them.
         let home = (key >> 16) as usize & (self.places.len() - 1);
         self.places[home..].iter().chain(&self.places[..home])

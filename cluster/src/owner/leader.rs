@@ -235,6 +235,12 @@ impl Leader {
             named.insert(row.owner);
             named.extend(row.moving.map(|pending| pending.to));
         }
+        // What became of an earlier expiry may not be known, and it may have been carried out: then no row names its holder any
+        // more. When the same one is applied once more, the earlier one must have been, or never will be, and the holder can
+        // have a session again.
+        let unsettled: BTreeSet<Holder> =
+            self.sessions.iter().filter(|(_, known)| known.expiring).map(|(holder, _)| *holder).collect();
+        named.extend(&unsettled);
         // A node that has started again has the disk, and with it the lock, of the one that it was: that one has ended.
         let again = |holder: Holder| {
             let row = view.members.get(&holder.node)?;
@@ -274,7 +280,8 @@ impl Leader {
             })
             .collect();
         let ends_moves = |row: &SlotRow| row.moving.is_some_and(|pending| lapsed.contains(&pending.to));
-        if slots.is_empty() && !view.table.rows().iter().any(ends_moves) {
+        let settles = lapsed.iter().any(|holder| unsettled.contains(holder));
+        if slots.is_empty() && !settles && !view.table.rows().iter().any(ends_moves) {
             return None;
         }
         for holder in &lapsed {
@@ -687,6 +694,23 @@ mod tests {
         }
         world.settle();
         assert_eq!((world.owned(1), named(&world, holder(1))), (0, 0));
+    }
+
+    /// Seed 6 of the simulation: the leader could not write for some seconds, and the expiry was carried out later.
+    #[test]
+    fn an_expiry_whose_end_is_not_known_does_not_keep_the_node_out_for_ever() {
+        let mut world = founded(3);
+        world.pass(3_500, &[1, 2]);
+        let Some(Step::Write(entry)) = world.next() else { panic!() };
+        assert!(!world.renew(holder(3)), "it is being expired");
+        // Nobody says that it was written, but it was.
+        world.index += 1;
+        world.table.apply(world.index, REIGN, &entry);
+        assert!(!world.renew(holder(3)));
+        let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
+        assert_eq!((&lapsed[..], slots.len()), (&[holder(3)][..], 0));
+        world.leader.expiry_is_over(&lapsed);
+        assert!(world.renew(holder(3)));
     }
 
     #[test]

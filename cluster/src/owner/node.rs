@@ -197,10 +197,13 @@ pub(crate) struct Node {
 pub(crate) struct Kept {
     /// As whom.
     pub(crate) holder: Holder,
-    /// For each slot that it owned: the epoch of the row, when its buckets count as used up (0: never), and how it was begun
-    /// from floors, if it was, with the fingerprint of the rules then.
-    pub(crate) slots: BTreeMap<u16, (u64, u64, Option<(u64, Birth)>)>,
+    /// Each slot that it owned.
+    pub(crate) slots: BTreeMap<u16, KeptSlot>,
 }
+
+/// Of a slot: the epoch of the row, when its buckets count as used up (0: never), and how it was begun from floors, if it was,
+/// with the fingerprint of the rules then.
+pub(crate) type KeptSlot = (u64, u64, Option<(u64, Birth)>);
 
 impl Node {
     pub(crate) fn new(me: Holder, slots: usize) -> Self {

@@ -560,7 +560,7 @@ impl Rights {
         let inheritance = core.tellings.inheritances.get(&(slot as u16))?;
         let heard = core.tellings.heard.get(&owner)?.alive?;
         let rules = self.reserves();
-        (inheritance.fingerprint == rules.fingerprint() && !rules.is_empty()).then(|| Birth {
+        (inheritance.fingerprint == rules.fingerprint() && !rules.is_empty()).then_some(Birth {
             rules,
             heard,
             begun: now,

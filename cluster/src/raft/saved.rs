@@ -19,9 +19,8 @@ use super::{
 use crate::{
     owner::{
         Holder,
-        node::Kept,
+        node::{Kept, KeptSlot},
         rights::{Frozen, Rights},
-        telling::Birth,
     },
     slots::SlotId,
 };
@@ -105,7 +104,7 @@ pub(super) fn restore(
     saved.buckets.into_iter().for_each(|bucket| store.take_over(&bucket.into(), now));
     let floor = |slot: &SavedSlot| slot.drained_ago.map_or(0, |ago| now.get().saturating_sub(ago).max(1));
     let birth = |slot: &SavedSlot| slot.birth.map(|birth| birth.into_birth(now));
-    let slots: BTreeMap<u16, (u64, u64, Option<(u64, Birth)>)> =
+    let slots: BTreeMap<u16, KeptSlot> =
         saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), birth(slot)))).collect();
     info!(buckets = count, slots = slots.len(), "what the buckets knew is read");
     rights.keep(Kept { holder: saved.holder, slots });
