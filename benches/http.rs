@@ -9,18 +9,20 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for people")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
+mod kit;
+
 use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    process::{Child, Command, Stdio},
+    net::SocketAddr,
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use self::kit::{Children, address, options, pin_to, processors};
+
 use axum::{Router, http::header, response::IntoResponse, routing::get};
 use hdrhistogram::Histogram;
 use hyper_util::service::TowerToHyperService;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tidegate::{
     http::{Limits, ServerStats, serve},
     workers::Workers,
@@ -273,72 +275,4 @@ fn serve_constant(address: SocketAddr) {
         let (stats, stop) = (Arc::new(ServerStats::default()), CancellationToken::new());
         serve(listener, workers.lanes(), service, Limits::default(), stats, stop).await;
     });
-}
-
-/// Processes that end with the benchmark.
-#[derive(Default)]
-struct Children(Vec<Child>);
-
-impl Children {
-    fn start(&mut self, command: &mut Command) -> u32 {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let pid = child.id();
-        self.0.push(child);
-        pid
-    }
-
-    fn node(&mut self, rules: &Path, port: u16, others: &[u16]) -> u32 {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.args([
-            "serve",
-            "--workers",
-            "1",
-            "--log-level",
-            "warn",
-            "--base-port",
-            &port.to_string(),
-            "--rules",
-        ]);
-        command.arg(rules);
-        for other in others {
-            command.args(["--join", &format!("127.0.0.1:{}", other + 3), "--bootstrap-expect", "2"]);
-        }
-        self.start(&mut command)
-    }
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn address(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
-fn processors() -> Vec<usize> {
-    let set = sched_getaffinity(None).unwrap();
-    (0..CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).collect()
-}
-
-/// This process, and those that it starts from now on.
-fn pin_to(processor: usize) {
-    let mut set = CpuSet::new();
-    set.set(processor);
-    sched_setaffinity(None, &set).unwrap();
-}
-
-fn options() -> (usize, Duration) {
-    let arguments: Vec<String> = std::env::args().collect();
-    let value = |name: &str, default: u64| {
-        let place = arguments.iter().position(|argument| argument == name);
-        place.map_or(default, |place| {
-            arguments.get(place + 1).and_then(|text| text.parse().ok()).expect("a number")
-        })
-    };
-    (value("--rounds", 5) as usize, Duration::from_secs(value("--seconds", 2)))
 }

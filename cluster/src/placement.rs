@@ -49,7 +49,7 @@ impl Weight {
 impl Default for Weight {
     /// Of a node that was told nothing else.
     fn default() -> Self {
-        const { Self(NonZeroU16::new(100).unwrap()) }
+        const { Self(NonZeroU16::new(100).expect("100 is not 0")) }
     }
 }
 
