@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
-use sdd::{Shared, Tag};
+use sdd::{Guard, Shared, Tag};
 
 use super::{
     Store, budget,
@@ -64,6 +64,17 @@ impl Store {
     }
 }
 
+/// Epochs after which what was retired in the first one is freed.
+const EPOCHS: usize = 4;
+
+/// Frees tables that were given up and that nobody reads any more, now rather than hundreds of checks later: whoever grows
+/// next finds their memory free. While a thread is in the middle of a check, it may come later.
+fn free_retired() {
+    for _ in 0..EPOCHS {
+        Guard::new().accelerate();
+    }
+}
+
 impl Locked<'_> {
     fn remove_idle(&mut self, now: u64) -> usize {
         let (table, gone) = (self.table.clone(), now.saturating_sub(LINGER));
@@ -110,13 +121,16 @@ impl Locked<'_> {
             soonest = soonest.min(*state);
             table.add(*key, self.keep(*key, *state));
         }
-        self.shard.buckets = busy.len();
+        let kept = busy.len();
+        self.shard.buckets = kept;
         self.shard.settle(soonest);
         self.store.table_bytes.fetch_add(budget::table_bytes(table.slots()), Relaxed);
         self.store.table_bytes.fetch_sub(budget::table_bytes(old.slots()), Relaxed);
         self.table = Shared::new(table);
-        self.store.tables[self.number].swap((Some(self.table.clone()), Tag::None), AcqRel);
-        before - busy.len()
+        let retired = self.store.tables[self.number].swap((Some(self.table.clone()), Tag::None), AcqRel);
+        drop((busy, old, retired.0));
+        free_retired();
+        before - kept
     }
 
     /// For how many buckets there is to be room, when a table with so many is full. Those that are full again were used since
