@@ -51,7 +51,7 @@
 //! - Rates above 3.9 million units a second (windows: 488,000) are counted in coarser steps, each check rounded up.
 //! - What time may do stands at [`Nanos`], what memory may do at [`StoreConfig`], what a collision of fingerprints does
 //!   at [`KeyHash`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod algorithm;
 mod calendar;

@@ -13,7 +13,7 @@ use super::{
     holds::Keys,
     journal::Deed,
     locked::{Locked, table_key},
-    table::{TAKEN, Table},
+    table::TAKEN,
 };
 use crate::{
     Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, algorithm,
@@ -48,20 +48,22 @@ impl Store {
         if asked.limit.algorithm() == Algorithm::SlidingLog {
             return None;
         }
+        self.ask_for(asked.key);
         let guard = Guard::new();
         let state = self.find(asked.key, &guard)?;
         self.charge_found(state, asked, now)
     }
 
+    /// Has the line of a bucket brought near, to be charged.
+    #[inline]
+    pub(super) fn ask_for(&self, key: KeyHash) {
+        self.hints[self.shard_of(key)].ask_for(table_key(key));
+    }
+
     /// The state of a bucket in the tables; of `None`, only who locks the shard can say more.
     #[inline]
     pub(super) fn find<'g>(&self, key: KeyHash, guard: &'g Guard) -> Option<&'g AtomicU64> {
-        self.table_of(key, guard)?.get(table_key(key))
-    }
-
-    #[inline]
-    pub(super) fn table_of<'g>(&self, key: KeyHash, guard: &'g Guard) -> Option<&'g Table> {
-        self.tables[self.shard_of(key)].load(Acquire, guard).as_ref()
+        self.tables[self.shard_of(key)].load(Acquire, guard).as_ref()?.get(table_key(key))
     }
 
     /// Charges a bucket that was found; `None` if its state is not there, or is no single number.

@@ -16,6 +16,7 @@ mod holds;
 mod journal;
 mod locked;
 mod many;
+mod near;
 mod shard;
 mod sketch;
 mod sweep;
@@ -37,6 +38,7 @@ use self::{
     budget::Budget,
     holds::{Holds, Keys},
     locked::{Locked, table_key},
+    near::Hint,
     shard::Shard,
     table::Table,
 };
@@ -98,6 +100,8 @@ pub struct Store {
     /// One for each shard. They are apart from the locks, so that these pointers, which each check reads and nearly none
     /// changes, stay together in the nearest cache.
     tables: Box<[AtomicShared<Table>]>,
+    /// Where their lines are, for who only wants them near.
+    hints: Box<[Hint]>,
     shards: Box<[Mutex<Shard>]>,
     budget: Budget,
     /// Nothing is decided as if it were earlier: buckets that know of nothing at this instant may have been removed.
@@ -135,6 +139,7 @@ impl Store {
         let budget = Budget::new(config.max_memory, config.shards);
         Self {
             tables: (0..budget.shards).map(|_| AtomicShared::new(Table::default())).collect(),
+            hints: (0..budget.shards).map(|_| Hint::default()).collect(),
             shards: (0..budget.shards).map(|_| Mutex::default()).collect(),
             budget,
             earliest: AtomicU64::new(now.ticks()),

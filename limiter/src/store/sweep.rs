@@ -127,6 +127,7 @@ impl Locked<'_> {
         self.store.table_bytes.fetch_add(budget::table_bytes(table.slots()), Relaxed);
         self.store.table_bytes.fetch_sub(budget::table_bytes(old.slots()), Relaxed);
         self.table = Shared::new(table);
+        self.store.hints[self.number].set(&self.table);
         let retired = self.store.tables[self.number].swap((Some(self.table.clone()), Tag::None), AcqRel);
         drop((busy, old, retired.0));
         free_retired();

@@ -49,6 +49,8 @@ struct Slot {
 }
 
 impl Table {
+    pub(super) const LINE_BYTES: usize = size_of::<Line>();
+
     /// An empty one, with at least so many slots.
     pub(super) fn with_slots(slots: usize) -> Self {
         Self { lines: (0..slots.div_ceil(LINE_SLOTS)).map(|_| Line::default()).collect() }
@@ -56,32 +58,6 @@ impl Table {
 
     pub(super) fn slots(&self) -> usize {
         self.lines.len() * LINE_SLOTS
-    }
-
-    /// Reads something of the line of a key, so that it is near when it is needed. Nothing depends on what that is: a
-    /// processor goes on with the next one before this one has come.
-    #[inline]
-    pub(super) fn touch(&self, key: u64) -> u64 {
-        self.lines.get(self.home(key)).map_or(0, |line| line.0[0].key.load(Relaxed))
-    }
-
-    /// As [`Table::get`], for who is about to charge the bucket, and others before it. It writes the key once more, which
-    /// is still the same: so the line comes to be written at, as the state will be, while the others are looked for.
-    #[inline]
-    pub(super) fn get_to_charge(&self, key: u64) -> Option<&AtomicU64> {
-        let home = self.home(key);
-        for slot in &self.lines.get(home)?.0 {
-            match slot.key.load(Acquire) {
-                known if known == key => {
-                    // Whoever finds this one has all that came before the first one too.
-                    slot.key.store(key, Release);
-                    return Some(&slot.state);
-                }
-                FREE => return None,
-                _ => {}
-            }
-        }
-        self.get_further(home, key)
     }
 
     /// The state of a bucket, which can be [`TAKEN`].
@@ -141,10 +117,20 @@ impl Table {
         from.iter().chain(before).flat_map(|line| &line.0)
     }
 
-    /// The line of a key, by the lower half of its bits: the upper ones have chosen the shard.
     #[inline]
     fn home(&self, key: u64) -> usize {
-        ((u128::from(key.rotate_left(32)) * self.lines.len() as u128) >> 64) as usize
+        Self::home_of(key, self.lines.len())
+    }
+
+    /// The line of a key, by the lower half of its bits: the upper ones have chosen the shard.
+    #[inline]
+    pub(super) fn home_of(key: u64, lines: usize) -> usize {
+        ((u128::from(key.rotate_left(32)) * lines as u128) >> 64) as usize
+    }
+
+    /// The address of the first line, and how many there are.
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.lines.as_ptr().addr(), self.lines.len())
     }
 }
 
