@@ -277,7 +277,7 @@ fn field(out: &mut BytesMut, name: &str, value: Option<u64>) {
     }
 }
 
-fn number(out: &mut BytesMut, value: u64) {
+pub(super) fn number(out: &mut BytesMut, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -306,7 +306,7 @@ pub(super) fn millis(time: Duration) -> u64 {
 }
 
 /// Rounded up.
-fn seconds(time: Duration) -> u64 {
+pub(super) fn seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 

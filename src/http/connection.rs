@@ -25,11 +25,16 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{problem::Problem, server::Limits, stream::ClientStream};
+use super::{
+    problem::Problem,
+    quick::answer_checks,
+    server::{Begin, Limits},
+    stream::ClientStream,
+};
 
 /// How often a connection is looked at. The timeouts are this exact.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -64,13 +69,13 @@ impl Activity {
         }
     }
 
-    fn note_request(&self) {
+    pub(super) fn note_request(&self) {
         self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
         self.head_begun.store(false, Relaxed);
         self.in_service.store(true, Relaxed);
     }
 
-    fn note_answer(&self) {
+    pub(super) fn note_answer(&self) {
         self.in_service.store(false, Relaxed);
     }
 
@@ -118,14 +123,39 @@ pub(super) async fn serve_connection<S, B>(
     limits: Limits,
     stop: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Begin
+        + Send
+        + Sync
+        + Unpin
+        + 'static,
     S::Future: Send,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let activity = Arc::new(Activity::default());
-    let io = TokioIo::new(ClientStream::new(tcp, Arc::clone(&activity)));
+    let mut stream = ClientStream::new(tcp, Arc::clone(&activity));
+    let mut look = pin!(sleep(LOOK_EVERY));
+    let mut watch = Watch::new(&activity, &limits, &stop, look.as_mut());
+    if S::ANSWERS_CHECKS {
+        let stopping = AtomicBool::new(false);
+        let checks = answer_checks(&mut stream, &service, &activity, &limits, &stopping);
+        let stop = |_: Pin<&mut _>| {
+            stopping.store(true, Relaxed);
+            matches!(activity.phase(), Phase::Idle(_))
+        };
+        let ended = watch.until_ended(pin!(checks), stop).await;
+        match ended {
+            Ok(Ok(Some(rest))) => stream.put_back(rest),
+            // Why a client has gone is its own affair.
+            Ok(Ok(None) | Err(_)) | Err(GivenUp::Stopped) => return stream.close(None).await,
+            Err(GivenUp::SlowHead(patience)) => {
+                return stream.close(Some(Problem::of_slow_head(patience))).await;
+            }
+            Err(GivenUp::Silent) => return,
+        }
+    }
     let noted = Noted { service, activity: Arc::clone(&activity) };
     let mut connection = http1::Builder::new()
         // hyper's way of joining the answers to a pipeline writes none of them while any byte of another request is there: a
@@ -134,40 +164,100 @@ pub(super) async fn serve_connection<S, B>(
         .max_buf_size(limits.max_head_bytes)
         .max_headers(limits.max_headers)
         .header_read_timeout(None)
-        .serve_connection(io, noted);
-    let mut look = pin!(sleep(LOOK_EVERY));
-    let mut stopping = false;
-    let mut seen = (activity.phase(), Instant::now());
-    let last_words = loop {
-        tokio::select! {
-            biased;
-            ended = &mut connection => break ended.err().and_then(|error| match activity.phase() {
-                // It was not answered, and hyper gives up on it.
-                Phase::InService => Some(Problem::of_broken_body()),
-                _ => Problem::of_head(&error),
-            }),
-            () = look.as_mut() => {
-                let now = Instant::now();
-                look.as_mut().reset(now + LOOK_EVERY);
-                let phase = activity.phase();
-                if seen.0 != phase {
-                    seen = (phase, now);
-                } else if let Some(patience) = phase.patience(&limits)
-                    && now - seen.1 >= patience
-                {
-                    match phase {
-                        Phase::Head(_) => break Some(Problem::of_slow_head(patience)),
-                        _ => return,
+        .serve_connection(TokioIo::new(stream), noted);
+    if watch.stopping {
+        Pin::new(&mut connection).graceful_shutdown();
+    }
+    let ended = watch
+        .until_ended(Pin::new(&mut connection), |connection| {
+            connection.graceful_shutdown();
+            // It ends when all is written.
+            false
+        })
+        .await;
+    let last_words = match ended {
+        Ok(Ok(())) | Err(GivenUp::Stopped) => None,
+        Ok(Err(error)) => match activity.phase() {
+            // It was not answered, and hyper gives up on it.
+            Phase::InService => Some(Problem::of_broken_body()),
+            _ => Problem::of_head(&error),
+        },
+        Err(GivenUp::SlowHead(patience)) => Some(Problem::of_slow_head(patience)),
+        Err(GivenUp::Silent) => return,
+    };
+    connection.into_parts().io.into_inner().close(last_words).await;
+}
+
+/// Why a connection is given up.
+#[derive(Debug, Clone, Copy)]
+enum GivenUp {
+    /// A head that has begun was not complete after so long.
+    SlowHead(Duration),
+    /// Nothing was asked, or answers were not taken.
+    Silent,
+    /// The server stops, and nothing was being asked.
+    Stopped,
+}
+
+/// Looks after a connection: at what its client does, and whether the server stops.
+struct Watch<'a> {
+    activity: &'a Activity,
+    limits: &'a Limits,
+    stop: &'a CancellationToken,
+    look: Pin<&'a mut Sleep>,
+    /// What the client was doing, and since when.
+    seen: (Phase, Instant),
+    stopping: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        activity: &'a Activity,
+        limits: &'a Limits,
+        stop: &'a CancellationToken,
+        look: Pin<&'a mut Sleep>,
+    ) -> Self {
+        Self { activity, limits, stop, look, seen: (activity.phase(), Instant::now()), stopping: false }
+    }
+
+    /// Until what serves the connection ends. `on_stop` tells it, once, that the server stops, and says whether there is
+    /// nothing to wait for.
+    async fn until_ended<F: Future>(
+        &mut self,
+        mut serving: Pin<&mut F>,
+        mut on_stop: impl FnMut(Pin<&mut F>) -> bool,
+    ) -> Result<F::Output, GivenUp> {
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut serving => return Ok(ended),
+                () = self.look.as_mut() => self.look()?,
+                () = self.stop.cancelled(), if !self.stopping => {
+                    self.stopping = true;
+                    if on_stop(serving.as_mut()) {
+                        return Err(GivenUp::Stopped);
                     }
                 }
             }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
         }
-    };
-    connection.into_parts().io.into_inner().close(last_words).await;
+    }
+
+    fn look(&mut self) -> Result<(), GivenUp> {
+        let (now, phase) = (Instant::now(), self.activity.phase());
+        self.look.as_mut().reset(now + LOOK_EVERY);
+        if self.seen.0 != phase {
+            self.seen = (phase, now);
+        } else if let Some(patience) = phase.patience(self.limits)
+            && now - self.seen.1 >= patience
+        {
+            return Err(if let Phase::Head(_) = phase {
+                GivenUp::SlowHead(patience)
+            } else {
+                GivenUp::Silent
+            });
+        }
+        Ok(())
+    }
 }
 
 /// A service whose requests are noted.

@@ -26,7 +26,7 @@ use super::{
     json,
     problem::{Kind, Problem},
     query, routes,
-    server::Begin,
+    server::{After, Begin, Question, Replies},
 };
 use crate::{
     client_address::{NoAddress, announced},
@@ -71,6 +71,31 @@ impl Begin for Front {
             }
         }
         Some(Self { peer, ..self.clone() })
+    }
+
+    const ANSWERS_CHECKS: bool = true;
+
+    async fn answer(&self, question: Question<'_>, replies: &mut Replies) -> After {
+        let asked = match question {
+            Question::Query(query) => query::parse(query),
+            Question::Body(text) => json::parse(text),
+        };
+        let (node, lane) = (&*self.node, self.lane);
+        let decided = match &asked {
+            Ok(asked) => {
+                let mut render = |answer: Answer<'_>| replies.answer(&answer, node.clock.unix_millis());
+                match check_here(node, lane, asked, &mut render) {
+                    Some(decided) => decided,
+                    None => Box::pin(check(node, lane, asked, render)).await,
+                }
+            }
+            Err(problem) => Err(problem.clone()),
+        };
+        if let Err(problem) = decided {
+            node.metrics[lane].count_problem(problem.kind);
+            replies.problem(&problem, node.clock.unix_millis());
+        }
+        After::GoOn
     }
 }
 

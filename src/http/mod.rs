@@ -3,6 +3,7 @@
 //! In the order in which a request meets them:
 //!
 //! - [`server`]: accepts connections and hands them to the worker threads; `connection` and `stream` are one of them.
+//! - `quick`: answers whole checks where they lie, by `wire`; hyper gets what is something else.
 //! - `front`: serves `/v1/check` itself and gives everything else to `routes`.
 //! - `query`, `body`, `json`: what is asked, as a `request`.
 //! - `check`: decides it, and `answer` writes that down; `batch` does it many times.
@@ -26,11 +27,13 @@ mod openapi;
 mod path;
 mod problem;
 mod query;
+mod quick;
 mod request;
 mod routes;
 mod rules;
 pub mod server;
 mod stream;
+mod wire;
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};

@@ -268,17 +268,20 @@ impl Problem {
     /// The answer as bytes, for a connection that is closed after it.
     pub(super) fn into_last_words(self) -> Bytes {
         let body = self.to_json();
+        let head =
+            format!("{}content-length: {}\r\nconnection: close\r\n\r\n", self.first_lines(), body.len());
+        [head.as_bytes(), &body].concat().into()
+    }
+
+    /// The beginning of the response, but for what depends on its body and on the connection.
+    pub(super) fn first_lines(&self) -> String {
         let status = self.status();
         let retry = if self.kind.is_temporary() { "retry-after: 1\r\n" } else { "" };
-        let mut bytes = format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
+        format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\n{retry}",
             status.as_u16(),
             status.canonical_reason().unwrap_or_default(),
-            body.len(),
         )
-        .into_bytes();
-        bytes.extend(body);
-        bytes.into()
     }
 }
 

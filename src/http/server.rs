@@ -16,6 +16,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{connection::serve_connection, problem};
+pub use super::{
+    quick::{After, Question},
+    wire::Replies,
+};
 use crate::accept::{Doors, ServerStats, accept};
 
 /// What a client may do, and for how long.
@@ -55,6 +59,15 @@ impl Default for Limits {
 pub trait Begin: Sized {
     /// Makes of a lane's service the one for this connection, of which nothing has been read; `None` if it is to be closed.
     fn begin(&self, stream: &mut TcpStream) -> impl Future<Output = Option<Self>> + Send;
+
+    /// Whether it knows what [`Begin::answer`] is to do; then connections begin there.
+    const ANSWERS_CHECKS: bool = false;
+
+    /// Answers a check.
+    fn answer(&self, question: Question<'_>, replies: &mut Replies) -> impl Future<Output = After> + Send {
+        let _ = (question, replies);
+        async { After::Close }
+    }
 }
 
 /// Other services do not care whose connection it is.

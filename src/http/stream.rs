@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
@@ -33,12 +34,19 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct ClientStream {
     tcp: TcpStream,
+    /// What was read already, and is to be read again.
+    rest: BytesMut,
     activity: Arc<Activity>,
 }
 
 impl ClientStream {
     pub(super) fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { tcp, activity }
+        Self { tcp, rest: BytesMut::new(), activity }
+    }
+
+    /// Gives back what was read, for another reader.
+    pub(super) fn put_back(&mut self, rest: BytesMut) {
+        self.rest = rest;
     }
 
     /// Ends the connection so that the client gets everything that was written, and `last_words` if there are any.
@@ -83,6 +91,12 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.rest.is_empty() {
+            let length = self.rest.len().min(buf.remaining());
+            buf.put_slice(&self.rest.split_to(length));
+            self.activity.note_read();
+            return Poll::Ready(Ok(()));
+        }
         let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
         if read.is_ready() {
             self.activity.note_read();

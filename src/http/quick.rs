@@ -1,0 +1,210 @@
+//! Checks that come as nearly all of them do, answered without a detour.
+//!
+//! hyper takes a request apart into a map of headers and a channel for its body, and puts an answer together in the same
+//! way: for a check that is more work than to decide it. So a connection begins here. As long as whole checks come, in
+//! HTTP/1.1 and with nothing in their heads that asks for anything special, each is read where it lies and its answer is
+//! written at once. With the first other request the connection is hyper's, for good, together with what was read: what is
+//! not understood here is not refused here.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use bytes::{Buf as _, BytesMut};
+use httparse::Status;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{
+    body::MAX_CHECK_BYTES,
+    connection::Activity,
+    front::CHECK_PATH,
+    problem::MAX_HEADERS,
+    server::{Begin, Limits},
+    stream::ClientStream,
+    wire::Replies,
+};
+
+/// Bytes that are read at once, at least.
+const READ_BYTES: usize = 8 << 10;
+/// Answers are written when so many bytes are there, though questions are left: who does not read does not fill the memory.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// What a check asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question<'a> {
+    /// What stands after the question mark of `GET /v1/check`.
+    Query(Option<&'a str>),
+    /// The body of `POST /v1/check`.
+    Body(&'a [u8]),
+}
+
+/// Whether a connection goes on after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// Another request may come.
+    GoOn,
+    /// The answer has said that it is the last.
+    Close,
+}
+
+/// Answers checks until something else comes, which is returned, or the connection ends. Ends after the answers to what has
+/// come when `stopping` is set.
+pub(super) async fn answer_checks<S: Begin>(
+    stream: &mut ClientStream,
+    service: &S,
+    activity: &Activity,
+    limits: &Limits,
+    stopping: &AtomicBool,
+) -> io::Result<Option<BytesMut>> {
+    let (mut input, mut replies) = (BytesMut::new(), Replies::default());
+    loop {
+        input.reserve(READ_BYTES);
+        if stream.read_buf(&mut input).await? == 0 {
+            // What is left is no whole request: hyper knows what to say, if anything.
+            return Ok((!input.is_empty()).then_some(input));
+        }
+        let (mut used, mut after) = (0, After::GoOn);
+        while after == After::GoOn
+            && let Some((question, length)) = first(&input[used..], limits.max_head_bytes)
+        {
+            activity.note_request();
+            after = service.answer(question, &mut replies).await;
+            activity.note_answer();
+            used += length;
+            if replies.out.len() >= WRITE_BYTES {
+                stream.write_all_buf(&mut replies.out).await?;
+            }
+        }
+        stream.write_all_buf(&mut replies.out).await?;
+        if after == After::Close || (used > 0 && stopping.load(Relaxed)) {
+            return Ok(None);
+        }
+        if used == input.len() {
+            // Without a trace, so that its memory is used from the start again.
+            input.clear();
+            continue;
+        }
+        input.advance(used);
+        if used == 0 {
+            return Ok(Some(input));
+        }
+        // A part of the next request: its patience begins.
+        activity.note_read();
+    }
+}
+
+/// The check at the beginning of `input` and its length in bytes; `None` if there is no whole one, or something about it is
+/// for hyper to look at.
+fn first(input: &[u8], max_head: usize) -> Option<(Question<'_>, usize)> {
+    // Most of what is something else is seen at once.
+    if !input.starts_with(b"GET /v1/check") && !input.starts_with(b"POST /v1/check") {
+        return None;
+    }
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let Ok(Status::Complete(head)) = request.parse_with_uninit_headers(input, &mut headers) else {
+        return None;
+    };
+    if head > max_head || request.version != Some(1) {
+        return None;
+    }
+    let target = request.path?.strip_prefix(CHECK_PATH)?;
+    let query = match target.strip_prefix('?') {
+        Some(query) if query.bytes().all(is_of_query) => Some(query),
+        None if target.is_empty() => None,
+        _ => return None,
+    };
+    let mut length = None;
+    for header in &*request.headers {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        // Nearly all other headers differ in their length already.
+        match header.name.len() {
+            14 if is("content-length") => {
+                if length.is_some() {
+                    return None;
+                }
+                length = Some(decimal(header.value)?);
+            }
+            10 if is("connection") && !header.value.eq_ignore_ascii_case(b"keep-alive") => return None,
+            17 if is("transfer-encoding") => return None,
+            6 if is("expect") => return None,
+            7 if is("upgrade") => return None,
+            _ => {}
+        }
+    }
+    match (request.method?, length) {
+        ("GET", None | Some(0)) => Some((Question::Query(query), head)),
+        ("POST", Some(length @ 1..=MAX_CHECK_BYTES)) => {
+            Some((Question::Body(input.get(head..head + length)?), head + length))
+        }
+        _ => None,
+    }
+}
+
+/// What a query is made of (RFC 3986, section 3.4). Clients send other bytes too: what becomes of those hyper decides.
+fn is_of_query(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte)
+}
+
+fn decimal(text: &[u8]) -> Option<usize> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(input: &str) -> Option<(Question<'_>, usize)> {
+        first(input.as_bytes(), 16 << 10)
+    }
+
+    #[test]
+    fn whole_checks_are_found_with_their_length() {
+        let get = "GET /v1/check?user=ada&cost=2 HTTP/1.1\r\nhost: a\r\nConnection: Keep-Alive\r\n\r\n";
+        assert_eq!(found(get), Some((Question::Query(Some("user=ada&cost=2")), get.len())));
+        assert_eq!(found(&format!("{get}GET /v1")).unwrap().1, get.len(), "what follows is another one");
+        let plain = "GET /v1/check HTTP/1.1\r\n\r\n";
+        assert_eq!(found(plain), Some((Question::Query(None), plain.len())));
+        let post = "POST /v1/check HTTP/1.1\r\nContent-Length: 2\r\nhost: a\r\n\r\n{}";
+        assert_eq!(found(post), Some((Question::Body(b"{}"), post.len())));
+        assert_eq!(found(&format!("{post}xx")).unwrap().1, post.len());
+    }
+
+    #[test]
+    fn everything_else_is_left_alone() {
+        for other in [
+            "",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\n",
+            "GET /v1/check?user=ada HTTP/1.0\r\n\r\n",
+            "GET /v1/check/batch HTTP/1.1\r\n\r\n",
+            "GET /v1/checks HTTP/1.1\r\n\r\n",
+            "GET /v1/check?user=\"ada\" HTTP/1.1\r\n\r\n",
+            "GET /v1/check?user=ada#top HTTP/1.1\r\n\r\n",
+            "GET http://a/v1/check?user=ada HTTP/1.1\r\n\r\n",
+            "HEAD /v1/check?user=ada HTTP/1.1\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\ncontent-length: 2\r\n\r\nab",
+            "GET /v1/check?user=ada HTTP/1.1\r\nconnection: close\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nupgrade: h2c\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nbroken\r\n\r\n",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\ncontent-length: 3\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\ncontent-length: +2\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\ncontent-length: 2, 2\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n{}",
+        ] {
+            assert_eq!(found(other), None, "{other:?}");
+        }
+        let long = format!("GET /v1/check?user=ada HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(16 << 10));
+        assert_eq!(found(&long), None);
+        let many = format!("GET /v1/check?user=ada HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        assert_eq!(found(&many), None);
+    }
+}
