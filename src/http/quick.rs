@@ -66,13 +66,13 @@ pub(super) async fn answer_checks<S: Begin>(
             return Ok((!input.is_empty()).then_some(input));
         }
         let (mut used, mut after) = (0, After::GoOn);
-        while after == After::GoOn
-            && let Some((question, length)) = first(&input[used..], limits.max_head_bytes)
-        {
+        let mut rest = first(&input, limits.max_head_bytes);
+        while let (First::Check { question, length }, After::GoOn) = (rest, after) {
             activity.note_request();
             after = service.answer(question, &mut replies).await;
             activity.note_answer();
             used += length;
+            rest = first(&input[used..], limits.max_head_bytes);
             if replies.out.len() >= WRITE_BYTES {
                 stream.write_all_buf(&mut replies.out).await?;
             }
@@ -86,26 +86,42 @@ pub(super) async fn answer_checks<S: Begin>(
             input.clear();
             continue;
         }
-        input.advance(used);
-        if used == 0 {
+        if used == 0 || rest != First::Part {
+            input.advance(used);
             return Ok(Some(input));
         }
-        // A part of the next request: its patience begins.
+        input.advance(used);
+        // A part of the next check, as pipelines have it: the patience with its head begins.
         activity.note_read();
     }
 }
 
-/// The check at the beginning of `input` and its length in bytes; `None` if there is no whole one, or something about it is
-/// for hyper to look at.
-fn first(input: &[u8], max_head: usize) -> Option<(Question<'_>, usize)> {
+/// What some bytes begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First<'a> {
+    /// A whole check of so many bytes.
+    Check { question: Question<'a>, length: usize },
+    /// What may become one.
+    Part,
+    /// Something that hyper is to look at.
+    Other,
+}
+
+fn first(input: &[u8], max_head: usize) -> First<'_> {
     // Most of what is something else is seen at once.
-    if !input.starts_with(b"GET /v1/check") && !input.starts_with(b"POST /v1/check") {
-        return None;
+    let begins = |line: &[u8]| input.starts_with(line) || line.starts_with(input);
+    if !begins(b"GET /v1/check") && !begins(b"POST /v1/check") {
+        return First::Other;
     }
+    check(input, max_head).unwrap_or(First::Other)
+}
+
+/// The check that `input` begins with, or what it has of it; `None` if something about it is for hyper to look at.
+fn check(input: &[u8], max_head: usize) -> Option<First<'_>> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
-    let Ok(Status::Complete(head)) = request.parse_with_uninit_headers(input, &mut headers) else {
-        return None;
+    let Status::Complete(head) = request.parse_with_uninit_headers(input, &mut headers).ok()? else {
+        return Some(First::Part);
     };
     if head > max_head || request.version != Some(1) {
         return None;
@@ -135,10 +151,11 @@ fn first(input: &[u8], max_head: usize) -> Option<(Question<'_>, usize)> {
         }
     }
     match (request.method?, length) {
-        ("GET", None | Some(0)) => Some((Question::Query(query), head)),
-        ("POST", Some(length @ 1..=MAX_CHECK_BYTES)) => {
-            Some((Question::Body(input.get(head..head + length)?), head + length))
-        }
+        ("GET", None | Some(0)) => Some(First::Check { question: Question::Query(query), length: head }),
+        ("POST", Some(body @ 1..=MAX_CHECK_BYTES)) => Some(match input.get(head..head + body) {
+            Some(text) => First::Check { question: Question::Body(text), length: head + body },
+            None => First::Part,
+        }),
         _ => None,
     }
 }
@@ -160,7 +177,21 @@ mod tests {
     use super::*;
 
     fn found(input: &str) -> Option<(Question<'_>, usize)> {
-        first(input.as_bytes(), 16 << 10)
+        match first(input.as_bytes(), 16 << 10) {
+            First::Check { question, length } => Some((question, length)),
+            First::Part | First::Other => None,
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_check_is_told_from_something_else() {
+        let post = "POST /v1/check HTTP/1.1\r\nContent-Length: 2\r\nhost: a\r\n\r\n{}";
+        for end in 0..post.len() {
+            assert_eq!(first(&post.as_bytes()[..end], 16 << 10), First::Part, "{end}");
+        }
+        for other in ["X", "GET /v1/cl", "nonsense\r\n\r\n", "GET /v1/check HTTP/1.1\r\nbroken\r\n\r\n"] {
+            assert_eq!(first(other.as_bytes(), 16 << 10), First::Other, "{other:?}");
+        }
     }
 
     #[test]
@@ -178,7 +209,6 @@ mod tests {
     #[test]
     fn everything_else_is_left_alone() {
         for other in [
-            "",
             "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\n",
             "GET /v1/check?user=ada HTTP/1.0\r\n\r\n",
             "GET /v1/check/batch HTTP/1.1\r\n\r\n",
