@@ -37,6 +37,8 @@ use crate::{
 const PEER_PORT: u16 = 7803;
 /// How long a node may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(6);
+/// The pause before a node that could not start is started again.
+const START_AGAIN: Duration = Duration::from_millis(500);
 /// How long a write or read of rules may take.
 const RULES_WITHIN: Duration = Duration::from_secs(4);
 /// Domains whose rules are written and read.
@@ -100,6 +102,8 @@ pub(super) struct State {
     pub(super) inside: Option<Inside>,
     /// How often its disk was lost.
     pub(super) disk: u32,
+    /// Its disk takes nothing.
+    pub(super) full: bool,
     /// How often it was started.
     pub(super) starts: u64,
     /// Its clients wait.
@@ -171,16 +175,23 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
     let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
     let config = StoreConfig { max_memory: 4 << 20, shards: 8 };
     let store = || Store::new(config, clock.now());
-    let cluster = Cluster::start(
-        shared.config(node),
-        Arc::new(store()),
-        store(),
-        Arc::clone(&rules),
-        clock,
-        vec![Handle::current()],
-    )
-    .await?;
-    let cluster = Rc::new(cluster);
+    let cluster = loop {
+        let starting = Cluster::start(
+            shared.config(node),
+            Arc::new(store()),
+            store(),
+            Arc::clone(&rules),
+            clock,
+            vec![Handle::current()],
+        );
+        match starting.await {
+            Ok(cluster) => break Rc::new(cluster),
+            // It says so and ends, and whoever has started it does so again.
+            Err(fault) if shared.nodes[node].borrow().full => tracing::info!(%fault, "a node can not start"),
+            Err(fault) => return Err(fault.into()),
+        }
+        sleep(START_AGAIN).await;
+    };
     let (commands, mut asked) = mpsc::unbounded_channel();
     shared.nodes[node].borrow_mut().inside =
         Some(Inside { commands, probe: cluster.probe(), cluster: Rc::clone(&cluster) });

@@ -250,7 +250,7 @@ impl World {
             }
             Kind::Drain(node) => self.drain(node, true),
             Kind::Pause(node) if self.runs(node) => self.pause(node, true),
-            Kind::Disk(node) => disk::fail(&self.shared.disk(node), true),
+            Kind::Disk(node) => self.fill_disk(node, true),
             _ => {}
         }
         self.active.push(fault);
@@ -262,7 +262,7 @@ impl World {
         match fault.kind {
             Kind::Drain(node) => self.drain(node, false),
             Kind::Pause(node) => self.pause(node, false),
-            Kind::Disk(node) => disk::fail(&self.shared.disk(node), false),
+            Kind::Disk(node) => self.fill_disk(node, false),
             Kind::RollingRestart => self.rolling.clear(),
             Kind::Slow(side, _) => {
                 // The least that it can be set to again: always the same.
@@ -294,6 +294,11 @@ impl World {
         if forgets {
             self.shared.nodes[node].borrow_mut().disk += 1;
         }
+    }
+
+    fn fill_disk(&self, node: usize, full: bool) {
+        disk::fail(&self.shared.disk(node), full);
+        self.shared.nodes[node].borrow_mut().full = full;
     }
 
     /// By a node that can be asked.
