@@ -44,6 +44,15 @@ fn some_seeds_keep_all_promises() {
     two_at_a_time(&[1, 2, 3, 4, 5, 6], Shape { nodes: Some(3), faults_ms: Some(6_000) });
 }
 
+/// What they showed stands in the README.
+#[test]
+fn seeds_that_have_failed_keep_all_promises_now() {
+    for seed in [6, 396] {
+        let outcome = simulate(seed, Shape { nodes: None, faults_ms: None });
+        assert_eq!(outcome.faults, [""; 0], "seed {seed}");
+    }
+}
+
 /// Both threads' results.
 trait Join<T> {
     fn join(self) -> (T, T);
