@@ -93,65 +93,96 @@ fn costs(binary: &Path, buckets: usize) {
         );
     }
 
-    let filled = Instant::now();
+    let (filled, told) = (Instant::now(), about(&cluster, "bytes_", "floor"));
     fill(&cluster, buckets);
-    println!("{buckets} buckets filled in {:.1} s", filled.elapsed().as_secs_f64());
+    let seconds = filled.elapsed().as_secs_f64();
+    // Those of the last ones are told a moment later.
+    thread::sleep(Duration::from_secs(2));
+    let told = about(&cluster, "bytes_", "floor") - told;
+    println!(
+        "{buckets} buckets of a limit that refills for a day, one unit each, in {seconds:.1} s: floors {:.1} MB, {:.1} bytes a bucket",
+        told / 1e6,
+        told / buckets as f64
+    );
+    // The processors are shared by nodes and clients. With some of them left a join costs what moving costs; with none left,
+    // the work of moving and the new node's own take from the checks too.
+    join(&mut cluster, "clients that pause", Duration::from_micros(500), &about);
+    join(&mut cluster, "clients that ask all they can", Duration::ZERO, &about);
+}
+
+/// Starts another node while clients ask, and says what that costs.
+fn join(cluster: &mut Cluster, what: &str, pause: Duration, about: &impl Fn(&Cluster, &str, &str) -> f64) {
     let load = Load {
         nodes: cluster.nodes.iter().map(|node| node.http).collect(),
         clients: 4,
         keys: KEYS,
         length: PATIENCE * 4,
-        pause: Duration::ZERO,
+        pause,
         deadline: Duration::from_secs(5),
     };
+    let gave = |cluster: &Cluster, metric: &str| -> f64 {
+        cluster.running().map(|node| node.metric(metric).unwrap_or(0.0)).sum()
+    };
+    const FROZEN: [&str; 7] = ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1"];
+    let told = |cluster: &Cluster| {
+        let frozen = FROZEN
+            .map(|within| gave(cluster, &format!("tidegate_slot_frozen_seconds_bucket{{le=\"{within}\"}}")));
+        let moved = ["tidegate_slots_moved_total", "tidegate_buckets_moved_total"]
+            .map(|metric| gave(cluster, metric));
+        (frozen, moved, about(cluster, "bytes_", "move"))
+    };
+    let before = told(cluster);
     let wanted = AtomicBool::new(true);
-    let mut moving = (0, 0);
-    let mut calm = 0;
+    let (mut calm, mut joining, mut moving, mut after) = (0, 0, (0, 0), 0);
     let history = thread::scope(|scope| {
         let running = scope.spawn(|| load.run_while(|| wanted.load(Relaxed)));
         thread::sleep(Duration::from_secs(1));
         calm = monotonic();
         thread::sleep(Duration::from_secs(4));
-        let started = cluster.nodes.len();
+        joining = monotonic();
         cluster.spawn_joining();
-        let status = |cluster: &Cluster| cluster.nodes[0].status().unwrap();
-        let on_the_way = |cluster: &Cluster| status(cluster)["slots_moving"].as_u64().unwrap() > 0;
-        wait_for("slots begin to move", PATIENCE, || on_the_way(&cluster));
+        let on_the_way =
+            |cluster: &Cluster| cluster.nodes[0].status().unwrap()["slots_moving"].as_u64().unwrap() > 0;
+        wait_for("slots begin to move", PATIENCE, || on_the_way(cluster));
         moving.0 = monotonic();
         cluster.await_ready();
         moving.1 = monotonic();
-        assert_eq!(cluster.nodes.len(), started + 1);
+        thread::sleep(Duration::from_secs(4));
+        after = monotonic();
         wanted.store(false, Relaxed);
         running.join().unwrap()
     });
+    let now = told(cluster);
     let rate = |from: u64, to: u64| {
         let within = history.operations.iter().filter(|one| (from..to).contains(&one.completed)).count();
         within as f64 / ((to - from) as f64 / 1e9)
     };
-    let join_began = calm + 4_000_000_000;
-    let (before, during) = (rate(calm, join_began), rate(moving.0, moving.1));
-    let gave = |metric: &str| cluster.running().map(|node| node.metric(metric).unwrap()).sum::<f64>();
-    let (slots, moved) = (gave("tidegate_slots_moved_total"), gave("tidegate_buckets_moved_total"));
-    let bytes = about(&cluster, "bytes_", "move");
-    let took = (moving.1 - moving.0) as f64 / 1e9;
+    let [slots, buckets] = [0, 1].map(|place| now.1[place] - before.1[place]);
+    let bytes = now.2 - before.2;
     println!(
-        "a third node joins: {slots:.0} slots with {moved:.0} buckets in {took:.2} s, {:.1} MB, {:.1} bytes a bucket",
+        "node {} joins, {what}: {slots:.0} slots with {buckets:.0} buckets in {:.2} s, {:.1} MB, {:.1} bytes a bucket",
+        cluster.nodes.len(),
+        (moving.1 - moving.0) as f64 / 1e9,
         bytes / 1e6,
-        bytes / moved
+        bytes / buckets
     );
-    print!("nobody decides about a slot for at most");
-    for within in ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1"] {
-        let share = gave(&format!("tidegate_slot_frozen_seconds_bucket{{le=\"{within}\"}}")) / slots;
+    print!("  nobody decides about a slot for at most");
+    for (place, within) in FROZEN.iter().enumerate() {
+        let share = (now.0[place] - before.0[place]) / slots;
         print!("  {} ms: {:.1} %", within.parse::<f64>().unwrap() * 1e3, share * 100.0);
     }
-    let longest = cluster.running().map(|node| node.metric("tidegate_slots_frozen_longest_seconds").unwrap());
-    println!("  longest {:.1} ms", longest.fold(0.0, f64::max) * 1e3);
+    println!();
+    let (before, during, then) = (rate(calm, joining), rate(moving.0, moving.1), rate(moving.1, after));
     println!(
-        "checks/s before {before:.0}, while slots move {during:.0}: {:.3} (8 clients, all on one machine)",
-        during / before
+        "  checks/s before {before:.0}, while slots move {during:.0}, afterwards {then:.0}: {:.3} of before, {:.3} of afterwards",
+        during / before,
+        during / then
     );
-    println!("a check takes  before {}", latencies(&history, calm, join_began));
-    println!("               moving {}", latencies(&history, moving.0, moving.1));
+    for (name, from, to) in
+        [("before", calm, joining), ("moving", moving.0, moving.1), ("after", moving.1, after)]
+    {
+        println!("  a check takes, {name}: {}", latencies(&history, from, to));
+    }
 }
 
 fn latencies(history: &History, from: u64, to: u64) -> String {
