@@ -47,7 +47,7 @@ fn some_seeds_keep_all_promises() {
 /// What they showed stands in the README.
 #[test]
 fn seeds_that_have_failed_keep_all_promises_now() {
-    for seed in [6, 396] {
+    for seed in [6, 396, 776] {
         let outcome = simulate(seed, Shape { nodes: None, faults_ms: None });
         assert_eq!(outcome.faults, [""; 0], "seed {seed}");
     }

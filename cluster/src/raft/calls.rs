@@ -440,7 +440,7 @@ impl CallServer {
                 let ours = self.shared.belonging.get().map_or("none yet".to_owned(), |ours| ours.to_string());
                 return Reply::Refused(format!("this node belongs to the cluster {ours}, not to {cluster}"));
             }
-            if let Err(fault) = self.shared.belonging.adopt(cluster, &running.disk) {
+            if let Err(fault) = self.shared.adopt(cluster, &running) {
                 return Reply::Refused(fault.to_string());
             }
         }

@@ -95,7 +95,7 @@ async fn found(shared: &Shared, running: &Running, proposal: Proposal) -> Result
             Err(fault) => return Err(format!("{node}: {fault}")),
         }
     }
-    shared.belonging.adopt(proposal.cluster, &running.disk).map_err(|fault| fault.to_string())?;
+    shared.adopt(proposal.cluster, running).map_err(|fault| fault.to_string())?;
     let names: Vec<&str> = proposal.founders.values().map(|node| &*node.name).collect();
     info!(cluster = %proposal.cluster, voters = names.join(", "), "a new cluster is founded");
     running.raft.initialize(proposal.founders).await.map_err(|error| error.to_string())
@@ -114,6 +114,6 @@ impl Shared {
         if let Some((lower, node)) = waiting_nodes(&self.live()).into_iter().find(|(id, _)| *id < from) {
             return Err(format!("{node} is there too and has a lower id ({lower:016x})"));
         }
-        self.belonging.adopt(proposal.cluster, &running.disk).map_err(|fault| fault.to_string())
+        self.adopt(proposal.cluster, &running).map_err(|fault| fault.to_string())
     }
 }

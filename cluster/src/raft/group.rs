@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use tidegate_limiter::{Bucket, Rule, Rules, Store};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -108,6 +108,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     running: ArcSwapOption<Running>,
     trouble: Mutex<Option<String>>,
+    /// The disk has failed where Raft does not see it.
+    disk_failed: Notify,
     /// Of whom this node has heard.
     pub(super) heard: Mutex<Heard>,
 }
@@ -121,6 +123,16 @@ pub(super) struct Running {
 }
 
 impl Shared {
+    /// Notes on the disk that this node belongs to a cluster. A disk that fails takes nothing more until it is opened again,
+    /// and Raft has not written anything yet that would tell.
+    pub(super) fn adopt(&self, cluster: ClusterId, running: &Running) -> Result<(), DiskFault> {
+        let adopted = self.belonging.adopt(cluster, &running.disk);
+        if adopted.is_err() {
+            self.disk_failed.notify_one();
+        }
+        adopted
+    }
+
     pub(super) fn running(&self) -> Option<Arc<Running>> {
         self.running.load_full()
     }
@@ -342,6 +354,7 @@ impl RaftGroup {
             clock: config.clock,
             running: ArcSwapOption::empty(),
             trouble: Mutex::default(),
+            disk_failed: Notify::new(),
             heard: Mutex::new(Heard::new(Instant::now())),
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
@@ -490,8 +503,11 @@ impl RaftGroup {
             if let Err(fatal) = &metrics.borrow_and_update().running_state {
                 return fatal.to_string();
             }
-            if metrics.changed().await.is_err() {
-                return "Raft has ended".to_owned();
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return "Raft has ended".to_owned();
+                },
+                () = self.shared.disk_failed.notified() => return "its disk can not be written".to_owned(),
             }
         }
     }
