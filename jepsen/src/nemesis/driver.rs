@@ -86,6 +86,8 @@ pub struct Driver<'a> {
     pub ends: Vec<Ends>,
     planned: VecDeque<(u64, Planned)>,
     postponed: Vec<(u64, Planned)>,
+    /// Nodes whose processes some fault is about to end or to start again: no other one touches them.
+    in_hand: Vec<String>,
     active: Vec<Active>,
     disks: BTreeMap<String, SmallDisk>,
     watched: &'a Watched,
@@ -113,6 +115,7 @@ impl<'a> Driver<'a> {
             ends: Vec::new(),
             planned,
             postponed: Vec::new(),
+            in_hand: Vec::new(),
             active: Vec::new(),
             disks,
             watched,
@@ -158,6 +161,7 @@ impl<'a> Driver<'a> {
         self.notice_moves();
         self.notice_ends();
         let mut active = std::mem::take(&mut self.active);
+        self.in_hand = active.iter().filter_map(|one| self.has_in_hand(one)).collect();
         for one in &mut active {
             self.go_on(one);
         }
@@ -207,6 +211,18 @@ impl<'a> Driver<'a> {
                 self.note_end(&name, code, Some("it ended by itself".to_owned()));
                 self.cluster.restart(&name);
             }
+        }
+    }
+
+    /// The node whose process a fault is about to end or to start again.
+    fn has_in_hand(&self, active: &Active) -> Option<String> {
+        match &active.state {
+            State::Rolling { left, .. } => {
+                left.last().filter(|name| self.faults[active.fault].targets.contains(name)).cloned()
+            }
+            State::Stopping { .. } => Some(active.target.clone()),
+            State::On => (active.kind.lane() == Lane::Process).then(|| active.target.clone()),
+            State::Recovering { .. } | State::Over => None,
         }
     }
 
@@ -491,12 +507,15 @@ impl<'a> Driver<'a> {
             }
             Kind::Join => {
                 // It may have been killed meanwhile by another fault; that one starts it again.
-                if self.cluster.node(&active.target).pid().is_none() {
+                // And one that another fault is about to start again has to be there before it can leave.
+                if self.cluster.node(&active.target).pid().is_none() || self.in_hand.contains(&active.target)
+                {
                     active.state = State::On;
                     active.until = now + BETWEEN_LOOKS;
                     return;
                 }
                 self.cluster.ask_to_stop(&active.target);
+                self.in_hand.push(active.target.clone());
                 active.state = State::Stopping { since: now };
                 return;
             }
@@ -529,12 +548,13 @@ impl<'a> Driver<'a> {
                 left.clear();
                 return;
             }
-            if self.cluster.node(&name).pid().is_none() {
+            if self.cluster.node(&name).pid().is_none() || self.in_hand.contains(&name) {
                 left.pop();
                 return;
             }
             *stopping = Some(now);
             self.cluster.ask_to_stop(&name);
+            self.in_hand.push(name.clone());
             self.faults[active.fault].targets.push(name);
             return;
         }
