@@ -10,18 +10,21 @@
 //! | a client that does not answer a ping | [`PING_EVERY`] + [`PING_TIMEOUT`] | closed |
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::{Ping, PingPong, RecvStream, server};
+use http::Request;
+use smallvec::SmallVec;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -66,32 +69,67 @@ pub(super) async fn serve(mut tcp: TcpStream, front: Front, stop: CancellationTo
         }
         Ok(Err(_)) | Err(_) => return,
     }
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
+    let handshake = server::Builder::new()
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(MAX_UNSENT_BYTES)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(Begun { tcp, given: 0 }), front);
-    let mut connection = pin!(connection);
+        .max_send_buffer_size(MAX_UNSENT_BYTES)
+        .handshake(Begun { tcp, given: 0 });
+    let Ok(Ok(mut connection)) = timeout(PREFACE_TIMEOUT, handshake).await else { return };
+    let Some(pings) = connection.ping_pong() else { return };
+    let mut silent = pin!(until_silent(pings));
+    let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
-    loop {
-        tokio::select! {
-            // Why a client has gone is its own affair.
-            _ = &mut connection => return,
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
+    // Not `select!` in a loop: this is polled for every request.
+    poll_fn(|cx| {
+        if !stopping && stopped.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            connection.graceful_shutdown();
         }
+        if silent.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        poll_requests(&mut connection, &front, cx)
+    })
+    .await;
+}
+
+type Connection = server::Connection<Begun, Bytes>;
+type Asked = (Request<RecvStream>, server::SendResponse<Bytes>);
+
+/// Answers what has come. Ready when the connection has ended; why a client has gone is its own affair.
+fn poll_requests(connection: &mut Connection, front: &Front, cx: &mut Context<'_>) -> Poll<()> {
+    // All are taken before the first is answered: each look for the next one writes what waits to be sent, and the answers to
+    // requests that came together are to leave in one write.
+    let mut asked: SmallVec<[Asked; 1]> = SmallVec::new();
+    loop {
+        match connection.poll_accept(cx) {
+            Poll::Ready(Some(Ok(one))) => asked.push(one),
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+            Poll::Pending => break,
+        }
+    }
+    if !asked.is_empty() {
+        for (request, respond) in asked {
+            front.answer(request, respond, cx);
+        }
+        // To write the answers, after the turn of those who wait.
+        cx.waker().wake_by_ref();
+    }
+    Poll::Pending
+}
+
+/// Ends when the client does not answer a ping.
+async fn until_silent(mut pings: PingPong) {
+    loop {
+        sleep(PING_EVERY).await;
+        let Ok(Ok(_)) = timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await else { return };
     }
 }
 
-/// hyper has no deadline for this, and pings only after it.
+/// h2 has no deadline for this, and pings only after it.
 async fn begins_as_http_2(tcp: &mut TcpStream) -> io::Result<bool> {
     let mut bytes = [0; PREFACE.len()];
     let mut length = 0;
@@ -107,7 +145,7 @@ async fn begins_as_http_2(tcp: &mut TcpStream) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A connection of which the first bytes were read already: hyper is given them once more.
+/// A connection of which the first bytes were read already: h2 is given them once more.
 struct Begun {
     tcp: TcpStream,
     /// Bytes of the preface.

@@ -2,23 +2,19 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::Context,
     time::Duration,
 };
 
 use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
 use http::{Request, Response};
-use hyper::{
-    body::{Body as HttpBody, Frame, Incoming, SizeHint},
-    service::Service,
-};
-use pin_project_lite::pin_project;
+use prost::Message;
 use tidegate_proto::grpc::{
     DEFINITIONS, envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer,
     pb::gubernator::v1_server::V1Server,
@@ -29,11 +25,17 @@ use tonic_health::pb::{FILE_DESCRIPTOR_SET as HEALTH, health_server::HealthServe
 use tonic_reflection::server::Builder as Reflection;
 use tower::Service as _;
 
-use super::{envoy::Envoy, gubernator::Gubernator, health::NodeHealth};
+use super::{
+    envoy::{Begun, Envoy},
+    gubernator::Gubernator,
+    health::NodeHealth,
+    stream::{self, Incoming},
+    unary,
+};
 use crate::{gubernator, node::Node};
 
 /// Where Envoy asks.
-const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/";
+const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 /// Where clients of Gubernator ask.
 const GUBERNATOR: &str = "/pb.gubernator.V1/";
 /// Bytes of one request of Envoy's.
@@ -47,7 +49,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(super) struct Front {
-    envoy: RateLimitServiceServer<Envoy>,
+    envoy: Arc<Envoy>,
     gubernator: V1Server<Gubernator>,
     /// What is not asked often.
     others: Routes,
@@ -57,8 +59,7 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn new(node: Arc<Node>, lane: usize) -> Self {
-        let envoy = RateLimitServiceServer::new(Envoy::new(Arc::clone(&node), lane))
-            .max_decoding_message_size(MAX_ENVOY_BYTES);
+        let envoy = Arc::new(Envoy::new(Arc::clone(&node), lane));
         let gubernator = V1Server::new(Gubernator::new(Arc::clone(&node), lane))
             .max_decoding_message_size(gubernator::MAX_BYTES);
         let others = Routes::new(HealthServer::new(NodeHealth::new(node)));
@@ -80,16 +81,16 @@ impl Front {
             open_others: Arc::default(),
         }
     }
-}
 
-impl Service<Request<Incoming>> for Front {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    /// Answers a request: at once if that is a check that has come as a whole and is decided here, else in a task of its own.
+    pub(super) fn answer(
+        &self,
+        mut request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        cx: &mut Context<'_>,
+    ) {
         let path = request.uri().path();
-        let (is_envoy, is_gubernator) = (path.starts_with(ENVOY), path.starts_with(GUBERNATOR));
+        let (is_envoy, is_gubernator) = (path == ENVOY, path.starts_with(GUBERNATOR));
         let (counter, max) = if is_envoy || is_gubernator {
             (&self.open, MAX_OPEN)
         } else {
@@ -97,29 +98,85 @@ impl Service<Request<Incoming>> for Front {
         };
         let Some(open) = Open::count(counter, max) else {
             let busy = Status::resource_exhausted("this node answers as many requests as it can; try again");
-            return Box::pin(async { Ok(busy.into_http()) });
+            unary::send(&mut respond, &Err::<(), _>(busy));
+            return;
         };
+        let mut read = None;
         if is_envoy {
-            return in_time(open, self.envoy.clone().call(request));
+            match unary::whole(&mut request, MAX_ENVOY_BYTES, cx) {
+                Ok(message) => {
+                    match self.envoy.begin(message) {
+                        Begun::Decided(answer) => unary::send(&mut respond, &answer),
+                        Begun::Waits(rest) => spawn_unary(open, respond, rest),
+                    }
+                    return;
+                }
+                Err(begun) => read = begun,
+            }
         }
-        if is_gubernator {
-            return in_time(open, self.gubernator.clone().call(request));
+        let request = request.map(|stream| Incoming::new(read, stream));
+        if is_envoy {
+            let service = RateLimitServiceServer::from_arc(Arc::clone(&self.envoy));
+            spawn(open, respond, service.max_decoding_message_size(MAX_ENVOY_BYTES).call(request));
+        } else if is_gubernator {
+            spawn(open, respond, self.gubernator.clone().call(request));
+        } else {
+            let answer = self.others.clone().call(request);
+            tokio::spawn(async move {
+                // Until its end.
+                let _open = open;
+                if let Some(Ok(answer)) = unless_reset(&mut respond, answer).await {
+                    stream::send(answer, respond).await;
+                }
+            });
         }
-        let answer = self.others.clone().call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _open: open }))) })
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+/// Answers as a service of tonic's does.
+fn spawn(
+    open: Open,
+    mut respond: SendResponse<Bytes>,
+    answer: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let answer = async { Ok(answer.await.unwrap_or_else(|never| match never {})) };
+        let answer = unless_reset(&mut respond, in_time(answer)).await;
+        // What is answered waits for the client, and may not keep others out.
+        drop(open);
+        if let Some(answer) = answer {
+            stream::send(answer.unwrap_or_else(Status::into_http), respond).await;
+        }
+    });
+}
 
-fn in_time(open: Open, answer: Answer) -> Answer {
-    Box::pin(async move {
+/// Answers with one message.
+fn spawn_unary<M: Message>(
+    open: Open,
+    mut respond: SendResponse<Bytes>,
+    answer: impl Future<Output = Result<M, Status>> + Send + 'static,
+) {
+    tokio::spawn(async move {
         let _open = open;
-        timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(|_elapsed| {
-            let late = format!("the request was not complete after {} s", REQUEST_TIMEOUT.as_secs());
-            Ok(Status::deadline_exceeded(late).into_http())
-        })
+        if let Some(answer) = unless_reset(&mut respond, in_time(answer)).await {
+            unary::send(&mut respond, &answer);
+        }
+    });
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(|_elapsed| {
+        let late = format!("the request was not complete after {} s", REQUEST_TIMEOUT.as_secs());
+        Err(Status::deadline_exceeded(late))
     })
+}
+
+/// `None`: the client does not want the answer any more.
+async fn unless_reset<T>(respond: &mut SendResponse<Bytes>, answer: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        answer = answer => Some(answer),
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => None,
+    }
 }
 
 /// A request that is being answered.
@@ -139,31 +196,5 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-pin_project! {
-    /// An answer that is counted until its end.
-    struct Held {
-        #[pin]
-        body: Body,
-        _open: Open,
-    }
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -3,7 +3,8 @@
 //! In the order in which a request meets them:
 //!
 //! - [`server`]: accepts connections; `connection` is one of them, with its limits.
-//! - `front`: the services of one worker thread, by path.
+//! - `front`: the services of one worker thread, by path. `unary` is the way of a check that is answered at once, `stream`
+//!   that of everything else, through tonic.
 //! - `envoy`: descriptors in, decisions out. `gubernator`: limits that come with the requests. `health`: whether this node can decide.
 
 mod connection;
@@ -12,6 +13,8 @@ mod front;
 mod gubernator;
 mod health;
 mod server;
+mod stream;
+mod unary;
 
 use tonic::{Code, Status};
 

@@ -7,9 +7,11 @@
 mod descriptor;
 mod status;
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::future;
+use prost::Message as _;
 use smallvec::SmallVec;
 use tidegate_proto::grpc::envoy::service::ratelimit::v3::{
     RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
@@ -24,12 +26,23 @@ use self::{
 use super::refused;
 use crate::{
     config::EnvoyHeaders,
-    http::{Problem, check, check_here},
+    http::{self, Problem, check, check_here},
     node::Node,
 };
 
 /// Descriptors of a request.
 const MAX_DESCRIPTORS: usize = 128;
+
+type Answer = Result<RateLimitResponse, Status>;
+/// What is told of each descriptor.
+type All = SmallVec<[Option<Told>; 1]>;
+
+/// A request of which everything is done that needs no waiting.
+pub(super) enum Begun<W> {
+    Decided(Answer),
+    /// Other nodes are to be asked.
+    Waits(W),
+}
 
 /// The service of one lane.
 pub(super) struct Envoy {
@@ -42,36 +55,53 @@ impl Envoy {
         Self { node, lane }
     }
 
-    async fn decide(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Problem> {
+    /// Decides what is decided here, without waiting.
+    pub(super) fn begin(self: &Arc<Self>, message: Bytes) -> Begun<impl Future<Output = Answer> + use<>> {
+        let request = match RateLimitRequest::decode(message) {
+            Ok(request) => request,
+            Err(error) => return Begun::Decided(Err(Status::internal(error.to_string()))),
+        };
+        match self.decide_here(&request) {
+            Err(problem) => Begun::Decided(Err(self.refused(&problem))),
+            Ok(told) if told.iter().all(Option::is_some) => Begun::Decided(Ok(self.put_together(told))),
+            Ok(told) => {
+                let envoy = Arc::clone(self);
+                Begun::Waits(async move { envoy.decide_rest(&request, told).await })
+            }
+        }
+    }
+
+    /// What is told of each descriptor, `None` of those that others decide.
+    fn decide_here(&self, request: &RateLimitRequest) -> Result<All, Problem> {
         // What is wrong is told before anything is charged.
         let asked = descriptor::read(request)?;
-        let with_headers = self.node.envoy_headers == EnvoyHeaders::Ratelimit;
-        let mut told: SmallVec<[Option<Told>; 4]> = SmallVec::new();
-        let mut waiting = Vec::new();
-        for (place, asked) in asked.iter().enumerate() {
-            let here = match asked {
-                Asked::Never(limit) => Some(Ok(Told::never(limit))),
-                Asked::Check(request) => {
-                    check_here(&self.node, self.lane, request, |answer| Told::of(&answer, with_headers))
-                }
-            };
-            if here.is_none() {
-                waiting.push(place);
+        let with_headers = self.with_headers();
+        let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
+        let here = |asked: &Asked<'_>| match asked {
+            Asked::Never(limit) => Some(Ok(Told::never(limit))),
+            Asked::Check(request) => check_here(&self.node, self.lane, request, render),
+        };
+        asked.iter().map(|asked| here(asked).transpose()).collect()
+    }
+
+    async fn decide_rest(&self, request: &RateLimitRequest, mut told: All) -> Answer {
+        let with_headers = self.with_headers();
+        let asked = descriptor::read(request).map_err(|problem| self.refused(&problem))?;
+        // All at the same time: what several descriptors ask of one node goes there in one write.
+        let waiting = asked.iter().zip(&mut told).filter(|(_, told)| told.is_none());
+        let elsewhere = waiting.map(|(asked, told)| async move {
+            if let Asked::Check(request) = asked {
+                let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
+                *told = Some(check(&self.node, self.lane, request, render).await?);
             }
-            told.push(here.transpose()?);
-        }
-        if !waiting.is_empty() {
-            // All at the same time: what several descriptors ask of one node goes there in one write.
-            let elsewhere = waiting.iter().map(|place| async {
-                let Asked::Check(request) = &asked[*place] else { return Ok(None) };
-                check(&self.node, self.lane, request, |answer| Told::of(&answer, with_headers))
-                    .await
-                    .map(Some)
-            });
-            for (place, one) in waiting.iter().zip(future::join_all(elsewhere).await) {
-                told[*place] = one?;
-            }
-        }
+            Ok(())
+        });
+        future::try_join_all(elsewhere).await.map_err(|problem| self.refused(&problem))?;
+        Ok(self.put_together(told))
+    }
+
+    fn put_together(&self, told: All) -> RateLimitResponse {
+        let with_headers = self.with_headers();
         let told = told.into_iter().flatten();
         let mut response = RateLimitResponse::default();
         let mut headers = Headers::default();
@@ -87,7 +117,15 @@ impl Envoy {
         if with_headers {
             response.response_headers_to_add = headers.finish();
         }
-        Ok(response)
+        response
+    }
+
+    fn with_headers(&self) -> bool {
+        self.node.envoy_headers == EnvoyHeaders::Ratelimit
+    }
+
+    fn refused(&self, problem: &Problem) -> Status {
+        refused(&self.node, self.lane, problem)
     }
 }
 
@@ -97,9 +135,8 @@ impl RateLimitService for Envoy {
         &self,
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
-        self.decide(request.get_ref())
-            .await
-            .map(Response::new)
-            .map_err(|problem| refused(&self.node, self.lane, &problem))
+        let request = request.get_ref();
+        let told = self.decide_here(request).map_err(|problem| self.refused(&problem))?;
+        self.decide_rest(request, told).await.map(Response::new)
     }
 }

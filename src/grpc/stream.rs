@@ -1,0 +1,105 @@
+//! The bodies of one request and of its answer, as the services of tonic know them.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::Response;
+use hyper::body::{Body as HttpBody, Frame};
+use tonic::body::Body;
+
+/// What a client sends.
+pub(super) struct Incoming {
+    /// What was read of it already.
+    begun: Option<Bytes>,
+    stream: RecvStream,
+}
+
+impl Incoming {
+    pub(super) fn new(begun: Option<Bytes>, stream: RecvStream) -> Self {
+        Self { begun, stream }
+    }
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if let Some(begun) = self.begun.take() {
+            return Poll::Ready(Some(Ok(Frame::data(begun))));
+        }
+        if let Some(data) = ready!(self.stream.poll_data(cx)) {
+            return Poll::Ready(Some(data.map(|bytes| {
+                // The client may send as much again. An error: of a stream that was reset.
+                let _ = self.stream.flow_control().release_capacity(bytes.len());
+                Frame::data(bytes)
+            })));
+        }
+        self.stream.poll_trailers(cx).map(|trailers| trailers.map(|all| all.map(Frame::trailers)).transpose())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun.is_none() && self.stream.is_end_stream()
+    }
+}
+
+/// Sends an answer, as fast as the client takes it. Ends early when the client does not want it any more.
+pub(super) async fn send(answer: Response<Body>, mut respond: SendResponse<Bytes>) {
+    let (head, body) = answer.into_parts();
+    let ended = body.is_end_stream();
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
+    if ended {
+        return;
+    }
+    let mut body = pin!(body);
+    loop {
+        let frame = tokio::select! {
+            frame = poll_fn(|cx| body.as_mut().poll_frame(cx)) => frame,
+            _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
+        };
+        let sent = match frame {
+            None => stream.send_data(Bytes::new(), true),
+            Some(Err(_)) => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return;
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    if send_data(&mut stream, data).await {
+                        continue;
+                    }
+                    return;
+                }
+                Err(frame) => stream.send_trailers(frame.into_trailers().unwrap_or_default()),
+            },
+        };
+        // An error: the client has gone.
+        return drop(sent);
+    }
+}
+
+/// Whether the client has taken it, or will.
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let room = match stream.capacity() {
+            0 => match poll_fn(|cx| stream.poll_capacity(cx)).await {
+                Some(Ok(room)) => room,
+                Some(Err(_)) | None => return false,
+            },
+            room => room,
+        };
+        if stream.send_data(data.split_to(room.min(data.len())), false).is_err() {
+            return false;
+        }
+    }
+    true
+}

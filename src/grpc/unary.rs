@@ -1,0 +1,74 @@
+//! A call with one message each way that needs nothing of tonic: the message has come as a whole, and the answer leaves as
+//! headers, message and trailers in one write.
+
+use std::task::{Context, Poll};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use h2::{RecvStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
+use prost::Message;
+use tonic::Status;
+
+/// Whether a message is compressed, and its length.
+const PREFIX: usize = 5;
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_STATUS: &str = "grpc-status";
+const OK: HeaderValue = HeaderValue::from_static("0");
+
+/// The only message of a request.
+///
+/// # Errors
+/// What was read of it, if it is not just one message, not compressed and not longer than `max`, that is here already.
+/// `cx` is told of the rest only until somebody else waits for it.
+pub(super) fn whole(
+    request: &mut Request<RecvStream>,
+    max: usize,
+    cx: &mut Context<'_>,
+) -> Result<Bytes, Option<Bytes>> {
+    if request.method() != Method::POST || request.headers().contains_key("grpc-encoding") {
+        return Err(None);
+    }
+    let body = request.body_mut();
+    let Poll::Ready(Some(Ok(read))) = body.poll_data(cx) else { return Err(None) };
+    // Of a stream that was reset.
+    let _ = body.flow_control().release_capacity(read.len());
+    if !body.is_end_stream() {
+        return Err(Some(read));
+    }
+    match *read {
+        [0, a, b, c, d, ..]
+            if u32::from_be_bytes([a, b, c, d]) as usize == read.len() - PREFIX
+                && read.len() - PREFIX <= max =>
+        {
+            Ok(read.slice(PREFIX..))
+        }
+        _ => Err(Some(read)),
+    }
+}
+
+/// Sends the answer. A client that has gone does not hear it.
+pub(super) fn send<M: Message>(respond: &mut SendResponse<Bytes>, answer: &Result<M, Status>) {
+    // What fails here fails because the request was reset.
+    let _ = match answer {
+        Ok(message) => send_message(respond, message),
+        Err(status) => {
+            let (head, ()) = status.clone().into_http().into_parts();
+            respond.send_response(Response::from_parts(head, ()), true).map(drop)
+        }
+    };
+}
+
+fn send_message(respond: &mut SendResponse<Bytes>, message: &impl Message) -> Result<(), h2::Error> {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    message.encode_raw(&mut bytes);
+    let mut head = Response::new(());
+    head.headers_mut().insert(CONTENT_TYPE, GRPC);
+    let mut stream = respond.send_response(head, false)?;
+    stream.send_data(bytes.freeze(), false)?;
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, OK);
+    stream.send_trailers(trailers)
+}
