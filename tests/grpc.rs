@@ -124,7 +124,9 @@ fn gubernators_calls_answer_over_http() {
 struct Frames(TcpStream);
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const END_HEADERS: u8 = 4;
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
 
@@ -145,6 +147,19 @@ impl Frames {
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
         self.0.write_all(&frame)
+    }
+
+    /// The next frame of this kind: its stream, and what it carries.
+    fn hear(&mut self, kind: u8) -> (u32, Vec<u8>) {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            self.0.read_exact(&mut payload).unwrap();
+            if head[3] == kind {
+                return (u32::from_be_bytes(head[5..9].try_into().unwrap()), payload);
+            }
+        }
     }
 
     /// The error code of the GOAWAY with which the node ends it; `None`: without one.
@@ -187,11 +202,50 @@ fn head(more: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_message_is_understood_however_it_comes() {
+    let cluster = kit::nodes(1, "rules: []\n");
+    let mut client = Frames::new(cluster.nodes[0].grpc);
+    // The domain "d", and a descriptor { a: "1" }.
+    let request = [0x0a, 1, b'd', 0x12, 8, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'1'];
+    let message = [&[0, 0, 0, 0, request.len() as u8], &request[..]].concat();
+    let pieces: [&[&[u8]]; 4] =
+        [&[&message], &[&message, &[]], &[&message[..3], &message[3..9], &message[9..]], &[&[], &message]];
+    let mut answers = Vec::new();
+    for (number, pieces) in pieces.iter().enumerate() {
+        let stream = number as u32 * 2 + 1;
+        client.say(HEADERS, END_HEADERS, stream, &head(0)).unwrap();
+        for (place, piece) in pieces.iter().enumerate() {
+            let end = u8::from(place + 1 == pieces.len());
+            // Some are here before the rest is sent, some are not.
+            thread::sleep(Duration::from_millis(20 * place as u64));
+            client.say(DATA, end, stream, piece).unwrap();
+        }
+        let (of, answer) = client.hear(DATA);
+        assert_eq!(of, stream);
+        answers.push(answer);
+    }
+    // All of them are OK, field 1 = 1.
+    assert!(answers[0][5..].starts_with(&[8, 1]), "{answers:?}");
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+
+    // Many at once on one connection, each gets its own answer.
+    let mut all = Vec::new();
+    for number in 0..200_u32 {
+        let stream = 9 + number * 2;
+        client.say(HEADERS, END_HEADERS, stream, &head(0)).unwrap();
+        client.say(DATA, 1, stream, &message).unwrap();
+        all.push(stream);
+    }
+    let mut heard: Vec<u32> = (0..200).map(|_| client.hear(DATA).0).collect();
+    heard.sort_unstable();
+    assert_eq!(heard, all);
+}
+
+#[test]
 fn floods_of_http_2_end_and_nobody_else_notices() {
     let cluster = kit::nodes(1, "rules: []\n");
     let node = &cluster.nodes[0];
     let before = node.resident_bytes().unwrap();
-    const END_HEADERS: u8 = 4;
     let enhance_your_calm = Some(11);
 
     // Requests that are reset as soon as they are made (CVE-2023-44487).

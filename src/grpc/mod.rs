@@ -27,6 +27,9 @@ use crate::{
 /// A problem as gRPC tells it. It is counted.
 fn refused(node: &Node, lane: usize, problem: &Problem) -> Status {
     node.metrics[lane].count_problem(problem.kind);
-    let code = if problem.kind == ProblemKind::NotReady { Code::Unavailable } else { Code::InvalidArgument };
+    let code = match problem.kind {
+        ProblemKind::NotReady | ProblemKind::OwnerUnreachable => Code::Unavailable,
+        _ => Code::InvalidArgument,
+    };
     Status::new(code, problem.detail.clone())
 }

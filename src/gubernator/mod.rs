@@ -16,7 +16,7 @@ use tidegate_proto::{
 
 use self::question::{Asked, Question};
 use crate::{
-    http::{Answer, CheckRequest, Numbers, Problem, ProblemKind, check, check_here},
+    http::{Answer, CheckRequest, Numbers, Problem, ProblemKind, amend_as_check, check, check_here},
     node::Node,
 };
 
@@ -71,6 +71,12 @@ async fn ask(node: &Node, lane: usize, question: &Question<'_>) -> Result<RateLi
         Asked::Check(check) => check,
         Asked::Never => return Ok(RateLimitResp { status: Status::OverLimit.into(), ..Default::default() }),
     };
+    if let Some(amendment) = question.amends {
+        let told = amend_as_check(node, lane, amendment, check, |answer| Told::of(&answer)).await?;
+        if !question.counts {
+            return Ok(in_their_words(node, told));
+        }
+    }
     let mut told = decided(node, lane, check).await?;
     if !told.allowed && question.drains {
         for _ in 0..MAX_DRAINS {

@@ -6,9 +6,11 @@
 //! | `TOKEN_BUCKET` | a fixed window that begins with the first hit |
 //! | `LEAKY_BUCKET` | a token bucket: it refills steadily |
 //! | `DURATION_IS_GREGORIAN` | a window of the calendar, UTC |
+//! | negative hits, `RESET_REMAINING` | a refund, a reset |
 
 use std::{borrow::Cow, time::Duration};
 
+use tidegate_cluster::Amendment;
 use tidegate_limiter::{Algorithm, Limit, Period};
 use tidegate_proto::grpc::pb::gubernator::{self as theirs, Behavior, RateLimitReq};
 
@@ -22,6 +24,10 @@ const NOTHING_TO_DO: i32 = Behavior::NoBatching as i32 | Behavior::Global as i32
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) asked: Asked<'a>,
+    /// What is done first: the cost is given back, or the bucket forgets.
+    pub(super) amends: Option<Amendment>,
+    /// Whether the hits are asked for (then).
+    pub(super) counts: bool,
     /// A request that is over the limit takes what is left.
     pub(super) drains: bool,
 }
@@ -55,16 +61,14 @@ impl<'a> Question<'a> {
         if has(Behavior::MultiRegion) {
             return Err(fault("behavior", "MULTI_REGION is not supported: a limit holds for one cluster"));
         }
-        if has(Behavior::ResetRemaining) {
-            return Err(fault("behavior", "RESET_REMAINING is not supported yet"));
-        }
-        let known = NOTHING_TO_DO | Behavior::DurationIsGregorian as i32 | Behavior::DrainOverLimit as i32;
+        let known = NOTHING_TO_DO
+            | Behavior::DurationIsGregorian as i32
+            | Behavior::ResetRemaining as i32
+            | Behavior::DrainOverLimit as i32;
         if request.behavior & !known != 0 {
             let detail = format!("behavior {} has flags that are not known", request.behavior);
             return Err(fault("behavior", detail));
         }
-        let hits = u64::try_from(request.hits)
-            .map_err(|_| fault("hits", "negative hits are not supported yet: nothing can be given back"))?;
         let count = u64::try_from(request.limit).map_err(|_| {
             fault("limit", format!("the limit is {}, and can not be negative", request.limit))
         })?;
@@ -75,10 +79,19 @@ impl<'a> Question<'a> {
             Asked::Check(CheckRequest {
                 domain: Cow::Borrowed(&request.name),
                 subject: Subject::Inline { key: Cow::Borrowed(&request.unique_key), limit },
-                cost: cost(hits)?,
+                cost: cost(request.hits.unsigned_abs())?,
             })
         };
-        Ok(Self { asked, drains: has(Behavior::DrainOverLimit) && hits > 0 })
+        let (amends, counts) = if has(Behavior::ResetRemaining) {
+            // As Gubernator does it: a window is reset and no more, a leaky bucket takes the hits then.
+            let takes = request.algorithm == theirs::Algorithm::LeakyBucket as i32 && request.hits > 0;
+            (Some(Amendment::Reset), takes)
+        } else if request.hits < 0 {
+            (Some(Amendment::Refund), false)
+        } else {
+            (None, true)
+        };
+        Ok(Self { asked, amends, counts, drains: has(Behavior::DrainOverLimit) && request.hits > 0 })
     }
 
     /// The same check once more.
@@ -192,12 +205,29 @@ mod tests {
     }
 
     #[test]
+    fn negative_hits_are_a_refund_and_a_reset_goes_before_the_hits_of_a_leaky_bucket() {
+        let does = |hits, behavior, algorithm| {
+            let request = RateLimitReq { hits, behavior, algorithm, ..request() };
+            let question = Question::read(&request).unwrap();
+            let Asked::Check(check) = &question.asked else { panic!() };
+            (question.amends, question.counts, check.cost.get())
+        };
+        assert_eq!(does(3, 0, 0), (None, true, 3));
+        assert_eq!(does(-3, 0, 0), (Some(Amendment::Refund), false, 3));
+        assert_eq!(does(-3, 8, 0), (Some(Amendment::Reset), false, 3));
+        assert_eq!(does(3, 8, 0), (Some(Amendment::Reset), false, 3));
+        assert_eq!(does(3, 8, 1), (Some(Amendment::Reset), true, 3));
+        assert_eq!(does(0, 8, 1), (Some(Amendment::Reset), false, 0));
+    }
+
+    #[test]
     fn what_can_not_be_done_is_told() {
         for (request, why) in [
             (RateLimitReq { unique_key: String::new(), ..request() }, "unique_key"),
             (RateLimitReq { name: String::new(), ..request() }, "namespace"),
             (RateLimitReq { behavior: 16, ..request() }, "MULTI_REGION"),
             (RateLimitReq { behavior: 64, ..request() }, "64"),
+            (RateLimitReq { hits: i64::MIN, ..request() }, "2^53"),
             (RateLimitReq { behavior: 4, duration: 3, ..request() }, "weeks"),
             (RateLimitReq { behavior: 4, duration: 60_000, ..request() }, "60000"),
             (RateLimitReq { behavior: 4, duration: 4, algorithm: 1, ..request() }, "months"),

@@ -1,16 +1,18 @@
-//! `POST /v1/refund` and `POST /v1/reset`: units given back, and buckets that forget, of all rules that match a request.
+//! Units given back, and buckets that forget, of all rules that match a request: `POST /v1/refund` and `POST /v1/reset`, and
+//! what protocols of others ask of the kind.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use smallvec::SmallVec;
-use tidegate_cluster::{Amendment, DecidedBy};
+use tidegate_cluster::{Amended, Amendment, DecidedBy};
 use tidegate_limiter::Cost;
 
 use super::{
-    answer::millis,
-    check::{Charges, Ruling, not_ready, rule},
+    answer::{Answer, millis},
+    check::{Charges, Decided, Ruling, not_ready, put_together, rule, unlimited},
     json,
     problem::{Kind, Problem},
+    request::CheckRequest,
 };
 use crate::{metrics::Decider, node::Node};
 
@@ -20,6 +22,43 @@ use crate::{metrics::Decider, node::Node};
 pub(super) struct AmendOptions {
     /// Of the rules that match, only this one.
     rule: Option<String>,
+}
+
+/// Makes the change where it is asked for as a check, and gives what a look says then to `render`. Who gives back asks for
+/// nothing, so nothing is denied.
+///
+/// # Errors
+/// When not every bucket is known to be changed.
+pub(crate) async fn amend_as_check<T>(
+    node: &Node,
+    lane: usize,
+    amendment: Amendment,
+    request: &CheckRequest<'_>,
+    render: impl FnOnce(Answer<'_>) -> T,
+) -> Result<T, Problem> {
+    if !node.router.has_routes() {
+        return Err(not_ready(node));
+    }
+    let rules = node.rules.load_full();
+    let mut limited = Charges::default();
+    if let Ruling::Unlimited { rule, .. } = rule(&rules, request, &mut limited) {
+        return Ok(render(unlimited(node, true, rule)));
+    }
+    let amended = node.router.amend(lane, amendment, &limited.charges, &limited.wishes).await;
+    let amended = amended.map_err(|_| not_ready(node))?;
+    if !amended.is_complete() {
+        return Err(Problem::new(Kind::OwnerUnreachable, why_incomplete(&amended)));
+    }
+    let decided = |place: usize| Decided::at(place, &amended.answers, node);
+    Ok(put_together(node, lane, true, &limited.applied, decided, render).0)
+}
+
+fn why_incomplete(amended: &Amended) -> &'static str {
+    if amended.unsure {
+        "an owner was asked and did not answer: nobody knows whether it has done it"
+    } else {
+        "no owner of a bucket could be asked; what was not applied can be asked for again"
+    }
 }
 
 /// Makes the change; the answer's JSON.
@@ -68,11 +107,7 @@ pub(super) async fn amend(
     if amended.is_complete() {
         return Ok(json!({ "buckets": buckets }));
     }
-    let detail = if amended.unsure {
-        "an owner was asked and did not answer: nobody knows whether it has done it"
-    } else {
-        "no owner of a bucket could be asked; what was not applied can be asked for again"
-    };
+    let detail = why_incomplete(&amended);
     let applied = if amended.unsure { Value::Null } else { Value::Bool(false) };
     Err(Problem::new(Kind::OwnerUnreachable, detail).with("applied", applied).with("buckets", buckets))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_cluster::{DecidedBy, Decisions, Local, Readiness, Wish};
+use tidegate_cluster::{Answers, DecidedBy, Decisions, Local, Readiness, Wish};
 use tidegate_limiter::{
     Charge, Consistency, Cost, Decision, KeyHash, Limit, Match, Matched, Mode, Nanos, OnOwnerLoss, Rules,
     binding,
@@ -29,10 +29,18 @@ pub(super) struct Applied<'r> {
 
 /// One decision of those that make a check's answer.
 #[derive(Clone, Copy)]
-struct Decided<'d> {
+pub(super) struct Decided<'d> {
     decision: &'d Decision,
     by: Decider,
     node: &'d str,
+}
+
+impl<'d> Decided<'d> {
+    pub(super) fn at(place: usize, answers: &'d Answers, node: &'d Node) -> Option<Self> {
+        let answer = answers.get(place)?.as_ref()?;
+        let node = if let DecidedBy::Forwarded(owner) = &answer.by { owner } else { &*node.name };
+        Some(Self { decision: &answer.decision, by: (&answer.by).into(), node })
+    }
 }
 
 /// The charges of a check, with what its answer needs to know of them.
@@ -134,11 +142,7 @@ pub(crate) async fn check<T>(
     }
     let verdict = node.router.decide(lane, &mut limited.charges, &limited.wishes, now).await;
     let verdict = verdict.map_err(|_| not_ready(node))?;
-    let decided = |place: usize| {
-        let answer = verdict.answers.get(place)?.as_ref()?;
-        let node = if let DecidedBy::Forwarded(owner) = &answer.by { owner } else { &*node.name };
-        Some(Decided { decision: &answer.decision, by: (&answer.by).into(), node })
-    };
+    let decided = |place: usize| Decided::at(place, &verdict.answers, node);
     let (answer, by) = put_together(node, lane, verdict.allowed, &limited.applied, decided, render);
     count(node, lane, verdict.allowed, by, now);
     Ok(answer)
@@ -218,7 +222,7 @@ fn count(node: &Node, lane: usize, allowed: bool, by: Decider, since: Nanos) {
 }
 
 /// The answer to a check that nothing limits.
-fn unlimited<'a>(node: &'a Node, allowed: bool, rule: Option<&'a str>) -> Answer<'a> {
+pub(super) fn unlimited<'a>(node: &'a Node, allowed: bool, rule: Option<&'a str>) -> Answer<'a> {
     Answer {
         allowed,
         rule,
@@ -240,7 +244,7 @@ pub(super) fn not_ready(node: &Node) -> Problem {
 
 /// Chooses what the answer tells of: the enforced limit that binds most; the one of a shadow rule only if there is no
 /// other. Headers never tell of shadow rules, which callers must not notice.
-fn put_together<'d, T>(
+pub(super) fn put_together<'d, T>(
     node: &'d Node,
     lane: usize,
     allowed: bool,

@@ -42,8 +42,9 @@ use http_body_util::{Either, Full};
 pub(crate) use self::answer::Policy;
 pub use self::server::{Limits, serve};
 pub(crate) use self::{
+    amend::amend_as_check,
     answer::{Answer, Numbers},
-    check::{check, check_here},
+    check::{check, check_group_here, check_here},
     front::Front,
     problem::{Kind as ProblemKind, Problem, echo},
     request::{AttributeList, CheckRequest, MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_VALUE_BYTES, Meant, Subject},

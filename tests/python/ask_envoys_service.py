@@ -72,6 +72,15 @@ look.hits_addend.value = 16
 assert ask(look).overall_code == OVER
 assert ask(descriptor(third)).statuses[0].limit_remaining == 14, "a denied one costs nothing"
 
+# Negative hits give back, whichever node is asked, no more than was taken, and are OK; others of the request are charged.
+back = descriptor(third, is_negative_hits=True)
+answer = ask(back, descriptor(third), node=1, hits=4)
+assert answer.overall_code == OK and len(answer.statuses) == 2, answer
+assert ask(descriptor(third), hits=1, node=1).statuses[0].limit_remaining == 13
+answer = ask(back, hits=1_000)
+assert (answer.overall_code, answer.statuses[0].limit_remaining) == (OK, 20), answer
+assert ask(descriptor(third), hits=6).statuses[0].limit_remaining == 14
+
 # A limit that the descriptor brings.
 limited = descriptor(("tenant", "a"))
 limited.limit.requests_per_unit, limited.limit.unit = 2, 4

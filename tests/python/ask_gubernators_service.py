@@ -53,6 +53,21 @@ over = ask(request("k", hits=7, behavior=pb.DRAIN_OVER_LIMIT), node=1)[0]
 assert (over.status, over.remaining) == (1, 0), over
 assert ask(request("k"))[0].status == 1
 
+# Negative hits give back, no more than was taken, and both nodes know of it. A reset fills up: a window without taking the
+# hits, a leaky bucket before it takes them.
+for kind, after_reset in ((pb.TOKEN_BUCKET, 10), (pb.LEAKY_BUCKET, 7)):
+    back = lambda node=0, **more: ask(request("back:%d" % kind, algorithm=kind, **more), node=node)[0]
+    assert back(hits=8).remaining == 2
+    given = back(node=1, hits=-3)
+    assert (given.error, given.status, given.limit, given.remaining) == ("", 0, 10, 5), given
+    assert back(hits=5).remaining == 0 and back().status == 1
+    given = back(hits=-1_000)
+    assert (given.status, given.remaining) == (0, 10), given
+    assert back(hits=10, node=1).remaining == 0
+    reset = back(hits=3, node=1, behavior=pb.RESET_REMAINING)
+    assert (reset.error, reset.status, reset.remaining) == ("", 0, after_reset), reset
+    assert back(hits=0).remaining == after_reset
+
 # A leaky bucket refills steadily: 10 in a second, a burst of 2.
 leaky = lambda key, **more: ask(request(key, algorithm=pb.LEAKY_BUCKET, duration=1000, burst=2, **more))[0]
 assert leaky("l", hits=2).status == 0

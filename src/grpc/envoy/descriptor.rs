@@ -21,9 +21,10 @@ use crate::http::{
 
 /// What a descriptor asks.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 pub(super) enum Asked<'a> {
     Check(CheckRequest<'a>),
+    /// It gives the cost back.
+    Refund(CheckRequest<'a>),
     /// It brings a limit of nothing with it.
     Never(&'a RateLimitOverride),
 }
@@ -61,10 +62,6 @@ fn one<'a>(
     descriptor: &'a RateLimitDescriptor,
     hits_of_request: u32,
 ) -> Result<Asked<'a>, Problem> {
-    if descriptor.is_negative_hits {
-        let detail = "is_negative_hits is not supported: nothing can be given back by gRPC yet";
-        return Err(Problem::of_field(ProblemKind::InvalidValue, "is_negative_hits", detail));
-    }
     let hits = descriptor.hits_addend.unwrap_or(u64::from(hits_of_request.max(1)));
     let cost = Cost::new(hits)
         .map_err(|error| Problem::of_field(ProblemKind::ValueTooLarge, "hits_addend", error.to_string()))?;
@@ -74,7 +71,10 @@ fn one<'a>(
         Some(none) if none.requests_per_unit == 0 => return Ok(Asked::Never(none)),
         Some(brought) => Subject::Inline { key: key_of(&attributes).into(), limit: limit_of(brought)? },
     };
-    Ok(Asked::Check(CheckRequest { domain: Cow::Borrowed(domain), subject, cost }))
+    let request = CheckRequest { domain: Cow::Borrowed(domain), subject, cost };
+    // To give nothing back is to look.
+    let gives = descriptor.is_negative_hits && cost != Cost::PEEK;
+    Ok(if gives { Asked::Refund(request) } else { Asked::Check(request) })
 }
 
 /// Envoy can say a key twice, as in two entries `generic_key`: the second one is named `generic_key.2`, and so on.
@@ -164,7 +164,7 @@ mod tests {
     fn cost(request: &RateLimitRequest) -> u64 {
         match &read(request).unwrap()[0] {
             Asked::Check(check) => check.cost.get(),
-            Asked::Never(_) => panic!(),
+            Asked::Refund(_) | Asked::Never(_) => panic!(),
         }
     }
 
@@ -180,6 +180,16 @@ mod tests {
         assert_eq!(cost(&request), 7);
         request.descriptors[0].hits_addend = Some(u64::MAX);
         assert!(read(&request).unwrap_err().detail.starts_with("descriptor 1: "));
+    }
+
+    #[test]
+    fn hits_that_are_negative_are_a_refund() {
+        let mut request = request(descriptor(&[("a", "1")]));
+        request.descriptors[0].is_negative_hits = true;
+        request.hits_addend = 3;
+        assert!(matches!(&read(&request).unwrap()[0], Asked::Refund(asked) if asked.cost.get() == 3));
+        request.descriptors[0].hits_addend = Some(0);
+        assert_eq!(cost(&request), 0, "a look");
     }
 
     #[test]
@@ -226,7 +236,6 @@ mod tests {
             request(descriptor(&[("a", "1"); MAX_ATTRIBUTES + 1])),
             request(descriptor(&[("", "1")])),
             request(descriptor(&[("a", &"x".repeat(5_000))])),
-            request(RateLimitDescriptor { is_negative_hits: true, ..descriptor(&[("a", "1")]) }),
             RateLimitRequest { domain: "d".repeat(300), ..request(descriptor(&[("a", "1")])) },
         ] {
             read(&bad).unwrap_err();

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::future;
 use prost::Message as _;
 use smallvec::SmallVec;
+use tidegate_cluster::Amendment;
 use tidegate_proto::grpc::envoy::service::ratelimit::v3::{
     RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
     rate_limit_service_server::RateLimitService,
@@ -26,7 +27,7 @@ use self::{
 use super::refused;
 use crate::{
     config::EnvoyHeaders,
-    http::{self, Problem, check, check_here},
+    http::{self, Problem, amend_as_check, check, check_group_here, check_here},
     node::Node,
 };
 
@@ -77,11 +78,22 @@ impl Envoy {
         let asked = descriptor::read(request)?;
         let with_headers = self.with_headers();
         let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
+        let mut group = Vec::new().into_iter();
+        let asked_many = asked.len() > 1;
+        if asked_many {
+            let checks = asked.iter().filter_map(|asked| match asked {
+                Asked::Check(request) => Some(request),
+                Asked::Refund(_) | Asked::Never(_) => None,
+            });
+            group = check_group_here(&self.node, self.lane, checks, render).into_iter();
+        }
         let here = |asked: &Asked<'_>| match asked {
-            Asked::Never(limit) => Some(Ok(Told::never(limit))),
+            Asked::Check(_) if asked_many => group.next().flatten(),
             Asked::Check(request) => check_here(&self.node, self.lane, request, render),
+            Asked::Refund(_) => None,
+            Asked::Never(limit) => Some(Ok(Told::never(limit))),
         };
-        asked.iter().map(|asked| here(asked).transpose()).collect()
+        asked.iter().map(here).map(Option::transpose).collect()
     }
 
     async fn decide_rest(&self, request: &RateLimitRequest, mut told: All) -> Answer {
@@ -90,10 +102,15 @@ impl Envoy {
         // All at the same time: what several descriptors ask of one node goes there in one write.
         let waiting = asked.iter().zip(&mut told).filter(|(_, told)| told.is_none());
         let elsewhere = waiting.map(|(asked, told)| async move {
-            if let Asked::Check(request) = asked {
-                let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
-                *told = Some(check(&self.node, self.lane, request, render).await?);
-            }
+            let (node, lane) = (&self.node, self.lane);
+            let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
+            *told = Some(match asked {
+                Asked::Check(request) => check(node, lane, request, render).await?,
+                Asked::Refund(request) => {
+                    amend_as_check(node, lane, Amendment::Refund, request, render).await?
+                }
+                Asked::Never(limit) => Told::never(limit),
+            });
             Ok(())
         });
         future::try_join_all(elsewhere).await.map_err(|problem| self.refused(&problem))?;
