@@ -32,6 +32,7 @@ pub mod owner;
 mod placement;
 pub mod planted;
 pub mod raft;
+mod requests;
 mod router;
 mod routes;
 #[cfg(feature = "simulation")]

@@ -28,6 +28,7 @@ use crate::{
     member::{MemberId, MemberState},
     owner::{Holder, SlotRow, rights::Rights, session::Terms},
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
+    requests::Requests,
     router::Router,
     stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
@@ -184,10 +185,12 @@ impl Cluster {
         });
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
+        let requests = Arc::new(Requests::default());
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
             rights: Arc::clone(&rights),
+            requests: Arc::clone(&requests),
             stats: Arc::clone(&stats.moves),
             calls: Arc::clone(&stats.calls),
             terms,
@@ -228,6 +231,7 @@ impl Cluster {
             floors,
             Shares::new(shares),
             Arc::clone(&rights),
+            requests,
             clock,
             stats.lanes.clone(),
             config.timing.forward_timeout(),

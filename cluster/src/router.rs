@@ -22,7 +22,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, KeyHash, Mode, Nanos, Store};
+use tidegate_limiter::{Charge, Decision, HoldId, KeyHash, Mode, Nanos, Store};
 use tidegate_proto::peer::{Check, Decided, MAX_CHARGES, Outcome};
 use tokio::{
     sync::{Notify, oneshot},
@@ -30,13 +30,13 @@ use tokio::{
 };
 
 pub use self::amend::Amended;
-pub(crate) use tidegate_limiter::HoldId;
 
 use crate::{
     clock::Clock,
     link::{NotSent, Reply},
     loss::Shares,
     owner::rights::{Claim, Rights, Unclaimed},
+    requests::{REMEMBER, Remembered, RequestKey, Requests, Taken},
     routes::{LostSince, Peer, Routes},
     slots::SlotId,
     stats::LaneStats,
@@ -65,6 +65,7 @@ pub struct Router {
     floors: Arc<Store>,
     shares: Shares,
     rights: Arc<Rights>,
+    requests: Arc<Requests>,
     /// Since when slots that this node should decide about have no owner that it knows.
     unowned_since: LostSince,
     clock: Clock,
@@ -126,16 +127,18 @@ enum Tried {
 
 /// What takes a part back.
 enum UndoBy {
-    Hold(HoldId),
+    Hold(Taken),
     Reply(u64),
 }
 
 impl Router {
+    #[expect(clippy::too_many_arguments, reason = "what a node is made of")]
     pub(crate) fn new(
         store: Arc<Store>,
         floors: Arc<Store>,
         shares: Shares,
         rights: Arc<Rights>,
+        requests: Arc<Requests>,
         clock: Clock,
         lanes: Vec<Arc<LaneStats>>,
         forward_timeout: Duration,
@@ -148,6 +151,7 @@ impl Router {
             floors,
             shares,
             rights,
+            requests,
             unowned_since: LostSince::default(),
             clock,
             lanes,
@@ -176,11 +180,17 @@ impl Router {
         self.routes.load_full()
     }
 
+    /// Checks of requests that were charged before, and of such whose id was ignored because too many are remembered.
+    pub fn requests(&self) -> (u64, u64) {
+        (self.requests.repeated(), self.requests.unremembered())
+    }
+
     /// Removes buckets that are full again, those of the shares too, in a small step. For a thread that serves nobody.
     pub fn sweep(&self, now: Nanos) {
         self.store.sweep(now);
         self.floors.sweep(now);
         self.shares.sweep(now);
+        self.requests.sweep(now);
     }
 
     /// Decides a check if this node owns all of its slots: the fast path, without a wait. Fills in the floors of
@@ -246,6 +256,22 @@ impl Router {
         lane: usize,
         charges: &mut [Charge],
         wishes: &[Wish],
+        now: Nanos,
+    ) -> Result<Verdict, NotReady> {
+        self.decide_once(lane, charges, wishes, None, now).await
+    }
+
+    /// As [`Router::decide`], for a request with that number: asked again within two seconds, it is not charged again.
+    /// Without a number it is the same as that.
+    ///
+    /// # Errors
+    /// Only when this node has no slot table yet.
+    pub async fn decide_once(
+        &self,
+        lane: usize,
+        charges: &mut [Charge],
+        wishes: &[Wish],
+        request: Option<u64>,
         mut now: Nanos,
     ) -> Result<Verdict, NotReady> {
         assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
@@ -258,7 +284,8 @@ impl Router {
             let acknowledged = self.rights.acknowledgements().notified();
             let parts = self.split(&routes, charges, wishes, now);
             let may_retry = attempt < MAX_ATTEMPTS && Instant::now() < deadline;
-            let tried = self.attempt(lane, &routes, &parts, charges, wishes, now, deadline, may_retry).await;
+            let tried =
+                self.attempt(lane, &routes, &parts, charges, wishes, request, now, deadline, may_retry).await;
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
             match tried {
                 Tried::Decided(verdict) => return Ok(verdict),
@@ -284,6 +311,7 @@ impl Router {
         parts: &[Part],
         charges: &mut [Charge],
         wishes: &[Wish],
+        request: Option<u64>,
         now: Nanos,
         deadline: Instant,
         may_retry: bool,
@@ -298,23 +326,25 @@ impl Router {
         // This node's own part costs nothing to ask, so it goes first: a denial here spares the others.
         for part in parts {
             match &part.owner {
-                Owner::Here(claims) => match self.decide_here(part, claims, charges, undoable, now) {
-                    Some((allowed, decisions, undo)) => {
-                        note(&mut answers, part, &decisions, || DecidedBy::Owner);
-                        if !allowed {
-                            self.give_back(lane, taken, now);
-                            if is_early && part_is_held(part, charges, &decisions) {
-                                return Tried::Held;
+                Owner::Here(claims) => {
+                    match self.decide_here(part, claims, charges, undoable, request, now) {
+                        Some((allowed, decisions, undo)) => {
+                            note(&mut answers, part, &decisions, || DecidedBy::Owner);
+                            if !allowed {
+                                self.give_back(lane, taken, now);
+                                if is_early && part_is_held(part, charges, &decisions) {
+                                    return Tried::Held;
+                                }
+                                return Tried::Decided(Verdict { allowed: false, answers });
                             }
-                            return Tried::Decided(Verdict { allowed: false, answers });
+                            taken.extend(undo.map(|undo| (part, undo)));
                         }
-                        taken.extend(undo.map(|undo| (part, undo)));
+                        None => {
+                            misrouted = true;
+                            lost.push(part);
+                        }
                     }
-                    None => {
-                        misrouted = true;
-                        lost.push(part);
-                    }
-                },
+                }
                 Owner::Nobody { soon } => {
                     misrouted |= soon;
                     lost.push(part);
@@ -334,7 +364,9 @@ impl Router {
                 Owner::Peer(owner) => Some((part, owner)),
                 _ => None,
             })
-            .map(|(part, owner)| (part, owner, self.ask(lane, owner, part, charges, wishes, undoable)))
+            .map(|(part, owner)| {
+                (part, owner, self.ask(lane, owner, part, charges, wishes, undoable, request))
+            })
             .collect();
         let mut allowed = true;
         for (part, owner, answer) in asked {
@@ -391,8 +423,8 @@ impl Router {
         } else {
             for (_, undo) in taken {
                 // A peer's part stays by itself when its time is over.
-                if let UndoBy::Hold(hold) = undo {
-                    self.store.settle(hold);
+                if let UndoBy::Hold(taken) = undo {
+                    self.store.settle(taken.hold);
                 }
             }
         }
@@ -406,11 +438,51 @@ impl Router {
         claims: &[Claim],
         charges: &[Charge],
         undoable: bool,
+        request: Option<u64>,
         now: Nanos,
     ) -> Option<(bool, Decisions, Option<UndoBy>)> {
         let own: SmallVec<[Charge; 4]> = part.places.iter().map(|place| charges[*place]).collect();
-        let (allowed, decisions, hold) = self.charge(&own, claims, undoable, now)?;
-        Some((allowed, decisions, hold.map(UndoBy::Hold)))
+        let (allowed, decisions, taken) = self.charge_once(&own, claims, undoable, request, now)?;
+        Some((allowed, decisions, taken.map(UndoBy::Hold)))
+    }
+
+    /// Charges, unless the request with that number was charged here before.
+    fn charge_once(
+        &self,
+        own: &[Charge],
+        claims: &[Claim],
+        undoable: bool,
+        request: Option<u64>,
+        now: Nanos,
+    ) -> Option<(bool, Decisions, Option<Taken>)> {
+        let Some(number) = request else {
+            let (allowed, decisions, hold) = self.charge(own, claims, undoable, now)?;
+            return Some((allowed, decisions, hold.map(|hold| Taken { hold, request: None })));
+        };
+        let key = RequestKey::of(number, own);
+        // Locked while it is charged: another thread may have the same request.
+        let mut part = self.requests.lock(key);
+        if let Some(decisions) = self.requests.repeat(&mut part, key, now) {
+            return Some((true, decisions.into_iter().collect(), None));
+        }
+        let (allowed, decisions, hold) = self.charge(own, claims, undoable, now)?;
+        let mut until = None;
+        if allowed && let Some(first) = own.first() {
+            let slot = SlotId::of(first.key);
+            let remembered = Remembered { key, slot, rest: REMEMBER, decisions: decisions.as_slice().into() };
+            until = self.requests.remember(&mut part, remembered, now);
+        }
+        Some((allowed, decisions, hold.map(|hold| Taken { hold, request: until.map(|until| (key, until)) })))
+    }
+
+    /// Takes a charge back; not if another check was answered by it. The request is forgotten first: whoever sees the bucket
+    /// without the charge must not find it.
+    fn undo(&self, taken: Taken, now: Nanos) {
+        if taken.request.is_none_or(|(key, until)| self.requests.forget(key, until, || self.clock.now())) {
+            self.store.undo(taken.hold, now);
+        } else {
+            self.store.settle(taken.hold);
+        }
     }
 
     fn charge(
@@ -440,6 +512,7 @@ impl Router {
         Some((allowed, decisions, hold))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `decide`")]
     fn ask(
         &self,
         lane: usize,
@@ -448,13 +521,14 @@ impl Router {
         charges: &[Charge],
         wishes: &[Wish],
         undoable: bool,
+        request: Option<u64>,
     ) -> Option<oneshot::Receiver<Reply>> {
         let own = part.places.iter().map(|place| {
             let wish = wishes[*place];
             (&charges[*place], wish.consistency, wish.reserve)
         });
         let wire = wire::charges_to_wire(own)?;
-        match owner.links[lane].ask(wire, undoable) {
+        match owner.links[lane].ask(wire, undoable, request) {
             Ok(answer) => Some(answer),
             Err(NotSent::Unreachable) => {
                 self.lanes[lane].unreachable.add(1);
@@ -504,7 +578,7 @@ impl Router {
     fn give_back(&self, lane: usize, taken: SmallVec<[(&Part, UndoBy); 2]>, now: Nanos) {
         for (part, undo) in taken {
             match (undo, &part.owner) {
-                (UndoBy::Hold(hold), _) => self.store.undo(hold, now),
+                (UndoBy::Hold(taken), _) => self.undo(taken, now),
                 (UndoBy::Reply(id), Owner::Peer(owner)) => owner.links[lane].undo(id),
                 (UndoBy::Reply(_), _) => unreachable!("this node's own part is taken back by its hold"),
             }
@@ -518,17 +592,17 @@ impl Router {
     }
 
     /// Decides a check that another node sent, if this node owns its slots.
-    pub(crate) fn decide_for_peer(&self, lane: usize, check: &Check) -> (Outcome, Option<HoldId>) {
-        let (outcome, hold) = self.try_decide_for_peer(check);
+    pub(crate) fn decide_for_peer(&self, lane: usize, check: &Check) -> (Outcome, Option<Taken>) {
+        let (outcome, taken) = self.try_decide_for_peer(check);
         let stats = &self.lanes[lane];
         match outcome {
             Outcome::Decided(_) => stats.decided_for_peers.add(1),
             _ => stats.refused_to_peers.add(1),
         }
-        (outcome, hold)
+        (outcome, taken)
     }
 
-    fn try_decide_for_peer(&self, check: &Check) -> (Outcome, Option<HoldId>) {
+    fn try_decide_for_peer(&self, check: &Check) -> (Outcome, Option<Taken>) {
         if !self.has_routes() {
             return (Outcome::NotReady, None);
         }
@@ -551,11 +625,13 @@ impl Router {
                 Err(Unclaimed::Lapsed) => return (Outcome::NotReady, None),
             }
         }
-        let Some((allowed, decisions, hold)) = self.charge(&charges, &claims, check.undoable, now) else {
+        let Some((allowed, decisions, taken)) =
+            self.charge_once(&charges, &claims, check.undoable, check.request, now)
+        else {
             return (Outcome::NotOwner { slot: SlotId::of(charges[0].key).get() }, None);
         };
         let decisions = decisions.iter().map(wire::decision_to_wire).collect();
-        (Outcome::Decided(Decided { allowed, decisions }), hold)
+        (Outcome::Decided(Decided { allowed, decisions }), taken)
     }
 
     /// Where a charge is decided.
@@ -615,8 +691,8 @@ impl Router {
         parts
     }
 
-    pub(crate) fn undo_for_peer(&self, hold: HoldId) {
-        self.store.undo(hold, self.clock.now());
+    pub(crate) fn undo_for_peer(&self, taken: Taken) {
+        self.undo(taken, self.clock.now());
     }
 }
 

@@ -26,6 +26,11 @@ impl SlotId {
         Self((bits >> (64 - SLOTS.trailing_zeros())) as u16)
     }
 
+    /// The slot with that number, if there is one.
+    pub(crate) fn new(number: u16) -> Option<Self> {
+        (usize::from(number) < SLOTS).then_some(Self(number))
+    }
+
     /// All slots in order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..SLOTS as u16).map(Self)

@@ -352,6 +352,15 @@ impl Rules {
         bytes.finish(Some(limit))
     }
 
+    /// A number for what a client calls its request; the same at each node of a cluster.
+    pub fn request_number(&self, domain: &str, id: &str) -> u64 {
+        let mut bytes = self.inline.key();
+        bytes.text("request");
+        bytes.text(domain);
+        bytes.text(id);
+        bytes.finish(None).get()
+    }
+
     /// Forgets which buckets were used only before the last time that this was called: to be called every few minutes.
     pub fn forget_touched(&self) {
         self.domains.values().flat_map(|domain| &domain.rules).for_each(|rule| rule.touched.turn());

@@ -65,6 +65,8 @@ pub struct Check {
     pub undoable: bool,
     /// What to charge, all or nothing.
     pub charges: Charges,
+    /// A number for what the client calls its request, if it says: one that is asked again is charged once.
+    pub request: Option<u64>,
 }
 
 /// Asks the owner to change buckets without a decision. Answered by an [`Answer`], whose decisions are those about a look
@@ -295,8 +297,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_a_check_are_those_of_version_2() {
-        let check = Check { id: 2, undoable: true, charges: Charges::new([charge(0xAB)]).unwrap() };
+    fn the_bytes_of_a_check_are_those_of_version_5() {
+        let charges = Charges::new([charge(0xAB)]).unwrap();
+        let check = Check { id: 2, undoable: true, charges, request: Some(0x77) };
         let mut bytes = Vec::new();
         codec::encode(&check, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -315,6 +318,7 @@ mod tests {
                 "00",                       // not shadow
                 "01",                       // strict
                 "015500000000000000",       // reserve: the rule's number
+                "017700000000000000",       // request
             )
         );
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);
@@ -339,7 +343,8 @@ mod tests {
         assert!(codec::decode::<Check>(&bytes).is_err());
 
         assert!(Charges::new((0..65).map(charge)).is_none());
-        let most = Check { id: 1, undoable: false, charges: Charges::new((0..64).map(charge)).unwrap() };
+        let charges = Charges::new((0..64).map(charge)).unwrap();
+        let most = Check { id: 1, undoable: false, charges, request: None };
         let mut bytes = Vec::new();
         codec::encode(&most, &mut bytes, 1 << 20).unwrap();
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), most);

@@ -80,6 +80,7 @@ impl<'a> Question<'a> {
                 domain: Cow::Borrowed(&request.name),
                 subject: Subject::Inline { key: Cow::Borrowed(&request.unique_key), limit },
                 cost: cost(request.hits.unsigned_abs())?,
+                id: None,
             })
         };
         let (amends, counts) = if has(Behavior::ResetRemaining) {
@@ -100,7 +101,7 @@ impl<'a> Question<'a> {
             unreachable!("a request of Gubernator's brings its limit");
         };
         let subject = Subject::Inline { key: key.clone(), limit: *limit };
-        CheckRequest { domain: check.domain.clone(), subject, cost: check.cost }
+        CheckRequest { domain: check.domain.clone(), subject, cost: check.cost, id: None }
     }
 }
 

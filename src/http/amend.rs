@@ -70,6 +70,11 @@ pub(super) async fn amend(
     text: &[u8],
 ) -> Result<Value, Problem> {
     let request = json::parse(text)?;
+    if request.id.is_some() {
+        // Whoever relied on it would give back twice.
+        let detail = "refunds and resets take no request id: each one that is asked for is made";
+        return Err(Problem::of_field(Kind::InvalidValue, "request_id", detail));
+    }
     if amendment == Amendment::Refund && request.cost == Cost::PEEK {
         let detail = "a refund gives at least one unit back";
         return Err(Problem::of_field(Kind::InvalidValue, "cost", detail));

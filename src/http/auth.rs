@@ -74,6 +74,7 @@ pub(super) fn read<'a>(
     query::pairs(head.uri.query(), |name, value| match &*name {
         "domain" => query::set_once(&mut fields.domain, value, "domain"),
         "cost" => query::set_once(&mut fields.cost, query::parse_cost(&value)?, "cost"),
+        "request_id" => query::set_once(&mut fields.request_id, value, "request_id"),
         "deny_status" => query::set_once(&mut denial, parse_status(&value)?, "deny_status"),
         "header" => value.split(',').try_for_each(|one| choose(one, &mut chosen)),
         taken if FROM_HEADERS.contains(&taken) => {

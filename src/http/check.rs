@@ -60,13 +60,17 @@ pub(super) enum Ruling<'r> {
 }
 
 /// Decides a check right here, without waiting, and gives the answer to `render`; `None` if another node owns one of its
-/// slots, and nothing has been charged. `lane` is that of the calling thread.
+/// slots, or the check has a request id, and nothing has been charged. `lane` is that of the calling thread.
 pub(crate) fn check_here<T>(
     node: &Node,
     lane: usize,
     request: &CheckRequest<'_>,
     render: impl FnOnce(Answer<'_>) -> T,
 ) -> Option<Result<T, Problem>> {
+    if request.id.is_some() {
+        // `check` looks whether it was charged before.
+        return None;
+    }
     let now = node.clock.now();
     let rules = node.rules.load();
     let mut limited = Charges::default();
@@ -84,15 +88,19 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
 ) -> Vec<Option<Result<T, Problem>>> {
     let now = node.clock.now();
     let rules = node.rules.load();
-    let mut ruled: Vec<(Ruling<'_>, Charges<'_>)> = Vec::with_capacity(requests.size_hint().1.unwrap_or(0));
+    let mut ruled: Vec<(Option<Ruling<'_>>, Charges<'_>)> =
+        Vec::with_capacity(requests.size_hint().1.unwrap_or(0));
     for request in requests {
-        ruled.push((Ruling::Limited, Charges::default()));
-        if let Some((ruling, limited)) = ruled.last_mut() {
-            *ruling = rule(&rules, request, limited);
+        ruled.push((None, Charges::default()));
+        if let (None, Some((ruling, limited))) = (&request.id, ruled.last_mut()) {
+            *ruling = Some(rule(&rules, request, limited));
         }
     }
     node.store.warm(ruled.iter().flat_map(|(_, limited)| &limited.charges).map(|charge| charge.key));
-    ruled.iter_mut().map(|(ruling, limited)| decide_here(node, lane, ruling, limited, now, &render)).collect()
+    let decide = |(ruling, limited): &mut (Option<Ruling<'_>>, Charges<'_>)| {
+        decide_here(node, lane, ruling.as_ref()?, limited, now, &render)
+    };
+    ruled.iter_mut().map(decide).collect()
 }
 
 fn decide_here<T>(
@@ -126,7 +134,7 @@ fn decide_here<T>(
     }
 }
 
-/// Decides a check wherever its slots are owned.
+/// Decides a check wherever its slots are owned; one that was charged under its request id before gets the same answer.
 pub(crate) async fn check<T>(
     node: &Node,
     lane: usize,
@@ -137,10 +145,16 @@ pub(crate) async fn check<T>(
     let rules = node.rules.load_full();
     let mut limited = Charges::default();
     if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+        if !node.router.has_routes() {
+            return Err(not_ready(node));
+        }
         count(node, lane, allowed, Decider::Unmatched, now);
         return Ok(render(unlimited(node, allowed, rule)));
     }
-    let verdict = node.router.decide(lane, &mut limited.charges, &limited.wishes, now).await;
+    // A look charges nothing, and tells what is so now.
+    let id = request.id.as_deref().filter(|_| request.cost != Cost::PEEK);
+    let number = id.map(|id| rules.request_number(&request.domain, id));
+    let verdict = node.router.decide_once(lane, &mut limited.charges, &limited.wishes, number, now).await;
     let verdict = verdict.map_err(|_| not_ready(node))?;
     let decided = |place: usize| Decided::at(place, &verdict.answers, node);
     let (answer, by) = put_together(node, lane, verdict.allowed, &limited.applied, decided, render);

@@ -175,6 +175,11 @@ fn cluster(page: &mut Page, node: &Node) {
         page.sample("tidegate_call_bytes_total", &[("about", kind.as_str())], stats.calls.bytes(kind));
     }
 
+    let (repeated, unremembered) = node.router.requests();
+    let help = "Checks that this node answered as before, because their request_id was charged already.";
+    page.simple("tidegate_requests_repeated_total", "counter", help, repeated);
+    let help = "Checks whose request_id was ignored, because too many are remembered.";
+    page.simple("tidegate_requests_unremembered_total", "counter", help, unremembered);
     let floors = &stats.floors;
     let help = "Slots of this node whose successor could begin from what it was told (takeover: reserve).";
     page.simple("tidegate_slots_told", "gauge", help, floors.complete());

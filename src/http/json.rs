@@ -14,7 +14,7 @@ use super::{
     request::{AttributeList, CheckRequest, Fields},
 };
 
-const FIELDS: &str = "domain, attributes, cost, key, limit, burst, algorithm";
+const FIELDS: &str = "domain, attributes, cost, key, limit, burst, algorithm, request_id";
 
 /// Reads the body of a check.
 pub(super) fn parse(body: &[u8]) -> Result<CheckRequest<'_>, Problem> {
@@ -102,6 +102,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 "key" => self.text(&mut map, "key", &mut fields.key)?,
                 "limit" => self.text(&mut map, "limit", &mut fields.limit)?,
                 "algorithm" => self.text(&mut map, "algorithm", &mut fields.algorithm)?,
+                "request_id" => self.text(&mut map, "request_id", &mut fields.request_id)?,
                 "cost" => self.number(&mut map, "cost", &mut fields.cost)?,
                 "burst" => self.number(&mut map, "burst", &mut fields.burst)?,
                 "attributes" => {

@@ -1,4 +1,4 @@
-//! The query of `GET /v1/check`: `domain` and `cost` are reserved, everything else is an attribute.
+//! The query of `GET /v1/check`: `domain`, `cost` and `request_id` are reserved, everything else is an attribute.
 
 use std::borrow::Cow;
 
@@ -15,6 +15,7 @@ pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
         any = true;
         match &*name {
             "domain" => set_once(&mut fields.domain, value, "domain"),
+            "request_id" => set_once(&mut fields.request_id, value, "request_id"),
             "cost" => set_once(&mut fields.cost, parse_cost(&value)?, "cost"),
             _ => fields.attributes.get_or_insert_default().insert(name, value),
         }

@@ -15,12 +15,17 @@ pub(crate) const MAX_NAME_BYTES: usize = 256;
 /// Bytes of an attribute's value, and of the key of a check without a rule.
 pub(crate) const MAX_VALUE_BYTES: usize = 4 << 10;
 
+/// Bytes of a request's id.
+const MAX_ID_BYTES: usize = 128;
+
 /// What a check asks.
 #[derive(Debug)]
 pub(crate) struct CheckRequest<'a> {
     pub(crate) domain: Cow<'a, str>,
     pub(crate) subject: Subject<'a>,
     pub(crate) cost: Cost,
+    /// What the asker calls the request that the check is for: asked again under this id, it is charged once.
+    pub(crate) id: Option<Cow<'a, str>>,
 }
 
 /// What limits it.
@@ -107,6 +112,7 @@ pub(super) struct Fields<'a> {
     pub(super) limit: Option<Cow<'a, str>>,
     pub(super) burst: Option<u64>,
     pub(super) algorithm: Option<Cow<'a, str>>,
+    pub(super) request_id: Option<Cow<'a, str>>,
 }
 
 impl<'a> Fields<'a> {
@@ -149,7 +155,15 @@ impl<'a> Fields<'a> {
             }
             (None, None, None) => return Err(no_attributes()),
         };
-        Ok(CheckRequest { domain, subject, cost })
+        if let Some(id) = &self.request_id {
+            if id.is_empty() {
+                // All requests without a name would be one, and charged once.
+                let detail = "the request id is empty; leave it out, or give each request its own";
+                return Err(Problem::of_field(Kind::InvalidValue, "request_id", detail));
+            }
+            too_long("the request id", || "request_id".to_owned(), id, MAX_ID_BYTES)?;
+        }
+        Ok(CheckRequest { domain, subject, cost, id: self.request_id })
     }
 }
 

@@ -88,6 +88,7 @@ impl<'a> Throttle<'a> {
             domain: Cow::Borrowed(DEFAULT_DOMAIN),
             subject: Subject::Inline { key: Cow::Borrowed(&self.key), limit: self.limit },
             cost: self.cost,
+            id: None,
         }
     }
 

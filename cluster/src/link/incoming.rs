@@ -30,7 +30,8 @@ use super::handshake::{self, Identity};
 use crate::{
     fabric,
     raft::{CallServer, serve_calls},
-    router::{HoldId, Router},
+    requests::Taken,
+    router::Router,
     stats::{PEER_REFUSALS, PeerStats},
 };
 
@@ -193,7 +194,7 @@ struct Conversation<'a> {
     lane: usize,
     router: &'a Router,
     /// Checks that can still be undone, by rising id.
-    undoable: VecDeque<(u64, HoldId, Instant)>,
+    undoable: VecDeque<(u64, Taken, Instant)>,
     unread: BytesMut,
     /// Checks that were read and are about to be decided.
     ahead: Vec<Check>,
@@ -240,8 +241,8 @@ impl Conversation<'_> {
         }
         for check in self.ahead.drain(..) {
             let (outcome, held) = self.router.decide_for_peer(self.lane, &check);
-            if let Some(hold) = held {
-                note_undoable(&mut self.undoable, check.id, hold);
+            if let Some(taken) = held {
+                note_undoable(&mut self.undoable, check.id, taken);
             }
             frame::put(&Answer { id: check.id, outcome }, &mut self.answers)?;
         }
@@ -270,9 +271,9 @@ impl Conversation<'_> {
                 Kind::Undo => {
                     let Undo { id } = codec::decode(frame.payload)?;
                     if let Ok(place) = self.undoable.binary_search_by_key(&id, |(known, _, _)| *known)
-                        && let Some((_, hold, _)) = self.undoable.remove(place)
+                        && let Some((_, taken, _)) = self.undoable.remove(place)
                     {
-                        self.router.undo_for_peer(hold);
+                        self.router.undo_for_peer(taken);
                     }
                 }
                 Kind::Ping => {
@@ -293,13 +294,13 @@ impl Conversation<'_> {
 }
 
 /// Remembers a check that may be undone. A peer whose ids do not rise loses the ability to undo, nothing else.
-fn note_undoable(undoable: &mut VecDeque<(u64, HoldId, Instant)>, id: u64, hold: HoldId) {
+fn note_undoable(undoable: &mut VecDeque<(u64, Taken, Instant)>, id: u64, taken: Taken) {
     let now = Instant::now();
     while undoable.front().is_some_and(|(_, _, until)| *until < now) || undoable.len() >= MAX_UNDOABLE {
         undoable.pop_front();
     }
     if undoable.back().is_none_or(|(last, _, _)| *last < id) {
-        undoable.push_back((id, hold, now + UNDO_WITHIN));
+        undoable.push_back((id, taken, now + UNDO_WITHIN));
     }
 }
 

@@ -83,7 +83,7 @@ pub(crate) struct Link {
 /// What a link is asked to send.
 #[derive(Debug)]
 enum Job {
-    Check { charges: Charges, undoable: bool, reply: oneshot::Sender<Reply> },
+    Check { charges: Charges, undoable: bool, request: Option<u64>, reply: oneshot::Sender<Reply> },
     Amend { amendment: Amendment, charges: Charges, reply: oneshot::Sender<Reply> },
     Undo { id: u64 },
 }
@@ -121,10 +121,15 @@ impl Link {
     }
 
     /// Sends a check. The reply never comes if the peer is lost: wait for it with a deadline.
-    pub(crate) fn ask(&self, charges: Charges, undoable: bool) -> Result<oneshot::Receiver<Reply>, NotSent> {
+    pub(crate) fn ask(
+        &self,
+        charges: Charges,
+        undoable: bool,
+        request: Option<u64>,
+    ) -> Result<oneshot::Receiver<Reply>, NotSent> {
         self.must_be_up()?;
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Check { charges, undoable, reply }).map(|()| answer)
+        self.send(Job::Check { charges, undoable, request, reply }).map(|()| answer)
     }
 
     /// Sends a refund or a reset; otherwise as [`Link::ask`].
@@ -372,13 +377,13 @@ impl Runner {
         let sent_at = Instant::now();
         for job in self.taken.drain(..) {
             match job {
-                Job::Check { charges, undoable, reply } => {
+                Job::Check { charges, undoable, request, reply } => {
                     if reply.is_closed() {
                         // Its asker has given up: sending it would only charge for nothing.
                         continue;
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable });
-                    frame::put(&Check { id, undoable, charges }, unsent)?;
+                    frame::put(&Check { id, undoable, charges, request }, unsent)?;
                     self.stats.sent.add(1);
                 }
                 Job::Amend { amendment, charges, reply } => {

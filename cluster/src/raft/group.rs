@@ -38,6 +38,7 @@ use crate::{
     member::Member,
     owner::{Reign, leader::Leader, rights::Rights, session::Terms, table::SlotMove},
     placement::Weight,
+    requests::Requests,
     slots::SlotId,
     stats::{CallStats, MoveStats},
     status::ClusterStatus,
@@ -75,6 +76,7 @@ pub(crate) struct GroupConfig {
     /// Where the floors are that other owners have told.
     pub(crate) floors: Arc<Store>,
     pub(crate) rights: Arc<Rights>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) stats: Arc<MoveStats>,
     pub(crate) calls: Arc<CallStats>,
     pub(crate) terms: Terms,
@@ -99,6 +101,8 @@ pub(super) struct Shared {
     /// The floors that owners have told this node: apart, because a slot that comes by plan comes with more than floors.
     pub(super) floors: Arc<Store>,
     pub(super) rights: Arc<Rights>,
+    /// What was charged lately, by the clients' names for it.
+    pub(super) requests: Arc<Requests>,
     pub(super) stats: Arc<MoveStats>,
     pub(super) calls: Arc<CallStats>,
     /// What this node does about ownership while it leads.
@@ -339,6 +343,7 @@ impl RaftGroup {
             store: Arc::clone(&config.store),
             floors: Arc::clone(&config.floors),
             rights: Arc::clone(&config.rights),
+            requests: Arc::clone(&config.requests),
             stats: Arc::clone(&config.stats),
             calls: Arc::clone(&config.calls),
             leader: Mutex::new(Leader::new(config.terms)),

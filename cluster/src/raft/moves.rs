@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tidegate_limiter::{Bucket, Held, KeyHash, Nanos};
+use tidegate_proto::peer;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
@@ -18,11 +19,15 @@ use super::{
 use crate::{
     fabric,
     owner::{node::Install, rights::Frozen, table::SlotMove, telling::Birth},
+    requests::{Remembered, RequestKey},
     slots::SlotId,
+    wire,
 };
 
 /// Bytes of buckets that go in one message, about.
 const MESSAGE_BYTES: usize = 256 << 10;
+/// Decisions of requests that go with a batch of slots; beyond that a request is charged again if it is asked again.
+const MAX_DECISIONS: usize = 4096;
 /// How long one message may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The pause before something is tried again.
@@ -36,6 +41,17 @@ pub(super) struct HandOver {
     buckets: Vec<WireBucket>,
     /// These slots are the target's with this: their owner decides no more.
     slots: Vec<WireSlot>,
+    /// Requests that were charged and may be asked again.
+    requests: Vec<WireRequest>,
+}
+
+/// As [`Remembered`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WireRequest {
+    key: (u64, u64),
+    slot: u16,
+    rest: Duration,
+    decisions: Vec<peer::Decision>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,6 +147,26 @@ impl From<WireBucket> for Bucket {
     }
 }
 
+impl From<Remembered> for WireRequest {
+    fn from(Remembered { key, slot, rest, decisions }: Remembered) -> Self {
+        let decisions = decisions.iter().map(wire::decision_to_wire).collect();
+        Self { key: key.parts(), slot: slot.get(), rest, decisions }
+    }
+}
+
+impl WireRequest {
+    /// `None`: there is no such slot.
+    fn into_remembered(self) -> Option<Remembered> {
+        let decisions = self.decisions.iter().map(wire::decision_from_wire).collect();
+        Some(Remembered {
+            key: RequestKey::new(self.key),
+            slot: SlotId::new(self.slot)?,
+            rest: self.rest,
+            decisions,
+        })
+    }
+}
+
 impl WireBucket {
     fn bytes(&self) -> usize {
         32 + match &self.held {
@@ -159,7 +195,7 @@ pub(super) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
     while last.buckets.iter().map(WireBucket::bytes).sum::<usize>() > MESSAGE_BYTES
         && let Some(part) = cut(&mut last.buckets)
     {
-        if !deliver(&shared, &mut caller, &moves, HandOver { buckets: part, slots: Vec::new() }).await {
+        if !deliver(&shared, &mut caller, &moves, HandOver { buckets: part, ..HandOver::default() }).await {
             return;
         }
     }
@@ -191,7 +227,7 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
     let mut buckets = fabric::blocking(look).await.ok()?;
     let count = buckets.len();
     while let Some(part) = cut(&mut buckets) {
-        let part = HandOver { buckets: part, slots: Vec::new() };
+        let part = HandOver { buckets: part, ..HandOver::default() };
         if !deliver(shared, caller, moves, part).await {
             return None;
         }
@@ -215,7 +251,10 @@ fn last_of(shared: &Shared, frozen: &[Frozen], keys: Vec<KeyHash>) -> HandOver {
         drained_ago: if unknown { Some(0) } else { slot.floor.map(ago) },
         birth: slot.birth.as_ref().filter(|_| !unknown).map(|birth| WireBirth::of(birth, now)),
     });
-    HandOver { buckets, slots: slots.collect() }
+    // After the buckets: what is undone meanwhile stays charged at the target, and must not be known and not charged there.
+    let moves = |slot: SlotId| frozen.iter().any(|one| one.one.slot == slot.get());
+    let requests = shared.requests.of_slots(moves, MAX_DECISIONS, now).into_iter().map(WireRequest::from);
+    HandOver { buckets, slots: slots.collect(), requests: requests.collect() }
 }
 
 /// The first of the buckets that fit a message; `None`: there are none.
@@ -254,6 +293,9 @@ impl Shared {
         let now = self.clock.now();
         for bucket in part.buckets {
             self.store.take_over(&bucket.into(), now);
+        }
+        for remembered in part.requests.into_iter().filter_map(WireRequest::into_remembered) {
+            self.requests.take_over(remembered, now);
         }
         let mut outcome = HandedOver::Done;
         let mut installed = Vec::new();

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Attributes that calls use for themselves.
-const RESERVED: [&str; 2] = ["domain", "cost"];
+const RESERVED: [&str; 3] = ["domain", "cost", "request_id"];
 
 /// Makes rules, and collects what is wrong with them.
 pub(crate) struct Compiler<'t> {

@@ -71,7 +71,7 @@ fn one<'a>(
         Some(none) if none.requests_per_unit == 0 => return Ok(Asked::Never(none)),
         Some(brought) => Subject::Inline { key: key_of(&attributes).into(), limit: limit_of(brought)? },
     };
-    let request = CheckRequest { domain: Cow::Borrowed(domain), subject, cost };
+    let request = CheckRequest { domain: Cow::Borrowed(domain), subject, cost, id: None };
     // To give nothing back is to look.
     let gives = descriptor.is_negative_hits && cost != Cost::PEEK;
     Ok(if gives { Asked::Refund(request) } else { Asked::Check(request) })
