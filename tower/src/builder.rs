@@ -66,6 +66,7 @@ pub struct Builder {
     domain: String,
     timeout: Duration,
     max_in_flight: usize,
+    charge_once: bool,
     shared: Shared,
     headers: Vec<(String, String)>,
 }
@@ -140,6 +141,7 @@ impl Builder {
             domain: tidegate_limiter::DEFAULT_DOMAIN.to_owned(),
             timeout: DEFAULT_TIMEOUT,
             max_in_flight: DEFAULT_IN_FLIGHT,
+            charge_once: false,
             headers: Vec::new(),
             shared: Shared { attributes: usual(), cost: Arc::new(|_| 1), on_failure: OnFailure::default() },
         }
@@ -209,6 +211,13 @@ impl Builder {
         self
     }
 
+    /// Gives each check a `request_id` of its own, so that a request for which a second node has to be asked is charged
+    /// once. Otherwise it may be charged twice then, which is stricter than its limit. It makes each check a little dearer.
+    pub fn charge_once(mut self) -> Self {
+        self.charge_once = true;
+        self
+    }
+
     /// Makes the layer.
     ///
     /// # Errors
@@ -234,6 +243,7 @@ impl Builder {
                     self.domain,
                     self.timeout,
                     self.max_in_flight,
+                    self.charge_once,
                     clock,
                 )))
             }

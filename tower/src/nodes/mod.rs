@@ -60,6 +60,7 @@ pub(crate) struct Nodes {
     domain: String,
     timeout: Duration,
     max_in_flight: usize,
+    charge_once: bool,
     in_flight: AtomicUsize,
     /// A check that was refused has been logged: all others of this layer are likely to be, and one line is enough.
     refusal_logged: AtomicBool,
@@ -71,6 +72,8 @@ struct Question<'q> {
     domain: &'q str,
     attributes: BTreeMap<&'q str, &'q str>,
     cost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +102,7 @@ impl Nodes {
         domain: String,
         timeout: Duration,
         max_in_flight: usize,
+        charge_once: bool,
         clock: Clock,
     ) -> Self {
         let mut connector = HttpConnector::new();
@@ -117,6 +121,7 @@ impl Nodes {
             domain,
             timeout,
             max_in_flight,
+            charge_once,
             in_flight: AtomicUsize::new(0),
             refusal_logged: AtomicBool::new(false),
             clock,
@@ -128,7 +133,8 @@ impl Nodes {
         let deadline = Instant::now() + self.timeout;
         let attributes =
             facts.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let question = Question { domain: &self.domain, attributes, cost: facts.cost };
+        let request_id = self.charge_once.then(|| format!("{:032x}", fastrand::u128(..)));
+        let question = Question { domain: &self.domain, attributes, cost: facts.cost, request_id };
         let body = serde_json::to_vec(&question).map_err(|error| Unanswered::Refused(error.to_string()))?;
         let body = Bytes::from(body);
         let (mut tried, mut reason) = (None, "all of them rest after they did not".to_owned());
