@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use super::{
     ledger::Ledger,
     log::Log,
     moves, saved, sessions, steward, tell,
+    trial::Trial,
 };
 use crate::{
     clock::Clock,
@@ -114,6 +115,7 @@ pub(super) struct Shared {
     trouble: Mutex<Option<String>>,
     /// The disk has failed where Raft does not see it.
     disk_failed: Notify,
+    trial: Mutex<Trial>,
     /// Of whom this node has heard.
     pub(super) heard: Mutex<Heard>,
 }
@@ -150,6 +152,16 @@ impl Shared {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
+    fn trial(&self) -> MutexGuard<'_, Trial> {
+        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this node's log works, and has worked for a while if it has failed. A node alone has nobody who could have
+    /// its slots instead.
+    pub(super) fn log_works(&self, running: &Running) -> bool {
+        self.trial().is_over(Instant::now()) || running.is_alone()
+    }
+
     /// The time of day, to tell people.
     pub(super) fn unix_ms(&self) -> u64 {
         self.clock.unix_millis()
@@ -183,6 +195,11 @@ impl Running {
     /// Whether this node has a part in a group.
     pub(super) fn is_initialized(&self) -> bool {
         self.metrics.borrow().membership_config.membership().nodes().next().is_some()
+    }
+
+    /// Whether it is the only one in its group.
+    fn is_alone(&self) -> bool {
+        self.metrics.borrow().membership_config.membership().nodes().count() == 1
     }
 
     /// The member that leads, with the way to it, as far as this node knows.
@@ -360,6 +377,7 @@ impl RaftGroup {
             running: ArcSwapOption::empty(),
             trouble: Mutex::default(),
             disk_failed: Notify::new(),
+            trial: Mutex::default(),
             heard: Mutex::new(Heard::new(Instant::now())),
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
@@ -470,6 +488,7 @@ impl RaftGroup {
                     self.shared.set_trouble(Some(format!("the replicated log of this node has failed: {reason}")));
                 }
             }
+            self.shared.trial().failed(Instant::now());
             self.stop_raft().await;
             while self.shared.running().is_none() {
                 tokio::select! {
@@ -477,7 +496,10 @@ impl RaftGroup {
                     () = sleep(RESTART_AFTER) => {}
                 }
                 match self.restart().await {
-                    Ok(()) => info!("the replicated log works again"),
+                    Ok(()) => {
+                        self.shared.trial().started(Instant::now());
+                        info!("the replicated log has started again");
+                    }
                     Err(fault) => {
                         self.shared.set_trouble(Some(format!(
                             "the replicated log of this node has failed: {fault}"

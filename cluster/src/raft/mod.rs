@@ -12,7 +12,7 @@
 //!
 //! - `election`: who stands for election, and when. `formation`: how the group is founded, exactly once. `voters`: who should have a vote. `steward`: the task of the
 //!   leader that keeps members, voters and slots as they should be.
-//! - `group`: starts Raft on a disk, and again when the disk has failed.
+//! - `group`: starts Raft on a disk, and again when the disk has failed. `trial`: whether it works then.
 
 mod applied;
 mod calls;
@@ -34,6 +34,7 @@ mod steward;
 #[cfg(test)]
 mod suite;
 mod tell;
+mod trial;
 mod voters;
 
 use std::{fmt, io::Cursor, net::SocketAddr};

@@ -50,8 +50,10 @@ pub(super) async fn renew(shared: Arc<Shared>) {
 async fn ask(shared: &Shared, way: &mut Option<(NodeId, Caller)>) -> bool {
     let Some(running) = shared.running() else { return false };
     let Some((leader, node)) = running.leader() else { return false };
-    // Without the rules of the cluster it could not decide; but it says that it is there, to be sent them.
-    let wants = shared.in_force.borrow().complete && !shared.rights.is_given_up();
+    // Without the rules of the cluster it could not decide, and without a log that lasts it could not follow who owns what;
+    // but it says that it is there.
+    let wants =
+        shared.in_force.borrow().complete && !shared.rights.is_given_up() && shared.log_works(&running);
     let asked = shared.clock.now();
     let question = shared.rights.ask(asked);
     let answer = if leader == shared.me {
