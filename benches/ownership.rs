@@ -28,6 +28,8 @@ const AT_REST: Duration = Duration::from_millis(500);
 /// Buckets that last.
 const RULES: &str = "rules:\n  - { name: day, key: [day], limit: 1000/1d }\n  - { name: user, key: [user], limit: 1000000/1s }\n";
 const BATCH: usize = 1000;
+/// More than a sixteenth of the limit: of less a successor need not be told.
+const COST: u64 = 100;
 const KEYS: u32 = 1000;
 
 fn main() {
@@ -103,7 +105,7 @@ fn costs(binary: &Path, buckets: usize) {
     thread::sleep(Duration::from_secs(2));
     let told = about(&cluster, "bytes_", "floor") - told;
     println!(
-        "{buckets} buckets of a limit that refills for a day, one unit each, in {seconds:.1} s: floors {:.1} MB, {:.1} bytes a bucket",
+        "{buckets} buckets of a limit that refills for a day, a tenth of each taken, in {seconds:.1} s: floors {:.1} MB, {:.1} bytes a bucket",
         told / 1e6,
         told / buckets as f64
     );
@@ -206,14 +208,14 @@ fn latencies(history: &History, from: u64, to: u64) -> String {
     format!("p50 {:.2} ms  p99 {:.2} ms  p99.9 {:.2} ms", at(0.5), at(0.99), at(0.999))
 }
 
-/// One unit of each of so many buckets.
+/// Takes something of each of so many buckets.
 fn fill(cluster: &Cluster, buckets: usize) {
     let mut client: Client = cluster.nodes[0].client(PATIENCE);
     for start in (0..buckets).step_by(BATCH) {
         let mut body = "{\"checks\":[".to_owned();
         for number in start..(start + BATCH).min(buckets) {
             let comma = if number == start { "" } else { "," };
-            let _ = write!(body, "{comma}{{\"attributes\":{{\"day\":\"d{number}\"}}}}");
+            let _ = write!(body, "{comma}{{\"cost\":{COST},\"attributes\":{{\"day\":\"d{number}\"}}}}");
         }
         body.push_str("]}");
         assert_eq!(client.post("/v1/check/batch", &body).unwrap().status, 200);
