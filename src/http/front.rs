@@ -37,10 +37,8 @@ use crate::{
 pub(super) const CHECK_PATH: &str = "/v1/check";
 /// Its methods.
 pub(super) const CHECK_METHODS: &str = "GET, POST";
-/// What proxies call, by the method of the request that they ask for.
+/// What proxies call, by any method.
 pub(super) const AUTH_PATH: &str = "/v1/auth";
-/// All but those that no proxy passes on.
-const AUTH_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The service of one lane.
 #[derive(Clone)]
@@ -119,11 +117,6 @@ impl Service<Request<Incoming>> for Front {
             };
         }
         if request.uri().path() == AUTH_PATH {
-            if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
-                let detail = "no proxy asks by this method";
-                let problem = Problem::new(Kind::MethodNotAllowed, detail);
-                return self.ready(Err(Problem { allow: Some(AUTH_METHODS), ..problem }));
-            }
             return self.auth(request);
         }
         let router = self.router.clone();
