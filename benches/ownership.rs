@@ -38,8 +38,11 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match &*argument {
-            "--buckets" => buckets = arguments.next().unwrap().parse().unwrap(),
-            "--baseline" => baseline = Some(PathBuf::from(arguments.next().unwrap())),
+            "--buckets" => {
+                buckets =
+                    arguments.next().and_then(|number| number.parse().ok()).expect("--buckets has a number");
+            }
+            "--baseline" => baseline = Some(PathBuf::from(arguments.next().expect("--baseline has a path"))),
             _ => {}
         }
     }
