@@ -26,7 +26,7 @@ use super::{
     json,
     problem::{Kind, Problem},
     query, routes,
-    server::{After, Begin, Question, Replies},
+    server::{Begin, Question, Replies},
 };
 use crate::{
     client_address::{NoAddress, announced},
@@ -75,7 +75,7 @@ impl Begin for Front {
 
     const ANSWERS_CHECKS: bool = true;
 
-    async fn answer(&self, question: Question<'_>, replies: &mut Replies) -> After {
+    async fn answer(&self, question: Question<'_>, replies: &mut Replies) {
         let asked = match question {
             Question::Query(query) => query::parse(query),
             Question::Body(text) => json::parse(text),
@@ -95,7 +95,6 @@ impl Begin for Front {
             node.metrics[lane].count_problem(problem.kind);
             replies.problem(&problem, node.clock.unix_millis());
         }
-        After::GoOn
     }
 }
 

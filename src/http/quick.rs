@@ -40,15 +40,6 @@ pub enum Question<'a> {
     Body(&'a [u8]),
 }
 
-/// Whether a connection goes on after an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// Another request may come.
-    GoOn,
-    /// The answer has said that it is the last.
-    Close,
-}
-
 /// Answers checks until something else comes, which is returned, or the connection ends. Ends after the answers to what has
 /// come when `stopping` is set.
 pub(super) async fn answer_checks<S: Begin>(
@@ -65,11 +56,11 @@ pub(super) async fn answer_checks<S: Begin>(
             // What is left is no whole request: hyper knows what to say, if anything.
             return Ok((!input.is_empty()).then_some(input));
         }
-        let (mut used, mut after) = (0, After::GoOn);
+        let mut used = 0;
         let mut rest = first(&input, limits.max_head_bytes);
-        while let (First::Check { question, length }, After::GoOn) = (rest, after) {
+        while let First::Check { question, length } = rest {
             activity.note_request();
-            after = service.answer(question, &mut replies).await;
+            service.answer(question, &mut replies).await;
             activity.note_answer();
             used += length;
             rest = first(&input[used..], limits.max_head_bytes);
@@ -78,7 +69,7 @@ pub(super) async fn answer_checks<S: Begin>(
             }
         }
         stream.write_all_buf(&mut replies.out).await?;
-        if after == After::Close || (used > 0 && stopping.load(Relaxed)) {
+        if used > 0 && stopping.load(Relaxed) {
             return Ok(None);
         }
         if used == input.len() {

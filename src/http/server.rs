@@ -16,10 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{connection::serve_connection, problem};
-pub use super::{
-    quick::{After, Question},
-    wire::Replies,
-};
+pub use super::{quick::Question, wire::Replies};
 use crate::accept::{Doors, ServerStats, accept};
 
 /// What a client may do, and for how long.
@@ -64,9 +61,9 @@ pub trait Begin: Sized {
     const ANSWERS_CHECKS: bool = false;
 
     /// Answers a check.
-    fn answer(&self, question: Question<'_>, replies: &mut Replies) -> impl Future<Output = After> + Send {
+    fn answer(&self, question: Question<'_>, replies: &mut Replies) -> impl Future<Output = ()> + Send {
         let _ = (question, replies);
-        async { After::Close }
+        async {}
     }
 }
 
