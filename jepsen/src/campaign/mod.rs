@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -26,7 +26,7 @@ use crate::{
 
 /// Clients of each node that ask about limits.
 const CLIENTS: usize = 3;
-/// Each pauses about so long between two checks, in a short run.
+/// Each pauses about so long between two checks while nothing is broken, and in a short run always.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longer than a node is ever stopped: what it decides late is heard.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -111,9 +111,9 @@ pub fn run(
     let phases = Phases::of(plan.length);
     let planned = schedule(&plan.kinds, plan.seed, &phases);
     let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.http).collect();
-    let most = MAX_OPERATIONS as f64 * 0.8;
-    let clients = addresses.len() * CLIENTS;
-    let pause = PAUSE.max(phases.end.mul_f64(clients as f64 / most));
+    let hurried = PAUSE.as_nanos() as u64;
+    let broken_pause = pause_while_broken(&phases, addresses.len() * CLIENTS).as_nanos() as u64;
+    let pause = AtomicU64::new(hurried);
     let names: Vec<String> = (1..=plan.nodes + 1).map(|node| format!("n{node}")).collect();
     let (stop, operations, watched) = (AtomicBool::new(false), AtomicUsize::new(0), Watched::default());
     let limits = limits_of(&cluster)?;
@@ -137,7 +137,7 @@ pub fn run(
     let crowd = Crowd {
         nodes: &addresses,
         clients: CLIENTS,
-        pause,
+        pause: &pause,
         deadline: DEADLINE,
         seed: plan.seed,
         stop: &stop,
@@ -153,6 +153,8 @@ pub fn run(
         loop {
             driver.tick();
             let now = monotonic();
+            let is_broken = (times.broken..times.mended).contains(&now);
+            pause.store(if is_broken { broken_pause } else { hurried }, Relaxed);
             if interrupted.load(Relaxed) && !times.interrupted {
                 times.interrupted = true;
                 break;
@@ -211,6 +213,15 @@ pub fn run(
         told,
         logs: cluster.nodes.iter().map(|node| (node.name.clone(), node.log())).collect(),
     })
+}
+
+/// How long clients pause between two checks while something is broken: a long run may not record more than a history holds.
+/// Where nothing is broken each key must be asked about more often than its rate, else nobody sees whether it gets that.
+fn pause_while_broken(phases: &Phases, clients: usize) -> Duration {
+    let broken = phases.heal - phases.calm;
+    let hurried = (phases.end - broken).as_secs_f64() * clients as f64 / PAUSE.as_secs_f64();
+    let left = (MAX_OPERATIONS as f64 * 0.8 - hurried).max(1.0);
+    PAUSE.max(broken.mul_f64(clients as f64 / left))
 }
 
 /// Ends the other threads also when this one fails.

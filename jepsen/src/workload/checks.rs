@@ -4,7 +4,7 @@
 use std::{
     fmt::Write as _,
     net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -198,8 +198,8 @@ pub struct Crowd<'a> {
     pub nodes: &'a [SocketAddr],
     /// Clients of each node.
     pub clients: usize,
-    /// A client pauses about so long after each answer.
-    pub pause: Duration,
+    /// A client pauses about so many nanoseconds after each answer; may change meanwhile.
+    pub pause: &'a AtomicU64,
     /// How long a client waits for an answer: longer than a node is ever stopped, so that what it decides late is heard.
     pub deadline: Duration,
     /// What chance begins with.
@@ -251,9 +251,10 @@ impl Crowd<'_> {
                 outcome,
                 decided_by,
             });
+            let pause = Duration::from_nanos(self.pause.load(Relaxed));
             let pause = match outcome {
-                Outcome::Unknown => self.pause.max(Duration::from_millis(20)),
-                _ => self.pause.mul_f64(0.5 + random.f64()),
+                Outcome::Unknown => pause.max(Duration::from_millis(20)),
+                _ => pause.mul_f64(0.5 + random.f64()),
             };
             thread::sleep(pause);
         }
