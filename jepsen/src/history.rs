@@ -39,6 +39,19 @@ pub struct Operation {
     pub decided_by: Option<(String, String)>,
 }
 
+/// One unit that was given back, or may have been.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refund {
+    /// When it was sent, by the clock of [`Operation`].
+    pub invoked: u64,
+    /// When it was answered that it is done; `None`: it may be done at any time from `invoked` on, or never.
+    pub completed: Option<u64>,
+    /// Which key it was about.
+    pub key: u32,
+    /// Which node was asked.
+    pub node: u16,
+}
+
 /// All checks of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {

@@ -6,6 +6,7 @@ pub mod bound;
 pub mod coverage;
 pub mod deciders;
 pub mod fairness;
+pub mod given_back;
 pub mod healing;
 pub mod leaks;
 pub mod ledger;
