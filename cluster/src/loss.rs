@@ -9,7 +9,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Floor, Limit, Mode, Nanos, OnOwnerLoss, Store};
 
-use crate::verdict::{Answer, Answers, DecidedBy, Decisions, Wish};
+use crate::{
+    planted::PlantedBug,
+    verdict::{Answer, Answers, DecidedBy, Decisions, Wish},
+};
 
 /// What a caller is told to wait when the rule denies for want of an owner: about as long as it takes until another
 /// node has taken the slot over.
@@ -81,7 +84,7 @@ impl Shares {
 
 /// A share of a carved limit is one of what was carved out.
 fn parts(wish: Wish) -> u32 {
-    if wish.carved { Limit::CARVED_PARTS } else { 1 }
+    if wish.carved && !PlantedBug::ShareNotCarved.is_on() { Limit::CARVED_PARTS } else { 1 }
 }
 
 fn by_rule(charge: &Charge, allowed: bool) -> Answer {

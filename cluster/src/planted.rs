@@ -23,11 +23,17 @@ pub enum PlantedBug {
     VoteNotSynced,
     /// Linearizable reads do not ask the leader.
     StaleReads,
+    /// What a carved rule lends to nodes that know no owner was not carved out of what its owner may admit.
+    ShareNotCarved,
+    /// What was charged for a check that another owner denies is given back twice.
+    ReturnedTwice,
+    /// A refund without an answer is sent again, though it may have been made.
+    RefundRepeated,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 9] = [
+    pub const ALL: [(&'static str, Self); 12] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -37,6 +43,9 @@ impl PlantedBug {
         ("no-epoch-fence", Self::NoEpochFence),
         ("vote-not-synced", Self::VoteNotSynced),
         ("stale-reads", Self::StaleReads),
+        ("share-not-carved", Self::ShareNotCarved),
+        ("returned-twice", Self::ReturnedTwice),
+        ("refund-repeated", Self::RefundRepeated),
     ];
 
     /// The bug of that name.

@@ -36,6 +36,7 @@ use crate::{
     link::{NotSent, Reply},
     loss::Shares,
     owner::rights::{Claim, Rights, Unclaimed},
+    planted::PlantedBug,
     requests::{REMEMBER, Remembered, RequestKey, Requests, Taken},
     routes::{LostSince, Peer, Routes},
     slots::SlotId,
@@ -331,7 +332,7 @@ impl Router {
                         Some((allowed, decisions, undo)) => {
                             note(&mut answers, part, &decisions, || DecidedBy::Owner);
                             if !allowed {
-                                self.give_back(lane, taken, now);
+                                self.give_back(lane, taken, charges, now);
                                 if is_early && part_is_held(part, charges, &decisions) {
                                     return Tried::Held;
                                 }
@@ -353,7 +354,7 @@ impl Router {
             }
         }
         if misrouted && may_retry {
-            self.give_back(lane, taken, now);
+            self.give_back(lane, taken, charges, now);
             return Tried::Misrouted;
         }
 
@@ -392,7 +393,7 @@ impl Router {
         }
 
         if allowed && held {
-            self.give_back(lane, taken, now);
+            self.give_back(lane, taken, charges, now);
             return Tried::Held;
         }
         let retry = allowed && misrouted && may_retry;
@@ -419,7 +420,7 @@ impl Router {
             }
         }
         if !allowed || retry {
-            self.give_back(lane, taken, now);
+            self.give_back(lane, taken, charges, now);
         } else {
             for (_, undo) in taken {
                 // A peer's part stays by itself when its time is over.
@@ -575,10 +576,17 @@ impl Router {
         }
     }
 
-    fn give_back(&self, lane: usize, taken: SmallVec<[(&Part, UndoBy); 2]>, now: Nanos) {
+    fn give_back(&self, lane: usize, taken: SmallVec<[(&Part, UndoBy); 2]>, charges: &[Charge], now: Nanos) {
         for (part, undo) in taken {
             match (undo, &part.owner) {
-                (UndoBy::Hold(taken), _) => self.undo(taken, now),
+                (UndoBy::Hold(taken), _) => {
+                    self.undo(taken, now);
+                    if PlantedBug::ReturnedTwice.is_on() {
+                        for charge in part.places.iter().map(|place| &charges[*place]) {
+                            self.store.refund(charge.key, &charge.limit, charge.cost, now);
+                        }
+                    }
+                }
                 (UndoBy::Reply(id), Owner::Peer(owner)) => owner.links[lane].undo(id),
                 (UndoBy::Reply(_), _) => unreachable!("this node's own part is taken back by its hold"),
             }

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    history::{History, Outcome},
+    history::{History, Outcome, Refund},
     nemesis::{Ends, Fault, Phases, Planned},
     sampler::Sample,
     workload::{
@@ -76,6 +76,8 @@ pub struct Record {
     pub times: Times,
     /// Each check.
     pub history: History,
+    /// Each unit that was given back, or may have been.
+    pub refunds: Vec<Refund>,
     /// Each fault.
     pub faults: Vec<Fault>,
     /// What was seen of the nodes meanwhile.
@@ -121,6 +123,7 @@ impl Record {
         };
         fs::write(directory.join("run.json"), serde_json::to_vec_pretty(&run)?)?;
         self.history.write(&directory.join("history.ndjson"))?;
+        write_lines(&directory.join("refunds.ndjson"), &self.refunds)?;
         write_lines(&directory.join("faults.ndjson"), &self.faults)?;
         write_lines(&directory.join("samples.ndjson"), &self.samples)?;
         write_lines(&directory.join("rules.ndjson"), &self.rules)?;
@@ -152,6 +155,7 @@ impl Record {
             logs: Vec::new(),
             history: History::read(&path("history.ndjson"))
                 .map_err(|error| within("history.ndjson", error))?,
+            refunds: read_lines(&path("refunds.ndjson")).map_err(|error| within("refunds.ndjson", error))?,
             faults: read_lines(&path("faults.ndjson")).map_err(|error| within("faults.ndjson", error))?,
             samples: read_lines(&path("samples.ndjson")).map_err(|error| within("samples.ndjson", error))?,
             rules: read_lines(&path("rules.ndjson")).map_err(|error| within("rules.ndjson", error))?,
@@ -309,6 +313,7 @@ pub(crate) mod tests {
                 interrupted: false,
             },
             history: History::default(),
+            refunds: Vec::new(),
             faults: Vec::new(),
             samples: Vec::new(),
             ends: Vec::new(),

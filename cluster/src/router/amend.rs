@@ -17,6 +17,7 @@ use super::{MAX_ATTEMPTS, Owner, Part, PartOutcome, RETRY_PAUSE, Router, note};
 use crate::{
     link::Reply,
     owner::rights::{Claim, Unclaimed},
+    planted::PlantedBug,
     routes::Peer,
     slots::SlotId,
     verdict::{Answers, DecidedBy, Decisions, NotReady, Wish},
@@ -97,6 +98,10 @@ impl Router {
                         PartOutcome::Misrouted => false,
                         PartOutcome::Lost => {
                             amended.unsure |= was_sent;
+                            if PlantedBug::RefundRepeated.is_on() {
+                                // Nobody hears the answer.
+                                drop(self.send(lane, owner, amendment, part, &charges, &wishes));
+                            }
                             // Once it may have been made it is not asked for again.
                             was_sent
                         }

@@ -145,7 +145,7 @@ pub fn run(
     };
     let mut driver = Driver::new(&mut cluster, disks, &watched, planned, begun);
     let mut calm_since = None;
-    let (operations, written, samples) = thread::scope(|scope| {
+    let ((operations, refunds), written, samples) = thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         let crowd = scope.spawn(|| crowd.run());
         let writers = scope.spawn(|| rules::ask_until(&addresses, WRITERS, plan.seed, &stop));
@@ -204,6 +204,7 @@ pub fn run(
         setup,
         times,
         history: History { operations },
+        refunds,
         faults,
         samples,
         ends,

@@ -13,7 +13,7 @@ use super::{
     times,
 };
 use crate::{
-    history::{Operation, Outcome},
+    history::{Operation, Outcome, Refund},
     record::Record,
 };
 
@@ -42,13 +42,38 @@ pub struct OfRule {
     pub exceeded: bool,
 }
 
-/// The checks that took from each bucket: by rule, and by the value of its key.
-fn by_bucket(record: &Record) -> BTreeMap<(usize, &str), Vec<&Operation>> {
-    let mut buckets: BTreeMap<(usize, &str), Vec<&Operation>> = BTreeMap::new();
+/// What was done to a bucket.
+#[derive(Default)]
+struct Done<'r> {
+    checks: Vec<&'r Operation>,
+    refunds: Vec<&'r Refund>,
+}
+
+impl Done<'_> {
+    /// The interval that comes nearest to the bound, of those between two instants.
+    fn worst(&self, bound: &Bound, (from, to): (u64, u64)) -> Worst {
+        let checks = self.checks.iter().filter(|one| one.invoked >= from && one.completed <= to).copied();
+        if self.refunds.is_empty() {
+            bound.worst(checks)
+        } else {
+            bound.worst_with_refunds(checks, &self.refunds)
+        }
+    }
+}
+
+/// What was done to each bucket: by rule, and by the value of its key.
+fn by_bucket(record: &Record) -> BTreeMap<(usize, &str), Done<'_>> {
+    let mut buckets: BTreeMap<(usize, &str), Done<'_>> = BTreeMap::new();
+    let of =
+        |key: u32| record.setup.questions.get(key as usize).map_or(&[][..], |question| &question.buckets);
     for operation in &record.history.operations {
-        let Some(question) = record.setup.questions.get(operation.key as usize) else { continue };
-        for (rule, value) in &question.buckets {
-            buckets.entry((*rule, value)).or_default().push(operation);
+        for (rule, value) in of(operation.key) {
+            buckets.entry((*rule, value)).or_default().checks.push(operation);
+        }
+    }
+    for refund in &record.refunds {
+        for (rule, value) in of(refund.key) {
+            buckets.entry((*rule, value)).or_default().refunds.push(refund);
         }
     }
     buckets
@@ -76,12 +101,12 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
             exceeded: false,
         };
         let of_place = buckets.range((place, "")..(place + 1, ""));
-        for ((_, value), operations) in of_place {
-            let with = |outcome| operations.iter().filter(|one| one.outcome == outcome).count() as u64;
+        for ((_, value), done) in of_place {
+            let with = |outcome| done.checks.iter().filter(|one| one.outcome == outcome).count() as u64;
             of_rule.keys += 1;
             of_rule.admitted += with(Outcome::Admitted);
             of_rule.denied += with(Outcome::Denied);
-            let worst = bound.worst(operations.iter().copied());
+            let worst = done.worst(&bound, (0, u64::MAX));
             if worst.burst > of_rule.worst.burst || of_rule.worst_key.is_empty() {
                 (of_rule.worst, of_rule.worst_key) = (worst, (*value).to_owned());
             }
@@ -94,9 +119,8 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
             }
             if factor.is_some_and(|factor| factor > 1) {
                 let once = times_bound(&limited.bound, limited.crash.unwrap_or(1));
-                for (from, to) in &quiet {
-                    let inside = operations.iter().filter(|one| one.invoked >= *from && one.completed <= *to);
-                    let worst = once.worst(inside.copied());
+                for part in &quiet {
+                    let worst = done.worst(&once, *part);
                     if worst.burst > once.burst {
                         let text = excess(record, &limited.name, value, &once, &worst);
                         wrong.push(format!("{text}, and no partition touches it"));
@@ -109,7 +133,11 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
     }
     let keys: usize = rules.iter().map(|rule| rule.keys).sum();
     let count = record.history.operations.len();
-    let says = format!("{count} checks of {keys} buckets of {} rules, in every interval", rules.len());
+    let says = format!(
+        "{count} checks of {keys} buckets of {} rules, and {} units given back, in every interval",
+        rules.len(),
+        record.refunds.len()
+    );
     (rules, Finding::of("admission bound", says, wrong))
 }
 
@@ -157,6 +185,17 @@ mod tests {
         assert_eq!(twice(12).details, [""; 0]);
         assert!(twice(5).details[0].contains("no partition touches it"));
         assert_eq!(twice(40).details.len(), 1);
+    }
+
+    #[test]
+    fn what_was_given_back_may_be_admitted_once_more() {
+        let mut record = record();
+        record.history.operations.extend((0..51).map(|n| admitted(0, 11 * SECOND + n * 1_000)));
+        let refund = |key, at| Refund { invoked: at, completed: Some(at + 1), key, node: 0 };
+        record.refunds.push(refund(1, 11 * SECOND));
+        assert_eq!(check(&record).1.details.len(), 1, "it was of another key");
+        record.refunds.push(refund(0, 11 * SECOND));
+        assert_eq!(check(&record).1.details, [""; 0]);
     }
 
     #[test]

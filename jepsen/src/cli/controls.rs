@@ -36,12 +36,15 @@ const fn hidden(bug: &'static str, why: &'static str) -> Control {
 }
 
 /// Those of `cluster/src/planted.rs`.
-const CONTROLS: [Control; 9] = [
+const CONTROLS: [Control; 12] = [
     shows("no-session-wait", "alone,pause,halves"),
     shows("new-leader-does-not-wait", "alone,kill,halves"),
     shows("full-start", "kill,wipe"),
     shows("move-without-freeze", "drain,join,rolling"),
     shows("stale-reads", "alone,pause,one-way"),
+    shows("share-not-carved", "alone,halves"),
+    shows("returned-twice", "none"),
+    shows("refund-repeated", "pause,slow"),
     hidden("no-clock-margin", "needs clocks that do not run alike"),
     hidden("renewal-not-bound", "needs a grant that overtakes an entry of the log by a session"),
     hidden("no-epoch-fence", "needs a message that outlives two moves of a slot"),

@@ -15,7 +15,8 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use smallvec::SmallVec;
 use tidegate_cluster::{
-    Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Router, Timing, Weight, Wish,
+    Amendment, Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Router, Timing,
+    Weight, Wish,
     raft::{Ledger, NewRules, WriteFault},
     simulation::{Probe, clock::elapsed},
 };
@@ -30,7 +31,7 @@ use tokio::{
 use super::plan::Plan;
 use crate::{
     check::{ledger::Told, linear::Act},
-    history::{Operation, Outcome},
+    history::{Operation, Outcome, Refund},
 };
 
 /// The port for peers.
@@ -48,6 +49,8 @@ pub(super) const DOMAINS: usize = 2;
 pub(super) const KINDS: [&str; 4] = ["strict", "carved", "open", "long"];
 /// Keys of each kind.
 pub(super) const KEYS: u32 = 4;
+/// The key, a strict one, of which half of what is admitted is given back.
+pub(super) const GIVEN_BACK: u32 = 3;
 /// The key of the rule that is about all checks of some clients, beside another.
 pub(super) const ALL: u32 = KINDS.len() as u32 * KEYS;
 
@@ -124,6 +127,7 @@ pub(super) struct Shared {
     pub(super) clocks: Vec<Clock>,
     pub(super) nodes: Vec<RefCell<State>>,
     pub(super) operations: RefCell<Vec<Operation>>,
+    pub(super) refunds: RefCell<Vec<Refund>>,
     pub(super) rule_operations: RefCell<Vec<RuleOperation>>,
     pub(super) hashes: RefCell<BTreeMap<u32, KeyHash>>,
     pub(super) next_value: Cell<u64>,
@@ -311,16 +315,15 @@ impl Client {
             keys.push(number);
         }
         let mut decisions = Decisions::new();
-        match self.router.decide_local(&mut charges, &wishes, now, &mut decisions) {
+        let is_admitted = match self.router.decide_local(&mut charges, &wishes, now, &mut decisions) {
             Local::Decided { allowed, .. } => {
-                let outcome = if allowed { Outcome::Admitted } else { Outcome::Denied };
                 let by = ("owner".to_owned(), name(self.node));
-                self.note(&keys, invoked, outcome, &vec![Some(by); keys.len()]);
+                self.note_decided(&keys, invoked, allowed, &vec![Some(by); keys.len()]);
+                allowed
             }
-            Local::NotReady => self.note(&keys, invoked, Outcome::Refused, &[]),
+            Local::NotReady => return self.note(&keys, invoked, Outcome::Refused, &[]),
             Local::Elsewhere => match self.router.decide(0, &mut charges, &wishes, now).await {
                 Ok(verdict) => {
-                    let outcome = if verdict.allowed { Outcome::Admitted } else { Outcome::Denied };
                     let by = |answer: &Option<tidegate_cluster::Answer>| {
                         let by = &answer.as_ref()?.by;
                         let who = match by {
@@ -330,11 +333,43 @@ impl Client {
                         Some((by.as_str().to_owned(), who))
                     };
                     let by: Vec<_> = verdict.answers.iter().map(by).collect();
-                    self.note(&keys, invoked, outcome, &by);
+                    self.note_decided(&keys, invoked, verdict.allowed, &by);
+                    verdict.allowed
                 }
-                Err(_not_ready) => self.note(&keys, invoked, Outcome::Refused, &[]),
+                Err(_not_ready) => return self.note(&keys, invoked, Outcome::Refused, &[]),
             },
+        };
+        if key == GIVEN_BACK
+            && is_admitted
+            && self.dice.bool()
+            && let Some(place) = keys.iter().position(|number| *number == key)
+        {
+            self.give_back(&charges[place..=place], &wishes[place..=place]).await;
         }
+    }
+
+    /// Gives a unit of the key back that is there for that.
+    async fn give_back(&self, charges: &[Charge], wishes: &[Wish]) {
+        let place = {
+            let mut all = self.shared.refunds.borrow_mut();
+            // If the node ends before it is answered, this is what is known.
+            let (invoked, node) = (elapsed(), self.node as u16);
+            all.push(Refund { invoked, completed: None, key: GIVEN_BACK, node });
+            all.len() - 1
+        };
+        let amended = self.router.amend(0, Amendment::Refund, charges, wishes).await;
+        let mut all = self.shared.refunds.borrow_mut();
+        match amended {
+            Ok(amended) if amended.is_complete() => all[place].completed = Some(elapsed()),
+            Ok(amended) if amended.unsure => {}
+            // It was not made: as if it was over before all checks.
+            Ok(_) | Err(_) => (all[place].invoked, all[place].completed) = (0, Some(0)),
+        }
+    }
+
+    fn note_decided(&self, keys: &[u32], invoked: u64, allowed: bool, by: &[Option<(String, String)>]) {
+        let outcome = if allowed { Outcome::Admitted } else { Outcome::Denied };
+        self.note(keys, invoked, outcome, by);
     }
 
     fn note(&self, keys: &[u32], invoked: u64, outcome: Outcome, by: &[Option<(String, String)>]) {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    node::{ALL, Did, KEYS, KINDS, RuleOperation},
+    node::{ALL, Did, GIVEN_BACK, KEYS, KINDS, RuleOperation},
     plan::Plan,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         ledger::{self, Lines},
         linear,
     },
-    history::{Operation, Outcome},
+    history::{Operation, Outcome, Refund},
 };
 
 /// What nodes tell of a domain, by their names.
@@ -47,11 +47,23 @@ fn name_of(key: u32) -> String {
 }
 
 /// In no interval was more admitted than allowed.
-pub(super) fn bounds(plan: &Plan, operations: &[Operation]) -> Vec<String> {
+pub(super) fn bounds(plan: &Plan, operations: &[Operation], refunds: &[Refund]) -> Vec<String> {
     let mut faults = Vec::new();
     for key in 0..=ALL {
         let bound = bound_of(key, plan);
         let of_key = operations.iter().filter(|operation| operation.key == key);
+        if key == GIVEN_BACK {
+            let worst = bound.worst_with_refunds(of_key, &refunds.iter().collect::<Vec<_>>());
+            if worst.burst > bound.burst {
+                let (from, to) = (worst.from as f64 / 1e9, worst.to as f64 / 1e9);
+                faults.push(format!(
+                    "too much admitted for the key {}, of which units are given back: {} between {from:.3} s and {to:.3} s ({bound:?})",
+                    name_of(key),
+                    worst.inside
+                ));
+            }
+            continue;
+        }
         if let Err(violation) = bound.check(of_key) {
             let at = violation.completed as f64 / 1e9;
             let early = violation.early_by as f64 / 1e6;

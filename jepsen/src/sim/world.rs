@@ -145,6 +145,7 @@ impl World {
             clocks,
             nodes: (0..plan.nodes).map(|_| RefCell::new(State::default())).collect(),
             operations: RefCell::default(),
+            refunds: RefCell::default(),
             rule_operations: RefCell::default(),
             hashes: RefCell::default(),
             next_value: Cell::new(1),
@@ -504,7 +505,8 @@ impl World {
         }
         let operations = shared.operations.take();
         let rules = shared.rule_operations.take();
-        faults.extend(verdict::bounds(&shared.plan, &operations));
+        let refunds = shared.refunds.take();
+        faults.extend(verdict::bounds(&shared.plan, &operations, &refunds));
         if let Some(since) = self.whole_at {
             faults.extend(verdict::owners_decide(&operations, since));
         }
@@ -515,6 +517,9 @@ impl World {
         for operation in &operations {
             (operation.invoked, operation.completed, operation.key, operation.node).hash(&mut hasher);
             (operation.outcome as u8, &operation.decided_by).hash(&mut hasher);
+        }
+        for refund in &refunds {
+            (refund.invoked, refund.completed, refund.node).hash(&mut hasher);
         }
         for operation in &rules {
             format!("{operation:?}").hash(&mut hasher);
