@@ -22,11 +22,17 @@ pub struct Clock {
 impl Clock {
     /// Reads the wall clock, once.
     pub fn start() -> Self {
-        Self {
-            unix_offset: nanos_of(ClockId::Realtime).saturating_sub(nanos_of(ClockId::Boottime)),
+        let wall = nanos_of(ClockId::Realtime);
+        #[cfg(feature = "fault-injection")]
+        let wall = wall.saturating_add_signed(crate::injection::begin());
+        let clock = Self {
+            unix_offset: wall.saturating_sub(boot()),
             #[cfg(feature = "simulation")]
             machine: None,
-        }
+        };
+        #[cfg(feature = "fault-injection")]
+        crate::injection::follow(clock);
+        clock
     }
 
     /// That of a simulated machine.
@@ -49,7 +55,10 @@ impl Clock {
         if let Some(machine) = self.machine {
             return machine.now();
         }
-        Nanos::new(nanos_of(ClockId::Boottime).saturating_add(self.unix_offset))
+        #[cfg(feature = "fault-injection")]
+        return Nanos::new(crate::injection::paced(boot).saturating_add(self.unix_offset));
+        #[cfg(not(feature = "fault-injection"))]
+        Nanos::new(boot().saturating_add(self.unix_offset))
     }
 
     /// The present instant as Unix milliseconds: grows from one start of a node to the next, unless the wall clock
@@ -57,6 +66,11 @@ impl Clock {
     pub fn unix_millis(&self) -> u64 {
         self.now().get() / 1_000_000
     }
+}
+
+/// What the machine has counted since it started, also while it was suspended.
+pub(crate) fn boot() -> u64 {
+    nanos_of(ClockId::Boottime)
 }
 
 fn nanos_of(clock: ClockId) -> u64 {

@@ -16,6 +16,7 @@
 //! - `gossip`: who seems alive; a hint.
 //! - [`Cluster`]: assembles all of this and owns its tasks.
 //! - [`clock`], `fabric`: where time, network and randomness enter. `simulation` (a feature): what a test puts in their place.
+//!   `injection` (another): what it does to the machine under a real node.
 //! - [`planted`]: bugs on purpose, for tests of the tests.
 
 pub mod clock;
@@ -23,6 +24,9 @@ mod config;
 mod controller;
 mod fabric;
 mod gossip;
+#[cfg(any(test, feature = "fault-injection"))]
+#[cfg_attr(not(feature = "fault-injection"), allow(dead_code, reason = "here are only the tests of it"))]
+mod injection;
 pub mod key;
 mod link;
 mod loss;
@@ -56,3 +60,6 @@ pub use self::{
     verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
 };
 pub use tidegate_proto::peer::Amendment;
+
+/// Whether this build does to its clock and disk what a test says. Never in a release.
+pub const HAS_FAULT_INJECTION: bool = cfg!(feature = "fault-injection");

@@ -23,11 +23,18 @@ pub const BAD_USAGE: u8 = 2;
 /// A check is denied.
 pub const DENIED: u8 = 3;
 
+/// What `--version` says. Who injects faults asks for it, and so does who wonders what was installed.
+const VERSION: &str = if tidegate_cluster::HAS_FAULT_INJECTION {
+    concat!(env!("CARGO_PKG_VERSION"), " with fault injection, for tests only")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// A rate limiter that is a cluster by itself: ask any node, the answer holds for all of them.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
-    version,
+    version = VERSION,
     propagate_version = true,
     arg_required_else_help = true,
     after_help = "\

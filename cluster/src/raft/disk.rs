@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::InMemoryBackend};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    backends::InMemoryBackend,
+};
 
 use super::command::{ClusterId, NodeId};
 use crate::fabric;
@@ -80,10 +83,7 @@ impl Disk {
             return Self::simulated(directory, path);
         }
         let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path)
-            .map_err(|error| fault(error.into()))?;
+        let database = create(&path).map_err(|error| fault(error.into()))?;
         let snapshots = Snapshots::Directory(directory.to_owned());
         // A draft is what a crash left of a snapshot that never counted.
         let _ = fs::remove_file(directory.join(DRAFT_FILE));
@@ -199,6 +199,26 @@ impl Disk {
     }
 }
 
+/// Opens the database, and makes it if it is not there.
+#[cfg(not(feature = "fault-injection"))]
+fn create(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
+}
+
+/// The same on a disk that can fail.
+#[cfg(feature = "fault-injection")]
+fn create(path: &Path) -> Result<Database, DatabaseError> {
+    let file = crate::injection::disk::open(path)?;
+    Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
+}
+
+/// Waits until a file, or the names in a directory, are on the disk.
+fn sync(file: &File) -> io::Result<()> {
+    #[cfg(feature = "fault-injection")]
+    crate::injection::before_sync()?;
+    file.sync_all()
+}
+
 fn number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
@@ -259,10 +279,10 @@ fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     file.write_all(&crc.to_le_bytes())?;
     file.write_all(&length)?;
     file.write_all(content)?;
-    file.sync_all()?;
+    sync(&file)?;
     fs::rename(&draft, directory.join(name))?;
     // The new name must be on the disk before the log behind it is removed.
-    File::open(directory)?.sync_all()
+    sync(&File::open(directory)?)
 }
 
 fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskFault> {
@@ -304,7 +324,7 @@ pub(super) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskFault>
         return debts;
     }
     let path = directory.join(DEBTS_FILE);
-    let removed = fs::remove_file(&path).and_then(|()| File::open(directory)?.sync_all());
+    let removed = fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?));
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(DiskFault { path, reason: error.into() })

@@ -20,6 +20,10 @@ use super::{
     disk::Disk,
     log::Log,
 };
+use crate::injection::{
+    Switches,
+    disk::{Dice, open_under},
+};
 
 struct InDirectory;
 
@@ -203,4 +207,48 @@ async fn a_full_disk_is_an_error_and_what_was_there_before_stays() {
     // With room again the same log goes on.
     after.blocking_append([entry(1)]).await.unwrap();
     assert_eq!(after.get_log_state().await.unwrap().last_log_id.unwrap().index, 1);
+}
+
+/// On a file: what a real node has under it in a run that injects faults. What fails leaves some sectors written and others
+/// not, as a power cut does.
+#[tokio::test]
+async fn what_was_acknowledged_survives_syncs_that_fail_and_leave_torn_writes_in_a_real_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let switches = Arc::new(Switches::default());
+    let open = || {
+        let file = open_under(&directory.path().join("log"), Arc::clone(&switches)).unwrap();
+        Database::builder().create_with_backend(file)
+    };
+    let start = |database| Log::start(Disk::on(database)).unwrap();
+    let mut dice = Dice(1);
+    let (mut log, mut index) = (start(open().unwrap()), 0);
+    let (mut failed, mut kept) = (0, 0);
+    for order in 1..60 {
+        for _ in 0..dice.below(4) {
+            log.blocking_append([entry(index)]).await.unwrap();
+            index += 1;
+        }
+        switches.obey(format!("fail-syncs {order} {}", 1 + dice.below(2)).parse().unwrap());
+        assert!(log.blocking_append([entry(index)]).await.is_err(), "{index}");
+        failed += 1;
+        // It takes nothing more, whatever the disk would do.
+        switches.obey("".parse().unwrap());
+        assert!(log.save_vote(&Vote::new(order, 1)).await.is_err());
+        drop(log);
+        // Whoever writes it has it open for a moment.
+        log = loop {
+            match open() {
+                Ok(database) => break start(database),
+                Err(redb::DatabaseError::DatabaseAlreadyOpen) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let entries = log.try_get_log_entries(0..u64::MAX).await.unwrap();
+        // What was not acknowledged may be there, or not.
+        assert!([index, index + 1].contains(&(entries.len() as u64)), "{} of {index}", entries.len());
+        assert!(entries.iter().map(|entry| entry.log_id.index).eq(0..entries.len() as u64));
+        kept += entries.len() as u64 - index;
+        index = entries.len() as u64;
+    }
+    assert!((1..failed).contains(&kept), "{kept} of {failed} that failed were there all the same");
 }

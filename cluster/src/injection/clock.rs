@@ -1,0 +1,86 @@
+//! A boot clock that runs faster or slower than the machine's.
+
+use std::sync::{PoisonError, RwLock};
+
+/// A million of them is the whole.
+const MILLION: i128 = 1_000_000;
+
+/// The pace since somebody has set it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    /// When that was, by the machine's clock.
+    since: u64,
+    /// What this one showed then.
+    showed: u64,
+    ppm: i64,
+}
+
+/// That of the process. Readers wait while it changes, so that nobody reads what a later reading would fall behind.
+static HERE: RwLock<Pace> = RwLock::new(Pace { since: 0, showed: 0, ppm: 0 });
+
+impl Pace {
+    fn at(&self, machine: u64) -> u64 {
+        let passed = i128::from(machine.saturating_sub(self.since));
+        let gained = passed * i128::from(self.ppm) / MILLION;
+        (i128::from(self.showed) + passed + gained).clamp(0, i128::from(u64::MAX)) as u64
+    }
+
+    /// Goes on from what it shows at another pace, and never backwards.
+    fn set(&mut self, machine: u64, ppm: i64) {
+        if ppm != self.ppm {
+            *self = Self { since: machine, showed: self.at(machine), ppm: ppm.max(-999_999) };
+        }
+    }
+}
+
+/// What the clock shows when the machine's boot clock, which is read in here, shows what it does.
+pub(crate) fn paced(machine: impl FnOnce() -> u64) -> u64 {
+    let pace = HERE.read().unwrap_or_else(PoisonError::into_inner);
+    pace.at(machine())
+}
+
+pub(super) fn set_rate(ppm: i64) {
+    let mut pace = HERE.write().unwrap_or_else(PoisonError::into_inner);
+    pace.set(crate::clock::boot(), ppm);
+}
+
+/// How far it is ahead of the machine's, in nanoseconds.
+pub(super) fn gained() -> i64 {
+    let pace = HERE.read().unwrap_or_else(PoisonError::into_inner);
+    let machine = crate::clock::boot();
+    (i128::from(pace.at(machine)) - i128::from(machine)) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn half_a_thousandth_is_half_a_millisecond_in_a_second() {
+        let mut pace = Pace::default();
+        pace.set(100 * SECOND, 500);
+        assert_eq!(pace.at(100 * SECOND), 100 * SECOND);
+        assert_eq!(pace.at(101 * SECOND), 101 * SECOND + 500_000);
+        pace.set(102 * SECOND, -500);
+        assert_eq!(pace.at(102 * SECOND), 102 * SECOND + 1_000_000);
+        assert_eq!(pace.at(104 * SECOND), 104 * SECOND);
+        pace.set(106 * SECOND, 0);
+        assert_eq!(pace.at(200 * SECOND), 200 * SECOND - 1_000_000);
+    }
+
+    #[test]
+    fn it_never_falls_whatever_the_pace_becomes() {
+        let (mut pace, mut last) = (Pace::default(), 0);
+        for step in 0..10_000_u64 {
+            let machine = step * 997;
+            if step % 7 == 0 {
+                pace.set(machine, [500, -500, 50_000, -999_999, -5_000_000, 0][(step / 7 % 6) as usize]);
+            }
+            let now = pace.at(machine);
+            assert!(now >= last, "{now} after {last}");
+            last = now;
+        }
+    }
+}
