@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 pub use crate::node::{Node, signal};
-use crate::{history::monotonic, netns::Net};
+use crate::{history::monotonic, network::Network};
 
 /// How long a cluster may take to be ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -51,7 +51,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     settings: Settings,
     directory: TempDir,
-    net: Option<Arc<Net>>,
+    net: Option<Arc<Network>>,
     /// What each node finds in its environment.
     environment: Vec<(String, String)>,
 }
@@ -76,7 +76,7 @@ impl Cluster {
     ///
     /// # Panics
     /// As [`Cluster::start`].
-    pub fn start_apart(count: u8, settings: Settings, net: Net) -> Self {
+    pub fn start_apart(count: u8, settings: Settings, net: Network) -> Self {
         let mut cluster = Self::empty_apart(settings, net);
         let ports: Vec<u16> = (1..=count).map(port_apart).collect();
         let expect = ["--bootstrap-expect".to_owned(), count.to_string()];
@@ -91,7 +91,7 @@ impl Cluster {
     ///
     /// # Panics
     /// When they are all on loopback.
-    pub fn net(&self) -> &Net {
+    pub fn net(&self) -> &Network {
         self.net.as_ref().expect("the nodes were started apart")
     }
 
@@ -112,7 +112,7 @@ impl Cluster {
     ///
     /// # Panics
     /// As [`Cluster::empty`].
-    pub fn empty_apart(settings: Settings, net: Net) -> Self {
+    pub fn empty_apart(settings: Settings, net: Network) -> Self {
         let mut cluster = Self::empty(settings);
         cluster.net = Some(Arc::new(net));
         cluster
@@ -161,14 +161,18 @@ impl Cluster {
         let base_port = port.to_string();
         let number = |port: u16| ((port - 7800) / NODE_STEP) as u8 + 1;
         let net = self.net.clone();
-        let host = |port: u16| {
-            net.as_ref().map_or("127.0.0.1".to_owned(), |net| net.address(number(port)).to_string())
+        let host = |of: fn(&Network, u8) -> IpAddr, port: u16| {
+            net.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |net| of(net, number(port))).to_string()
         };
+        let (listen, advertise) = (host(Network::address, port), host(Network::address_for_peers, port));
         let mut arguments: Vec<String> =
-            ["serve", "--name", name, "--listen", &host(port), "--base-port", &base_port, "--rules"]
+            ["serve", "--name", name, "--listen", &listen, "--base-port", &base_port, "--rules"]
                 .map(str::to_owned)
                 .into();
         arguments.push(rules.to_str().expect("temporary directories have names of text").to_owned());
+        if advertise != listen {
+            arguments.extend(["--advertise".to_owned(), advertise]);
+        }
         if self.settings.keeps_data {
             let data = self.data_dir(port);
             arguments.extend(["--data-dir".to_owned(), data.to_str().expect("as above").to_owned()]);
@@ -176,7 +180,7 @@ impl Cluster {
         let peers: Vec<String> = join
             .iter()
             .filter(|other| **other != port)
-            .map(|other| format!("{}:{}", host(*other), other + 3))
+            .map(|other| format!("{}:{}", host(Network::address_for_peers, *other), other + 3))
             .collect();
         if !peers.is_empty() {
             arguments.extend(["--join".to_owned(), peers.join(",")]);

@@ -9,7 +9,8 @@
 //! - [`load`]: many clients at once, each asking one question after the other.
 //! - [`history`]: what was asked and answered, and when; also as a file, for later looks.
 //! - [`workload`]: checks of each kind of rule; rules that are written meanwhile.
-//! - [`nemesis`]: which faults there are, when they happen, at whom they are aimed. [`netns`]: a network that can be cut.
+//! - [`nemesis`]: which faults there are, when they happen, at whom they are aimed. [`network`]: what
+//!   lies between the nodes and can be cut.
 //! - [`sampler`]: looks at the nodes meanwhile. [`campaign`]: a run with all of that. [`record`]: what is known of it.
 //! - [`check`]: was more admitted than the limit allows, in any interval? A file a question. [`mod@judge`]: all of them.
 //! - [`report`]: the verdict for a terminal, for a browser, and as a picture.
@@ -24,7 +25,7 @@ pub mod history;
 pub mod judge;
 pub mod load;
 pub mod nemesis;
-pub mod netns;
+pub mod network;
 pub mod node;
 pub mod record;
 pub mod report;

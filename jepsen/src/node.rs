@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{client::Client, netns::Net};
+use crate::{client::Client, network::Network};
 
 /// How far the port for gRPC is from that for HTTP.
 const GRPC_PORT_OFFSET: u16 = 1;
@@ -37,7 +37,7 @@ pub struct Node {
     pub peer: SocketAddr,
     arguments: Vec<String>,
     log: PathBuf,
-    net: Option<(Arc<Net>, u8)>,
+    net: Option<(Arc<Network>, u8)>,
     pub(crate) process: Option<Child>,
 }
 
@@ -47,9 +47,9 @@ impl Node {
         port: u16,
         arguments: Vec<String>,
         log: PathBuf,
-        net: Option<(Arc<Net>, u8)>,
+        net: Option<(Arc<Network>, u8)>,
     ) -> Self {
-        let host = net.as_ref().map_or(Ipv4Addr::LOCALHOST, |(net, number)| net.address(*number));
+        let host = net.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |(net, number)| net.address(*number));
         let address = |port| SocketAddr::from((host, port));
         let (http, grpc, resp) =
             (address(port), address(port + GRPC_PORT_OFFSET), address(port + RESP_PORT_OFFSET));

@@ -14,7 +14,7 @@ use crate::{
     history::{History, monotonic},
     load::MAX_OPERATIONS,
     nemesis::{Driver, Fault, Kind, Phases, schedule},
-    netns::Net,
+    network::Form,
     node::Node,
     record::{Record, Setup, Times},
     sampler::Watched,
@@ -44,6 +44,8 @@ pub struct Plan {
     pub binary: PathBuf,
     /// How many nodes, without one more that may join.
     pub nodes: u8,
+    /// What lies between them.
+    pub network: Form,
     /// For how long.
     pub length: Duration,
     /// Which faults.
@@ -80,7 +82,7 @@ pub fn run(
     interrupted: &AtomicBool,
     mut progress: impl FnMut(&Progress<'_>),
 ) -> Result<Record, String> {
-    let net = Net::create(plan.nodes + 1)?;
+    let net = plan.network.create(plan.nodes + 1)?;
     let settings = Settings {
         binary: plan.binary.clone(),
         rules: checks::rules_text(),

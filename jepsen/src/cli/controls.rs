@@ -16,7 +16,7 @@ use tidegate_jepsen::{
     check::Verdict,
     judge::judge,
     nemesis::Kind,
-    netns,
+    network::{Choice, Form},
     record::Record,
 };
 
@@ -107,9 +107,7 @@ fn try_controls(args: &ControlsArgs) -> Result<bool, String> {
         Some(path) => path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?,
         None => build()?,
     };
-    if !netns::is_root() {
-        return Err(netns::enter_user_namespace());
-    }
+    let network = Choice::Auto.settle()?;
     let mut table = "| bug | faults | found in | by |\n| --- | --- | --- | --- |\n".to_owned();
     let mut all_found = true;
     for Control { bug, nemesis, hidden } in &CONTROLS {
@@ -125,7 +123,7 @@ fn try_controls(args: &ControlsArgs) -> Result<bool, String> {
         let nemesis = if hidden.is_some() { "all" } else { nemesis };
         let (mut found, mut checkers) = (0, BTreeMap::<String, usize>::new());
         for seed in args.from..args.from + args.seeds {
-            let record = run(args, &binary, bug, nemesis, seed)?;
+            let record = run(args, network, &binary, bug, nemesis, seed)?;
             let judgement = judge(&record);
             let violated: Vec<_> =
                 judgement.findings.into_iter().filter(|one| one.verdict == Verdict::Violated).collect();
@@ -146,6 +144,7 @@ fn try_controls(args: &ControlsArgs) -> Result<bool, String> {
 
 fn run(
     args: &ControlsArgs,
+    network: Form,
     binary: &std::path::Path,
     bug: &str,
     nemesis: &str,
@@ -154,6 +153,7 @@ fn run(
     let plan = Plan {
         binary: binary.to_owned(),
         nodes: args.nodes,
+        network,
         length: Duration::from_secs(args.seconds),
         kinds: Kind::parse_list(nemesis)?,
         seed,

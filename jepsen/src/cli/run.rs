@@ -16,7 +16,7 @@ use tidegate_jepsen::{
     history::monotonic,
     judge::{Judgement, judge},
     nemesis::Kind,
-    netns,
+    network::Choice,
     record::Record,
     report::{html, picture, progress::Line, terminal},
 };
@@ -81,9 +81,7 @@ fn try_run(args: RunArgs) -> Result<Judgement, String> {
     let kinds = Kind::parse_list(&args.nemesis).map_err(|fault| format!("--nemesis: {fault}"))?;
     let seed = args.seed.unwrap_or_else(|| monotonic() % 1_000_000);
     let binary = binary::node(args.binary)?;
-    if !netns::is_root() {
-        return Err(netns::enter_user_namespace());
-    }
+    let network = Choice::Auto.settle()?;
     let mut command = format!(
         "cargo run --release -p jepsen -- run --nodes {} --time {}s --nemesis {} --seed {seed}",
         args.nodes,
@@ -97,6 +95,7 @@ fn try_run(args: RunArgs) -> Result<Judgement, String> {
     let plan = Plan {
         binary,
         nodes: args.nodes,
+        network,
         length: args.time,
         kinds,
         seed,

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{Aim, Fault, Kind, Lane, Planned, acts, aim::Roles};
+use super::{Aim, Fault, Kind, Lane, Planned, acts, aim::Roles, network};
 use crate::{
     cluster::{Cluster, port_apart},
     disk::SmallDisk,
@@ -336,7 +336,7 @@ impl<'a> Driver<'a> {
                 self.start_joining(&target);
             }
             _ => {
-                fault.what = acts::network(self.cluster.net(), kind, &target, self.nodes, &mut random);
+                fault.what = network::begin(self.cluster.net(), kind, &target, self.nodes, &mut random);
             }
         }
         self.faults.push(fault);

@@ -4,6 +4,7 @@
 mod acts;
 mod aim;
 mod driver;
+mod network;
 mod schedule;
 
 use serde::{Deserialize, Serialize};

@@ -19,23 +19,21 @@ const TABLE: &str = "tidegate_test";
 
 /// Namespaces on a bridge; gone when this value is dropped.
 #[derive(Debug)]
-pub struct Net {
+pub struct Namespaces {
     /// Short, because a device has a name of at most 15 characters.
     prefix: String,
     subnet: [u8; 2],
     nodes: u8,
 }
 
-impl Net {
+impl Namespaces {
     /// Makes a network for so many nodes, numbered from 1.
     ///
     /// # Errors
     /// Why that can not be done here.
     pub fn create(nodes: u8) -> Result<Self, String> {
         static NEXT: AtomicU8 = AtomicU8::new(0);
-        run(Command::new("nft").arg("--version")).map_err(|fault| {
-            format!("network namespaces with nftables are needed: {fault} (Debian: apt-get install nftables)")
-        })?;
+        needs_tools()?;
         remove_stale();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let seed = (std::process::id() as u8).wrapping_add(number.wrapping_mul(31));
@@ -85,14 +83,6 @@ impl Net {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(node)]).arg(program);
         command
-    }
-
-    /// Drops what goes from one node to another from now on.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub fn cut(&self, from: u8, to: u8) {
-        self.cut_all(&[(from, to)]);
     }
 
     /// Drops what goes from the first of each pair to the second.
@@ -173,21 +163,6 @@ impl Net {
         }
     }
 
-    /// Drops what goes between the nodes of different groups.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub fn split(&self, groups: &[&[u8]]) {
-        let mut pairs = Vec::new();
-        for (place, group) in groups.iter().enumerate() {
-            for other in groups.iter().enumerate().filter(|(other, _)| *other != place).flat_map(|(_, g)| *g)
-            {
-                pairs.extend(group.iter().map(|node| (*node, *other)));
-            }
-        }
-        self.cut_all(&pairs);
-    }
-
     /// How many packets the rules in force have dropped, doubled or sent over a slow link.
     pub fn packets_hit(&self) -> u64 {
         (1..=self.nodes).map(|node| self.packets_hit_at(node)).sum()
@@ -236,7 +211,7 @@ impl Net {
     }
 }
 
-impl Drop for Net {
+impl Drop for Namespaces {
     fn drop(&mut self) {
         // Whatever of it there is; the other ends of the pairs go with the namespaces.
         for node in 1..=self.nodes {
@@ -275,6 +250,14 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Whether networks can be made here, and if not, why.
+pub(super) fn are_possible() -> Result<(), String> {
+    Namespaces::create(1).map(drop)
+}
+
+/// What a user namespace needs before networks can be made in it.
+const PREPARE: &str = "mount -t tmpfs tmpfs /run && ip link set lo up";
+
 /// Runs this program again as root of a user, network and mount namespace of its own: there it may make networks, and all
 /// of it is gone when it ends. Returns only when that can not be done, with why.
 pub fn enter_user_namespace() -> String {
@@ -282,16 +265,33 @@ pub fn enter_user_namespace() -> String {
         Ok(program) => program,
         Err(error) => return error.to_string(),
     };
-    if run(Command::new("unshare").args(["-Urnm", "true"])).is_err() {
-        return "this user may not make a user namespace (sysctl kernel.unprivileged_userns_clone); run it as root"
-            .to_owned();
+    // Once this program is replaced there is no way back: all that could fail is tried before.
+    if let Err(fault) = needs_tools() {
+        return fault;
+    }
+    if let Err(fault) = run(Command::new("unshare").args(["-Urnm", "sh", "-c", PREPARE])) {
+        return format!(
+            "this user may not make a user namespace (sysctl kernel.unprivileged_userns_clone, \
+             user.max_user_namespaces, or the container's profile): {fault}"
+        );
     }
     let error = Command::new("unshare")
-        .args(["-Urnm", "sh", "-c", "mount -t tmpfs tmpfs /run && ip link set lo up && exec \"$@\"", "sh"])
+        .args(["-Urnm", "sh", "-c", &format!("{PREPARE} && exec \"$@\""), "sh"])
         .arg(program)
         .args(std::env::args_os().skip(1))
         .exec();
     format!("unshare: {error}")
+}
+
+fn needs_tools() -> Result<(), String> {
+    for (tool, version, package) in
+        [("ip", "-V", "iproute2"), ("tc", "-V", "iproute2"), ("nft", "--version", "nftables")]
+    {
+        run(Command::new(tool).arg(version)).map_err(|fault| {
+            format!("network namespaces need {tool} (Debian: apt-get install {package}): {fault}")
+        })?;
+    }
+    Ok(())
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_plain_user_gets_a_network_too() {
-        let test = "netns::tests::what_is_cut_does_not_arrive_and_the_rest_does";
+        let test = "network::namespaces::tests::what_is_cut_does_not_arrive_and_the_rest_does";
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
@@ -335,7 +335,7 @@ mod tests {
             eprintln!("NOT TESTED: {}", enter_user_namespace());
             return;
         }
-        let net = match Net::create(2) {
+        let net = match Namespaces::create(2) {
             Ok(net) => net,
             Err(reason) => {
                 eprintln!("NOT TESTED: {reason}");
@@ -350,7 +350,7 @@ mod tests {
             command.stderr(Stdio::null()).status().unwrap().code() != Some(124)
         };
         assert!(reaches(1, 2) && reaches(2, 1));
-        net.cut(1, 2);
+        net.cut_all(&[(1, 2)]);
         assert!(!reaches(1, 2));
         assert!(net.packets_hit() > 0);
         net.heal();

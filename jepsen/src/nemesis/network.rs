@@ -1,0 +1,85 @@
+//! Faults of the network between the nodes.
+
+use super::{Kind, acts::number};
+use crate::network::Network;
+
+/// Does one. Tells what exactly.
+pub(super) fn begin(
+    net: &Network,
+    kind: Kind,
+    target: &str,
+    nodes: u8,
+    random: &mut fastrand::Rng,
+) -> String {
+    let target = number(target);
+    let mut others: Vec<u8> = (1..=nodes).filter(|node| *node != target).collect();
+    random.shuffle(&mut others);
+    let from_target: Vec<(u8, u8)> = others.iter().map(|other| (target, *other)).collect();
+    let to_target: Vec<(u8, u8)> = others.iter().map(|other| (*other, target)).collect();
+    let both = [&from_target[..], &to_target].concat();
+    match kind {
+        Kind::Halves => {
+            // The target is on the smaller side.
+            let (small, large) = others.split_at(usize::from((nodes - 1) / 2).saturating_sub(1));
+            let small = [&[target], small].concat();
+            net.split(&[&small, large]);
+            format!("{} apart from {}", names(&small), names(large))
+        }
+        Kind::MajorityRing => {
+            let ring = [&[target], &others[..]].concat();
+            let count = ring.len();
+            // Itself and as many neighbours on each side as make a majority.
+            let reach = (count / 2).div_ceil(2);
+            let mut pairs = Vec::new();
+            for (place, one) in ring.iter().enumerate() {
+                for (other_place, other) in ring.iter().enumerate() {
+                    let apart = place.abs_diff(other_place);
+                    if apart.min(count - apart) > reach {
+                        pairs.push((*one, *other));
+                    }
+                }
+            }
+            if let (true, [one, other, ..]) = (pairs.is_empty(), &others[..]) {
+                pairs.extend([(*one, *other), (*other, *one)]);
+            }
+            net.cut_all(&pairs);
+            format!("each reaches its neighbours only: {}", names(&ring))
+        }
+        Kind::OneWay => {
+            if random.bool() {
+                net.cut_all(&from_target);
+                format!("nobody hears n{target}")
+            } else {
+                net.cut_all(&to_target);
+                format!("n{target} hears nobody")
+            }
+        }
+        Kind::Bridge => {
+            let (one, other) = others.split_at(others.len() / 2);
+            net.split(&[one, other]);
+            format!("{} and {} reach each other over n{target} only", names(one), names(other))
+        }
+        Kind::Alone => {
+            net.cut_all(&both);
+            format!("n{target} alone")
+        }
+        Kind::Slow => {
+            let rate = [128, 256, 512][random.usize(..3)];
+            net.slow(target, rate);
+            format!("n{target} sends {rate} kbit/s")
+        }
+        Kind::Loss => {
+            let percent = [5, 20, 50][random.usize(..3)];
+            net.lose(&both, percent);
+            format!("{percent} % of the packets of n{target} are lost")
+        }
+        _ => {
+            net.double(&both);
+            format!("packets of n{target} arrive twice")
+        }
+    }
+}
+
+fn names(nodes: &[u8]) -> String {
+    nodes.iter().map(|node| format!("n{node}")).collect::<Vec<_>>().join(",")
+}
