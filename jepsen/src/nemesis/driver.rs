@@ -5,20 +5,18 @@ use std::{
     thread::JoinHandle,
 };
 
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{Aim, Fault, Kind, Lane, Planned, acts, aim::Roles, network};
 use crate::{
-    cluster::{Cluster, port_apart},
+    cluster::Cluster,
     disk::SmallDisk,
     history::monotonic,
-    node::signal,
     sampler::{Sighting, Watched},
 };
 
 /// A process that was asked to stop is killed after so long: that is a violation.
-const STOP_WITHIN: u64 = 20_000_000_000;
+pub(super) const STOP_WITHIN: u64 = 20_000_000_000;
 /// A node that does not become ready again is no longer waited for after so long.
 const READY_WITHIN: u64 = 30_000_000_000;
 /// A fault that is aimed at a node in mid-move waits so long for a move.
@@ -27,7 +25,7 @@ const MOVE_WITHIN: u64 = 3_000_000_000;
 const MOVES_LAST: u64 = 700_000_000;
 /// A node gives a change of its members up after so long, and whoever asked may have given up before.
 const WRITE_LASTS: u64 = 5_500_000_000;
-const BETWEEN_LOOKS: u64 = 250_000_000;
+pub(super) const BETWEEN_LOOKS: u64 = 250_000_000;
 
 /// A process that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +40,9 @@ pub struct Ends {
     pub wrong: Option<String>,
 }
 
+/// How far a fault is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Undone when the time has come.
     On,
     /// The process was asked to stop: it is waited for since then.
@@ -62,17 +61,19 @@ enum State {
     Over,
 }
 
+/// A fault that is not over.
 #[derive(Debug)]
-struct Active {
+pub(super) struct Active {
     /// Of the fault that is recorded.
-    fault: usize,
-    kind: Kind,
-    target: String,
-    until: u64,
-    state: State,
-    looked: u64,
+    pub(super) fault: usize,
+    pub(super) kind: Kind,
+    /// The node; empty where it is one after the other.
+    pub(super) target: String,
+    pub(super) until: u64,
+    pub(super) state: State,
+    pub(super) looked: u64,
     /// A question that is on its way.
-    errand: Option<JoinHandle<bool>>,
+    pub(super) errand: Option<JoinHandle<bool>>,
 }
 
 /// Breaks a cluster by plan.
@@ -87,14 +88,14 @@ pub struct Driver<'a> {
     planned: VecDeque<(u64, Planned)>,
     postponed: Vec<(u64, Planned)>,
     /// Nodes whose processes some fault is about to end or to start again: no other one touches them.
-    in_hand: Vec<String>,
+    pub(super) in_hand: Vec<String>,
     active: Vec<Active>,
-    disks: BTreeMap<String, SmallDisk>,
+    pub(super) disks: BTreeMap<String, SmallDisk>,
     watched: &'a Watched,
-    seen: BTreeMap<String, Sighting>,
+    pub(super) seen: BTreeMap<String, Sighting>,
     /// How many slots each node owned when that was last looked at, and when it last was another number than before.
     owned: BTreeMap<String, (u64, u64)>,
-    nodes: u8,
+    pub(super) nodes: u8,
 }
 
 impl<'a> Driver<'a> {
@@ -226,7 +227,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn note_end(&mut self, name: &str, code: i32, wrong: Option<String>) {
+    pub(super) fn note_end(&mut self, name: &str, code: i32, wrong: Option<String>) {
         self.ends.push(Ends { node: name.to_owned(), at: monotonic(), code, wrong });
     }
 
@@ -290,55 +291,23 @@ impl<'a> Driver<'a> {
             recovered: None,
             evidence: None,
         };
-        let mut state = State::On;
-        let mut target = target;
-        match kind {
-            Kind::Kill | Kind::Wipe => {
-                let pid = self.cluster.node(&target).pid().unwrap_or(0);
-                self.cluster.kill(&target);
-                fault.what = match kind {
-                    Kind::Kill => format!("SIGKILL to {target}"),
-                    _ => format!("SIGKILL to {target}, and its data is gone"),
-                };
-                fault.evidence = Some(format!("process {pid} ended by the signal"));
-                if kind == Kind::Wipe {
-                    acts::empty(self.cluster, &target);
+        let state = match kind {
+            Kind::Kill | Kind::Wipe | Kind::Pause | Kind::Restart => {
+                self.begin_process(kind, &target, lasts, &mut fault)
+            }
+            Kind::Rolling => self.begin_rolling(&candidates, &mut random, &mut fault),
+            Kind::FullDisk | Kind::Drain | Kind::Join => {
+                match self.begin_members(kind, &target, &mut fault) {
+                    Some(state) => state,
+                    None => return,
                 }
-            }
-            Kind::Pause => {
-                self.cluster.node(&target).pause();
-                fault.what = format!("SIGSTOP to {target} for {:.1} s", lasts.as_secs_f64());
-            }
-            Kind::Restart => {
-                self.cluster.ask_to_stop(&target);
-                fault.what = format!("SIGTERM to {target}, and started again");
-                state = State::Stopping { since: begun };
-            }
-            Kind::Rolling => {
-                let mut left: Vec<String> = (1..=self.nodes).map(|node| format!("n{node}")).collect();
-                random.shuffle(&mut left);
-                left.retain(|name| candidates.contains(name));
-                fault.what = "all nodes restarted, one after the other".to_owned();
-                fault.targets.clear();
-                target = String::new();
-                state = State::Rolling { left, stopping: None };
-            }
-            Kind::FullDisk => {
-                let Some(disk) = self.disks.get(&target) else { return };
-                fault.what = format!("no room on the disk of {target} ({} MiB taken)", disk.fill() >> 20);
-            }
-            Kind::Drain => fault.what = format!("{target} is drained, and takes slots again"),
-            Kind::Join => {
-                target = format!("n{}", self.nodes + 1);
-                fault.targets = vec![target.clone()];
-                fault.roles.clear();
-                fault.what = format!("{target} joins and leaves");
-                self.start_joining(&target);
             }
             _ => {
                 fault.what = network::begin(self.cluster.net(), kind, &target, self.nodes, &mut random);
+                State::On
             }
-        }
+        };
+        let target = fault.targets.first().cloned().unwrap_or_default();
         self.faults.push(fault);
         let until = begun + lasts.as_nanos() as u64;
         self.active.push(Active {
@@ -350,16 +319,6 @@ impl<'a> Driver<'a> {
             looked: 0,
             errand: None,
         });
-    }
-
-    fn start_joining(&mut self, name: &str) {
-        if self.cluster.nodes.iter().any(|node| node.name == name) {
-            acts::empty(self.cluster, name);
-            self.cluster.restart(name);
-        } else {
-            let ports: Vec<u16> = (1..=self.nodes).map(port_apart).collect();
-            self.cluster.spawn_as(name, port_apart(self.nodes + 1), &ports, &[]);
-        }
     }
 
     fn go_on(&mut self, active: &mut Active) {
@@ -420,13 +379,13 @@ impl<'a> Driver<'a> {
     }
 
     /// Whether the process that runs now said so after `since`.
-    fn is_ready(&self, name: &str, since: u64) -> bool {
+    pub(super) fn is_ready(&self, name: &str, since: u64) -> bool {
         let pid = self.cluster.node(name).pid();
         self.seen.get(name).is_some_and(|seen| seen.ready && seen.at > since && Some(seen.pid) == pid)
     }
 
     /// Asks some node, and asks again until one answers with 200; whether one has.
-    fn errand(&self, active: &mut Active, method: &'static str, path: &str) -> bool {
+    pub(super) fn errand(&self, active: &mut Active, method: &'static str, path: &str) -> bool {
         match active.errand.take() {
             Some(errand) if errand.is_finished() => {
                 if errand.join().is_ok_and(|done| done) {
@@ -441,44 +400,15 @@ impl<'a> Driver<'a> {
         false
     }
 
-    /// How many slots a node owns, as another one said last.
-    fn slots_of(&self, name: &str) -> Option<u64> {
-        let others = self.seen.iter().filter(|(other, _)| *other != name);
-        others.max_by_key(|(_, seen)| seen.at).and_then(|(_, seen)| seen.slots.get(name).copied())
-    }
-
-    fn finish(&mut self, active: &Active, now: u64) {
+    pub(super) fn finish(&mut self, active: &Active, now: u64) {
         self.faults[active.fault].ended.get_or_insert(now);
     }
 
     /// Looks whether the fault hits anything.
     fn look(&mut self, active: &mut Active) {
-        let target = &active.target.clone();
         let seen = match (active.kind, &active.state) {
-            (Kind::Pause, State::On) => self
-                .cluster
-                .node(target)
-                .pid()
-                .filter(|pid| acts::is_stopped(*pid))
-                .map(|pid| format!("process {pid} was stopped")),
-            (Kind::FullDisk, State::On) => {
-                if active.errand.as_ref().is_none_or(JoinHandle::is_finished) {
-                    active.errand = Some(acts::write_large_rules(self.cluster, target, active.looked));
-                }
-                let trouble = self.seen.get(target).and_then(|seen| seen.trouble.clone());
-                trouble.map(|trouble| format!("the node says: {trouble}"))
-            }
-            (Kind::Drain, State::On) => {
-                let path = format!("/v1/cluster/drain/{target}");
-                if self.faults[active.fault].evidence.is_none() {
-                    self.errand(active, "POST", &path);
-                }
-                let slots = self.slots_of(&active.target);
-                slots.filter(|slots| *slots < 600).map(|slots| format!("its slots fell to {slots}"))
-            }
-            (Kind::Join, State::On) => {
-                self.slots_of(target).filter(|slots| *slots > 0).map(|slots| format!("it took {slots} slots"))
-            }
+            (Kind::Pause, State::On) => self.look_at_process(&active.target),
+            (Kind::FullDisk | Kind::Drain | Kind::Join, State::On) => self.look_at_members(active),
             _ => return,
         };
         if let Some(seen) = seen {
@@ -492,35 +422,16 @@ impl<'a> Driver<'a> {
         match active.kind {
             Kind::Kill | Kind::Restart | Kind::Wipe => self.cluster.restart(&active.target),
             Kind::Pause => {
-                self.look(active);
-                if let Some(pid) = self.cluster.node(&active.target).pid() {
-                    if acts::is_stopped(pid) {
-                        self.faults[active.fault].evidence = Some(format!("process {pid} was stopped"));
-                    }
-                    signal(pid, Signal::CONT);
+                if let Some(seen) = self.look_at_process(&active.target) {
+                    self.faults[active.fault].evidence = Some(seen);
                 }
+                self.resume(&active.target);
             }
-            Kind::FullDisk => {
-                if let Some(disk) = self.disks.get(&active.target) {
-                    disk.free();
-                }
-            }
-            Kind::Join => {
-                // It may have been killed meanwhile by another fault; that one starts it again.
-                // And one that another fault is about to start again has to be there before it can leave.
-                if self.cluster.node(&active.target).pid().is_none() || self.in_hand.contains(&active.target)
-                {
-                    active.state = State::On;
-                    active.until = now + BETWEEN_LOOKS;
+            Kind::FullDisk | Kind::Drain | Kind::Join => {
+                if !self.undo_members(active, now) {
                     return;
                 }
-                self.cluster.ask_to_stop(&active.target);
-                self.in_hand.push(active.target.clone());
-                active.state = State::Stopping { since: now };
-                return;
             }
-            // What was asked last is not waited for: it is undone after that.
-            Kind::Drain => active.errand = None,
             Kind::Rolling => {}
             _ => {
                 let hit = self.cluster.net().packets_hit();
@@ -532,55 +443,5 @@ impl<'a> Driver<'a> {
             }
         }
         self.finish(active, monotonic());
-    }
-
-    fn roll(&mut self, active: &mut Active, now: u64) {
-        let State::Rolling { left, stopping } = &mut active.state else { return };
-        let Some(name) = left.last().cloned() else {
-            active.state = State::Over;
-            self.finish(active, now);
-            return;
-        };
-        let begun = self.faults[active.fault].targets.contains(&name);
-        if !begun {
-            if now >= active.until {
-                // As many as there was time for.
-                left.clear();
-                return;
-            }
-            if self.cluster.node(&name).pid().is_none() || self.in_hand.contains(&name) {
-                left.pop();
-                return;
-            }
-            *stopping = Some(now);
-            self.cluster.ask_to_stop(&name);
-            self.in_hand.push(name.clone());
-            self.faults[active.fault].targets.push(name);
-            return;
-        }
-        if let Some(since) = *stopping {
-            let code = self.cluster.take_exit(&name);
-            let wrong = match code {
-                Some(0) => None,
-                Some(_) => Some("SIGTERM should end it with 0".to_owned()),
-                None if now > since + STOP_WITHIN => {
-                    self.cluster.kill(&name);
-                    Some("it did not stop within 20 s of SIGTERM".to_owned())
-                }
-                None => return,
-            };
-            *stopping = Some(now);
-            let State::Rolling { stopping, .. } = &mut active.state else { return };
-            *stopping = None;
-            self.note_end(&name, code.unwrap_or(-1), wrong);
-            self.cluster.restart(&name);
-            return;
-        }
-        if self.is_ready(&name, 0) {
-            let State::Rolling { left, .. } = &mut active.state else { return };
-            left.pop();
-            let done = self.faults[active.fault].targets.len();
-            self.faults[active.fault].evidence = Some(format!("{done} nodes restarted"));
-        }
     }
 }

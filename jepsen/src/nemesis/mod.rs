@@ -4,7 +4,9 @@
 mod acts;
 mod aim;
 mod driver;
+mod members;
 mod network;
+mod process;
 mod schedule;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,103 @@
+//! What is done to members and to the room on their disks.
+
+use std::thread::JoinHandle;
+
+use super::{
+    Fault, Kind, acts,
+    driver::{Active, BETWEEN_LOOKS, Driver, State},
+};
+use crate::cluster::port_apart;
+
+/// Of 4,096 slots: who is being drained has far fewer than its part.
+const FEW_SLOTS: u64 = 600;
+
+impl Driver<'_> {
+    /// `None`: it can not be done to this node.
+    pub(super) fn begin_members(&mut self, kind: Kind, target: &str, fault: &mut Fault) -> Option<State> {
+        match kind {
+            Kind::FullDisk => {
+                let disk = self.disks.get(target)?;
+                fault.what = format!("no room on the disk of {target} ({} MiB taken)", disk.fill() >> 20);
+            }
+            Kind::Drain => fault.what = format!("{target} is drained, and takes slots again"),
+            _ => {
+                let target = format!("n{}", self.nodes + 1);
+                fault.targets = vec![target.clone()];
+                fault.roles.clear();
+                fault.what = format!("{target} joins and leaves");
+                self.start_joining(&target);
+            }
+        }
+        Some(State::On)
+    }
+
+    fn start_joining(&mut self, name: &str) {
+        if self.cluster.nodes.iter().any(|node| node.name == name) {
+            acts::empty(self.cluster, name);
+            self.cluster.restart(name);
+        } else {
+            let ports: Vec<u16> = (1..=self.nodes).map(port_apart).collect();
+            self.cluster.spawn_as(name, port_apart(self.nodes + 1), &ports, &[]);
+        }
+    }
+
+    /// Looks whether it hits, and goes on with what takes several attempts.
+    pub(super) fn look_at_members(&mut self, active: &mut Active) -> Option<String> {
+        let target = &active.target.clone();
+        match active.kind {
+            Kind::FullDisk => {
+                if active.errand.as_ref().is_none_or(JoinHandle::is_finished) {
+                    active.errand = Some(acts::write_large_rules(self.cluster, target, active.looked));
+                }
+                let trouble = self.seen.get(target).and_then(|seen| seen.trouble.clone());
+                trouble.map(|trouble| format!("the node says: {trouble}"))
+            }
+            Kind::Drain => {
+                let path = format!("/v1/cluster/drain/{target}");
+                if self.faults[active.fault].evidence.is_none() {
+                    self.errand(active, "POST", &path);
+                }
+                let slots = self.slots_of(target).filter(|slots| *slots < FEW_SLOTS);
+                slots.map(|slots| format!("its slots fell to {slots}"))
+            }
+            _ => {
+                self.slots_of(target).filter(|slots| *slots > 0).map(|slots| format!("it took {slots} slots"))
+            }
+        }
+    }
+
+    /// How many slots a node owns, as another one said last.
+    fn slots_of(&self, name: &str) -> Option<u64> {
+        let others = self.seen.iter().filter(|(other, _)| *other != name);
+        others.max_by_key(|(_, seen)| seen.at).and_then(|(_, seen)| seen.slots.get(name).copied())
+    }
+
+    /// Whether it is undone; else it goes on.
+    pub(super) fn undo_members(&mut self, active: &mut Active, now: u64) -> bool {
+        match active.kind {
+            Kind::FullDisk => {
+                if let Some(disk) = self.disks.get(&active.target) {
+                    disk.free();
+                }
+            }
+            // What was asked last is not waited for: it is undone after that.
+            Kind::Drain => active.errand = None,
+            // It may have been killed meanwhile by another fault; that one starts it again.
+            // And one that another fault is about to start again has to be there before it can leave.
+            _ if self.cluster.node(&active.target).pid().is_none()
+                || self.in_hand.contains(&active.target) =>
+            {
+                active.state = State::On;
+                active.until = now + BETWEEN_LOOKS;
+                return false;
+            }
+            _ => {
+                self.cluster.ask_to_stop(&active.target);
+                self.in_hand.push(active.target.clone());
+                active.state = State::Stopping { since: now };
+                return false;
+            }
+        }
+        true
+    }
+}
