@@ -23,7 +23,7 @@ pub const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a node may take to stop when it is asked to.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Ports of a node: HTTP, gRPC, Redis protocol, peers.
-const PORTS: u16 = 4;
+pub(crate) const PORTS: u16 = 4;
 /// From the first port of a node to that of the next one, as `tidegate dev` lays them out.
 pub const NODE_STEP: u16 = 10;
 /// Below the range from which the system takes ports for outgoing connections.

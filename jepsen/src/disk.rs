@@ -58,6 +58,13 @@ impl SmallDisk {
     }
 }
 
+/// Why there can be no such disk here, if so.
+pub(crate) fn hindrance() -> Option<String> {
+    let tried = tempfile::tempdir()
+        .and_then(|place| SmallDisk::mount(&place.path().join("disk"), &place.path().join("data")).map(drop));
+    tried.err().map(|error| error.to_string())
+}
+
 /// Removes the disks of programs that were killed before they could, and the directories that they were in.
 fn unmount_stale() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();

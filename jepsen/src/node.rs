@@ -20,7 +20,7 @@ const GRPC_PORT_OFFSET: u16 = 1;
 /// How far the port for the Redis protocol is from that for HTTP.
 const RESP_PORT_OFFSET: u16 = 2;
 /// How far the port for peers is from that for HTTP.
-const PEER_PORT_OFFSET: u16 = 3;
+pub(crate) const PEER_PORT_OFFSET: u16 = 3;
 
 /// A node and its process.
 #[derive(Debug)]
@@ -77,7 +77,11 @@ impl Node {
             command.env("TIDEGATE_CLUSTER_KEY", key);
         }
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        self.process = Some(command.spawn().expect("the binary starts"));
+        let process = command.spawn().expect("the binary starts");
+        if let Some((net, number)) = &self.net {
+            net.started(*number, process.id());
+        }
+        self.process = Some(process);
     }
 
     /// A client that asks this node.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     history::{History, Outcome, Refund},
     nemesis::{Ends, Fault, Phases, Planned},
+    network::Form,
     sampler::Sample,
     workload::{
         checks::{Limited, Question},
@@ -34,6 +35,12 @@ pub struct Setup {
     pub binary: String,
     /// How many nodes.
     pub nodes: u8,
+    /// What lay between them.
+    #[serde(default)]
+    pub network: Form,
+    /// Faults that were wanted but could not be done, and why.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// What chance began with.
     pub seed: u64,
     /// How the time is divided.
@@ -296,6 +303,8 @@ pub(crate) mod tests {
                 commit: None,
                 binary: String::new(),
                 nodes: 2,
+                network: Form::default(),
+                left_out: Vec::new(),
                 seed: 1,
                 phases: Phases::of(Duration::from_secs(60)),
                 planned: Vec::new(),

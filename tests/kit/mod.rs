@@ -7,7 +7,7 @@ pub mod rules;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use tidegate_jepsen::{
     check::bound::Bound,
     cluster::{Cluster, Settings},
     history::History,
+    network::{Choice, Form},
 };
 
 /// What a node may need on top of its check timeout, because this machine has few processors and they are all busy:
@@ -37,6 +38,25 @@ pub fn settings(rules: &str) -> Settings {
         key: Some("the key of the black-box tests".to_owned()),
         keeps_data: false,
     }
+}
+
+/// What lies between nodes that are to be cut off from each other: network namespaces where they are possible, else loopback
+/// proxies. `TIDEGATE_TEST_NETWORK=proxies` (or `namespaces`) says which. A plain user's test program may be started again
+/// for that, so that a test asks this first.
+pub fn network() -> Form {
+    static SETTLED: OnceLock<Form> = OnceLock::new();
+    *SETTLED.get_or_init(|| {
+        let wanted = std::env::var("TIDEGATE_TEST_NETWORK");
+        let wanted: Choice = wanted.as_deref().unwrap_or("auto").parse().expect("TIDEGATE_TEST_NETWORK");
+        let (form, reason) = wanted.settle().expect("a network between the nodes");
+        if let Some(reason) = reason {
+            #[expect(clippy::print_stderr, reason = "said with the test")]
+            {
+                eprintln!("NOT TESTED with network namespaces, but with {form}: {reason}");
+            }
+        }
+        form
+    })
 }
 
 /// One rule: a bucket for each user.

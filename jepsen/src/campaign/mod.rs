@@ -50,6 +50,8 @@ pub struct Plan {
     pub length: Duration,
     /// Which faults.
     pub kinds: Vec<Kind>,
+    /// Which were wanted but can not be done here, and why.
+    pub left_out: Vec<String>,
     /// What chance begins with.
     pub seed: u64,
     /// A bug to switch on, of a build that has switches.
@@ -125,6 +127,8 @@ pub fn run(
         commit: commit(),
         binary: plan.binary.display().to_string(),
         nodes: plan.nodes,
+        network: plan.network,
+        left_out: plan.left_out.clone(),
         seed: plan.seed,
         phases,
         planned: planned.clone(),

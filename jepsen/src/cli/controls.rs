@@ -16,9 +16,11 @@ use tidegate_jepsen::{
     check::Verdict,
     judge::judge,
     nemesis::Kind,
-    network::{Choice, Form},
+    network::Form,
     record::Record,
 };
+
+use super::network::NetworkArgs;
 
 /// A bug, the faults under which it shows, and why real processes can not show it, if so.
 struct Control {
@@ -65,6 +67,9 @@ pub(crate) struct ControlsArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     bugs: Vec<String>,
 
+    #[command(flatten)]
+    network: NetworkArgs,
+
     /// How many seeds each
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     seeds: u64,
@@ -107,7 +112,7 @@ fn try_controls(args: &ControlsArgs) -> Result<bool, String> {
         Some(path) => path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?,
         None => build()?,
     };
-    let network = Choice::Auto.settle()?;
+    let network = args.network.settle()?;
     let mut table = "| bug | faults | found in | by |\n| --- | --- | --- | --- |\n".to_owned();
     let mut all_found = true;
     for Control { bug, nemesis, hidden } in &CONTROLS {
@@ -150,12 +155,14 @@ fn run(
     nemesis: &str,
     seed: u64,
 ) -> Result<Record, String> {
+    let (kinds, left_out) = Kind::parse_possible(nemesis, network)?;
     let plan = Plan {
         binary: binary.to_owned(),
         nodes: args.nodes,
         network,
         length: Duration::from_secs(args.seconds),
-        kinds: Kind::parse_list(nemesis)?,
+        kinds,
+        left_out,
         seed,
         planted_bug: Some(bug.to_owned()),
         command: String::new(),

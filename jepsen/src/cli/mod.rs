@@ -3,6 +3,7 @@
 mod binary;
 pub(crate) mod check;
 pub(crate) mod controls;
+mod network;
 pub(crate) mod rules;
 pub(crate) mod run;
 

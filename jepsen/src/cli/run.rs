@@ -16,12 +16,12 @@ use tidegate_jepsen::{
     history::monotonic,
     judge::{Judgement, judge},
     nemesis::Kind,
-    network::Choice,
+    network::Form,
     record::Record,
     report::{html, picture, progress::Line, terminal},
 };
 
-use super::{binary, exit_code};
+use super::{binary, exit_code, network::NetworkArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,11 +29,14 @@ Examples:
   cargo run --release -p jepsen -- run --nodes 5 --time 60s --nemesis all --seed 1
   tidegate-jepsen run --time 5m --nemesis kill,pause,partition
   tidegate-jepsen run --time 1h                        the long campaign
+  tidegate-jepsen run --network proxies                without root, without namespaces: in a container
 
 Faults: kill, pause, restart, wipe, rolling; halves, majority-ring, one-way, bridge, alone (all five: partition), slow, loss,
-double; full-disk, drain, join. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or any.
+double, delay, reorder; full-disk, drain, join. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or any.
 
-Needs root for network namespaces, or leave to make a user namespace; and iproute2 and nftables.
+Each node has a network namespace where that is possible: it needs root, or leave to make a user namespace, and iproute2
+and nftables. Elsewhere, or with --network proxies, the nodes are on loopback addresses with proxies between them. Only
+proxies can delay and reorder; full-disk needs leave to mount. What can not be done is left out of `all`, and told.
 
 Exit codes: 0 all promises kept, 1 one was not, 2 that can not be said: the faults did not hit, or nothing could be tested.")]
 pub(crate) struct RunArgs {
@@ -44,6 +47,9 @@ pub(crate) struct RunArgs {
     /// For how long checks are made: a tenth of it before the first fault, a sixth after the last one
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
     time: Duration,
+
+    #[command(flatten)]
+    network: NetworkArgs,
 
     /// Which faults: a list, `all`, or `none`
     #[arg(long, value_name = "KINDS", default_value = "all")]
@@ -78,24 +84,33 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
 }
 
 fn try_run(args: RunArgs) -> Result<Judgement, String> {
-    let kinds = Kind::parse_list(&args.nemesis).map_err(|fault| format!("--nemesis: {fault}"))?;
     let seed = args.seed.unwrap_or_else(|| monotonic() % 1_000_000);
     let binary = binary::node(args.binary)?;
-    let network = Choice::Auto.settle()?;
+    Kind::parse_list(&args.nemesis).map_err(|fault| format!("--nemesis: {fault}"))?;
+    let network = args.network.settle()?;
+    let (kinds, left_out) =
+        Kind::parse_possible(&args.nemesis, network).map_err(|fault| format!("--nemesis: {fault}"))?;
     let mut command = format!(
         "cargo run --release -p jepsen -- run --nodes {} --time {}s --nemesis {} --seed {seed}",
         args.nodes,
         args.time.as_secs(),
         args.nemesis
     );
+    if network != Form::default() {
+        command.push_str(" --network proxies");
+    }
     if let Some(bug) = &args.planted_bug {
         command.push_str(&format!(" --planted-bug {bug}"));
     }
-    println!("{} nodes, {:?}, faults: {}, seed {seed}", args.nodes, args.time, args.nemesis);
+    println!("{} nodes, {network}, {:?}, faults: {}, seed {seed}", args.nodes, args.time, args.nemesis);
+    if !left_out.is_empty() {
+        println!("left out of the faults: {}", left_out.join("; "));
+    }
     let plan = Plan {
         binary,
         nodes: args.nodes,
         network,
+        left_out,
         length: args.time,
         kinds,
         seed,

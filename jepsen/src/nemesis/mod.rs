@@ -6,6 +6,7 @@ mod aim;
 mod driver;
 mod members;
 mod network;
+mod possible;
 mod process;
 mod schedule;
 
@@ -46,6 +47,10 @@ pub enum Kind {
     Loss,
     /// Packets to and from the target arrive twice.
     Double,
+    /// Packets to and from the target arrive later. Only proxies can do it.
+    Delay,
+    /// Packets to and from the target overtake each other. Only proxies can do it.
+    Reorder,
     /// The target's disk has no room.
     FullDisk,
     /// The target gives its slots away, and takes them again.
@@ -67,7 +72,7 @@ pub enum Lane {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Kill,
         Self::Pause,
         Self::Restart,
@@ -81,6 +86,8 @@ impl Kind {
         Self::Slow,
         Self::Loss,
         Self::Double,
+        Self::Delay,
+        Self::Reorder,
         Self::FullDisk,
         Self::Drain,
         Self::Join,
@@ -102,6 +109,8 @@ impl Kind {
             Self::Slow => "slow",
             Self::Loss => "loss",
             Self::Double => "double",
+            Self::Delay => "delay",
+            Self::Reorder => "reorder",
             Self::FullDisk => "full-disk",
             Self::Drain => "drain",
             Self::Join => "join",

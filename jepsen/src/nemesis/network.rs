@@ -1,5 +1,7 @@
 //! Faults of the network between the nodes.
 
+use std::time::Duration;
+
 use super::{Kind, acts::number};
 use crate::network::Network;
 
@@ -72,6 +74,16 @@ pub(super) fn begin(
             let percent = [5, 20, 50][random.usize(..3)];
             net.lose(&both, percent);
             format!("{percent} % of the packets of n{target} are lost")
+        }
+        Kind::Delay => {
+            let delay = [20, 60, 150][random.usize(..3)];
+            net.delay(&both, Duration::from_millis(delay), Duration::from_millis(delay / 2));
+            format!("packets of n{target} take {delay} to {} ms longer", delay * 3 / 2)
+        }
+        Kind::Reorder => {
+            let percent = [10, 30, 60][random.usize(..3)];
+            net.reorder(&both, percent);
+            format!("{percent} % of the packets of n{target} are overtaken by others")
         }
         _ => {
             net.double(&both);

@@ -1,14 +1,15 @@
 //! What lies between the nodes of a cluster, so that it can be broken. There are two forms of it: each node in a network
 //! namespace of its own ([`namespaces`]), where the kernel drops packets; or all on loopback addresses, with proxies between
-//! them, where that is not possible. Who breaks a cluster need not know which it is.
+//! them ([`proxies`]), where that is not possible. Who breaks a cluster need not know which it is.
 
 pub mod namespaces;
+pub mod proxies;
 
-use std::{fmt, net::IpAddr, path::Path, process::Command};
+use std::{fmt, net::IpAddr, path::Path, process::Command, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use self::namespaces::Namespaces;
+use self::{namespaces::Namespaces, proxies::Proxies};
 
 /// How a network is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,12 +18,15 @@ pub enum Form {
     /// A network namespace for each node, on a bridge; nftables drops packets. Needs root, of a user namespace at least.
     #[default]
     Namespaces,
+    /// Loopback addresses, with proxies between them. Needs nothing.
+    Proxies,
 }
 
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Namespaces => "network namespaces",
+            Self::Proxies => "loopback addresses behind proxies",
         })
     }
 }
@@ -30,29 +34,46 @@ impl fmt::Display for Form {
 /// Which form is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// The best that is possible here.
+    /// Namespaces where they are possible, else proxies.
     #[default]
     Auto,
     /// This one or none.
     Only(Form),
 }
 
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "namespaces" => Ok(Self::Only(Form::Namespaces)),
+            "proxies" => Ok(Self::Only(Form::Proxies)),
+            _ => Err(format!("{text:?} is none of auto, namespaces, proxies")),
+        }
+    }
+}
+
 impl Choice {
-    /// Settles on a form that is possible here, and tells why it is not the best one, if it is not. A plain user becomes root
-    /// of a user namespace where that is needed: this program is started again for that, so that this is the first thing to
-    /// do.
+    /// Settles on a form, and tells why it is not namespaces if those were wanted and are not possible here. A plain user
+    /// becomes root of a user namespace where that is needed: this program is started again for that, so that this is the
+    /// first thing to do.
     ///
     /// # Errors
-    /// Why there can be no network of the form that was asked for.
-    pub fn settle(self) -> Result<Form, String> {
+    /// Why there can be no network of the only form that was asked for.
+    pub fn settle(self) -> Result<(Form, Option<String>), String> {
+        if self == Self::Only(Form::Proxies) {
+            return Ok((Form::Proxies, None));
+        }
         let impossible = if namespaces::is_root() {
             namespaces::are_possible().err()
         } else {
             Some(namespaces::enter_user_namespace())
         };
         match (self, impossible) {
-            (_, None) => Ok(Form::Namespaces),
-            (_, Some(reason)) => Err(reason),
+            (_, None) => Ok((Form::Namespaces, None)),
+            (Self::Auto, Some(reason)) => Ok((Form::Proxies, Some(reason))),
+            (Self::Only(_), Some(reason)) => Err(reason),
         }
     }
 }
@@ -65,6 +86,7 @@ impl Form {
     pub fn create(self, nodes: u8) -> Result<Network, String> {
         match self {
             Self::Namespaces => Namespaces::create(nodes).map(Network::Namespaces),
+            Self::Proxies => Proxies::create(nodes).map(Network::Proxies),
         }
     }
 }
@@ -75,6 +97,8 @@ impl Form {
 pub enum Network {
     /// Of namespaces.
     Namespaces(Namespaces),
+    /// Of proxies.
+    Proxies(Proxies),
 }
 
 impl Network {
@@ -82,6 +106,7 @@ impl Network {
     pub fn address(&self, node: u8) -> IpAddr {
         match self {
             Self::Namespaces(net) => net.address(node).into(),
+            Self::Proxies(net) => net.address(node).into(),
         }
     }
 
@@ -89,6 +114,7 @@ impl Network {
     pub fn address_for_peers(&self, node: u8) -> IpAddr {
         match self {
             Self::Namespaces(net) => net.address(node).into(),
+            Self::Proxies(net) => net.address_for_peers(node).into(),
         }
     }
 
@@ -96,6 +122,16 @@ impl Network {
     pub(crate) fn command(&self, node: u8, program: &Path) -> Command {
         match self {
             Self::Namespaces(net) => net.command(node, program),
+            Self::Proxies(_) => Command::new(program),
+        }
+    }
+
+    /// From now on this process is that node.
+    pub(crate) fn started(&self, node: u8, pid: u32) {
+        match self {
+            // What comes from its namespace is the node's.
+            Self::Namespaces(_) => {}
+            Self::Proxies(net) => net.started(node, pid),
         }
     }
 
@@ -114,6 +150,7 @@ impl Network {
     pub fn cut_all(&self, pairs: &[(u8, u8)]) {
         match self {
             Self::Namespaces(net) => net.cut_all(pairs),
+            Self::Proxies(net) => net.set(pairs, |link| link.cut = true),
         }
     }
 
@@ -132,23 +169,29 @@ impl Network {
         self.cut_all(&pairs);
     }
 
-    /// Loses so many of a hundred packets from the first of each pair to the second, by chance.
+    /// Loses so many of a hundred packets from the first of each pair to the second, by chance. A stream waits for such a packet
+    /// to be sent again.
     ///
     /// # Panics
     /// When that fails.
     pub fn lose(&self, pairs: &[(u8, u8)], percent: u8) {
+        if percent >= 100 {
+            return self.cut_all(pairs);
+        }
         match self {
             Self::Namespaces(net) => net.lose(pairs, percent),
+            Self::Proxies(net) => net.set(pairs, |link| link.loss = percent),
         }
     }
 
-    /// Delivers what goes from the first of each pair to the second twice.
+    /// Delivers what goes from the first of each pair to the second twice. Of a stream nobody sees that.
     ///
     /// # Panics
     /// When that fails.
     pub fn double(&self, pairs: &[(u8, u8)]) {
         match self {
             Self::Namespaces(net) => net.double(pairs),
+            Self::Proxies(net) => net.set(pairs, |link| link.doubled = true),
         }
     }
 
@@ -160,13 +203,39 @@ impl Network {
     pub fn slow(&self, node: u8, kilobits: u32) {
         match self {
             Self::Namespaces(net) => net.slow(node, kilobits),
+            Self::Proxies(net) => net.set_all_from(node, |link| link.kilobits = Some(kilobits)),
         }
     }
 
-    /// How many packets the faults that are on have hit.
+    /// Delivers what goes from the first of each pair to the second later: by `delay`, and by chance by up to `jitter` more.
+    ///
+    /// # Panics
+    /// In namespaces: nftables can not do it.
+    pub fn delay(&self, pairs: &[(u8, u8)], delay: Duration, jitter: Duration) {
+        self.proxies("late").set(pairs, |link| (link.delay, link.jitter) = (delay, jitter));
+    }
+
+    /// Delivers so many of a hundred packets from the first of each pair to the second so late that later ones overtake them.
+    /// A stream keeps its order, but another one overtakes it.
+    ///
+    /// # Panics
+    /// In namespaces: nftables can not do it.
+    pub fn reorder(&self, pairs: &[(u8, u8)], percent: u8) {
+        self.proxies("out of order").set(pairs, |link| link.disorder = percent);
+    }
+
+    fn proxies(&self, what: &str) -> &Proxies {
+        match self {
+            Self::Namespaces(_) => panic!("only proxies can deliver {what}"),
+            Self::Proxies(net) => net,
+        }
+    }
+
+    /// How many packets the faults that are on have hit; with proxies: datagrams, and parts of streams.
     pub fn packets_hit(&self) -> u64 {
         match self {
             Self::Namespaces(net) => net.packets_hit(),
+            Self::Proxies(net) => net.hits(),
         }
     }
 
@@ -177,6 +246,7 @@ impl Network {
     pub fn heal(&self) {
         match self {
             Self::Namespaces(net) => net.heal(),
+            Self::Proxies(net) => net.heal(),
         }
     }
 }

@@ -98,9 +98,6 @@ impl Namespaces {
     /// # Panics
     /// When that fails.
     pub fn lose(&self, pairs: &[(u8, u8)], percent: u8) {
-        if percent >= 100 {
-            return self.cut_all(pairs);
-        }
         self.on_arrival(pairs, &format!("numgen random mod 100 < {percent} counter drop"));
     }
 

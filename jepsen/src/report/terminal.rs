@@ -22,14 +22,18 @@ pub fn summary(record: &Record, judgement: &Judgement) -> String {
     let setup = &record.setup;
     let _ = writeln!(
         text,
-        "\n{:<10} seed {}, {} nodes, {:.0} s, {} checks, {} faults\n",
+        "\n{:<10} seed {}, {} nodes in {}, {:.0} s, {} checks, {} faults\n",
         word(judgement.verdict),
         setup.seed,
         setup.nodes,
+        setup.network,
         record.seconds(record.times.ended),
         record.history.operations.len(),
         record.faults.len()
     );
+    if !setup.left_out.is_empty() {
+        let _ = writeln!(text, "left out   {}\n", setup.left_out.join("; "));
+    }
     for finding in &judgement.findings {
         let _ = writeln!(text, "{:<10} {}: {}", word(finding.verdict), finding.checker, finding.says);
         for detail in finding.details.iter().take(MAX_DETAILS) {

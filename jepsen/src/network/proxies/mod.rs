@@ -1,0 +1,212 @@
+//! A network that needs no rights: the nodes listen on loopback addresses of their own, and tell each other addresses where a
+//! proxy of this program listens for each of them, for streams and for datagrams. What goes from one node to another goes
+//! through a proxy, which knows of each part who has sent it, and can lose it, keep it for a while, or send it twice.
+//!
+//! ```text
+//! node 1  127.x.y.1   -- says to be at -->  127.x.(y+1).1  = proxy of node 1 --> 127.x.y.1
+//! node 2  127.x.y.2   -- says to be at -->  127.x.(y+1).2  = proxy of node 2 --> 127.x.y.2
+//! ```
+//!
+//! A proxy hands on from the address of the sender's proxy, so that answers come through a proxy too. Who asks a node from
+//! outside does it where the node listens, past all proxies.
+//!
+//! What it is not: a proxy can not lose a part of a stream, as the system has acknowledged it already. Where packets would be
+//! lost the stream waits, as it would for the packet to be sent again. A stream through a cut is silent, not refused, and goes
+//! on when the network is healed, if nobody has closed it; one that was opened meanwhile reaches the other side only then.
+
+mod caller;
+mod datagrams;
+mod faults;
+mod streams;
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::runtime::Runtime;
+
+use self::faults::Faults;
+pub(super) use self::faults::Link;
+use crate::{
+    cluster::{PORTS, port_apart},
+    node::PEER_PORT_OFFSET,
+};
+
+/// Networks of other programs may have the same number: then the next one is tried.
+const ATTEMPTS: u32 = 32;
+/// Networks are numbered up to here: two third bytes each, from 127.16 on.
+const NETWORKS: u32 = 200 * 127;
+
+/// Loopback addresses with proxies between them; all is gone when this value is dropped.
+#[derive(Debug)]
+pub struct Proxies {
+    passage: Arc<Passage>,
+    /// Runs all proxies, in one thread. Only dropping takes it.
+    runtime: Option<Runtime>,
+}
+
+/// What all proxies of a network share.
+#[derive(Debug)]
+struct Passage {
+    /// The second and the third byte of the nodes' addresses.
+    place: [u8; 2],
+    nodes: u8,
+    faults: Faults,
+    /// The process of each node that was started, the first one's first.
+    processes: Mutex<Vec<Option<u32>>>,
+}
+
+impl Proxies {
+    /// Makes a network for so many nodes, numbered from 1.
+    ///
+    /// # Errors
+    /// Why that can not be done here.
+    pub fn create(nodes: u8) -> Result<Self, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if !cfg!(target_os = "linux") {
+            return Err("loopback proxies find out who connects through /proc, which Linux has".to_owned());
+        }
+        let first = std::process::id().wrapping_mul(37);
+        let mut taken = None;
+        for _ in 0..ATTEMPTS {
+            let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % NETWORKS;
+            let place = [16 + (number / 127) as u8, (number % 127) as u8 * 2];
+            match Self::at(place, nodes) {
+                Ok(proxies) => return Ok(proxies),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = Some(error),
+                Err(error) => return Err(format!("proxies on loopback addresses: {error}")),
+            }
+        }
+        let last = port_apart(nodes) + PORTS - 1;
+        Err(format!(
+            "proxies on loopback addresses: {}; does a program listen at 0.0.0.0 on a port of {} to {last}?",
+            taken.map_or_else(String::new, |error| error.to_string()),
+            port_apart(1)
+        ))
+    }
+
+    fn at(place: [u8; 2], nodes: u8) -> io::Result<Self> {
+        let passage = Arc::new(Passage {
+            place,
+            nodes,
+            faults: Faults::new(nodes),
+            processes: Mutex::new(vec![None; usize::from(nodes)]),
+        });
+        // The proxies' ports are what keeps other programs off these addresses; the nodes' own are looked at now, so that
+        // no node has to fail.
+        let mut sockets = Vec::new();
+        for node in 1..=nodes {
+            let proxy = passage.proxy(node);
+            sockets.push((node, TcpListener::bind(proxy)?, UdpSocket::bind(proxy)?));
+            for port in (0..PORTS).map(|offset| port_apart(node) + offset) {
+                TcpListener::bind((passage.address(node), port))?;
+            }
+            UdpSocket::bind(passage.node(node))?;
+        }
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).thread_name("proxies").enable_all().build()?;
+        let entered = runtime.enter();
+        let mut proxies = Vec::new();
+        let mut all = Vec::new();
+        for (node, listener, datagrams) in sockets {
+            listener.set_nonblocking(true)?;
+            datagrams.set_nonblocking(true)?;
+            all.push(Arc::new(tokio::net::UdpSocket::from_std(datagrams)?));
+            proxies.push((node, tokio::net::TcpListener::from_std(listener)?));
+        }
+        let all: Arc<[_]> = all.into();
+        for (node, listener) in proxies {
+            runtime.spawn(streams::pass_on(node, listener, Arc::clone(&passage)));
+            runtime.spawn(datagrams::pass_on(node, Arc::clone(&all), Arc::clone(&passage)));
+        }
+        drop(entered);
+        Ok(Self { passage, runtime: Some(runtime) })
+    }
+
+    /// Where a node listens.
+    pub fn address(&self, node: u8) -> Ipv4Addr {
+        self.passage.address(node)
+    }
+
+    /// Where its proxy listens.
+    pub fn address_for_peers(&self, node: u8) -> Ipv4Addr {
+        self.passage.proxy_address(node)
+    }
+
+    /// From now on this process is that node: what it connects to comes from there.
+    pub(super) fn started(&self, node: u8, pid: u32) {
+        let mut processes = self.passage.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = processes.get_mut(usize::from(node - 1)) {
+            *known = Some(pid);
+        }
+    }
+
+    /// Does something to what goes from the first of each pair to the second.
+    pub(super) fn set(&self, pairs: &[(u8, u8)], change: impl Fn(&mut Link)) {
+        self.passage.faults.set(pairs, change);
+    }
+
+    /// Does something to all that a node sends to others.
+    pub(super) fn set_all_from(&self, node: u8, change: impl Fn(&mut Link)) {
+        let others = (1..=self.passage.nodes).filter(|other| *other != node);
+        self.set(&others.map(|other| (node, other)).collect::<Vec<_>>(), change);
+    }
+
+    /// How many datagrams, and parts of streams, the faults that are on have hit.
+    pub fn hits(&self) -> u64 {
+        self.passage.faults.hits()
+    }
+
+    /// Lets all through again.
+    pub fn heal(&self) {
+        self.passage.faults.heal();
+    }
+}
+
+impl Drop for Proxies {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // No task of it waits for anything but sockets and time.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Passage {
+    fn address(&self, node: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.place[0], self.place[1], node)
+    }
+
+    fn proxy_address(&self, node: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.place[0], self.place[1] + 1, node)
+    }
+
+    /// Where a node's peer port is.
+    fn node(&self, node: u8) -> SocketAddr {
+        (self.address(node), port_apart(node) + PEER_PORT_OFFSET).into()
+    }
+
+    /// Where others look for it.
+    fn proxy(&self, node: u8) -> SocketAddr {
+        (self.proxy_address(node), port_apart(node) + PEER_PORT_OFFSET).into()
+    }
+
+    /// The node whose datagrams come from this address.
+    fn sender(&self, from: SocketAddr) -> Option<u8> {
+        (1..=self.nodes).find(|node| self.node(*node) == from)
+    }
+
+    /// The nodes' processes, by the nodes' numbers.
+    fn processes(&self) -> Vec<(u8, u32)> {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        (1..).zip(processes.iter()).filter_map(|(node, pid)| Some((node, (*pid)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
