@@ -17,6 +17,7 @@
 mod caller;
 mod datagrams;
 mod faults;
+mod socket;
 mod streams;
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
     },
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 use self::faults::Faults;
@@ -71,6 +73,7 @@ impl Proxies {
         if !cfg!(target_os = "linux") {
             return Err("loopback proxies find out who connects through /proc, which Linux has".to_owned());
         }
+        allow_many_descriptors();
         let first = std::process::id().wrapping_mul(37);
         let mut taken = None;
         for _ in 0..ATTEMPTS {
@@ -166,6 +169,14 @@ impl Proxies {
     pub fn heal(&self) {
         self.passage.faults.heal();
     }
+}
+
+/// Each stream between nodes takes two, and nodes with many processors have many streams. The usual limit of 1,024 may be
+/// raised by whoever wants to.
+fn allow_many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // What can not be raised is enough for a small network.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 impl Drop for Proxies {
