@@ -27,7 +27,8 @@ impl SmallDisk {
         let name = format!("{SOURCE}{}", std::process::id());
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, &name]).arg(place).output()?;
         if !mounted.status.success() {
-            return Err(io::Error::other(String::from_utf8_lossy(&mounted.stderr).trim().to_owned()));
+            let said = String::from_utf8_lossy(&mounted.stderr);
+            return Err(io::Error::other(said.lines().next().unwrap_or_default().to_owned()));
         }
         let disk = Self(place.to_owned());
         // The mount itself stays when the node's directory is emptied.

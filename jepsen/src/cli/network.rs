@@ -16,7 +16,7 @@ impl NetworkArgs {
     pub(crate) fn settle(self) -> Result<Form, String> {
         let (form, reason) = self.network.settle()?;
         if let Some(reason) = reason {
-            println!("no network namespaces here, so that there are {form} instead: {reason}");
+            println!("no network namespaces here, {form} instead: {reason}");
         }
         Ok(form)
     }

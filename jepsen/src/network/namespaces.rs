@@ -268,8 +268,8 @@ pub fn enter_user_namespace() -> String {
     }
     if let Err(fault) = run(Command::new("unshare").args(["-Urnm", "sh", "-c", PREPARE])) {
         return format!(
-            "this user may not make a user namespace (sysctl kernel.unprivileged_userns_clone, \
-             user.max_user_namespaces, or the container's profile): {fault}"
+            "this user may not make a user namespace: {fault} (look at the sysctls user.max_user_namespaces and \
+             kernel.unprivileged_userns_clone, and at the container's profile)"
         );
     }
     let error = Command::new("unshare")

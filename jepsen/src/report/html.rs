@@ -238,7 +238,7 @@ fn foot(page: &mut String, record: &Record) {
         page,
         "<footer><p>tidegate-jepsen {}{}; node: {}. Beside this page: the history of every operation (history.ndjson, history.edn), \
          faults, samples of the nodes, their logs, and the result as JSON. <code>tidegate-jepsen check</code> judges it again.</p>\
-         <p>The nodes were in {}.{}</p><p>What can be said for sure of a check is that it was decided between its question and its answer. All intervals are \
+         <p>Between the nodes: {}.{}</p><p>What can be said for sure of a check is that it was decided between its question and its answer. All intervals are \
          looked at, none is sampled; a check without an answer counts as not admitted, so an alarm is never false.</p></footer>",
         escape(&setup.version),
         setup.commit.as_ref().map_or(String::new(), |commit| format!(", commit {}", escape(commit))),

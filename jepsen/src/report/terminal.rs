@@ -22,7 +22,7 @@ pub fn summary(record: &Record, judgement: &Judgement) -> String {
     let setup = &record.setup;
     let _ = writeln!(
         text,
-        "\n{:<10} seed {}, {} nodes in {}, {:.0} s, {} checks, {} faults\n",
+        "\n{:<10} seed {}, {} nodes, {}, {:.0} s, {} checks, {} faults\n",
         word(judgement.verdict),
         setup.seed,
         setup.nodes,
