@@ -1,6 +1,7 @@
 //! Real nodes as processes of this machine: started, watched, killed, and gone when the test is.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -16,7 +17,11 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 pub use crate::node::{Node, signal};
-use crate::{history::monotonic, network::Network};
+use crate::{
+    history::monotonic,
+    machine::{self, Orders, Told},
+    network::Network,
+};
 
 /// How long a cluster may take to be ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -54,6 +59,9 @@ pub struct Cluster {
     net: Option<Arc<Network>>,
     /// What each node finds in its environment.
     environment: Vec<(String, String)>,
+    /// Of nodes that do not run what the others do.
+    binaries: BTreeMap<String, PathBuf>,
+    follows_orders: bool,
 }
 
 impl Cluster {
@@ -104,7 +112,15 @@ impl Cluster {
             tempfile::Builder::new().prefix("tidegate-test-").tempdir().expect("temporary directory");
         std::fs::write(directory.path().join("rules.yaml"), &settings.rules)
             .expect("the rules can be written");
-        Self { nodes: Vec::new(), settings, directory, net: None, environment: Vec::new() }
+        Self {
+            nodes: Vec::new(),
+            settings,
+            directory,
+            net: None,
+            environment: Vec::new(),
+            binaries: BTreeMap::new(),
+            follows_orders: false,
+        }
     }
 
     /// A cluster without nodes, for nodes with a network of their own: the node `n1` is to have the first port
@@ -122,6 +138,48 @@ impl Cluster {
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// From now on each node that is started does to its clock and disk what it is ordered to: its program must be one that
+    /// does.
+    pub fn follow_orders(&mut self) {
+        self.follows_orders = true;
+    }
+
+    /// Orders something of a node's machine.
+    ///
+    /// # Panics
+    /// When it can not be written.
+    pub fn order(&self, name: &str, orders: &Orders) {
+        orders.give(&self.orders_of(name)).expect("orders can be written");
+    }
+
+    /// What a node has told of its machine last.
+    pub fn told(&self, name: &str) -> Option<Told> {
+        Told::beside(&self.orders_of(name))
+    }
+
+    fn orders_of(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.orders"))
+    }
+
+    /// What a node is when it is started the next time.
+    pub fn set_binary(&mut self, name: &str, binary: &Path) {
+        self.binaries.insert(name.to_owned(), binary.to_owned());
+    }
+
+    /// Starts a process for a node.
+    fn start_process(&self, node: &mut Node) {
+        let binary = self.binaries.get(&node.name).unwrap_or(&self.settings.binary);
+        let mut environment = self.environment.clone();
+        if self.follows_orders {
+            let path = self.orders_of(&node.name);
+            if !path.exists() {
+                self.order(&node.name, &Orders::default());
+            }
+            environment.push((machine::VARIABLE.to_owned(), path.display().to_string()));
+        }
+        node.start(binary, self.settings.key.as_deref(), &environment);
     }
 
     /// Starts one more node, which joins those that are there, and waits until all see each other.
@@ -189,7 +247,7 @@ impl Cluster {
         let log = self.directory.path().join(format!("{port}.log"));
         let place = net.as_ref().map(|net| (Arc::clone(net), number(port)));
         let mut node = Node::new(name, port, arguments, log, place);
-        node.start(&self.settings.binary, self.settings.key.as_deref(), &self.environment);
+        self.start_process(&mut node);
         self.nodes.push(node);
         self.nodes.last_mut().expect("it was just pushed")
     }
@@ -199,9 +257,11 @@ impl Cluster {
     /// # Panics
     /// When it is running, or can not be started.
     pub fn restart(&mut self, name: &str) {
-        let node = self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node");
+        let place = self.nodes.iter().position(|node| node.name == name).expect("there is such a node");
+        let mut node = self.nodes.remove(place);
         assert!(node.process.is_none(), "{name} is running");
-        node.start(&self.settings.binary, self.settings.key.as_deref(), &self.environment);
+        self.start_process(&mut node);
+        self.nodes.insert(place, node);
     }
 
     /// Waits until each running node is ready and sees all the others.

@@ -11,6 +11,7 @@
 //! - [`workload`]: checks of each kind of rule; rules that are written meanwhile.
 //! - [`nemesis`]: which faults there are, when they happen, at whom they are aimed. [`network`]: what
 //!   lies between the nodes and can be cut.
+//! - [`machine`]: what a build for tests does to its own clock and disk.
 //! - [`sampler`]: looks at the nodes meanwhile. [`campaign`]: a run with all of that. [`record`]: what is known of it.
 //! - [`check`]: was more admitted than the limit allows, in any interval? A file a question. [`mod@judge`]: all of them.
 //! - [`report`]: the verdict for a terminal, for a browser, and as a picture.
@@ -24,6 +25,7 @@ mod disk;
 pub mod history;
 pub mod judge;
 pub mod load;
+pub mod machine;
 pub mod nemesis;
 pub mod network;
 pub mod node;

@@ -33,6 +33,9 @@ pub struct Setup {
     pub commit: Option<String>,
     /// The node's program.
     pub binary: String,
+    /// The other build that nodes were upgraded to.
+    #[serde(default)]
+    pub other_binary: Option<String>,
     /// How many nodes.
     pub nodes: u8,
     /// What lay between them.
@@ -302,6 +305,7 @@ pub(crate) mod tests {
                 version: String::new(),
                 commit: None,
                 binary: String::new(),
+                other_binary: None,
                 nodes: 2,
                 network: Form::default(),
                 left_out: Vec::new(),

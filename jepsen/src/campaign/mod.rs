@@ -13,7 +13,7 @@ use crate::{
     disk::SmallDisk,
     history::{History, monotonic},
     load::MAX_OPERATIONS,
-    nemesis::{Driver, Fault, Kind, Phases, schedule},
+    nemesis::{Builds, Driver, Fault, Kind, Phases, schedule},
     network::Form,
     node::Node,
     record::{Record, Setup, Times},
@@ -42,6 +42,10 @@ const SETTLED_FOR: u64 = 2_500_000_000;
 pub struct Plan {
     /// The node's program.
     pub binary: PathBuf,
+    /// Another build, for upgrades.
+    pub other_binary: Option<PathBuf>,
+    /// Whether the node's program does to its clock and disk what it is told.
+    pub follows_orders: bool,
     /// How many nodes, without one more that may join.
     pub nodes: u8,
     /// What lies between them.
@@ -93,6 +97,9 @@ pub fn run(
         keeps_data: true,
     };
     let mut cluster = Cluster::empty_apart(settings, net);
+    if plan.follows_orders {
+        cluster.follow_orders();
+    }
     if let Some(bug) = &plan.planted_bug {
         cluster.set_environment("TIDEGATE_PLANTED_BUG", bug);
     }
@@ -126,6 +133,7 @@ pub fn run(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit(),
         binary: plan.binary.display().to_string(),
+        other_binary: plan.other_binary.as_ref().map(|path| path.display().to_string()),
         nodes: plan.nodes,
         network: plan.network,
         left_out: plan.left_out.clone(),
@@ -149,7 +157,8 @@ pub fn run(
         stop: &stop,
         done: &operations,
     };
-    let mut driver = Driver::new(&mut cluster, disks, &watched, planned, begun);
+    let builds = Builds::new(plan.binary.clone(), plan.other_binary.clone());
+    let mut driver = Driver::new(&mut cluster, disks, &watched, builds, planned, begun);
     let mut calm_since = None;
     let ((operations, refunds), written, samples) = thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);

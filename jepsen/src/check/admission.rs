@@ -1,7 +1,8 @@
 //! Was more admitted than a rule says that it may, for any key, in any interval?
 //!
 //! What a rule may is what it says of itself (`worst_case`) for what happened: once its bound everywhere, and where it says
-//! more of partitions, that much through the whole run, and once in each part of it that no partition touches.
+//! more of partitions, that much through the whole run, and once in each part of it that no partition touches. A clock that
+//! runs faster than ours by what is promised may admit so much more; the rest of the run is held against the rule as it is.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,39 @@ pub struct OfRule {
     pub worst: Worst,
     /// Whether more was admitted than that anywhere.
     pub exceeded: bool,
+}
+
+/// What a clock may run faster than another one, in thousandths.
+const CLOCK_MARGIN: u64 = 1;
+
+/// A bound, and the parts of the run that it holds in.
+struct Held {
+    bound: Bound,
+    parts: Vec<times::Interval>,
+    /// For people: why these parts.
+    because: &'static str,
+}
+
+/// What a rule is held against: `often` its bound through the whole run, `once` its bound where no partition was.
+fn held(record: &Record, often: &Bound, once: Option<&Bound>) -> Vec<Held> {
+    let (begun, ended) = (record.times.begun, record.times.ended);
+    let (partitions, drifts) = (times::partitions(record), times::drifts(record));
+    let margin = |bound: &Bound| if drifts.is_empty() { *bound } else { faster(bound) };
+    let mut all = vec![Held { bound: margin(often), parts: vec![(0, u64::MAX)], because: "" }];
+    if let Some(once) = once {
+        let parts = times::without(&partitions, begun, ended);
+        all.push(Held { bound: margin(once), parts, because: ", and no partition touches it" });
+    }
+    if !drifts.is_empty() {
+        let parts = times::without(&drifts, begun, ended);
+        all.push(Held { bound: *often, parts, because: ", and all clocks ran alike" });
+        if let Some(once) = once {
+            let parts = times::without(&times::both(&partitions, &drifts), begun, ended);
+            let because = ", no partition touches it, and all clocks ran alike";
+            all.push(Held { bound: *once, parts, because });
+        }
+    }
+    all
 }
 
 /// What was done to a bucket.
@@ -82,7 +116,6 @@ fn by_bucket(record: &Record) -> BTreeMap<(usize, &str), Done<'_>> {
 /// Holds each bucket against its bound in every interval.
 pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
     let partitions = times::partitions(record);
-    let quiet = times::without(&partitions, record.times.begun, record.times.ended);
     let buckets = by_bucket(record);
     let (mut rules, mut wrong) = (Vec::new(), Vec::new());
     for (place, limited) in record.setup.limits.iter().enumerate() {
@@ -100,6 +133,11 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
             worst: Worst::default(),
             exceeded: false,
         };
+        let once = times_bound(&limited.bound, limited.crash.unwrap_or(1));
+        let held = match factor {
+            None => Vec::new(),
+            Some(factor) => held(record, &bound, Some(&once).filter(|_| factor > 1)),
+        };
         let of_place = buckets.range((place, "")..(place + 1, ""));
         for ((_, value), done) in of_place {
             let with = |outcome| done.checks.iter().filter(|one| one.outcome == outcome).count() as u64;
@@ -110,20 +148,12 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
             if worst.burst > of_rule.worst.burst || of_rule.worst_key.is_empty() {
                 (of_rule.worst, of_rule.worst_key) = (worst, (*value).to_owned());
             }
-            if factor.is_none() {
-                continue;
-            }
-            if worst.burst > bound.burst {
-                wrong.push(excess(record, &limited.name, value, &bound, &worst));
-                of_rule.exceeded = true;
-            }
-            if factor.is_some_and(|factor| factor > 1) {
-                let once = times_bound(&limited.bound, limited.crash.unwrap_or(1));
-                for part in &quiet {
-                    let worst = done.worst(&once, *part);
-                    if worst.burst > once.burst {
-                        let text = excess(record, &limited.name, value, &once, &worst);
-                        wrong.push(format!("{text}, and no partition touches it"));
+            for Held { bound, parts, because } in &held {
+                for part in parts {
+                    let worst = done.worst(bound, *part);
+                    if worst.burst > bound.burst {
+                        let text = excess(record, &limited.name, value, bound, &worst);
+                        wrong.push(format!("{text}{because}"));
                         of_rule.exceeded = true;
                     }
                 }
@@ -139,6 +169,11 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
         record.refunds.len()
     );
     (rules, Finding::of("admission bound", says, wrong))
+}
+
+/// What a clock admits that runs faster by the margin.
+fn faster(bound: &Bound) -> Bound {
+    Bound { count: bound.count * (1_000 + CLOCK_MARGIN), period: bound.period * 1_000, ..*bound }
 }
 
 fn times_bound(bound: &Bound, times: u32) -> Bound {
@@ -196,6 +231,27 @@ mod tests {
         assert_eq!(check(&record).1.details.len(), 1, "it was of another key");
         record.refunds.push(refund(0, 11 * SECOND));
         assert_eq!(check(&record).1.details, [""; 0]);
+    }
+
+    #[test]
+    fn a_clock_may_be_faster_by_what_is_promised_while_it_is() {
+        // A bucket of 50 that is kept empty from second 5 on, by a clock that is faster by half a thousandth: until second 45
+        // that makes four units.
+        let by_clock = |kind: Kind, ppm: u64| {
+            let mut record = record();
+            record.faults.push(fault(kind, "n2", 5, 45));
+            let pace = 5_000_000 * 1_000_000 / (1_000_000 + ppm);
+            let ticks = (0..8_000).map(|tick| 5 * SECOND + tick * pace);
+            record.history.operations = (0..50).map(|_| admitted(0, 5 * SECOND)).collect();
+            record.history.operations.extend(ticks.skip(1).map(|at| admitted(0, at)));
+            check(&record).1.details
+        };
+        assert_eq!(by_clock(Kind::ClockDrift, 500), [""; 0]);
+        assert_eq!(by_clock(Kind::ClockDrift, 3_000).len(), 1);
+        assert_eq!(by_clock(Kind::ClockRunaway, 50_000).len(), 1);
+        // Where no clock is said to be faster there is no margin.
+        let found = by_clock(Kind::Kill, 500);
+        assert_eq!(found.len(), 1, "{found:?}");
     }
 
     #[test]

@@ -55,20 +55,31 @@ pub fn partitions(record: &Record) -> Vec<Interval> {
 }
 
 fn takes_nodes_away(kind: Kind) -> bool {
-    matches!(kind, Kind::Kill | Kind::Pause | Kind::Restart | Kind::Wipe | Kind::Rolling | Kind::FullDisk)
+    // Whose disk fails has no session until its log has worked for a while.
+    kind.lane() == Lane::Process || matches!(kind, Kind::FullDisk | Kind::FailedFsync)
 }
 
 /// When a node had a reason not to answer.
 pub fn impaired(record: &Record, node: u16) -> Vec<Interval> {
     let name = format!("n{}", node + 1);
     let of_node = record.faults.iter().filter(|fault| {
-        fault.kind.lane() == Lane::Process && (fault.targets.contains(&name) || fault.kind == Kind::Rolling)
+        fault.kind.lane() == Lane::Process
+            && (fault.targets.contains(&name) || matches!(fault.kind, Kind::Rolling | Kind::Upgrade))
     });
     let mut all: Vec<Interval> = of_node.map(|fault| harm_of(fault, record.times.ended)).collect();
-    // One that ended by itself is started again; that it ended is another checker's matter.
-    let ends = record.ends.iter().filter(|end| end.node == name && end.wrong.is_some());
+    // One that ended by itself is started again; whether it had a reason is another checker's matter.
+    let ends = record.ends.iter().filter(|end| end.node == name && end.code != 0);
     all.extend(ends.map(|end| (end.at.saturating_sub(2 * EDGE), end.at + PARTITION_LINGERS)));
     merged(all)
+}
+
+/// When some clock did not run like the others.
+pub fn drifts(record: &Record) -> Vec<Interval> {
+    let of_clocks =
+        record.faults.iter().filter(|fault| matches!(fault.kind, Kind::ClockDrift | Kind::ClockRunaway));
+    let interval =
+        |fault: &Fault| (fault.begun.saturating_sub(EDGE), fault.ended.unwrap_or(record.times.ended) + EDGE);
+    merged(of_clocks.map(interval).collect())
 }
 
 /// Sorted, and no two touch.
@@ -82,6 +93,11 @@ fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
         }
     }
     merged
+}
+
+/// The one and the other.
+pub fn both(one: &[Interval], other: &[Interval]) -> Vec<Interval> {
+    merged([one, other].concat())
 }
 
 /// What is left of a run without these.

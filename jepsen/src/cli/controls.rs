@@ -2,11 +2,7 @@
 //! only after it has found one.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    path::PathBuf,
-    process::{Command, ExitCode},
-    sync::atomic::AtomicBool,
+    collections::BTreeMap, fmt::Write as _, path::PathBuf, process::ExitCode, sync::atomic::AtomicBool,
     time::Duration,
 };
 
@@ -15,30 +11,37 @@ use tidegate_jepsen::{
     campaign::{self, Plan},
     check::Verdict,
     judge::judge,
-    nemesis::Kind,
+    machine,
+    nemesis::{Kind, Means},
     network::Form,
     record::Record,
 };
 
-use super::network::NetworkArgs;
+use super::{binary, network::NetworkArgs};
 
 /// A bug, the faults under which it shows, and why real processes can not show it, if so.
 struct Control {
     bug: &'static str,
     nemesis: &'static str,
     hidden: Option<&'static str>,
+    /// Whether it is a bug of the node; else a machine under it that keeps no promise, which has the fault's name.
+    planted: bool,
 }
 
 const fn shows(bug: &'static str, nemesis: &'static str) -> Control {
-    Control { bug, nemesis, hidden: None }
+    Control { bug, nemesis, hidden: None, planted: true }
+}
+
+const fn beyond(kind: &'static str) -> Control {
+    Control { bug: kind, nemesis: kind, hidden: None, planted: false }
 }
 
 const fn hidden(bug: &'static str, why: &'static str) -> Control {
-    Control { bug, nemesis: "none", hidden: Some(why) }
+    Control { bug, nemesis: "none", hidden: Some(why), planted: true }
 }
 
-/// Those of `cluster/src/planted.rs`.
-const CONTROLS: [Control; 12] = [
+/// Those of `cluster/src/planted.rs`, and machines that are worse than is promised.
+const CONTROLS: [Control; 13] = [
     shows("no-session-wait", "alone,pause,halves"),
     shows("new-leader-does-not-wait", "alone,kill,halves"),
     shows("full-start", "kill,wipe"),
@@ -47,10 +50,17 @@ const CONTROLS: [Control; 12] = [
     shows("share-not-carved", "alone,halves"),
     shows("returned-twice", "none"),
     shows("refund-repeated", "pause,slow"),
-    hidden("no-clock-margin", "needs clocks that do not run alike"),
+    beyond("clock-runaway"),
+    hidden(
+        "no-clock-margin",
+        "what clocks may drift in a session is less than what a machine with two processors adds",
+    ),
     hidden("renewal-not-bound", "needs a grant that overtakes an entry of the log by a session"),
     hidden("no-epoch-fence", "needs a message that outlives two moves of a slot"),
-    hidden("vote-not-synced", "needs a machine that loses power: a process that is killed loses no write"),
+    hidden(
+        "vote-not-synced",
+        "needs a vote that the power takes with it, and a second candidate in that term",
+    ),
 ];
 
 #[derive(Debug, Args)]
@@ -108,14 +118,14 @@ fn try_controls(args: &ControlsArgs) -> Result<bool, String> {
     if let Some(strange) = args.bugs.iter().find(|bug| !known.contains(&&***bug)) {
         return Err(format!("--bugs: there is no {strange:?}; there are {}", known.join(", ")));
     }
-    let binary = match &args.binary {
-        Some(path) => path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?,
-        None => build()?,
-    };
+    let binary = binary::for_tests(args.binary.clone())?;
+    if args.binary.is_none() && !machine::follows_orders(&binary) {
+        return Err("run this with cargo run, or name a --binary with the bugs compiled in".to_owned());
+    }
     let network = args.network.settle()?;
     let mut table = "| bug | faults | found in | by |\n| --- | --- | --- | --- |\n".to_owned();
     let mut all_found = true;
-    for Control { bug, nemesis, hidden } in &CONTROLS {
+    for Control { bug, nemesis, hidden, planted } in &CONTROLS {
         let named = args.bugs.iter().any(|name| name == bug);
         match hidden {
             Some(why) if !named => {
@@ -128,7 +138,7 @@ fn try_controls(args: &ControlsArgs) -> Result<bool, String> {
         let nemesis = if hidden.is_some() { "all" } else { nemesis };
         let (mut found, mut checkers) = (0, BTreeMap::<String, usize>::new());
         for seed in args.from..args.from + args.seeds {
-            let record = run(args, network, &binary, bug, nemesis, seed)?;
+            let record = run(args, network, &binary, Some(*bug).filter(|_| *planted), nemesis, seed)?;
             let judgement = judge(&record);
             let violated: Vec<_> =
                 judgement.findings.into_iter().filter(|one| one.verdict == Verdict::Violated).collect();
@@ -151,44 +161,24 @@ fn run(
     args: &ControlsArgs,
     network: Form,
     binary: &std::path::Path,
-    bug: &str,
+    bug: Option<&str>,
     nemesis: &str,
     seed: u64,
 ) -> Result<Record, String> {
-    let (kinds, left_out) = Kind::parse_possible(nemesis, network)?;
+    let means = Means { network, follows_orders: machine::follows_orders(binary), other_build: false };
+    let (kinds, left_out) = Kind::parse_possible(nemesis, &means)?;
     let plan = Plan {
         binary: binary.to_owned(),
+        other_binary: None,
+        follows_orders: means.follows_orders,
         nodes: args.nodes,
         network,
         length: Duration::from_secs(args.seconds),
         kinds,
         left_out,
         seed,
-        planted_bug: Some(bug.to_owned()),
+        planted_bug: bug.map(str::to_owned),
         command: String::new(),
     };
     campaign::run(&plan, &AtomicBool::new(false), |_| {})
-}
-
-/// The node with the bugs compiled in, under another name than the node.
-fn build() -> Result<PathBuf, String> {
-    let us = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
-    let directory = us.parent().ok_or("this program is in no directory")?.to_owned();
-    let cargo = std::env::var_os("CARGO")
-        .ok_or("run this with cargo run, or name a --binary with the bugs compiled in")?;
-    let cargo_build = |features: &[&str]| {
-        let mut build = Command::new(&cargo);
-        build.args(["build", "--quiet", "--package", "tidegate", "--bin", "tidegate"]).args(features);
-        if directory.ends_with("release") {
-            build.arg("--release");
-        }
-        let built = build.status().map_err(|error| format!("cargo can not be run: {error}"))?;
-        if built.success() { Ok(()) } else { Err("the node's program could not be built".to_owned()) }
-    };
-    let (node, copy) = (directory.join("tidegate"), directory.join("tidegate-with-bugs"));
-    cargo_build(&["--features", "tidegate-cluster/planted-bugs"])?;
-    std::fs::copy(&node, &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
-    // The node itself is again what it should be.
-    cargo_build(&[])?;
-    copy.canonicalize().map_err(|error| format!("{}: {error}", copy.display()))
 }

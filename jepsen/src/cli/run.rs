@@ -15,7 +15,8 @@ use tidegate_jepsen::{
     campaign::{self, Plan},
     history::monotonic,
     judge::{Judgement, judge},
-    nemesis::Kind,
+    machine,
+    nemesis::{Kind, Means},
     network::Form,
     record::Record,
     report::{html, picture, progress::Line, terminal},
@@ -30,9 +31,12 @@ Examples:
   tidegate-jepsen run --time 5m --nemesis kill,pause,partition
   tidegate-jepsen run --time 1h                        the long campaign
   tidegate-jepsen run --network proxies                without root, without namespaces: in a container
+  tidegate-jepsen run --nemesis upgrade,kill --other-binary /tmp/tidegate-0.2
 
-Faults: kill, pause, restart, wipe, rolling; halves, majority-ring, one-way, bridge, alone (all five: partition), slow, loss,
-double, delay, reorder; full-disk, drain, join. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or any.
+Faults: kill, pause, restart, wipe, rolling, clock-jump, torn-write, upgrade; halves, majority-ring, one-way, bridge, alone (all five:
+partition), slow, loss, double, delay, reorder; full-disk, failed-fsync, clock-drift, drain, join. Each is aimed at the owner of the
+hottest key, the Raft leader, a node in mid-move, or any. Clocks, syncs and torn writes need a build for tests, which is what is
+built without --binary; upgrade needs --other-binary.
 
 Each node has a network namespace where that is possible: it needs root, or leave to make a user namespace, and iproute2
 and nftables. Elsewhere, or with --network proxies, the nodes are on loopback addresses with proxies between them. Only
@@ -59,9 +63,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// The node's program [default: the one beside this one, built if cargo runs this]
+    /// The node's program [default: one for tests, beside this program, built if cargo runs this]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+
+    /// Another build of the node's program, for rolling upgrades: to it, and the next time back
+    #[arg(long, value_name = "FILE")]
+    other_binary: Option<PathBuf>,
 
     /// Where the history and the report go [default: target/jepsen/jepsen-seed-N]
     #[arg(long, value_name = "DIRECTORY")]
@@ -84,12 +92,17 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
 }
 
 fn try_run(args: RunArgs) -> Result<Judgement, String> {
-    let seed = args.seed.unwrap_or_else(|| monotonic() % 1_000_000);
-    let binary = binary::node(args.binary)?;
+    // What is wrong with it is said before anything is built.
     Kind::parse_list(&args.nemesis).map_err(|fault| format!("--nemesis: {fault}"))?;
+    let seed = args.seed.unwrap_or_else(|| monotonic() % 1_000_000);
+    let binary = binary::for_tests(args.binary)?;
+    let other = args.other_binary.as_deref().map(|path| binary::existing(path, "--other-binary"));
+    let other = other.transpose()?;
     let network = args.network.settle()?;
+    let means =
+        Means { network, follows_orders: machine::follows_orders(&binary), other_build: other.is_some() };
     let (kinds, left_out) =
-        Kind::parse_possible(&args.nemesis, network).map_err(|fault| format!("--nemesis: {fault}"))?;
+        Kind::parse_possible(&args.nemesis, &means).map_err(|fault| format!("--nemesis: {fault}"))?;
     let mut command = format!(
         "cargo run --release -p jepsen -- run --nodes {} --time {}s --nemesis {} --seed {seed}",
         args.nodes,
@@ -102,12 +115,17 @@ fn try_run(args: RunArgs) -> Result<Judgement, String> {
     if let Some(bug) = &args.planted_bug {
         command.push_str(&format!(" --planted-bug {bug}"));
     }
+    if let Some(other) = &other {
+        command.push_str(&format!(" --other-binary {}", other.display()));
+    }
     println!("{} nodes, {network}, {:?}, faults: {}, seed {seed}", args.nodes, args.time, args.nemesis);
     if !left_out.is_empty() {
         println!("left out of the faults: {}", left_out.join("; "));
     }
     let plan = Plan {
         binary,
+        other_binary: other,
+        follows_orders: means.follows_orders,
         nodes: args.nodes,
         network,
         left_out,

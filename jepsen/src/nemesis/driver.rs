@@ -7,11 +7,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Aim, Fault, Kind, Lane, Planned, acts, aim::Roles, network};
+use super::{Aim, Fault, Kind, Lane, Planned, acts, aim::Roles, network, process::Builds};
 use crate::{
     cluster::Cluster,
     disk::SmallDisk,
     history::monotonic,
+    machine::Orders,
     sampler::{Sighting, Watched},
 };
 
@@ -72,6 +73,8 @@ pub(super) struct Active {
     pub(super) until: u64,
     pub(super) state: State,
     pub(super) looked: u64,
+    /// What a clock had gained when that was first seen, by which process.
+    pub(super) gained: Option<(u32, i64)>,
     /// A question that is on its way.
     pub(super) errand: Option<JoinHandle<bool>>,
 }
@@ -96,6 +99,10 @@ pub struct Driver<'a> {
     /// How many slots each node owned when that was last looked at, and when it last was another number than before.
     owned: BTreeMap<String, (u64, u64)>,
     pub(super) nodes: u8,
+    /// What the nodes' machines are told.
+    pub(super) orders: BTreeMap<String, Orders>,
+    pub(super) orders_given: u64,
+    pub(super) builds: Builds,
 }
 
 impl<'a> Driver<'a> {
@@ -104,6 +111,7 @@ impl<'a> Driver<'a> {
         cluster: &'a mut Cluster,
         disks: BTreeMap<String, SmallDisk>,
         watched: &'a Watched,
+        builds: Builds,
         planned: Vec<Planned>,
         start: u64,
     ) -> Self {
@@ -123,6 +131,9 @@ impl<'a> Driver<'a> {
             seen: BTreeMap::new(),
             owned: BTreeMap::new(),
             nodes,
+            orders: BTreeMap::new(),
+            orders_given: 0,
+            builds,
         }
     }
 
@@ -202,6 +213,7 @@ impl<'a> Driver<'a> {
         for name in names {
             let asked = self.active.iter().any(|active| match &active.state {
                 State::Stopping { .. } => active.target == name,
+                State::On => active.kind == Kind::TornWrite && active.target == name,
                 State::Rolling { left, stopping } => stopping.is_some() && left.last() == Some(&name),
                 _ => false,
             });
@@ -209,7 +221,8 @@ impl<'a> Driver<'a> {
                 continue;
             }
             if let Some(code) = self.cluster.take_exit(&name) {
-                self.note_end(&name, code, Some("it ended by itself".to_owned()));
+                let may = self.disk_made_it_end(&name, code);
+                self.note_end(&name, code, (!may).then(|| "it ended by itself".to_owned()));
                 self.cluster.restart(&name);
             }
         }
@@ -295,7 +308,10 @@ impl<'a> Driver<'a> {
             Kind::Kill | Kind::Wipe | Kind::Pause | Kind::Restart => {
                 self.begin_process(kind, &target, lasts, &mut fault)
             }
-            Kind::Rolling => self.begin_rolling(&candidates, &mut random, &mut fault),
+            Kind::Rolling | Kind::Upgrade => self.begin_rolling(kind, &candidates, &mut random, &mut fault),
+            Kind::ClockJump | Kind::ClockDrift | Kind::ClockRunaway | Kind::FailedFsync | Kind::TornWrite => {
+                self.begin_on_machine(&planned, &target, &mut random, &mut fault)
+            }
             Kind::FullDisk | Kind::Drain | Kind::Join => {
                 match self.begin_members(kind, &target, &mut fault) {
                     Some(state) => state,
@@ -317,6 +333,7 @@ impl<'a> Driver<'a> {
             until,
             state,
             looked: 0,
+            gained: None,
             errand: None,
         });
     }
@@ -328,8 +345,10 @@ impl<'a> Driver<'a> {
             active.looked = now;
             self.look(active);
         }
+        let may_hit_yet = self.waits_for_a_sync(active, now);
         match &mut active.state {
-            State::On if now >= active.until => self.undo(active),
+            State::On if active.kind == Kind::TornWrite && self.await_power_cut(active.fault, &target) => {}
+            State::On if now >= active.until && !may_hit_yet => self.undo(active),
             State::On | State::Over => {}
             State::Stopping { since } => {
                 let since = *since;
@@ -351,7 +370,9 @@ impl<'a> Driver<'a> {
                     active.errand = None;
                     active.state = State::Recovering { since: now };
                 } else {
-                    self.faults[active.fault].evidence = Some(format!("it ended with {code}"));
+                    if active.kind == Kind::Restart {
+                        self.faults[active.fault].evidence = Some(format!("it ended with {code}"));
+                    }
                     active.state = State::On;
                     active.until = active.until.max(now);
                 }
@@ -371,11 +392,17 @@ impl<'a> Driver<'a> {
                     _ => self.is_ready(&target, since) || self.cluster.node(&target).pid().is_none(),
                 };
                 if is_back || now > since + READY_WITHIN {
+                    self.look(active);
                     self.faults[active.fault].recovered = is_back.then(monotonic);
                     active.state = State::Over;
                 }
             }
         }
+    }
+
+    /// Whether there is a fault like that, which is not over.
+    pub(super) fn is_on(&self, like: impl Fn(&Active) -> bool) -> bool {
+        self.active.iter().any(like)
     }
 
     /// Whether the process that runs now said so after `since`.
@@ -409,6 +436,7 @@ impl<'a> Driver<'a> {
         let seen = match (active.kind, &active.state) {
             (Kind::Pause, State::On) => self.look_at_process(&active.target),
             (Kind::FullDisk | Kind::Drain | Kind::Join, State::On) => self.look_at_members(active),
+            (kind, _) if kind.needs_orders() => self.look_at_machine(active),
             _ => return,
         };
         if let Some(seen) = seen {
@@ -432,7 +460,8 @@ impl<'a> Driver<'a> {
                     return;
                 }
             }
-            Kind::Rolling => {}
+            Kind::Rolling | Kind::Upgrade => {}
+            kind if kind.needs_orders() => self.undo_on_machine(active),
             _ => {
                 let hit = self.cluster.net().packets_hit();
                 self.cluster.net().heal();

@@ -4,6 +4,7 @@
 mod acts;
 mod aim;
 mod driver;
+mod machine;
 mod members;
 mod network;
 mod possible;
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     driver::{Driver, Ends},
+    possible::Means,
+    process::Builds,
     schedule::{Phases, Planned, schedule},
 };
 
@@ -57,6 +60,18 @@ pub enum Kind {
     Drain,
     /// One more node comes, takes slots, and leaves.
     Join,
+    /// The target's wall clock is up to an hour off, and stays so; SIGTERM or SIGKILL, and started again.
+    ClockJump,
+    /// The target's clock runs too fast or too slow, within what is promised.
+    ClockDrift,
+    /// The target's disk reports an error when it should sync, and what was written since the last time is there or not.
+    FailedFsync,
+    /// The target loses its power in the middle of writes to its disk.
+    TornWrite,
+    /// As `Rolling`, but with another build, and the next time back.
+    Upgrade,
+    /// A control, and none of `all`: the target's clock runs faster than is promised.
+    ClockRunaway,
 }
 
 /// Which kinds never happen at the same time as another one of theirs.
@@ -66,13 +81,13 @@ pub enum Lane {
     Process,
     /// Something happens to the network.
     Network,
-    /// Members or disks change.
+    /// Members, disks or clocks change.
     Members,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 18] = [
+    /// All that promises are kept under.
+    pub const ALL: [Self; 23] = [
         Self::Kill,
         Self::Pause,
         Self::Restart,
@@ -91,7 +106,14 @@ impl Kind {
         Self::FullDisk,
         Self::Drain,
         Self::Join,
+        Self::ClockJump,
+        Self::ClockDrift,
+        Self::FailedFsync,
+        Self::TornWrite,
+        Self::Upgrade,
     ];
+    /// Those under which a promise must be seen to break.
+    pub const CONTROLS: [Self; 1] = [Self::ClockRunaway];
 
     /// As it is written on the command line.
     pub fn name(self) -> &'static str {
@@ -114,6 +136,12 @@ impl Kind {
             Self::FullDisk => "full-disk",
             Self::Drain => "drain",
             Self::Join => "join",
+            Self::ClockJump => "clock-jump",
+            Self::ClockDrift => "clock-drift",
+            Self::FailedFsync => "failed-fsync",
+            Self::TornWrite => "torn-write",
+            Self::Upgrade => "upgrade",
+            Self::ClockRunaway => "clock-runaway",
         }
     }
 
@@ -121,9 +149,19 @@ impl Kind {
     pub fn lane(self) -> Lane {
         match self {
             Self::Kill | Self::Pause | Self::Restart | Self::Wipe | Self::Rolling => Lane::Process,
+            Self::ClockJump | Self::TornWrite | Self::Upgrade => Lane::Process,
             Self::FullDisk | Self::Drain | Self::Join => Lane::Members,
+            Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync => Lane::Members,
             _ => Lane::Network,
         }
+    }
+
+    /// Whether a node's build must have fault injection for it.
+    pub fn needs_orders(self) -> bool {
+        matches!(
+            self,
+            Self::ClockJump | Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync | Self::TornWrite
+        )
     }
 
     /// The kinds that a list like `kill,pause` or `all` or `none` names.
@@ -142,7 +180,7 @@ impl Kind {
                         Self::Halves | Self::MajorityRing | Self::OneWay | Self::Bridge | Self::Alone
                     )
                 })),
-                _ => match Self::ALL.iter().find(|kind| kind.name() == part) {
+                _ => match Self::ALL.iter().chain(&Self::CONTROLS).find(|kind| kind.name() == part) {
                     Some(kind) => kinds.push(*kind),
                     None => {
                         let known: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();

@@ -1,6 +1,6 @@
 //! What is done to processes: killed, stopped, restarted, one or all in turn.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use rustix::process::Signal;
 
@@ -8,7 +8,29 @@ use super::{
     Fault, Kind, acts,
     driver::{Active, Driver, STOP_WITHIN, State},
 };
-use crate::node::signal;
+use crate::{machine::program_of, node::signal};
+
+/// With which programs nodes are restarted in an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Builds {
+    first: PathBuf,
+    /// `None`: there are no upgrades.
+    other: Option<PathBuf>,
+    /// Whether the last upgrade was to the other one.
+    is_other: bool,
+}
+
+impl Builds {
+    /// Nodes begin with the first one.
+    pub fn new(first: PathBuf, other: Option<PathBuf>) -> Self {
+        Self { first, other, is_other: false }
+    }
+
+    /// That of the last upgrade.
+    fn wanted(&self) -> &PathBuf {
+        self.other.as_ref().filter(|_| self.is_other).unwrap_or(&self.first)
+    }
+}
 
 impl Driver<'_> {
     pub(super) fn begin_process(
@@ -47,6 +69,7 @@ impl Driver<'_> {
 
     pub(super) fn begin_rolling(
         &mut self,
+        kind: Kind,
         candidates: &[String],
         random: &mut fastrand::Rng,
         fault: &mut Fault,
@@ -55,6 +78,11 @@ impl Driver<'_> {
         random.shuffle(&mut left);
         left.retain(|name| candidates.contains(name));
         fault.what = "all nodes restarted, one after the other".to_owned();
+        if kind == Kind::Upgrade {
+            self.builds.is_other = !self.builds.is_other;
+            let file = self.builds.wanted().display().to_string();
+            fault.what = format!("all nodes restarted, one after the other, and each runs {file} now");
+        }
         fault.targets.clear();
         State::Rolling { left, stopping: None }
     }
@@ -110,6 +138,9 @@ impl Driver<'_> {
             let State::Rolling { stopping, .. } = &mut active.state else { return };
             *stopping = None;
             self.note_end(&name, code.unwrap_or(-1), wrong);
+            if active.kind == Kind::Upgrade {
+                self.cluster.set_binary(&name, self.builds.wanted());
+            }
             self.cluster.restart(&name);
             return;
         }
@@ -117,7 +148,12 @@ impl Driver<'_> {
             let State::Rolling { left, .. } = &mut active.state else { return };
             left.pop();
             let done = self.faults[active.fault].targets.len();
-            self.faults[active.fault].evidence = Some(format!("{done} nodes restarted"));
+            let pid = self.cluster.node(&name).pid();
+            if active.kind != Kind::Upgrade {
+                self.faults[active.fault].evidence = Some(format!("{done} nodes restarted"));
+            } else if pid.and_then(program_of).as_ref() == Some(self.builds.wanted()) {
+                self.faults[active.fault].evidence = Some(format!("{done} nodes run the other build"));
+            }
         }
     }
 }

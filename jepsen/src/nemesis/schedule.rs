@@ -60,7 +60,7 @@ pub fn schedule(kinds: &[Kind], seed: u64, phases: &Phases) -> Vec<Planned> {
                 random.shuffle(&mut left);
                 if longest_first {
                     // At the end of a short run there may be no room for it.
-                    left.sort_by_key(|kind| *kind == Kind::Rolling);
+                    left.sort_by_key(|kind| matches!(kind, Kind::Rolling | Kind::Upgrade));
                     longest_first = false;
                 }
             }
@@ -89,9 +89,12 @@ fn lasts(kind: Kind, random: &mut fastrand::Rng) -> Duration {
         // From shorter than anything notices to longer than every session: as many of each.
         Kind::Pause => Duration::from_secs_f64(0.1 * 100_f64.powf(random.f64())),
         Kind::Restart => millis(random, 500..2_000),
-        Kind::Rolling => Duration::from_secs(9),
+        Kind::Rolling | Kind::Upgrade => Duration::from_secs(9),
         Kind::FullDisk => millis(random, 2_000..4_000),
         Kind::Drain => millis(random, 2_500..5_000),
+        Kind::ClockJump | Kind::TornWrite => millis(random, 1_000..4_000),
+        Kind::FailedFsync => millis(random, 2_000..4_000),
+        Kind::ClockDrift | Kind::ClockRunaway => millis(random, 5_000..9_000),
         Kind::Join => millis(random, 5_000..8_000),
         _ => millis(random, 2_500..7_000),
     }
