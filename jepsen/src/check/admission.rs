@@ -54,6 +54,15 @@ struct Held {
     because: &'static str,
 }
 
+impl Held {
+    /// Of its parts what lies before an instant.
+    fn until(mut self, end: u64) -> Self {
+        self.parts.iter_mut().for_each(|part| part.1 = part.1.min(end));
+        self.parts.retain(|(from, to)| from < to);
+        self
+    }
+}
+
 /// What a rule is held against: `often` its bound through the whole run, `once` its bound where no partition was.
 fn held(record: &Record, often: &Bound, once: Option<&Bound>) -> Vec<Held> {
     let (begun, ended) = (record.times.begun, record.times.ended);
@@ -116,6 +125,7 @@ fn by_bucket(record: &Record) -> BTreeMap<(usize, &str), Done<'_>> {
 /// Holds each bucket against its bound in every interval.
 pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
     let partitions = times::partitions(record);
+    let agree_until = times::wall_clocks_agree_until(record);
     let buckets = by_bucket(record);
     let (mut rules, mut wrong) = (Vec::new(), Vec::new());
     for (place, limited) in record.setup.limits.iter().enumerate() {
@@ -138,6 +148,8 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
             None => Vec::new(),
             Some(factor) => held(record, &bound, Some(&once).filter(|_| factor > 1)),
         };
+        let until = if limited.lies_by_the_wall_clock() { agree_until } else { u64::MAX };
+        let held: Vec<Held> = held.into_iter().map(|held| held.until(until)).collect();
         let of_place = buckets.range((place, "")..(place + 1, ""));
         for ((_, value), done) in of_place {
             let with = |outcome| done.checks.iter().filter(|one| one.outcome == outcome).count() as u64;
@@ -252,6 +264,22 @@ mod tests {
         // Where no clock is said to be faster there is no margin.
         let found = by_clock(Kind::Kill, 500);
         assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn windows_promise_nothing_once_wall_clocks_differ() {
+        let excess_at = |second: u64, text: &str| {
+            let mut record = record();
+            record.setup.limits[0].text = text.to_owned();
+            record.faults.push(fault(Kind::ClockJump, "n2", 20, 22));
+            record.history.operations.extend((0..51).map(|n| admitted(0, second * SECOND + n * 1_000)));
+            check(&record).1.details.len()
+        };
+        assert_eq!(
+            (excess_at(15, "algorithm: fixed_window"), excess_at(25, "algorithm: fixed_window")),
+            (1, 0)
+        );
+        assert_eq!((excess_at(15, ""), excess_at(25, "")), (1, 1));
     }
 
     #[test]

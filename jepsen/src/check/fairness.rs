@@ -1,7 +1,10 @@
 //! Was as much admitted as the limit allows, and to each node its part? Asked where nothing is broken: before the faults, and
 //! after all is settled again.
 
-use super::{Finding, times::Interval};
+use super::{
+    Finding,
+    times::{Interval, wall_clocks_agree_until},
+};
 use crate::{history::Outcome, record::Record};
 
 /// Shorter times say nothing.
@@ -30,6 +33,7 @@ fn quiet(record: &Record) -> Vec<Interval> {
 pub fn check(record: &Record) -> Finding {
     let (mut wrong, mut least, mut keys) = (Vec::new(), f64::INFINITY, 0);
     let quiet = quiet(record);
+    let agree_until = wall_clocks_agree_until(record);
     for (from, to) in &quiet {
         let seconds = (to - from) as f64 / 1e9;
         let count = record.setup.questions.len();
@@ -52,6 +56,9 @@ pub fn check(record: &Record) -> Finding {
             let limited = &record.setup.limits[*rule];
             let rate = limited.bound.count as f64 / limited.bound.period.as_secs_f64();
             let owed = rate * seconds * if limited.text.contains("carved") { CARVED } else { 1.0 };
+            if limited.lies_by_the_wall_clock() && *to > agree_until {
+                continue;
+            }
             if limited.bound.period.as_secs() > 10 || (asked[key] as f64) < PRESSURE * rate * seconds {
                 continue;
             }

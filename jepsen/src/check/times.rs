@@ -95,6 +95,12 @@ fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     merged
 }
 
+/// Until when all wall clocks agree: windows lie where their owner's has them, and promise nothing where they do not.
+pub fn wall_clocks_agree_until(record: &Record) -> u64 {
+    let jumps = record.faults.iter().filter(|fault| fault.kind == Kind::ClockJump);
+    jumps.map(|fault| fault.begun).min().unwrap_or(u64::MAX)
+}
+
 /// The one and the other.
 pub fn both(one: &[Interval], other: &[Interval]) -> Vec<Interval> {
     merged([one, other].concat())

@@ -141,8 +141,15 @@ impl Driver<'_> {
         if let Some(seen) = self.look_at_machine(active) {
             self.faults[active.fault].evidence = Some(seen);
         }
-        let wall_ahead_ms = self.orders_of(&target).wall_ahead_ms;
-        self.order(&target, Orders { wall_ahead_ms, ..Orders::default() });
+        // Another fault may be on at the same machine.
+        let mut orders = self.orders_of(&target);
+        match active.kind {
+            Kind::FailedFsync => orders.fail_syncs = None,
+            Kind::TornWrite => orders.power_cut = None,
+            Kind::ClockDrift | Kind::ClockRunaway => orders.rate_ppm = 0,
+            _ => {}
+        }
+        self.order(&target, orders);
         match active.kind {
             Kind::ClockJump => self.cluster.restart(&target),
             Kind::TornWrite => {

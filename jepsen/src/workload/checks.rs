@@ -128,6 +128,13 @@ pub struct Limited {
     pub partition: Option<u32>,
 }
 
+impl Limited {
+    /// Whether when it counts anew is a matter of the wall clock: windows begin at multiples of their period.
+    pub fn lies_by_the_wall_clock(&self) -> bool {
+        self.text.contains("window")
+    }
+}
+
 /// A question that is asked many times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
