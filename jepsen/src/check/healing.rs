@@ -7,8 +7,9 @@ use crate::record::Record;
 /// A start, an election, a session, and some thousand slots that go where they belong; and a node that has left is forgotten
 /// once gossip has given it up.
 const WITHIN: f64 = 25.0;
-/// The check timeout, nearly: who has waited so long knew an owner, and had no answer of it in time.
-const WAITED: u64 = 90_000_000;
+/// How long a node waits for an owner, three quarters of the check timeout (`Timing::forward_timeout`): who has waited so long
+/// knew an owner, and had no answer of it in time.
+const WAITED: u64 = 75_000_000;
 /// So many of a thousand checks may have waited in vain though all was settled: a machine whose processors are all busy
 /// stops an owner for longer than the check timeout. None may have known no owner.
 const IN_VAIN: usize = 1;
