@@ -48,10 +48,11 @@ impl RuleDescription {
     pub fn worst_case(&self) -> WorstCase {
         let exact = WorstCase { lost: self.lost(), ..WorstCase::default() };
         match (&*self.consistency, &*self.on_owner_loss) {
-            (_, "allow") => WorstCase { crash: None, partition: None, ..exact },
+            (_, "allow") => WorstCase { crash: None, partition: None, further_side: None, ..exact },
             ("strict", "deny") => exact,
             ("strict", "share") if self.carved => exact,
-            _ => WorstCase { partition: Some(2), ..exact },
+            ("strict", _) => WorstCase { partition: Some(2), ..exact },
+            _ => WorstCase { partition: Some(2), further_side: Some(1), ..exact },
         }
     }
 }
@@ -73,7 +74,8 @@ impl RuleDescription {
 /// - `share` with `strict` and `carved`: what all shares give together, the owner never does.
 /// - `share`: nodes that can not reach the owner admit m/N of the limit together, m of N nodes being cut off.
 /// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with used up buckets, or with what
-///   the other had left at most, and admits no more than the limit either.
+///   the other had left at most, and admits no more than the limit either. So each side admits no more than the limit, and
+///   there may be more than two of them: where the network falls apart into more, or is cut again before it is healed.
 /// - `allow`: whoever can not reach the owner admits everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorstCase {
@@ -81,8 +83,11 @@ pub struct WorstCase {
     pub planned: Option<u32>,
     /// When the owner of its bucket crashes, or is stopped for a while.
     pub crash: Option<u32>,
-    /// When nodes can not reach each other, or most voters are gone.
+    /// When the nodes fall apart into two sides that do not reach each other, or most voters are gone.
     pub partition: Option<u32>,
+    /// How much more that is for each further side.
+    #[serde(default)]
+    pub further_side: Option<u32>,
     /// Not a multiple: how many units of a bucket its callers lose at most when its owner dies; none of what is unlimited.
     #[serde(default)]
     pub lost: Option<u64>,
@@ -90,7 +95,7 @@ pub struct WorstCase {
 
 impl Default for WorstCase {
     fn default() -> Self {
-        Self { planned: Some(1), crash: Some(1), partition: Some(1), lost: None }
+        Self { planned: Some(1), crash: Some(1), partition: Some(1), further_side: Some(0), lost: None }
     }
 }
 
@@ -378,7 +383,9 @@ rules:
         assert_eq!(worst("consistency: strict, on_owner_loss: deny").partition, Some(1));
         assert_eq!(worst("consistency: strict, carved: true").partition, Some(1));
         assert_eq!(worst("consistency: strict").partition, Some(2));
+        assert_eq!(worst("consistency: strict").further_side, Some(0));
         assert_eq!(worst("carved: true").partition, Some(2));
+        assert_eq!(worst("carved: true").further_side, Some(1), "whoever is cut off goes on");
         assert_eq!(worst("on_owner_loss: allow").crash, None);
         assert_eq!(worst("burst: 64").lost, Some(64));
         assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(4));

@@ -1,0 +1,73 @@
+//! Slots of those whose sessions have lapsed go to others.
+
+use std::collections::BTreeSet;
+
+use tidegate_limiter::Nanos;
+
+use super::{Leader, Step, View};
+use crate::owner::table::{Entry, Holder, SlotRow};
+
+impl Leader {
+    /// Takes slots from those whose sessions have lapsed.
+    pub(super) fn expire(&mut self, view: View<'_>, now: Nanos) -> Option<Step> {
+        let (reign, wanted) = (self.reign?, self.wanted.as_ref()?);
+        let mut named: BTreeSet<Holder> = BTreeSet::new();
+        for row in view.table.rows() {
+            named.insert(row.owner);
+            named.extend(row.moving.map(|pending| pending.to));
+        }
+        // What became of an earlier expiry may not be known, and it may have been carried out: then no row names its holder any
+        // more. When the same one is applied once more, the earlier one must have been, or never will be, and the holder can
+        // have a session again.
+        let unsettled: BTreeSet<Holder> =
+            self.sessions.iter().filter(|(_, known)| known.expiring).map(|(holder, _)| *holder).collect();
+        named.extend(&unsettled);
+        // A node that has started again has the disk, and with it the lock, of the one that it was: that one has ended.
+        let again = |holder: Holder| {
+            let row = view.members.get(&holder.node)?;
+            (row.incarnation > holder.incarnation && self.is_live(row.holder(), now)).then(|| row.holder())
+        };
+        let has_ended = |holder: &Holder| again(*holder).is_some() || self.has_lapsed(*holder, now);
+        let lapsed: Vec<Holder> = named.into_iter().filter(has_ended).collect();
+        if lapsed.is_empty() {
+            return None;
+        }
+        // A leader that is new does not know yet who lives: the successor may be about to ask for its session.
+        let may_come = |next: Holder| {
+            let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
+            let is_new = now < self.since.saturating_add(self.terms.leader);
+            is_new && is_member && !self.is_live(next, now)
+        };
+        let slots: Vec<(u16, Holder)> = (0u16..)
+            .zip(view.table.rows())
+            .filter(|(_, row)| lapsed.contains(&row.owner))
+            .filter_map(|(slot, row)| match row.moving {
+                Some(pending) if !lapsed.contains(&pending.to) => Some((slot, pending.to)),
+                _ => {
+                    // It may have kept what it knew; else the successor may know something. What should be elsewhere moves
+                    // from there by plan.
+                    let keeps = |one: &Holder| view.members.get(&one.node).is_some_and(|row| row.keeps);
+                    let successor = row.successor.map(|next| next.holder);
+                    let again_with_all = again(row.owner).filter(keeps);
+                    if again_with_all.is_none() && successor.is_some_and(may_come) {
+                        return None;
+                    }
+                    let to = again_with_all
+                        .or(successor.filter(|next| wanted.holders.contains(next)))
+                        .or(again(row.owner))
+                        .unwrap_or(wanted.owners[usize::from(slot)]);
+                    (!lapsed.contains(&to)).then_some((slot, to))
+                }
+            })
+            .collect();
+        let ends_moves = |row: &SlotRow| row.moving.is_some_and(|pending| lapsed.contains(&pending.to));
+        let settles = lapsed.iter().any(|holder| unsettled.contains(holder));
+        if slots.is_empty() && !settles && !view.table.rows().iter().any(ends_moves) {
+            return None;
+        }
+        for holder in &lapsed {
+            self.sessions.entry(*holder).or_default().expiring = true;
+        }
+        Some(Step::Write(Entry::Expire { reign, lapsed, slots }))
+    }
+}

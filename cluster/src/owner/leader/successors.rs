@@ -1,0 +1,56 @@
+//! Each slot has a successor, who takes over from its owner.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_limiter::Nanos;
+
+use super::{Leader, SETTLE, Step, View, Wanted};
+use crate::{
+    owner::table::{Entry, Holder, SlotRow, Table},
+    raft::MemberRow,
+};
+
+impl Leader {
+    /// Names others where the successor can not be the one any more, or there is none.
+    pub(super) fn replace_successors(&self, view: View<'_>, now: Nanos) -> Option<Step> {
+        let wanted = self.wanted.as_ref()?;
+        // Who is silent may be busy: it is a successor as long as it would be an owner.
+        let stays = |next: Holder| {
+            let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
+            is_member && (self.is_live(next, now) || !self.has_lapsed(next, now))
+        };
+        let usable: BTreeMap<Holder, bool> = {
+            let named = view.table.rows().iter().filter_map(|row| row.successor);
+            let holders: BTreeSet<Holder> = named.map(|next| next.holder).collect();
+            holders.into_iter().map(|holder| (holder, stays(holder))).collect()
+        };
+        succeed(view.table, wanted, |row| row.successor.is_none_or(|next| !usable[&next.holder]))
+    }
+
+    /// Names the successors that there should be, when the slots are where they should be.
+    pub(super) fn name_successors(&self, view: View<'_>, now: Nanos) -> Option<Step> {
+        let wanted = self.wanted.as_ref()?;
+        let settled = now >= wanted.since.saturating_add(SETTLE);
+        // Until it is known of each member whether it lives, those that were named are not replaced.
+        let known = |row: &MemberRow| self.is_live(row.holder(), now) || self.has_lapsed(row.holder(), now);
+        if !settled || view.table.moving() > 0 || !view.members.values().all(known) {
+            return None;
+        }
+        // What a lost owner has told its successor, no other one knows.
+        succeed(view.table, wanted, |row| self.is_there(row.owner, view, now))
+    }
+}
+
+/// Names the successors of those rows that want another one.
+fn succeed(table: &Table, wanted: &Wanted, wants: impl Fn(&SlotRow) -> bool) -> Option<Step> {
+    let mut named: BTreeMap<Option<Holder>, Vec<u16>> = BTreeMap::new();
+    for (slot, row) in (0u16..).zip(table.rows()) {
+        let (owner, successor) = (wanted.owners[usize::from(slot)], wanted.successors[usize::from(slot)]);
+        // A slot that is not yet where it should be: who should have it can take it over.
+        let best = if row.owner == owner { successor } else { Some(owner) };
+        if best != row.successor.map(|next| next.holder) && wants(row) {
+            named.entry(best).or_default().push(slot);
+        }
+    }
+    (!named.is_empty()).then(|| Step::Write(Entry::Succeed(named.into_iter().collect())))
+}
