@@ -8,6 +8,10 @@
 //! its part all or nothing; when one denies, what the others took is given back ([`Store::undo`]).
 
 mod amend;
+mod asking;
+mod charging;
+mod parts;
+mod peers;
 
 use std::{
     sync::{
@@ -22,27 +26,27 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, HoldId, KeyHash, Mode, Nanos, Store};
-use tidegate_proto::peer::{Check, Decided, MAX_CHARGES, Outcome};
+use tidegate_limiter::{Charge, Decision, Nanos, Store};
 use tokio::{
-    sync::{Notify, oneshot},
-    time::{Instant, timeout, timeout_at},
+    sync::Notify,
+    time::{Instant, timeout},
 };
 
 pub use self::amend::Amended;
+use self::{
+    asking::{PartOutcome, UndoBy},
+    parts::{Owner, Part, is_held, note, part_is_held},
+};
 
 use crate::{
     clock::Clock,
-    link::{NotSent, Reply},
     loss::Shares,
-    owner::rights::{Claim, Rights, Unclaimed},
-    planted::PlantedBug,
-    requests::{REMEMBER, Remembered, RequestKey, Requests, Taken},
-    routes::{LostSince, Peer, Routes},
+    owner::rights::{Claim, Rights},
+    requests::Requests,
+    routes::{LostSince, Routes},
     slots::SlotId,
     stats::LaneStats,
-    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
-    wire,
+    verdict::{Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
 };
 
 /// How often a check is sent again after "I do not own that slot".
@@ -51,9 +55,6 @@ const MAX_ATTEMPTS: u32 = 5;
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.
 const HELD_RETRY: Duration = Duration::from_millis(250);
-/// How long a local charge can be undone while other owners are asked.
-const HOLD: Duration = Duration::from_secs(2);
-
 /// Decides checks, or has them decided.
 #[derive(Debug)]
 pub struct Router {
@@ -75,47 +76,6 @@ pub struct Router {
     forward_timeout: Duration,
 }
 
-/// The charges of a check that one member owns, by their place in the check.
-struct Part {
-    owner: Owner,
-    places: SmallVec<[usize; 4]>,
-}
-
-/// Who decides about a part.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
-enum Owner {
-    /// This node, under these claims, in the order of the places.
-    Here(SmallVec<[Claim; 4]>),
-    Peer(Arc<Peer>),
-    /// Nobody whom this node knows. `soon`: the slot is about to have an owner.
-    Nobody {
-        soon: bool,
-    },
-}
-
-/// Where a charge is decided.
-enum Found {
-    Here(Claim),
-    /// At the member at this place.
-    There(usize),
-    Nobody {
-        soon: bool,
-    },
-}
-
-/// How a part of a check ended.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
-enum PartOutcome {
-    Decided {
-        allowed: bool,
-        decisions: Decisions,
-        undo: Option<UndoBy>,
-    },
-    /// The owner does not own it (any more, or yet): worth another attempt.
-    Misrouted,
-    Lost,
-}
-
 /// How an attempt ended.
 #[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 enum Tried {
@@ -124,12 +84,6 @@ enum Tried {
     Misrouted,
     /// The successor of a slot has to be told first.
     Held,
-}
-
-/// What takes a part back.
-enum UndoBy {
-    Hold(Taken),
-    Reply(u64),
 }
 
 impl Router {
@@ -430,301 +384,5 @@ impl Router {
             }
         }
         if retry { Tried::Misrouted } else { Tried::Decided(Verdict { allowed, answers }) }
-    }
-
-    /// Charges this node's own part; `None` if what was charged does not count.
-    fn decide_here(
-        &self,
-        part: &Part,
-        claims: &[Claim],
-        charges: &[Charge],
-        undoable: bool,
-        request: Option<u64>,
-        now: Nanos,
-    ) -> Option<(bool, Decisions, Option<UndoBy>)> {
-        let own: SmallVec<[Charge; 4]> = part.places.iter().map(|place| charges[*place]).collect();
-        let (allowed, decisions, taken) = self.charge_once(&own, claims, undoable, request, now)?;
-        Some((allowed, decisions, taken.map(UndoBy::Hold)))
-    }
-
-    /// Charges, unless the request with that number was charged here before.
-    fn charge_once(
-        &self,
-        own: &[Charge],
-        claims: &[Claim],
-        undoable: bool,
-        request: Option<u64>,
-        now: Nanos,
-    ) -> Option<(bool, Decisions, Option<Taken>)> {
-        let Some(number) = request else {
-            let (allowed, decisions, hold) = self.charge(own, claims, undoable, now)?;
-            return Some((allowed, decisions, hold.map(|hold| Taken { hold, request: None })));
-        };
-        let key = RequestKey::of(number, own);
-        // Locked while it is charged: another thread may have the same request.
-        let mut part = self.requests.lock(key);
-        if let Some(decisions) = self.requests.repeat(&mut part, key, now) {
-            return Some((true, decisions.into_iter().collect(), None));
-        }
-        let (allowed, decisions, hold) = self.charge(own, claims, undoable, now)?;
-        let mut until = None;
-        if allowed && let Some(first) = own.first() {
-            let slot = SlotId::of(first.key);
-            let remembered = Remembered { key, slot, rest: REMEMBER, decisions: decisions.as_slice().into() };
-            until = self.requests.remember(&mut part, remembered, now);
-        }
-        Some((allowed, decisions, hold.map(|hold| Taken { hold, request: until.map(|until| (key, until)) })))
-    }
-
-    /// Takes a charge back; not if another check was answered by it. The request is forgotten first: whoever sees the bucket
-    /// without the charge must not find it.
-    fn undo(&self, taken: Taken, now: Nanos) {
-        if taken.request.is_none_or(|(key, until)| self.requests.forget(key, until, || self.clock.now())) {
-            self.store.undo(taken.hold, now);
-        } else {
-            self.store.settle(taken.hold);
-        }
-    }
-
-    fn charge(
-        &self,
-        own: &[Charge],
-        claims: &[Claim],
-        undoable: bool,
-        now: Nanos,
-    ) -> Option<(bool, Decisions, Option<HoldId>)> {
-        let mut decisions = Decisions::new();
-        let (allowed, hold) = if undoable {
-            self.store.hold(own, now, now.saturating_add(HOLD), &mut decisions)
-        } else {
-            (self.store.check_all(own, now, &mut decisions), None)
-        };
-        if !allowed && is_held(own, &decisions) {
-            for ((claim, charge), decision) in claims.iter().zip(own).zip(&decisions) {
-                self.rights.want(claim, charge, decision, now);
-            }
-        }
-        if allowed && !self.counts(claims, own, &decisions, now, self.clock.now()) {
-            if let Some(hold) = hold {
-                self.store.undo(hold, now);
-            }
-            return None;
-        }
-        Some((allowed, decisions, hold))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `decide`")]
-    fn ask(
-        &self,
-        lane: usize,
-        owner: &Peer,
-        part: &Part,
-        charges: &[Charge],
-        wishes: &[Wish],
-        undoable: bool,
-        request: Option<u64>,
-    ) -> Option<oneshot::Receiver<Reply>> {
-        let own = part.places.iter().map(|place| {
-            let wish = wishes[*place];
-            (&charges[*place], wish.consistency, wish.reserve)
-        });
-        let wire = wire::charges_to_wire(own)?;
-        match owner.links[lane].ask(wire, undoable, request) {
-            Ok(answer) => Some(answer),
-            Err(NotSent::Unreachable) => {
-                self.lanes[lane].unreachable.add(1);
-                None
-            }
-            Err(NotSent::Full) => {
-                self.lanes[lane].queue_full.add(1);
-                None
-            }
-        }
-    }
-
-    async fn hear(
-        &self,
-        lane: usize,
-        part: &Part,
-        answer: Option<oneshot::Receiver<Reply>>,
-        deadline: Instant,
-    ) -> PartOutcome {
-        let Some(answer) = answer else { return PartOutcome::Lost };
-        let stats = &self.lanes[lane];
-        let reply = match timeout_at(deadline, answer).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_link_lost)) => return PartOutcome::Lost,
-            Err(_elapsed) => {
-                stats.timed_out.add(1);
-                return PartOutcome::Lost;
-            }
-        };
-        stats.answered.add(1);
-        match reply.outcome {
-            Outcome::Decided(decided) if decided.decisions.len() == part.places.len() => {
-                PartOutcome::Decided {
-                    allowed: decided.allowed,
-                    decisions: decided.decisions.iter().map(wire::decision_from_wire).collect(),
-                    undo: Some(UndoBy::Reply(reply.id)),
-                }
-            }
-            Outcome::NotOwner { .. } | Outcome::NotReady => {
-                stats.not_owner.add(1);
-                PartOutcome::Misrouted
-            }
-            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost,
-        }
-    }
-
-    fn give_back(&self, lane: usize, taken: SmallVec<[(&Part, UndoBy); 2]>, charges: &[Charge], now: Nanos) {
-        for (part, undo) in taken {
-            match (undo, &part.owner) {
-                (UndoBy::Hold(taken), _) => {
-                    self.undo(taken, now);
-                    if PlantedBug::ReturnedTwice.is_on() {
-                        for charge in part.places.iter().map(|place| &charges[*place]) {
-                            self.store.refund(charge.key, &charge.limit, charge.cost, now);
-                        }
-                    }
-                }
-                (UndoBy::Reply(id), Owner::Peer(owner)) => owner.links[lane].undo(id),
-                (UndoBy::Reply(_), _) => unreachable!("this node's own part is taken back by its hold"),
-            }
-        }
-    }
-
-    /// Brings the buckets of checks near that are about to be decided.
-    pub(crate) fn warm_for_peer(&self, checks: &[Check]) {
-        let charges = checks.iter().flat_map(|check| check.charges.as_slice());
-        self.store.warm(charges.map(|charge| KeyHash::from_raw(charge.key)));
-    }
-
-    /// Decides a check that another node sent, if this node owns its slots.
-    pub(crate) fn decide_for_peer(&self, lane: usize, check: &Check) -> (Outcome, Option<Taken>) {
-        let (outcome, taken) = self.try_decide_for_peer(check);
-        let stats = &self.lanes[lane];
-        match outcome {
-            Outcome::Decided(_) => stats.decided_for_peers.add(1),
-            _ => stats.refused_to_peers.add(1),
-        }
-        (outcome, taken)
-    }
-
-    fn try_decide_for_peer(&self, check: &Check) -> (Outcome, Option<Taken>) {
-        if !self.has_routes() {
-            return (Outcome::NotReady, None);
-        }
-        let Some(mut charges) = wire::charges_from_wire(&check.charges) else {
-            return (Outcome::Malformed, None);
-        };
-        let now = self.clock.now();
-        let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
-        for (charge, asked) in charges.iter_mut().zip(check.charges.as_slice()) {
-            let (slot, consistency) = (SlotId::of(charge.key), wire::consistency_of(asked));
-            match self.rights.claim(slot, consistency, now) {
-                Ok(mut claim) => {
-                    let reserve = asked.reserve.and_then(|rule| self.rights.reserve(rule));
-                    charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
-                    claims.push(claim);
-                }
-                Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
-                    return (Outcome::NotOwner { slot: slot.get() }, None);
-                }
-                Err(Unclaimed::Lapsed) => return (Outcome::NotReady, None),
-            }
-        }
-        let Some((allowed, decisions, taken)) =
-            self.charge_once(&charges, &claims, check.undoable, check.request, now)
-        else {
-            return (Outcome::NotOwner { slot: SlotId::of(charges[0].key).get() }, None);
-        };
-        let decisions = decisions.iter().map(wire::decision_to_wire).collect();
-        (Outcome::Decided(Decided { allowed, decisions }), taken)
-    }
-
-    /// Where a charge is decided.
-    fn owner_of(&self, routes: &Routes, charge: &Charge, wish: Wish, now: Nanos) -> Found {
-        let slot = SlotId::of(charge.key);
-        let member = match self.rights.claim(slot, wish.consistency, now) {
-            Ok(claim) => return Found::Here(claim),
-            Err(Unclaimed::Lapsed) => return Found::Nobody { soon: false },
-            Err(Unclaimed::Frozen) => routes.target(slot),
-            Err(Unclaimed::Elsewhere) => routes.owner(slot),
-        };
-        member.map_or(Found::Nobody { soon: true }, Found::There)
-    }
-
-    /// Sorts the charges by who owns them, and fills in the floors of this node's own.
-    fn split(
-        &self,
-        routes: &Routes,
-        charges: &mut [Charge],
-        wishes: &[Wish],
-        now: Nanos,
-    ) -> SmallVec<[Part; 2]> {
-        let mut parts: SmallVec<[Part; 2]> = SmallVec::new();
-        for (index, charge) in charges.iter_mut().enumerate() {
-            let found = self.owner_of(routes, charge, wishes[index], now);
-            let fits = |part: &&mut Part| match (&part.owner, &found) {
-                (Owner::Here(_), Found::Here(_)) => true,
-                (Owner::Nobody { soon }, Found::Nobody { soon: other }) => soon == other,
-                (Owner::Peer(peer), Found::There(member)) => {
-                    // A frame takes so many; what is more for one owner is asked in another one.
-                    part.places.len() < MAX_CHARGES
-                        && routes.peers[*member].as_ref().is_some_and(|other| Arc::ptr_eq(peer, other))
-                }
-                _ => false,
-            };
-            let part = match parts.iter_mut().rev().find(fits) {
-                Some(part) => part,
-                None => {
-                    let owner = match &found {
-                        Found::Here(_) => Owner::Here(SmallVec::new()),
-                        Found::Nobody { soon } => Owner::Nobody { soon: *soon },
-                        Found::There(member) => match &routes.peers[*member] {
-                            Some(peer) => Owner::Peer(Arc::clone(peer)),
-                            None => Owner::Nobody { soon: true },
-                        },
-                    };
-                    parts.push(Part { owner, places: SmallVec::new() });
-                    parts.last_mut().expect("it was just pushed")
-                }
-            };
-            part.places.push(index);
-            if let (Owner::Here(claims), Found::Here(mut claim)) = (&mut part.owner, found) {
-                charge.floor = self.rights.bounds(&mut claim, charge, wishes[index].reserve, now);
-                claims.push(claim);
-            }
-        }
-        parts
-    }
-
-    pub(crate) fn undo_for_peer(&self, taken: Taken) {
-        self.undo(taken, self.clock.now());
-    }
-}
-
-/// Whether a check was denied only because successors have to be told first.
-fn is_held(charges: &[Charge], decisions: &[Decision]) -> bool {
-    let denied =
-        |(charge, decision): &(&Charge, &Decision)| charge.mode == Mode::Enforce && !decision.allowed;
-    let mut denials = charges.iter().zip(decisions).filter(denied).peekable();
-    denials.peek().is_some() && denials.all(|(_, decision)| decision.is_held())
-}
-
-fn part_is_held(part: &Part, charges: &[Charge], decisions: &[Decision]) -> bool {
-    let own: SmallVec<[Charge; 4]> = part.places.iter().map(|place| charges[*place]).collect();
-    is_held(&own, decisions)
-}
-
-fn note(answers: &mut Answers, part: &Part, decisions: &[Decision], by: impl Fn() -> DecidedBy) {
-    debug_assert_eq!(part.places.len(), decisions.len());
-    for (place, decision) in part.places.iter().zip(decisions) {
-        let mut decision = *decision;
-        if decision.is_held() {
-            // Told to who asked: the successor was waited for long enough.
-            decision.retry_after = Some(HELD_RETRY);
-        }
-        answers[*place] = Some(Answer { decision, by: by() });
     }
 }

@@ -13,7 +13,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{MAX_ATTEMPTS, Owner, Part, PartOutcome, RETRY_PAUSE, Router, note};
+use super::{
+    MAX_ATTEMPTS, RETRY_PAUSE, Router,
+    asking::PartOutcome,
+    parts::{Owner, Part, note},
+};
 use crate::{
     link::Reply,
     owner::rights::{Claim, Unclaimed},

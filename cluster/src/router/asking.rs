@@ -1,0 +1,129 @@
+//! Other owners are asked for their parts of a check, and give back what they took when somebody denies.
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Charge, Nanos};
+use tidegate_proto::peer::Outcome;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Router,
+    parts::{Owner, Part},
+};
+use crate::{
+    link::{NotSent, Reply},
+    planted::PlantedBug,
+    requests::Taken,
+    routes::Peer,
+    verdict::{Decisions, Wish},
+    wire,
+};
+
+/// How a part of a check ended.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
+pub(super) enum PartOutcome {
+    Decided {
+        allowed: bool,
+        decisions: Decisions,
+        undo: Option<UndoBy>,
+    },
+    /// The owner does not own it (any more, or yet): worth another attempt.
+    Misrouted,
+    Lost,
+}
+
+/// What takes a part back.
+pub(super) enum UndoBy {
+    Hold(Taken),
+    Reply(u64),
+}
+
+impl Router {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `decide`")]
+    pub(super) fn ask(
+        &self,
+        lane: usize,
+        owner: &Peer,
+        part: &Part,
+        charges: &[Charge],
+        wishes: &[Wish],
+        undoable: bool,
+        request: Option<u64>,
+    ) -> Option<oneshot::Receiver<Reply>> {
+        let own = part.places.iter().map(|place| {
+            let wish = wishes[*place];
+            (&charges[*place], wish.consistency, wish.reserve)
+        });
+        let wire = wire::charges_to_wire(own)?;
+        match owner.links[lane].ask(wire, undoable, request) {
+            Ok(answer) => Some(answer),
+            Err(NotSent::Unreachable) => {
+                self.lanes[lane].unreachable.add(1);
+                None
+            }
+            Err(NotSent::Full) => {
+                self.lanes[lane].queue_full.add(1);
+                None
+            }
+        }
+    }
+
+    pub(super) async fn hear(
+        &self,
+        lane: usize,
+        part: &Part,
+        answer: Option<oneshot::Receiver<Reply>>,
+        deadline: Instant,
+    ) -> PartOutcome {
+        let Some(answer) = answer else { return PartOutcome::Lost };
+        let stats = &self.lanes[lane];
+        let reply = match timeout_at(deadline, answer).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_link_lost)) => return PartOutcome::Lost,
+            Err(_elapsed) => {
+                stats.timed_out.add(1);
+                return PartOutcome::Lost;
+            }
+        };
+        stats.answered.add(1);
+        match reply.outcome {
+            Outcome::Decided(decided) if decided.decisions.len() == part.places.len() => {
+                PartOutcome::Decided {
+                    allowed: decided.allowed,
+                    decisions: decided.decisions.iter().map(wire::decision_from_wire).collect(),
+                    undo: Some(UndoBy::Reply(reply.id)),
+                }
+            }
+            Outcome::NotOwner { .. } | Outcome::NotReady => {
+                stats.not_owner.add(1);
+                PartOutcome::Misrouted
+            }
+            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost,
+        }
+    }
+
+    pub(super) fn give_back(
+        &self,
+        lane: usize,
+        taken: SmallVec<[(&Part, UndoBy); 2]>,
+        charges: &[Charge],
+        now: Nanos,
+    ) {
+        for (part, undo) in taken {
+            match (undo, &part.owner) {
+                (UndoBy::Hold(taken), _) => {
+                    self.undo(taken, now);
+                    if PlantedBug::ReturnedTwice.is_on() {
+                        for charge in part.places.iter().map(|place| &charges[*place]) {
+                            self.store.refund(charge.key, &charge.limit, charge.cost, now);
+                        }
+                    }
+                }
+                (UndoBy::Reply(id), Owner::Peer(owner)) => owner.links[lane].undo(id),
+                (UndoBy::Reply(_), _) => unreachable!("this node's own part is taken back by its hold"),
+            }
+        }
+    }
+}

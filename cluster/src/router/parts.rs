@@ -1,0 +1,127 @@
+//! A check is split by who owns the slots of its buckets.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Charge, Decision, Mode, Nanos};
+use tidegate_proto::peer::MAX_CHARGES;
+
+use super::{HELD_RETRY, Router};
+use crate::{
+    owner::rights::{Claim, Unclaimed},
+    routes::{Peer, Routes},
+    slots::SlotId,
+    verdict::{Answer, Answers, DecidedBy, Wish},
+};
+
+/// The charges of a check that one member owns, by their place in the check.
+pub(super) struct Part {
+    pub(super) owner: Owner,
+    pub(super) places: SmallVec<[usize; 4]>,
+}
+
+/// Who decides about a part.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
+pub(super) enum Owner {
+    /// This node, under these claims, in the order of the places.
+    Here(SmallVec<[Claim; 4]>),
+    Peer(Arc<Peer>),
+    /// Nobody whom this node knows. `soon`: the slot is about to have an owner.
+    Nobody {
+        soon: bool,
+    },
+}
+
+/// Where a charge is decided.
+pub(super) enum Found {
+    Here(Claim),
+    /// At the member at this place.
+    There(usize),
+    Nobody {
+        soon: bool,
+    },
+}
+
+impl Router {
+    /// Where a charge is decided.
+    pub(super) fn owner_of(&self, routes: &Routes, charge: &Charge, wish: Wish, now: Nanos) -> Found {
+        let slot = SlotId::of(charge.key);
+        let member = match self.rights.claim(slot, wish.consistency, now) {
+            Ok(claim) => return Found::Here(claim),
+            Err(Unclaimed::Lapsed) => return Found::Nobody { soon: false },
+            Err(Unclaimed::Frozen) => routes.target(slot),
+            Err(Unclaimed::Elsewhere) => routes.owner(slot),
+        };
+        member.map_or(Found::Nobody { soon: true }, Found::There)
+    }
+
+    /// Sorts the charges by who owns them, and fills in the floors of this node's own.
+    pub(super) fn split(
+        &self,
+        routes: &Routes,
+        charges: &mut [Charge],
+        wishes: &[Wish],
+        now: Nanos,
+    ) -> SmallVec<[Part; 2]> {
+        let mut parts: SmallVec<[Part; 2]> = SmallVec::new();
+        for (index, charge) in charges.iter_mut().enumerate() {
+            let found = self.owner_of(routes, charge, wishes[index], now);
+            let fits = |part: &&mut Part| match (&part.owner, &found) {
+                (Owner::Here(_), Found::Here(_)) => true,
+                (Owner::Nobody { soon }, Found::Nobody { soon: other }) => soon == other,
+                (Owner::Peer(peer), Found::There(member)) => {
+                    // A frame takes so many; what is more for one owner is asked in another one.
+                    part.places.len() < MAX_CHARGES
+                        && routes.peers[*member].as_ref().is_some_and(|other| Arc::ptr_eq(peer, other))
+                }
+                _ => false,
+            };
+            let part = match parts.iter_mut().rev().find(fits) {
+                Some(part) => part,
+                None => {
+                    let owner = match &found {
+                        Found::Here(_) => Owner::Here(SmallVec::new()),
+                        Found::Nobody { soon } => Owner::Nobody { soon: *soon },
+                        Found::There(member) => match &routes.peers[*member] {
+                            Some(peer) => Owner::Peer(Arc::clone(peer)),
+                            None => Owner::Nobody { soon: true },
+                        },
+                    };
+                    parts.push(Part { owner, places: SmallVec::new() });
+                    parts.last_mut().expect("it was just pushed")
+                }
+            };
+            part.places.push(index);
+            if let (Owner::Here(claims), Found::Here(mut claim)) = (&mut part.owner, found) {
+                charge.floor = self.rights.bounds(&mut claim, charge, wishes[index].reserve, now);
+                claims.push(claim);
+            }
+        }
+        parts
+    }
+}
+
+/// Whether a check was denied only because successors have to be told first.
+pub(super) fn is_held(charges: &[Charge], decisions: &[Decision]) -> bool {
+    let denied =
+        |(charge, decision): &(&Charge, &Decision)| charge.mode == Mode::Enforce && !decision.allowed;
+    let mut denials = charges.iter().zip(decisions).filter(denied).peekable();
+    denials.peek().is_some() && denials.all(|(_, decision)| decision.is_held())
+}
+
+pub(super) fn part_is_held(part: &Part, charges: &[Charge], decisions: &[Decision]) -> bool {
+    let own: SmallVec<[Charge; 4]> = part.places.iter().map(|place| charges[*place]).collect();
+    is_held(&own, decisions)
+}
+
+pub(super) fn note(answers: &mut Answers, part: &Part, decisions: &[Decision], by: impl Fn() -> DecidedBy) {
+    debug_assert_eq!(part.places.len(), decisions.len());
+    for (place, decision) in part.places.iter().zip(decisions) {
+        let mut decision = *decision;
+        if decision.is_held() {
+            // Told to who asked: the successor was waited for long enough.
+            decision.retry_after = Some(HELD_RETRY);
+        }
+        answers[*place] = Some(Answer { decision, by: by() });
+    }
+}
