@@ -1,0 +1,216 @@
+//! The rights of one node, step by step.
+
+use super::{
+    super::table::{Entry, Reign},
+    *,
+};
+
+const REIGN: Reign = Reign { term: 1, leader: 1 };
+const LENGTH: Duration = Duration::from_secs(3);
+
+fn holder(node: u64) -> Holder {
+    Holder { node, incarnation: 1 }
+}
+
+fn at(millis: u64) -> Nanos {
+    Nanos::new((1_000_000 + millis) * 1_000_000)
+}
+
+fn key() -> KeyHash {
+    KeyHash::from_raw(0x1234_5678_9abc_def0)
+}
+
+fn slot() -> SlotId {
+    SlotId::of(key())
+}
+
+struct World {
+    rights: Rights,
+    table: Table,
+    index: u64,
+}
+
+impl World {
+    fn owning() -> Self {
+        let rights = Rights::new(holder(1), Terms::of(LENGTH), at(0));
+        let mut world = Self { rights, table: Table::default(), index: 0 };
+        world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
+        world.rights.watch(at(0));
+        let question = world.rights.ask(at(0));
+        world.rights.grant(question, 1, at(0));
+        world
+    }
+
+    fn write(&mut self, entry: &Entry, now: Nanos) -> ToDo {
+        self.index += 1;
+        self.table.apply(self.index, REIGN, entry);
+        self.rights.observe(self.index, &Arc::new(self.table.clone()), now, |_, _| true)
+    }
+
+    fn claim(&self, consistency: Consistency, now: Nanos) -> Result<Claim, Unclaimed> {
+        self.rights.claim(slot(), consistency, now)
+    }
+
+    fn begin_move(&mut self) -> Vec<SlotMove> {
+        self.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1)).send
+    }
+}
+
+#[test]
+fn a_strict_charge_needs_the_session_before_and_after() {
+    let world = World::owning();
+    let claim = world.claim(Consistency::Strict, at(2900)).unwrap();
+    assert!(world.rights.confirm(&claim, key(), at(2940)));
+    assert!(!world.rights.confirm(&claim, key(), at(2950)));
+    assert_eq!(world.claim(Consistency::Strict, at(2950)).unwrap_err(), Unclaimed::Lapsed);
+}
+
+#[test]
+fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
+    let world = World::owning();
+    for millis in (0..10_000).step_by(200) {
+        world.rights.watch(at(millis));
+    }
+    let claim = world.claim(Consistency::Available, at(10_000)).unwrap();
+    // Stopped between the charge and the second look.
+    assert!(!world.rights.confirm(&claim, key(), at(14_000)));
+    world.rights.watch(at(14_000));
+    assert_eq!(world.claim(Consistency::Available, at(14_000)).unwrap_err(), Unclaimed::Lapsed);
+    // A grant that was asked for before does not tell what happened meanwhile.
+    let question = world.rights.ask(at(14_100));
+    world.rights.grant(question, 1, at(9_000));
+    world.rights.watch(at(14_200));
+    assert!(world.claim(Consistency::Available, at(14_200)).is_err());
+    let question = world.rights.ask(at(14_300));
+    world.rights.grant(question, 1, at(14_300));
+    world.rights.watch(at(14_400));
+    assert!(world.claim(Consistency::Available, at(14_400)).is_ok());
+}
+
+#[test]
+fn without_a_quorum_a_node_that_was_stopped_goes_on_after_a_session() {
+    let world = World::owning();
+    for millis in (14_000..18_000).step_by(200) {
+        world.rights.watch(at(millis));
+    }
+    assert!(world.claim(Consistency::Available, at(17_900)).is_ok());
+}
+
+#[test]
+fn a_charge_during_a_move_is_sent_or_does_not_count() {
+    let mut world = World::owning();
+    let early = world.claim(Consistency::Available, at(1)).unwrap();
+    let moves = world.begin_move();
+    assert_eq!(moves.len(), 1);
+    let late = world.claim(Consistency::Available, at(2)).unwrap();
+    assert!(world.rights.confirm(&early, key(), at(2)), "noted");
+    assert!(world.rights.confirm(&late, key(), at(2)));
+    let (frozen, keys) = world.rights.freeze(&moves);
+    assert_eq!((frozen.len(), keys), (1, vec![key()]));
+    assert!(!world.rights.confirm(&late, key(), at(3)), "too late to be sent");
+    assert_eq!(world.claim(Consistency::Available, at(3)).unwrap_err(), Unclaimed::Frozen);
+    world.write(&Entry::Commit(moves), at(4));
+    assert_eq!(world.claim(Consistency::Available, at(4)).unwrap_err(), Unclaimed::Elsewhere);
+}
+
+#[test]
+fn a_claim_of_an_earlier_tenure_does_not_count() {
+    let mut world = World::owning();
+    let early = world.claim(Consistency::Available, at(1)).unwrap();
+    for to in [2, 1] {
+        let lapsed = vec![holder(3 - to)];
+        let slots = vec![(slot().get(), holder(to))];
+        world.write(&Entry::Expire { reign: REIGN, lapsed, slots }, at(5));
+    }
+    let claim = world.claim(Consistency::Available, at(6)).unwrap();
+    assert_eq!(claim.floor, Some(at(5)));
+    assert!(!world.rights.confirm(&early, key(), at(6)));
+    assert!(world.rights.confirm(&claim, key(), at(6)));
+}
+
+#[test]
+fn who_has_told_what_it_knew_decides_nothing_whatever_the_log_says() {
+    let mut world = World::owning();
+    let claim = world.claim(Consistency::Available, at(1)).unwrap();
+    assert_eq!(world.rights.retire().len(), SLOTS);
+    assert!(!world.rights.confirm(&claim, key(), at(1)));
+    assert_eq!(world.begin_move(), []);
+    assert!(world.claim(Consistency::Available, at(2)).is_err());
+}
+
+#[test]
+fn what_was_kept_counts_for_slots_that_nobody_owned_in_between() {
+    let again = Holder { incarnation: 2, ..holder(1) };
+    let mut table = Table::default();
+    table.apply(1, REIGN, &Entry::Assign(vec![holder(1); SLOTS]));
+    let mine = slot().get();
+    let other = (mine + 1) % SLOTS as u16;
+    let expire = |lapsed: Holder, slot: u16, to: Holder| Entry::Expire {
+        reign: REIGN,
+        lapsed: vec![lapsed],
+        slots: vec![(slot, to)],
+    };
+    table.apply(2, REIGN, &expire(holder(1), other, holder(2)));
+    table.apply(3, REIGN, &expire(holder(2), other, again));
+    table.apply(4, REIGN, &expire(holder(1), mine, again));
+    let rights = Rights::new(again, Terms::of(LENGTH), at(0));
+    let kept = [mine, other].map(|slot| (slot, (1, 77, None))).into();
+    rights.keep(Kept { holder: holder(1), slots: kept });
+    rights.watch(at(0));
+    rights.observe(4, &Arc::new(table), at(5), |_, _| true);
+    assert_eq!(world_floor(&rights, slot()), Some(Nanos::new(77)));
+    let other = SlotId::all().find(|slot| slot.get() == other).unwrap();
+    assert_eq!(world_floor(&rights, other), Some(at(5)));
+}
+
+fn world_floor(rights: &Rights, slot: SlotId) -> Option<Nanos> {
+    rights.claim(slot, Consistency::Available, at(6)).unwrap().floor
+}
+
+#[test]
+fn a_target_decides_as_soon_as_it_has_the_buckets() {
+    let rights = Rights::new(holder(2), Terms::of(LENGTH), at(0));
+    rights.watch(at(0));
+    let mut world = World { rights, table: Table::default(), index: 0 };
+    world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
+    world.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1));
+    let one = SlotMove { slot: slot().get(), id: 2 };
+    assert_eq!(world.rights.install(one, 1, Some(at(0)), None), Install::Now);
+    let claim = world.claim(Consistency::Available, at(1)).unwrap();
+    assert_eq!(claim.floor, Some(at(0)));
+    world.write(&Entry::Commit(vec![one]), at(2));
+    assert!(world.rights.confirm(&claim, key(), at(2)), "the same tenure");
+}
+
+/// The order of marks and charges, with real threads: whatever counts was sent.
+#[test]
+fn no_charge_that_counts_is_missed_by_the_move() {
+    use std::sync::atomic::AtomicU64;
+    for _ in 0..200 {
+        let mut world = World::owning();
+        let bucket = AtomicU64::new(0);
+        let counted = AtomicU64::new(0);
+        let entry = Entry::Prepare { slots: vec![slot().get()], to: holder(2) };
+        world.index += 1;
+        world.table.apply(world.index, REIGN, &entry);
+        let table = Arc::new(world.table.clone());
+        let (rights, index) = (&world.rights, world.index);
+        let sent = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while let Ok(claim) = rights.claim(slot(), Consistency::Available, at(1)) {
+                        bucket.fetch_add(1, Relaxed);
+                        if rights.confirm(&claim, key(), at(1)) {
+                            counted.fetch_add(1, Relaxed);
+                        }
+                    }
+                });
+            }
+            let moves = rights.observe(index, &table, at(1), |_, _| true).send;
+            let scanned = bucket.load(Relaxed);
+            let (_, keys) = rights.freeze(&moves);
+            if keys.is_empty() { scanned } else { bucket.load(Relaxed) }
+        });
+        assert!(counted.load(Relaxed) <= sent, "{} counted, {sent} sent", counted.load(Relaxed));
+    }
+}
