@@ -1,192 +1,40 @@
 //! The rules: `/v1/rules`. Any node takes a change and passes it to the leader of the Raft group; reads are local unless
 //! `consistent=true` is asked for.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod asked;
+mod told;
 
-use axum::http::{HeaderMap, HeaderName, header};
+use std::{sync::Arc, time::Duration};
+
+use axum::http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidegate_cluster::raft::{
-    Applied, Change, DomainHistory, Expected, Extent, MAX_REMARK_BYTES, NewRules, Origin, Revision,
-    WriteFault, Written,
+    Applied, Change, DomainHistory, Expected, Extent, NewRules, Origin, Revision, WriteFault, Written,
 };
-use tidegate_limiter::{
-    DomainDescription, HashSecret, RuleDescription, RuleError, Rules, RulesDiff, WorstCase, estimate,
-    is_valid_name,
-};
+use tidegate_limiter::{DomainDescription, RuleError, Rules, RulesDiff, estimate, is_valid_name};
 use tokio::time::Instant;
 
+pub(super) use self::{
+    asked::{HistoryOptions, ReadOptions, WriteOptions},
+    told::Answer,
+};
+use self::{
+    asked::{Wait, deadline, expected, idempotency_key, remark},
+    told::{Changed, Domains, Line, domain_view, reading_secret, rules_of, seen, text_of},
+};
 use super::problem::{Kind, Problem, echo};
 use crate::{instant, node::Node};
 
-/// For a change to be written, and for a consistent read, unless the caller says another.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a dry run waits to see the latest rules before it takes those that this node has.
 const DRY_RUN_PATIENCE: Duration = Duration::from_secs(2);
-const MAX_KEY_CHARS: usize = 128;
-const MAX_REMARK_CHARS: usize = 200;
 const DEFAULT_HISTORY: usize = 50;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// What a read asks for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ReadOptions {
-    #[serde(default)]
-    consistent: bool,
-    revision: Option<u64>,
-    timeout_ms: Option<u64>,
-}
-
-/// What a change asks for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WriteOptions {
-    #[serde(default)]
-    author: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    dry_run: bool,
-    wait: Option<Wait>,
-    timeout_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Wait {
-    All,
-}
-
-/// What the history asks for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HistoryOptions {
-    limit: Option<usize>,
-    #[serde(default)]
-    consistent: bool,
-    timeout_ms: Option<u64>,
-}
 
 /// The body of a rollback.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RollbackBody {
     revision: u64,
-}
-
-/// Rules of all domains, or of one.
-#[derive(Debug, Serialize)]
-struct Seen<T: Serialize> {
-    node: String,
-    applied: u64,
-    age_ms: Option<u64>,
-    consistent: bool,
-    #[serde(flatten)]
-    what: T,
-}
-
-/// A rule, and what it may admit at most.
-#[derive(Debug, Serialize)]
-struct Told {
-    #[serde(flatten)]
-    rule: RuleDescription,
-    worst_case: WorstCase,
-}
-
-impl Told {
-    fn of(rule: RuleDescription) -> Self {
-        Self { worst_case: rule.worst_case(), rule }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Domains {
-    domains: Vec<Domain>,
-}
-
-#[derive(Debug, Serialize)]
-struct Domain {
-    domain: String,
-    revision: u64,
-    changed_at: String,
-    author: String,
-    message: String,
-    source: Arc<str>,
-    rules: Vec<Told>,
-    unmatched: &'static str,
-}
-
-/// A change in the history.
-#[derive(Serialize)]
-struct Line<'a> {
-    revision: u64,
-    at: String,
-    author: &'a str,
-    message: &'a str,
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<u64>,
-    node: &'a str,
-    added: u32,
-    removed: u32,
-    changed: u32,
-    kept: bool,
-}
-
-impl<'a> Line<'a> {
-    fn of(change: &'a Change) -> Self {
-        let Change { revision, origin, author, message, node, at_ms, extent, text } = change;
-        let (kind, to) = match origin {
-            Origin::Apply => ("apply", None),
-            Origin::Rollback { to } => ("rollback", Some(to.get())),
-        };
-        let Extent { added, removed, changed } = *extent;
-        let (revision, at, kept) = (revision.get(), instant::text_of(*at_ms), text.is_some());
-        Self { revision, at, author, message, kind, to, node, added, removed, changed, kept }
-    }
-}
-
-/// What became of a change.
-#[derive(Debug, Serialize)]
-struct Changed {
-    domain: String,
-    revision: Option<u64>,
-    previous: Option<u64>,
-    changed: bool,
-    at: String,
-    dry_run: bool,
-    diff: RulesDiff,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    live_buckets: Option<BTreeMap<String, u64>>,
-    applied_by: Vec<String>,
-}
-
-/// An answer: its JSON, and the revision for `ETag`.
-pub(super) struct Answer {
-    pub(super) json: Vec<u8>,
-    pub(super) revision: Option<u64>,
-    /// The text itself, where that was asked for.
-    pub(super) yaml: Option<Arc<str>>,
-}
-
-impl Answer {
-    fn of(body: &impl Serialize, revision: Option<u64>) -> Self {
-        let json = serde_json::to_vec(body)
-            .expect("text, numbers and maps with text as keys can be written as JSON");
-        Self { json, revision, yaml: None }
-    }
-}
-
-fn deadline(timeout_ms: Option<u64>) -> Result<Instant, Problem> {
-    let timeout = timeout_ms.map_or(DEFAULT_TIMEOUT, Duration::from_millis);
-    if timeout > MAX_TIMEOUT {
-        let detail = format!("timeout_ms is at most {}", MAX_TIMEOUT.as_millis());
-        return Err(Problem::of_field(Kind::ValueTooLarge, "timeout_ms", detail));
-    }
-    Ok(Instant::now() + timeout)
 }
 
 /// `GET /v1/rules`
@@ -400,27 +248,6 @@ async fn applied(node: &Node, consistent: bool, timeout_ms: Option<u64>) -> Resu
     latest.map_err(|fault| problem_of("", WriteFault::NoQuorum(fault)))
 }
 
-fn seen<T: Serialize>(node: &Node, applied: &Applied, consistent: bool, what: T) -> Seen<T> {
-    let age = node.cluster.ledger().age();
-    let age_ms = age.map(|age| age.as_millis() as u64);
-    Seen { node: node.name.clone(), applied: applied.index, age_ms, consistent, what }
-}
-
-fn domain_view(name: &str, change: &Change) -> Domain {
-    let source = text_of(change);
-    let rules = rules_of(name, &source).describe(name);
-    Domain {
-        domain: name.to_owned(),
-        revision: change.revision.get(),
-        changed_at: instant::text_of(change.at_ms),
-        author: change.author.clone(),
-        message: change.message.clone(),
-        source,
-        rules: rules.rules.into_iter().map(Told::of).collect(),
-        unmatched: if rules.allow_unmatched { "allow" } else { "deny" },
-    }
-}
-
 fn history_of<'a>(applied: &'a Applied, domain: &str) -> Result<&'a DomainHistory, Problem> {
     applied.state.domains.get(domain).map(Arc::as_ref).ok_or_else(|| {
         let known: Vec<&str> = applied.state.domains.keys().map(|name| &**name).collect();
@@ -452,22 +279,6 @@ fn change_at<'a>(history: &'a DomainHistory, domain: &str, revision: u64) -> Res
             Err(Problem::new(Kind::NoSuchRevision, detail))
         }
     }
-}
-
-/// The text of a change that has been looked for by [`change_at`], or is in force.
-fn text_of(change: &Change) -> Arc<str> {
-    change.text.clone().unwrap_or_default()
-}
-
-/// Any secret makes the same rules; these are only read.
-fn reading_secret() -> HashSecret {
-    HashSecret::new([0; 16])
-}
-
-/// Rules that were written are rules; by an older version, if not by this one.
-fn rules_of(domain: &str, text: &str) -> Rules {
-    let secret = reading_secret();
-    Rules::empty(&secret).with_domain(domain, text, &secret).unwrap_or_else(|_| Rules::empty(&secret))
 }
 
 /// Compiles away from the threads that answer checks: ten thousand rules take a while.
@@ -530,50 +341,4 @@ fn problem_of(domain: &str, fault: WriteFault) -> Problem {
                 .with("applied", applied)
         }
     }
-}
-
-/// What the headers say that must be there.
-fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
-    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
-        (None, None) => Ok(Expected::Any),
-        (None, Some("*")) => Ok(Expected::Absent),
-        (Some(tag), None) => {
-            let number = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(tag);
-            number.parse().map(|revision| Expected::At(Revision::new(revision))).map_err(|_| {
-                let detail = format!("If-Match takes a revision, as in \"812\", not {:?}", echo(tag));
-                Problem::of_field(Kind::InvalidValue, "If-Match", detail)
-            })
-        }
-        (None, Some(_)) => {
-            Err(Problem::of_field(Kind::InvalidValue, "If-None-Match", "If-None-Match takes only * here"))
-        }
-        (Some(_), Some(_)) => Err(Problem::of_field(
-            Kind::InvalidValue,
-            "If-Match",
-            "If-Match and If-None-Match exclude each other",
-        )),
-    }
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key = value.to_str().unwrap_or_default();
-    if key.is_empty() || key.len() > MAX_KEY_CHARS || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let detail = format!("an Idempotency-Key has 1 to {MAX_KEY_CHARS} visible ASCII characters");
-        return Err(Problem::of_field(Kind::InvalidValue, "Idempotency-Key", detail));
-    }
-    Ok(Some(key.to_owned()))
-}
-
-fn remark(field: &'static str, text: &str) -> Result<String, Problem> {
-    if text.chars().count() > MAX_REMARK_CHARS || text.len() > MAX_REMARK_BYTES {
-        let detail = format!("{field} has at most {MAX_REMARK_CHARS} characters");
-        return Err(Problem::of_field(Kind::ValueTooLarge, field, detail));
-    }
-    if text.chars().any(char::is_control) {
-        let detail = format!("{field} is one line without control characters");
-        return Err(Problem::of_field(Kind::InvalidValue, field, detail));
-    }
-    Ok(text.to_owned())
 }
