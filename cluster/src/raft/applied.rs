@@ -55,7 +55,7 @@ impl Machine {
     /// Begins with the last snapshot. Each state is published.
     pub(crate) fn open(disk: &Disk, published: watch::Sender<Arc<Applied>>) -> Result<Self, DiskFault> {
         let kept: Option<Kept> = match disk.snapshots.read()? {
-            Some(bytes) => Some(codec::decode(&bytes).map_err(|error| disk.fault(error))?),
+            Some(bytes) => Some(codec::decode(&bytes).map_err(|error| disk.snapshots.fault(error))?),
             None => None,
         };
         let snapshots = disk.snapshots.clone();
@@ -158,7 +158,8 @@ impl RaftStateMachine<Group> for Machine {
         let bytes = snapshot.into_inner();
         let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
         let snapshots = self.snapshots.clone();
-        let written = crate::fabric::blocking(move || snapshots.write(&bytes)).await;
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        let written = crate::fabric::blocking(move || snapshots.write(index, &bytes)).await;
         written.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -196,7 +197,8 @@ impl RaftSnapshotBuilder<Group> for Builder {
         let mut bytes = Vec::new();
         codec::encode(&self.kept, &mut bytes, MAX_SNAPSHOT_BYTES).map_err(|error| fault(&error))?;
         let snapshots = self.snapshots.clone();
-        let written = crate::fabric::blocking(move || snapshots.write(&bytes).map(|()| bytes)).await;
+        let index = self.kept.applied.map_or(0, |id| id.index);
+        let written = crate::fabric::blocking(move || snapshots.write(index, &bytes).map(|()| bytes)).await;
         let bytes = written.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
         let meta = SnapshotMeta {
             last_log_id: self.kept.applied,

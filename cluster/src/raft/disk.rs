@@ -22,7 +22,6 @@ const DATABASE_FILE: &str = "raft.redb";
 const SNAPSHOT_FILE: &str = "raft.snapshot";
 /// What the buckets know when the node ends.
 const DEBTS_FILE: &str = "debts";
-const DRAFT_FILE: &str = "raft.snapshot.new";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
@@ -84,10 +83,17 @@ impl Disk {
         }
         let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
         let database = create(&path).map_err(|error| fault(error.into()))?;
-        let snapshots = Snapshots::Directory(directory.to_owned());
-        // A draft is what a crash left of a snapshot that never counted.
-        let _ = fs::remove_file(directory.join(DRAFT_FILE));
+        let snapshots = Snapshots::of(directory);
+        // A draft is what a crash left of a file that never counted.
+        for name in [SNAPSHOT_FILE, DEBTS_FILE] {
+            let _ = fs::remove_file(directory.join(draft_of(name)));
+        }
         Self { database: Arc::new(database), snapshots, path }.prepared()
+    }
+
+    /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
+    pub(super) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskFault> {
+        Ok(Self { snapshots: before.clone(), ..Self::open(directory)? })
     }
 
     /// A directory of a simulated machine.
@@ -100,7 +106,7 @@ impl Disk {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(backend)
             .map_err(|error| fault(error.into()))?;
-        let snapshots = Snapshots::Directory(directory.to_owned());
+        let snapshots = Snapshots::of(directory);
         Self { database: Arc::new(database), snapshots, path }.prepared()
     }
 
@@ -233,36 +239,65 @@ fn number(bytes: &[u8]) -> Option<u64> {
 /// ```
 ///
 /// Integers are little-endian; the checksum covers length and snapshot.
+///
+/// Raft may build one while it installs another one: they are written one after the other, and an older one never replaces a
+/// newer one, whose log is gone.
 #[derive(Debug, Clone)]
 pub(super) enum Snapshots {
-    Directory(PathBuf),
-    Memory(Arc<Mutex<Option<Vec<u8>>>>),
+    /// With the index of the last one that was written.
+    Directory(PathBuf, Arc<Mutex<u64>>),
+    Memory(Arc<Mutex<(u64, Option<Vec<u8>>)>>),
 }
 
 const SNAPSHOT_MAGIC: [u8; 4] = *b"TGS1";
 const SNAPSHOT_HEADER: usize = 16;
 
 impl Snapshots {
-    /// Replaces the last snapshot. On an error that one is still there.
-    pub(super) fn write(&self, snapshot: &[u8]) -> io::Result<()> {
-        let directory = match self {
+    fn of(directory: &Path) -> Self {
+        Self::Directory(directory.to_owned(), Arc::default())
+    }
+
+    /// Replaces the last snapshot, unless that is of a later index. On an error that one is still there.
+    pub(super) fn write(&self, index: u64, snapshot: &[u8]) -> io::Result<()> {
+        match self {
             Self::Memory(kept) => {
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.to_vec());
-                return Ok(());
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if index >= kept.0 {
+                    *kept = (index, Some(snapshot.to_vec()));
+                }
             }
-            Self::Directory(directory) => directory,
-        };
-        write_whole(directory, SNAPSHOT_FILE, snapshot)
+            Self::Directory(directory, last) => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if index >= *last {
+                    write_whole(directory, SNAPSHOT_FILE, snapshot)?;
+                    *last = index;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The last snapshot, if there is one.
     pub(super) fn read(&self) -> Result<Option<Vec<u8>>, DiskFault> {
-        let directory = match self {
-            Self::Memory(kept) => return Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-            Self::Directory(directory) => directory,
-        };
-        read_whole(directory, SNAPSHOT_FILE)
+        match self {
+            Self::Memory(kept) => Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone()),
+            Self::Directory(directory, _) => read_whole(directory, SNAPSHOT_FILE),
+        }
     }
+
+    /// Its content is not what it should be.
+    pub(super) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
+        let path = match self {
+            Self::Memory(_) => PathBuf::from("memory"),
+            Self::Directory(directory, _) => directory.join(SNAPSHOT_FILE),
+        };
+        DiskFault { path, reason: reason.into() }
+    }
+}
+
+/// What is written until a file can be replaced: a name for each, so that two files can be written at once.
+fn draft_of(name: &str) -> String {
+    format!("{name}.new")
 }
 
 /// Replaces a file of the form above. On an error the one before is still there.
@@ -271,7 +306,7 @@ fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     if crate::simulation::is_on() {
         return crate::simulation::disk::open(directory).write_file(name, content);
     }
-    let draft = directory.join(DRAFT_FILE);
+    let draft = directory.join(draft_of(name));
     let mut file = File::create(&draft)?;
     let length = (content.len() as u64).to_le_bytes();
     let crc = crc32c::crc32c_append(crc32c::crc32c(&length), content);
@@ -356,9 +391,9 @@ mod tests {
     #[test]
     fn a_snapshot_that_was_cut_or_changed_is_refused_at_each_byte() {
         let directory = tempfile::tempdir().unwrap();
-        let snapshots = Snapshots::Directory(directory.path().to_owned());
+        let snapshots = Snapshots::of(directory.path());
         assert!(snapshots.read().unwrap().is_none());
-        snapshots.write(b"all that there is").unwrap();
+        snapshots.write(1, b"all that there is").unwrap();
         assert_eq!(snapshots.read().unwrap().unwrap(), b"all that there is");
         let path = directory.path().join(SNAPSHOT_FILE);
         let good = fs::read(&path).unwrap();
@@ -378,11 +413,48 @@ mod tests {
     fn what_a_crash_left_of_a_snapshot_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::open(directory.path()).unwrap();
-        disk.snapshots.write(b"one").unwrap();
-        fs::write(directory.path().join(DRAFT_FILE), b"TGS1 half of").unwrap();
+        disk.snapshots.write(1, b"one").unwrap();
+        fs::write(directory.path().join(draft_of(SNAPSHOT_FILE)), b"TGS1 half of").unwrap();
         drop(disk);
         let disk = Disk::open(directory.path()).unwrap();
         assert_eq!(disk.snapshots.read().unwrap().unwrap(), b"one");
-        assert!(!directory.path().join(DRAFT_FILE).exists());
+        assert!(!directory.path().join(draft_of(SNAPSHOT_FILE)).exists());
+    }
+
+    /// Found by an hour of faults: a node that ended while Raft wrote a snapshot found its buckets' debts in its place, and did
+    /// not start any more.
+    #[test]
+    fn snapshots_and_debts_are_written_at_once_and_are_what_they_should_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 1..=2_u64 {
+                let snapshots = disk.snapshots.clone();
+                scope.spawn(move || {
+                    for index in 0..100 {
+                        snapshots.write(2 * index + writer, &vec![b's'; 10 * writer as usize]).unwrap();
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    write_debts(directory.path(), b"debts of some buckets").unwrap();
+                }
+            });
+        });
+        assert_eq!(disk.snapshots.read().unwrap().unwrap(), [b's'; 20]);
+        assert_eq!(take_debts(directory.path()).unwrap().unwrap(), b"debts of some buckets");
+    }
+
+    #[test]
+    fn an_older_snapshot_does_not_replace_a_newer_one() {
+        let directory = tempfile::tempdir().unwrap();
+        for snapshots in [Snapshots::of(directory.path()), Snapshots::Memory(Arc::default())] {
+            snapshots.write(7, b"seven").unwrap();
+            snapshots.write(5, b"five").unwrap();
+            assert_eq!(snapshots.read().unwrap().unwrap(), b"seven");
+            snapshots.write(8, b"eight").unwrap();
+            assert_eq!(snapshots.read().unwrap().unwrap(), b"eight");
+        }
     }
 }

@@ -24,7 +24,7 @@ use super::{
     calls::{Belonging, CallServer, Callers, NotServed},
     chair,
     command::{ClusterId, Command, MemberRow, NodeId, Outcome, RuleWrite},
-    disk::{Disk, DiskFault, DiskIdentity},
+    disk::{Disk, DiskFault, DiskIdentity, Snapshots},
     election::{self, Heard},
     formation, in_force,
     in_force::InForce,
@@ -320,6 +320,7 @@ pub(crate) struct RaftGroup {
     config: Arc<GroupConfig>,
     /// What a node without a data directory has promised: as long as the process lives, Raft may not forget it.
     in_memory: Option<Disk>,
+    snapshots: Snapshots,
 }
 
 impl RaftGroup {
@@ -381,7 +382,8 @@ impl RaftGroup {
             heard: Mutex::new(Heard::new(Instant::now())),
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
-        let group = Self { shared, config: Arc::new(config), in_memory };
+        let snapshots = disk.snapshots.clone();
+        let group = Self { shared, config: Arc::new(config), in_memory, snapshots };
         group.run_raft(disk).await?;
         Ok(group)
     }
@@ -517,7 +519,7 @@ impl RaftGroup {
     async fn restart(&self) -> Result<(), DiskFault> {
         let disk = match (&self.in_memory, &self.config.data_dir) {
             (Some(disk), _) => disk.clone(),
-            (None, Some(directory)) => Disk::open(directory)?,
+            (None, Some(directory)) => Disk::open_again(directory, &self.snapshots)?,
             (None, None) => unreachable!("without a directory it is in memory"),
         };
         self.run_raft(disk).await
