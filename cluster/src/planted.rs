@@ -27,7 +27,7 @@ pub enum PlantedBug {
     ShareNotCarved,
     /// What was charged for a check that another owner denies is given back twice.
     ReturnedTwice,
-    /// A refund without an answer is sent again, though it may have been made.
+    /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
 }
 

@@ -102,10 +102,6 @@ impl Router {
                         PartOutcome::Misrouted => false,
                         PartOutcome::Lost => {
                             amended.unsure |= was_sent;
-                            if PlantedBug::RefundRepeated.is_on() {
-                                // Nobody hears the answer.
-                                drop(self.send(lane, owner, amendment, part, &charges, &wishes));
-                            }
                             // Once it may have been made it is not asked for again.
                             was_sent
                         }
@@ -142,7 +138,12 @@ impl Router {
             .places
             .iter()
             .map(|place| (&charges[*place], wishes[*place].consistency, wishes[*place].reserve));
-        owner.links[lane].amend(amendment, wire::charges_to_wire(own)?).ok()
+        let charges = wire::charges_to_wire(own)?;
+        if PlantedBug::RefundRepeated.is_on() {
+            // Nobody hears the answer.
+            drop(owner.links[lane].amend(amendment, charges.clone()));
+        }
+        owner.links[lane].amend(amendment, charges).ok()
     }
 
     /// Changes buckets that this node owns, and looks at them then; `None` if that has to wait.

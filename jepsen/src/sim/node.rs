@@ -50,14 +50,14 @@ pub(super) const KINDS: [&str; 4] = ["strict", "carved", "open", "long"];
 /// Keys of each kind.
 pub(super) const KEYS: u32 = 4;
 /// The key, a strict one, of which half of what is admitted is given back.
-pub(super) const GIVEN_BACK: u32 = 3;
+pub(super) const GIVEN_BACK: u32 = 0;
 /// The key of the rule that is about all checks of some clients, beside another.
 pub(super) const ALL: u32 = KINDS.len() as u32 * KEYS;
 
 const RULES: &str = "\
 rules:
   - { name: strict, when: { kind: strict }, key: [k], limit: 20/1s, burst: 8, consistency: strict, on_owner_loss: deny }
-  - { name: carved, when: { kind: carved }, key: [k], limit: 40/1s, burst: 16, consistency: strict, on_owner_loss: share, carved: true }
+  - { name: carved, when: { kind: carved }, key: [k], limit: 24/1s, burst: 24, consistency: strict, on_owner_loss: share, carved: true }
   - { name: open, when: { kind: open }, key: [k], limit: 20/1s, burst: 8 }
   - { name: long, when: { kind: long }, key: [k], limit: 60/1h, burst: 60, consistency: strict, on_owner_loss: deny }
   - { name: all, when: { all: \"*\" }, key: [all], limit: 50/1s, burst: 20, consistency: strict, on_owner_loss: deny }
@@ -277,7 +277,11 @@ impl Client {
     }
 
     async fn ask(&mut self) {
-        let key = self.dice.u32(..ALL);
+        let mut key = self.dice.u32(..ALL);
+        if self.dice.u8(..4) != 0 {
+            // One of each kind is asked about more often than its rate.
+            key -= key % KEYS;
+        }
         let with_all = self.dice.u8(..4) == 0;
         let mut attributes: HashMap<&str, String> = HashMap::new();
         attributes.insert("kind", KINDS[(key / KEYS) as usize].to_owned());

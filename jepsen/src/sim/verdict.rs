@@ -35,7 +35,7 @@ fn bound_of(key: u32, plan: &Plan) -> Bound {
     }
     match KINDS[(key / KEYS) as usize] {
         "strict" => of(8, 20, SECOND),
-        "carved" => of(16, 40, SECOND),
+        "carved" => of(24, 24, SECOND),
         "long" => of(60, 60, HOUR),
         _ if plan.cuts() => of(2 * 8, 2 * 20, SECOND),
         _ => of(8, 20, SECOND),
