@@ -100,7 +100,9 @@ pub(super) async fn amend(
         .zip(&amended.answers)
         .map(|(place, answer)| {
             let rule = limited.applied[*place].rule;
-            let Some(answer) = answer else { return json!({ "rule": rule, "applied": false }) };
+            // Which owner was asked is not told apart: as long as one may have done it, nobody can know.
+            let unknown = if amended.unsure { Value::Null } else { Value::Bool(false) };
+            let Some(answer) = answer else { return json!({ "rule": rule, "applied": unknown }) };
             let by = if let DecidedBy::Forwarded(owner) = &answer.by { owner } else { &*node.name };
             json!({
                 "rule": rule, "applied": true, "limit": answer.decision.limit, "remaining": answer.decision.remaining,

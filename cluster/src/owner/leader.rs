@@ -19,6 +19,7 @@ use std::{
 use tidegate_limiter::Nanos;
 
 pub(crate) use self::moves::BATCH;
+use self::moves::Pace;
 
 use super::{
     session::Terms,
@@ -83,6 +84,7 @@ pub(crate) struct Leader {
     wanted: Option<Wanted>,
     /// The move that was looked at last, and since when it is pending.
     watched: Option<(u64, Nanos)>,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,7 @@ impl Leader {
             sessions: BTreeMap::new(),
             wanted: None,
             watched: None,
+            pace: Pace::default(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Leader {
             self.sessions.clear();
             self.wanted = None;
             self.watched = None;
+            self.pace = Pace::default();
         }
     }
 
@@ -146,6 +150,16 @@ impl Leader {
             known.last = known.last.max(Some(now));
         }
         confirmed
+    }
+
+    /// Slots with so many buckets are about to move: when they have arrived, nothing moves for a while, unless a node leaves.
+    pub(crate) fn rest_after(&mut self, buckets: usize) {
+        self.pace.begin(buckets);
+    }
+
+    /// When there may be something to do though nothing has changed.
+    pub(crate) fn rests_until(&self) -> Option<Nanos> {
+        self.pace.until
     }
 
     /// Whether the holder's session must have ended, whoever granted it.
@@ -214,7 +228,7 @@ impl Leader {
             .or_else(|| self.end_slow_move(view.table, now))
             .or_else(|| self.replace_successors(view, now))
             .or_else(|| self.rebalance(view, now))
-            .or_else(|| self.name_successors(view, now))
+            .or_else(|| if self.pace.rests(now) { None } else { self.name_successors(view, now) })
     }
 
     fn want(&mut self, eligible: &[Holder], members: &BTreeMap<NodeId, MemberRow>, now: Nanos) {

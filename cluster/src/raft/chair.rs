@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
+    applied::Applied,
     calls::{Call, Caller, NotServed, Reply},
     command::{Command, NodeId},
     group::{Running, Shared},
@@ -32,7 +33,7 @@ pub(super) async fn preside(shared: Arc<Shared>) {
         let step = look(&shared);
         let Some((running, step)) = step else {
             // What is applied may be the end of a move, and the next can begin.
-            let _ = timeout(LOOK_EVERY, applied.changed()).await;
+            let _ = timeout(pause(&shared), applied.changed()).await;
             continue;
         };
         match step {
@@ -58,7 +59,24 @@ fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
         expected: running.metrics().membership_config.membership().nodes().count(),
     };
     let step = leader.next(view, now)?;
+    if let Step::Write(Entry::Prepare { slots, .. }) = &step {
+        leader.rest_after(slots.len() * buckets_per_slot(shared, &applied));
+    }
     Some((running, step))
+}
+
+/// About, as far as this node can tell from what it owns.
+fn buckets_per_slot(shared: &Shared, applied: &Applied) -> usize {
+    let owned = applied.state.slots.rows().iter().filter(|row| row.owner.node == shared.me).count();
+    shared.store.stats().buckets / owned.max(1)
+}
+
+/// For how long nothing is to be done, unless something changes.
+fn pause(shared: &Shared) -> Duration {
+    let leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = shared.clock.now();
+    let rest = leader.rests_until().map(|until| until.saturating_since(now)).filter(|rest| !rest.is_zero());
+    rest.map_or(LOOK_EVERY, |rest| rest.min(LOOK_EVERY))
 }
 
 async fn write(shared: &Shared, running: &Running, entry: Entry) {

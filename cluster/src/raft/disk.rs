@@ -76,29 +76,36 @@ pub(crate) struct Disk {
 impl Disk {
     /// Opens the directory, which must be there.
     pub(crate) fn open(directory: &Path) -> Result<Self, DiskFault> {
-        let path = directory.join(DATABASE_FILE);
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
-            return Self::simulated(directory, path);
+            return Self::open_with(directory, Snapshots::of(directory));
         }
-        let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
-        let database = create(&path).map_err(|error| fault(error.into()))?;
-        let snapshots = Snapshots::of(directory);
         // A draft is what a crash left of a file that never counted.
         for name in [SNAPSHOT_FILE, DEBTS_FILE] {
             let _ = fs::remove_file(directory.join(draft_of(name)));
         }
-        Self { database: Arc::new(database), snapshots, path }.prepared()
+        Self::open_with(directory, Snapshots::of(directory))
     }
 
     /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
     pub(super) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskFault> {
-        Ok(Self { snapshots: before.clone(), ..Self::open(directory)? })
+        Self::open_with(directory, before.clone())
+    }
+
+    fn open_with(directory: &Path, snapshots: Snapshots) -> Result<Self, DiskFault> {
+        let path = directory.join(DATABASE_FILE);
+        #[cfg(feature = "simulation")]
+        if crate::simulation::is_on() {
+            return Self::simulated(directory, path, snapshots);
+        }
+        let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
+        let database = create(&path).map_err(|error| fault(error.into()))?;
+        Self { database: Arc::new(database), snapshots, path }.prepared()
     }
 
     /// A directory of a simulated machine.
     #[cfg(feature = "simulation")]
-    fn simulated(directory: &Path, path: PathBuf) -> Result<Self, DiskFault> {
+    fn simulated(directory: &Path, path: PathBuf, snapshots: Snapshots) -> Result<Self, DiskFault> {
         let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
         let backend =
             crate::simulation::disk::open(directory).database().map_err(|error| fault(error.into()))?;
@@ -106,7 +113,6 @@ impl Disk {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(backend)
             .map_err(|error| fault(error.into()))?;
-        let snapshots = Snapshots::of(directory);
         Self { database: Arc::new(database), snapshots, path }.prepared()
     }
 

@@ -30,13 +30,6 @@ const MESSAGE_BYTES: usize = 256 << 10;
 const MAX_DECISIONS: usize = 4096;
 /// How long one message may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What a rest adds for each bucket that was sent: it takes both nodes about a microsecond, and checks should have the
-/// processors for most of the time.
-const REST_EACH: Duration = Duration::from_micros(10);
-/// After the store was looked through: so many times as long as that took.
-const REST_LOOK: u32 = 7;
-/// But a move rests for no longer than this in all: the leader gives up one that takes too long.
-const LONGEST_REST: Duration = Duration::from_millis(1500);
 /// The pause before something is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 /// How long the target is told of the end of a move.
@@ -221,8 +214,6 @@ fn target_of(shared: &Shared, moves: &[SlotMove]) -> Option<MemberRow> {
 
 /// Sends all buckets of the slots as they are; how many.
 async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove]) -> Option<usize> {
-    let mut pace = Pace { left: LONGEST_REST };
-    let looked = Instant::now();
     let slots: BTreeSet<u16> = moves.iter().map(|one| one.slot).collect();
     let mut wanted = vec![false; crate::slots::SLOTS];
     slots.iter().for_each(|slot| wanted[usize::from(*slot)] = true);
@@ -234,35 +225,14 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
     };
     // It locks one shard after the other, for as long as that takes.
     let mut buckets = fabric::blocking(look).await.ok()?;
-    pace.rest(shared, looked.elapsed() * REST_LOOK).await;
     let count = buckets.len();
     while let Some(part) = cut(&mut buckets) {
-        let rest = REST_EACH * part.len() as u32;
         let part = HandOver { buckets: part, ..HandOver::default() };
         if !deliver(shared, caller, moves, part).await {
             return None;
         }
-        pace.rest(shared, rest).await;
     }
     Some(count)
-}
-
-/// Leaves the processors of both nodes to checks for most of the time, while buckets go that their owner still decides about.
-#[derive(Debug)]
-struct Pace {
-    left: Duration,
-}
-
-impl Pace {
-    /// A node that leaves does not rest: somebody waits for it to be empty, and it may be killed soon.
-    async fn rest(&mut self, shared: &Shared, wanted: Duration) {
-        let leaves = shared.applied.borrow().state.draining.iter().any(|holder| holder.node == shared.me);
-        let rest = if leaves { Duration::ZERO } else { wanted.min(self.left) };
-        self.left -= rest;
-        if !rest.is_zero() {
-            sleep(rest).await;
-        }
-    }
 }
 
 /// What goes last: what was charged since the first look, and the slots.

@@ -77,25 +77,32 @@ impl World {
         self.leader.next(view, now)
     }
 
+    /// What is written is applied, and a move succeeds.
+    fn carry_out(&mut self, entry: Entry) {
+        self.index += 1;
+        self.table.apply(self.index, REIGN, &entry);
+        match entry {
+            Entry::Prepare { slots, .. } => {
+                assert!(slots.len() <= BATCH);
+                let id = self.index;
+                self.index += 1;
+                let moves = slots.into_iter().map(|slot| SlotMove { slot, id }).collect();
+                self.table.apply(self.index, REIGN, &Entry::Commit(moves));
+            }
+            Entry::Expire { lapsed, .. } => self.leader.expiry_is_over(&lapsed),
+            _ => {}
+        }
+    }
+
     /// Does what the leader wants until it wants nothing more, with moves that all succeed. How many moved.
     fn settle(&mut self) -> usize {
         let mut moved = 0;
         while let Some(step) = self.next() {
             let Step::Write(entry) = step else { panic!("{step:?}") };
-            self.index += 1;
-            self.table.apply(self.index, REIGN, &entry);
-            match entry {
-                Entry::Prepare { slots, .. } => {
-                    assert!(slots.len() <= BATCH);
-                    moved += slots.len();
-                    let id = self.index;
-                    self.index += 1;
-                    let moves = slots.into_iter().map(|slot| SlotMove { slot, id }).collect();
-                    self.table.apply(self.index, REIGN, &Entry::Commit(moves));
-                }
-                Entry::Expire { lapsed, .. } => self.leader.expiry_is_over(&lapsed),
-                _ => {}
+            if let Entry::Prepare { slots, .. } = &entry {
+                moved += slots.len();
             }
+            self.carry_out(entry);
         }
         moved
     }
@@ -137,6 +144,34 @@ fn a_node_that_joins_gets_its_share_and_nothing_else_moves() {
     assert_eq!(moved + world.owned(1) + world.owned(2) + world.owned(3), SLOTS);
     assert_eq!(world.owned(4), moved);
     assert!((870..=1178).contains(&moved), "{moved}");
+}
+
+#[test]
+fn slots_with_many_buckets_move_at_a_pace_that_leaves_time_to_checks_and_nobody_waits_who_leaves() {
+    let mut world = founded(3);
+    world.members.insert(4, row(4, 1));
+    world.pass(500, &[1, 2, 3, 4]);
+    assert_eq!(world.next(), None, "who they are has just changed");
+    world.pass(500, &[1, 2, 3, 4]);
+    let begun = world.now;
+    let mut batches = 0;
+    while world.owned(4) < 870 {
+        let before = world.owned(4);
+        if let Some(Step::Write(entry)) = world.next() {
+            let Entry::Prepare { slots, .. } = &entry else { panic!("{entry:?} in the middle of a join") };
+            // As the leader's task does: 250 buckets in each.
+            world.leader.rest_after(slots.len() * 250);
+            world.carry_out(entry);
+            batches += 1;
+        }
+        assert!(world.owned(4) - before <= BATCH);
+        world.pass(10, &[1, 2, 3, 4]);
+    }
+    // 16,000 buckets a batch: a rest of 160 ms after each.
+    let took = world.now - begun;
+    assert!((batches - 1) * 160 <= took && took <= batches * 190, "{batches} batches in {took} ms");
+    world.draining.insert(holder(1));
+    assert!(matches!(world.next(), Some(Step::Write(Entry::Prepare { .. }))), "it is waited for");
 }
 
 #[test]
