@@ -49,7 +49,7 @@ pub(super) const DOMAINS: usize = 2;
 pub(super) const KINDS: [&str; 4] = ["strict", "carved", "open", "long"];
 /// Keys of each kind.
 pub(super) const KEYS: u32 = 4;
-/// The key, a strict one, of which half of what is admitted is given back.
+/// The key, a strict one, of which a quarter of what is admitted is given back: it stays under pressure.
 pub(super) const GIVEN_BACK: u32 = 0;
 /// The key of the rule that is about all checks of some clients, beside another.
 pub(super) const ALL: u32 = KINDS.len() as u32 * KEYS;
@@ -345,7 +345,7 @@ impl Client {
         };
         if key == GIVEN_BACK
             && is_admitted
-            && self.dice.bool()
+            && self.dice.u8(..4) == 0
             && let Some(place) = keys.iter().position(|number| *number == key)
         {
             self.give_back(&charges[place..=place], &wishes[place..=place]).await;

@@ -84,7 +84,7 @@ const FAMILIES: [Family; 10] = [
     ),
     Family::of(GIVEN_BACK, 6, 30, "1s", 15, STRICT, 6, Choice::Zipf),
 ];
-/// Half of what is admitted of it is given back.
+/// A quarter of what is admitted of it is given back: it stays under pressure.
 const GIVEN_BACK: &str = "given-back";
 const PATH_OF_GIVEN_BACK: &str = "/v1/check?given-back=";
 /// Asked about together with each `api` key: the two are on different nodes most of the time.
@@ -268,7 +268,7 @@ impl Crowd<'_> {
                 decided_by,
             });
             let given_back = questions[key].path.strip_prefix(PATH_OF_GIVEN_BACK);
-            if let Some(value) = given_back.filter(|_| outcome == Outcome::Admitted && random.bool()) {
+            if let Some(value) = given_back.filter(|_| outcome == Outcome::Admitted && random.u8(..4) == 0) {
                 refunds.extend(give_back(&mut client, value, key as u32, node as u16));
             }
             let pause = Duration::from_nanos(self.pause.load(Relaxed));
