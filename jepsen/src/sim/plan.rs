@@ -169,6 +169,20 @@ impl Plan {
         self.faults.iter().any(|fault| fault.kind.cuts())
     }
 
+    /// Into how many sides the nodes may fall apart at one time, so that each has its own idea of who owns a slot: what is cut
+    /// while something else is, or is not forgotten yet, may split each side once more.
+    pub fn sides(&self) -> u64 {
+        let cuts: Vec<&Fault> = self.faults.iter().filter(|fault| fault.kind.cuts()).collect();
+        let at_once = cuts.iter().map(|one| {
+            let is_on = |other: &&&Fault| {
+                other.at_ms <= one.at_ms && one.at_ms < other.ends_ms() + STREAM_IS_SILENT_MS
+            };
+            cuts.iter().filter(is_on).count() as u32
+        });
+        let most = at_once.max().unwrap_or(0);
+        2_u64.saturating_pow(most).min(self.nodes as u64)
+    }
+
     fn add_faults(&mut self, dice: &mut Rng, length: u64) {
         // One in four has no cuts: there the rules that are `available` promise more.
         let gentle = dice.u8(..4) == 0;

@@ -37,7 +37,8 @@ fn bound_of(key: u32, plan: &Plan) -> Bound {
         "strict" => of(8, 20, SECOND),
         "carved" => of(24, 24, SECOND),
         "long" => of(60, 60, HOUR),
-        _ if plan.cuts() => of(2 * 8, 2 * 20, SECOND),
+        // What it says of itself: once for each side.
+        _ if plan.cuts() => of(plan.sides().max(2) * 8, plan.sides().max(2) * 20, SECOND),
         _ => of(8, 20, SECOND),
     }
 }
