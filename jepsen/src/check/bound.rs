@@ -147,14 +147,14 @@ impl Bound {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SECOND: u64 = 1_000_000_000;
-    const TEN: Bound = Bound { burst: 10, count: 5, period: Duration::from_secs(1) };
+    pub(in crate::check) const SECOND: u64 = 1_000_000_000;
+    pub(in crate::check) const TEN: Bound = Bound { burst: 10, count: 5, period: Duration::from_secs(1) };
 
-    fn admitted(invoked: u64, completed: u64) -> Operation {
+    pub(in crate::check) fn admitted(invoked: u64, completed: u64) -> Operation {
         Operation { invoked, completed, key: 0, node: 0, outcome: Outcome::Admitted, decided_by: None }
     }
 

@@ -126,15 +126,8 @@ impl Beginnings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::bound::tests::{SECOND, TEN, admitted};
     use proptest::prelude::*;
-    use std::time::Duration;
-
-    const SECOND: u64 = 1_000_000_000;
-    const TEN: Bound = Bound { burst: 10, count: 5, period: Duration::from_secs(1) };
-
-    fn admitted(invoked: u64, completed: u64) -> Operation {
-        Operation { invoked, completed, key: 0, node: 0, outcome: Outcome::Admitted, decided_by: None }
-    }
 
     fn refund(invoked: u64, completed: Option<u64>) -> Refund {
         Refund { invoked, completed, key: 0, node: 0 }
