@@ -22,6 +22,11 @@ pub(crate) fn window_end(period: Period, instant: u64) -> u64 {
     }
 }
 
+/// No window is longer than so many ticks.
+pub(crate) fn longest(period: Period) -> u64 {
+    ticks_of(period).unwrap_or(31 * DAY)
+}
+
 /// The length of all windows but those of months.
 fn ticks_of(period: Period) -> Option<u64> {
     match period {

@@ -42,6 +42,13 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
     Step { decision, state: if taken { end + wanted } else { state } }
 }
 
+/// A window that ends later than the next one is taken as that one.
+pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
+    let period = limit.period();
+    let (end, last) = (window_start(period, state), window_end(period, window_end(period, now)));
+    if end > last { last.saturating_add(state - end) } else { state }
+}
+
 /// A state that lies in a later window than the one of `now` counts as that one used up: how many units it seems to
 /// count there is by chance, and the window before it, this one, may be used up.
 pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {

@@ -11,7 +11,7 @@ pub(crate) mod opened;
 pub(crate) mod sliding;
 
 use crate::{
-    Algorithm, Cost, Decision, Limit, Period,
+    Algorithm, Cost, Decision, Limit, Period, calendar,
     decision::{Asked, Bounds},
 };
 
@@ -66,6 +66,30 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
         Algorithm::FixedWindow => fixed::refund(limit, state, cost, now),
         Algorithm::SlidingWindow => sliding::refund(limit, state, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
+    }
+}
+
+/// A state that may have been written by another node, for the clock of this one. Where that one's was far ahead its window is
+/// one that begins in a time to come, and as states are merged by their maximum nothing else would count until then. Such a
+/// state is taken as one of the next window, used as far: the latest of which it can be true if both clocks agree.
+#[inline]
+pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
+    let algorithm = limit.algorithm();
+    if algorithm.has_burst() || algorithm == Algorithm::SlidingLog || state <= now {
+        return state;
+    }
+    // The usual case: it ends with the next window at the latest.
+    let ahead = calendar::longest(limit.period()).saturating_mul(2);
+    if state - now <= ahead { state } else { nearest_window(limit, state, now) }
+}
+
+#[cold]
+fn nearest_window(limit: &Limit, state: u64, now: u64) -> u64 {
+    match limit.algorithm() {
+        Algorithm::FixedWindow if is_opened(limit) => opened::nearest(limit, state, now),
+        Algorithm::FixedWindow => fixed::nearest(limit, state, now),
+        Algorithm::SlidingWindow => sliding::nearest(limit, state, now),
+        Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => state,
     }
 }
 

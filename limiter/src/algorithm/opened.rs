@@ -81,6 +81,12 @@ pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
     if end > now { end.saturating_add(limit.grains()) } else { state }
 }
 
+/// A window that was not opened yet is taken as one that is opened now.
+pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
+    let (end, last) = (known_end(limit, state), end_of(limit, now));
+    if end > last { last.saturating_add(state - end) } else { state }
+}
+
 pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     let end = known_end(limit, state);
     if end > now { state - (cost.get() / limit.grain()).min(state - end) } else { state }

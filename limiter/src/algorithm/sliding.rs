@@ -108,6 +108,14 @@ pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bo
     bound != nothing
 }
 
+/// As for the fixed window: the state tells the window after the one that it counts.
+pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
+    let period = limit.period();
+    let last = window_end(period, window_end(period, window_end(period, now)));
+    let known = window_start(period, state);
+    if known > last { last.saturating_add(state - known) } else { state }
+}
+
 /// A state that says something of the window of `now` says nothing of the one before: these bits may be those of another
 /// bucket, or of this one in another window, so that counts as full (more than that only a limit that has since been
 /// lowered could have let pass). A window that lies ahead does too.

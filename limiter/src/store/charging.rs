@@ -78,16 +78,18 @@ impl Store {
             return None;
         }
         let now = self.not_before(now);
-        let mut known = state.load(Relaxed);
-        while known != TAKEN {
+        let mut found = state.load(Relaxed);
+        while found != TAKEN {
+            let known = algorithm::nearest(asked.limit, found, now);
             let verdict = algorithm::verdict(asked, known, now);
-            let Some(next) = verdict.taken else {
+            let next = verdict.taken.unwrap_or(known);
+            if next == found {
                 return Some(Answer::lazy(verdict.allowed, asked, known, now));
-            };
+            }
             // Nothing else is told by this number, so it needs no order with anything.
-            match state.compare_exchange_weak(known, next, Relaxed, Relaxed) {
-                Ok(_) => return Some(Answer::lazy(true, asked, known, now)),
-                Err(changed) => known = changed,
+            match state.compare_exchange_weak(found, next, Relaxed, Relaxed) {
+                Ok(_) => return Some(Answer::lazy(verdict.allowed, asked, known, now)),
+                Err(changed) => found = changed,
             }
         }
         None
@@ -105,7 +107,7 @@ impl Store {
             }
             return Answer::told(decision);
         }
-        let known = locked.take(key);
+        let known = locked.take(key).map(|state| algorithm::nearest(asked.limit, state, now));
         let before = known.unwrap_or_else(|| locked.unknown(key, asked.limit, now));
         let verdict = algorithm::verdict(asked, before, now);
         if verdict.taken.is_some() {
@@ -215,6 +217,7 @@ fn bucket_of<'b>(
     let at =
         buckets.iter().position(|bucket| bucket.key == key && bucket.is_log == is_log).unwrap_or_else(|| {
             let known = if is_log { None } else { locked.take(key) };
+            let known = known.map(|state| algorithm::nearest(asked.limit, state, now));
             let state = match known {
                 Some(state) => state,
                 None if is_log => 0,
@@ -259,7 +262,7 @@ fn place_of(shards: &[Locked<'_>], number: usize) -> usize {
 impl Locked<'_> {
     /// The state of a bucket that is not in the table: what the sketch says, or that of one never seen.
     fn unknown(&self, key: u64, limit: &Limit, now: u64) -> u64 {
-        algorithm::strictest(limit, self.shard.estimate(key), now)
+        algorithm::nearest(limit, algorithm::strictest(limit, self.shard.estimate(key), now), now)
     }
 
     /// Notes a charge that is about to be made, if it or an earlier one may be undone.

@@ -2,7 +2,8 @@
 //!
 //! Two clocks never show the same, so what a bucket owes travels as a duration, and the store that takes it over adds its
 //! own present: the time on the way makes the bucket stricter, never looser. Windows lie where the calendar has them; their
-//! states travel as they are, and the difference of the clocks shifts the end of the window. A bucket that arrives twice is
+//! states travel as they are, and the difference of the clocks shifts the end of the window: who is handed one that ends later
+//! than its own next one charges it as that (`algorithm::nearest`). A bucket that arrives twice is
 //! the stricter of both.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -146,7 +147,7 @@ mod tests {
     use smallvec::SmallVec;
 
     use super::*;
-    use crate::{Algorithm, Charge, Cost, Limit, Mode, StoreConfig};
+    use crate::{Algorithm, Charge, Cost, Limit, Mode, Period, StoreConfig};
 
     const START: u64 = 1_800_000_000_000_000_000;
     const ALL: [Algorithm; 5] = [
@@ -192,6 +193,37 @@ mod tests {
             assert_eq!(look(&to, &charge, ahead), left, "{algorithm:?}");
             to.take_over(&sent[0], ahead);
             assert_eq!(look(&to, &charge, ahead), left, "{algorithm:?} twice");
+        }
+    }
+
+    #[test]
+    fn a_window_that_another_clock_has_in_the_future_counts_as_the_next_one_and_not_until_then() {
+        let minute = Duration::from_secs(60);
+        let limits = [
+            Limit::parse("10/1m", None, Algorithm::FixedWindow).unwrap(),
+            Limit::parse("10/1m", None, Algorithm::SlidingWindow).unwrap(),
+            Limit::new(Algorithm::FixedWindow, 10, Period::from_first(minute), None).unwrap(),
+        ];
+        for (limit, several) in limits.into_iter().flat_map(|limit| [(limit, false), (limit, true)]) {
+            let charge = Charge { limit, cost: Cost::new(1).unwrap(), ..charge(Algorithm::FixedWindow, 5) };
+            let other = Charge { key: KeyHash::from_raw(charge.key.get() ^ 1 << 40), ..charge };
+            let (from, to, now) = (store(1 << 20), store(1 << 20), Nanos::new(START));
+            let ahead = now.saturating_add(43 * minute);
+            (0..8).for_each(|_| assert!(from.check(&charge, ahead).allowed));
+            from.buckets(ahead, |_| true, |bucket| to.take_over(&bucket, now));
+
+            let mut admitted = Vec::new();
+            for second in 0..240 {
+                let now = now.saturating_add(Duration::from_secs(second));
+                let charges = if several { vec![charge, other] } else { vec![charge] };
+                if to.check_all(&charges, now, &mut SmallVec::new()) {
+                    admitted.push(second);
+                }
+            }
+            // The window that is counted on may be the next one.
+            let within = |seconds: u64| admitted.iter().filter(|at| **at < seconds).count();
+            assert!(within(60) <= 2, "{limit:?}, {several}: {admitted:?}");
+            assert!(within(180) >= 10, "{limit:?}, {several}: {admitted:?}");
         }
     }
 

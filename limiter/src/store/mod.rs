@@ -223,7 +223,8 @@ impl Store {
         if limit.algorithm() == Algorithm::SlidingLog {
             locked.refund_log(key, cost);
         } else {
-            locked.change(key, |state| algorithm::refund(limit, state, cost, now));
+            let refund = |state| algorithm::refund(limit, algorithm::nearest(limit, state, now), cost, now);
+            locked.change(key, refund);
         }
     }
 
