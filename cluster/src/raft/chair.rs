@@ -13,7 +13,8 @@ use super::{
     applied::Applied,
     calls::{Call, Caller, NotServed, Reply},
     command::{Command, NodeId},
-    group::{Running, Shared},
+    group::Shared,
+    running::Running,
 };
 use crate::owner::{
     leader::{Step, View},

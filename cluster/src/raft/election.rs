@@ -20,7 +20,8 @@ use tracing::{debug, info};
 use super::{
     calls::{Call, Caller, Reply},
     command::NodeId,
-    group::{ELECTION, Running, Shared},
+    group::{ELECTION, Shared},
+    running::Running,
 };
 use crate::fabric;
 

@@ -18,7 +18,8 @@ use super::{
     RaftNode,
     calls::{Call, CallFault, Caller, Reply},
     command::{ClusterId, NodeId},
-    group::{Running, Shared},
+    group::Shared,
+    running::Running,
     voters::voter_count,
 };
 use crate::{

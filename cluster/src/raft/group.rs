@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use openraft::{Config, Raft, SnapshotPolicy};
 use tidegate_limiter::{Bucket, Rule, Rules, Store};
 use tokio::{
     sync::{Notify, watch},
@@ -19,25 +19,26 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
 use super::{
-    Group, RaftNode,
     applied::{Applied, Machine},
-    calls::{Belonging, CallServer, Callers, NotServed},
+    calls::{Belonging, CallServer, Callers},
     chair,
-    command::{ClusterId, Command, MemberRow, NodeId, Outcome, RuleWrite},
+    command::{ClusterId, MemberRow, NodeId},
     disk::{Disk, DiskFault, DiskIdentity, Snapshots},
     election::{self, Heard},
     formation, in_force,
     in_force::InForce,
     ledger::Ledger,
     log::Log,
-    moves, saved, sessions, steward, tell,
+    moves,
+    running::Running,
+    saved, sessions, steward, tell,
     trial::Trial,
 };
 use crate::{
     clock::Clock,
     link::Identity,
     member::Member,
-    owner::{Reign, leader::Leader, rights::Rights, session::Terms, table::SlotMove},
+    owner::{leader::Leader, rights::Rights, session::Terms, table::SlotMove},
     placement::Weight,
     requests::Requests,
     slots::SlotId,
@@ -58,9 +59,6 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure of the disk it is tried again.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 const STOP_WITHIN: Duration = Duration::from_secs(2);
-
-type RaftHandle = Raft<Group>;
-type Metrics = openraft::RaftMetrics<NodeId, RaftNode>;
 
 /// What the group needs to know of this node.
 pub(crate) struct GroupConfig {
@@ -120,14 +118,6 @@ pub(super) struct Shared {
     pub(super) heard: Mutex<Heard>,
 }
 
-/// Raft from one start to the next.
-pub(super) struct Running {
-    pub(super) raft: RaftHandle,
-    pub(super) disk: Disk,
-    pub(super) log: Log,
-    metrics: watch::Receiver<Metrics>,
-}
-
 impl Shared {
     /// Notes on the disk that this node belongs to a cluster. A disk that fails takes nothing more until it is opened again,
     /// and Raft has not written anything yet that would tell.
@@ -181,136 +171,6 @@ impl Shared {
             .map(|name| known.get(name.as_str()).map_or_else(Vec::new, |rule| rule.touched()))
             .collect()
     }
-}
-
-impl Running {
-    pub(super) fn metrics(&self) -> Metrics {
-        self.metrics.borrow().clone()
-    }
-
-    pub(super) fn watch(&self) -> watch::Receiver<Metrics> {
-        self.metrics.clone()
-    }
-
-    /// Whether this node has a part in a group.
-    pub(super) fn is_initialized(&self) -> bool {
-        self.metrics.borrow().membership_config.membership().nodes().next().is_some()
-    }
-
-    /// Whether it is the only one in its group.
-    fn is_alone(&self) -> bool {
-        self.metrics.borrow().membership_config.membership().nodes().count() == 1
-    }
-
-    /// The member that leads, with the way to it, as far as this node knows.
-    pub(super) fn leader(&self) -> Option<(NodeId, RaftNode)> {
-        let metrics = self.metrics.borrow();
-        let id = metrics.current_leader?;
-        let node = metrics.membership_config.membership().get_node(&id)?.clone();
-        Some((id, node))
-    }
-
-    /// The index of the last entry in this node's log.
-    pub(super) fn last_log(&self) -> u64 {
-        self.metrics.borrow().last_log_index.unwrap_or(0)
-    }
-
-    /// Since which election this node leads, if it does.
-    pub(super) fn reign(&self) -> Option<Reign> {
-        let metrics = self.metrics.borrow();
-        let id = metrics.vote.leader_id();
-        let leads = metrics.state == ServerState::Leader && id.node_id == metrics.id;
-        leads.then_some(Reign { term: id.term, leader: id.node_id })
-    }
-
-    pub(super) fn is_leader(&self) -> bool {
-        self.metrics.borrow().state == ServerState::Leader
-    }
-
-    /// Writes, if this node is the leader.
-    pub(super) async fn write_here(
-        &self,
-        write: RuleWrite,
-        patience: Duration,
-    ) -> Result<Outcome, NotServed> {
-        self.propose(Command::Write(write), patience).await
-    }
-
-    pub(super) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, NotServed> {
-        match timeout(patience, self.raft.client_write(command)).await {
-            Ok(Ok(response)) => Ok(response.data),
-            Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),
-            Ok(Err(_)) | Err(_) => Err(NotServed::Unknown),
-        }
-    }
-
-    /// Up to where all that was acknowledged before this call has been written, if this node is the leader.
-    pub(super) async fn read_index_here(&self, patience: Duration) -> Result<u64, NotServed> {
-        if !self.is_leader() {
-            return Err(NotServed::NotLeader);
-        }
-        // It waits without end when most voters are gone.
-        match timeout(patience, self.raft.ensure_linearizable()).await {
-            Ok(Ok(id)) => Ok(id.map_or(0, |id| id.index)),
-            Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),
-            Ok(Err(_)) | Err(_) => Err(NotServed::Unknown),
-        }
-    }
-}
-
-/// What this node is to the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupRole {
-    /// It belongs to none yet.
-    None,
-    /// It has the log, but no vote.
-    Learner,
-    /// It follows the leader.
-    Follower,
-    /// It would be the leader.
-    Candidate,
-    /// It leads.
-    Leader,
-}
-
-impl GroupRole {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Learner => "learner",
-            Self::Follower => "follower",
-            Self::Candidate => "candidate",
-            Self::Leader => "leader",
-        }
-    }
-}
-
-/// What a node can tell of the group.
-#[derive(Debug, Clone)]
-pub struct GroupStatus {
-    /// This node's id.
-    pub id: NodeId,
-    /// The cluster that it belongs to.
-    pub cluster: Option<ClusterId>,
-    /// What it is.
-    pub role: GroupRole,
-    /// The name of the leader.
-    pub leader: Option<String>,
-    /// The term.
-    pub term: u64,
-    /// Names of those that vote.
-    pub voters: Vec<String>,
-    /// Names of those that only get the log.
-    pub learners: Vec<String>,
-    /// The last entry in this node's log.
-    pub last_log: u64,
-    /// The last entry that it applied.
-    pub applied: u64,
-    /// The last entry whose rules are in force.
-    pub in_force: u64,
-    /// Why Raft does not run here.
-    pub trouble: Option<String>,
 }
 
 /// This node's part in the group.
@@ -468,13 +328,12 @@ impl RaftGroup {
         let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log.clone(), machine)
             .await
             .map_err(|error| disk.fault(error))?;
-        let metrics = raft.metrics();
-        let only_me = metrics.borrow().membership_config.membership().voter_ids().eq([self.shared.me]);
+        let only_me = raft.metrics().borrow().membership_config.membership().voter_ids().eq([self.shared.me]);
         if only_me {
             // Nobody else could lead; there is nothing to wait for.
             raft.trigger().elect().await.map_err(|error| disk.fault(error))?;
         }
-        self.shared.running.store(Some(Arc::new(Running { raft, disk, log, metrics })));
+        self.shared.running.store(Some(Arc::new(Running::new(raft, disk, log))));
         self.shared.set_trouble(None);
         Ok(())
     }
@@ -545,60 +404,6 @@ impl RaftGroup {
         if let Some(running) = self.shared.running.swap(None) {
             let _ = timeout(STOP_WITHIN, running.raft.shutdown()).await;
         }
-    }
-}
-
-impl Ledger {
-    /// The cluster in whose group this node has a part.
-    pub fn group(&self) -> Option<ClusterId> {
-        let has_part = match self.shared().running() {
-            Some(running) => running.is_initialized(),
-            // Its disk has failed; it belongs where it did.
-            None => self.applied().state.founding.is_some(),
-        };
-        self.shared().belonging.get().filter(|_| has_part)
-    }
-
-    /// What this node can tell of the group.
-    pub fn status(&self) -> GroupStatus {
-        let shared = self.shared();
-        let in_force = shared.in_force.borrow().index;
-        let mut status = GroupStatus {
-            id: shared.me,
-            cluster: shared.belonging.get(),
-            role: GroupRole::None,
-            leader: None,
-            term: 0,
-            voters: Vec::new(),
-            learners: Vec::new(),
-            last_log: 0,
-            applied: shared.applied.borrow().index,
-            in_force,
-            trouble: shared.trouble(),
-        };
-        let Some(running) = shared.running() else { return status };
-        let metrics = running.metrics();
-        let membership = metrics.membership_config.membership();
-        let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
-        for (id, node) in membership.nodes() {
-            let names = if voters.contains(id) { &mut status.voters } else { &mut status.learners };
-            names.push(node.name.clone());
-            if metrics.current_leader == Some(*id) {
-                status.leader = Some(node.name.clone());
-            }
-        }
-        status.voters.sort_unstable();
-        status.learners.sort_unstable();
-        status.term = metrics.current_term;
-        status.last_log = metrics.last_log_index.unwrap_or(0);
-        status.role = match metrics.state {
-            _ if status.voters.is_empty() => GroupRole::None,
-            ServerState::Learner | ServerState::Shutdown => GroupRole::Learner,
-            ServerState::Follower => GroupRole::Follower,
-            ServerState::Candidate => GroupRole::Candidate,
-            ServerState::Leader => GroupRole::Leader,
-        };
-        status
     }
 }
 

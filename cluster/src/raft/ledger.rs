@@ -11,7 +11,8 @@ use super::{
     applied::Applied,
     calls::{Call, Caller, NotServed, Reply},
     command::{Expected, Extent, NodeId, Origin, Outcome, Revision, RuleWrite, Written},
-    group::{Running, Shared},
+    group::Shared,
+    running::Running,
 };
 use crate::{fabric, owner::Holder, planted::PlantedBug};
 

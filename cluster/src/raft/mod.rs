@@ -10,9 +10,10 @@
 //!
 //! Behind it:
 //!
-//! - `election`: who stands for election, and when. `formation`: how the group is founded, exactly once. `voters`: who should have a vote. `steward`: the task of the
-//!   leader that keeps members, voters and slots as they should be.
-//! - `group`: starts Raft on a disk, and again when the disk has failed. `trial`: whether it works then.
+//! - `election`: who stands for election, and when. `formation`: how the group is founded, exactly once. `voters`: who
+//!   should have a vote. `steward`: the task of the leader that keeps members, voters and slots as they should be.
+//! - `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in between. `trial`: whether it
+//!   works again. `status`: what a node tells of all this.
 
 mod applied;
 mod calls;
@@ -27,9 +28,11 @@ mod ledger;
 mod log;
 mod machine;
 mod moves;
+mod running;
 mod runtime;
 mod saved;
 mod sessions;
+mod status;
 mod steward;
 #[cfg(test)]
 mod suite;
@@ -48,9 +51,9 @@ pub use self::{
         Revision, Written,
     },
     disk::DiskFault,
-    group::{GroupRole, GroupStatus},
     ledger::{Ledger, NewRules, NoQuorum, Spread, WriteFault},
     machine::{Change, DomainHistory, Replicated},
+    status::{GroupRole, GroupStatus},
 };
 pub(crate) use self::{
     calls::{CallServer, serve_calls},

@@ -11,7 +11,8 @@ use tracing::{debug, info, warn};
 use super::{
     calls::{Call, Caller, NotServed, Reply},
     command::{Command, MemberRow, NodeId},
-    group::{Running, Shared},
+    group::Shared,
+    running::Running,
 };
 
 /// A session is renewed after this part of its length.

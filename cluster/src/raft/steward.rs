@@ -12,7 +12,8 @@ use tracing::info;
 
 use super::{
     command::{Command, Founding, NodeId},
-    group::{Running, Shared},
+    group::Shared,
+    running::Running,
     voters::{self, Membership, Present, Step},
 };
 use crate::{fabric, member::Member, status::ClusterStatus};

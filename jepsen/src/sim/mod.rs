@@ -2,18 +2,21 @@
 //!
 //! - [`entropy`]: all randomness of a thread from one seed.
 //! - [`plan`]: what a seed means: nodes, rules, loads, faults.
-//! - `node`: one node, which is the code that runs in production, and its clients. `world`: all of them, the network between
-//!   them, and the faults.
-//! - `verdict`: whether the promises were kept.
+//! - `node`: one node, which is the code that runs in production, and its clients. `world`: all of them, and what is done to
+//!   them. `ways`: the network between them.
+//! - `looks`: what is seen of them. `verdict`: whether the promises were kept. `telling`: panics, and a trace for people.
 //! - [`campaign`]: many seeds on several threads; a failing one is shrunk to the fewest faults that still fail. [`command`]:
 //!   how people ask for that.
 
 pub mod campaign;
 pub mod command;
 pub mod entropy;
+mod looks;
 mod node;
 pub mod plan;
+mod telling;
 mod verdict;
+mod ways;
 mod world;
 
 use std::{path::PathBuf, process::Command, thread};

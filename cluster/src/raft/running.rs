@@ -1,0 +1,105 @@
+//! Raft from one start to the next: who leads, and what is asked of it here.
+
+use std::time::Duration;
+
+use openraft::{Raft, RaftMetrics, ServerState};
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    Group, RaftNode,
+    calls::NotServed,
+    command::{Command, NodeId, Outcome, RuleWrite},
+    disk::Disk,
+    log::Log,
+};
+use crate::owner::Reign;
+
+type Metrics = RaftMetrics<NodeId, RaftNode>;
+
+/// Raft from one start to the next.
+pub(super) struct Running {
+    pub(super) raft: Raft<Group>,
+    pub(super) disk: Disk,
+    pub(super) log: Log,
+    metrics: watch::Receiver<Metrics>,
+}
+
+impl Running {
+    pub(super) fn new(raft: Raft<Group>, disk: Disk, log: Log) -> Self {
+        let metrics = raft.metrics();
+        Self { raft, disk, log, metrics }
+    }
+
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Whether this node has a part in a group.
+    pub(super) fn is_initialized(&self) -> bool {
+        self.metrics.borrow().membership_config.membership().nodes().next().is_some()
+    }
+
+    /// Whether it is the only one in its group.
+    pub(super) fn is_alone(&self) -> bool {
+        self.metrics.borrow().membership_config.membership().nodes().count() == 1
+    }
+
+    /// The member that leads, with the way to it, as far as this node knows.
+    pub(super) fn leader(&self) -> Option<(NodeId, RaftNode)> {
+        let metrics = self.metrics.borrow();
+        let id = metrics.current_leader?;
+        let node = metrics.membership_config.membership().get_node(&id)?.clone();
+        Some((id, node))
+    }
+
+    /// The index of the last entry in this node's log.
+    pub(super) fn last_log(&self) -> u64 {
+        self.metrics.borrow().last_log_index.unwrap_or(0)
+    }
+
+    /// Since which election this node leads, if it does.
+    pub(super) fn reign(&self) -> Option<Reign> {
+        let metrics = self.metrics.borrow();
+        let id = metrics.vote.leader_id();
+        let leads = metrics.state == ServerState::Leader && id.node_id == metrics.id;
+        leads.then_some(Reign { term: id.term, leader: id.node_id })
+    }
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.metrics.borrow().state == ServerState::Leader
+    }
+
+    /// Writes, if this node is the leader.
+    pub(super) async fn write_here(
+        &self,
+        write: RuleWrite,
+        patience: Duration,
+    ) -> Result<Outcome, NotServed> {
+        self.propose(Command::Write(write), patience).await
+    }
+
+    pub(super) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, NotServed> {
+        match timeout(patience, self.raft.client_write(command)).await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),
+            Ok(Err(_)) | Err(_) => Err(NotServed::Unknown),
+        }
+    }
+
+    /// Up to where all that was acknowledged before this call has been written, if this node is the leader.
+    pub(super) async fn read_index_here(&self, patience: Duration) -> Result<u64, NotServed> {
+        if !self.is_leader() {
+            return Err(NotServed::NotLeader);
+        }
+        // It waits without end when most voters are gone.
+        match timeout(patience, self.raft.ensure_linearizable()).await {
+            Ok(Ok(id)) => Ok(id.map_or(0, |id| id.index)),
+            Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),
+            Ok(Err(_)) | Err(_) => Err(NotServed::Unknown),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a node can tell of the group.
+
+use std::collections::BTreeSet;
+
+use openraft::ServerState;
+
+use super::{
+    command::{ClusterId, NodeId},
+    ledger::Ledger,
+};
+
+/// What this node is to the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupRole {
+    /// It belongs to none yet.
+    None,
+    /// It has the log, but no vote.
+    Learner,
+    /// It follows the leader.
+    Follower,
+    /// It would be the leader.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+impl GroupRole {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Learner => "learner",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+/// What a node can tell of the group.
+#[derive(Debug, Clone)]
+pub struct GroupStatus {
+    /// This node's id.
+    pub id: NodeId,
+    /// The cluster that it belongs to.
+    pub cluster: Option<ClusterId>,
+    /// What it is.
+    pub role: GroupRole,
+    /// The name of the leader.
+    pub leader: Option<String>,
+    /// The term.
+    pub term: u64,
+    /// Names of those that vote.
+    pub voters: Vec<String>,
+    /// Names of those that only get the log.
+    pub learners: Vec<String>,
+    /// The last entry in this node's log.
+    pub last_log: u64,
+    /// The last entry that it applied.
+    pub applied: u64,
+    /// The last entry whose rules are in force.
+    pub in_force: u64,
+    /// Why Raft does not run here.
+    pub trouble: Option<String>,
+}
+
+impl Ledger {
+    /// The cluster in whose group this node has a part.
+    pub fn group(&self) -> Option<ClusterId> {
+        let has_part = match self.shared().running() {
+            Some(running) => running.is_initialized(),
+            // Its disk has failed; it belongs where it did.
+            None => self.applied().state.founding.is_some(),
+        };
+        self.shared().belonging.get().filter(|_| has_part)
+    }
+
+    /// What this node can tell of the group.
+    pub fn status(&self) -> GroupStatus {
+        let shared = self.shared();
+        let in_force = shared.in_force.borrow().index;
+        let mut status = GroupStatus {
+            id: shared.me,
+            cluster: shared.belonging.get(),
+            role: GroupRole::None,
+            leader: None,
+            term: 0,
+            voters: Vec::new(),
+            learners: Vec::new(),
+            last_log: 0,
+            applied: shared.applied.borrow().index,
+            in_force,
+            trouble: shared.trouble(),
+        };
+        let Some(running) = shared.running() else { return status };
+        let metrics = running.metrics();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        for (id, node) in membership.nodes() {
+            let names = if voters.contains(id) { &mut status.voters } else { &mut status.learners };
+            names.push(node.name.clone());
+            if metrics.current_leader == Some(*id) {
+                status.leader = Some(node.name.clone());
+            }
+        }
+        status.voters.sort_unstable();
+        status.learners.sort_unstable();
+        status.term = metrics.current_term;
+        status.last_log = metrics.last_log_index.unwrap_or(0);
+        status.role = match metrics.state {
+            _ if status.voters.is_empty() => GroupRole::None,
+            ServerState::Learner | ServerState::Shutdown => GroupRole::Learner,
+            ServerState::Follower => GroupRole::Follower,
+            ServerState::Candidate => GroupRole::Candidate,
+            ServerState::Leader => GroupRole::Leader,
+        };
+        status
+    }
+}
