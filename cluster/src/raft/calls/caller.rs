@@ -1,0 +1,167 @@
+//! Calling other members: for whoever has something to ask, and for Raft.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use openraft::{
+    error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
+    network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+        VoteRequest, VoteResponse,
+    },
+};
+use tidegate_proto::{Kind, peer::Control};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Belonging, Call, CallFault, Envelope, Reply, wire::Wire};
+use crate::{
+    fabric,
+    link::{Identity, call_peer},
+    raft::{Group, RaftNode, command::NodeId, group::Shared},
+    stats::CallStats,
+};
+
+/// After a peer could not be reached, this long nothing is sent to it: an election must not wait for it.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// The way to one member.
+#[derive(Debug)]
+pub(in crate::raft) struct Caller {
+    me: NodeId,
+    to: NodeId,
+    node: RaftNode,
+    identity: Arc<Identity>,
+    belonging: Arc<Belonging>,
+    stats: Arc<CallStats>,
+    wire: Option<Wire>,
+}
+
+impl Caller {
+    pub(in crate::raft) fn new(shared: &Shared, to: NodeId, node: RaftNode) -> Self {
+        Self {
+            me: shared.me,
+            to,
+            node,
+            identity: Arc::clone(&shared.identity),
+            belonging: Arc::clone(&shared.belonging),
+            stats: Arc::clone(&shared.calls),
+            wire: None,
+        }
+    }
+
+    /// Calls, and waits for the answer for so long.
+    pub(in crate::raft) async fn call(&mut self, call: Call, patience: Duration) -> Result<Reply, CallFault> {
+        let cluster = match &call {
+            Call::Found(proposal) => proposal.cluster,
+            _ => self.belonging.get().ok_or(CallFault::Nowhere)?,
+        };
+        let envelope = Envelope { cluster, from: self.me, to: self.to, call };
+        let answer = timeout(patience, self.exchange(envelope)).await;
+        match answer.unwrap_or(Err(CallFault::Timeout(patience)))? {
+            Reply::Refused(reason) => Err(CallFault::Refused(reason)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// The stream is put back only after a whole exchange; dropped in the middle, it is closed.
+    async fn exchange(&mut self, envelope: Envelope) -> Result<Reply, CallFault> {
+        let mut wire = match self.wire.take() {
+            Some(wire) => wire,
+            None => self.connect().await?,
+        };
+        let sent = wire.send(&envelope).await?;
+        let (reply, received) =
+            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        self.stats.called(envelope.call.kind(), sent + received);
+        self.wire = Some(wire);
+        Ok(reply)
+    }
+
+    async fn connect(&self) -> Result<Wire, CallFault> {
+        let mut stream = fabric::connect(self.node.peer).await?;
+        call_peer(&mut stream, &self.identity, &self.node.name)
+            .await
+            .map_err(|error| CallFault::Handshake(error.to_string()))?;
+        let mut wire = Wire { stream, unread: BytesMut::new() };
+        wire.send(&Control).await?;
+        Ok(wire)
+    }
+}
+
+/// Makes the ways to members for Raft.
+pub(in crate::raft) struct Callers(pub(in crate::raft) Arc<Shared>);
+
+impl RaftNetworkFactory<Group> for Callers {
+    type Network = Caller;
+
+    async fn new_client(&mut self, target: NodeId, node: &RaftNode) -> Caller {
+        Caller::new(&self.0, target, node.clone())
+    }
+}
+
+type Failure<E> = RPCError<NodeId, RaftNode, E>;
+
+impl Caller {
+    /// Calls for Raft: what can not be reached is left alone for a while.
+    async fn ask<E: std::error::Error>(
+        &mut self,
+        call: Call,
+        option: &RPCOption,
+    ) -> Result<Reply, Failure<E>> {
+        self.call(call, option.soft_ttl()).await.map_err(|fault| {
+            debug!(to = %self.node, %fault, "a call of the Raft group failed");
+            RPCError::Unreachable(Unreachable::new(&fault))
+        })
+    }
+}
+
+fn mismatch<E: std::error::Error>() -> Failure<E> {
+    RPCError::Network(NetworkError::new(&CallFault::Mismatch))
+}
+
+impl RaftNetwork<Group> for Caller {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Group>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, Failure<RaftError<NodeId>>> {
+        match self.ask(Call::Append(request), &option).await? {
+            Reply::Append(answer) => {
+                answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.to, error)))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        request: InstallSnapshotRequest<Group>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<NodeId>, Failure<RaftError<NodeId, InstallSnapshotError>>> {
+        match self.ask(Call::Snapshot(request), &option).await? {
+            Reply::Snapshot(answer) => {
+                answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.to, error)))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<NodeId>, Failure<RaftError<NodeId>>> {
+        match self.ask(Call::Vote(request), &option).await? {
+            Reply::Vote(answer) => {
+                answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.to, error)))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}

@@ -1,0 +1,149 @@
+//! Answering the calls of other members.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tidegate_proto::Kind;
+use tokio::{io::AsyncReadExt as _, time::timeout};
+use tracing::warn;
+
+use super::{Call, CallFault, Envelope, Reply, wire::Wire};
+use crate::{fabric, raft::group::Shared};
+
+/// Streams for calls that are answered at one time; more are closed. A node has two or three from the leader, and one
+/// for each change that another node passes on.
+const MAX_CALL_STREAMS: usize = 256;
+/// A peer that is silent for so long in the middle of a call, or does not take its answer, is cut off.
+const STALLED: Duration = Duration::from_secs(15);
+/// A stream without a call for so long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// Longest time that a change may take at the leader.
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Answers the calls of other members.
+pub(crate) struct CallServer {
+    shared: Arc<Shared>,
+    open: AtomicUsize,
+}
+
+impl CallServer {
+    pub(in crate::raft) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, open: AtomicUsize::new(0) }
+    }
+
+    async fn answer(&self, envelope: Envelope) -> Reply {
+        let Envelope { cluster, from, to, call } = envelope;
+        if to != self.shared.me {
+            return Reply::Refused(format!(
+                "this is the node {:016x}, not {to:016x}: it has lost its disk, or is another one of that name",
+                self.shared.me
+            ));
+        }
+        let Some(running) = self.shared.running() else {
+            return Reply::Refused(self.shared.trouble().unwrap_or_else(|| "Raft is not running".to_owned()));
+        };
+        let raft = &running.raft;
+        if let Call::Found(proposal) = call {
+            return Reply::Found(self.shared.accept_founding(&proposal, from));
+        }
+        if self.shared.belonging.get() != Some(cluster) {
+            // Who has nothing yet belongs to whom it follows.
+            let follows = matches!(call, Call::Append(_) | Call::Snapshot(_)) && !running.is_initialized();
+            if !follows {
+                let ours = self.shared.belonging.get().map_or("none yet".to_owned(), |ours| ours.to_string());
+                return Reply::Refused(format!("this node belongs to the cluster {ours}, not to {cluster}"));
+            }
+            if let Err(fault) = self.shared.adopt(cluster, &running) {
+                return Reply::Refused(fault.to_string());
+            }
+        }
+        match call {
+            Call::Append(request) => {
+                let vote = request.vote;
+                self.shared.note_leader(&running, &vote);
+                let answer = raft.append_entries(request).await;
+                // openraft counts from here.
+                self.shared.note_leader(&running, &vote);
+                Reply::Append(answer)
+            }
+            Call::Vote(request) => {
+                let answer = raft.vote(request).await;
+                if answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                    self.shared.note_vote();
+                }
+                Reply::Vote(answer)
+            }
+            Call::Snapshot(request) => {
+                let vote = request.vote;
+                self.shared.note_leader(&running, &vote);
+                let answer = raft.install_snapshot(request).await;
+                self.shared.note_leader(&running, &vote);
+                Reply::Snapshot(answer)
+            }
+            Call::Write { write, patience_ms } => {
+                let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
+                Reply::Write(running.write_here(write, patience).await)
+            }
+            Call::ReadIndex { patience_ms } => {
+                let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
+                Reply::ReadIndex(running.read_index_here(patience).await)
+            }
+            Call::Renew { row, wants } => Reply::Renew(self.shared.renew_here(&running, row, wants).await),
+            Call::Moved(moves) => Reply::Written(self.shared.moved_here(&running, moves).await),
+            Call::Drain { holder, on } => Reply::Written(self.shared.drain_here(&running, holder, on).await),
+            Call::Evict(node) => Reply::Written(self.shared.evict_here(&running, node).await),
+            Call::MayStand(question) => Reply::MayStand(self.shared.may_stand(&running, question).await),
+            Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
+            Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
+            Call::Tell(words) => Reply::Told(self.shared.hear(words)),
+            Call::Strike { successor, slots } => {
+                Reply::Written(self.shared.strike_here(&running, successor, slots).await)
+            }
+            Call::Touched { domain, rules } => Reply::Touched(self.shared.touched_here(&domain, &rules)),
+            Call::Found(_) => Reply::Refused("founding is answered above".to_owned()),
+        }
+    }
+}
+
+/// Answers the calls on one stream until it ends. `unread` is what was read behind the frame that made it one for calls.
+pub(crate) async fn serve_calls(
+    stream: fabric::Stream,
+    unread: BytesMut,
+    server: Arc<CallServer>,
+    peer: String,
+) {
+    let mut wire = Wire { stream, unread };
+    if server.open.fetch_add(1, Relaxed) < MAX_CALL_STREAMS {
+        let ended = hold(&mut wire, &server).await;
+        if let Err(fault) = ended
+            && !matches!(fault, CallFault::Io(_) | CallFault::Timeout(_))
+        {
+            warn!(%peer, "a stream of the Raft group is closed: {fault}");
+        }
+    } else {
+        warn!(%peer, "more than {MAX_CALL_STREAMS} streams of the Raft group: this one is closed");
+    }
+    server.open.fetch_sub(1, Relaxed);
+}
+
+async fn hold(wire: &mut Wire, server: &CallServer) -> Result<(), CallFault> {
+    loop {
+        // Between calls a stream may be idle for long, in the middle of one it may not.
+        if wire.unread.is_empty() {
+            let read = timeout(IDLE, wire.stream.read_buf(&mut wire.unread)).await;
+            if read.map_err(|_| CallFault::Timeout(IDLE))?? == 0 {
+                return Ok(());
+            }
+        }
+        let call = timeout(STALLED, wire.receive::<Envelope>(Kind::Call)).await;
+        let Some((envelope, _)) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
+        let reply = server.answer(envelope).await;
+        timeout(STALLED, wire.send(&reply)).await.map_err(|_| CallFault::Timeout(STALLED))??;
+    }
+}
