@@ -2,7 +2,8 @@
 //!
 //! A *share* is what this node may admit by itself meanwhile: 1/N of the rate and of the burst, N being the members of
 //! the slot table in force. It starts empty each time an owner is lost, so that all shares together with what the lost
-//! owner admitted stay inside the limit for as long as that owner does not go on deciding.
+//! owner admitted stay inside the limit for as long as that owner does not go on deciding. A node that was stopped itself, or has
+//! just begun, can not tell: it gives out nothing until it can.
 
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ impl Shares {
         self.store.sweep(now);
     }
 
-    /// Decides the charges at `places`, whose owner has been lost since `since`, all or nothing. Returns whether it
-    /// allows, and notes the answers.
+    /// Decides the charges at `places`, whose owner has been lost since `since`, all or nothing; `None`: it may be that only this
+    /// node can not hear it. Returns whether it allows, and notes the answers.
     #[expect(clippy::too_many_arguments, reason = "the parts of one step of `Router::decide`")]
     pub(crate) fn decide(
         &self,
@@ -43,7 +44,7 @@ impl Shares {
         charges: &[Charge],
         wishes: &[Wish],
         members: u32,
-        since: Nanos,
+        since: Option<Nanos>,
         now: Nanos,
         answers: &mut Answers,
     ) -> bool {
@@ -53,8 +54,9 @@ impl Shares {
             let charge = &charges[place];
             match wishes[place].on_owner_loss {
                 OnOwnerLoss::Share => {
-                    match charge.limit.share(members.saturating_mul(parts(wishes[place]))) {
-                        Some(limit) => {
+                    let limit = charge.limit.share(members.saturating_mul(parts(wishes[place])));
+                    match limit.zip(since) {
+                        Some((limit, since)) => {
                             from_share.push(place);
                             shares.push(Charge { limit, floor: Some(Floor::empty_at(since)), ..*charge });
                         }

@@ -359,15 +359,16 @@ impl Router {
                     Owner::Peer(owner) => owner.note_loss(noticed),
                     Owner::Here(_) | Owner::Nobody { .. } => self.unowned_since.note(noticed),
                 };
-                allowed = self.shares.decide(
-                    &part.places,
-                    charges,
-                    wishes,
-                    routes.member_count(),
-                    since,
-                    now,
-                    &mut answers,
-                );
+                let known = self.rights.shares_since(noticed);
+                let mut decide = |since| {
+                    let members = routes.member_count();
+                    self.shares.decide(&part.places, charges, wishes, members, since, now, &mut answers)
+                };
+                allowed = decide(known.map(|known| known.max(since)));
+                if allowed && self.rights.shares_since(self.clock.now()) != known {
+                    // The process was stopped in between: what was charged is forfeited.
+                    allowed = decide(None);
+                }
                 if !allowed {
                     break;
                 }

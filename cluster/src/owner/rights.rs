@@ -47,6 +47,9 @@ const FROZEN: u64 = 3;
 const STATE: u64 = 3;
 const TENURE: u64 = 4;
 
+/// Within this time after this process has begun or gone on it has links to all who can be reached.
+const LINKS_BACK: Duration = Duration::from_secs(1);
+
 /// Keys that are noted while slots are on the way. Beyond that, charges are forfeited until the move is over.
 const MAX_NOTED: usize = 1 << 20;
 
@@ -99,6 +102,9 @@ pub(crate) struct Rights {
     /// After such a stop: until a session was asked for since, or this instant.
     hold_until: AtomicU64,
     held: AtomicBool,
+    /// Before this instant there are no shares: this process has begun, or gone on after a stop, a moment ago, and that it hears
+    /// nothing of an owner says nothing yet.
+    shares_from: AtomicU64,
     core: Mutex<Core>,
     noted: Mutex<HashMap<u16, HashSet<KeyHash>>>,
     given_up: AtomicBool,
@@ -135,6 +141,7 @@ impl Rights {
             awake_until: AtomicU64::new(0),
             hold_until: AtomicU64::new(0),
             held: AtomicBool::new(false),
+            shares_from: AtomicU64::new(now.saturating_add(LINKS_BACK).get()),
             core: Mutex::new(Core {
                 node: Node::new(me, SLOTS),
                 session: Session::new(terms),
@@ -451,11 +458,16 @@ impl Rights {
             core.resumed = now;
             self.hold_until.store(now.saturating_add(self.terms.leader).get(), Relaxed);
             self.held.store(true, Relaxed);
+            self.shares_from.store(now.saturating_add(LINKS_BACK).get(), Relaxed);
         }
         core.watched = Some(now);
         let holds = self.held.load(Relaxed) && now.get() < self.hold_until.load(Relaxed);
         if !holds {
-            self.held.store(false, Relaxed);
+            if self.held.swap(false, Relaxed) {
+                // Nobody could say what has become of its slots, nor of the owners.
+                self.shares_from.fetch_max(now.get(), Relaxed);
+            }
+            // Who reads this reads what shares begin with as well.
             self.awake_until.store(now.saturating_add(self.awake()).get(), Release);
         }
     }
@@ -464,6 +476,14 @@ impl Rights {
     /// that from any moment on.
     fn awake(&self) -> Duration {
         self.terms.node / 2
+    }
+
+    /// Since when this node can know that an owner does not answer, so that shares of what it may admit count from then on. `None`:
+    /// it can not, because it has begun a moment ago, or was stopped (which it finds out here too, if nobody else has yet).
+    pub(crate) fn shares_since(&self, now: Nanos) -> Option<Nanos> {
+        let is_awake = now.get() < self.awake_until.load(Acquire);
+        let from = self.shares_from.load(Relaxed);
+        (is_awake && now.get() >= from).then(|| Nanos::new(from))
     }
 
     /// Whether the session lasts.

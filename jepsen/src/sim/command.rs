@@ -4,7 +4,7 @@
 
 use std::{
     process::ExitCode,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     thread::available_parallelism,
     time::Duration,
 };
@@ -220,8 +220,10 @@ fn tell_shrunk(plan: &Plan, wishes: &Wishes, shape: Shape) {
 fn many(campaign: &Campaign, shape: Shape) -> ExitCode {
     let Campaign { from, seeds, jobs, .. } = campaign;
     println!("simulating the seeds {from} to {} on {jobs} threads", from + seeds - 1);
-    let told = AtomicU64::new(monotonic());
+    let (told, failed) = (AtomicU64::new(monotonic()), AtomicUsize::new(0));
     let summary = campaign.run(&simulator(), |summary, all| {
+        let failures = &summary.failures;
+        failures.iter().skip(failed.swap(failures.len(), Relaxed)).for_each(tell_failure);
         let now = monotonic();
         let last = told.load(Relaxed);
         if now - last < TELL_EVERY.as_nanos() as u64 && summary.seeds < all {
@@ -237,10 +239,7 @@ fn many(campaign: &Campaign, shape: Shape) -> ExitCode {
         );
     });
     tell_summary(&summary);
-    for Failure { seed, faults } in &summary.failures {
-        println!("seed {seed} FAILED");
-        faults.iter().for_each(|fault| println!("  FAULT   {fault}"));
-    }
+    summary.failures.iter().for_each(tell_failure);
     if let Some(first) = summary.failures.first() {
         tell_shrunk(&Plan::of(first.seed, shape), &campaign.wishes, shape);
         println!("verdict   VIOLATED by {} of {} seeds", summary.failures.len(), summary.seeds);
@@ -248,6 +247,11 @@ fn many(campaign: &Campaign, shape: Shape) -> ExitCode {
     }
     println!("verdict   all promises kept");
     ExitCode::SUCCESS
+}
+
+fn tell_failure(Failure { seed, faults }: &Failure) {
+    println!("seed {seed} FAILED");
+    faults.iter().for_each(|fault| println!("  FAULT   {fault}"));
 }
 
 /// Each bug on purpose must be found.

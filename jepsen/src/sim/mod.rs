@@ -100,6 +100,9 @@ pub fn arguments(seed: u64, shape: Shape, choice: &Choice, wishes: &Wishes) -> V
 /// too; see [`Simulator`].
 pub fn run(plan: &Plan, wishes: &Wishes) -> Outcome {
     let (plan, wishes) = (plan.clone(), wishes.clone());
+    if wishes.trace {
+        telling::trace();
+    }
     let thread = thread::Builder::new().name("simulation".to_owned()).stack_size(8 << 20);
     let running = thread.spawn(move || world::run(&plan, &wishes));
     match running.map(thread::JoinHandle::join) {

@@ -381,7 +381,7 @@ impl Client {
         let mut operations = self.shared.operations.borrow_mut();
         for (place, key) in keys.iter().enumerate() {
             let decided_by = by.get(place).cloned().flatten();
-            tracing::debug!(key, ?outcome, ?decided_by, "asked");
+            tracing::debug!(key, since_ms = invoked / 1_000_000, ?outcome, ?decided_by, "asked");
             operations.push(Operation {
                 invoked,
                 completed,

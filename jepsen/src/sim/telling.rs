@@ -42,8 +42,9 @@ impl tracing_subscriber::fmt::time::FormatTime for SimTime {
     }
 }
 
-/// Tells all that is logged, until this is dropped.
-pub(super) fn trace() -> tracing::subscriber::DefaultGuard {
+/// Tells all that is logged from now on, by whichever thread. Not to be called by the one that simulates: what is made there
+/// takes from its randomness, and it would have another history than without a trace.
+pub(super) fn trace() {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| {
         "info,jepsen=debug,tidegate_jepsen=debug,turmoil=warn,openraft=warn,chitchat=warn".to_owned()
     });
@@ -52,5 +53,6 @@ pub(super) fn trace() -> tracing::subscriber::DefaultGuard {
         .with_timer(SimTime)
         .with_ansi(false)
         .finish();
-    tracing::subscriber::set_default(subscriber)
+    // The first one stays.
+    let _ = tracing::subscriber::set_global_default(subscriber);
 }

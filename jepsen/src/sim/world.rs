@@ -32,7 +32,6 @@ pub(super) fn run(plan: &Plan, wishes: &Wishes) -> Outcome {
     entropy::seed(Some(plan.seed));
     telling::note_panics();
     let _simulating = simulation::enter();
-    let _tracing = wishes.trace.then(telling::trace);
     #[cfg(feature = "planted-bugs")]
     tidegate_cluster::planted::plant_here(wishes.planted);
     let mut outcome = panic::catch_unwind(AssertUnwindSafe(|| World::new(plan.clone()).run()))

@@ -97,6 +97,28 @@ fn without_a_quorum_a_node_that_was_stopped_goes_on_after_a_session() {
 }
 
 #[test]
+fn shares_are_given_out_only_by_who_can_know_that_an_owner_is_lost() {
+    let world = World::owning();
+    let watch =
+        |from: u64, to: u64| (from..to).step_by(200).for_each(|millis| world.rights.watch(at(millis)));
+    watch(0, 1000);
+    assert_eq!(world.rights.shares_since(at(900)), None, "it has just begun");
+    assert_eq!(world.rights.shares_since(at(1000)), Some(at(1000)));
+    assert_eq!(world.rights.shares_since(at(14_000)), None, "it was stopped, and nobody has noticed yet");
+    world.rights.watch(at(14_000));
+    let question = world.rights.ask(at(14_100));
+    world.rights.grant(question, 1, at(14_100));
+    watch(14_200, 15_000);
+    assert_eq!(world.rights.shares_since(at(14_900)), None, "its links may not be back");
+    assert_eq!(world.rights.shares_since(at(15_000)), Some(at(15_000)));
+    // Without a quorum.
+    watch(20_000, 23_000);
+    assert_eq!(world.rights.shares_since(at(23_000)), None);
+    watch(23_000, 23_400);
+    assert_eq!(world.rights.shares_since(at(23_400)), Some(at(23_200)));
+}
+
+#[test]
 fn a_charge_during_a_move_is_sent_or_does_not_count() {
     let mut world = World::owning();
     let early = world.claim(Consistency::Available, at(1)).unwrap();
