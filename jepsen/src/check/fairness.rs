@@ -147,7 +147,7 @@ mod tests {
             let window = record.setup.limits[0].bound.period.as_nanos() as u64;
             let ask = |n: u64| {
                 let at = SECOND + n * SECOND / 400;
-                let denied = at < SECOND + from * window || n % 2 == 0;
+                let denied = at < SECOND + from * window || n.is_multiple_of(2);
                 Operation {
                     outcome: if denied { Outcome::Denied } else { Outcome::Admitted },
                     ..admitted(0, at)

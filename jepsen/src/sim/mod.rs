@@ -104,7 +104,11 @@ pub fn run(plan: &Plan, wishes: &Wishes) -> Outcome {
         telling::trace();
     }
     let thread = thread::Builder::new().name("simulation".to_owned()).stack_size(8 << 20);
-    let running = thread.spawn(move || world::run(&plan, &wishes));
+    let running = thread.spawn(move || {
+        #[cfg(feature = "planted-bugs")]
+        tidegate_cluster::planted::plant_here(wishes.planted);
+        world::run(&plan)
+    });
     match running.map(thread::JoinHandle::join) {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Outcome::broken("the simulation has panicked"),

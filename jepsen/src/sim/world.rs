@@ -13,7 +13,7 @@ use tidegate_cluster::simulation::{self, clock, disk};
 use turmoil::Sim;
 
 use super::{
-    Outcome, Wishes, entropy,
+    Outcome, entropy,
     node::{self, Command, Shared, State, name},
     plan::{Fault, Kind, Plan},
     telling,
@@ -28,12 +28,10 @@ const WATCH_MS: u64 = 1_500;
 const BETWEEN_RESTARTS_MS: u64 = 300;
 
 /// Runs a plan on this thread, which must be a fresh one.
-pub(super) fn run(plan: &Plan, wishes: &Wishes) -> Outcome {
+pub(super) fn run(plan: &Plan) -> Outcome {
     entropy::seed(Some(plan.seed));
     telling::note_panics();
     let _simulating = simulation::enter();
-    #[cfg(feature = "planted-bugs")]
-    tidegate_cluster::planted::plant_here(wishes.planted);
     let mut outcome = panic::catch_unwind(AssertUnwindSafe(|| World::new(plan.clone()).run()))
         .unwrap_or_else(|_| Outcome::broken("the simulation has ended with a panic"));
     outcome.faults.extend(telling::panics().into_iter().map(|panic| format!("a panic: {panic}")));
