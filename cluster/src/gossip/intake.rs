@@ -6,22 +6,21 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use chitchat::{ChitchatId, Deserializable as _};
+use chitchat::ChitchatId;
 use tokio::time::Instant;
 
-use super::DEAD_MEMBER_GRACE;
+use super::{
+    DEAD_MEMBER_GRACE,
+    message::{self, Change, DIGEST_NUMBERS_BYTES, Parts, changes, node, number, take},
+};
 
 /// Most nodes that are known at one time, those that are gone and each start of a node among them. A message that would
 /// add more is refused: the nodes that are known go on.
 const MAX_NODES: usize = 512;
 /// Longest list of changes, unpacked: half a kilobyte for each node.
 const MAX_UNPACKED_BYTES: usize = MAX_NODES * 512;
-/// A packed block holds at most so much.
-const MAX_BLOCK_BYTES: usize = u16::MAX as usize;
 /// How long a node is remembered that nobody names any more: longer than the library does.
 const REMEMBERED: Duration = DEAD_MEMBER_GRACE.saturating_add(Duration::from_secs(60));
-/// Heartbeat, version up to which keys were dropped, highest version: behind each node of a digest.
-const DIGEST_NUMBERS_BYTES: usize = 24;
 
 /// The nodes that the library knows, as far as messages have told it.
 #[derive(Debug, Default)]
@@ -48,16 +47,8 @@ impl Intake {
 
 /// The nodes in the digest and in the changes; `None`: the message is none, or breaks a limit.
 fn nodes_named_in(message: &[u8]) -> Option<Vec<ChitchatId>> {
-    // Magic (2 bytes), version, type.
-    let (head, mut rest) = message.split_at_checked(4)?;
+    let (Parts { has_digest, has_changes }, mut rest) = message::parts(message)?;
     let mut named = Vec::new();
-    let (has_digest, has_changes) = match head[3] {
-        0 => (true, false),
-        1 => (true, true),
-        2 => (false, true),
-        3 => (false, false),
-        _ => return None,
-    };
     if has_digest {
         for _ in 0..number(&mut rest)? {
             named.push(node(&mut rest)?);
@@ -66,66 +57,15 @@ fn nodes_named_in(message: &[u8]) -> Option<Vec<ChitchatId>> {
         }
     }
     if has_changes {
-        let changes = unpack(&mut rest)?;
-        let mut rest = &changes[..];
-        while let Some((kind, behind)) = rest.split_first() {
-            rest = behind;
-            match kind {
-                // A node, and between which versions the following changes are.
-                0 => {
-                    named.push(node(&mut rest)?);
-                    take(&mut rest, 16)?;
-                    (named.len() <= 2 * MAX_NODES).then_some(())?;
-                }
-                // Key, value, version, whether it was deleted.
-                1 => {
-                    for _ in 0..2 {
-                        let length = number(&mut rest)?;
-                        take(&mut rest, length)?;
-                    }
-                    take(&mut rest, 9)?;
-                }
-                // The highest version.
-                2 => drop(take(&mut rest, 8)?),
-                _ => return None,
+        let unpacked = message::unpack(&mut rest, MAX_UNPACKED_BYTES)?;
+        for change in changes(&unpacked) {
+            if let Change::Of(node) = change?.0 {
+                named.push(node);
+                (named.len() <= 2 * MAX_NODES).then_some(())?;
             }
         }
     }
     Some(named)
-}
-
-/// The blocks of a list of changes, unpacked.
-fn unpack(rest: &mut &[u8]) -> Option<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    loop {
-        let kind = take(rest, 1)?[0];
-        if kind == 0 {
-            return Some(unpacked);
-        }
-        let length = number(rest)?;
-        let block = take(rest, length)?;
-        let room = (MAX_UNPACKED_BYTES - unpacked.len()).min(MAX_BLOCK_BYTES);
-        match kind {
-            1 => unpacked.extend(zstd::bulk::decompress(block, room).ok()?),
-            2 if length <= room => unpacked.extend_from_slice(block),
-            _ => return None,
-        }
-    }
-}
-
-fn node(rest: &mut &[u8]) -> Option<ChitchatId> {
-    ChitchatId::deserialize(rest).ok()
-}
-
-fn number(rest: &mut &[u8]) -> Option<usize> {
-    let bytes = take(rest, 2)?;
-    Some(usize::from(u16::from_le_bytes([bytes[0], bytes[1]])))
-}
-
-fn take<'m>(rest: &mut &'m [u8], length: usize) -> Option<&'m [u8]> {
-    let (taken, behind) = rest.split_at_checked(length)?;
-    *rest = behind;
-    Some(taken)
 }
 
 #[cfg(test)]
@@ -140,7 +80,7 @@ mod tests {
         transport::{ChannelTransport, Socket, Transport},
     };
 
-    use super::*;
+    use super::{super::message::MAX_BLOCK_BYTES, *};
 
     fn id(number: u32) -> ChitchatId {
         ChitchatId::new(format!("n{number}"), 7, ([127, 0, 0, 1], 7803).into())

@@ -1,7 +1,9 @@
 //! Who seems to be alive: membership by gossip (chitchat), a hint and never a right.
 
 mod intake;
+mod message;
 mod seal;
+mod starts;
 mod transport;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use super::{
     intake::Intake,
     seal::{GossipRejection, MAX_DATAGRAM_BYTES, Seal},
+    starts::Starts,
 };
 use crate::{
     fabric::{self, Datagrams},
@@ -50,6 +51,7 @@ impl Transport for SealedUdp {
             stats: Arc::clone(&self.stats),
             incoming: vec![0; MAX_DATAGRAM_BYTES + 1].into_boxed_slice(),
             intake: Intake::default(),
+            starts: Starts::default(),
             logged: [None; GossipRejection::ALL.len()],
         }))
     }
@@ -61,6 +63,7 @@ struct SealedSocket {
     stats: Arc<GossipStats>,
     incoming: Box<[u8]>,
     intake: Intake,
+    starts: Starts,
     /// When a rejection of each kind was last logged.
     logged: [Option<Instant>; GossipRejection::ALL.len()],
 }
@@ -69,7 +72,8 @@ struct SealedSocket {
 impl Socket for SealedSocket {
     /// Gossip repeats itself, so a datagram that can not be sent is dropped and counted; nothing ends the socket.
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
-        let Some(datagram) = self.seal.wrap(&message.serialize_to_vec(), fabric::random_bytes()) else {
+        let message = self.starts.leave_out(message.serialize_to_vec(), Instant::now());
+        let Some(datagram) = self.seal.wrap(&message, fabric::random_bytes()) else {
             self.stats.count_oversize();
             warn!(%to, "a gossip message is longer than a datagram: too many nodes are listed");
             return Ok(());

@@ -127,9 +127,8 @@ pub(crate) fn before_sync() -> io::Result<()> {
 /// Ends the process as a machine ends that loses its power: nothing is done any more.
 pub(crate) fn power_off(what: &str) -> ! {
     warn!("fault injection: the power goes {what}");
-    if let Some(path) = file() {
-        tell(&path, &format!("power-cut {what}\n"));
-    }
+    // Nobody says anything after this.
+    let _last_words = file().map(|path| tell(&path, &format!("power-cut {what}\n")));
     loop {
         // Nobody can refuse that; it may take a moment until this thread notices.
         let _ = kill_process(getpid(), Signal::KILL);
@@ -176,7 +175,7 @@ pub(crate) fn follow(clock: Clock) {
                 Ok(_) | Err(_) => {}
             }
             if look % TELL_EVERY == 0 {
-                tell(&path, &seen(&clock));
+                drop(tell(&path, &seen(&clock)));
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -201,10 +200,14 @@ fn seen(clock: &Clock) -> String {
 }
 
 /// The file is there whole or not at all. That it can not be written is seen by whoever waits for it.
-fn tell(path: &Path, text: &str) {
+/// Others wait with what they have to tell until the guard is dropped.
+fn tell(path: &Path, text: &str) -> MutexGuard<'static, ()> {
+    static TELLING: Mutex<()> = Mutex::new(());
+    let telling = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
     let draft = path.with_extension("telling");
     let text = format!("pid {}\n{text}", std::process::id());
     let _ = fs::write(&draft, text).and_then(|()| fs::rename(&draft, path.with_extension("told")));
+    telling
 }
 
 #[cfg(test)]
