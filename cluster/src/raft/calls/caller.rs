@@ -115,6 +115,11 @@ impl Caller {
             RPCError::Unreachable(Unreachable::new(&fault))
         })
     }
+
+    /// An error that the member itself answered with.
+    fn remote<E: std::error::Error>(&self, error: E) -> Failure<E> {
+        RPCError::RemoteError(RemoteError::new(self.to, error))
+    }
 }
 
 fn mismatch<E: std::error::Error>() -> Failure<E> {
@@ -128,9 +133,7 @@ impl RaftNetwork<Group> for Caller {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure<RaftError<NodeId>>> {
         match self.ask(Call::Append(request), &option).await? {
-            Reply::Append(answer) => {
-                answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.to, error)))
-            }
+            Reply::Append(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatch()),
         }
     }
@@ -141,9 +144,7 @@ impl RaftNetwork<Group> for Caller {
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<NodeId>, Failure<RaftError<NodeId, InstallSnapshotError>>> {
         match self.ask(Call::Snapshot(request), &option).await? {
-            Reply::Snapshot(answer) => {
-                answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.to, error)))
-            }
+            Reply::Snapshot(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatch()),
         }
     }
@@ -154,9 +155,7 @@ impl RaftNetwork<Group> for Caller {
         option: RPCOption,
     ) -> Result<VoteResponse<NodeId>, Failure<RaftError<NodeId>>> {
         match self.ask(Call::Vote(request), &option).await? {
-            Reply::Vote(answer) => {
-                answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.to, error)))
-            }
+            Reply::Vote(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatch()),
         }
     }
