@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{DONE, FAILED, Failure, Output, node::NodeArgs, note, print};
+use super::{DONE, FAILED, Failure, Output, node::NodeArgs, note, print, recover::RecoverArgs};
 use crate::{client::Ask, config::Span};
 
 /// How often it is looked how far a node is.
@@ -23,7 +23,8 @@ Examples:
   tidegate cluster status
   tidegate cluster drain n2                          then n2 may be stopped, and no count is lost
   tidegate cluster drain n2 --undo                   it takes its share again
-  tidegate cluster remove n2                         it is dead and will not come back"
+  tidegate cluster remove n2                         it is dead and will not come back
+  tidegate cluster recover --data-dir /var/lib/tidegate    most voters are lost for good"
 )]
 pub(super) struct ClusterArgs {
     #[command(subcommand)]
@@ -38,6 +39,8 @@ enum ClusterCommand {
     Drain(DrainArgs),
     /// Forget a dead node
     Remove(RemoveArgs),
+    /// Go on from one node's data directory when most voters are lost for good
+    Recover(RecoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +125,7 @@ impl ClusterArgs {
                 ClusterCommand::Status(args) => args.run().await,
                 ClusterCommand::Drain(args) => args.run().await,
                 ClusterCommand::Remove(args) => args.run().await,
+                ClusterCommand::Recover(args) => args.run().await,
             }
         })
     }

@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod dev;
 mod node;
+mod recover;
 mod rules;
 mod serve;
 mod terminal;

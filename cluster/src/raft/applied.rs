@@ -3,7 +3,7 @@
 use std::{io::Cursor, sync::Arc};
 
 use openraft::{
-    Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError,
+    Entry, EntryPayload, LogId, Membership, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError,
     StorageIOError, StoredMembership, storage::RaftStateMachine,
 };
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,16 @@ impl Machine {
         };
         machine.publish();
         Ok(machine)
+    }
+
+    /// What was applied, and up to which entry.
+    pub(super) fn state(&self) -> (Option<LogId<NodeId>>, &Replicated) {
+        (self.applied, &self.state)
+    }
+
+    /// The members of the group, after what was applied.
+    pub(super) fn membership(&self) -> &Membership<NodeId, RaftNode> {
+        self.membership.membership()
     }
 
     /// What was applied stays so: after a failure of the disk Raft begins with the last snapshot again, and nothing of that is

@@ -32,7 +32,7 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 
 const KEY_FORMAT: &str = "format";
 const KEY_NODE: &str = "node";
-const KEY_CLUSTER: &str = "cluster";
+pub(super) const KEY_CLUSTER: &str = "cluster";
 const KEY_INCARNATION: &str = "incarnation";
 
 /// Why a data directory can not be used.
@@ -63,6 +63,11 @@ pub(crate) struct DiskIdentity {
     pub(crate) incarnation: u64,
     /// The cluster that the node belongs to, if it belongs to one.
     pub(crate) cluster: Option<ClusterId>,
+}
+
+/// Whether a node has kept its part of a group in this directory.
+pub(super) fn is_kept_in(directory: &Path) -> bool {
+    directory.join(DATABASE_FILE).is_file()
 }
 
 /// An open data directory, or one in memory.
@@ -189,6 +194,14 @@ impl Disk {
         };
         transaction.commit()?;
         Ok(identity)
+    }
+
+    /// Who the node is and which cluster it belongs to, as far as it has started before and belongs to one.
+    pub(super) fn kept_identity(&self) -> Result<(Option<NodeId>, Option<ClusterId>), DiskFault> {
+        let get = |key| self.meta(key).map_err(|reason| self.fault(reason));
+        let node = get(KEY_NODE)?.and_then(|bytes| number(&bytes));
+        let cluster = get(KEY_CLUSTER)?.and_then(|bytes| bytes.try_into().ok());
+        Ok((node, cluster.map(ClusterId::from_bytes)))
     }
 
     /// Notes which cluster the node belongs to from now on.
@@ -359,18 +372,23 @@ pub(super) fn write_debts(directory: &Path, debts: &[u8]) -> io::Result<()> {
 /// Takes what [`write_debts`] wrote, once: what is charged from now on is not in it.
 pub(super) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskFault> {
     let debts = read_whole(directory, DEBTS_FILE);
+    drop_debts(directory)?;
+    debts
+}
+
+/// Removes what [`write_debts`] wrote, if it did.
+pub(super) fn drop_debts(directory: &Path) -> Result<(), DiskFault> {
     #[cfg(feature = "simulation")]
     if crate::simulation::is_on() {
         crate::simulation::disk::open(directory).remove_file(DEBTS_FILE);
-        return debts;
+        return Ok(());
     }
     let path = directory.join(DEBTS_FILE);
-    let removed = fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?));
-    match removed {
+    match fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(DiskFault { path, reason: error.into() })
         }
-        _ => debts,
+        _ => Ok(()),
     }
 }
 

@@ -36,7 +36,7 @@ const MAX_TOGETHER: usize = 64;
 /// Bytes of entries that are read for a follower at once, but at least one entry.
 const READ_BYTES: usize = 4 << 20;
 
-const KEY_VOTE: &str = "vote";
+pub(super) const KEY_VOTE: &str = "vote";
 const KEY_COMMITTED: &str = "committed";
 const KEY_PURGED: &str = "purged";
 
@@ -250,7 +250,7 @@ impl RaftLogStorage<Group> for Log {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
     let mut bytes = Vec::new();
     codec::encode(value, &mut bytes, MAX_ENTRY_BYTES).map_err(io::Error::other)?;
     Ok(bytes)

@@ -13,7 +13,7 @@
 //! - `election`: who stands for election, and when. `formation`: how the group is founded, exactly once. `voters`: who
 //!   should have a vote. `steward`: the task of the leader that keeps members, voters and slots as they should be.
 //! - `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in between. `trial`: whether it
-//!   works again. `status`: what a node tells of all this.
+//!   works again. `status`: what a node tells of all this. `recovery`: one node goes on when most votes are lost for good.
 
 mod applied;
 mod calls;
@@ -28,6 +28,7 @@ mod ledger;
 mod log;
 mod machine;
 mod moves;
+mod recovery;
 mod running;
 mod runtime;
 mod saved;
@@ -53,6 +54,7 @@ pub use self::{
     disk::DiskFault,
     ledger::{Ledger, NewRules, NoQuorum, Spread, WriteFault},
     machine::{Change, DomainHistory, Replicated},
+    recovery::{RecoveryFault, Remains},
     status::{GroupRole, GroupStatus},
 };
 pub(crate) use self::{
