@@ -6,7 +6,9 @@ mod kit;
 
 use std::{fs, path::Path, process::Command};
 
-use kit::rules::{PATIENCE, SOON, await_limit, await_voters, check, history, keeping, limit, put, raft, write};
+use kit::rules::{
+    PATIENCE, SOON, await_limit, await_voters, check, history, keeping, limit, put, raft, write,
+};
 use tidegate_jepsen::cluster::{Cluster, wait_for};
 
 /// The exit code, and what it printed.

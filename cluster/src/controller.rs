@@ -259,6 +259,9 @@ impl Controller {
                 (*id != me).then(|| known(member).cloned().unwrap_or_else(|| Arc::new(self.link_to(member))))
             })
             .collect();
+        if before.is_none() {
+            self.rights.links_begin(self.clock.now());
+        }
         self.router.publish(Some(Arc::new(Routes {
             table: Arc::new(SlotTable::of(names, owners)),
             rows: Arc::clone(&state.slots),

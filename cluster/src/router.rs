@@ -43,7 +43,7 @@ use crate::{
     loss::Shares,
     owner::rights::{Claim, Rights},
     requests::Requests,
-    routes::{LostSince, Routes},
+    routes::Routes,
     slots::SlotId,
     stats::LaneStats,
     verdict::{Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
@@ -68,8 +68,6 @@ pub struct Router {
     shares: Shares,
     rights: Arc<Rights>,
     requests: Arc<Requests>,
-    /// Since when slots that this node should decide about have no owner that it knows.
-    unowned_since: LostSince,
     clock: Clock,
     lanes: Vec<Arc<LaneStats>>,
     /// How long an owner is waited for.
@@ -107,7 +105,6 @@ impl Router {
             shares,
             rights,
             requests,
-            unowned_since: LostSince::default(),
             clock,
             lanes,
             forward_timeout,
@@ -193,7 +190,6 @@ impl Router {
         let counts =
             claims.iter().zip(charges).all(|(claim, charge)| self.rights.confirm(claim, charge.key, now));
         if counts {
-            self.unowned_since.clear();
             for ((claim, charge), decision) in claims.iter().zip(charges).zip(decisions) {
                 self.rights.spent(claim, charge, decision, decided);
             }
@@ -276,7 +272,8 @@ impl Router {
         let mut taken: SmallVec<[(&Part, UndoBy); 2]> = SmallVec::new();
         let (mut misrouted, mut held) = (false, false);
         let is_early = Instant::now() < deadline;
-        let mut lost: SmallVec<[&Part; 2]> = SmallVec::new();
+        // With the instant since when nobody decides about it; `None`: somebody may.
+        let mut lost: SmallVec<[(&Part, Option<Nanos>); 2]> = SmallVec::new();
 
         // This node's own part costs nothing to ask, so it goes first: a denial here spares the others.
         for part in parts {
@@ -296,13 +293,13 @@ impl Router {
                         }
                         None => {
                             misrouted = true;
-                            lost.push(part);
+                            lost.push((part, None));
                         }
                     }
                 }
                 Owner::Nobody { soon } => {
                     misrouted |= soon;
-                    lost.push(part);
+                    lost.push((part, (!soon).then(|| self.rights.lapsed_since())));
                 }
                 Owner::Peer(_) => {}
             }
@@ -325,7 +322,7 @@ impl Router {
             .collect();
         let mut allowed = true;
         for (part, owner, answer) in asked {
-            match self.hear(lane, part, answer, deadline).await {
+            match self.hear(lane, owner, part, answer, deadline).await {
                 PartOutcome::Decided { allowed: this_allowed, decisions, undo } => {
                     note(&mut answers, part, &decisions, || {
                         DecidedBy::Forwarded(Arc::clone(&owner.member.id.name))
@@ -340,9 +337,9 @@ impl Router {
                 }
                 PartOutcome::Misrouted => {
                     misrouted = true;
-                    lost.push(part);
+                    lost.push((part, None));
                 }
-                PartOutcome::Lost => lost.push(part),
+                PartOutcome::Lost { since } => lost.push((part, Some(since))),
             }
         }
 
@@ -352,13 +349,9 @@ impl Router {
         }
         let retry = allowed && misrouted && may_retry;
         if allowed && !retry {
-            for part in lost {
-                // Not when the check came: meanwhile the owner may have answered others.
+            for (part, since) in lost {
                 let noticed = self.clock.now();
-                let since = match &part.owner {
-                    Owner::Peer(owner) => owner.note_loss(noticed),
-                    Owner::Here(_) | Owner::Nobody { .. } => self.unowned_since.note(noticed),
-                };
+                let since = since.unwrap_or(noticed);
                 let known = self.rights.shares_since(noticed);
                 let mut decide = |since| {
                     let members = routes.member_count();

@@ -179,6 +179,11 @@ pub enum Outcome {
     NotReady,
     /// Nothing was charged: a limit in the check is not a valid one.
     Malformed,
+    /// Nothing was charged: the receiver owns the slots, but has no session with the leader in which it may decide.
+    Lapsed {
+        /// For how long it has decided about them for nobody, in nanoseconds.
+        for_nanos: u64,
+    },
 }
 
 /// A decision about all charges of a check.

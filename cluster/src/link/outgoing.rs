@@ -241,8 +241,8 @@ impl Runner {
         loop {
             match self.open_soon().await {
                 Ok(stream) => {
-                    self.lost_since.clear();
                     self.health.set(State::Up);
+                    self.lost_since.is_up_again();
                     if told.is_empty() {
                         info!(peer = %self.peer.name, address = %self.address, "linked");
                     }
@@ -354,11 +354,12 @@ impl Runner {
                         Err(error) => return error.into(),
                     }
                     last_heard = Instant::now();
-                    self.lost_since.clear();
                     if self.health.get() == State::Suspect {
                         info!(peer = %self.peer.name, "the peer answers again");
                         self.health.set(State::Up);
+                        self.lost_since.is_up_again();
                     }
+                    self.lost_since.clear();
                     if let Err(ended) = self.take_answers(&mut unread, &mut unsent) {
                         return ended;
                     }

@@ -102,8 +102,10 @@ pub(crate) struct Rights {
     hold_until: AtomicU64,
     held: AtomicBool,
     /// Before this instant there are no shares: this process has begun, or gone on after a stop, a moment ago, and that it hears
-    /// nothing of an owner says nothing yet.
+    /// nothing of an owner says nothing yet. The end of time: it is not known yet.
     shares_from: AtomicU64,
+    /// When this node last began to own a slot: until then another may have decided about it.
+    began: AtomicU64,
     core: Mutex<Core>,
     noted: Mutex<HashMap<u16, HashSet<KeyHash>>>,
     given_up: AtomicBool,
@@ -116,8 +118,12 @@ pub(super) struct Core {
     pub(super) node: Node,
     session: Session,
     watched: Option<Nanos>,
-    /// When this node went on after it was stopped.
+    /// When this node began, or went on after it was stopped.
     resumed: Nanos,
+    /// Whether a session was granted since that was asked for since.
+    granted: bool,
+    /// When this node began to have links.
+    linked: Nanos,
     /// It has told what it knew, and decides nothing any more.
     retired: bool,
     pub(super) tellings: Tellings,
@@ -140,12 +146,15 @@ impl Rights {
             awake_until: AtomicU64::new(0),
             hold_until: AtomicU64::new(0),
             held: AtomicBool::new(false),
-            shares_from: AtomicU64::new(now.saturating_add(awake::LINKS_BACK).get()),
+            shares_from: AtomicU64::new(u64::MAX),
+            began: AtomicU64::new(now.get()),
             core: Mutex::new(Core {
                 node: Node::new(me, SLOTS),
                 session: Session::new(terms),
                 watched: None,
                 resumed: now,
+                granted: false,
+                linked: now,
                 retired: false,
                 tellings: Tellings::default(),
             }),
@@ -274,6 +283,7 @@ impl Rights {
         }
         if !born.is_empty() {
             self.bear(&born);
+            self.began.fetch_max(now.get(), Relaxed);
         }
         for Change { slot, effect } in changes {
             let role = core.node.role(slot);
@@ -362,6 +372,7 @@ impl Rights {
         epoch: u64,
         floor: Option<Nanos>,
         birth: Option<Arc<Birth>>,
+        now: Nanos,
     ) -> Install {
         let mut core = self.core();
         if core.retired {
@@ -369,6 +380,7 @@ impl Rights {
         }
         let outcome = core.node.install(one, epoch);
         if outcome == Install::Now {
+            self.began.fetch_max(now.get(), Relaxed);
             self.bear(&[(usize::from(one.slot), birth)]);
             self.begin(usize::from(one.slot), floor.map_or(0, |floor| floor.get().max(1)));
         }

@@ -303,7 +303,7 @@ impl Shared {
             let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
             let birth = slot.birth.map(|birth| birth.into_birth(now));
             let birth = birth.and_then(|(rules, birth)| birth.with(rules, self.rights.reserves()));
-            match self.rights.install(slot.one, slot.epoch, floor, birth) {
+            match self.rights.install(slot.one, slot.epoch, floor, birth, now) {
                 Install::Now => installed.push(slot.one),
                 Install::Before => {}
                 Install::NotYet if outcome == HandedOver::Done => outcome = HandedOver::NotYet,

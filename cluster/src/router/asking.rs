@@ -21,6 +21,9 @@ use crate::{
     wire,
 };
 
+/// An owner without a session for so long, in nanoseconds, will hardly have one before the check's deadline.
+const LAPSED_FOR_GOOD: u64 = 100_000_000;
+
 /// How a part of a check ended.
 #[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 pub(super) enum PartOutcome {
@@ -31,7 +34,10 @@ pub(super) enum PartOutcome {
     },
     /// The owner does not own it (any more, or yet): worth another attempt.
     Misrouted,
-    Lost,
+    Lost {
+        /// Since when it decides for nobody, as far as this node can know.
+        since: Nanos,
+    },
 }
 
 /// What takes a part back.
@@ -73,18 +79,21 @@ impl Router {
     pub(super) async fn hear(
         &self,
         lane: usize,
+        owner: &Peer,
         part: &Part,
         answer: Option<oneshot::Receiver<Reply>>,
         deadline: Instant,
     ) -> PartOutcome {
-        let Some(answer) = answer else { return PartOutcome::Lost };
+        // Not when the check came: meanwhile the owner may have answered others.
+        let lost = || PartOutcome::Lost { since: owner.note_loss(lane, self.clock.now()) };
+        let Some(answer) = answer else { return lost() };
         let stats = &self.lanes[lane];
         let reply = match timeout_at(deadline, answer).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(_link_lost)) => return PartOutcome::Lost,
+            Ok(Err(_link_lost)) => return lost(),
             Err(_elapsed) => {
                 stats.timed_out.add(1);
-                return PartOutcome::Lost;
+                return lost();
             }
         };
         stats.answered.add(1);
@@ -100,7 +109,15 @@ impl Router {
                 stats.not_owner.add(1);
                 PartOutcome::Misrouted
             }
-            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost,
+            // It may be about to have a session again.
+            Outcome::Lapsed { for_nanos } if for_nanos < LAPSED_FOR_GOOD => PartOutcome::Misrouted,
+            Outcome::Lapsed { for_nanos } => {
+                // It said so before now, so its session ended no later than that.
+                let since = Nanos::new(self.clock.now().get().saturating_sub(for_nanos));
+                PartOutcome::Lost { since }
+            }
+            // It lives, and may decide for others.
+            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost { since: self.clock.now() },
         }
     }
 

@@ -1,7 +1,7 @@
 //! Checks that other nodes send: decided if this node owns their slots, never sent on.
 
 use smallvec::SmallVec;
-use tidegate_limiter::KeyHash;
+use tidegate_limiter::{Consistency, KeyHash};
 use tidegate_proto::peer::{Check, Decided, Outcome};
 
 use super::Router;
@@ -49,6 +49,10 @@ impl Router {
                 }
                 Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
                     return (Outcome::NotOwner { slot: slot.get() }, None);
+                }
+                Err(Unclaimed::Lapsed) if consistency == Consistency::Strict => {
+                    let lapsed = now.saturating_since(self.rights.lapsed_since());
+                    return (Outcome::Lapsed { for_nanos: lapsed.as_nanos() as u64 }, None);
                 }
                 Err(Unclaimed::Lapsed) => return (Outcome::NotReady, None),
             }

@@ -25,6 +25,7 @@ impl Rights {
         core.session.grant(question, index, applied);
         self.strict_until.store(core.session.until().get(), Release);
         if asked >= core.resumed && index <= applied {
+            core.granted = true;
             self.held.store(false, Relaxed);
         }
     }
@@ -33,23 +34,42 @@ impl Rights {
     /// decides nothing more until it has a session again; without a quorum, after as long.
     pub(crate) fn watch(&self, now: Nanos) {
         let mut core = self.core();
+        let begins = core.watched.is_none();
         let stopped = core.watched.is_some_and(|last| now.saturating_since(last) >= self.awake());
+        if begins || stopped {
+            (core.resumed, core.granted) = (now, false);
+            self.shares_from.store(u64::MAX, Relaxed);
+        }
         if stopped {
-            core.resumed = now;
             self.hold_until.store(now.saturating_add(self.terms.leader).get(), Relaxed);
             self.held.store(true, Relaxed);
-            self.shares_from.store(now.saturating_add(LINKS_BACK).get(), Relaxed);
         }
         core.watched = Some(now);
-        let holds = self.held.load(Relaxed) && now.get() < self.hold_until.load(Relaxed);
-        if !holds {
-            if self.held.swap(false, Relaxed) {
-                // Nobody could say what has become of its slots, nor of the owners.
-                self.shares_from.fetch_max(now.get(), Relaxed);
-            }
+        // What it has applied by then tells who owns the slots now; or nobody could say what has become of them.
+        let knows = core.granted || now >= core.resumed.saturating_add(self.terms.leader);
+        if knows && self.shares_from.load(Relaxed) == u64::MAX {
+            let links_back = core.resumed.max(core.linked).saturating_add(LINKS_BACK);
+            self.shares_from.store(now.max(links_back).get(), Relaxed);
+        }
+        if !self.held.load(Relaxed) || now.get() >= self.hold_until.load(Relaxed) {
+            self.held.store(false, Relaxed);
             // Who reads this reads what shares begin with as well.
             self.awake_until.store(now.saturating_add(self.awake()).get(), Release);
         }
+    }
+
+    /// This node begins to have links to the others.
+    pub(crate) fn links_begin(&self, now: Nanos) {
+        let mut core = self.core();
+        core.linked = now;
+        // At the end of time they will be back.
+        self.shares_from.fetch_max(now.saturating_add(LINKS_BACK).get(), Relaxed);
+    }
+
+    /// Since when a slot of this node whose [claim](Rights::claim) has lapsed is decided by nobody: since the session ended, or
+    /// since it is this node's.
+    pub(crate) fn lapsed_since(&self) -> Nanos {
+        Nanos::new(self.strict_until.load(Relaxed).max(self.began.load(Relaxed)))
     }
 
     /// For how long a node that was stopped can rely on what it knew before: renewed in time, its session lasts longer than

@@ -119,6 +119,65 @@ fn shares_are_given_out_only_by_who_can_know_that_an_owner_is_lost() {
 }
 
 #[test]
+fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links_are_there() {
+    let world = |granted: Option<u64>, linked: Option<u64>| {
+        let mut world = World {
+            rights: Rights::new(holder(2), Terms::of(LENGTH), at(0)),
+            table: Table::default(),
+            index: 0,
+        };
+        for millis in (0..6000).step_by(100) {
+            world.rights.watch(at(millis));
+            if granted == Some(millis) {
+                let question = world.rights.ask(at(millis));
+                world.rights.grant(question, 1, at(millis));
+                // It is told what it was granted for, and has to apply that first.
+                world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(millis));
+                let question = world.rights.ask(at(millis));
+                world.rights.grant(question, 1, at(millis));
+            }
+            if linked == Some(millis) {
+                world.rights.links_begin(at(millis));
+            }
+        }
+        world.rights.shares_since(at(6000))
+    };
+    assert_eq!(world(Some(300), None), Some(at(1000)));
+    assert_eq!(world(Some(1900), None), Some(at(2000)), "the table was an old one until then");
+    assert_eq!(world(None, None), Some(at(3100)), "without a quorum");
+    assert_eq!(world(Some(300), Some(2000)), Some(at(3000)));
+    assert_eq!(world(None, Some(2500)), Some(at(3500)));
+}
+
+#[test]
+fn a_grant_after_a_stop_does_not_let_shares_count_from_before_it() {
+    let world = World::owning();
+    let watch =
+        |from: u64, to: u64| (from..to).step_by(200).for_each(|millis| world.rights.watch(at(millis)));
+    watch(0, 1000);
+    watch(14_000, 16_000);
+    assert_eq!(world.rights.shares_since(at(15_900)), None);
+    let question = world.rights.ask(at(15_900));
+    world.rights.grant(question, 1, at(15_900));
+    watch(16_000, 16_200);
+    assert_eq!(world.rights.shares_since(at(16_100)), Some(at(16_000)));
+}
+
+#[test]
+fn a_slot_is_decided_by_nobody_since_its_session_ended_or_since_it_came() {
+    let mut world = World::owning();
+    let ends = Terms::of(LENGTH).node;
+    assert_eq!(world.rights.lapsed_since(), at(0).saturating_add(ends));
+    for to in [2, 1] {
+        let lapsed = vec![holder(3 - to)];
+        let slots = vec![(slot().get(), holder(to))];
+        world.write(&Entry::Expire { reign: REIGN, lapsed, slots }, at(8000));
+    }
+    assert!(world.claim(Consistency::Strict, at(8001)).is_err());
+    assert_eq!(world.rights.lapsed_since(), at(8000), "another has decided until then");
+}
+
+#[test]
 fn a_charge_during_a_move_is_sent_or_does_not_count() {
     let mut world = World::owning();
     let early = world.claim(Consistency::Available, at(1)).unwrap();
@@ -197,7 +256,7 @@ fn a_target_decides_as_soon_as_it_has_the_buckets() {
     world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
     world.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1));
     let one = SlotMove { slot: slot().get(), id: 2 };
-    assert_eq!(world.rights.install(one, 1, Some(at(0)), None), Install::Now);
+    assert_eq!(world.rights.install(one, 1, Some(at(0)), None, at(1)), Install::Now);
     let claim = world.claim(Consistency::Available, at(1)).unwrap();
     assert_eq!(claim.floor, Some(at(0)));
     world.write(&Entry::Commit(vec![one]), at(2));
