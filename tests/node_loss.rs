@@ -135,3 +135,38 @@ fn a_new_node_takes_the_place_of_a_dead_one() {
     let answer = cluster.node("n4").client(Duration::from_secs(5)).get(&path_of(1)).unwrap();
     assert!(answer.status == 200 || answer.status == 429, "{}", answer.text());
 }
+
+#[test]
+fn without_most_voters_a_node_gives_shares_of_what_a_living_node_may_not_decide() {
+    let _machine = kit::alone();
+    let rules = kit::per_user("40/1s", 40, "share, consistency: strict");
+    let mut cluster = kit::nodes(4, &rules);
+    kit::rules::await_voters(&cluster, 3);
+    let status = cluster.node("n1").status().unwrap();
+    let voters: Vec<String> = serde_json::from_value(status["raft"]["voters"].clone()).unwrap();
+    for name in &voters[..2] {
+        cluster.kill(name);
+    }
+    let alive: Vec<String> = cluster.running().map(|node| node.name.clone()).collect();
+    let [asked, other] = &alive[..] else { panic!("two are left: {alive:?}") };
+    let check = |user: u32| kit::rules::check(cluster.node(asked), "default", &format!("u{user}"));
+    let keys: Vec<u32> = (0..60)
+        .filter(|user| {
+            let answer = check(*user);
+            answer["decided_by"] == "forwarded" && answer["node"] == **other
+        })
+        .collect();
+    assert!(keys.len() > 3, "some of 60 keys belong to {other}, whose session still lasts: {keys:?}");
+    let start = monotonic();
+    let mut without = keys.clone();
+    while !without.is_empty() {
+        assert!(monotonic() - start < 20_000_000_000, "no share of {without:?}, whose owner {other} lives");
+        without.retain(|user| {
+            let answer = check(*user);
+            !(answer["decided_by"] == "share" && answer["allowed"] == true)
+        });
+        thread::sleep(Duration::from_millis(50));
+    }
+    // And of what it may not decide itself.
+    assert!(keys.iter().all(|user| check(*user)["decided_by"] == "share"));
+}
