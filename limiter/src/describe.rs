@@ -81,7 +81,8 @@ impl RuleDescription {
 pub struct WorstCase {
     /// Without a fault, and while nodes come and go by plan.
     pub planned: Option<u32>,
-    /// When the owner of its bucket crashes, or is stopped for a while.
+    /// When the owner of its bucket crashes, or hangs until it is replaced. One that goes on before that gives once more what has
+    /// refilled meanwhile, where others give shares that are not carved.
     pub crash: Option<u32>,
     /// When the nodes fall apart into two sides that do not reach each other, or most voters are gone.
     pub partition: Option<u32>,
