@@ -34,8 +34,8 @@ use tokio::{
 
 pub use self::amend::Amended;
 use self::{
-    asking::{PartOutcome, UndoBy},
-    parts::{Owner, Part, is_held, note, part_is_held},
+    asking::{PartOutcome, UndoBy, Why},
+    parts::{Owner, Part, is_held, is_lapsed, note, part_is_held},
 };
 
 use crate::{
@@ -272,8 +272,7 @@ impl Router {
         let mut taken: SmallVec<[(&Part, UndoBy); 2]> = SmallVec::new();
         let (mut misrouted, mut held) = (false, false);
         let is_early = Instant::now() < deadline;
-        // With the instant since when nobody decides about it; `None`: somebody may.
-        let mut lost: SmallVec<[(&Part, Option<Nanos>); 2]> = SmallVec::new();
+        let mut lost: SmallVec<[(&Part, Why); 2]> = SmallVec::new();
 
         // This node's own part costs nothing to ask, so it goes first: a denial here spares the others.
         for part in parts {
@@ -293,13 +292,13 @@ impl Router {
                         }
                         None => {
                             misrouted = true;
-                            lost.push((part, None));
+                            lost.push((part, Why::Unknown));
                         }
                     }
                 }
                 Owner::Nobody { soon } => {
                     misrouted |= soon;
-                    lost.push((part, (!soon).then(|| self.rights.lapsed_since())));
+                    lost.push((part, if is_lapsed(part, wishes) { Why::Lapsed } else { Why::Unknown }));
                 }
                 Owner::Peer(_) => {}
             }
@@ -322,7 +321,7 @@ impl Router {
             .collect();
         let mut allowed = true;
         for (part, owner, answer) in asked {
-            match self.hear(lane, owner, part, answer, deadline).await {
+            match self.hear(lane, part, answer, deadline).await {
                 PartOutcome::Decided { allowed: this_allowed, decisions, undo } => {
                     note(&mut answers, part, &decisions, || {
                         DecidedBy::Forwarded(Arc::clone(&owner.member.id.name))
@@ -337,9 +336,9 @@ impl Router {
                 }
                 PartOutcome::Misrouted => {
                     misrouted = true;
-                    lost.push((part, None));
+                    lost.push((part, Why::Unknown));
                 }
-                PartOutcome::Lost { since } => lost.push((part, Some(since))),
+                PartOutcome::Lost(why) => lost.push((part, why)),
             }
         }
 
@@ -349,9 +348,9 @@ impl Router {
         }
         let retry = allowed && misrouted && may_retry;
         if allowed && !retry {
-            for (part, since) in lost {
+            for (part, why) in lost {
                 let noticed = self.clock.now();
-                let since = since.unwrap_or(noticed);
+                let since = self.unowned_since(lane, part, why, noticed);
                 let known = self.rights.shares_since(noticed);
                 let mut decide = |since| {
                     let members = routes.member_count();

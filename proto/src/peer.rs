@@ -181,7 +181,7 @@ pub enum Outcome {
     Malformed,
     /// Nothing was charged: the receiver owns the slots, but has no session with the leader in which it may decide.
     Lapsed {
-        /// For how long it has decided about them for nobody, in nanoseconds.
+        /// For how long it can be relied on that nobody decides about them, in nanoseconds.
         for_nanos: u64,
     },
 }

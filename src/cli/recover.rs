@@ -14,11 +14,12 @@ use crate::data_dir::DataDir;
 Only for when most voters are lost for good: their disks, not only their processes. While they may come back,
 starting them is all that is needed.
 
-  1. Stop all nodes that are left.
+  1. Stop all nodes that are left, and see to it that they stay stopped.
   2. Look at each of their data directories:   tidegate cluster recover --data-dir DIR
      Of those with the same cluster, that with the last entry (first the term, then the number) knows most.
   3. On that one node:                         tidegate cluster recover --data-dir DIR --yes
-  4. Start it, and then the others with empty data directories. They join it and get its rules.
+  4. Start it, alone, and wait until it is ready. Never empty its data directory: it has the rules.
+  5. Move the data directories of the others away and start them. They join it and get its rules.
 
 It keeps the rules and their history. Rules that were acknowledged by the lost nodes only may be missing, and all
 buckets begin used up: nothing is admitted twice.")]
@@ -66,7 +67,7 @@ impl RecoverArgs {
             let cluster = remains.go_on_alone().map_err(|fault| Failure::of(FAILED, fault))?;
             value["new_cluster"] = cluster.to_string().into();
             text += &format!(
-                "{name} is the only member of the new cluster {cluster} now, with these rules. Start it, and the others with\nempty data directories."
+                "{name} is the only member of the new cluster {cluster} now, with these rules. Start it alone; when it is\nready, move the data directories of the others away and start them."
             );
         } else {
             text += "Nothing was changed. If most of these voters are lost for good and no other node has a later entry, --yes\nlets this node go on without them; see --help.";

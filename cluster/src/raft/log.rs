@@ -38,7 +38,7 @@ const READ_BYTES: usize = 4 << 20;
 
 pub(super) const KEY_VOTE: &str = "vote";
 const KEY_COMMITTED: &str = "committed";
-const KEY_PURGED: &str = "purged";
+pub(super) const KEY_PURGED: &str = "purged";
 
 type Fault = StorageError<NodeId>;
 

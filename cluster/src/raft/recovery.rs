@@ -25,7 +25,7 @@ use super::{
     applied::Machine,
     command::{ClusterId, NodeId, Revision},
     disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
-    log::{KEY_VOTE, encode},
+    log::{KEY_PURGED, KEY_VOTE, encode},
 };
 
 /// Why a data directory is nothing to go on with.
@@ -38,8 +38,18 @@ pub enum RecoveryFault {
     #[error("{0} is not the data directory of a node that has run (--data-dir)")]
     Empty(PathBuf),
     /// The node was in no cluster.
-    #[error("the node of this data directory was never taken into a cluster: start it to join one")]
+    #[error(
+        "the node of this data directory is in no cluster, or is no member of it any more: start it to join one"
+    )]
     Nowhere,
+    /// The log does not tell yet what the cluster was founded with, or who owned what.
+    #[error("the log in this data directory is too short to go on with: take another node's")]
+    Young,
+    /// Some of the log is missing.
+    #[error(
+        "in this data directory the entries of the log between {0} and {1} are missing: take another node's"
+    )]
+    Gap(u64, u64),
     /// Nothing is lost.
     #[error("this node is the only voter of its cluster already: start it")]
     Alone,
@@ -53,6 +63,7 @@ pub struct Remains {
     me: NodeId,
     node: RaftNode,
     cluster: ClusterId,
+    snapshot: Option<LogId<NodeId>>,
     last: LogId<NodeId>,
     vote: Vote<NodeId>,
     voters: Vec<String>,
@@ -82,8 +93,27 @@ impl Remains {
         let mut machine = Machine::open(&disk, watch::Sender::default())?;
         let snapshot = machine.state().0;
         // Whether all of them were acknowledged nobody can tell any more: they count.
-        let newer = entries.into_iter().filter(|entry| snapshot.is_none_or(|id| entry.log_id > id));
-        machine.apply(newer).await.map_err(|error| disk.fault(error))?;
+        let newer = |entry: &Entry<Group>| snapshot.is_none_or(|id| entry.log_id > id);
+        let entries: Vec<Entry<Group>> = entries.into_iter().filter(newer).collect();
+        // A node that ended while it installed a snapshot may have the one half of it.
+        let purged: Option<LogId<NodeId>> = match disk.meta(KEY_PURGED).map_err(|error| disk.fault(error))? {
+            Some(bytes) => Some(codec::decode(&bytes).map_err(|error| disk.fault(error))?),
+            None => None,
+        };
+        let mut next = snapshot.map_or(0, |id| id.index + 1);
+        if let Some(purged) = purged.filter(|purged| purged.index >= next) {
+            return Err(RecoveryFault::Gap(next, purged.index));
+        }
+        for entry in &entries {
+            if entry.log_id.index != next {
+                return Err(RecoveryFault::Gap(next, entry.log_id.index));
+            }
+            next += 1;
+        }
+        machine.apply(entries).await.map_err(|error| disk.fault(error))?;
+        if machine.state().1.founding.is_none() || !machine.state().1.slots.is_assigned() {
+            return Err(RecoveryFault::Young);
+        }
         let last = machine.state().0.ok_or(RecoveryFault::Nowhere)?;
         let membership = machine.membership();
         let node = membership.get_node(&me).cloned().ok_or(RecoveryFault::Nowhere)?;
@@ -96,7 +126,7 @@ impl Remains {
         let domains = machine.state().1.domains.iter();
         let rules = domains.map(|(name, history)| (name.to_string(), history.current().revision)).collect();
         let directory = directory.to_owned();
-        Ok(Self { disk, directory, me, node, cluster, last, vote, voters, rules })
+        Ok(Self { disk, directory, me, node, cluster, snapshot, last, vote, voters, rules })
     }
 
     /// The node's name.
@@ -146,8 +176,14 @@ impl Remains {
         let entry = Entry::<Group> { log_id, payload: EntryPayload::Membership(membership) };
         let transaction = self.disk.database.begin_write()?;
         {
-            transaction.open_table(LOG)?.insert(log_id.index, encode(&entry)?.as_slice())?;
+            let mut log = transaction.open_table(LOG)?;
             let mut meta = transaction.open_table(META)?;
+            if let Some(snapshot) = self.snapshot {
+                // What the snapshot has replaced may be there in part, and Raft would look for the rest.
+                log.retain_in(..=snapshot.index, |_, _| false)?;
+                meta.insert(KEY_PURGED, encode(&snapshot)?.as_slice())?;
+            }
+            log.insert(log_id.index, encode(&entry)?.as_slice())?;
             meta.insert(KEY_VOTE, encode(&vote)?.as_slice())?;
             meta.insert(KEY_CLUSTER, &cluster.bytes()[..])?;
         }
@@ -162,4 +198,99 @@ fn entries_of(disk: &Disk) -> Result<Vec<Entry<Group>>, Box<dyn std::error::Erro
         entries.push(codec::decode(row?.1.value())?);
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::RaftSnapshotBuilder as _;
+
+    use super::*;
+    use crate::{
+        owner::table,
+        raft::command::{Command, Founding},
+    };
+
+    /// A directory of a voter of three, whose log has a founding, owners of slots, and one entry more.
+    fn directory() -> (tempfile::TempDir, NodeId) {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        let me = disk.start(1).unwrap().node;
+        let cluster = ClusterId::from_bytes([7; 16]);
+        disk.belong_to(cluster).unwrap();
+        let holder = table::Holder { node: me, incarnation: 1 };
+        let voters = BTreeSet::from([me, 2, 3]);
+        let nodes = voters.iter().map(|id| (*id, RaftNode { name: format!("n{id}"), ..Default::default() }));
+        let membership = Membership::new(vec![voters.clone()], nodes.collect::<BTreeMap<_, _>>());
+        let payloads = [
+            EntryPayload::Membership(membership),
+            EntryPayload::Normal(Command::Found(Founding { cluster, hash_secret: [1; 16] })),
+            EntryPayload::Normal(Command::Slots(table::Entry::Assign(vec![holder; crate::slots::SLOTS]))),
+            EntryPayload::Blank,
+        ];
+        let transaction = disk.database.begin_write().unwrap();
+        for (index, payload) in (0..).zip(payloads) {
+            let log_id = LogId::new(CommittedLeaderId::new(4, 2), index);
+            let entry = encode(&Entry::<Group> { log_id, payload }).unwrap();
+            transaction.open_table(LOG).unwrap().insert(index, entry.as_slice()).unwrap();
+        }
+        let vote = encode(&Vote::new_committed(6_u64, 3_u64)).unwrap();
+        transaction.open_table(META).unwrap().insert(KEY_VOTE, vote.as_slice()).unwrap();
+        transaction.commit().unwrap();
+        (directory, me)
+    }
+
+    fn remove(directory: &Path, index: u64) {
+        let disk = Disk::open(directory).unwrap();
+        let transaction = disk.database.begin_write().unwrap();
+        transaction.open_table(LOG).unwrap().remove(index).unwrap();
+        transaction.commit().unwrap();
+    }
+
+    async fn snapshot(directory: &Path) {
+        let disk = Disk::open(directory).unwrap();
+        let mut machine = Machine::open(&disk, watch::Sender::default()).unwrap();
+        machine.apply(entries_of(&disk).unwrap()).await.unwrap();
+        machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_entry_makes_the_node_the_only_voter_in_a_term_that_nobody_had() {
+        let (directory, me) = directory();
+        let remains = Remains::read(directory.path()).await.unwrap();
+        assert_eq!((remains.last(), remains.voters().len()), ((4, 3), 3));
+        let cluster = remains.go_on_alone().unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        assert_eq!(disk.kept_identity().unwrap(), (Some(me), Some(cluster)));
+        let entries = entries_of(&disk).unwrap();
+        let last = entries.last().unwrap();
+        assert_eq!((entries.len(), last.log_id), (5, LogId::new(CommittedLeaderId::new(7, me), 4)));
+        let vote: Vote<NodeId> = codec::decode(&disk.meta(KEY_VOTE).unwrap().unwrap()).unwrap();
+        assert_eq!(vote, Vote::new(7, me));
+        drop(disk);
+        assert!(matches!(Remains::read(directory.path()).await, Err(RecoveryFault::Alone)));
+    }
+
+    #[tokio::test]
+    async fn a_log_with_a_hole_is_refused_and_what_a_snapshot_replaced_is_removed() {
+        let (damaged, _) = directory();
+        remove(damaged.path(), 2);
+        assert!(matches!(Remains::read(damaged.path()).await, Err(RecoveryFault::Gap(2, 3))));
+        let (young, _) = directory();
+        remove(young.path(), 3);
+        remove(young.path(), 2);
+        assert!(matches!(Remains::read(young.path()).await, Err(RecoveryFault::Young)));
+
+        // It ended after it had written the snapshot, and before what that replaced was gone.
+        let (half, me) = directory();
+        snapshot(half.path()).await;
+        remove(half.path(), 3);
+        remove(half.path(), 1);
+        Remains::read(half.path()).await.unwrap().go_on_alone().unwrap();
+        let disk = Disk::open(half.path()).unwrap();
+        let indexes: Vec<u64> = entries_of(&disk).unwrap().iter().map(|entry| entry.log_id.index).collect();
+        assert_eq!(indexes, [4]);
+        let purged: LogId<NodeId> = codec::decode(&disk.meta(KEY_PURGED).unwrap().unwrap()).unwrap();
+        assert_eq!(purged, LogId::new(CommittedLeaderId::new(4, 2), 3));
+        assert_ne!(me, 2);
+    }
 }

@@ -85,6 +85,10 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         shared.rights.watch(shared.clock.now());
+        // Alone there is nobody whose slots it could have missed.
+        if shared.running().is_none() && shared.applied.borrow().state.members.len() > 1 {
+            shared.rights.is_blind(shared.clock.now());
+        }
     }
 }
 

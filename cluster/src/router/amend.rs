@@ -92,7 +92,7 @@ impl Router {
                         let made = self.amend_here(amendment, claims, &own);
                         made.inspect(|looks| note(&mut answers, part, looks, || DecidedBy::Owner)).is_some()
                     }
-                    Owner::Peer(owner) => match self.hear(lane, owner, part, answer, deadline).await {
+                    Owner::Peer(owner) => match self.hear(lane, part, answer, deadline).await {
                         PartOutcome::Decided { decisions, .. } => {
                             note(&mut answers, part, &decisions, || {
                                 DecidedBy::Forwarded(std::sync::Arc::clone(&owner.member.id.name))
@@ -100,7 +100,7 @@ impl Router {
                             true
                         }
                         PartOutcome::Misrouted => false,
-                        PartOutcome::Lost { .. } => {
+                        PartOutcome::Lost(_) => {
                             amended.unsure |= was_sent;
                             // Once it may have been made it is not asked for again.
                             was_sent

@@ -1,5 +1,7 @@
 //! Other owners are asked for their parts of a check, and give back what they took when somebody denies.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Nanos};
 use tidegate_proto::peer::Outcome;
@@ -24,6 +26,9 @@ use crate::{
 /// An owner without a session for so long, in nanoseconds, will hardly have one before the check's deadline.
 const LAPSED_FOR_GOOD: u64 = 100_000_000;
 
+/// What an owner has said of itself is believed for so long.
+const STILL_TRUE: Duration = Duration::from_millis(10);
+
 /// How a part of a check ended.
 #[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 pub(super) enum PartOutcome {
@@ -34,10 +39,21 @@ pub(super) enum PartOutcome {
     },
     /// The owner does not own it (any more, or yet): worth another attempt.
     Misrouted,
-    Lost {
-        /// Since when it decides for nobody, as far as this node can know.
-        since: Nanos,
-    },
+    Lost(Why),
+}
+
+/// Why a part is decided by nobody: since when that is so is found out when it matters, not earlier, because meanwhile somebody
+/// may have decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Why {
+    /// Somebody may decide about it.
+    Unknown,
+    /// The slots are this node's, and it has no session.
+    Lapsed,
+    /// The owner is not heard.
+    Unheard,
+    /// The owner has no session; what it said, and when.
+    ItsLapse { since: Nanos, heard: Nanos },
 }
 
 /// What takes a part back.
@@ -79,21 +95,19 @@ impl Router {
     pub(super) async fn hear(
         &self,
         lane: usize,
-        owner: &Peer,
         part: &Part,
         answer: Option<oneshot::Receiver<Reply>>,
         deadline: Instant,
     ) -> PartOutcome {
-        // Not when the check came: meanwhile the owner may have answered others.
-        let lost = || PartOutcome::Lost { since: owner.note_loss(lane, self.clock.now()) };
-        let Some(answer) = answer else { return lost() };
+        let lost = PartOutcome::Lost(Why::Unheard);
+        let Some(answer) = answer else { return lost };
         let stats = &self.lanes[lane];
         let reply = match timeout_at(deadline, answer).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(_link_lost)) => return lost(),
+            Ok(Err(_link_lost)) => return lost,
             Err(_elapsed) => {
                 stats.timed_out.add(1);
-                return lost();
+                return lost;
             }
         };
         stats.answered.add(1);
@@ -112,12 +126,24 @@ impl Router {
             // It may be about to have a session again.
             Outcome::Lapsed { for_nanos } if for_nanos < LAPSED_FOR_GOOD => PartOutcome::Misrouted,
             Outcome::Lapsed { for_nanos } => {
-                // It said so before now, so its session ended no later than that.
-                let since = Nanos::new(self.clock.now().get().saturating_sub(for_nanos));
-                PartOutcome::Lost { since }
+                // It said so before now, so it is no later than that.
+                let heard = self.clock.now();
+                let since = Nanos::new(heard.get().saturating_sub(for_nanos));
+                PartOutcome::Lost(Why::ItsLapse { since, heard })
             }
             // It lives, and may decide for others.
-            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost { since: self.clock.now() },
+            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost(Why::Unknown),
+        }
+    }
+
+    /// Since when nobody decides about a part, as far as this node can know at this instant.
+    pub(super) fn unowned_since(&self, lane: usize, part: &Part, why: Why, now: Nanos) -> Nanos {
+        match (why, &part.owner) {
+            (Why::Lapsed, _) => self.rights.lapsed_since(),
+            (Why::Unheard, Owner::Peer(owner)) => owner.note_loss(lane, now),
+            // Where others were waited for since, it may have decided again.
+            (Why::ItsLapse { since, heard }, _) if now < heard.saturating_add(STILL_TRUE) => since,
+            _ => now,
         }
     }
 

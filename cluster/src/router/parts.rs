@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Mode, Nanos};
+use tidegate_limiter::{Charge, Consistency, Decision, Mode, Nanos};
 use tidegate_proto::peer::MAX_CHARGES;
 
 use super::{HELD_RETRY, Router};
@@ -68,10 +68,13 @@ impl Router {
             let found = self.owner_of(routes, charge, wishes[index], now);
             let fits = |part: &&mut Part| match (&part.owner, &found) {
                 (Owner::Here(_), Found::Here(_)) => true,
-                (Owner::Nobody { soon }, Found::Nobody { soon: other }) => soon == other,
+                (Owner::Nobody { soon }, Found::Nobody { soon: other }) => {
+                    soon == other && is_like(part, wishes, index)
+                }
                 (Owner::Peer(peer), Found::There(member)) => {
                     // A frame takes so many; what is more for one owner is asked in another one.
                     part.places.len() < MAX_CHARGES
+                        && is_like(part, wishes, index)
                         && routes.peers[*member].as_ref().is_some_and(|other| Arc::ptr_eq(peer, other))
                 }
                 _ => false,
@@ -99,6 +102,17 @@ impl Router {
         }
         parts
     }
+}
+
+/// Whether a part is this node's, which has no session in which to decide it.
+pub(super) fn is_lapsed(part: &Part, wishes: &[Wish]) -> bool {
+    let is_strict = |place: &usize| wishes[*place].consistency == Consistency::Strict;
+    matches!(part.owner, Owner::Nobody { soon: false }) && part.places.iter().all(is_strict)
+}
+
+/// Whether a charge is decided as those of a part are: an owner without a session decides the ones, and not the others.
+fn is_like(part: &Part, wishes: &[Wish], place: usize) -> bool {
+    part.places.first().is_none_or(|first| wishes[*first].consistency == wishes[place].consistency)
 }
 
 /// Whether a check was denied only because successors have to be told first.

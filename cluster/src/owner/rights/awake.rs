@@ -66,10 +66,20 @@ impl Rights {
         self.shares_from.fetch_max(now.saturating_add(LINKS_BACK).get(), Relaxed);
     }
 
-    /// Since when a slot of this node whose [claim](Rights::claim) has lapsed is decided by nobody: since the session ended, or
-    /// since it is this node's.
+    /// Since when shares count of a slot of this node whose [claim](Rights::claim) has lapsed, because nobody decides about it:
+    /// a session after its own has ended, or after it has got the slot; before, that instant lies ahead. Until then a new leader
+    /// is likely to grant another one, and what refilled meanwhile is this node's to give.
     pub(crate) fn lapsed_since(&self) -> Nanos {
-        Nanos::new(self.strict_until.load(Relaxed).max(self.began.load(Relaxed)))
+        let until = self.strict_until.load(Relaxed).max(self.began.load(Relaxed));
+        Nanos::new(until).saturating_add(self.terms.node)
+    }
+
+    /// This node does not take in what the log says, because its disk has failed: nothing that it knows of owners tells whether
+    /// they are lost.
+    pub(crate) fn is_blind(&self, now: Nanos) {
+        let mut core = self.core();
+        (core.resumed, core.granted) = (now, false);
+        self.shares_from.store(u64::MAX, Relaxed);
     }
 
     /// For how long a node that was stopped can rely on what it knew before: renewed in time, its session lasts longer than

@@ -164,17 +164,21 @@ fn a_grant_after_a_stop_does_not_let_shares_count_from_before_it() {
 }
 
 #[test]
-fn a_slot_is_decided_by_nobody_since_its_session_ended_or_since_it_came() {
+fn shares_of_a_slot_without_a_session_count_from_when_no_new_leader_has_granted_one() {
     let mut world = World::owning();
-    let ends = Terms::of(LENGTH).node;
-    assert_eq!(world.rights.lapsed_since(), at(0).saturating_add(ends));
+    let session = Terms::of(LENGTH).node;
+    assert_eq!(world.rights.lapsed_since(), at(0).saturating_add(session * 2));
     for to in [2, 1] {
         let lapsed = vec![holder(3 - to)];
         let slots = vec![(slot().get(), holder(to))];
         world.write(&Entry::Expire { reign: REIGN, lapsed, slots }, at(8000));
     }
     assert!(world.claim(Consistency::Strict, at(8001)).is_err());
-    assert_eq!(world.rights.lapsed_since(), at(8000), "another has decided until then");
+    assert_eq!(
+        world.rights.lapsed_since(),
+        at(8000).saturating_add(session),
+        "another has decided until then"
+    );
 }
 
 #[test]
