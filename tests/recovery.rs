@@ -57,7 +57,8 @@ fn one_node_goes_on_with_the_rules_when_most_voters_are_lost_for_good() {
     let looked: serde_json::Value = serde_json::from_str(&looked).unwrap();
     assert_eq!((&looked["node"], &looked["cluster"]), (&"n1".into(), &before["cluster"]));
     assert_eq!(looked["voters"].as_array().unwrap().len(), 3);
-    assert_eq!(looked["rules"]["api"], revision);
+    // What was refused for want of a quorum may be in the log all the same, and then it counts.
+    assert!(looked["rules"]["api"].as_u64().unwrap() >= revision, "{looked}");
     assert!(looked["new_cluster"].is_null());
     let (code, said) = recover(&directory, &["--yes"]);
     assert_eq!(code, Some(0), "{said}");
@@ -72,7 +73,7 @@ fn one_node_goes_on_with_the_rules_when_most_voters_are_lost_for_good() {
     let after = raft(cluster.node("n1"));
     assert_eq!(after["id"], before["id"]);
     assert_ne!(after["cluster"], before["cluster"]);
-    assert_eq!(history(cluster.node("n1"), "api").len(), 1);
+    assert_eq!(history(cluster.node("n1"), "api").last().unwrap().0, revision);
     fs::remove_dir_all(cluster.data_of("n3")).unwrap();
     cluster.restart("n3");
     cluster.await_ready();
