@@ -17,7 +17,7 @@ use tracing::{error, info};
 
 use crate::{
     clock::Clock,
-    gossip::{Gossip, members_of},
+    gossip::{Gossip, members_of, namesake_of},
     link::{Identity, Link},
     member::{Member, MemberState},
     owner::rights::Rights,
@@ -50,7 +50,7 @@ enum Standing {
     Joining,
     Serving,
     Leaving,
-    /// A newer node has its name.
+    /// A newer node has its name, and the log says so: gossip alone ends nobody.
     Superseded,
 }
 
@@ -75,6 +75,8 @@ pub(crate) struct Controller {
     ledger: Ledger,
     announced: MemberState,
     live: Vec<Member>,
+    /// A newer node that is said to have this node's name.
+    namesake: Option<Member>,
     lost: BTreeMap<Arc<str>, Lost>,
     /// Who should own which slot, if these were all.
     placed: Option<(Vec<Candidate>, SlotTable)>,
@@ -115,6 +117,7 @@ impl Controller {
             rights,
             announced: MemberState::Joining,
             live: Vec::new(),
+            namesake: None,
             lost: BTreeMap::new(),
             placed: None,
         };
@@ -123,20 +126,26 @@ impl Controller {
 
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut news = self.gossip.watch();
+        let mut hears = true;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
-                // Without gossip the node goes on with the table that it has.
-                reason = self.gossip.died() => {
+                // The node goes on: who owns what comes by the log, and the leader knows by its session that it is there. It can
+                // not begin again as the same node, whose versions and heartbeats the others know.
+                reason = self.gossip.died(), if hears => {
                     error!("{reason}: this node no longer hears who comes and goes; restart it");
                     self.status.send_modify(|status| status.gossip_alive = false);
-                    break;
+                    hears = false;
                 }
-                changed = news.changed() => {
+                changed = news.changed(), if hears => {
                     if changed.is_err() {
                         continue;
                     }
-                    let live = members_of(&news.borrow_and_update());
+                    let live = {
+                        let news = news.borrow_and_update();
+                        self.namesake = namesake_of(&news, &self.identity.me);
+                        members_of(&news, &self.identity.me)
+                    };
                     self.take_in(live).await;
                 }
                 changed = self.in_force.changed() => {
@@ -151,6 +160,7 @@ impl Controller {
                 }
                 changed = self.applied.changed() => {
                     if changed.is_ok() {
+                        self.note_successor();
                         self.take_table();
                         self.announce().await;
                         self.tell_status();
@@ -180,18 +190,26 @@ impl Controller {
         if self.live.len() > 1 {
             self.alone_at = None;
         }
-        if !self.live.iter().any(|member| member.id == self.identity.me)
-            && self.live.iter().any(|member| member.id.name == self.identity.me.name)
-            && self.standing != Standing::Superseded
+        self.note_successor();
+        self.take_table();
+        self.announce().await;
+        self.tell_status();
+    }
+
+    /// Ends this node's part if a newer one has its name: not when anybody says so, only when that one has told the leader where
+    /// it is. It must be there, too: one without this node's disk may have come after one whose clock was ahead.
+    fn note_successor(&mut self) {
+        let me = &self.identity.me;
+        let is_later = |row: &MemberRow| *row.name == *me.name && row.incarnation > me.incarnation;
+        if self.standing != Standing::Superseded
+            && self.namesake.is_some()
+            && self.applied.borrow().state.members.values().any(is_later)
         {
-            error!(name = %self.identity.me.name, "a newer node has this node's name: it decides nothing any more");
+            error!(name = %me.name, "a newer node has this node's name: it decides nothing any more");
             self.standing = Standing::Superseded;
             self.rights.give_up();
             self.router.publish(None);
         }
-        self.take_table();
-        self.announce().await;
-        self.tell_status();
     }
 
     /// Takes in what the log says of who owns what.
@@ -356,7 +374,8 @@ impl Controller {
     /// Why this node has no slot table, for the operator.
     fn waiting_for_others(&self) -> Option<String> {
         let me = &self.identity.me;
-        if let Some(newer) = self.live.iter().find(|member| member.id.name == me.name && member.id != *me) {
+        let may_wait = matches!(self.standing, Standing::Joining | Standing::Superseded);
+        if let Some(newer) = self.namesake.as_ref().filter(|_| may_wait) {
             return Some(format!(
                 "another name: a newer node at {} calls itself {} too (--name)",
                 newer.peer, me.name
@@ -450,6 +469,7 @@ impl Controller {
         let misplaced = self.misplaced(routes.as_deref());
         self.status.send_modify(|status| {
             status.live = self.live.clone();
+            status.namesake = self.namesake.clone();
             status.lost = self.lost.values().cloned().collect();
             status.state = self.state();
             status.has_session = has_session;

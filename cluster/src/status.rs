@@ -39,6 +39,8 @@ pub struct ClusterStatus {
     pub state: MemberState,
     /// The nodes that gossip holds for alive, this one among them, by name.
     pub live: Vec<Member>,
+    /// A newer node that is said to have this node's name.
+    pub(crate) namesake: Option<Member>,
     /// Those that it held for alive some time ago.
     pub lost: Vec<Lost>,
     /// The slot table in force; none while the node waits for its cluster.
@@ -74,6 +76,7 @@ impl ClusterStatus {
             me,
             state: MemberState::Joining,
             live: Vec::new(),
+            namesake: None,
             lost: Vec::new(),
             table: None,
             waiting_for: Some("the first news from gossip".to_owned()),

@@ -237,7 +237,11 @@ fn cluster(page: &mut Page, node: &Node) {
     for (reason, count) in stats.peers.refused() {
         page.sample("tidegate_peer_streams_refused_total", &[("reason", reason)], count);
     }
-    page.family("tidegate_gossip_rejected_total", "counter", "Gossip datagrams refused, by reason.");
+    page.family(
+        "tidegate_gossip_rejected_total",
+        "counter",
+        "Gossip datagrams refused, whole or in part, by reason.",
+    );
     for rejection in GossipRejection::ALL {
         let count = stats.gossip.rejected(rejection);
         page.sample("tidegate_gossip_rejected_total", &[("reason", rejection.as_str())], count);

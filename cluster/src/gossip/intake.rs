@@ -1,8 +1,17 @@
 //! What a message would make the gossip library remember, looked at before the library sees a byte of it.
 //!
-//! The library keeps a state for each node that any message names, for [`DEAD_MEMBER_GRACE`], tells all of them to all
-//! others in one datagram, and fails when they do not fit: at about 1,100. It also unpacks what is packed before it looks
-//! at the length: one datagram can become 150 MB. Without a cluster key anybody can send both.
+//! The library believes what any message says of any node, and fails where that does not add up:
+//!
+//! - It keeps a state for each node that is named, for [`DEAD_MEMBER_GRACE`], tells all of them to all others in one datagram,
+//!   and ends when they do not fit, with a little room for changes: at five names as long as they can be, or 1,100 short ones.
+//! - It unpacks what is packed before it looks at the length: one datagram can become 150 MB.
+//! - A highest version below that of a key ends it; so does the highest version that there is, in what it is told about itself,
+//!   when this node wants to say something next.
+//! - It keeps every key.
+//!
+//! Without a cluster key anybody can send all of that. **What no node writes is refused. What could have reached an honest node,
+//! because it believed a forger, is left out of the message**: the rest of it is news. A key of a later version is left out
+//! without a word.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,62 +19,166 @@ use chitchat::ChitchatId;
 use tokio::time::Instant;
 
 use super::{
-    DEAD_MEMBER_GRACE,
-    message::{self, Change, DIGEST_NUMBERS_BYTES, Parts, changes, node, number, take},
+    DEAD_MEMBER_GRACE, KEYS, LONGEST_PAUSE, MAX_NAME_BYTES, PHI_THRESHOLD, is_valid_name,
+    message::{
+        self, CHANGED_KEY_BYTES, CHANGED_NODE_BYTES, Change, DIGEST_NUMBERS_BYTES, Entry, HEAD_BYTES,
+        MAX_NAMELESS_NODE_BYTES, Parts, changes, entries, list, pack,
+    },
+    seal::MAX_MESSAGE_BYTES,
 };
 
-/// Most nodes that are known at one time, those that are gone and each start of a node among them. A message that would
-/// add more is refused: the nodes that are known go on.
-const MAX_NODES: usize = 512;
-/// Longest list of changes, unpacked: half a kilobyte for each node.
-const MAX_UNPACKED_BYTES: usize = MAX_NODES * 512;
-/// How long a node is remembered that nobody names any more: longer than the library does.
-const REMEMBERED: Duration = DEAD_MEMBER_GRACE.saturating_add(Duration::from_secs(60));
+/// Most nodes that are known at one time, those that are gone and each start of a node among them, and this one not. More are
+/// left out of messages: the nodes that are known go on.
+pub(super) const MAX_NODES: usize = 512;
+/// Longest value of a key; what nodes say of themselves is not half as long.
+pub(super) const MAX_VALUE_BYTES: usize = 256;
+/// Highest version and heartbeat. A node that says something new a thousand times a second gets there in 8,000 years.
+const MAX_VERSION: u64 = 1 << 48;
+/// How long a node is remembered that nobody names any more, beyond the time in which the library notices that it is gone and
+/// forgets it.
+const MARGIN: Duration = Duration::from_secs(60);
+
+const MAX_NODE_BYTES: usize = MAX_NAMELESS_NODE_BYTES + MAX_NAME_BYTES;
+/// Longest list of changes, unpacked: as much as a node can have to tell that takes in no more than this.
+pub(super) const MAX_UNPACKED_BYTES: usize = (MAX_NODES + 1)
+    * (CHANGED_NODE_BYTES
+        + MAX_NODE_BYTES
+        + KEYS.len() * (CHANGED_KEY_BYTES + MAX_KEY_BYTES + MAX_VALUE_BYTES));
+const MAX_KEY_BYTES: usize = 8;
+/// The library ends when less than this is left of a datagram behind the list of all nodes; here there is always room for what
+/// one of them has to tell.
+const LEAST_ROOM_BYTES: usize = 4 << 10;
+
+const _: () = {
+    let digest = 2 + (MAX_NODES + 1) * (MAX_NODE_BYTES + DIGEST_NUMBERS_BYTES);
+    assert!(HEAD_BYTES + digest + LEAST_ROOM_BYTES <= MAX_MESSAGE_BYTES);
+    let mut key = 0;
+    while key < KEYS.len() {
+        assert!(KEYS[key].len() <= MAX_KEY_BYTES);
+        key += 1;
+    }
+};
 
 /// The nodes that the library knows, as far as messages have told it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Intake {
+    me: ChitchatId,
+    /// When each was last named.
     known: HashMap<ChitchatId, Instant>,
+    remembered: Duration,
+}
+
+/// What of a message the library may have.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sifted {
+    pub(super) message: Vec<u8>,
+    /// Nothing was left out of which others should know.
+    pub(super) is_whole: bool,
 }
 
 impl Intake {
-    /// Whether the library may have the message: it keeps the limits. What can not be read is not for it either.
-    pub(super) fn admits(&mut self, message: &[u8], now: Instant) -> bool {
-        let Some(named) = nodes_named_in(message) else { return false };
-        let new =
-            |known: &HashMap<ChitchatId, Instant>| named.iter().filter(|id| !known.contains_key(id)).count();
-        if self.known.len() + new(&self.known) > MAX_NODES {
-            self.known.retain(|_, seen| now.duration_since(*seen) < REMEMBERED);
-            if self.known.len() + new(&self.known) > MAX_NODES {
-                return false;
-            }
-        }
-        self.known.extend(named.into_iter().map(|id| (id, now)));
-        true
+    pub(super) fn new(me: ChitchatId, gossip_interval: Duration) -> Self {
+        // As long as the library takes a node for alive that was last heard of as late as it counts, and then for dead.
+        let noticed = (gossip_interval * LONGEST_PAUSE).mul_f64(PHI_THRESHOLD);
+        Self { me, known: HashMap::new(), remembered: noticed + DEAD_MEMBER_GRACE + MARGIN }
     }
-}
 
-/// The nodes in the digest and in the changes; `None`: the message is none, or breaks a limit.
-fn nodes_named_in(message: &[u8]) -> Option<Vec<ChitchatId>> {
-    let (Parts { has_digest, has_changes }, mut rest) = message::parts(message)?;
-    let mut named = Vec::new();
-    if has_digest {
-        for _ in 0..number(&mut rest)? {
-            named.push(node(&mut rest)?);
-            take(&mut rest, DIGEST_NUMBERS_BYTES)?;
-            (named.len() <= MAX_NODES).then_some(())?;
+    /// `None`: it is no message that the library writes, or breaks a limit.
+    pub(super) fn sift(&mut self, message: Vec<u8>, now: Instant) -> Option<Sifted> {
+        let (Parts { has_digest, has_changes }, mut rest) = message::parts(&message)?;
+        let mut kept = message[..HEAD_BYTES].to_vec();
+        let mut is_whole = true;
+        if has_digest {
+            let entries = entries(&mut rest)?;
+            self.make_room(entries.len(), now);
+            let believed: Vec<&Entry<'_>> =
+                entries.iter().filter(|entry| self.believes(entry, now)).collect();
+            is_whole &= believed.len() == entries.len();
+            list(believed.into_iter(), &mut kept);
         }
-    }
-    if has_changes {
-        let unpacked = message::unpack(&mut rest, MAX_UNPACKED_BYTES)?;
-        for change in changes(&unpacked) {
-            if let Change::Of(node) = change?.0 {
-                named.push(node);
-                (named.len() <= 2 * MAX_NODES).then_some(())?;
+        if has_changes {
+            let packed = rest;
+            let unpacked = message::unpack(&mut rest, MAX_UNPACKED_BYTES)?;
+            let (news, all) = self.news(&unpacked)?;
+            is_whole &= all;
+            if news.len() == unpacked.len() {
+                kept.extend_from_slice(&packed[..packed.len() - rest.len()]);
+            } else {
+                pack(&news, &mut kept);
             }
         }
+        kept.extend_from_slice(rest);
+        Some(Sifted { message: kept, is_whole })
     }
-    Some(named)
+
+    /// Forgets whom the library has forgotten, if so many more would not fit.
+    fn make_room(&mut self, more: usize, now: Instant) {
+        if self.known.len() + more > MAX_NODES {
+            self.known.retain(|_, named| now.duration_since(*named) < self.remembered);
+        }
+    }
+
+    /// Whether the library may know of the node. What it is told of itself there it leaves alone.
+    fn believes(&mut self, Entry { node, heartbeat, .. }: &Entry<'_>, now: Instant) -> bool {
+        if *node == self.me {
+            return true;
+        }
+        // With the highest heartbeat that there is, a node could never show again that it lives.
+        if !is_valid_name(&node.node_id) || *heartbeat > MAX_VERSION {
+            return false;
+        }
+        if let Some(named) = self.known.get_mut(node) {
+            *named = now;
+            return true;
+        }
+        let has_room = self.known.len() < MAX_NODES;
+        if has_room {
+            self.known.insert(node.clone(), now);
+        }
+        has_room
+    }
+
+    /// The changes that the library may have, and whether these are all of which others should know; `None`: the library writes
+    /// no such list.
+    fn news(&self, unpacked: &[u8]) -> Option<(Vec<u8>, bool)> {
+        let mut kept = Vec::with_capacity(unpacked.len());
+        let mut is_whole = true;
+        // Of the node that the changes are about: whether it may have any, and the version so far.
+        let mut about: Option<(bool, u64)> = None;
+        for change in changes(unpacked) {
+            let (change, bytes) = change?;
+            let is_kept = match change {
+                Change::Of { node, dropped } => {
+                    // No node of ours ever deletes a key. What is said of this one, it knows better.
+                    let is_plausible = node != self.me && dropped == 0 && is_valid_name(&node.node_id);
+                    is_whole &= is_plausible;
+                    // Of a node that it does not know the library takes in nothing either.
+                    let is_kept = is_plausible && self.known.contains_key(&node);
+                    about = Some((is_kept, 0));
+                    is_kept
+                }
+                Change::Key { key, value, version, is_set } => {
+                    let (is_about, highest) = about.as_mut()?;
+                    (*highest < version).then_some(())?;
+                    *highest = version;
+                    let is_plausible = is_set && value.len() <= MAX_VALUE_BYTES && version <= MAX_VERSION;
+                    is_whole &= is_plausible;
+                    *is_about && is_plausible && KEYS.iter().any(|known| known.as_bytes() == key)
+                }
+                Change::Highest(version) => {
+                    let (is_about, highest) = about.as_mut()?;
+                    (*highest <= version).then_some(())?;
+                    *highest = version;
+                    is_whole &= version <= MAX_VERSION;
+                    *is_about && version <= MAX_VERSION
+                }
+            };
+            if is_kept {
+                kept.extend_from_slice(bytes);
+            }
+        }
+        Some((kept, is_whole))
+    }
 }
 
 #[cfg(test)]
@@ -76,28 +189,62 @@ mod tests {
     };
 
     use chitchat::{
-        ChitchatConfig, ChitchatMessage, FailureDetectorConfig, Serializable as _, spawn_chitchat,
+        ChitchatConfig, ChitchatHandle, ChitchatMessage, Deserializable as _, FailureDetectorConfig,
+        Serializable as _, spawn_chitchat,
         transport::{ChannelTransport, Socket, Transport},
     };
 
-    use super::{super::message::MAX_BLOCK_BYTES, *};
+    use tokio::sync::mpsc;
+
+    use super::{
+        super::{message::MAX_BLOCK_BYTES, seal::MAX_DATAGRAM_BYTES},
+        *,
+    };
 
     fn id(number: u32) -> ChitchatId {
-        ChitchatId::new(format!("n{number}"), 7, ([127, 0, 0, 1], 7803).into())
+        named(&format!("n{number}"))
+    }
+
+    fn named(name: &str) -> ChitchatId {
+        ChitchatId::new(name, 7, ([127, 0, 0, 1], 7803).into())
+    }
+
+    fn me() -> ChitchatId {
+        ChitchatId::new("me", 7, address(1))
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn intake() -> Intake {
+        Intake::new(me(), Duration::from_millis(300))
     }
 
     /// A message that lists these nodes, as the library writes it.
-    fn digest(nodes: impl Iterator<Item = u32>) -> Vec<u8> {
-        let mut nodes: Vec<ChitchatId> = nodes.map(id).collect();
-        nodes.sort_unstable();
+    fn digest_of(nodes: &[ChitchatId], heartbeat: u64) -> Vec<u8> {
         let mut message = vec![0x53, 0xb0, 0, 0];
         message.extend((nodes.len() as u16).to_le_bytes());
-        for one in &nodes {
+        for one in nodes {
             one.serialize(&mut message);
-            message.extend([0; DIGEST_NUMBERS_BYTES]);
+            message.extend(heartbeat.to_le_bytes());
+            message.extend([0; 16]);
         }
         "cluster".serialize(&mut message);
         message
+    }
+
+    fn digest(nodes: impl Iterator<Item = u32>) -> Vec<u8> {
+        let mut nodes: Vec<ChitchatId> = nodes.map(id).collect();
+        nodes.sort_unstable();
+        digest_of(&nodes, 1)
+    }
+
+    /// How many nodes of a message are let in, if it is.
+    fn let_in(intake: &mut Intake, message: Vec<u8>, now: Instant) -> Option<usize> {
+        let Sifted { message, .. } = intake.sift(message, now)?;
+        ChitchatMessage::deserialize(&mut &message[..]).expect("the library reads it");
+        Some(entries(&mut &message[HEAD_BYTES..]).unwrap().len())
     }
 
     fn packed(blocks: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
@@ -109,6 +256,49 @@ mod tests {
         }
         message.push(0);
         message
+    }
+
+    /// Changes, as the library writes them.
+    #[derive(Default)]
+    struct News(Vec<u8>);
+
+    impl News {
+        fn of(self, node: &ChitchatId) -> Self {
+            self.since(node, 0)
+        }
+
+        fn since(mut self, node: &ChitchatId, dropped: u64) -> Self {
+            self.0.push(0);
+            node.serialize(&mut self.0);
+            self.0.extend(dropped.to_le_bytes());
+            self.0.extend([0; 8]);
+            self
+        }
+
+        fn key(self, key: &str, value: &str, version: u64) -> Self {
+            self.change(key, value, version, 0)
+        }
+
+        fn change(mut self, key: &str, value: &str, version: u64, deleted: u8) -> Self {
+            self.0.push(1);
+            key.serialize(&mut self.0);
+            value.serialize(&mut self.0);
+            self.0.extend(version.to_le_bytes());
+            self.0.push(deleted);
+            self
+        }
+
+        fn highest(mut self, version: u64) -> Self {
+            self.0.push(2);
+            self.0.extend(version.to_le_bytes());
+            self
+        }
+
+        fn message(self) -> Vec<u8> {
+            let mut message = vec![0x53, 0xb0, 0, 2];
+            pack(&self.0, &mut message);
+            message
+        }
     }
 
     /// Shows each message that is sent to the intake of the one who gets it.
@@ -134,26 +324,31 @@ mod tests {
         }
     }
 
+    fn config(me: ChitchatId, cluster: &str, seeds: &[SocketAddr]) -> ChitchatConfig {
+        ChitchatConfig {
+            listen_addr: me.gossip_advertise_addr,
+            chitchat_id: me,
+            cluster_id: cluster.to_owned(),
+            gossip_interval: Duration::from_millis(10),
+            seed_nodes: seeds.iter().map(SocketAddr::to_string).collect(),
+            failure_detector_config: FailureDetectorConfig::default(),
+            marked_for_deletion_grace_period: DEAD_MEMBER_GRACE,
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+        }
+    }
+
     #[tokio::test]
-    async fn what_the_library_itself_writes_is_read() {
+    async fn what_the_library_itself_writes_is_let_in_as_it_is() {
         let messages = Arc::default();
-        let transport = Watched(ChannelTransport::with_mtu(65_507), Arc::clone(&messages));
-        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let transport = Watched(ChannelTransport::with_mtu(MAX_DATAGRAM_BYTES), Arc::clone(&messages));
         let mut nodes = Vec::new();
         for port in 1..=3 {
-            let config = ChitchatConfig {
-                chitchat_id: ChitchatId::new(format!("n{port}"), 7, address(port)),
-                cluster_id: if port == 3 { "other" } else { "cluster" }.to_owned(),
-                gossip_interval: Duration::from_millis(10),
-                listen_addr: address(port),
-                seed_nodes: vec![address(1).to_string(), address(2).to_string()],
-                failure_detector_config: FailureDetectorConfig::default(),
-                marked_for_deletion_grace_period: DEAD_MEMBER_GRACE,
-                catchup_callback: None,
-                extra_liveness_predicate: None,
-            };
-            let about = (0..20).map(|key| (format!("key{key}"), "x".repeat(key * 50))).collect();
-            nodes.push(spawn_chitchat(config, about, &transport).await.unwrap());
+            let cluster = if port == 3 { "other" } else { "cluster" };
+            let me = ChitchatId::new(format!("n{port}"), 7, address(port));
+            let about = KEYS.map(|key| (key.to_owned(), "x".repeat(MAX_VALUE_BYTES)));
+            let config = config(me, cluster, &[address(1), address(2)]);
+            nodes.push(spawn_chitchat(config, about.into(), &transport).await.unwrap());
         }
         let all_kinds = |messages: &[Vec<u8>]| (0..4).all(|kind| messages.iter().any(|one| one[3] == kind));
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -161,28 +356,220 @@ mod tests {
             assert!(Instant::now() < deadline, "not all kinds of messages were sent");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let mut intake = Intake::default();
-        let mut named = 0;
+        let mut intake = intake();
         for message in messages.lock().unwrap().iter() {
-            assert!(intake.admits(message, Instant::now()), "{message:?}");
-            named += nodes_named_in(message).unwrap().len();
+            let sifted = intake.sift(message.clone(), Instant::now());
+            assert_eq!(sifted, Some(Sifted { message: message.clone(), is_whole: true }));
         }
-        assert!(named >= 4 && intake.known.len() == 3, "{named} {:?}", intake.known);
+        assert_eq!(intake.known.len(), 3, "{:?}", intake.known);
     }
 
     #[test]
     fn nodes_that_nobody_names_any_more_make_room_and_until_then_no_more_are_let_in() {
-        let mut intake = Intake::default();
+        let mut intake = intake();
         let now = Instant::now();
-        for tens in 0..51 {
-            assert!(intake.admits(&digest(tens * 10..tens * 10 + 10), now), "{tens}");
+        assert_eq!(let_in(&mut intake, digest(0..507), now), Some(507));
+        let crowd = intake.sift(digest(600..610), now).unwrap();
+        assert!(!crowd.is_whole);
+        assert_eq!(
+            let_in(&mut intake, digest(600..610), now),
+            Some(5),
+            "ten thousand made-up nodes stop here"
+        );
+        assert_eq!(
+            let_in(&mut intake, digest((100..507).chain(700..800)), now),
+            Some(407),
+            "those known go on"
+        );
+        let later = now + intake.remembered;
+        assert_eq!(let_in(&mut intake, digest(600..1300), later), Some(MAX_NODES));
+        assert_eq!(intake.known.len(), MAX_NODES);
+    }
+
+    #[test]
+    fn what_no_node_says_is_left_out_and_the_rest_is_news() {
+        let (n1, n2) = (id(1), id(2));
+        let mut intake = intake();
+        let now = Instant::now();
+        let lists = |nodes: &[ChitchatId], heartbeat| digest_of(nodes, heartbeat);
+        for bad in [named(&"x".repeat(65)), named(""), named("a b")] {
+            assert_eq!(let_in(&mut intake, lists(&[n1.clone(), bad, n2.clone()], 1), now), Some(2));
         }
-        assert!(!intake.admits(&digest(600..610), now), "ten thousand made-up nodes stop here");
-        assert!(intake.admits(&digest(0..500), now), "those that are known go on");
-        assert!(intake.admits(&digest(700..702), now));
-        assert!(!intake.admits(&digest(702..703), now));
-        assert!(intake.admits(&digest(600..610), now + REMEMBERED));
-        assert!(!intake.admits(&digest(0..1000), now + REMEMBERED));
+        assert_eq!(let_in(&mut intake, lists(&[n1.clone()], MAX_VERSION + 1), now), Some(0));
+        assert_eq!(let_in(&mut intake, lists(&[me()], u64::MAX), now), Some(1), "it knows better");
+
+        let long = "x".repeat(MAX_VALUE_BYTES + 1);
+        let news = || News::default().of(&n1).key("state", "leaving", 3);
+        let rest = News::default().of(&n1).key("state", "leaving", 3).of(&n2).highest(9).message();
+        let behind = |news: News| news.of(&n2).highest(9).message();
+        for (message, is_whole) in [
+            (behind(news()), true),
+            (behind(news().key("http", &long, 4)), false),
+            (behind(news().change("zone", "", 4, 1)), false),
+            (behind(news().change("zone", "a", 4, 2)), false),
+            (behind(news().key("zone", "a", MAX_VERSION + 1)), false),
+            (behind(news().highest(MAX_VERSION + 1)), false),
+            (behind(news().of(&me()).key("state", "leaving", u64::MAX)), false),
+            (behind(news().since(&id(3), 5).key("state", "leaving", 6)), false),
+            (behind(news().of(&named("a b")).key("state", "leaving", 6)), false),
+            // Nothing is wrong with these, but of no use: nobody has listed the node, or a later version knows the key.
+            (behind(news().of(&id(3)).key("state", "leaving", 6)), true),
+            (behind(news().key("colour", "green", 4)), true),
+        ] {
+            let sifted = intake.sift(message, now);
+            assert_eq!(sifted, Some(Sifted { message: rest.clone(), is_whole }));
+        }
+    }
+
+    #[test]
+    fn what_the_library_never_writes_is_refused() {
+        let n1 = id(1);
+        let mut intake = intake();
+        for message in [
+            News::default().of(&n1).key("state", "leaving", 10).highest(5),
+            News::default().of(&n1).key("state", "leaving", 10).key("zone", "a", 10),
+            News::default().of(&n1).highest(10).key("zone", "a", 10),
+            News::default().of(&n1).key("state", "leaving", 0),
+            News::default().key("state", "leaving", 1),
+            News::default().highest(1),
+        ] {
+            assert_eq!(intake.sift(message.message(), Instant::now()), None);
+        }
+    }
+
+    /// What a node hears, and, written as it goes out, what it says.
+    struct Wire(Mutex<Option<WireSocket>>);
+    struct WireSocket {
+        hears: mpsc::Receiver<ChitchatMessage>,
+        says: mpsc::UnboundedSender<Vec<u8>>,
+    }
+
+    #[async_trait::async_trait]
+    impl Transport for Wire {
+        async fn open(&self, _listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+            Ok(Box::new(self.0.lock().unwrap().take().unwrap()))
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Socket for WireSocket {
+        async fn send(&mut self, _to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+            Ok(self.says.send(message.serialize_to_vec())?)
+        }
+
+        async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
+            match self.hears.recv().await {
+                Some(message) => Ok((address(2), message)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// A node that hears these messages.
+    struct Victim {
+        handle: ChitchatHandle,
+        said: mpsc::UnboundedReceiver<Vec<u8>>,
+        /// How many of the messages are answered.
+        asked: usize,
+    }
+
+    impl Victim {
+        async fn hears(messages: &[Vec<u8>], mut intake: Option<Intake>) -> Self {
+            let (tell, hears) = mpsc::channel(messages.len());
+            let (says, said) = mpsc::unbounded_channel();
+            let wire = Wire(Mutex::new(Some(WireSocket { hears, says })));
+            let about = vec![("state".to_owned(), "joining".to_owned())];
+            let handle = spawn_chitchat(config(me(), "cluster", &[]), about, &wire).await.unwrap();
+            for message in messages {
+                let message = match &mut intake {
+                    Some(intake) => intake.sift(message.clone(), Instant::now()).map(|sifted| sifted.message),
+                    None => Some(message.clone()),
+                };
+                let message = message.map(|message| ChitchatMessage::deserialize(&mut &message[..]).unwrap());
+                if let Some(message) = message {
+                    tell.try_send(message).unwrap();
+                }
+            }
+            let asked = messages.iter().filter(|message| message[3] == 0).count();
+            Self { handle, said, asked }
+        }
+
+        /// What it answers to the last one, if it lives for so long.
+        async fn answer(&mut self) -> Option<Vec<u8>> {
+            let died = self.handle.termination_watcher();
+            let ask = async {
+                while let Some(message) = self.said.recv().await {
+                    self.asked -= usize::from(message[3] == 1);
+                    if self.asked == 0 {
+                        return Some(message);
+                    }
+                }
+                None
+            };
+            tokio::select! {
+                _ = died => None,
+                answer = ask => answer,
+                () = tokio::time::sleep(Duration::from_secs(20)) => panic!("neither an answer nor an end"),
+            }
+        }
+
+        /// Whether it can still say something new.
+        async fn speaks(self) -> bool {
+            let says = async move {
+                self.handle
+                    .with_chitchat(|chitchat| chitchat.self_node_state().set("state", "serving"))
+                    .await;
+            };
+            tokio::spawn(says).await.is_ok()
+        }
+    }
+
+    fn asks() -> Vec<u8> {
+        digest_of(&[], 0)
+    }
+
+    #[tokio::test]
+    async fn what_ends_the_library_does_not_reach_it() {
+        let n1 = id(1);
+        let long = |number| named(&format!("{number:05}{}", "x".repeat(15_000)));
+        let crowd: Vec<_> = (0..700).map(|number| named(&format!("{number:064}"))).collect();
+        let mut fills: Vec<_> = crowd.chunks(350).map(|some| digest_of(some, 1)).collect();
+        for some in crowd.chunks(20) {
+            let mut news = News::default();
+            for node in some {
+                let value = blake3::hash(node.node_id.as_bytes()).to_hex().repeat(4);
+                news = news.of(node).key("zone", &value, 1);
+            }
+            fills.push(news.message());
+        }
+        fills.push(asks());
+        let known = digest_of(std::slice::from_ref(&n1), 1);
+        let attacks = [
+            (
+                "a highest version below that of a key",
+                vec![known, News::default().of(&n1).key("state", "a", 10).highest(5).message(), asks()],
+            ),
+            (
+                "names as long as a datagram",
+                vec![digest_of(&[1, 2, 3, 4].map(long), 1), digest_of(&[5, 6, 7, 8].map(long), 1)],
+            ),
+            ("more nodes than a datagram lists", fills),
+        ];
+        for (attack, messages) in &attacks {
+            let unprotected = Victim::hears(messages, None).await.answer().await;
+            let is_mute = unprotected.is_none_or(|answer| answer.len() > MAX_DATAGRAM_BYTES);
+            assert!(is_mute, "{attack}: what is it good for?");
+            let mut victim = Victim::hears(messages, Some(intake())).await;
+            let answer = victim.answer().await.expect(attack);
+            assert!(answer.len() <= MAX_DATAGRAM_BYTES, "{attack}");
+        }
+        let about_me = [News::default().of(&me()).key("state", "a", u64::MAX).message(), asks()];
+        let mut deaf = Victim::hears(&about_me, None).await;
+        deaf.answer().await.unwrap();
+        assert!(!deaf.speaks().await);
+        let mut victim = Victim::hears(&about_me, Some(intake())).await;
+        victim.answer().await.unwrap();
+        assert!(victim.speaks().await);
     }
 
     #[test]
@@ -191,17 +578,17 @@ mod tests {
         assert!(zeros.len() < 64);
         let bomb = packed(std::iter::repeat_n(zeros, 900));
         assert!(bomb.len() < 65_000);
-        assert_eq!(nodes_named_in(&bomb), None);
+        assert_eq!(intake().sift(bomb, Instant::now()), None);
         // A block of its own, or several in one.
         let large = zstd::bulk::compress(&vec![0; 8 << 20], 19).unwrap();
-        assert_eq!(nodes_named_in(&packed(std::iter::once(large))), None);
+        assert_eq!(intake().sift(packed(std::iter::once(large)), Instant::now()), None);
     }
 
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(kind in 0u8..4, bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
             let message: Vec<u8> = [0x53, 0xb0, 0, kind].into_iter().chain(bytes).collect();
-            let _ = Intake::default().admits(&message, Instant::now());
+            let _ = intake().sift(message, Instant::now());
         }
     }
 }

@@ -14,7 +14,7 @@ use chitchat::{
 use tokio::sync::watch;
 
 pub use self::seal::GossipRejection;
-use self::{seal::Seal, transport::SealedUdp};
+use self::{intake::Intake, seal::Seal, transport::SealedUdp};
 use crate::{
     fabric::Datagrams,
     member::{Member, MemberId, MemberState},
@@ -30,6 +30,9 @@ const PHI_THRESHOLD: f64 = 20.0;
 /// How long the death of a member is remembered. Short, because the list of all members has to fit a datagram.
 const DEAD_MEMBER_GRACE: Duration = Duration::from_secs(15 * 60);
 
+/// A pause between signs of life that is longer than so many intervals is not counted among the usual ones.
+const LONGEST_PAUSE: u32 = 20;
+
 const KEY_STATE: &str = "state";
 const KEY_HTTP: &str = "http";
 const KEY_ZONE: &str = "zone";
@@ -37,6 +40,9 @@ const KEY_WEIGHT: &str = "weight";
 const KEY_NODE: &str = "node";
 const KEY_GROUP: &str = "group";
 const KEY_IN_FORCE: &str = "in-force";
+/// All that nodes tell of themselves; nothing else is let in. **A key that a later version adds reaches another node of that
+/// version only if no older one stands between them**: nothing may depend on it before all know it.
+const KEYS: [&str; 7] = [KEY_STATE, KEY_HTTP, KEY_ZONE, KEY_WEIGHT, KEY_NODE, KEY_GROUP, KEY_IN_FORCE];
 
 /// What a node needs to know to gossip.
 pub(crate) struct GossipConfig {
@@ -83,7 +89,7 @@ impl Gossip {
             failure_detector_config: FailureDetectorConfig {
                 phi_threshold: PHI_THRESHOLD,
                 sampling_window_size: 100,
-                max_interval: config.interval * 20,
+                max_interval: config.interval * LONGEST_PAUSE,
                 initial_interval: config.interval / 3,
                 dead_node_grace_period: DEAD_MEMBER_GRACE,
             },
@@ -91,7 +97,9 @@ impl Gossip {
             catchup_callback: None,
             extra_liveness_predicate: None,
         };
-        let handle = spawn_chitchat(chitchat, about_me, &SealedUdp::new(socket, seal, stats)).await?;
+        let intake = Intake::new(chitchat.chitchat_id.clone(), config.interval);
+        let transport = SealedUdp::new(socket, seal, intake, stats);
+        let handle = spawn_chitchat(chitchat, about_me, &transport).await?;
         let live = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
         Ok(Self { handle, live })
     }
@@ -133,46 +141,79 @@ impl Gossip {
     }
 }
 
-/// The live members, each name once: after a restart the newest incarnation counts. What another node says of itself
-/// is checked here; one that does not make sense is left out.
-pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>) -> Vec<Member> {
+/// The live members, each name once: after a restart the newest incarnation counts, but this node is itself, whoever else is
+/// said to have its name. What another node says of itself is checked here; one that does not make sense is left out.
+pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: &MemberId) -> Vec<Member> {
     let mut newest: BTreeMap<Arc<str>, Member> = BTreeMap::new();
     for (id, about) in live {
-        let Some(state) = about.get(KEY_STATE).and_then(MemberState::parse) else { continue };
-        if !is_valid_name(&id.node_id) {
-            continue;
-        }
-        let member = Member {
-            id: MemberId { name: Arc::clone(&id.node_id), incarnation: id.generation_id },
-            state,
-            peer: id.gossip_advertise_addr,
-            http: about.get(KEY_HTTP).and_then(|http| http.parse().ok()),
-            zone: about.get(KEY_ZONE).map(str::to_owned),
-            weight: about
-                .get(KEY_WEIGHT)
-                .and_then(|weight| Weight::new(weight.parse().ok()?))
-                .unwrap_or_default(),
-            node: about.get(KEY_NODE).and_then(|hex| NodeId::from_str_radix(hex, 16).ok()),
-            group: about.get(KEY_GROUP).and_then(ClusterId::parse),
-            in_force: about.get(KEY_IN_FORCE).and_then(|index| index.parse().ok()),
-        };
-        let known = newest.get(&member.id.name);
-        if known.is_none_or(|known| known.id.incarnation < member.id.incarnation) {
+        let Some(member) = member_of(id, about) else { continue };
+        let counts = |known: &Member| known.id != *me && known.id.incarnation < member.id.incarnation;
+        if member.id == *me || newest.get(&member.id.name).is_none_or(counts) {
             newest.insert(Arc::clone(&member.id.name), member);
         }
     }
     newest.into_values().collect()
 }
 
+/// The newest of those that are said to have this node's name, and to have started after it.
+pub(crate) fn namesake_of(live: &BTreeMap<ChitchatId, NodeState>, me: &MemberId) -> Option<Member> {
+    let members = live.iter().filter_map(|(id, about)| member_of(id, about));
+    let later = members.filter(|member| member.id.name == me.name && member.id.incarnation > me.incarnation);
+    later.max_by_key(|member| member.id.incarnation)
+}
+
+fn member_of(id: &ChitchatId, about: &NodeState) -> Option<Member> {
+    let state = about.get(KEY_STATE).and_then(MemberState::parse)?;
+    is_valid_name(&id.node_id).then(|| Member {
+        id: MemberId { name: Arc::clone(&id.node_id), incarnation: id.generation_id },
+        state,
+        peer: id.gossip_advertise_addr,
+        http: about.get(KEY_HTTP).and_then(|http| http.parse().ok()),
+        zone: about.get(KEY_ZONE).map(str::to_owned),
+        weight: about
+            .get(KEY_WEIGHT)
+            .and_then(|weight| Weight::new(weight.parse().ok()?))
+            .unwrap_or_default(),
+        node: about.get(KEY_NODE).and_then(|hex| NodeId::from_str_radix(hex, 16).ok()),
+        group: about.get(KEY_GROUP).and_then(ClusterId::parse),
+        in_force: about.get(KEY_IN_FORCE).and_then(|index| index.parse().ok()),
+    })
+}
+
+/// Longest name of a node.
+const MAX_NAME_BYTES: usize = 64;
+
 /// Whether a text can name a node: 1 to 64 letters, digits, `.`, `_` and `-`.
 pub fn is_valid_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
+    (1..=MAX_NAME_BYTES).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn start(name: &str, incarnation: u64) -> (ChitchatId, NodeState) {
+        let mut about = NodeState::for_test();
+        about.set(KEY_STATE, "serving");
+        (ChitchatId::new(name, incarnation, ([127, 0, 0, 1], 7803).into()), about)
+    }
+
+    #[test]
+    fn of_each_name_the_newest_start_counts_but_a_node_is_itself() {
+        let live =
+            BTreeMap::from([start("a", 1), start("a", 2), start("b", 5), start("b", 9), start("b", 7)]);
+        let me = |incarnation| MemberId { name: "b".into(), incarnation };
+        let seen_by = |me: &MemberId| -> Vec<u64> {
+            members_of(&live, me).iter().map(|member| member.id.incarnation).collect()
+        };
+        assert_eq!(seen_by(&MemberId { name: "c".into(), incarnation: 1 }), [2, 9]);
+        for (mine, later) in [(5, Some(9)), (7, Some(9)), (9, None)] {
+            assert_eq!(seen_by(&me(mine)), [2, mine]);
+            let namesake = namesake_of(&live, &me(mine));
+            assert_eq!(namesake.map(|member| member.id.incarnation), later);
+        }
+    }
 
     #[test]
     fn a_name_is_short_and_plain() {

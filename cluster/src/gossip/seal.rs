@@ -18,8 +18,6 @@ use chacha20poly1305::{
 
 /// Longest datagram that is sent or read: what UDP over IPv4 carries.
 pub(crate) const MAX_DATAGRAM_BYTES: usize = 65_507;
-/// Longest datagram that is read without a cluster key: a message may be compressed up to some thousand times.
-const MAX_PLAIN_BYTES: usize = 16 << 10;
 
 const VERSION: u8 = 1;
 const MAGIC: [u8; 4] = [b'T', b'G', b'G', VERSION];
@@ -27,6 +25,9 @@ const PLAIN: u8 = 0;
 const SEALED: u8 = 1;
 const HEADER_BYTES: usize = 13;
 const NONCE_BYTES: usize = 24;
+const TAG_BYTES: usize = 16;
+/// Longest message that fits a datagram in any case.
+pub(super) const MAX_MESSAGE_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - NONCE_BYTES - TAG_BYTES;
 
 /// Why a datagram was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +44,21 @@ pub enum GossipRejection {
     WrongKey,
     /// Its content is no gossip message, or breaks a limit.
     Malformed,
+    /// A part of it says what no node says, or names more nodes than are let in: that part was left out.
+    InPart,
 }
 
 impl GossipRejection {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Foreign, Self::OtherCluster, Self::Unsealed, Self::NoKey, Self::WrongKey, Self::Malformed];
+    pub const ALL: [Self; 7] = [
+        Self::Foreign,
+        Self::OtherCluster,
+        Self::Unsealed,
+        Self::NoKey,
+        Self::WrongKey,
+        Self::Malformed,
+        Self::InPart,
+    ];
 
     /// The word for it in metrics.
     pub fn as_str(self) -> &'static str {
@@ -59,6 +69,7 @@ impl GossipRejection {
             Self::NoKey => "no_key",
             Self::WrongKey => "wrong_key",
             Self::Malformed => "malformed",
+            Self::InPart => "in_part",
         }
     }
 
@@ -71,6 +82,9 @@ impl GossipRejection {
             Self::NoKey => "it is sealed, but this node has no key (--cluster-key)",
             Self::WrongKey => "it is sealed with another cluster key",
             Self::Malformed => "its content is no gossip message",
+            Self::InPart => {
+                "a part of it says what no node says, or names too many nodes; the rest is taken in"
+            }
         }
     }
 }
@@ -90,7 +104,7 @@ impl Seal {
 
     /// The datagram for `message`; `nonce` must be fresh random bytes. `None`: it would be longer than UDP carries.
     pub(crate) fn wrap(&self, message: &[u8], nonce: [u8; NONCE_BYTES]) -> Option<Vec<u8>> {
-        let mut datagram = Vec::with_capacity(HEADER_BYTES + NONCE_BYTES + message.len() + 16);
+        let mut datagram = Vec::with_capacity(HEADER_BYTES + NONCE_BYTES + message.len() + TAG_BYTES);
         datagram.extend_from_slice(&MAGIC);
         datagram.push(if self.cipher.is_some() { SEALED } else { PLAIN });
         datagram.extend_from_slice(&self.cluster_tag);
@@ -125,7 +139,6 @@ impl Seal {
                     .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: header })
                     .map_err(|_| GossipRejection::WrongKey)?
             }
-            (None, PLAIN) if datagram.len() > MAX_PLAIN_BYTES => return Err(GossipRejection::Malformed),
             (None, PLAIN) => body.to_vec(),
             (Some(_), _) => return Err(GossipRejection::Unsealed),
             (None, _) => return Err(GossipRejection::NoKey),
@@ -176,12 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_datagram_has_a_lower_limit_and_none_is_longer_than_udp() {
-        let plain = Seal::new("a", None);
-        assert_eq!(
-            plain.unwrap(&plain.wrap(&[0; 20 << 10], NONCE).unwrap()),
-            Err(GossipRejection::Malformed)
-        );
-        assert!(keyed("a", 1).wrap(&[0; 65_500], NONCE).is_none());
+    fn who_reads_has_the_limit_of_who_writes() {
+        for seal in [Seal::new("a", None), keyed("a", 1)] {
+            let message = [7; MAX_MESSAGE_BYTES];
+            assert_eq!(seal.unwrap(&seal.wrap(&message, NONCE).unwrap()).unwrap(), message);
+            assert!(seal.wrap(&[0; 65_500], NONCE).is_none());
+        }
     }
 }

@@ -4,27 +4,29 @@
 //! [`DEAD_MEMBER_GRACE`](super::DEAD_MEMBER_GRACE), and whoever hears of it for the first time does so for as long again: where nodes
 //! start again and again, all starts are told of for ever, until the list is longer than a datagram that others read, and who
 //! has just started hears of nobody. So what goes out is without those of which a later start is known, once their heartbeat has
-//! stood still for a while. One that lives can not be left out, whatever somebody claims to be a later start of it.
+//! stood still for a while; and where both were heard of at once, from the beginning until it has moved: else processes that
+//! live for less than a while, one over the end of the other, would pass the list on for ever. One that lives can not be left
+//! out, whatever somebody claims to be a later start of it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chitchat::ChitchatId;
 use tokio::time::Instant;
 
-use super::message::{
-    Change, DIGEST_NUMBERS_BYTES, HEAD_BYTES, Parts, changes, node, number, pack, parts, take, unpack,
+use super::{
+    intake::MAX_UNPACKED_BYTES,
+    message::{Change, Entry, HEAD_BYTES, Parts, changes, entries, list, pack, parts, unpack},
+    seal::MAX_MESSAGE_BYTES,
 };
 
 /// How long a heartbeat must have stood still: longer than it takes to notice a death.
 const STILL: Duration = Duration::from_secs(10);
-/// What this node itself writes is not longer.
-const MAX_UNPACKED_BYTES: usize = 16 << 20;
 
 /// The starts that the library on this node tells of.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
-    /// Their heartbeats, and since when these stand still.
-    seen: HashMap<ChitchatId, (u64, Instant)>,
+    /// Their heartbeats, and when these were last seen to beat.
+    seen: HashMap<ChitchatId, (u64, Option<Instant>)>,
     latest: HashMap<Arc<str>, u64>,
 }
 
@@ -43,8 +45,7 @@ impl Starts {
             self.see(&entries, now);
             let kept: Vec<&Entry<'_>> =
                 entries.iter().filter(|entry| !self.is_over(&entry.node, now)).collect();
-            written.extend((kept.len() as u16).to_le_bytes());
-            kept.iter().for_each(|entry| written.extend_from_slice(entry.bytes));
+            list(kept.into_iter(), &mut written);
         }
         if has_changes {
             let packed = rest;
@@ -53,17 +54,18 @@ impl Starts {
             let mut is_over = false;
             for change in changes(&unpacked) {
                 let (change, bytes) = change?;
-                if let Change::Of(node) = change {
+                if let Change::Of { node, .. } = change {
                     is_over = self.is_over(&node, now);
                 }
                 if !is_over {
                     kept.extend_from_slice(bytes);
                 }
             }
-            if kept.len() == unpacked.len() {
-                written.extend_from_slice(&packed[..packed.len() - rest.len()]);
+            let packed = &packed[..packed.len() - rest.len()];
+            if kept.len() == unpacked.len() && written.len() + packed.len() <= MAX_MESSAGE_BYTES {
+                written.extend_from_slice(packed);
             } else {
-                pack(&kept, &mut written);
+                pack_some(&kept, &mut written);
             }
         }
         written.extend_from_slice(rest);
@@ -72,41 +74,53 @@ impl Starts {
 
     /// Takes in a digest of this node: it lists all that the library tells of.
     fn see(&mut self, entries: &[Entry<'_>], now: Instant) {
-        let mut seen = HashMap::with_capacity(entries.len());
         self.latest.clear();
-        for Entry { node, heartbeat, .. } in entries {
-            let known = self.seen.get(node).filter(|(known, _)| known == heartbeat);
-            seen.insert(node.clone(), known.copied().unwrap_or((*heartbeat, now)));
+        for Entry { node, .. } in entries {
             let latest = self.latest.entry(Arc::clone(&node.node_id)).or_default();
             *latest = node.generation_id.max(*latest);
+        }
+        let mut seen = HashMap::with_capacity(entries.len());
+        for Entry { node, heartbeat, .. } in entries {
+            let beat = match self.seen.get(node) {
+                Some((known, beat)) if known == heartbeat => *beat,
+                Some(_) => Some(now),
+                None => (!self.has_later(node)).then_some(now),
+            };
+            seen.insert(node.clone(), (*heartbeat, beat));
         }
         self.seen = seen;
     }
 
+    fn has_later(&self, node: &ChitchatId) -> bool {
+        self.latest.get(&node.node_id).is_some_and(|latest| *latest > node.generation_id)
+    }
+
     fn is_over(&self, node: &ChitchatId, now: Instant) -> bool {
-        let has_later = self.latest.get(&node.node_id).is_some_and(|latest| *latest > node.generation_id);
-        has_later && self.seen.get(node).is_none_or(|(_, since)| now.duration_since(*since) >= STILL)
+        let beat = self.seen.get(node).and_then(|(_, beat)| *beat);
+        self.has_later(node) && beat.is_none_or(|beat| now.duration_since(beat) >= STILL)
     }
 }
 
-/// A node in a digest.
-struct Entry<'m> {
-    node: ChitchatId,
-    heartbeat: u64,
-    bytes: &'m [u8],
-}
-
-fn entries<'m>(rest: &mut &'m [u8]) -> Option<Vec<Entry<'m>>> {
-    let count = number(rest)?;
-    let mut entries = Vec::with_capacity(count);
-    for _ in 0..count {
-        let before = *rest;
-        let node = node(rest)?;
-        let numbers = take(rest, DIGEST_NUMBERS_BYTES)?;
-        let heartbeat = u64::from_le_bytes(numbers[..8].try_into().ok()?);
-        entries.push(Entry { node, heartbeat, bytes: &before[..before.len() - rest.len()] });
+/// Adds as many of the changes, from the first one on, as fit: the library does not know what is put around its messages. Who
+/// gets them asks for the rest, as it does when the library has left out some.
+fn pack_some(kept: &[u8], written: &mut Vec<u8>) {
+    let head = written.len();
+    let ends = changes(kept).map_while(|change| Some(change?.1.len()));
+    let ends: Vec<usize> = ends
+        .scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        })
+        .collect();
+    let mut some = ends.len();
+    loop {
+        pack(&kept[..some.checked_sub(1).map_or(0, |last| ends[last])], written);
+        if written.len() <= MAX_MESSAGE_BYTES || some == 0 {
+            return;
+        }
+        written.truncate(head);
+        some = some * 7 / 8;
     }
-    Some(entries)
 }
 
 #[cfg(test)]
@@ -163,8 +177,8 @@ mod tests {
         if has_changes {
             let unpacked = unpack(&mut rest, MAX_UNPACKED_BYTES).unwrap();
             told.extend(changes(&unpacked).filter_map(|change| match change.unwrap().0 {
-                Change::Of(node) => Some(node),
-                Change::Other => None,
+                Change::Of { node, .. } => Some(node),
+                Change::Key { .. } | Change::Highest(_) => None,
             }));
         }
         told.into_iter().map(|node| (node.node_id.to_string(), node.generation_id)).collect()
@@ -180,9 +194,9 @@ mod tests {
             nodes
         };
         assert_eq!(
-            told(&starts.leave_out(message(0, &at(1)), now)).len(),
-            1002,
-            "their deaths may not be known yet"
+            told(&starts.leave_out(message(0, &at(1)), now)),
+            [("n1".to_owned(), 7), ("n2".to_owned(), 1000), ("n3".to_owned(), 1)],
+            "who has just begun does not pass on what it was told"
         );
         let later = now + STILL;
         for kind in [0, 1] {
@@ -204,14 +218,76 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_was_there_before_its_successor_is_told_of_until_it_has_stood_still() {
+        let mut starts = Starts::default();
+        let now = Instant::now();
+        let told_at = |starts: &mut Starts, second: u64, nodes: &[(ChitchatId, u64)]| {
+            told(&starts.leave_out(message(0, nodes), now + Duration::from_secs(second))).len()
+        };
+        assert_eq!(told_at(&mut starts, 0, &[(id("n1", 1), 5)]), 1);
+        let both = |beat| [(id("n1", 1), beat), (id("n1", 2), 1)];
+        assert_eq!(told_at(&mut starts, 2, &both(5)), 2, "its death may not be known yet");
+        assert_eq!(told_at(&mut starts, 9, &both(6)), 2);
+        assert_eq!(told_at(&mut starts, 18, &both(6)), 2);
+        assert_eq!(told_at(&mut starts, 19, &both(6)), 1);
+    }
+
+    /// Each process lives for less than a while, and hears of all starts from the one before it.
+    #[test]
+    fn starts_that_overlap_do_not_hand_the_list_on() {
+        let mut nodes: Vec<(ChitchatId, u64)> = (0..50).map(|start| (id("n1", start), 3)).collect();
+        for process in 0..20u64 {
+            nodes.push((id("n2", process), 1));
+            let mut starts = Starts::default();
+            let now = Instant::now();
+            let mut heard = Vec::new();
+            for second in 0..8 {
+                nodes.last_mut().unwrap().1 += 1;
+                let sent = starts.leave_out(message(0, &nodes), now + Duration::from_secs(second));
+                heard.extend(told(&sent));
+            }
+            nodes.retain(|(node, _)| heard.contains(&(node.node_id.to_string(), node.generation_id)));
+        }
+        assert_eq!(nodes.len(), 2, "{nodes:?}");
+    }
+
+    #[test]
     fn one_that_lives_is_told_of_whatever_is_said_of_later_starts() {
         let mut starts = Starts::default();
         let now = Instant::now();
         for second in 0..60 {
             let nodes = [(id("n1", 7), second), (id("n1", u64::MAX), 1)];
             let sent = starts.leave_out(message(0, &nodes), now + Duration::from_secs(second));
-            assert!(told(&sent).contains(&("n1".to_owned(), 7)), "{second}");
+            assert_eq!(told(&sent).contains(&("n1".to_owned(), 7)), second > 0, "{second}");
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_a_datagram_is_told_another_time() {
+        let mut changes = Vec::new();
+        for number in 0..400u64 {
+            changes.push(0);
+            id(&format!("n{number}"), 1).serialize(&mut changes);
+            changes.extend([0; 16]);
+            for version in 1..4u64 {
+                changes.push(1);
+                "zone".serialize(&mut changes);
+                let parts = [0, 2000].map(|more| number * 4 + version + more);
+                let values = parts.map(|part| blake3::hash(&part.to_le_bytes()).to_hex());
+                values.map(|value| value.to_string()).concat().serialize(&mut changes);
+                changes.extend(version.to_le_bytes());
+                changes.push(0);
+            }
+        }
+        let mut long = vec![0x53, 0xb0, 0, 2];
+        pack(&changes, &mut long);
+        // The hex digits of a hash pack to half of their length.
+        assert!((MAX_MESSAGE_BYTES..2 * MAX_MESSAGE_BYTES).contains(&long.len()), "{}", long.len());
+        let sent = Starts::default().leave_out(long, Instant::now());
+        assert!(sent.len() <= MAX_MESSAGE_BYTES);
+        let nodes = told(&sent);
+        assert!((150..400).contains(&nodes.len()), "{}", nodes.len());
+        assert_eq!(nodes[0].0, "n0");
     }
 
     #[test]

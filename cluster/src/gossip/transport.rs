@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    intake::Intake,
+    intake::{Intake, Sifted},
     seal::{GossipRejection, MAX_DATAGRAM_BYTES, Seal},
     starts::Starts,
 };
@@ -30,14 +30,14 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the UDP socket that was bound beforehand, once.
 pub(crate) struct SealedUdp {
-    socket: Mutex<Option<Datagrams>>,
+    socket: Mutex<Option<(Datagrams, Intake)>>,
     seal: Arc<Seal>,
     stats: Arc<GossipStats>,
 }
 
 impl SealedUdp {
-    pub(crate) fn new(socket: Datagrams, seal: Seal, stats: Arc<GossipStats>) -> Self {
-        Self { socket: Mutex::new(Some(socket)), seal: Arc::new(seal), stats }
+    pub(super) fn new(socket: Datagrams, seal: Seal, intake: Intake, stats: Arc<GossipStats>) -> Self {
+        Self { socket: Mutex::new(Some((socket, intake))), seal: Arc::new(seal), stats }
     }
 }
 
@@ -45,12 +45,14 @@ impl SealedUdp {
 impl Transport for SealedUdp {
     async fn open(&self, _listen: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let socket = self.socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let (socket, intake) =
+            socket.ok_or_else(|| anyhow::anyhow!("the gossip socket was opened already"))?;
         Ok(Box::new(SealedSocket {
-            socket: socket.ok_or_else(|| anyhow::anyhow!("the gossip socket was opened already"))?,
+            socket,
             seal: Arc::clone(&self.seal),
             stats: Arc::clone(&self.stats),
             incoming: vec![0; MAX_DATAGRAM_BYTES + 1].into_boxed_slice(),
-            intake: Intake::default(),
+            intake,
             starts: Starts::default(),
             logged: [None; GossipRejection::ALL.len()],
         }))
@@ -93,14 +95,18 @@ impl Socket for SealedSocket {
                 Err(error) => return Err(error.into()),
             };
             let opened = self.seal.unwrap(&self.incoming[..length]).and_then(|message| {
-                if !self.intake.admits(&message, Instant::now()) {
-                    return Err(GossipRejection::Malformed);
-                }
-                let mut rest = &message[..];
-                ChitchatMessage::deserialize(&mut rest).map_err(|_| GossipRejection::Malformed)
+                let sifted = self.intake.sift(message, Instant::now()).ok_or(GossipRejection::Malformed)?;
+                let Sifted { message, is_whole } = sifted;
+                let message = ChitchatMessage::deserialize(&mut &message[..]);
+                Ok((message.map_err(|_| GossipRejection::Malformed)?, is_whole))
             });
             match opened {
-                Ok(message) => return Ok((from, message)),
+                Ok((message, is_whole)) => {
+                    if !is_whole {
+                        self.reject(GossipRejection::InPart, from);
+                    }
+                    return Ok((from, message));
+                }
                 Err(rejection) => self.reject(rejection, from),
             }
         }

@@ -1,7 +1,12 @@
 //! The task that keeps the group and its votes as they should be. It runs on each node and acts on the leader only,
-//! one change at a time; what gossip says is a hint what to change, the log decides.
+//! one change at a time; what gossip says is a hint what to change, the log decides. **A member that has a session is there, and
+//! where the log says, whatever gossip says of it**: else who forges a later start of it could have it taken out.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use openraft::ChangeMembers;
 use tokio::{
@@ -11,7 +16,9 @@ use tokio::{
 use tracing::info;
 
 use super::{
-    command::{Command, Founding, NodeId},
+    RaftNode,
+    applied::Applied,
+    command::{Command, Founding, MemberRow, NodeId},
     group::Shared,
     running::Running,
     voters::{self, Membership, Present, Step},
@@ -34,17 +41,20 @@ pub(super) async fn tend(shared: Arc<Shared>, mut status: watch::Receiver<Cluste
         sleep(LOOK_EVERY).await;
         let now = Instant::now();
         let status = status.borrow_and_update().clone();
+        let applied = Arc::clone(&shared.applied.borrow());
         seen.extend(status.live.iter().filter_map(|member| Some((member.node?, now))));
         let Some(running) = shared.running().filter(|running| running.is_leader()) else {
             led_since = None;
             continue;
         };
+        let with_session = with_session(&shared, &applied);
+        seen.extend(with_session.iter().map(|row| (row.id, now)));
         // Who was not seen since this node leads counts as gone since then, not since for ever.
         let led_since = *led_since.get_or_insert(now);
         seen.retain(|_, at| now.duration_since(*at) < Duration::from_secs(24 * 3600));
         let gone_for =
             |id: NodeId| now.duration_since(seen.get(&id).copied().unwrap_or(led_since).max(led_since));
-        tend_once(&shared, &running, &status, gone_for).await;
+        tend_once(&shared, &running, &status, &applied, &with_session, gone_for).await;
     }
 }
 
@@ -52,9 +62,10 @@ async fn tend_once(
     shared: &Shared,
     running: &Running,
     status: &ClusterStatus,
+    applied: &Applied,
+    with_session: &[&MemberRow],
     gone_for: impl Fn(NodeId) -> Duration,
 ) {
-    let applied = Arc::clone(&shared.applied.borrow());
     if applied.state.founding.is_none() {
         let Some(cluster) = shared.belonging.get() else { return };
         let founding = Founding { cluster, hash_secret: fabric::random_bytes() };
@@ -63,9 +74,10 @@ async fn tend_once(
     }
     let cluster = shared.belonging.get();
     // A node with the log of another cluster is none of ours, whatever it says of itself.
+    let live = status.live.iter().chain(&status.namesake);
     let ours: Vec<&Member> =
-        status.live.iter().filter(|member| member.group.is_none() || member.group == cluster).collect();
-    let (membership, present) = look(running, &ours);
+        live.filter(|member| member.group.is_none() || member.group == cluster).collect();
+    let (membership, present) = look(running, &ours, with_session);
     if let Some(step) = voters::next_step(&membership, &present, &gone_for, |id| {
         applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER
     }) {
@@ -87,8 +99,15 @@ async fn tend_once(
     }
 }
 
+/// The members that this node, as the leader, has granted a session.
+fn with_session<'s>(shared: &Shared, applied: &'s Applied) -> Vec<&'s MemberRow> {
+    let now = shared.clock.now();
+    let leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    applied.state.members.values().filter(|row| leader.is_live(row.holder(), now)).collect()
+}
+
 /// The group, and who of it is there.
-fn look(running: &Running, live: &[&Member]) -> (Membership, Vec<Present>) {
+fn look(running: &Running, live: &[&Member], with_session: &[&MemberRow]) -> (Membership, Vec<Present>) {
     let metrics = running.metrics();
     let config = metrics.membership_config.membership();
     let last = metrics.last_log_index.unwrap_or(0);
@@ -106,11 +125,27 @@ fn look(running: &Running, live: &[&Member]) -> (Membership, Vec<Present>) {
                 .and_then(|progress| progress.get(&id).copied().flatten())
                 .is_some_and(|matched| matched.index + CAUGHT_UP >= last)
     };
-    let present = live.iter().filter_map(|member| {
-        let id = member.node?;
-        Some(Present { id, node: member.raft_node(), zone: member.zone.clone(), caught_up: matched(id) })
-    });
-    (membership, present.collect())
+    let present =
+        there(live, with_session.iter().copied().filter(|row| membership.nodes.contains_key(&row.id)));
+    let present =
+        present.into_iter().map(|(id, (node, zone))| Present { id, node, zone, caught_up: matched(id) });
+    let present = present.collect();
+    (membership, present)
+}
+
+/// Who is there, where, and in which zone: what gossip says, and before that what the log says of those who have a session.
+fn there<'s>(
+    live: &[&Member],
+    with_session: impl Iterator<Item = &'s MemberRow>,
+) -> BTreeMap<NodeId, (RaftNode, Option<String>)> {
+    let mut there = BTreeMap::new();
+    for member in live {
+        if let Some(id) = member.node {
+            there.entry(id).or_insert_with(|| (member.raft_node(), member.zone.clone()));
+        }
+    }
+    there.extend(with_session.map(|row| (row.id, (row.raft_node(), row.zone.clone()))));
+    there
 }
 
 async fn take(running: &Running, step: Step) {
@@ -137,5 +172,58 @@ async fn take(running: &Running, step: Step) {
         // It is looked at again: the change is begun anew, or ended by the next leader.
         Ok(Err(error)) => info!("the Raft group could not be changed yet: {error}"),
         Err(_) => info!("changing the Raft group takes longer than {PATIENCE:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        member::{MemberId, MemberState},
+        placement::Weight,
+    };
+
+    fn row(id: NodeId, incarnation: u64) -> MemberRow {
+        MemberRow {
+            id,
+            name: format!("n{id}"),
+            incarnation,
+            peer: ([10, 0, 0, id as u8], 7803).into(),
+            zone: None,
+            keeps: false,
+            weight: Weight::default(),
+        }
+    }
+
+    /// What gossip says, somewhere else than the log.
+    fn said(node: NodeId, name: &str, incarnation: u64) -> Member {
+        Member {
+            id: MemberId { name: name.into(), incarnation },
+            state: MemberState::Serving,
+            peer: ([10, 6, 6, 6], 7803).into(),
+            ..Member::of(&row(node, 1))
+        }
+    }
+
+    #[test]
+    fn who_has_a_session_is_there_whatever_gossip_says() {
+        let rows = [row(1, 1), row(2, 1), row(3, 1)];
+        // A later start of n2 with another id, and one of n3 with its own id elsewhere.
+        let forged = [said(9, "n2", u64::MAX), said(3, "n3", u64::MAX)];
+        let there = there(&forged.iter().collect::<Vec<_>>(), rows.iter());
+        for row in &rows {
+            assert_eq!(there[&row.id].0, row.raft_node());
+        }
+        assert_eq!(there.len(), 4);
+        let group = Membership {
+            nodes: there.iter().map(|(id, (node, _))| (*id, node.clone())).collect(),
+            voters: [1, 2, 3].into(),
+            in_between: false,
+        };
+        let present: Vec<Present> = there
+            .into_iter()
+            .map(|(id, (node, zone))| Present { id, node, zone, caught_up: id != 9 })
+            .collect();
+        assert_eq!(voters::next_step(&group, &present, |_| Duration::ZERO, |_| false), None);
     }
 }
