@@ -395,7 +395,7 @@ mod tests {
         for bad in [named(&"x".repeat(65)), named(""), named("a b")] {
             assert_eq!(let_in(&mut intake, lists(&[n1.clone(), bad, n2.clone()], 1), now), Some(2));
         }
-        assert_eq!(let_in(&mut intake, lists(&[n1.clone()], MAX_VERSION + 1), now), Some(0));
+        assert_eq!(let_in(&mut intake, lists(std::slice::from_ref(&n1), MAX_VERSION + 1), now), Some(0));
         assert_eq!(let_in(&mut intake, lists(&[me()], u64::MAX), now), Some(1), "it knows better");
 
         let long = "x".repeat(MAX_VALUE_BYTES + 1);

@@ -100,15 +100,14 @@ impl Remains {
             Some(bytes) => Some(codec::decode(&bytes).map_err(|error| disk.fault(error))?),
             None => None,
         };
-        let mut next = snapshot.map_or(0, |id| id.index + 1);
+        let next = snapshot.map_or(0, |id| id.index + 1);
         if let Some(purged) = purged.filter(|purged| purged.index >= next) {
             return Err(RecoveryFault::Gap(next, purged.index));
         }
-        for entry in &entries {
+        for (next, entry) in (next..).zip(&entries) {
             if entry.log_id.index != next {
                 return Err(RecoveryFault::Gap(next, entry.log_id.index));
             }
-            next += 1;
         }
         machine.apply(entries).await.map_err(|error| disk.fault(error))?;
         if machine.state().1.founding.is_none() || !machine.state().1.slots.is_assigned() {
