@@ -162,8 +162,9 @@ fn forged_news_made_up_nodes_and_bombs_move_no_slot() {
         bomb.extend(&zeros);
     }
     bomb.push(0);
-    (0..20).for_each(|_| send(&bomb));
     wait_for("it is refused", PATIENCE, || {
+        // Not all at once: what the kernel has no room for never gets there.
+        (0..2).for_each(|_| send(&bomb));
         n1.metric("tidegate_gossip_rejected_total{reason=\"malformed\"}").unwrap() >= 20.0
     });
 

@@ -142,9 +142,9 @@ impl Controller {
                         continue;
                     }
                     let live = {
-                        let news = news.borrow_and_update();
-                        self.namesake = namesake_of(&news, &self.identity.me);
-                        members_of(&news, &self.identity.me)
+                        let (news, me) = (news.borrow_and_update(), &self.identity.me);
+                        self.namesake = namesake_of(&news, me);
+                        members_of(&news, (self.standing != Standing::Superseded).then_some(me))
                     };
                     self.take_in(live).await;
                 }
@@ -201,15 +201,18 @@ impl Controller {
     fn note_successor(&mut self) {
         let me = &self.identity.me;
         let is_later = |row: &MemberRow| *row.name == *me.name && row.incarnation > me.incarnation;
-        if self.standing != Standing::Superseded
-            && self.namesake.is_some()
-            && self.applied.borrow().state.members.values().any(is_later)
-        {
-            error!(name = %me.name, "a newer node has this node's name: it decides nothing any more");
-            self.standing = Standing::Superseded;
-            self.rights.give_up();
-            self.router.publish(None);
+        let Some(newer) = self.namesake.as_ref().filter(|_| self.standing != Standing::Superseded) else {
+            return;
+        };
+        if !self.applied.borrow().state.members.values().any(is_later) {
+            return;
         }
+        error!(name = %me.name, "a newer node has this node's name: it decides nothing any more");
+        self.standing = Standing::Superseded;
+        self.rights.give_up();
+        self.router.publish(None);
+        // Should this node lead the group, it has to see itself go.
+        self.live.iter_mut().filter(|member| member.id == *me).for_each(|member| *member = newer.clone());
     }
 
     /// Takes in what the log says of who owns what.

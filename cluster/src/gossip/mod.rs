@@ -141,14 +141,15 @@ impl Gossip {
     }
 }
 
-/// The live members, each name once: after a restart the newest incarnation counts, but this node is itself, whoever else is
-/// said to have its name. What another node says of itself is checked here; one that does not make sense is left out.
-pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: &MemberId) -> Vec<Member> {
+/// The live members, each name once: after a restart the newest incarnation counts, but `me` stands for its name, whoever else
+/// is said to have it. What another node says of itself is checked here; one that does not make sense is left out.
+pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: Option<&MemberId>) -> Vec<Member> {
     let mut newest: BTreeMap<Arc<str>, Member> = BTreeMap::new();
     for (id, about) in live {
         let Some(member) = member_of(id, about) else { continue };
-        let counts = |known: &Member| known.id != *me && known.id.incarnation < member.id.incarnation;
-        if member.id == *me || newest.get(&member.id.name).is_none_or(counts) {
+        let is_me = |member: &Member| Some(&member.id) == me;
+        let counts = |known: &Member| !is_me(known) && known.id.incarnation < member.id.incarnation;
+        if is_me(&member) || newest.get(&member.id.name).is_none_or(counts) {
             newest.insert(Arc::clone(&member.id.name), member);
         }
     }
@@ -204,12 +205,12 @@ mod tests {
         let live =
             BTreeMap::from([start("a", 1), start("a", 2), start("b", 5), start("b", 9), start("b", 7)]);
         let me = |incarnation| MemberId { name: "b".into(), incarnation };
-        let seen_by = |me: &MemberId| -> Vec<u64> {
+        let seen_by = |me: Option<&MemberId>| -> Vec<u64> {
             members_of(&live, me).iter().map(|member| member.id.incarnation).collect()
         };
-        assert_eq!(seen_by(&MemberId { name: "c".into(), incarnation: 1 }), [2, 9]);
+        assert_eq!(seen_by(None), [2, 9]);
         for (mine, later) in [(5, Some(9)), (7, Some(9)), (9, None)] {
-            assert_eq!(seen_by(&me(mine)), [2, mine]);
+            assert_eq!(seen_by(Some(&me(mine))), [2, mine]);
             let namesake = namesake_of(&live, &me(mine));
             assert_eq!(namesake.map(|member| member.id.incarnation), later);
         }

@@ -136,7 +136,8 @@ where
         if !is_valid_name(&hello.node) {
             return Err(HandshakeError::Name(hello.node));
         }
-        if hello.node == *identity.me.name {
+        // Two starts under one name talk: the older one learns that way, from the log, that it is over.
+        if hello.node == *identity.me.name && hello.incarnation == identity.me.incarnation {
             return Err(HandshakeError::OwnName(hello.node));
         }
         Ok((MemberId { name: hello.node.into(), incarnation: hello.incarnation }, buffer))
@@ -277,6 +278,11 @@ mod tests {
 
         let (_, answered) = meet(identity("n2", "c", 1), identity("n2", "c", 1), "n2").await;
         assert!(matches!(answered, Err(HandshakeError::OwnName(_))), "{answered:?}");
+
+        let mut later = identity("n2", "c", 1);
+        later.me.incarnation += 1;
+        let (called, answered) = meet(later, identity("n2", "c", 1), "n2").await;
+        assert!(called.is_ok() && answered.is_ok(), "{called:?} {answered:?}");
     }
 
     #[tokio::test]
