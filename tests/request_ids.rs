@@ -12,9 +12,10 @@ use std::{
 
 use tidegate_jepsen::cluster::Cluster;
 
+/// They differ in their consistency, so that a node asks for them apart, also where one owner has both buckets.
 const RULES: &str = "rules:
   - { name: user, key: [user], limit: 1/1d, burst: 100 }
-  - { name: path, key: [path], limit: 1/1d, burst: 1000 }
+  - { name: path, key: [path], limit: 1/1d, burst: 1000, consistency: strict }
 ";
 
 /// What remains of the user's limit after a check, which must be allowed.

@@ -136,6 +136,10 @@ impl Controller {
                     error!("{reason}: this node no longer hears who comes and goes; restart it");
                     self.status.send_modify(|status| status.gossip_alive = false);
                     hears = false;
+                    // What was heard last would be true for ever; who has a session is there without it.
+                    self.live.retain(|member| member.id == self.identity.me);
+                    self.namesake = None;
+                    self.tell_status();
                 }
                 changed = news.changed(), if hears => {
                     if changed.is_err() {

@@ -350,7 +350,7 @@ impl Router {
         if allowed && !retry {
             for (part, why) in lost {
                 let noticed = self.clock.now();
-                let since = self.unowned_since(lane, part, why, noticed);
+                let since = self.unowned_since(lane, part, why, now, noticed);
                 let known = self.rights.shares_since(noticed);
                 let mut decide = |since| {
                     let members = routes.member_count();

@@ -117,7 +117,8 @@ fn change<'m>(rest: &mut &'m [u8]) -> Option<Change<'m>> {
 /// The blocks of a list of changes, unpacked, if they are no more than so many bytes.
 pub(super) fn unpack(rest: &mut &[u8], most: usize) -> Option<Vec<u8>> {
     let mut unpacked = Vec::new();
-    loop {
+    // Each costs more than what is in it, and thousands of nearly empty ones fit a datagram.
+    for _ in 0..2 * most / BLOCK_BYTES + 2 {
         let kind = take(rest, 1)?[0];
         if kind == 0 {
             return Some(unpacked);
@@ -131,6 +132,7 @@ pub(super) fn unpack(rest: &mut &[u8], most: usize) -> Option<Vec<u8>> {
             _ => return None,
         }
     }
+    None
 }
 
 /// The other way round.

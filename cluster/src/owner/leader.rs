@@ -163,7 +163,7 @@ impl Leader {
     }
 
     /// Whether the holder's session must have ended, whoever granted it.
-    fn has_lapsed(&self, holder: Holder, now: Nanos) -> bool {
+    pub(crate) fn has_lapsed(&self, holder: Holder, now: Nanos) -> bool {
         let known = self.sessions.get(&holder);
         if PlantedBug::NewLeaderDoesNotWait.is_on() && known.and_then(|known| known.last).is_none() {
             return true;

@@ -47,7 +47,7 @@ pub(super) async fn tend(shared: Arc<Shared>, mut status: watch::Receiver<Cluste
             led_since = None;
             continue;
         };
-        let with_session = with_session(&shared, &applied);
+        let with_session = with_session(&shared, &running, &applied);
         seen.extend(with_session.iter().map(|row| (row.id, now)));
         // Who was not seen since this node leads counts as gone since then, not since for ever.
         let led_since = *led_since.get_or_insert(now);
@@ -99,11 +99,12 @@ async fn tend_once(
     }
 }
 
-/// The members that this node, as the leader, has granted a session.
-fn with_session<'s>(shared: &Shared, applied: &'s Applied) -> Vec<&'s MemberRow> {
+/// The members that may have a session, also one that an earlier leader has granted.
+fn with_session<'s>(shared: &Shared, running: &Running, applied: &'s Applied) -> Vec<&'s MemberRow> {
     let now = shared.clock.now();
-    let leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
-    applied.state.members.values().filter(|row| leader.is_live(row.holder(), now)).collect()
+    let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    leader.look(running.reign(), now);
+    applied.state.members.values().filter(|row| !leader.has_lapsed(row.holder(), now)).collect()
 }
 
 /// The group, and who of it is there.

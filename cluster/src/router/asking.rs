@@ -26,8 +26,8 @@ use crate::{
 /// An owner without a session for so long, in nanoseconds, will hardly have one before the check's deadline.
 const LAPSED_FOR_GOOD: u64 = 100_000_000;
 
-/// What an owner has said of itself is believed for so long.
-const STILL_TRUE: Duration = Duration::from_millis(10);
+/// What an owner has said of itself is believed for so long from asking it.
+const STILL_TRUE: Duration = Duration::from_millis(25);
 
 /// How a part of a check ended.
 #[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
@@ -52,8 +52,8 @@ pub(super) enum Why {
     Lapsed,
     /// The owner is not heard.
     Unheard,
-    /// The owner has no session; what it said, and when.
-    ItsLapse { since: Nanos, heard: Nanos },
+    /// The owner has no session; what it said.
+    ItsLapse { since: Nanos },
 }
 
 /// What takes a part back.
@@ -127,22 +127,28 @@ impl Router {
             Outcome::Lapsed { for_nanos } if for_nanos < LAPSED_FOR_GOOD => PartOutcome::Misrouted,
             Outcome::Lapsed { for_nanos } => {
                 // It said so before now, so it is no later than that.
-                let heard = self.clock.now();
-                let since = Nanos::new(heard.get().saturating_sub(for_nanos));
-                PartOutcome::Lost(Why::ItsLapse { since, heard })
+                let since = Nanos::new(self.clock.now().get().saturating_sub(for_nanos));
+                PartOutcome::Lost(Why::ItsLapse { since })
             }
             // It lives, and may decide for others.
             Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost(Why::Unknown),
         }
     }
 
-    /// Since when nobody decides about a part, as far as this node can know at this instant.
-    pub(super) fn unowned_since(&self, lane: usize, part: &Part, why: Why, now: Nanos) -> Nanos {
+    /// Since when nobody decides about a part that was asked for at `asked` or later, as far as this node can know at this instant.
+    pub(super) fn unowned_since(
+        &self,
+        lane: usize,
+        part: &Part,
+        why: Why,
+        asked: Nanos,
+        now: Nanos,
+    ) -> Nanos {
         match (why, &part.owner) {
             (Why::Lapsed, _) => self.rights.lapsed_since(),
             (Why::Unheard, Owner::Peer(owner)) => owner.note_loss(lane, now),
-            // Where others were waited for since, it may have decided again.
-            (Why::ItsLapse { since, heard }, _) if now < heard.saturating_add(STILL_TRUE) => since,
+            // Where its answer has waited for others, or for this process to go on, it may have decided again.
+            (Why::ItsLapse { since }, _) if now < asked.saturating_add(STILL_TRUE) => since,
             _ => now,
         }
     }

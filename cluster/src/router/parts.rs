@@ -67,7 +67,8 @@ impl Router {
         for (index, charge) in charges.iter_mut().enumerate() {
             let found = self.owner_of(routes, charge, wishes[index], now);
             let fits = |part: &&mut Part| match (&part.owner, &found) {
-                (Owner::Here(_), Found::Here(_)) => true,
+                // Also here: a request that comes again by another way must be in the same parts.
+                (Owner::Here(_), Found::Here(_)) => is_like(part, wishes, index),
                 (Owner::Nobody { soon }, Found::Nobody { soon: other }) => {
                     soon == other && is_like(part, wishes, index)
                 }
