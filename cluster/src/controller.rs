@@ -1,8 +1,10 @@
 //! The task that turns what the log says into this node's rights and the routes that the router reads, and news from
 //! gossip into what people are told.
 
+mod publish;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, btree_map},
     sync::Arc,
     time::Duration,
 };
@@ -18,13 +20,13 @@ use tracing::{error, info};
 use crate::{
     clock::Clock,
     gossip::{Gossip, members_of, namesake_of},
-    link::{Identity, Link},
+    link::Identity,
     member::{Member, MemberState},
     owner::rights::Rights,
     placement::{Candidate, Placement},
-    raft::{Applied, GroupRole, InForce, Ledger, MemberRow, NodeId, RaftGroup, Replicated},
+    raft::{Applied, GroupRole, InForce, Ledger, MemberRow, RaftGroup},
     router::Router,
-    routes::{LostSince, Peer, Routes},
+    routes::Routes,
     slots::SlotTable,
     stats::LaneStats,
     status::{ClusterStatus, Lost},
@@ -248,75 +250,6 @@ impl Controller {
             info!(members = applied.state.members.len(), "this node has the slot table");
             self.standing = Standing::Serving;
         }
-    }
-
-    /// Puts the table where the router reads it; links to members that stay are kept.
-    fn publish(&self, state: &Replicated) {
-        let before = self.router.routes();
-        let known = |member: &Member| {
-            let peers = &before.as_ref()?.peers;
-            peers.iter().flatten().find(|peer| peer.member.id == member.id && peer.member.peer == member.peer)
-        };
-        let me = self.ledger.id();
-        let rows = state.slots.rows();
-        // Who owns something, or will.
-        let holders = rows.iter().flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)]);
-        let mut ids: BTreeSet<NodeId> = holders.flatten().map(|holder| holder.node).collect();
-        ids.insert(me);
-        let mut members: Vec<(NodeId, Member)> = ids
-            .into_iter()
-            .filter_map(|id| {
-                let row = state.members.get(&id)?;
-                Some((id, Member::of(row)))
-            })
-            .collect();
-        members.sort_unstable_by(|(_, one), (_, other)| one.id.cmp(&other.id));
-        let place = |id: NodeId| members.iter().position(|(known, _)| *known == id);
-        // A member is not forgotten while it owns slots.
-        let Some(mine) = place(me) else { return };
-        let owners = rows.iter().map(|row| place(row.owner.node).unwrap_or(mine) as u16).collect();
-        let targets =
-            (0u16..).zip(rows).filter_map(|(slot, row)| Some((slot, place(row.moving?.to.node)?))).collect();
-        let names = members.iter().map(|(_, member)| Arc::clone(&member.id.name)).collect();
-        let peers = members
-            .iter()
-            .map(|(id, member)| {
-                (*id != me).then(|| known(member).cloned().unwrap_or_else(|| Arc::new(self.link_to(member))))
-            })
-            .collect();
-        if before.is_none() {
-            self.rights.links_begin(self.clock.now());
-        }
-        self.router.publish(Some(Arc::new(Routes {
-            table: Arc::new(SlotTable::of(names, owners)),
-            rows: Arc::clone(&state.slots),
-            rows_of: state.members.clone(),
-            me: mine,
-            peers,
-            targets,
-        })));
-    }
-
-    fn link_to(&self, member: &Member) -> Peer {
-        let end = CancellationToken::new();
-        let lost_since = Arc::new(LostSince::default());
-        let links = self
-            .lanes
-            .iter()
-            .map(|(runtime, stats)| {
-                let (link, run) = Link::start(
-                    member.id.clone(),
-                    member.peer,
-                    Arc::clone(&self.identity),
-                    Arc::clone(stats),
-                    Arc::clone(&lost_since),
-                    end.clone(),
-                );
-                self.tasks.spawn_on(run, runtime);
-                link
-            })
-            .collect();
-        Peer::new(member.clone(), links, lost_since, end.drop_guard())
     }
 
     /// Whether this node has what it needs to decide.
