@@ -47,6 +47,11 @@ impl World {
         self.rights.observe(self.index, &Arc::new(self.table.clone()), now, |_, _| true)
     }
 
+    /// The process runs from one millisecond to another one.
+    fn watch(&self, from: u64, to: u64) {
+        (from..to).step_by(200).for_each(|millis| self.rights.watch(at(millis)));
+    }
+
     fn claim(&self, consistency: Consistency, now: Nanos) -> Result<Claim, Unclaimed> {
         self.rights.claim(slot(), consistency, now)
     }
@@ -68,9 +73,7 @@ fn a_strict_charge_needs_the_session_before_and_after() {
 #[test]
 fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
     let world = World::owning();
-    for millis in (0..10_000).step_by(200) {
-        world.rights.watch(at(millis));
-    }
+    world.watch(0, 10_000);
     let claim = world.claim(Consistency::Available, at(10_000)).unwrap();
     // Stopped between the charge and the second look.
     assert!(!world.rights.confirm(&claim, key(), at(14_000)));
@@ -90,31 +93,27 @@ fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
 #[test]
 fn without_a_quorum_a_node_that_was_stopped_goes_on_after_a_session() {
     let world = World::owning();
-    for millis in (14_000..18_000).step_by(200) {
-        world.rights.watch(at(millis));
-    }
+    world.watch(14_000, 18_000);
     assert!(world.claim(Consistency::Available, at(17_900)).is_ok());
 }
 
 #[test]
 fn shares_are_given_out_only_by_who_can_know_that_an_owner_is_lost() {
     let world = World::owning();
-    let watch =
-        |from: u64, to: u64| (from..to).step_by(200).for_each(|millis| world.rights.watch(at(millis)));
-    watch(0, 1000);
+    world.watch(0, 1000);
     assert_eq!(world.rights.shares_since(at(900)), None, "it has just begun");
     assert_eq!(world.rights.shares_since(at(1000)), Some(at(1000)));
     assert_eq!(world.rights.shares_since(at(14_000)), None, "it was stopped, and nobody has noticed yet");
     world.rights.watch(at(14_000));
     let question = world.rights.ask(at(14_100));
     world.rights.grant(question, 1, at(14_100));
-    watch(14_200, 15_000);
+    world.watch(14_200, 15_000);
     assert_eq!(world.rights.shares_since(at(14_900)), None, "its links may not be back");
     assert_eq!(world.rights.shares_since(at(15_000)), Some(at(15_000)));
     // Without a quorum.
-    watch(20_000, 23_000);
+    world.watch(20_000, 23_000);
     assert_eq!(world.rights.shares_since(at(23_000)), None);
-    watch(23_000, 23_400);
+    world.watch(23_000, 23_400);
     assert_eq!(world.rights.shares_since(at(23_400)), Some(at(23_200)));
 }
 
@@ -152,14 +151,12 @@ fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links
 #[test]
 fn a_grant_after_a_stop_does_not_let_shares_count_from_before_it() {
     let world = World::owning();
-    let watch =
-        |from: u64, to: u64| (from..to).step_by(200).for_each(|millis| world.rights.watch(at(millis)));
-    watch(0, 1000);
-    watch(14_000, 16_000);
+    world.watch(0, 1000);
+    world.watch(14_000, 16_000);
     assert_eq!(world.rights.shares_since(at(15_900)), None);
     let question = world.rights.ask(at(15_900));
     world.rights.grant(question, 1, at(15_900));
-    watch(16_000, 16_200);
+    world.watch(16_000, 16_200);
     assert_eq!(world.rights.shares_since(at(16_100)), Some(at(16_000)));
 }
 
