@@ -29,6 +29,7 @@ use crate::{
     owner::{Holder, SlotRow, rights::Rights, session::Terms},
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     requests::Requests,
+    rules_in_force::RulesInForce,
     router::Router,
     stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
@@ -186,6 +187,7 @@ impl Cluster {
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
         let requests = Arc::new(Requests::default());
+        let rules = Arc::new(RulesInForce::new(rules));
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
@@ -201,7 +203,7 @@ impl Cluster {
             data_dir: config.data_dir,
             expect,
             seed: config.rules,
-            rules,
+            rules: Arc::clone(&rules),
             clock,
         };
         let group = RaftGroup::start(group, disk, on_disk).await?;
@@ -232,6 +234,7 @@ impl Cluster {
             Shares::new(shares),
             Arc::clone(&rights),
             requests,
+            rules,
             clock,
             stats.lanes.clone(),
             config.timing.forward_timeout(),

@@ -29,11 +29,15 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// What has denied lately is forgotten, so that what others share is charged before it denies.
+    DenialsForgotten,
+    /// An owner decides by the limit that the asking node has found, though its own rules are newer.
+    AskersLimit,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 14] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -46,6 +50,8 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("denials-forgotten", Self::DenialsForgotten),
+        ("askers-limit", Self::AskersLimit),
     ];
 
     /// The bug of that name.

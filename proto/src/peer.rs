@@ -67,6 +67,8 @@ pub struct Check {
     pub charges: Charges,
     /// A number for what the client calls its request, if it says: one that is asked again is charged once.
     pub request: Option<u64>,
+    /// Of the rules that the asker has made the charges by: all that was written up to here was in force at it.
+    pub revision: u64,
 }
 
 /// Asks the owner to change buckets without a decision. Answered by an [`Answer`], whose decisions are those about a look
@@ -79,6 +81,8 @@ pub struct Amend {
     pub amendment: Amendment,
     /// Which buckets; of each its `cost` counts for a refund.
     pub charges: Charges,
+    /// As of a [`Check`].
+    pub revision: u64,
 }
 
 /// What is done with a bucket.
@@ -90,7 +94,8 @@ pub enum Amendment {
     Reset,
 }
 
-/// One bucket to charge. It carries the whole limit, so that the owner needs no rule to decide.
+/// One bucket to charge. It carries the whole limit, so that an owner whose rules are those of the asker, or earlier ones,
+/// needs no rule to decide. One with newer rules decides by these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// The key hash of the bucket.
@@ -105,6 +110,10 @@ pub struct Charge {
     pub strict: bool,
     /// The number of the rule, if its owner tells floors to the successor.
     pub reserve: Option<u64>,
+    /// A fingerprint of all by which the rule tells requests apart.
+    pub shape: u64,
+    /// 0: the limit where no override of the rule fits; otherwise the place of the one that does, counted from 1.
+    pub place: u32,
 }
 
 /// A limit in plain numbers. The receiver validates it as it would a rule's.
@@ -183,6 +192,12 @@ pub enum Outcome {
     Lapsed {
         /// For how long it can be relied on that nobody decides about them, in nanoseconds.
         for_nanos: u64,
+    },
+    /// Nothing was charged: the receiver's rules are newer than the asker's, and only who sees the request can tell what they
+    /// make of it.
+    Newer {
+        /// A node that has the rules of this revision, or later ones, can tell.
+        revision: u64,
     },
 }
 

@@ -83,8 +83,19 @@ pub(crate) struct Link {
 /// What a link is asked to send.
 #[derive(Debug)]
 enum Job {
-    Check { charges: Charges, undoable: bool, request: Option<u64>, reply: oneshot::Sender<Reply> },
-    Amend { amendment: Amendment, charges: Charges, reply: oneshot::Sender<Reply> },
+    Check {
+        charges: Charges,
+        revision: u64,
+        undoable: bool,
+        request: Option<u64>,
+        reply: oneshot::Sender<Reply>,
+    },
+    Amend {
+        amendment: Amendment,
+        charges: Charges,
+        revision: u64,
+        reply: oneshot::Sender<Reply>,
+    },
     Undo { id: u64 },
 }
 
@@ -124,12 +135,13 @@ impl Link {
     pub(crate) fn ask(
         &self,
         charges: Charges,
+        revision: u64,
         undoable: bool,
         request: Option<u64>,
     ) -> Result<oneshot::Receiver<Reply>, NotSent> {
         self.must_be_up()?;
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Check { charges, undoable, request, reply }).map(|()| answer)
+        self.send(Job::Check { charges, revision, undoable, request, reply }).map(|()| answer)
     }
 
     /// Sends a refund or a reset; otherwise as [`Link::ask`].
@@ -137,10 +149,11 @@ impl Link {
         &self,
         amendment: Amendment,
         charges: Charges,
+        revision: u64,
     ) -> Result<oneshot::Receiver<Reply>, NotSent> {
         self.must_be_up()?;
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Amend { amendment, charges, reply }).map(|()| answer)
+        self.send(Job::Amend { amendment, charges, revision, reply }).map(|()| answer)
     }
 
     fn must_be_up(&self) -> Result<(), NotSent> {
@@ -378,21 +391,21 @@ impl Runner {
         let sent_at = Instant::now();
         for job in self.taken.drain(..) {
             match job {
-                Job::Check { charges, undoable, request, reply } => {
+                Job::Check { charges, revision, undoable, request, reply } => {
                     if reply.is_closed() {
                         // Its asker has given up: sending it would only charge for nothing.
                         continue;
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable });
-                    frame::put(&Check { id, undoable, charges, request }, unsent)?;
+                    frame::put(&Check { id, undoable, charges, request, revision }, unsent)?;
                     self.stats.sent.add(1);
                 }
-                Job::Amend { amendment, charges, reply } => {
+                Job::Amend { amendment, charges, revision, reply } => {
                     if reply.is_closed() {
                         continue;
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable: false });
-                    frame::put(&Amend { id, amendment, charges }, unsent)?;
+                    frame::put(&Amend { id, amendment, charges, revision }, unsent)?;
                     self.stats.sent.add(1);
                 }
                 Job::Undo { id } => frame::put(&Undo { id }, unsent)?,

@@ -313,6 +313,7 @@ impl Client {
                 consistency: one.rule.consistency(),
                 carved: one.rule.is_carved(),
                 reserve: one.rule.reserve(),
+                limit_ref: one.limit_ref,
             });
             let number = if one.rule.name() == "all" { ALL } else { key };
             self.shared.hashes.borrow_mut().insert(number, one.key);
