@@ -106,9 +106,11 @@ fn a_client_that_is_denied_for_long_takes_nothing_of_a_rule_that_others_share() 
     let owner = owner_of_whole(&cluster);
     let address = address_not_at(&cluster, &owner);
     // Where the shared bucket is, where it is not and neither is the other, and where the denied bucket is.
-    let denier = ask(cluster.node("n1"), &format!("ip={address}&cost=0"))["node"].as_str().unwrap().to_owned();
+    let denier =
+        ask(cluster.node("n1"), &format!("ip={address}&cost=0"))["node"].as_str().unwrap().to_owned();
     let third = cluster.nodes.iter().map(|node| &node.name).find(|name| **name != owner && **name != denier);
-    for (what, target) in [("the owner of whole", &owner), ("neither owner", third.unwrap()), ("the denier", &denier)]
+    for (what, target) in
+        [("the owner of whole", &owner), ("neither owner", third.unwrap()), ("the denier", &denier)]
     {
         let (seen, floods) = under_flood(&cluster, target, &address);
         println!("flood of {floods} at {what}: {seen:?}");

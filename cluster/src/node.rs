@@ -29,8 +29,8 @@ use crate::{
     owner::{Holder, SlotRow, rights::Rights, session::Terms},
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     requests::Requests,
-    rules_in_force::RulesInForce,
     router::Router,
+    rules_in_force::RulesInForce,
     stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };

@@ -46,8 +46,8 @@ use crate::{
     loss::Shares,
     owner::rights::{Claim, Rights},
     requests::Requests,
-    rules_in_force::RulesInForce,
     routes::Routes,
+    rules_in_force::RulesInForce,
     slots::SlotId,
     stats::LaneStats,
     verdict::{CheckOptions, Decisions, Local, NotReady, Undecided, Verdict, Wish},
@@ -200,23 +200,17 @@ impl Router {
     /// what its rule wants. `lane` is that of the calling thread. The charges are by the rules that are in force here now.
     ///
     /// # Errors
-    /// Only when this node has no slot table yet.
+    /// As of [`Router::decide_once`].
     pub async fn decide(
         &self,
         lane: usize,
         charges: &mut [Charge],
         wishes: &[Wish],
         now: Nanos,
-    ) -> Result<Verdict, NotReady> {
-        let deadline = self.deadline();
-        loop {
-            let options = CheckOptions { revision: self.in_force.revision(), request: None, deadline };
-            match self.decide_once(lane, charges, wishes, options, now).await {
-                Ok(verdict) => return Ok(verdict),
-                Err(Undecided::NotReady(not_ready)) => return Err(not_ready),
-                Err(Undecided::RulesChanged) => {}
-            }
-        }
+    ) -> Result<Verdict, Undecided> {
+        let options =
+            CheckOptions { revision: self.in_force.revision(), request: None, deadline: self.deadline() };
+        self.decide_once(lane, charges, wishes, options, now).await
     }
 
     /// When a check that begins now is to be answered.

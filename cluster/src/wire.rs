@@ -16,6 +16,7 @@ pub(crate) fn charges_to_wire<'a>(
 ) -> Option<peer::Charges> {
     peer::Charges::new(charges.map(|(charge, wish)| peer::Charge {
         key: charge.key.get(),
+        rule: charge.rule.get(),
         cost: charge.cost.get(),
         limit: peer::Limit {
             algorithm: charge.limit.algorithm() as u8,
@@ -30,7 +31,7 @@ pub(crate) fn charges_to_wire<'a>(
         },
         shadow: charge.mode == Mode::Shadow,
         strict: wish.consistency == Consistency::Strict,
-        reserve: wish.reserve.map(|reserve| reserve.rule()),
+        reserve: wish.reserve.is_some(),
         shape: wish.limit_ref.shape(),
         place: wish.limit_ref.place(),
     }))
@@ -61,6 +62,7 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
             let algorithm = Algorithm::try_from(charge.limit.algorithm).ok()?;
             Some(Charge {
                 key: KeyHash::from_raw(charge.key),
+                rule: RuleId::from_raw(charge.rule),
                 limit: Limit::new(algorithm, charge.limit.count, period, Some(charge.limit.burst)).ok()?,
                 cost: Cost::new(charge.cost).ok()?,
                 mode: if charge.shadow { Mode::Shadow } else { Mode::Enforce },
@@ -104,6 +106,7 @@ mod tests {
     fn charge(period: Period) -> Charge {
         Charge {
             key: KeyHash::from_raw(77),
+            rule: RuleId::from_raw(5),
             limit: Limit::new(Algorithm::TokenBucket, 7, period, Some(9)).unwrap(),
             cost: Cost::new(3).unwrap(),
             mode: Mode::Shadow,

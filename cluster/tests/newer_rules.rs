@@ -22,7 +22,8 @@ fn rule(rest: &str) -> String {
 
 /// Writes rules, and waits until each node has them.
 async fn write(nodes: &[Node], text: &str) -> Arc<Rules> {
-    let written = nodes[0].ledger().write(NewRules::new(DOMAIN, text), Instant::now() + DEADLINE).await.unwrap();
+    let written =
+        nodes[0].ledger().write(NewRules::new(DOMAIN, text), Instant::now() + DEADLINE).await.unwrap();
     let revision = written.revision.get();
     until("all have the rules", || nodes.iter().all(|node| node.rules.load().revision() >= revision)).await;
     nodes[2].rules.load_full()
@@ -38,8 +39,7 @@ struct Made {
 fn make(rules: &Rules, request: &[(&str, &str)]) -> Made {
     let mut matched: SmallVec<[Matched<'_>; 4]> = SmallVec::new();
     rules.matching(DOMAIN, request, &mut matched);
-    let mut made =
-        Made { charges: SmallVec::new(), wishes: SmallVec::new(), revision: rules.revision() };
+    let mut made = Made { charges: SmallVec::new(), wishes: SmallVec::new(), revision: rules.revision() };
     for Matched { rule, limit, key, limit_ref } in matched {
         let Some(limit) = limit else { continue };
         made.charges.push(Charge {

@@ -6,10 +6,10 @@ mod kit;
 
 use std::time::Duration;
 
-use kit::{DEADLINE, admitted, charge, config, decide, free_port, key_of, start, stop_all, three_nodes, until};
-use tidegate_cluster::{
-    Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, Readiness, Wish,
+use kit::{
+    DEADLINE, admitted, charge, config, decide, free_port, key_of, start, stop_all, three_nodes, until,
 };
+use tidegate_cluster::{Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, Readiness, Wish};
 use tidegate_limiter::{Charge, Consistency, LimitRef, OnOwnerLoss};
 use tokio::time::Instant;
 

@@ -4,7 +4,7 @@
 //! anew. But where a rule tells requests apart as it did before, the same request has the same bucket and the same override,
 //! and only the numbers are others. Each charge says by what its rule told requests apart ([`LimitRef`]), as a fingerprint.
 
-use crate::{Consistency, KeyHash, Limit, Mode, Reserve, Rule, Rules, condition::Condition, key::KeyHasher};
+use crate::{Consistency, Limit, Mode, Reserve, RuleId, Rules, condition::Condition, key::KeyHasher};
 
 /// Which of a rule's limits a charge has, and a fingerprint of what the choice was made by. The same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,7 +80,7 @@ pub(crate) fn shape(
 impl Rules {
     /// What is to be charged here where a node whose rules are those of `revision` has found this limit of this rule. A map
     /// is asked once.
-    pub fn standing(&self, rule: u64, found: LimitRef, limit: &Limit, revision: u64) -> Standing {
+    pub fn standing(&self, rule: RuleId, found: LimitRef, limit: &Limit, revision: u64) -> Standing {
         let Some((known, since)) = self.rule_of(rule) else {
             // One that is new there, or one that is gone here.
             return match revision >= self.revision() {
@@ -107,13 +107,6 @@ impl Rules {
             None => (*limit, Mode::Shadow),
         };
         Standing::Newer(Newer { limit, mode, consistency: known.consistency, reserve: known.reserve })
-    }
-}
-
-impl Rule {
-    /// A number for the rule, the same at each node of a cluster.
-    pub(crate) fn id(&self) -> KeyHash {
-        self.hasher.rule()
     }
 }
 
@@ -144,7 +137,7 @@ mod tests {
             let mut found: SmallVec<[Matched<'_>; 4]> = SmallVec::new();
             rules.matching(DOMAIN, request, &mut found);
             let one = found.first()?;
-            Some((one.rule.id().get(), one.limit_ref, *one.limit?, one.key))
+            Some((one.rule.id(), one.limit_ref, *one.limit?, one.key))
         };
         let (rule, found, limit, key) = find(&older).unwrap();
         let own = find(&newer);
@@ -180,7 +173,8 @@ mod tests {
     #[test]
     fn what_only_the_request_could_tell_is_unknown() {
         let request = [("user", "ada"), ("plan", "gold"), ("path", "/a")];
-        let older = "{ name: r, key: [user], limit: 9/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }";
+        let older =
+            "{ name: r, key: [user], limit: 9/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }";
         for newer in [
             "{ name: other, key: [user], limit: 5/1h }",
             "{ name: r, key: [plan], limit: 5/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
@@ -199,15 +193,20 @@ mod tests {
     fn whoever_has_the_same_or_newer_rules_is_believed() {
         let here = rules("{ name: r, key: [user], limit: 5/1h }", 9);
         let limit = Limit::parse("100/1h", None, crate::Algorithm::TokenBucket).unwrap();
-        let known = here.rules(DOMAIN)[0].id().get();
+        let known = here.rules(DOMAIN)[0].id();
+        let other = RuleId::from_raw(known.get() + 2);
         let found = LimitRef::new(here.rules(DOMAIN)[0].shape, 0);
-        for (rule, revision) in [(known, 9), (known, 12), (known + 2, 9), (known + 2, 12)] {
-            assert_eq!(here.standing(rule, found, &limit, revision), Standing::AsAsked, "{rule} {revision}");
+        for (rule, revision) in [(known, 9), (known, 12), (other, 9), (other, 12)] {
+            assert_eq!(
+                here.standing(rule, found, &limit, revision),
+                Standing::AsAsked,
+                "{rule:?} {revision}"
+            );
         }
         // A later change of another domain does not make these rules newer.
         let later = here.with_domain_at("other", "rules: []", &secret(), 30).unwrap().at_revision(30);
         assert_eq!(later.standing(known, found, &limit, 9), Standing::AsAsked);
-        assert_eq!(later.standing(known + 2, found, &limit, 9), Standing::Unknown { revision: 30 });
+        assert_eq!(later.standing(other, found, &limit, 9), Standing::Unknown { revision: 30 });
         let made_up = LimitRef::new(found.shape(), u32::MAX);
         assert_eq!(later.standing(known, made_up, &limit, 8), Standing::Unknown { revision: 9 });
     }

@@ -12,8 +12,8 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Algorithm, HashSecret, KeyHash, Limit, LimitRef, Mode, Reserve, Reserves, Takeover, condition::Condition,
-    index::Index, key::KeyHasher, touched::Touched,
+    Algorithm, HashSecret, KeyHash, Limit, LimitRef, Mode, Reserve, Reserves, RuleId, Takeover,
+    condition::Condition, index::Index, key::KeyHasher, touched::Touched,
 };
 
 /// The facts of a request, by name.
@@ -77,6 +77,7 @@ pub struct Rule {
     pub(crate) hasher: KeyHasher,
     /// Of all by which it tells requests apart; see [`LimitRef`].
     pub(crate) shape: u64,
+    pub(crate) id: RuleId,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
     /// Of all its limits.
@@ -140,6 +141,11 @@ impl Rule {
     /// are joined by the maximum of each.
     pub fn touched(&self) -> Vec<u8> {
         self.touched.registers()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> RuleId {
+        self.id
     }
 
     /// The name space that the rule belongs to.
@@ -265,7 +271,7 @@ pub struct Rules {
     pub(crate) domains: HashMap<Box<str>, Arc<Domain>>,
     reserves: Arc<Reserves>,
     /// By the number of the rule: its domain, and its place there.
-    by_id: HashMap<u64, (Arc<Domain>, usize)>,
+    by_id: HashMap<RuleId, (Arc<Domain>, usize)>,
     revision: u64,
 }
 
@@ -338,7 +344,7 @@ impl Rules {
     }
 
     /// The rule with a number, and the revision of the last change of its domain.
-    pub(crate) fn rule_of(&self, id: u64) -> Option<(&Rule, u64)> {
+    pub(crate) fn rule_of(&self, id: RuleId) -> Option<(&Rule, u64)> {
         let (domain, place) = self.by_id.get(&id)?;
         Some((&domain.rules[*place], domain.revision))
     }
@@ -417,10 +423,10 @@ impl Rules {
     }
 }
 
-fn by_id(domains: &HashMap<Box<str>, Arc<Domain>>) -> HashMap<u64, (Arc<Domain>, usize)> {
+fn by_id(domains: &HashMap<Box<str>, Arc<Domain>>) -> HashMap<RuleId, (Arc<Domain>, usize)> {
     let places = |domain: &Arc<Domain>| {
         let rules = domain.rules.iter().enumerate();
-        rules.map(|(place, rule)| (rule.id().get(), (Arc::clone(domain), place))).collect::<Vec<_>>()
+        rules.map(|(place, rule)| (rule.id, (Arc::clone(domain), place))).collect::<Vec<_>>()
     };
     domains.values().flat_map(places).collect()
 }

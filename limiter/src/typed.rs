@@ -113,6 +113,7 @@ impl NewRule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
             shape: revised::shape(hasher, &when, &key, &overrides),
+            id: hasher.rule(),
             hasher,
             when,
             key,

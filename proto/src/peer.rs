@@ -100,6 +100,8 @@ pub enum Amendment {
 pub struct Charge {
     /// The key hash of the bucket.
     pub key: u64,
+    /// The number of the rule; 0: the limit came with the check.
+    pub rule: u64,
     /// Units to take; 0 only looks.
     pub cost: u64,
     /// The limit.
@@ -108,8 +110,8 @@ pub struct Charge {
     pub shadow: bool,
     /// Whether only an owner may decide that is surely the only one.
     pub strict: bool,
-    /// The number of the rule, if its owner tells floors to the successor.
-    pub reserve: Option<u64>,
+    /// Whether the owner of the rule's buckets keeps floors with its successor.
+    pub reserve: bool,
     /// A fingerprint of all by which the rule tells requests apart.
     pub shape: u64,
     /// 0: the limit where no override of the rule fits; otherwise the place of the one that does, counted from 1.
@@ -313,13 +315,23 @@ mod tests {
 
     fn charge(key: u64) -> Charge {
         let limit = Limit { algorithm: 0, count: 5, period: Period::Nanos(60_000_000_000), burst: 10 };
-        Charge { key, cost: 1, limit, shadow: false, strict: true, reserve: Some(0x55) }
+        Charge {
+            key,
+            rule: 0x55,
+            cost: 1,
+            limit,
+            shadow: false,
+            strict: true,
+            reserve: true,
+            shape: 0x66,
+            place: 3,
+        }
     }
 
     #[test]
-    fn the_bytes_of_a_check_are_those_of_version_5() {
+    fn the_bytes_of_a_check_are_those_of_version_7() {
         let charges = Charges::new([charge(0xAB)]).unwrap();
-        let check = Check { id: 2, undoable: true, charges, request: Some(0x77) };
+        let check = Check { id: 2, undoable: true, charges, request: Some(0x77), revision: 0x88 };
         let mut bytes = Vec::new();
         codec::encode(&check, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -330,6 +342,7 @@ mod tests {
                 "01",                       // undoable
                 "0100000000000000",         // one charge
                 "ab00000000000000",         // key
+                "5500000000000000",         // rule
                 "0100000000000000",         // cost
                 "00",                       // algorithm
                 "0500000000000000",         // count
@@ -337,8 +350,11 @@ mod tests {
                 "0a00000000000000",         // burst
                 "00",                       // not shadow
                 "01",                       // strict
-                "015500000000000000",       // reserve: the rule's number
+                "01",                       // reserve
+                "6600000000000000",         // shape
+                "03000000",                 // place
                 "017700000000000000",       // request
+                "8800000000000000",         // revision
             )
         );
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);
@@ -346,8 +362,12 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_amendment_are_those_of_version_3() {
-        let amend =
-            Amend { id: 7, amendment: Amendment::Reset, charges: Charges::new([charge(0xAB)]).unwrap() };
+        let amend = Amend {
+            id: 7,
+            amendment: Amendment::Reset,
+            charges: Charges::new([charge(0xAB)]).unwrap(),
+            revision: 0x88,
+        };
         let mut bytes = Vec::new();
         codec::encode(&amend, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -364,7 +384,7 @@ mod tests {
 
         assert!(Charges::new((0..65).map(charge)).is_none());
         let charges = Charges::new((0..64).map(charge)).unwrap();
-        let most = Check { id: 1, undoable: false, charges, request: None };
+        let most = Check { id: 1, undoable: false, charges, request: None, revision: 0 };
         let mut bytes = Vec::new();
         codec::encode(&most, &mut bytes, 1 << 20).unwrap();
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), most);

@@ -44,10 +44,8 @@ pub(crate) async fn amend_as_check<T>(
     if let Ruling::Unlimited { rule, .. } = rule(&rules, request, &mut limited) {
         return Ok(render(unlimited(node, true, rule)));
     }
-    let amended = node
-        .router
-        .amend(lane, amendment, &limited.charges, &limited.wishes, limited.revision)
-        .await;
+    let amended =
+        node.router.amend(lane, amendment, &limited.charges, &limited.wishes, limited.revision).await;
     let amended = amended.map_err(|_| not_ready(node))?;
     if !amended.is_complete() {
         return Err(Problem::new(Kind::OwnerUnreachable, why_incomplete(&amended)));

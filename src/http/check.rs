@@ -7,7 +7,7 @@ use tidegate_cluster::{
     Answers, CheckOptions, DecidedBy, Decisions, Local, Readiness, Undecided, Verdict, Wish,
 };
 use tidegate_limiter::{
-    Charge, Consistency, Cost, Decision, KeyHash, Limit, LimitRef, Match, Matched, Mode, Nanos, OnOwnerLoss,
+    Charge, Consistency, Cost, Decision, Limit, LimitRef, Match, Matched, Mode, Nanos, OnOwnerLoss, RuleId,
     Rules, binding,
 };
 
@@ -146,8 +146,8 @@ pub(crate) async fn check<T>(
     request: &CheckRequest<'_>,
     render: impl FnOnce(Answer<'_>) -> T,
 ) -> Result<T, Problem> {
-    let now = node.clock.now();
-    let deadline = node.router.deadline();
+    let since = node.clock.now();
+    let (mut now, deadline) = (since, node.router.deadline());
     loop {
         let rules = node.rules.load_full();
         let mut limited = Charges::default();
@@ -155,7 +155,7 @@ pub(crate) async fn check<T>(
             if !node.router.has_routes() {
                 return Err(not_ready(node));
             }
-            count(node, lane, allowed, Decider::Unmatched, now);
+            count(node, lane, allowed, Decider::Unmatched, since);
             return Ok(render(unlimited(node, allowed, rule)));
         }
         // A look charges nothing, and tells what is so now.
@@ -163,15 +163,18 @@ pub(crate) async fn check<T>(
         let number = id.map(|id| rules.request_number(&request.domain, id));
         let options = CheckOptions { revision: limited.revision, request: number, deadline };
         let (charges, wishes) = (&mut limited.charges, &limited.wishes);
-        let Verdict { allowed, answers } =
-            match node.router.decide_once(lane, charges, wishes, options, node.clock.now()).await {
-                Ok(verdict) => verdict,
-                Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
-                Err(Undecided::RulesChanged) => continue,
-            };
+        let verdict = match node.router.decide_once(lane, charges, wishes, options, now).await {
+            Ok(verdict) => verdict,
+            Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
+            Err(Undecided::RulesChanged) => {
+                now = node.clock.now();
+                continue;
+            }
+        };
+        let Verdict { allowed, answers } = verdict;
         let decided = |place: usize| Decided::at(place, &answers, node);
         let (answer, by) = put_together(node, lane, allowed, &limited.applied, decided, render);
-        count(node, lane, allowed, by, now);
+        count(node, lane, allowed, by, since);
         return Ok(answer);
     }
 }
@@ -195,10 +198,14 @@ pub(super) fn rule<'r>(
                     Some(limit) => {
                         limited.add(
                             Some(rule.name()),
-                            key,
-                            limit,
-                            request.cost,
-                            rule.mode(),
+                            Charge {
+                                key,
+                                rule: rule.id(),
+                                limit: *limit,
+                                cost: request.cost,
+                                mode: rule.mode(),
+                                floor: None,
+                            },
                             Wish {
                                 on_owner_loss: rule.on_owner_loss(),
                                 consistency: rule.consistency(),
@@ -226,24 +233,18 @@ pub(super) fn rule<'r>(
                 reserve: None,
                 limit_ref: LimitRef::INLINE,
             };
-            limited.add(None, key, limit, request.cost, Mode::Enforce, wish);
+            let (limit, cost) = (*limit, request.cost);
+            let charge = Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None };
+            limited.add(None, charge, wish);
         }
     }
     Ruling::Limited
 }
 
 impl<'r> Charges<'r> {
-    fn add(
-        &mut self,
-        rule: Option<&'r str>,
-        key: KeyHash,
-        limit: &Limit,
-        cost: Cost,
-        mode: Mode,
-        wish: Wish,
-    ) {
-        self.applied.push(Applied { rule, limit: *limit, mode });
-        self.charges.push(Charge { key, limit: *limit, cost, mode, floor: None });
+    fn add(&mut self, rule: Option<&'r str>, charge: Charge, wish: Wish) {
+        self.applied.push(Applied { rule, limit: charge.limit, mode: charge.mode });
+        self.charges.push(charge);
         self.wishes.push(wish);
     }
 }

@@ -96,7 +96,9 @@ enum Job {
         revision: u64,
         reply: oneshot::Sender<Reply>,
     },
-    Undo { id: u64 },
+    Undo {
+        id: u64,
+    },
 }
 
 impl Link {

@@ -80,7 +80,9 @@ impl Router {
             let asked: SmallVec<[_; 2]> = parts
                 .iter()
                 .map(|part| match &part.owner {
-                    Owner::Peer(owner) => self.send(lane, owner, amendment, part, &charges, &wishes, revision),
+                    Owner::Peer(owner) => {
+                        self.send(lane, owner, amendment, part, &charges, &wishes, revision)
+                    }
                     Owner::Here(_) | Owner::Nobody { .. } => None,
                 })
                 .collect();
@@ -179,19 +181,22 @@ impl Router {
         let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
         for (charge, asked) in charges.iter_mut().zip(amend.charges.as_slice()) {
             let slot = SlotId::of(charge.key);
-            let (consistency, reserve) = match self.newest(charge, asked, amend.revision) {
-                Ok(newest) => newest,
-                Err(revision) => return Outcome::Newer { revision },
+            let newest = match self.newest(charge, asked, amend.revision) {
+                // It takes no limit to forget.
+                Err(_) if amend.amendment == Amendment::Reset => Ok((wire::consistency_of(asked), None)),
+                newest => newest,
             };
-            match self.rights.claim(slot, consistency, now) {
-                Ok(mut claim) => {
+            let consistency = newest.map_or(wire::consistency_of(asked), |(consistency, _)| consistency);
+            match (self.rights.claim(slot, consistency, now), newest) {
+                (Ok(mut claim), Ok((_, reserve))) => {
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
-                Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
+                (Err(Unclaimed::Elsewhere | Unclaimed::Frozen), _) => {
                     return Outcome::NotOwner { slot: slot.get() };
                 }
-                Err(Unclaimed::Lapsed) => return Outcome::NotReady,
+                (_, Err(revision)) => return Outcome::Newer { revision },
+                (Err(Unclaimed::Lapsed), _) => return Outcome::NotReady,
             }
         }
         match self.amend_here(amend.amendment, &claims, &charges) {

@@ -70,9 +70,7 @@ impl Router {
     /// Asks the owner of a part; `None` if it can not be asked.
     pub(super) fn ask(&self, check: &Attempt<'_>, part: &Part) -> Option<oneshot::Receiver<Reply>> {
         let Owner::Peer(owner) = &part.owner else { return None };
-        let own = part.places.iter().map(|place| {
-            (&check.charges[*place], check.wishes[*place])
-        });
+        let own = part.places.iter().map(|place| (&check.charges[*place], check.wishes[*place]));
         let wire = wire::charges_to_wire(own)?;
         match owner.links[check.lane].ask(wire, check.revision, check.is_undoable(), check.request) {
             Ok(answer) => Some(answer),

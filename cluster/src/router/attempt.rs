@@ -90,7 +90,10 @@ impl Course<'_> {
     /// How it ends, if no other owner has to be asked for that.
     fn end(&mut self, may_retry: bool) -> Option<Tried> {
         if self.denied {
-            return Some(Tried::Decided(Verdict { allowed: false, answers: std::mem::take(&mut self.answers) }));
+            return Some(Tried::Decided(Verdict {
+                allowed: false,
+                answers: std::mem::take(&mut self.answers),
+            }));
         }
         if let Some(revision) = self.behind {
             let denied = Verdict { allowed: false, answers: std::mem::take(&mut self.answers) };
@@ -202,7 +205,8 @@ impl Router {
             keys.filter_map(|key| self.denials.likelihood(key, check.now)).max()
         };
         let parts = check.parts.iter().filter(|part| !matches!(part.owner, Owner::Nobody { .. }));
-        let (_, part) = parts.filter_map(|part| Some((likelihood(part)?, part))).max_by_key(|(score, _)| *score)?;
+        let (_, part) =
+            parts.filter_map(|part| Some((likelihood(part)?, part))).max_by_key(|(score, _)| *score)?;
         (matches!(part.owner, Owner::Peer(_)) && !self.would_deny_here(check)).then_some(part)
     }
 

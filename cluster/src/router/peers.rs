@@ -42,23 +42,22 @@ impl Router {
         let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
         for (charge, asked) in charges.iter_mut().zip(check.charges.as_slice()) {
             let slot = SlotId::of(charge.key);
-            let (consistency, reserve) = match self.newest(charge, asked, check.revision) {
-                Ok(newest) => newest,
-                Err(revision) => return (Outcome::Newer { revision }, None),
-            };
-            match self.rights.claim(slot, consistency, now) {
-                Ok(mut claim) => {
+            let newest = self.newest(charge, asked, check.revision);
+            let consistency = newest.map_or(wire::consistency_of(asked), |(consistency, _)| consistency);
+            match (self.rights.claim(slot, consistency, now), newest) {
+                (Ok(mut claim), Ok((_, reserve))) => {
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
-                Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
+                (Err(Unclaimed::Elsewhere | Unclaimed::Frozen), _) => {
                     return (Outcome::NotOwner { slot: slot.get() }, None);
                 }
-                Err(Unclaimed::Lapsed) if consistency == Consistency::Strict => {
+                (_, Err(revision)) => return (Outcome::Newer { revision }, None),
+                (Err(Unclaimed::Lapsed), _) if consistency == Consistency::Strict => {
                     let lapsed = now.saturating_since(self.rights.lapsed_since());
                     return (Outcome::Lapsed { for_nanos: lapsed.as_nanos() as u64 }, None);
                 }
-                Err(Unclaimed::Lapsed) => return (Outcome::NotReady, None),
+                (Err(Unclaimed::Lapsed), _) => return (Outcome::NotReady, None),
             }
         }
         let Some((allowed, decisions, taken)) =
@@ -88,7 +87,7 @@ impl Router {
             (charge.limit, charge.mode) = (newer.limit, newer.mode);
             return Ok((newer.consistency, newer.reserve));
         }
-        let reserve = asked.reserve.and_then(|rule| self.rights.reserve(rule));
+        let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
         Ok((wire::consistency_of(asked), reserve))
     }
 

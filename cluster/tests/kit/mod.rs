@@ -149,4 +149,3 @@ pub async fn admitted(node: &Cluster, charges: &[Charge], attempts: usize) -> us
     }
     count
 }
-

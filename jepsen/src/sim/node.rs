@@ -303,6 +303,7 @@ impl Client {
             let Some(limit) = one.limit else { continue };
             charges.push(Charge {
                 key: one.key,
+                rule: one.rule.id(),
                 limit: *limit,
                 cost: Cost::ONE,
                 mode: one.rule.mode(),
@@ -362,7 +363,8 @@ impl Client {
             all.push(Refund { invoked, completed: None, key: GIVEN_BACK, node });
             all.len() - 1
         };
-        let amended = self.router.amend(0, Amendment::Refund, charges, wishes).await;
+        let amended =
+            self.router.amend(0, Amendment::Refund, charges, wishes, self.rules.load().revision()).await;
         let mut all = self.shared.refunds.borrow_mut();
         match amended {
             Ok(amended) if amended.is_complete() => all[place].completed = Some(elapsed()),

@@ -136,6 +136,7 @@ impl<'t> Compiler<'t> {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
             shape: revised::shape(hasher, &when, &key, &overrides),
+            id: hasher.rule(),
             hasher,
             when,
             key,
