@@ -97,10 +97,17 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub async fn three_nodes() -> Vec<Node> {
+    three_nodes_with(Timing::default().check_timeout).await
+}
+
+/// Nodes that wait so long for an owner.
+pub async fn three_nodes_with(check_timeout: Duration) -> Vec<Node> {
     let ports = [free_port(), free_port(), free_port()];
     let mut nodes = Vec::new();
     for (index, port) in ports.into_iter().enumerate() {
-        nodes.push(start(config(&format!("n{}", index + 1), port, &ports, Some(3))).await);
+        let mut config = config(&format!("n{}", index + 1), port, &ports, Some(3));
+        config.timing.check_timeout = check_timeout;
+        nodes.push(start(config).await);
     }
     until("all nodes are ready", || nodes.iter().all(|node| node.readiness() == Readiness::Ready)).await;
     nodes
