@@ -141,9 +141,12 @@ fn a_peer_with_the_key_that_speaks_nonsense_is_counted_and_logged_once_in_a_whil
         stream.stream.write_all(&[9, 0, 0, 0, 1]).unwrap();
         drop(stream);
     }
-    let count = |reason: &str| n1.metric(&format!("tidegate_peer_streams_broken_total{{reason=\"{reason}\"}}"));
+    let count =
+        |reason: &str| n1.metric(&format!("tidegate_peer_streams_broken_total{{reason=\"{reason}\"}}"));
     wait_for("all are counted", PATIENCE, || {
-        count("unexpected") == Some(50.0) && count("malformed") >= Some(50.0) && count("cut_off") == Some(50.0)
+        count("unexpected") == Some(50.0)
+            && count("malformed") >= Some(50.0)
+            && count("cut_off") == Some(50.0)
     });
     let lines = n1.log().lines().filter(|line| line.contains("a stream of a peer is closed")).count();
     assert!((1..=6).contains(&lines), "{lines} lines");

@@ -73,7 +73,9 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::WireVersion => "it speaks another wire version: upgrade one of the two nodes",
             Self::Malformed => "it could not read the handshake",
-            Self::WrongKey => "it has another cluster key (--cluster-key-file), or the bytes were changed on the way",
+            Self::WrongKey => {
+                "it has another cluster key (--cluster-key-file), or the bytes were changed on the way"
+            }
             Self::Timeout => "the handshake took too long",
             Self::TooMany => "too many other callers have not proved themselves yet",
             Self::Other => "for a reason that this version does not know",
@@ -136,9 +138,7 @@ impl Greeting {
         Ok(match what {
             HELLO => nonce.map(|nonce| (Self::Hello(*nonce), GREETING_BYTES)),
             CHALLENGE => nonce.map(|nonce| (Self::Challenge(*nonce), GREETING_BYTES)),
-            REFUSAL => {
-                rest.first().map(|byte| (Self::Refusal(Refusal::from_byte(*byte)), HEADER_BYTES + 1))
-            }
+            REFUSAL => rest.first().map(|byte| (Self::Refusal(Refusal::from_byte(*byte)), HEADER_BYTES + 1)),
             other => return Err(GreetingError::Unknown(other)),
         })
     }
@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn each_greeting_comes_back_and_each_cut_of_it_asks_for_more() {
-        let all = [Greeting::Hello([7; 16]), Greeting::Challenge([8; 16]), Greeting::Refusal(Refusal::WrongKey)];
+        let all =
+            [Greeting::Hello([7; 16]), Greeting::Challenge([8; 16]), Greeting::Refusal(Refusal::WrongKey)];
         for greeting in all {
             let bytes = greeting.to_bytes();
             assert_eq!(Greeting::first(&bytes), Ok(Some((greeting, bytes.len()))));

@@ -27,7 +27,7 @@ pub struct Introduction {
     pub incarnation: u64,
     /// The caller's id in the Raft group.
     pub id: u64,
-    /// The name of the node that the caller means to talk to.
+    /// The name of the node that the caller means to talk to; empty: whoever is there.
     pub to: String,
 }
 

@@ -64,7 +64,9 @@ impl RecoverArgs {
             if rules.is_empty() { "none".to_owned() } else { rules.join(", ") },
         );
         if let Some(term) = remains.forged_term() {
-            text += &format!("The term {term} was forged: no cluster comes to it. The new cluster begins with a term of its own.\n\n");
+            text += &format!(
+                "The term {term} was forged: no cluster comes to it. The new cluster begins with a term of its own.\n\n"
+            );
         }
         if self.yes {
             let name = remains.node().to_owned();

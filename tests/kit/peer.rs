@@ -24,9 +24,7 @@ pub fn dial(address: SocketAddr) -> TcpStream {
 
 /// As the cluster derives it; without a key it is zeros.
 fn handshake_key(secret: Option<&str>) -> [u8; 32] {
-    secret.map_or([0; 32], |secret| {
-        blake3::derive_key("tidegate 2026-11 peer handshake", secret.as_bytes())
-    })
+    secret.map_or([0; 32], |secret| blake3::derive_key("tidegate 2026-11 peer handshake", secret.as_bytes()))
 }
 
 /// The keys of both directions, first that of the caller.

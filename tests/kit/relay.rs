@@ -33,15 +33,8 @@ pub enum Attack {
 }
 
 impl Attack {
-    pub const ALL: [Self; 7] = [
-        Self::Flip,
-        Self::Repeat,
-        Self::Leave,
-        Self::Inject,
-        Self::Splice,
-        Self::Reflect,
-        Self::Cut,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Flip, Self::Repeat, Self::Leave, Self::Inject, Self::Splice, Self::Reflect, Self::Cut];
 }
 
 #[derive(Default)]
@@ -91,12 +84,10 @@ impl Relay {
 
     /// The call that is put in.
     pub fn inject(&self, call: Vec<u8>) {
-        let frame = |kind: u8, payload: &[u8]| {
-            [&[kind][..], &(payload.len() as u32).to_le_bytes(), payload].concat()
-        };
-        let record = |frames: Vec<u8>| {
-            [&(frames.len() as u32).to_le_bytes()[..], &[0x5a; 16], &frames].concat()
-        };
+        let frame =
+            |kind: u8, payload: &[u8]| [&[kind][..], &(payload.len() as u32).to_le_bytes(), payload].concat();
+        let record =
+            |frames: Vec<u8>| [&(frames.len() as u32).to_le_bytes()[..], &[0x5a; 16], &frames].concat();
         // Control, then the call.
         *self.0.injected.lock().unwrap() = [record(frame(10, &[])), record(frame(11, &call))].concat();
     }

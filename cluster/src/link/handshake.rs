@@ -22,9 +22,7 @@ use tidegate_proto::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::{
-    fabric, gossip::is_valid_name, member::MemberId, raft::NodeId, stats::PeerStats,
-};
+use crate::{fabric, gossip::is_valid_name, member::MemberId, raft::NodeId, stats::PeerStats};
 
 /// A handshake that takes longer is given up, by both ends.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
@@ -126,6 +124,19 @@ impl HandshakeError {
         }
     }
 
+    /// Whether a node of Tidegate is there, and this one is none of its cluster's, or of another version.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for who asks an address who is there"))]
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherCluster { .. }
+                | Self::OtherKey
+                | Self::Turned(_)
+                | Self::Refused(_)
+                | Self::Greeting(GreetingError::Version { .. })
+        )
+    }
+
     /// What a peer is told that has proved nothing; `None`: nothing, it would not understand or does not listen.
     fn refusal(&self) -> Option<Refusal> {
         Some(match self {
@@ -139,12 +150,12 @@ impl HandshakeError {
     }
 }
 
-/// The calling side: greets, and leaves an introduction in the outbox. What is put there after it may go along with it; only
+/// The calling side: greets `expected`, or whoever it is, and leaves an introduction in the outbox. What is put there after it may go along with it; only
 /// the peer that is meant can read it as its own. What comes back is to be believed after [`welcome`] only.
 pub(crate) async fn introduce<S>(
     stream: &mut S,
     identity: &Identity,
-    expected: &str,
+    expected: Option<&str>,
 ) -> Result<Session, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -164,19 +175,19 @@ where
         node: identity.me.name.to_string(),
         incarnation: identity.me.incarnation,
         id: identity.id,
-        to: expected.to_owned(),
+        to: expected.unwrap_or_default().to_owned(),
     })?;
     // A record of its own: it is read before the peer accepts longer ones.
     outbox.seal();
     Ok(Session { outbox, inbox: inbox(theirs, unread) })
 }
 
-/// The calling side: makes sure that `expected` is at the other end.
+/// The calling side: makes sure that `expected`, if it is anybody, is at the other end. Returns who is.
 pub(crate) async fn welcome<S>(
     stream: &mut S,
     session: &mut Session,
-    expected: &str,
-) -> Result<(), HandshakeError>
+    expected: Option<&str>,
+) -> Result<MemberId, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -193,12 +204,12 @@ where
         if !Greeting::begins(session.inbox.unread())
             && let Some(welcome) = message::<Welcome>(&mut session.inbox, Kind::Welcome)?
         {
-            if welcome.node != expected {
+            if let Some(expected) = expected.filter(|expected| *expected != welcome.node) {
                 let (found, expected) = (welcome.node, expected.to_owned());
                 return Err(HandshakeError::OtherNode { found, expected });
             }
             session.inbox.set_limit(MAX_PAYLOAD_BYTES);
-            return Ok(());
+            return Ok(MemberId { name: welcome.node.into(), incarnation: welcome.incarnation });
         }
         if stream.read_buf(session.inbox.unread()).await? == 0 {
             return Err(HandshakeError::Closed);
@@ -206,29 +217,27 @@ where
     }
 }
 
-/// The calling side, all of it.
+/// The calling side, all of it. Returns who is at the other end; without `expected` that may be this node itself, which lets
+/// nobody in who has its own name.
 pub(crate) async fn call<S>(
     stream: &mut S,
     identity: &Identity,
-    expected: &str,
-) -> Result<Session, HandshakeError>
+    expected: Option<&str>,
+) -> Result<(MemberId, Session), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let talk = async {
         let mut session = introduce(stream, identity, expected).await?;
         stream.write_all_buf(session.outbox.sealed()).await?;
-        welcome(stream, &mut session, expected).await?;
-        Ok(session)
+        let found = welcome(stream, &mut session, expected).await?;
+        Ok((found, session))
     };
     within_deadline(talk).await
 }
 
 /// The answering side: returns who called. What the caller already sent behind its introduction is in the inbox.
-pub(crate) async fn answer<S>(
-    stream: &mut S,
-    identity: &Identity,
-) -> Result<(Peer, Session), HandshakeError>
+pub(crate) async fn answer<S>(stream: &mut S, identity: &Identity) -> Result<(Peer, Session), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -236,16 +245,17 @@ where
     let error = match met {
         Ok((introduction, mut session)) => match accept(&introduction, identity) {
             Ok(peer) => {
-                session.outbox.put(&Welcome {
-                    node: identity.me.name.to_string(),
-                    incarnation: identity.me.incarnation,
-                })?;
+                session.outbox.put(&welcome_of(identity))?;
                 stream.write_all_buf(session.outbox.sealed()).await?;
                 session.inbox.set_limit(MAX_PAYLOAD_BYTES);
                 return Ok((peer, session));
             }
             // It holds the key: it is told all.
             Err(error) => {
+                if matches!(error, HandshakeError::OwnName(_)) {
+                    // A node that asks an address who is there learns that it is itself.
+                    session.outbox.put(&welcome_of(identity))?;
+                }
                 refuse(stream, &mut session.outbox, error.to_string()).await;
                 error
             }
@@ -284,6 +294,10 @@ where
     }
 }
 
+fn welcome_of(identity: &Identity) -> Welcome {
+    Welcome { node: identity.me.name.to_string(), incarnation: identity.me.incarnation }
+}
+
 /// Who has introduced itself, if this node talks to it.
 fn accept(introduction: &Introduction, identity: &Identity) -> Result<Peer, HandshakeError> {
     let Introduction { cluster, node, incarnation, id, to } = introduction;
@@ -294,7 +308,7 @@ fn accept(introduction: &Introduction, identity: &Identity) -> Result<Peer, Hand
     if !is_valid_name(node) {
         return Err(HandshakeError::Name(node.clone()));
     }
-    if *to != *identity.me.name {
+    if !to.is_empty() && *to != *identity.me.name {
         let (found, expected) = (identity.me.name.to_string(), to.clone());
         return Err(HandshakeError::OtherNode { found, expected });
     }

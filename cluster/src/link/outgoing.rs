@@ -338,7 +338,7 @@ impl Runner {
     async fn open(&self) -> Result<(fabric::Stream, Session), HandshakeError> {
         let connect = timeout(handshake::HANDSHAKE_DEADLINE, fabric::connect(self.address));
         let mut stream = connect.await.map_err(|_| HandshakeError::Timeout)??;
-        let session = handshake::call(&mut stream, &self.identity, &self.peer.name).await?;
+        let (_, session) = handshake::call(&mut stream, &self.identity, Some(&self.peer.name)).await?;
         Ok((stream, session))
     }
 

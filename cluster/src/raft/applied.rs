@@ -182,7 +182,9 @@ impl RaftStateMachine<Group> for Machine {
         let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
         if (kept.applied, &kept.membership) != (meta.last_log_id, &meta.last_membership) {
             // After a restart what it says of itself would count.
-            return Err(fault(&std::io::Error::other("a snapshot says something else of itself than its sender")));
+            return Err(fault(&std::io::Error::other(
+                "a snapshot says something else of itself than its sender",
+            )));
         }
         let snapshots = self.snapshots.clone();
         let index = meta.last_log_id.map_or(0, |id| id.index);

@@ -27,11 +27,11 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Message};
 
+pub(crate) use self::server::{CallServer, serve_calls};
 pub(super) use self::{
     caller::{Caller, Callers},
     sane::{Absurd, Position, is_absurd},
 };
-pub(crate) use self::server::{CallServer, serve_calls};
 use super::{
     Group,
     command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},

@@ -26,9 +26,9 @@ use tokio::sync::watch;
 use super::{
     Group, RaftNode,
     applied::Machine,
+    calls::is_absurd,
     command::{ClusterId, NodeId, Revision},
     disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
-    calls::is_absurd,
     log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode},
 };
 
@@ -55,7 +55,9 @@ pub enum RecoveryFault {
     )]
     Gap(u64, u64),
     /// It says that there are more entries than any cluster writes.
-    #[error("the log in this data directory says that it has entry {0}, which no cluster comes to: take another node's")]
+    #[error(
+        "the log in this data directory says that it has entry {0}, which no cluster comes to: take another node's"
+    )]
     Absurd(u64),
     /// Nothing is lost.
     #[error("this node is the only voter of its cluster already: start it")]

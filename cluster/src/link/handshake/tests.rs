@@ -15,7 +15,25 @@ type Answered = Result<(Peer, Session), HandshakeError>;
 
 async fn meet_as(caller: Identity, answerer: Identity, expected: &str) -> (Called, Answered) {
     let (mut near, mut far) = tokio::io::duplex(4096);
-    tokio::join!(call(&mut near, &caller, expected), answer(&mut far, &answerer))
+    let (called, answered) =
+        tokio::join!(call(&mut near, &caller, Some(expected)), answer(&mut far, &answerer));
+    (called.map(|(_, session)| session), answered)
+}
+
+#[tokio::test]
+async fn who_asks_an_address_who_is_there_is_told_also_when_it_is_itself() {
+    for (caller, incarnation) in [(identity("n1", "c", 1), 5), (identity("n2", "c", 1), 5)] {
+        let (mut near, mut far) = tokio::io::duplex(4096);
+        let there = identity("n2", "c", 1);
+        let (found, answered) = tokio::join!(call(&mut near, &caller, None), answer(&mut far, &there));
+        let (found, _) = found.unwrap();
+        assert_eq!(found, MemberId { name: "n2".into(), incarnation });
+        assert_eq!(answered.is_err(), found == caller.me, "{answered:?}");
+    }
+    let (mut near, mut far) = tokio::io::duplex(4096);
+    let (ours, theirs) = (identity("n1", "c", 1), identity("n2", "other", 1));
+    let (found, _) = tokio::join!(call(&mut near, &ours, None), answer(&mut far, &theirs));
+    assert!(found.unwrap_err().is_refusal());
 }
 
 /// What comes back for these bytes, until the stream ends.

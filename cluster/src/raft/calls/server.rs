@@ -38,21 +38,29 @@ pub(crate) struct CallServer {
     shared: Arc<Shared>,
     open: AtomicUsize,
     logged: Mutex<[Option<Instant>; CALL_REFUSALS.len()]>,
+    logged_broken: Mutex<Option<Instant>>,
+}
+
+/// Whether something is to be logged again; then it is noted.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let is_due = last.is_none_or(|last| now.duration_since(last) >= LOG_EVERY);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
 }
 
 impl CallServer {
     pub(in crate::raft) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: AtomicUsize::new(0), logged: Mutex::default() }
+        Self { shared, open: AtomicUsize::new(0), logged: Mutex::default(), logged_broken: Mutex::default() }
     }
 
     /// Says why a call was not even looked at, and counts it.
     fn refuse(&self, peer: &Peer, refusal: CallRefusal, explained: String) -> Reply {
         self.shared.identity.stats.count_call_refusal(refusal);
         let place = refusal as usize;
-        let now = Instant::now();
-        let last = &mut self.logged.lock().unwrap_or_else(PoisonError::into_inner)[place];
-        if last.is_none_or(|last| now.duration_since(last) >= LOG_EVERY) {
-            *last = Some(now);
+        if is_due(&mut self.logged.lock().unwrap_or_else(PoisonError::into_inner)[place]) {
             warn!(peer = %peer.member, reason = CALL_REFUSALS[place], "a call of a peer is refused: {explained}");
         }
         Reply::Refused(explained)
@@ -154,7 +162,9 @@ pub(crate) async fn serve_calls(
             && let Some(error) = fault.stream_error()
         {
             server.shared.identity.stats.count_broken(error);
-            warn!(peer = %member, "a stream of the Raft group is closed: {fault}");
+            if is_due(&mut server.logged_broken.lock().unwrap_or_else(PoisonError::into_inner)) {
+                warn!(peer = %member, "a stream of the Raft group is closed: {fault}");
+            }
         }
     } else {
         warn!(peer = %member, "more than {MAX_CALL_STREAMS} streams of the Raft group: this one is closed");

@@ -38,7 +38,7 @@ impl Wire {
         identity: &Identity,
         expected: &str,
     ) -> Result<Self, CallFault> {
-        let mut session = introduce(&mut stream, identity, expected).await?;
+        let mut session = introduce(&mut stream, identity, Some(expected)).await?;
         session.outbox.put(&Control)?;
         // What comes next may be longer than the peer accepts before it has read this.
         session.outbox.seal();
@@ -60,7 +60,7 @@ impl Wire {
         expected: Kind,
     ) -> Result<Option<(M, usize)>, CallFault> {
         if let Some(peer) = &self.expected {
-            welcome(&mut self.stream, &mut self.session, peer).await?;
+            welcome(&mut self.stream, &mut self.session, Some(peer)).await?;
             self.session.inbox.set_limit(MAX_CALL_BYTES);
             self.expected = None;
         }

@@ -70,7 +70,11 @@ fn terms_that_no_cluster_comes_to_are_refused_in_each_call_and_in_each_answer() 
     for term in [3, 4, 1 << 20, STEP] {
         assert_eq!(judged(own, append(term, None, &[], None)), Ok(()));
     }
-    assert_eq!(judged(position(9, None), append(2, None, &[], None)), Ok(()), "an old leader is told by Raft");
+    assert_eq!(
+        judged(position(9, None), append(2, None, &[], None)),
+        Ok(()),
+        "an old leader is told by Raft"
+    );
 }
 
 #[test]
