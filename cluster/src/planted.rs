@@ -29,11 +29,19 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// Shares of lost buckets divide by the nodes that own slots, not by those that give shares.
+    SharesByOwners,
+    /// A leader that nobody can open a connection to stays leader, and expires the others.
+    UnreachableLeaderStays,
+    /// A session is renewed for a node that does not apply the log.
+    RenewalWithoutProgress,
+    /// A leader that was stopped forgets whom it is expiring.
+    StopForgetsExpiry,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 16] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -46,6 +54,10 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("shares-by-owners", Self::SharesByOwners),
+        ("unreachable-leader-stays", Self::UnreachableLeaderStays),
+        ("renewal-without-progress", Self::RenewalWithoutProgress),
+        ("stop-forgets-expiry", Self::StopForgetsExpiry),
     ];
 
     /// The bug of that name.
