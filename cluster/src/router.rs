@@ -127,6 +127,11 @@ impl Router {
         self.changed.notify_waiters();
     }
 
+    /// Up to where this node must apply the log to have a session, and up to where it has, if that is what it lacks.
+    pub(crate) fn lag(&self) -> Option<(u64, u64)> {
+        self.rights.lag(self.clock.now())
+    }
+
     pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
         self.routes.load_full()
     }

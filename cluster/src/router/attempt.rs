@@ -22,6 +22,8 @@ use super::{
 use crate::{
     link::Reply,
     loss::by_rule,
+    owner::rights::Share,
+    planted::PlantedBug,
     routes::Routes,
     verdict::{Answers, DecidedBy, Verdict, Wish},
 };
@@ -270,22 +272,16 @@ impl Router {
         for (part, why) in std::mem::take(&mut course.lost) {
             let noticed = self.clock.now();
             let since = self.unowned_since(check.lane, part, why, check.now, noticed);
-            let known = self.rights.shares_since(noticed);
-            let mut decide = |since| {
-                let (members, answers) = (check.routes.member_count(), &mut course.answers);
-                self.shares.decide(
-                    &part.places,
-                    check.charges,
-                    check.wishes,
-                    members,
-                    since,
-                    check.now,
-                    answers,
-                )
+            let share = || self.rights.share(self.clock.now()).map(|share| by_owners(share, check.routes));
+            let known = self.rights.share(noticed).map(|share| by_owners(share, check.routes));
+            let mut decide = |share| {
+                let answers = &mut course.answers;
+                self.shares.decide(&part.places, check.charges, check.wishes, share, check.now, answers)
             };
-            let mut allowed = decide(known.map(|known| known.max(since)));
-            if allowed && self.rights.shares_since(self.clock.now()) != known {
-                // The process was stopped in between: what was charged is forfeited.
+            let mut allowed = decide(known.map(|share| Share { since: share.since.max(since), ..share }));
+            if allowed && share() != known {
+                // The process was stopped in between, or the log gives this node another share: what was charged is
+                // forfeited.
                 allowed = decide(None);
             }
             if !allowed {
@@ -294,4 +290,9 @@ impl Router {
         }
         true
     }
+}
+
+/// The share as it is, unless a bug is planted.
+fn by_owners(share: Share, routes: &Routes) -> Share {
+    if PlantedBug::SharesByOwners.is_on() { Share { parts: routes.member_count(), ..share } } else { share }
 }
