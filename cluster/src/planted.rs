@@ -29,11 +29,17 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// A node without a cluster follows whoever sends it entries, until Raft says that it has some.
+    AdoptionUndecided,
+    /// Nobody asks the nodes of `--join` before a cluster is founded.
+    FoundsUnasked,
+    /// Nodes that only join are waited for when a cluster is founded.
+    JoinersCount,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 15] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -46,6 +52,9 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("adoption-undecided", Self::AdoptionUndecided),
+        ("founds-unasked", Self::FoundsUnasked),
+        ("joiners-count", Self::JoinersCount),
     ];
 
     /// The bug of that name.

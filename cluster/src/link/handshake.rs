@@ -71,6 +71,17 @@ impl HandshakeError {
         }
     }
 
+    /// Whether a node of Tidegate is there, and this one is none of its cluster's, or of another version.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherCluster { .. }
+                | Self::OtherKey
+                | Self::Refused(_)
+                | Self::Frame(FrameError::Version { .. })
+        )
+    }
+
     /// Whether the peer should be told why; one that speaks something else would not understand.
     fn is_worth_telling(&self) -> bool {
         !matches!(self, Self::Io(_) | Self::Closed | Self::Refused(_) | Self::Frame(FrameError::Magic(_)))
@@ -79,6 +90,31 @@ impl HandshakeError {
 
 /// The calling side: makes sure that `expected` is at the other end.
 pub(crate) async fn call<S>(stream: &mut S, identity: &Identity, expected: &str) -> Result<(), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let found = |welcome: &Welcome| match welcome.node == expected {
+        true => Ok(()),
+        false => {
+            Err(HandshakeError::OtherNode { found: welcome.node.clone(), expected: expected.to_owned() })
+        }
+    };
+    meet(stream, identity, found).await.map(drop)
+}
+
+/// The calling side, where any node of the cluster may be at the other end: returns which one is.
+pub(crate) async fn greet<S>(stream: &mut S, identity: &Identity) -> Result<MemberId, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    meet(stream, identity, |_| Ok(())).await
+}
+
+async fn meet<S>(
+    stream: &mut S,
+    identity: &Identity,
+    accept: impl Fn(&Welcome) -> Result<(), HandshakeError>,
+) -> Result<MemberId, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -95,10 +131,12 @@ where
         if welcome.proof != proof(&identity.key, Side::Answering, &hello, &welcome) {
             return Err(HandshakeError::OtherKey);
         }
-        if welcome.node != expected {
-            return Err(HandshakeError::OtherNode { found: welcome.node, expected: expected.to_owned() });
+        accept(&welcome)?;
+        let found = MemberId { name: welcome.node.as_str().into(), incarnation: welcome.incarnation };
+        if found != identity.me {
+            send(stream, &Proof { proof: proof(&identity.key, Side::Calling, &hello, &welcome) }).await?;
         }
-        send(stream, &Proof { proof: proof(&identity.key, Side::Calling, &hello, &welcome) }).await
+        Ok(found)
     };
     let result = within_deadline(talk).await;
     tell(stream, result).await

@@ -8,7 +8,7 @@ mod outgoing;
 use tidegate_proto::peer::Outcome;
 
 pub(crate) use self::{
-    handshake::{Identity, call as call_peer},
+    handshake::{Identity, call as call_peer, greet as greet_peer},
     incoming::{Answering, accept_peers},
     outgoing::{Link, NotSent},
 };

@@ -5,15 +5,13 @@
 //! the cluster and the node that it is meant for, so that what lies on a disk of another cluster, or was lost with a
 //! disk, is never mixed in.
 
+#[cfg(test)]
+mod adoption;
 mod caller;
 mod server;
 mod wire;
 
-use std::{
-    io,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use openraft::{
     error::{InstallSnapshotError, RaftError},
@@ -25,15 +23,15 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use tidegate_proto::{CodecError, FrameError, Kind, MAX_CALL_BYTES, frame::Message};
 
-pub(super) use self::caller::{Caller, Callers};
+pub(super) use self::caller::{Asked, Caller, Callers, introduce};
 pub(crate) use self::server::{CallServer, serve_calls};
 use super::{
     Group,
     command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
-    disk::{Disk, DiskFault},
     election::Question,
     formation::Proposal,
     moves::{HandOver, HandedOver},
+    survey::Introduction,
     tell::Words,
 };
 use crate::{
@@ -93,6 +91,10 @@ pub(super) enum Call {
         successor: Holder,
         slots: Vec<u16>,
     },
+    /// Asks a node, whichever it is, whether it belongs to a cluster.
+    Introduce,
+    /// Gives a founding up that this node has proposed.
+    Release(ClusterId),
 }
 
 impl Call {
@@ -142,6 +144,8 @@ pub(super) enum Reply {
     Told(Option<u64>),
     /// It was not looked at, for this reason.
     Refused(String),
+    Introduced(Introduction),
+    Released,
 }
 
 impl Message for Reply {
@@ -177,30 +181,4 @@ pub(super) enum CallFault {
     Mismatch,
     #[error("this node belongs to no cluster yet")]
     Nowhere,
-}
-
-/// The cluster that this node belongs to, if it belongs to one.
-#[derive(Debug)]
-pub(super) struct Belonging {
-    cluster: Mutex<Option<ClusterId>>,
-}
-
-impl Belonging {
-    pub(super) fn new(cluster: Option<ClusterId>) -> Self {
-        Self { cluster: Mutex::new(cluster) }
-    }
-
-    pub(super) fn get(&self) -> Option<ClusterId> {
-        *self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Only for a node that has nothing of another cluster.
-    pub(super) fn adopt(&self, cluster: ClusterId, disk: &Disk) -> Result<(), DiskFault> {
-        let mut known = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != Some(cluster) {
-            disk.belong_to(cluster)?;
-            *known = Some(cluster);
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,6 @@
 //! Calling other members: for whoever has something to ask, and for Raft.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use openraft::{
@@ -15,11 +15,18 @@ use tidegate_proto::{Kind, peer::Control};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Belonging, Call, CallFault, Envelope, Reply, wire::Wire};
+use super::{Call, CallFault, Envelope, Reply, wire::Wire};
 use crate::{
     fabric,
-    link::{Identity, call_peer},
-    raft::{Group, RaftNode, command::NodeId, group::Shared},
+    link::{Identity, call_peer, greet_peer},
+    raft::{
+        Group, RaftNode,
+        belonging::Belonging,
+        command::{ClusterId, NodeId},
+        formation::Proposal,
+        group::Shared,
+        survey::Introduction,
+    },
     stats::CallStats,
 };
 
@@ -54,7 +61,7 @@ impl Caller {
     /// Calls, and waits for the answer for so long.
     pub(in crate::raft) async fn call(&mut self, call: Call, patience: Duration) -> Result<Reply, CallFault> {
         let cluster = match &call {
-            Call::Found(proposal) => proposal.cluster,
+            Call::Found(Proposal { cluster, .. }) | Call::Release(cluster) => *cluster,
             _ => self.belonging.get().ok_or(CallFault::Nowhere)?,
         };
         let envelope = Envelope { cluster, from: self.me, to: self.to, call };
@@ -88,6 +95,48 @@ impl Caller {
         wire.send(&Control).await?;
         Ok(wire)
     }
+}
+
+/// How long a node may take to say who it is, from the connection on.
+const INTRODUCED_WITHIN: Duration = Duration::from_secs(1);
+
+/// What came of asking an address who is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::raft) enum Asked {
+    /// This node.
+    Myself,
+    /// A node with the same cluster name and key.
+    Told(Introduction),
+    /// A node that has others, or another version.
+    Refuses(String),
+    /// Nobody who would say.
+    Silent,
+}
+
+/// Asks whoever is at an address which node it is and to which cluster it belongs.
+pub(in crate::raft) async fn introduce(shared: &Shared, address: SocketAddr) -> Asked {
+    let talk = async {
+        let Ok(mut stream) = fabric::connect(address).await else { return Asked::Silent };
+        match greet_peer(&mut stream, &shared.identity).await {
+            Ok(who) if who == shared.identity.me => return Asked::Myself,
+            Ok(_) => {}
+            Err(error) if error.is_refusal() => return Asked::Refuses(error.to_string()),
+            Err(_) => return Asked::Silent,
+        }
+        // It is asked whoever it is: no node has the id 0.
+        let (cluster, call) = (ClusterId::from_bytes([0; 16]), Call::Introduce);
+        let envelope = Envelope { cluster, from: shared.me, to: 0, call };
+        let mut wire = Wire { stream, unread: BytesMut::new() };
+        if wire.send(&Control).await.is_err() || wire.send(&envelope).await.is_err() {
+            return Asked::Silent;
+        }
+        match wire.receive(Kind::Reply).await {
+            Ok(Some((Reply::Introduced(introduction), _))) => Asked::Told(introduction),
+            Ok(Some((Reply::Refused(reason), _))) => Asked::Refuses(reason),
+            _ => Asked::Silent,
+        }
+    };
+    timeout(INTRODUCED_WITHIN, talk).await.unwrap_or(Asked::Silent)
 }
 
 /// Makes the ways to members for Raft.
