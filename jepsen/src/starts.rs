@@ -145,8 +145,10 @@ fn plan(way: Way, dice: &mut Rng) -> Vec<(u64, Deed)> {
         Way::KilledAgain | Way::KilledInMemory => {
             deeds.extend(order.into_iter().map(|node| (0, Deed::Start(node))));
             let mut free = [300; FOUNDERS];
+            // Two of three that lose what they know are most of the cluster, once it is founded.
+            let only = dice.usize(..FOUNDERS);
             for _ in 0..dice.usize(2..=5) {
-                let node = dice.usize(..FOUNDERS);
+                let node = if way == Way::KilledInMemory { only } else { dice.usize(..FOUNDERS) };
                 let killed = free[node] + dice.u64(0..900);
                 let again = killed + dice.u64(0..600);
                 deeds.push((killed, Deed::Kill(node)));

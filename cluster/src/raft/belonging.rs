@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use redb::ReadableTable as _;
 use serde::{Deserialize, Serialize};
 use tidegate_proto::codec;
 use tokio::{
