@@ -73,6 +73,8 @@ pub(crate) struct Controller {
     in_force: watch::Receiver<InForce>,
     applied: watch::Receiver<Arc<Applied>>,
     foreign: watch::Receiver<Option<Foreign>>,
+    /// What keeps this node from founding a cluster.
+    obstacle: watch::Receiver<Option<String>>,
     group: RaftGroup,
     rights: Arc<Rights>,
     ledger: Ledger,
@@ -116,6 +118,7 @@ impl Controller {
             in_force: group.in_force(),
             applied: group.ledger().watch(),
             foreign: group.ledger().watch_foreign(),
+            obstacle: group.ledger().watch_obstacle(),
             ledger: group.ledger(),
             group,
             rights,
@@ -171,6 +174,11 @@ impl Controller {
                         self.note_successor();
                         self.take_table();
                         self.announce().await;
+                        self.tell_status();
+                    }
+                }
+                changed = self.obstacle.changed() => {
+                    if changed.is_ok() {
                         self.tell_status();
                     }
                 }
@@ -343,7 +351,7 @@ impl Controller {
             return Some("its slots: the leader gives them out when it has heard of the members".to_owned());
         }
         let expecting = self.live.iter().filter(|member| member.expects).count();
-        if let Some(obstacle) = self.ledger.obstacle() {
+        if let Some(obstacle) = &*self.obstacle.borrow() {
             return Some(format!("its cluster: {obstacle}"));
         }
         Some(match self.expect {

@@ -106,7 +106,7 @@ pub(super) struct Shared {
     /// The cluster can never have a leader: this node leaves it.
     pub(super) abandoned: Notify,
     /// What keeps this node from founding a cluster.
-    obstacle: Mutex<Option<String>>,
+    pub(super) obstacle: watch::Sender<Option<String>>,
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
@@ -156,12 +156,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn obstacle(&self) -> Option<String> {
-        self.obstacle.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     pub(super) fn set_obstacle(&self, obstacle: Option<String>) {
-        *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = obstacle;
+        self.obstacle.send_if_modified(|known| {
+            let is_news = *known != obstacle;
+            *known = obstacle;
+            is_news
+        });
     }
 
     pub(super) fn running(&self) -> Option<Arc<Running>> {
@@ -253,7 +253,7 @@ impl RaftGroup {
             survey: Survey::new(&config.join, Instant::now()),
             foreign: watch::Sender::default(),
             abandoned: Notify::new(),
-            obstacle: Mutex::default(),
+            obstacle: watch::Sender::default(),
             applied: watch::Sender::new(Arc::default()),
             in_force: watch::Sender::default(),
             status: OnceLock::new(),

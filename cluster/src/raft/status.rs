@@ -79,8 +79,8 @@ impl Ledger {
     }
 
     /// What keeps this node from founding a cluster with the others that wait.
-    pub(crate) fn obstacle(&self) -> Option<String> {
-        self.shared().obstacle()
+    pub(crate) fn watch_obstacle(&self) -> watch::Receiver<Option<String>> {
+        self.shared().obstacle.subscribe()
     }
 
     /// A second cluster of this cluster's name, and what to do about it.
