@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use openraft::{
     error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
     network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
@@ -11,14 +10,14 @@ use openraft::{
         VoteRequest, VoteResponse,
     },
 };
-use tidegate_proto::{Kind, peer::Control};
+use tidegate_proto::Kind;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{Call, CallFault, Envelope, Reply, wire::Wire};
+use super::{Call, CallFault, Envelope, Reply, sane, wire::Wire};
 use crate::{
     fabric,
-    link::{Identity, call_peer, greet_peer},
+    link::Identity,
     raft::{
         Group, RaftNode,
         belonging::Belonging,
@@ -27,7 +26,7 @@ use crate::{
         group::Shared,
         survey::Introduction,
     },
-    stats::CallStats,
+    stats::{CallRefusal, CallStats},
 };
 
 /// After a peer could not be reached, this long nothing is sent to it: an election must not wait for it.
@@ -76,24 +75,31 @@ impl Caller {
     async fn exchange(&mut self, envelope: Envelope) -> Result<Reply, CallFault> {
         let mut wire = match self.wire.take() {
             Some(wire) => wire,
-            None => self.connect().await?,
+            None => {
+                let stream = fabric::connect(self.node.peer).await?;
+                Wire::open(stream, &self.identity, &self.node.name).await?
+            }
         };
-        let sent = wire.send(&envelope).await?;
-        let (reply, received) =
-            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        self.stats.called(envelope.call.kind(), sent + received);
+        let (reply, bytes) = Self::ask_on(&mut wire, &envelope).await.inspect_err(|fault| {
+            if let Some(error) = fault.stream_error() {
+                self.identity.stats.count_broken(error);
+                debug!(to = %self.node, %fault, "a stream of calls is closed");
+            }
+        })?;
+        self.stats.called(envelope.call.kind(), bytes);
+        sane::reply(&envelope.call, &reply).inspect_err(|absurd| {
+            self.identity.stats.count_call_refusal(CallRefusal::Absurd);
+            warn!(to = %self.node, "the answer to a call is refused: {absurd}");
+        })?;
         self.wire = Some(wire);
         Ok(reply)
     }
 
-    async fn connect(&self) -> Result<Wire, CallFault> {
-        let mut stream = fabric::connect(self.node.peer).await?;
-        call_peer(&mut stream, &self.identity, &self.node.name)
-            .await
-            .map_err(|error| CallFault::Handshake(error.to_string()))?;
-        let mut wire = Wire { stream, unread: BytesMut::new() };
-        wire.send(&Control).await?;
-        Ok(wire)
+    async fn ask_on(wire: &mut Wire, envelope: &Envelope) -> Result<(Reply, usize), CallFault> {
+        let sent = wire.send(envelope).await?;
+        let (reply, received) =
+            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        Ok((reply, sent + received))
     }
 }
 
@@ -116,18 +122,17 @@ pub(in crate::raft) enum Asked {
 /// Asks whoever is at an address which node it is and to which cluster it belongs.
 pub(in crate::raft) async fn introduce(shared: &Shared, address: SocketAddr) -> Asked {
     let talk = async {
-        let Ok(mut stream) = fabric::connect(address).await else { return Asked::Silent };
-        match greet_peer(&mut stream, &shared.identity).await {
-            Ok(who) if who == shared.identity.me => return Asked::Myself,
-            Ok(_) => {}
+        let Ok(stream) = fabric::connect(address).await else { return Asked::Silent };
+        let mut wire = match Wire::open_to_anyone(stream, &shared.identity).await {
+            Ok((who, _)) if who == shared.identity.me => return Asked::Myself,
+            Ok((_, wire)) => wire,
             Err(error) if error.is_refusal() => return Asked::Refuses(error.to_string()),
             Err(_) => return Asked::Silent,
-        }
+        };
         // It is asked whoever it is: no node has the id 0.
         let (cluster, call) = (ClusterId::from_bytes([0; 16]), Call::Introduce);
         let envelope = Envelope { cluster, from: shared.me, to: 0, call };
-        let mut wire = Wire { stream, unread: BytesMut::new() };
-        if wire.send(&Control).await.is_err() || wire.send(&envelope).await.is_err() {
+        if wire.send(&envelope).await.is_err() {
             return Asked::Silent;
         }
         match wire.receive(Kind::Reply).await {
