@@ -13,8 +13,8 @@
 //! - `formation`: how the group is founded, once. `survey`: what stands behind `--join`, asked before that. `belonging`: which
 //!   cluster a node belongs to, decided once. `abandon`: a founding that was interrupted and is dead. `foreign`: a second
 //!   cluster of the same name.
-//! - `election`: who stands for election, and when. `voters`: who should have a vote. `steward`: the task of the leader that
-//!   keeps members, voters and slots as they should be.
+//! - `election`: who stands for election, and when; `reach`: whether the others could reach it. `voters`: who should have a vote.
+//!   `steward`: the task of the leader that keeps members, voters and slots as they should be.
 //! - `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in between. `trial`: whether it
 //!   works again. `status`: what a node tells of all this. `recovery`: one node goes on when most votes are lost for good.
 
@@ -34,6 +34,7 @@ mod ledger;
 mod log;
 mod machine;
 mod moves;
+mod reach;
 mod recovery;
 mod running;
 mod runtime;

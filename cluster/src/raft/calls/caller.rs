@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::{Call, CallFault, Envelope, Reply, sane, wire::Wire};
 use crate::{
+    clock::Clock,
     fabric,
     link::Identity,
     raft::{
@@ -24,6 +25,7 @@ use crate::{
         command::{ClusterId, NodeId},
         formation::Proposal,
         group::Shared,
+        reach::Answered,
         survey::Introduction,
     },
     stats::{CallRefusal, CallStats},
@@ -41,6 +43,8 @@ pub(in crate::raft) struct Caller {
     identity: Arc<Identity>,
     belonging: Arc<Belonging>,
     stats: Arc<CallStats>,
+    answered: Arc<Answered>,
+    clock: Clock,
     wire: Option<Wire>,
 }
 
@@ -53,6 +57,8 @@ impl Caller {
             identity: Arc::clone(&shared.identity),
             belonging: Arc::clone(&shared.belonging),
             stats: Arc::clone(&shared.calls),
+            answered: Arc::clone(&shared.answered),
+            clock: shared.clock,
             wire: None,
         }
     }
@@ -187,7 +193,10 @@ impl RaftNetwork<Group> for Caller {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure<RaftError<NodeId>>> {
         match self.ask(Call::Append(request), &option).await? {
-            Reply::Append(answer) => answer.map_err(|error| self.remote(error)),
+            Reply::Append(answer) => {
+                self.answered.note(self.to, self.clock.now());
+                answer.map_err(|error| self.remote(error))
+            }
             _ => Err(mismatch()),
         }
     }
