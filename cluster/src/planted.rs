@@ -29,6 +29,12 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// What comes from a peer is believed whether or not its seal fits.
+    SealsNotChecked,
+    /// A call is believed in whose name ever it is.
+    SenderNotChecked,
+    /// Terms and indices that no cluster comes to are believed.
+    AbsurdBelieved,
     /// Shares of lost buckets divide by the nodes that own slots, not by those that give shares.
     SharesByOwners,
     /// A leader that nobody can open a connection to stays leader, and expires the others.
@@ -41,7 +47,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 16] = [
+    pub const ALL: [(&'static str, Self); 19] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -54,6 +60,9 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("seals-not-checked", Self::SealsNotChecked),
+        ("sender-not-checked", Self::SenderNotChecked),
+        ("absurd-believed", Self::AbsurdBelieved),
         ("shares-by-owners", Self::SharesByOwners),
         ("unreachable-leader-stays", Self::UnreachableLeaderStays),
         ("renewal-without-progress", Self::RenewalWithoutProgress),
