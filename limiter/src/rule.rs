@@ -12,7 +12,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Algorithm, HashSecret, KeyHash, Limit, Mode, Reserve, Reserves, Takeover, condition::Condition,
+    Algorithm, HashSecret, KeyHash, Limit, Mode, OnMemoryFull, Reserve, Reserves, Takeover, condition::Condition,
     index::Index, key::KeyHasher, touched::Touched,
 };
 
@@ -87,6 +87,7 @@ pub struct Rule {
     /// What the owner gives of its limits, where a part is carved out for shares.
     pub(crate) carved: Option<Box<Carved>>,
     pub(crate) takeover: Takeover,
+    pub(crate) on_memory_full: OnMemoryFull,
     /// Of a rule whose owners tell floors.
     pub(crate) reserve: Option<Reserve>,
     /// Shared with the same rule before and after a change.
@@ -195,6 +196,11 @@ impl Rule {
     /// How its buckets begin when their owner was lost.
     pub fn takeover(&self) -> Takeover {
         self.takeover
+    }
+
+    /// What happens with its buckets when there is no room for all of them.
+    pub fn on_memory_full(&self) -> OnMemoryFull {
+        self.on_memory_full
     }
 
     /// What its owners tell of its buckets to those who would take them over; `None`: nothing.
@@ -374,6 +380,11 @@ impl Rules {
     /// All rules whose owners tell floors.
     pub fn reserves(&self) -> &Arc<Reserves> {
         &self.reserves
+    }
+
+    /// The rules of all domains.
+    pub fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.domains.values().flat_map(|domain| &domain.rules)
     }
 
     /// The names of the domains, sorted.
