@@ -231,7 +231,8 @@ impl Controller {
             return;
         }
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
-            self.group.inherit(slots, by)
+            self.group.inherit(slots, by);
+            true
         });
         if todo.reserved > 0 {
             self.rights.floor_stats().count_begun(todo.reserved as u64);

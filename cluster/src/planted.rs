@@ -29,11 +29,17 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// All rules share one part of the memory, as if they were one.
+    FloodSpills,
+    /// A strict rule forgets the buckets for which there is no room.
+    StrictForgets,
+    /// What a strict rule has let go of does not go along when slots move.
+    LetGoNotSent,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 15] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -46,6 +52,9 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("flood-spills", Self::FloodSpills),
+        ("strict-forgets", Self::StrictForgets),
+        ("let-go-not-sent", Self::LetGoNotSent),
     ];
 
     /// The bug of that name.

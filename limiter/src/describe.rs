@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, reserve::QUANTUM_PART};
+use crate::{
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, reserve::QUANTUM_PART,
+};
 
 /// Patterns by attribute.
 pub type Conditions = BTreeMap<String, Vec<String>>;

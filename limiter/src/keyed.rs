@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::{
-    Answer, Cost, HashSecret, KeyHash, Limit, Nanos, OnMemoryFull, RuleId, Store, StoreConfig, StoreStats, Swept,
+    Answer, Cost, HashSecret, KeyHash, Limit, Nanos, OnMemoryFull, RuleId, Store, StoreConfig, StoreStats,
+    Swept,
     decision::{Asked, Bounds},
     key::KeyHasher,
     store::GROUP,

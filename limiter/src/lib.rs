@@ -86,7 +86,7 @@ pub use self::{
     parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},
     reserve::{Floor, Mark, Reserve, Reserves, Takeover},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
-    store::{Bucket, Held, HoldId, LetGo, Store, StoreConfig, StoreStats, Swept},
+    store::{Bucket, Held, HoldId, LetGo, Store, StoreConfig, StoreStats, Swept, level},
     time::Nanos,
     touched::estimate,
     typed::NewRule,

@@ -13,8 +13,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Algorithm, HashSecret, KeyHash, Limit, Mode, OnMemoryFull, Reserve, Reserves, RuleId, Takeover,
-    condition::Condition,
-    index::Index, key::KeyHasher, touched::Touched,
+    condition::Condition, index::Index, key::KeyHasher, touched::Touched,
 };
 
 /// The facts of a request, by name.

@@ -9,7 +9,8 @@ use super::{
     shape::{RawFile, RawKey, RawLimit, RawRule, RawTest, Written},
 };
 use crate::{
-    Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule, Takeover,
+    Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule,
+    Takeover,
     condition::{Condition, Test},
     key::KeyHasher,
     rule::{Carved, Domain},

@@ -60,7 +60,8 @@ mod tests {
         for max_memory in [1 << 20, 10_000_000, 256 << 20, 300_000_000, 1 << 30, 16 << 30] {
             for shards in [2, 16, 64, 1024] {
                 let budget = Budget::new(max_memory, shards);
-                let all = budget.shards * (budget.max_slots * SLOT_BYTES + SHARD_BYTES) + 2 * budget.log_bytes;
+                let all =
+                    budget.shards * (budget.max_slots * SLOT_BYTES + SHARD_BYTES) + 2 * budget.log_bytes;
                 assert!(all <= max_memory, "{all} of {max_memory}");
                 assert!(all * 8 > max_memory * 7 || max_memory <= 1 << 20, "{all} of {max_memory}");
             }

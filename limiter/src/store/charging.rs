@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 
 use super::{
     Store,
+    classes::Class,
     holds::Keys,
     journal::Deed,
-    classes::Class,
     locked::Locked,
     table::{TAKEN, table_key},
 };

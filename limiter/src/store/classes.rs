@@ -25,9 +25,6 @@ use crate::{OnMemoryFull, RuleId};
 pub(super) const MAX_CLASS_BITS: u32 = 10;
 /// Places that are looked at for a rule's class.
 const PROBES: usize = 32;
-/// No rule has these numbers: the classes of those without one of their own.
-const OTHERS: RuleId = RuleId::from_raw(u64::MAX - 1);
-const OTHERS_STRICT: RuleId = RuleId::from_raw(u64::MAX);
 /// No rule.
 const NONE: u64 = 0;
 
@@ -46,6 +43,7 @@ pub(super) struct Classes {
     strict: Mutex<HashSet<RuleId>>,
     /// The latest state of all marks: where it is over, none says anything.
     latest: AtomicU64,
+    is_one: AtomicBool,
 }
 
 #[derive(Default)]
@@ -72,9 +70,9 @@ impl Classes {
         let all: Box<[OfClass]> = (0..1 << bits).map(|_| OfClass::default()).collect();
         let last = all.len() - 1;
         all[last].is_strict.store(true, Relaxed);
-        all[last].rule.store(OTHERS_STRICT.get(), Relaxed);
-        all[last - 1].rule.store(OTHERS.get(), Relaxed);
-        Self { all, strict: Mutex::default(), latest: AtomicU64::new(0) }
+        all[last].rule.store(RuleId::SHARED_STRICT.get(), Relaxed);
+        all[last - 1].rule.store(RuleId::SHARED.get(), Relaxed);
+        Self { all, strict: Mutex::default(), latest: AtomicU64::new(0), is_one: AtomicBool::new(false) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -85,15 +83,24 @@ impl Classes {
     pub(super) fn of(&self, rule: RuleId) -> Class {
         match rule {
             RuleId::INLINE => Self::INLINE,
-            OTHERS => self.len() as Class - 2,
-            OTHERS_STRICT => self.len() as Class - 1,
+            RuleId::SHARED => self.len() as Class - 2,
+            RuleId::SHARED_STRICT => self.len() as Class - 1,
+            _ if self.is_one.load(Relaxed) => Self::INLINE,
             _ => self.find(rule).unwrap_or_else(|| self.claim(rule)),
         }
     }
 
+    pub(super) fn share_among_all(&self) {
+        self.is_one.store(true, Relaxed);
+    }
+
     /// The rule of a class; of one that several share, a number that leads to such a class elsewhere.
     pub(super) fn rule_of(&self, class: Class) -> RuleId {
-        RuleId::from_raw(self.all[usize::from(class)].rule.load(Relaxed))
+        match self.all[usize::from(class)].rule.load(Relaxed) {
+            // Its rule was one that is no more, but for now.
+            NONE if class != Self::INLINE => RuleId::SHARED,
+            rule => RuleId::from_raw(rule),
+        }
     }
 
     /// Where a rule's class is looked for. All of them are looked at: one that was given back does not end the search.
@@ -120,7 +127,7 @@ impl Classes {
             of.rule.store(rule.get(), Release);
             return class;
         }
-        self.of(if is_strict { OTHERS_STRICT } else { OTHERS })
+        self.of(if is_strict { RuleId::SHARED_STRICT } else { RuleId::SHARED })
     }
 
     /// These are all the rules. A rule that is no more gives its class back; buckets that are left of it count as those of the
@@ -138,10 +145,10 @@ impl Classes {
         for of in &self.all[1..self.len() - 2] {
             let rule = RuleId::from_raw(of.rule.load(Relaxed));
             let is_strict = strict.contains(&rule);
-            if !is_strict && of.is_strict.swap(false, Relaxed) {
+            of.is_strict.store(is_strict, Relaxed);
+            if !is_strict {
                 of.forget_marks();
             }
-            of.is_strict.store(is_strict, Relaxed);
             if !known.contains(&rule) {
                 of.rule.store(NONE, Relaxed);
             }
@@ -231,7 +238,7 @@ impl std::fmt::Debug for Classes {
 /// How many each may keep, so that all of them together keep at most `most`: those that have less keep all that they have, and
 /// what they leave is for the others. So who has no more than its part (`most` by the number of those that have any) is not
 /// touched, however much others have.
-pub(super) fn level(counts: impl Iterator<Item = usize>, most: usize) -> usize {
+pub fn level(counts: impl Iterator<Item = usize>, most: usize) -> usize {
     let mut counts: Vec<usize> = counts.filter(|count| *count > 0).collect();
     counts.sort_unstable();
     let (mut left, mut others) = (most, counts.len());

@@ -101,6 +101,12 @@ impl Store {
         let now = self.not_before(now);
         let (key, class) = (table_key(bucket.key), self.classes.of(bucket.rule));
         locked.forget_journal(key);
+        if !matches!(bucket.held, Held::Log { .. })
+            && let Some(log) = locked.remove_log(key)
+        {
+            // The log was let go of there.
+            self.classes.mark(class, false, log.busy_until(), now);
+        }
         let state = match &bucket.held {
             Held::Debt(debt) => now.saturating_add(*debt),
             Held::Window(state) => *state,
@@ -126,7 +132,8 @@ impl Store {
     pub fn let_go(&self, now: Nanos) -> Vec<LetGo> {
         let now = self.not_before(now);
         let let_go = |mark: Mark| {
-            let held = if mark.is_of_window { Held::Window(mark.state) } else { Held::Debt(mark.state - now) };
+            let held =
+                if mark.is_of_window { Held::Window(mark.state) } else { Held::Debt(mark.state - now) };
             LetGo { rule: mark.rule, held }
         };
         self.classes.marks(now).into_iter().map(let_go).collect()
@@ -142,7 +149,8 @@ impl Store {
             Held::Log { .. } => return,
         };
         let class = self.classes.of(let_go.rule);
-        if state > now && self.classes.is_strict(class) {
+        // Of rules that are not strict it says nothing; whether this one is may not be known yet.
+        if state > now {
             self.classes.mark(class, is_of_window, state, now);
         }
     }

@@ -13,7 +13,7 @@ use super::{
     classes::{self, Class},
     locked::{Locked, bytes_of},
     shard::KeptLog,
-    table::{Entry, TAKEN, Table},
+    table::{Entry, TAKEN},
 };
 use crate::{Nanos, time::TICKS_PER_NANO};
 
@@ -172,28 +172,33 @@ impl Locked<'_> {
     }
 
     /// After the log of `key` has grown by so many bytes: where there is no room for it, its class lets go of others, if it has
-    /// more than its part. So all logs of such a class grow no further, but for one short log in each shard; and where no class
-    /// has more than its part, they are no more than twice their budget: `sweep` does the rest.
+    /// more than its part. So the logs of such a class grow no further, but for one short log in each shard; while those of others
+    /// grow, all together are no more than twice their budget, and `sweep` does the rest.
     pub(super) fn shed_logs(&mut self, key: u64, class: Class, grown: usize, now: u64) {
         let most = self.store.budget.log_bytes;
         let is_over = || self.store.log_bytes.load(Relaxed) > most;
         if !is_over() || self.remove_idle_logs(now) > 0 && self.store.log_bytes.load(Relaxed) <= most {
             return;
         }
-        if self.store.classes.log_bytes(class) > self.store.classes.log_level(most) {
-            self.shed_logs_of(class, Some(key), grown, now);
+        let level = self.store.classes.log_level(most);
+        if self.store.classes.log_bytes(class) > level {
+            self.shed_logs_of(class, level, Some(key), grown, now);
         }
     }
 
-    /// Frees an eighth of what the logs of a class have in this shard, and as much as one of them has grown; those first that
-    /// count the fewest units. The one of `but` stays: it has just been charged.
-    fn shed_logs_of(&mut self, class: Class, but: Option<u64>, grown: usize, now: u64) {
+    /// Frees an eighth of what the logs of a class have in this shard, and as much as one of them has grown, if they have more
+    /// than this shard's part of what the class may keep; those first that count the fewest units. The one of `but` stays: it has
+    /// just been charged.
+    fn shed_logs_of(&mut self, class: Class, level: usize, but: Option<u64>, grown: usize, now: u64) {
         let of_class = |(_, kept): &(&u64, &KeptLog)| kept.class == class;
         let mut own: Vec<(u64, u64, u64)> = Vec::new();
         let mut bytes = 0;
         for (key, KeptLog { log, .. }) in self.shard.logs.iter().filter(of_class) {
             bytes += bytes_of(log);
             own.push((log.units(), log.busy_until(), *key));
+        }
+        if bytes <= level / self.store.budget.shards {
+            return;
         }
         own.retain(|(_, _, key)| Some(*key) != but);
         own.sort_unstable();
@@ -232,7 +237,7 @@ impl Locked<'_> {
             here.sort_unstable();
             here.dedup();
             here.retain(|class| self.store.classes.log_bytes(*class) > level);
-            here.into_iter().for_each(|class| self.shed_logs_of(class, None, 0, now));
+            here.into_iter().for_each(|class| self.shed_logs_of(class, level, None, 0, now));
         }
         Swept { looked_at, removed }
     }

@@ -30,7 +30,10 @@ use std::sync::{
     },
 };
 
-use super::classes::{Class, MAX_CLASS_BITS};
+use super::{
+    classes::{Class, MAX_CLASS_BITS},
+    pages::Lines,
+};
 use crate::KeyHash;
 
 /// No state: it is elsewhere. A bucket that knows of nothing has [`LONG_AGO`].
@@ -45,7 +48,7 @@ pub(super) const LINE_SLOTS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Table {
-    lines: Box<[Line]>,
+    lines: Lines,
     /// The bits of a slot's key that are the fingerprint's; the others, so many, are the class.
     mask: u64,
     class_bits: u32,
@@ -55,7 +58,7 @@ pub(super) struct Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        self.bytes.fetch_sub(size_of_val(&*self.lines), Relaxed);
+        self.bytes.fetch_sub(self.lines.bytes(), Relaxed);
     }
 }
 
@@ -69,7 +72,14 @@ pub(super) struct Entry {
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Line([Slot; LINE_SLOTS]);
+pub(super) struct Line([Slot; LINE_SLOTS]);
+
+#[cfg(test)]
+impl Line {
+    pub(super) fn is_free(&self) -> bool {
+        self.0.iter().all(|slot| slot.key.load(Relaxed) == FREE && slot.state.load(Relaxed) == TAKEN)
+    }
+}
 
 const _: () = assert!(size_of::<Line>() == 64);
 
@@ -85,8 +95,8 @@ impl Table {
     /// An empty one, with at least so many slots, for fingerprints whose upper bits are known. Its bytes are counted until it is
     /// freed, which may be later than it is given up: somebody may be reading it.
     pub(super) fn with_slots(slots: usize, class_bits: u32, bytes: &Arc<AtomicUsize>) -> Self {
-        let lines: Box<[Line]> = (0..slots.div_ceil(LINE_SLOTS)).map(|_| Line::default()).collect();
-        bytes.fetch_add(size_of_val(&*lines), Relaxed);
+        let lines = Lines::new(slots.div_ceil(LINE_SLOTS));
+        bytes.fetch_add(lines.bytes(), Relaxed);
         Self { lines, mask: u64::MAX << class_bits, class_bits, bytes: Arc::clone(bytes) }
     }
 
