@@ -419,6 +419,27 @@ rules:
         assert_eq!(worst("on_owner_loss: allow").crash, None);
         assert_eq!(worst("burst: 64").lost, Some(64));
         assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(4));
+        assert_eq!(worst("burst: 64").memory_full, None);
+        assert_eq!(worst("on_memory_full: strict").memory_full, Some(1));
+    }
+
+    #[test]
+    fn what_happens_when_memory_is_full_is_described_and_a_change_of_it_is_one() {
+        let rule = |rest: &str| describe(&format!("rules: [{{ name: r, key: [ip], limit: 8/1s{rest} }}]"));
+        assert_eq!(rule("").rules[0].on_memory_full, "forget");
+        assert_eq!(rule(", on_memory_full: forget"), rule(""));
+        let diff = RulesDiff::between(&rule(""), &rule(", on_memory_full: strict"));
+        let change = &diff.changed[0].fields[0];
+        assert_eq!(
+            (&*change.field, change.from.as_deref(), change.to.as_deref()),
+            ("on_memory_full", Some("forget"), Some("strict"))
+        );
+        // Descriptions of versions before have none.
+        let old =
+            serde_json::to_string(&rule("").rules[0]).unwrap().replace("\"on_memory_full\":\"forget\",", "");
+        assert!(!old.contains("on_memory_full"), "{old}");
+        let old: RuleDescription = serde_json::from_str(&old).unwrap();
+        assert_eq!(old, rule("").rules[0]);
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn a_flood_changes_no_decision_about_another_rule_nor_about_limits_that_come_wit
         // Some are there before the flood, and have taken three of ten.
         let old = |(rule, kind), key| setup.charge(rule, key, "10/1m", kind);
         for other in others {
-            (0..100).for_each(|key| assert!(store.check(&units(3, old(other, key)), START).allowed));
+            (0..60).for_each(|key| assert!(store.check(&units(3, old(other, key)), START).allowed));
         }
         for key in 0..60_000 {
             store.check(&setup.charge(flooded, key, flood, algorithm), START);
@@ -89,7 +89,7 @@ fn a_flood_changes_no_decision_about_another_rule_nor_about_limits_that_come_wit
             }
         }
         for other in others {
-            for key in 0..100 {
+            for key in 0..60 {
                 let decision = store.check(&old(other, key), START);
                 assert!(decision.allowed && !decision.assumed, "{other:?} after {flood}");
                 assert_eq!(decision.remaining, 6, "{other:?} after {flood}");
@@ -98,7 +98,9 @@ fn a_flood_changes_no_decision_about_another_rule_nor_about_limits_that_come_wit
             }
         }
         let stats = store.stats();
-        assert!(stats.forgotten + stats.folded > 10_000, "{stats:?}");
+        // A strict rule of logs is closed by the first that it lets go of: no more come then.
+        let least = if (flooded, algorithm) == (Some(2), Algorithm::SlidingLog) { 0 } else { 10_000 };
+        assert!(stats.forgotten + stats.folded > least, "{stats:?}");
         assert!(stats.bytes <= SMALL, "{stats:?}");
     }
 }
@@ -245,7 +247,7 @@ proptest! {
         let (small, large) = (setup.store(128 << 10), setup.store(16 << 20));
         let (mut now, mut next) = (0, 1 << 32);
         for (place, (pause, key, rule, algorithm, cost)) in steps.into_iter().enumerate() {
-            now += pause / 10;
+            now += pause / 100;
             for _ in 0..2 {
                 let flood = setup.charge(Some(flooded), next, "6/1h", kind);
                 let in_small = small.check(&flood, at(now));
