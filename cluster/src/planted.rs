@@ -29,6 +29,12 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// What comes from a peer is believed whether or not its seal fits.
+    SealsNotChecked,
+    /// A call is believed in whose name ever it is.
+    SenderNotChecked,
+    /// Terms and indices that no cluster comes to are believed.
+    AbsurdBelieved,
     /// All rules share one part of the memory, as if they were one.
     FloodSpills,
     /// A strict rule forgets the buckets for which there is no room.
@@ -39,7 +45,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 15] = [
+    pub const ALL: [(&'static str, Self); 18] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -52,6 +58,9 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("seals-not-checked", Self::SealsNotChecked),
+        ("sender-not-checked", Self::SenderNotChecked),
+        ("absurd-believed", Self::AbsurdBelieved),
         ("flood-spills", Self::FloodSpills),
         ("strict-forgets", Self::StrictForgets),
         ("let-go-not-sent", Self::LetGoNotSent),
