@@ -30,6 +30,7 @@ use crate::{
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     requests::Requests,
     router::Router,
+    rules_in_force::RulesInForce,
     stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };
@@ -189,6 +190,7 @@ impl Cluster {
         let floors = Arc::new(Store::new(floors, clock.now()));
         let shares = Arc::new(shares);
         let requests = Arc::new(Requests::default());
+        let rules = Arc::new(RulesInForce::new(rules));
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
@@ -205,7 +207,7 @@ impl Cluster {
             data_dir: config.data_dir,
             expect,
             seed: config.rules,
-            rules,
+            rules: Arc::clone(&rules),
             clock,
         };
         let group = RaftGroup::start(group, disk, on_disk).await?;
@@ -236,6 +238,7 @@ impl Cluster {
             Shares::new(shares),
             Arc::clone(&rights),
             requests,
+            rules,
             clock,
             stats.lanes.clone(),
             config.timing.forward_timeout(),

@@ -13,6 +13,7 @@ use crate::{
     Takeover,
     condition::{Condition, Test},
     key::KeyHasher,
+    revised,
     rule::{Carved, Domain},
 };
 
@@ -137,6 +138,7 @@ impl<'t> Compiler<'t> {
         (self.faults() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
+            shape: revised::shape(hasher, &when, &key, &overrides),
             id: hasher.rule(),
             hasher,
             when,
