@@ -248,7 +248,8 @@ impl Controller {
         let share = applied.state.shares.parts(self.group.id());
         self.rights.set_share(applied.index, share, self.clock.now());
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
-            self.group.inherit(slots, by)
+            self.group.inherit(slots, by);
+            true
         });
         if todo.reserved > 0 {
             self.rights.floor_stats().count_begun(todo.reserved as u64);

@@ -188,11 +188,13 @@ impl Cluster {
         });
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
+        let shares = Arc::new(shares);
         let requests = Arc::new(Requests::default());
         let rules = Arc::new(RulesInForce::new(rules));
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
+            shares: Arc::clone(&shares),
             rights: Arc::clone(&rights),
             requests: Arc::clone(&requests),
             stats: Arc::clone(&stats.moves),

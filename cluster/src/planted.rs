@@ -53,11 +53,17 @@ pub enum PlantedBug {
     FoundsUnasked,
     /// Nodes that only join are waited for when a cluster is founded.
     JoinersCount,
+    /// All rules share one part of the memory, as if they were one.
+    FloodSpills,
+    /// A strict rule forgets the buckets for which there is no room.
+    StrictForgets,
+    /// What a strict rule has let go of does not go along when slots move.
+    LetGoNotSent,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 24] = [
+    pub const ALL: [(&'static str, Self); 27] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -82,6 +88,9 @@ impl PlantedBug {
         ("adoption-undecided", Self::AdoptionUndecided),
         ("founds-unasked", Self::FoundsUnasked),
         ("joiners-count", Self::JoinersCount),
+        ("flood-spills", Self::FloodSpills),
+        ("strict-forgets", Self::StrictForgets),
+        ("let-go-not-sent", Self::LetGoNotSent),
     ];
 
     /// The bug of that name.

@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use openraft::{Config, Raft, SnapshotPolicy};
-use tidegate_limiter::{Bucket, Rule, Store};
+use tidegate_limiter::{Bucket, LetGo, Rule, Store};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -84,6 +84,8 @@ pub(crate) struct GroupConfig {
     pub(crate) store: Arc<Store>,
     /// Where the floors are that other owners have told.
     pub(crate) floors: Arc<Store>,
+    /// Where the shares are.
+    pub(crate) shares: Arc<Store>,
     pub(crate) rights: Arc<Rights>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) stats: Arc<MoveStats>,
@@ -118,6 +120,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     /// The floors that owners have told this node: apart, because a slot that comes by plan comes with more than floors.
     pub(super) floors: Arc<Store>,
+    /// What this node gives out when no owner answers.
+    pub(super) shares: Arc<Store>,
     pub(super) rights: Arc<Rights>,
     /// What was charged lately, by the clients' names for it.
     pub(super) requests: Arc<Requests>,
@@ -269,6 +273,7 @@ impl RaftGroup {
             rules: Arc::clone(&config.rules),
             store: Arc::clone(&config.store),
             floors: Arc::clone(&config.floors),
+            shares: Arc::clone(&config.shares),
             rights: Arc::clone(&config.rights),
             requests: Arc::clone(&config.requests),
             stats: Arc::clone(&config.stats),
@@ -339,21 +344,19 @@ impl RaftGroup {
         saved::save(directory, rights, store, clock.now())
     }
 
-    /// Puts the floors of these slots where the buckets are, as if time had stood still for so long. False: some are known by
-    /// the sketch only.
-    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration) -> bool {
+    /// Puts the floors of these slots where the buckets are, as if time had stood still for so long.
+    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration) {
         let mut wanted = vec![false; crate::slots::SLOTS];
         slots.iter().for_each(|slot| wanted[*slot] = true);
         let Shared { store, floors, clock, .. } = &*self.shared;
         let now = clock.now();
-        if floors.has_folded(now) {
-            return false;
-        }
         let is_wanted = |key| wanted[SlotId::of(key).index()];
-        floors.buckets(now, is_wanted, |Bucket { key, held }| {
-            store.take_over(&Bucket { key, held: held.postponed(unheard) }, now);
+        floors.buckets(now, is_wanted, |Bucket { key, rule, held }| {
+            store.take_over(&Bucket { key, rule, held: held.postponed(unheard) }, now);
         });
-        true
+        for LetGo { rule, held } in floors.let_go(now) {
+            store.take_over_let_go(&LetGo { rule, held: held.postponed(unheard) }, now);
+        }
     }
 
     /// Starts sending the buckets of these slots, which are all moved by one move.
