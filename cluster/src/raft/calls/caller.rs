@@ -71,6 +71,19 @@ impl Caller {
             Some(wire) => wire,
             None => self.connect().await?,
         };
+        #[cfg(feature = "simulation")]
+        if let Some(late) =
+            crate::simulation::network::call_is_late(matches!(envelope.call, Call::HandOver(_)))
+        {
+            // It is on its way when its caller has closed the stream.
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                if wire.send(&envelope).await.is_ok() {
+                    drop(wire.receive::<Reply>(Kind::Reply).await);
+                }
+            });
+            return std::future::pending().await;
+        }
         let sent = wire.send(&envelope).await?;
         let (reply, received) =
             wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
