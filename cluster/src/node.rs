@@ -180,6 +180,8 @@ impl Cluster {
         };
         let identity = Arc::new(Identity {
             me: me.clone(),
+            id: on_disk.node,
+            stats: Arc::clone(&stats.peers),
             cluster: config.cluster.clone(),
             key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
         });

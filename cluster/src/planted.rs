@@ -29,11 +29,17 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// What comes from a peer is believed whether or not its seal fits.
+    SealsNotChecked,
+    /// A call is believed in whose name ever it is.
+    SenderNotChecked,
+    /// Terms and indices that no cluster comes to are believed.
+    AbsurdBelieved,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 15] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -46,6 +52,9 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("seals-not-checked", Self::SealsNotChecked),
+        ("sender-not-checked", Self::SenderNotChecked),
+        ("absurd-believed", Self::AbsurdBelieved),
     ];
 
     /// The bug of that name.

@@ -11,15 +11,12 @@ use tidegate_proto::codec;
 use tokio::sync::watch;
 
 use super::{
-    Group, RaftNode,
+    Group, MAX_SNAPSHOT_BYTES, RaftNode,
     command::{NodeId, Outcome},
     disk::{Disk, DiskFault, Snapshots},
     machine::Replicated,
 };
 use crate::owner::Reign;
-
-/// Longest snapshot: all rules and texts of the history with what is around them.
-const MAX_SNAPSHOT_BYTES: usize = 512 << 20;
 
 type Fault = StorageError<NodeId>;
 
@@ -83,6 +80,22 @@ impl Machine {
     /// The members of the group, after what was applied.
     pub(super) fn membership(&self) -> &Membership<NodeId, RaftNode> {
         self.membership.membership()
+    }
+
+    /// Writes a snapshot of the state as it is, as if it had been applied up to `at` and these were the members.
+    ///
+    /// # Errors
+    /// When it can not be written: then the one before is there.
+    pub(super) fn write_as(
+        &self,
+        at: LogId<NodeId>,
+        members: Membership<NodeId, RaftNode>,
+    ) -> Result<(), DiskFault> {
+        let mut kept = self.kept();
+        (kept.applied, kept.membership) = (Some(at), StoredMembership::new(Some(at), members));
+        let mut bytes = Vec::new();
+        codec::encode(&kept, &mut bytes, MAX_SNAPSHOT_BYTES).map_err(|error| self.snapshots.fault(error))?;
+        self.snapshots.write(at.index, &bytes).map_err(|error| self.snapshots.fault(error))
     }
 
     /// What was applied stays so: after a failure of the disk Raft begins with the last snapshot again, and nothing of that is
@@ -167,6 +180,12 @@ impl RaftStateMachine<Group> for Machine {
         };
         let bytes = snapshot.into_inner();
         let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
+        if (kept.applied, &kept.membership) != (meta.last_log_id, &meta.last_membership) {
+            // After a restart what it says of itself would count.
+            return Err(fault(&std::io::Error::other(
+                "a snapshot says something else of itself than its sender",
+            )));
+        }
         let snapshots = self.snapshots.clone();
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let written = crate::fabric::blocking(move || snapshots.write(index, &bytes)).await;

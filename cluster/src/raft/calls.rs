@@ -6,6 +6,8 @@
 //! disk, is never mixed in.
 
 mod caller;
+mod sane;
+mod senders;
 mod server;
 mod wire;
 
@@ -23,10 +25,13 @@ use openraft::{
     },
 };
 use serde::{Deserialize, Serialize};
-use tidegate_proto::{CodecError, FrameError, Kind, MAX_CALL_BYTES, frame::Message};
+use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Message};
 
-pub(super) use self::caller::{Caller, Callers};
 pub(crate) use self::server::{CallServer, serve_calls};
+pub(super) use self::{
+    caller::{Caller, Callers},
+    sane::{Absurd, Position, is_absurd},
+};
 use super::{
     Group,
     command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
@@ -37,11 +42,12 @@ use super::{
     tell::Words,
 };
 use crate::{
+    link::HandshakeError,
     owner::{
         rights::Refusal,
         table::{Holder, SlotMove},
     },
-    stats::CallKind,
+    stats::{CallKind, StreamError},
 };
 
 /// What one member asks of another.
@@ -164,11 +170,15 @@ pub(super) enum CallFault {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Frame(#[from] FrameError),
+    Record(#[from] RecordError),
     #[error("a message can not be read: {0}")]
     Codec(#[from] CodecError),
     #[error("{0}")]
-    Handshake(String),
+    Handshake(#[from] HandshakeError),
+    #[error("the stream ended in the middle of a record")]
+    CutOff,
+    #[error("the answer is refused: {0}")]
+    Absurd(#[from] Absurd),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the peer refused: {0}")]
@@ -177,6 +187,19 @@ pub(super) enum CallFault {
     Mismatch,
     #[error("this node belongs to no cluster yet")]
     Nowhere,
+}
+
+impl CallFault {
+    /// As what it is counted; `None`: streams break, and peers are silent.
+    fn stream_error(&self) -> Option<StreamError> {
+        match self {
+            Self::Record(error) => Some(StreamError::from(*error)),
+            Self::Codec(_) => Some(StreamError::Malformed),
+            Self::Mismatch => Some(StreamError::Unexpected),
+            Self::CutOff => Some(StreamError::CutOff),
+            _ => None,
+        }
+    }
 }
 
 /// The cluster that this node belongs to, if it belongs to one.

@@ -53,6 +53,12 @@ enum Damage {
     Format(u64),
     #[error("what it holds for {0:?} can not be read")]
     Meta(&'static str),
+    #[error(
+        "the log in it says {0} for a term or an index, which no cluster comes to: it was forged (before wire version 7 a node \
+         believed such numbers). To go on with its rules: stop all nodes, run `tidegate cluster recover` for one of them, and \
+         start the others with an empty --data-dir"
+    )]
+    Absurd(u64),
 }
 
 /// Who a node is in the group.
@@ -218,6 +224,11 @@ impl Disk {
             Ok(transaction.commit()?)
         };
         note().map_err(|reason| self.fault(reason))
+    }
+
+    /// It holds a number that no cluster comes to.
+    pub(super) fn absurd(&self, number: u64) -> DiskFault {
+        self.fault(Damage::Absurd(number))
     }
 
     pub(super) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {

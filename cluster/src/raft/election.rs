@@ -43,6 +43,13 @@ pub(super) struct Question {
     last: Option<LogId<NodeId>>,
 }
 
+impl Question {
+    /// The last entry of the log of who asks.
+    pub(super) fn last(&self) -> Option<LogId<NodeId>> {
+        self.last
+    }
+}
+
 /// Of whom a node has heard, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heard {

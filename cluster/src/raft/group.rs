@@ -20,7 +20,7 @@ use tracing::{error, info};
 
 use super::{
     applied::{Applied, Machine},
-    calls::{Belonging, CallServer, Callers},
+    calls::{Belonging, CallServer, Callers, is_absurd},
     chair,
     command::{ClusterId, MemberRow, NodeId},
     disk::{Disk, DiskFault, DiskIdentity, Snapshots},
@@ -322,8 +322,15 @@ impl RaftGroup {
 
     async fn run_raft(&self, disk: Disk) -> Result<(), DiskFault> {
         let mut log = Log::start(disk.clone()).map_err(|error| disk.fault(error))?;
+        // openraft would end in a panic at the next election, again and again.
+        if let Some(number) = log.absurd().await.map_err(|error| disk.fault(error))? {
+            return Err(disk.absurd(number));
+        }
         log.step_down(self.shared.me).await.map_err(|error| disk.fault(error))?;
         let machine = Machine::open(&disk, self.shared.applied.clone())?;
+        if let Some(applied) = machine.state().0.filter(|id| is_absurd(id.leader_id.term)) {
+            return Err(disk.absurd(applied.leader_id.term));
+        }
         let callers = Callers(Arc::clone(&self.shared));
         let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log.clone(), machine)
             .await

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Group, MAX_ENTRY_BYTES,
+    calls::is_absurd,
     command::NodeId,
     disk::{Disk, LOG, META},
 };
@@ -37,7 +38,7 @@ const MAX_TOGETHER: usize = 64;
 const READ_BYTES: usize = 4 << 20;
 
 pub(super) const KEY_VOTE: &str = "vote";
-const KEY_COMMITTED: &str = "committed";
+pub(super) const KEY_COMMITTED: &str = "committed";
 pub(super) const KEY_PURGED: &str = "purged";
 
 type Fault = StorageError<NodeId>;
@@ -108,6 +109,13 @@ impl Log {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A term or an index in vote or log that no cluster comes to.
+    pub(crate) async fn absurd(&mut self) -> Result<Option<u64>, Fault> {
+        let vote = self.read_vote().await?.map(|vote| vote.leader_id.term);
+        let last = self.get_log_state().await?.last_log_id.map(|id| [id.leader_id.term, id.index]);
+        Ok(vote.into_iter().chain(last.into_iter().flatten()).find(|number| is_absurd(*number)))
     }
 
     async fn write(&self, write: Write) -> Result<(), io::Error> {

@@ -66,6 +66,9 @@ pub(crate) use self::{
 /// Longest entry of the log: the rules of a domain and what is around them.
 const MAX_ENTRY_BYTES: usize = MAX_RULES_BYTES + (64 << 10);
 
+/// Longest snapshot: all rules and texts of the history with what is around them.
+const MAX_SNAPSHOT_BYTES: usize = 512 << 20;
+
 openraft::declare_raft_types!(
     /// What the group is made of.
     pub(crate) Group:

@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     Group, RaftNode,
-    calls::NotServed,
+    calls::{NotServed, Position},
     command::{Command, NodeId, Outcome, RuleWrite},
     disk::Disk,
     log::Log,
@@ -41,6 +41,17 @@ impl Running {
     /// Whether this node has a part in a group.
     pub(super) fn is_initialized(&self) -> bool {
         self.metrics.borrow().membership_config.membership().nodes().next().is_some()
+    }
+
+    /// How far it is, to judge what others say.
+    pub(super) fn position(&self) -> Position {
+        let metrics = self.metrics.borrow();
+        Position { vote: metrics.vote, applied: metrics.last_applied }
+    }
+
+    /// Whether this node is, or was, told of a group in which that node is.
+    pub(super) fn has_member(&self, node: NodeId) -> bool {
+        self.metrics.borrow().membership_config.membership().get_node(&node).is_some()
     }
 
     /// Whether it is the only one in its group.

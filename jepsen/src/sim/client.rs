@@ -9,7 +9,7 @@ use tidegate_cluster::{
     Amendment, Answer, Clock, DecidedBy, Decisions, Local, Router, Wish, simulation::clock::elapsed,
 };
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, Decision, Limit, Match, Mode, OnOwnerLoss, Rules,
+    Algorithm, Charge, Consistency, Cost, Decision, Limit, Match, Mode, OnOwnerLoss, RuleId, Rules,
 };
 use tokio::time::sleep;
 
@@ -122,6 +122,7 @@ impl Client {
         let mut question = Question::default();
         question.charges.push(Charge {
             key: self.rules.load().inline_key("default", &key.to_string(), &limit),
+            rule: RuleId::INLINE,
             limit,
             cost: Cost::ONE,
             mode: Mode::Enforce,
@@ -149,6 +150,7 @@ impl Client {
             let Some(limit) = one.limit else { continue };
             question.charges.push(Charge {
                 key: one.key,
+                rule: one.rule.id(),
                 limit: *limit,
                 cost: Cost::ONE,
                 mode: one.rule.mode(),
