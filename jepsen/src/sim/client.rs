@@ -96,14 +96,15 @@ impl Client {
             // The rules of the cluster are not here yet.
             return self.note(&[Some(key)], invoked, Outcome::Refused, &[]);
         };
+        let Some((allowed, answers)) = self.decide(&mut question).await else {
+            return self.note(&question.keys, invoked, Outcome::Refused, &[]);
+        };
+        // Not before: a node without the cluster's rules makes other fingerprints.
         for (charge, key) in question.charges.iter().zip(&question.keys) {
             if let Some(key) = key {
                 self.shared.hashes.borrow_mut().insert(*key, charge.key);
             }
         }
-        let Some((allowed, answers)) = self.decide(&mut question).await else {
-            return self.note(&question.keys, invoked, Outcome::Refused, &[]);
-        };
         let by: Vec<_> = answers.iter().map(|answer| answer.as_ref().map(|(_, by)| by.clone())).collect();
         let outcome = if allowed { Outcome::Admitted } else { Outcome::Denied };
         self.note(&question.keys, invoked, outcome, &by);
