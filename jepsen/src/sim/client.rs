@@ -16,7 +16,8 @@ use tokio::time::sleep;
 use super::{
     node::{Shared, name},
     workload::{
-        ALL, FAMILIES, GIVEN_BACK, INLINE, INLINE_BURST, INLINE_LIMIT, KEYS, family_of, hot_key, team_of,
+        ALL, FAMILIES, GIVEN_BACK, INLINE, INLINE_BURST, INLINE_LIMIT, KEYS, LONG, LONG_TURNS_EVERY_MS,
+        family_of, hot_key, team_of,
     },
 };
 use crate::history::{Operation, Outcome, Refund};
@@ -69,10 +70,13 @@ impl Client {
     fn any_key(&mut self) -> u32 {
         let families = &self.shared.plan.families;
         let family = families[self.dice.usize(..families.len())];
-        if self.dice.u8(..4) == 0 {
-            family as u32 * KEYS + self.dice.u32(..KEYS)
-        } else {
-            hot_key(family, elapsed() / 1_000_000)
+        let now_ms = elapsed() / 1_000_000;
+        match self.dice.u8(..4) {
+            // One that was under pressure a while ago: whoever owns it now must know what it has consumed. The others keep what
+            // they have until their turn comes.
+            0 if family == LONG => hot_key(family, now_ms.saturating_sub(LONG_TURNS_EVERY_MS)),
+            0 => family as u32 * KEYS + self.dice.u32(..KEYS),
+            _ => hot_key(family, now_ms),
         }
     }
 

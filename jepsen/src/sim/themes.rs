@@ -186,12 +186,16 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
             let rate = dice.u32(200..600);
             let kind = if is_late { Kind::LateCalls(rate) } else { Kind::LostAnswers(rate) };
             add(plan, begin - 100, 11_000, kind);
-            let node = dice.usize(..nodes);
+            // One after the other, so that each slot moves.
+            let mut node = dice.usize(..nodes);
             let mut at = begin;
             while at < begin + 10_000 {
-                let lasts = dice.u64(1_200..3_000);
-                add(plan, at, lasts, Kind::Drain(if dice.u8(..4) == 0 { dice.usize(..nodes) } else { node }));
-                at += lasts + dice.u64(600..2_500);
+                let lasts = dice.u64(1_000..2_500);
+                add(plan, at, lasts, Kind::Drain(node));
+                at += lasts + dice.u64(400..1_500);
+                if dice.u8(..3) != 0 {
+                    node = (node + 1) % nodes;
+                }
             }
         }
         Theme::HungDisk => {

@@ -363,7 +363,7 @@ mod tests {
     fn logs_and_windows_are_held_against_what_they_promise() {
         let calm = plan(Vec::new());
         let log = |count| broken(&calm, &admitted(workload::LOG, count, SECOND, "n1"));
-        assert_eq!((log(30), log(31)), (0, 1));
+        assert_eq!((log(60), log(61)), (0, 1));
         let window = |count| broken(&calm, &admitted(workload::FIXED, count, SECOND, "n1"));
         assert_eq!((window(40), window(41)), (0, 1));
     }
