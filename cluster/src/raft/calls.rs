@@ -72,10 +72,12 @@ pub(super) enum Call {
         domain: String,
         rules: Vec<String>,
     },
-    /// Says to the leader who this node is and where; asks for a session if it could decide.
+    /// Says to the leader who this node is, where, and up to where it has applied the log; asks for a session if it could
+    /// decide.
     Renew {
         row: MemberRow,
         wants: bool,
+        applied: u64,
     },
     /// Says to the leader that these moves are done.
     Moved(Vec<SlotMove>),
@@ -99,12 +101,16 @@ pub(super) enum Call {
         successor: Holder,
         slots: Vec<u16>,
     },
+    /// Asks for nothing but an answer.
+    Reach,
 }
 
 impl Call {
     fn kind(&self) -> CallKind {
         match self {
-            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) => CallKind::Log,
+            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) | Self::Reach => {
+                CallKind::Log
+            }
             Self::Renew { .. } => CallKind::Session,
             Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
             Self::Tell(_) | Self::Strike { .. } => CallKind::Floor,
@@ -137,8 +143,7 @@ pub(super) enum Reply {
     Write(Result<Outcome, NotServed>),
     ReadIndex(Result<u64, NotServed>),
     Touched(Vec<Vec<u8>>),
-    /// The session is granted, confirmed at this index of the log; or it is not, for now.
-    Renew(Result<Option<u64>, NotServed>),
+    Renew(Result<Renewal, NotServed>),
     /// For [`Call::Moved`] and [`Call::Drain`]: it is written.
     Written(Result<(), NotServed>),
     Refuse(Refusal),
@@ -148,11 +153,23 @@ pub(super) enum Reply {
     Told(Option<u64>),
     /// It was not looked at, for this reason.
     Refused(String),
+    Reached,
 }
 
 impl Message for Reply {
     const KIND: Kind = Kind::Reply;
     const MAX_BYTES: usize = MAX_CALL_BYTES;
+}
+
+/// What the leader says to a node that asks for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Renewal {
+    /// It is granted, confirmed at this index of the log.
+    Granted(u64),
+    /// The node has not applied the log up to here, where its last session was granted.
+    Behind(u64),
+    /// It is not granted, for now.
+    NotGranted,
 }
 
 /// Why the leader did not do what it was asked for.

@@ -25,7 +25,9 @@ const DEBTS_FILE: &str = "debts";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
-const FORMAT: u64 = 4;
+const FORMAT: u64 = 5;
+/// An earlier one that this version reads. What it writes from then on that one would not: so the format is noted at once.
+const READABLE_FORMAT: u64 = 4;
 
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -170,10 +172,13 @@ impl Disk {
             transaction.open_table(LOG)?;
             let mut meta = transaction.open_table(META)?;
             let known = meta.get(KEY_FORMAT)?.map(|bytes| number(bytes.value()));
-            if known.is_none() {
-                meta.insert(KEY_FORMAT, &FORMAT.to_be_bytes()[..])?;
+            match known {
+                None | Some(Some(READABLE_FORMAT)) => {
+                    meta.insert(KEY_FORMAT, &FORMAT.to_be_bytes()[..])?;
+                    Some(FORMAT)
+                }
+                Some(other) => other,
             }
-            known.unwrap_or(Some(FORMAT))
         };
         transaction.commit()?;
         Ok(format)

@@ -10,7 +10,7 @@
 //!
 //! Behind it:
 //!
-//! - `election`: who stands for election, and when. `formation`: how the group is founded, exactly once. `voters`: who
+//! - `election`: who stands for election, and when; `reach`: whether the others could reach it. `formation`: how the group is founded, exactly once. `voters`: who
 //!   should have a vote. `steward`: the task of the leader that keeps members, voters and slots as they should be.
 //! - `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in between. `trial`: whether it
 //!   works again. `status`: what a node tells of all this. `recovery`: one node goes on when most votes are lost for good.
@@ -28,6 +28,7 @@ mod ledger;
 mod log;
 mod machine;
 mod moves;
+mod reach;
 mod recovery;
 mod running;
 mod runtime;

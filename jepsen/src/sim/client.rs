@@ -6,10 +6,11 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use smallvec::SmallVec;
 use tidegate_cluster::{
-    Amendment, Answer, Clock, DecidedBy, Decisions, Local, Router, Wish, simulation::clock::elapsed,
+    Amendment, Answer, CheckOptions, Clock, DecidedBy, Decisions, Local, Router, Undecided, Wish,
+    simulation::clock::elapsed,
 };
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, Decision, Limit, Match, Mode, OnOwnerLoss, RuleId, Rules,
+    Algorithm, Charge, Consistency, Cost, Decision, Limit, LimitRef, Match, Mode, OnOwnerLoss, RuleId, Rules,
 };
 use tokio::time::sleep;
 
@@ -45,6 +46,23 @@ struct Question {
     wishes: SmallVec<[Wish; 4]>,
     /// The keys that are judged, in the order of the charges.
     keys: Vec<Option<u32>>,
+    /// Of the rules that it was made by.
+    revision: u64,
+}
+
+/// A check that was decided: whether it is allowed, and who decided what.
+struct Decided {
+    question: Question,
+    allowed: bool,
+    answers: Vec<Option<(Decision, (String, String))>>,
+}
+
+/// Why one was not.
+enum NotDecided {
+    /// There are no rules yet.
+    NoRules,
+    /// This node is not ready.
+    NotReady(Question),
 }
 
 impl Client {
@@ -95,13 +113,13 @@ impl Client {
             attributes.insert("team", team_of(key).to_string());
         }
         let invoked = elapsed();
-        let question = if is_inline { self.inline(key) } else { self.matching(&attributes, key) };
-        let Some(mut question) = question else {
-            // The rules of the cluster are not here yet.
-            return self.note(&[Some(key)], invoked, Outcome::Refused, &[]);
-        };
-        let Some((allowed, answers)) = self.decide(&mut question).await else {
-            return self.note(&question.keys, invoked, Outcome::Refused, &[]);
+        let make = || if is_inline { self.inline(key) } else { self.matching(&attributes, key) };
+        let Decided { question, allowed, answers } = match self.decide(make).await {
+            Ok(decided) => decided,
+            Err(NotDecided::NoRules) => return self.note(&[Some(key)], invoked, Outcome::Refused, &[]),
+            Err(NotDecided::NotReady(question)) => {
+                return self.note(&question.keys, invoked, Outcome::Refused, &[]);
+            }
         };
         // Not before: a node without the cluster's rules makes other fingerprints.
         for (charge, key) in question.charges.iter().zip(&question.keys) {
@@ -117,14 +135,15 @@ impl Client {
             && self.dice.u8(..4) == 0
             && let Some(place) = question.keys.iter().position(|number| *number == Some(key))
         {
-            self.give_back(&question.charges[place..=place], &question.wishes[place..=place]).await;
+            let (charges, wishes) = (&question.charges[place..=place], &question.wishes[place..=place]);
+            self.give_back(charges, wishes, question.revision).await;
         }
     }
 
     /// A limit that comes with the check.
     fn inline(&self, key: u32) -> Option<Question> {
         let limit = Limit::parse(INLINE_LIMIT, Some(INLINE_BURST), Algorithm::TokenBucket).ok()?;
-        let mut question = Question::default();
+        let mut question = Question { revision: self.rules.load().revision(), ..Question::default() };
         question.charges.push(Charge {
             key: self.rules.load().inline_key("default", &key.to_string(), &limit),
             rule: RuleId::INLINE,
@@ -138,6 +157,7 @@ impl Client {
             consistency: Consistency::Available,
             carved: false,
             reserve: None,
+            limit_ref: LimitRef::INLINE,
         });
         question.keys.push(Some(key));
         Some(question)
@@ -150,7 +170,7 @@ impl Client {
         if let Match::Unmatched { .. } = rules.matching("default", attributes, &mut matched) {
             return None;
         }
-        let mut question = Question::default();
+        let mut question = Question { revision: rules.revision(), ..Question::default() };
         for one in matched {
             let Some(limit) = one.limit else { continue };
             question.charges.push(Charge {
@@ -166,6 +186,7 @@ impl Client {
                 consistency: one.rule.consistency(),
                 carved: one.rule.is_carved(),
                 reserve: one.rule.reserve(),
+                limit_ref: one.limit_ref,
             });
             let number = match one.rule.name() {
                 "all" => ALL,
@@ -177,31 +198,39 @@ impl Client {
         Some(question)
     }
 
-    /// Whether it is allowed, and who decided what. `None`: this node is not ready.
-    async fn decide(
-        &self,
-        question: &mut Question,
-    ) -> Option<(bool, Vec<Option<(Decision, (String, String))>>)> {
-        let now = self.clock.now();
-        let Question { charges, wishes, .. } = question;
-        let mut decisions = Decisions::new();
-        match self.router.decide_local(charges, wishes, now, &mut decisions) {
-            Local::Decided { allowed, .. } => {
-                let by = ("owner".to_owned(), name(self.node));
-                Some((allowed, decisions.iter().map(|one| Some((*one, by.clone()))).collect()))
+    /// As a front end does: where the rules have changed meanwhile, the check is made again.
+    async fn decide(&self, make: impl Fn() -> Option<Question>) -> Result<Decided, NotDecided> {
+        let deadline = self.router.deadline();
+        loop {
+            let mut question = make().ok_or(NotDecided::NoRules)?;
+            let now = self.clock.now();
+            let Question { charges, wishes, revision, .. } = &mut question;
+            let mut decisions = Decisions::new();
+            match self.router.decide_local(charges, wishes, now, &mut decisions) {
+                Local::Decided { allowed, .. } => {
+                    let by = ("owner".to_owned(), name(self.node));
+                    let answers = decisions.iter().map(|one| Some((*one, by.clone()))).collect();
+                    return Ok(Decided { question, allowed, answers });
+                }
+                Local::NotReady => return Err(NotDecided::NotReady(question)),
+                Local::Elsewhere => {}
             }
-            Local::NotReady => None,
-            Local::Elsewhere => {
-                let verdict = self.router.decide(0, charges, wishes, now).await.ok()?;
-                let by = |answer: &Option<Answer>| {
-                    let Answer { decision, by } = answer.as_ref()?;
-                    let who = match by {
-                        DecidedBy::Forwarded(owner) => owner.to_string(),
-                        _ => name(self.node),
+            let options = CheckOptions { revision: *revision, request: None, deadline };
+            match self.router.decide_once(0, charges, wishes, options, now).await {
+                Ok(verdict) => {
+                    let by = |answer: &Option<Answer>| {
+                        let Answer { decision, by } = answer.as_ref()?;
+                        let who = match by {
+                            DecidedBy::Forwarded(owner) => owner.to_string(),
+                            _ => name(self.node),
+                        };
+                        Some((*decision, (by.as_str().to_owned(), who)))
                     };
-                    Some((*decision, (by.as_str().to_owned(), who)))
-                };
-                Some((verdict.allowed, verdict.answers.iter().map(by).collect()))
+                    let answers = verdict.answers.iter().map(by).collect();
+                    return Ok(Decided { question, allowed: verdict.allowed, answers });
+                }
+                Err(Undecided::NotReady(_)) => return Err(NotDecided::NotReady(question)),
+                Err(Undecided::RulesChanged) => {}
             }
         }
     }
@@ -224,8 +253,8 @@ impl Client {
         let number = self.next_fresh.replace(self.next_fresh.get() + 1);
         let key = format!("{}-{number}", self.node);
         let attributes = HashMap::from([("kind", "fresh".to_owned()), ("k", key.clone())]);
-        let Some(mut question) = self.matching(&attributes, 0) else { return };
-        let Some((_, answers)) = self.decide(&mut question).await else { return };
+        let decided = self.decide(|| self.matching(&attributes, 0)).await;
+        let Ok(Decided { answers, .. }) = decided else { return };
         for (decision, (by, who)) in answers.into_iter().flatten() {
             let waits = decision.retry_after.filter(|wait| *wait > FRESH_REFILLS);
             if let Some(wait) = waits.filter(|_| by == "owner" || by == "forwarded") {
@@ -238,7 +267,7 @@ impl Client {
     }
 
     /// Gives a unit of the key back that is there for that.
-    async fn give_back(&self, charges: &[Charge], wishes: &[Wish]) {
+    async fn give_back(&self, charges: &[Charge], wishes: &[Wish], revision: u64) {
         let place = {
             let mut all = self.shared.refunds.borrow_mut();
             // If the node ends before it is answered, this is what is known.
@@ -246,7 +275,7 @@ impl Client {
             all.push(Refund { invoked, completed: None, key: GIVEN_BACK, node });
             all.len() - 1
         };
-        let amended = self.router.amend(0, Amendment::Refund, charges, wishes).await;
+        let amended = self.router.amend(0, Amendment::Refund, charges, wishes, revision).await;
         let mut all = self.shared.refunds.borrow_mut();
         match amended {
             Ok(amended) if amended.is_complete() => all[place].completed = Some(elapsed()),

@@ -16,9 +16,10 @@ use tracing::{debug, warn};
 
 use super::{Belonging, Call, CallFault, Envelope, Reply, sane, wire::Wire};
 use crate::{
+    clock::Clock,
     fabric,
     link::Identity,
-    raft::{Group, RaftNode, command::NodeId, group::Shared},
+    raft::{Group, RaftNode, command::NodeId, group::Shared, reach::Answered},
     stats::{CallRefusal, CallStats},
 };
 
@@ -34,6 +35,8 @@ pub(in crate::raft) struct Caller {
     identity: Arc<Identity>,
     belonging: Arc<Belonging>,
     stats: Arc<CallStats>,
+    answered: Arc<Answered>,
+    clock: Clock,
     wire: Option<Wire>,
 }
 
@@ -46,6 +49,8 @@ impl Caller {
             identity: Arc::clone(&shared.identity),
             belonging: Arc::clone(&shared.belonging),
             stats: Arc::clone(&shared.calls),
+            answered: Arc::clone(&shared.answered),
+            clock: shared.clock,
             wire: None,
         }
     }
@@ -152,7 +157,10 @@ impl RaftNetwork<Group> for Caller {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure<RaftError<NodeId>>> {
         match self.ask(Call::Append(request), &option).await? {
-            Reply::Append(answer) => answer.map_err(|error| self.remote(error)),
+            Reply::Append(answer) => {
+                self.answered.note(self.to, self.clock.now());
+                answer.map_err(|error| self.remote(error))
+            }
             _ => Err(mismatch()),
         }
     }

@@ -130,11 +130,16 @@ impl CallServer {
                 let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
                 Reply::ReadIndex(running.read_index_here(patience).await)
             }
-            Call::Renew { row, wants } => Reply::Renew(self.shared.renew_here(&running, row, wants).await),
+            Call::Renew { row, wants, applied } => {
+                Reply::Renew(self.shared.renew_here(&running, row, wants, applied).await)
+            }
             Call::Moved(moves) => Reply::Written(self.shared.moved_here(&running, moves).await),
             Call::Drain { holder, on } => Reply::Written(self.shared.drain_here(&running, holder, on).await),
             Call::Evict(node) => Reply::Written(self.shared.evict_here(&running, node).await),
-            Call::MayStand(question) => Reply::MayStand(self.shared.may_stand(&running, question).await),
+            Call::MayStand(question) => {
+                Reply::MayStand(self.shared.may_stand(&running, question, from).await)
+            }
+            Call::Reach => Reply::Reached,
             Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
             Call::Tell(words) => Reply::Told(self.shared.hear(words)),
