@@ -95,6 +95,8 @@ pub enum Aim {
     Leader,
     /// At one that neither leads nor owns the key under pressure of this family.
     Bystander(usize),
+    /// At one that does not lead, and that no other fault is aimed at now.
+    Follower,
 }
 
 /// What can happen.
@@ -327,6 +329,7 @@ impl fmt::Display for Aim {
             Self::Node(node) => write!(f, "n{}", node + 1),
             Self::Owner(family) => write!(f, "the owner of the hot key of {}", name(family)),
             Self::Leader => write!(f, "the leader"),
+            Self::Follower => write!(f, "a follower that nothing else befalls"),
             Self::Bystander(family) => {
                 write!(f, "neither leader nor owner of the hot key of {}", name(family))
             }

@@ -100,10 +100,11 @@ impl Theme {
             Self::OwningNothing => dice.usize(5..=7),
             Self::LonelyLeader => dice.usize(6..=7),
             Self::LonelyOwner => dice.usize(3..=5),
-            Self::Founding => dice.usize(4..=9),
+            Self::Founding => dice.usize(6..=12),
             Self::Crashes | Self::Floors | Self::LateCalls | Self::LostAnswers => {
                 [3, 3, 4, 5][dice.usize(..4)]
             }
+            Self::StoppedLeader => 3,
             _ => [3, 3, 3, 5][dice.usize(..4)],
         }
     }
@@ -223,19 +224,18 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
         Theme::StoppedLeader => {
             busy(plan, dice, &[STRICT, STRICT, LONG, CARVED]);
             plan.latency_ms = (1, 3);
+            plan.writers = 0;
             let mut at = begin;
-            for _ in 0..3 {
-                let node = dice.usize(..nodes);
-                let back = dice.u64(2_200..4_200);
-                add(plan, at, back, Kind::CutOff(Aim::Node(node)));
-                add(plan, at + dice.u64(1_900..2_700), dice.u64(1_520..1_900), Kind::Pause(Aim::Leader));
-                add(
-                    plan,
-                    at + back + dice.u64(50..600),
-                    dice.u64(1_000..2_500),
-                    Kind::CutOff(Aim::Node(node)),
-                );
-                at += 8_500;
+            for _ in 0..2 {
+                // The expiry of the first follower waits in the log for the second one's disk. Meanwhile the leader is stopped,
+                // the first comes back, has a session if the leader has forgotten, and is cut off when the expiry comes to be.
+                let back = dice.u64(4_150..4_500);
+                add(plan, at, back, Kind::CutOff(Aim::Follower));
+                add(plan, at + dice.u64(1_200..1_600), dice.u64(3_600..4_200), Kind::HungSync(Aim::Follower));
+                add(plan, at + dice.u64(2_400..2_600), dice.u64(1_520..1_650), Kind::Pause(Aim::Leader));
+                let again = dice.u64(300..700);
+                add(plan, at + back + again, dice.u64(1_500..2_500), Kind::CutOff(Aim::Follower));
+                at += 11_000;
             }
         }
         Theme::Stun => {
@@ -260,15 +260,15 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
                 plan.starts_ms = (0..nodes).map(|_| dice.u64(..400)).collect();
             } else {
                 (plan.expect, plan.expecting) = (3.min(nodes), nodes);
-                let gap = dice.u64(20..400);
-                let wait = dice.u64(..2_500);
+                let gap = dice.u64(10..100);
+                let wait = dice.u64(500..3_500);
                 plan.starts_ms = (0..nodes as u64)
                     .map(|node| if node < 3 { dice.u64(..100) } else { wait + (node - 3) * gap })
                     .collect();
             }
             plan.starts_ms.sort_unstable();
-            plan.ghosts = [0, 5, 25][dice.usize(..3)];
-            add(plan, 1, dice.u64(1_500..5_000), Kind::Datagrams(dice.u32(0..300)));
+            plan.ghosts = [0, 25, 30][dice.usize(..3)];
+            add(plan, 1, dice.u64(1_500..5_000), Kind::Datagrams(dice.u32(0..200)));
         }
         Theme::Far => {
             let far = dice.u64(10..=70);

@@ -296,6 +296,12 @@ impl World {
                 let not = [owner(self, family), leader(self)];
                 (0..there).find(|node| !not.contains(&Some(*node))).unwrap_or(any)
             }
+            Aim::Follower => {
+                let leads = leader(self);
+                let is_hit =
+                    |node: usize| self.active.iter().any(|fault| fault.kind.aim() == Some(Aim::Node(node)));
+                (0..there).find(|node| leads != Some(*node) && !is_hit(*node)).unwrap_or(any)
+            }
         }
     }
 
