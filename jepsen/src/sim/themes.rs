@@ -168,9 +168,11 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
             );
         }
         Theme::LonelyOwner => {
-            busy(plan, dice, &[CARVED, CARVED, STRICT]);
+            busy(plan, dice, &[CARVED, CARVED, CARVED, STRICT]);
             plan.pause_ms = dice.u64(8..16);
-            let aim = Aim::Owner(CARVED);
+            // A leader shows itself by connections of its own: it goes on, and so does its session. Who only owns gets no more
+            // of the log, and its session ends.
+            let aim = if dice.u8(..4) == 0 { Aim::Owner(CARVED) } else { Aim::Leader };
             add(plan, begin, dice.u64(5_000..9_000), Kind::Unreachable { aim, resets: true });
             if dice.bool() {
                 (1..nodes).step_by(2).for_each(|node| add(plan, begin - 200, 10_000, Kind::Drain(node)));

@@ -140,6 +140,8 @@ pub(super) fn hot_key(family: usize, at_ms: u64) -> u32 {
         LONG => (at_ms / LONG_TURNS_EVERY_MS) as u32 % KEYS,
         // Two at once: what a move loses shows where much is admitted while it moves.
         LOG => (at_ms % 2) as u32,
+        // All of them, so that whichever node is lost owns some.
+        CARVED => (at_ms % u64::from(KEYS)) as u32,
         _ => 0,
     };
     family as u32 * KEYS + turn
