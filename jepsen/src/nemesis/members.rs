@@ -6,10 +6,12 @@ use super::{
     Fault, Kind, acts,
     driver::{Active, BETWEEN_LOOKS, Driver, State},
 };
-use crate::cluster::port_apart;
+use crate::{cluster::port_apart, workload::flood::Flood};
 
 /// Of 4,096 slots: who is being drained has far fewer than its part.
 const FEW_SLOTS: u64 = 600;
+/// A flood ends by itself after so long, whatever else happens.
+const FLOOD_LASTS: u64 = 60_000_000_000;
 
 impl Driver<'_> {
     /// `None`: it can not be done to this node.
@@ -18,6 +20,16 @@ impl Driver<'_> {
             Kind::FullDisk => {
                 let disk = self.disks.get(target)?;
                 fault.what = format!("no room on the disk of {target} ({} MiB taken)", disk.fill() >> 20);
+            }
+            Kind::Flood => {
+                let until = fault.begun + FLOOD_LASTS;
+                let mut nodes: Vec<_> = self.cluster.running().map(|node| node.http).collect();
+                let own = self.cluster.node(target).http;
+                // Most of it comes to the node that is short of memory; the keys of others go on from there.
+                nodes.extend([own; 2]);
+                let name = format!("f{}", fault.begun);
+                self.floods.insert(target.to_owned(), Flood::begin(nodes, name, until));
+                fault.what = format!("keys of one rule, more than {target} has memory for");
             }
             Kind::Drain => fault.what = format!("{target} is drained, and takes slots again"),
             _ => {
@@ -52,6 +64,12 @@ impl Driver<'_> {
                 let trouble = self.seen.get(target).and_then(|seen| seen.trouble.clone());
                 trouble.map(|trouble| format!("the node says: {trouble}"))
             }
+            Kind::Flood => {
+                let asked = self.floods.get(target).map_or(0, Flood::asked);
+                let folded = self.cluster.node(target).metric("tidegate_buckets_folded_total")? as u64;
+                (folded > 0)
+                    .then(|| format!("{asked} keys; {folded} buckets had no room of their own any more"))
+            }
             Kind::Drain => {
                 let path = format!("/v1/cluster/drain/{target}");
                 if self.faults[active.fault].evidence.is_none() {
@@ -80,6 +98,7 @@ impl Driver<'_> {
                     disk.free();
                 }
             }
+            Kind::Flood => drop(self.floods.remove(&active.target)),
             // What was asked last is not waited for: it is undone after that.
             Kind::Drain => active.errand = None,
             // It may have been killed meanwhile by another fault; that one starts it again.
