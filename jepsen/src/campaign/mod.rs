@@ -283,10 +283,20 @@ fn is_settled(cluster: &Cluster) -> bool {
             && status["raft"]["leader"].is_string()
             && status["slots_moving"] == 0
             && status["slots_to_move"] == 0;
-        settled.then(|| (status["table"].clone(), status["raft"]["leader"].clone()))
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        // Who is gone, some still know of and others do not.
+        let owners = members.iter().filter(|one| one["slots"] != 0);
+        let owned: Vec<_> = owners.map(|one| (one["name"].clone(), one["slots"].clone())).collect();
+        // A node that owns nothing counts itself in, so that its table is another one.
+        let owns = owned.iter().any(|(name, _)| *name == status["node"]);
+        let table = owns.then(|| status["table"].clone());
+        settled.then(|| (table, owned, status["raft"]["leader"].clone()))
     };
     let seen: Vec<_> = cluster.running().map(ask).collect();
-    seen.iter().all(|one| one.is_some() && *one == seen[0])
+    let Some(seen) = seen.into_iter().collect::<Option<Vec<_>>>() else { return false };
+    let mut tables = seen.iter().filter_map(|one| one.0.as_ref());
+    let first = tables.next();
+    tables.all(|table| Some(table) == first) && seen.iter().all(|one| one.1 == seen[0].1 && one.2 == seen[0].2)
 }
 
 fn await_settled(cluster: &Cluster, within: Duration, interrupted: &AtomicBool) -> Option<()> {
