@@ -12,7 +12,7 @@ use crate::{
 /// So few found a cluster where not all of them do.
 const FEW: u8 = 3;
 /// What a node that is short of memory has for buckets.
-const LITTLE: &str = "2MiB";
+const LITTLE: &str = "1MiB";
 /// How long giving all slots away may take.
 const DRAINED_WITHIN: u64 = 30_000_000_000;
 const ASK_WITHIN: Duration = Duration::from_secs(5);

@@ -296,7 +296,8 @@ fn is_settled(cluster: &Cluster) -> bool {
     let Some(seen) = seen.into_iter().collect::<Option<Vec<_>>>() else { return false };
     let mut tables = seen.iter().filter_map(|one| one.0.as_ref());
     let first = tables.next();
-    tables.all(|table| Some(table) == first) && seen.iter().all(|one| one.1 == seen[0].1 && one.2 == seen[0].2)
+    tables.all(|table| Some(table) == first)
+        && seen.iter().all(|one| one.1 == seen[0].1 && one.2 == seen[0].2)
 }
 
 fn await_settled(cluster: &Cluster, within: Duration, interrupted: &AtomicBool) -> Option<()> {

@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     network: NetworkArgs,
 
-    /// Which faults: a list, `all`, or `none`
+    /// Which faults: a list, `all`, or `none`; `all,-flood` leaves one out
     #[arg(long, value_name = "KINDS", default_value = "all")]
     nemesis: String,
 

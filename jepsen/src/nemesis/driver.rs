@@ -323,7 +323,7 @@ impl<'a> Driver<'a> {
             active.looked = now;
             self.look(active);
         }
-        let may_hit_yet = self.waits_for_a_sync(active, now);
+        let may_hit_yet = self.waits_for_a_sync(active, now) || self.waits_for_a_flood(active, now);
         match &mut active.state {
             State::On if active.kind == Kind::VmStop && !active.stopped => self.stop_machine(active, now),
             State::On if active.kind == Kind::TornWrite && self.await_power_cut(active.fault, &target) => {}

@@ -18,6 +18,8 @@ const DRIFT_PPM: std::ops::RangeInclusive<i64> = 300..=500;
 const RUNAWAY_PPM: i64 = 50_000;
 /// A fault of the disk waits so much longer for a sync that it can hit: longer than a node is cut off.
 const SYNCS_WITHIN: u64 = 7_000_000_000;
+/// A flood goes on for so much longer if nothing is seen of it.
+const FILLS_WITHIN: u64 = 15_000_000_000;
 /// What a clock must have gained or lost to be seen.
 const SEEN_NS: i64 = 50_000;
 /// For how long a clock must have stood still.
@@ -169,6 +171,13 @@ impl Driver<'_> {
             && self.faults[active.fault].evidence.is_none()
             && self.cluster.node(&active.target).pid().is_some()
             && now < active.until + SYNCS_WITHIN
+    }
+
+    /// Whether a flood is still to fill the target's memory: how fast it is depends on the node's build.
+    pub(super) fn waits_for_a_flood(&self, active: &Active, now: u64) -> bool {
+        active.kind == Kind::Flood
+            && self.faults[active.fault].evidence.is_none()
+            && now < active.until + FILLS_WITHIN
     }
 
     /// Waits for a machine's power to go. Whether it has.

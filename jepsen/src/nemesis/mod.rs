@@ -218,7 +218,7 @@ impl Kind {
         )
     }
 
-    /// The kinds that a list like `kill,pause` or `all` or `none` names.
+    /// The kinds that a list like `kill,pause` or `all` or `none` names; `-kill` after them leaves one out again.
     ///
     /// # Errors
     /// With the part that names none.
@@ -228,6 +228,10 @@ impl Kind {
             match part {
                 "all" => kinds.extend(Self::ALL),
                 "none" => {}
+                _ if part.starts_with('-') => {
+                    let without = Self::parse_list(&part[1..])?;
+                    kinds.retain(|kind| !without.contains(kind));
+                }
                 "partition" => kinds.extend(Self::ALL.iter().filter(|kind| {
                     matches!(
                         kind,
@@ -314,6 +318,9 @@ mod tests {
         assert_eq!(Kind::parse_list("pause, kill,kill").unwrap(), [Kind::Kill, Kind::Pause]);
         assert_eq!(Kind::parse_list("none").unwrap(), []);
         assert_eq!(Kind::parse_list("partition").unwrap().len(), 5);
+        assert_eq!(Kind::parse_list("kill,flood,pause,-flood,-kill").unwrap(), [Kind::Pause]);
+        assert_eq!(Kind::parse_list("all,-partition").unwrap().len(), Kind::ALL.len() - 5);
+        assert!(Kind::parse_list("all,-earthquake").is_err());
         assert!(Kind::parse_list("earthquake").unwrap_err().contains("majority-ring"));
     }
 }
