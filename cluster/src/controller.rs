@@ -230,6 +230,8 @@ impl Controller {
         if !is_able || self.standing == Standing::Superseded || !applied.state.slots.is_assigned() {
             return;
         }
+        let share = applied.state.shares.parts(self.group.id());
+        self.rights.set_share(applied.index, share, self.clock.now());
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
             self.group.inherit(slots, by)
         });

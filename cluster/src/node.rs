@@ -30,6 +30,7 @@ use crate::{
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     requests::Requests,
     router::Router,
+    rules_in_force::RulesInForce,
     stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };
@@ -180,12 +181,15 @@ impl Cluster {
         };
         let identity = Arc::new(Identity {
             me: me.clone(),
+            id: on_disk.node,
+            stats: Arc::clone(&stats.peers),
             cluster: config.cluster.clone(),
             key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
         });
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
         let requests = Arc::new(Requests::default());
+        let rules = Arc::new(RulesInForce::new(rules));
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
@@ -201,7 +205,7 @@ impl Cluster {
             data_dir: config.data_dir,
             expect,
             seed: config.rules,
-            rules,
+            rules: Arc::clone(&rules),
             clock,
         };
         let group = RaftGroup::start(group, disk, on_disk).await?;
@@ -232,6 +236,7 @@ impl Cluster {
             Shares::new(shares),
             Arc::clone(&rights),
             requests,
+            rules,
             clock,
             stats.lanes.clone(),
             config.timing.forward_timeout(),

@@ -1,10 +1,10 @@
 //! The messages between nodes.
 //!
-//! A connection opens with a handshake of three frames: `Hello` (who I am, a nonce), `Welcome` (who answers, its
-//! nonce, its proof), `Proof`. A proof is a keyed hash over both nonces and both names, so that both ends show that
-//! they hold the cluster key without sending it. Then the side that opened the connection sends `Check`, `Amend`, `Undo`
-//! and `Ping`; the other side sends `Answer` and `Pong`, in any order, matched by `id`. Or it sends `Control`, and calls of
-//! the Raft group from then on.
+//! A stream opens with a greeting ([`crate::greeting`]): a nonce of each side. Then the caller sends an [`Introduction`] and
+//! the other side a [`Welcome`], each of them in a record whose seal proves that the sender holds the cluster key; the caller
+//! goes first, so that a stranger learns nothing. Then the caller sends `Check`, `Amend`, `Undo` and `Ping`; the other side
+//! sends `Answer` and `Pong`, in any order, matched by `id`. Or the caller sends `Control`, and calls of the Raft group from
+//! then on; it need not wait for the `Welcome` before that.
 //!
 //! Wire structs are plain and append-only: a new shape is a new [`crate::WIRE_VERSION`].
 
@@ -16,37 +16,29 @@ use crate::frame::{Kind, Message};
 /// Most charges in one check: as many rules may match one request at one owner.
 pub const MAX_CHARGES: usize = 64;
 
-/// Opens a connection.
+/// The first record of the caller. Its seal shows that the caller holds the cluster key and has seen the challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
+pub struct Introduction {
     /// The name of the cluster that the caller belongs to.
     pub cluster: String,
     /// The caller's node name.
     pub node: String,
     /// The caller's incarnation: grows with each start of that node.
     pub incarnation: u64,
-    /// Fresh random bytes, part of both proofs.
-    pub nonce: [u8; 16],
+    /// The caller's id in the Raft group.
+    pub id: u64,
+    /// The name of the node that the caller means to talk to; empty: whoever is there.
+    pub to: String,
 }
 
-/// Answers a [`Hello`] of the same cluster.
+/// The first record of the side that was called, after the [`Introduction`]. Its seal shows that it holds the cluster key and
+/// has seen the caller's nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The name of the node that answers.
     pub node: String,
     /// Its incarnation.
     pub incarnation: u64,
-    /// Fresh random bytes, part of both proofs.
-    pub nonce: [u8; 16],
-    /// Shows that the answering node holds the cluster key.
-    pub proof: [u8; 32],
-}
-
-/// Ends the handshake: shows that the caller holds the cluster key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
-    /// The keyed hash.
-    pub proof: [u8; 32],
 }
 
 /// Says why a connection ends, before it is closed.
@@ -67,6 +59,8 @@ pub struct Check {
     pub charges: Charges,
     /// A number for what the client calls its request, if it says: one that is asked again is charged once.
     pub request: Option<u64>,
+    /// Of the rules that the asker has made the charges by: all that was written up to here was in force at it.
+    pub revision: u64,
 }
 
 /// Asks the owner to change buckets without a decision. Answered by an [`Answer`], whose decisions are those about a look
@@ -79,6 +73,8 @@ pub struct Amend {
     pub amendment: Amendment,
     /// Which buckets; of each its `cost` counts for a refund.
     pub charges: Charges,
+    /// As of a [`Check`].
+    pub revision: u64,
 }
 
 /// What is done with a bucket.
@@ -90,7 +86,8 @@ pub enum Amendment {
     Reset,
 }
 
-/// One bucket to charge. It carries the whole limit, so that the owner needs no rule to decide.
+/// One bucket to charge. It carries the whole limit, so that an owner whose rules are those of the asker, or earlier ones,
+/// needs no rule to decide. One with newer rules decides by these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// The key hash of the bucket.
@@ -107,6 +104,10 @@ pub struct Charge {
     pub strict: bool,
     /// Whether the owner of the rule's buckets keeps floors with its successor.
     pub reserve: bool,
+    /// A fingerprint of all by which the rule tells requests apart.
+    pub shape: u64,
+    /// 0: the limit where no override of the rule fits; otherwise the place of the one that does, counted from 1.
+    pub place: u32,
 }
 
 /// A limit in plain numbers. The receiver validates it as it would a rule's.
@@ -186,6 +187,12 @@ pub enum Outcome {
         /// For how long it can be relied on that nobody decides about them, in nanoseconds.
         for_nanos: u64,
     },
+    /// Nothing was charged: the receiver's rules are newer than the asker's, and only who sees the request can tell what they
+    /// make of it.
+    Newer {
+        /// A node that has the rules of this revision, or later ones, can tell.
+        revision: u64,
+    },
 }
 
 /// A decision about all charges of a check.
@@ -262,7 +269,7 @@ pub struct Control;
 macro_rules! kinds {
     ($($message:ident),*) => { $(impl Message for $message { const KIND: Kind = Kind::$message; })* };
 }
-kinds!(Hello, Welcome, Proof, Refused, Check, Answer, Undo, Ping, Pong, Control, Amend);
+kinds!(Introduction, Welcome, Refused, Check, Answer, Undo, Ping, Pong, Control, Amend);
 
 /// Reads a sequence of at most [`MAX_CHARGES`] items. The length on the wire is not trusted with an allocation.
 fn bounded_sequence<'de, T, D>(deserializer: D) -> Result<SmallVec<[T; 2]>, D::Error>
@@ -300,13 +307,23 @@ mod tests {
 
     fn charge(key: u64) -> Charge {
         let limit = Limit { algorithm: 0, count: 5, period: Period::Nanos(60_000_000_000), burst: 10 };
-        Charge { key, rule: 0x55, cost: 1, limit, shadow: false, strict: true, reserve: true }
+        Charge {
+            key,
+            rule: 0x55,
+            cost: 1,
+            limit,
+            shadow: false,
+            strict: true,
+            reserve: true,
+            shape: 0x66,
+            place: 3,
+        }
     }
 
     #[test]
     fn the_bytes_of_a_check_are_those_of_version_7() {
         let charges = Charges::new([charge(0xAB)]).unwrap();
-        let check = Check { id: 2, undoable: true, charges, request: Some(0x77) };
+        let check = Check { id: 2, undoable: true, charges, request: Some(0x77), revision: 0x88 };
         let mut bytes = Vec::new();
         codec::encode(&check, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -326,7 +343,10 @@ mod tests {
                 "00",                       // not shadow
                 "01",                       // strict
                 "01",                       // reserve
+                "6600000000000000",         // shape
+                "03000000",                 // place
                 "017700000000000000",       // request
+                "8800000000000000",         // revision
             )
         );
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);
@@ -334,8 +354,12 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_amendment_are_those_of_version_3() {
-        let amend =
-            Amend { id: 7, amendment: Amendment::Reset, charges: Charges::new([charge(0xAB)]).unwrap() };
+        let amend = Amend {
+            id: 7,
+            amendment: Amendment::Reset,
+            charges: Charges::new([charge(0xAB)]).unwrap(),
+            revision: 0x88,
+        };
         let mut bytes = Vec::new();
         codec::encode(&amend, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -352,7 +376,7 @@ mod tests {
 
         assert!(Charges::new((0..65).map(charge)).is_none());
         let charges = Charges::new((0..64).map(charge)).unwrap();
-        let most = Check { id: 1, undoable: false, charges, request: None };
+        let most = Check { id: 1, undoable: false, charges, request: None, revision: 0 };
         let mut bytes = Vec::new();
         codec::encode(&most, &mut bytes, 1 << 20).unwrap();
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), most);
@@ -369,13 +393,12 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = codec::decode::<Hello>(&bytes);
+            let _ = codec::decode::<Introduction>(&bytes);
             let _ = codec::decode::<Welcome>(&bytes);
             let _ = codec::decode::<Check>(&bytes);
             let _ = codec::decode::<Answer>(&bytes);
             let _ = codec::decode::<Amend>(&bytes);
             let _ = codec::decode::<Refused>(&bytes);
-            let _ = crate::frame::first(&bytes, crate::MAX_PAYLOAD_BYTES);
         }
     }
 }

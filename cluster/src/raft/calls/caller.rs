@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use openraft::{
     error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
     network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
@@ -11,16 +10,17 @@ use openraft::{
         VoteRequest, VoteResponse,
     },
 };
-use tidegate_proto::{Kind, peer::Control};
+use tidegate_proto::Kind;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{Belonging, Call, CallFault, Envelope, Reply, wire::Wire};
+use super::{Belonging, Call, CallFault, Envelope, Reply, sane, wire::Wire};
 use crate::{
+    clock::Clock,
     fabric,
-    link::{Identity, call_peer},
-    raft::{Group, RaftNode, command::NodeId, group::Shared},
-    stats::CallStats,
+    link::Identity,
+    raft::{Group, RaftNode, command::NodeId, group::Shared, reach::Answered},
+    stats::{CallRefusal, CallStats},
 };
 
 /// After a peer could not be reached, this long nothing is sent to it: an election must not wait for it.
@@ -35,6 +35,8 @@ pub(in crate::raft) struct Caller {
     identity: Arc<Identity>,
     belonging: Arc<Belonging>,
     stats: Arc<CallStats>,
+    answered: Arc<Answered>,
+    clock: Clock,
     wire: Option<Wire>,
 }
 
@@ -47,6 +49,8 @@ impl Caller {
             identity: Arc::clone(&shared.identity),
             belonging: Arc::clone(&shared.belonging),
             stats: Arc::clone(&shared.calls),
+            answered: Arc::clone(&shared.answered),
+            clock: shared.clock,
             wire: None,
         }
     }
@@ -69,24 +73,31 @@ impl Caller {
     async fn exchange(&mut self, envelope: Envelope) -> Result<Reply, CallFault> {
         let mut wire = match self.wire.take() {
             Some(wire) => wire,
-            None => self.connect().await?,
+            None => {
+                let stream = fabric::connect(self.node.peer).await?;
+                Wire::open(stream, &self.identity, &self.node.name).await?
+            }
         };
-        let sent = wire.send(&envelope).await?;
-        let (reply, received) =
-            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        self.stats.called(envelope.call.kind(), sent + received);
+        let (reply, bytes) = Self::ask_on(&mut wire, &envelope).await.inspect_err(|fault| {
+            if let Some(error) = fault.stream_error() {
+                self.identity.stats.count_broken(error);
+                debug!(to = %self.node, %fault, "a stream of calls is closed");
+            }
+        })?;
+        self.stats.called(envelope.call.kind(), bytes);
+        sane::reply(&envelope.call, &reply).inspect_err(|absurd| {
+            self.identity.stats.count_call_refusal(CallRefusal::Absurd);
+            warn!(to = %self.node, "the answer to a call is refused: {absurd}");
+        })?;
         self.wire = Some(wire);
         Ok(reply)
     }
 
-    async fn connect(&self) -> Result<Wire, CallFault> {
-        let mut stream = fabric::connect(self.node.peer).await?;
-        call_peer(&mut stream, &self.identity, &self.node.name)
-            .await
-            .map_err(|error| CallFault::Handshake(error.to_string()))?;
-        let mut wire = Wire { stream, unread: BytesMut::new() };
-        wire.send(&Control).await?;
-        Ok(wire)
+    async fn ask_on(wire: &mut Wire, envelope: &Envelope) -> Result<(Reply, usize), CallFault> {
+        let sent = wire.send(envelope).await?;
+        let (reply, received) =
+            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        Ok((reply, sent + received))
     }
 }
 
@@ -133,7 +144,10 @@ impl RaftNetwork<Group> for Caller {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure<RaftError<NodeId>>> {
         match self.ask(Call::Append(request), &option).await? {
-            Reply::Append(answer) => answer.map_err(|error| self.remote(error)),
+            Reply::Append(answer) => {
+                self.answered.note(self.to, self.clock.now());
+                answer.map_err(|error| self.remote(error))
+            }
             _ => Err(mismatch()),
         }
     }
