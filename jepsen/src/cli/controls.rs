@@ -28,7 +28,7 @@ use tidegate_jepsen::{
 use super::{binary, network::NetworkArgs, run::time};
 
 /// The faults under which a bug shows; what is not in the table is looked for under all of them.
-const FAULTS: [(&str, &str); 8] = [
+const FAULTS: [(&str, &str); 12] = [
     ("no-session-wait", "alone,pause,halves"),
     ("new-leader-does-not-wait", "alone,kill,halves"),
     ("full-start", "kill,wipe"),
@@ -37,11 +37,16 @@ const FAULTS: [(&str, &str); 8] = [
     ("share-not-carved", "alone,halves,pause"),
     ("returned-twice", "none"),
     ("refund-repeated", "pause,slow"),
+    // Every other seed has nodes that own nothing.
+    ("shares-by-owners", "kill,wipe,pause"),
+    ("unreachable-leader-stays", "unconnectable"),
+    ("renewal-without-progress", "hung-fsync"),
+    ("askers-limit", "hung-fsync,full-disk,failed-fsync"),
 ];
 /// Machines that are worse than is promised: each is a fault, and no bug of the node.
 const BEYOND: [&str; 1] = ["clock-runaway"];
 /// Bugs that real processes do not show: who finds them, and why not this.
-const ELSEWHERE: [(&str, &str, &str); 4] = [
+const ELSEWHERE: [(&str, &str, &str); 8] = [
     (
         "no-clock-margin",
         "model (cluster/src/owner/suite.rs)",
@@ -57,6 +62,14 @@ const ELSEWHERE: [(&str, &str, &str); 4] = [
         "vote-not-synced",
         "power cuts (cluster/src/raft/suite.rs)",
         "needs a vote that the power takes with it, and a second candidate in that term",
+    ),
+    ("seals-not-checked", "tests/peer_attacks.rs", "no fault forges what nodes say to each other"),
+    ("sender-not-checked", "tests/peer_attacks.rs", "no fault forges what nodes say to each other"),
+    ("absurd-believed", "tests/peer_attacks.rs", "no fault forges what nodes say to each other"),
+    (
+        "denials-forgotten",
+        "tests/denied_floods.rs",
+        "no bound is broken, and no client of a run floods what denies it",
     ),
 ];
 
