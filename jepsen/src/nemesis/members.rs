@@ -1,6 +1,6 @@
 //! What is done to members and to the room on their disks.
 
-use std::thread::JoinHandle;
+use std::{thread::JoinHandle, time::Duration};
 
 use super::{
     Fault, Kind, acts,
@@ -10,6 +10,8 @@ use crate::{cluster::port_apart, workload::flood::Flood};
 
 /// Of 4,096 slots: who is being drained has far fewer than its part.
 const FEW_SLOTS: u64 = 600;
+/// How long a node that is flooded may take to say what became of it.
+const PATIENCE: Duration = Duration::from_millis(400);
 /// A flood ends by itself after so long, whatever else happens.
 const FLOOD_LASTS: u64 = 60_000_000_000;
 
@@ -66,7 +68,7 @@ impl Driver<'_> {
             }
             Kind::Flood => {
                 let asked = self.floods.get(target).map_or(0, Flood::asked);
-                let folded = self.cluster.node(target).metric("tidegate_buckets_folded_total")? as u64;
+                let folded = self.folded(target)?;
                 (folded > 0)
                     .then(|| format!("{asked} keys; {folded} buckets had no room of their own any more"))
             }
@@ -84,6 +86,16 @@ impl Driver<'_> {
         }
     }
 
+    /// How many buckets a node had no room for. Not asked while its process is in somebody's hand: all other faults would wait.
+    fn folded(&self, name: &str) -> Option<u64> {
+        if self.in_hand.iter().any(|one| one == name) {
+            return None;
+        }
+        let page = self.cluster.node(name).client(PATIENCE).get("/metrics").ok()?.text();
+        let line = page.lines().find_map(|line| line.strip_prefix("tidegate_buckets_folded_total "))?;
+        line.trim().parse::<f64>().ok().map(|count| count as u64)
+    }
+
     /// How many slots a node owns, as another one said last.
     fn slots_of(&self, name: &str) -> Option<u64> {
         let others = self.seen.iter().filter(|(other, _)| *other != name);
@@ -98,7 +110,11 @@ impl Driver<'_> {
                     disk.free();
                 }
             }
-            Kind::Flood => drop(self.floods.remove(&active.target)),
+            Kind::Flood => {
+                if let Some(flood) = self.floods.get(&active.target) {
+                    flood.stop();
+                }
+            }
             // What was asked last is not waited for: it is undone after that.
             Kind::Drain => active.errand = None,
             // It may have been killed meanwhile by another fault; that one starts it again.

@@ -57,3 +57,48 @@ impl Driver<'_> {
         Some(end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use super::*;
+    use crate::{
+        cluster::{Cluster, Settings},
+        nemesis::{Builds, Phases, Special, schedule},
+        record::tests::fault,
+        sampler::Watched,
+    };
+
+    #[test]
+    fn what_nobody_saw_is_done_again_twice_at_most_and_what_was_seen_is_not() {
+        let settings = Settings {
+            binary: "/nowhere".into(),
+            rules: String::new(),
+            flags: Vec::new(),
+            key: None,
+            keeps_data: false,
+        };
+        let (mut cluster, watched) = (Cluster::empty(settings), Watched::default());
+        let planned = schedule(&[Kind::Kill, Kind::Drain], 1, &Phases::of(Duration::from_secs(60)));
+        let builds = Builds::new("/nowhere".into(), None);
+        let special = Special { idle: vec!["n5".to_owned()], small: vec!["n1".to_owned()] };
+        let mut driver =
+            Driver::new(&mut cluster, BTreeMap::new(), &watched, builds, special, planned, monotonic());
+        assert!(driver.may_be_hit(Kind::Drain, "n1") && !driver.may_be_hit(Kind::Drain, "n5"));
+        assert!(driver.may_be_hit(Kind::Flood, "n1") && !driver.may_be_hit(Kind::Flood, "n2"));
+        driver.faults.extend([fault(Kind::Kill, "n1", 1, 2), fault(Kind::Drain, "n1", 1, 2)]);
+        driver.faults[1].evidence = None;
+        for _ in 0..ROUNDS {
+            driver.planned.clear();
+            let end = driver.repeat_unseen().unwrap();
+            let again: Vec<_> = driver.planned.iter().map(|(due, one)| (*due, one.kind, one.lasts)).collect();
+            let [(due, Kind::Drain, lasts)] = again[..] else { panic!("{again:?}") };
+            assert!(due > monotonic() - BETWEEN && due + lasts.as_nanos() as u64 <= end);
+        }
+        assert_eq!(driver.repeat_unseen(), None);
+        driver.repeated = 0;
+        driver.faults[1].evidence = Some("its slots fell to 0".to_owned());
+        assert_eq!(driver.repeat_unseen(), None);
+    }
+}

@@ -50,6 +50,11 @@ impl Flood {
         Self { stop, asked, thread: Some(thread) }
     }
 
+    /// It ends as soon as the question that is on its way is answered. Nobody waits for that.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+
     /// How many keys were asked about so far.
     pub fn asked(&self) -> u64 {
         self.asked.load(Relaxed)
