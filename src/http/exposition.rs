@@ -290,6 +290,12 @@ fn raft(page: &mut Page, node: &Node) {
         "Whether the replicated log of this node has failed, with the disk perhaps.",
         u8::from(status.trouble.is_some()),
     );
+    page.simple(
+        "tidegate_foreign_cluster",
+        "gauge",
+        "Whether a second cluster of the same name is there: each admits every limit by itself.",
+        u8::from(ledger.foreign_cluster().is_some()),
+    );
     if let Some(age) = ledger.age() {
         page.simple(
             "tidegate_raft_leader_heard_seconds",

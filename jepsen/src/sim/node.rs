@@ -157,7 +157,11 @@ impl Shared {
             http: (addresses[node], 7800).into(),
             join: match self.plan.nodes {
                 1 => Vec::new(),
-                _ => addresses.iter().map(|address| format!("{address}:{PEER_PORT}")).collect(),
+                // Founders wait for whoever they are told of and is not there; who comes later knows all.
+                _ => addresses[..if founder { self.plan.founders } else { self.plan.nodes }]
+                    .iter()
+                    .map(|address| format!("{address}:{PEER_PORT}"))
+                    .collect(),
             },
             bootstrap_expect: (founder && self.plan.nodes > 1).then_some(self.plan.founders as u32),
             key: ClusterKey::parse("the key of a simulated cluster").ok(),
