@@ -127,6 +127,12 @@ impl Disk {
         Self { database: Arc::new(database), snapshots, path }.prepared()
     }
 
+    /// Whether what is written there waits.
+    #[cfg(feature = "simulation")]
+    pub(super) fn is_hanging(&self) -> bool {
+        self.path.parent().is_some_and(crate::simulation::disk::is_hanging)
+    }
+
     /// A directory that a test has made up.
     #[cfg(test)]
     pub(super) fn on(database: Database) -> Self {

@@ -355,6 +355,9 @@ impl Writer {
         while let Some(first) = self.jobs.recv().await {
             // A disk takes its time, and what was asked for meanwhile is lost when the power goes.
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            while self.disk.is_hanging() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
             self.write_together(first, &mut together);
         }
     }

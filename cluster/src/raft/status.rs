@@ -92,6 +92,16 @@ impl Ledger {
         self.shared().foreign.subscribe()
     }
 
+    /// The highest vote that this node has given: the term and for whom.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn vote(&self) -> Option<(u64, NodeId)> {
+        let metrics = self.shared().running()?.watch();
+        let vote = metrics.borrow().vote;
+        let leader = vote.leader_id();
+        // Before Raft has read its disk it shows a vote of term 0.
+        (leader.term > 0).then_some((leader.term, leader.node_id))
+    }
+
     /// What this node can tell of the group.
     pub fn status(&self) -> GroupStatus {
         let shared = self.shared();

@@ -86,6 +86,19 @@ impl Caller {
                 Wire::open(stream, &self.identity, &self.node.name).await?
             }
         };
+        #[cfg(feature = "simulation")]
+        if let Some(late) =
+            crate::simulation::network::call_is_late(matches!(envelope.call, Call::HandOver(_)))
+        {
+            // It is on its way when its caller has closed the stream.
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                if wire.send(&envelope).await.is_ok() {
+                    drop(wire.receive::<Reply>(Kind::Reply).await);
+                }
+            });
+            return std::future::pending().await;
+        }
         let (reply, bytes) = Self::ask_on(&mut wire, &envelope).await.inspect_err(|fault| {
             if let Some(error) = fault.stream_error() {
                 self.identity.stats.count_broken(error);

@@ -246,7 +246,13 @@ async fn hold(wire: &mut Wire, server: &CallServer, peer: &Peer) -> Result<(), C
         }
         let call = timeout(STALLED, wire.receive::<Envelope>(Kind::Call)).await;
         let Some((envelope, _)) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
+        #[cfg(feature = "simulation")]
+        let hands_over = matches!(envelope.call, Call::HandOver(_));
         let reply = server.answer(peer, envelope).await;
+        #[cfg(feature = "simulation")]
+        if crate::simulation::network::answer_is_lost(hands_over) {
+            return Ok(());
+        }
         timeout(STALLED, wire.send(&reply)).await.map_err(|_| CallFault::Timeout(STALLED))??;
     }
 }
