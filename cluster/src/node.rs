@@ -30,6 +30,7 @@ use crate::{
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     requests::Requests,
     router::Router,
+    rules_in_force::RulesInForce,
     stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };
@@ -187,10 +188,13 @@ impl Cluster {
         });
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
+        let shares = Arc::new(shares);
         let requests = Arc::new(Requests::default());
+        let rules = Arc::new(RulesInForce::new(rules));
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
+            shares: Arc::clone(&shares),
             rights: Arc::clone(&rights),
             requests: Arc::clone(&requests),
             stats: Arc::clone(&stats.moves),
@@ -202,8 +206,9 @@ impl Cluster {
             identity: Arc::clone(&identity),
             data_dir: config.data_dir,
             expect,
+            join: seeds.clone(),
             seed: config.rules,
-            rules,
+            rules: Arc::clone(&rules),
             clock,
         };
         let group = RaftGroup::start(group, disk, on_disk).await?;
@@ -221,6 +226,7 @@ impl Cluster {
                 weight: config.weight,
                 node: on_disk.node,
                 group: ledger.group(),
+                expect,
             },
             datagrams,
             Arc::clone(&stats.gossip),
@@ -234,6 +240,7 @@ impl Cluster {
             Shares::new(shares),
             Arc::clone(&rights),
             requests,
+            rules,
             clock,
             stats.lanes.clone(),
             config.timing.forward_timeout(),

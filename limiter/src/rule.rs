@@ -12,8 +12,8 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Algorithm, HashSecret, KeyHash, Limit, Mode, Reserve, Reserves, RuleId, Takeover, condition::Condition,
-    index::Index, key::KeyHasher, touched::Touched,
+    Algorithm, HashSecret, KeyHash, Limit, LimitRef, Mode, OnMemoryFull, Reserve, Reserves, RuleId, Takeover,
+    condition::Condition, index::Index, key::KeyHasher, touched::Touched,
 };
 
 /// The facts of a request, by name.
@@ -75,6 +75,8 @@ pub struct Rule {
     pub(crate) when: Condition,
     pub(crate) key: Box<[Arc<str>]>,
     pub(crate) hasher: KeyHasher,
+    /// Of all by which it tells requests apart; see [`LimitRef`].
+    pub(crate) shape: u64,
     pub(crate) id: RuleId,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
@@ -88,6 +90,7 @@ pub struct Rule {
     /// What the owner gives of its limits, where a part is carved out for shares.
     pub(crate) carved: Option<Box<Carved>>,
     pub(crate) takeover: Takeover,
+    pub(crate) on_memory_full: OnMemoryFull,
     /// Of a rule whose owners tell floors.
     pub(crate) reserve: Option<Reserve>,
     /// Shared with the same rule before and after a change.
@@ -121,7 +124,7 @@ impl Carved {
 
 impl Rule {
     /// The limit in force, by the place of the override that fits.
-    fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
+    pub(crate) fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
         match (&self.carved, special) {
             (Some(carved), Some(place)) => carved.overrides[place].as_ref(),
             (Some(carved), None) => carved.limit.as_ref(),
@@ -203,6 +206,11 @@ impl Rule {
         self.takeover
     }
 
+    /// What happens with its buckets when there is no room for all of them.
+    pub fn on_memory_full(&self) -> OnMemoryFull {
+        self.on_memory_full
+    }
+
     /// What its owners tell of its buckets to those who would take them over; `None`: nothing.
     pub fn reserve(&self) -> Option<Reserve> {
         self.reserve
@@ -245,6 +253,8 @@ pub struct Matched<'r> {
     pub limit: Option<&'r Limit>,
     /// Its bucket.
     pub key: KeyHash,
+    /// Which of the rule's limits that is.
+    pub limit_ref: LimitRef,
 }
 
 /// Whether rules are about a request.
@@ -266,6 +276,9 @@ pub struct Rules {
     /// Shared with the rules before and after a change of another domain.
     pub(crate) domains: HashMap<Box<str>, Arc<Domain>>,
     reserves: Arc<Reserves>,
+    /// By the number of the rule: its domain, and its place there.
+    by_id: HashMap<RuleId, (Arc<Domain>, usize)>,
+    revision: u64,
 }
 
 /// The rules of one domain.
@@ -274,11 +287,13 @@ pub(crate) struct Domain {
     rules: Vec<Rule>,
     index: Index,
     allow_unmatched: bool,
+    /// Of its last change.
+    pub(crate) revision: u64,
 }
 
 impl Domain {
     pub(crate) fn new(mut rules: Vec<Rule>, allow_unmatched: bool) -> Self {
-        Self { index: Index::new(&mut rules), rules, allow_unmatched }
+        Self { index: Index::new(&mut rules), rules, allow_unmatched, revision: 0 }
     }
 
     /// Goes on with what is known of the rules with the same names.
@@ -314,12 +329,30 @@ impl Rules {
     }
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
-        Self { inline: KeyHasher::of_inline(secret), reserves: reserves(&domains), domains }
+        let (reserves, by_id) = (reserves(&domains), by_id(&domains));
+        Self { inline: KeyHasher::of_inline(secret), reserves, by_id, domains, revision: 0 }
     }
 
     /// These, with other domains.
     pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
-        Self { inline: self.inline, reserves: reserves(&domains), domains }
+        let (reserves, by_id) = (reserves(&domains), by_id(&domains));
+        Self { inline: self.inline, reserves, by_id, domains, revision: self.revision }
+    }
+
+    /// All that was written up to this revision is in these rules.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The same, of this revision: that of the last change of any domain.
+    pub fn at_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// The rule with a number, and the revision of the last change of its domain.
+    pub(crate) fn rule_of(&self, id: RuleId) -> Option<(&Rule, u64)> {
+        let (domain, place) = self.by_id.get(&id)?;
+        Some((&domain.rules[*place], domain.revision))
     }
 
     /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
@@ -342,7 +375,8 @@ impl Rules {
             let limit = rule.limit_at(special);
             if let Some(key) = rule.key_hash(attributes, limit) {
                 rule.touched.note(key);
-                found.push(Matched { rule, limit, key });
+                let limit_ref = LimitRef::new(rule.shape, special.map_or(0, |place| place as u32 + 1));
+                found.push(Matched { rule, limit, key, limit_ref });
             }
         }
         if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
@@ -382,6 +416,11 @@ impl Rules {
         &self.reserves
     }
 
+    /// The rules of all domains.
+    pub fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.domains.values().flat_map(|domain| &domain.rules)
+    }
+
     /// The names of the domains, sorted.
     pub fn domains(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.domains.keys().map(|name| &**name).collect();
@@ -393,6 +432,14 @@ impl Rules {
     pub fn rules(&self, domain: &str) -> &[Rule] {
         self.domains.get(domain).map_or(&[], |domain| &domain.rules)
     }
+}
+
+fn by_id(domains: &HashMap<Box<str>, Arc<Domain>>) -> HashMap<RuleId, (Arc<Domain>, usize)> {
+    let places = |domain: &Arc<Domain>| {
+        let rules = domain.rules.iter().enumerate();
+        rules.map(|(place, rule)| (rule.id, (Arc::clone(domain), place))).collect::<Vec<_>>()
+    };
+    domains.values().flat_map(places).collect()
 }
 
 fn reserves(domains: &HashMap<Box<str>, Arc<Domain>>) -> Arc<Reserves> {

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use crate::{
-    Consistency, Limit, Mode, OnOwnerLoss, Rule, Takeover,
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
     key::KeyHasher,
     parse::{Compiler, Place, RawKey, RawTest, Written},
+    revised,
 };
 
 /// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
@@ -28,6 +29,7 @@ pub struct NewRule {
     key: Vec<String>,
     overrides: Vec<(Patterns, Option<Limit>)>,
     mode: Mode,
+    on_memory_full: OnMemoryFull,
 }
 
 /// Attributes with the patterns that their values must fit.
@@ -43,6 +45,7 @@ impl NewRule {
             key: Vec::new(),
             overrides: Vec::new(),
             mode: Mode::Enforce,
+            on_memory_full: OnMemoryFull::default(),
         }
     }
 
@@ -94,6 +97,12 @@ impl NewRule {
         self
     }
 
+    /// What happens with its buckets when there is no room for all of them; by default they are forgotten.
+    pub fn on_memory_full(mut self, on_memory_full: OnMemoryFull) -> Self {
+        self.on_memory_full = on_memory_full;
+        self
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -105,12 +114,13 @@ impl NewRule {
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
-        let overrides =
+        let overrides: Box<[_]> =
             self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit)).collect();
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         (compiler.faults() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
+            shape: revised::shape(hasher, &when, &key, &overrides),
             id: hasher.rule(),
             hasher,
             when,
@@ -123,6 +133,7 @@ impl NewRule {
             on_owner_loss: OnOwnerLoss::Share,
             carved: None,
             takeover: Takeover::Zero,
+            on_memory_full: self.on_memory_full,
             reserve: None,
             touched: std::sync::Arc::default(),
         })

@@ -5,17 +5,15 @@
 //! the cluster and the node that it is meant for, so that what lies on a disk of another cluster, or was lost with a
 //! disk, is never mixed in.
 
+#[cfg(test)]
+mod adoption;
 mod caller;
 mod sane;
 mod senders;
 mod server;
 mod wire;
 
-use std::{
-    io,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use openraft::{
     error::{InstallSnapshotError, RaftError},
@@ -29,16 +27,16 @@ use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Messa
 
 pub(crate) use self::server::{CallServer, serve_calls};
 pub(super) use self::{
-    caller::{Caller, Callers},
+    caller::{Asked, Caller, Callers, introduce},
     sane::{Absurd, Position, is_absurd},
 };
 use super::{
     Group,
     command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
-    disk::{Disk, DiskFault},
     election::Question,
     formation::Proposal,
     moves::{HandOver, HandedOver},
+    survey::Introduction,
     tell::Words,
 };
 use crate::{
@@ -72,10 +70,12 @@ pub(super) enum Call {
         domain: String,
         rules: Vec<String>,
     },
-    /// Says to the leader who this node is and where; asks for a session if it could decide.
+    /// Says to the leader who this node is, where, and up to where it has applied the log; asks for a session if it could
+    /// decide.
     Renew {
         row: MemberRow,
         wants: bool,
+        applied: u64,
     },
     /// Says to the leader that these moves are done.
     Moved(Vec<SlotMove>),
@@ -99,12 +99,20 @@ pub(super) enum Call {
         successor: Holder,
         slots: Vec<u16>,
     },
+    /// Asks for nothing but an answer.
+    Reach,
+    /// Asks a node, whichever it is, whether it belongs to a cluster.
+    Introduce,
+    /// Gives a founding up that this node has proposed.
+    Release(ClusterId),
 }
 
 impl Call {
     fn kind(&self) -> CallKind {
         match self {
-            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) => CallKind::Log,
+            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) | Self::Reach => {
+                CallKind::Log
+            }
             Self::Renew { .. } => CallKind::Session,
             Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
             Self::Tell(_) | Self::Strike { .. } => CallKind::Floor,
@@ -137,8 +145,7 @@ pub(super) enum Reply {
     Write(Result<Outcome, NotServed>),
     ReadIndex(Result<u64, NotServed>),
     Touched(Vec<Vec<u8>>),
-    /// The session is granted, confirmed at this index of the log; or it is not, for now.
-    Renew(Result<Option<u64>, NotServed>),
+    Renew(Result<Renewal, NotServed>),
     /// For [`Call::Moved`] and [`Call::Drain`]: it is written.
     Written(Result<(), NotServed>),
     Refuse(Refusal),
@@ -148,11 +155,25 @@ pub(super) enum Reply {
     Told(Option<u64>),
     /// It was not looked at, for this reason.
     Refused(String),
+    Reached,
+    Introduced(Introduction),
+    Released,
 }
 
 impl Message for Reply {
     const KIND: Kind = Kind::Reply;
     const MAX_BYTES: usize = MAX_CALL_BYTES;
+}
+
+/// What the leader says to a node that asks for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Renewal {
+    /// It is granted, confirmed at this index of the log.
+    Granted(u64),
+    /// The node has not applied the log up to here, where its last session was granted.
+    Behind(u64),
+    /// It is not granted, for now.
+    NotGranted,
 }
 
 /// Why the leader did not do what it was asked for.
@@ -199,31 +220,5 @@ impl CallFault {
             Self::CutOff => Some(StreamError::CutOff),
             _ => None,
         }
-    }
-}
-
-/// The cluster that this node belongs to, if it belongs to one.
-#[derive(Debug)]
-pub(super) struct Belonging {
-    cluster: Mutex<Option<ClusterId>>,
-}
-
-impl Belonging {
-    pub(super) fn new(cluster: Option<ClusterId>) -> Self {
-        Self { cluster: Mutex::new(cluster) }
-    }
-
-    pub(super) fn get(&self) -> Option<ClusterId> {
-        *self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Only for a node that has nothing of another cluster.
-    pub(super) fn adopt(&self, cluster: ClusterId, disk: &Disk) -> Result<(), DiskFault> {
-        let mut known = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != Some(cluster) {
-            disk.belong_to(cluster)?;
-            *known = Some(cluster);
-        }
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use openraft::{
-    Entry, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
+    Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
 use redb::{Durability, ReadableDatabase as _, ReadableTable as _};
@@ -25,10 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Group, MAX_ENTRY_BYTES,
     calls::is_absurd,
-    command::NodeId,
+    command::{Command, NodeId},
     disk::{Disk, LOG, META},
 };
-use crate::planted::PlantedBug;
+use crate::{owner::shares::ShareChange, planted::PlantedBug};
 
 /// What may wait to be written; whoever asks for more waits.
 const MAX_WAITING: usize = 256;
@@ -69,6 +69,8 @@ enum Job {
 }
 
 enum Write {
+    /// Nothing: only waits for what was asked for before.
+    Nothing,
     Meta {
         key: &'static str,
         value: Vec<u8>,
@@ -118,11 +120,33 @@ impl Log {
         Ok(vote.into_iter().chain(last.into_iter().flatten()).find(|number| is_absurd(*number)))
     }
 
+    /// Returns when all that was asked for is on the disk: another [`Log`] can then begin on it.
+    pub(crate) async fn flush(&self) -> Result<(), io::Error> {
+        self.write(Write::Nothing).await
+    }
+
     async fn write(&self, write: Write) -> Result<(), io::Error> {
         let (done, written) = oneshot::channel();
         let gone = || io::Error::other("the thread that writes the log has ended");
         self.writer.send(Job::Do { write, done }).await.map_err(|_| gone())?;
         written.await.map_err(|_| gone())?.map_err(io::Error::other)
+    }
+
+    /// The changes of shares in the log from this entry on, and the index of its last entry. A few entries at a time: others are
+    /// large.
+    pub(super) fn share_changes(&self, mut next: u64) -> Result<(Vec<ShareChange>, u64), io::Error> {
+        let (mut changes, mut last) = (Vec::new(), 0);
+        loop {
+            let entries = self.read((Bound::Included(next), Bound::Unbounded), READ_BYTES)?;
+            let Some(end) = entries.last() else { return Ok((changes, last)) };
+            last = end.log_id.index;
+            next = last + 1;
+            for entry in entries {
+                if let EntryPayload::Normal(Command::Shares(change)) = entry.payload {
+                    changes.push(change);
+                }
+            }
+        }
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, io::Error> {
@@ -135,6 +159,11 @@ impl Log {
         range: (Bound<u64>, Bound<u64>),
         most_bytes: usize,
     ) -> Result<Vec<Entry<Group>>, io::Error> {
+        if is_inverted(range) {
+            // The maps would panic.
+            let reason = format!("entries of the log were asked for from behind their end: {range:?}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         // First what is not on the disk yet: an entry that gets there in between is then found on the disk.
         let mut found =
             self.pending.entries().range(range).map(|(index, entry)| (*index, entry.clone())).collect();
@@ -233,9 +262,15 @@ impl RaftLogStorage<Group> for Log {
         I::IntoIter: OptionalSend,
     {
         let fault = |error: io::Error| Fault::from(StorageIOError::write_logs(&error));
-        let mut encoded = Vec::new();
+        let mut encoded: Vec<(LogId<NodeId>, Vec<u8>)> = Vec::new();
         let mut fresh = BTreeMap::new();
         for entry in entries {
+            if let Some((before, _)) = encoded.last()
+                && !is_next(*before, entry.log_id)
+            {
+                let reason = format!("the entry {} can not follow {before}", entry.log_id);
+                return Err(fault(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+            }
             encoded.push((entry.log_id, encode(&entry).map_err(fault)?));
             fresh.insert(entry.log_id.index, entry);
         }
@@ -256,6 +291,33 @@ impl RaftLogStorage<Group> for Log {
         let encoded = encode(&id).map_err(fault)?;
         self.write(Write::Purge { through: id.index, id: encoded }).await.map_err(fault)
     }
+}
+
+/// Whether a range ends before it begins.
+fn is_inverted(range: (Bound<u64>, Bound<u64>)) -> bool {
+    match range {
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from), Bound::Excluded(to)) => from > to,
+        (Bound::Excluded(from), Bound::Excluded(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
+}
+
+/// Whether an entry may stand behind another one: no gaps, and no earlier leader.
+fn is_next(before: LogId<NodeId>, id: LogId<NodeId>) -> bool {
+    before.index.checked_add(1) == Some(id.index) && before.leader_id <= id.leader_id
+}
+
+/// Whether these entries are some of one log, behind `before`. What is not would be in the log before Raft looks at it.
+pub(super) fn is_in_order(before: Option<LogId<NodeId>>, entries: &[Entry<Group>]) -> bool {
+    let mut ids = entries.iter().map(|entry| entry.log_id);
+    let mut last = match (before, ids.next()) {
+        (_, None) => return true,
+        (None, Some(first)) if first.index == 0 => first,
+        (Some(before), Some(first)) if is_next(before, first) => first,
+        _ => return false,
+    };
+    ids.all(|id| is_next(std::mem::replace(&mut last, id), id))
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
@@ -293,6 +355,9 @@ impl Writer {
         while let Some(first) = self.jobs.recv().await {
             // A disk takes its time, and what was asked for meanwhile is lost when the power goes.
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            while self.disk.is_hanging() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
             self.write_together(first, &mut together);
         }
     }
@@ -312,7 +377,9 @@ impl Writer {
 
     fn commit(&self, jobs: &[Job]) -> Result<(), redb::Error> {
         let mut transaction = self.disk.database.begin_write()?;
-        let lasting = |job: &Job| !matches!(job, Job::Do { write: Write::Meta { durable: false, .. }, .. });
+        let lasting = |job: &Job| {
+            !matches!(job, Job::Do { write: Write::Nothing | Write::Meta { durable: false, .. }, .. })
+        };
         if !jobs.iter().any(lasting) {
             transaction
                 .set_durability(Durability::None)
@@ -328,6 +395,7 @@ impl Writer {
                             log.insert(id.index, entry.as_slice())?;
                         }
                     }
+                    Job::Do { write: Write::Nothing, .. } => {}
                     Job::Do { write: Write::Meta { key, value, .. }, .. } => {
                         meta.insert(*key, value.as_slice())?;
                     }

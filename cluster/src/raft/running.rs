@@ -1,6 +1,6 @@
 //! Raft from one start to the next: who leads, and what is asked of it here.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::{sync::watch, time::timeout};
@@ -78,6 +78,11 @@ impl Running {
         let id = metrics.vote.leader_id();
         let leads = metrics.state == ServerState::Leader && id.node_id == metrics.id;
         leads.then_some(Reign { term: id.term, leader: id.node_id })
+    }
+
+    /// Who votes: one set, or two while they change.
+    pub(super) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        self.metrics.borrow().membership_config.membership().get_joint_config().clone()
     }
 
     pub(super) fn is_leader(&self) -> bool {

@@ -154,6 +154,18 @@ impl Network {
         }
     }
 
+    /// Ends the streams that other nodes have opened to this port of a node, and refuses new ones. Those that the node opens
+    /// itself stay, and so do datagrams.
+    ///
+    /// # Panics
+    /// When that fails; with proxies, which can not tell who has opened a stream.
+    pub fn refuse_streams_to(&self, node: u8, port: u16) {
+        match self {
+            Self::Namespaces(net) => net.refuse_streams_to(node, port),
+            Self::Proxies(_) => panic!("only namespaces can refuse streams in one direction"),
+        }
+    }
+
     /// Drops what goes between the nodes of different groups.
     ///
     /// # Panics
@@ -222,6 +234,25 @@ impl Network {
     /// In namespaces: nftables can not do it.
     pub fn reorder(&self, pairs: &[(u8, u8)], percent: u8) {
         self.proxies("out of order").set(pairs, |link| link.disorder = percent);
+    }
+
+    /// Lets no new connection from another node come to be at this one. Those that there are live, and so do those that it makes.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn refuse_connections(&self, node: u8) {
+        match self {
+            Self::Namespaces(net) => net.refuse_connections(node),
+            Self::Proxies(net) => net.set_all_to(node, |link| link.refuses = true),
+        }
+    }
+
+    /// Loses so many of a hundred answers from the first of each pair to the second, each with the stream that it would come on.
+    ///
+    /// # Panics
+    /// In namespaces: nftables knows no answers.
+    pub fn lose_answers(&self, pairs: &[(u8, u8)], percent: u8) {
+        self.proxies("no answers").set(pairs, |link| link.lost_answers = percent);
     }
 
     fn proxies(&self, what: &str) -> &Proxies {

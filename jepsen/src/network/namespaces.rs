@@ -93,6 +93,19 @@ impl Namespaces {
         self.on_arrival(pairs, "counter drop");
     }
 
+    /// Ends the streams that other nodes have opened to this port of a node, and refuses new ones. Those that the node opens
+    /// itself stay.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn refuse_streams_to(&self, node: u8, port: u16) {
+        let rule = format!(
+            "add rule ip {TABLE} in ip saddr != {} tcp dport {port} counter reject with tcp reset",
+            self.address(254)
+        );
+        self.nft(node, &rule).expect("the rule can be added");
+    }
+
     /// Drops so many of a hundred packets from the first of each pair to the second, by chance.
     ///
     /// # Panics
@@ -115,6 +128,16 @@ impl Namespaces {
             );
             self.nft(*to, &rule).expect("the rule can be added");
         }
+    }
+
+    /// Drops what would open a connection from another node to this one.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn refuse_connections(&self, node: u8) {
+        let others = (1..=self.nodes).filter(|other| *other != node);
+        let pairs: Vec<(u8, u8)> = others.map(|other| (other, node)).collect();
+        self.on_arrival(&pairs, "tcp flags & (syn | ack) == syn counter drop");
     }
 
     /// Squeezes what a node sends to other nodes through a link of so many kilobits a second. What waits there waits for
