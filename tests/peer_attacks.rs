@@ -44,8 +44,11 @@ fn assert_alive(cluster: &Cluster, count: u64) {
         assert!(status["raft"]["trouble"].is_null() && status["raft"]["failed"] != true, "{status}");
         assert!(node.metric("tidegate_raft_term").unwrap() < 1e6, "{status}");
         for user in 0..20 {
-            let answer = check(node, "default", &format!("after-{count}-{user}"));
-            assert!(answer["decided_by"] == "owner" || answer["decided_by"] == "forwarded", "{answer}");
+            // A link that was ended a moment ago may not be there again.
+            wait_for("an owner decides", SOON, || {
+                let answer = check(node, "default", &format!("after-{count}-{user}"));
+                answer["decided_by"] == "owner" || answer["decided_by"] == "forwarded"
+            });
         }
     }
 }
@@ -148,7 +151,10 @@ fn who_is_on_the_path_ends_streams_and_nothing_else() {
             while !stop.load(Relaxed) {
                 for address in [n2, n3] {
                     let mut client = tidegate_jepsen::client::Client::new(address, PATIENCE);
-                    let answer = client.get(&format!("/v1/check?user=u{}", asked % 300)).unwrap();
+                    let Ok(answer) = client.get(&format!("/v1/check?user=u{}", asked % 300)) else {
+                        // The test has failed, and the nodes are gone.
+                        return asked;
+                    };
                     assert!(answer.status == 200 || answer.status == 429, "{}", answer.text());
                     asked += 1;
                 }
@@ -244,6 +250,9 @@ fn a_flood_of_callers_that_never_prove_themselves_takes_no_session_and_no_seat()
     let made: usize = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
     assert!(made > 3 * CALLERS, "{made} callers");
     assert!(looked > 3 && denied * 100 <= looked * 20, "{denied} of {} without an owner", looked * 20);
-    let crowded = cluster.nodes[0].metric("tidegate_peer_streams_refused_total{reason=\"too_many\"}");
-    assert!(crowded > Some(0.0), "the flood was no flood");
+    let turned_away = |reason: &str| {
+        let name = format!("tidegate_peer_streams_refused_total{{reason=\"{reason}\"}}");
+        cluster.nodes[0].metric(&name).unwrap_or(0.0)
+    };
+    assert!(turned_away("too_many") + turned_away("timeout") > 2_000.0, "the flood was no flood");
 }

@@ -144,6 +144,11 @@ impl Outbox {
         &mut self.bytes
     }
 
+    /// Makes room, which is used again and again.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// How many bytes wait.
     pub fn len(&self) -> usize {
         self.bytes.len()

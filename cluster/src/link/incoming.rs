@@ -49,6 +49,8 @@ const UNDO_WITHIN: Duration = Duration::from_secs(2);
 const MAX_UNDOABLE: usize = 4096;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 16 << 10;
+/// Room for answers at the beginning; it grows with what comes.
+const ANSWER_BYTES: usize = 4 << 10;
 /// Checks that are read before the first of them is decided, so that their buckets are near when it is their turn.
 const READ_AHEAD: usize = 32;
 /// Refused streams are logged at most this often.
@@ -240,6 +242,8 @@ struct Conversation<'a> {
 
 impl Conversation<'_> {
     async fn hold(&mut self, stream: &mut fabric::Stream) -> Result<Ended, Broken> {
+        // A greeting and a welcome took little; answers take this much again and again.
+        self.session.outbox.reserve(ANSWER_BYTES);
         loop {
             let understood = self.answer_all();
             // What was decided before a faulty frame is still answered.

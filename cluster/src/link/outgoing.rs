@@ -50,8 +50,8 @@ const QUEUE_LEN: usize = 4096;
 const MAX_IN_FLIGHT: usize = 8192;
 /// Bytes that may wait for the socket; beyond that the queue is not read.
 const MAX_UNSENT_BYTES: usize = 256 << 10;
-/// Room for what is read at the beginning; it grows with what comes.
-const READ_BYTES: usize = 4 << 10;
+/// Room in each direction at the beginning; it grows with what comes.
+const ROOM_BYTES: usize = 4 << 10;
 /// Jobs that are taken from the queue at once.
 const TAKE_AT_ONCE: usize = 256;
 /// How often the link looks at the time.
@@ -366,7 +366,8 @@ impl Runner {
     async fn talk(&mut self, stream: fabric::Stream, session: Session) -> Ended {
         let (mut reader, mut writer) = stream.into_split();
         let Session { outbox: mut unsent, inbox: mut unread } = session;
-        unread.unread().reserve(READ_BYTES);
+        unread.unread().reserve(ROOM_BYTES);
+        unsent.reserve(ROOM_BYTES);
         let mut last_heard = Instant::now();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

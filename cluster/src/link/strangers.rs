@@ -6,8 +6,9 @@
 
 use tokio_util::sync::CancellationToken;
 
-/// Callers that may be about to prove themselves at one time.
-pub(super) const ROOM: usize = 1024;
+/// Callers that may be about to prove themselves at one time: as many as come in two seconds, the deadline of the handshake, at
+/// 2,000 a second. So at that rate a caller has all of its time, and at 40,000 still a tenth of a second.
+pub(super) const ROOM: usize = 4096;
 
 /// The room, as a ring: each caller takes the next place, from whoever has had it.
 #[derive(Debug)]
