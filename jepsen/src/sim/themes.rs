@@ -247,7 +247,7 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
         }
         Theme::Memory => {
             busy(plan, dice, &[STRICT, LONG, OPEN, LOG]);
-            plan.store_bytes = dice.usize(64..160) << 10;
+            plan.store_bytes = dice.usize(160..320) << 10;
             add(plan, begin, 9_000, Kind::Flood);
             match dice.u8(..3) {
                 0 => add(plan, begin + 4_000, 3_000, crash(Aim::Owner(STRICT), false)),
