@@ -78,16 +78,6 @@ impl Ledger {
         self.shared().belonging.get().filter(|_| has_part)
     }
 
-    /// The highest vote that this node has given: the term and for whom.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn vote(&self) -> Option<(u64, NodeId)> {
-        let metrics = self.shared().running()?.watch();
-        let vote = metrics.borrow().vote;
-        let leader = vote.leader_id();
-        // Before Raft has read its disk it shows a vote of term 0.
-        (leader.term > 0).then_some((leader.term, leader.node_id))
-    }
-
     /// What keeps this node from founding a cluster with the others that wait.
     pub(crate) fn watch_obstacle(&self) -> watch::Receiver<Option<String>> {
         self.shared().obstacle.subscribe()
@@ -100,6 +90,16 @@ impl Ledger {
 
     pub(crate) fn watch_foreign(&self) -> watch::Receiver<Option<Foreign>> {
         self.shared().foreign.subscribe()
+    }
+
+    /// The highest vote that this node has given: the term and for whom.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn vote(&self) -> Option<(u64, NodeId)> {
+        let metrics = self.shared().running()?.watch();
+        let vote = metrics.borrow().vote;
+        let leader = vote.leader_id();
+        // Before Raft has read its disk it shows a vote of term 0.
+        (leader.term > 0).then_some((leader.term, leader.node_id))
     }
 
     /// What this node can tell of the group.

@@ -161,12 +161,12 @@ impl Shared {
             http: (addresses[node], 7800).into(),
             join: match plan.nodes {
                 1 => Vec::new(),
-                _ => {
-                    // Founders ask whoever they are told of before they found; who comes later knows all.
-                    let told = if node < plan.expecting { plan.expecting } else { plan.nodes };
-                    let there = addresses[..told].iter().map(|address| format!("{address}:{PEER_PORT}"));
-                    there.chain(ghosts).collect()
-                }
+                // Founders wait for whoever they are told of and is not there; who comes later knows all.
+                _ => addresses[..if node < plan.expecting { plan.expecting } else { plan.nodes }]
+                    .iter()
+                    .map(|address| format!("{address}:{PEER_PORT}"))
+                    .chain(ghosts)
+                    .collect(),
             },
             bootstrap_expect: (node < plan.expecting && plan.nodes > 1).then_some(plan.expect as u32),
             key: ClusterKey::parse("the key of a simulated cluster").ok(),
