@@ -266,7 +266,10 @@ impl Plan {
             fault.place = place;
         }
         plan.healed_ms = plan.faults.iter().map(Fault::ends_ms).max().unwrap_or(0).max(STARTED_MS);
-        plan.end_ms = plan.healed_ms + HEALS_MS + 2 * (plan.session_ms - 2_200) + 60 * plan.latency_ms.1;
+        // Founders ask addresses at which there is nobody for some seconds.
+        let asks_ghosts = if plan.ghosts > 0 || plan.theme == Theme::Founding { 12_000 } else { 0 };
+        plan.end_ms =
+            asks_ghosts + plan.healed_ms + HEALS_MS + 2 * (plan.session_ms - 2_200) + 60 * plan.latency_ms.1;
         plan
     }
 

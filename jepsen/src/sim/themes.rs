@@ -247,7 +247,7 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
         }
         Theme::Memory => {
             busy(plan, dice, &[STRICT, LONG, OPEN, LOG]);
-            plan.store_bytes = dice.usize(64..160) << 10;
+            plan.store_bytes = dice.usize(160..320) << 10;
             add(plan, begin, 9_000, Kind::Flood);
             match dice.u8(..3) {
                 0 => add(plan, begin + 4_000, 3_000, crash(Aim::Owner(STRICT), false)),
@@ -256,9 +256,9 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
             }
         }
         Theme::Founding => {
-            if dice.u8(..3) == 0 {
+            if dice.u8(..3) == 0 && nodes > 1 {
                 // Some expect three, and one more is there from the beginning that only joins.
-                (plan.expect, plan.expecting) = (3, nodes - 1);
+                (plan.expect, plan.expecting) = (3.min(nodes - 1), nodes - 1);
                 plan.starts_ms = (0..nodes).map(|_| dice.u64(..400)).collect();
             } else {
                 (plan.expect, plan.expecting) = (3.min(nodes), nodes);
