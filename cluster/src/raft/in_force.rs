@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tidegate_limiter::{HashSecret, Rules};
+use tidegate_limiter::{HashSecret, Rules, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -13,7 +13,7 @@ use super::{
     group::Shared,
     ledger::{Ledger, NewRules, WriteFault},
 };
-use crate::{owner::rights::Rights, rules_in_force::RulesInForce};
+use crate::{owner::rights::Rights, planted::PlantedBug, rules_in_force::RulesInForce};
 
 /// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
 /// which it knows that they do: without a quorum there will be no leader.
@@ -36,7 +36,8 @@ pub(crate) struct InForce {
 pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<RulesInForce>, mut seed: Vec<(String, String)>) {
     let mut applied = shared.applied.subscribe();
     let rights = Arc::clone(&shared.rights);
-    let mut compiler = Compiler { rules, rights, compiled: BTreeMap::new(), secret: None };
+    let stores = [&shared.store, &shared.floors, &shared.shares].map(Arc::clone);
+    let mut compiler = Compiler { rules, rights, stores, compiled: BTreeMap::new(), secret: None };
     // Who had the rules on its disk decides by them; who had not waits until it has all of them.
     let mut now = Arc::clone(&applied.borrow_and_update());
     let had_some = now.state.founding.is_some();
@@ -79,6 +80,8 @@ pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<RulesInForce>, mut seed
 struct Compiler {
     rules: Arc<RulesInForce>,
     rights: Arc<Rights>,
+    /// All in which there are buckets of the rules.
+    stores: [Arc<Store>; 3],
     compiled: BTreeMap<Arc<str>, Revision>,
     secret: Option<HashSecret>,
 }
@@ -131,6 +134,8 @@ impl Compiler {
             // Of what is broken an older revision is in force.
             let revision = newest.filter(|_| broken.is_empty()).unwrap_or(rules.revision());
             let reserves = Arc::clone(rules.reserves());
+            // Before anything is decided by them: a strict rule forgets nothing.
+            self.stores.iter().for_each(|store| tell_policies(store, &rules));
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is told too.
             self.rights.set_reserves(reserves);
@@ -142,6 +147,18 @@ impl Compiler {
             info!(%domain, %revision, rules = count, ?took, "rules are in force");
         }
         broken
+    }
+}
+
+/// Says what happens with the buckets of each rule when there is no room for all of them.
+fn tell_policies(store: &Store, rules: &Rules) {
+    if PlantedBug::FloodSpills.is_on() {
+        store.share_memory_among_all();
+    }
+    if PlantedBug::StrictForgets.is_on() {
+        store.set_rules(&Rules::empty(&HashSecret::new([0; 16])));
+    } else {
+        store.set_rules(rules);
     }
 }
 
