@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::atomic::AtomicBool, time::Duration};
 
-use super::{READY_WITHIN, await_settled, last_lines};
+use super::{NOT_READY, READY_WITHIN, await_settled, last_lines};
 use crate::{
     cluster::{Cluster, port_apart},
     history::monotonic,
@@ -74,9 +74,8 @@ pub(super) fn found(
     let ports: Vec<u16> = (1..=nodes).map(port_apart).collect();
     let expected = if founding == Founding::AllExpected { nodes } else { FEW };
     let ready = |cluster: &Cluster| {
-        await_settled(cluster, READY_WITHIN, interrupted).ok_or_else(|| {
-            format!("the nodes were not ready within {READY_WITHIN:?}\n{}", last_lines(cluster))
-        })
+        await_settled(cluster, READY_WITHIN, interrupted)
+            .ok_or_else(|| format!("{NOT_READY} within {READY_WITHIN:?}\n{}", last_lines(cluster)))
     };
     for (node, port) in (1..=nodes).zip(&ports) {
         if founding == Founding::ThenMore && node == FEW + 1 {

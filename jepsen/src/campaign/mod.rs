@@ -40,6 +40,8 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const WRITERS: u32 = 2;
 const TICK: Duration = Duration::from_millis(40);
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// What an error begins with that says that the cluster never came to be.
+pub const NOT_READY: &str = "the nodes were not ready";
 /// All must be as it should for so long: longer than a session that nobody renews.
 const SETTLED_FOR: u64 = 2_500_000_000;
 

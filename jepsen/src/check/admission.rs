@@ -99,15 +99,20 @@ struct Sides<'r> {
     during: Interval,
 }
 
-/// The cuts that nothing else mixes with: each is a partition of its own.
+/// The cuts that nothing mixes with until they are over, or something else begins: each is the first of its partition.
 fn sides<'r>(record: &'r Record, partitions: &[Partition]) -> Vec<Sides<'r>> {
+    let cuts = times::cuts(record);
+    let mut begins: Vec<u64> = cuts.iter().map(|cut| cut.begun.saturating_sub(times::EDGE)).collect();
+    begins.extend(times::without_majority(record).iter().map(|(from, _)| *from));
     let of_cut = |cut: &'r crate::nemesis::Fault| {
-        let is_own = |one: &Partition| one.cuts == 1 && one.from == cut.begun.saturating_sub(times::EDGE);
-        let own = partitions.iter().position(is_own)?;
-        let since = own.checked_sub(1).map_or(0, |before| partitions[before].to);
-        Some(Sides { sides: &cut.sides, during: (since, cut.ended?) })
+        let own = cut.begun.saturating_sub(times::EDGE);
+        let place = partitions.iter().position(|one| one.from == own)?;
+        let since = place.checked_sub(1).map_or(0, |before| partitions[before].to);
+        let next = begins.iter().copied().filter(|begin| *begin > own).min().unwrap_or(u64::MAX);
+        let alone = begins.iter().filter(|begin| **begin == own).count() == 1;
+        alone.then_some(Sides { sides: &cut.sides, during: (since, cut.ended?.min(next)) })
     };
-    times::cuts(record).into_iter().filter(|cut| cut.sides.len() > 1).filter_map(of_cut).collect()
+    cuts.into_iter().filter(|cut| cut.sides.len() > 1).filter_map(of_cut).collect()
 }
 
 /// What was done to each bucket: by rule, and by the value of its key.
@@ -299,6 +304,22 @@ mod tests {
         let found = of(5, 21);
         assert!(found.len() == 1 && found[0].contains("at one side of a cut (n2)"), "{found:?}");
         assert_eq!(of(21, 21).len(), 2);
+    }
+
+    #[test]
+    fn a_cut_counts_until_the_next_one_begins_and_that_one_does_not() {
+        let of = |at: u64| {
+            let mut record = record();
+            for (from, to) in [(10, 15), (17, 20)] {
+                let mut cut = fault(Kind::Alone, "n2", from, to);
+                cut.sides = vec![vec!["n1".to_owned()], vec!["n2".to_owned()]];
+                record.faults.push(cut);
+            }
+            record.history.operations.extend((0..21).map(|n| admitted(1, at * SECOND + n * 1_000)));
+            check(&record).1.details.len()
+        };
+        // The buckets of both sides may still be there when the second one begins.
+        assert_eq!((of(12), of(18)), (1, 0));
     }
 
     #[test]

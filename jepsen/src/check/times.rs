@@ -89,7 +89,7 @@ pub fn over(record: &Record, fault: &Fault) -> u64 {
 }
 
 /// When as many nodes were gone as leave no majority.
-fn without_majority(record: &Record) -> Vec<Interval> {
+pub(super) fn without_majority(record: &Record) -> Vec<Interval> {
     let end = record.times.ended;
     let mut edges: Vec<(u64, i32)> = Vec::new();
     for fault in record.faults.iter().filter(|fault| takes_nodes_away(fault.kind)) {

@@ -48,8 +48,9 @@ pub(crate) const SWITCHED: &str = "switched";
 const INLINE: &str = "inline";
 /// What a limit that comes with the check promises in trouble is what this rule does.
 const AS_BY_DEFAULT: &str = "zipf";
-/// The rule of the keys that a flood is made of.
-pub(crate) const FLOODED: &str = "flooded";
+/// The rules of the keys that a flood is made of: one that never admits too much when memory is full, and one that locks nobody
+/// out.
+pub(crate) const FLOODED: [&str; 2] = ["flooded-strict", "flooded-forget"];
 
 const STRICT: &str = "consistency: strict, on_owner_loss: deny";
 const DEFAULT: &str = "consistency: available, on_owner_loss: share";
@@ -190,7 +191,10 @@ pub(super) fn text_of(variant: Variant) -> String {
             "  - {{ name: {rule}, key: [{rule}], limit: {count}/{period}, {burst}{more}{takeover} }}"
         );
     }
-    let _ = writeln!(text, "  - {{ name: {FLOODED}, key: [{FLOODED}], limit: 1000/1d }}");
+    for (rule, memory) in FLOODED.into_iter().zip(["strict", "forget"]) {
+        let _ =
+            writeln!(text, "  - {{ name: {rule}, key: [{rule}], limit: 1000/1d, on_memory_full: {memory} }}");
+    }
     text
 }
 

@@ -72,7 +72,8 @@ impl Drop for Flood {
 }
 
 fn batch(name: &str, number: u64) -> String {
-    let check = |key: u64| format!("{{\"attributes\":{{\"{FLOODED}\":\"{name}-{key}\"}}}}");
+    let rule = FLOODED[(number % 2) as usize];
+    let check = |key: u64| format!("{{\"attributes\":{{\"{rule}\":\"{name}-{key}\"}}}}");
     let checks: Vec<String> = (number * BATCH..(number + 1) * BATCH).map(check).collect();
     format!("{{\"checks\":[{}]}}", checks.join(","))
 }
@@ -86,7 +87,10 @@ mod tests {
         let keys = |number| -> Vec<String> {
             let json: serde_json::Value = serde_json::from_str(&batch("f", number)).unwrap();
             let checks = json["checks"].as_array().unwrap().clone();
-            checks.iter().map(|one| one["attributes"][FLOODED].as_str().unwrap().to_owned()).collect()
+            checks
+                .iter()
+                .map(|one| one["attributes"][FLOODED[(number % 2) as usize]].as_str().unwrap().to_owned())
+                .collect()
         };
         let mut all = [keys(0), keys(1), keys(7)].concat();
         all.sort_unstable();
