@@ -43,11 +43,15 @@ pub enum PlantedBug {
     RenewalWithoutProgress,
     /// A leader that was stopped forgets whom it is expiring.
     StopForgetsExpiry,
+    /// What has denied lately is forgotten, so that what others share is charged before it denies.
+    DenialsForgotten,
+    /// An owner decides by the limit that the asking node has found, though its own rules are newer.
+    AskersLimit,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 19] = [
+    pub const ALL: [(&'static str, Self); 21] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -67,6 +71,8 @@ impl PlantedBug {
         ("unreachable-leader-stays", Self::UnreachableLeaderStays),
         ("renewal-without-progress", Self::RenewalWithoutProgress),
         ("stop-forgets-expiry", Self::StopForgetsExpiry),
+        ("denials-forgotten", Self::DenialsForgotten),
+        ("askers-limit", Self::AskersLimit),
     ];
 
     /// The bug of that name.

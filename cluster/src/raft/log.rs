@@ -113,16 +113,16 @@ impl Log {
         }
     }
 
-    /// Returns when all that was asked for is on the disk: another [`Log`] can then begin on it.
-    pub(crate) async fn flush(&self) -> Result<(), io::Error> {
-        self.write(Write::Nothing).await
-    }
-
     /// A term or an index in vote or log that no cluster comes to.
     pub(crate) async fn absurd(&mut self) -> Result<Option<u64>, Fault> {
         let vote = self.read_vote().await?.map(|vote| vote.leader_id.term);
         let last = self.get_log_state().await?.last_log_id.map(|id| [id.leader_id.term, id.index]);
         Ok(vote.into_iter().chain(last.into_iter().flatten()).find(|number| is_absurd(*number)))
+    }
+
+    /// Returns when all that was asked for is on the disk: another [`Log`] can then begin on it.
+    pub(crate) async fn flush(&self) -> Result<(), io::Error> {
+        self.write(Write::Nothing).await
     }
 
     async fn write(&self, write: Write) -> Result<(), io::Error> {
