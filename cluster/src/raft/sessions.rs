@@ -49,10 +49,6 @@ pub(super) async fn renew(shared: Arc<Shared>) {
         } else {
             way.caller = None;
             way.failed = way.failed.saturating_add(1);
-            // It holds itself for the leader, and nobody confirms it: another one may lead.
-            if shared.running().is_some_and(|running| running.is_leader()) {
-                way.failed = way.failed.next_multiple_of(ASK_OTHERS_EVERY);
-            }
             sleep(RETRY).await;
         }
     }
@@ -71,14 +67,17 @@ impl Way {
     /// messages, or whose disk hangs, does not hear of a new leader, and has to be told that it has no session.
     fn next(&self, running: &Running, me: NodeId) -> Option<(NodeId, RaftNode)> {
         let known = running.leader();
-        if self.failed == 0 || self.failed % ASK_OTHERS_EVERY != 0 {
+        // One that holds itself for the leader, and is not confirmed, waits long for each of its own attempts.
+        let is_me = known.as_ref().is_some_and(|(leader, _)| *leader == me);
+        let every = if is_me { 2 } else { ASK_OTHERS_EVERY };
+        if self.failed == 0 || !self.failed.is_multiple_of(every) {
             return known;
         }
         let metrics = running.metrics();
         let membership = metrics.membership_config.membership();
         let is_other = |id: &NodeId| *id != me && known.as_ref().is_none_or(|(leader, _)| id != leader);
         let others: Vec<NodeId> = membership.voter_ids().filter(is_other).collect();
-        let turn = (self.failed / ASK_OTHERS_EVERY) as usize;
+        let turn = (self.failed / every) as usize;
         let id = others.get(turn % others.len().max(1))?;
         Some((*id, membership.get_node(id)?.clone()))
     }
