@@ -37,6 +37,7 @@ use crate::{
         formation::Proposal,
         group::{GroupConfig, RaftGroup},
     },
+    rules_in_force::RulesInForce,
 };
 
 const ONE: NodeId = 1;
@@ -107,7 +108,9 @@ impl SlowDisk {
             expect,
             join: Vec::new(),
             seed: Vec::new(),
-            rules: Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16])))),
+            rules: Arc::new(RulesInForce::new(Arc::new(ArcSwap::from_pointee(Rules::empty(
+                &HashSecret::new([0; 16]),
+            ))))),
             store: store(),
             floors: store(),
             rights: Arc::new(Rights::new(holder, terms, clock.now())),
