@@ -161,9 +161,10 @@ impl Locked<'_> {
         }
     }
 
-    pub(super) fn remove_log(&mut self, key: u64) {
+    pub(super) fn remove_log(&mut self, key: u64) -> Option<Log> {
         let log = self.shard.logs.remove(&key);
         self.store.log_bytes.fetch_sub(log.as_ref().map_or(0, bytes_of), Relaxed);
+        log
     }
 }
 
