@@ -24,7 +24,7 @@ use crate::{
     member::{Member, MemberState},
     owner::rights::Rights,
     placement::{Candidate, Placement},
-    raft::{Applied, GroupRole, InForce, Ledger, MemberRow, RaftGroup},
+    raft::{Applied, GroupRole, InForce, Ledger, MemberRow, RaftGroup, Revision},
     router::Router,
     routes::Routes,
     slots::SlotTable,
@@ -230,8 +230,12 @@ impl Controller {
         if !is_able || self.standing == Standing::Superseded || !applied.state.slots.is_assigned() {
             return;
         }
+        // Rules are in force a little after they are applied. Floors that were told under those before may be behind what was
+        // admitted under others since.
+        let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
+        let are_in_force = self.rights.floors_are_of(revision);
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
-            self.group.inherit(slots, by)
+            are_in_force && self.group.inherit(slots, by)
         });
         if todo.reserved > 0 {
             self.rights.floor_stats().count_begun(todo.reserved as u64);
@@ -404,6 +408,11 @@ impl Controller {
         // Worked out before: both look at the status themselves.
         let waiting_for =
             self.stranger().or_else(|| self.waiting_for_rules()).or_else(|| self.waiting_for_others());
+        // It may be the reason.
+        let waiting_for = waiting_for.map(|reason| match self.ledger.slow_network() {
+            Some(slow) => format!("{reason} ({slow})"),
+            None => reason,
+        });
         let now = self.clock.now();
         let has_session = self.rights.has_session(now);
         let misplaced = self.misplaced(routes.as_deref());

@@ -282,6 +282,10 @@ impl Cluster {
 
     /// Whether this node can decide checks.
     pub fn readiness(&self) -> Readiness {
+        // Its slots are about to be another's, and what it decides it can not follow up. One alone decides as before.
+        if let Some(trouble) = self.ledger.disk_trouble() {
+            return Readiness::NotReady(trouble);
+        }
         self.status.borrow().readiness(&self.router)
     }
 

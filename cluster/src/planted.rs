@@ -29,11 +29,17 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// A sliding log that is handed over again replaces what its new owner has admitted since.
+    LogReplaced,
+    /// A successor takes floors for its own although no rule had floors for a while since.
+    OldFloorsCount,
+    /// What is answered on a stream of the Raft group may take for ever.
+    AnswersWithoutDeadline,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 15] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -46,6 +52,9 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("log-replaced", Self::LogReplaced),
+        ("old-floors-count", Self::OldFloorsCount),
+        ("answers-without-deadline", Self::AnswersWithoutDeadline),
     ];
 
     /// The bug of that name.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::codec::{self, CodecError};
 
 /// The version of frames and messages that this build speaks. Another version is refused in the handshake.
-pub const WIRE_VERSION: u8 = 6;
+pub const WIRE_VERSION: u8 = 7;
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 12;
 /// Longest payload between nodes that have proved who they are; a longer one ends the connection.

@@ -153,17 +153,28 @@ impl Slot {
         id: u64,
         epoch: u64,
     ) -> Install {
+        let is_last = row.is_some_and(|row| row.epoch == epoch) || PlantedBug::NoEpochFence.is_on();
+        match self.awaits(me, row, applied, id) {
+            Install::Now if is_last => {
+                self.role = Role::Installed(id);
+                Install::Now
+            }
+            Install::Now => Install::Never,
+            other => other,
+        }
+    }
+
+    /// Whether buckets that come by this move are taken: only until the slot is installed, and while the log has the move.
+    /// What comes later is older than what the slot's owner has admitted since.
+    pub(crate) fn awaits(self, me: Holder, row: Option<&SlotRow>, applied: u64, id: u64) -> Install {
         match self.role {
             Role::Installed(installed) if installed == id => return Install::Before,
             Role::Refused(refused) if refused == id => return Install::Never,
             _ => {}
         }
-        let pending = row.and_then(|row| row.moving).filter(|pending| pending.id == id && pending.to == me);
-        match (row, pending) {
-            (Some(row), Some(_)) if row.epoch == epoch || PlantedBug::NoEpochFence.is_on() => {
-                self.role = Role::Installed(id);
-                Install::Now
-            }
+        let pending = row.and_then(|row| row.moving);
+        match pending {
+            Some(pending) if pending.id == id && pending.to == me => Install::Now,
             // Its beginning is not applied here.
             _ if applied < id => Install::NotYet,
             _ => Install::Never,
@@ -287,6 +298,12 @@ impl Node {
     pub(crate) fn install(&mut self, one: SlotMove, epoch: u64) -> Install {
         let slot = usize::from(one.slot);
         self.slots[slot].install(self.me, self.table.row(slot), self.applied, one.id, epoch)
+    }
+
+    /// Whether buckets that come by this move are taken.
+    pub(crate) fn awaits(&self, one: SlotMove) -> Install {
+        let slot = usize::from(one.slot);
+        self.slots[slot].awaits(self.me, self.table.row(slot), self.applied, one.id)
     }
 
     /// Promises not to take the slot by this move; false if it has, or can not tell.

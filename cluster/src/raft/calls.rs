@@ -6,6 +6,8 @@
 //! disk, is never mixed in.
 
 mod caller;
+mod connections;
+mod round_trip;
 mod server;
 mod wire;
 
@@ -25,8 +27,11 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use tidegate_proto::{CodecError, FrameError, Kind, MAX_CALL_BYTES, frame::Message};
 
-pub(super) use self::caller::{Caller, Callers};
 pub(crate) use self::server::{CallServer, serve_calls};
+pub(super) use self::{
+    caller::{Caller, Callers},
+    connections::Connections,
+};
 use super::{
     Group,
     command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
@@ -103,6 +108,15 @@ impl Call {
             Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
             Self::Tell(_) | Self::Strike { .. } => CallKind::Floor,
             _ => CallKind::Other,
+        }
+    }
+
+    /// Whether the time until the answer is that of the network: neither a disk nor a third node is waited for.
+    fn is_answered_at_once(&self) -> bool {
+        match self {
+            Self::Append(request) => request.entries.is_empty(),
+            Self::MayStand(_) | Self::Tell(_) => true,
+            _ => false,
         }
     }
 }

@@ -13,14 +13,14 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use tidegate_limiter::{Bucket, Rule, Rules, Store};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
 use super::{
     applied::{Applied, Machine},
-    calls::{Belonging, CallServer, Callers},
+    calls::{Belonging, CallServer, Callers, Connections},
     chair,
     command::{ClusterId, MemberRow, NodeId},
     disk::{Disk, DiskFault, DiskIdentity, Snapshots},
@@ -48,6 +48,10 @@ use crate::{
 
 /// How often the leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(150);
+/// How long one call of the leader may take, and one for a vote: openraft takes these for its own heartbeats and elections too,
+/// so heartbeats are sent by [`beat`], and elections are begun by [`election`]. Both are below the lease that voters keep to.
+const APPEND_WITHIN: Duration = Duration::from_millis(800);
+const VOTE_WITHIN: Duration = Duration::from_millis(900);
 /// Nobody votes for another leader before it has been silent for the longer of them. Who stands, and when, is decided in
 /// [`election`]: within half a second after that, if nothing else is wrong. What a dead leader's slots wait for is that, and
 /// a session.
@@ -58,6 +62,8 @@ const SNAPSHOT_EVERY: u64 = 1000;
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure of the disk it is tried again.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
+/// How often it is looked whether the disk hangs.
+const LOOK_AT_DISK_EVERY: Duration = Duration::from_millis(200);
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the group needs to know of this node.
@@ -91,6 +97,8 @@ pub(super) struct Shared {
     pub(super) me: NodeId,
     pub(super) identity: Arc<Identity>,
     pub(super) belonging: Arc<Belonging>,
+    /// The streams to other members.
+    pub(super) connections: Connections,
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
@@ -133,9 +141,16 @@ impl Shared {
         self.running.load_full()
     }
 
-    /// Why Raft is not running.
+    /// Why Raft is not running, or does not go on.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble.or_else(|| self.disk_trouble())
+    }
+
+    /// Says that the disk hangs, if it does.
+    pub(super) fn disk_trouble(&self) -> Option<String> {
+        let hangs = self.running()?.log.hangs(Instant::now())?;
+        Some(format!("the disk of this node has not finished a write for {} s", hangs.as_secs()))
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
@@ -149,7 +164,7 @@ impl Shared {
     /// Whether this node's log works, and has worked for a while if it has failed. A node alone has nobody who could have
     /// its slots instead.
     pub(super) fn log_works(&self, running: &Running) -> bool {
-        self.trial().is_over(Instant::now()) || running.is_alone()
+        self.trial().is_over(Instant::now()) && !running.hangs() || running.is_alone()
     }
 
     /// The time of day, to tell people.
@@ -214,6 +229,7 @@ impl RaftGroup {
             me: identity.node,
             identity: Arc::clone(&config.identity),
             belonging: Arc::new(Belonging::new(identity.cluster)),
+            connections: Connections::new(Arc::clone(&config.identity)),
             applied: watch::Sender::new(Arc::default()),
             in_force: watch::Sender::default(),
             status: OnceLock::new(),
@@ -270,6 +286,8 @@ impl RaftGroup {
         spawn(Box::pin(in_force::keep(shared(), Arc::clone(&self.config.rules), self.config.seed.clone())));
         spawn(Box::pin(formation::form(shared(), self.config.expect, status.clone())));
         spawn(Box::pin(election::stand(shared())));
+        spawn(Box::pin(beat(shared())));
+        spawn(Box::pin(watch_disk(shared())));
         spawn(Box::pin(steward::tend(shared(), status)));
         spawn(Box::pin(sessions::renew(shared())));
         spawn(Box::pin(sessions::watch(shared())));
@@ -407,12 +425,49 @@ impl RaftGroup {
     }
 }
 
+/// Shows the others that this node leads, while it does.
+async fn beat(shared: Arc<Shared>) {
+    let mut ticks = interval(HEARTBEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // A Raft whose disk hangs would only remember them.
+        if let Some(running) = shared.running().filter(|running| running.is_leader() && !running.hangs()) {
+            // If Raft has ended, it is started again by others.
+            let _ = running.raft.trigger().heartbeat().await;
+        }
+    }
+}
+
+/// Says once when the disk hangs, and once when it goes on.
+async fn watch_disk(shared: Arc<Shared>) {
+    let mut hung_since: Option<Instant> = None;
+    loop {
+        sleep(LOOK_AT_DISK_EVERY).await;
+        match (shared.disk_trouble(), hung_since) {
+            (Some(trouble), None) => {
+                hung_since = Some(Instant::now());
+                error!("{trouble}: until it does, this node asks for no session and answers no call of Raft");
+            }
+            (None, Some(since)) => {
+                hung_since = None;
+                // As after a failure: it has to work for a while.
+                shared.trial().failed(since);
+                shared.trial().started(Instant::now());
+                info!(hung_for = ?since.elapsed(), "the disk of this node has finished its write and goes on");
+            }
+            _ => {}
+        }
+    }
+}
+
 fn raft_config() -> Config {
     let millis = |duration: Duration| duration.as_millis() as u64;
     let config = Config {
         cluster_name: "tidegate".to_owned(),
-        heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION.0),
+        heartbeat_interval: millis(APPEND_WITHIN),
+        enable_heartbeat: false,
+        election_timeout_min: millis(VOTE_WITHIN),
         election_timeout_max: millis(ELECTION.1),
         enable_elect: false,
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),

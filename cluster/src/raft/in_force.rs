@@ -14,7 +14,7 @@ use super::{
     group::Shared,
     ledger::{Ledger, NewRules, WriteFault},
 };
-use crate::owner::rights::Rights;
+use crate::owner::{rights::Rights, telling::Since};
 
 /// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
 /// which it knows that they do: without a quorum there will be no leader.
@@ -91,7 +91,7 @@ impl Compiler {
         let secret = HashSecret::new(founding.hash_secret);
         if self.secret.as_ref() != Some(&secret) {
             self.rules.store(Arc::new(Rules::empty(&secret)));
-            self.rights.set_reserves(Arc::default());
+            self.rights.set_reserves(Arc::default(), Since::default());
             self.secret = Some(secret.clone());
             self.compiled.clear();
         }
@@ -108,11 +108,11 @@ impl Compiler {
             match compiled {
                 Ok(Ok(rules)) => {
                     let count = rules.rules(domain).len();
-                    let reserves = Arc::clone(rules.reserves());
+                    self.compiled.insert(Arc::clone(domain), revision);
+                    let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
                     self.rules.store(Arc::new(rules));
                     // After it: what was decided by the rules before is told too.
-                    self.rights.set_reserves(reserves);
-                    self.compiled.insert(Arc::clone(domain), revision);
+                    self.rights.set_reserves(reserves, since);
                     let took = started.elapsed();
                     info!(%domain, %revision, rules = count, ?took, "rules are in force");
                 }
@@ -129,6 +129,15 @@ impl Compiler {
             }
         }
         broken
+    }
+}
+
+impl Compiler {
+    /// The revisions of the domains whose rules have floors.
+    fn since(&self, rules: &Rules) -> Since {
+        let has_floors = |domain: &str| rules.rules(domain).iter().any(|rule| rule.reserve().is_some());
+        let domains = self.compiled.iter().filter(|(domain, _)| has_floors(domain));
+        Since::new(domains.map(|(domain, revision)| (Arc::clone(domain), revision.get())))
     }
 }
 

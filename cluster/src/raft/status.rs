@@ -75,6 +75,17 @@ impl Ledger {
         self.shared().belonging.get().filter(|_| has_part)
     }
 
+    /// Says that the disk of this node hangs, if it does and others could go on without it.
+    pub(crate) fn disk_trouble(&self) -> Option<String> {
+        let shared = self.shared();
+        shared.disk_trouble().filter(|_| !shared.running().is_some_and(|running| running.is_alone()))
+    }
+
+    /// Says to which node the network is slower than is supported, if it is to one.
+    pub(crate) fn slow_network(&self) -> Option<String> {
+        self.shared().connections.slowest()
+    }
+
     /// What this node can tell of the group.
     pub fn status(&self) -> GroupStatus {
         let shared = self.shared();

@@ -74,6 +74,7 @@ pub(super) struct Words {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct WireInheritance {
     fingerprint: u64,
+    since: u64,
     before: Option<u64>,
     elder: Option<(u64, u64)>,
 }
@@ -83,6 +84,7 @@ impl WireInheritance {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
             fingerprint: inheritance.fingerprint,
+            since: inheritance.since,
             before: inheritance.before.map(ago),
             elder: inheritance.elder.map(|(heard, begun)| (ago(heard), ago(begun))),
         }
@@ -92,6 +94,7 @@ impl WireInheritance {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
         Inheritance {
             fingerprint: self.fingerprint,
+            since: self.since,
             before: self.before.map(at),
             elder: self.elder.map(|(heard, begun)| (at(heard), at(begun))),
         }
@@ -279,7 +282,8 @@ impl Way {
             buckets: raises.iter().map(bucket).collect(),
             complete: testament.iter().map(wire).collect(),
         };
-        match self.caller.call(Call::Tell(words), PATIENCE).await {
+        let patience = self.caller.patience(PATIENCE);
+        match self.caller.call(Call::Tell(words), patience).await {
             Ok(Reply::Told(Some(answer))) => {
                 (self.answer, self.heard) = (answer, Instant::now());
                 if !self.silent.is_empty() {
@@ -321,7 +325,8 @@ impl Way {
     /// The successor does not answer. When that lasts, the leader is asked to name none: then this node is free.
     async fn give_up(&mut self) {
         sleep(RETRY).await;
-        if self.heard.elapsed() < STRIKE_AFTER {
+        // Where the network is slow, one answer may take as long as that.
+        if self.heard.elapsed() < STRIKE_AFTER.max(2 * self.caller.patience(Duration::ZERO)) {
             return;
         }
         let rights = Arc::clone(&self.shared.rights);

@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use openraft::{
     error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
     network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
@@ -11,20 +10,22 @@ use openraft::{
         VoteRequest, VoteResponse,
     },
 };
-use tidegate_proto::{Kind, peer::Control};
-use tokio::time::timeout;
+use tidegate_proto::Kind;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::{Belonging, Call, CallFault, Envelope, Reply, wire::Wire};
+use super::{Belonging, Call, CallFault, Envelope, Reply, connections::Peer, wire::encode};
 use crate::{
-    fabric,
-    link::{Identity, call_peer},
     raft::{Group, RaftNode, command::NodeId, group::Shared},
     stats::CallStats,
 };
 
 /// After a peer could not be reached, this long nothing is sent to it: an election must not wait for it.
 const BACKOFF: Duration = Duration::from_millis(200);
+/// Longest that any call may take.
+const MAX_PATIENCE: Duration = Duration::from_secs(90);
+/// For each byte of a call it is waited longer: 10 MB in a second.
+const NANOS_PER_BYTE: u64 = 100;
 
 /// The way to one member.
 #[derive(Debug)]
@@ -32,10 +33,9 @@ pub(in crate::raft) struct Caller {
     me: NodeId,
     to: NodeId,
     node: RaftNode,
-    identity: Arc<Identity>,
+    peer: Arc<Peer>,
     belonging: Arc<Belonging>,
     stats: Arc<CallStats>,
-    wire: Option<Wire>,
 }
 
 impl Caller {
@@ -43,50 +43,75 @@ impl Caller {
         Self {
             me: shared.me,
             to,
+            peer: shared.connections.to(to, &node),
             node,
-            identity: Arc::clone(&shared.identity),
             belonging: Arc::clone(&shared.belonging),
             stats: Arc::clone(&shared.calls),
-            wire: None,
         }
     }
 
     /// Calls, and waits for the answer for so long.
     pub(in crate::raft) async fn call(&mut self, call: Call, patience: Duration) -> Result<Reply, CallFault> {
+        let answer = timeout(patience, self.exchange(call, MAX_PATIENCE)).await;
+        answer.unwrap_or(Err(CallFault::Timeout(patience)))
+    }
+
+    /// How long an answer that this member gives at once may take, as far as it was measured; at least `least`.
+    pub(in crate::raft) fn patience(&self, least: Duration) -> Duration {
+        self.peer.usual_patience().max(least)
+    }
+
+    /// Calls, and waits until the stream is there, and then for so long for an answer. The stream is given back only after a
+    /// whole exchange; dropped in the middle, it is closed.
+    async fn exchange(&mut self, call: Call, patience: Duration) -> Result<Reply, CallFault> {
         let cluster = match &call {
             Call::Found(proposal) => proposal.cluster,
             _ => self.belonging.get().ok_or(CallFault::Nowhere)?,
         };
-        let envelope = Envelope { cluster, from: self.me, to: self.to, call };
-        let answer = timeout(patience, self.exchange(envelope)).await;
-        match answer.unwrap_or(Err(CallFault::Timeout(patience)))? {
+        let kind = call.kind();
+        let is_answered_at_once = call.is_answered_at_once();
+        let envelope = encode(&Envelope { cluster, from: self.me, to: self.to, call })?;
+        let mut wire = self.peer.stream().await?;
+        // Dropped while it waits, the call counts as one that was not answered in time.
+        let exchange = Exchange { peer: &self.peer, is_whole: false };
+        let asked = Instant::now();
+        let patience = patience.saturating_add(Duration::from_nanos(NANOS_PER_BYTE * envelope.len() as u64));
+        let answer = timeout(patience, async {
+            wire.send_bytes(&envelope).await?;
+            let received = wire.receive(Kind::Reply).await?;
+            received.ok_or(CallFault::Io(io::Error::from(io::ErrorKind::UnexpectedEof)))
+        });
+        let (reply, received) = answer.await.map_err(|_| CallFault::Timeout(patience))??;
+        exchange.is_whole();
+        if is_answered_at_once {
+            self.peer.answered(asked.elapsed());
+        }
+        self.stats.called(kind, envelope.len() + received);
+        self.peer.give_back(wire);
+        match reply {
             Reply::Refused(reason) => Err(CallFault::Refused(reason)),
             reply => Ok(reply),
         }
     }
+}
 
-    /// The stream is put back only after a whole exchange; dropped in the middle, it is closed.
-    async fn exchange(&mut self, envelope: Envelope) -> Result<Reply, CallFault> {
-        let mut wire = match self.wire.take() {
-            Some(wire) => wire,
-            None => self.connect().await?,
-        };
-        let sent = wire.send(&envelope).await?;
-        let (reply, received) =
-            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        self.stats.called(envelope.call.kind(), sent + received);
-        self.wire = Some(wire);
-        Ok(reply)
+/// A call that waits for its answer.
+struct Exchange<'p> {
+    peer: &'p Peer,
+    is_whole: bool,
+}
+
+impl Exchange<'_> {
+    fn is_whole(mut self) {
+        self.is_whole = true;
     }
+}
 
-    async fn connect(&self) -> Result<Wire, CallFault> {
-        let mut stream = fabric::connect(self.node.peer).await?;
-        call_peer(&mut stream, &self.identity, &self.node.name)
-            .await
-            .map_err(|error| CallFault::Handshake(error.to_string()))?;
-        let mut wire = Wire { stream, unread: BytesMut::new() };
-        wire.send(&Control).await?;
-        Ok(wire)
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.peer.failed();
+        }
     }
 }
 
@@ -110,7 +135,10 @@ impl Caller {
         call: Call,
         option: &RPCOption,
     ) -> Result<Reply, Failure<E>> {
-        self.call(call, option.soft_ttl()).await.map_err(|fault| {
+        // Raft's timeout is for all of it. The answer itself is waited for as long as this peer takes.
+        let patience = self.peer.patience().min(option.soft_ttl());
+        let answer = timeout(option.soft_ttl(), self.exchange(call, patience)).await;
+        answer.unwrap_or(Err(CallFault::Timeout(option.soft_ttl()))).map_err(|fault| {
             debug!(to = %self.node, %fault, "a call of the Raft group failed");
             RPCError::Unreachable(Unreachable::new(&fault))
         })

@@ -12,6 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::CallFault;
 use crate::fabric;
 
+pub(super) fn encode<M: Message>(message: &M) -> Result<BytesMut, CallFault> {
+    let mut bytes = BytesMut::new();
+    frame::put(message, &mut bytes)?;
+    Ok(bytes)
+}
+
 /// A stream of calls.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -20,12 +26,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Returns how many bytes it took.
-    pub(super) async fn send<M: Message>(&mut self, message: &M) -> Result<usize, CallFault> {
-        let mut bytes = BytesMut::new();
-        frame::put(message, &mut bytes)?;
-        self.stream.write_all(&bytes).await?;
-        Ok(bytes.len())
+    pub(super) async fn send<M: Message>(&mut self, message: &M) -> Result<(), CallFault> {
+        self.send_bytes(&encode(message)?).await
+    }
+
+    pub(super) async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), CallFault> {
+        Ok(self.stream.write_all(bytes).await?)
     }
 
     /// The next message, and how many bytes it took; `None` at the end of the stream.
