@@ -11,7 +11,7 @@ use std::{
 
 use kit::rules::{await_limit, raft, write};
 use tidegate_jepsen::{
-    cluster::{Cluster, Settings},
+    cluster::{Cluster, Settings, wait_for},
     network::Form,
 };
 
@@ -46,6 +46,9 @@ fn works_with(round_trip: Duration) {
     assert!(written < Duration::from_secs(3), "{round_trip:?}: {written:?}");
     await_limit(&cluster, "api", 13);
 
+    wait_for("all nodes have sessions", Duration::from_secs(10), || {
+        cluster.nodes.iter().all(|node| node.status().unwrap()["session"] == true)
+    });
     let end = Instant::now() + WATCHED;
     let mut looks = 0;
     while Instant::now() < end {
@@ -54,9 +57,8 @@ fn works_with(round_trip: Duration) {
             assert_eq!(session, Some(true), "round trip {round_trip:?}: the session of {} ended", node.name);
             looks += 1;
         }
-        for key in 0..3 {
-            let node = &cluster.nodes[key];
-            let user = (looks / 3 * 3 + key as u32) % KEYS;
+        for (key, node) in (0..).zip(&cluster.nodes) {
+            let user = (looks + key) % KEYS;
             let answer = node.client(Duration::from_secs(5)).get(&format!("/v1/check?user=u{user}"));
             let answer = answer.unwrap();
             let by = answer.json()["decided_by"].as_str().unwrap().to_owned();

@@ -389,6 +389,42 @@ mod tests {
         assert_eq!(world.observe(0), [Effect::End]);
     }
 
+    /// Found by review: what came again after the slot was installed replaced what its new owner had admitted.
+    #[test]
+    fn buckets_are_taken_only_between_the_beginning_of_a_move_and_its_last_message() {
+        let mut world = World::new();
+        world.write(&Entry::Assign(vec![holder(1)]));
+        world.write(&prepare(2));
+        let one = SlotMove { slot: 0, id: 2 };
+        assert_eq!(world.nodes[1].awaits(one), Install::NotYet);
+        world.observe(0);
+        world.observe(1);
+        assert_eq!(world.nodes[1].awaits(one), Install::Now);
+        assert_eq!(world.nodes[0].awaits(one), Install::Never, "it is not the target");
+        world.nodes[0].freeze(&[one]);
+        world.nodes[1].install(one, 1);
+        assert_eq!(world.nodes[1].awaits(one), Install::Before);
+        world.write(&Entry::Commit(vec![one]));
+        world.observe(1);
+        assert_eq!(world.nodes[1].awaits(one), Install::Never);
+        // Back, and once more: a part of the first move is none of the second.
+        for (to, from) in [(1, 1), (2, 0)] {
+            world.write(&prepare(to));
+            let again = SlotMove { slot: 0, id: world.index };
+            world.observe(0);
+            world.observe(1);
+            assert_eq!(world.nodes[1].awaits(one), Install::Never);
+            let to = usize::from(to == 2);
+            assert_eq!(world.nodes[to].awaits(again), Install::Now);
+            let epoch = world.nodes[from].epoch(0);
+            world.nodes[from].freeze(&[again]);
+            assert_eq!(world.nodes[to].install(again, epoch), Install::Now);
+            world.write(&Entry::Commit(vec![again]));
+            world.observe(0);
+            world.observe(1);
+        }
+    }
+
     #[test]
     fn a_refused_move_leaves_the_owner_its_buckets() {
         let mut world = World::new();

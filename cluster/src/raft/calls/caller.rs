@@ -135,8 +135,9 @@ impl Caller {
         call: Call,
         option: &RPCOption,
     ) -> Result<Reply, Failure<E>> {
-        // Raft's timeout is for all of it. The answer itself is waited for as long as this peer takes.
-        let patience = self.peer.patience().min(option.soft_ttl());
+        // Raft's timeout is for all of it. An answer that only the network delays is waited for as long as this peer takes:
+        // a stream that leads nowhere any more is noticed by it.
+        let patience = if call.is_answered_at_once() { self.peer.patience() } else { option.soft_ttl() };
         let answer = timeout(option.soft_ttl(), self.exchange(call, patience)).await;
         answer.unwrap_or(Err(CallFault::Timeout(option.soft_ttl()))).map_err(|fault| {
             debug!(to = %self.node, %fault, "a call of the Raft group failed");

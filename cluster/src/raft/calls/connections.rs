@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(40);
 const MAX_OPENING: usize = 4;
 const MAX_WAITING: usize = 64;
 /// Opening a stream may take so long, the handshake included.
-const OPEN_WITHIN: Duration = Duration::from_secs(3);
+const OPEN_WITHIN: Duration = Duration::from_millis(1500);
 /// How often streams are closed to peers that are not called any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Up to this round trip the timing of sessions and elections is tested.
