@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, Mode, Period, Reserve,
+    Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, Mode, Period, Reserve, RuleId,
 };
 use tidegate_proto::peer;
 
@@ -14,6 +14,7 @@ pub(crate) fn charges_to_wire<'a>(
 ) -> Option<peer::Charges> {
     peer::Charges::new(charges.map(|(charge, consistency, reserve)| peer::Charge {
         key: charge.key.get(),
+        rule: charge.rule.get(),
         cost: charge.cost.get(),
         limit: peer::Limit {
             algorithm: charge.limit.algorithm() as u8,
@@ -28,7 +29,7 @@ pub(crate) fn charges_to_wire<'a>(
         },
         shadow: charge.mode == Mode::Shadow,
         strict: consistency == Consistency::Strict,
-        reserve: reserve.map(|reserve| reserve.rule()),
+        reserve: reserve.is_some(),
     }))
 }
 
@@ -52,6 +53,7 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
             let algorithm = Algorithm::try_from(charge.limit.algorithm).ok()?;
             Some(Charge {
                 key: KeyHash::from_raw(charge.key),
+                rule: RuleId::from_raw(charge.rule),
                 limit: Limit::new(algorithm, charge.limit.count, period, Some(charge.limit.burst)).ok()?,
                 cost: Cost::new(charge.cost).ok()?,
                 mode: if charge.shadow { Mode::Shadow } else { Mode::Enforce },
@@ -95,6 +97,7 @@ mod tests {
     fn charge(period: Period) -> Charge {
         Charge {
             key: KeyHash::from_raw(77),
+            rule: RuleId::from_raw(5),
             limit: Limit::new(Algorithm::TokenBucket, 7, period, Some(9)).unwrap(),
             cost: Cost::new(3).unwrap(),
             mode: Mode::Shadow,

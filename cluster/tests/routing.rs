@@ -17,8 +17,8 @@ use tidegate_cluster::{
     Weight, Wish, slots::SlotId,
 };
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, HashSecret, KeyHash, Limit, Mode, OnOwnerLoss, Period, Rules,
-    Store, StoreConfig,
+    Algorithm, Charge, Consistency, Cost, HashSecret, KeyHash, Limit, Mode, OnOwnerLoss, Period, RuleId,
+    Rules, Store, StoreConfig,
 };
 use tokio::{runtime::Handle, time::Instant};
 
@@ -100,7 +100,7 @@ fn key_of(node: &Cluster, owner: &str, from: u64) -> KeyHash {
 fn charge(key: KeyHash, burst: u64) -> Charge {
     let limit =
         Limit::new(Algorithm::TokenBucket, 1, Period::Fixed(Duration::from_secs(3600)), Some(burst)).unwrap();
-    Charge { key, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
+    Charge { key, rule: RuleId::INLINE, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
 }
 
 async fn decide(node: &Cluster, charges: &[Charge], loss: OnOwnerLoss) -> Verdict {

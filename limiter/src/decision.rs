@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Floor, KeyHash, Limit, algorithm};
+use crate::{Floor, KeyHash, Limit, RuleId, algorithm};
 
 /// How many units a check takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +50,8 @@ pub enum Mode {
 pub struct Charge {
     /// Which one.
     pub key: KeyHash,
+    /// Whose bucket it is.
+    pub rule: RuleId,
     /// What it allows.
     pub limit: Limit,
     /// How much to take.

@@ -38,6 +38,26 @@ impl KeyHash {
     }
 }
 
+/// The number of a rule: a keyed pseudo-random function of its domain and its name, the same on all nodes that share buckets.
+/// It stays the same when the limit of the rule changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(u64);
+
+impl RuleId {
+    /// No rule: the limit came with the request.
+    pub const INLINE: Self = Self(0);
+
+    /// The number that another node worked out.
+    pub const fn from_raw(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// The secret that fingerprints are keyed with: the same on all nodes that share buckets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HashSecret([u8; 16]);
@@ -96,9 +116,9 @@ impl KeyHasher {
         Self(key.0)
     }
 
-    /// A number for the rule itself.
-    pub(crate) fn rule(self) -> KeyHash {
-        self.key().finish(None)
+    /// The number of the rule itself.
+    pub(crate) fn rule(self) -> RuleId {
+        RuleId(self.key().finish(None).get())
     }
 
     /// Begins with the values of a key.

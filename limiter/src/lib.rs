@@ -80,7 +80,7 @@ pub use self::{
         Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
         RulesDiff, WorstCase,
     },
-    key::{HashSecret, KeyHash},
+    key::{HashSecret, KeyHash, RuleId},
     keyed::Keyed,
     limit::{Algorithm, Limit, LimitError, MAX_PERIOD, MAX_REFILL, MIN_PERIOD, Period, UnknownAlgorithm},
     limiter::{Limiter, LimiterBuilder, Ruled, Verdict},

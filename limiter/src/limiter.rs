@@ -149,7 +149,14 @@ impl Limiter {
         }
         for (one, limit) in matched.iter().filter_map(|one| Some((one, *one.limit?))) {
             limited.rules.push(one.rule);
-            limited.charges.push(Charge { key: one.key, limit, cost, mode: one.rule.mode(), floor: None });
+            limited.charges.push(Charge {
+                key: one.key,
+                rule: one.rule.id(),
+                limit,
+                cost,
+                mode: one.rule.mode(),
+                floor: None,
+            });
         }
         None
     }

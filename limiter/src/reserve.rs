@@ -10,8 +10,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    Algorithm, Cost, Decision, Held, KeyHash, Limit, Nanos, Period, algorithm::gcra, calendar::window_end,
-    decision::Bounds, time::TICKS_PER_NANO,
+    Algorithm, Cost, Decision, Held, KeyHash, Limit, Nanos, Period, RuleId, algorithm::gcra,
+    calendar::window_end, decision::Bounds, time::TICKS_PER_NANO,
 };
 
 /// Of a burst, or a window's count, this part is one quantum; at least one unit.
@@ -163,7 +163,7 @@ pub struct Reserve {
 
 impl Reserve {
     /// `None` if a limit's algorithm has no floors.
-    pub(crate) fn of<'l>(rule: KeyHash, limits: impl IntoIterator<Item = &'l Limit>) -> Option<Self> {
+    pub(crate) fn of<'l>(rule: RuleId, limits: impl IntoIterator<Item = &'l Limit>) -> Option<Self> {
         let mut limits = limits.into_iter().peekable();
         let is_of_window = limits.peek()?.algorithm() == Algorithm::FixedWindow;
         let quantum = limits.map(quantum).min().flatten()?;
@@ -303,7 +303,14 @@ mod tests {
     fn charge(limit: Limit, cost: u64, floor: Option<Floor>) -> Charge {
         let windows = limit.algorithm() == Algorithm::FixedWindow;
         let key = KeyHash::from_raw(0x9e37_79b9_7f4a_7c14 | u64::from(windows));
-        Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor }
+        Charge {
+            key,
+            rule: RuleId::INLINE,
+            limit,
+            cost: Cost::new(cost).unwrap(),
+            mode: Mode::Enforce,
+            floor,
+        }
     }
 
     #[test]
@@ -311,7 +318,7 @@ mod tests {
         for algorithm in [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow] {
             let now = Nanos::new(START);
             let limit = Limit::parse("160/1h", None, algorithm).unwrap();
-            let reserve = Reserve::of(KeyHash::from_raw(1), [&limit]).unwrap();
+            let reserve = Reserve::of(RuleId::from_raw(1), [&limit]).unwrap();
             let store = store(now);
             let floor = |acknowledged| {
                 Some(Floor::between(None, Mark::default(), reserve.at_most(&limit, acknowledged, now)))
@@ -343,7 +350,7 @@ mod tests {
     #[test]
     fn windows_that_end_between_the_last_word_and_the_takeover_count_as_used_up() {
         let limit = Limit::parse("160/1m", None, Algorithm::FixedWindow).unwrap();
-        let reserve = Reserve::of(KeyHash::from_raw(1), [&limit]).unwrap();
+        let reserve = Reserve::of(RuleId::from_raw(1), [&limit]).unwrap();
         let at = |seconds: u64| Nanos::new(START + seconds * 1_000_000_000);
         assert!(reserve.at_least(&limit, at(10), at(50)).is_some());
         assert!(reserve.at_least(&limit, at(50), at(65)).is_none());
@@ -378,7 +385,7 @@ mod tests {
         ) {
             let burst = burst.filter(|_| algorithm.has_burst());
             let limit = Limit::new(algorithm, count, Period::Fixed(Duration::from_secs(20)), burst).unwrap();
-            let reserve = Reserve::of(KeyHash::from_raw(1), [&limit]).unwrap();
+            let reserve = Reserve::of(RuleId::from_raw(1), [&limit]).unwrap();
             let mut now = Nanos::new(START);
             let (owner, truth, successor) = (store(now), store(now), store(now));
             let mut acknowledged: Option<Mark> = None;

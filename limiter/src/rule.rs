@@ -12,7 +12,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Algorithm, HashSecret, KeyHash, Limit, Mode, Reserve, Reserves, Takeover, condition::Condition,
+    Algorithm, HashSecret, KeyHash, Limit, Mode, Reserve, Reserves, RuleId, Takeover, condition::Condition,
     index::Index, key::KeyHasher, touched::Touched,
 };
 
@@ -75,6 +75,7 @@ pub struct Rule {
     pub(crate) when: Condition,
     pub(crate) key: Box<[Arc<str>]>,
     pub(crate) hasher: KeyHasher,
+    pub(crate) id: RuleId,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
     /// Of all its limits.
@@ -138,6 +139,11 @@ impl Rule {
     /// are joined by the maximum of each.
     pub fn touched(&self) -> Vec<u8> {
         self.touched.registers()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> RuleId {
+        self.id
     }
 
     /// The name space that the rule belongs to.

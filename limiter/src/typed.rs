@@ -107,10 +107,12 @@ impl NewRule {
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
         let overrides =
             self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit)).collect();
+        let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         (compiler.faults() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
-            hasher: KeyHasher::of_rule(compiler.secret, domain, &self.name),
+            id: hasher.rule(),
+            hasher,
             when,
             key,
             limit: Some(self.limit),

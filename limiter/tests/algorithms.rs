@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Decision, Floor, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
+    Algorithm, Charge, Cost, Decision, Floor, KeyHash, Limit, Mode, Nanos, Period, RuleId, Store, StoreConfig,
 };
 
 /// 2027-01-15, at the start of a second but not of a minute.
@@ -20,7 +20,14 @@ fn store() -> Store {
 
 fn charge(limit: Limit, cost: u64) -> Charge {
     let key = KeyHash::from_raw(0x9e37_79b9_7f4a_7c15);
-    Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor: None,
+    }
 }
 
 fn limit(algorithm: Algorithm, count: u64, period: Period) -> Limit {

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use smallvec::SmallVec;
-use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, Store, StoreConfig};
+use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig};
 
 const START: u64 = 1_800_000_007_000_000_000;
 
@@ -12,7 +12,14 @@ const START: u64 = 1_800_000_007_000_000_000;
 fn charge(key: u64, algorithm: Algorithm, cost: u64) -> Charge {
     let limit = Limit::parse(if key.is_multiple_of(2) { "10/1m" } else { "10/1h" }, None, algorithm).unwrap();
     let key = KeyHash::from_raw((key * 8 + algorithm as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor: None,
+    }
 }
 
 fn algorithms() -> impl Strategy<Value = Algorithm> {

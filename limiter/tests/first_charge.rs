@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Floor, HashSecret, Limit, LimitError, Mode, Nanos, Period, Rules, Store,
+    Algorithm, Charge, Cost, Floor, HashSecret, Limit, LimitError, Mode, Nanos, Period, RuleId, Rules, Store,
     StoreConfig,
 };
 
@@ -23,7 +23,14 @@ fn store() -> Store {
 
 fn charge(limit: Limit, cost: u64) -> Charge {
     let key = Rules::empty(&HashSecret::new([7; 16])).inline_key("d", "k", &limit);
-    Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor: None,
+    }
 }
 
 fn at(since_start: Duration) -> Nanos {

@@ -6,7 +6,7 @@ use std::{sync::Barrier, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, KeyHash, Keyed, Limit, Limiter, Mode, Nanos, NewRule, Store,
+    Algorithm, Charge, Cost, HashSecret, KeyHash, Keyed, Limit, Limiter, Mode, Nanos, NewRule, RuleId, Store,
     StoreConfig,
 };
 
@@ -21,7 +21,14 @@ fn charge(key: u64, algorithm: Algorithm, cost: u64) -> Charge {
     let windows = matches!(algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
     let key = (key << 3 | algorithm as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let key = KeyHash::from_raw(key & !1 | u64::from(windows));
-    Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor: None,
+    }
 }
 
 proptest! {

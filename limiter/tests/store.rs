@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Decision, HoldId, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
+    Algorithm, Charge, Cost, Decision, HoldId, KeyHash, Limit, Mode, Nanos, Period, RuleId, Store,
+    StoreConfig,
 };
 
 const START: Nanos = Nanos::new(1_800_000_000_000_000_000);
@@ -23,7 +24,14 @@ fn limit(count: u64, period: Duration, burst: u64) -> Limit {
 fn charge(key: u64, limit: Limit, cost: u64) -> Charge {
     // Spread as fingerprints are.
     let key = KeyHash::from_raw(key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor: None,
+    }
 }
 
 fn after(nanos: u64) -> Nanos {

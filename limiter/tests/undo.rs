@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Floor, HoldId, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
+    Algorithm, Charge, Cost, Floor, HoldId, KeyHash, Limit, Mode, Nanos, Period, RuleId, Store, StoreConfig,
 };
 
 const START: u64 = 1_800_000_007_000_000_000;
@@ -19,7 +19,14 @@ fn store() -> Store {
 
 fn charge(limit: Limit, cost: u64) -> Charge {
     let key = KeyHash::from_raw(0x9e37_79b9_7f4a_7c15);
-    Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor: None,
+    }
 }
 
 fn hold(store: &Store, charges: &[Charge], now: Nanos) -> (bool, Option<HoldId>) {

@@ -95,6 +95,8 @@ pub enum Amendment {
 pub struct Charge {
     /// The key hash of the bucket.
     pub key: u64,
+    /// The number of the rule; 0: the limit came with the check.
+    pub rule: u64,
     /// Units to take; 0 only looks.
     pub cost: u64,
     /// The limit.
@@ -103,8 +105,8 @@ pub struct Charge {
     pub shadow: bool,
     /// Whether only an owner may decide that is surely the only one.
     pub strict: bool,
-    /// The number of the rule, if its owner tells floors to the successor.
-    pub reserve: Option<u64>,
+    /// Whether the owner of the rule's buckets keeps floors with its successor.
+    pub reserve: bool,
 }
 
 /// A limit in plain numbers. The receiver validates it as it would a rule's.
@@ -298,11 +300,11 @@ mod tests {
 
     fn charge(key: u64) -> Charge {
         let limit = Limit { algorithm: 0, count: 5, period: Period::Nanos(60_000_000_000), burst: 10 };
-        Charge { key, cost: 1, limit, shadow: false, strict: true, reserve: Some(0x55) }
+        Charge { key, rule: 0x55, cost: 1, limit, shadow: false, strict: true, reserve: true }
     }
 
     #[test]
-    fn the_bytes_of_a_check_are_those_of_version_5() {
+    fn the_bytes_of_a_check_are_those_of_version_7() {
         let charges = Charges::new([charge(0xAB)]).unwrap();
         let check = Check { id: 2, undoable: true, charges, request: Some(0x77) };
         let mut bytes = Vec::new();
@@ -315,6 +317,7 @@ mod tests {
                 "01",                       // undoable
                 "0100000000000000",         // one charge
                 "ab00000000000000",         // key
+                "5500000000000000",         // rule
                 "0100000000000000",         // cost
                 "00",                       // algorithm
                 "0500000000000000",         // count
@@ -322,7 +325,7 @@ mod tests {
                 "0a00000000000000",         // burst
                 "00",                       // not shadow
                 "01",                       // strict
-                "015500000000000000",       // reserve: the rule's number
+                "01",                       // reserve
                 "017700000000000000",       // request
             )
         );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_cluster::{Answers, DecidedBy, Decisions, Local, Readiness, Wish};
 use tidegate_limiter::{
-    Charge, Consistency, Cost, Decision, KeyHash, Limit, Match, Matched, Mode, Nanos, OnOwnerLoss, Rules,
+    Charge, Consistency, Cost, Decision, Limit, Match, Matched, Mode, Nanos, OnOwnerLoss, RuleId, Rules,
     binding,
 };
 
@@ -180,10 +180,14 @@ pub(super) fn rule<'r>(
                     Some(limit) => {
                         limited.add(
                             Some(rule.name()),
-                            key,
-                            limit,
-                            request.cost,
-                            rule.mode(),
+                            Charge {
+                                key,
+                                rule: rule.id(),
+                                limit: *limit,
+                                cost: request.cost,
+                                mode: rule.mode(),
+                                floor: None,
+                            },
                             Wish {
                                 on_owner_loss: rule.on_owner_loss(),
                                 consistency: rule.consistency(),
@@ -209,24 +213,18 @@ pub(super) fn rule<'r>(
                 carved: false,
                 reserve: None,
             };
-            limited.add(None, key, limit, request.cost, Mode::Enforce, wish);
+            let (limit, cost) = (*limit, request.cost);
+            let charge = Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None };
+            limited.add(None, charge, wish);
         }
     }
     Ruling::Limited
 }
 
 impl<'r> Charges<'r> {
-    fn add(
-        &mut self,
-        rule: Option<&'r str>,
-        key: KeyHash,
-        limit: &Limit,
-        cost: Cost,
-        mode: Mode,
-        wish: Wish,
-    ) {
-        self.applied.push(Applied { rule, limit: *limit, mode });
-        self.charges.push(Charge { key, limit: *limit, cost, mode, floor: None });
+    fn add(&mut self, rule: Option<&'r str>, charge: Charge, wish: Wish) {
+        self.applied.push(Applied { rule, limit: charge.limit, mode: charge.mode });
+        self.charges.push(charge);
         self.wishes.push(wish);
     }
 }

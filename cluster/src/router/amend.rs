@@ -179,7 +179,7 @@ impl Router {
             let slot = SlotId::of(charge.key);
             match self.rights.claim(slot, wire::consistency_of(asked), now) {
                 Ok(mut claim) => {
-                    let reserve = asked.reserve.and_then(|rule| self.rights.reserve(rule));
+                    let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }

@@ -43,7 +43,7 @@ impl Router {
             let (slot, consistency) = (SlotId::of(charge.key), wire::consistency_of(asked));
             match self.rights.claim(slot, consistency, now) {
                 Ok(mut claim) => {
-                    let reserve = asked.reserve.and_then(|rule| self.rights.reserve(rule));
+                    let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }

@@ -303,6 +303,7 @@ impl Client {
             let Some(limit) = one.limit else { continue };
             charges.push(Charge {
                 key: one.key,
+                rule: one.rule.id(),
                 limit: *limit,
                 cost: Cost::ONE,
                 mode: one.rule.mode(),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, Nanos, Rules, Store, StoreConfig,
+    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, Nanos, RuleId, Rules, Store, StoreConfig,
 };
 
 use crate::{
@@ -29,7 +29,8 @@ impl Flood {
     fn check(&mut self, number: u64, cost: Cost, now: u64) -> bool {
         write_key(&mut self.key, number);
         let key: KeyHash = self.rules.inline_key("default", &self.key, &self.limit);
-        let charge = Charge { key, limit: self.limit, cost, mode: Mode::Enforce, floor: None };
+        let charge =
+            Charge { key, rule: RuleId::INLINE, limit: self.limit, cost, mode: Mode::Enforce, floor: None };
         self.store.check(&charge, Nanos::new(now)).allowed
     }
 }

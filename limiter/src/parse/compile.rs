@@ -134,6 +134,7 @@ impl<'t> Compiler<'t> {
         (self.faults() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
+            id: hasher.rule(),
             hasher,
             when,
             key,

@@ -154,7 +154,7 @@ mod tests {
     use smallvec::SmallVec;
 
     use super::*;
-    use crate::{Algorithm, Charge, Cost, Limit, Mode, Period, StoreConfig};
+    use crate::{Algorithm, Charge, Cost, Limit, Mode, Period, RuleId, StoreConfig};
 
     const START: u64 = 1_800_000_000_000_000_000;
     const ALL: [Algorithm; 5] = [
@@ -173,7 +173,14 @@ mod tests {
         let limit = Limit::parse("100/1h", None, algorithm).unwrap();
         let windows = matches!(algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
         let key = KeyHash::from_raw(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !1 | u64::from(windows));
-        Charge { key, limit, cost: Cost::new(7).unwrap(), mode: Mode::Enforce, floor: None }
+        Charge {
+            key,
+            rule: RuleId::INLINE,
+            limit,
+            cost: Cost::new(7).unwrap(),
+            mode: Mode::Enforce,
+            floor: None,
+        }
     }
 
     fn look(store: &Store, charge: &Charge, now: Nanos) -> u64 {

@@ -79,12 +79,13 @@ impl Default for StoreConfig {
 /// The buckets.
 ///
 /// ```
-/// use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, Store, StoreConfig};
+/// use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig};
 ///
 /// let now = Nanos::new(1_800_000_000_000_000_000);
 /// let store = Store::new(StoreConfig::default(), now);
 /// let charge = Charge {
 ///     key: KeyHash::from_raw(0x9e37_79b9_7f4a_7c15),
+///     rule: RuleId::INLINE,
 ///     limit: Limit::parse("10/1s", None, Algorithm::TokenBucket)?,
 ///     cost: Cost::new(4)?,
 ///     mode: Mode::Enforce,
