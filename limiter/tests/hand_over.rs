@@ -8,7 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Bucket, Charge, Cost, Held, HoldId, KeyHash, Limit, Mode, Nanos, Period, Store, StoreConfig,
+    Algorithm, Bucket, Charge, Cost, Held, HoldId, KeyHash, Limit, Mode, Nanos, Period, RuleId, Store,
+    StoreConfig,
 };
 
 const START: u64 = 1_800_000_007_000_000_000;
@@ -22,7 +23,14 @@ fn store() -> Store {
 fn charge(limit: Limit, cost: u64) -> Charge {
     let windows = matches!(limit.algorithm(), Algorithm::FixedWindow | Algorithm::SlidingWindow);
     let key = KeyHash::from_raw(0x9e37_79b9_7f4a_7c14 | u64::from(windows));
-    Charge { key, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor: None,
+    }
 }
 
 fn sent_by(store: &Store, key: KeyHash, now: Nanos) -> Vec<Bucket> {
