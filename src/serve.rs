@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use miette::Diagnostic;
-use tidegate_cluster::{Clock, Cluster, ClusterConfig, Readiness, StartError, Timing};
+use tidegate_cluster::{Clock, Cluster, ClusterConfig, ClusterKey, Readiness, StartError, Timing};
 use tidegate_limiter::{HashSecret, Rules, Store, StoreConfig};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -202,8 +202,16 @@ fn warn_of(settings: &Settings) {
             "there is no data directory (--data-dir): this node forgets the rules when it ends, and is a new member when it starts again"
         );
     }
-    if settings.cluster_key.is_none() && !settings.http.ip().is_loopback() {
-        warn!("there is no cluster key (--cluster-key-file): whoever reaches {} can join", settings.peers);
+    if settings.cluster_key.as_ref().is_some_and(ClusterKey::looks_guessable) {
+        warn!(
+            "the cluster key looks guessable (--cluster-key-file): who is on the path between two nodes can try keys out; `openssl rand -hex 32` makes a good one"
+        );
+    }
+    if settings.insecure_no_cluster_key && settings.cluster_key.is_none() {
+        warn!(
+            peers = %settings.peers,
+            "INSECURE: there is no cluster key (--insecure-no-cluster-key): whoever reaches the peer port can change rules, take keys over, and end the cluster"
+        );
     }
 }
 

@@ -5,27 +5,21 @@ mod kit;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::UdpSocket,
+    process::Command,
     time::Duration,
 };
 
-use bytes::BytesMut;
+use kit::peer::{Raw, RawCall, Said, Stream, dial};
 use tidegate_jepsen::cluster::{Cluster, Node, free_ports, wait_for};
-use tidegate_proto::{
-    HEADER_BYTES, Kind, MAX_HANDSHAKE_BYTES, WIRE_VERSION, codec, frame,
-    peer::{Hello, Ping, Proof, Refused, Welcome},
-};
+use tidegate_proto::{Greeting, Refusal, WIRE_VERSION, peer::Ping};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// That of `kit::settings`.
+const KEY: Option<&str> = Some("the key of the black-box tests");
 
 fn two_nodes() -> Cluster {
     kit::nodes(2, &kit::per_user("1000/1s", 1000, "deny"))
-}
-
-fn dial(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
 }
 
 /// Sends bytes, and returns all that comes back until the node closes the stream.
@@ -38,26 +32,17 @@ fn send(node: &Node, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The reason in the node's last frame.
-fn reason_in(answer: &[u8]) -> String {
-    let mut rest = answer;
-    while let Some(frame) = frame::first(rest, MAX_HANDSHAKE_BYTES).unwrap() {
-        if frame.kind == Kind::Refused {
-            return codec::decode::<Refused>(frame.payload).unwrap().reason;
-        }
-        rest = &rest[frame.length..];
+/// The refusal that it ends with.
+fn refusal_in(answer: &[u8]) -> Refusal {
+    let (_, refusal) = answer.split_at(answer.len().saturating_sub(5));
+    match Greeting::first(refusal) {
+        Ok(Some((Greeting::Refusal(refusal), 5))) => refusal,
+        other => panic!("the node did not say why: {other:?} in {answer:02x?}"),
     }
-    panic!("the node did not say why: {answer:02x?}")
 }
 
-fn framed<M: frame::Message>(message: &M) -> Vec<u8> {
-    let mut bytes = BytesMut::new();
-    frame::put(message, &mut bytes).unwrap();
-    bytes.to_vec()
-}
-
-fn hello(cluster: &str) -> Hello {
-    Hello { cluster: cluster.to_owned(), node: "stranger".to_owned(), incarnation: 1, nonce: [7; 16] }
+fn hello() -> Vec<u8> {
+    Greeting::Hello([7; 16]).to_bytes()
 }
 
 /// The node's log must name the fault, and checks must go on, also those that are forwarded.
@@ -82,10 +67,10 @@ fn garbage_on_the_peer_port() {
 }
 
 #[test]
-fn a_frame_that_is_cut_off() {
+fn a_greeting_that_is_cut_off() {
     let cluster = two_nodes();
-    let whole = framed(&hello("tidegate"));
-    for end in [1, 5, HEADER_BYTES, whole.len() - 1] {
+    let whole = hello();
+    for end in [1, 3, 5, whole.len() - 1, whole.len()] {
         let mut stream = dial(cluster.nodes[0].peer);
         stream.write_all(&whole[..end]).unwrap();
         drop(stream);
@@ -94,54 +79,109 @@ fn a_frame_that_is_cut_off() {
 }
 
 #[test]
-fn a_frame_that_claims_a_gigabyte_and_one_whose_bytes_were_changed() {
+fn a_record_that_claims_a_gigabyte_and_one_that_nobody_sealed() {
     let cluster = two_nodes();
-    let mut large = framed(&hello("tidegate"));
-    large[4..8].copy_from_slice(&(1u32 << 30).to_le_bytes());
-    assert!(reason_in(&send(&cluster.nodes[0], &large)).contains("1073741824 bytes"));
-
-    let mut changed = framed(&hello("tidegate"));
-    *changed.last_mut().unwrap() ^= 1;
-    assert!(reason_in(&send(&cluster.nodes[0], &changed)).contains("checksum"));
+    let large = [&hello()[..], &(1u32 << 30).to_le_bytes()].concat();
+    assert_eq!(refusal_in(&send(&cluster.nodes[0], &large)), Refusal::Malformed);
+    let unsealed = [&hello()[..], &1u32.to_le_bytes(), &[0; 17]].concat();
+    assert_eq!(refusal_in(&send(&cluster.nodes[0], &unsealed)), Refusal::WrongKey);
     assert_undisturbed(&cluster, "a stream to the peer port is refused");
 }
 
 #[test]
 fn a_peer_of_another_wire_version() {
     let cluster = two_nodes();
-    let mut newer = framed(&hello("tidegate"));
-    newer[2] = WIRE_VERSION + 1;
-    let reason = reason_in(&send(&cluster.nodes[0], &newer));
-    assert!(reason.contains(&format!("wire version {}", WIRE_VERSION + 1)), "{reason}");
-    assert_undisturbed(&cluster, "wire version");
+    for theirs in [6, WIRE_VERSION + 1] {
+        let mut other = hello();
+        other[2] = theirs;
+        assert_eq!(refusal_in(&send(&cluster.nodes[0], &other)), Refusal::WireVersion);
+    }
+    assert_undisturbed(&cluster, "wire version 6");
 }
 
 #[test]
 fn a_peer_of_another_cluster_and_one_with_another_key() {
     let cluster = two_nodes();
-    let reason = reason_in(&send(&cluster.nodes[0], &framed(&hello("staging"))));
-    assert!(reason.contains("staging"), "{reason}");
+    let n1 = cluster.nodes[0].peer;
+    let staging = Said { cluster: "staging".to_owned(), ..Said::stranger(1) };
+    let reason = Stream::open(n1, "n1", KEY, &staging).err().unwrap();
+    assert!(reason.contains("staging") && reason.contains("--cluster-name"), "{reason}");
 
-    let mut stream = dial(cluster.nodes[0].peer);
-    stream.write_all(&framed(&hello("tidegate"))).unwrap();
-    let mut answer = vec![0; 4096];
-    let length = stream.read(&mut answer).unwrap();
-    let welcome = frame::first(&answer[..length], MAX_HANDSHAKE_BYTES).unwrap().unwrap();
-    assert_eq!(welcome.kind, Kind::Welcome);
-    codec::decode::<Welcome>(welcome.payload).unwrap();
-    stream.write_all(&framed(&Proof { proof: [0; 32] })).unwrap();
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    assert!(reason_in(&rest).contains("another cluster key"));
+    // Who has not the key gets a nonce and a fixed word; not the name of the cluster, and nothing to guess the key with.
+    for secret in [None, Some("some other key of sixteen")] {
+        let reason = Stream::open(n1, "n1", secret, &Said::stranger(1)).err().unwrap();
+        assert_eq!(reason, Refusal::WrongKey.to_string());
+    }
     assert_undisturbed(&cluster, "another cluster key");
 }
 
 #[test]
 fn a_peer_that_talks_before_it_has_shown_its_key() {
     let cluster = two_nodes();
-    let reason = reason_in(&send(&cluster.nodes[0], &framed(&Ping { id: 1 })));
-    assert!(reason.contains("Ping"), "{reason}");
+    let challenge = Greeting::Challenge([7; 16]).to_bytes();
+    assert_eq!(refusal_in(&send(&cluster.nodes[0], &challenge)), Refusal::Malformed);
     assert_undisturbed(&cluster, "instead of Hello");
+}
+
+#[test]
+fn a_peer_with_the_key_that_speaks_nonsense_is_counted_and_logged_once_in_a_while() {
+    let cluster = two_nodes();
+    let n1 = &cluster.nodes[0];
+    for _ in 0..50 {
+        let mut stream = Stream::open(n1.peer, "n1", KEY, &Said::stranger(1)).unwrap();
+        stream.send(&Ping { id: 1 });
+        stream.receive().unwrap();
+        // A call on a stream that is not one for calls, and then garbage in a call.
+        stream.send(&Raw(vec![1, 2, 3]) as &RawCall);
+        let reason = stream.receive().unwrap_err();
+        assert!(reason.contains("unexpected Call"), "{reason}");
+        let mut stream = Stream::open(n1.peer, "n1", KEY, &Said::stranger(1)).unwrap().control();
+        assert!(stream.call(vec![1, 2, 3]).is_err());
+        let mut stream = Stream::open(n1.peer, "n1", KEY, &Said::stranger(1)).unwrap();
+        stream.stream.write_all(&[9, 0, 0, 0, 1]).unwrap();
+        drop(stream);
+    }
+    let count =
+        |reason: &str| n1.metric(&format!("tidegate_peer_streams_broken_total{{reason=\"{reason}\"}}"));
+    wait_for("all are counted", PATIENCE, || {
+        count("unexpected") == Some(50.0)
+            && count("malformed") >= Some(50.0)
+            && count("cut_off") == Some(50.0)
+    });
+    let lines = n1.log().lines().filter(|line| line.contains("a stream of a peer is closed")).count();
+    assert!((1..=6).contains(&lines), "{lines} lines");
+    assert_undisturbed(&cluster, "unexpected Call");
+}
+
+/// Whoever reaches the peer port of a node without a cluster key could do with the cluster what it likes.
+#[test]
+fn without_a_cluster_key_a_node_does_not_listen_beyond_loopback() {
+    let serve = |flags: &[&str]| {
+        let port = free_ports().to_string();
+        let mut command = Command::new(kit::binary());
+        command.args(["serve", "--base-port", &port]).args(flags).env_remove("TIDEGATE_CLUSTER_KEY");
+        command
+    };
+    for flags in [&["--listen", "0.0.0.0"][..], &["--listen", "::"], &["--advertise", "192.0.2.1"]] {
+        let output = serve(flags).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).replace(['\n', '│'], " ");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for word in ["cluster key", "openssl rand -hex 32", "--insecure-no-cluster-key"] {
+            let words: Vec<&str> = said.split_whitespace().collect();
+            assert!(words.join(" ").contains(word), "{said}");
+        }
+    }
+    for flags in [
+        &["--listen", "0.0.0.0", "--insecure-no-cluster-key"][..],
+        &["--listen", "0.0.0.0", "--cluster-key", "the key of the black-box tests"],
+    ] {
+        let mut child = serve(flags).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        let ended = child.try_wait().unwrap();
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert!(ended.is_none(), "{flags:?}: {ended:?}");
+    }
 }
 
 #[test]

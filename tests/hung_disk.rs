@@ -1,6 +1,5 @@
-//! The promise: a node whose disk hangs, and neither works nor fails, says so, gives its slots up, keeps nobody else from working,
-//! and is there again when the disk goes on. The disk hangs because a small library, which is loaded before all others, lets no
-//! sync of the node end while a file is there.
+//! The promise: a node whose disk hangs loses its slots in the usual time, says that it is not ready, and comes back when the
+//! disk does. A library that is loaded into the nodes lets `fsync` wait while a file is there.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod kit;
@@ -10,11 +9,13 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use kit::rules::{await_voters, leader, raft, write};
-use tidegate_jepsen::cluster::{Cluster, Node, Settings, wait_for};
+use tidegate_jepsen::{
+    cluster::{Cluster, Node, free_ports, wait_for},
+    history::monotonic,
+};
 
 const LIBRARY: &str = r#"
 #define _GNU_SOURCE
@@ -23,125 +24,106 @@ const LIBRARY: &str = r#"
 #include <stdlib.h>
 #include <unistd.h>
 
-static void wait_while_hung(void) {
-    char path[512];
+static void hang(void) {
     const char *directory = getenv("HANG_DIRECTORY");
-    if (!directory) return;
+    char path[4096];
+    if (directory == NULL) return;
     snprintf(path, sizeof path, "%s/%d", directory, (int)getpid());
     while (access(path, F_OK) == 0) usleep(10000);
 }
 
 int fsync(int fd) {
-    wait_while_hung();
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+    static int (*real)(int);
+    if (real == NULL) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    hang();
+    return real(fd);
 }
 
 int fdatasync(int fd) {
-    wait_while_hung();
-    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+    static int (*real)(int);
+    if (real == NULL) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    hang();
+    return real(fd);
 }
 "#;
 
-/// Streams to a node's peer port that may be open at one time: its links, and a few calls.
-const MAX_STREAMS: usize = 30;
-const KEYS: u32 = 30;
+/// A session, the look for it, and the takeover, on a busy machine.
+const REPLACED_WITHIN: Duration = Duration::from_secs(12);
 
 fn library(directory: &Path) -> PathBuf {
     let (source, library) = (directory.join("hang.c"), directory.join("hang.so"));
     fs::write(&source, LIBRARY).unwrap();
-    // Who links Rust programs has it.
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
+    let ended = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
         .args([&library, &source])
         .arg("-ldl")
-        .status()
+        .output()
         .unwrap();
-    assert!(built.success());
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     library
 }
 
-/// Established streams that the node's peer port has accepted.
-fn streams_to(node: &Node) -> usize {
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let port = format!(":{:04X}", node.peer.port());
-    let is_to = |line: &&str| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, _, state) = (words.next(), words.next(), words.next());
-        local.is_some_and(|local| local.ends_with(&port)) && state == Some("01")
-    };
-    table.lines().filter(is_to).count()
+fn slots_of(node: &Node, name: &str) -> Option<usize> {
+    let owners = node.slot_owners();
+    (!owners.is_empty()).then(|| owners.iter().filter(|owner| *owner == name).count())
 }
 
-fn is_ready(node: &Node) -> bool {
-    node.client(Duration::from_secs(5)).get("/readyz").is_ok_and(|answer| answer.status == 200)
+fn write(cluster: &Cluster, node: &str, number: u32) {
+    let text = format!(
+        "rules:\n  - {{ name: per-user, key: [user], limit: 100000/1s, consistency: strict, on_owner_loss: deny }}\n# {number}\n"
+    );
+    kit::rules::write(cluster.node(node), "default", &text);
 }
 
-/// How many of the keys are decided by their owner, at this node.
-fn decided(node: &Node) -> u32 {
-    let decided = |key: &u32| {
-        let answer = node.client(Duration::from_secs(5)).get(&format!("/v1/check?user=u{key}&cost=0"));
-        let by = answer.unwrap().json()["decided_by"].as_str().unwrap().to_owned();
-        by == "owner" || by == "forwarded"
-    };
-    (0..KEYS).filter(decided).count() as u32
-}
-
+/// Review H7: strict keys were denied for as long as it hung, and /readyz said 200.
 #[test]
-fn a_node_whose_disk_hangs_keeps_nobody_from_working_and_comes_back() {
+fn a_follower_whose_disk_hangs_is_replaced_says_so_and_comes_back() {
     let _machine = kit::alone();
     let directory = tempfile::tempdir().unwrap();
-    let rules = "rules:\n  - { name: strict, key: [user], limit: 1000/1h, consistency: strict, on_owner_loss: deny }\n";
-    let mut cluster = Cluster::empty(Settings { keeps_data: true, ..kit::settings(rules) });
-    cluster.set_environment("LD_PRELOAD", library(directory.path()).to_str().unwrap());
+    let library = library(directory.path());
+    let mut cluster = Cluster::empty(kit::rules::keeping());
+    cluster.set_environment("LD_PRELOAD", library.to_str().unwrap());
     cluster.set_environment("HANG_DIRECTORY", directory.path().to_str().unwrap());
-    let ports: Vec<u16> = (0..3).map(|_| tidegate_jepsen::cluster::free_ports()).collect();
+    let ports: Vec<u16> = (0..3).map(|_| free_ports()).collect();
+    let expect = ["--bootstrap-expect".to_owned(), ports.len().to_string()];
     for port in &ports {
-        cluster.spawn(*port, &ports, &["--bootstrap-expect".to_owned(), "3".to_owned()]);
+        cluster.spawn(*port, &ports, &expect);
     }
     cluster.await_ready();
-    await_voters(&cluster, 3);
-    let leads = leader(&cluster);
-    let hung = cluster.nodes.iter().find(|node| node.name != leads).unwrap().name.clone();
-    let (hung, leads) = (cluster.node(&hung), cluster.node(&leads));
-    let pid = hung.pid().unwrap();
-    let switch = directory.path().join(pid.to_string());
-
+    write(&cluster, "n1", 0);
+    let other = kit::rules::leader(&cluster);
+    let hung = cluster.running().find(|node| node.name != other).unwrap().name.clone();
+    assert!(slots_of(cluster.node(&other), &hung).unwrap() > 1000);
+    let switch = directory.path().join(cluster.node(&hung).pid().unwrap().to_string());
     fs::write(&switch, "").unwrap();
-    let (since, mut said, mut most) = (Instant::now(), None, 0);
-    let mut count = 100;
-    while since.elapsed() < Duration::from_secs(20) {
-        count += 1;
-        let started = Instant::now();
-        write(leads, "api", &kit::rules::limit(&format!("{count}/1h")));
-        let took = started.elapsed();
-        assert!(took < Duration::from_secs(3), "a write took {took:?} at the others");
-        most = most.max(streams_to(hung));
-        if said.is_none() && !is_ready(hung) {
-            said = Some(since.elapsed());
-            let trouble = raft(hung)["trouble"].clone();
-            assert!(trouble.to_string().contains("has not finished a write"), "{trouble}");
+    let begun = monotonic();
+    write(&cluster, &other, 1);
+    wait_for("its slots are taken over", REPLACED_WITHIN, || {
+        slots_of(cluster.node(&other), &hung) == Some(0)
+    });
+    eprintln!("its slots were taken over after {:?}", Duration::from_nanos(monotonic() - begun));
+    let ready =
+        |cluster: &Cluster| cluster.node(&hung).client(Duration::from_secs(5)).get("/readyz").unwrap();
+    wait_for("it is not ready", REPLACED_WITHIN, || ready(&cluster).status == 503);
+    let reason = ready(&cluster).text();
+    assert!(reason.contains("no session") && reason.contains("disk"), "{reason}");
+    // It stays so while others write and check, and no strict key is denied.
+    let end = monotonic() + 6_000_000_000;
+    let mut number = 2;
+    while monotonic() < end {
+        write(&cluster, &other, number);
+        number += 1;
+        assert_eq!(slots_of(cluster.node(&other), &hung), Some(0));
+        assert_eq!(ready(&cluster).status, 503);
+        for user in 0..40 {
+            let answer = kit::rules::check(cluster.node(&other), "default", &format!("u{user}"));
+            assert_eq!(answer["allowed"], true, "{answer}");
         }
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(300));
     }
-    let said = said.expect("it says that its disk hangs");
-    eprintln!("not ready after {said:?}; at most {most} streams to it, {count} writes");
-    assert!(said < Duration::from_secs(6), "{said:?}");
-    assert!(most <= MAX_STREAMS, "{most} streams are open to the node");
-    assert_eq!(decided(leads), KEYS, "its slots are others' now");
-    let log = hung.log();
-    assert_eq!(log.matches("has not finished a write").count(), 1, "said once: {log}");
-    assert!(!log.contains("streams of the Raft group"), "{log}");
-
     fs::remove_file(&switch).unwrap();
-    let since = Instant::now();
-    let limit = format!("{count}");
-    wait_for("the node is ready again and has the rules", Duration::from_secs(20), || {
-        is_ready(hung)
-            && kit::rules::limit_at(hung, "api").map(|limit| limit.to_string()).as_ref() == Some(&limit)
+    wait_for("it owns slots again and is ready", Duration::from_secs(30), || {
+        slots_of(cluster.node(&other), &hung).is_some_and(|slots| slots > 1000)
+            && ready(&cluster).status == 200
     });
-    wait_for("it owns slots again", Duration::from_secs(30), || {
-        hung.slot_owners().iter().filter(|owner| **owner == hung.name).count() > 1000
-    });
-    wait_for("each key has an owner", Duration::from_secs(10), || decided(hung) == KEYS);
-    eprintln!("all is as before {:?} after the disk went on", since.elapsed());
 }

@@ -26,27 +26,45 @@ const RULES: &str = "rules:
 ";
 /// One way.
 const DELAY: Duration = Duration::from_millis(15);
-const HEADER: usize = tidegate_proto::frame::HEADER_BYTES;
 const CALL: u8 = tidegate_proto::Kind::Call as u8;
 const REPLY: u8 = tidegate_proto::Kind::Reply as u8;
+const FRAME: usize = tidegate_proto::frame::FRAME_HEADER_BYTES;
+const RECORD: usize = tidegate_proto::record::RECORD_HEADER_BYTES;
+const GREETING: usize = tidegate_proto::greeting::GREETING_BYTES;
 /// Where a call's payload says which one it is, behind the cluster and two nodes; and what it says there for buckets.
-const WHICH: usize = HEADER + 16 + 8 + 8;
+const WHICH: usize = 16 + 8 + 8;
 const HAND_OVER: u32 = 12;
 
 /// Finds the frames in what goes by.
 #[derive(Default)]
-struct Frames(Vec<u8>);
+struct Frames {
+    unread: Vec<u8>,
+    greeted: bool,
+}
 
 impl Frames {
     fn see(&mut self, bytes: &[u8], mut each: impl FnMut(u8, &[u8])) {
-        self.0.extend_from_slice(bytes);
-        while self.0.len() >= HEADER {
-            let length = u32::from_le_bytes(self.0[4..8].try_into().unwrap()) as usize + HEADER;
-            if self.0.len() < length {
+        self.unread.extend_from_slice(bytes);
+        if !self.greeted {
+            if self.unread.len() < GREETING {
                 return;
             }
-            each(self.0[3], &self.0[..length]);
-            self.0.drain(..length);
+            self.unread.drain(..GREETING);
+            self.greeted = true;
+        }
+        let length = |bytes: &[u8]| u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+        while self.unread.len() >= RECORD {
+            let end = RECORD + length(&self.unread);
+            if self.unread.len() < end {
+                return;
+            }
+            let record: Vec<u8> = self.unread.drain(..end).skip(RECORD).collect();
+            let mut frames = &record[..];
+            while let [kind, rest @ ..] = frames {
+                let end = FRAME + length(rest);
+                each(*kind, &frames[FRAME..end]);
+                frames = &frames[end..];
+            }
         }
     }
 }

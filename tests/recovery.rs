@@ -99,6 +99,63 @@ fn one_node_goes_on_with_the_rules_when_most_voters_are_lost_for_good() {
     await_limit(&cluster, "api", 6);
 }
 
+/// Writes the vote of a leader of this term into the log of a node that does not run, as versions before wire version 7 did for
+/// whoever said so.
+fn forge_vote(directory: &Path, term: u64) {
+    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let database = redb::Database::open(directory.join("raft.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let vote = [&term.to_le_bytes()[..], &0xEEEE_u64.to_le_bytes(), &[1]].concat();
+    transaction.open_table(META).unwrap().insert("vote", vote.as_slice()).unwrap();
+    transaction.commit().unwrap();
+}
+
+/// Attack C4 of the review, after the fact: all nodes have believed a term that no cluster comes to.
+#[test]
+fn a_term_that_was_forged_before_is_named_and_recover_leaves_it_behind() {
+    let mut cluster = Cluster::start(3, keeping());
+    await_voters(&cluster, 3);
+    let revision = write(cluster.node("n1"), "api", &limit("4/1h"));
+    await_limit(&cluster, "api", 4);
+    for name in ["n1", "n2", "n3"] {
+        cluster.kill(name);
+        forge_vote(&cluster.data_of(name), u64::MAX);
+    }
+    cluster.restart("n1");
+    assert_eq!(cluster.await_exit("n1"), Some(1));
+    let log = cluster.node("n1").log();
+    let said = log.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("18446744073709551615") && said.contains("tidegate cluster recover"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+
+    let directory = cluster.data_of("n1");
+    let (code, looked) = recover(&directory, &["--output", "json"]);
+    assert_eq!(code, Some(0), "{looked}");
+    let looked: serde_json::Value = serde_json::from_str(&looked).unwrap();
+    assert_eq!(looked["forged_term"], u64::MAX);
+    let (code, said) = recover(&directory, &["--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("was forged"), "{said}");
+    cluster.restart("n1");
+    wait_for("n1 is ready by itself", SOON, || cluster.node("n1").is_ready());
+    assert_eq!(history(cluster.node("n1"), "api").last().unwrap().0, revision);
+    assert!(cluster.node("n1").metric("tidegate_raft_term").unwrap() < 10.0);
+    for name in ["n2", "n3"] {
+        fs::remove_dir_all(cluster.data_of(name)).unwrap();
+        cluster.restart(name);
+    }
+    cluster.await_ready();
+    await_voters(&cluster, 3);
+    write(cluster.node("n3"), "api", &limit("5/1h"));
+    await_limit(&cluster, "api", 5);
+    // It is a cluster as any other, also when it is started again.
+    cluster.kill("n1");
+    cluster.restart("n1");
+    cluster.await_ready();
+    write(cluster.node("n1"), "api", &limit("6/1h"));
+    await_limit(&cluster, "api", 6);
+}
+
 #[test]
 fn a_directory_that_is_no_nodes_is_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();

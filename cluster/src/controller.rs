@@ -234,6 +234,8 @@ impl Controller {
         // admitted under others since.
         let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
         let are_in_force = self.rights.floors_are_of(revision);
+        let share = applied.state.shares.parts(self.group.id());
+        self.rights.set_share(applied.index, share, self.clock.now());
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
             are_in_force && self.group.inherit(slots, by)
         });

@@ -32,7 +32,7 @@ pub(crate) type Detached = std::net::TcpStream;
 pub(crate) type Datagrams = UdpSocket;
 
 /// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
+const BACKLOG: u32 = 4096;
 /// After so much silence the kernel asks whether the other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 

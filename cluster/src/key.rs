@@ -8,6 +8,11 @@ use std::fmt;
 /// Shortest secret that is accepted, in characters. `openssl rand -hex 32` makes a good one.
 pub const MIN_KEY_CHARS: usize = 16;
 
+/// As many characters have 128 random bits in base64.
+const RANDOM_CHARS: usize = 22;
+/// Fewer different characters are hardly ever in so many random ones.
+const DIFFERENT_CHARS: usize = 8;
+
 const GOSSIP: &str = "tidegate 2026-11 gossip seal";
 const HANDSHAKE: &str = "tidegate 2026-11 peer handshake";
 
@@ -20,7 +25,8 @@ pub struct ClusterKey {
 /// Why a text is no cluster key.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the cluster key has {found} characters, at least {MIN_KEY_CHARS} are needed; `openssl rand -hex 32` makes a good one"
+    "the cluster key has {found} characters, at least {MIN_KEY_CHARS} are needed, and they must be random: who is on the path \
+     between two nodes can try keys out; `openssl rand -hex 32` makes a good one"
 )]
 pub struct KeyTooShort {
     found: usize,
@@ -38,6 +44,13 @@ impl ClusterKey {
             return Err(KeyTooShort { found });
         }
         Ok(Self { secret: secret.to_owned() })
+    }
+
+    /// Whether somebody might guess it who has recorded a handshake: it is short for a text of random characters, or has few
+    /// different ones.
+    pub fn looks_guessable(&self) -> bool {
+        let different: std::collections::BTreeSet<char> = self.secret.chars().collect();
+        self.secret.chars().count() < RANDOM_CHARS || different.len() < DIFFERENT_CHARS
     }
 
     pub(crate) fn gossip(&self) -> [u8; 32] {
@@ -63,6 +76,13 @@ mod tests {
     fn a_short_key_is_refused_and_told_how_to_make_one() {
         let fault = ClusterKey::parse(" secret \n").unwrap_err();
         assert!(fault.to_string().contains("6 characters"), "{fault}");
+    }
+
+    #[test]
+    fn a_word_looks_guessable_and_random_digits_do_not() {
+        let looks = |text: &str| ClusterKey::parse(text).unwrap().looks_guessable();
+        assert!(looks("tidegate-cluster") && looks(&"ab".repeat(40)));
+        assert!(!looks("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"));
     }
 
     #[test]

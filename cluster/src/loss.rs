@@ -1,7 +1,7 @@
 //! What happens when no owner answers: each rule's `on_owner_loss`.
 //!
-//! A *share* is what this node may admit by itself meanwhile: 1/N of the rate and of the burst, N being the members of
-//! the slot table in force. It starts empty each time an owner is lost, so that all shares together with what the lost
+//! A *share* is what this node may admit by itself meanwhile: 1/N of the rate and of the burst. The log says N for each node
+//! that may answer, so that the shares of all of them are the whole at most ([`crate::owner::shares`]). It starts empty each time an owner is lost, so that all shares together with what the lost
 //! owner admitted stay inside the limit for as long as that owner does not go on deciding. A node that was stopped itself, or has
 //! just begun, can not tell: it gives out nothing until it can.
 
@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Floor, Limit, Mode, Nanos, OnOwnerLoss, Store};
 
 use crate::{
+    owner::rights::Share,
     planted::PlantedBug,
     verdict::{Answer, Answers, DecidedBy, Decisions, Wish},
 };
@@ -35,16 +36,14 @@ impl Shares {
         self.store.sweep(now);
     }
 
-    /// Decides the charges at `places`, whose owner has been lost since `since`, all or nothing; `None`: it may be that only this
-    /// node can not hear it. Returns whether it allows, and notes the answers.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `Router::decide`")]
+    /// Decides the charges at `places`, whose owner has been lost for as long as the share counts, all or nothing; `None`: this
+    /// node gives none, as it may be that only it can not hear the owner. Returns whether it allows, and notes the answers.
     pub(crate) fn decide(
         &self,
         places: &[usize],
         charges: &[Charge],
         wishes: &[Wish],
-        members: u32,
-        since: Option<Nanos>,
+        share: Option<Share>,
         now: Nanos,
         answers: &mut Answers,
     ) -> bool {
@@ -54,13 +53,16 @@ impl Shares {
             let charge = &charges[place];
             match wishes[place].on_owner_loss {
                 OnOwnerLoss::Share => {
-                    let limit = charge.limit.share(members.saturating_mul(parts(wishes[place])));
-                    match limit.zip(since) {
+                    let part = share.and_then(|Share { since, parts, .. }| {
+                        let limit = charge.limit.share(parts.saturating_mul(carved(wishes[place])))?;
+                        Some((limit, since))
+                    });
+                    match part {
                         Some((limit, since)) => {
                             from_share.push(place);
                             shares.push(Charge { limit, floor: Some(Floor::empty_at(since)), ..*charge });
                         }
-                        // A limit smaller than the cluster: this node's part of it is nothing.
+                        // No share, or a limit smaller than the cluster: this node's part of it is nothing.
                         None => answers[place] = Some(by_rule(charge, false)),
                     }
                 }
@@ -85,7 +87,7 @@ impl Shares {
 }
 
 /// A share of a carved limit is one of what was carved out.
-fn parts(wish: Wish) -> u32 {
+fn carved(wish: Wish) -> u32 {
     if wish.carved && !PlantedBug::ShareNotCarved.is_on() { Limit::CARVED_PARTS } else { 1 }
 }
 

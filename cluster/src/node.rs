@@ -180,6 +180,8 @@ impl Cluster {
         };
         let identity = Arc::new(Identity {
             me: me.clone(),
+            id: on_disk.node,
+            stats: Arc::clone(&stats.peers),
             cluster: config.cluster.clone(),
             key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
         });
@@ -283,10 +285,12 @@ impl Cluster {
     /// Whether this node can decide checks.
     pub fn readiness(&self) -> Readiness {
         // Its slots are about to be another's, and what it decides it can not follow up. One alone decides as before.
-        if let Some(trouble) = self.ledger.disk_trouble() {
-            return Readiness::NotReady(trouble);
+        match (self.status.borrow().readiness(&self.router), self.ledger.disk_trouble()) {
+            (Readiness::Ready, Some(trouble)) => {
+                Readiness::NotReady(format!("this node asks for no session: {trouble}"))
+            }
+            (readiness, _) => readiness,
         }
-        self.status.borrow().readiness(&self.router)
     }
 
     /// Looks into this node, for tests.

@@ -29,6 +29,20 @@ pub enum PlantedBug {
     ReturnedTwice,
     /// The frame of a refund comes twice, and counts twice.
     RefundRepeated,
+    /// What comes from a peer is believed whether or not its seal fits.
+    SealsNotChecked,
+    /// A call is believed in whose name ever it is.
+    SenderNotChecked,
+    /// Terms and indices that no cluster comes to are believed.
+    AbsurdBelieved,
+    /// Shares of lost buckets divide by the nodes that own slots, not by those that give shares.
+    SharesByOwners,
+    /// A leader that nobody can open a connection to stays leader, and expires the others.
+    UnreachableLeaderStays,
+    /// A session is renewed for a node that does not apply the log.
+    RenewalWithoutProgress,
+    /// A leader that was stopped forgets whom it is expiring.
+    StopForgetsExpiry,
     /// A sliding log that is handed over again replaces what its new owner has admitted since.
     LogReplaced,
     /// A successor takes floors for its own although no rule had floors for a while since.
@@ -39,7 +53,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 15] = [
+    pub const ALL: [(&'static str, Self); 22] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -52,6 +66,13 @@ impl PlantedBug {
         ("share-not-carved", Self::ShareNotCarved),
         ("returned-twice", Self::ReturnedTwice),
         ("refund-repeated", Self::RefundRepeated),
+        ("seals-not-checked", Self::SealsNotChecked),
+        ("sender-not-checked", Self::SenderNotChecked),
+        ("absurd-believed", Self::AbsurdBelieved),
+        ("shares-by-owners", Self::SharesByOwners),
+        ("unreachable-leader-stays", Self::UnreachableLeaderStays),
+        ("renewal-without-progress", Self::RenewalWithoutProgress),
+        ("stop-forgets-expiry", Self::StopForgetsExpiry),
         ("log-replaced", Self::LogReplaced),
         ("old-floors-count", Self::OldFloorsCount),
         ("answers-without-deadline", Self::AnswersWithoutDeadline),

@@ -41,7 +41,8 @@ use self::{
 use crate::{
     clock::Clock,
     loss::Shares,
-    owner::rights::{Claim, Rights},
+    owner::rights::{Claim, Rights, Share},
+    planted::PlantedBug,
     requests::Requests,
     routes::Routes,
     slots::SlotId,
@@ -126,6 +127,11 @@ impl Router {
         self.routes.store(routes);
         self.has_routes.store(has_routes, Release);
         self.changed.notify_waiters();
+    }
+
+    /// Up to where this node must apply the log to have a session, and up to where it has, if that is what it lacks.
+    pub(crate) fn lag(&self) -> Option<(u64, u64)> {
+        self.rights.lag(self.clock.now())
     }
 
     pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
@@ -351,14 +357,14 @@ impl Router {
             for (part, why) in lost {
                 let noticed = self.clock.now();
                 let since = self.unowned_since(lane, part, why, now, noticed);
-                let known = self.rights.shares_since(noticed);
-                let mut decide = |since| {
-                    let members = routes.member_count();
-                    self.shares.decide(&part.places, charges, wishes, members, since, now, &mut answers)
-                };
-                allowed = decide(known.map(|known| known.max(since)));
-                if allowed && self.rights.shares_since(self.clock.now()) != known {
-                    // The process was stopped in between: what was charged is forfeited.
+                let known = self.rights.share(noticed).map(|share| by_owners(share, routes));
+                let mut decide =
+                    |share| self.shares.decide(&part.places, charges, wishes, share, now, &mut answers);
+                allowed = decide(known.map(|share| Share { since: share.since.max(since), ..share }));
+                let after = self.rights.share(self.clock.now()).map(|share| by_owners(share, routes));
+                if allowed && after != known {
+                    // The process was stopped in between, or the log gives this node another share: what was charged is
+                    // forfeited.
                     allowed = decide(None);
                 }
                 if !allowed {
@@ -378,4 +384,9 @@ impl Router {
         }
         if retry { Tried::Misrouted } else { Tried::Decided(Verdict { allowed, answers }) }
     }
+}
+
+/// The share as it is, unless a bug is planted.
+fn by_owners(share: Share, routes: &Routes) -> Share {
+    if PlantedBug::SharesByOwners.is_on() { Share { parts: routes.member_count(), ..share } } else { share }
 }

@@ -47,7 +47,7 @@ impl Routes {
         self.targets.get(&slot.get()).copied().filter(|member| *member != self.me)
     }
 
-    /// How many members share the slots.
+    /// How many members own slots: what shares must not divide by, as others give them too.
     pub(crate) fn member_count(&self) -> u32 {
         self.peers.len() as u32
     }

@@ -241,12 +241,41 @@ pub const PEER_REFUSALS: [&str; 10] = [
     "too_many",
 ];
 
-/// What the peer port counts.
+/// The reasons for which a stream with a peer that has proved itself is ended, as words for metrics.
+pub const STREAM_ERRORS: [&str; 4] = ["seal", "malformed", "unexpected", "cut_off"];
+
+/// The reasons for which a call of a peer, or its answer, is refused before it is looked at, as words for metrics.
+pub const CALL_REFUSALS: [&str; 2] = ["sender", "absurd"];
+
+/// What is wrong with what a peer sends on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamError {
+    /// A seal does not fit: somebody on the path has changed something.
+    Seal,
+    /// It can not be read.
+    Malformed,
+    /// It can be read, but has no place there.
+    Unexpected,
+    /// The stream ended in the middle of a record.
+    CutOff,
+}
+
+/// Why a call, or its answer, is refused before it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallRefusal {
+    /// It is in the name of another member than the one that sent it.
+    Sender,
+    /// No cluster comes to such terms, indices or ranges.
+    Absurd,
+}
+
+/// What streams between nodes count.
 #[derive(Debug, Default)]
 pub struct PeerStats {
     refused: [Counter; PEER_REFUSALS.len()],
     accepted: Counter,
-    broken: Counter,
+    broken: [Counter; STREAM_ERRORS.len()],
+    calls_refused: [Counter; CALL_REFUSALS.len()],
 }
 
 impl PeerStats {
@@ -260,8 +289,12 @@ impl PeerStats {
         self.accepted.add(1);
     }
 
-    pub(crate) fn count_broken(&self) {
-        self.broken.add(1);
+    pub(crate) fn count_broken(&self, error: StreamError) {
+        self.broken[error as usize].add(1);
+    }
+
+    pub(crate) fn count_call_refusal(&self, refusal: CallRefusal) {
+        self.calls_refused[refusal as usize].add(1);
     }
 
     /// Streams that were refused, by reason.
@@ -274,8 +307,13 @@ impl PeerStats {
         self.accepted.get()
     }
 
-    /// Streams that ended because of bytes that make no sense.
-    pub fn broken(&self) -> u64 {
-        self.broken.get()
+    /// Streams with peers that had proved themselves and were ended because of what came on them, by reason.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        STREAM_ERRORS.into_iter().zip(self.broken.iter().map(Counter::get))
+    }
+
+    /// Calls of peers, and their answers, that were refused before anybody looked at them, by reason.
+    pub fn calls_refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        CALL_REFUSALS.into_iter().zip(self.calls_refused.iter().map(Counter::get))
     }
 }

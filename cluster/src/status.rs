@@ -112,6 +112,12 @@ impl ClusterStatus {
         let (Some(routes), Some(since)) = (router.routes(), self.table_since) else {
             return Readiness::NotReady("this node has no slot table yet".to_owned());
         };
+        // Others have its slots, or will, and each of its answers may be by rules that are no longer in force.
+        if let Some((needed, applied)) = router.lag() {
+            return Readiness::NotReady(format!(
+                "this node has no session: it has applied the log up to {applied} and must have applied it up to {needed}; if that stays so, its disk does not answer"
+            ));
+        }
         if self.was_ready.load(Ordering::Relaxed) {
             return Readiness::Ready;
         }

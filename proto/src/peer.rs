@@ -1,10 +1,10 @@
 //! The messages between nodes.
 //!
-//! A connection opens with a handshake of three frames: `Hello` (who I am, a nonce), `Welcome` (who answers, its
-//! nonce, its proof), `Proof`. A proof is a keyed hash over both nonces and both names, so that both ends show that
-//! they hold the cluster key without sending it. Then the side that opened the connection sends `Check`, `Amend`, `Undo`
-//! and `Ping`; the other side sends `Answer` and `Pong`, in any order, matched by `id`. Or it sends `Control`, and calls of
-//! the Raft group from then on.
+//! A stream opens with a greeting ([`crate::greeting`]): a nonce of each side. Then the caller sends an [`Introduction`] and
+//! the other side a [`Welcome`], each of them in a record whose seal proves that the sender holds the cluster key; the caller
+//! goes first, so that a stranger learns nothing. Then the caller sends `Check`, `Amend`, `Undo` and `Ping`; the other side
+//! sends `Answer` and `Pong`, in any order, matched by `id`. Or the caller sends `Control`, and calls of the Raft group from
+//! then on; it need not wait for the `Welcome` before that.
 //!
 //! Wire structs are plain and append-only: a new shape is a new [`crate::WIRE_VERSION`].
 
@@ -16,37 +16,29 @@ use crate::frame::{Kind, Message};
 /// Most charges in one check: as many rules may match one request at one owner.
 pub const MAX_CHARGES: usize = 64;
 
-/// Opens a connection.
+/// The first record of the caller. Its seal shows that the caller holds the cluster key and has seen the challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
+pub struct Introduction {
     /// The name of the cluster that the caller belongs to.
     pub cluster: String,
     /// The caller's node name.
     pub node: String,
     /// The caller's incarnation: grows with each start of that node.
     pub incarnation: u64,
-    /// Fresh random bytes, part of both proofs.
-    pub nonce: [u8; 16],
+    /// The caller's id in the Raft group.
+    pub id: u64,
+    /// The name of the node that the caller means to talk to; empty: whoever is there.
+    pub to: String,
 }
 
-/// Answers a [`Hello`] of the same cluster.
+/// The first record of the side that was called, after the [`Introduction`]. Its seal shows that it holds the cluster key and
+/// has seen the caller's nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The name of the node that answers.
     pub node: String,
     /// Its incarnation.
     pub incarnation: u64,
-    /// Fresh random bytes, part of both proofs.
-    pub nonce: [u8; 16],
-    /// Shows that the answering node holds the cluster key.
-    pub proof: [u8; 32],
-}
-
-/// Ends the handshake: shows that the caller holds the cluster key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
-    /// The keyed hash.
-    pub proof: [u8; 32],
 }
 
 /// Says why a connection ends, before it is closed.
@@ -262,7 +254,7 @@ pub struct Control;
 macro_rules! kinds {
     ($($message:ident),*) => { $(impl Message for $message { const KIND: Kind = Kind::$message; })* };
 }
-kinds!(Hello, Welcome, Proof, Refused, Check, Answer, Undo, Ping, Pong, Control, Amend);
+kinds!(Introduction, Welcome, Refused, Check, Answer, Undo, Ping, Pong, Control, Amend);
 
 /// Reads a sequence of at most [`MAX_CHARGES`] items. The length on the wire is not trusted with an allocation.
 fn bounded_sequence<'de, T, D>(deserializer: D) -> Result<SmallVec<[T; 2]>, D::Error>
@@ -369,13 +361,12 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = codec::decode::<Hello>(&bytes);
+            let _ = codec::decode::<Introduction>(&bytes);
             let _ = codec::decode::<Welcome>(&bytes);
             let _ = codec::decode::<Check>(&bytes);
             let _ = codec::decode::<Answer>(&bytes);
             let _ = codec::decode::<Amend>(&bytes);
             let _ = codec::decode::<Refused>(&bytes);
-            let _ = crate::frame::first(&bytes, crate::MAX_PAYLOAD_BYTES);
         }
     }
 }

@@ -53,6 +53,7 @@ impl RecoverArgs {
             "last": { "term": term, "index": index },
             "voters": remains.voters(),
             "rules": remains.rules().iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "forged_term": remains.forged_term(),
             "new_cluster": null,
         });
         let mut text = format!(
@@ -62,6 +63,11 @@ impl RecoverArgs {
             remains.voters().join(", "),
             if rules.is_empty() { "none".to_owned() } else { rules.join(", ") },
         );
+        if let Some(term) = remains.forged_term() {
+            text += &format!(
+                "The term {term} was forged: no cluster comes to it. The new cluster begins with a term of its own.\n\n"
+            );
+        }
         if self.yes {
             let name = remains.node().to_owned();
             let cluster = remains.go_on_alone().map_err(|fault| Failure::of(FAILED, fault))?;

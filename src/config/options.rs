@@ -62,13 +62,19 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
 
-    /// The cluster's secret, at least 16 characters; better by environment or file, others can see flags
+    /// The secret that all nodes of the cluster share, at least 16 characters; make it with `openssl rand -hex 32`. Better by
+    /// environment or file: others can see flags
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY", value_name = "SECRET", hide_env_values = true)]
     pub cluster_key: Option<Secret>,
 
     /// The file that holds the cluster's secret
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY_FILE", value_name = "FILE", conflicts_with = "cluster_key")]
     pub cluster_key_file: Option<PathBuf>,
+
+    /// Listen beyond loopback without a cluster key: whoever reaches the peer port can then change rules, take keys over, and end
+    /// the cluster [default: false]
+    #[arg(long, env = "TIDEGATE_INSECURE_NO_CLUSTER_KEY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_no_cluster_key: Option<bool>,
 
     /// A check is answered within this time, whatever happens to other nodes [default: 100ms]
     #[arg(long, env = "TIDEGATE_CHECK_TIMEOUT", value_name = "TIME")]
@@ -139,6 +145,7 @@ impl Options {
             cluster_name: self.cluster_name.or(file.cluster_name),
             cluster_key: self.cluster_key.or(key_source.cluster_key),
             cluster_key_file: self.cluster_key_file.or(key_source.cluster_key_file),
+            insecure_no_cluster_key: self.insecure_no_cluster_key.or(file.insecure_no_cluster_key),
             check_timeout: self.check_timeout.or(file.check_timeout),
             max_memory: self.max_memory.or(file.max_memory),
             max_connections: self.max_connections.or(file.max_connections),

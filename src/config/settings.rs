@@ -106,6 +106,8 @@ pub struct Settings {
     pub cluster_name: String,
     /// The cluster's secret.
     pub cluster_key: Option<ClusterKey>,
+    /// Whether it may listen beyond loopback without one.
+    pub insecure_no_cluster_key: bool,
     /// A check is answered within this time.
     pub check_timeout: Duration,
     /// Bytes for buckets.
@@ -164,6 +166,13 @@ pub enum SettingsFault {
     ProxyProtocolOfNobody,
     #[error("{0} (--cluster-key, TIDEGATE_CLUSTER_KEY or --cluster-key-file)")]
     ClusterKey(KeyTooShort),
+    #[error(
+        "{0} is not a loopback address, and there is no cluster key: whoever reaches the peer port {1} could change the rules, \
+         take keys over, and end the cluster. Make a key with `openssl rand -hex 32` and give it to all nodes (--cluster-key-file \
+         or TIDEGATE_CLUSTER_KEY); or listen on 127.0.0.1; or, where nobody else reaches that port, say so \
+         (--insecure-no-cluster-key)"
+    )]
+    NoClusterKey(IpAddr, SocketAddr),
     #[error("cannot read the cluster key from {path} (--cluster-key-file): {reason}")]
     ClusterKeyFile { path: PathBuf, reason: io::Error },
 }
@@ -195,6 +204,7 @@ impl Settings {
             rules: options.rules.clone(),
             cluster_name: options.cluster_name.clone().unwrap_or_else(|| "tidegate".to_owned()),
             cluster_key: cluster_key(options)?,
+            insecure_no_cluster_key: options.insecure_no_cluster_key.unwrap_or(false),
             check_timeout: options.check_timeout.map_or(Duration::from_millis(100), |span| span.0),
             max_memory: options.max_memory.map_or(DEFAULT_MAX_MEMORY, |size| size.0),
             max_connections: options.max_connections,
@@ -243,6 +253,13 @@ impl Settings {
             && let Some(far) = self.join.iter().find(|entry| !is_this_machine(entry))
         {
             return Err(SettingsFault::Unreachable(self.http.ip(), far.clone()));
+        }
+        let addresses = std::iter::once(self.peers.ip()).chain(self.advertise);
+        if self.cluster_key.is_none()
+            && !self.insecure_no_cluster_key
+            && let Some(open) = addresses.into_iter().find(|address| !address.is_loopback())
+        {
+            return Err(SettingsFault::NoClusterKey(open, self.peers));
         }
         if !CHECK_TIMEOUTS.contains(&self.check_timeout) {
             return Err(SettingsFault::CheckTimeout(self.check_timeout));
@@ -340,8 +357,29 @@ mod tests {
         for near in ["127.0.0.1:7813", "localhost:7813", "[::1]:7813", "::1", "127.0.0.1"] {
             assert!(Settings::resolve(&joining(near)).is_ok(), "{near}");
         }
-        let told = Options { listen: Some([0, 0, 0, 0].into()), ..joining("10.0.0.1:7803") };
+        let key = Some("0123456789abcdef".into());
+        let told =
+            Options { listen: Some([0, 0, 0, 0].into()), cluster_key: key, ..joining("10.0.0.1:7803") };
         assert!(Settings::resolve(&told).is_ok());
+    }
+
+    #[test]
+    fn without_a_cluster_key_nobody_listens_beyond_loopback_who_does_not_say_so() {
+        let listen = |address: [u8; 4]| Options { listen: Some(address.into()), ..Options::default() };
+        for open in [listen([0, 0, 0, 0]), listen([10, 0, 0, 1])] {
+            let said = fault(open.clone());
+            for word in ["openssl rand -hex 32", "--cluster-key-file", "--insecure-no-cluster-key"] {
+                assert!(said.contains(word), "{said}");
+            }
+            let keyed = Options { cluster_key: Some("0123456789abcdef".into()), ..open.clone() };
+            assert!(Settings::resolve(&keyed).is_ok());
+            let insecure = Options { insecure_no_cluster_key: Some(true), ..open };
+            assert!(Settings::resolve(&insecure).is_ok());
+        }
+        assert!(Settings::resolve(&listen([127, 0, 0, 2])).is_ok());
+        // The others would be told of it.
+        let advertised = Options { advertise: Some([10, 0, 0, 1].into()), ..Options::default() };
+        assert!(fault(advertised).contains("10.0.0.1 is not a loopback address"));
     }
 
     #[test]

@@ -223,12 +223,22 @@ fn cluster(page: &mut Page, node: &Node) {
         "Streams of peers let in.",
         stats.peers.accepted(),
     );
-    page.simple(
+    page.family(
         "tidegate_peer_streams_broken_total",
         "counter",
-        "Streams of peers ended because of bytes that make no sense.",
-        stats.peers.broken(),
+        "Streams with proved peers ended because of what came on them, by reason; `seal`: changed on the way.",
     );
+    for (reason, count) in stats.peers.broken() {
+        page.sample("tidegate_peer_streams_broken_total", &[("reason", reason)], count);
+    }
+    page.family(
+        "tidegate_peer_calls_refused_total",
+        "counter",
+        "Calls of proved peers and answers to calls refused unseen: in another member's name, or with absurd numbers.",
+    );
+    for (reason, count) in stats.peers.calls_refused() {
+        page.sample("tidegate_peer_calls_refused_total", &[("reason", reason)], count);
+    }
     page.family(
         "tidegate_peer_streams_refused_total",
         "counter",

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it")]
 
 pub mod page;
+pub mod peer;
+pub mod relay;
 pub mod rules;
 
 use std::{

@@ -1,29 +1,59 @@
-//! How two nodes make sure of each other when a stream opens: `Hello`, `Welcome`, `Proof` (see `tidegate_proto::peer`).
+//! How two nodes make sure of each other when a stream opens.
 //!
-//! Both ends prove that they hold the same cluster key with a keyed hash (BLAKE3) over a label for the direction, both
-//! nonces and both identities. Without a key the hash is keyed with zeros: then it only shows that neither end has one.
-//! The stream itself is neither encrypted nor authenticated after that.
+//! Each side sends a nonce (`tidegate_proto::greeting`). From the cluster key and both nonces, each derives two keys that
+//! only this stream has, one for each direction; every record from then on carries a seal made with them
+//! (`tidegate_proto::record`). The first record of the caller introduces it, that of the other side welcomes it: their seals
+//! are the proofs that both hold the cluster key. **The caller proves first**: who does not hold the key gets a nonce and a
+//! fixed word, and nothing to guess the key with. Without a cluster key the keys are derived from zeros: then a seal finds
+//! accidents, and nothing else.
+//!
+//! Who is on the path of a stream sees what is on it, can end it, and can try keys against it: that is why a key should be
+//! random, and long.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf as _, BytesMut};
 use tidegate_proto::{
-    CodecError, FrameError, Kind, MAX_HANDSHAKE_BYTES, codec, frame,
-    peer::{Hello, Proof, Refused, Welcome},
+    CodecError, Greeting, GreetingError, Inbox, Kind, MAX_HANDSHAKE_BYTES, MAX_PAYLOAD_BYTES, Outbox,
+    RecordError, Refusal, codec,
+    greeting::NONCE_BYTES,
+    peer::{Introduction, Refused, Welcome},
+    record::SEAL_KEY_BYTES,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::{fabric, gossip::is_valid_name, member::MemberId};
+use crate::{fabric, gossip::is_valid_name, member::MemberId, raft::NodeId, stats::PeerStats};
 
 /// A handshake that takes longer is given up, by both ends.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a peer is waited for when it is told why the stream ends.
+const REFUSE_WITHIN: Duration = Duration::from_millis(100);
 
 /// Who this node is, for the nodes that it talks to.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) me: MemberId,
+    /// Its id in the Raft group.
+    pub(crate) id: NodeId,
     pub(crate) cluster: String,
     pub(crate) key: [u8; 32],
+    /// Where it counts what is wrong with streams.
+    pub(crate) stats: Arc<PeerStats>,
+}
+
+/// A peer that has proved that it holds the cluster key, and what it says of itself under that seal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) member: MemberId,
+    /// Its id in the Raft group.
+    pub(crate) id: NodeId,
+}
+
+/// Both directions of a stream whose keys are known.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) outbox: Outbox,
+    pub(crate) inbox: Inbox,
 }
 
 /// Why a stream to or from a peer was not opened.
@@ -34,14 +64,21 @@ pub(crate) enum HandshakeError {
     #[error("the peer closed the stream in the middle of the handshake")]
     Closed,
     #[error("{0}")]
-    Frame(#[from] FrameError),
+    Greeting(#[from] GreetingError),
+    #[error("{0:?} instead of {1}")]
+    NotGreeted(Greeting, &'static str),
+    #[error("{0}")]
+    Record(RecordError),
     #[error("a message of the handshake can not be read: {0}")]
     Codec(#[from] CodecError),
     #[error("a {found:?} frame instead of {expected:?}")]
     Unexpected { found: Kind, expected: Kind },
     #[error("the peer belongs to the cluster {theirs:?}, this node to {ours:?} (--cluster-name)")]
     OtherCluster { theirs: String, ours: String },
-    #[error("the peer has another cluster key (--cluster-key)")]
+    #[error(
+        "the peer has another cluster key, or the bytes were changed on the way: give all nodes the same \
+         --cluster-key-file (`openssl rand -hex 32` makes a key)"
+    )]
     OtherKey,
     #[error("the peer's name {0:?} is not a valid node name")]
     Name(String),
@@ -49,10 +86,21 @@ pub(crate) enum HandshakeError {
     OtherNode { found: String, expected: String },
     #[error("the peer has this node's own name, {0}: give one of them another --name")]
     OwnName(String),
+    #[error("the peer refused: {0}")]
+    Turned(Refusal),
     #[error("the peer refused: {0:?}")]
     Refused(String),
     #[error("no answer within {HANDSHAKE_DEADLINE:?}")]
     Timeout,
+}
+
+impl From<RecordError> for HandshakeError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Seal => Self::OtherKey,
+            other => Self::Record(other),
+        }
+    }
 }
 
 impl HandshakeError {
@@ -60,113 +108,244 @@ impl HandshakeError {
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Io(_) | Self::Closed => "closed",
-            Self::Frame(FrameError::Version { .. }) => "wire_version",
-            Self::Frame(FrameError::Magic(_)) => "foreign",
-            Self::Frame(_) | Self::Codec(_) | Self::Unexpected { .. } | Self::Name(_) => "malformed",
+            Self::Greeting(GreetingError::Version { .. }) => "wire_version",
+            Self::Greeting(GreetingError::Magic(_)) => "foreign",
+            Self::Greeting(GreetingError::Unknown(_))
+            | Self::NotGreeted(..)
+            | Self::Record(_)
+            | Self::Codec(_)
+            | Self::Unexpected { .. }
+            | Self::Name(_) => "malformed",
             Self::OtherCluster { .. } => "other_cluster",
             Self::OtherKey => "wrong_key",
             Self::OtherNode { .. } | Self::OwnName(_) => "other_node",
-            Self::Refused(_) => "refused",
+            Self::Turned(_) | Self::Refused(_) => "refused",
             Self::Timeout => "timeout",
         }
     }
 
-    /// Whether the peer should be told why; one that speaks something else would not understand.
-    fn is_worth_telling(&self) -> bool {
-        !matches!(self, Self::Io(_) | Self::Closed | Self::Refused(_) | Self::Frame(FrameError::Magic(_)))
+    /// Whether a node of Tidegate is there, and this one is none of its cluster's, or of another version.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for who asks an address who is there"))]
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherCluster { .. }
+                | Self::OtherKey
+                | Self::Turned(_)
+                | Self::Refused(_)
+                | Self::Greeting(GreetingError::Version { .. })
+        )
+    }
+
+    /// What a peer is told that has proved nothing; `None`: nothing, it would not understand or does not listen.
+    fn refusal(&self) -> Option<Refusal> {
+        Some(match self {
+            Self::Greeting(GreetingError::Version { .. }) => Refusal::WireVersion,
+            Self::OtherKey => Refusal::WrongKey,
+            Self::Timeout => Refusal::Timeout,
+            Self::Io(_) | Self::Closed | Self::Turned(_) | Self::Refused(_) => return None,
+            Self::Greeting(GreetingError::Magic(_)) => return None,
+            _ => Refusal::Malformed,
+        })
     }
 }
 
-/// The calling side: makes sure that `expected` is at the other end.
-pub(crate) async fn call<S>(stream: &mut S, identity: &Identity, expected: &str) -> Result<(), HandshakeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let talk = async {
-        let mut buffer = BytesMut::new();
-        let hello = Hello {
-            cluster: identity.cluster.clone(),
-            node: identity.me.name.to_string(),
-            incarnation: identity.me.incarnation,
-            nonce: fabric::random_bytes(),
-        };
-        send(stream, &hello).await?;
-        let welcome: Welcome = receive(stream, &mut buffer, Kind::Welcome).await?;
-        if welcome.proof != proof(&identity.key, Side::Answering, &hello, &welcome) {
-            return Err(HandshakeError::OtherKey);
-        }
-        if welcome.node != expected {
-            return Err(HandshakeError::OtherNode { found: welcome.node, expected: expected.to_owned() });
-        }
-        send(stream, &Proof { proof: proof(&identity.key, Side::Calling, &hello, &welcome) }).await
-    };
-    let result = within_deadline(talk).await;
-    tell(stream, result).await
-}
-
-/// The answering side: returns who called, and what the caller already sent after its proof.
-pub(crate) async fn answer<S>(
+/// The calling side: greets `expected`, or whoever it is, and leaves an introduction in the outbox. What is put there after it may go along with it; only
+/// the peer that is meant can read it as its own. What comes back is to be believed after [`welcome`] only.
+pub(crate) async fn introduce<S>(
     stream: &mut S,
     identity: &Identity,
-) -> Result<(MemberId, BytesMut), HandshakeError>
+    expected: Option<&str>,
+) -> Result<Session, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let nonce = fabric::random_bytes();
+    let mut unread = BytesMut::new();
+    stream.write_all(&Greeting::Hello(nonce).to_bytes()).await?;
+    let challenge = match greeting(stream, &mut unread).await? {
+        Greeting::Challenge(challenge) => challenge,
+        Greeting::Refusal(refusal) => return Err(HandshakeError::Turned(refusal)),
+        other => return Err(HandshakeError::NotGreeted(other, "Challenge")),
+    };
+    let (mine, theirs) = session_keys(&identity.key, &nonce, &challenge);
+    let mut outbox = Outbox::new(mine);
+    outbox.put(&Introduction {
+        cluster: identity.cluster.clone(),
+        node: identity.me.name.to_string(),
+        incarnation: identity.me.incarnation,
+        id: identity.id,
+        to: expected.unwrap_or_default().to_owned(),
+    })?;
+    // A record of its own: it is read before the peer accepts longer ones.
+    outbox.seal();
+    Ok(Session { outbox, inbox: inbox(theirs, unread) })
+}
+
+/// The calling side: makes sure that `expected`, if it is anybody, is at the other end. Returns who is.
+pub(crate) async fn welcome<S>(
+    stream: &mut S,
+    session: &mut Session,
+    expected: Option<&str>,
+) -> Result<MemberId, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        if Greeting::begins(session.inbox.unread())
+            && let Some((greeting, _)) = Greeting::first(session.inbox.unread())?
+        {
+            // It is not sealed: whoever is on the path can say so, and ends a stream that way, as by cutting it.
+            return Err(match greeting {
+                Greeting::Refusal(refusal) => HandshakeError::Turned(refusal),
+                other => HandshakeError::NotGreeted(other, "Welcome"),
+            });
+        }
+        if !Greeting::begins(session.inbox.unread())
+            && let Some(welcome) = message::<Welcome>(&mut session.inbox, Kind::Welcome)?
+        {
+            if let Some(expected) = expected.filter(|expected| *expected != welcome.node) {
+                let (found, expected) = (welcome.node, expected.to_owned());
+                return Err(HandshakeError::OtherNode { found, expected });
+            }
+            session.inbox.set_limit(MAX_PAYLOAD_BYTES);
+            return Ok(MemberId { name: welcome.node.into(), incarnation: welcome.incarnation });
+        }
+        if stream.read_buf(session.inbox.unread()).await? == 0 {
+            return Err(HandshakeError::Closed);
+        }
+    }
+}
+
+/// The calling side, all of it. Returns who is at the other end; without `expected` that may be this node itself, which lets
+/// nobody in who has its own name.
+pub(crate) async fn call<S>(
+    stream: &mut S,
+    identity: &Identity,
+    expected: Option<&str>,
+) -> Result<(MemberId, Session), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let talk = async {
-        let mut buffer = BytesMut::new();
-        let hello: Hello = receive(stream, &mut buffer, Kind::Hello).await?;
-        if hello.cluster != identity.cluster {
-            return Err(HandshakeError::OtherCluster {
-                theirs: hello.cluster,
-                ours: identity.cluster.clone(),
-            });
-        }
-        let mut welcome = Welcome {
-            node: identity.me.name.to_string(),
-            incarnation: identity.me.incarnation,
-            nonce: fabric::random_bytes(),
-            proof: [0; 32],
-        };
-        welcome.proof = proof(&identity.key, Side::Answering, &hello, &welcome);
-        send(stream, &welcome).await?;
-        let theirs: Proof = receive(stream, &mut buffer, Kind::Proof).await?;
-        if theirs.proof != proof(&identity.key, Side::Calling, &hello, &welcome) {
-            return Err(HandshakeError::OtherKey);
-        }
-        if !is_valid_name(&hello.node) {
-            return Err(HandshakeError::Name(hello.node));
-        }
-        // Two starts under one name talk: the older one learns that way, from the log, that it is over.
-        if hello.node == *identity.me.name && hello.incarnation == identity.me.incarnation {
-            return Err(HandshakeError::OwnName(hello.node));
-        }
-        Ok((MemberId { name: hello.node.into(), incarnation: hello.incarnation }, buffer))
+        let mut session = introduce(stream, identity, expected).await?;
+        stream.write_all_buf(session.outbox.sealed()).await?;
+        let found = welcome(stream, &mut session, expected).await?;
+        Ok((found, session))
     };
-    let result = within_deadline(talk).await;
-    tell(stream, result).await
+    within_deadline(talk).await
 }
 
-enum Side {
-    Calling,
-    Answering,
+/// The answering side: returns who called. What the caller already sent behind its introduction is in the inbox.
+pub(crate) async fn answer<S>(stream: &mut S, identity: &Identity) -> Result<(Peer, Session), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let met = within_deadline(meet(stream, identity)).await;
+    let error = match met {
+        Ok((introduction, mut session)) => match accept(&introduction, identity) {
+            Ok(peer) => {
+                session.outbox.put(&welcome_of(identity))?;
+                stream.write_all_buf(session.outbox.sealed()).await?;
+                session.inbox.set_limit(MAX_PAYLOAD_BYTES);
+                return Ok((peer, session));
+            }
+            // It holds the key: it is told all.
+            Err(error) => {
+                if matches!(error, HandshakeError::OwnName(_)) {
+                    // A node that asks an address who is there learns that it is itself.
+                    session.outbox.put(&welcome_of(identity))?;
+                }
+                refuse(stream, &mut session.outbox, error.to_string()).await;
+                error
+            }
+        },
+        Err(error) => {
+            if let Some(refusal) = error.refusal() {
+                turn_away(stream, refusal).await;
+            }
+            error
+        }
+    };
+    Err(error)
 }
 
-/// Comparing proofs need not be constant-time: each is used once, with nonces of both ends.
-fn proof(key: &[u8; 32], side: Side, hello: &Hello, welcome: &Welcome) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_keyed(key);
-    hasher.update(match side {
-        Side::Calling => b"calling  ",
-        Side::Answering => b"answering",
-    });
-    hasher.update(&hello.nonce);
-    hasher.update(&welcome.nonce);
-    hasher.update(&hello.incarnation.to_le_bytes());
-    hasher.update(&welcome.incarnation.to_le_bytes());
-    for text in [&hello.cluster, &hello.node, &welcome.node] {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
+/// Lets the caller introduce itself.
+async fn meet<S>(stream: &mut S, identity: &Identity) -> Result<(Introduction, Session), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut unread = BytesMut::new();
+    let hello = match greeting(stream, &mut unread).await? {
+        Greeting::Hello(nonce) => nonce,
+        other => return Err(HandshakeError::NotGreeted(other, "Hello")),
+    };
+    let nonce = fabric::random_bytes();
+    stream.write_all(&Greeting::Challenge(nonce).to_bytes()).await?;
+    let (theirs, mine) = session_keys(&identity.key, &hello, &nonce);
+    let mut session = Session { outbox: Outbox::new(mine), inbox: inbox(theirs, unread) };
+    loop {
+        if let Some(introduction) = message(&mut session.inbox, Kind::Introduction)? {
+            return Ok((introduction, session));
+        }
+        if stream.read_buf(session.inbox.unread()).await? == 0 {
+            return Err(HandshakeError::Closed);
+        }
     }
-    *hasher.finalize().as_bytes()
+}
+
+fn welcome_of(identity: &Identity) -> Welcome {
+    Welcome { node: identity.me.name.to_string(), incarnation: identity.me.incarnation }
+}
+
+/// Who has introduced itself, if this node talks to it.
+fn accept(introduction: &Introduction, identity: &Identity) -> Result<Peer, HandshakeError> {
+    let Introduction { cluster, node, incarnation, id, to } = introduction;
+    if *cluster != identity.cluster {
+        let (theirs, ours) = (cluster.clone(), identity.cluster.clone());
+        return Err(HandshakeError::OtherCluster { theirs, ours });
+    }
+    if !is_valid_name(node) {
+        return Err(HandshakeError::Name(node.clone()));
+    }
+    if !to.is_empty() && *to != *identity.me.name {
+        let (found, expected) = (identity.me.name.to_string(), to.clone());
+        return Err(HandshakeError::OtherNode { found, expected });
+    }
+    // Two starts under one name talk: the older one learns that way, from the log, that it is over.
+    if *node == *identity.me.name && *incarnation == identity.me.incarnation {
+        return Err(HandshakeError::OwnName(node.clone()));
+    }
+    let member = MemberId { name: node.as_str().into(), incarnation: *incarnation };
+    Ok(Peer { member, id: *id })
+}
+
+/// The keys of the directions of one stream: first that of the caller, then that of the side that was called.
+fn session_keys(
+    key: &[u8; 32],
+    hello: &[u8; NONCE_BYTES],
+    challenge: &[u8; NONCE_BYTES],
+) -> ([u8; SEAL_KEY_BYTES], [u8; SEAL_KEY_BYTES]) {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(b"tidegate peer stream, wire version 7");
+    hasher.update(hello);
+    hasher.update(challenge);
+    let (mut caller, mut called) = ([0; SEAL_KEY_BYTES], [0; SEAL_KEY_BYTES]);
+    let mut bytes = hasher.finalize_xof();
+    bytes.fill(&mut caller);
+    bytes.fill(&mut called);
+    (caller, called)
+}
+
+fn inbox(key: [u8; SEAL_KEY_BYTES], unread: BytesMut) -> Inbox {
+    let inbox = Inbox::new(key, unread, MAX_HANDSHAKE_BYTES);
+    #[cfg(feature = "planted-bugs")]
+    if crate::planted::PlantedBug::SealsNotChecked.is_on() {
+        let mut inbox = inbox;
+        inbox.believe_all();
+        return inbox;
+    }
+    inbox
 }
 
 async fn within_deadline<T>(
@@ -175,130 +354,61 @@ async fn within_deadline<T>(
     tokio::time::timeout(HANDSHAKE_DEADLINE, talk).await.unwrap_or(Err(HandshakeError::Timeout))
 }
 
-/// Tells the peer why the handshake failed, if it did, without waiting long for it to listen.
-async fn tell<S, T>(stream: &mut S, result: Result<T, HandshakeError>) -> Result<T, HandshakeError>
-where
-    S: AsyncWrite + Unpin,
-{
-    if let Err(error) = &result
-        && error.is_worth_telling()
-    {
-        let _ = tokio::time::timeout(Duration::from_millis(100), refuse(stream, error.to_string())).await;
-    }
-    result
+/// Tells a caller that has proved nothing that the stream ends, without waiting long for it to listen.
+async fn turn_away<S: AsyncWrite + Unpin>(stream: &mut S, refusal: Refusal) {
+    let bytes = Greeting::Refusal(refusal).to_bytes();
+    let tell = async {
+        stream.write_all(&bytes).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(REFUSE_WITHIN, tell).await;
 }
 
-/// Sends a last frame with the reason for closing the stream.
-pub(crate) async fn refuse<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    mut reason: String,
-) -> Result<(), HandshakeError> {
+/// Tells a peer why the stream ends, without waiting long for it to listen.
+pub(crate) async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, outbox: &mut Outbox, mut reason: String) {
     reason.truncate(reason.floor_char_boundary(MAX_HANDSHAKE_BYTES / 2));
-    send(stream, &Refused { reason }).await?;
-    Ok(stream.shutdown().await?)
+    if outbox.put(&Refused { reason }).is_err() {
+        return;
+    }
+    let tell = async {
+        stream.write_all_buf(outbox.sealed()).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(REFUSE_WITHIN, tell).await;
 }
 
-async fn send<S, M>(stream: &mut S, message: &M) -> Result<(), HandshakeError>
-where
-    S: AsyncWrite + Unpin,
-    M: frame::Message,
-{
-    let mut bytes = BytesMut::new();
-    frame::put(message, &mut bytes)?;
-    Ok(stream.write_all(&bytes).await?)
-}
-
-async fn receive<S, M>(stream: &mut S, buffer: &mut BytesMut, expected: Kind) -> Result<M, HandshakeError>
+async fn greeting<S>(stream: &mut S, unread: &mut BytesMut) -> Result<Greeting, HandshakeError>
 where
     S: AsyncRead + Unpin,
-    M: serde::de::DeserializeOwned,
 {
     loop {
-        if let Some(frame) = frame::first(buffer, MAX_HANDSHAKE_BYTES)? {
-            let found = frame.kind;
-            let message = match found {
-                _ if found == expected => Ok(codec::decode(frame.payload)?),
-                Kind::Refused => {
-                    Err(HandshakeError::Refused(codec::decode::<Refused>(frame.payload)?.reason))
-                }
-                _ => Err(HandshakeError::Unexpected { found, expected }),
-            };
-            let length = frame.length;
-            buffer.advance(length);
-            return message;
+        if let Some((greeting, length)) = Greeting::first(unread)? {
+            unread.advance(length);
+            return Ok(greeting);
         }
-        if stream.read_buf(buffer).await? == 0 {
+        if stream.read_buf(unread).await? == 0 {
             return Err(HandshakeError::Closed);
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity(name: &str, cluster: &str, key: u8) -> Identity {
-        let me = MemberId { name: name.into(), incarnation: 5 };
-        Identity { me, cluster: cluster.to_owned(), key: [key; 32] }
-    }
-
-    async fn meet(
-        caller: Identity,
-        answerer: Identity,
-        expected: &str,
-    ) -> (Result<(), HandshakeError>, Result<(MemberId, BytesMut), HandshakeError>) {
-        let (mut near, mut far) = tokio::io::duplex(4096);
-        tokio::join!(call(&mut near, &caller, expected), answer(&mut far, &answerer))
-    }
-
-    #[tokio::test]
-    async fn nodes_of_one_cluster_find_each_other() {
-        let (called, answered) = meet(identity("n1", "c", 1), identity("n2", "c", 1), "n2").await;
-        called.unwrap();
-        let (who, rest) = answered.unwrap();
-        assert_eq!((who.to_string(), rest.len()), ("n1@5".to_owned(), 0));
-    }
-
-    #[tokio::test]
-    async fn another_key_is_named_on_both_sides() {
-        let (called, answered) = meet(identity("n1", "c", 1), identity("n2", "c", 2), "n2").await;
-        assert!(matches!(called, Err(HandshakeError::OtherKey)), "{called:?}");
-        let Err(HandshakeError::Refused(reason)) = answered else { panic!("{answered:?}") };
-        assert!(reason.contains("cluster key"), "{reason}");
-    }
-
-    #[tokio::test]
-    async fn another_cluster_and_another_node_are_refused() {
-        let (called, answered) = meet(identity("n1", "a", 1), identity("n2", "b", 1), "n2").await;
-        assert!(matches!(called, Err(HandshakeError::Refused(_))), "{called:?}");
-        assert!(matches!(answered, Err(HandshakeError::OtherCluster { .. })), "{answered:?}");
-
-        let (called, _) = meet(identity("n1", "c", 1), identity("n3", "c", 1), "n2").await;
-        assert!(matches!(called, Err(HandshakeError::OtherNode { .. })), "{called:?}");
-
-        let (_, answered) = meet(identity("n2", "c", 1), identity("n2", "c", 1), "n2").await;
-        assert!(matches!(answered, Err(HandshakeError::OwnName(_))), "{answered:?}");
-
-        let mut later = identity("n2", "c", 1);
-        later.me.incarnation += 1;
-        let (called, answered) = meet(later, identity("n2", "c", 1), "n2").await;
-        assert!(called.is_ok() && answered.is_ok(), "{called:?} {answered:?}");
-    }
-
-    #[tokio::test]
-    async fn garbage_and_another_version_are_named() {
-        for (bytes, word) in [(&b"GET / HTTP/1.1\r\n\r\n"[..], "foreign"), (b"TG\x09\x01", "wire_version")] {
-            let (mut near, mut far) = tokio::io::duplex(4096);
-            near.write_all(bytes).await.unwrap();
-            let error = answer(&mut far, &identity("n1", "c", 1)).await.unwrap_err();
-            assert_eq!(error.as_str(), word, "{error}");
+/// The next message, which must be of that kind.
+fn message<M: serde::de::DeserializeOwned>(
+    inbox: &mut Inbox,
+    expected: Kind,
+) -> Result<Option<M>, HandshakeError> {
+    let Some(frame) = inbox.first()? else { return Ok(None) };
+    let message = match frame.kind {
+        found if found == expected => codec::decode(frame.payload)?,
+        Kind::Refused => {
+            return Err(HandshakeError::Refused(codec::decode::<Refused>(frame.payload)?.reason));
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_caller_is_given_up() {
-        let (_near, mut far) = tokio::io::duplex(4096);
-        let error = answer(&mut far, &identity("n1", "c", 1)).await.unwrap_err();
-        assert!(matches!(error, HandshakeError::Timeout));
-    }
+        found => return Err(HandshakeError::Unexpected { found, expected }),
+    };
+    let length = frame.length;
+    inbox.take(length);
+    Ok(Some(message))
 }
+
+#[cfg(test)]
+mod tests;

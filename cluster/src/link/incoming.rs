@@ -8,13 +8,12 @@ use std::{
     collections::VecDeque,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use bytes::{Buf as _, BytesMut};
 use tidegate_proto::{
-    CodecError, FrameError, Kind, MAX_PAYLOAD_BYTES, codec, frame,
+    CodecError, Kind, RecordError, codec,
     peer::{Amend, Answer, Check, Ping, Pong, Undo},
 };
 use tokio::{
@@ -26,16 +25,21 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::handshake::{self, Identity};
+use super::{
+    Peer, Session,
+    handshake::{self, Identity},
+    strangers::{ROOM, Strangers},
+};
 use crate::{
     fabric,
     raft::{CallServer, serve_calls},
     requests::Taken,
     router::Router,
-    stats::{PEER_REFUSALS, PeerStats},
+    stats::{PEER_REFUSALS, PeerStats, STREAM_ERRORS, StreamError},
 };
 
-/// Streams of peers at one time; more are closed at once.
+/// Streams of peers that have proved themselves, at one time; more are closed at once. Who has not is counted by
+/// [`Strangers`].
 const MAX_PEER_STREAMS: usize = 4096;
 /// A peer that does not take its answers for so long is cut off.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
@@ -71,6 +75,7 @@ pub(crate) async fn accept_peers(
     cancel: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(MAX_PEER_STREAMS));
+    let mut strangers = Strangers::new(ROOM);
     let mut next_lane = (0..lanes.len()).cycle();
     let refusals = Arc::new(RefusalLog::default());
     loop {
@@ -86,20 +91,16 @@ pub(crate) async fn accept_peers(
                 }
             },
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            answering.stats.count_refusal("too_many");
-            refusals.log(from, "too_many", &format!("{MAX_PEER_STREAMS} streams of peers are open already"));
-            continue;
-        };
         // The stream moves to the runtime of its lane, whose thread answers it from then on.
         let Ok(stream) = fabric::detach(stream) else { continue };
         let lane = next_lane.next().expect("there is at least one lane");
+        let place = strangers.enter();
         let (answering, refusals, cancel) = (Arc::clone(&answering), Arc::clone(&refusals), cancel.clone());
+        let room = Arc::clone(&room);
         let serve = async move {
-            let _permit: OwnedSemaphorePermit = permit;
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = serve_stream(stream, from, lane, &answering, &refusals) => {}
+                () = serve_stream(stream, from, lane, &answering, &refusals, place, room) => {}
             }
         };
         tasks.spawn_on(serve, &lanes[lane]);
@@ -112,51 +113,73 @@ async fn serve_stream(
     lane: usize,
     answering: &Answering,
     refusals: &RefusalLog,
+    place: CancellationToken,
+    room: Arc<Semaphore>,
 ) {
     let prepared = fabric::attach(stream).and_then(|stream| fabric::prepare(&stream).map(|()| stream));
     let Ok(mut stream) = prepared else { return };
-    let (peer, unread) = match handshake::answer(&mut stream, &answering.identity).await {
-        Ok(met) => met,
-        Err(error) => {
-            answering.stats.count_refusal(error.as_str());
-            refusals.log(from, error.as_str(), &error.to_string());
-            return;
+    let refuse = |reason: &str, explained: &str| {
+        answering.stats.count_refusal(reason);
+        refusals.log(from, reason, explained);
+    };
+    let met = tokio::select! {
+        biased;
+        met = handshake::answer(&mut stream, &answering.identity) => met,
+        () = place.cancelled() => {
+            return refuse("too_many", &format!("{ROOM} later callers have not proved themselves either"));
         }
+    };
+    drop(place);
+    let (peer, mut session) = match met {
+        Ok(met) => met,
+        Err(error) => return refuse(error.as_str(), &error.to_string()),
+    };
+    let Ok(permit) = room.try_acquire_owned() else {
+        refuse("too_many", &format!("{MAX_PEER_STREAMS} streams of peers are open already"));
+        return handshake::refuse(&mut stream, &mut session.outbox, "too many streams of peers".into()).await;
     };
     answering.stats.count_accepted();
     let mut conversation = Conversation {
         lane,
         router: &answering.router,
         undoable: VecDeque::new(),
-        unread,
+        session,
         ahead: Vec::with_capacity(READ_AHEAD),
-        answers: BytesMut::new(),
     };
-    match conversation.hold(&mut stream).await {
+    let broken = match conversation.hold(&mut stream).await {
         Ok(Ended::ForCalls) => {
-            let unread = conversation.unread;
-            hand_over(stream, unread, answering, peer.name.to_string());
+            let session = conversation.session;
+            return hand_over(stream, session, answering, peer, permit);
         }
-        Ok(Ended::Closed) => debug!(peer = %peer, "the peer closed its stream"),
-        Err(Broken::Io(error)) => debug!(peer = %peer, %error, "the stream of the peer broke"),
-        Err(broken) => {
-            answering.stats.count_broken();
-            warn!(peer = %peer, %from, "a stream of a peer is closed: {broken}");
-            let _ = timeout(WRITE_DEADLINE, handshake::refuse(&mut stream, broken.to_string())).await;
-        }
+        Ok(Ended::Closed) => return debug!(peer = %peer.member, "the peer closed its stream"),
+        Err(broken) => broken,
+    };
+    if let Some(error) = broken.error() {
+        answering.stats.count_broken(error);
+        refusals.log_broken(from, &peer, error, &broken.to_string());
+        handshake::refuse(&mut stream, &mut conversation.session.outbox, broken.to_string()).await;
+    } else {
+        debug!(peer = %peer.member, error = %broken, "the stream of the peer broke");
     }
 }
 
 /// A stream for calls moves to the runtime of Raft.
-fn hand_over(stream: fabric::Stream, unread: BytesMut, answering: &Answering, peer: String) {
+fn hand_over(
+    stream: fabric::Stream,
+    session: Session,
+    answering: &Answering,
+    peer: Peer,
+    permit: OwnedSemaphorePermit,
+) {
     let Ok(stream) = fabric::detach(stream) else { return };
     let (calls, cancel) = (Arc::clone(&answering.calls), answering.cancel.clone());
     answering.tasks.spawn_on(
         async move {
+            let _permit = permit;
             let Ok(stream) = fabric::attach(stream) else { return };
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = serve_calls(stream, unread, calls, peer) => {}
+                () = serve_calls(stream, session, calls, peer) => {}
             }
         },
         &answering.calls_runtime,
@@ -176,11 +199,26 @@ enum Broken {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Frame(#[from] FrameError),
+    Record(#[from] RecordError),
     #[error("a message can not be read: {0}")]
     Codec(#[from] CodecError),
     #[error("an unexpected {0:?} frame")]
     Unexpected(Kind),
+    #[error("the stream ended in the middle of a record")]
+    CutOff,
+}
+
+impl Broken {
+    /// As what it is counted; `None`: connections break.
+    fn error(&self) -> Option<StreamError> {
+        Some(match self {
+            Self::Io(_) => return None,
+            Self::Record(error) => StreamError::from(*error),
+            Self::Codec(_) => StreamError::Malformed,
+            Self::Unexpected(_) => StreamError::Unexpected,
+            Self::CutOff => StreamError::CutOff,
+        })
+    }
 }
 
 /// What comes after the frames that have arrived.
@@ -195,10 +233,9 @@ struct Conversation<'a> {
     router: &'a Router,
     /// Checks that can still be undone, by rising id.
     undoable: VecDeque<(u64, Taken, Instant)>,
-    unread: BytesMut,
+    session: Session,
     /// Checks that were read and are about to be decided.
     ahead: Vec<Check>,
-    answers: BytesMut,
 }
 
 impl Conversation<'_> {
@@ -206,33 +243,33 @@ impl Conversation<'_> {
         loop {
             let understood = self.answer_all();
             // What was decided before a faulty frame is still answered.
-            if !self.answers.is_empty() {
-                let write = timeout(WRITE_DEADLINE, stream.write_all_buf(&mut self.answers));
+            if !self.session.outbox.is_empty() {
+                let write = timeout(WRITE_DEADLINE, stream.write_all_buf(self.session.outbox.sealed()));
                 write.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             }
             if understood? == Next::Calls {
                 return Ok(Ended::ForCalls);
             }
-            self.unread.reserve(READ_BYTES);
-            if stream.read_buf(&mut self.unread).await? == 0 {
-                return Ok(Ended::Closed);
+            let unread = self.session.inbox.unread();
+            unread.reserve(READ_BYTES);
+            if stream.read_buf(unread).await? == 0 {
+                return if unread.is_empty() { Ok(Ended::Closed) } else { Err(Broken::CutOff) };
             }
         }
     }
 
     /// Reads the checks that come next, up to the first frame that is none, or is faulty: that one is looked at when they
-    /// are answered. Returns how many bytes they had.
-    fn read_ahead(&mut self) -> usize {
-        let mut read = 0;
+    /// are answered.
+    fn read_ahead(&mut self) {
         while self.ahead.len() < READ_AHEAD
-            && let Ok(Some(frame)) = frame::first(&self.unread[read..], MAX_PAYLOAD_BYTES)
+            && let Ok(Some(frame)) = self.session.inbox.first()
             && frame.kind == Kind::Check
             && let Ok(check) = codec::decode(frame.payload)
         {
-            read += frame.length;
+            let length = frame.length;
+            self.session.inbox.take(length);
             self.ahead.push(check);
         }
-        read
     }
 
     fn answer_checks(&mut self) -> Result<(), Broken> {
@@ -244,20 +281,21 @@ impl Conversation<'_> {
             if let Some(taken) = held {
                 note_undoable(&mut self.undoable, check.id, taken);
             }
-            frame::put(&Answer { id: check.id, outcome }, &mut self.answers)?;
+            self.session.outbox.put(&Answer { id: check.id, outcome })?;
         }
         Ok(())
     }
 
     fn answer_all(&mut self) -> Result<Next, Broken> {
         loop {
-            let read = self.read_ahead();
-            if read > 0 {
+            self.read_ahead();
+            if !self.ahead.is_empty() {
                 self.answer_checks()?;
-                self.unread.advance(read);
                 continue;
             }
-            let Some(frame) = frame::first(&self.unread, MAX_PAYLOAD_BYTES)? else { return Ok(Next::More) };
+            let Session { inbox, outbox } = &mut self.session;
+            let Some(frame) = inbox.first()? else { return Ok(Next::More) };
+            let mut next = Next::More;
             match frame.kind {
                 Kind::Check => {
                     let _: Check = codec::decode(frame.payload)?;
@@ -266,7 +304,7 @@ impl Conversation<'_> {
                 Kind::Amend => {
                     let amend: Amend = codec::decode(frame.payload)?;
                     let outcome = self.router.amend_for_peer(&amend);
-                    frame::put(&Answer { id: amend.id, outcome }, &mut self.answers)?;
+                    outbox.put(&Answer { id: amend.id, outcome })?;
                 }
                 Kind::Undo => {
                     let Undo { id } = codec::decode(frame.payload)?;
@@ -278,17 +316,16 @@ impl Conversation<'_> {
                 }
                 Kind::Ping => {
                     let Ping { id } = codec::decode(frame.payload)?;
-                    frame::put(&Pong { id }, &mut self.answers)?;
+                    outbox.put(&Pong { id })?;
                 }
-                Kind::Control => {
-                    let length = frame.length;
-                    self.unread.advance(length);
-                    return Ok(Next::Calls);
-                }
+                Kind::Control => next = Next::Calls,
                 other => return Err(Broken::Unexpected(other)),
             }
             let length = frame.length;
-            self.unread.advance(length);
+            inbox.take(length);
+            if next == Next::Calls {
+                return Ok(next);
+            }
         }
     }
 }
@@ -304,18 +341,37 @@ fn note_undoable(undoable: &mut VecDeque<(u64, Taken, Instant)>, id: u64, taken:
     }
 }
 
-/// Logs refused streams, for each reason not more often than [`LOG_EVERY`]: whoever dials does not write our log.
+/// Logs refused and broken streams, for each reason not more often than [`LOG_EVERY`]: whoever dials, or is on the path, does
+/// not write our log.
 #[derive(Default)]
-struct RefusalLog(Mutex<[Option<Instant>; PEER_REFUSALS.len()]>);
+struct RefusalLog {
+    refused: Mutex<[Option<Instant>; PEER_REFUSALS.len()]>,
+    broken: Mutex<[Option<Instant>; STREAM_ERRORS.len()]>,
+}
 
 impl RefusalLog {
     fn log(&self, from: SocketAddr, reason: &str, explained: &str) {
         let Some(place) = PEER_REFUSALS.iter().position(|known| *known == reason) else { return };
-        let now = Instant::now();
-        let last = &mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[place];
-        if last.is_none_or(|last| now.duration_since(last) >= LOG_EVERY) {
-            *last = Some(now);
+        if is_due(&mut self.refused.lock().unwrap_or_else(PoisonError::into_inner)[place]) {
             warn!(%from, reason, "a stream to the peer port is refused: {explained}");
         }
     }
+
+    fn log_broken(&self, from: SocketAddr, peer: &Peer, error: StreamError, explained: &str) {
+        let place = error as usize;
+        if is_due(&mut self.broken.lock().unwrap_or_else(PoisonError::into_inner)[place]) {
+            let reason = STREAM_ERRORS[place];
+            warn!(%from, peer = %peer.member, reason, "a stream of a peer is closed: {explained}");
+        }
+    }
+}
+
+/// Whether something is to be logged again; then it is noted.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let is_due = last.is_none_or(|last| now.duration_since(last) >= LOG_EVERY);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
 }

@@ -4,18 +4,29 @@ mod handshake;
 mod in_flight;
 mod incoming;
 mod outgoing;
+mod strangers;
 
-use tidegate_proto::peer::Outcome;
+use tidegate_proto::{RecordError, peer::Outcome};
 
 pub(crate) use self::{
-    handshake::{Identity, call as call_peer},
+    handshake::{HandshakeError, Identity, Peer, Session, introduce, welcome},
     incoming::{Answering, accept_peers},
     outgoing::{Link, NotSent},
 };
+use crate::stats::StreamError;
 
 /// An answer, with the id by which the check can be undone.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) id: u64,
     pub(crate) outcome: Outcome,
+}
+
+impl From<RecordError> for StreamError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Seal => Self::Seal,
+            RecordError::TooLong { .. } | RecordError::Frames | RecordError::Kind(_) => Self::Malformed,
+        }
+    }
 }

@@ -20,10 +20,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, BytesMut};
 use tidegate_proto::{
-    CodecError, FrameError, Kind, MAX_PAYLOAD_BYTES, codec, frame,
-    peer::{Amend, Amendment, Answer, Charges, Check, Outcome, Ping, Undo},
+    CodecError, Inbox, Kind, Outbox, RecordError, codec,
+    peer::{Amend, Amendment, Answer, Charges, Check, Outcome, Ping, Refused, Undo},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -34,11 +33,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Reply,
+    Reply, Session,
     handshake::{self, HandshakeError, Identity},
     in_flight::{InFlight, Sent},
 };
-use crate::{fabric, member::MemberId, routes::LostSince, stats::LaneStats};
+use crate::{
+    fabric,
+    member::MemberId,
+    routes::LostSince,
+    stats::{LaneStats, StreamError},
+};
 
 /// Checks that may wait for the socket.
 const QUEUE_LEN: usize = 4096;
@@ -46,6 +50,8 @@ const QUEUE_LEN: usize = 4096;
 const MAX_IN_FLIGHT: usize = 8192;
 /// Bytes that may wait for the socket; beyond that the queue is not read.
 const MAX_UNSENT_BYTES: usize = 256 << 10;
+/// Room for what is read at the beginning; it grows with what comes.
+const READ_BYTES: usize = 4 << 10;
 /// Jobs that are taken from the queue at once.
 const TAKE_AT_ONCE: usize = 256;
 /// How often the link looks at the time.
@@ -225,13 +231,30 @@ enum Ended {
     #[error("the stream broke: {0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Frame(#[from] FrameError),
+    Record(#[from] RecordError),
     #[error("an answer can not be read: {0}")]
     Codec(#[from] CodecError),
     #[error("an unexpected {0:?} frame")]
     Unexpected(Kind),
+    #[error("the peer closed the stream: {0:?}")]
+    Refused(String),
+    #[error("the stream ended in the middle of a record")]
+    CutOff,
     #[error("the peer has been silent for {GIVE_UP_AFTER:?}")]
     Silent,
+}
+
+impl Ended {
+    /// As what it is counted; `None`: streams end.
+    fn error(&self) -> Option<StreamError> {
+        match self {
+            Self::Record(error) => Some(StreamError::from(*error)),
+            Self::Codec(_) => Some(StreamError::Malformed),
+            Self::Unexpected(_) => Some(StreamError::Unexpected),
+            Self::CutOff => Some(StreamError::CutOff),
+            Self::NoAskers | Self::Closed | Self::Io(_) | Self::Refused(_) | Self::Silent => None,
+        }
+    }
 }
 
 impl Runner {
@@ -240,14 +263,17 @@ impl Runner {
         let mut told = String::new();
         loop {
             match self.open_soon().await {
-                Ok(stream) => {
+                Ok((stream, session)) => {
                     self.health.set(State::Up);
                     self.lost_since.is_up_again();
                     if told.is_empty() {
                         info!(peer = %self.peer.name, address = %self.address, "linked");
                     }
                     let begun = Instant::now();
-                    let ended = self.talk(stream).await;
+                    let ended = self.talk(stream, session).await;
+                    if let Some(error) = ended.error() {
+                        self.identity.stats.count_broken(error);
+                    }
                     let lost = self.in_flight.forget_all();
                     self.stats.lost.add(lost as u64);
                     if matches!(ended, Ended::NoAskers) {
@@ -293,7 +319,7 @@ impl Runner {
     }
 
     /// Opens a stream. When that takes longer than a check would wait, checks stop waiting for it.
-    async fn open_soon(&mut self) -> Result<fabric::Stream, HandshakeError> {
+    async fn open_soon(&mut self) -> Result<(fabric::Stream, Session), HandshakeError> {
         let opened = {
             let mut open = pin!(self.open());
             tokio::select! {
@@ -309,11 +335,11 @@ impl Runner {
         opened
     }
 
-    async fn open(&self) -> Result<fabric::Stream, HandshakeError> {
+    async fn open(&self) -> Result<(fabric::Stream, Session), HandshakeError> {
         let connect = timeout(handshake::HANDSHAKE_DEADLINE, fabric::connect(self.address));
         let mut stream = connect.await.map_err(|_| HandshakeError::Timeout)??;
-        handshake::call(&mut stream, &self.identity, &self.peer.name).await?;
-        Ok(stream)
+        let (_, session) = handshake::call(&mut stream, &self.identity, Some(&self.peer.name)).await?;
+        Ok((stream, session))
     }
 
     /// Drops what was queued while there was no stream: each asker sees at once that it is lost.
@@ -322,14 +348,15 @@ impl Runner {
     }
 
     /// Asks and listens until the stream ends.
-    async fn talk(&mut self, stream: fabric::Stream) -> Ended {
+    async fn talk(&mut self, stream: fabric::Stream, session: Session) -> Ended {
         let (mut reader, mut writer) = stream.into_split();
-        let mut unsent = BytesMut::with_capacity(4096);
-        let mut unread = BytesMut::with_capacity(4096);
+        let Session { outbox: mut unsent, inbox: mut unread } = session;
+        unread.unread().reserve(READ_BYTES);
         let mut last_heard = Instant::now();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let has_unsent = !unsent.is_empty();
             let may_take = unsent.len() < MAX_UNSENT_BYTES && self.in_flight.span() < MAX_IN_FLIGHT;
             tokio::select! {
                 count = self.queue.recv_many(&mut self.taken, TAKE_AT_ONCE), if may_take => {
@@ -340,16 +367,16 @@ impl Runner {
                         return error.into();
                     }
                 }
-                written = writer.write_buf(&mut unsent), if !unsent.is_empty() => {
+                written = writer.write_buf(unsent.sealed()), if has_unsent => {
                     match written {
                         Ok(0) => return Ended::Closed,
                         Ok(_) => {}
                         Err(error) => return error.into(),
                     }
                 }
-                read = reader.read_buf(&mut unread) => {
+                read = reader.read_buf(unread.unread()) => {
                     match read {
-                        Ok(0) => return Ended::Closed,
+                        Ok(0) => return if unread.is_empty() { Ended::Closed } else { Ended::CutOff },
                         Ok(_) => {}
                         Err(error) => return error.into(),
                     }
@@ -374,7 +401,7 @@ impl Runner {
         }
     }
 
-    fn put_jobs(&mut self, unsent: &mut BytesMut) -> Result<(), CodecError> {
+    fn put_jobs(&mut self, unsent: &mut Outbox) -> Result<(), CodecError> {
         let sent_at = Instant::now();
         for job in self.taken.drain(..) {
             match job {
@@ -384,7 +411,7 @@ impl Runner {
                         continue;
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable });
-                    frame::put(&Check { id, undoable, charges, request }, unsent)?;
+                    unsent.put(&Check { id, undoable, charges, request })?;
                     self.stats.sent.add(1);
                 }
                 Job::Amend { amendment, charges, reply } => {
@@ -392,17 +419,17 @@ impl Runner {
                         continue;
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable: false });
-                    frame::put(&Amend { id, amendment, charges }, unsent)?;
+                    unsent.put(&Amend { id, amendment, charges })?;
                     self.stats.sent.add(1);
                 }
-                Job::Undo { id } => frame::put(&Undo { id }, unsent)?,
+                Job::Undo { id } => unsent.put(&Undo { id })?,
             }
         }
         Ok(())
     }
 
-    fn take_answers(&mut self, unread: &mut BytesMut, unsent: &mut BytesMut) -> Result<(), Ended> {
-        while let Some(frame) = frame::first(unread, MAX_PAYLOAD_BYTES)? {
+    fn take_answers(&mut self, unread: &mut Inbox, unsent: &mut Outbox) -> Result<(), Ended> {
+        while let Some(frame) = unread.first()? {
             match frame.kind {
                 Kind::Answer => {
                     let Answer { id, outcome } = codec::decode(frame.payload)?;
@@ -411,20 +438,21 @@ impl Runner {
                         let undoable = sent.undoable;
                         let heard = sent.reply.send(Reply { id, outcome }).is_ok();
                         if !heard && allowed && undoable {
-                            frame::put(&Undo { id }, unsent)?;
+                            unsent.put(&Undo { id })?;
                         }
                     }
                 }
                 Kind::Pong => {}
+                Kind::Refused => return Err(Ended::Refused(codec::decode::<Refused>(frame.payload)?.reason)),
                 other => return Err(Ended::Unexpected(other)),
             }
             let length = frame.length;
-            unread.advance(length);
+            unread.take(length);
         }
         Ok(())
     }
 
-    fn look_at_the_time(&mut self, last_heard: Instant, unsent: &mut BytesMut) -> Result<(), Ended> {
+    fn look_at_the_time(&mut self, last_heard: Instant, unsent: &mut Outbox) -> Result<(), Ended> {
         let now = Instant::now();
         let suspect = self.health.get() == State::Suspect;
         let owes_since = self.in_flight.oldest().map(|sent_at| sent_at.max(last_heard));
@@ -438,7 +466,7 @@ impl Runner {
                 return Err(Ended::Silent);
             }
             // At most GIVE_UP_AFTER / TICK of them pile up.
-            frame::put(&Ping { id: 0 }, unsent)?;
+            unsent.put(&Ping { id: 0 })?;
         }
         if let Some(cutoff) = now.checked_sub(FORGET_AFTER) {
             let lost = self.in_flight.forget_before(cutoff);

@@ -5,10 +5,17 @@
 //!   earlier one may have granted must have ended**: those were confirmed by a quorum before this leader was elected.
 //! - **Nobody is granted a session while it is being expired**, and nobody is expired while a grant is under way: the index
 //!   that comes with a grant would not tell of the expiry.
-//! - A leader that did not look for a while (its process was stopped) counts as new.
+//! - A leader that did not look for a while (its process was stopped) counts as new, but what it has written in this reign
+//!   may still be in its log: who is being expired stays so until that is over.
+//! - **A renewal counts only when the node has applied the log up to where its last session was granted**: a node whose disk
+//!   hangs asks like any other, but can not know what it has lost.
+//! - **A leader expires nobody unless a quorum of voters reaches it** (`reach`): it may be the leader itself that cannot be
+//!   reached, and then it resigns.
 
 mod expiry;
 mod moves;
+mod reach;
+mod shares;
 mod successors;
 
 use std::{
@@ -20,9 +27,11 @@ use tidegate_limiter::Nanos;
 
 pub(crate) use self::moves::BATCH;
 use self::moves::Pace;
+pub(crate) use self::reach::is_quorum;
 
 use super::{
     session::Terms,
+    shares::{ShareChange, ShareTable},
     table::{Entry, Holder, Reign, SlotMove, Table},
 };
 use crate::{
@@ -41,7 +50,16 @@ const MAX_GAP: Duration = Duration::from_millis(1500);
 /// What the log says, as far as the leader has applied it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'v> {
+    /// This node.
+    pub(crate) me: NodeId,
+    /// Up to where it has applied the log.
+    pub(crate) index: u64,
     pub(crate) table: &'v Table,
+    pub(crate) shares: &'v ShareTable,
+    /// Who votes: each of these sets must have a quorum.
+    pub(crate) voters: &'v [BTreeSet<NodeId>],
+    /// When each member last answered what this leader sent it.
+    pub(crate) answered: &'v BTreeMap<NodeId, Nanos>,
     pub(crate) members: &'v BTreeMap<NodeId, MemberRow>,
     /// Those that want to own nothing.
     pub(crate) draining: &'v BTreeSet<Holder>,
@@ -56,13 +74,38 @@ pub(crate) enum Step {
     Write(Entry),
     /// Ask the target of these moves to promise not to take the slots; if it does, write that they are over.
     Refuse { target: Holder, moves: Vec<SlotMove> },
+    /// Write these shares.
+    Share(ShareChange),
+    /// Do not lead any more, for this reason: somebody else can.
+    Resign(&'static str),
 }
 
 #[derive(Debug, Clone, Default)]
 struct Grants {
     last: Option<Nanos>,
+    /// What the last grant was bound to: the node has no session before it has applied that.
+    bound: u64,
     under_way: u32,
     expiring: bool,
+}
+
+/// What a member has told this leader by asking it.
+#[derive(Debug, Clone, Copy)]
+struct Contact {
+    at: Nanos,
+    /// Up to where it has applied the log.
+    applied: u64,
+}
+
+/// What becomes of a node that asks for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It gets one if a quorum confirms that this node leads.
+    Granting(Granting),
+    /// It has not applied the log up to here, where its last session was granted.
+    Behind(u64),
+    /// It must not have one.
+    Never,
 }
 
 /// A grant that is under way.
@@ -79,7 +122,15 @@ pub(crate) struct Leader {
     reign: Option<Reign>,
     since: Nanos,
     looked: Nanos,
+    /// In this reign up to where this leader had applied the log when it first looked what to do: a node that has not got so far
+    /// should own nothing more.
+    from: Option<u64>,
+    contacts: BTreeMap<NodeId, Contact>,
     sessions: BTreeMap<Holder, Grants>,
+    /// Nodes that have a share and are no members, and since when that is known.
+    removed: BTreeMap<NodeId, Nanos>,
+    /// When this node resigned last because most members did not reach it. It stays over reigns.
+    resigned: Option<Nanos>,
     /// Who should own slots, since when that is so, and which slots each should own.
     wanted: Option<Wanted>,
     /// The move that was looked at last, and since when it is pending.
@@ -103,7 +154,11 @@ impl Leader {
             reign: None,
             since: Nanos::new(0),
             looked: Nanos::new(0),
+            from: None,
+            contacts: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            resigned: None,
             wanted: None,
             watched: None,
             pace: Pace::default(),
@@ -114,30 +169,49 @@ impl Leader {
     pub(crate) fn look(&mut self, reign: Option<Reign>, now: Nanos) {
         let stopped = now.saturating_since(self.looked) > MAX_GAP;
         self.looked = self.looked.max(now);
-        if reign != self.reign || stopped {
+        let is_same = reign == self.reign;
+        if !is_same || stopped {
             self.reign = reign;
             self.since = now;
-            self.sessions.clear();
+            self.from = None;
+            self.contacts.clear();
+            self.removed.clear();
+            // An expiry of this very reign may be in the log, and no grant of this reign is bound to it. One of an earlier reign is
+            // not like that: what a new leader grants is bound to all that was in its log when it was elected.
+            let keeps = is_same && !PlantedBug::StopForgetsExpiry.is_on();
+            self.sessions.retain(|_, known| keeps && known.expiring);
+            for known in self.sessions.values_mut() {
+                *known = Grants { expiring: true, ..Grants::default() };
+            }
             self.wanted = None;
             self.watched = None;
             self.pace = Pace::default();
         }
     }
 
-    /// Begins to grant a session: from now on until [`Leader::granted`] the holder is not expired. `None`: it must not
-    /// have one.
-    pub(crate) fn begin_grant(&mut self, holder: Holder) -> Option<Granting> {
-        let reign = self.reign?;
-        let known = self.sessions.entry(holder).or_default();
-        if known.expiring {
-            return None;
-        }
-        known.under_way += 1;
-        Some(Granting { holder, reign })
+    /// A member has reached this leader, and says up to where it has applied the log.
+    pub(crate) fn note_contact(&mut self, node: NodeId, applied: u64, now: Nanos) {
+        let known = self.contacts.entry(node).or_insert(Contact { at: now, applied });
+        *known = Contact { at: known.at.max(now), applied: known.applied.max(applied) };
     }
 
-    /// A quorum has confirmed that this node leads, or (`confirmed` is false) has not. Whether the session is granted.
-    pub(crate) fn granted(&mut self, granting: Granting, confirmed: bool, now: Nanos) -> bool {
+    /// Begins to grant a session to a node that has applied the log up to there: from now on until [`Leader::granted`] the
+    /// holder is not expired.
+    pub(crate) fn begin_grant(&mut self, holder: Holder, applied: u64) -> Asked {
+        let Some(reign) = self.reign else { return Asked::Never };
+        let known = self.sessions.entry(holder).or_default();
+        if known.expiring {
+            return Asked::Never;
+        }
+        if applied < known.bound && !PlantedBug::RenewalWithoutProgress.is_on() {
+            return Asked::Behind(known.bound);
+        }
+        known.under_way += 1;
+        Asked::Granting(Granting { holder, reign })
+    }
+
+    /// A quorum has confirmed that this node leads, at this index of the log, or has not. Whether the session is granted.
+    pub(crate) fn granted(&mut self, granting: Granting, confirmed: Option<u64>, now: Nanos) -> bool {
         if self.reign != Some(granting.reign) {
             return false;
         }
@@ -146,10 +220,11 @@ impl Leader {
             return false;
         };
         known.under_way -= 1;
-        if confirmed {
+        if let Some(index) = confirmed {
             known.last = known.last.max(Some(now));
+            known.bound = known.bound.max(index);
         }
-        confirmed
+        confirmed.is_some()
     }
 
     /// Slots with so many buckets are about to move: when they have arrived, nothing moves for a while, unless a node leaves.
@@ -198,13 +273,17 @@ impl Leader {
     /// What to do next.
     pub(crate) fn next(&mut self, view: View<'_>, now: Nanos) -> Option<Step> {
         self.reign?;
+        if let Some(reason) = self.cannot_be_reached(view, now) {
+            return Some(Step::Resign(reason));
+        }
+        let from = *self.from.get_or_insert(view.index);
         let holders = |filter: &dyn Fn(Holder) -> bool| -> Vec<Holder> {
             let all = view.members.values().map(|row| Holder { node: row.id, incarnation: row.incarnation });
             all.filter(|holder| filter(*holder)).collect()
         };
         let live = holders(&|holder| self.is_live(holder, now));
         let mut eligible = live.clone();
-        eligible.retain(|holder| !view.draining.contains(holder));
+        eligible.retain(|holder| !view.draining.contains(holder) && self.has_applied(holder.node, from));
         if eligible.is_empty() {
             // Better one that is about to go than nobody.
             eligible = live;
@@ -213,6 +292,9 @@ impl Leader {
             known.under_way > 0
                 || known.expiring
                 || view.members.get(&holder.node).is_some_and(|row| row.incarnation <= holder.incarnation)
+        });
+        self.contacts.retain(|node, _| {
+            view.members.contains_key(node) || view.voters.iter().any(|set| set.contains(node))
         });
         if eligible.is_empty() {
             return None;
@@ -226,9 +308,15 @@ impl Leader {
         }
         self.expire(view, now)
             .or_else(|| self.end_slow_move(view.table, now))
+            .or_else(|| self.share(view, now))
             .or_else(|| self.replace_successors(view, now))
             .or_else(|| self.rebalance(view, now))
             .or_else(|| if self.pace.rests(now) { None } else { self.name_successors(view, now) })
+    }
+
+    /// Whether a member has told that it has applied the log up to this index.
+    fn has_applied(&self, node: NodeId, index: u64) -> bool {
+        self.contacts.get(&node).is_some_and(|known| known.applied >= index)
     }
 
     fn want(&mut self, eligible: &[Holder], members: &BTreeMap<NodeId, MemberRow>, now: Nanos) {

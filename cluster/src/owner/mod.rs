@@ -13,6 +13,7 @@ pub(crate) mod leader;
 pub(crate) mod node;
 pub(crate) mod rights;
 pub(crate) mod session;
+pub(crate) mod shares;
 #[cfg(test)]
 mod suite;
 pub(crate) mod table;

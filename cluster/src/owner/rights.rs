@@ -13,6 +13,9 @@
 //!    the rest; one that looks later finds the slot frozen, and is forfeited.
 
 mod awake;
+mod share;
+
+pub(crate) use self::share::Share;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +23,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            Ordering::{Acquire, Relaxed, SeqCst},
             fence,
         },
     },
@@ -33,6 +36,7 @@ use tidegate_limiter::{Consistency, KeyHash, Nanos};
 use super::{
     node::{Change, Effect, Install, Kept, Node, Role},
     session::{Session, Terms},
+    shares::WITHOUT_CONTACT,
     table::{Holder, SlotMove, Table},
     telling::{Birth, Floors, Tellings, Told},
 };
@@ -104,6 +108,12 @@ pub(crate) struct Rights {
     /// Before this instant there are no shares: this process has begun, or gone on after a stop, a moment ago, and that it hears
     /// nothing of an owner says nothing yet. The end of time: it is not known yet.
     shares_from: AtomicU64,
+    /// Until when there are shares without another session; see [`WITHOUT_CONTACT`](super::shares::WITHOUT_CONTACT).
+    shares_until: AtomicU64,
+    /// Which share this node gives: how often that has changed, and how many equal parts there are (0: it gives none).
+    share: AtomicU64,
+    /// Up to where this node must apply the log to have a session, if the leader has refused one for want of that; 0: it has not.
+    behind: AtomicU64,
     /// When this node last began to own a slot: until then another may have decided about it.
     began: AtomicU64,
     core: Mutex<Core>,
@@ -126,6 +136,8 @@ pub(super) struct Core {
     linked: Nanos,
     /// It has told what it knew, and decides nothing any more.
     retired: bool,
+    /// Until it has applied the log up to there, this node gives one of no fewer parts than these.
+    held_share: Option<(u32, u64)>,
     pub(super) tellings: Tellings,
 }
 
@@ -147,6 +159,9 @@ impl Rights {
             hold_until: AtomicU64::new(0),
             held: AtomicBool::new(false),
             shares_from: AtomicU64::new(u64::MAX),
+            shares_until: AtomicU64::new(now.saturating_add(WITHOUT_CONTACT).get()),
+            share: AtomicU64::new(0),
+            behind: AtomicU64::new(0),
             began: AtomicU64::new(now.get()),
             core: Mutex::new(Core {
                 node: Node::new(me, SLOTS),
@@ -156,6 +171,7 @@ impl Rights {
                 granted: false,
                 linked: now,
                 retired: false,
+                held_share: None,
                 tellings: Tellings::default(),
             }),
             noted: Mutex::default(),
@@ -311,7 +327,7 @@ impl Rights {
         }
         // After all of it: who was granted time for this index has given up what it lost.
         core.session.applied(index);
-        self.strict_until.store(core.session.until().get(), Release);
+        self.note_session(&core);
         todo
     }
 

@@ -82,6 +82,12 @@ struct State {
     lag_left: u8,
     log: [Written; MAX_LOG],
     len: u8,
+    /// The last entry may be in the leader's log and nowhere else: nobody applies more than this.
+    committed: u8,
+    /// Those that the leader is expiring, as bits of holders: it grants them nothing.
+    expiring: u8,
+    /// The leader was stopped for a while, and leads on.
+    stopped: bool,
     nodes: [One; NODES],
     /// The node that has started again, of which there is one at most.
     again: Option<u8>,
@@ -110,6 +116,9 @@ struct Config {
     restart: bool,
     /// There are checks whose threads are stopped.
     checks: bool,
+    /// An expiry takes time, and the leader may be stopped meanwhile.
+    in_flight: bool,
+    stop_forgets_expiry: bool,
     any_incarnation: bool,
     no_second_look: bool,
     no_bind: bool,
@@ -134,6 +143,8 @@ const SMALL: Config = Config {
     new_leader: false,
     restart: false,
     checks: false,
+    in_flight: false,
+    stop_forgets_expiry: false,
     any_incarnation: false,
     no_second_look: false,
     no_bind: false,
@@ -255,6 +266,9 @@ impl Explorer {
             lag_left: self.config.lag,
             log: [Written::Nothing; MAX_LOG],
             len: 0,
+            committed: 0,
+            expiring: 0,
+            stopped: false,
             nodes: [one(0), one(1), one(2)],
             again: None,
             check: Check::None,
@@ -362,12 +376,33 @@ impl Explorer {
     /// What may be written.
     fn leader(&mut self, state: &State, out: &mut Vec<State>) {
         let config = self.config;
-        let row = self.row(&state.log, state.len);
+        if config.in_flight {
+            if state.committed < state.len {
+                out.push(State { committed: state.len, expiring: 0, ..*state });
+            }
+            if !state.stopped {
+                let mut next = Self::without_memory(state);
+                next.stopped = true;
+                next.leader_since = next.time;
+                if config.stop_forgets_expiry {
+                    next.expiring = 0;
+                }
+                out.push(next);
+            }
+        }
+        if state.committed < state.len {
+            return;
+        }
+        let row = self.row(&state.log, state.committed);
         let mut write = |written| {
             if state.len < config.entries {
                 let mut next = *state;
                 next.log[usize::from(next.len)] = written;
                 next.len += 1;
+                match written {
+                    Written::Expire { lapsed, .. } if config.in_flight => next.expiring = lapsed,
+                    _ => next.committed = next.len,
+                }
                 out.push(next);
             }
         };
@@ -413,23 +448,29 @@ impl Explorer {
             write(Written::Expire { lapsed: 1 << target, to: owner });
         }
         if config.new_leader && !state.leader_changed {
-            let mut next = *state;
+            let mut next = Self::without_memory(state);
             next.leader_changed = true;
             next.leader_since = if config.new_leader_does_not_wait { 0 } else { next.time };
-            next.last_grant = [0; HOLDERS];
-            for one in &mut next.nodes {
-                if matches!(one.renewal, Renewal::Asked(_) | Renewal::Confirmed(..)) {
-                    one.renewal = Renewal::None;
-                }
-            }
             out.push(next);
         }
+    }
+
+    /// The leader has forgotten which sessions were granted, and which are being granted.
+    fn without_memory(state: &State) -> State {
+        let mut next = *state;
+        next.last_grant = [0; HOLDERS];
+        for one in &mut next.nodes {
+            if matches!(one.renewal, Renewal::Asked(_) | Renewal::Confirmed(..)) {
+                one.renewal = Renewal::None;
+            }
+        }
+        next
     }
 
     /// What a node may do: apply an entry, hand over, take over, refuse.
     fn node(&mut self, state: &State, node: usize, out: &mut Vec<State>) {
         let (one, me) = (state.nodes[node], holder(state.number(node) as u8));
-        if one.applied < state.len {
+        if one.applied < state.committed {
             let mut next = *state;
             let applied = one.applied + 1;
             self.row(&state.log, applied);
@@ -491,7 +532,8 @@ impl Explorer {
                 }
                 return;
             }
-            Renewal::Asked(question) => changed.renewal = Renewal::Confirmed(question, state.len),
+            Renewal::Asked(_) if state.expiring >> state.number(node) & 1 == 1 => return,
+            Renewal::Asked(question) => changed.renewal = Renewal::Confirmed(question, state.committed),
             Renewal::Confirmed(question, index) => {
                 changed.renewal = Renewal::Granted(question, index);
                 next.last_grant[state.number(node)] = state.time;
@@ -558,6 +600,7 @@ fn at_most_one_node_decides() {
         ("a lagging clock", Config { lag: 1, ticks: 1, ..SMALL }),
         ("a new leader", Config { new_leader: true, ticks: 1, ..SMALL }),
         ("two entries", Config { entries: 2, ticks: 1, ..SMALL }),
+        ("an expiry on its way", Config { in_flight: true, ..SMALL }),
         ("four entries, at one instant", Config { ticks: 0, entries: 4, ..SMALL }),
         ("a node that starts again", Config { restart: true, ticks: 1, ..SMALL }),
         ("threads that are stopped", Config { checks: true, ticks: 1, ..SMALL }),
@@ -603,6 +646,10 @@ fn each_rule_that_is_left_out_is_missed() {
         ("an answer to any question", Config { any_answer: true, ticks: 3, ..SMALL }),
         ("an expiry while a session is granted", Config { expire_while_granting: true, ..SMALL }),
         ("a start that counts as the one before", Config { restart: true, any_incarnation: true, ..SMALL }),
+        (
+            "an expiry that a leader forgets which was stopped",
+            Config { in_flight: true, stop_forgets_expiry: true, ..SMALL },
+        ),
         ("no second look", Config { checks: true, no_second_look: true, ..SMALL }),
     ];
     for (name, config) in mutations {

@@ -7,19 +7,16 @@ use openraft::{
     StorageError, StorageIOError, StoredMembership, storage::RaftStateMachine,
 };
 use serde::{Deserialize, Serialize};
-use tidegate_proto::codec;
+use tidegate_proto::{CodecError, codec};
 use tokio::sync::watch;
 
 use super::{
-    Group, RaftNode,
+    Group, MAX_SNAPSHOT_BYTES, RaftNode,
     command::{NodeId, Outcome},
     disk::{Disk, DiskFault, Snapshots},
     machine::Replicated,
 };
-use crate::owner::Reign;
-
-/// Longest snapshot: all rules and texts of the history with what is around them.
-const MAX_SNAPSHOT_BYTES: usize = 512 << 20;
+use crate::owner::{Reign, shares::ShareTable};
 
 type Fault = StorageError<NodeId>;
 
@@ -51,11 +48,23 @@ struct Kept {
     state: Replicated,
 }
 
+/// Reads a snapshot. One of an earlier version ends before the shares: with none of them it is one of this version.
+fn read(bytes: &[u8]) -> Result<Kept, CodecError> {
+    match codec::decode(bytes) {
+        Ok(kept) => Ok(kept),
+        Err(error) => {
+            let mut longer = bytes.to_vec();
+            codec::encode(&ShareTable::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
+            codec::decode(&longer).map_err(|_| error)
+        }
+    }
+}
+
 impl Machine {
     /// Begins with the last snapshot. Each state is published.
     pub(crate) fn open(disk: &Disk, published: watch::Sender<Arc<Applied>>) -> Result<Self, DiskFault> {
         let kept: Option<Kept> = match disk.snapshots.read()? {
-            Some(bytes) => Some(codec::decode(&bytes).map_err(|error| disk.snapshots.fault(error))?),
+            Some(bytes) => Some(read(&bytes).map_err(|error| disk.snapshots.fault(error))?),
             None => None,
         };
         let snapshots = disk.snapshots.clone();
@@ -83,6 +92,22 @@ impl Machine {
     /// The members of the group, after what was applied.
     pub(super) fn membership(&self) -> &Membership<NodeId, RaftNode> {
         self.membership.membership()
+    }
+
+    /// Writes a snapshot of the state as it is, as if it had been applied up to `at` and these were the members.
+    ///
+    /// # Errors
+    /// When it can not be written: then the one before is there.
+    pub(super) fn write_as(
+        &self,
+        at: LogId<NodeId>,
+        members: Membership<NodeId, RaftNode>,
+    ) -> Result<(), DiskFault> {
+        let mut kept = self.kept();
+        (kept.applied, kept.membership) = (Some(at), StoredMembership::new(Some(at), members));
+        let mut bytes = Vec::new();
+        codec::encode(&kept, &mut bytes, MAX_SNAPSHOT_BYTES).map_err(|error| self.snapshots.fault(error))?;
+        self.snapshots.write(at.index, &bytes).map_err(|error| self.snapshots.fault(error))
     }
 
     /// What was applied stays so: after a failure of the disk Raft begins with the last snapshot again, and nothing of that is
@@ -166,7 +191,13 @@ impl RaftStateMachine<Group> for Machine {
             ))
         };
         let bytes = snapshot.into_inner();
-        let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
+        let kept = read(&bytes).map_err(|error| fault(&error))?;
+        if (kept.applied, &kept.membership) != (meta.last_log_id, &meta.last_membership) {
+            // After a restart what it says of itself would count.
+            return Err(fault(&std::io::Error::other(
+                "a snapshot says something else of itself than its sender",
+            )));
+        }
         let snapshots = self.snapshots.clone();
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let written = crate::fabric::blocking(move || snapshots.write(index, &bytes)).await;
@@ -183,7 +214,7 @@ impl RaftStateMachine<Group> for Machine {
             Fault::from(StorageIOError::read_snapshot(None, openraft::AnyError::from_dyn(error, None)))
         };
         let Some(bytes) = self.snapshots.read().map_err(|error| fault(&error))? else { return Ok(None) };
-        let kept: Kept = codec::decode(&bytes).map_err(|error| fault(&error))?;
+        let kept = read(&bytes).map_err(|error| fault(&error))?;
         let meta = SnapshotMeta {
             last_log_id: kept.applied,
             last_membership: kept.membership,
@@ -216,5 +247,36 @@ impl RaftSnapshotBuilder<Group> for Builder {
             snapshot_id: self.kept.id.clone(),
         };
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner::shares::ShareChange;
+
+    #[test]
+    fn a_snapshot_from_before_there_were_shares_is_read_as_one_without_any() {
+        let mut state = Replicated::default();
+        let kept = |state: &Replicated| {
+            let mut bytes = Vec::new();
+            let kept = Kept {
+                applied: None,
+                membership: StoredMembership::default(),
+                id: "7-1".to_owned(),
+                state: state.clone(),
+            };
+            codec::encode(&kept, &mut bytes, MAX_SNAPSHOT_BYTES).unwrap();
+            bytes
+        };
+        let mut none = Vec::new();
+        codec::encode(&ShareTable::default(), &mut none, MAX_SNAPSHOT_BYTES).unwrap();
+        let bytes = kept(&state);
+        assert!(bytes.ends_with(&none));
+        assert_eq!(read(&bytes[..bytes.len() - none.len()]).unwrap().state, state);
+        let change = ShareChange { parts: vec![(1, 3)], ..ShareChange::default() };
+        Arc::make_mut(&mut state.shares).apply(1, |_| true, &change);
+        assert_eq!(read(&kept(&state)).unwrap().state.shares.parts(1), Some(3));
+        assert!(read(&bytes[..bytes.len() - none.len() - 1]).is_err());
     }
 }

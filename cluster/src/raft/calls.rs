@@ -8,6 +8,8 @@
 mod caller;
 mod connections;
 mod round_trip;
+mod sane;
+mod senders;
 mod server;
 mod wire;
 
@@ -25,12 +27,13 @@ use openraft::{
     },
 };
 use serde::{Deserialize, Serialize};
-use tidegate_proto::{CodecError, FrameError, Kind, MAX_CALL_BYTES, frame::Message};
+use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Message};
 
 pub(crate) use self::server::{CallServer, serve_calls};
 pub(super) use self::{
     caller::{Caller, Callers},
     connections::Connections,
+    sane::{Absurd, Position, is_absurd},
 };
 use super::{
     Group,
@@ -42,11 +45,12 @@ use super::{
     tell::Words,
 };
 use crate::{
+    link::HandshakeError,
     owner::{
         rights::Refusal,
         table::{Holder, SlotMove},
     },
-    stats::CallKind,
+    stats::{CallKind, StreamError},
 };
 
 /// What one member asks of another.
@@ -71,10 +75,12 @@ pub(super) enum Call {
         domain: String,
         rules: Vec<String>,
     },
-    /// Says to the leader who this node is and where; asks for a session if it could decide.
+    /// Says to the leader who this node is, where, and up to where it has applied the log; asks for a session if it could
+    /// decide.
     Renew {
         row: MemberRow,
         wants: bool,
+        applied: u64,
     },
     /// Says to the leader that these moves are done.
     Moved(Vec<SlotMove>),
@@ -98,12 +104,16 @@ pub(super) enum Call {
         successor: Holder,
         slots: Vec<u16>,
     },
+    /// Asks for nothing but an answer.
+    Reach,
 }
 
 impl Call {
     fn kind(&self) -> CallKind {
         match self {
-            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) => CallKind::Log,
+            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) | Self::Reach => {
+                CallKind::Log
+            }
             Self::Renew { .. } => CallKind::Session,
             Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
             Self::Tell(_) | Self::Strike { .. } => CallKind::Floor,
@@ -145,8 +155,7 @@ pub(super) enum Reply {
     Write(Result<Outcome, NotServed>),
     ReadIndex(Result<u64, NotServed>),
     Touched(Vec<Vec<u8>>),
-    /// The session is granted, confirmed at this index of the log; or it is not, for now.
-    Renew(Result<Option<u64>, NotServed>),
+    Renew(Result<Renewal, NotServed>),
     /// For [`Call::Moved`] and [`Call::Drain`]: it is written.
     Written(Result<(), NotServed>),
     Refuse(Refusal),
@@ -156,11 +165,23 @@ pub(super) enum Reply {
     Told(Option<u64>),
     /// It was not looked at, for this reason.
     Refused(String),
+    Reached,
 }
 
 impl Message for Reply {
     const KIND: Kind = Kind::Reply;
     const MAX_BYTES: usize = MAX_CALL_BYTES;
+}
+
+/// What the leader says to a node that asks for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Renewal {
+    /// It is granted, confirmed at this index of the log.
+    Granted(u64),
+    /// The node has not applied the log up to here, where its last session was granted.
+    Behind(u64),
+    /// It is not granted, for now.
+    NotGranted,
 }
 
 /// Why the leader did not do what it was asked for.
@@ -178,11 +199,15 @@ pub(super) enum CallFault {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Frame(#[from] FrameError),
+    Record(#[from] RecordError),
     #[error("a message can not be read: {0}")]
     Codec(#[from] CodecError),
     #[error("{0}")]
-    Handshake(String),
+    Handshake(#[from] HandshakeError),
+    #[error("the stream ended in the middle of a record")]
+    CutOff,
+    #[error("the answer is refused: {0}")]
+    Absurd(#[from] Absurd),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the peer refused: {0}")]
@@ -191,6 +216,19 @@ pub(super) enum CallFault {
     Mismatch,
     #[error("this node belongs to no cluster yet")]
     Nowhere,
+}
+
+impl CallFault {
+    /// As what it is counted; `None`: streams break, and peers are silent.
+    fn stream_error(&self) -> Option<StreamError> {
+        match self {
+            Self::Record(error) => Some(StreamError::from(*error)),
+            Self::Codec(_) => Some(StreamError::Malformed),
+            Self::Mismatch => Some(StreamError::Unexpected),
+            Self::CutOff => Some(StreamError::CutOff),
+            _ => None,
+        }
+    }
 }
 
 /// The cluster that this node belongs to, if it belongs to one.

@@ -19,6 +19,7 @@ use super::{
 use crate::owner::{
     leader::{Step, View},
     rights::Refusal,
+    shares::ShareChange,
     table::{Entry, Holder, SlotMove},
 };
 
@@ -40,6 +41,12 @@ pub(super) async fn preside(shared: Arc<Shared>) {
         match step {
             Step::Write(entry) => write(&shared, &running, entry).await,
             Step::Refuse { target, moves } => refuse(&shared, &running, target, moves).await,
+            Step::Share(change) => share(&running, change).await,
+            Step::Resign(reason) => {
+                warn!(reason, "this leader resigns: another one is to be elected");
+                shared.resigns.notify_one();
+                sleep(LOOK_EVERY).await;
+            }
         }
     }
 }
@@ -53,11 +60,21 @@ fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
     leader.look(reign, now);
     let running = running?;
     reign?;
+    let metrics = running.metrics();
+    let membership = metrics.membership_config.membership();
+    let members = &applied.state.members;
+    let answered =
+        shared.answered.among(|id| members.contains_key(&id) || membership.get_node(&id).is_some());
     let view = View {
+        me: shared.me,
+        index: applied.index,
+        shares: &applied.state.shares,
+        voters: membership.get_joint_config(),
+        answered: &answered,
         table: &applied.state.slots,
-        members: &applied.state.members,
+        members,
         draining: &applied.state.draining,
-        expected: running.metrics().membership_config.membership().nodes().count(),
+        expected: membership.nodes().count(),
     };
     let step = leader.next(view, now)?;
     if let Step::Write(Entry::Prepare { slots, .. }) = &step {
@@ -111,6 +128,14 @@ async fn write(shared: &Shared, running: &Running, entry: Entry) {
         }
         // It may be in the log: what it is about is left as it is until that is known.
         Err(NotServed::NotLeader | NotServed::Unknown) => sleep(LOOK_EVERY).await,
+    }
+}
+
+async fn share(running: &Running, change: ShareChange) {
+    debug!(?change, "shares of lost buckets are given out anew");
+    if running.propose(Command::Shares(change), PATIENCE).await.is_err() {
+        // Repeated, it does nothing more.
+        sleep(LOOK_EVERY).await;
     }
 }
 

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::RaftNode;
 use crate::{
     fabric,
-    owner::table::{self, Holder},
+    owner::{
+        shares::ShareChange,
+        table::{self, Holder},
+    },
     placement::Weight,
 };
 
@@ -99,6 +102,8 @@ pub(crate) enum Command {
     },
     /// Says that a node which is gone will not come back.
     Evict(NodeId),
+    /// Changes which part of a lost bucket each node may give.
+    Shares(ShareChange),
 }
 
 /// What a cluster is founded with.

@@ -25,7 +25,9 @@ const DEBTS_FILE: &str = "debts";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
-const FORMAT: u64 = 4;
+const FORMAT: u64 = 5;
+/// An earlier one that this version reads. What it writes from then on that one would not: so the format is noted at once.
+const READABLE_FORMAT: u64 = 4;
 
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -53,6 +55,12 @@ enum Damage {
     Format(u64),
     #[error("what it holds for {0:?} can not be read")]
     Meta(&'static str),
+    #[error(
+        "the log in it says {0} for a term or an index, which no cluster comes to: it was forged (before wire version 7 a node \
+         believed such numbers). To go on with its rules: stop all nodes, run `tidegate cluster recover` for one of them, and \
+         start the others with an empty --data-dir"
+    )]
+    Absurd(u64),
 }
 
 /// Who a node is in the group.
@@ -158,10 +166,13 @@ impl Disk {
             transaction.open_table(LOG)?;
             let mut meta = transaction.open_table(META)?;
             let known = meta.get(KEY_FORMAT)?.map(|bytes| number(bytes.value()));
-            if known.is_none() {
-                meta.insert(KEY_FORMAT, &FORMAT.to_be_bytes()[..])?;
+            match known {
+                None | Some(Some(READABLE_FORMAT)) => {
+                    meta.insert(KEY_FORMAT, &FORMAT.to_be_bytes()[..])?;
+                    Some(FORMAT)
+                }
+                Some(other) => other,
             }
-            known.unwrap_or(Some(FORMAT))
         };
         transaction.commit()?;
         Ok(format)
@@ -212,6 +223,11 @@ impl Disk {
             Ok(transaction.commit()?)
         };
         note().map_err(|reason| self.fault(reason))
+    }
+
+    /// It holds a number that no cluster comes to.
+    pub(super) fn absurd(&self, number: u64) -> DiskFault {
+        self.fault(Damage::Absurd(number))
     }
 
     pub(super) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {

@@ -3,6 +3,8 @@
 //! (Ongaro's pre-vote, section 9.6 of the Raft thesis): it stands only if most voters would vote for it and have not heard
 //! of a leader for as long as openraft itself keeps to one. Asking changes nothing at anybody, however often it is done.
 //!
+//! A voter says yes only to a node that it could just reach ([`super::reach`]): who wins can be asked for sessions.
+//!
 //! What is decided here is only when an election begins. Whether it is won, and by one, is Raft's business as before.
 
 use std::{
@@ -18,12 +20,14 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use super::{
+    RaftNode,
     calls::{Call, Caller, Reply},
     command::NodeId,
     group::{ELECTION, Shared},
+    reach::Ahead,
     running::Running,
 };
-use crate::fabric;
+use crate::{fabric, owner::leader::is_quorum, planted::PlantedBug};
 
 /// How often it is looked whether somebody leads.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -33,6 +37,10 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 const SPREAD: Duration = Duration::from_millis(400);
 /// An election that has not made a leader within this time has failed.
 const ELECTED_WITHIN: Duration = Duration::from_millis(500);
+/// A leader that is not heard for so long may be missed soon.
+const LOOK_AHEAD_AFTER: Duration = ELECTION.0;
+/// Who has resigned does not stand for so long: longer than the others take to elect one of them.
+const RESIGNED_FOR: Duration = Duration::from_secs(4);
 /// A leader reaches a voter that has started within this time: it is not missed before.
 const STARTED_WITHIN: Duration = ELECTION.0;
 
@@ -43,6 +51,13 @@ pub(super) struct Question {
     last: Option<LogId<NodeId>>,
 }
 
+impl Question {
+    /// The last entry of the log of who asks.
+    pub(super) fn last(&self) -> Option<LogId<NodeId>> {
+        self.last
+    }
+}
+
 /// Of whom a node has heard, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heard {
@@ -50,11 +65,13 @@ pub(super) struct Heard {
     leader: Option<Instant>,
     /// It has voted, and whoever got the vote may lead by now.
     vote: Option<Instant>,
+    /// It has led, and has resigned.
+    resigned: Option<Instant>,
 }
 
 impl Heard {
     pub(super) fn new(now: Instant) -> Self {
-        Self { started: now, leader: None, vote: None }
+        Self { started: now, leader: None, vote: None, resigned: None }
     }
 
     /// When the leader was last heard of.
@@ -70,6 +87,21 @@ impl Heard {
         self.vote = self.vote.max(Some(now));
     }
 
+    pub(super) fn note_resigned(&mut self, now: Instant) {
+        self.resigned = Some(now);
+    }
+
+    /// From when on this node may stand itself: who has just resigned lets others go first.
+    fn stands_from(&self) -> Instant {
+        let missed = self.missed_from();
+        self.resigned.map_or(missed, |at| missed.max(at + RESIGNED_FOR))
+    }
+
+    /// From when on it is worth to know who could be reached as the next leader.
+    fn looks_ahead_from(&self) -> Instant {
+        self.leader.unwrap_or(self.started) + LOOK_AHEAD_AFTER
+    }
+
     /// From when on another leader may be wanted. openraft itself refuses votes while it keeps to a leader, which is the
     /// longer of the two times.
     fn missed_from(&self) -> Instant {
@@ -79,14 +111,10 @@ impl Heard {
     }
 }
 
-/// Whether these are most of the voters, of each set of them while they change.
-fn is_majority(voters: &[BTreeSet<NodeId>], of: &BTreeSet<NodeId>) -> bool {
-    !voters.is_empty() && voters.iter().all(|set| set.intersection(of).count() * 2 > set.len())
-}
-
 /// Stands for election when that is needed and could be won. Runs until it is dropped.
 pub(super) async fn stand(shared: Arc<Shared>) {
     let mut ways: BTreeMap<NodeId, Caller> = BTreeMap::new();
+    let mut ahead = Ahead::new();
     let mut delay = random(SPREAD);
     let mut not_before = Instant::now();
     loop {
@@ -100,7 +128,11 @@ pub(super) async fn stand(shared: Arc<Shared>) {
         }
         // Nobody else could lead: there is nobody to wait for.
         let is_alone = voters.iter().all(|set| set.len() == 1 && set.contains(&shared.me));
-        if now < not_before || !is_alone && now < shared.heard().missed_from() + delay {
+        let heard = shared.heard();
+        if !is_alone && now >= heard.looks_ahead_from() {
+            ahead.attempt(&shared, running.other_voters(shared.me));
+        }
+        if now < not_before || !is_alone && now < heard.stands_from() + delay {
             continue;
         }
         delay = random(SPREAD);
@@ -149,7 +181,9 @@ async fn would_win(
     let mut agree: BTreeSet<NodeId> = join_all(asked).await.into_iter().flatten().collect();
     agree.insert(shared.me);
     // Meanwhile the leader may have been heard.
-    is_majority(voters, &agree) && Instant::now() >= shared.heard().missed_from() && !running.is_leader()
+    is_quorum(voters, |id| agree.contains(&id))
+        && Instant::now() >= shared.heard().missed_from()
+        && !running.is_leader()
 }
 
 fn random(below: Duration) -> Duration {
@@ -157,8 +191,16 @@ fn random(below: Duration) -> Duration {
 }
 
 impl Running {
-    fn voters(&self) -> Vec<BTreeSet<NodeId>> {
-        self.metrics().membership_config.membership().get_joint_config().clone()
+    fn other_voters(&self, me: NodeId) -> Vec<(NodeId, RaftNode)> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let others = membership.voter_ids().filter(|id| *id != me);
+        others.filter_map(|id| Some((id, membership.get_node(&id)?.clone()))).collect()
+    }
+
+    /// A member of the group, as its log names it.
+    fn node(&self, id: NodeId) -> Option<RaftNode> {
+        self.metrics().membership_config.membership().get_node(&id).cloned()
     }
 
     fn term(&self) -> u64 {
@@ -189,12 +231,14 @@ impl Shared {
     }
 
     /// Whether this node would vote for who asks.
-    pub(super) async fn may_stand(&self, running: &Running, question: Question) -> bool {
+    pub(super) async fn may_stand(&self, running: &Running, question: Question, from: NodeId) -> bool {
         // One that asks although it leads is not missed: it has been cut off, and stands as soon as it hears of that.
         if running.is_leader() || Instant::now() < self.heard().missed_from() {
             return false;
         }
-        running.last_entry().await.is_some_and(|mine| question.last >= mine)
+        let is_no_older = running.last_entry().await.is_some_and(|mine| question.last >= mine);
+        is_no_older
+            && (PlantedBug::UnreachableLeaderStays.is_on() || self.can_reach(from, running.node(from)).await)
     }
 }
 
@@ -227,15 +271,30 @@ mod tests {
     }
 
     #[test]
+    fn who_has_resigned_lets_others_go_first_and_answers_them_as_before() {
+        let start = Instant::now();
+        let mut heard = Heard::new(start);
+        heard.note_resigned(start + LONG);
+        assert_eq!(heard.stands_from(), start + LONG + RESIGNED_FOR);
+        assert_eq!(heard.missed_from(), start + STARTED_WITHIN);
+        heard.note_leader(start + LONG * 2);
+        assert_eq!(heard.stands_from(), heard.missed_from(), "that is over");
+        // Those that stay elect another meanwhile, each round of which takes this long at most.
+        assert!(RESIGNED_FOR > (ELECTION.1 + SPREAD + ANSWER_WITHIN + ELECTED_WITHIN) * 3 / 2);
+    }
+
+    #[test]
     fn while_voters_change_most_of_both_sets_must_agree() {
         let set = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<NodeId>>();
         let three = [set(&[1, 2, 3])];
-        assert!(is_majority(&three, &set(&[1, 3])));
-        assert!(!is_majority(&three, &set(&[1, 9])));
+        let has_quorum =
+            |voters: &[BTreeSet<NodeId>], of: &[NodeId]| is_quorum(voters, |id| of.contains(&id));
+        assert!(has_quorum(&three, &[1, 3]));
+        assert!(!has_quorum(&three, &[1, 9]));
         let joint = [set(&[1, 2, 3]), set(&[1, 4, 5])];
-        assert!(!is_majority(&joint, &set(&[1, 2, 3])));
-        assert!(is_majority(&joint, &set(&[1, 2, 4])));
-        assert!(!is_majority(&[set(&[1, 2])], &set(&[1])), "half is not most");
-        assert!(!is_majority(&[], &set(&[1])));
+        assert!(!has_quorum(&joint, &[1, 2, 3]));
+        assert!(has_quorum(&joint, &[1, 2, 4]));
+        assert!(!has_quorum(&[set(&[1, 2])], &[1]), "half is no quorum");
+        assert!(!has_quorum(&[], &[1]));
     }
 }

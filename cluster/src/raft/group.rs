@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -20,7 +21,7 @@ use tracing::{error, info};
 
 use super::{
     applied::{Applied, Machine},
-    calls::{Belonging, CallServer, Callers, Connections},
+    calls::{Belonging, CallServer, Callers, Connections, is_absurd},
     chair,
     command::{ClusterId, MemberRow, NodeId},
     disk::{Disk, DiskFault, DiskIdentity, Snapshots},
@@ -30,6 +31,7 @@ use super::{
     ledger::Ledger,
     log::Log,
     moves,
+    reach::{Answered, Reached},
     running::Running,
     saved, sessions, steward, tell,
     trial::Trial,
@@ -38,7 +40,7 @@ use crate::{
     clock::Clock,
     link::Identity,
     member::Member,
-    owner::{leader::Leader, rights::Rights, session::Terms, table::SlotMove},
+    owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable, table::SlotMove},
     placement::Weight,
     requests::Requests,
     slots::SlotId,
@@ -124,6 +126,12 @@ pub(super) struct Shared {
     trial: Mutex<Trial>,
     /// Of whom this node has heard.
     pub(super) heard: Mutex<Heard>,
+    /// Who answers this node's own messages as a leader.
+    pub(super) answered: Arc<Answered>,
+    /// To whom this node could open a connection.
+    pub(super) reached: Reached,
+    /// This node is to lead no more.
+    pub(super) resigns: Notify,
 }
 
 impl Shared {
@@ -256,6 +264,9 @@ impl RaftGroup {
             disk_failed: Notify::new(),
             trial: Mutex::default(),
             heard: Mutex::new(Heard::new(Instant::now())),
+            answered: Arc::default(),
+            reached: Reached::default(),
+            resigns: Notify::new(),
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
         let snapshots = disk.snapshots.clone();
@@ -325,6 +336,10 @@ impl RaftGroup {
         moves::send(Arc::clone(&self.shared), moves)
     }
 
+    pub(crate) fn id(&self) -> NodeId {
+        self.shared.me
+    }
+
     pub(crate) fn ledger(&self) -> Ledger {
         Ledger::new(Arc::clone(&self.shared))
     }
@@ -340,8 +355,16 @@ impl RaftGroup {
 
     async fn run_raft(&self, disk: Disk) -> Result<(), DiskFault> {
         let mut log = Log::start(disk.clone()).map_err(|error| disk.fault(error))?;
+        // openraft would end in a panic at the next election, again and again.
+        if let Some(number) = log.absurd().await.map_err(|error| disk.fault(error))? {
+            return Err(disk.absurd(number));
+        }
         log.step_down(self.shared.me).await.map_err(|error| disk.fault(error))?;
         let machine = Machine::open(&disk, self.shared.applied.clone())?;
+        if let Some(applied) = machine.state().0.filter(|id| is_absurd(id.leader_id.term)) {
+            return Err(disk.absurd(applied.leader_id.term));
+        }
+        self.hold_share(&log, &machine).map_err(|error| disk.fault(error))?;
         let callers = Callers(Arc::clone(&self.shared));
         let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log.clone(), machine)
             .await
@@ -356,19 +379,37 @@ impl RaftGroup {
         Ok(())
     }
 
+    /// What this node has applied before it may not have applied yet. Until it has, it gives no larger share of lost buckets than
+    /// any that its log names.
+    fn hold_share(&self, log: &Log, machine: &Machine) -> io::Result<()> {
+        let next = machine.state().0.map_or(0, |applied| applied.index + 1);
+        let (changes, last) = log.share_changes(next)?;
+        if let Some(parts) = ShareTable::smallest(self.shared.me, &changes) {
+            self.shared.rights.hold_share(parts, last);
+        }
+        Ok(())
+    }
+
     /// Starts Raft again when it has failed: the disk was full, perhaps, and is not for ever. A node whose disk has
     /// failed forgets nothing that it promised: it begins with what is on the disk, as after a restart.
     async fn supervise(self, cancel: CancellationToken) {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
+                () = self.shared.resigns.notified() => {
+                    if self.resign().await {
+                        continue;
+                    }
+                    // It ends as if its disk had failed: only when nobody has that any more does Raft begin again.
+                    self.shared.set_trouble(Some("Raft has not ended in time at this node".to_owned()));
+                }
                 reason = self.failed() => {
                     error!("the replicated log has failed: {reason}; this node goes on with the rules that it has and tries again");
                     self.shared.set_trouble(Some(format!("the replicated log of this node has failed: {reason}")));
                 }
             }
             self.shared.trial().failed(Instant::now());
-            self.stop_raft().await;
+            let _ = self.stop_raft().await;
             while self.shared.running().is_none() {
                 tokio::select! {
                     () = cancel.cancelled() => break,
@@ -390,7 +431,7 @@ impl RaftGroup {
                 break;
             }
         }
-        self.stop_raft().await;
+        let _ = self.stop_raft().await;
     }
 
     async fn restart(&self) -> Result<(), DiskFault> {
@@ -418,9 +459,24 @@ impl RaftGroup {
         }
     }
 
-    async fn stop_raft(&self) {
-        if let Some(running) = self.shared.running.swap(None) {
-            let _ = timeout(STOP_WITHIN, running.raft.shutdown()).await;
+    /// Leads no more: Raft begins again, as after a restart, and does not go on to lead ([`Log::step_down`]). openraft 0.9 has no
+    /// other way that leaves no message of this term behind. False: it has not ended.
+    async fn resign(&self) -> bool {
+        let Some(running) = self.shared.running().filter(|running| running.is_leader()) else { return true };
+        let (disk, log) = (running.disk.clone(), running.log.clone());
+        drop(running);
+        self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner).note_resigned(Instant::now());
+        // What the earlier one was still writing must not come after what the next one writes.
+        self.stop_raft().await
+            && timeout(STOP_WITHIN, log.flush()).await.is_ok_and(|flushed| flushed.is_ok())
+            && self.run_raft(disk).await.is_ok()
+    }
+
+    /// False: it has not ended.
+    async fn stop_raft(&self) -> bool {
+        match self.shared.running.swap(None) {
+            Some(running) => timeout(STOP_WITHIN, running.raft.shutdown()).await.is_ok(),
+            None => true,
         }
     }
 }

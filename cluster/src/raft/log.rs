@@ -15,7 +15,7 @@ use std::{
 };
 
 use openraft::{
-    Entry, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
+    Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
 use redb::{Durability, ReadableDatabase as _, ReadableTable as _};
@@ -28,10 +28,11 @@ use tokio::{
 
 use super::{
     Group, MAX_ENTRY_BYTES,
-    command::NodeId,
+    calls::is_absurd,
+    command::{Command, NodeId},
     disk::{Disk, LOG, META},
 };
-use crate::planted::PlantedBug;
+use crate::{owner::shares::ShareChange, planted::PlantedBug};
 
 /// What may wait to be written; whoever asks for more waits.
 const MAX_WAITING: usize = 256;
@@ -44,7 +45,7 @@ const _: () = assert!(READ_BYTES + MAX_ENTRY_BYTES < MAX_CALL_BYTES, "they fit o
 const HANGS_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) const KEY_VOTE: &str = "vote";
-const KEY_COMMITTED: &str = "committed";
+pub(super) const KEY_COMMITTED: &str = "committed";
 pub(super) const KEY_PURGED: &str = "purged";
 
 type Fault = StorageError<NodeId>;
@@ -88,6 +89,8 @@ enum Job {
 }
 
 enum Write {
+    /// Nothing: only waits for what was asked for before.
+    Nothing,
     Meta {
         key: &'static str,
         value: Vec<u8>,
@@ -136,11 +139,40 @@ impl Log {
         }
     }
 
+    /// A term or an index in vote or log that no cluster comes to.
+    pub(crate) async fn absurd(&mut self) -> Result<Option<u64>, Fault> {
+        let vote = self.read_vote().await?.map(|vote| vote.leader_id.term);
+        let last = self.get_log_state().await?.last_log_id.map(|id| [id.leader_id.term, id.index]);
+        Ok(vote.into_iter().chain(last.into_iter().flatten()).find(|number| is_absurd(*number)))
+    }
+
+    /// Returns when all that was asked for is on the disk: another [`Log`] can then begin on it.
+    pub(crate) async fn flush(&self) -> Result<(), io::Error> {
+        self.write(Write::Nothing).await
+    }
+
     async fn write(&self, write: Write) -> Result<(), io::Error> {
         let (done, written) = oneshot::channel();
         let gone = || io::Error::other("the thread that writes the log has ended");
         self.writer.send(Job::Do { write, done }).await.map_err(|_| gone())?;
         written.await.map_err(|_| gone())?.map_err(io::Error::other)
+    }
+
+    /// The changes of shares in the log from this entry on, and the index of its last entry. A few entries at a time: others are
+    /// large.
+    pub(super) fn share_changes(&self, mut next: u64) -> Result<(Vec<ShareChange>, u64), io::Error> {
+        let (mut changes, mut last) = (Vec::new(), 0);
+        loop {
+            let entries = self.read((Bound::Included(next), Bound::Unbounded), READ_BYTES)?;
+            let Some(end) = entries.last() else { return Ok((changes, last)) };
+            last = end.log_id.index;
+            next = last + 1;
+            for entry in entries {
+                if let EntryPayload::Normal(Command::Shares(change)) = entry.payload {
+                    changes.push(change);
+                }
+            }
+        }
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, io::Error> {
@@ -339,7 +371,9 @@ impl Writer {
 
     fn commit(&self, jobs: &[Job]) -> Result<(), redb::Error> {
         let mut transaction = self.disk.database.begin_write()?;
-        let lasting = |job: &Job| !matches!(job, Job::Do { write: Write::Meta { durable: false, .. }, .. });
+        let lasting = |job: &Job| {
+            !matches!(job, Job::Do { write: Write::Nothing | Write::Meta { durable: false, .. }, .. })
+        };
         if !jobs.iter().any(lasting) {
             transaction
                 .set_durability(Durability::None)
@@ -355,6 +389,7 @@ impl Writer {
                             log.insert(id.index, entry.as_slice())?;
                         }
                     }
+                    Job::Do { write: Write::Nothing, .. } => {}
                     Job::Do { write: Write::Meta { key, value, .. }, .. } => {
                         meta.insert(*key, value.as_slice())?;
                     }

@@ -14,7 +14,10 @@ use super::command::{
     Command, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, MemberRow, NodeId, Origin,
     Outcome, Revision, RuleWrite, Written,
 };
-use crate::owner::table::{Holder, Reign, Table};
+use crate::owner::{
+    shares::ShareTable,
+    table::{Holder, Reign, Table},
+};
 
 /// Domains of a cluster; one more is refused.
 pub(super) const MAX_DOMAINS: usize = 1024;
@@ -97,6 +100,8 @@ pub struct Replicated {
     /// The members that are gone and will not come back.
     pub evicted: BTreeSet<NodeId>,
     recent: Arc<Recent>,
+    /// Which part of a lost bucket each node may give. It is the last field: a snapshot of an earlier version ends before it.
+    pub(crate) shares: Arc<ShareTable>,
 }
 
 /// The writes that happened last, so that one that comes again happens once.
@@ -144,7 +149,13 @@ impl Replicated {
                 }
                 Outcome::Done
             }
+            Command::Shares(change) => {
+                let members = &self.members;
+                Arc::make_mut(&mut self.shares).apply(index, |id| members.contains_key(&id), &change);
+                Outcome::Done
+            }
             Command::Forget(id) => {
+                // Its share stays promised: it may live on.
                 self.members.remove(&id);
                 self.draining.retain(|holder| holder.node != id);
                 self.evicted.remove(&id);

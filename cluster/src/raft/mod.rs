@@ -10,7 +10,7 @@
 //!
 //! Behind it:
 //!
-//! - `election`: who stands for election, and when. `formation`: how the group is founded, exactly once. `voters`: who
+//! - `election`: who stands for election, and when; `reach`: whether the others could reach it. `formation`: how the group is founded, exactly once. `voters`: who
 //!   should have a vote. `steward`: the task of the leader that keeps members, voters and slots as they should be.
 //! - `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in between. `trial`: whether it
 //!   works again. `status`: what a node tells of all this. `recovery`: one node goes on when most votes are lost for good.
@@ -28,6 +28,7 @@ mod ledger;
 mod log;
 mod machine;
 mod moves;
+mod reach;
 mod recovery;
 mod running;
 mod runtime;
@@ -65,6 +66,9 @@ pub(crate) use self::{
 
 /// Longest entry of the log: the rules of a domain and what is around them.
 const MAX_ENTRY_BYTES: usize = MAX_RULES_BYTES + (64 << 10);
+
+/// Longest snapshot: all rules and texts of the history with what is around them.
+const MAX_SNAPSHOT_BYTES: usize = 512 << 20;
 
 openraft::declare_raft_types!(
     /// What the group is made of.

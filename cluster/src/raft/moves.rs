@@ -52,6 +52,13 @@ pub(super) struct HandOver {
     requests: Vec<WireRequest>,
 }
 
+impl HandOver {
+    /// The moves that this ends.
+    pub(super) fn moves(&self) -> impl Iterator<Item = SlotMove> + '_ {
+        self.slots.iter().map(|slot| slot.one)
+    }
+}
+
 /// As [`Remembered`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct WireRequest {

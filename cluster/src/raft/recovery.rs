@@ -7,6 +7,9 @@
 //! **It is another cluster from then on** ([`ClusterId`]): should one of the others come back after all, with the log of the
 //! old cluster, then neither takes the other in, and two logs never mix. What the node knew of its buckets is left behind:
 //! the log of those that are lost may have given them to others since.
+//!
+//! **A log with a term that no cluster comes to**, which somebody has forged, has no later one for that entry. Then all that it
+//! adds up to becomes a snapshot in the first term of the new cluster, and the log begins anew behind it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,9 +26,10 @@ use tokio::sync::watch;
 use super::{
     Group, RaftNode,
     applied::Machine,
+    calls::is_absurd,
     command::{ClusterId, NodeId, Revision},
     disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
-    log::{KEY_PURGED, KEY_VOTE, encode},
+    log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode},
 };
 
 /// Why a data directory is nothing to go on with.
@@ -50,6 +54,11 @@ pub enum RecoveryFault {
         "in this data directory the entries of the log between {0} and {1} are missing: take another node's"
     )]
     Gap(u64, u64),
+    /// It says that there are more entries than any cluster writes.
+    #[error(
+        "the log in this data directory says that it has entry {0}, which no cluster comes to: take another node's"
+    )]
+    Absurd(u64),
     /// Nothing is lost.
     #[error("this node is the only voter of its cluster already: start it")]
     Alone,
@@ -64,6 +73,7 @@ pub struct Remains {
     node: RaftNode,
     cluster: ClusterId,
     snapshot: Option<LogId<NodeId>>,
+    machine: Machine,
     last: LogId<NodeId>,
     vote: Vote<NodeId>,
     voters: Vec<String>,
@@ -93,7 +103,8 @@ impl Remains {
         let mut machine = Machine::open(&disk, watch::Sender::default())?;
         let snapshot = machine.state().0;
         // Whether all of them were acknowledged nobody can tell any more: they count.
-        let newer = |entry: &Entry<Group>| snapshot.is_none_or(|id| entry.log_id > id);
+        // (By their indexes: what was forged may be of a later term than what a recovery that was cut short has written.)
+        let newer = |entry: &Entry<Group>| snapshot.is_none_or(|id| entry.log_id.index > id.index);
         let entries: Vec<Entry<Group>> = entries.into_iter().filter(newer).collect();
         // A node that ended while it installed a snapshot may have the one half of it.
         let purged: Option<LogId<NodeId>> = match disk.meta(KEY_PURGED).map_err(|error| disk.fault(error))? {
@@ -117,7 +128,10 @@ impl Remains {
         let membership = machine.membership();
         let node = membership.get_node(&me).cloned().ok_or(RecoveryFault::Nowhere)?;
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
-        if voters.iter().eq([&me]) {
+        if is_absurd(last.index) {
+            return Err(RecoveryFault::Absurd(last.index));
+        }
+        if voters.iter().eq([&me]) && !is_absurd(vote.leader_id.term) && !is_absurd(last.leader_id.term) {
             return Err(RecoveryFault::Alone);
         }
         let name = |id: &NodeId| membership.get_node(id).map(|node| node.name.clone());
@@ -125,7 +139,7 @@ impl Remains {
         let domains = machine.state().1.domains.iter();
         let rules = domains.map(|(name, history)| (name.to_string(), history.current().revision)).collect();
         let directory = directory.to_owned();
-        Ok(Self { disk, directory, me, node, cluster, snapshot, last, vote, voters, rules })
+        Ok(Self { disk, directory, me, node, cluster, snapshot, machine, last, vote, voters, rules })
     }
 
     /// The node's name.
@@ -141,6 +155,11 @@ impl Remains {
     /// Term and index of the last entry of its log. Of two logs of one cluster that with the larger pair knows more.
     pub fn last(&self) -> (u64, u64) {
         (self.last.leader_id.term, self.last.index)
+    }
+
+    /// A term in it that no cluster comes to: somebody has forged it.
+    pub fn forged_term(&self) -> Option<u64> {
+        [self.vote.leader_id.term, self.last.leader_id.term].into_iter().find(|term| is_absurd(*term))
     }
 
     /// Who voted.
@@ -161,8 +180,39 @@ impl Remains {
         // First: counts that are lost are too strict, and counts from before others decided would be too loose.
         drop_debts(&self.directory)?;
         let cluster = ClusterId::random();
-        self.write(cluster).map_err(|error| self.disk.fault(error))?;
+        if self.forged_term().is_some() {
+            self.begin_anew(cluster)?;
+        } else {
+            self.write(cluster).map_err(|error| self.disk.fault(error))?;
+        }
         Ok(cluster)
+    }
+
+    fn only_me(&self) -> Membership<NodeId, RaftNode> {
+        let nodes = std::iter::once((self.me, self.node.clone())).collect::<BTreeMap<_, _>>();
+        Membership::new(vec![BTreeSet::from([self.me])], nodes)
+    }
+
+    /// Puts all that the log adds up to in a snapshot of the first term, and removes the log. Cut short in between, it can be
+    /// done once more.
+    fn begin_anew(&self, cluster: ClusterId) -> Result<(), DiskFault> {
+        // Terms are counted anew: nobody has voted in the new cluster, and those of the old one are not taken in.
+        let term = 1;
+        let at = LogId::new(CommittedLeaderId::new(term, self.me), self.last.index + 1);
+        self.machine.write_as(at, self.only_me())?;
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.disk.database.begin_write()?;
+            {
+                transaction.open_table(LOG)?.retain(|_, _| false)?;
+                let mut meta = transaction.open_table(META)?;
+                meta.remove(KEY_COMMITTED)?;
+                meta.insert(KEY_PURGED, encode(&at)?.as_slice())?;
+                meta.insert(KEY_VOTE, encode(&Vote::new(term, self.me))?.as_slice())?;
+                meta.insert(KEY_CLUSTER, &cluster.bytes()[..])?;
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.disk.fault(error))
     }
 
     fn write(&self, cluster: ClusterId) -> Result<(), redb::Error> {
@@ -170,9 +220,7 @@ impl Remains {
         let term = self.vote.leader_id.term.max(self.last.leader_id.term) + 1;
         let vote = Vote::new(term, self.me);
         let log_id = LogId::new(CommittedLeaderId::new(term, self.me), self.last.index + 1);
-        let nodes = std::iter::once((self.me, self.node.clone())).collect::<BTreeMap<_, _>>();
-        let membership = Membership::new(vec![BTreeSet::from([self.me])], nodes);
-        let entry = Entry::<Group> { log_id, payload: EntryPayload::Membership(membership) };
+        let entry = Entry::<Group> { log_id, payload: EntryPayload::Membership(self.only_me()) };
         let transaction = self.disk.database.begin_write()?;
         {
             let mut log = transaction.open_table(LOG)?;
@@ -211,6 +259,11 @@ mod tests {
 
     /// A directory of a voter of three, whose log has a founding, owners of slots, and one entry more.
     fn directory() -> (tempfile::TempDir, NodeId) {
+        directory_with(4, Vote::new_committed(6_u64, 3_u64))
+    }
+
+    /// The same with the last entry of this term, and this vote.
+    fn directory_with(term: u64, vote: Vote<NodeId>) -> (tempfile::TempDir, NodeId) {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::open(directory.path()).unwrap();
         let me = disk.start(1).unwrap().node;
@@ -228,11 +281,12 @@ mod tests {
         ];
         let transaction = disk.database.begin_write().unwrap();
         for (index, payload) in (0..).zip(payloads) {
-            let log_id = LogId::new(CommittedLeaderId::new(4, 2), index);
+            let term = if index == 3 { term } else { 4 };
+            let log_id = LogId::new(CommittedLeaderId::new(term, 2), index);
             let entry = encode(&Entry::<Group> { log_id, payload }).unwrap();
             transaction.open_table(LOG).unwrap().insert(index, entry.as_slice()).unwrap();
         }
-        let vote = encode(&Vote::new_committed(6_u64, 3_u64)).unwrap();
+        let vote = encode(&vote).unwrap();
         transaction.open_table(META).unwrap().insert(KEY_VOTE, vote.as_slice()).unwrap();
         transaction.commit().unwrap();
         (directory, me)
@@ -267,6 +321,38 @@ mod tests {
         assert_eq!(vote, Vote::new(7, me));
         drop(disk);
         assert!(matches!(Remains::read(directory.path()).await, Err(RecoveryFault::Alone)));
+    }
+
+    /// Attack C4 of the review: such a vote, and such entries, were written to the disk.
+    #[tokio::test]
+    async fn a_forged_term_is_left_behind_and_what_was_applied_goes_on_in_the_first_one() {
+        for (last, vote) in [
+            (4, Vote::new_committed(u64::MAX, 3)),
+            (u64::MAX, Vote::new_committed(u64::MAX, 3)),
+            (u64::MAX - 7, Vote::new(u64::MAX - 7, 2)),
+        ] {
+            let (forged, me) = directory_with(last, vote);
+            let remains = Remains::read(forged.path()).await.unwrap();
+            assert_eq!(remains.forged_term(), Some(vote.leader_id.term));
+            // It ends after it has written the snapshot, and is done again.
+            let at = LogId::new(CommittedLeaderId::new(1, me), 4);
+            remains.machine.write_as(at, remains.only_me()).unwrap();
+            drop(remains);
+            let cluster = Remains::read(forged.path()).await.unwrap().go_on_alone().unwrap();
+
+            let disk = Disk::open(forged.path()).unwrap();
+            assert_eq!(disk.kept_identity().unwrap(), (Some(me), Some(cluster)));
+            assert!(entries_of(&disk).unwrap().is_empty());
+            let mut log = crate::raft::log::Log::start(disk.clone()).unwrap();
+            assert_eq!(log.absurd().await.unwrap(), None);
+            let machine = Machine::open(&disk, watch::Sender::default()).unwrap();
+            let (applied, state) = machine.state();
+            assert_eq!((applied.unwrap().leader_id.term, applied.unwrap().leader_id.node_id), (1, me));
+            assert!(state.founding.is_some() && state.slots.is_assigned());
+            assert!(machine.membership().voter_ids().eq([me]));
+            drop((log, machine, disk));
+            assert!(matches!(Remains::read(forged.path()).await, Err(RecoveryFault::Alone)));
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Raft from one start to the next: who leads, and what is asked of it here.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Group, RaftNode,
-    calls::NotServed,
+    calls::{NotServed, Position},
     command::{Command, NodeId, Outcome, RuleWrite},
     disk::Disk,
     log::Log,
@@ -46,6 +46,17 @@ impl Running {
         self.metrics.borrow().membership_config.membership().nodes().next().is_some()
     }
 
+    /// How far it is, to judge what others say.
+    pub(super) fn position(&self) -> Position {
+        let metrics = self.metrics.borrow();
+        Position { vote: metrics.vote, applied: metrics.last_applied }
+    }
+
+    /// Whether this node is, or was, told of a group in which that node is.
+    pub(super) fn has_member(&self, node: NodeId) -> bool {
+        self.metrics.borrow().membership_config.membership().get_node(&node).is_some()
+    }
+
     /// Whether it is the only one in its group.
     pub(super) fn is_alone(&self) -> bool {
         self.metrics.borrow().membership_config.membership().nodes().count() == 1
@@ -70,6 +81,11 @@ impl Running {
         let id = metrics.vote.leader_id();
         let leads = metrics.state == ServerState::Leader && id.node_id == metrics.id;
         leads.then_some(Reign { term: id.term, leader: id.node_id })
+    }
+
+    /// Who votes: one set, or two while they change.
+    pub(super) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        self.metrics.borrow().membership_config.membership().get_joint_config().clone()
     }
 
     pub(super) fn is_leader(&self) -> bool {

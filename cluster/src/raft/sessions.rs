@@ -9,16 +9,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::{
-    calls::{Call, Caller, NotServed, Reply},
+    RaftNode,
+    calls::{Call, Caller, NotServed, Renewal, Reply},
     command::{Command, MemberRow, NodeId},
     group::Shared,
     running::Running,
 };
+use crate::owner::leader::{Asked, Granting};
 
 /// A session is renewed after this part of its length.
 const RENEWALS: u32 = 4;
 /// How often a node without a session asks for one.
 const RETRY: Duration = Duration::from_millis(50);
+/// Of so many attempts without a session one goes to another member than the leader.
+const ASK_OTHERS_EVERY: u32 = 5;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// How often this process notes that it runs.
@@ -27,7 +31,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// Asks for a session again and again, once this node has what it needs to decide.
 pub(super) async fn renew(shared: Arc<Shared>) {
     let length = shared.rights.terms().node;
-    let mut way: Option<(NodeId, Caller)> = None;
+    let mut way = Way::default();
     let mut had_session = false;
     loop {
         let next = Instant::now() + length / RENEWALS;
@@ -40,31 +44,68 @@ pub(super) async fn renew(shared: Arc<Shared>) {
         }
         had_session = has_session;
         if granted {
+            way.failed = 0;
             sleep_until(next).await;
         } else {
-            way = None;
+            way.caller = None;
+            way.failed = way.failed.saturating_add(1);
+            // It holds itself for the leader, and nobody confirms it: another one may lead.
+            if shared.running().is_some_and(|running| running.is_leader()) {
+                way.failed = way.failed.next_multiple_of(ASK_OTHERS_EVERY);
+            }
             sleep(RETRY).await;
         }
     }
 }
 
-async fn ask(shared: &Shared, way: &mut Option<(NodeId, Caller)>) -> bool {
+/// Whom a node asks for a session.
+#[derive(Default)]
+struct Way {
+    caller: Option<(NodeId, Caller)>,
+    /// Attempts since the last session was granted.
+    failed: u32,
+}
+
+impl Way {
+    /// The leader as far as this node knows; when that one grants nothing, now and then another member: a node that gets no
+    /// messages, or whose disk hangs, does not hear of a new leader, and has to be told that it has no session.
+    fn next(&self, running: &Running, me: NodeId) -> Option<(NodeId, RaftNode)> {
+        let known = running.leader();
+        if self.failed == 0 || self.failed % ASK_OTHERS_EVERY != 0 {
+            return known;
+        }
+        let metrics = running.metrics();
+        let membership = metrics.membership_config.membership();
+        let is_other = |id: &NodeId| *id != me && known.as_ref().is_none_or(|(leader, _)| id != leader);
+        let others: Vec<NodeId> = membership.voter_ids().filter(is_other).collect();
+        let turn = (self.failed / ASK_OTHERS_EVERY) as usize;
+        let id = others.get(turn % others.len().max(1))?;
+        Some((*id, membership.get_node(id)?.clone()))
+    }
+}
+
+async fn ask(shared: &Shared, way: &mut Way) -> bool {
     let Some(running) = shared.running() else { return false };
-    let Some((leader, node)) = running.leader() else { return false };
+    let Some((leader, node)) = way.next(&running, shared.me) else { return false };
     // Without the rules of the cluster it could not decide, and without a log that lasts it could not follow who owns what;
     // but it says that it is there.
     let wants =
         shared.in_force.borrow().complete && !shared.rights.is_given_up() && shared.log_works(&running);
+    let applied = {
+        let known = shared.applied.borrow();
+        // Without a table there is nothing that this node could lose or give.
+        if known.state.slots.is_assigned() { shared.rights.applied() } else { known.index }
+    };
     let asked = shared.clock.now();
     let question = shared.rights.ask(asked);
     let answer = if leader == shared.me {
-        shared.renew_here(&running, shared.row.clone(), wants).await
+        shared.renew_here(&running, shared.row.clone(), wants, applied).await
     } else {
-        let (_, caller) = match way {
+        let (_, caller) = match &mut way.caller {
             Some(known) if known.0 == leader => known,
-            _ => way.insert((leader, Caller::new(shared, leader, node))),
+            other => other.insert((leader, Caller::new(shared, leader, node))),
         };
-        match caller.call(Call::Renew { row: shared.row.clone(), wants }, PATIENCE).await {
+        match caller.call(Call::Renew { row: shared.row.clone(), wants, applied }, PATIENCE).await {
             Ok(Reply::Renew(answer)) => answer,
             Ok(_) => Err(NotServed::Unknown),
             Err(fault) => {
@@ -73,9 +114,17 @@ async fn ask(shared: &Shared, way: &mut Option<(NodeId, Caller)>) -> bool {
             }
         }
     };
-    let Ok(Some(index)) = answer else { return false };
-    shared.rights.grant(question, index, asked);
-    true
+    match answer {
+        Ok(Renewal::Granted(index)) => {
+            shared.rights.grant(question, index, asked);
+            true
+        }
+        Ok(Renewal::Behind(needed)) => {
+            shared.rights.is_behind(needed, shared.clock.now());
+            false
+        }
+        Ok(Renewal::NotGranted) | Err(_) => false,
+    }
 }
 
 /// Notes again and again that this process runs.
@@ -99,47 +148,58 @@ impl Shared {
         running: &Running,
         row: MemberRow,
         wants: bool,
-    ) -> Result<Option<u64>, NotServed> {
+        applied: u64,
+    ) -> Result<Renewal, NotServed> {
         let (holder, reign) = (row.holder(), running.reign().ok_or(NotServed::NotLeader)?);
         let known = self.applied.borrow().state.members.get(&holder.node).cloned();
+        let is_in_group = running.metrics().membership_config.membership().get_node(&row.id).is_some();
+        if known.is_some() || is_in_group {
+            let now = self.clock.now();
+            let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            leader.look(Some(reign), now);
+            leader.note_contact(holder.node, applied, now);
+        }
         if known.as_ref() != Some(&row) {
-            let is_member = running.metrics().membership_config.membership().get_node(&row.id).is_some();
             let is_older = known.is_some_and(|known| known.incarnation > row.incarnation);
-            if !is_member || is_older {
-                return Ok(None);
+            if !is_in_group || is_older {
+                return Ok(Renewal::NotGranted);
             }
             // Who comes first says where it is; then it asks again.
             running.propose(Command::Member(row), PATIENCE).await?;
         }
         if !wants {
-            return Ok(None);
+            return Ok(Renewal::NotGranted);
         }
-        let granting = {
+        let asked = {
             let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
             leader.look(Some(reign), self.clock.now());
-            leader.begin_grant(holder)
+            leader.begin_grant(holder, applied)
         };
-        let Some(granting) = granting else { return Ok(None) };
+        let granting = match asked {
+            Asked::Granting(granting) => granting,
+            Asked::Behind(needed) => return Ok(Renewal::Behind(needed)),
+            Asked::Never => return Ok(Renewal::NotGranted),
+        };
         // A task that is dropped here must not leave the grant under way for ever.
         let guard = Under { shared: self, granting: Some(granting) };
         let index = running.read_index_here(PATIENCE).await;
-        let granted = guard.end(index.is_ok());
-        Ok(index.ok().filter(|_| granted))
+        let granted = guard.end(index.ok());
+        Ok(index.ok().filter(|_| granted).map_or(Renewal::NotGranted, Renewal::Granted))
     }
 }
 
 /// A grant that ends, whatever becomes of who waits for it.
 struct Under<'s> {
     shared: &'s Shared,
-    granting: Option<crate::owner::leader::Granting>,
+    granting: Option<Granting>,
 }
 
 impl Under<'_> {
-    fn end(mut self, confirmed: bool) -> bool {
+    fn end(mut self, confirmed: Option<u64>) -> bool {
         self.finish(confirmed)
     }
 
-    fn finish(&mut self, confirmed: bool) -> bool {
+    fn finish(&mut self, confirmed: Option<u64>) -> bool {
         let Some(granting) = self.granting.take() else { return false };
         let mut leader = self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
         leader.granted(granting, confirmed, self.shared.clock.now())
@@ -148,6 +208,6 @@ impl Under<'_> {
 
 impl Drop for Under<'_> {
     fn drop(&mut self) {
-        self.finish(false);
+        self.finish(None);
     }
 }

@@ -70,6 +70,13 @@ pub(super) struct Words {
     complete: Vec<(u16, Bond, WireInheritance)>,
 }
 
+impl Words {
+    /// In whose name they are.
+    pub(super) fn owner(&self) -> Holder {
+        self.owner
+    }
+}
+
 /// As [`Inheritance`]: instants as so long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct WireInheritance {

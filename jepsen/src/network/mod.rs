@@ -154,6 +154,18 @@ impl Network {
         }
     }
 
+    /// Ends the streams that other nodes have opened to this port of a node, and refuses new ones. Those that the node opens
+    /// itself stay, and so do datagrams.
+    ///
+    /// # Panics
+    /// When that fails; with proxies, which can not tell who has opened a stream.
+    pub fn refuse_streams_to(&self, node: u8, port: u16) {
+        match self {
+            Self::Namespaces(net) => net.refuse_streams_to(node, port),
+            Self::Proxies(_) => panic!("only namespaces can refuse streams in one direction"),
+        }
+    }
+
     /// Drops what goes between the nodes of different groups.
     ///
     /// # Panics

@@ -93,6 +93,19 @@ impl Namespaces {
         self.on_arrival(pairs, "counter drop");
     }
 
+    /// Ends the streams that other nodes have opened to this port of a node, and refuses new ones. Those that the node opens
+    /// itself stay.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn refuse_streams_to(&self, node: u8, port: u16) {
+        let rule = format!(
+            "add rule ip {TABLE} in ip saddr != {} tcp dport {port} counter reject with tcp reset",
+            self.address(254)
+        );
+        self.nft(node, &rule).expect("the rule can be added");
+    }
+
     /// Drops so many of a hundred packets from the first of each pair to the second, by chance.
     ///
     /// # Panics

@@ -11,6 +11,10 @@ impl Leader {
     /// Takes slots from those whose sessions have lapsed.
     pub(super) fn expire(&mut self, view: View<'_>, now: Nanos) -> Option<Step> {
         let (reign, wanted) = (self.reign?, self.wanted.as_ref()?);
+        // Else it may be this leader that cannot be reached.
+        if !self.is_reached_by_a_quorum(view, now) {
+            return None;
+        }
         let mut named: BTreeSet<Holder> = BTreeSet::new();
         for row in view.table.rows() {
             named.insert(row.owner);

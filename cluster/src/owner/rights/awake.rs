@@ -1,13 +1,13 @@
 //! Until when this node may rely on what it knows: its session, and that this process was not stopped.
 
 use std::{
-    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+    sync::atomic::Ordering::{Relaxed, Release},
     time::Duration,
 };
 
 use tidegate_limiter::{Consistency, Nanos};
 
-use super::Rights;
+use super::{Core, Rights, WITHOUT_CONTACT};
 
 /// Within this time after this process has begun or gone on it has links to all who can be reached.
 pub(super) const LINKS_BACK: Duration = Duration::from_secs(1);
@@ -23,11 +23,50 @@ impl Rights {
         let mut core = self.core();
         let applied = core.node.applied();
         core.session.grant(question, index, applied);
-        self.strict_until.store(core.session.until().get(), Release);
+        self.note_session(&core);
+        if index <= applied {
+            self.behind.store(0, Relaxed);
+        }
         if asked >= core.resumed && index <= applied {
             core.granted = true;
             self.held.store(false, Relaxed);
         }
+    }
+
+    /// Puts the end of the session where checks read it.
+    pub(super) fn note_session(&self, core: &Core) {
+        let until = core.session.until();
+        self.strict_until.store(until.get(), Release);
+        if until.get() != 0 {
+            self.shares_until.fetch_max(until.saturating_add(WITHOUT_CONTACT).get(), Relaxed);
+        }
+    }
+
+    /// Up to where this node has applied the log, with all that follows from it for checks.
+    pub(crate) fn applied(&self) -> u64 {
+        self.core().node.applied()
+    }
+
+    /// A leader lives, and gives this node no session before it has applied the log up to this index: others will get its slots, and
+    /// it will not know. So with its session ends all that it decides and gives, of `available` rules too.
+    pub(crate) fn is_behind(&self, index: u64, now: Nanos) {
+        self.behind.store(index, Relaxed);
+        self.end_with_session(&mut self.core(), now);
+    }
+
+    fn end_with_session(&self, core: &mut Core, now: Nanos) {
+        (core.resumed, core.granted) = (now, false);
+        self.shares_from.store(u64::MAX, Relaxed);
+        // Held until a session is granted; without a leader, for as long as one lasts, once it has applied what it lacked.
+        self.held.store(true, Relaxed);
+        self.hold_until.store(now.saturating_add(self.terms.leader).get(), Relaxed);
+        self.awake_until.fetch_min(self.strict_until.load(Relaxed), Release);
+    }
+
+    /// Up to where this node must apply the log to have a session, and up to where it has, if that is what it lacks.
+    pub(crate) fn lag(&self, now: Nanos) -> Option<(u64, u64)> {
+        let (needed, applied) = (self.behind.load(Relaxed), self.applied());
+        (applied < needed && !self.has_session(now)).then_some((needed, applied))
     }
 
     /// Says that this process runs; to be called several times a second. One that was stopped for long ([`Rights::awake`])
@@ -45,6 +84,10 @@ impl Rights {
             self.held.store(true, Relaxed);
         }
         core.watched = Some(now);
+        if core.node.applied() < self.behind.load(Relaxed) {
+            self.end_with_session(&mut core, now);
+            return;
+        }
         // What it has applied by then tells who owns the slots now; or nobody could say what has become of them.
         let knows = core.granted || now >= core.resumed.saturating_add(self.terms.leader);
         if knows && self.shares_from.load(Relaxed) == u64::MAX {
@@ -86,14 +129,6 @@ impl Rights {
     /// that from any moment on.
     fn awake(&self) -> Duration {
         self.terms.node / 2
-    }
-
-    /// Since when this node can know that an owner does not answer, so that shares of what it may admit count from then on. `None`:
-    /// it can not, because it has begun a moment ago, or was stopped (which it finds out here too, if nobody else has yet).
-    pub(crate) fn shares_since(&self, now: Nanos) -> Option<Nanos> {
-        let is_awake = now.get() < self.awake_until.load(Acquire);
-        let from = self.shares_from.load(Relaxed);
-        (is_awake && now.get() >= from).then(|| Nanos::new(from))
     }
 
     /// Whether the session lasts.

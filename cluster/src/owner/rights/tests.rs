@@ -33,6 +33,7 @@ struct World {
 impl World {
     fn owning() -> Self {
         let rights = Rights::new(holder(1), Terms::of(LENGTH), at(0));
+        rights.set_share(0, Some(2), at(0));
         let mut world = Self { rights, table: Table::default(), index: 0 };
         world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
         world.rights.watch(at(0));
@@ -59,6 +60,10 @@ impl World {
     fn begin_move(&mut self) -> Vec<SlotMove> {
         self.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1)).send
     }
+}
+
+fn shares_since(world: &World, now: Nanos) -> Option<Nanos> {
+    world.rights.share(now).map(|share| share.since)
 }
 
 #[test]
@@ -90,6 +95,50 @@ fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
     assert!(world.claim(Consistency::Available, at(14_400)).is_ok());
 }
 
+/// Review H7: others get its slots, and it can not know since when.
+#[test]
+fn a_node_that_the_leader_finds_behind_decides_nothing_after_its_session_whatever_the_rule_says() {
+    let mut world = World::owning();
+    world.rights.set_share(1, Some(3), at(0));
+    world.watch(0, 1_000);
+    world.rights.is_behind(5, at(1_000));
+    world.watch(1_000, 2_900);
+    assert!(world.claim(Consistency::Available, at(2_200)).is_ok(), "nobody else can have the slot yet");
+    assert!(world.claim(Consistency::Strict, at(2_900)).is_ok());
+    assert_eq!(shares_since(&world, at(2_900)), None);
+    assert_eq!(world.rights.lag(at(2_900)), None, "its session lasts");
+    assert!(world.claim(Consistency::Available, at(2_950)).is_err());
+    world.watch(2_900, 20_000);
+    assert_eq!(world.claim(Consistency::Available, at(20_000)).unwrap_err(), Unclaimed::Lapsed);
+    assert_eq!(world.rights.lag(at(20_000)), Some((5, 1)));
+    // It applies what it lacked, and nobody leads: it goes on after as long as a session lasts.
+    while world.index < 5 {
+        world.write(&Entry::Succeed(Vec::new()), at(20_000));
+    }
+    assert_eq!(world.rights.lag(at(20_000)), None);
+    world.watch(20_000, 22_800);
+    assert!(world.claim(Consistency::Available, at(22_800)).is_err());
+    world.watch(22_800, 23_400);
+    assert!(world.claim(Consistency::Available, at(23_400)).is_ok());
+}
+
+#[test]
+fn a_node_that_was_behind_goes_on_with_its_next_session() {
+    let mut world = World::owning();
+    world.watch(0, 1_000);
+    world.rights.is_behind(2, at(1_000));
+    world.watch(1_000, 5_000);
+    let question = world.rights.ask(at(5_000));
+    world.rights.grant(question, 2, at(5_000));
+    world.watch(5_000, 5_200);
+    assert!(world.claim(Consistency::Available, at(5_200)).is_err(), "it has not applied what it lacks");
+    world.write(&Entry::Succeed(Vec::new()), at(5_200));
+    let question = world.rights.ask(at(5_200));
+    world.rights.grant(question, 2, at(5_200));
+    world.watch(5_200, 5_600);
+    assert!(world.claim(Consistency::Available, at(5_600)).is_ok());
+}
+
 #[test]
 fn without_a_quorum_a_node_that_was_stopped_goes_on_after_a_session() {
     let world = World::owning();
@@ -101,20 +150,20 @@ fn without_a_quorum_a_node_that_was_stopped_goes_on_after_a_session() {
 fn shares_are_given_out_only_by_who_can_know_that_an_owner_is_lost() {
     let world = World::owning();
     world.watch(0, 1000);
-    assert_eq!(world.rights.shares_since(at(900)), None, "it has just begun");
-    assert_eq!(world.rights.shares_since(at(1000)), Some(at(1000)));
-    assert_eq!(world.rights.shares_since(at(14_000)), None, "it was stopped, and nobody has noticed yet");
+    assert_eq!(shares_since(&world, at(900)), None, "it has just begun");
+    assert_eq!(shares_since(&world, at(1000)), Some(at(1000)));
+    assert_eq!(shares_since(&world, at(14_000)), None, "it was stopped, and nobody has noticed yet");
     world.rights.watch(at(14_000));
     let question = world.rights.ask(at(14_100));
     world.rights.grant(question, 1, at(14_100));
     world.watch(14_200, 15_000);
-    assert_eq!(world.rights.shares_since(at(14_900)), None, "its links may not be back");
-    assert_eq!(world.rights.shares_since(at(15_000)), Some(at(15_000)));
+    assert_eq!(shares_since(&world, at(14_900)), None, "its links may not be back");
+    assert_eq!(shares_since(&world, at(15_000)), Some(at(15_000)));
     // Without a quorum.
     world.watch(20_000, 23_000);
-    assert_eq!(world.rights.shares_since(at(23_000)), None);
+    assert_eq!(shares_since(&world, at(23_000)), None);
     world.watch(23_000, 23_400);
-    assert_eq!(world.rights.shares_since(at(23_400)), Some(at(23_200)));
+    assert_eq!(shares_since(&world, at(23_400)), Some(at(23_200)));
 }
 
 #[test]
@@ -125,6 +174,7 @@ fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links
             table: Table::default(),
             index: 0,
         };
+        world.rights.set_share(0, Some(2), at(0));
         for millis in (0..6000).step_by(100) {
             world.rights.watch(at(millis));
             if granted == Some(millis) {
@@ -139,7 +189,7 @@ fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links
                 world.rights.links_begin(at(millis));
             }
         }
-        world.rights.shares_since(at(6000))
+        shares_since(&world, at(6000))
     };
     assert_eq!(world(Some(300), None), Some(at(1000)));
     assert_eq!(world(Some(1900), None), Some(at(2000)), "the table was an old one until then");
@@ -153,11 +203,11 @@ fn a_grant_after_a_stop_does_not_let_shares_count_from_before_it() {
     let world = World::owning();
     world.watch(0, 1000);
     world.watch(14_000, 16_000);
-    assert_eq!(world.rights.shares_since(at(15_900)), None);
+    assert_eq!(shares_since(&world, at(15_900)), None);
     let question = world.rights.ask(at(15_900));
     world.rights.grant(question, 1, at(15_900));
     world.watch(16_000, 16_200);
-    assert_eq!(world.rights.shares_since(at(16_100)), Some(at(16_000)));
+    assert_eq!(shares_since(&world, at(16_100)), Some(at(16_000)));
 }
 
 #[test]

@@ -12,12 +12,14 @@ use openraft::{
 };
 use tidegate_proto::Kind;
 use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{Belonging, Call, CallFault, Envelope, Reply, connections::Peer, wire::encode};
+use super::{Belonging, Call, CallFault, Envelope, Reply, connections::Peer, sane};
 use crate::{
-    raft::{Group, RaftNode, command::NodeId, group::Shared},
-    stats::CallStats,
+    clock::Clock,
+    link::Identity,
+    raft::{Group, RaftNode, command::NodeId, group::Shared, reach::Answered},
+    stats::{CallRefusal, CallStats},
 };
 
 /// After a peer could not be reached, this long nothing is sent to it: an election must not wait for it.
@@ -34,8 +36,13 @@ pub(in crate::raft) struct Caller {
     to: NodeId,
     node: RaftNode,
     peer: Arc<Peer>,
+    /// Its next call goes on a stream that is opened for it.
+    opens: bool,
     belonging: Arc<Belonging>,
     stats: Arc<CallStats>,
+    identity: Arc<Identity>,
+    answered: Arc<Answered>,
+    clock: Clock,
 }
 
 impl Caller {
@@ -44,10 +51,19 @@ impl Caller {
             me: shared.me,
             to,
             peer: shared.connections.to(to, &node),
+            opens: false,
             node,
             belonging: Arc::clone(&shared.belonging),
             stats: Arc::clone(&shared.calls),
+            identity: Arc::clone(&shared.identity),
+            answered: Arc::clone(&shared.answered),
+            clock: shared.clock,
         }
+    }
+
+    /// Opens a stream for its first call: whoever gets an answer knows that this is possible.
+    pub(in crate::raft) fn opening(shared: &Shared, to: NodeId, node: RaftNode) -> Self {
+        Self { opens: true, ..Self::new(shared, to, node) }
     }
 
     /// Calls, and waits for the answer for so long.
@@ -68,25 +84,35 @@ impl Caller {
             Call::Found(proposal) => proposal.cluster,
             _ => self.belonging.get().ok_or(CallFault::Nowhere)?,
         };
-        let kind = call.kind();
         let is_answered_at_once = call.is_answered_at_once();
-        let envelope = encode(&Envelope { cluster, from: self.me, to: self.to, call })?;
-        let mut wire = self.peer.stream().await?;
+        let envelope = Envelope { cluster, from: self.me, to: self.to, call };
+        let opens = std::mem::take(&mut self.opens);
+        let mut wire = if opens { self.peer.new_stream().await? } else { self.peer.stream().await? };
         // Dropped while it waits, the call counts as one that was not answered in time.
         let exchange = Exchange { peer: &self.peer, is_whole: false };
         let asked = Instant::now();
-        let patience = patience.saturating_add(Duration::from_nanos(NANOS_PER_BYTE * envelope.len() as u64));
+        let sent = wire.put(&envelope)?;
+        let patience = patience.saturating_add(Duration::from_nanos(NANOS_PER_BYTE * sent as u64));
         let answer = timeout(patience, async {
-            wire.send_bytes(&envelope).await?;
-            let received = wire.receive(Kind::Reply).await?;
-            received.ok_or(CallFault::Io(io::Error::from(io::ErrorKind::UnexpectedEof)))
+            wire.flush().await?;
+            wire.receive(Kind::Reply).await?.ok_or(CallFault::Io(io::ErrorKind::UnexpectedEof.into()))
         });
-        let (reply, received) = answer.await.map_err(|_| CallFault::Timeout(patience))??;
+        let answer = answer.await.unwrap_or(Err(CallFault::Timeout(patience)));
+        let (reply, received) = answer.inspect_err(|fault| {
+            if let Some(error) = fault.stream_error() {
+                self.identity.stats.count_broken(error);
+                debug!(to = %self.node, %fault, "a stream of calls is closed");
+            }
+        })?;
+        self.stats.called(envelope.call.kind(), sent + received);
+        sane::reply(&envelope.call, &reply).inspect_err(|absurd| {
+            self.identity.stats.count_call_refusal(CallRefusal::Absurd);
+            warn!(to = %self.node, "the answer to a call is refused: {absurd}");
+        })?;
         exchange.is_whole();
         if is_answered_at_once {
             self.peer.answered(asked.elapsed());
         }
-        self.stats.called(kind, envelope.len() + received);
         self.peer.give_back(wire);
         match reply {
             Reply::Refused(reason) => Err(CallFault::Refused(reason)),
@@ -162,7 +188,10 @@ impl RaftNetwork<Group> for Caller {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure<RaftError<NodeId>>> {
         match self.ask(Call::Append(request), &option).await? {
-            Reply::Append(answer) => answer.map_err(|error| self.remote(error)),
+            Reply::Append(answer) => {
+                self.answered.note(self.to, self.clock.now());
+                answer.map_err(|error| self.remote(error))
+            }
             _ => Err(mismatch()),
         }
     }

@@ -15,11 +15,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
 use futures_util::FutureExt as _;
-use tidegate_proto::peer::Control;
 use tokio::{
-    io::AsyncReadExt as _,
     sync::oneshot,
     time::{Instant, timeout},
 };
@@ -28,7 +25,7 @@ use tracing::warn;
 use super::{CallFault, round_trip::RoundTrip, wire::Wire};
 use crate::{
     fabric,
-    link::{Identity, call_peer},
+    link::Identity,
     raft::{RaftNode, command::NodeId},
 };
 
@@ -140,6 +137,11 @@ impl Peer {
         opened.await.unwrap_or_else(|_| Err(CallFault::Io(io::Error::from(io::ErrorKind::NotConnected))))
     }
 
+    /// A stream that is opened now.
+    pub(super) async fn new_stream(&self) -> Result<Wire, CallFault> {
+        self.dial().await
+    }
+
     /// The exchange on this stream was whole: it may be used again.
     pub(super) fn give_back(&self, wire: Wire) {
         self.state().give(wire);
@@ -175,14 +177,13 @@ impl Peer {
     }
 
     async fn dial(&self) -> Result<Wire, CallFault> {
-        let mut stream = fabric::connect(self.node.peer).await?;
+        let stream = fabric::connect(self.node.peer).await?;
         let asked = Instant::now();
-        call_peer(&mut stream, &self.identity, &self.node.name)
-            .await
-            .map_err(|error| CallFault::Handshake(error.to_string()))?;
+        let mut wire = Wire::open(stream, &self.identity, &self.node.name).await?;
         self.note_round_trip(asked.elapsed());
-        let mut wire = Wire { stream, unread: BytesMut::new() };
-        wire.send(&Control).await?;
+        // On a stream that waits for a call nothing must come.
+        wire.flush().await?;
+        wire.welcomed().await?;
         Ok(wire)
     }
 
@@ -272,5 +273,5 @@ impl Drop for Opening<'_> {
 
 /// Whether the peer has neither closed an idle stream nor said anything on it.
 fn is_open(wire: &mut Wire) -> bool {
-    wire.unread.is_empty() && wire.stream.read_buf(&mut wire.unread).now_or_never().is_none()
+    wire.readable().now_or_never().is_none()
 }

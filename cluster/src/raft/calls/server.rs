@@ -2,19 +2,27 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use bytes::BytesMut;
 use tidegate_proto::{Kind, MAX_CALL_BYTES};
-use tokio::{io::AsyncReadExt as _, sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
-use super::{Call, CallFault, Envelope, Reply, wire::Wire};
-use crate::{fabric, planted::PlantedBug, raft::group::Shared};
+use super::{Call, CallFault, Envelope, Reply, sane, senders, wire::Wire};
+use crate::{
+    fabric,
+    link::{Peer, Session},
+    planted::PlantedBug,
+    raft::group::Shared,
+    stats::{CALL_REFUSALS, CallRefusal},
+};
 
 /// Streams for calls that are answered at one time; more are closed. A leader has one or two from each other node.
 const MAX_CALL_STREAMS: usize = 1024;
@@ -35,16 +43,37 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(65);
 const RAFT_ROOM: usize = 2 * MAX_CALL_BYTES / RAFT_UNIT;
 const RAFT_UNIT: usize = 256 << 10;
 
+/// Refused calls are logged at most this often, for each reason.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
 /// Answers the calls of other members.
 pub(crate) struct CallServer {
     shared: Arc<Shared>,
     open: AtomicUsize,
     raft_room: Arc<Semaphore>,
+    logged: Mutex<[Option<Instant>; CALL_REFUSALS.len()]>,
+    logged_broken: Mutex<Option<Instant>>,
+}
+
+/// Whether something is to be logged again; then it is noted.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let is_due = last.is_none_or(|last| now.duration_since(last) >= LOG_EVERY);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
 }
 
 impl CallServer {
     pub(in crate::raft) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: AtomicUsize::new(0), raft_room: Arc::new(Semaphore::new(RAFT_ROOM)) }
+        Self {
+            shared,
+            open: AtomicUsize::new(0),
+            raft_room: Arc::new(Semaphore::new(RAFT_ROOM)),
+            logged: Mutex::default(),
+            logged_broken: Mutex::default(),
+        }
     }
 
     /// Has Raft answer, within this time. What it was given it keeps, and until it has done with that, the room too.
@@ -74,8 +103,18 @@ impl CallServer {
         Err(format!("Raft at this node has not answered within {within:?}"))
     }
 
-    async fn answer(&self, envelope: Envelope, bytes: usize) -> Reply {
-        let Envelope { cluster, from, to, call } = envelope;
+    /// Says why a call was not even looked at, and counts it.
+    fn refuse(&self, peer: &Peer, refusal: CallRefusal, explained: String) -> Reply {
+        self.shared.identity.stats.count_call_refusal(refusal);
+        let place = refusal as usize;
+        if is_due(&mut self.logged.lock().unwrap_or_else(PoisonError::into_inner)[place]) {
+            warn!(peer = %peer.member, reason = CALL_REFUSALS[place], "a call of a peer is refused: {explained}");
+        }
+        Reply::Refused(explained)
+    }
+
+    async fn answer(&self, peer: &Peer, envelope: Envelope, bytes: usize) -> Reply {
+        let Envelope { cluster, from, to, mut call } = envelope;
         if to != self.shared.me {
             return Reply::Refused(format!(
                 "this is the node {:016x}, not {to:016x}: it has lost its disk, or is another one of that name",
@@ -86,6 +125,13 @@ impl CallServer {
             return Reply::Refused(self.shared.trouble().unwrap_or_else(|| "Raft is not running".to_owned()));
         };
         let raft = &running.raft;
+        // In this order: what is absurd must not be looked at, whoever has sent it.
+        if let Err(absurd) = sane::call(&running.position(), &call) {
+            return self.refuse(peer, CallRefusal::Absurd, absurd.to_string());
+        }
+        if let Err(error) = senders::check(&self.shared, &running, peer, from, &mut call) {
+            return self.refuse(peer, CallRefusal::Sender, error.to_string());
+        }
         if let Call::Found(proposal) = call {
             return Reply::Found(self.shared.accept_founding(&proposal, from));
         }
@@ -142,11 +188,16 @@ impl CallServer {
                 let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
                 Reply::ReadIndex(running.read_index_here(patience).await)
             }
-            Call::Renew { row, wants } => Reply::Renew(self.shared.renew_here(&running, row, wants).await),
+            Call::Renew { row, wants, applied } => {
+                Reply::Renew(self.shared.renew_here(&running, row, wants, applied).await)
+            }
             Call::Moved(moves) => Reply::Written(self.shared.moved_here(&running, moves).await),
             Call::Drain { holder, on } => Reply::Written(self.shared.drain_here(&running, holder, on).await),
             Call::Evict(node) => Reply::Written(self.shared.evict_here(&running, node).await),
-            Call::MayStand(question) => Reply::MayStand(self.shared.may_stand(&running, question).await),
+            Call::MayStand(question) => {
+                Reply::MayStand(self.shared.may_stand(&running, question, from).await)
+            }
+            Call::Reach => Reply::Reached,
             Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
             Call::Tell(words) => Reply::Told(self.shared.hear(words)),
@@ -159,39 +210,40 @@ impl CallServer {
     }
 }
 
-/// Answers the calls on one stream until it ends. `unread` is what was read behind the frame that made it one for calls.
+/// Answers the calls on one stream until it ends.
 pub(crate) async fn serve_calls(
     stream: fabric::Stream,
-    unread: BytesMut,
+    session: Session,
     server: Arc<CallServer>,
-    peer: String,
+    peer: Peer,
 ) {
-    let mut wire = Wire { stream, unread };
+    let mut wire = Wire::accepted(stream, session);
+    let member = &peer.member;
     if server.open.fetch_add(1, Relaxed) < MAX_CALL_STREAMS {
-        let ended = hold(&mut wire, &server).await;
+        let ended = hold(&mut wire, &server, &peer).await;
         if let Err(fault) = ended
-            && !matches!(fault, CallFault::Io(_) | CallFault::Timeout(_))
+            && let Some(error) = fault.stream_error()
         {
-            warn!(%peer, "a stream of the Raft group is closed: {fault}");
+            server.shared.identity.stats.count_broken(error);
+            if is_due(&mut server.logged_broken.lock().unwrap_or_else(PoisonError::into_inner)) {
+                warn!(peer = %member, "a stream of the Raft group is closed: {fault}");
+            }
         }
     } else {
-        warn!(%peer, "more than {MAX_CALL_STREAMS} streams of the Raft group: this one is closed");
+        warn!(peer = %member, "more than {MAX_CALL_STREAMS} streams of the Raft group: this one is closed");
     }
     server.open.fetch_sub(1, Relaxed);
 }
 
-async fn hold(wire: &mut Wire, server: &CallServer) -> Result<(), CallFault> {
+async fn hold(wire: &mut Wire, server: &CallServer, peer: &Peer) -> Result<(), CallFault> {
     loop {
         // Between calls a stream may be idle for long, in the middle of one it may not.
-        if wire.unread.is_empty() {
-            let read = timeout(IDLE, wire.stream.read_buf(&mut wire.unread)).await;
-            if read.map_err(|_| CallFault::Timeout(IDLE))?? == 0 {
-                return Ok(());
-            }
+        if !timeout(IDLE, wire.readable()).await.map_err(|_| CallFault::Timeout(IDLE))?? {
+            return Ok(());
         }
         let call = timeout(STALLED, wire.receive::<Envelope>(Kind::Call)).await;
         let Some((envelope, bytes)) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
-        let answer = timeout(ANSWER_WITHIN, server.answer(envelope, bytes)).await;
+        let answer = timeout(ANSWER_WITHIN, server.answer(peer, envelope, bytes)).await;
         let reply = answer.unwrap_or_else(|_| Reply::Refused(format!("no answer within {ANSWER_WITHIN:?}")));
         timeout(STALLED, wire.send(&reply)).await.map_err(|_| CallFault::Timeout(STALLED))??;
     }

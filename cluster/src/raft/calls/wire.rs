@@ -1,37 +1,74 @@
 //! A stream with calls on it.
 
-use bytes::{Buf as _, BytesMut};
 use serde::de::DeserializeOwned;
 use tidegate_proto::{
     Kind, MAX_CALL_BYTES, codec,
-    frame::{self, Message},
-    peer::Refused,
+    frame::Message,
+    peer::{Control, Refused},
+    record::RECORD_HEADER_BYTES,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::CallFault;
-use crate::fabric;
-
-pub(super) fn encode<M: Message>(message: &M) -> Result<BytesMut, CallFault> {
-    let mut bytes = BytesMut::new();
-    frame::put(message, &mut bytes)?;
-    Ok(bytes)
-}
+use crate::{
+    fabric,
+    link::{Identity, Session, introduce, welcome},
+};
 
 /// A stream of calls.
 #[derive(Debug)]
 pub(super) struct Wire {
-    pub(super) stream: fabric::Stream,
-    pub(super) unread: BytesMut,
+    stream: fabric::Stream,
+    session: Session,
+    /// Whom this node has called, and who has not welcomed it yet.
+    expected: Option<String>,
 }
 
 impl Wire {
-    pub(super) async fn send<M: Message>(&mut self, message: &M) -> Result<(), CallFault> {
-        self.send_bytes(&encode(message)?).await
+    /// For calls of a peer. What it has sent behind the frame that made the stream one for calls is in the session.
+    pub(super) fn accepted(stream: fabric::Stream, mut session: Session) -> Self {
+        session.inbox.set_limit(MAX_CALL_BYTES);
+        Self { stream, session, expected: None }
     }
 
-    pub(super) async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), CallFault> {
-        Ok(self.stream.write_all(bytes).await?)
+    /// For calls of this node. It does not wait for the peer's welcome, which comes with the first answer at the latest.
+    pub(super) async fn open(
+        mut stream: fabric::Stream,
+        identity: &Identity,
+        expected: &str,
+    ) -> Result<Self, CallFault> {
+        let mut session = introduce(&mut stream, identity, Some(expected)).await?;
+        session.outbox.put(&Control)?;
+        // What comes next may be longer than the peer accepts before it has read this.
+        session.outbox.seal();
+        Ok(Self { stream, session, expected: Some(expected.to_owned()) })
+    }
+
+    /// Waits for the peer's welcome, if it has not come yet.
+    pub(super) async fn welcomed(&mut self) -> Result<(), CallFault> {
+        if let Some(peer) = &self.expected {
+            welcome(&mut self.stream, &mut self.session, Some(peer)).await?;
+            self.session.inbox.set_limit(MAX_CALL_BYTES);
+            self.expected = None;
+        }
+        Ok(())
+    }
+
+    /// Returns how many bytes it took.
+    pub(super) async fn send<M: Message>(&mut self, message: &M) -> Result<usize, CallFault> {
+        let length = self.put(message)?;
+        self.flush().await?;
+        Ok(length)
+    }
+
+    /// Puts a message where [`Wire::flush`] sends it from; returns how many bytes it takes, with what was put before.
+    pub(super) fn put<M: Message>(&mut self, message: &M) -> Result<usize, CallFault> {
+        self.session.outbox.put(message)?;
+        Ok(self.session.outbox.sealed().len())
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<(), CallFault> {
+        Ok(self.stream.write_all_buf(self.session.outbox.sealed()).await?)
     }
 
     /// The next message, and how many bytes it took; `None` at the end of the stream.
@@ -39,20 +76,28 @@ impl Wire {
         &mut self,
         expected: Kind,
     ) -> Result<Option<(M, usize)>, CallFault> {
+        self.welcomed().await?;
+        let inbox = &mut self.session.inbox;
         loop {
-            if let Some(frame) = frame::first(&self.unread, MAX_CALL_BYTES)? {
+            if let Some(frame) = inbox.first()? {
                 let message = match frame.kind {
                     kind if kind == expected => Ok(codec::decode(frame.payload)?),
                     Kind::Refused => Err(CallFault::Refused(codec::decode::<Refused>(frame.payload)?.reason)),
                     _ => Err(CallFault::Mismatch),
                 };
                 let length = frame.length;
-                self.unread.advance(length);
-                return message.map(|message| Some((message, length)));
+                inbox.take(length);
+                return message.map(|message| Some((message, length + RECORD_HEADER_BYTES)));
             }
-            if self.stream.read_buf(&mut self.unread).await? == 0 {
-                return Ok(None);
+            if self.stream.read_buf(inbox.unread()).await? == 0 {
+                return if inbox.is_empty() { Ok(None) } else { Err(CallFault::CutOff) };
             }
         }
+    }
+
+    /// Waits until something is there, or the stream ends: then false.
+    pub(super) async fn readable(&mut self) -> Result<bool, CallFault> {
+        let unread = self.session.inbox.unread();
+        Ok(!unread.is_empty() || self.stream.read_buf(unread).await? > 0)
     }
 }
