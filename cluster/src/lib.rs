@@ -39,6 +39,7 @@ pub mod raft;
 mod requests;
 mod router;
 mod routes;
+mod rules_in_force;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod slots;
@@ -57,7 +58,9 @@ pub use self::{
     placement::{NoWeight, Weight},
     router::{Amended, Router},
     status::{ClusterStatus, Lost, Readiness},
-    verdict::{Answer, Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
+    verdict::{
+        Answer, Answers, CheckOptions, DecidedBy, Decisions, Local, NotReady, Undecided, Verdict, Wish,
+    },
 };
 pub use tidegate_proto::peer::Amendment;
 

@@ -91,7 +91,8 @@ fn carved(wish: Wish) -> u32 {
     if wish.carved && !PlantedBug::ShareNotCarved.is_on() { Limit::CARVED_PARTS } else { 1 }
 }
 
-fn by_rule(charge: &Charge, allowed: bool) -> Answer {
+/// The answer to a charge that nobody decides.
+pub(crate) fn by_rule(charge: &Charge, allowed: bool) -> Answer {
     let decision = Decision {
         allowed,
         limit: charge.limit.burst(),

@@ -30,6 +30,7 @@ use crate::{
     raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
     requests::Requests,
     router::Router,
+    rules_in_force::RulesInForce,
     stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
     status::{ClusterStatus, Readiness},
 };
@@ -188,6 +189,7 @@ impl Cluster {
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
         let requests = Arc::new(Requests::default());
+        let rules = Arc::new(RulesInForce::new(rules));
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
@@ -203,7 +205,7 @@ impl Cluster {
             data_dir: config.data_dir,
             expect,
             seed: config.rules,
-            rules,
+            rules: Arc::clone(&rules),
             clock,
         };
         let group = RaftGroup::start(group, disk, on_disk).await?;
@@ -234,6 +236,7 @@ impl Cluster {
             Shares::new(shares),
             Arc::clone(&rights),
             requests,
+            rules,
             clock,
             stats.lanes.clone(),
             config.timing.forward_timeout(),

@@ -43,6 +43,10 @@ pub enum PlantedBug {
     RenewalWithoutProgress,
     /// A leader that was stopped forgets whom it is expiring.
     StopForgetsExpiry,
+    /// What has denied lately is forgotten, so that what others share is charged before it denies.
+    DenialsForgotten,
+    /// An owner decides by the limit that the asking node has found, though its own rules are newer.
+    AskersLimit,
     /// A sliding log that is handed over again replaces what its new owner has admitted since.
     LogReplaced,
     /// A successor takes floors for its own although no rule had floors for a while since.
@@ -53,7 +57,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 22] = [
+    pub const ALL: [(&'static str, Self); 24] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -73,6 +77,8 @@ impl PlantedBug {
         ("unreachable-leader-stays", Self::UnreachableLeaderStays),
         ("renewal-without-progress", Self::RenewalWithoutProgress),
         ("stop-forgets-expiry", Self::StopForgetsExpiry),
+        ("denials-forgotten", Self::DenialsForgotten),
+        ("askers-limit", Self::AskersLimit),
         ("log-replaced", Self::LogReplaced),
         ("old-floors-count", Self::OldFloorsCount),
         ("answers-without-deadline", Self::AnswersWithoutDeadline),

@@ -9,7 +9,9 @@
 
 mod amend;
 mod asking;
+mod attempt;
 mod charging;
+mod denials;
 mod parts;
 mod peers;
 
@@ -26,7 +28,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Nanos, Store};
+use tidegate_limiter::{Charge, Decision, Nanos, RuleId, Store};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
@@ -34,20 +36,21 @@ use tokio::{
 
 pub use self::amend::Amended;
 use self::{
-    asking::{PartOutcome, UndoBy, Why},
-    parts::{Owner, Part, is_held, is_lapsed, note, part_is_held},
+    attempt::{Attempt, Tried},
+    denials::Denials,
+    parts::is_held,
 };
 
 use crate::{
     clock::Clock,
     loss::Shares,
-    owner::rights::{Claim, Rights, Share},
-    planted::PlantedBug,
+    owner::rights::{Claim, Rights},
     requests::Requests,
     routes::Routes,
+    rules_in_force::RulesInForce,
     slots::SlotId,
     stats::LaneStats,
-    verdict::{Answers, DecidedBy, Decisions, Local, NotReady, Verdict, Wish},
+    verdict::{CheckOptions, Decisions, Local, NotReady, Undecided, Verdict, Wish},
 };
 
 /// How often a check is sent again after "I do not own that slot".
@@ -71,18 +74,10 @@ pub struct Router {
     requests: Arc<Requests>,
     clock: Clock,
     lanes: Vec<Arc<LaneStats>>,
+    in_force: Arc<RulesInForce>,
+    denials: Denials,
     /// How long an owner is waited for.
     forward_timeout: Duration,
-}
-
-/// How an attempt ended.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
-enum Tried {
-    Decided(Verdict),
-    /// An owner has changed: worth another attempt.
-    Misrouted,
-    /// The successor of a slot has to be told first.
-    Held,
 }
 
 impl Router {
@@ -93,6 +88,7 @@ impl Router {
         shares: Shares,
         rights: Arc<Rights>,
         requests: Arc<Requests>,
+        in_force: Arc<RulesInForce>,
         clock: Clock,
         lanes: Vec<Arc<LaneStats>>,
         forward_timeout: Duration,
@@ -108,6 +104,8 @@ impl Router {
             requests,
             clock,
             lanes,
+            in_force,
+            denials: Denials::default(),
             forward_timeout,
         }
     }
@@ -204,35 +202,41 @@ impl Router {
     }
 
     /// Decides a check wherever its slots are owned, within the node's check timeout. `wishes` says for each charge
-    /// what its rule wants. `lane` is that of the calling thread.
+    /// what its rule wants. `lane` is that of the calling thread. The charges are by the rules that are in force here now.
     ///
     /// # Errors
-    /// Only when this node has no slot table yet.
+    /// As of [`Router::decide_once`].
     pub async fn decide(
         &self,
         lane: usize,
         charges: &mut [Charge],
         wishes: &[Wish],
         now: Nanos,
-    ) -> Result<Verdict, NotReady> {
-        self.decide_once(lane, charges, wishes, None, now).await
+    ) -> Result<Verdict, Undecided> {
+        let options =
+            CheckOptions { revision: self.in_force.revision(), request: None, deadline: self.deadline() };
+        self.decide_once(lane, charges, wishes, options, now).await
     }
 
-    /// As [`Router::decide`], for a request with that number: asked again within two seconds, it is not charged again.
-    /// Without a number it is the same as that.
+    /// When a check that begins now is to be answered.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.forward_timeout
+    }
+
+    /// As [`Router::decide`], with what belongs to the whole check.
     ///
     /// # Errors
-    /// Only when this node has no slot table yet.
+    /// When this node has no slot table yet, or has newer rules meanwhile that the check has to be made by.
     pub async fn decide_once(
         &self,
         lane: usize,
         charges: &mut [Charge],
         wishes: &[Wish],
-        request: Option<u64>,
+        options: CheckOptions,
         mut now: Nanos,
-    ) -> Result<Verdict, NotReady> {
+    ) -> Result<Verdict, Undecided> {
         assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
-        let deadline = Instant::now() + self.forward_timeout;
+        let CheckOptions { revision, request, deadline } = options;
         let mut attempt = 1;
         loop {
             let routes = self.routes().ok_or(NotReady)?;
@@ -240,9 +244,21 @@ impl Router {
             let changed = self.changed.notified();
             let acknowledged = self.rights.acknowledgements().notified();
             let parts = self.split(&routes, charges, wishes, now);
-            let may_retry = attempt < MAX_ATTEMPTS && Instant::now() < deadline;
-            let tried =
-                self.attempt(lane, &routes, &parts, charges, wishes, request, now, deadline, may_retry).await;
+            let begun = Instant::now();
+            let check = Attempt {
+                lane,
+                routes: &routes,
+                parts: &parts,
+                charges,
+                wishes,
+                revision,
+                request,
+                now,
+                begun,
+                deadline,
+                may_retry: attempt < MAX_ATTEMPTS && begun < deadline,
+            };
+            let tried = self.attempt(&check).await;
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
             match tried {
                 Tried::Decided(verdict) => return Ok(verdict),
@@ -254,139 +270,21 @@ impl Router {
                 Tried::Held => {
                     let _ = timeout(pause, acknowledged).await;
                 }
+                Tried::Behind { revision: newer, denied } => {
+                    if newer > revision && self.in_force.reach(newer, deadline).await {
+                        return Err(Undecided::RulesChanged);
+                    }
+                    return Ok(denied);
+                }
+            }
+            // The next attempt would charge this node's own part by them, too.
+            if self.in_force.revision() > revision
+                && charges.iter().any(|charge| charge.rule != RuleId::INLINE)
+                && Instant::now() < deadline
+            {
+                return Err(Undecided::RulesChanged);
             }
             now = self.clock.now();
         }
     }
-
-    /// One attempt.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `decide`")]
-    async fn attempt(
-        &self,
-        lane: usize,
-        routes: &Routes,
-        parts: &[Part],
-        charges: &mut [Charge],
-        wishes: &[Wish],
-        request: Option<u64>,
-        now: Nanos,
-        deadline: Instant,
-        may_retry: bool,
-    ) -> Tried {
-        let mut answers: Answers = charges.iter().map(|_| None).collect();
-        let undoable = parts.len() > 1;
-        let mut taken: SmallVec<[(&Part, UndoBy); 2]> = SmallVec::new();
-        let (mut misrouted, mut held) = (false, false);
-        let is_early = Instant::now() < deadline;
-        let mut lost: SmallVec<[(&Part, Why); 2]> = SmallVec::new();
-
-        // This node's own part costs nothing to ask, so it goes first: a denial here spares the others.
-        for part in parts {
-            match &part.owner {
-                Owner::Here(claims) => {
-                    match self.decide_here(part, claims, charges, undoable, request, now) {
-                        Some((allowed, decisions, undo)) => {
-                            note(&mut answers, part, &decisions, || DecidedBy::Owner);
-                            if !allowed {
-                                self.give_back(lane, taken, charges, now);
-                                if is_early && part_is_held(part, charges, &decisions) {
-                                    return Tried::Held;
-                                }
-                                return Tried::Decided(Verdict { allowed: false, answers });
-                            }
-                            taken.extend(undo.map(|undo| (part, undo)));
-                        }
-                        None => {
-                            misrouted = true;
-                            lost.push((part, Why::Unknown));
-                        }
-                    }
-                }
-                Owner::Nobody { soon } => {
-                    misrouted |= soon;
-                    lost.push((part, if is_lapsed(part, wishes) { Why::Lapsed } else { Why::Unknown }));
-                }
-                Owner::Peer(_) => {}
-            }
-        }
-        if misrouted && may_retry {
-            self.give_back(lane, taken, charges, now);
-            return Tried::Misrouted;
-        }
-
-        // All other owners are asked at the same time.
-        let asked: SmallVec<[_; 2]> = parts
-            .iter()
-            .filter_map(|part| match &part.owner {
-                Owner::Peer(owner) => Some((part, owner)),
-                _ => None,
-            })
-            .map(|(part, owner)| {
-                (part, owner, self.ask(lane, owner, part, charges, wishes, undoable, request))
-            })
-            .collect();
-        let mut allowed = true;
-        for (part, owner, answer) in asked {
-            match self.hear(lane, part, answer, deadline).await {
-                PartOutcome::Decided { allowed: this_allowed, decisions, undo } => {
-                    note(&mut answers, part, &decisions, || {
-                        DecidedBy::Forwarded(Arc::clone(&owner.member.id.name))
-                    });
-                    if this_allowed {
-                        taken.extend(undo.map(|undo| (part, undo)));
-                    } else if is_early && part_is_held(part, charges, &decisions) {
-                        held = true;
-                    } else {
-                        allowed = false;
-                    }
-                }
-                PartOutcome::Misrouted => {
-                    misrouted = true;
-                    lost.push((part, Why::Unknown));
-                }
-                PartOutcome::Lost(why) => lost.push((part, why)),
-            }
-        }
-
-        if allowed && held {
-            self.give_back(lane, taken, charges, now);
-            return Tried::Held;
-        }
-        let retry = allowed && misrouted && may_retry;
-        if allowed && !retry {
-            for (part, why) in lost {
-                let noticed = self.clock.now();
-                let since = self.unowned_since(lane, part, why, now, noticed);
-                let known = self.rights.share(noticed).map(|share| by_owners(share, routes));
-                let mut decide =
-                    |share| self.shares.decide(&part.places, charges, wishes, share, now, &mut answers);
-                allowed = decide(known.map(|share| Share { since: share.since.max(since), ..share }));
-                let after = self.rights.share(self.clock.now()).map(|share| by_owners(share, routes));
-                if allowed && after != known {
-                    // The process was stopped in between, or the log gives this node another share: what was charged is
-                    // forfeited.
-                    allowed = decide(None);
-                }
-                if !allowed {
-                    break;
-                }
-            }
-        }
-        if !allowed || retry {
-            self.give_back(lane, taken, charges, now);
-        } else {
-            for (_, undo) in taken {
-                // A peer's part stays by itself when its time is over.
-                if let UndoBy::Hold(taken) = undo {
-                    self.store.settle(taken.hold);
-                }
-            }
-        }
-        if retry { Tried::Misrouted } else { Tried::Decided(Verdict { allowed, answers }) }
-    }
-}
-
-/// The share as it is, unless a bug is planted.
-fn by_owners(share: Share, routes: &Routes) -> Share {
-    if PlantedBug::SharesByOwners.is_on() { Share { parts: routes.member_count(), ..share } } else { share }
 }

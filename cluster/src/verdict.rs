@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Consistency, Decision, Nanos, OnOwnerLoss, Reserve};
+use tidegate_limiter::{Consistency, Decision, LimitRef, Nanos, OnOwnerLoss, Reserve};
+use tokio::time::Instant;
 
 /// What a charge's rule wants of those who decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,19 @@ pub struct Wish {
     pub carved: bool,
     /// What the owner tells of the bucket to its successor; `None`: nothing.
     pub reserve: Option<Reserve>,
+    /// Which of the rule's limits the charge has.
+    pub limit_ref: LimitRef,
+}
+
+/// What belongs to a whole check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Of the rules that the charges were made by.
+    pub revision: u64,
+    /// A number for what the client calls its request: asked again within two seconds, it is not charged again.
+    pub request: Option<u64>,
+    /// When it is to be answered, however many attempts that takes; see [`Router::deadline`](crate::Router::deadline).
+    pub deadline: Instant,
 }
 
 /// Decisions of one check in the order of its charges.
@@ -80,6 +94,18 @@ pub struct Verdict {
     pub allowed: bool,
     /// The decisions.
     pub answers: Answers,
+}
+
+/// Why a check was not decided. Nothing has been charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Undecided {
+    /// As it says.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    /// Newer rules than those of the charges are in force here, and an owner wants the check to be made by them: it is to be
+    /// matched again. This ends: each time the rules are newer, and after the deadline a check is decided all the same.
+    #[error("the rules have changed")]
+    RulesChanged,
 }
 
 /// This node has no slot table: it has not found its cluster yet.

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, Mode, Period, Reserve, RuleId,
+    Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, LimitRef, Mode, Period, RuleId,
 };
 use tidegate_proto::peer;
 
+use crate::verdict::Wish;
+
 /// The charges of a check for its owner; `None` if they are more than one check may have.
 pub(crate) fn charges_to_wire<'a>(
-    charges: impl Iterator<Item = (&'a Charge, Consistency, Option<Reserve>)>,
+    charges: impl Iterator<Item = (&'a Charge, Wish)>,
 ) -> Option<peer::Charges> {
-    peer::Charges::new(charges.map(|(charge, consistency, reserve)| peer::Charge {
+    peer::Charges::new(charges.map(|(charge, wish)| peer::Charge {
         key: charge.key.get(),
         rule: charge.rule.get(),
         cost: charge.cost.get(),
@@ -28,14 +30,21 @@ pub(crate) fn charges_to_wire<'a>(
             burst: charge.limit.burst(),
         },
         shadow: charge.mode == Mode::Shadow,
-        strict: consistency == Consistency::Strict,
-        reserve: reserve.is_some(),
+        strict: wish.consistency == Consistency::Strict,
+        reserve: wish.reserve.is_some(),
+        shape: wish.limit_ref.shape(),
+        place: wish.limit_ref.place(),
     }))
 }
 
 /// Whether the asker's rule wants an owner that is surely the only one.
 pub(crate) fn consistency_of(charge: &peer::Charge) -> Consistency {
     if charge.strict { Consistency::Strict } else { Consistency::Available }
+}
+
+/// Which of its rule's limits the asker has found.
+pub(crate) fn limit_ref_of(charge: &peer::Charge) -> LimitRef {
+    LimitRef::new(charge.shape, charge.place)
 }
 
 /// The charges of another node's check; `None` if one of them is not valid.
@@ -105,15 +114,26 @@ mod tests {
         }
     }
 
+    fn wish(consistency: Consistency) -> Wish {
+        Wish {
+            on_owner_loss: tidegate_limiter::OnOwnerLoss::Deny,
+            consistency,
+            carved: false,
+            reserve: None,
+            limit_ref: LimitRef::new(0x5a, 3),
+        }
+    }
+
     #[test]
     fn a_charge_arrives_as_it_was_sent() {
         for period in [Period::Fixed(Duration::from_millis(1500)), Period::Fixed(Duration::from_secs(86_400))]
         {
             let sent = charge(period);
-            let wire = charges_to_wire([(&sent, Consistency::Strict, None)].into_iter()).unwrap();
+            let wire = charges_to_wire([(&sent, wish(Consistency::Strict))].into_iter()).unwrap();
             let arrived = charges_from_wire(&wire).unwrap();
             assert_eq!(arrived.len(), 1);
             assert_eq!(consistency_of(&wire.as_slice()[0]), Consistency::Strict);
+            assert_eq!(limit_ref_of(&wire.as_slice()[0]), LimitRef::new(0x5a, 3));
             assert_eq!(format!("{:?}", arrived[0]), format!("{sent:?}"));
         }
     }
@@ -121,7 +141,7 @@ mod tests {
     #[test]
     fn a_limit_that_no_rule_could_have_is_refused() {
         let good = *charges_to_wire(
-            [(&charge(Period::Fixed(Duration::from_secs(1))), Consistency::Available, None)].into_iter(),
+            [(&charge(Period::Fixed(Duration::from_secs(1))), wish(Consistency::Available))].into_iter(),
         )
         .unwrap()
         .as_slice()

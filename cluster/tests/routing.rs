@@ -2,128 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{
-    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
-    time::Duration,
+mod kit;
+
+use std::time::Duration;
+
+use kit::{
+    DEADLINE, admitted, charge, config, decide, free_port, key_of, start, stop_all, three_nodes, until,
 };
-
-use arc_swap::ArcSwap;
-use tidegate_cluster::{
-    Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Readiness, Timing, Verdict,
-    Weight, Wish, slots::SlotId,
-};
-use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, HashSecret, KeyHash, Limit, Mode, OnOwnerLoss, Period, RuleId,
-    Rules, Store, StoreConfig,
-};
-use tokio::{runtime::Handle, time::Instant};
-
-const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// A port that is free for TCP and UDP, below those that the system gives to outgoing connections. Several test programs
-/// may run at the same time: each begins somewhere else.
-fn free_port() -> u16 {
-    const RANGE: std::ops::Range<u16> = 10_000..20_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() as u16).wrapping_mul(37);
-    loop {
-        let next = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = RANGE.start + next % RANGE.len() as u16;
-        if TcpListener::bind((LOCALHOST, port)).is_ok() && UdpSocket::bind((LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> ClusterConfig {
-    ClusterConfig {
-        name: name.to_owned(),
-        cluster: "routing-test".to_owned(),
-        zone: None,
-        weight: Weight::default(),
-        listen: LOCALHOST,
-        advertise: None,
-        peer_port: port,
-        http: (LOCALHOST, port).into(),
-        join: join.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
-        bootstrap_expect: expect,
-        key: Some(ClusterKey::parse("a key for the routing test").unwrap()),
-        data_dir: None,
-        rules: Vec::new(),
-        timing: Timing { gossip_interval: Duration::from_millis(50), ..Timing::default() },
-    }
-}
-
-async fn start(config: ClusterConfig) -> Cluster {
-    let clock = Clock::start();
-    let store = || Store::new(StoreConfig::default(), clock.now());
-    let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
-    Cluster::start(config, Arc::new(store()), store(), rules, clock, vec![Handle::current()]).await.unwrap()
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn three_nodes() -> Vec<Cluster> {
-    let ports = [free_port(), free_port(), free_port()];
-    let mut nodes = Vec::new();
-    for (index, port) in ports.into_iter().enumerate() {
-        nodes.push(start(config(&format!("n{}", index + 1), port, &ports, Some(3))).await);
-    }
-    until("all nodes are ready", || nodes.iter().all(|node| node.readiness() == Readiness::Ready)).await;
-    nodes
-}
-
-async fn stop_all(nodes: Vec<Cluster>) {
-    for node in nodes {
-        node.stop().await;
-    }
-}
-
-/// The first key from `from` on that `owner` owns.
-fn key_of(node: &Cluster, owner: &str, from: u64) -> KeyHash {
-    let table = node.status().table.unwrap();
-    (from..).map(KeyHash::from_raw).find(|key| &**table.owner(SlotId::of(*key)) == owner).unwrap()
-}
-
-/// One unit of a bucket that refills once an hour.
-fn charge(key: KeyHash, burst: u64) -> Charge {
-    let limit =
-        Limit::new(Algorithm::TokenBucket, 1, Period::Fixed(Duration::from_secs(3600)), Some(burst)).unwrap();
-    Charge { key, rule: RuleId::INLINE, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
-}
-
-async fn decide(node: &Cluster, charges: &[Charge], loss: OnOwnerLoss) -> Verdict {
-    let mut charges = charges.to_vec();
-    let wish =
-        Wish { on_owner_loss: loss, consistency: Consistency::Available, carved: false, reserve: None };
-    let wishes = vec![wish; charges.len()];
-    node.router().decide(0, &mut charges, &wishes, Clock::start().now()).await.unwrap()
-}
-
-async fn admitted(node: &Cluster, charges: &[Charge], attempts: usize) -> usize {
-    let mut count = 0;
-    for _ in 0..attempts {
-        count += usize::from(decide(node, charges, OnOwnerLoss::Deny).await.allowed);
-    }
-    count
-}
+use tidegate_cluster::{Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, Readiness, Wish};
+use tidegate_limiter::{Charge, Consistency, LimitRef, OnOwnerLoss};
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_bucket_is_one_bucket_whichever_node_is_asked() {
     let nodes = three_nodes().await;
     let key = key_of(&nodes[0], "n2", 1);
-    let one = [charge(key, 10)];
+    let one: [Charge; 1] = [charge(key, 10)];
     let mut total = 0;
     for node in nodes.iter().cycle().take(30) {
         let verdict = decide(node, &one, OnOwnerLoss::Deny).await;
@@ -142,6 +36,7 @@ async fn a_bucket_is_one_bucket_whichever_node_is_asked() {
         consistency: Consistency::Strict,
         carved: false,
         reserve: None,
+        limit_ref: LimitRef::INLINE,
     }];
     let local = nodes[1].router().decide_local(&mut mine, &wishes, Clock::start().now(), &mut decisions);
     assert!(matches!(local, Local::Decided { allowed: false, .. }), "{local:?}");
@@ -177,6 +72,72 @@ async fn a_denial_at_home_asks_nobody_else() {
     assert_eq!(sent, 1);
     let verdict = decide(&nodes[0], &both, OnOwnerLoss::Deny).await;
     assert!(verdict.answers[0].is_none() && verdict.answers[1].is_some());
+    stop_all(nodes).await;
+}
+
+/// Checks of other nodes that a node has decided or refused.
+fn asked(node: &kit::Node) -> u64 {
+    let lanes = &node.stats().lanes;
+    lanes.iter().map(|lane| lane.decided_for_peers.get() + lane.refused_to_peers.get()).sum()
+}
+
+#[tokio::test]
+async fn what_has_denied_is_asked_first_and_nobody_else_is_charged_for_it() {
+    let nodes = three_nodes().await;
+    // Of one client, at n3; shared by all, at n2 or at the node that is asked.
+    let client = key_of(&nodes[0], "n3", 1);
+    for shared in [key_of(&nodes[0], "n2", 1), key_of(&nodes[0], "n1", 1)] {
+        let both = [charge(shared, 100), charge(client, 3)];
+        // The first denials are not known before.
+        admitted(&nodes[0], &both, 6).await;
+        let before = asked(&nodes[1]);
+        for _ in 0..50 {
+            let verdict = decide(&nodes[0], &both, OnOwnerLoss::Deny).await;
+            assert!(!verdict.allowed && verdict.answers[0].is_none(), "{verdict:?}");
+            assert_eq!(verdict.answers[1].as_ref().unwrap().by, DecidedBy::Forwarded("n3".into()));
+        }
+        assert_eq!(asked(&nodes[1]), before, "n2 was asked for nothing");
+        // Other clients are not held up: all owners are asked at the same time.
+        let other = key_of(&nodes[0], "n3", 1 << 40);
+        assert_eq!(admitted(&nodes[0], &[charge(shared, 100), charge(other, 100)], 10).await, 10);
+    }
+    stop_all(nodes).await;
+}
+
+#[tokio::test]
+async fn a_denial_that_is_remembered_denies_nothing_by_itself() {
+    let nodes = three_nodes().await;
+    let (shared, client) = (key_of(&nodes[0], "n2", 1), key_of(&nodes[0], "n3", 1));
+    let both = [charge(shared, 100), charge(client, 3)];
+    assert_eq!(admitted(&nodes[0], &both, 20).await, 3);
+    let reset = |amendment| {
+        let (client, wish) = ([charge(client, 3)], kit::wish(OnOwnerLoss::Deny));
+        let router = nodes[1].router();
+        async move { router.amend(0, amendment, &client, &[wish], 0).await.unwrap().is_complete() }
+    };
+    assert!(reset(Amendment::Refund).await);
+    assert_eq!(admitted(&nodes[0], &both, 20).await, 1, "a refund is felt by the next check");
+    assert!(reset(Amendment::Reset).await);
+    assert_eq!(admitted(&nodes[0], &both, 20).await, 3, "so is a reset");
+    // A larger limit, too.
+    let raised = [charge(shared, 100), charge(client, 5)];
+    assert_eq!(admitted(&nodes[0], &raised, 20).await, 2);
+    assert_eq!(admitted(&nodes[0], &[charge(shared, 100)], 120).await, 91, "each denied check gave back");
+    stop_all(nodes).await;
+}
+
+#[tokio::test]
+async fn a_denial_here_still_goes_before_what_is_remembered_of_others() {
+    let nodes = three_nodes().await;
+    let (shared, mine) = (key_of(&nodes[0], "n2", 1), key_of(&nodes[0], "n1", 1));
+    let third = key_of(&nodes[0], "n3", 1);
+    // The shared bucket is empty, and known for it.
+    admitted(&nodes[0], &[charge(shared, 2), charge(third, 100)], 10).await;
+    let both = [charge(shared, 2), charge(mine, 1)];
+    assert_eq!(admitted(&nodes[0], &[charge(mine, 1)], 2).await, 1);
+    let before = asked(&nodes[1]);
+    assert_eq!(admitted(&nodes[0], &both, 20).await, 0);
+    assert_eq!(asked(&nodes[1]), before);
     stop_all(nodes).await;
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::Attributes;
+use crate::{Attributes, key::KeyBytes};
 
 /// All attributes that a rule tests; every test must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,6 +69,18 @@ impl Condition {
 }
 
 impl Condition {
+    /// Puts all of it into a fingerprint, in the order of its tests.
+    pub(crate) fn feed(&self, bytes: &mut KeyBytes) {
+        bytes.number(self.tests.len() as u64);
+        for test in &self.tests {
+            bytes.text(&test.attribute);
+            for patterns in [&test.any_of, &test.none_of] {
+                bytes.number(patterns.len() as u64);
+                patterns.iter().for_each(|pattern| bytes.text(&pattern.to_string()));
+            }
+        }
+    }
+
     /// The patterns by attribute, as they were written.
     pub(crate) fn describe(&self) -> BTreeMap<String, Vec<String>> {
         self.tests.iter().map(|test| (test.attribute.to_string(), test.patterns())).collect()

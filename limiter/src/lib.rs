@@ -66,6 +66,7 @@ mod limiter;
 mod nested;
 mod parse;
 mod reserve;
+mod revised;
 
 mod rule;
 mod siphash;
@@ -86,6 +87,7 @@ pub use self::{
     limiter::{Limiter, LimiterBuilder, Ruled, Verdict},
     parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, RuleError, is_valid_name},
     reserve::{Floor, Mark, Reserve, Reserves, Takeover},
+    revised::{LimitRef, Newer, Standing},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
     store::{Bucket, Held, HoldId, Store, StoreConfig, StoreStats, Swept},
     time::Nanos,

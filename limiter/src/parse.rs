@@ -67,6 +67,20 @@ impl Rules {
     /// # Errors
     /// All faults that could be found in the text; or that it is about another domain, or several.
     pub fn with_domain(&self, name: &str, text: &str, secret: &HashSecret) -> Result<Self, Vec<RuleError>> {
+        self.with_domain_at(name, text, secret, 0)
+    }
+
+    /// The same, for rules that were written at this revision.
+    ///
+    /// # Errors
+    /// As [`Rules::with_domain`].
+    pub fn with_domain_at(
+        &self,
+        name: &str,
+        text: &str,
+        secret: &HashSecret,
+        revision: u64,
+    ) -> Result<Self, Vec<RuleError>> {
         let mut documents = node::read(text).map_err(|fault| vec![fault])?;
         let mut compiler = Compiler::new(text, secret);
         let count = documents.len();
@@ -86,10 +100,11 @@ impl Rules {
         compiler.finish()?;
         let mut domains = self.domains.clone();
         if let Some(domain) = domain {
-            let domain = match domains.get(name) {
+            let mut domain = match domains.get(name) {
                 Some(before) => domain.following(before),
                 None => domain,
             };
+            domain.revision = revision;
             domains.insert(name.into(), Arc::new(domain));
         }
         Ok(self.with_domains(domains))

@@ -12,8 +12,8 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Algorithm, HashSecret, KeyHash, Limit, Mode, Reserve, Reserves, RuleId, Takeover, condition::Condition,
-    index::Index, key::KeyHasher, touched::Touched,
+    Algorithm, HashSecret, KeyHash, Limit, LimitRef, Mode, Reserve, Reserves, RuleId, Takeover,
+    condition::Condition, index::Index, key::KeyHasher, touched::Touched,
 };
 
 /// The facts of a request, by name.
@@ -75,6 +75,8 @@ pub struct Rule {
     pub(crate) when: Condition,
     pub(crate) key: Box<[Arc<str>]>,
     pub(crate) hasher: KeyHasher,
+    /// Of all by which it tells requests apart; see [`LimitRef`].
+    pub(crate) shape: u64,
     pub(crate) id: RuleId,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
@@ -121,7 +123,7 @@ impl Carved {
 
 impl Rule {
     /// The limit in force, by the place of the override that fits.
-    fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
+    pub(crate) fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
         match (&self.carved, special) {
             (Some(carved), Some(place)) => carved.overrides[place].as_ref(),
             (Some(carved), None) => carved.limit.as_ref(),
@@ -245,6 +247,8 @@ pub struct Matched<'r> {
     pub limit: Option<&'r Limit>,
     /// Its bucket.
     pub key: KeyHash,
+    /// Which of the rule's limits that is.
+    pub limit_ref: LimitRef,
 }
 
 /// Whether rules are about a request.
@@ -266,6 +270,9 @@ pub struct Rules {
     /// Shared with the rules before and after a change of another domain.
     pub(crate) domains: HashMap<Box<str>, Arc<Domain>>,
     reserves: Arc<Reserves>,
+    /// By the number of the rule: its domain, and its place there.
+    by_id: HashMap<RuleId, (Arc<Domain>, usize)>,
+    revision: u64,
 }
 
 /// The rules of one domain.
@@ -274,11 +281,13 @@ pub(crate) struct Domain {
     rules: Vec<Rule>,
     index: Index,
     allow_unmatched: bool,
+    /// Of its last change.
+    pub(crate) revision: u64,
 }
 
 impl Domain {
     pub(crate) fn new(mut rules: Vec<Rule>, allow_unmatched: bool) -> Self {
-        Self { index: Index::new(&mut rules), rules, allow_unmatched }
+        Self { index: Index::new(&mut rules), rules, allow_unmatched, revision: 0 }
     }
 
     /// Goes on with what is known of the rules with the same names.
@@ -314,12 +323,30 @@ impl Rules {
     }
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
-        Self { inline: KeyHasher::of_inline(secret), reserves: reserves(&domains), domains }
+        let (reserves, by_id) = (reserves(&domains), by_id(&domains));
+        Self { inline: KeyHasher::of_inline(secret), reserves, by_id, domains, revision: 0 }
     }
 
     /// These, with other domains.
     pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
-        Self { inline: self.inline, reserves: reserves(&domains), domains }
+        let (reserves, by_id) = (reserves(&domains), by_id(&domains));
+        Self { inline: self.inline, reserves, by_id, domains, revision: self.revision }
+    }
+
+    /// All that was written up to this revision is in these rules.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The same, of this revision: that of the last change of any domain.
+    pub fn at_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// The rule with a number, and the revision of the last change of its domain.
+    pub(crate) fn rule_of(&self, id: RuleId) -> Option<(&Rule, u64)> {
+        let (domain, place) = self.by_id.get(&id)?;
+        Some((&domain.rules[*place], domain.revision))
     }
 
     /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
@@ -342,7 +369,8 @@ impl Rules {
             let limit = rule.limit_at(special);
             if let Some(key) = rule.key_hash(attributes, limit) {
                 rule.touched.note(key);
-                found.push(Matched { rule, limit, key });
+                let limit_ref = LimitRef::new(rule.shape, special.map_or(0, |place| place as u32 + 1));
+                found.push(Matched { rule, limit, key, limit_ref });
             }
         }
         if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
@@ -393,6 +421,14 @@ impl Rules {
     pub fn rules(&self, domain: &str) -> &[Rule] {
         self.domains.get(domain).map_or(&[], |domain| &domain.rules)
     }
+}
+
+fn by_id(domains: &HashMap<Box<str>, Arc<Domain>>) -> HashMap<RuleId, (Arc<Domain>, usize)> {
+    let places = |domain: &Arc<Domain>| {
+        let rules = domain.rules.iter().enumerate();
+        rules.map(|(place, rule)| (rule.id, (Arc::clone(domain), place))).collect::<Vec<_>>()
+    };
+    domains.values().flat_map(places).collect()
 }
 
 fn reserves(domains: &HashMap<Box<str>, Arc<Domain>>) -> Arc<Reserves> {

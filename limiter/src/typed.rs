@@ -6,6 +6,7 @@ use crate::{
     Consistency, Limit, Mode, OnOwnerLoss, Rule, Takeover,
     key::KeyHasher,
     parse::{Compiler, Place, RawKey, RawTest, Written},
+    revised,
 };
 
 /// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
@@ -105,12 +106,13 @@ impl NewRule {
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
-        let overrides =
+        let overrides: Box<[_]> =
             self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit)).collect();
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         (compiler.faults() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
+            shape: revised::shape(hasher, &when, &key, &overrides),
             id: hasher.rule(),
             hasher,
             when,

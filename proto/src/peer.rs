@@ -59,6 +59,8 @@ pub struct Check {
     pub charges: Charges,
     /// A number for what the client calls its request, if it says: one that is asked again is charged once.
     pub request: Option<u64>,
+    /// Of the rules that the asker has made the charges by: all that was written up to here was in force at it.
+    pub revision: u64,
 }
 
 /// Asks the owner to change buckets without a decision. Answered by an [`Answer`], whose decisions are those about a look
@@ -71,6 +73,8 @@ pub struct Amend {
     pub amendment: Amendment,
     /// Which buckets; of each its `cost` counts for a refund.
     pub charges: Charges,
+    /// As of a [`Check`].
+    pub revision: u64,
 }
 
 /// What is done with a bucket.
@@ -82,7 +86,8 @@ pub enum Amendment {
     Reset,
 }
 
-/// One bucket to charge. It carries the whole limit, so that the owner needs no rule to decide.
+/// One bucket to charge. It carries the whole limit, so that an owner whose rules are those of the asker, or earlier ones,
+/// needs no rule to decide. One with newer rules decides by these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// The key hash of the bucket.
@@ -99,6 +104,10 @@ pub struct Charge {
     pub strict: bool,
     /// Whether the owner of the rule's buckets keeps floors with its successor.
     pub reserve: bool,
+    /// A fingerprint of all by which the rule tells requests apart.
+    pub shape: u64,
+    /// 0: the limit where no override of the rule fits; otherwise the place of the one that does, counted from 1.
+    pub place: u32,
 }
 
 /// A limit in plain numbers. The receiver validates it as it would a rule's.
@@ -177,6 +186,12 @@ pub enum Outcome {
     Lapsed {
         /// For how long it can be relied on that nobody decides about them, in nanoseconds.
         for_nanos: u64,
+    },
+    /// Nothing was charged: the receiver's rules are newer than the asker's, and only who sees the request can tell what they
+    /// make of it.
+    Newer {
+        /// A node that has the rules of this revision, or later ones, can tell.
+        revision: u64,
     },
 }
 
@@ -292,13 +307,23 @@ mod tests {
 
     fn charge(key: u64) -> Charge {
         let limit = Limit { algorithm: 0, count: 5, period: Period::Nanos(60_000_000_000), burst: 10 };
-        Charge { key, rule: 0x55, cost: 1, limit, shadow: false, strict: true, reserve: true }
+        Charge {
+            key,
+            rule: 0x55,
+            cost: 1,
+            limit,
+            shadow: false,
+            strict: true,
+            reserve: true,
+            shape: 0x66,
+            place: 3,
+        }
     }
 
     #[test]
     fn the_bytes_of_a_check_are_those_of_version_7() {
         let charges = Charges::new([charge(0xAB)]).unwrap();
-        let check = Check { id: 2, undoable: true, charges, request: Some(0x77) };
+        let check = Check { id: 2, undoable: true, charges, request: Some(0x77), revision: 0x88 };
         let mut bytes = Vec::new();
         codec::encode(&check, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -318,7 +343,10 @@ mod tests {
                 "00",                       // not shadow
                 "01",                       // strict
                 "01",                       // reserve
+                "6600000000000000",         // shape
+                "03000000",                 // place
                 "017700000000000000",       // request
+                "8800000000000000",         // revision
             )
         );
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);
@@ -326,8 +354,12 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_amendment_are_those_of_version_3() {
-        let amend =
-            Amend { id: 7, amendment: Amendment::Reset, charges: Charges::new([charge(0xAB)]).unwrap() };
+        let amend = Amend {
+            id: 7,
+            amendment: Amendment::Reset,
+            charges: Charges::new([charge(0xAB)]).unwrap(),
+            revision: 0x88,
+        };
         let mut bytes = Vec::new();
         codec::encode(&amend, &mut bytes, 1024).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -344,7 +376,7 @@ mod tests {
 
         assert!(Charges::new((0..65).map(charge)).is_none());
         let charges = Charges::new((0..64).map(charge)).unwrap();
-        let most = Check { id: 1, undoable: false, charges, request: None };
+        let most = Check { id: 1, undoable: false, charges, request: None, revision: 0 };
         let mut bytes = Vec::new();
         codec::encode(&most, &mut bytes, 1 << 20).unwrap();
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), most);

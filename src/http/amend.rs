@@ -44,7 +44,8 @@ pub(crate) async fn amend_as_check<T>(
     if let Ruling::Unlimited { rule, .. } = rule(&rules, request, &mut limited) {
         return Ok(render(unlimited(node, true, rule)));
     }
-    let amended = node.router.amend(lane, amendment, &limited.charges, &limited.wishes).await;
+    let amended =
+        node.router.amend(lane, amendment, &limited.charges, &limited.wishes, limited.revision).await;
     let amended = amended.map_err(|_| not_ready(node))?;
     if !amended.is_complete() {
         return Err(Problem::new(Kind::OwnerUnreachable, why_incomplete(&amended)));
@@ -94,7 +95,8 @@ pub(super) async fn amend(
     let places: SmallVec<[usize; 4]> = (0..limited.charges.len()).filter(wanted).collect();
     let charges: SmallVec<[_; 4]> = places.iter().map(|place| limited.charges[*place]).collect();
     let wishes: SmallVec<[_; 4]> = places.iter().map(|place| limited.wishes[*place]).collect();
-    let amended = node.router.amend(lane, amendment, &charges, &wishes).await.map_err(|_| not_ready(node))?;
+    let amended = node.router.amend(lane, amendment, &charges, &wishes, limited.revision).await;
+    let amended = amended.map_err(|_| not_ready(node))?;
     let buckets: Vec<Value> = places
         .iter()
         .zip(&amended.answers)

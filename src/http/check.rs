@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_cluster::{Answers, DecidedBy, Decisions, Local, Readiness, Wish};
+use tidegate_cluster::{
+    Answers, CheckOptions, DecidedBy, Decisions, Local, Readiness, Undecided, Verdict, Wish,
+};
 use tidegate_limiter::{
-    Charge, Consistency, Cost, Decision, Limit, Match, Matched, Mode, Nanos, OnOwnerLoss, RuleId, Rules,
-    binding,
+    Charge, Consistency, Cost, Decision, Limit, LimitRef, Match, Matched, Mode, Nanos, OnOwnerLoss, RuleId,
+    Rules, binding,
 };
 
 use super::{
@@ -49,6 +51,8 @@ pub(super) struct Charges<'r> {
     pub(super) applied: SmallVec<[Applied<'r>; 4]>,
     pub(super) charges: SmallVec<[Charge; 4]>,
     pub(super) wishes: SmallVec<[Wish; 4]>,
+    /// Of the rules that they were made by.
+    pub(super) revision: u64,
 }
 
 /// What rules say of a check before anything is charged.
@@ -135,31 +139,44 @@ fn decide_here<T>(
 }
 
 /// Decides a check wherever its slots are owned; one that was charged under its request id before gets the same answer.
+/// Where an owner has newer rules than this node, the check is made again by these, as soon as they are here.
 pub(crate) async fn check<T>(
     node: &Node,
     lane: usize,
     request: &CheckRequest<'_>,
     render: impl FnOnce(Answer<'_>) -> T,
 ) -> Result<T, Problem> {
-    let now = node.clock.now();
-    let rules = node.rules.load_full();
-    let mut limited = Charges::default();
-    if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
-        if !node.router.has_routes() {
-            return Err(not_ready(node));
+    let since = node.clock.now();
+    let (mut now, deadline) = (since, node.router.deadline());
+    loop {
+        let rules = node.rules.load_full();
+        let mut limited = Charges::default();
+        if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+            if !node.router.has_routes() {
+                return Err(not_ready(node));
+            }
+            count(node, lane, allowed, Decider::Unmatched, since);
+            return Ok(render(unlimited(node, allowed, rule)));
         }
-        count(node, lane, allowed, Decider::Unmatched, now);
-        return Ok(render(unlimited(node, allowed, rule)));
+        // A look charges nothing, and tells what is so now.
+        let id = request.id.as_deref().filter(|_| request.cost != Cost::PEEK);
+        let number = id.map(|id| rules.request_number(&request.domain, id));
+        let options = CheckOptions { revision: limited.revision, request: number, deadline };
+        let (charges, wishes) = (&mut limited.charges, &limited.wishes);
+        let verdict = match node.router.decide_once(lane, charges, wishes, options, now).await {
+            Ok(verdict) => verdict,
+            Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
+            Err(Undecided::RulesChanged) => {
+                now = node.clock.now();
+                continue;
+            }
+        };
+        let Verdict { allowed, answers } = verdict;
+        let decided = |place: usize| Decided::at(place, &answers, node);
+        let (answer, by) = put_together(node, lane, allowed, &limited.applied, decided, render);
+        count(node, lane, allowed, by, since);
+        return Ok(answer);
     }
-    // A look charges nothing, and tells what is so now.
-    let id = request.id.as_deref().filter(|_| request.cost != Cost::PEEK);
-    let number = id.map(|id| rules.request_number(&request.domain, id));
-    let verdict = node.router.decide_once(lane, &mut limited.charges, &limited.wishes, number, now).await;
-    let verdict = verdict.map_err(|_| not_ready(node))?;
-    let decided = |place: usize| Decided::at(place, &verdict.answers, node);
-    let (answer, by) = put_together(node, lane, verdict.allowed, &limited.applied, decided, render);
-    count(node, lane, verdict.allowed, by, now);
-    Ok(answer)
 }
 
 /// Fills in `limited` in place: it is large, and moving it around is felt.
@@ -168,6 +185,7 @@ pub(super) fn rule<'r>(
     request: &CheckRequest<'_>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
+    limited.revision = rules.revision();
     match &request.subject {
         Subject::Attributes(attributes) => {
             let mut matched = SmallVec::new();
@@ -175,7 +193,7 @@ pub(super) fn rule<'r>(
                 return Ruling::Unlimited { allowed: allow, rule: None };
             }
             let mut unlimited_by = None;
-            for Matched { rule, limit, key } in matched {
+            for Matched { rule, limit, key, limit_ref } in matched {
                 match limit {
                     Some(limit) => {
                         limited.add(
@@ -193,6 +211,7 @@ pub(super) fn rule<'r>(
                                 consistency: rule.consistency(),
                                 carved: rule.is_carved(),
                                 reserve: rule.reserve(),
+                                limit_ref,
                             },
                         );
                     }
@@ -212,6 +231,7 @@ pub(super) fn rule<'r>(
                 consistency: Consistency::Available,
                 carved: false,
                 reserve: None,
+                limit_ref: LimitRef::INLINE,
             };
             let (limit, cost) = (*limit, request.cost);
             let charge = Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None };

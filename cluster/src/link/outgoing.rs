@@ -89,9 +89,22 @@ pub(crate) struct Link {
 /// What a link is asked to send.
 #[derive(Debug)]
 enum Job {
-    Check { charges: Charges, undoable: bool, request: Option<u64>, reply: oneshot::Sender<Reply> },
-    Amend { amendment: Amendment, charges: Charges, reply: oneshot::Sender<Reply> },
-    Undo { id: u64 },
+    Check {
+        charges: Charges,
+        revision: u64,
+        undoable: bool,
+        request: Option<u64>,
+        reply: oneshot::Sender<Reply>,
+    },
+    Amend {
+        amendment: Amendment,
+        charges: Charges,
+        revision: u64,
+        reply: oneshot::Sender<Reply>,
+    },
+    Undo {
+        id: u64,
+    },
 }
 
 impl Link {
@@ -130,12 +143,13 @@ impl Link {
     pub(crate) fn ask(
         &self,
         charges: Charges,
+        revision: u64,
         undoable: bool,
         request: Option<u64>,
     ) -> Result<oneshot::Receiver<Reply>, NotSent> {
         self.must_be_up()?;
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Check { charges, undoable, request, reply }).map(|()| answer)
+        self.send(Job::Check { charges, revision, undoable, request, reply }).map(|()| answer)
     }
 
     /// Sends a refund or a reset; otherwise as [`Link::ask`].
@@ -143,10 +157,11 @@ impl Link {
         &self,
         amendment: Amendment,
         charges: Charges,
+        revision: u64,
     ) -> Result<oneshot::Receiver<Reply>, NotSent> {
         self.must_be_up()?;
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Amend { amendment, charges, reply }).map(|()| answer)
+        self.send(Job::Amend { amendment, charges, revision, reply }).map(|()| answer)
     }
 
     fn must_be_up(&self) -> Result<(), NotSent> {
@@ -405,21 +420,21 @@ impl Runner {
         let sent_at = Instant::now();
         for job in self.taken.drain(..) {
             match job {
-                Job::Check { charges, undoable, request, reply } => {
+                Job::Check { charges, revision, undoable, request, reply } => {
                     if reply.is_closed() {
                         // Its asker has given up: sending it would only charge for nothing.
                         continue;
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable });
-                    unsent.put(&Check { id, undoable, charges, request })?;
+                    unsent.put(&Check { id, undoable, charges, request, revision })?;
                     self.stats.sent.add(1);
                 }
-                Job::Amend { amendment, charges, reply } => {
+                Job::Amend { amendment, charges, revision, reply } => {
                     if reply.is_closed() {
                         continue;
                     }
                     let id = self.in_flight.add(Sent { reply, sent_at, undoable: false });
-                    unsent.put(&Amend { id, amendment, charges })?;
+                    unsent.put(&Amend { id, amendment, charges, revision })?;
                     self.stats.sent.add(1);
                 }
                 Job::Undo { id } => unsent.put(&Undo { id })?,

@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use openraft::{Config, Raft, SnapshotPolicy};
-use tidegate_limiter::{Bucket, Rule, Rules, Store};
+use tidegate_limiter::{Bucket, Rule, Store};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -43,6 +43,7 @@ use crate::{
     owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable, table::SlotMove},
     placement::Weight,
     requests::Requests,
+    rules_in_force::RulesInForce,
     slots::SlotId,
     stats::{CallStats, MoveStats},
     status::ClusterStatus,
@@ -77,7 +78,7 @@ pub(crate) struct GroupConfig {
     /// Rules to begin with, by domain.
     pub(crate) seed: Vec<(String, String)>,
     /// Where the rules in force are put.
-    pub(crate) rules: Arc<ArcSwap<Rules>>,
+    pub(crate) rules: Arc<RulesInForce>,
     /// Where the buckets are.
     pub(crate) store: Arc<Store>,
     /// Where the floors are that other owners have told.
@@ -104,7 +105,7 @@ pub(super) struct Shared {
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
-    pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) rules: Arc<RulesInForce>,
     /// The buckets that this node decides about.
     pub(super) store: Arc<Store>,
     /// The floors that owners have told this node: apart, because a slot that comes by plan comes with more than floors.

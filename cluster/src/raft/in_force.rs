@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use tidegate_limiter::{HashSecret, Rules};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
@@ -14,7 +13,10 @@ use super::{
     group::Shared,
     ledger::{Ledger, NewRules, WriteFault},
 };
-use crate::owner::{rights::Rights, telling::Since};
+use crate::{
+    owner::{rights::Rights, telling::Since},
+    rules_in_force::RulesInForce,
+};
 
 /// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
 /// which it knows that they do: without a quorum there will be no leader.
@@ -34,7 +36,7 @@ pub(crate) struct InForce {
 }
 
 /// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
-pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<ArcSwap<Rules>>, mut seed: Vec<(String, String)>) {
+pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<RulesInForce>, mut seed: Vec<(String, String)>) {
     let mut applied = shared.applied.subscribe();
     let rights = Arc::clone(&shared.rights);
     let mut compiler = Compiler { rules, rights, compiled: BTreeMap::new(), secret: None };
@@ -78,43 +80,41 @@ pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<ArcSwap<Rules>>, mut se
 }
 
 struct Compiler {
-    rules: Arc<ArcSwap<Rules>>,
+    rules: Arc<RulesInForce>,
     rights: Arc<Rights>,
     compiled: BTreeMap<Arc<str>, Revision>,
     secret: Option<HashSecret>,
 }
 
 impl Compiler {
-    /// Puts in force what has changed, and says what could not be.
+    /// Puts in force what has changed, all at once, and says what could not be. **The revision of the rules in force is one
+    /// up to which nothing is missing**: other nodes decide by their own rules what has changed after it.
     async fn compile(&mut self, applied: &Applied) -> Vec<String> {
         let Some(founding) = &applied.state.founding else { return Vec::new() };
         let secret = HashSecret::new(founding.hash_secret);
         if self.secret.as_ref() != Some(&secret) {
-            self.rules.store(Arc::new(Rules::empty(&secret)));
+            self.rules.put(Rules::empty(&secret));
             self.rights.set_reserves(Arc::default(), Since::default());
             self.secret = Some(secret.clone());
             self.compiled.clear();
         }
         let mut broken = Vec::new();
+        let mut rules = self.rules.load_full();
+        let mut changed = Vec::new();
         for (domain, history) in &applied.state.domains {
             let revision = history.current().revision;
             if self.compiled.get(domain) == Some(&revision) {
                 continue;
             }
-            let (rules, name, text, secret) =
-                (self.rules.load_full(), Arc::clone(domain), Arc::clone(history.text()), secret.clone());
+            let (before, name, text, secret) =
+                (Arc::clone(&rules), Arc::clone(domain), Arc::clone(history.text()), secret.clone());
             let started = Instant::now();
-            let compiled = crate::fabric::blocking(move || rules.with_domain(&name, &text, &secret)).await;
+            let compile = move || before.with_domain_at(&name, &text, &secret, revision.get());
+            let compiled = crate::fabric::blocking(compile).await;
             match compiled {
-                Ok(Ok(rules)) => {
-                    let count = rules.rules(domain).len();
-                    self.compiled.insert(Arc::clone(domain), revision);
-                    let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
-                    self.rules.store(Arc::new(rules));
-                    // After it: what was decided by the rules before is told too.
-                    self.rights.set_reserves(reserves, since);
-                    let took = started.elapsed();
-                    info!(%domain, %revision, rules = count, ?took, "rules are in force");
+                Ok(Ok(compiled)) => {
+                    rules = Arc::new(compiled);
+                    changed.push((domain, revision, started.elapsed()));
                 }
                 Ok(Err(faults)) => {
                     let fault = faults.first().map_or_else(String::new, ToString::to_string);
@@ -127,6 +127,23 @@ impl Compiler {
                     broken.push(format!("the rules of {domain} could not be compiled: {panicked}"))
                 }
             }
+        }
+        if !changed.is_empty() {
+            let domains = applied.state.domains.values();
+            let newest = domains.map(|history| history.current().revision.get()).max();
+            // Of what is broken an older revision is in force.
+            let revision = newest.filter(|_| broken.is_empty()).unwrap_or(rules.revision());
+            let compiled = changed.iter().map(|(domain, revision, _)| (Arc::clone(domain), *revision));
+            self.compiled.extend(compiled);
+            let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
+            self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
+            // After it: what was decided by the rules before is told too.
+            self.rights.set_reserves(reserves, since);
+        }
+        let rules = self.rules.load();
+        for (domain, revision, took) in changed {
+            let count = rules.rules(domain).len();
+            info!(%domain, %revision, rules = count, ?took, "rules are in force");
         }
         broken
     }

@@ -50,7 +50,9 @@ impl Router {
     /// that of the calling thread.
     ///
     /// What it can not do: a bucket whose memory ran out (see [`StoreConfig`](tidegate_limiter::StoreConfig)) or whose slot
-    /// counts as used up since its owner was lost stays as strict as it is. The answers tell what is so afterwards.
+    /// counts as used up since its owner was lost stays as strict as it is. The answers tell what is so afterwards. `revision` is
+    /// that of the rules that the charges were made by: where the owner has newer ones, by which only who sees the request can
+    /// tell what it has charged, nothing is changed.
     ///
     /// # Errors
     /// Only when this node has no slot table yet.
@@ -60,6 +62,7 @@ impl Router {
         amendment: Amendment,
         charges: &[Charge],
         wishes: &[Wish],
+        revision: u64,
     ) -> Result<Amended, NotReady> {
         assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
         let deadline = Instant::now() + self.forward_timeout;
@@ -77,7 +80,9 @@ impl Router {
             let asked: SmallVec<[_; 2]> = parts
                 .iter()
                 .map(|part| match &part.owner {
-                    Owner::Peer(owner) => self.send(lane, owner, amendment, part, &charges, &wishes),
+                    Owner::Peer(owner) => {
+                        self.send(lane, owner, amendment, part, &charges, &wishes, revision)
+                    }
                     Owner::Here(_) | Owner::Nobody { .. } => None,
                 })
                 .collect();
@@ -99,7 +104,7 @@ impl Router {
                             });
                             true
                         }
-                        PartOutcome::Misrouted => false,
+                        PartOutcome::Misrouted | PartOutcome::Behind { .. } => false,
                         PartOutcome::Lost(_) => {
                             amended.unsure |= was_sent;
                             // Once it may have been made it is not asked for again.
@@ -125,6 +130,7 @@ impl Router {
         Ok(amended)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `amend`")]
     fn send(
         &self,
         lane: usize,
@@ -133,17 +139,15 @@ impl Router {
         part: &Part,
         charges: &[Charge],
         wishes: &[Wish],
+        revision: u64,
     ) -> Option<oneshot::Receiver<Reply>> {
-        let own = part
-            .places
-            .iter()
-            .map(|place| (&charges[*place], wishes[*place].consistency, wishes[*place].reserve));
+        let own = part.places.iter().map(|place| (&charges[*place], wishes[*place]));
         let charges = wire::charges_to_wire(own)?;
         if PlantedBug::RefundRepeated.is_on() {
             // Nobody hears the answer; but what nobody waits for would not be sent.
-            std::mem::forget(owner.links[lane].amend(amendment, charges.clone()));
+            std::mem::forget(owner.links[lane].amend(amendment, charges.clone(), revision));
         }
-        owner.links[lane].amend(amendment, charges).ok()
+        owner.links[lane].amend(amendment, charges, revision).ok()
     }
 
     /// Changes buckets that this node owns, and looks at them then; `None` if that has to wait.
@@ -177,16 +181,22 @@ impl Router {
         let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
         for (charge, asked) in charges.iter_mut().zip(amend.charges.as_slice()) {
             let slot = SlotId::of(charge.key);
-            match self.rights.claim(slot, wire::consistency_of(asked), now) {
-                Ok(mut claim) => {
-                    let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
+            let newest = match self.newest(charge, asked, amend.revision) {
+                // It takes no limit to forget.
+                Err(_) if amend.amendment == Amendment::Reset => Ok((wire::consistency_of(asked), None)),
+                newest => newest,
+            };
+            let consistency = newest.map_or(wire::consistency_of(asked), |(consistency, _)| consistency);
+            match (self.rights.claim(slot, consistency, now), newest) {
+                (Ok(mut claim), Ok((_, reserve))) => {
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
-                Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
+                (Err(Unclaimed::Elsewhere | Unclaimed::Frozen), _) => {
                     return Outcome::NotOwner { slot: slot.get() };
                 }
-                Err(Unclaimed::Lapsed) => return Outcome::NotReady,
+                (_, Err(revision)) => return Outcome::Newer { revision },
+                (Err(Unclaimed::Lapsed), _) => return Outcome::NotReady,
             }
         }
         match self.amend_here(amend.amendment, &claims, &charges) {

@@ -12,14 +12,14 @@ use tokio::{
 
 use super::{
     Router,
+    attempt::Attempt,
     parts::{Owner, Part},
 };
 use crate::{
     link::{NotSent, Reply},
     planted::PlantedBug,
     requests::Taken,
-    routes::Peer,
-    verdict::{Decisions, Wish},
+    verdict::Decisions,
     wire,
 };
 
@@ -39,6 +39,10 @@ pub(super) enum PartOutcome {
     },
     /// The owner does not own it (any more, or yet): worth another attempt.
     Misrouted,
+    /// The owner has newer rules, and can not tell by which of them the part was to be made.
+    Behind {
+        revision: u64,
+    },
     Lost(Why),
 }
 
@@ -63,32 +67,33 @@ pub(super) enum UndoBy {
 }
 
 impl Router {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step of `decide`")]
-    pub(super) fn ask(
-        &self,
-        lane: usize,
-        owner: &Peer,
-        part: &Part,
-        charges: &[Charge],
-        wishes: &[Wish],
-        undoable: bool,
-        request: Option<u64>,
-    ) -> Option<oneshot::Receiver<Reply>> {
-        let own = part.places.iter().map(|place| {
-            let wish = wishes[*place];
-            (&charges[*place], wish.consistency, wish.reserve)
-        });
+    /// Asks the owner of a part; `None` if it can not be asked.
+    pub(super) fn ask(&self, check: &Attempt<'_>, part: &Part) -> Option<oneshot::Receiver<Reply>> {
+        let Owner::Peer(owner) = &part.owner else { return None };
+        let own = part.places.iter().map(|place| (&check.charges[*place], check.wishes[*place]));
         let wire = wire::charges_to_wire(own)?;
-        match owner.links[lane].ask(wire, undoable, request) {
+        match owner.links[check.lane].ask(wire, check.revision, check.is_undoable(), check.request) {
             Ok(answer) => Some(answer),
             Err(NotSent::Unreachable) => {
-                self.lanes[lane].unreachable.add(1);
+                self.lanes[check.lane].unreachable.add(1);
                 None
             }
             Err(NotSent::Full) => {
-                self.lanes[lane].queue_full.add(1);
+                self.lanes[check.lane].queue_full.add(1);
                 None
             }
+        }
+    }
+
+    /// Waits for an answer; `None`: there is none yet. Then it is waited for again.
+    pub(super) async fn hear_by(
+        &self,
+        until: Instant,
+        answer: &mut Option<oneshot::Receiver<Reply>>,
+    ) -> Option<Option<Reply>> {
+        match answer {
+            Some(answer) => timeout_at(until, answer).await.ok().map(Result::ok),
+            None => Some(None),
         }
     }
 
@@ -96,20 +101,22 @@ impl Router {
         &self,
         lane: usize,
         part: &Part,
-        answer: Option<oneshot::Receiver<Reply>>,
+        mut answer: Option<oneshot::Receiver<Reply>>,
         deadline: Instant,
     ) -> PartOutcome {
-        let lost = PartOutcome::Lost(Why::Unheard);
-        let Some(answer) = answer else { return lost };
-        let stats = &self.lanes[lane];
-        let reply = match timeout_at(deadline, answer).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_link_lost)) => return lost,
-            Err(_elapsed) => {
-                stats.timed_out.add(1);
-                return lost;
+        match self.hear_by(deadline, &mut answer).await {
+            Some(reply) => self.outcome(lane, part, reply),
+            None => {
+                self.lanes[lane].timed_out.add(1);
+                PartOutcome::Lost(Why::Unheard)
             }
-        };
+        }
+    }
+
+    /// What an answer means; `None`: the link was lost, or there was none.
+    pub(super) fn outcome(&self, lane: usize, part: &Part, reply: Option<Reply>) -> PartOutcome {
+        let Some(reply) = reply else { return PartOutcome::Lost(Why::Unheard) };
+        let stats = &self.lanes[lane];
         stats.answered.add(1);
         match reply.outcome {
             Outcome::Decided(decided) if decided.decisions.len() == part.places.len() => {
@@ -123,6 +130,7 @@ impl Router {
                 stats.not_owner.add(1);
                 PartOutcome::Misrouted
             }
+            Outcome::Newer { revision } => PartOutcome::Behind { revision },
             // It may be about to have a session again.
             Outcome::Lapsed { for_nanos } if for_nanos < LAPSED_FOR_GOOD => PartOutcome::Misrouted,
             Outcome::Lapsed { for_nanos } => {

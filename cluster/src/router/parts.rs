@@ -116,11 +116,13 @@ fn is_like(part: &Part, wishes: &[Wish], place: usize) -> bool {
     part.places.first().is_none_or(|first| wishes[*first].consistency == wishes[place].consistency)
 }
 
-/// Whether a check was denied only because successors have to be told first.
+/// Whether a check that was denied was so only because successors have to be told first.
 pub(super) fn is_held(charges: &[Charge], decisions: &[Decision]) -> bool {
-    let denied =
-        |(charge, decision): &(&Charge, &Decision)| charge.mode == Mode::Enforce && !decision.allowed;
-    let mut denials = charges.iter().zip(decisions).filter(denied).peekable();
+    let denied = || charges.iter().zip(decisions).filter(|(_, decision)| !decision.allowed);
+    let enforced = |(charge, _): &(&Charge, &Decision)| charge.mode == Mode::Enforce;
+    // Where no rule denies that is enforced here, it is so at an owner with newer rules.
+    let any_counts = !denied().any(|denial| enforced(&denial));
+    let mut denials = denied().filter(|denial| any_counts || enforced(denial)).peekable();
     denials.peek().is_some() && denials.all(|(_, decision)| decision.is_held())
 }
 

@@ -1,12 +1,13 @@
 //! Checks that other nodes send: decided if this node owns their slots, never sent on.
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Consistency, KeyHash};
-use tidegate_proto::peer::{Check, Decided, Outcome};
+use tidegate_limiter::{Charge, Consistency, KeyHash, Newer, Reserve, RuleId, Standing};
+use tidegate_proto::peer::{self, Check, Decided, Outcome};
 
 use super::Router;
 use crate::{
     owner::rights::{Claim, Unclaimed},
+    planted::PlantedBug,
     requests::Taken,
     slots::SlotId,
     wire,
@@ -40,21 +41,23 @@ impl Router {
         let now = self.clock.now();
         let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
         for (charge, asked) in charges.iter_mut().zip(check.charges.as_slice()) {
-            let (slot, consistency) = (SlotId::of(charge.key), wire::consistency_of(asked));
-            match self.rights.claim(slot, consistency, now) {
-                Ok(mut claim) => {
-                    let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
+            let slot = SlotId::of(charge.key);
+            let newest = self.newest(charge, asked, check.revision);
+            let consistency = newest.map_or(wire::consistency_of(asked), |(consistency, _)| consistency);
+            match (self.rights.claim(slot, consistency, now), newest) {
+                (Ok(mut claim), Ok((_, reserve))) => {
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
-                Err(Unclaimed::Elsewhere | Unclaimed::Frozen) => {
+                (Err(Unclaimed::Elsewhere | Unclaimed::Frozen), _) => {
                     return (Outcome::NotOwner { slot: slot.get() }, None);
                 }
-                Err(Unclaimed::Lapsed) if consistency == Consistency::Strict => {
+                (_, Err(revision)) => return (Outcome::Newer { revision }, None),
+                (Err(Unclaimed::Lapsed), _) if consistency == Consistency::Strict => {
                     let lapsed = now.saturating_since(self.rights.lapsed_since());
                     return (Outcome::Lapsed { for_nanos: lapsed.as_nanos() as u64 }, None);
                 }
-                Err(Unclaimed::Lapsed) => return (Outcome::NotReady, None),
+                (Err(Unclaimed::Lapsed), _) => return (Outcome::NotReady, None),
             }
         }
         let Some((allowed, decisions, taken)) =
@@ -64,6 +67,41 @@ impl Router {
         };
         let decisions = decisions.iter().map(wire::decision_to_wire).collect();
         (Outcome::Decided(Decided { allowed, decisions }), taken)
+    }
+
+    /// Has a charge hold as the newer rules say, those of the asker or those in force here, and tells what they demand. The
+    /// limit of rules that have been replaced counts no more, whichever node still has them.
+    ///
+    /// # Errors
+    /// Where only the asker can tell: with the revision of the rules that it needs for that.
+    #[inline]
+    pub(super) fn newest(
+        &self,
+        charge: &mut Charge,
+        asked: &peer::Charge,
+        revision: u64,
+    ) -> Result<(Consistency, Option<Reserve>), u64> {
+        if revision != self.in_force.revision()
+            && let Some(newer) = self.newer(charge, asked, revision)?
+        {
+            (charge.limit, charge.mode) = (newer.limit, newer.mode);
+            return Ok((newer.consistency, newer.reserve));
+        }
+        let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
+        Ok((wire::consistency_of(asked), reserve))
+    }
+
+    #[cold]
+    fn newer(&self, charge: &Charge, asked: &peer::Charge, revision: u64) -> Result<Option<Newer>, u64> {
+        if charge.rule == RuleId::INLINE || PlantedBug::AskersLimit.is_on() {
+            return Ok(None);
+        }
+        let rules = self.in_force.load();
+        match rules.standing(charge.rule, wire::limit_ref_of(asked), &charge.limit, revision) {
+            Standing::AsAsked => Ok(None),
+            Standing::Newer(newer) => Ok(Some(newer)),
+            Standing::Unknown { revision } => Err(revision),
+        }
     }
 
     pub(crate) fn undo_for_peer(&self, taken: Taken) {

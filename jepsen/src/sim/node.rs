@@ -314,6 +314,7 @@ impl Client {
                 consistency: one.rule.consistency(),
                 carved: one.rule.is_carved(),
                 reserve: one.rule.reserve(),
+                limit_ref: one.limit_ref,
             });
             let number = if one.rule.name() == "all" { ALL } else { key };
             self.shared.hashes.borrow_mut().insert(number, one.key);
@@ -362,7 +363,8 @@ impl Client {
             all.push(Refund { invoked, completed: None, key: GIVEN_BACK, node });
             all.len() - 1
         };
-        let amended = self.router.amend(0, Amendment::Refund, charges, wishes).await;
+        let amended =
+            self.router.amend(0, Amendment::Refund, charges, wishes, self.rules.load().revision()).await;
         let mut all = self.shared.refunds.borrow_mut();
         match amended {
             Ok(amended) if amended.is_complete() => all[place].completed = Some(elapsed()),

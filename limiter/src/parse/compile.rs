@@ -12,6 +12,7 @@ use crate::{
     Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnOwnerLoss, Reserve, Rule, Takeover,
     condition::{Condition, Test},
     key::KeyHasher,
+    revised,
     rule::{Carved, Domain},
 };
 
@@ -134,6 +135,7 @@ impl<'t> Compiler<'t> {
         (self.faults() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
+            shape: revised::shape(hasher, &when, &key, &overrides),
             id: hasher.rule(),
             hasher,
             when,

@@ -1,0 +1,298 @@
+//! One attempt at a check: in which order its owners are asked, and what becomes of it when they do not agree.
+//!
+//! 1. What another node owns and has denied lately (see [`Denials`](super::denials::Denials)), alone.
+//! 2. What this node owns, which costs nothing to ask.
+//! 3. All other owners, at the same time.
+//! 4. What nobody decides, by what its rule says.
+//!
+//! A denial ends it, and what earlier steps charged is given back. Without a denial that is remembered there is no first step,
+//! and a check takes one round trip, however many owners it has.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Charge, Cost, Decision, Floor, Mode, Nanos};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    Router,
+    asking::{PartOutcome, UndoBy, Why},
+    parts::{Owner, Part, is_lapsed, note, part_is_held},
+};
+use crate::{
+    link::Reply,
+    loss::by_rule,
+    owner::rights::Share,
+    planted::PlantedBug,
+    routes::Routes,
+    verdict::{Answers, DecidedBy, Verdict, Wish},
+};
+
+/// A check in one attempt.
+pub(super) struct Attempt<'a> {
+    pub(super) lane: usize,
+    pub(super) routes: &'a Routes,
+    pub(super) parts: &'a [Part],
+    pub(super) charges: &'a [Charge],
+    pub(super) wishes: &'a [Wish],
+    /// Of the rules that the charges were made by.
+    pub(super) revision: u64,
+    pub(super) request: Option<u64>,
+    pub(super) now: Nanos,
+    pub(super) begun: Instant,
+    pub(super) deadline: Instant,
+    pub(super) may_retry: bool,
+}
+
+/// How an attempt ended.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
+pub(super) enum Tried {
+    Decided(Verdict),
+    /// An owner has changed: worth another attempt.
+    Misrouted,
+    /// The successor of a slot has to be told first.
+    Held,
+    /// An owner has newer rules, by which only a node that sees the request can tell what is to be charged: one that has this
+    /// revision. Who can not get it denies: no limit but the old one is known here, and that counts no more.
+    Behind {
+        revision: u64,
+        denied: Verdict,
+    },
+}
+
+/// What is known so far.
+struct Course<'a> {
+    answers: Answers,
+    taken: SmallVec<[(&'a Part, UndoBy); 2]>,
+    lost: SmallVec<[(&'a Part, Why); 2]>,
+    denied: bool,
+    misrouted: bool,
+    held: bool,
+    behind: Option<u64>,
+}
+
+impl Attempt<'_> {
+    /// Whether owners may be asked at several places, so that what one took may have to be given back.
+    pub(super) fn is_undoable(&self) -> bool {
+        self.parts.len() > 1
+    }
+
+    /// A check that is held is tried again until its deadline.
+    fn is_early(&self) -> bool {
+        self.begun < self.deadline
+    }
+
+    /// Until when an owner that is asked alone is waited for: then the others are asked too.
+    fn half_way(&self) -> Instant {
+        self.begun + self.deadline.saturating_duration_since(self.begun) / 2
+    }
+}
+
+impl Course<'_> {
+    /// How it ends, if no other owner has to be asked for that.
+    fn end(&mut self, may_retry: bool) -> Option<Tried> {
+        if self.denied {
+            return Some(Tried::Decided(Verdict {
+                allowed: false,
+                answers: std::mem::take(&mut self.answers),
+            }));
+        }
+        if let Some(revision) = self.behind {
+            let denied = Verdict { allowed: false, answers: std::mem::take(&mut self.answers) };
+            return Some(Tried::Behind { revision, denied });
+        }
+        if self.held {
+            return Some(Tried::Held);
+        }
+        (self.misrouted && may_retry).then_some(Tried::Misrouted)
+    }
+}
+
+impl Router {
+    pub(super) async fn attempt(&self, check: &Attempt<'_>) -> Tried {
+        let mut course = Course {
+            answers: check.charges.iter().map(|_| None).collect(),
+            taken: SmallVec::new(),
+            lost: SmallVec::new(),
+            denied: false,
+            misrouted: false,
+            held: false,
+            behind: None,
+        };
+        let tried = self.run(check, &mut course).await;
+        let allowed = matches!(&tried, Tried::Decided(verdict) if verdict.allowed);
+        if allowed {
+            for (_, undo) in course.taken {
+                // A peer's part stays by itself when its time is over.
+                if let UndoBy::Hold(taken) = undo {
+                    self.store.settle(taken.hold);
+                }
+            }
+        } else {
+            self.give_back(check.lane, course.taken, check.charges, check.now);
+        }
+        tried
+    }
+
+    async fn run<'a>(&self, check: &Attempt<'a>, course: &mut Course<'a>) -> Tried {
+        let mut asked: SmallVec<[(&Part, Option<oneshot::Receiver<Reply>>); 2]> = SmallVec::new();
+        let first = self.likely_denial(check);
+        if let Some(part) = first {
+            let mut answer = self.ask(check, part);
+            match self.hear_by(check.half_way(), &mut answer).await {
+                Some(reply) => {
+                    let outcome = self.outcome(check.lane, part, reply);
+                    self.take(check, part, outcome, course);
+                }
+                None => asked.push((part, answer)),
+            }
+            if let Some(tried) = course.end(check.may_retry) {
+                return tried;
+            }
+        }
+
+        // This node's own part costs nothing to ask: a denial here spares the others.
+        for part in check.parts {
+            match &part.owner {
+                Owner::Here(claims) => {
+                    let undoable = check.is_undoable();
+                    let decided =
+                        self.decide_here(part, claims, check.charges, undoable, check.request, check.now);
+                    let outcome = match decided {
+                        Some((allowed, decisions, undo)) => PartOutcome::Decided { allowed, decisions, undo },
+                        None => PartOutcome::Misrouted,
+                    };
+                    self.take(check, part, outcome, course);
+                    if (course.denied || course.held)
+                        && let Some(tried) = course.end(false)
+                    {
+                        return tried;
+                    }
+                }
+                Owner::Nobody { soon } => {
+                    course.misrouted |= soon;
+                    let why = if is_lapsed(part, check.wishes) { Why::Lapsed } else { Why::Unknown };
+                    course.lost.push((part, why));
+                }
+                Owner::Peer(_) => {}
+            }
+        }
+        if let Some(tried) = course.end(check.may_retry) {
+            return tried;
+        }
+
+        // All other owners are asked at the same time.
+        let others = check.parts.iter().filter(|part| {
+            matches!(part.owner, Owner::Peer(_)) && first.is_none_or(|first| !std::ptr::eq(first, *part))
+        });
+        asked.extend(others.map(|part| (part, self.ask(check, part))));
+        for (part, answer) in asked {
+            let outcome = self.hear(check.lane, part, answer, check.deadline).await;
+            self.take(check, part, outcome, course);
+        }
+        if let Some(tried) = course.end(check.may_retry) {
+            return tried;
+        }
+        let allowed = self.decide_lost(check, course);
+        Tried::Decided(Verdict { allowed, answers: std::mem::take(&mut course.answers) })
+    }
+
+    /// The part of another node that is likely to deny, and more so than any other.
+    fn likely_denial<'a>(&self, check: &Attempt<'a>) -> Option<&'a Part> {
+        if !check.is_undoable() {
+            return None;
+        }
+        let likelihood = |part: &Part| {
+            let keys = part.places.iter().map(|place| check.charges[*place].key);
+            keys.filter_map(|key| self.denials.likelihood(key, check.now)).max()
+        };
+        let parts = check.parts.iter().filter(|part| !matches!(part.owner, Owner::Nobody { .. }));
+        let (_, part) =
+            parts.filter_map(|part| Some((likelihood(part)?, part))).max_by_key(|(score, _)| *score)?;
+        (matches!(part.owner, Owner::Peer(_)) && !self.would_deny_here(check)).then_some(part)
+    }
+
+    /// Whether this node's own part denies, by a look. Then it does so before others are charged.
+    fn would_deny_here(&self, check: &Attempt<'_>) -> bool {
+        let here = check.parts.iter().filter(|part| matches!(part.owner, Owner::Here(_)));
+        here.flat_map(|part| &part.places).map(|place| &check.charges[*place]).any(|charge| {
+            let look = Charge { cost: Cost::PEEK, floor: charge.floor.map(Floor::unbounded), ..*charge };
+            let left = self.store.check(&look, check.now).remaining;
+            charge.mode == Mode::Enforce && left < charge.cost.get().max(1)
+        })
+    }
+
+    /// Takes in how a part ended.
+    fn take<'a>(&self, check: &Attempt<'a>, part: &'a Part, outcome: PartOutcome, course: &mut Course<'a>) {
+        match outcome {
+            PartOutcome::Decided { allowed, decisions, undo } => {
+                note(&mut course.answers, part, &decisions, || match &part.owner {
+                    Owner::Peer(owner) => DecidedBy::Forwarded(Arc::clone(&owner.member.id.name)),
+                    Owner::Here(_) | Owner::Nobody { .. } => DecidedBy::Owner,
+                });
+                if check.is_undoable() {
+                    self.learn(check, part, allowed, &decisions);
+                }
+                if allowed {
+                    course.taken.extend(undo.map(|undo| (part, undo)));
+                } else if check.is_early() && part_is_held(part, check.charges, &decisions) {
+                    course.held = true;
+                } else {
+                    course.denied = true;
+                }
+            }
+            PartOutcome::Misrouted => {
+                course.misrouted = true;
+                course.lost.push((part, Why::Unknown));
+            }
+            PartOutcome::Behind { revision } => {
+                course.behind = course.behind.max(Some(revision));
+                for place in &part.places {
+                    course.answers[*place] = Some(by_rule(&check.charges[*place], false));
+                }
+            }
+            PartOutcome::Lost(why) => course.lost.push((part, why)),
+        }
+    }
+
+    /// Remembers what has denied, for checks of the same buckets that come next.
+    fn learn(&self, check: &Attempt<'_>, part: &Part, allowed: bool, decisions: &[Decision]) {
+        for (place, decision) in part.places.iter().zip(decisions) {
+            let key = check.charges[*place].key;
+            if decision.allowed {
+                self.denials.allowed(key, check.now);
+            } else if !allowed && !decision.is_held() {
+                self.denials.denied(key, decision, check.now);
+            }
+        }
+    }
+
+    /// Decides what no owner has decided, as the rules say; whether all of it is allowed.
+    fn decide_lost(&self, check: &Attempt<'_>, course: &mut Course<'_>) -> bool {
+        for (part, why) in std::mem::take(&mut course.lost) {
+            let noticed = self.clock.now();
+            let since = self.unowned_since(check.lane, part, why, check.now, noticed);
+            let share = || self.rights.share(self.clock.now()).map(|share| by_owners(share, check.routes));
+            let known = self.rights.share(noticed).map(|share| by_owners(share, check.routes));
+            let mut decide = |share| {
+                let answers = &mut course.answers;
+                self.shares.decide(&part.places, check.charges, check.wishes, share, check.now, answers)
+            };
+            let mut allowed = decide(known.map(|share| Share { since: share.since.max(since), ..share }));
+            if allowed && share() != known {
+                // The process was stopped in between, or the log gives this node another share: what was charged is
+                // forfeited.
+                allowed = decide(None);
+            }
+            if !allowed {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The share as it is, unless a bug is planted.
+fn by_owners(share: Share, routes: &Routes) -> Share {
+    if PlantedBug::SharesByOwners.is_on() { Share { parts: routes.member_count(), ..share } } else { share }
+}
