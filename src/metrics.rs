@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_cluster::DecidedBy;
+use tidegate_cluster::{Answer, DecidedBy};
 
 use crate::http::ProblemKind;
 
@@ -35,13 +35,15 @@ pub(crate) enum Decider {
     Forwarded,
     Share,
     Fallback,
+    /// The owner, of a bucket that was not in memory any more: what it had consumed was assumed.
+    Memory,
     /// Nobody: nothing limits the check.
     Unmatched,
 }
 
 impl Decider {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Owner, Self::Forwarded, Self::Share, Self::Fallback, Self::Unmatched];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Owner, Self::Forwarded, Self::Share, Self::Fallback, Self::Memory, Self::Unmatched];
 
     /// The word for it in answers and metrics.
     pub(crate) fn as_str(self) -> &'static str {
@@ -50,14 +52,18 @@ impl Decider {
             Self::Forwarded => "forwarded",
             Self::Share => "share",
             Self::Fallback => "fallback",
+            Self::Memory => "memory",
             Self::Unmatched => "unmatched",
         }
     }
 }
 
-impl From<&DecidedBy> for Decider {
-    fn from(by: &DecidedBy) -> Self {
-        match by {
+impl From<&Answer> for Decider {
+    fn from(answer: &Answer) -> Self {
+        if answer.decision.assumed {
+            return Self::Memory;
+        }
+        match answer.by {
             DecidedBy::Owner => Self::Owner,
             DecidedBy::Forwarded(_) => Self::Forwarded,
             DecidedBy::Share => Self::Share,

@@ -10,7 +10,7 @@ use kit::rules::{PATIENCE, SOON, await_voters, check, keeping, put, raft, write}
 use serde_json::Value;
 use tidegate_jepsen::{
     client::Response,
-    cluster::{Cluster, Node, free_ports, wait_for},
+    cluster::{Cluster, Node, Settings, free_ports, wait_for},
 };
 
 const USERS: u32 = 200;
@@ -53,7 +53,9 @@ struct Behind {
 impl Behind {
     fn start(before: &str) -> Option<Self> {
         let disk = SmallDisk::mount()?;
-        let mut cluster = Cluster::empty(keeping());
+        // Longer than a busy machine takes to forward: what its owner has not decided is no matter of this.
+        let flags = vec!["--check-timeout".to_owned(), "1s".to_owned()];
+        let mut cluster = Cluster::empty(Settings { flags, ..keeping() });
         let ports: Vec<u16> = (0..3).map(|_| free_ports()).collect();
         let expect = ["--bootstrap-expect".to_owned(), "3".to_owned()];
         std::os::unix::fs::symlink(disk.path(), cluster.data_dir(ports[2])).unwrap();
@@ -134,13 +136,13 @@ fn a_node_that_does_not_get_the_new_rules_admits_no_more_than_they_allow() {
     // What can not be carried over is not decided by the old limit, and says so.
     for newer in ["limit: 3/1h, algorithm: fixed_window", "limit: 3/1h, when: { path: /a }"] {
         behind.write(&rule(newer));
-        let (count, last) = admitted(behind.n3(), users.next().unwrap(), 10);
+        let (count, last) = admitted(behind.n3(), users.next().unwrap(), 5);
         assert!(count <= 3, "{newer}: {last}");
         assert_eq!(last["decided_by"], "fallback", "{newer}: {last}");
         assert!(last["retry_after_ms"].as_u64().is_some_and(|wait| wait > 0), "{newer}: {last}");
     }
     behind.write("rules:\n  - { name: per-customer, key: [user], limit: 3/1h }\n");
-    assert!(admitted(behind.n3(), users.next().unwrap(), 10).0 <= 3);
+    assert!(admitted(behind.n3(), users.next().unwrap(), 5).0 <= 3);
 
     // It heals by itself.
     behind.write(&rule("limit: 7/1h"));
@@ -169,7 +171,7 @@ fn an_override_is_that_of_the_newer_rules_too() {
         "limit: 4/1h, overrides: [{ when: { plan: gold, path: /a }, limit: 2/1h }, { when: { plan: gold }, limit: 6/1h }]",
     );
     behind.write(&text);
-    assert!(admitted(behind.n3(), &format!("{}&path=/a", gold[2]), 20).0 <= 2);
+    assert!(admitted(behind.n3(), &format!("{}&path=/a", gold[2]), 5).0 <= 2);
     // Unlimited now: it is never more than allowed.
     behind.write(&with("4/1h", "unlimited"));
     assert_eq!(admitted(behind.n3(), &gold[3], 120).0, 120);

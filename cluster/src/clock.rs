@@ -49,6 +49,14 @@ impl Clock {
         }
     }
 
+    /// Has a simulated clock that stands still go on from there, as that of a virtual machine does which was stopped.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn resume(&self) {
+        if let Some(machine) = self.machine {
+            machine.resume();
+        }
+    }
+
     /// The present instant.
     pub fn now(&self) -> Nanos {
         #[cfg(feature = "simulation")]

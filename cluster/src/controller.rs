@@ -24,7 +24,7 @@ use crate::{
     member::{Member, MemberState},
     owner::rights::Rights,
     placement::{Candidate, Placement},
-    raft::{Applied, GroupRole, InForce, Ledger, MemberRow, RaftGroup, Revision},
+    raft::{Applied, Foreign, GroupRole, InForce, Ledger, MemberRow, RaftGroup, Revision},
     router::Router,
     routes::Routes,
     slots::SlotTable,
@@ -72,6 +72,9 @@ pub(crate) struct Controller {
     status: watch::Sender<ClusterStatus>,
     in_force: watch::Receiver<InForce>,
     applied: watch::Receiver<Arc<Applied>>,
+    foreign: watch::Receiver<Option<Foreign>>,
+    /// What keeps this node from founding a cluster.
+    obstacle: watch::Receiver<Option<String>>,
     group: RaftGroup,
     rights: Arc<Rights>,
     ledger: Ledger,
@@ -114,6 +117,8 @@ impl Controller {
             status,
             in_force: group.in_force(),
             applied: group.ledger().watch(),
+            foreign: group.ledger().watch_foreign(),
+            obstacle: group.ledger().watch_obstacle(),
             ledger: group.ledger(),
             group,
             rights,
@@ -169,6 +174,16 @@ impl Controller {
                         self.note_successor();
                         self.take_table();
                         self.announce().await;
+                        self.tell_status();
+                    }
+                }
+                changed = self.obstacle.changed() => {
+                    if changed.is_ok() {
+                        self.tell_status();
+                    }
+                }
+                changed = self.foreign.changed() => {
+                    if changed.is_ok() {
                         self.tell_status();
                     }
                 }
@@ -237,7 +252,10 @@ impl Controller {
         let share = applied.state.shares.parts(self.group.id());
         self.rights.set_share(applied.index, share, self.clock.now());
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
-            are_in_force && self.group.inherit(slots, by)
+            if are_in_force {
+                self.group.inherit(slots, by);
+            }
+            are_in_force
         });
         if todo.reserved > 0 {
             self.rights.floor_stats().count_begun(todo.reserved as u64);
@@ -309,6 +327,13 @@ impl Controller {
         })
     }
 
+    /// A second cluster of the same name that has more nodes than this node's.
+    fn outnumbered(&self) -> Option<String> {
+        let foreign = self.foreign.borrow();
+        let larger = foreign.as_ref().filter(|foreign| foreign.is_larger)?;
+        Some(format!("one cluster: {}", larger.text))
+    }
+
     fn state(&self) -> MemberState {
         match self.standing {
             Standing::Joining | Standing::Superseded => MemberState::Joining,
@@ -334,8 +359,13 @@ impl Controller {
         if self.ledger.group().is_some() {
             return Some("its slots: the leader gives them out when it has heard of the members".to_owned());
         }
+        let expecting = self.live.iter().filter(|member| member.expects).count();
+        if let Some(obstacle) = &*self.obstacle.borrow() {
+            return Some(format!("its cluster: {obstacle}"));
+        }
         Some(match self.expect {
             Some(expect) => {
+                let seen = expecting;
                 format!(
                     "{seen} of {expect} nodes see each other (--bootstrap-expect {expect}); check --join and that UDP passes"
                 )
@@ -408,8 +438,8 @@ impl Controller {
     fn tell_status(&mut self) {
         let routes = self.router.routes();
         // Worked out before: both look at the status themselves.
-        let waiting_for =
-            self.stranger().or_else(|| self.waiting_for_rules()).or_else(|| self.waiting_for_others());
+        let waiting_for = self.stranger().or_else(|| self.outnumbered()).or_else(|| self.waiting_for_rules());
+        let waiting_for = waiting_for.or_else(|| self.waiting_for_others());
         // It may be the reason.
         let waiting_for = waiting_for.map(|reason| match self.ledger.slow_network() {
             Some(slow) => format!("{reason} ({slow})"),

@@ -85,6 +85,7 @@ pub(crate) async fn connect(address: SocketAddr) -> io::Result<Stream> {
 async fn open(address: SocketAddr) -> io::Result<Stream> {
     #[cfg(feature = "simulation")]
     if crate::simulation::is_on() {
+        crate::simulation::network::reach(address.ip()).await;
         return Stream::simulated(address).await;
     }
     Ok(TcpStream::connect(address).await?.into())

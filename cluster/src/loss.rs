@@ -5,7 +5,7 @@
 //! owner admitted stay inside the limit for as long as that owner does not go on deciding. A node that was stopped itself, or has
 //! just begun, can not tell: it gives out nothing until it can.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Floor, Limit, Mode, Nanos, OnOwnerLoss, Store};
@@ -23,11 +23,11 @@ const RETRY_AFTER_LOSS: Duration = Duration::from_secs(3);
 /// The buckets of this node's shares: other ones than those of the slots that it owns.
 #[derive(Debug)]
 pub(crate) struct Shares {
-    store: Store,
+    store: Arc<Store>,
 }
 
 impl Shares {
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         Self { store }
     }
 
@@ -100,6 +100,7 @@ pub(crate) fn by_rule(charge: &Charge, allowed: bool) -> Answer {
         reset_after: RETRY_AFTER_LOSS,
         retry_after: (!allowed).then_some(RETRY_AFTER_LOSS),
         delay: Duration::ZERO,
+        assumed: false,
     };
     Answer { decision, by: DecidedBy::Fallback }
 }

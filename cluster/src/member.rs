@@ -70,6 +70,8 @@ pub struct Member {
     pub group: Option<ClusterId>,
     /// Up to which index of the log the rules are in force there.
     pub in_force: Option<u64>,
+    /// Whether it expects others to found a cluster with (`--bootstrap-expect`).
+    pub expects: bool,
 }
 
 impl Member {
@@ -85,6 +87,7 @@ impl Member {
             node: Some(row.id),
             group: None,
             in_force: None,
+            expects: false,
         }
     }
 

@@ -188,11 +188,13 @@ impl Cluster {
         });
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
+        let shares = Arc::new(shares);
         let requests = Arc::new(Requests::default());
         let rules = Arc::new(RulesInForce::new(rules));
         let group = GroupConfig {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
+            shares: Arc::clone(&shares),
             rights: Arc::clone(&rights),
             requests: Arc::clone(&requests),
             stats: Arc::clone(&stats.moves),
@@ -204,6 +206,7 @@ impl Cluster {
             identity: Arc::clone(&identity),
             data_dir: config.data_dir,
             expect,
+            join: seeds.clone(),
             seed: config.rules,
             rules: Arc::clone(&rules),
             clock,
@@ -223,6 +226,7 @@ impl Cluster {
                 weight: config.weight,
                 node: on_disk.node,
                 group: ledger.group(),
+                expect,
             },
             datagrams,
             Arc::clone(&stats.gossip),

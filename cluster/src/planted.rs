@@ -47,6 +47,18 @@ pub enum PlantedBug {
     DenialsForgotten,
     /// An owner decides by the limit that the asking node has found, though its own rules are newer.
     AskersLimit,
+    /// A node without a cluster follows whoever sends it entries, until Raft says that it has some.
+    AdoptionUndecided,
+    /// Nobody asks the nodes of `--join` before a cluster is founded.
+    FoundsUnasked,
+    /// Nodes that only join are waited for when a cluster is founded.
+    JoinersCount,
+    /// All rules share one part of the memory, as if they were one.
+    FloodSpills,
+    /// A strict rule forgets the buckets for which there is no room.
+    StrictForgets,
+    /// What a strict rule has let go of does not go along when slots move.
+    LetGoNotSent,
     /// A sliding log that is handed over again replaces what its new owner has admitted since.
     LogReplaced,
     /// A successor takes floors for its own although no rule had floors for a while since.
@@ -57,7 +69,7 @@ pub enum PlantedBug {
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 24] = [
+    pub const ALL: [(&'static str, Self); 30] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -79,6 +91,12 @@ impl PlantedBug {
         ("stop-forgets-expiry", Self::StopForgetsExpiry),
         ("denials-forgotten", Self::DenialsForgotten),
         ("askers-limit", Self::AskersLimit),
+        ("adoption-undecided", Self::AdoptionUndecided),
+        ("founds-unasked", Self::FoundsUnasked),
+        ("joiners-count", Self::JoinersCount),
+        ("flood-spills", Self::FloodSpills),
+        ("strict-forgets", Self::StrictForgets),
+        ("let-go-not-sent", Self::LetGoNotSent),
         ("log-replaced", Self::LogReplaced),
         ("old-floors-count", Self::OldFloorsCount),
         ("answers-without-deadline", Self::AnswersWithoutDeadline),

@@ -307,6 +307,7 @@ mod tests {
             reset_after: Duration::ZERO,
             retry_after: None,
             delay: Duration::ZERO,
+            assumed: false,
         };
         for number in 0..10 {
             let remembered =

@@ -80,6 +80,7 @@ pub(crate) fn decision_to_wire(decision: &Decision) -> peer::Decision {
         reset_after: nanos(decision.reset_after),
         retry_after: decision.retry_after.map(nanos),
         delay: nanos(decision.delay),
+        assumed: decision.assumed,
     }
 }
 
@@ -91,6 +92,7 @@ pub(crate) fn decision_from_wire(decision: &peer::Decision) -> Decision {
         reset_after: Duration::from_nanos(decision.reset_after),
         retry_after: decision.retry_after.map(Duration::from_nanos),
         delay: Duration::from_nanos(decision.delay),
+        assumed: decision.assumed,
     }
 }
 

@@ -15,6 +15,7 @@
 //! - [`sampler`]: looks at the nodes meanwhile. [`campaign`]: a run with all of that. [`record`]: what is known of it.
 //! - [`check`]: was more admitted than the limit allows, in any interval? A file a question. [`mod@judge`]: all of them.
 //! - [`report`]: the verdict for a terminal, for a browser, and as a picture.
+//! - [`starts`]: clusters that are founded, in whatever order their nodes come, and what is killed meanwhile.
 //! - [`sim`]: the whole cluster in one thread, from one seed, for what no real run would meet in a year.
 
 pub mod campaign;
@@ -33,4 +34,5 @@ pub mod record;
 pub mod report;
 pub mod sampler;
 pub mod sim;
+pub mod starts;
 pub mod workload;

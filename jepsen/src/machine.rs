@@ -25,6 +25,10 @@ pub struct Orders {
     pub fail_syncs: Option<(u64, u32)>,
     /// A number that no order had before, and what the dice begin with that say what the disk loses.
     pub power_cut: Option<(u64, u64)>,
+    /// Syncs of the disk do not come back for as long as this is said.
+    pub hang_syncs: bool,
+    /// The boot clock stands still while the process is stopped.
+    pub hold_clock: bool,
 }
 
 impl fmt::Display for Orders {
@@ -35,6 +39,12 @@ impl fmt::Display for Orders {
         }
         if let Some((number, seed)) = self.power_cut {
             writeln!(f, "power-cut {number} {seed}")?;
+        }
+        if self.hang_syncs {
+            writeln!(f, "hang-syncs")?;
+        }
+        if self.hold_clock {
+            writeln!(f, "hold-clock")?;
         }
         Ok(())
     }
@@ -63,6 +73,10 @@ pub struct Told {
     pub gained_ns: i64,
     /// Syncs that failed.
     pub syncs_failed: u64,
+    /// Syncs that did not come back for a while, or have not yet.
+    pub syncs_hung: u64,
+    /// For how long its clock has stood still while the process was stopped, in nanoseconds.
+    pub held_ns: u64,
     /// What happened when the power went; nothing else is told then.
     pub power_cut: Option<String>,
 }
@@ -81,6 +95,8 @@ impl Told {
             clock_ms: number("clock-ms"),
             gained_ns: number("gained-ns"),
             syncs_failed: number("syncs-failed") as u64,
+            syncs_hung: number("syncs-hung") as u64,
+            held_ns: number("held-ns") as u64,
             power_cut: of("power-cut").map(str::to_owned),
         }
     }
@@ -111,15 +127,30 @@ mod tests {
     fn orders_are_written_as_a_node_reads_them_and_what_it_tells_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("n1.orders");
-        let orders =
-            Orders { wall_ahead_ms: -5, rate_ppm: 500, fail_syncs: Some((7, 3)), power_cut: Some((8, 4711)) };
+        let orders = Orders {
+            wall_ahead_ms: -5,
+            rate_ppm: 500,
+            fail_syncs: Some((7, 3)),
+            power_cut: Some((8, 4711)),
+            hang_syncs: true,
+            hold_clock: true,
+        };
         orders.give(&path).unwrap();
-        let written = "wall-ahead-ms -5\nrate-ppm 500\nfail-syncs 7 3\npower-cut 8 4711\n";
+        let written =
+            "wall-ahead-ms -5\nrate-ppm 500\nfail-syncs 7 3\npower-cut 8 4711\nhang-syncs\nhold-clock\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), written);
         assert_eq!(Told::beside(&path), None);
-        let text = "pid 12\nclock-ms 1800\nwall-ahead-ms -5\nrate-ppm 500\ngained-ns -99\nsyncs-failed 2\n";
+        let text = "pid 12\nclock-ms 1800\nwall-ahead-ms -5\nrate-ppm 500\ngained-ns -99\nsyncs-failed 2\nsyncs-hung 4\nheld-ns 5\n";
         fs::write(directory.path().join("n1.told"), text).unwrap();
-        let told = Told { pid: 12, clock_ms: 1800, gained_ns: -99, syncs_failed: 2, power_cut: None };
+        let told = Told {
+            pid: 12,
+            clock_ms: 1800,
+            gained_ns: -99,
+            syncs_failed: 2,
+            syncs_hung: 4,
+            held_ns: 5,
+            power_cut: None,
+        };
         assert_eq!(Told::beside(&path), Some(told));
         let told = Told::of("pid 12\npower-cut with 9 writes on their way\n");
         assert_eq!(told.power_cut.as_deref(), Some("with 9 writes on their way"));

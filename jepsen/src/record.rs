@@ -14,6 +14,7 @@ use crate::{
     network::Form,
     sampler::Sample,
     workload::{
+        changes::Change,
         checks::{Limited, Question},
         rules::{Done, Told},
     },
@@ -52,6 +53,15 @@ pub struct Setup {
     pub planned: Vec<Planned>,
     /// The bug that was switched on.
     pub planted_bug: Option<String>,
+    /// How the cluster was founded.
+    #[serde(default)]
+    pub founded: String,
+    /// Nodes that own nothing: they were drained in the beginning, and are asked like all others.
+    #[serde(default)]
+    pub idle: Vec<String>,
+    /// Nodes with little memory.
+    #[serde(default)]
+    pub small: Vec<String>,
     /// The rules.
     pub limits: Vec<Limited>,
     /// What was asked; a check's `key` is a place in it.
@@ -75,6 +85,9 @@ pub struct Times {
     pub ended: u64,
     /// Whether somebody stopped the run before its end.
     pub interrupted: bool,
+    /// What Unix time is ahead of the history's clock, in nanoseconds.
+    #[serde(default)]
+    pub unix_ahead: i64,
 }
 
 /// All that is known of a run.
@@ -88,6 +101,8 @@ pub struct Record {
     pub history: History,
     /// Each unit that was given back, or may have been.
     pub refunds: Vec<Refund>,
+    /// Each change of the limits.
+    pub changes: Vec<Change>,
     /// Each fault.
     pub faults: Vec<Fault>,
     /// What was seen of the nodes meanwhile.
@@ -113,6 +128,8 @@ struct Run {
     ends: Vec<Ends>,
     outcries: Vec<String>,
     repeated: u64,
+    #[serde(default)]
+    changes: Vec<Change>,
     told: Told,
 }
 
@@ -129,6 +146,7 @@ impl Record {
             ends: self.ends.clone(),
             outcries: self.outcries.clone(),
             repeated: self.repeated,
+            changes: self.changes.clone(),
             told: self.told.clone(),
         };
         fs::write(directory.join("run.json"), serde_json::to_vec_pretty(&run)?)?;
@@ -161,6 +179,7 @@ impl Record {
             ends: run.ends,
             outcries: run.outcries,
             repeated: run.repeated,
+            changes: run.changes,
             told: run.told,
             logs: Vec::new(),
             history: History::read(&path("history.ndjson"))
@@ -280,7 +299,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        check::bound::Bound,
+        check::{bound::Bound, law::Law},
         history::Operation,
         nemesis::{Aim, Kind},
     };
@@ -294,11 +313,14 @@ pub(crate) mod tests {
             name: name.to_owned(),
             text: String::new(),
             bound: Bound { burst, count, period: Duration::from_secs(1) },
+            law: Law::Bucket,
+            counts: Vec::new(),
             strict: partition == 1,
             crash: Some(1),
             partition: Some(partition),
         };
-        let question = |rule| Question { path: format!("/{rule}"), buckets: vec![(rule, "k0".to_owned())] };
+        let question =
+            |rule| Question { path: format!("/{rule}"), body: None, buckets: vec![(rule, "k0".to_owned())] };
         Record {
             setup: Setup {
                 command: String::new(),
@@ -313,6 +335,9 @@ pub(crate) mod tests {
                 phases: Phases::of(Duration::from_secs(60)),
                 planned: Vec::new(),
                 planted_bug: None,
+                founded: String::new(),
+                idle: Vec::new(),
+                small: Vec::new(),
                 limits: vec![limited("hot", 50, 200, 1), limited("loose", 20, 20, 2)],
                 questions: vec![question(0), question(1)],
             },
@@ -324,9 +349,11 @@ pub(crate) mod tests {
                 settled: Some(41 * SECOND),
                 ended: 60 * SECOND,
                 interrupted: false,
+                unix_ahead: 0,
             },
             history: History::default(),
             refunds: Vec::new(),
+            changes: Vec::new(),
             faults: Vec::new(),
             samples: Vec::new(),
             ends: Vec::new(),
@@ -354,12 +381,13 @@ pub(crate) mod tests {
             ended: Some(to * SECOND),
             recovered: Some(to * SECOND),
             evidence: Some("seen".to_owned()),
+            sides: Vec::new(),
         }
     }
 
     pub(crate) fn planned(kind: Kind) -> Planned {
         let after = Duration::from_secs(10);
-        Planned { after, lasts: Duration::from_secs(2), kind, aim: Aim::Random, seed: 0 }
+        Planned { after, lasts: Duration::from_secs(2), kind, aim: Aim::Random, seed: 0, by: None }
     }
 
     pub(crate) fn sample(node: &str, at: u64) -> Sample {
@@ -369,6 +397,7 @@ pub(crate) mod tests {
             pid: 1,
             leader: None,
             term: 1,
+            cluster: None,
             session: true,
             moving: 0,
             applied: 1,

@@ -33,6 +33,9 @@ pub struct Sample {
     pub leader: Option<String>,
     /// In which term.
     pub term: u64,
+    /// To which cluster it belongs.
+    #[serde(default)]
+    pub cluster: Option<String>,
     /// Whether it has a session.
     pub session: bool,
     /// Slots on their way.
@@ -133,6 +136,7 @@ impl Watched {
                 node: name.to_owned(),
                 pid,
                 leader: status["raft"]["leader"].as_str().map(str::to_owned),
+                cluster: status["raft"]["cluster"].as_str().map(str::to_owned),
                 term: status["raft"]["term"].as_u64().unwrap_or(0),
                 session: status["session"] == true,
                 moving: status["slots_moving"].as_u64().unwrap_or(0),

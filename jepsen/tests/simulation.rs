@@ -58,13 +58,11 @@ fn some_seeds_keep_all_promises() {
     two_at_a_time(&[1, 2, 3, 4, 5, 6], Shape { nodes: Some(3), faults_ms: Some(6_000) });
 }
 
-/// What they showed stands in the README.
+/// On 125d051 each of them showed a hole (docs/findings.md): shares by owners, a leader that nobody reaches, a limit of the
+/// node that asks, a disk that hangs, new keys that are locked out, nodes that are far from each other.
 #[test]
 fn seeds_that_have_failed_keep_all_promises_now() {
-    for seed in [6, 396, 581, 776] {
-        let outcome = simulate(seed, Shape { nodes: None, faults_ms: None });
-        assert_eq!(outcome.faults, [""; 0], "seed {seed}");
-    }
+    two_at_a_time(&[8, 12, 3, 27, 7, 16], Shape { nodes: None, faults_ms: None });
 }
 
 /// Both threads' results.

@@ -45,6 +45,32 @@ pub enum Mode {
     Shadow,
 }
 
+/// What happens with the buckets of a rule when there is no room for all of them: when those that are in use at the same time are
+/// more than the rule's part of the memory (see [`StoreConfig`](crate::StoreConfig)). Either way the ones that are used the
+/// least are let go of first, and no other rule is touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnMemoryFull {
+    /// A bucket that was let go of is a full one when it is asked for again. Nobody is denied for what others did. Each time
+    /// that it is let go of, a key can get its burst (or count) once more; for that to happen, as many other keys of the rule
+    /// as its part of the memory holds must have used as much of theirs.
+    #[default]
+    Forget,
+    /// A bucket that was let go of, and each that was never seen, counts as used as far as the most used one that was let go
+    /// of. No key gets more than its limit allows. Keys that were never seen can be denied, until those that were let go of
+    /// would be full again: after the last one was, for no longer than their own limit takes to refill.
+    Strict,
+}
+
+impl OnMemoryFull {
+    /// Its name in rules.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forget => "forget",
+            Self::Strict => "strict",
+        }
+    }
+}
+
 /// A bucket to take units from.
 #[derive(Debug, Clone, Copy)]
 pub struct Charge {
@@ -67,6 +93,7 @@ pub struct Charge {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'l> {
     pub(crate) key: KeyHash,
+    pub(crate) rule: RuleId,
     pub(crate) limit: &'l Limit,
     pub(crate) cost: Cost,
     pub(crate) bounds: Bounds,
@@ -96,7 +123,7 @@ impl Charge {
     #[inline]
     pub(crate) fn asked(&self) -> Asked<'_> {
         let bounds = self.floor.map_or(Bounds::NONE, Floor::bounds);
-        Asked { key: self.key, limit: &self.limit, cost: self.cost, bounds }
+        Asked { key: self.key, rule: self.rule, limit: &self.limit, cost: self.cost, bounds }
     }
 }
 
@@ -106,6 +133,7 @@ impl Charge {
 #[must_use = "it says whether the request may run"]
 pub struct Answer<'l> {
     allowed: bool,
+    assumed: bool,
     why: Why<'l>,
 }
 
@@ -126,11 +154,16 @@ impl<'l> Answer<'l> {
     #[inline]
     pub(crate) fn lazy(allowed: bool, asked: &Asked<'l>, state: u64, now: u64) -> Self {
         let Asked { limit, cost, bounds, .. } = *asked;
-        Self { allowed, why: Why::Again { limit, state, bounds, cost, now } }
+        Self { allowed, assumed: false, why: Why::Again { limit, state, bounds, cost, now } }
     }
 
     pub(crate) fn told(decision: Decision) -> Self {
-        Self { allowed: decision.allowed, why: Why::Told(decision) }
+        Self { allowed: decision.allowed, assumed: decision.assumed, why: Why::Told(decision) }
+    }
+
+    /// As [`Decision::assumed`].
+    pub(crate) fn with_assumed(self, assumed: bool) -> Self {
+        Self { assumed, ..self }
     }
 
     /// Whether the request may run. Then it has been charged.
@@ -145,7 +178,7 @@ impl<'l> Answer<'l> {
             Why::Again { limit, state, bounds, cost, now } => {
                 let decision = algorithm::decide(limit, state, bounds, cost, now).decision;
                 debug_assert_eq!(decision.allowed, self.allowed);
-                decision
+                Decision { assumed: self.assumed, ..decision }
             }
             Why::Told(decision) => decision,
         }
@@ -167,6 +200,9 @@ pub struct Decision {
     pub retry_after: Option<Duration>,
     /// How long the request has to wait for its turn.
     pub delay: Duration,
+    /// What was consumed before was not in memory any more, and had to be assumed: see
+    /// [`OnMemoryFull::Strict`](crate::OnMemoryFull::Strict).
+    pub assumed: bool,
 }
 
 impl Decision {
@@ -208,6 +244,7 @@ mod tests {
             reset_after: Duration::ZERO,
             retry_after,
             delay: Duration::ZERO,
+            assumed: false,
         }
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Consistency, Limit, Mode, OnOwnerLoss, Rule, Rules, Takeover, reserve::QUANTUM_PART};
+use crate::{
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, reserve::QUANTUM_PART,
+};
 
 /// Patterns by attribute.
 pub type Conditions = BTreeMap<String, Vec<String>>;
@@ -38,6 +40,9 @@ pub struct RuleDescription {
     /// `zero` or `reserve`.
     #[serde(default = "zero")]
     pub takeover: String,
+    /// `forget` or `strict`.
+    #[serde(default = "forget")]
+    pub on_memory_full: String,
     /// Other limits for some requests; the first that fits counts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub overrides: Vec<OverrideDescription>,
@@ -46,7 +51,11 @@ pub struct RuleDescription {
 impl RuleDescription {
     /// What it may admit at most.
     pub fn worst_case(&self) -> WorstCase {
-        let exact = WorstCase { lost: self.lost(), ..WorstCase::default() };
+        let exact = WorstCase {
+            lost: self.lost(),
+            memory_full: (self.on_memory_full == OnMemoryFull::Strict.as_str()).then_some(1),
+            ..WorstCase::default()
+        };
         match (&*self.consistency, &*self.on_owner_loss) {
             (_, "allow") => WorstCase { crash: None, partition: None, further_side: None, ..exact },
             ("strict", "deny") => exact,
@@ -89,6 +98,11 @@ pub struct WorstCase {
     /// How much more that is for each further side.
     #[serde(default)]
     pub further_side: Option<u32>,
+    /// When more of its buckets are in use at the same time than its part of the memory holds. `None` of `forget`: a key gets its
+    /// burst (or count) once more each time that it is let go of, which takes as many other keys of the rule, as that part
+    /// holds, that have used as much of theirs.
+    #[serde(default)]
+    pub memory_full: Option<u32>,
     /// Not a multiple: how many units of a bucket its callers lose at most when its owner dies; none of what is unlimited.
     #[serde(default)]
     pub lost: Option<u64>,
@@ -96,7 +110,14 @@ pub struct WorstCase {
 
 impl Default for WorstCase {
     fn default() -> Self {
-        Self { planned: Some(1), crash: Some(1), partition: Some(1), further_side: Some(0), lost: None }
+        Self {
+            planned: Some(1),
+            crash: Some(1),
+            partition: Some(1),
+            further_side: Some(0),
+            memory_full: None,
+            lost: None,
+        }
     }
 }
 
@@ -206,6 +227,7 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
     fields.push(("carved", rule.carved.to_string()));
     fields.push(("takeover", rule.takeover.clone()));
+    fields.push(("on_memory_full", rule.on_memory_full.clone()));
     if !rule.overrides.is_empty() {
         let special = |special: &OverrideDescription| {
             let burst = special.burst.map_or(String::new(), |burst| format!(" burst {burst}"));
@@ -223,7 +245,7 @@ fn conditions_text(conditions: &Conditions) -> String {
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
-    const ORDER: [&str; 11] = [
+    const ORDER: [&str; 12] = [
         "when",
         "key",
         "limit",
@@ -234,6 +256,7 @@ fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) 
         "on_owner_loss",
         "carved",
         "takeover",
+        "on_memory_full",
         "overrides",
     ];
     let value = |fields: &[(&'static str, String)], name: &str| {
@@ -276,6 +299,7 @@ impl Rule {
             .to_owned(),
             carved: self.is_carved(),
             takeover: self.takeover.as_str().to_owned(),
+            on_memory_full: self.on_memory_full.as_str().to_owned(),
             overrides: self
                 .overrides
                 .iter()
@@ -302,6 +326,11 @@ impl Rules {
 /// Of descriptions that an older version wrote.
 fn zero() -> String {
     Takeover::Zero.as_str().to_owned()
+}
+
+/// As `zero`.
+fn forget() -> String {
+    OnMemoryFull::Forget.as_str().to_owned()
 }
 
 fn limit_text(limit: Option<&Limit>) -> String {
@@ -390,6 +419,27 @@ rules:
         assert_eq!(worst("on_owner_loss: allow").crash, None);
         assert_eq!(worst("burst: 64").lost, Some(64));
         assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(4));
+        assert_eq!(worst("burst: 64").memory_full, None);
+        assert_eq!(worst("on_memory_full: strict").memory_full, Some(1));
+    }
+
+    #[test]
+    fn what_happens_when_memory_is_full_is_described_and_a_change_of_it_is_one() {
+        let rule = |rest: &str| describe(&format!("rules: [{{ name: r, key: [ip], limit: 8/1s{rest} }}]"));
+        assert_eq!(rule("").rules[0].on_memory_full, "forget");
+        assert_eq!(rule(", on_memory_full: forget"), rule(""));
+        let diff = RulesDiff::between(&rule(""), &rule(", on_memory_full: strict"));
+        let change = &diff.changed[0].fields[0];
+        assert_eq!(
+            (&*change.field, change.from.as_deref(), change.to.as_deref()),
+            ("on_memory_full", Some("forget"), Some("strict"))
+        );
+        // Descriptions of versions before have none.
+        let old =
+            serde_json::to_string(&rule("").rules[0]).unwrap().replace("\"on_memory_full\":\"forget\",", "");
+        assert!(!old.contains("on_memory_full"), "{old}");
+        let old: RuleDescription = serde_json::from_str(&old).unwrap();
+        assert_eq!(old, rule("").rules[0]);
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl RuleId {
     /// No rule: the limit came with the request.
     pub const INLINE: Self = Self(0);
 
+    /// Stands for those rules of which a [`Store`](crate::Store) does not tell apart whose a bucket is, because there are too
+    /// many rules for that: no rule has these numbers.
+    pub(crate) const SHARED: Self = Self(u64::MAX - 1);
+    /// The same, of those with [`OnMemoryFull::Strict`](crate::OnMemoryFull::Strict).
+    pub(crate) const SHARED_STRICT: Self = Self(u64::MAX);
+
     /// The number that another node worked out.
     pub const fn from_raw(bits: u64) -> Self {
         Self(bits)
@@ -55,6 +61,11 @@ impl RuleId {
     /// Its bits.
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// Whether it is that of a bucket of one of several rules.
+    pub fn is_shared(self) -> bool {
+        self == Self::SHARED || self == Self::SHARED_STRICT
     }
 }
 

@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::{
-    Answer, Cost, HashSecret, KeyHash, Limit, Nanos, Store, StoreConfig, StoreStats, Swept,
+    Answer, Cost, HashSecret, KeyHash, Limit, Nanos, OnMemoryFull, RuleId, Store, StoreConfig, StoreStats,
+    Swept,
     decision::{Asked, Bounds},
     key::KeyHasher,
     store::GROUP,
@@ -38,13 +39,23 @@ pub struct Keyed {
     limit: Limit,
     /// With all that is the same for all keys taken in.
     hasher: KeyHasher,
+    /// The number of the one rule that there is.
+    rule: RuleId,
     store: Store,
 }
 
 impl Keyed {
     /// A limiter without buckets, that is with a full one for each key. `now` is the earliest instant that it knows.
     pub fn new(limit: Limit, secret: HashSecret, config: StoreConfig, now: Nanos) -> Self {
-        Self { limit, hasher: KeyHasher::of_keyed(&secret), store: Store::new(config, now) }
+        let hasher = KeyHasher::of_keyed(&secret);
+        Self { limit, hasher, rule: hasher.rule(), store: Store::new(config, now) }
+    }
+
+    /// What happens with buckets when there is no room for all of them; by default they are forgotten.
+    #[must_use]
+    pub fn on_memory_full(self, on_memory_full: OnMemoryFull) -> Self {
+        self.store.set_policies([(self.rule, on_memory_full)].into_iter());
+        self
     }
 
     /// Decides about `cost` units for a key and charges its bucket if that allows. A cost of 0 ([`Cost::PEEK`]) only
@@ -120,6 +131,6 @@ impl Keyed {
 
     #[inline]
     fn asked(&self, key: KeyHash, cost: Cost) -> Asked<'_> {
-        Asked { key, limit: &self.limit, cost, bounds: Bounds::NONE }
+        Asked { key, rule: self.rule, limit: &self.limit, cost, bounds: Bounds::NONE }
     }
 }

@@ -49,7 +49,7 @@
 //! - A changed count or burst keeps what was consumed: windows and the log in units, the two buckets in time (a bucket
 //!   that needs ten seconds to be full again still does). Windows of another period begin anew, since they do not line up.
 //! - Rates above 3.9 million units a second (windows: 488,000) are counted in coarser steps, each check rounded up.
-//! - What time may do stands at [`Nanos`], what memory may do at [`StoreConfig`], what a collision of fingerprints does
+//! - What time may do stands at [`Nanos`], what memory may do at [`StoreConfig`] and [`OnMemoryFull`], what a collision of fingerprints does
 //!   at [`KeyHash`].
 #![deny(unsafe_code)]
 
@@ -67,7 +67,6 @@ mod nested;
 mod parse;
 mod reserve;
 mod revised;
-
 mod rule;
 mod siphash;
 mod store;
@@ -76,7 +75,7 @@ mod touched;
 mod typed;
 
 pub use self::{
-    decision::{Answer, Charge, Cost, CostTooLarge, Decision, Mode, binding},
+    decision::{Answer, Charge, Cost, CostTooLarge, Decision, Mode, OnMemoryFull, binding},
     describe::{
         Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
         RulesDiff, WorstCase,
@@ -89,7 +88,7 @@ pub use self::{
     reserve::{Floor, Mark, Reserve, Reserves, Takeover},
     revised::{LimitRef, Newer, Standing},
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
-    store::{Bucket, Held, HoldId, Store, StoreConfig, StoreStats, Swept},
+    store::{Bucket, Held, HoldId, LetGo, Store, StoreConfig, StoreStats, Swept, level},
     time::Nanos,
     touched::estimate,
     typed::NewRule,

@@ -221,7 +221,8 @@ impl LimiterBuilder {
         self
     }
 
-    /// Bytes that buckets may take. When they are full, buckets get stricter, never looser; see [`Store`].
+    /// Bytes that buckets may take. What happens when they are full, each rule says: see
+    /// [`NewRule::on_memory_full`].
     pub fn max_memory(mut self, bytes: usize) -> Self {
         self.config.max_memory = bytes;
         self
@@ -243,10 +244,9 @@ impl LimiterBuilder {
             rules.extend(rule.compile(DEFAULT_DOMAIN, &mut compiler));
         }
         compiler.finish()?;
-        Ok(Limiter {
-            rules: Rules::of_domain(&secret, DEFAULT_DOMAIN, rules, !self.deny_unmatched),
-            store: Store::new(self.config, now),
-            domain: DEFAULT_DOMAIN.to_owned(),
-        })
+        let rules = Rules::of_domain(&secret, DEFAULT_DOMAIN, rules, !self.deny_unmatched);
+        let store = Store::new(self.config, now);
+        store.set_rules(&rules);
+        Ok(Limiter { rules, store, domain: DEFAULT_DOMAIN.to_owned() })
     }
 }

@@ -94,6 +94,17 @@ impl Held {
         }
     }
 
+    /// Until when it knows of something: of a log, as of a bucket that is empty until then. None if it does not any more.
+    pub fn until(&self, now: Nanos) -> Option<Self> {
+        match self {
+            Self::Log { memory, entries } => {
+                let (age, _) = entries.last()?;
+                memory.checked_sub(*age).map(Self::Debt)
+            }
+            other => other.mark(now).filter(|mark| !mark.is_over(now)).map(|_| other.clone()),
+        }
+    }
+
     /// As if time had stood still for so long. Windows and logs lie where they lie.
     pub fn postponed(self, by: Duration) -> Self {
         match self {
@@ -274,6 +285,15 @@ impl Reserves {
         }
     }
 
+    /// Whether a bucket of that rule has to be told that is used so far.
+    pub fn wants(&self, rule: RuleId, mark: Mark, now: Nanos) -> bool {
+        match self.get(rule.get()) {
+            Some(reserve) => reserve.is_of_window || mark.0 > now.ticks().saturating_add(reserve.quantum),
+            // It may be one of these.
+            None => rule.is_shared(),
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
@@ -403,7 +423,7 @@ mod tests {
                 // The floor is told; it may get lost.
                 if comes && (decision.is_held() || decision.allowed && reserve.is_near(mark, at_most)) {
                     let told = reserve.ahead(mark);
-                    successor.take_over(&crate::Bucket { key: one.key, held: told.held(one.key, now) }, now);
+                    successor.take_over(&crate::Bucket { key: one.key, rule: one.rule, held: told.held(one.key, now) }, now);
                     acknowledged = acknowledged.max(Some(told));
                 }
             }

@@ -12,7 +12,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Algorithm, HashSecret, KeyHash, Limit, LimitRef, Mode, Reserve, Reserves, RuleId, Takeover,
+    Algorithm, HashSecret, KeyHash, Limit, LimitRef, Mode, OnMemoryFull, Reserve, Reserves, RuleId, Takeover,
     condition::Condition, index::Index, key::KeyHasher, touched::Touched,
 };
 
@@ -90,6 +90,7 @@ pub struct Rule {
     /// What the owner gives of its limits, where a part is carved out for shares.
     pub(crate) carved: Option<Box<Carved>>,
     pub(crate) takeover: Takeover,
+    pub(crate) on_memory_full: OnMemoryFull,
     /// Of a rule whose owners tell floors.
     pub(crate) reserve: Option<Reserve>,
     /// Shared with the same rule before and after a change.
@@ -203,6 +204,11 @@ impl Rule {
     /// How its buckets begin when their owner was lost.
     pub fn takeover(&self) -> Takeover {
         self.takeover
+    }
+
+    /// What happens with its buckets when there is no room for all of them.
+    pub fn on_memory_full(&self) -> OnMemoryFull {
+        self.on_memory_full
     }
 
     /// What its owners tell of its buckets to those who would take them over; `None`: nothing.
@@ -408,6 +414,11 @@ impl Rules {
     /// All rules whose owners tell floors.
     pub fn reserves(&self) -> &Arc<Reserves> {
         &self.reserves
+    }
+
+    /// The rules of all domains.
+    pub fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.domains.values().flat_map(|domain| &domain.rules)
     }
 
     /// The names of the domains, sorted.

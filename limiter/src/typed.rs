@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    Consistency, Limit, Mode, OnOwnerLoss, Rule, Takeover,
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
     key::KeyHasher,
     parse::{Compiler, Place, RawKey, RawTest, Written},
     revised,
@@ -29,6 +29,7 @@ pub struct NewRule {
     key: Vec<String>,
     overrides: Vec<(Patterns, Option<Limit>)>,
     mode: Mode,
+    on_memory_full: OnMemoryFull,
 }
 
 /// Attributes with the patterns that their values must fit.
@@ -44,6 +45,7 @@ impl NewRule {
             key: Vec::new(),
             overrides: Vec::new(),
             mode: Mode::Enforce,
+            on_memory_full: OnMemoryFull::default(),
         }
     }
 
@@ -95,6 +97,12 @@ impl NewRule {
         self
     }
 
+    /// What happens with its buckets when there is no room for all of them; by default they are forgotten.
+    pub fn on_memory_full(mut self, on_memory_full: OnMemoryFull) -> Self {
+        self.on_memory_full = on_memory_full;
+        self
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -125,6 +133,7 @@ impl NewRule {
             on_owner_loss: OnOwnerLoss::Share,
             carved: None,
             takeover: Takeover::Zero,
+            on_memory_full: self.on_memory_full,
             reserve: None,
             touched: std::sync::Arc::default(),
         })

@@ -4,11 +4,13 @@
 
 use proptest::prelude::*;
 use smallvec::SmallVec;
-use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig};
+use tidegate_limiter::{
+    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, Nanos, RuleId, Rules, Store, StoreConfig,
+};
 
 const START: u64 = 1_800_000_007_000_000_000;
 
-/// Every second key has windows of an hour, so that the sketch confuses states of windows that do not line up.
+/// Every second key has windows of an hour, so that what is assumed of one comes from windows that do not line up with its own.
 fn charge(key: u64, algorithm: Algorithm, cost: u64) -> Charge {
     let limit = Limit::parse(if key.is_multiple_of(2) { "10/1m" } else { "10/1h" }, None, algorithm).unwrap();
     let key = KeyHash::from_raw((key * 8 + algorithm as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -39,10 +41,14 @@ proptest! {
     ) {
         let small = Store::new(StoreConfig { max_memory: 4 << 10, shards: 2 }, Nanos::new(START));
         let large = Store::new(StoreConfig { max_memory: 8 << 20, shards: 2 }, Nanos::new(START));
+        let yaml = "rules: [{ name: r, key: [k], limit: 10/1m, on_memory_full: strict }]";
+        let rules = Rules::from_yaml(yaml, &HashSecret::new([1; 16])).unwrap();
+        small.set_rules(&rules);
+        let rule = rules.rules("default")[0].id();
         let mut now = START;
         for (place, (pause, key, algorithm, cost)) in steps.into_iter().enumerate() {
             now += pause;
-            let one = charge(key, if mixed { algorithm } else { one }, cost);
+            let one = Charge { rule, ..charge(key, if mixed { algorithm } else { one }, cost) };
             if small.check(&one, Nanos::new(now)).allowed {
                 prop_assert!(large.check(&one, Nanos::new(now)).allowed, "{:?} at step {place}", one);
             }

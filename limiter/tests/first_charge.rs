@@ -150,11 +150,15 @@ fn a_floor_closes_it_for_as_long_as_a_window_lasts() {
 }
 
 #[test]
-fn what_the_sketch_knows_is_never_looser() {
+fn what_was_let_go_of_by_a_strict_rule_is_never_looser() {
     let tiny = Store::new(StoreConfig { max_memory: 64 << 10, shards: 2 }, Nanos::new(START));
     let (limit, rules) = (limit(3, Duration::from_secs(60)), Rules::empty(&HashSecret::new([7; 16])));
+    let strict = "rules: [{ name: r, key: [k], limit: 1/1m, on_memory_full: strict }]";
+    let strict = Rules::from_yaml(strict, &HashSecret::new([7; 16])).unwrap();
+    tiny.set_rules(&strict);
+    let rule = strict.rules("default")[0].id();
     let charge =
-        |key: u64| Charge { key: rules.inline_key("d", &key.to_string(), &limit), ..charge(limit, 2) };
+        |key: u64| Charge { key: rules.inline_key("d", &key.to_string(), &limit), rule, ..charge(limit, 2) };
     for key in 0..20_000 {
         let _ = tiny.check(&charge(key), at(Duration::ZERO));
     }

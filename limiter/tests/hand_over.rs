@@ -168,7 +168,7 @@ fn a_log_that_comes_again_and_again_stays_as_long_as_a_log_may_be_and_counts_all
     for times in 1..=4_u64 {
         // Larger than a log may be, and not in order.
         let entries = (0..100_000_u64).map(|age| (age.wrapping_mul(7_919) % 100_000 * 1000, 1)).collect();
-        to.take_over(&Bucket { key, held: Held::Log { memory, entries } }, now);
+        to.take_over(&Bucket { key, rule: RuleId::INLINE, held: Held::Log { memory, entries } }, now);
         let mut known = sent_by(&to, key, now);
         assert_eq!(known.len(), 1);
         let Held::Log { entries, .. } = known.remove(0).held else { panic!("a log") };

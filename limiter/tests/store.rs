@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Decision, HoldId, KeyHash, Limit, Mode, Nanos, Period, RuleId, Store,
-    StoreConfig,
+    Algorithm, Charge, Cost, Decision, HashSecret, HoldId, KeyHash, Limit, Mode, Nanos, Period, RuleId,
+    Rules, Store, StoreConfig,
 };
 
 const START: Nanos = Nanos::new(1_800_000_000_000_000_000);
@@ -261,8 +261,13 @@ fn buckets_that_have_been_full_again_for_a_second_are_swept_and_the_others_stay(
 }
 
 #[test]
-fn beyond_the_budget_memory_stays_flat_and_no_bucket_is_refilled() {
+fn beyond_the_budget_memory_stays_flat_and_no_bucket_of_a_strict_rule_is_refilled() {
     let store = Store::new(StoreConfig { max_memory: 1 << 20, shards: 8 }, START);
+    let yaml = "rules: [{ name: r, key: [k], limit: 1/1h, on_memory_full: strict }]";
+    let rules = Rules::from_yaml(yaml, &HashSecret::new([1; 16])).unwrap();
+    store.set_rules(&rules);
+    let rule = rules.rules("default")[0].id();
+    let charge = |key, limit, cost| Charge { rule, ..charge(key, limit, cost) };
     let limit = limit(1, Duration::from_secs(3600), 3);
     let mut admitted = 0;
     for _ in 0..5 {

@@ -237,6 +237,8 @@ pub struct Decision {
     pub retry_after: Option<u64>,
     /// Nanoseconds that the request has to wait for its turn (leaky bucket).
     pub delay: u64,
+    /// Whether what was consumed before was not in memory any more, and had to be assumed.
+    pub assumed: bool,
 }
 
 /// Takes back an undoable check that was allowed: another owner denied the same request. At most once for an id;

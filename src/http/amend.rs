@@ -109,7 +109,7 @@ pub(super) async fn amend(
             json!({
                 "rule": rule, "applied": true, "limit": answer.decision.limit, "remaining": answer.decision.remaining,
                 "reset_after_ms": millis(answer.decision.reset_after),
-                "decided_by": Decider::from(&answer.by).as_str(), "node": by,
+                "decided_by": Decider::from(answer).as_str(), "node": by,
             })
         })
         .collect();

@@ -41,7 +41,7 @@ impl<'d> Decided<'d> {
     pub(super) fn at(place: usize, answers: &'d Answers, node: &'d Node) -> Option<Self> {
         let answer = answers.get(place)?.as_ref()?;
         let node = if let DecidedBy::Forwarded(owner) = &answer.by { owner } else { &*node.name };
-        Some(Self { decision: &answer.decision, by: (&answer.by).into(), node })
+        Some(Self { decision: &answer.decision, by: answer.into(), node })
     }
 }
 
@@ -408,6 +408,7 @@ rules: []
                 reset_after,
                 retry_after: None,
                 delay: Duration::ZERO,
+                assumed: false,
             };
             let denied = Decision { allowed: false, retry_after: Some(Duration::from_secs(4)), ..decision };
             assert_eq!(more_after(&limit, &denied).as_secs(), 4);

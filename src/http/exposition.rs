@@ -290,6 +290,12 @@ fn raft(page: &mut Page, node: &Node) {
         "Whether the replicated log of this node has failed, with the disk perhaps.",
         u8::from(status.trouble.is_some()),
     );
+    page.simple(
+        "tidegate_foreign_cluster",
+        "gauge",
+        "Whether a second cluster of the same name is there: each admits every limit by itself.",
+        u8::from(ledger.foreign_cluster().is_some()),
+    );
     if let Some(age) = ledger.age() {
         page.simple(
             "tidegate_raft_leader_heard_seconds",
@@ -319,8 +325,14 @@ fn store(page: &mut Page, node: &Node) {
     page.simple(
         "tidegate_buckets_folded_total",
         "counter",
-        "Buckets for which there was no room: they share a coarser state, which can only be stricter.",
+        "Buckets of rules with on_memory_full: strict for which there was no room: what they had consumed is assumed from then on.",
         stats.folded,
+    );
+    page.simple(
+        "tidegate_buckets_forgotten_total",
+        "counter",
+        "Buckets of other rules, and of limits that came with checks, for which there was no room: each was a full one again.",
+        stats.forgotten,
     );
     let rules = node.rules.load();
     let count: usize = rules.domains().into_iter().map(|domain| rules.rules(domain).len()).sum();

@@ -194,7 +194,7 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
             last_log: group.last_log,
             applied: group.applied,
             in_force: group.in_force,
-            trouble: group.trouble,
+            trouble: group.trouble.or_else(|| cluster.ledger().foreign_cluster()),
             broken: cluster.ledger().broken(),
         },
     }

@@ -210,7 +210,13 @@ async fn healthz(State(lane): State<Lane>) -> Response {
 
 async fn readyz(State(lane): State<Lane>) -> Response {
     match lane.node.cluster.readiness() {
-        Readiness::Ready => Json(json!({ "ready": true, "node": lane.node.name })).into_response(),
+        Readiness::Ready => match lane.node.cluster.ledger().foreign_cluster() {
+            None => Json(json!({ "ready": true, "node": lane.node.name })).into_response(),
+            Some(trouble) => {
+                let ready = json!({ "ready": true, "node": lane.node.name, "trouble": trouble });
+                Json(ready).into_response()
+            }
+        },
         Readiness::NotReady(reason) => Problem::new(Kind::NotReady, reason).into_response(),
     }
 }

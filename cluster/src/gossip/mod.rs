@@ -40,9 +40,11 @@ const KEY_WEIGHT: &str = "weight";
 const KEY_NODE: &str = "node";
 const KEY_GROUP: &str = "group";
 const KEY_IN_FORCE: &str = "in-force";
+const KEY_EXPECT: &str = "expect";
 /// All that nodes tell of themselves; nothing else is let in. **A key that a later version adds reaches another node of that
 /// version only if no older one stands between them**: nothing may depend on it before all know it.
-const KEYS: [&str; 7] = [KEY_STATE, KEY_HTTP, KEY_ZONE, KEY_WEIGHT, KEY_NODE, KEY_GROUP, KEY_IN_FORCE];
+const KEYS: [&str; 8] =
+    [KEY_STATE, KEY_HTTP, KEY_ZONE, KEY_WEIGHT, KEY_NODE, KEY_GROUP, KEY_IN_FORCE, KEY_EXPECT];
 
 /// What a node needs to know to gossip.
 pub(crate) struct GossipConfig {
@@ -57,6 +59,8 @@ pub(crate) struct GossipConfig {
     pub(crate) weight: Weight,
     pub(crate) node: NodeId,
     pub(crate) group: Option<ClusterId>,
+    /// How many nodes this one expects to found a cluster with.
+    pub(crate) expect: Option<u32>,
 }
 
 /// This node's part in the gossip.
@@ -79,6 +83,7 @@ impl Gossip {
             (KEY_WEIGHT.to_owned(), config.weight.to_string()),
         ];
         about_me.extend(config.zone.map(|zone| (KEY_ZONE.to_owned(), zone)));
+        about_me.extend(config.expect.map(|expect| (KEY_EXPECT.to_owned(), expect.to_string())));
         about_me.extend(config.group.map(|group| (KEY_GROUP.to_owned(), group.to_string())));
         let chitchat = ChitchatConfig {
             chitchat_id: ChitchatId::new(config.me.name, config.me.incarnation, config.advertise),
@@ -119,8 +124,11 @@ impl Gossip {
         self.handle
             .with_chitchat(|chitchat| {
                 let about_me = chitchat.self_node_state();
-                if let Some(group) = group {
-                    about_me.set(KEY_GROUP, group.to_string());
+                match group {
+                    Some(group) => about_me.set(KEY_GROUP, group.to_string()),
+                    // It was left: nothing of it ever counted.
+                    None if about_me.get(KEY_GROUP).is_some() => about_me.set(KEY_GROUP, ""),
+                    None => {}
                 }
                 about_me.set(KEY_IN_FORCE, in_force.to_string());
             })
@@ -177,6 +185,7 @@ fn member_of(id: &ChitchatId, about: &NodeState) -> Option<Member> {
             .unwrap_or_default(),
         node: about.get(KEY_NODE).and_then(|hex| NodeId::from_str_radix(hex, 16).ok()),
         group: about.get(KEY_GROUP).and_then(ClusterId::parse),
+        expects: about.get(KEY_EXPECT).is_some(),
         in_force: about.get(KEY_IN_FORCE).and_then(|index| index.parse().ok()),
     })
 }

@@ -11,6 +11,7 @@
 //! fail-syncs 7 3            the next three syncs of the disk fail; 7 is a number that no order before had
 //! hang-syncs                no sync of the disk ends while this line is there
 //! power-cut 8 4711          the power goes at the next sync: 4711 is what the dice begin with
+//! hold-clock                the boot clock stands still while the process is stopped (SIGSTOP), as a virtual machine's does
 //! ```
 
 mod clock;
@@ -204,6 +205,7 @@ pub(crate) fn follow(clock: Clock) {
 
 fn carry_out(orders: Orders) {
     clock::set_rate(orders.rate_ppm);
+    clock::set_holds(orders.hold_clock);
     HERE.obey(orders);
 }
 
@@ -212,8 +214,12 @@ fn seen(clock: &Clock) -> String {
     let (now, gained) = (clock.unix_millis(), clock::gained());
     let state = HERE.state();
     format!(
-        "clock-ms {now}\nwall-ahead-ms {}\nrate-ppm {}\ngained-ns {gained}\nsyncs-failed {}\nsyncs-hung {}\n",
-        state.orders.wall_ahead_ms, state.orders.rate_ppm, state.failed, state.hung
+        "clock-ms {now}\nwall-ahead-ms {}\nrate-ppm {}\ngained-ns {gained}\nheld-ns {}\nsyncs-failed {}\nsyncs-hung {}\n",
+        state.orders.wall_ahead_ms,
+        state.orders.rate_ppm,
+        clock::held(),
+        state.failed,
+        state.hung
     )
 }
 

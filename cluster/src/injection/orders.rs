@@ -15,6 +15,8 @@ pub(crate) struct Orders {
     pub(super) hang_syncs: bool,
     /// A number of the order, and what the dice begin with.
     pub(super) power_cut: Option<(u64, u64)>,
+    /// The boot clock stands still while the process is stopped.
+    pub(super) hold_clock: bool,
 }
 
 impl FromStr for Orders {
@@ -35,9 +37,10 @@ impl FromStr for Orders {
                 ["power-cut", number, seed] => {
                     orders.power_cut = Some((number.parse().map_err(fault)?, seed.parse().map_err(fault)?));
                 }
+                ["hold-clock"] => orders.hold_clock = true,
                 _ => {
                     return Err(format!(
-                        "{line:?} is none of wall-ahead-ms, rate-ppm, fail-syncs, hang-syncs, power-cut"
+                        "{line:?} is none of wall-ahead-ms, rate-ppm, fail-syncs, hang-syncs, power-cut, hold-clock"
                     ));
                 }
             }
@@ -52,13 +55,14 @@ mod tests {
 
     #[test]
     fn orders_are_what_is_written_and_anything_else_is_refused() {
-        let text = "wall-ahead-ms -1800000\nrate-ppm 500\n\nfail-syncs 7 3\nhang-syncs\npower-cut 8 4711\n";
+        let text = "wall-ahead-ms -1800000\nrate-ppm 500\n\nfail-syncs 7 3\nhang-syncs\npower-cut 8 4711\nhold-clock\n";
         let orders = Orders {
             wall_ahead_ms: -1_800_000,
             rate_ppm: 500,
             fail_syncs: Some((7, 3)),
             hang_syncs: true,
             power_cut: Some((8, 4711)),
+            hold_clock: true,
         };
         assert_eq!(text.parse(), Ok(orders));
         assert_eq!("".parse(), Ok(Orders::default()));

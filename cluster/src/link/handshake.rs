@@ -125,7 +125,6 @@ impl HandshakeError {
     }
 
     /// Whether a node of Tidegate is there, and this one is none of its cluster's, or of another version.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for who asks an address who is there"))]
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,

@@ -9,7 +9,7 @@ mod strangers;
 use tidegate_proto::{RecordError, peer::Outcome};
 
 pub(crate) use self::{
-    handshake::{HandshakeError, Identity, Peer, Session, introduce, welcome},
+    handshake::{HandshakeError, Identity, Peer, Session, call as call_peer, introduce, welcome},
     incoming::{Answering, accept_peers},
     outgoing::{Link, NotSent},
 };

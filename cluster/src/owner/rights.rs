@@ -36,7 +36,7 @@ use tidegate_limiter::{Consistency, KeyHash, Nanos};
 use super::{
     node::{Change, Effect, Install, Kept, Node, Role},
     session::{Session, Terms},
-    shares::WITHOUT_CONTACT,
+    shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
     table::{Holder, SlotMove, Table},
     telling::{Birth, Floors, Tellings, Told},
 };
@@ -159,7 +159,7 @@ impl Rights {
             hold_until: AtomicU64::new(0),
             held: AtomicBool::new(false),
             shares_from: AtomicU64::new(u64::MAX),
-            shares_until: AtomicU64::new(now.saturating_add(WITHOUT_CONTACT).get()),
+            shares_until: AtomicU64::new(now.saturating_add(WITHOUT_CONTACT_AT_START).get()),
             share: AtomicU64::new(0),
             behind: AtomicU64::new(0),
             began: AtomicU64::new(now.get()),

@@ -25,6 +25,8 @@ use crate::raft::NodeId;
 /// A node that has had no session for this long gives no shares: it may have been removed, and its part given to others.
 /// Long enough that a cluster without a quorum serves through a night.
 pub(crate) const WITHOUT_CONTACT: Duration = Duration::from_secs(24 * 3600);
+/// The same for one that has just started, and may have been removed before: so that the leader's wait covers that too.
+pub(crate) const WITHOUT_CONTACT_AT_START: Duration = Duration::from_secs(3600);
 /// How long the leader waits before it releases the share of a node that is no member any more.
 pub(crate) const RELEASE_AFTER: Duration = Duration::from_secs(25 * 3600);
 /// Smaller shares are not written: then a node has none.

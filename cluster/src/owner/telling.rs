@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_limiter::{
-    Charge, Consistency, Cost, Decision, Floor, KeyHash, Limit, Mark, Nanos, Reserve, Reserves,
+    Charge, Consistency, Cost, Decision, Floor, KeyHash, Limit, Mark, Nanos, Reserve, Reserves, RuleId,
 };
 use tokio::sync::Notify;
 
@@ -52,7 +52,7 @@ pub(super) struct Floors {
     births: ArcSwap<BTreeMap<u16, Arc<Birth>>>,
     /// The rules in force that have floors.
     reserves: ArcSwap<Reserves>,
-    raises: Mutex<HashMap<KeyHash, Mark>>,
+    raises: Mutex<HashMap<KeyHash, (RuleId, Mark)>>,
     /// Some charge waits for what is among the raises; so many did.
     urgent: Notify,
     wants: AtomicU64,
@@ -206,6 +206,7 @@ impl Default for Tellings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Raise {
     pub(crate) key: KeyHash,
+    pub(crate) rule: RuleId,
     pub(crate) mark: Mark,
     pub(crate) naming: Naming,
 }
@@ -270,7 +271,7 @@ impl Rights {
         {
             let mark = told.reserve.mark(&charge.limit, charge.cost, decision, now);
             if decision.allowed && told.reserve.is_near(mark, told.at_most) {
-                self.raise(charge.key, told.reserve.ahead(mark));
+                self.raise(charge.key, charge.rule, told.reserve.ahead(mark));
             }
         }
     }
@@ -279,19 +280,19 @@ impl Rights {
     pub(crate) fn want(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
         if let Some(told) = claim.told.filter(|_| decision.is_held()) {
             let mark = told.reserve.mark(&charge.limit, charge.cost, decision, now);
-            self.raise(charge.key, told.reserve.ahead(mark));
+            self.raise(charge.key, charge.rule, told.reserve.ahead(mark));
             self.floors.stats.count_held();
             self.floors.wants.fetch_add(1, SeqCst);
             self.floors.urgent.notify_waiters();
         }
     }
 
-    fn raise(&self, key: KeyHash, mark: Mark) {
+    fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark) {
         let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = raises.get_mut(&key) {
+        if let Some((_, known)) = raises.get_mut(&key) {
             *known = mark.max(*known);
         } else if raises.len() < MAX_RAISES {
-            raises.insert(key, mark);
+            raises.insert(key, (rule, mark));
         }
     }
 

@@ -5,6 +5,8 @@
 //! the cluster and the node that it is meant for, so that what lies on a disk of another cluster, or was lost with a
 //! disk, is never mixed in.
 
+#[cfg(test)]
+mod adoption;
 mod caller;
 mod connections;
 mod round_trip;
@@ -13,11 +15,7 @@ mod senders;
 mod server;
 mod wire;
 
-use std::{
-    io,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use openraft::{
     error::{InstallSnapshotError, RaftError},
@@ -31,17 +29,17 @@ use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Messa
 
 pub(crate) use self::server::{CallServer, serve_calls};
 pub(super) use self::{
-    caller::{Caller, Callers},
+    caller::{Asked, Caller, Callers, introduce},
     connections::Connections,
     sane::{Absurd, Position, is_absurd},
 };
 use super::{
     Group,
     command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
-    disk::{Disk, DiskFault},
     election::Question,
     formation::Proposal,
     moves::{HandOver, HandedOver},
+    survey::Introduction,
     tell::Words,
 };
 use crate::{
@@ -106,6 +104,10 @@ pub(super) enum Call {
     },
     /// Asks for nothing but an answer.
     Reach,
+    /// Asks a node, whichever it is, whether it belongs to a cluster.
+    Introduce,
+    /// Gives a founding up that this node has proposed.
+    Release(ClusterId),
 }
 
 impl Call {
@@ -166,6 +168,8 @@ pub(super) enum Reply {
     /// It was not looked at, for this reason.
     Refused(String),
     Reached,
+    Introduced(Introduction),
+    Released,
 }
 
 impl Message for Reply {
@@ -228,31 +232,5 @@ impl CallFault {
             Self::CutOff => Some(StreamError::CutOff),
             _ => None,
         }
-    }
-}
-
-/// The cluster that this node belongs to, if it belongs to one.
-#[derive(Debug)]
-pub(super) struct Belonging {
-    cluster: Mutex<Option<ClusterId>>,
-}
-
-impl Belonging {
-    pub(super) fn new(cluster: Option<ClusterId>) -> Self {
-        Self { cluster: Mutex::new(cluster) }
-    }
-
-    pub(super) fn get(&self) -> Option<ClusterId> {
-        *self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Only for a node that has nothing of another cluster.
-    pub(super) fn adopt(&self, cluster: ClusterId, disk: &Disk) -> Result<(), DiskFault> {
-        let mut known = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != Some(cluster) {
-            disk.belong_to(cluster)?;
-            *known = Some(cluster);
-        }
-        Ok(())
     }
 }

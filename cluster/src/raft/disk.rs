@@ -69,8 +69,6 @@ pub(crate) struct DiskIdentity {
     pub(crate) node: NodeId,
     /// Later than that of each earlier start from this directory, whatever the wall clock says.
     pub(crate) incarnation: u64,
-    /// The cluster that the node belongs to, if it belongs to one.
-    pub(crate) cluster: Option<ClusterId>,
 }
 
 /// Whether a node has kept its part of a group in this directory.
@@ -127,6 +125,12 @@ impl Disk {
             .create_with_backend(backend)
             .map_err(|error| fault(error.into()))?;
         Self { database: Arc::new(database), snapshots, path }.prepared()
+    }
+
+    /// Whether what is written there waits.
+    #[cfg(feature = "simulation")]
+    pub(super) fn is_hanging(&self) -> bool {
+        self.path.parent().is_some_and(crate::simulation::disk::is_hanging)
     }
 
     /// A directory that a test has made up.
@@ -195,13 +199,12 @@ impl Disk {
                 None => Some((u64::from_be_bytes(fabric::random_bytes()) >> 1) | 1),
             };
             let before = meta.get(KEY_INCARNATION)?.and_then(|bytes| number(bytes.value())).unwrap_or(0);
-            let cluster = meta.get(KEY_CLUSTER)?.and_then(|bytes| bytes.value().try_into().ok());
             let incarnation = now_ms.max(before.saturating_add(1));
             if let Some(node) = node {
                 meta.insert(KEY_NODE, &node.to_be_bytes()[..])?;
             }
             meta.insert(KEY_INCARNATION, &incarnation.to_be_bytes()[..])?;
-            node.map(|node| DiskIdentity { node, incarnation, cluster: cluster.map(ClusterId::from_bytes) })
+            node.map(|node| DiskIdentity { node, incarnation })
         };
         transaction.commit()?;
         Ok(identity)
@@ -215,7 +218,8 @@ impl Disk {
         Ok((node, cluster.map(ClusterId::from_bytes)))
     }
 
-    /// Notes which cluster the node belongs to from now on.
+    /// Notes which cluster the node belongs to, as a test has made it up.
+    #[cfg(test)]
     pub(crate) fn belong_to(&self, cluster: ClusterId) -> Result<(), DiskFault> {
         let note = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
@@ -418,12 +422,13 @@ mod tests {
         let first = Disk::open(directory.path()).unwrap().start(1_000).unwrap();
         let disk = Disk::open(directory.path()).unwrap();
         let second = disk.start(7).unwrap();
-        assert_eq!((first.node, first.cluster), (second.node, None));
+        assert_eq!((first.node, disk.kept_identity().unwrap().1), (second.node, None));
         assert_eq!((first.incarnation, second.incarnation), (1_000, 1_001));
         disk.belong_to(ClusterId::from_bytes([7; 16])).unwrap();
         drop(disk);
-        let third = Disk::open(directory.path()).unwrap().start(5_000).unwrap();
-        assert_eq!((third.incarnation, third.cluster), (5_000, Some(ClusterId::from_bytes([7; 16]))));
+        let disk = Disk::open(directory.path()).unwrap();
+        assert_eq!(disk.start(5_000).unwrap().incarnation, 5_000);
+        assert_eq!(disk.kept_identity().unwrap(), (Some(first.node), Some(ClusterId::from_bytes([7; 16]))));
         let other = Disk::in_memory().unwrap().start(1).unwrap();
         assert_ne!(other.node, first.node);
     }

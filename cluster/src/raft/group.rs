@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use openraft::{Config, Raft, SnapshotPolicy};
-use tidegate_limiter::{Bucket, Rule, Store};
+use tidegate_limiter::{Bucket, LetGo, Rule, Store};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -20,12 +20,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
 use super::{
+    abandon,
     applied::{Applied, Machine},
-    calls::{Belonging, CallServer, Callers, Connections, is_absurd},
+    belonging::{Belonging, BindError, Promise},
+    calls::{CallServer, Callers, Connections, is_absurd},
     chair,
     command::{ClusterId, MemberRow, NodeId},
     disk::{Disk, DiskFault, DiskIdentity, Snapshots},
     election::{self, Heard},
+    foreign::{self, Foreign},
     formation, in_force,
     in_force::InForce,
     ledger::Ledger,
@@ -33,7 +36,9 @@ use super::{
     moves,
     reach::{Answered, Reached},
     running::Running,
-    saved, sessions, steward, tell,
+    saved, sessions, steward,
+    survey::Survey,
+    tell,
     trial::Trial,
 };
 use crate::{
@@ -75,6 +80,8 @@ pub(crate) struct GroupConfig {
     pub(crate) data_dir: Option<PathBuf>,
     /// As in [`crate::ClusterConfig::bootstrap_expect`], with a node alone being one.
     pub(crate) expect: Option<u32>,
+    /// As in [`crate::ClusterConfig::join`], each with a port.
+    pub(crate) join: Vec<String>,
     /// Rules to begin with, by domain.
     pub(crate) seed: Vec<(String, String)>,
     /// Where the rules in force are put.
@@ -83,6 +90,8 @@ pub(crate) struct GroupConfig {
     pub(crate) store: Arc<Store>,
     /// Where the floors are that other owners have told.
     pub(crate) floors: Arc<Store>,
+    /// Where the shares are.
+    pub(crate) shares: Arc<Store>,
     pub(crate) rights: Arc<Rights>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) stats: Arc<MoveStats>,
@@ -102,6 +111,15 @@ pub(super) struct Shared {
     pub(super) belonging: Arc<Belonging>,
     /// The streams to other members.
     pub(super) connections: Connections,
+    /// How many nodes this one expects to found a cluster with; `None`: it only joins one.
+    pub(super) expect: Option<u32>,
+    pub(super) survey: Survey,
+    /// A second cluster of this node's cluster's name.
+    pub(super) foreign: watch::Sender<Option<Foreign>>,
+    /// The cluster can never have a leader: this node leaves it.
+    pub(super) abandoned: Notify,
+    /// What keeps this node from founding a cluster.
+    pub(super) obstacle: watch::Sender<Option<String>>,
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
@@ -110,6 +128,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     /// The floors that owners have told this node: apart, because a slot that comes by plan comes with more than floors.
     pub(super) floors: Arc<Store>,
+    /// What this node gives out when no owner answers.
+    pub(super) shares: Arc<Store>,
     pub(super) rights: Arc<Rights>,
     /// What was charged lately, by the clients' names for it.
     pub(super) requests: Arc<Requests>,
@@ -136,14 +156,33 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Notes on the disk that this node belongs to a cluster. A disk that fails takes nothing more until it is opened again,
-    /// and Raft has not written anything yet that would tell.
-    pub(super) fn adopt(&self, cluster: ClusterId, running: &Running) -> Result<(), DiskFault> {
-        let adopted = self.belonging.adopt(cluster, &running.disk);
-        if adopted.is_err() {
+    /// Notes on the disk that this node belongs to a cluster, before Raft is given anything of it.
+    pub(super) async fn bind(
+        &self,
+        cluster: ClusterId,
+        running: &Running,
+        own: Option<Promise>,
+    ) -> Result<(), BindError> {
+        let bound = self.belonging.bind(cluster, &running.disk, own).await;
+        if let Err(error) = &bound {
+            self.note_bind_error(error);
+        }
+        bound
+    }
+
+    /// A disk that fails takes nothing more until it is opened again, and Raft has not written anything yet that would tell.
+    pub(super) fn note_bind_error(&self, error: &BindError) {
+        if let BindError::Disk(_) | BindError::Panicked = error {
             self.disk_failed.notify_one();
         }
-        adopted
+    }
+
+    pub(super) fn set_obstacle(&self, obstacle: Option<String>) {
+        self.obstacle.send_if_modified(|known| {
+            let is_news = *known != obstacle;
+            *known = obstacle;
+            is_news
+        });
     }
 
     pub(super) fn running(&self) -> Option<Arc<Running>> {
@@ -237,7 +276,12 @@ impl RaftGroup {
         let shared = Arc::new(Shared {
             me: identity.node,
             identity: Arc::clone(&config.identity),
-            belonging: Arc::new(Belonging::new(identity.cluster)),
+            belonging: Arc::new(Belonging::of(&disk, Instant::now())?),
+            expect: config.expect,
+            survey: Survey::new(&config.join, Instant::now()),
+            foreign: watch::Sender::default(),
+            abandoned: Notify::new(),
+            obstacle: watch::Sender::default(),
             connections: Connections::new(Arc::clone(&config.identity)),
             applied: watch::Sender::new(Arc::default()),
             in_force: watch::Sender::default(),
@@ -245,6 +289,7 @@ impl RaftGroup {
             rules: Arc::clone(&config.rules),
             store: Arc::clone(&config.store),
             floors: Arc::clone(&config.floors),
+            shares: Arc::clone(&config.shares),
             rights: Arc::clone(&config.rights),
             requests: Arc::clone(&config.requests),
             stats: Arc::clone(&config.stats),
@@ -296,7 +341,9 @@ impl RaftGroup {
         };
         let shared = || Arc::clone(&self.shared);
         spawn(Box::pin(in_force::keep(shared(), Arc::clone(&self.config.rules), self.config.seed.clone())));
-        spawn(Box::pin(formation::form(shared(), self.config.expect, status.clone())));
+        spawn(Box::pin(formation::form(shared(), status.clone())));
+        spawn(Box::pin(abandon::watch(shared())));
+        spawn(Box::pin(foreign::watch(shared())));
         spawn(Box::pin(election::stand(shared())));
         spawn(Box::pin(beat(shared())));
         spawn(Box::pin(watch_disk(shared())));
@@ -315,21 +362,19 @@ impl RaftGroup {
         saved::save(directory, rights, store, clock.now())
     }
 
-    /// Puts the floors of these slots where the buckets are, as if time had stood still for so long. False: some are known by
-    /// the sketch only.
-    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration) -> bool {
+    /// Puts the floors of these slots where the buckets are, as if time had stood still for so long.
+    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration) {
         let mut wanted = vec![false; crate::slots::SLOTS];
         slots.iter().for_each(|slot| wanted[*slot] = true);
         let Shared { store, floors, clock, .. } = &*self.shared;
         let now = clock.now();
-        if floors.has_folded(now) {
-            return false;
-        }
         let is_wanted = |key| wanted[SlotId::of(key).index()];
-        floors.buckets(now, is_wanted, |Bucket { key, held }| {
-            store.take_over(&Bucket { key, held: held.postponed(unheard) }, now);
+        floors.buckets(now, is_wanted, |Bucket { key, rule, held }| {
+            store.take_over(&Bucket { key, rule, held: held.postponed(unheard) }, now);
         });
-        true
+        for LetGo { rule, held } in floors.let_go(now) {
+            store.take_over_let_go(&LetGo { rule, held: held.postponed(unheard) }, now);
+        }
     }
 
     /// Starts sending the buckets of these slots, which are all moved by one move.
@@ -395,6 +440,7 @@ impl RaftGroup {
     /// failed forgets nothing that it promised: it begins with what is on the disk, as after a restart.
     async fn supervise(self, cancel: CancellationToken) {
         loop {
+            let mut forgets = false;
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = self.shared.resigns.notified() => {
@@ -403,6 +449,10 @@ impl RaftGroup {
                     }
                     // It ends as if its disk had failed: only when nobody has that any more does Raft begin again.
                     self.shared.set_trouble(Some("Raft has not ended in time at this node".to_owned()));
+                }
+                () = self.shared.abandoned.notified() => {
+                    self.shared.set_trouble(Some("the cluster that this node was to found is given up".to_owned()));
+                    forgets = true;
                 }
                 reason = self.failed() => {
                     error!("the replicated log has failed: {reason}; this node goes on with the rules that it has and tries again");
@@ -416,7 +466,7 @@ impl RaftGroup {
                     () = cancel.cancelled() => break,
                     () = sleep(RESTART_AFTER) => {}
                 }
-                match self.restart().await {
+                match self.restart(forgets).await {
                     Ok(()) => {
                         self.shared.trial().started(Instant::now());
                         info!("the replicated log has started again");
@@ -435,12 +485,18 @@ impl RaftGroup {
         let _ = self.stop_raft().await;
     }
 
-    async fn restart(&self) -> Result<(), DiskFault> {
+    /// `forgets`: with nothing of the cluster that the node belonged to.
+    async fn restart(&self, forgets: bool) -> Result<(), DiskFault> {
         let disk = match (&self.in_memory, &self.config.data_dir) {
             (Some(disk), _) => disk.clone(),
             (None, Some(directory)) => Disk::open_again(directory, &self.snapshots)?,
             (None, None) => unreachable!("without a directory it is in memory"),
         };
+        // Nothing of it ever counted here: else it would not be dead.
+        if forgets && self.shared.applied.borrow().state.founding.is_none() {
+            disk.forget_cluster()?;
+            self.shared.belonging.forget();
+        }
         self.run_raft(disk).await
     }
 
@@ -474,7 +530,7 @@ impl RaftGroup {
     }
 
     /// False: it has not ended.
-    async fn stop_raft(&self) -> bool {
+    pub(super) async fn stop_raft(&self) -> bool {
         match self.shared.running.swap(None) {
             Some(running) => timeout(STOP_WITHIN, running.raft.shutdown()).await.is_ok(),
             None => true,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tidegate_limiter::{HashSecret, Rules};
+use tidegate_limiter::{HashSecret, Rules, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     owner::{rights::Rights, telling::Since},
+    planted::PlantedBug,
     rules_in_force::RulesInForce,
 };
 
@@ -39,7 +40,8 @@ pub(crate) struct InForce {
 pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<RulesInForce>, mut seed: Vec<(String, String)>) {
     let mut applied = shared.applied.subscribe();
     let rights = Arc::clone(&shared.rights);
-    let mut compiler = Compiler { rules, rights, compiled: BTreeMap::new(), secret: None };
+    let stores = [&shared.store, &shared.floors, &shared.shares].map(Arc::clone);
+    let mut compiler = Compiler { rules, rights, stores, compiled: BTreeMap::new(), secret: None };
     // Who had the rules on its disk decides by them; who had not waits until it has all of them.
     let mut now = Arc::clone(&applied.borrow_and_update());
     let had_some = now.state.founding.is_some();
@@ -82,6 +84,8 @@ pub(super) async fn keep(shared: Arc<Shared>, rules: Arc<RulesInForce>, mut seed
 struct Compiler {
     rules: Arc<RulesInForce>,
     rights: Arc<Rights>,
+    /// All in which there are buckets of the rules.
+    stores: [Arc<Store>; 3],
     compiled: BTreeMap<Arc<str>, Revision>,
     secret: Option<HashSecret>,
 }
@@ -136,6 +140,8 @@ impl Compiler {
             let compiled = changed.iter().map(|(domain, revision, _)| (Arc::clone(domain), *revision));
             self.compiled.extend(compiled);
             let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
+            // Before anything is decided by them: a strict rule forgets nothing.
+            self.stores.iter().for_each(|store| tell_policies(store, &rules));
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is told too.
             self.rights.set_reserves(reserves, since);
@@ -155,6 +161,18 @@ impl Compiler {
         let has_floors = |domain: &str| rules.rules(domain).iter().any(|rule| rule.reserve().is_some());
         let domains = self.compiled.iter().filter(|(domain, _)| has_floors(domain));
         Since::new(domains.map(|(domain, revision)| (Arc::clone(domain), revision.get())))
+    }
+}
+
+/// Says what happens with the buckets of each rule when there is no room for all of them.
+fn tell_policies(store: &Store, rules: &Rules) {
+    if PlantedBug::FloodSpills.is_on() {
+        store.share_memory_among_all();
+    }
+    if PlantedBug::StrictForgets.is_on() {
+        store.set_rules(&Rules::empty(&HashSecret::new([0; 16])));
+    } else {
+        store.set_rules(rules);
     }
 }
 

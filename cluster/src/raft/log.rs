@@ -185,6 +185,11 @@ impl Log {
         range: (Bound<u64>, Bound<u64>),
         most_bytes: usize,
     ) -> Result<Vec<Entry<Group>>, io::Error> {
+        if is_inverted(range) {
+            // The maps would panic.
+            let reason = format!("entries of the log were asked for from behind their end: {range:?}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         // First what is not on the disk yet: an entry that gets there in between is then found on the disk.
         let mut found: Found =
             self.pending.entries().range(range).map(|(index, entry)| (*index, entry.clone())).collect();
@@ -288,9 +293,15 @@ impl RaftLogStorage<Group> for Log {
         I::IntoIter: OptionalSend,
     {
         let fault = |error: io::Error| Fault::from(StorageIOError::write_logs(&error));
-        let mut encoded = Vec::new();
+        let mut encoded: Vec<(LogId<NodeId>, Vec<u8>)> = Vec::new();
         let mut fresh = BTreeMap::new();
         for entry in entries {
+            if let Some((before, _)) = encoded.last()
+                && !is_next(*before, entry.log_id)
+            {
+                let reason = format!("the entry {} can not follow {before}", entry.log_id);
+                return Err(fault(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+            }
             let (id, bytes) = (entry.log_id, encode(&entry).map_err(fault)?);
             fresh.insert(id.index, (bytes.len(), entry));
             encoded.push((id, bytes));
@@ -312,6 +323,33 @@ impl RaftLogStorage<Group> for Log {
         let encoded = encode(&id).map_err(fault)?;
         self.write(Write::Purge { through: id.index, id: encoded }).await.map_err(fault)
     }
+}
+
+/// Whether a range ends before it begins.
+fn is_inverted(range: (Bound<u64>, Bound<u64>)) -> bool {
+    match range {
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from), Bound::Excluded(to)) => from > to,
+        (Bound::Excluded(from), Bound::Excluded(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
+}
+
+/// Whether an entry may stand behind another one: no gaps, and no earlier leader.
+fn is_next(before: LogId<NodeId>, id: LogId<NodeId>) -> bool {
+    before.index.checked_add(1) == Some(id.index) && before.leader_id <= id.leader_id
+}
+
+/// Whether these entries are some of one log, behind `before`. What is not would be in the log before Raft looks at it.
+pub(super) fn is_in_order(before: Option<LogId<NodeId>>, entries: &[Entry<Group>]) -> bool {
+    let mut ids = entries.iter().map(|entry| entry.log_id);
+    let mut last = match (before, ids.next()) {
+        (_, None) => return true,
+        (None, Some(first)) if first.index == 0 => first,
+        (Some(before), Some(first)) if is_next(before, first) => first,
+        _ => return false,
+    };
+    ids.all(|id| is_next(std::mem::replace(&mut last, id), id))
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
@@ -350,6 +388,9 @@ impl Writer {
         while let Some(first) = self.jobs.recv().await {
             // A disk takes its time, and what was asked for meanwhile is lost when the power goes.
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            while self.disk.is_hanging() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
             self.write_together(first, &mut together);
         }
     }

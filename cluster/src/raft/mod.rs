@@ -10,17 +10,23 @@
 //!
 //! Behind it:
 //!
-//! - `election`: who stands for election, and when; `reach`: whether the others could reach it. `formation`: how the group is founded, exactly once. `voters`: who
-//!   should have a vote. `steward`: the task of the leader that keeps members, voters and slots as they should be.
+//! - `formation`: how the group is founded, once. `survey`: what stands behind `--join`, asked before that. `belonging`: which
+//!   cluster a node belongs to, decided once. `abandon`: a founding that was interrupted and is dead. `foreign`: a second
+//!   cluster of the same name.
+//! - `election`: who stands for election, and when; `reach`: whether the others could reach it. `voters`: who should have a vote.
+//!   `steward`: the task of the leader that keeps members, voters and slots as they should be.
 //! - `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in between. `trial`: whether it
 //!   works again. `status`: what a node tells of all this. `recovery`: one node goes on when most votes are lost for good.
 
+mod abandon;
 mod applied;
+mod belonging;
 mod calls;
 mod chair;
 mod command;
 mod disk;
 mod election;
+mod foreign;
 mod formation;
 mod group;
 mod in_force;
@@ -38,6 +44,7 @@ mod status;
 mod steward;
 #[cfg(test)]
 mod suite;
+mod survey;
 mod tell;
 mod trial;
 mod voters;
@@ -60,6 +67,7 @@ pub use self::{
 };
 pub(crate) use self::{
     calls::{CallServer, serve_calls},
+    foreign::Foreign,
     group::{GroupConfig, RaftGroup},
     in_force::InForce,
 };

@@ -7,10 +7,14 @@
 //! are taken only for slots that this node awaits by that move**: not after the slot was installed, and not when the move is
 //! over. Where two copies meet all the same, the store keeps the stricter of both.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, Held, KeyHash, Nanos};
+use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, OnMemoryFull, RuleId, Store};
 use tidegate_proto::peer;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
@@ -46,6 +50,8 @@ pub(super) struct HandOver {
     /// By which moves they come.
     moves: Vec<SlotMove>,
     buckets: Vec<WireBucket>,
+    /// What strict rules have let go of, some of which may be buckets of these slots.
+    let_go: Vec<WireLetGo>,
     /// These slots are the target's with this: their owner decides no more.
     slots: Vec<WireSlot>,
     /// Requests that were charged and may be asked again.
@@ -71,7 +77,26 @@ struct WireRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct WireBucket {
     key: u64,
+    rule: u64,
     held: WireHeld,
+}
+
+/// As [`LetGo`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct WireLetGo {
+    rule: u64,
+    held: WireHeld,
+}
+
+impl WireLetGo {
+    /// All that a store has let go of.
+    pub(super) fn all(store: &Store, now: Nanos) -> Vec<Self> {
+        store.let_go(now).into_iter().map(Self::from).collect()
+    }
+
+    pub(super) fn take_over(self, store: &Store, now: Nanos) {
+        store.take_over_let_go(&LetGo { rule: RuleId::from_raw(self.rule), held: self.held.into() }, now);
+    }
 }
 
 /// As [`Held`].
@@ -147,24 +172,40 @@ impl HandOver {
 }
 
 impl From<Bucket> for WireBucket {
-    fn from(Bucket { key, held }: Bucket) -> Self {
-        let held = match held {
-            Held::Debt(debt) => WireHeld::Debt(debt),
-            Held::Window(state) => WireHeld::Window(state),
-            Held::Log { memory, entries } => WireHeld::Log { memory, entries },
-        };
-        Self { key: key.get(), held }
+    fn from(Bucket { key, rule, held }: Bucket) -> Self {
+        Self { key: key.get(), rule: rule.get(), held: held.into() }
     }
 }
 
 impl From<WireBucket> for Bucket {
-    fn from(WireBucket { key, held }: WireBucket) -> Self {
-        let held = match held {
-            WireHeld::Debt(debt) => Held::Debt(debt),
-            WireHeld::Window(state) => Held::Window(state),
-            WireHeld::Log { memory, entries } => Held::Log { memory, entries },
-        };
-        Self { key: KeyHash::from_raw(key), held }
+    fn from(WireBucket { key, rule, held }: WireBucket) -> Self {
+        Self { key: KeyHash::from_raw(key), rule: RuleId::from_raw(rule), held: held.into() }
+    }
+}
+
+impl From<LetGo> for WireLetGo {
+    fn from(LetGo { rule, held }: LetGo) -> Self {
+        Self { rule: rule.get(), held: held.into() }
+    }
+}
+
+impl From<Held> for WireHeld {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Debt(debt) => Self::Debt(debt),
+            Held::Window(state) => Self::Window(state),
+            Held::Log { memory, entries } => Self::Log { memory, entries },
+        }
+    }
+}
+
+impl From<WireHeld> for Held {
+    fn from(held: WireHeld) -> Self {
+        match held {
+            WireHeld::Debt(debt) => Self::Debt(debt),
+            WireHeld::Window(state) => Self::Window(state),
+            WireHeld::Log { memory, entries } => Self::Log { memory, entries },
+        }
     }
 }
 
@@ -190,7 +231,7 @@ impl WireRequest {
 
 impl WireBucket {
     fn bytes(&self) -> usize {
-        32 + match &self.held {
+        40 + match &self.held {
             WireHeld::Log { entries, .. } => 16 * entries.len(),
             _ => 0,
         }
@@ -211,7 +252,7 @@ pub(super) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
         return;
     }
     let changed = keys.len();
-    let mut last = last_of(&shared, &frozen, keys);
+    let mut last = last_of(&shared, &frozen, keys, &sent.strict);
     // A large rest goes ahead of the message that gives the slots away.
     while last.buckets.iter().map(WireBucket::bytes).sum::<usize>() > MESSAGE_BYTES
         && let Some(part) = cut(&mut last.buckets)
@@ -222,8 +263,8 @@ pub(super) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
     }
     if deliver(&shared, &mut caller, &moves, last).await {
         let (took, frozen_for) = (started.elapsed(), frozen_at.elapsed());
-        debug!(to = %target.name, slots = moves.len(), buckets = sent, changed, ?took, ?frozen_for, "slots are handed over");
-        shared.stats.moved(moves.len() as u64, sent as u64, frozen_for);
+        debug!(to = %target.name, slots = moves.len(), buckets = sent.count, changed, ?took, ?frozen_for, "slots are handed over");
+        shared.stats.moved(moves.len() as u64, sent.count as u64, frozen_for);
     }
 }
 
@@ -233,49 +274,84 @@ fn target_of(shared: &Shared, moves: &[SlotMove]) -> Option<MemberRow> {
     applied.state.members.get(&row.moving?.to.node).cloned()
 }
 
-/// Sends all buckets of the slots as they are; how many.
-async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove]) -> Option<usize> {
+/// What the target of a move has been told before the last message.
+struct Sent {
+    count: usize,
+    /// Buckets of strict rules: the target has these in memory, so that nothing is assumed of them there.
+    strict: HashMap<KeyHash, RuleId>,
+}
+
+/// Sends all buckets of the slots as they are.
+async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove]) -> Option<Sent> {
     let slots: BTreeSet<u16> = moves.iter().map(|one| one.slot).collect();
     let mut wanted = vec![false; crate::slots::SLOTS];
     slots.iter().for_each(|slot| wanted[usize::from(*slot)] = true);
-    let (store, now) = (Arc::clone(&shared.store), shared.clock.now());
+    let (store, rules, now) = (Arc::clone(&shared.store), shared.rules.load_full(), shared.clock.now());
     let look = move || {
-        let mut found: Vec<WireBucket> = Vec::new();
-        store.buckets(now, |key| wanted[SlotId::of(key).index()], |bucket| found.push(bucket.into()));
-        found
+        let strict = rules.all().filter(|rule| rule.on_memory_full() == OnMemoryFull::Strict);
+        let strict: HashSet<RuleId> = strict.map(tidegate_limiter::Rule::id).collect();
+        let (mut found, mut of_strict) = (Vec::new(), HashMap::new());
+        let each = |bucket: Bucket| {
+            if strict.contains(&bucket.rule) || bucket.rule.is_shared() {
+                of_strict.insert(bucket.key, bucket.rule);
+            }
+            found.push(WireBucket::from(bucket));
+        };
+        store.buckets(now, |key| wanted[SlotId::of(key).index()], each);
+        (found, of_strict)
     };
     // It locks one shard after the other, for as long as that takes.
-    let mut buckets = fabric::blocking(look).await.ok()?;
+    let (mut buckets, strict) = fabric::blocking(look).await.ok()?;
     let count = buckets.len();
     while let Some(part) = cut(&mut buckets) {
         if !deliver(shared, caller, moves, HandOver::part(moves, part)).await {
             return None;
         }
     }
-    Some(count)
+    Some(Sent { count, strict })
 }
 
 /// What goes last: what was charged since the first look, and the slots.
-fn last_of(shared: &Shared, frozen: &[Frozen], keys: Vec<KeyHash>) -> HandOver {
+fn last_of(
+    shared: &Shared,
+    frozen: &[Frozen],
+    keys: Vec<KeyHash>,
+    sent: &HashMap<KeyHash, RuleId>,
+) -> HandOver {
     let now = shared.clock.now();
-    let mut buckets = Vec::new();
+    let mut buckets: Vec<WireBucket> = Vec::new();
+    let mut gone = Vec::new();
     for key in keys {
+        let before = buckets.len();
         shared.store.bucket(key, now, |bucket| buckets.push(bucket.into()));
+        if buckets.len() == before
+            && let Some(rule) = sent.get(&key)
+        {
+            gone.push((key, *rule));
+        }
     }
-    // What only the sketch knows can not be sent: each bucket that is not among those that were counts as used up.
-    let unknown = shared.store.has_folded(now);
+    // What is not in memory any more cannot be sent by itself; what is known of it goes along. After the buckets: those that
+    // were let go of since they were looked for are among them.
+    let known = if PlantedBug::LetGoNotSent.is_on() { Vec::new() } else { shared.store.let_go(now) };
+    // Of those that the target has as they were before they were charged and let go of.
+    for (key, rule) in gone {
+        let of_rule = known.iter().filter(|one| one.rule == rule).map(|one| one.held.clone());
+        let held = of_rule.max_by_key(|held| held.mark(now));
+        buckets.extend(held.map(|held| Bucket { key, rule, held }.into()));
+    }
+    let let_go = known.into_iter().map(WireLetGo::from).collect();
     let ago = |floor: Nanos| now.saturating_since(floor).as_nanos() as u64;
     let slots = frozen.iter().map(|slot| WireSlot {
         one: slot.one,
         epoch: slot.epoch,
-        drained_ago: if unknown { Some(0) } else { slot.floor.map(ago) },
-        birth: slot.birth.as_ref().filter(|_| !unknown).map(|birth| WireBirth::of(birth, now)),
+        drained_ago: slot.floor.map(ago),
+        birth: slot.birth.as_ref().map(|birth| WireBirth::of(birth, now)),
     });
     // After the buckets: what is undone meanwhile stays charged at the target, and must not be known and not charged there.
     let moves = |slot: SlotId| frozen.iter().any(|one| one.one.slot == slot.get());
     let requests = shared.requests.of_slots(moves, MAX_DECISIONS, now).into_iter().map(WireRequest::from);
     let moves = frozen.iter().map(|slot| slot.one).collect();
-    HandOver { moves, buckets, slots: slots.collect(), requests: requests.collect() }
+    HandOver { moves, buckets, let_go, slots: slots.collect(), requests: requests.collect() }
 }
 
 /// The first of the buckets that fit a message; `None`: there are none.
@@ -346,6 +422,7 @@ impl Shared {
             }
             self.store.take_over(&bucket, now);
         }
+        part.let_go.into_iter().for_each(|let_go| let_go.take_over(&self.store, now));
         for remembered in part.requests.into_iter().filter_map(WireRequest::into_remembered) {
             if awaited.has(remembered.slot) {
                 self.requests.take_over(remembered, now);
@@ -384,8 +461,9 @@ mod tests {
 
     #[test]
     fn buckets_are_cut_into_messages_and_none_is_left_out() {
-        let debt = |key| WireBucket { key, held: WireHeld::Debt(1) };
-        let log = WireBucket { key: 7, held: WireHeld::Log { memory: 1, entries: vec![(1, 1); 1 << 16] } };
+        let debt = |key| WireBucket { key, rule: 0, held: WireHeld::Debt(1) };
+        let log =
+            WireBucket { key: 7, rule: 0, held: WireHeld::Log { memory: 1, entries: vec![(1, 1); 1 << 16] } };
         let mut buckets: Vec<WireBucket> =
             (0..20_000).map(debt).chain([log]).chain((0..10).map(debt)).collect();
         let (all, mut cut_off) = (buckets.len(), 0);

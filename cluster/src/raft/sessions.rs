@@ -153,6 +153,8 @@ impl Shared {
         let (holder, reign) = (row.holder(), running.reign().ok_or(NotServed::NotLeader)?);
         let known = self.applied.borrow().state.members.get(&holder.node).cloned();
         let is_in_group = running.metrics().membership_config.membership().get_node(&row.id).is_some();
+        // Nobody has applied more than there is.
+        let applied = applied.min(running.last_log());
         if known.is_some() || is_in_group {
             let now = self.clock.now();
             let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);

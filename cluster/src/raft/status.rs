@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use openraft::ServerState;
+use tokio::sync::watch;
 
 use super::{
     command::{ClusterId, NodeId},
+    foreign::Foreign,
     ledger::Ledger,
 };
 
@@ -68,6 +70,7 @@ impl Ledger {
     /// The cluster in whose group this node has a part.
     pub fn group(&self) -> Option<ClusterId> {
         let has_part = match self.shared().running() {
+            // Bound, it may have nothing of that cluster yet.
             Some(running) => running.is_initialized(),
             // Its disk has failed; it belongs where it did.
             None => self.applied().state.founding.is_some(),
@@ -84,6 +87,30 @@ impl Ledger {
     /// Says to which node the network is slower than is supported, if it is to one.
     pub(crate) fn slow_network(&self) -> Option<String> {
         self.shared().connections.slowest()
+    }
+
+    /// What keeps this node from founding a cluster with the others that wait.
+    pub(crate) fn watch_obstacle(&self) -> watch::Receiver<Option<String>> {
+        self.shared().obstacle.subscribe()
+    }
+
+    /// A second cluster of this cluster's name, and what to do about it.
+    pub fn foreign_cluster(&self) -> Option<String> {
+        self.shared().foreign.borrow().as_ref().map(|foreign| foreign.text.clone())
+    }
+
+    pub(crate) fn watch_foreign(&self) -> watch::Receiver<Option<Foreign>> {
+        self.shared().foreign.subscribe()
+    }
+
+    /// The highest vote that this node has given: the term and for whom.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn vote(&self) -> Option<(u64, NodeId)> {
+        let metrics = self.shared().running()?.watch();
+        let vote = metrics.borrow().vote;
+        let leader = vote.leader_id();
+        // Before Raft has read its disk it shows a vote of term 0.
+        (leader.term > 0).then_some((leader.term, leader.node_id))
     }
 
     /// What this node can tell of the group.

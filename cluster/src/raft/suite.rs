@@ -19,7 +19,7 @@ use super::{
     applied::Machine,
     command::{Command, Expected, Extent, NodeId, Origin, RuleWrite},
     disk::Disk,
-    log::Log,
+    log::{Log, is_in_order},
 };
 use crate::injection::{
     Switches,
@@ -192,6 +192,43 @@ async fn a_torn_write_leaves_what_was_acknowledged_before_it() {
             }
         }
     }
+}
+
+/// A Raft core that had been given the logs of two clusters asked for such a range, and the map under it panicked.
+#[tokio::test]
+async fn a_range_that_ends_before_it_begins_and_entries_with_a_gap_are_errors() {
+    let mut log = Log::start(Fragile::default().disk()).unwrap();
+    log.blocking_append((0..10).map(entry)).await.unwrap();
+    assert!(log.try_get_log_entries(7..3).await.is_err());
+    assert!(log.try_get_log_entries(u64::MAX..0).await.is_err());
+    assert!(log.try_get_log_entries(8..=6).await.is_err());
+    assert!(log.limited_get_log_entries(9, 2).await.is_err());
+    assert_eq!(log.try_get_log_entries(3..3).await.unwrap().len(), 0);
+    assert_eq!(log.try_get_log_entries(3..7).await.unwrap().len(), 4);
+    for wrong in [vec![entry(10), entry(12)], vec![entry(11), entry(10)], vec![entry(u64::MAX), entry(0)]] {
+        assert!(log.blocking_append(wrong).await.is_err());
+    }
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id.unwrap().index, 9);
+    log.blocking_append([entry(10)]).await.unwrap();
+}
+
+#[test]
+fn entries_that_a_node_begins_with_are_some_of_one_log() {
+    let of = |term, index| {
+        let log_id = LogId::new(CommittedLeaderId::new(term, 1), index);
+        Entry::<Group> { log_id, payload: EntryPayload::Blank }
+    };
+    let is_sound = |before: Option<(u64, u64)>, entries: &[(u64, u64)]| {
+        let before = before.map(|(term, index)| of(term, index).log_id);
+        let entries: Vec<_> = entries.iter().map(|(term, index)| of(*term, *index)).collect();
+        is_in_order(before, &entries)
+    };
+    assert!(is_sound(None, &[]) && is_sound(Some((3, 9)), &[]));
+    assert!(is_sound(None, &[(0, 0), (1, 1), (3, 2)]) && is_sound(Some((3, 9)), &[(3, 10), (4, 11)]));
+    assert!(!is_sound(None, &[(1, 1)]), "it does not begin");
+    assert!(!is_sound(Some((3, 9)), &[(3, 11)]) && !is_sound(Some((3, 9)), &[(3, 9)]));
+    assert!(!is_sound(Some((3, 9)), &[(2, 10)]), "of an earlier leader");
+    assert!(!is_sound(Some((3, u64::MAX)), &[(3, 0)]) && !is_sound(None, &[(0, 0), (0, 2)]));
 }
 
 #[tokio::test]

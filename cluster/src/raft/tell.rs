@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use super::{
     calls::{Call, Caller, Reply},
     group::Shared,
-    moves::WireBucket,
+    moves::{WireBucket, WireLetGo},
 };
 use crate::{
     fabric,
@@ -68,6 +68,8 @@ pub(super) struct Words {
     buckets: Vec<WireBucket>,
     /// All is told of these slots.
     complete: Vec<(u16, Bond, WireInheritance)>,
+    /// What strict rules had let go of before that.
+    let_go: Vec<WireLetGo>,
 }
 
 impl Words {
@@ -232,7 +234,7 @@ impl Way {
     }
 
     /// Tells all that is known of these slots and not acknowledged. How much that was; none (the inner one): it can not all be
-    /// told, because only the sketch knows some of it, or because it is too much.
+    /// told, because it is too much. What is not in memory any more is told with the last words.
     async fn tell_all(&mut self, slots: &[(u16, Naming)]) -> Option<Option<usize>> {
         let mut wanted: Vec<Option<Naming>> = vec![None; SLOTS];
         slots.iter().for_each(|(slot, naming)| wanted[usize::from(*slot)] = Some(*naming));
@@ -244,18 +246,20 @@ impl Way {
             store.buckets(
                 now,
                 |key| wanted[SlotId::of(key).index()].is_some(),
-                |Bucket { key, held }| {
+                |Bucket { key, rule, held }| {
+                    // Of other rules there may be any number, which must not keep these from being told.
                     if let Some(naming) = wanted[SlotId::of(key).index()]
                         && let Some(mark) = held.mark_ahead(now)
                         && reserves.concerns(&held)
+                        && reserves.wants(rule, mark, now)
                         && !rights.is_acknowledged(key, mark)
                         && found.len() <= MAX_MARKS
                     {
-                        found.push(Raise { key, mark, naming });
+                        found.push(Raise { key, rule, mark, naming });
                     }
                 },
             );
-            (found.len() <= MAX_MARKS && !store.has_folded(now)).then_some(found)
+            (found.len() <= MAX_MARKS).then_some(found)
         };
         // It locks one shard after the other, for as long as that takes.
         let Some(found) = fabric::blocking(look).await.ok()? else { return Some(None) };
@@ -277,7 +281,8 @@ impl Way {
     ) -> Option<()> {
         let rights = Arc::clone(&self.shared.rights);
         let now = self.shared.clock.now();
-        let bucket = |one: &Raise| Bucket { key: one.key, held: one.mark.held(one.key, now) }.into();
+        let bucket =
+            |one: &Raise| Bucket { key: one.key, rule: one.rule, held: one.mark.held(one.key, now) }.into();
         let wire = |(slot, bond, inheritance): &(u16, Bond, Inheritance)| {
             (*slot, *bond, WireInheritance::of(inheritance, now))
         };
@@ -288,6 +293,7 @@ impl Way {
             begin: begin.to_vec(),
             buckets: raises.iter().map(bucket).collect(),
             complete: testament.iter().map(wire).collect(),
+            let_go: if testament.is_empty() { Vec::new() } else { WireLetGo::all(&self.shared.store, now) },
         };
         let patience = self.caller.patience(PATIENCE);
         match self.caller.call(Call::Tell(words), patience).await {
@@ -360,7 +366,7 @@ impl Shared {
     /// Hears what the owner of slots tells this node as their successor. `None`: another start of this node was meant.
     pub(super) fn hear(&self, words: Words) -> Option<u64> {
         let now = self.clock.now();
-        let Words { owner, to, answer, begin, buckets, complete } = words;
+        let Words { owner, to, answer, begin, buckets, complete, let_go } = words;
         if to != self.rights.me() {
             return None;
         }
@@ -369,6 +375,7 @@ impl Shared {
         for bucket in buckets {
             self.floors.take_over(&bucket.into(), now);
         }
+        let_go.into_iter().for_each(|let_go| let_go.take_over(&self.floors, now));
         let complete: Vec<(u16, Bond, Inheritance)> = complete
             .into_iter()
             .map(|(slot, bond, inheritance)| (slot, bond, inheritance.into_inheritance(now)))

@@ -169,6 +169,7 @@ mod tests {
             reset_after: Duration::ZERO,
             retry_after,
             delay: Duration::ZERO,
+            assumed: false,
         }
     }
 

@@ -18,6 +18,8 @@ struct State {
     ppm: i64,
     /// It shows what it showed at this time of the simulation.
     frozen: Option<u64>,
+    /// It was stopped for so long with its whole machine, and does not know.
+    behind: u64,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ pub(super) fn forget() {
 /// A new clock: so many nanoseconds ahead, and so many millionths faster than the simulation's time.
 pub fn add(ahead: i64, ppm: i64) -> crate::Clock {
     WORLD.with_borrow_mut(|world| {
-        world.clocks.push(State { ahead, ppm, frozen: None });
+        world.clocks.push(State { ahead, ppm, frozen: None, behind: 0 });
         crate::Clock::simulated(Machine(world.clocks.len() - 1))
     })
 }
@@ -45,6 +47,16 @@ pub fn add(ahead: i64, ppm: i64) -> crate::Clock {
 /// Says where the simulation is, to those who look from outside of a node.
 pub fn set(elapsed: Duration) {
     WORLD.with_borrow_mut(|world| world.now = elapsed.as_nanos() as u64);
+}
+
+/// Has a clock stand still, or go on where it would be.
+pub fn freeze(clock: crate::Clock, frozen: bool) {
+    clock.freeze(frozen);
+}
+
+/// Has a clock that stands still go on from there: that of a virtual machine which was stopped.
+pub fn resume(clock: crate::Clock) {
+    clock.resume();
 }
 
 /// How long the simulation has run: in a node to the microstep, outside of nodes to the step.
@@ -58,8 +70,8 @@ pub fn elapsed() -> u64 {
 impl Machine {
     pub(crate) fn now(self) -> Nanos {
         let elapsed = elapsed();
-        let State { ahead, ppm, frozen } = WORLD.with_borrow(|world| world.clocks[self.0]);
-        let elapsed = frozen.map_or(elapsed, |since| elapsed.min(since));
+        let State { ahead, ppm, frozen, behind } = WORLD.with_borrow(|world| world.clocks[self.0]);
+        let elapsed = frozen.map_or(elapsed, |since| elapsed.min(since)).saturating_sub(behind);
         let drift = i128::from(elapsed) * i128::from(ppm) / 1_000_000;
         let reading = i128::from(BEGIN) + i128::from(elapsed) + i128::from(ahead) + drift;
         Nanos::new(reading.max(0) as u64)
@@ -68,5 +80,14 @@ impl Machine {
     pub(crate) fn freeze(self, frozen: bool) {
         let now = elapsed();
         WORLD.with_borrow_mut(|world| world.clocks[self.0].frozen = frozen.then_some(now));
+    }
+
+    /// Goes on from what it shows.
+    pub(crate) fn resume(self) {
+        let now = elapsed();
+        WORLD.with_borrow_mut(|world| {
+            let state = &mut world.clocks[self.0];
+            state.behind += state.frozen.take().map_or(0, |since| now.saturating_sub(since));
+        });
     }
 }

@@ -47,6 +47,16 @@ pub fn fail(path: &Path, failing: bool) {
     open(path).state().failing = failing;
 }
 
+/// From now on, or no longer, what the log writes is not on the disk and does not fail either: a sync that hangs.
+pub fn hang(path: &Path, hanging: bool) {
+    open(path).state().hanging = hanging;
+}
+
+/// Whether syncs hang there.
+pub(crate) fn is_hanging(path: &Path) -> bool {
+    DISKS.with_borrow(|disks| disks.get(path).is_some_and(|directory| directory.state().hanging))
+}
+
 /// A data directory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Directory(Arc<Mutex<State>>);
@@ -57,6 +67,7 @@ struct State {
     power: u64,
     in_use: bool,
     failing: bool,
+    hanging: bool,
     /// The database: as it is read, and what of it is on the disk for good.
     written: Vec<u8>,
     synced: Vec<u8>,

@@ -10,6 +10,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod network;
 mod probe;
 
 use std::cell::Cell;
@@ -40,6 +41,7 @@ pub fn enter() -> Simulating {
     assert!(!ON.replace(true), "a thread simulates one world at a time");
     clock::forget();
     disk::forget();
+    network::forget();
     Simulating { _thread: std::marker::PhantomData }
 }
 
@@ -48,6 +50,7 @@ impl Drop for Simulating {
         ON.set(false);
         clock::forget();
         disk::forget();
+        network::forget();
         crate::planted::forget();
     }
 }

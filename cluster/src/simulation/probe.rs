@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use tidegate_limiter::{Consistency, KeyHash};
 
-use crate::{Clock, owner::rights::Rights, raft::Ledger, slots::SlotId};
+use crate::{
+    Clock,
+    owner::rights::Rights,
+    raft::{ClusterId, GroupRole, Ledger, NodeId},
+    slots::SlotId,
+};
 
 /// Looks into a node that runs.
 #[derive(Clone)]
@@ -43,8 +48,18 @@ impl Probe {
         slots.is_assigned().then(|| slots.row(SlotId::of(key).index()).map(|row| row.epoch)).flatten()
     }
 
-    /// Freezes the node's clock, as if its process was stopped, or lets it go on where it would be.
-    pub fn freeze_clock(&self, frozen: bool) {
-        self.clock.freeze(frozen);
+    /// Whether this node leads the Raft group, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.ledger.status().role == GroupRole::Leader
+    }
+
+    /// The highest vote that this node has given: the term and for whom. `None` while Raft does not run or has just begun.
+    pub fn vote(&self) -> Option<(u64, NodeId)> {
+        self.ledger.vote()
+    }
+
+    /// The cluster that this node has a part in.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.ledger.group()
     }
 }

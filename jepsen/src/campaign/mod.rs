@@ -8,6 +8,11 @@ use std::{
     time::Duration,
 };
 
+mod founding;
+
+use founding::Founding;
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::{
     cluster::{Cluster, Settings, port_apart},
     disk::SmallDisk,
@@ -19,6 +24,7 @@ use crate::{
     record::{Record, Setup, Times},
     sampler::Watched,
     workload::{
+        changes,
         checks::{self, Crowd},
         rules,
     },
@@ -103,21 +109,18 @@ pub fn run(
     if let Some(bug) = &plan.planted_bug {
         cluster.set_environment("TIDEGATE_PLANTED_BUG", bug);
     }
-    let ports: Vec<u16> = (1..=plan.nodes).map(port_apart).collect();
     let mut disks = BTreeMap::new();
-    let expect = ["--bootstrap-expect".to_owned(), plan.nodes.to_string()];
-    for (node, port) in (1..=plan.nodes).zip(&ports) {
-        if plan.kinds.contains(&Kind::FullDisk) {
+    if plan.kinds.contains(&Kind::FullDisk) {
+        for node in 1..=plan.nodes {
             let place = cluster.directory().join(format!("disk-{node}"));
-            let disk = SmallDisk::mount(&place, &cluster.data_dir(*port))
+            let disk = SmallDisk::mount(&place, &cluster.data_dir(port_apart(node)))
                 .map_err(|error| format!("a small disk can not be mounted: {error}"))?;
             disks.insert(format!("n{node}"), disk);
         }
-        cluster.spawn(*port, &ports, &expect);
     }
-    await_settled(&cluster, READY_WITHIN, interrupted).ok_or_else(|| {
-        format!("the nodes were not ready within {READY_WITHIN:?}\n{}", last_lines(&cluster))
-    })?;
+    let (founding, special) =
+        (Founding::of(plan.seed, plan.nodes), founding::special(&plan.kinds, plan.seed, plan.nodes));
+    founding::found(&mut cluster, founding, plan.nodes, &special, interrupted)?;
 
     let phases = Phases::of(plan.length);
     let planned = schedule(&plan.kinds, plan.seed, &phases);
@@ -141,13 +144,18 @@ pub fn run(
         phases,
         planned: planned.clone(),
         planted_bug: plan.planted_bug.clone(),
+        founded: founding.to_string(),
+        idle: special.idle.clone(),
+        small: special.small.clone(),
         limits,
         questions: checks::questions(),
     };
 
     let begun = monotonic();
     let at = |after: Duration| begun + after.as_nanos() as u64;
-    let mut times = Times { begun, broken: at(phases.calm), mended: at(phases.heal), ..Times::default() };
+    let unix_ahead = unix_now() - begun as i64;
+    let mut times =
+        Times { unix_ahead, begun, broken: at(phases.calm), mended: at(phases.heal), ..Times::default() };
     let crowd = Crowd {
         nodes: &addresses,
         clients: CLIENTS,
@@ -156,14 +164,17 @@ pub fn run(
         seed: plan.seed,
         stop: &stop,
         done: &operations,
+        fresh: &AtomicU64::new(0),
     };
     let builds = Builds::new(plan.binary.clone(), plan.other_binary.clone());
-    let mut driver = Driver::new(&mut cluster, disks, &watched, builds, planned, begun);
+    let mut driver = Driver::new(&mut cluster, disks, &watched, builds, special, planned, begun);
     let mut calm_since = None;
-    let ((operations, refunds), written, samples) = thread::scope(|scope| {
+    let mut end = at(phases.end);
+    let ((operations, refunds), written, changes, samples) = thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         let crowd = scope.spawn(|| crowd.run());
         let writers = scope.spawn(|| rules::ask_until(&addresses, WRITERS, plan.seed, &stop));
+        let changer = scope.spawn(|| changes::change_until(&addresses, plan.seed, &stop));
         let sampler = scope.spawn(|| watched.look_at(&names, &stop));
         loop {
             driver.tick();
@@ -173,6 +184,13 @@ pub fn run(
             if interrupted.load(Relaxed) && !times.interrupted {
                 times.interrupted = true;
                 break;
+            }
+            if now >= times.mended && driver.is_healed() && times.settled.is_none() {
+                // What was seen by nobody is done once more, and the run takes so much longer.
+                if let Some(over) = driver.repeat_unseen() {
+                    end += over - now;
+                    (times.mended, times.healed, calm_since) = (over, None, None);
+                }
             }
             if now >= times.mended {
                 driver.heal();
@@ -187,9 +205,8 @@ pub fn run(
                 }
             }
             // What is not healed by then is waited for, but not for ever.
-            let rest = Duration::from_nanos(now.saturating_sub(at(phases.end)));
-            if now >= at(phases.end) && (driver.is_healed() && times.settled.is_some() || rest > READY_WITHIN)
-            {
+            let rest = Duration::from_nanos(now.saturating_sub(end));
+            if now >= end && (driver.is_healed() && times.settled.is_some() || rest > READY_WITHIN) {
                 break;
             }
             progress(&Progress {
@@ -208,7 +225,12 @@ pub fn run(
             driver.cluster.running().for_each(Node::resume);
         }
         let joined = "it does not panic";
-        (crowd.join().expect(joined), writers.join().expect(joined), sampler.join().expect(joined))
+        (
+            crowd.join().expect(joined),
+            writers.join().expect(joined),
+            changer.join().expect(joined),
+            sampler.join().expect(joined),
+        )
     });
     let (faults, mut ends, repeated) = (driver.faults, driver.ends, written.1);
     let told = if times.interrupted { Vec::new() } else { rules::told_by(&cluster) };
@@ -220,6 +242,7 @@ pub fn run(
         times,
         history: History { operations },
         refunds,
+        changes,
         faults,
         samples,
         ends,
@@ -260,10 +283,21 @@ fn is_settled(cluster: &Cluster) -> bool {
             && status["raft"]["leader"].is_string()
             && status["slots_moving"] == 0
             && status["slots_to_move"] == 0;
-        settled.then(|| (status["table"].clone(), status["raft"]["leader"].clone()))
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        // Who is gone, some still know of and others do not.
+        let owners = members.iter().filter(|one| one["slots"] != 0);
+        let owned: Vec<_> = owners.map(|one| (one["name"].clone(), one["slots"].clone())).collect();
+        // A node that owns nothing counts itself in, so that its table is another one.
+        let owns = owned.iter().any(|(name, _)| *name == status["node"]);
+        let table = owns.then(|| status["table"].clone());
+        settled.then(|| (table, owned, status["raft"]["leader"].clone()))
     };
     let seen: Vec<_> = cluster.running().map(ask).collect();
-    seen.iter().all(|one| one.is_some() && *one == seen[0])
+    let Some(seen) = seen.into_iter().collect::<Option<Vec<_>>>() else { return false };
+    let mut tables = seen.iter().filter_map(|one| one.0.as_ref());
+    let first = tables.next();
+    tables.all(|table| Some(table) == first)
+        && seen.iter().all(|one| one.1 == seen[0].1 && one.2 == seen[0].2)
 }
 
 fn await_settled(cluster: &Cluster, within: Duration, interrupted: &AtomicBool) -> Option<()> {
@@ -335,6 +369,12 @@ fn last_lines(cluster: &Cluster) -> String {
         text.push_str(&format!("--- {}\n{last}\n", node.name));
     }
     text
+}
+
+/// Unix time in nanoseconds, as nodes read it when they start.
+fn unix_now() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
 fn commit() -> Option<String> {

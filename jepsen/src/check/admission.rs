@@ -1,8 +1,16 @@
 //! Was more admitted than a rule says that it may, for any key, in any interval?
 //!
-//! What a rule may is what it says of itself (`worst_case`) for what happened: once its bound everywhere, and where it says
-//! more of partitions, that much through the whole run, and once in each part of it that no partition touches. A clock that
-//! runs faster than ours by what is promised may admit so much more; the rest of the run is held against the rule as it is.
+//! Each algorithm has its law ([`super::law`]), and it holds in every interval of the run, but for what an interval may admit
+//! beyond it because it meets a time in which something has added to it:
+//!
+//! - a unit that was given back;
+//! - a partition, as the rule says of itself (`worst_case`): once more a burst for each cut, and what refills in its time;
+//! - a clock that runs faster than ours, by what is promised;
+//! - an owner that hangs for less than a session and goes on, for rules with shares that are not carved: what refills meanwhile;
+//! - a machine that was stopped under its node, so that its clock stood still: no limiter can know. One session, for every rule.
+//!
+//! On each side of a cut a rule admits no more than once its law, whatever it says of partitions: that is held against the
+//! checks that nodes of a side were asked, from the end of the partition before to the end of the cut.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     Finding,
     bound::{Bound, Worst},
-    times,
+    given_back,
+    held::Held,
+    law::{Admitted, Beyond, More},
+    times::{self, Interval, Partition},
 };
 use crate::{
     history::{Operation, Outcome, Refund},
@@ -33,56 +44,17 @@ pub struct OfRule {
     pub denied: u64,
     /// How many times its bound it may admit after what happened; `None`: it has none.
     pub times: Option<u32>,
-    /// What that allows.
+    /// Its limit.
     pub bound: Bound,
     /// The key that came nearest to it.
     pub worst_key: String,
     /// The interval in which it did.
     pub worst: Worst,
+    /// What was allowed in that, with what was given back or added.
+    #[serde(default)]
+    pub allowed: u64,
     /// Whether more was admitted than that anywhere.
     pub exceeded: bool,
-}
-
-/// What a clock may run faster than another one, in thousandths.
-const CLOCK_MARGIN: u64 = 1;
-
-/// A bound, and the parts of the run that it holds in.
-struct Held {
-    bound: Bound,
-    parts: Vec<times::Interval>,
-    /// For people: why these parts.
-    because: &'static str,
-}
-
-impl Held {
-    /// Of its parts what lies before an instant.
-    fn until(mut self, end: u64) -> Self {
-        self.parts.iter_mut().for_each(|part| part.1 = part.1.min(end));
-        self.parts.retain(|(from, to)| from < to);
-        self
-    }
-}
-
-/// What a rule is held against: `often` its bound through the whole run, `once` its bound where no partition was.
-fn held(record: &Record, often: &Bound, once: Option<&Bound>) -> Vec<Held> {
-    let (begun, ended) = (record.times.begun, record.times.ended);
-    let (partitions, drifts) = (times::partitions(record), times::drifts(record));
-    let margin = |bound: &Bound| if drifts.is_empty() { *bound } else { faster(bound) };
-    let mut all = vec![Held { bound: margin(often), parts: vec![(0, u64::MAX)], because: "" }];
-    if let Some(once) = once {
-        let parts = times::without(&partitions, begun, ended);
-        all.push(Held { bound: margin(once), parts, because: ", and no partition touches it" });
-    }
-    if !drifts.is_empty() {
-        let parts = times::without(&drifts, begun, ended);
-        all.push(Held { bound: *often, parts, because: ", and all clocks ran alike" });
-        if let Some(once) = once {
-            let parts = times::without(&times::both(&partitions, &drifts), begun, ended);
-            let because = ", no partition touches it, and all clocks ran alike";
-            all.push(Held { bound: *once, parts, because });
-        }
-    }
-    all
 }
 
 /// What was done to a bucket.
@@ -93,15 +65,49 @@ struct Done<'r> {
 }
 
 impl Done<'_> {
-    /// The interval that comes nearest to the bound, of those between two instants.
-    fn worst(&self, bound: &Bound, (from, to): (u64, u64)) -> Worst {
-        let checks = self.checks.iter().filter(|one| one.invoked >= from && one.completed <= to).copied();
-        if self.refunds.is_empty() {
-            bound.worst(checks)
-        } else {
-            bound.worst_with_refunds(checks, &self.refunds)
-        }
+    /// What was admitted and may count, sorted.
+    fn admitted(&self, rule: &Held<'_>, may: impl Fn(&Operation) -> bool) -> Vec<Admitted> {
+        let admitted = self.checks.iter().filter(|one| one.outcome == Outcome::Admitted);
+        let mut admitted: Vec<Admitted> = admitted
+            .filter(|one| one.completed <= rule.until && may(one))
+            .map(|one| Admitted {
+                from: one.invoked,
+                to: one.completed,
+                count: rule
+                    .in_force
+                    .as_ref()
+                    .map_or(rule.limit.bound.count, |in_force| in_force.loosest(one.invoked, one.completed)),
+            })
+            .collect();
+        admitted.sort_unstable_by_key(|one| one.from);
+        admitted
     }
+
+    /// What is beyond the law, with what was given back.
+    fn beyond(&self, rule: &Held<'_>, always: &[More], known: &Beyond) -> Beyond {
+        if self.refunds.is_empty() {
+            return known.clone();
+        }
+        let refunds = self.refunds.iter().map(|one| given_back::more_of(one));
+        rule.limit.beyond(&always.iter().copied().chain(refunds).collect::<Vec<_>>())
+    }
+}
+
+/// A cut that has sides, and the time in which each side is to keep the law by itself.
+struct Sides<'r> {
+    sides: &'r [Vec<String>],
+    during: Interval,
+}
+
+/// The cuts that nothing else mixes with: each is a partition of its own.
+fn sides<'r>(record: &'r Record, partitions: &[Partition]) -> Vec<Sides<'r>> {
+    let of_cut = |cut: &'r crate::nemesis::Fault| {
+        let is_own = |one: &Partition| one.cuts == 1 && one.from == cut.begun.saturating_sub(times::EDGE);
+        let own = partitions.iter().position(is_own)?;
+        let since = own.checked_sub(1).map_or(0, |before| partitions[before].to);
+        Some(Sides { sides: &cut.sides, during: (since, cut.ended?) })
+    };
+    times::cuts(record).into_iter().filter(|cut| cut.sides.len() > 1).filter_map(of_cut).collect()
 }
 
 /// What was done to each bucket: by rule, and by the value of its key.
@@ -125,12 +131,14 @@ fn by_bucket(record: &Record) -> BTreeMap<(usize, &str), Done<'_>> {
 /// Holds each bucket against its bound in every interval.
 pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
     let partitions = times::partitions(record);
-    let agree_until = times::wall_clocks_agree_until(record);
+    let sides = sides(record, &partitions);
     let buckets = by_bucket(record);
     let (mut rules, mut wrong) = (Vec::new(), Vec::new());
     for (place, limited) in record.setup.limits.iter().enumerate() {
         let factor = if partitions.is_empty() { limited.crash } else { limited.partition };
-        let bound = times_bound(&limited.bound, factor.unwrap_or(1));
+        let held = Held::new(record, limited, &partitions);
+        let all = [&held.always[..], &held.partitions].concat();
+        let (beyond, at_a_side) = (held.limit.beyond(&all), held.limit.beyond(&held.always));
         let mut of_rule = OfRule {
             name: limited.name.clone(),
             text: limited.text.clone(),
@@ -138,68 +146,92 @@ pub fn check(record: &Record) -> (Vec<OfRule>, Finding) {
             admitted: 0,
             denied: 0,
             times: factor,
-            bound,
+            bound: limited.bound,
             worst_key: String::new(),
             worst: Worst::default(),
+            allowed: 0,
             exceeded: false,
         };
-        let once = times_bound(&limited.bound, limited.crash.unwrap_or(1));
-        let held = match factor {
-            None => Vec::new(),
-            Some(factor) => held(record, &bound, Some(&once).filter(|_| factor > 1)),
-        };
-        let until = if limited.lies_by_the_wall_clock() { agree_until } else { u64::MAX };
-        let held: Vec<Held> = held.into_iter().map(|held| held.until(until)).collect();
-        let of_place = buckets.range((place, "")..(place + 1, ""));
-        for ((_, value), done) in of_place {
+        for ((_, value), done) in buckets.range((place, "")..(place + 1, "")) {
             let with = |outcome| done.checks.iter().filter(|one| one.outcome == outcome).count() as u64;
             of_rule.keys += 1;
             of_rule.admitted += with(Outcome::Admitted);
             of_rule.denied += with(Outcome::Denied);
-            let worst = done.worst(&bound, (0, u64::MAX));
+            let beyond = done.beyond(&held, &all, &beyond);
+            let worst = held.limit.worst(&done.admitted(&held, |_| true), &beyond);
             if worst.burst > of_rule.worst.burst || of_rule.worst_key.is_empty() {
                 (of_rule.worst, of_rule.worst_key) = (worst, (*value).to_owned());
             }
-            for Held { bound, parts, because } in &held {
-                for part in parts {
-                    let worst = done.worst(bound, *part);
-                    if worst.burst > bound.burst {
-                        let text = excess(record, &limited.name, value, bound, &worst);
-                        wrong.push(format!("{text}{because}"));
-                        of_rule.exceeded = true;
-                    }
+            if factor.is_none() {
+                continue;
+            }
+            if worst.burst > limited.bound.burst {
+                let touches = partitions.iter().any(|one| one.from <= worst.to && one.to >= worst.from);
+                let because = if touches { "" } else { ", and no partition touches it" };
+                wrong.push(format!("{}{because}", excess(record, &held, value, &worst)));
+                of_rule.exceeded = true;
+            } else if !held.partitions.is_empty() {
+                let beyond = done.beyond(&held, &held.always, &at_a_side);
+                for (side, worst) in exceeding_sides(&sides, &held, done, &beyond) {
+                    let text = excess(record, &held, value, &worst);
+                    wrong.push(format!("{text}, at one side of a cut ({})", side.join(",")));
+                    of_rule.exceeded = true;
                 }
             }
         }
+        of_rule.allowed = held.allowed(&of_rule.worst);
         rules.push(of_rule);
     }
     let keys: usize = rules.iter().map(|rule| rule.keys).sum();
     let count = record.history.operations.len();
+    let (begun, ended) = (record.times.begun, record.times.ended);
+    let within = |one: &Partition| one.to.min(ended).saturating_sub(one.from.max(begun));
+    let broken: u64 = partitions.iter().map(within).sum();
     let says = format!(
-        "{count} checks of {keys} buckets of {} rules, and {} units given back, in every interval",
+        "{count} checks of {keys} buckets of {} rules, and {} units given back, in every interval; {:.0} s of {:.0} s outside \
+         of {} partitions, and each side of {} cuts by itself",
         rules.len(),
-        record.refunds.len()
+        record.refunds.len(),
+        ended.saturating_sub(begun + broken) as f64 / 1e9,
+        ended.saturating_sub(begun) as f64 / 1e9,
+        partitions.len(),
+        sides.len()
     );
     (rules, Finding::of("admission bound", says, wrong))
 }
 
-/// What a clock admits that runs faster by the margin.
-fn faster(bound: &Bound) -> Bound {
-    Bound { count: bound.count * (1_000 + CLOCK_MARGIN), period: bound.period * 1_000, ..*bound }
+/// The sides at which more was admitted than once the law.
+fn exceeding_sides<'s>(
+    sides: &[Sides<'s>],
+    held: &Held<'_>,
+    done: &Done<'_>,
+    beyond: &Beyond,
+) -> Vec<(&'s [String], Worst)> {
+    let mut exceeding = Vec::new();
+    for Sides { sides, during } in sides {
+        for side in *sides {
+            let is_asked = |one: &Operation| {
+                one.invoked >= during.0
+                    && one.completed <= during.1
+                    && side.iter().any(|name| name[1..].parse() == Ok(one.node + 1))
+            };
+            let worst = held.limit.worst(&done.admitted(held, is_asked), beyond);
+            if worst.burst > held.limited.bound.burst {
+                exceeding.push((&side[..], worst));
+            }
+        }
+    }
+    exceeding
 }
 
-fn times_bound(bound: &Bound, times: u32) -> Bound {
-    Bound { burst: bound.burst * u64::from(times), count: bound.count * u64::from(times), ..*bound }
-}
-
-fn excess(record: &Record, rule: &str, key: &str, bound: &Bound, worst: &Worst) -> String {
-    let length = std::time::Duration::from_nanos(worst.to - worst.from);
+fn excess(record: &Record, held: &Held<'_>, key: &str, worst: &Worst) -> String {
     format!(
-        "{rule}, key {key}: {} admitted in {:.3} s from second {:.3} on, {} allowed",
+        "{}, key {key}: {} admitted in {:.3} s from second {:.3} on, {} allowed",
+        held.limited.name,
         worst.inside,
-        length.as_secs_f64(),
+        (worst.to - worst.from) as f64 / 1e9,
         record.seconds(worst.from),
-        bound.allowance(length),
+        held.allowed(worst),
     )
 }
 
@@ -231,7 +263,83 @@ mod tests {
         };
         assert_eq!(twice(12).details, [""; 0]);
         assert!(twice(5).details[0].contains("no partition touches it"));
-        assert_eq!(twice(40).details.len(), 1);
+        assert_eq!(twice(21).details.len(), 1, "it has lingered for a session and a takeover");
+    }
+
+    #[test]
+    fn a_partition_adds_what_refills_in_its_time_and_nothing_in_another() {
+        // Idle before, a burst for each of two sides, and from then on twice the rate: until second 15, and five more.
+        let of = |until: u64, more: u64| {
+            let mut record = record();
+            record.faults.push(fault(Kind::Alone, "n2", 10, 15));
+            record.history.operations.extend((0..40 + more).map(|n| admitted(1, 10 * SECOND + n * 1_000)));
+            record
+                .history
+                .operations
+                .extend((1..(until - 10) * 40).map(|n| admitted(1, 10 * SECOND + n * SECOND / 40)));
+            check(&record).1.details.len()
+        };
+        assert_eq!((of(20, 0), of(22, 0), of(20, 20)), (0, 1, 1));
+    }
+
+    #[test]
+    fn each_side_of_a_cut_keeps_the_law_by_itself() {
+        let of = |at_one: u64, at_other: u64| {
+            let mut record = record();
+            let mut cut = fault(Kind::Alone, "n2", 10, 15);
+            cut.sides = vec![vec!["n1".to_owned()], vec!["n2".to_owned()]];
+            record.faults.push(cut);
+            let at = |node, count| {
+                (0..count).map(move |n| Operation { node, ..admitted(1, 12 * SECOND + n * 1_000) })
+            };
+            record.history.operations.extend(at(0, at_one).chain(at(1, at_other)));
+            check(&record).1.details
+        };
+        assert_eq!(of(20, 20), [""; 0]);
+        let found = of(5, 21);
+        assert!(found.len() == 1 && found[0].contains("at one side of a cut (n2)"), "{found:?}");
+        assert_eq!(of(21, 21).len(), 2);
+    }
+
+    #[test]
+    fn a_fault_that_cuts_nobody_off_allows_nothing() {
+        for kind in [Kind::Kill, Kind::Slow, Kind::Loss, Kind::Double, Kind::Drain, Kind::Flood] {
+            let mut record = record();
+            record.setup.nodes = 5;
+            record.faults.push(fault(kind, "n2", 10, 15));
+            record.history.operations.extend((0..21).map(|n| admitted(1, 12 * SECOND + n * 1_000)));
+            assert_eq!(check(&record).1.details.len(), 1, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_hangs_adds_what_refills_where_shares_are_not_carved() {
+        let of = |text: &str, long: u64| {
+            let mut record = record();
+            record.setup.nodes = 5;
+            record.setup.limits[0].text = text.to_owned();
+            record.faults.push(fault(Kind::Pause, "n2", 20, 20 + long));
+            // Two seconds' worth more than a full bucket.
+            record.history.operations.extend((0..400).map(|n| admitted(0, 20 * SECOND + n * 1_000)));
+            check(&record).1.details.len()
+        };
+        let shares = "consistency: strict, on_owner_loss: share";
+        assert_eq!((of(shares, 2), of(shares, 1)), (0, 1));
+        assert_eq!((of("on_owner_loss: share, carved: true", 2), of(shares, 9)), (1, 1));
+    }
+
+    #[test]
+    fn a_machine_that_was_stopped_has_one_session_and_no_more() {
+        let of = |at: u64, count: u64| {
+            let mut record = record();
+            record.setup.nodes = 5;
+            record.faults.push(fault(Kind::VmStop, "n2", 20, 24));
+            record.history.operations.extend((0..count).map(|n| admitted(0, at * SECOND + n * 1_000)));
+            check(&record).1.details.len()
+        };
+        // A burst of 50, one more, and 200 a second for 2.8 s.
+        assert_eq!((of(25, 50 + 50 + 560), of(25, 50 + 50 + 561)), (0, 1));
+        assert_eq!((of(22, 51), of(27, 51)), (1, 1));
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct Worst {
     pub to: u64,
     /// The checks admitted wholly inside it.
     pub inside: u64,
+    /// Units that it may have admitted beyond its limit: given back, added by a partition.
+    #[serde(default)]
+    pub more: u64,
 }
 
 impl Bound {

@@ -2,14 +2,15 @@
 //!
 //! A unit that is given back can be admitted once more. So the checks that lie wholly inside an interval of length d are at
 //! most B + r·d and the refunds that may have happened in it: those that began before its end and were answered after its
-//! beginning. One that nobody answered may happen at any time later. This looks at all intervals at once, in O(n log n):
-//! the refunds that can not have happened in an interval are those that began after its end and those that were answered
-//! before its beginning, no refund is both, so the number that a check's interval needs is a sum of what belongs to its
-//! beginning and what belongs to its end, and a tree over the beginnings tells the worst one for each end.
+//! beginning. One that nobody answered may happen at any time later. All intervals are looked at at once
+//! ([`super::interval`]).
 //!
 //! It never raises a false alarm: a refund gives a bucket no more than was taken of it, and counts here for one unit always.
 
-use super::bound::{Bound, Worst};
+use super::{
+    bound::{Bound, Worst},
+    law::{Admitted, Law, Limit, More},
+};
 use crate::history::{Operation, Outcome, Refund};
 
 impl Bound {
@@ -20,107 +21,21 @@ impl Bound {
         operations: impl IntoIterator<Item = &'a Operation>,
         refunds: &[&Refund],
     ) -> Worst {
-        let is_admitted = |one: &&Operation| one.outcome == Outcome::Admitted;
-        let mut admitted: Vec<&Operation> = operations.into_iter().filter(is_admitted).collect();
-        admitted.sort_unstable_by_key(|one| one.invoked);
-        let mut begun: Vec<u64> = refunds.iter().map(|one| one.invoked).collect();
-        let mut ended: Vec<u64> = refunds.iter().filter_map(|one| one.completed).collect();
-        begun.sort_unstable();
-        ended.sort_unstable();
-
-        // A unit is as many steps as a period has nanoseconds, and `count` steps refill in a nanosecond.
-        let (unit, count) = (self.period.as_nanos() as i128, i128::from(self.count));
-        let before = |from: u64| ended.partition_point(|at| *at < from) as i128;
-        let after = |to: u64| (begun.len() - begun.partition_point(|at| *at <= to)) as i128;
-        let all = begun.len() as i128;
-
-        let mut ends: Vec<usize> = (0..admitted.len()).collect();
-        ends.sort_unstable_by_key(|place| admitted[*place].completed);
-        let mut beginnings = Beginnings::new(admitted.len());
-        let mut coming = admitted.iter().enumerate().peekable();
-        let (mut worst, mut most) = (Worst::default(), 0);
-        for (place, to) in ends.into_iter().map(|place| (place, admitted[place].completed)) {
-            while let Some((beginning, one)) = coming.next_if(|(_, one)| one.invoked <= to) {
-                let own = before(one.invoked) * unit + i128::from(one.invoked) * count;
-                // Earlier ends inside an interval that begins there: none, they were before this beginning was known.
-                beginnings.begin(beginning, own);
-            }
-            beginnings.add_up_to(place, unit);
-            let Some((needs, beginning)) = beginnings.most() else { continue };
-            let needed = needs + (after(to) - all) * unit - i128::from(to) * count;
-            if needed > most {
-                most = needed;
-                let from = admitted[beginning].invoked;
-                worst = Worst { burst: (needed as u128).div_ceil(unit as u128) as u64, from, to, inside: 0 };
-            }
-        }
-        worst.inside =
-            admitted.iter().filter(|one| one.invoked >= worst.from && one.completed <= worst.to).count()
-                as u64;
-        worst
+        let admitted = operations.into_iter().filter(|one| one.outcome == Outcome::Admitted);
+        let mut checks: Vec<Admitted> = admitted
+            .map(|one| Admitted { from: one.invoked, to: one.completed, count: self.count })
+            .collect();
+        checks.sort_unstable_by_key(|one| one.from);
+        let limit = Limit { law: Law::Bucket, bound: *self, scale: self.count, unix_ahead: 0, skew: 0 };
+        let more: Vec<More> = refunds.iter().map(|one| more_of(one)).collect();
+        limit.worst(&checks, &limit.beyond(&more))
     }
 }
 
-/// For each interval that has begun what it needs, but for what belongs to its end: a tree of maxima.
-struct Beginnings {
-    leaves: usize,
-    /// The most of each subtree, without what its ancestors add, and where it is; `None`: nothing has begun there.
-    most: Vec<Option<(i128, usize)>>,
-    /// What counts for all of a subtree.
-    adds: Vec<i128>,
-}
-
-impl Beginnings {
-    fn new(count: usize) -> Self {
-        let leaves = count.next_power_of_two();
-        Self { leaves, most: vec![None; 2 * leaves], adds: vec![0; 2 * leaves] }
-    }
-
-    /// An interval begins at this place.
-    fn begin(&mut self, place: usize, value: i128) {
-        let mut node = self.leaves + place;
-        // What was added before is not about it.
-        let mut ancestor = node / 2;
-        let mut added = self.adds[node];
-        while ancestor > 0 {
-            added += self.adds[ancestor];
-            ancestor /= 2;
-        }
-        self.most[node] = Some((value - added + self.adds[node], place));
-        while node > 1 {
-            node /= 2;
-            self.pull(node);
-        }
-    }
-
-    /// Adds to all places up to this one, and to it.
-    fn add_up_to(&mut self, place: usize, value: i128) {
-        let mut node = self.leaves + place;
-        self.add(node, value);
-        while node > 1 {
-            if node % 2 == 1 {
-                self.add(node - 1, value);
-            }
-            node /= 2;
-            self.pull(node);
-        }
-    }
-
-    fn most(&self) -> Option<(i128, usize)> {
-        self.most[1]
-    }
-
-    fn add(&mut self, node: usize, value: i128) {
-        self.adds[node] += value;
-        if let Some((most, _)) = &mut self.most[node] {
-            *most += value;
-        }
-    }
-
-    fn pull(&mut self, node: usize) {
-        let better = self.most[2 * node].max(self.most[2 * node + 1]);
-        self.most[node] = better.map(|(most, place)| (most + self.adds[node], place));
-    }
+/// A unit that was given back may be admitted once more, from when it was sent until it was answered; where nobody answered, at
+/// any time from then on.
+pub(super) fn more_of(refund: &Refund) -> More {
+    More { from: refund.invoked, to: refund.completed.unwrap_or(u64::MAX), units: 1 }
 }
 
 #[cfg(test)]

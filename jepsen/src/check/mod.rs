@@ -8,11 +8,18 @@ pub mod deciders;
 pub mod fairness;
 pub mod given_back;
 pub mod healing;
+mod held;
+mod interval;
+pub mod law;
 pub mod leaks;
 pub mod ledger;
 pub mod linear;
+mod log;
+pub mod one_cluster;
 pub mod processes;
+pub mod strangers;
 pub mod times;
+mod window;
 
 use serde::{Deserialize, Serialize};
 

@@ -6,6 +6,7 @@ pub(crate) mod controls;
 mod network;
 pub(crate) mod rules;
 pub(crate) mod run;
+pub(crate) mod starts;
 
 use std::process::ExitCode;
 

@@ -33,14 +33,17 @@ Examples:
   tidegate-jepsen run --network proxies                without root, without namespaces: in a container
   tidegate-jepsen run --nemesis upgrade,kill --other-binary /tmp/tidegate-0.2
 
-Faults: kill, pause, restart, wipe, rolling, clock-jump, torn-write, upgrade; halves, majority-ring, one-way, bridge, alone (all five:
-partition), slow, loss, double, delay, reorder; full-disk, failed-fsync, clock-drift, drain, join. Each is aimed at the owner of the
-hottest key, the Raft leader, a node in mid-move, or any. Clocks, syncs and torn writes need a build for tests, which is what is
-built without --binary; upgrade needs --other-binary.
+Faults: kill, pause, vm-stop, restart, wipe, rolling, clock-jump, torn-write, upgrade; halves, majority-ring, one-way, bridge, alone
+(all five: partition), unconnectable, slow, loss, double, delay, reorder, far-apart, lost-answers, hung-fsync; full-disk,
+failed-fsync, clock-drift, drain, join, flood. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or
+any. Clocks, syncs and torn writes need a build for tests, which is what is built without --binary; upgrade needs --other-binary.
+
+The seed also says how the cluster is founded (by all nodes at once, by three of them while all start, or by three before all others
+come at once), whether some nodes are drained from the beginning, so that they own nothing, and when limits are changed.
 
 Each node has a network namespace where that is possible: it needs root, or leave to make a user namespace, and iproute2
 and nftables. Elsewhere, or with --network proxies, the nodes are on loopback addresses with proxies between them. Only
-proxies can delay and reorder; full-disk needs leave to mount. What can not be done is left out of `all`, and told.
+proxies can delay, reorder and lose answers; full-disk needs leave to mount. What can not be done is left out of `all`, and told.
 
 Exit codes: 0 all promises kept, 1 one was not, 2 that can not be said: the faults did not hit, or nothing could be tested.")]
 pub(crate) struct RunArgs {
@@ -55,7 +58,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     network: NetworkArgs,
 
-    /// Which faults: a list, `all`, or `none`
+    /// Which faults: a list, `all`, or `none`; `all,-flood` leaves one out
     #[arg(long, value_name = "KINDS", default_value = "all")]
     nemesis: String,
 
@@ -175,7 +178,7 @@ pub(super) fn tell(record: &Record, place: &Path) -> Result<Judgement, String> {
 }
 
 /// `90`, `90s`, `5m`, `1h`.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a time like 60s, 5m, 1h"))?;
     let seconds = match &text[digits.len()..] {
@@ -186,6 +189,6 @@ fn time(text: &str) -> Result<Duration, String> {
     };
     match seconds {
         20..=14_400 => Ok(Duration::from_secs(seconds)),
-        _ => Err("a run takes 20 seconds to 4 hours".to_owned()),
+        _ => Err("it takes 20 seconds to 4 hours".to_owned()),
     }
 }

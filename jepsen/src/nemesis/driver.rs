@@ -1,12 +1,9 @@
 //! Does the faults of a schedule when they are due, and undoes them.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    thread::JoinHandle,
-};
+use std::collections::{BTreeMap, VecDeque};
 
-use serde::{Deserialize, Serialize};
-
+pub(super) use super::state::{Active, State};
+pub use super::state::{Ends, Special};
 use super::{Aim, Fault, Kind, Lane, Planned, acts, aim::Roles, network, process::Builds};
 use crate::{
     cluster::Cluster,
@@ -14,6 +11,7 @@ use crate::{
     history::monotonic,
     machine::Orders,
     sampler::{Sighting, Watched},
+    workload::flood::Flood,
 };
 
 /// A process that was asked to stop is killed after so long: that is a violation.
@@ -28,57 +26,6 @@ const MOVES_LAST: u64 = 700_000_000;
 const WRITE_LASTS: u64 = 5_500_000_000;
 pub(super) const BETWEEN_LOOKS: u64 = 250_000_000;
 
-/// A process that ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ends {
-    /// Which node it was.
-    pub node: String,
-    /// When that was seen.
-    pub at: u64,
-    /// With which exit code; -1: by a signal.
-    pub code: i32,
-    /// Why that is wrong, if it is.
-    pub wrong: Option<String>,
-}
-
-/// How far a fault is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
-    /// Undone when the time has come.
-    On,
-    /// The process was asked to stop: it is waited for since then.
-    Stopping {
-        since: u64,
-    },
-    /// Nodes that are still to be restarted; the last one is being.
-    Rolling {
-        left: Vec<String>,
-        stopping: Option<u64>,
-    },
-    /// Undone; the target becomes ready again.
-    Recovering {
-        since: u64,
-    },
-    Over,
-}
-
-/// A fault that is not over.
-#[derive(Debug)]
-pub(super) struct Active {
-    /// Of the fault that is recorded.
-    pub(super) fault: usize,
-    pub(super) kind: Kind,
-    /// The node; empty where it is one after the other.
-    pub(super) target: String,
-    pub(super) until: u64,
-    pub(super) state: State,
-    pub(super) looked: u64,
-    /// What a clock had gained when that was first seen, by which process.
-    pub(super) gained: Option<(u32, i64)>,
-    /// A question that is on its way.
-    pub(super) errand: Option<JoinHandle<bool>>,
-}
-
 /// Breaks a cluster by plan.
 #[derive(Debug)]
 pub struct Driver<'a> {
@@ -88,11 +35,11 @@ pub struct Driver<'a> {
     pub faults: Vec<Fault>,
     /// Which processes ended.
     pub ends: Vec<Ends>,
-    planned: VecDeque<(u64, Planned)>,
-    postponed: Vec<(u64, Planned)>,
+    pub(super) planned: VecDeque<(u64, Planned)>,
+    pub(super) postponed: Vec<(u64, Planned)>,
     /// Nodes whose processes some fault is about to end or to start again: no other one touches them.
     pub(super) in_hand: Vec<String>,
-    active: Vec<Active>,
+    pub(super) active: Vec<Active>,
     pub(super) disks: BTreeMap<String, SmallDisk>,
     watched: &'a Watched,
     pub(super) seen: BTreeMap<String, Sighting>,
@@ -103,6 +50,13 @@ pub struct Driver<'a> {
     pub(super) orders: BTreeMap<String, Orders>,
     pub(super) orders_given: u64,
     pub(super) builds: Builds,
+    pub(super) floods: BTreeMap<String, Flood>,
+    /// What is special about some nodes.
+    pub(super) special: Special,
+    /// How often what nobody saw was done again.
+    pub(super) repeated: u32,
+    pub(super) wanted: Vec<Kind>,
+    start: u64,
 }
 
 impl<'a> Driver<'a> {
@@ -112,9 +66,13 @@ impl<'a> Driver<'a> {
         disks: BTreeMap<String, SmallDisk>,
         watched: &'a Watched,
         builds: Builds,
+        special: Special,
         planned: Vec<Planned>,
         start: u64,
     ) -> Self {
+        let mut wanted: Vec<Kind> = planned.iter().map(|one| one.kind).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
         let due = |one: &Planned| start + one.after.as_nanos() as u64;
         let planned = planned.into_iter().map(|one| (due(&one), one)).collect();
         let nodes = cluster.nodes.len() as u8;
@@ -134,6 +92,11 @@ impl<'a> Driver<'a> {
             orders: BTreeMap::new(),
             orders_given: 0,
             builds,
+            floods: BTreeMap::new(),
+            special,
+            repeated: 0,
+            wanted,
+            start,
         }
     }
 
@@ -245,7 +208,15 @@ impl<'a> Driver<'a> {
     }
 
     fn begin(&mut self, due: u64, planned: Planned) {
-        let Planned { kind, mut aim, seed, lasts, .. } = planned;
+        let Planned { kind, mut aim, seed, mut lasts, by, .. } = planned;
+        if let Some(by) = by {
+            let left = (self.start + by.as_nanos() as u64).saturating_sub(monotonic());
+            // It came too late: what is left of the season is for others to recover in.
+            if left < lasts.as_nanos() as u64 / 2 {
+                return;
+            }
+            lasts = lasts.min(std::time::Duration::from_nanos(left));
+        }
         let mut random = fastrand::Rng::with_seed(seed);
         // What is stopped does not answer, and what is being restarted is not hit again.
         let is_busy = |name: &str| {
@@ -264,6 +235,7 @@ impl<'a> Driver<'a> {
             .map(|node| node.name.clone())
             .filter(|name| !is_busy(name))
             .filter(|name| acts::number(name) <= self.nodes || kind.lane() == Lane::Process)
+            .filter(|name| self.may_be_hit(kind, name))
             .collect();
         let lane_is_taken = self.active.iter().any(|active| {
             let is_on = !matches!(active.state, State::Recovering { .. } | State::Over);
@@ -303,27 +275,31 @@ impl<'a> Driver<'a> {
             ended: None,
             recovered: None,
             evidence: None,
+            sides: Vec::new(),
         };
         let state = match kind {
             Kind::Kill | Kind::Wipe | Kind::Pause | Kind::Restart => {
                 self.begin_process(kind, &target, lasts, &mut fault)
             }
             Kind::Rolling | Kind::Upgrade => self.begin_rolling(kind, &candidates, &mut random, &mut fault),
-            Kind::ClockJump | Kind::ClockDrift | Kind::ClockRunaway | Kind::FailedFsync | Kind::TornWrite => {
-                self.begin_on_machine(&planned, &target, &mut random, &mut fault)
-            }
-            Kind::FullDisk | Kind::Drain | Kind::Join => {
+            kind if kind.needs_orders() => self.begin_on_machine(&planned, &target, &mut random, &mut fault),
+            Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood => {
                 match self.begin_members(kind, &target, &mut fault) {
                     Some(state) => state,
                     None => return,
                 }
             }
             _ => {
-                fault.what = network::begin(self.cluster.net(), kind, &target, self.nodes, &mut random);
+                (fault.what, fault.sides) =
+                    network::begin(self.cluster.net(), kind, &target, self.nodes, &mut random);
                 State::On
             }
         };
         let target = fault.targets.first().cloned().unwrap_or_default();
+        let before = match kind {
+            Kind::HungFsync => self.told_now(&target).map_or(0, |told| told.syncs_hung),
+            _ => 0,
+        };
         self.faults.push(fault);
         let until = begun + lasts.as_nanos() as u64;
         self.active.push(Active {
@@ -335,6 +311,8 @@ impl<'a> Driver<'a> {
             looked: 0,
             gained: None,
             errand: None,
+            before,
+            stopped: false,
         });
     }
 
@@ -345,8 +323,9 @@ impl<'a> Driver<'a> {
             active.looked = now;
             self.look(active);
         }
-        let may_hit_yet = self.waits_for_a_sync(active, now);
+        let may_hit_yet = self.waits_for_a_sync(active, now) || self.waits_for_a_flood(active, now);
         match &mut active.state {
+            State::On if active.kind == Kind::VmStop && !active.stopped => self.stop_machine(active, now),
             State::On if active.kind == Kind::TornWrite && self.await_power_cut(active.fault, &target) => {}
             State::On if now >= active.until && !may_hit_yet => self.undo(active),
             State::On | State::Over => {}
@@ -388,11 +367,20 @@ impl<'a> Driver<'a> {
                         let path = format!("/v1/cluster/drain/{target}?undo=true");
                         self.errand(active, "POST", &path) && now > since + WRITE_LASTS
                     }
+                    // What its clock did is told a moment after it goes on.
+                    Kind::VmStop
+                        if self.faults[active.fault].evidence.is_none() && now < since + 2_000_000_000 =>
+                    {
+                        false
+                    }
                     // A node that has left meanwhile will not be ready.
                     _ => self.is_ready(&target, since) || self.cluster.node(&target).pid().is_none(),
                 };
                 if is_back || now > since + READY_WITHIN {
                     self.look(active);
+                    if active.kind == Kind::VmStop {
+                        self.let_clock_run(&target);
+                    }
                     self.faults[active.fault].recovered = is_back.then(monotonic);
                     active.state = State::Over;
                 }
@@ -435,7 +423,9 @@ impl<'a> Driver<'a> {
     fn look(&mut self, active: &mut Active) {
         let seen = match (active.kind, &active.state) {
             (Kind::Pause, State::On) => self.look_at_process(&active.target),
-            (Kind::FullDisk | Kind::Drain | Kind::Join, State::On) => self.look_at_members(active),
+            (Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood, State::On) => {
+                self.look_at_members(active)
+            }
             (kind, _) if kind.needs_orders() => self.look_at_machine(active),
             _ => return,
         };
@@ -455,7 +445,7 @@ impl<'a> Driver<'a> {
                 }
                 self.resume(&active.target);
             }
-            Kind::FullDisk | Kind::Drain | Kind::Join => {
+            Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood => {
                 if !self.undo_members(active, now) {
                     return;
                 }

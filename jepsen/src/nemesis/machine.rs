@@ -4,6 +4,7 @@
 use super::{
     Fault, Kind, Planned,
     driver::{Active, Driver, State},
+    network,
 };
 use crate::machine::{self, Orders, Told};
 
@@ -17,8 +18,14 @@ const DRIFT_PPM: std::ops::RangeInclusive<i64> = 300..=500;
 const RUNAWAY_PPM: i64 = 50_000;
 /// A fault of the disk waits so much longer for a sync that it can hit: longer than a node is cut off.
 const SYNCS_WITHIN: u64 = 7_000_000_000;
+/// A flood goes on for so much longer if nothing is seen of it.
+const FILLS_WITHIN: u64 = 15_000_000_000;
 /// What a clock must have gained or lost to be seen.
 const SEEN_NS: i64 = 50_000;
+/// For how long a clock must have stood still.
+const VM_HELD_NS: u64 = 300_000_000;
+/// A node follows its orders some fifty times a second.
+const OBEYS_WITHIN: u64 = 80_000_000;
 
 impl Driver<'_> {
     pub(super) fn begin_on_machine(
@@ -56,6 +63,17 @@ impl Driver<'_> {
                 orders.fail_syncs = Some((number, count));
                 fault.what = format!("the next {count} syncs of {target}'s disk fail");
             }
+            Kind::HungFsync => {
+                orders.hang_syncs = true;
+                fault.what = format!("syncs of {target}'s disk do not come back");
+                fault.sides = network::alone(target, self.nodes);
+            }
+            Kind::VmStop => {
+                // The clock has to know before it is stopped.
+                orders.hold_clock = true;
+                let long = planned.lasts.as_secs_f64();
+                fault.what = format!("the machine of {target} is stopped for {long:.1} s, its clock as well");
+            }
             Kind::TornWrite => {
                 orders.power_cut = Some((number, planned.seed));
                 fault.what = format!("the power of {target} goes at its next sync");
@@ -71,6 +89,25 @@ impl Driver<'_> {
         state
     }
 
+    /// Stops a machine whose clock knows that it is going to be.
+    pub(super) fn stop_machine(&mut self, active: &mut Active, now: u64) {
+        let begun = self.faults[active.fault].begun;
+        if active.stopped || now < begun + OBEYS_WITHIN {
+            return;
+        }
+        active.stopped = true;
+        active.before = self.told_now(&active.target).map_or(0, |told| told.held_ns);
+        active.until += now - begun;
+        self.cluster.node(&active.target).pause();
+    }
+
+    /// The clocks of machines that were stopped are like others again.
+    pub(super) fn let_clock_run(&mut self, target: &str) {
+        let mut orders = self.orders_of(target);
+        orders.hold_clock = false;
+        self.order(target, orders);
+    }
+
     /// What was told to a node's machine last.
     fn orders_of(&self, name: &str) -> Orders {
         self.orders.get(name).copied().unwrap_or_default()
@@ -82,7 +119,7 @@ impl Driver<'_> {
     }
 
     /// What the process that runs now tells.
-    fn told_now(&self, name: &str) -> Option<Told> {
+    pub(super) fn told_now(&self, name: &str) -> Option<Told> {
         let pid = self.cluster.node(name).pid();
         self.cluster.told(name).filter(|told| Some(told.pid) == pid)
     }
@@ -105,6 +142,17 @@ impl Driver<'_> {
                 (gained.abs() >= SEEN_NS)
                     .then(|| format!("its clock has gained {:.3} ms", gained as f64 / 1e6))
             }
+            (Kind::HungFsync, State::On | State::Recovering { .. }) if told.syncs_hung > active.before => {
+                let says = self.seen.get(&active.target).and_then(|seen| seen.trouble.as_ref());
+                let says = says.map_or(String::new(), |trouble| format!(", and the node says: {trouble}"));
+                let known = self.faults[active.fault].evidence.as_ref();
+                let is_better = known.is_none_or(|known| !known.contains("says") || !says.is_empty());
+                is_better.then(|| format!("{} syncs hung{says}", told.syncs_hung - active.before))
+            }
+            (Kind::VmStop, State::Recovering { .. }) => {
+                let held = told.held_ns.saturating_sub(active.before);
+                (held > VM_HELD_NS).then(|| format!("its clock stood still for {:.3} s", held as f64 / 1e9))
+            }
             (Kind::FailedFsync, State::On | State::Recovering { .. }) if told.syncs_failed > 0 => {
                 let says = self.seen.get(&active.target).and_then(|seen| seen.trouble.as_ref());
                 let says = says.map_or(String::new(), |trouble| format!(", and the node says: {trouble}"));
@@ -123,6 +171,13 @@ impl Driver<'_> {
             && self.faults[active.fault].evidence.is_none()
             && self.cluster.node(&active.target).pid().is_some()
             && now < active.until + SYNCS_WITHIN
+    }
+
+    /// Whether a flood is still to fill the target's memory: how fast it is depends on the node's build.
+    pub(super) fn waits_for_a_flood(&self, active: &Active, now: u64) -> bool {
+        active.kind == Kind::Flood
+            && self.faults[active.fault].evidence.is_none()
+            && now < active.until + FILLS_WITHIN
     }
 
     /// Waits for a machine's power to go. Whether it has.
@@ -146,6 +201,9 @@ impl Driver<'_> {
         match active.kind {
             Kind::FailedFsync => orders.fail_syncs = None,
             Kind::TornWrite => orders.power_cut = None,
+            Kind::HungFsync => orders.hang_syncs = false,
+            // It is let go on first; its clock may know of it for a while longer.
+            Kind::VmStop => self.resume(&target),
             Kind::ClockDrift | Kind::ClockRunaway => orders.rate_ppm = 0,
             _ => {}
         }
@@ -160,7 +218,7 @@ impl Driver<'_> {
                 }
                 self.cluster.restart(&target);
             }
-            Kind::FailedFsync => {}
+            Kind::FailedFsync | Kind::HungFsync | Kind::VmStop => {}
             _ => active.state = State::Over,
         }
     }

@@ -1,15 +1,19 @@
 //! What is done to members and to the room on their disks.
 
-use std::thread::JoinHandle;
+use std::{thread::JoinHandle, time::Duration};
 
 use super::{
     Fault, Kind, acts,
     driver::{Active, BETWEEN_LOOKS, Driver, State},
 };
-use crate::cluster::port_apart;
+use crate::{cluster::port_apart, workload::flood::Flood};
 
 /// Of 4,096 slots: who is being drained has far fewer than its part.
 const FEW_SLOTS: u64 = 600;
+/// How long a node that is flooded may take to say what became of it.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// A flood ends by itself after so long, whatever else happens.
+const FLOOD_LASTS: u64 = 60_000_000_000;
 
 impl Driver<'_> {
     /// `None`: it can not be done to this node.
@@ -18,6 +22,16 @@ impl Driver<'_> {
             Kind::FullDisk => {
                 let disk = self.disks.get(target)?;
                 fault.what = format!("no room on the disk of {target} ({} MiB taken)", disk.fill() >> 20);
+            }
+            Kind::Flood => {
+                let until = fault.begun + FLOOD_LASTS;
+                let mut nodes: Vec<_> = self.cluster.running().map(|node| node.http).collect();
+                let own = self.cluster.node(target).http;
+                // Most of it comes to the node that is short of memory; the keys of others go on from there.
+                nodes.extend([own; 2]);
+                let name = format!("f{}", fault.begun);
+                self.floods.insert(target.to_owned(), Flood::begin(nodes, name, until));
+                fault.what = format!("keys of one rule, more than {target} has memory for");
             }
             Kind::Drain => fault.what = format!("{target} is drained, and takes slots again"),
             _ => {
@@ -52,6 +66,12 @@ impl Driver<'_> {
                 let trouble = self.seen.get(target).and_then(|seen| seen.trouble.clone());
                 trouble.map(|trouble| format!("the node says: {trouble}"))
             }
+            Kind::Flood => {
+                let asked = self.floods.get(target).map_or(0, Flood::asked);
+                let folded = self.folded(target)?;
+                (folded > 0)
+                    .then(|| format!("{asked} keys; {folded} buckets had no room of their own any more"))
+            }
             Kind::Drain => {
                 let path = format!("/v1/cluster/drain/{target}");
                 if self.faults[active.fault].evidence.is_none() {
@@ -66,6 +86,16 @@ impl Driver<'_> {
         }
     }
 
+    /// How many buckets a node had no room for. Not asked while its process is in somebody's hand: all other faults would wait.
+    fn folded(&self, name: &str) -> Option<u64> {
+        if self.in_hand.iter().any(|one| one == name) {
+            return None;
+        }
+        let page = self.cluster.node(name).client(PATIENCE).get("/metrics").ok()?.text();
+        let line = page.lines().find_map(|line| line.strip_prefix("tidegate_buckets_folded_total "))?;
+        line.trim().parse::<f64>().ok().map(|count| count as u64)
+    }
+
     /// How many slots a node owns, as another one said last.
     fn slots_of(&self, name: &str) -> Option<u64> {
         let others = self.seen.iter().filter(|(other, _)| *other != name);
@@ -78,6 +108,11 @@ impl Driver<'_> {
             Kind::FullDisk => {
                 if let Some(disk) = self.disks.get(&active.target) {
                     disk.free();
+                }
+            }
+            Kind::Flood => {
+                if let Some(flood) = self.floods.get(&active.target) {
+                    flood.stop();
                 }
             }
             // What was asked last is not waited for: it is undone after that.

@@ -9,15 +9,17 @@ mod members;
 mod network;
 mod possible;
 mod process;
+mod repeat;
 mod schedule;
+mod state;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    driver::{Driver, Ends},
+    driver::{Driver, Ends, Special},
     possible::Means,
     process::Builds,
-    schedule::{Phases, Planned, schedule},
+    schedule::{Phases, Planned, schedule, seasons},
 };
 
 /// A kind of fault.
@@ -70,6 +72,18 @@ pub enum Kind {
     TornWrite,
     /// As `Rolling`, but with another build, and the next time back.
     Upgrade,
+    /// SIGSTOP, and the target's clock stands still meanwhile: the machine under it was stopped, as a hypervisor does it.
+    VmStop,
+    /// Nobody gets a new connection to the target; those that there are live, and so do those that it makes.
+    Unconnectable,
+    /// Answers of the target are lost, and the streams that they were to come on with them. Only proxies can do it.
+    LostAnswers,
+    /// All nodes are far from each other: round trips of 5 to 150 ms. Only proxies can do it.
+    FarApart,
+    /// The target's disk does not come back from a sync for some seconds, and reports nothing.
+    HungFsync,
+    /// More keys of one rule than the target's memory can hold.
+    Flood,
     /// A control, and none of `all`: the target's clock runs faster than is promised.
     ClockRunaway,
 }
@@ -79,15 +93,26 @@ pub enum Kind {
 pub enum Lane {
     /// Something happens to a process.
     Process,
-    /// Something happens to the network.
+    /// Something happens to the network, or a node does not learn of what the others decide: promises about partitions hold.
     Network,
     /// Members, disks or clocks change.
     Members,
 }
 
+/// Whether a fault is a partition, as rules say of themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cuts {
+    /// Some do not reach others, or do not hear of what the others decide.
+    Always,
+    /// Everybody reaches everybody, if with trouble; where that is so much that nodes held owners for lost, it was a partition.
+    IfLinksAreLost,
+    /// It has nothing to do with it.
+    Never,
+}
+
 impl Kind {
     /// All that promises are kept under.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 29] = [
         Self::Kill,
         Self::Pause,
         Self::Restart,
@@ -111,6 +136,12 @@ impl Kind {
         Self::FailedFsync,
         Self::TornWrite,
         Self::Upgrade,
+        Self::VmStop,
+        Self::Unconnectable,
+        Self::LostAnswers,
+        Self::FarApart,
+        Self::HungFsync,
+        Self::Flood,
     ];
     /// Those under which a promise must be seen to break.
     pub const CONTROLS: [Self; 1] = [Self::ClockRunaway];
@@ -141,6 +172,12 @@ impl Kind {
             Self::FailedFsync => "failed-fsync",
             Self::TornWrite => "torn-write",
             Self::Upgrade => "upgrade",
+            Self::VmStop => "vm-stop",
+            Self::Unconnectable => "unconnectable",
+            Self::LostAnswers => "lost-answers",
+            Self::FarApart => "far-apart",
+            Self::HungFsync => "hung-fsync",
+            Self::Flood => "flood",
             Self::ClockRunaway => "clock-runaway",
         }
     }
@@ -149,10 +186,21 @@ impl Kind {
     pub fn lane(self) -> Lane {
         match self {
             Self::Kill | Self::Pause | Self::Restart | Self::Wipe | Self::Rolling => Lane::Process,
-            Self::ClockJump | Self::TornWrite | Self::Upgrade => Lane::Process,
-            Self::FullDisk | Self::Drain | Self::Join => Lane::Members,
+            Self::ClockJump | Self::TornWrite | Self::Upgrade | Self::VmStop => Lane::Process,
+            Self::FullDisk | Self::Drain | Self::Join | Self::Flood => Lane::Members,
             Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync => Lane::Members,
             _ => Lane::Network,
+        }
+    }
+
+    /// What it does to who can reach whom.
+    pub fn cuts(self) -> Cuts {
+        match self {
+            Self::Halves | Self::MajorityRing | Self::OneWay | Self::Bridge | Self::Alone => Cuts::Always,
+            Self::Unconnectable | Self::HungFsync => Cuts::Always,
+            Self::Slow | Self::Loss | Self::Delay | Self::Reorder => Cuts::IfLinksAreLost,
+            Self::LostAnswers | Self::FarApart => Cuts::IfLinksAreLost,
+            _ => Cuts::Never,
         }
     }
 
@@ -160,11 +208,17 @@ impl Kind {
     pub fn needs_orders(self) -> bool {
         matches!(
             self,
-            Self::ClockJump | Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync | Self::TornWrite
+            Self::ClockJump
+                | Self::ClockDrift
+                | Self::ClockRunaway
+                | Self::FailedFsync
+                | Self::TornWrite
+                | Self::VmStop
+                | Self::HungFsync
         )
     }
 
-    /// The kinds that a list like `kill,pause` or `all` or `none` names.
+    /// The kinds that a list like `kill,pause` or `all` or `none` names; `-kill` after them leaves one out again.
     ///
     /// # Errors
     /// With the part that names none.
@@ -174,6 +228,10 @@ impl Kind {
             match part {
                 "all" => kinds.extend(Self::ALL),
                 "none" => {}
+                _ if part.starts_with('-') => {
+                    let without = Self::parse_list(&part[1..])?;
+                    kinds.retain(|kind| !without.contains(kind));
+                }
                 "partition" => kinds.extend(Self::ALL.iter().filter(|kind| {
                     matches!(
                         kind,
@@ -245,6 +303,9 @@ pub struct Fault {
     pub recovered: Option<u64>,
     /// How it is known that it hit: what was seen of it. `None`: nothing was.
     pub evidence: Option<String>,
+    /// Where the nodes fell apart into groups of which each reaches all of its own and nobody else: these, by name.
+    #[serde(default)]
+    pub sides: Vec<Vec<String>>,
 }
 
 #[cfg(test)]
@@ -257,6 +318,9 @@ mod tests {
         assert_eq!(Kind::parse_list("pause, kill,kill").unwrap(), [Kind::Kill, Kind::Pause]);
         assert_eq!(Kind::parse_list("none").unwrap(), []);
         assert_eq!(Kind::parse_list("partition").unwrap().len(), 5);
+        assert_eq!(Kind::parse_list("kill,flood,pause,-flood,-kill").unwrap(), [Kind::Pause]);
+        assert_eq!(Kind::parse_list("all,-partition").unwrap().len(), Kind::ALL.len() - 5);
+        assert!(Kind::parse_list("all,-earthquake").is_err());
         assert!(Kind::parse_list("earthquake").unwrap_err().contains("majority-ring"));
     }
 }

@@ -5,26 +5,39 @@ use std::time::Duration;
 use super::{Kind, acts::number};
 use crate::network::Network;
 
-/// Does one. Tells what exactly.
+/// Groups of nodes of which each reaches all of its own, and nobody else.
+pub(super) type Sides = Vec<Vec<String>>;
+
+/// One against all others.
+pub(super) fn alone(target: &str, nodes: u8) -> Sides {
+    let others = (1..=nodes).map(|node| format!("n{node}")).filter(|node| node != target);
+    vec![vec![target.to_owned()], others.collect()]
+}
+
+/// Does one. Tells what exactly, and into which sides the nodes fall, if they do.
 pub(super) fn begin(
     net: &Network,
     kind: Kind,
     target: &str,
     nodes: u8,
     random: &mut fastrand::Rng,
-) -> String {
+) -> (String, Sides) {
+    let name = target;
     let target = number(target);
     let mut others: Vec<u8> = (1..=nodes).filter(|node| *node != target).collect();
     random.shuffle(&mut others);
     let from_target: Vec<(u8, u8)> = others.iter().map(|other| (target, *other)).collect();
     let to_target: Vec<(u8, u8)> = others.iter().map(|other| (*other, target)).collect();
     let both = [&from_target[..], &to_target].concat();
-    match kind {
+    let mut sides = Sides::new();
+    let what = match kind {
         Kind::Halves => {
             // The target is on the smaller side.
             let (small, large) = others.split_at(usize::from((nodes - 1) / 2).saturating_sub(1));
             let small = [&[target], small].concat();
             net.split(&[&small, large]);
+            let named = |side: &[u8]| side.iter().map(|node| format!("n{node}")).collect();
+            sides = vec![named(&small), named(large)];
             format!("{} apart from {}", names(&small), names(large))
         }
         Kind::MajorityRing => {
@@ -63,6 +76,7 @@ pub(super) fn begin(
         }
         Kind::Alone => {
             net.cut_all(&both);
+            sides = alone(name, nodes);
             format!("n{target} alone")
         }
         Kind::Slow => {
@@ -85,11 +99,31 @@ pub(super) fn begin(
             net.reorder(&both, percent);
             format!("{percent} % of the packets of n{target} are overtaken by others")
         }
+        Kind::Unconnectable => {
+            net.refuse_connections(target);
+            format!("nobody gets a new connection to n{target}")
+        }
+        Kind::LostAnswers => {
+            let percent = [3, 10, 30][random.usize(..3)];
+            net.lose_answers(&from_target, percent);
+            format!("{percent} % of the answers of n{target} are lost, and their streams")
+        }
+        Kind::FarApart => {
+            let round_trip = [5, 20, 40, 80, 150][random.usize(..5)];
+            let all: Vec<(u8, u8)> = (1..=nodes)
+                .flat_map(|from| (1..=nodes).map(move |to| (from, to)))
+                .filter(|(from, to)| from != to)
+                .collect();
+            let way = Duration::from_micros(round_trip * 500);
+            net.delay(&all, way, way / 10);
+            format!("all nodes are {round_trip} ms from each other, there and back")
+        }
         _ => {
             net.double(&both);
             format!("packets of n{target} arrive twice")
         }
-    }
+    };
+    (what, sides)
 }
 
 fn names(nodes: &[u8]) -> String {

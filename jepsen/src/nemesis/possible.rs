@@ -18,7 +18,9 @@ impl Kind {
     /// Why this kind can not be done with these means on this machine; `None`: it can.
     fn hindrance(self, means: &Means) -> Option<String> {
         match self {
-            Self::Delay | Self::Reorder if means.network == Form::Namespaces => {
+            Self::Delay | Self::Reorder | Self::LostAnswers | Self::FarApart
+                if means.network == Form::Namespaces =>
+            {
                 Some("only proxies can do it (--network proxies)".to_owned())
             }
             Self::FullDisk => disk::hindrance().map(|why| format!("no small disk can be mounted: {why}")),
@@ -67,7 +69,10 @@ mod tests {
     fn what_namespaces_can_not_do_is_left_out_of_all_with_the_reason_and_refused_by_name() {
         let (kinds, left_out) = Kind::parse_possible("all", &BARE).unwrap();
         assert!(!kinds.contains(&Kind::Delay) && kinds.contains(&Kind::Loss));
-        assert!(left_out.iter().any(|one| one.contains("reorder: only proxies")), "{left_out:?}");
+        assert!(
+            left_out.iter().any(|one| one.contains("reorder, lost-answers, far-apart: only proxies")),
+            "{left_out:?}"
+        );
         assert!(Kind::parse_possible("kill,delay", &BARE).unwrap_err().contains("--network"));
         let proxies = Means { network: Form::Proxies, ..BARE };
         let (kinds, left_out) = Kind::parse_possible("delay,reorder", &proxies).unwrap();
@@ -78,8 +83,7 @@ mod tests {
     fn what_a_program_can_not_do_to_its_machine_is_left_out_of_all_and_refused_by_name() {
         let (kinds, left_out) = Kind::parse_possible("all", &BARE).unwrap();
         assert!(!kinds.iter().any(|kind| kind.needs_orders() || *kind == Kind::Upgrade));
-        let of_machines =
-            "clock-jump, clock-drift, failed-fsync, torn-write: the node's program has no fault injection";
+        let of_machines = "clock-jump, clock-drift, failed-fsync, torn-write, vm-stop, hung-fsync: the node's program has no fault injection";
         assert!(left_out.iter().any(|one| one.starts_with(of_machines)), "{left_out:?}");
         assert!(Kind::parse_possible("torn-write", &BARE).unwrap_err().contains("without --binary"));
         assert!(Kind::parse_possible("all,upgrade", &BARE).unwrap_err().contains("--other-binary"));

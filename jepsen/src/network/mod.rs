@@ -236,6 +236,25 @@ impl Network {
         self.proxies("out of order").set(pairs, |link| link.disorder = percent);
     }
 
+    /// Lets no new connection from another node come to be at this one. Those that there are live, and so do those that it makes.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn refuse_connections(&self, node: u8) {
+        match self {
+            Self::Namespaces(net) => net.refuse_connections(node),
+            Self::Proxies(net) => net.set_all_to(node, |link| link.refuses = true),
+        }
+    }
+
+    /// Loses so many of a hundred answers from the first of each pair to the second, each with the stream that it would come on.
+    ///
+    /// # Panics
+    /// In namespaces: nftables knows no answers.
+    pub fn lose_answers(&self, pairs: &[(u8, u8)], percent: u8) {
+        self.proxies("no answers").set(pairs, |link| link.lost_answers = percent);
+    }
+
     fn proxies(&self, what: &str) -> &Proxies {
         match self {
             Self::Namespaces(_) => panic!("only proxies can deliver {what}"),

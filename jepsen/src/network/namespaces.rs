@@ -130,6 +130,16 @@ impl Namespaces {
         }
     }
 
+    /// Drops what would open a connection from another node to this one.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn refuse_connections(&self, node: u8) {
+        let others = (1..=self.nodes).filter(|other| *other != node);
+        let pairs: Vec<(u8, u8)> = others.map(|other| (other, node)).collect();
+        self.on_arrival(&pairs, "tcp flags & (syn | ack) == syn counter drop");
+    }
+
     /// Squeezes what a node sends to other nodes through a link of so many kilobits a second. What waits there waits for
     /// 400 ms at most.
     ///

@@ -87,17 +87,17 @@ fn head(page: &mut String, record: &Record, judgement: &Judgement) {
 fn rules(page: &mut String, record: &Record, judgement: &Judgement) {
     page.push_str(
         "<h2>Each rule against its bound</h2>\n<p>The worst interval of a rule is the one, of all intervals of all its keys, \
-         that came nearest to what the rule says of itself for what happened. Only checks that lie wholly inside count.</p>\n\
+         that came nearest to what the rule says of itself for what happened. Only checks that lie wholly inside count. What is allowed \
+         in it has what was given back meanwhile, and what a partition adds, if it meets one.</p>\n\
          <table><thead><tr><th>rule</th><th>limit</th><th class=\"n\">keys</th><th class=\"n\">admitted</th><th class=\"n\">denied</th>\
          <th>may admit</th><th>worst interval</th><th class=\"n\">admitted in it</th><th class=\"n\">allowed in it</th><th>used</th></tr></thead><tbody>\n",
     );
     for rule in &judgement.rules {
-        let length = std::time::Duration::from_nanos(rule.worst.to - rule.worst.from);
-        let allowed = rule.bound.allowance(length);
+        let allowed = rule.allowed;
         let may = match rule.times {
             None => "no bound".to_owned(),
             Some(1) => "its limit".to_owned(),
-            Some(times) => format!("{times} times its limit"),
+            Some(times) => format!("its limit; {times} times in partitions"),
         };
         let _ = writeln!(
             page,

@@ -3,6 +3,7 @@
 pub mod html;
 mod ink;
 pub mod picture;
+pub mod planted;
 pub mod progress;
 pub mod terminal;
 pub mod timeline;

@@ -53,7 +53,7 @@ pub fn summary(record: &Record, judgement: &Judgement) -> String {
         let length = (rule.worst.to - rule.worst.from) as f64 / 1e9;
         let _ = writeln!(
             text,
-            "{:<10} {:>8} {:>10} {:>9} {:>9}  {} in {:.3} s{}",
+            "{:<10} {:>8} {:>10} {:>9} {:>9}  {} in {:.3} s, {} allowed{}",
             rule.name,
             times,
             rule.admitted,
@@ -61,6 +61,7 @@ pub fn summary(record: &Record, judgement: &Judgement) -> String {
             rule.worst.burst,
             rule.worst.inside,
             length,
+            rule.allowed,
             if rule.exceeded { ", too many" } else { "" }
         );
     }

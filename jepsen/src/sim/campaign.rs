@@ -33,12 +33,12 @@ pub struct Campaign {
     pub goes_on: bool,
 }
 
-/// A seed that failed.
+/// A seed that failed, or of which something could not be found out.
 #[derive(Debug, Clone)]
 pub struct Failure {
     /// Which.
     pub seed: u64,
-    /// What was not as promised.
+    /// What was not as promised, or what is not known.
     pub faults: Vec<String>,
 }
 
@@ -49,6 +49,8 @@ pub struct Summary {
     pub seeds: u64,
     /// Those that failed.
     pub failures: Vec<Failure>,
+    /// Those of which it could not be found out.
+    pub unknown: Vec<Failure>,
     /// Checks that were answered.
     pub checks: u64,
     /// Simulated time.
@@ -118,6 +120,8 @@ impl Tally {
         summary.replayed += u64::from(replayed);
         if !outcome.faults.is_empty() {
             summary.failures.push(Failure { seed: plan.seed, faults: outcome.faults.clone() });
+        } else if !outcome.unknown.is_empty() {
+            summary.unknown.push(Failure { seed: plan.seed, faults: outcome.unknown.clone() });
         }
         let (simulated, wall) = self.by_nodes.entry(plan.nodes).or_default();
         *simulated += outcome.simulated_ms * 1_000_000;

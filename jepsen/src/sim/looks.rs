@@ -1,7 +1,7 @@
 //! What is seen of the simulated nodes, from inside, while they run and in the end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     rc::Rc,
 };
@@ -10,7 +10,8 @@ use tidegate_cluster::Readiness;
 
 use super::{
     Outcome,
-    node::{self, KINDS, name},
+    node::{self, name},
+    plan::Kind,
     verdict,
     world::World,
 };
@@ -18,6 +19,15 @@ use super::{
 impl World {
     /// At no instant do two nodes decide about one slot, for rules that are `strict`.
     pub(super) fn one_decider(&mut self) {
+        let lingers = self.shared.plan.session_ms + 1_000;
+        let was_stunned = |fault: &&super::plan::Fault| {
+            matches!(fault.kind, Kind::Stun(_))
+                && (fault.at_ms..fault.ends_ms() + lingers).contains(&self.now)
+        };
+        if self.shared.plan.faults.iter().any(|fault| was_stunned(&fault)) {
+            // Whoever does not know how long it was stopped may decide for a session more: that is said.
+            return;
+        }
         for (key, hash) in &*self.shared.hashes.borrow() {
             let mut deciders: Option<usize> = None;
             for node in 0..self.there {
@@ -100,12 +110,23 @@ impl World {
         let operations = shared.operations.take();
         let rules = shared.rule_operations.take();
         let refunds = shared.refunds.take();
-        faults.extend(verdict::bounds(&shared.plan, &operations, &refunds));
+        let changes = shared.changes.take();
+        faults.extend(verdict::bounds(&shared.plan, &operations, &refunds, &changes));
+        faults.extend(verdict::owners_are_replaced(&shared.plan, &self.begun, &operations));
+        faults.extend(shared.locked_out.take().into_iter().next());
+        let clusters: BTreeSet<String> = (0..self.there)
+            .filter_map(|node| shared.nodes[node].borrow().inside.as_ref()?.probe.cluster())
+            .map(|cluster| cluster.to_string())
+            .collect();
+        if clusters.len() > 1 {
+            faults.push(format!("there are {} clusters", clusters.len()));
+        }
         if let Some(since) = self.whole_at {
             faults.extend(verdict::owners_decide(&operations, since));
         }
         let histories = self.histories();
-        faults.extend(verdict::rules(&rules, &histories));
+        let (broken, unknown) = verdict::rules(&rules, &histories);
+        faults.extend(broken);
 
         let mut hasher = DefaultHasher::new();
         for operation in &operations {
@@ -123,10 +144,11 @@ impl World {
             let state = shared.nodes[node].borrow();
             state.inside.as_ref().map(|inside| inside.probe.applied()).hash(&mut hasher);
         }
-        tracing::info!("{} checks, kinds {KINDS:?}", operations.len());
+        tracing::info!("{} checks", operations.len());
         Outcome {
             hash: hasher.finish(),
             faults,
+            unknown,
             checks: operations.len(),
             admitted: operations
                 .iter()

@@ -2,21 +2,28 @@
 //!
 //! - [`entropy`]: all randomness of a thread from one seed.
 //! - [`plan`]: what a seed means: nodes, rules, loads, faults.
-//! - `node`: one node, which is the code that runs in production, and its clients. `world`: all of them, and what is done to
-//!   them. `ways`: the network between them.
-//! - `looks`: what is seen of them. `verdict`: whether the promises were kept. `telling`: panics, and a trace for people.
+//! - [`themes`]: what a seed is about, so that it finds something. `workload`: the rules, and what each may admit.
+//! - `node`: one node, which is the code that runs in production. `client`: who asks it. `world`: all of them, and what is done
+//!   to them. `ways`: the network between them.
+//! - `looks`: what is seen of them. `verdict`, `steps`: whether the promises were kept. `telling`: panics, and a trace for
+//!   people.
 //! - [`campaign`]: many seeds on several threads; a failing one is shrunk to the fewest faults that still fail. [`command`]:
 //!   how people ask for that.
 
 pub mod campaign;
+mod client;
 pub mod command;
+mod controls;
 pub mod entropy;
 mod looks;
 mod node;
 pub mod plan;
+mod steps;
 mod telling;
+pub mod themes;
 mod verdict;
 mod ways;
+mod workload;
 mod world;
 
 use std::{path::PathBuf, process::Command, thread};
@@ -32,6 +39,9 @@ pub struct Outcome {
     pub hash: u64,
     /// What was not as promised.
     pub faults: Vec<String>,
+    /// What could not be found out.
+    #[serde(default)]
+    pub unknown: Vec<String>,
     /// Checks that were answered, and how many of them were admitted.
     pub checks: usize,
     /// Those of them that were admitted.
@@ -121,6 +131,7 @@ impl Outcome {
         Self {
             hash: 0,
             faults: vec![reason.to_owned()],
+            unknown: Vec::new(),
             checks: 0,
             admitted: 0,
             rule_operations: 0,

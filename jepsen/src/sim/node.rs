@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     rc::Rc,
@@ -13,14 +13,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use fastrand::Rng;
-use smallvec::SmallVec;
 use tidegate_cluster::{
-    Amendment, Clock, Cluster, ClusterConfig, ClusterKey, DecidedBy, Decisions, Local, Router, Timing,
-    Weight, Wish,
-    raft::{Ledger, NewRules, WriteFault},
+    Clock, Cluster, ClusterConfig, ClusterKey, Timing, Weight,
+    raft::{Expected, Ledger, NewRules, WriteFault},
     simulation::{Probe, clock::elapsed},
 };
-use tidegate_limiter::{Charge, Cost, HashSecret, KeyHash, Match, Rules, Store, StoreConfig};
+use tidegate_limiter::{HashSecret, KeyHash, Rules, Store, StoreConfig};
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -28,10 +26,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::plan::Plan;
+use super::{
+    client::Client,
+    plan::Plan,
+    workload::{self, Mode},
+};
 use crate::{
     check::{ledger::Told, linear::Act},
-    history::{Operation, Outcome, Refund},
+    history::{Operation, Refund},
 };
 
 /// The port for peers.
@@ -44,24 +46,6 @@ const START_AGAIN: Duration = Duration::from_millis(500);
 const RULES_WITHIN: Duration = Duration::from_secs(4);
 /// Domains whose rules are written and read.
 pub(super) const DOMAINS: usize = 2;
-
-/// The kinds of rules, by the value of the attribute `kind`.
-pub(super) const KINDS: [&str; 4] = ["strict", "carved", "open", "long"];
-/// Keys of each kind.
-pub(super) const KEYS: u32 = 4;
-/// The key, a strict one, of which a quarter of what is admitted is given back: it stays under pressure.
-pub(super) const GIVEN_BACK: u32 = 0;
-/// The key of the rule that is about all checks of some clients, beside another.
-pub(super) const ALL: u32 = KINDS.len() as u32 * KEYS;
-
-const RULES: &str = "\
-rules:
-  - { name: strict, when: { kind: strict }, key: [k], limit: 20/1s, burst: 8, consistency: strict, on_owner_loss: deny }
-  - { name: carved, when: { kind: carved }, key: [k], limit: 24/1s, burst: 24, consistency: strict, on_owner_loss: share, carved: true }
-  - { name: open, when: { kind: open }, key: [k], limit: 20/1s, burst: 8 }
-  - { name: long, when: { kind: long }, key: [k], limit: 60/1h, burst: 60, consistency: strict, on_owner_loss: deny }
-  - { name: all, when: { all: \"*\" }, key: [all], limit: 50/1s, burst: 20, consistency: strict, on_owner_loss: deny }
-";
 
 /// A write or a read of the rules of a domain.
 #[derive(Debug, Clone)]
@@ -96,6 +80,17 @@ pub(super) enum Command {
     Leave,
     /// To have this node's slots given to others, or back.
     Drain(String, bool),
+    /// To write these rules.
+    Rules(Mode),
+}
+
+/// A change of the rules that are limited by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChangeOfRules {
+    pub(super) to: Mode,
+    /// When it was asked for first, and when it was acknowledged.
+    pub(super) called: u64,
+    pub(super) answered: Option<u64>,
 }
 
 /// What is known of a node from outside.
@@ -131,6 +126,12 @@ pub(super) struct Shared {
     pub(super) rule_operations: RefCell<Vec<RuleOperation>>,
     pub(super) hashes: RefCell<BTreeMap<u32, KeyHash>>,
     pub(super) next_value: Cell<u64>,
+    /// Changes of the rules that are limited by; the last one is the one that is wanted.
+    pub(super) changes: RefCell<Vec<ChangeOfRules>>,
+    /// Keys that nobody had asked about before and that were denied for longer than their limit needs to refill.
+    pub(super) locked_out: RefCell<Vec<String>>,
+    /// A rule is flooded.
+    pub(super) floods: Cell<bool>,
 }
 
 pub(super) fn name(node: usize) -> String {
@@ -145,7 +146,10 @@ impl Shared {
 
     fn config(&self, node: usize) -> ClusterConfig {
         let addresses = self.addresses.borrow();
-        let founder = node < self.plan.founders;
+        let plan = &self.plan;
+        let ghosts = (0..plan.ghosts as u8).map(|ghost| format!("172.16.0.{}:{PEER_PORT}", ghost + 1));
+        // A check goes to another node and back, wherever that is.
+        let check_timeout = Timing::default().check_timeout + 4 * Duration::from_millis(plan.latency_ms.1);
         ClusterConfig {
             name: name(node),
             cluster: "simulated".to_owned(),
@@ -155,15 +159,24 @@ impl Shared {
             advertise: Some(addresses[node]),
             peer_port: PEER_PORT,
             http: (addresses[node], 7800).into(),
-            join: match self.plan.nodes {
+            join: match plan.nodes {
                 1 => Vec::new(),
-                _ => addresses.iter().map(|address| format!("{address}:{PEER_PORT}")).collect(),
+                // Founders wait for whoever they are told of and is not there; who comes later knows all.
+                _ => addresses[..if node < plan.expecting { plan.expecting } else { plan.nodes }]
+                    .iter()
+                    .map(|address| format!("{address}:{PEER_PORT}"))
+                    .chain(ghosts)
+                    .collect(),
             },
-            bootstrap_expect: (founder && self.plan.nodes > 1).then_some(self.plan.founders as u32),
+            bootstrap_expect: (node < plan.expecting && plan.nodes > 1).then_some(plan.expect as u32),
             key: ClusterKey::parse("the key of a simulated cluster").ok(),
             data_dir: Some(self.disk(node)),
-            rules: vec![("default".to_owned(), RULES.to_owned())],
-            timing: Timing::default(),
+            rules: vec![("default".to_owned(), workload::rules(Mode::default()))],
+            timing: Timing {
+                check_timeout,
+                session: Duration::from_millis(plan.session_ms),
+                ..Timing::default()
+            },
         }
     }
 }
@@ -177,7 +190,7 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
         state.starts
     };
     let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
-    let config = StoreConfig { max_memory: 4 << 20, shards: 8 };
+    let config = StoreConfig { max_memory: shared.plan.store_bytes, shards: 8 };
     let store = || Store::new(config, clock.now());
     let cluster = loop {
         let starting = Cluster::start(
@@ -210,6 +223,7 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
             rules: Arc::clone(&rules),
             clock,
             dice: dice(number as u64),
+            next_fresh: Cell::new(starts << 32 | (number as u64) << 24),
         };
         clients.push(spawn_local(client.run()));
     }
@@ -227,6 +241,9 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
                     // Without a quorum it can not be done.
                     let _ = cluster.drain(&name, on, Instant::now() + RULES_WITHIN).await;
                 });
+            }
+            Some(Command::Rules(mode)) => {
+                spawn_local(change_rules(Rc::clone(&shared), cluster.ledger().clone(), mode));
             }
             Some(Command::Leave) => break,
         }
@@ -251,149 +268,20 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
     }
 }
 
-/// Asks one check after the other.
-struct Client {
-    shared: Rc<Shared>,
-    node: usize,
-    router: Arc<Router>,
-    rules: Arc<ArcSwap<Rules>>,
-    clock: Clock,
-    dice: Rng,
-}
-
-impl Client {
-    async fn run(mut self) {
-        loop {
-            let pause = self.shared.plan.pause_ms * 1_000;
-            sleep(Duration::from_micros(self.dice.u64(1_000..2 * pause))).await;
-            if self.shared.nodes[self.node].borrow().paused {
-                continue;
-            }
-            // A few at once, as callers come.
-            for _ in 0..self.dice.u32(1..4) {
-                self.ask().await;
-            }
-        }
-    }
-
-    async fn ask(&mut self) {
-        let mut key = self.dice.u32(..ALL);
-        if self.dice.u8(..4) != 0 {
-            // One of each kind is asked about more often than its rate.
-            key -= key % KEYS;
-        }
-        let with_all = self.dice.u8(..4) == 0;
-        let mut attributes: HashMap<&str, String> = HashMap::new();
-        attributes.insert("kind", KINDS[(key / KEYS) as usize].to_owned());
-        attributes.insert("k", key.to_string());
-        if with_all {
-            attributes.insert("all", "1".to_owned());
-        }
-        let invoked = elapsed();
-        let now = self.clock.now();
-        let (mut charges, mut wishes, mut keys) =
-            (SmallVec::<[Charge; 4]>::new(), SmallVec::<[Wish; 4]>::new(), Vec::new());
-        let rules = self.rules.load_full();
-        let mut matched = SmallVec::new();
-        if let Match::Unmatched { .. } = rules.matching("default", &attributes, &mut matched) {
-            // The rules of the cluster are not here yet.
-            return self.note(&[key], invoked, Outcome::Refused, &[]);
-        }
-        for one in matched {
-            let Some(limit) = one.limit else { continue };
-            charges.push(Charge {
-                key: one.key,
-                rule: one.rule.id(),
-                limit: *limit,
-                cost: Cost::ONE,
-                mode: one.rule.mode(),
-                floor: None,
-            });
-            wishes.push(Wish {
-                on_owner_loss: one.rule.on_owner_loss(),
-                consistency: one.rule.consistency(),
-                carved: one.rule.is_carved(),
-                reserve: one.rule.reserve(),
-                limit_ref: one.limit_ref,
-            });
-            let number = if one.rule.name() == "all" { ALL } else { key };
-            self.shared.hashes.borrow_mut().insert(number, one.key);
-            keys.push(number);
-        }
-        let mut decisions = Decisions::new();
-        let is_admitted = match self.router.decide_local(&mut charges, &wishes, now, &mut decisions) {
-            Local::Decided { allowed, .. } => {
-                let by = ("owner".to_owned(), name(self.node));
-                self.note_decided(&keys, invoked, allowed, &vec![Some(by); keys.len()]);
-                allowed
-            }
-            Local::NotReady => return self.note(&keys, invoked, Outcome::Refused, &[]),
-            Local::Elsewhere => match self.router.decide(0, &mut charges, &wishes, now).await {
-                Ok(verdict) => {
-                    let by = |answer: &Option<tidegate_cluster::Answer>| {
-                        let by = &answer.as_ref()?.by;
-                        let who = match by {
-                            DecidedBy::Forwarded(owner) => owner.to_string(),
-                            _ => name(self.node),
-                        };
-                        Some((by.as_str().to_owned(), who))
-                    };
-                    let by: Vec<_> = verdict.answers.iter().map(by).collect();
-                    self.note_decided(&keys, invoked, verdict.allowed, &by);
-                    verdict.allowed
-                }
-                Err(_not_ready) => return self.note(&keys, invoked, Outcome::Refused, &[]),
-            },
-        };
-        if key == GIVEN_BACK
-            && is_admitted
-            && self.dice.u8(..4) == 0
-            && let Some(place) = keys.iter().position(|number| *number == key)
-        {
-            self.give_back(&charges[place..=place], &wishes[place..=place]).await;
-        }
-    }
-
-    /// Gives a unit of the key back that is there for that.
-    async fn give_back(&self, charges: &[Charge], wishes: &[Wish]) {
-        let place = {
-            let mut all = self.shared.refunds.borrow_mut();
-            // If the node ends before it is answered, this is what is known.
-            let (invoked, node) = (elapsed(), self.node as u16);
-            all.push(Refund { invoked, completed: None, key: GIVEN_BACK, node });
-            all.len() - 1
-        };
-        let amended =
-            self.router.amend(0, Amendment::Refund, charges, wishes, self.rules.load().revision()).await;
-        let mut all = self.shared.refunds.borrow_mut();
-        match amended {
-            Ok(amended) if amended.is_complete() => all[place].completed = Some(elapsed()),
-            Ok(amended) if amended.unsure => {}
-            // It was not made: as if it was over before all checks.
-            Ok(_) | Err(_) => (all[place].invoked, all[place].completed) = (0, Some(0)),
-        }
-    }
-
-    fn note_decided(&self, keys: &[u32], invoked: u64, allowed: bool, by: &[Option<(String, String)>]) {
-        let outcome = if allowed { Outcome::Admitted } else { Outcome::Denied };
-        self.note(keys, invoked, outcome, by);
-    }
-
-    fn note(&self, keys: &[u32], invoked: u64, outcome: Outcome, by: &[Option<(String, String)>]) {
-        let completed = elapsed();
-        let mut operations = self.shared.operations.borrow_mut();
-        for (place, key) in keys.iter().enumerate() {
-            let decided_by = by.get(place).cloned().flatten();
-            tracing::debug!(key, since_ms = invoked / 1_000_000, ?outcome, ?decided_by, "asked");
-            operations.push(Operation {
-                invoked,
-                completed,
-                key: *key,
-                node: self.node as u16,
-                outcome,
-                decided_by,
-            });
-        }
+/// Writes the rules that are limited by, on top of those that are there: a write that comes late changes nothing.
+async fn change_rules(shared: Rc<Shared>, ledger: Ledger, mode: Mode) {
+    let deadline = Instant::now() + RULES_WITHIN;
+    let Ok(applied) = ledger.latest(deadline).await else { return };
+    let Some(history) = applied.state.domains.get("default") else { return };
+    let text = workload::rules(mode);
+    let is_there = **history.text() == *text;
+    let mut new = NewRules::new("default", &text);
+    new.expected = Expected::At(history.current().revision);
+    if (is_there || ledger.write(new, deadline).await.is_ok())
+        && let Some(last) = shared.changes.borrow_mut().last_mut().filter(|last| last.to == mode)
+    {
+        last.answered.get_or_insert(elapsed());
+        tracing::info!(?mode, "the rules are changed");
     }
 }
 

@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use super::{node::name, plan::Kind, world::World};
+use tidegate_cluster::simulation::network::{self, Trouble};
+
+use super::{
+    node::name,
+    plan::{Aim, Kind},
+    world::World,
+};
 
 /// What becomes of messages from one node to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -50,6 +56,28 @@ impl World {
             })
             .collect();
         slow.into_iter().for_each(|(side, millis)| self.set_latency(side, millis));
+        network::set(self.trouble());
+    }
+
+    /// What befalls single connections, calls and datagrams.
+    fn trouble(&self) -> Trouble {
+        let mut trouble = Trouble::default();
+        let addresses = self.shared.addresses.borrow();
+        for fault in &self.active {
+            match fault.kind {
+                Kind::Unreachable { aim: Aim::Node(node), resets } => {
+                    trouble.unreachable.insert(addresses[node]);
+                    if resets {
+                        trouble.reset.insert(addresses[node]);
+                    }
+                }
+                Kind::LostAnswers(rate) => trouble.answers_lost = trouble.answers_lost.max(rate),
+                Kind::LateCalls(rate) => trouble.calls_late = trouble.calls_late.max(rate),
+                Kind::Datagrams(rate) => trouble.datagrams = trouble.datagrams.max(rate),
+                _ => {}
+            }
+        }
+        trouble
     }
 
     pub(super) fn set_latency(&mut self, side: u64, millis: u64) {
@@ -74,6 +102,7 @@ impl World {
             match fault.kind {
                 Kind::Hold(side) if splits(side) => return (Way::Held, Way::Held),
                 Kind::Partition(side) if splits(side) => ways = (Way::Closed, Way::Closed),
+                Kind::CutOff(Aim::Node(node)) if splits(1 << node) => ways = (Way::Closed, Way::Closed),
                 Kind::OneWay(from, to) => {
                     if within(from, one) && within(to, other) {
                         ways.0 = Way::Closed;

@@ -9,15 +9,16 @@ use std::{
 };
 
 use fastrand::Rng;
-use tidegate_cluster::simulation::{self, clock, disk};
+use tidegate_cluster::simulation::{self, clock, disk, network};
 use turmoil::Sim;
 
 use super::{
     Outcome, entropy,
-    node::{self, Command, Shared, State, name},
-    plan::{Fault, Kind, Plan},
+    node::{self, ChangeOfRules, Command, Shared, State, name},
+    plan::{Aim, Fault, Kind, Plan},
     telling,
     ways::Way,
+    workload::{Floors, LONG, Mode, hot_key},
 };
 
 /// How often it is looked at what only changes slowly.
@@ -26,12 +27,15 @@ const LOOK_EVERY_MS: u64 = 50;
 const WATCH_MS: u64 = 1_500;
 /// Between one node and the next of a rolling restart.
 const BETWEEN_RESTARTS_MS: u64 = 300;
+/// After so long a change of rules is asked for again, at another node.
+const RULES_AGAIN_MS: u64 = 1_500;
 
 /// Runs a plan on this thread, which must be a fresh one.
 pub(super) fn run(plan: &Plan) -> Outcome {
     entropy::seed(Some(plan.seed));
     telling::note_panics();
     let _simulating = simulation::enter();
+    network::seed(plan.seed);
     let mut outcome = panic::catch_unwind(AssertUnwindSafe(|| World::new(plan.clone()).run()))
         .unwrap_or_else(|_| Outcome::broken("the simulation has ended with a panic"));
     outcome.faults.extend(telling::panics().into_iter().map(|panic| format!("a panic: {panic}")));
@@ -60,6 +64,17 @@ pub(super) struct World {
     pub(super) seen: BTreeMap<usize, (u64, u64, BTreeMap<u32, u64>)>,
     pub(super) faults: BTreeSet<String>,
     pub(super) whole_at: Option<u64>,
+    /// The highest vote that was seen of a node, with the number of its disk.
+    pub(super) votes: BTreeMap<usize, (u32, (u64, u64))>,
+    /// What is wanted of the rules, and when it was asked for last.
+    wanted: Mode,
+    asked_at: u64,
+    /// An owner crashes as soon as the rules are as they are wanted.
+    crashes_then: bool,
+    /// Faults that came of others.
+    more: Vec<Fault>,
+    /// Faults that have begun, with the node that they were aimed at.
+    pub(super) begun: Vec<Fault>,
 }
 
 impl World {
@@ -87,6 +102,9 @@ impl World {
             rule_operations: RefCell::default(),
             hashes: RefCell::default(),
             next_value: Cell::new(1),
+            changes: RefCell::default(),
+            locked_out: RefCell::default(),
+            floods: Cell::new(false),
             plan,
         });
         Self {
@@ -103,6 +121,12 @@ impl World {
             seen: BTreeMap::new(),
             faults: BTreeSet::new(),
             whole_at: None,
+            votes: BTreeMap::new(),
+            wanted: Mode::default(),
+            asked_at: 0,
+            crashes_then: false,
+            more: Vec::new(),
+            begun: Vec::new(),
         }
     }
 
@@ -111,9 +135,8 @@ impl World {
         let plan = &shared.plan;
         let mut waiting = plan.faults.clone();
         waiting.reverse();
-        let late_at = plan.end_ms.min(7_000);
         while self.now < plan.end_ms {
-            while self.there < plan.founders || self.there < plan.nodes && self.now >= late_at {
+            while plan.starts_ms.get(self.there).is_some_and(|at| *at <= self.now) {
                 self.start_next();
             }
             while waiting.last().is_some_and(|next| next.at_ms <= self.now) {
@@ -126,6 +149,14 @@ impl World {
             over.into_iter().for_each(|fault| self.end(fault));
             self.roll();
             self.start_again();
+            self.change_rules();
+            self.votes_are_kept();
+            self.more
+                .clone()
+                .into_iter()
+                .filter(|fault| fault.at_ms <= now)
+                .for_each(|fault| self.begin(fault));
+            self.more.retain(|fault| fault.at_ms > now);
 
             if let Err(error) = self.sim.step() {
                 self.faults.insert(format!("a node has ended: {error}"));
@@ -138,6 +169,8 @@ impl World {
                 self.nothing_falls();
                 let is_over = waiting.is_empty()
                     && self.active.is_empty()
+                    && self.down.is_empty()
+                    && self.more.is_empty()
                     && self.there == plan.nodes
                     && self.now >= plan.settled_ms();
                 if is_over && self.is_whole().is_ok() {
@@ -172,12 +205,19 @@ impl World {
         }
     }
 
-    fn begin(&mut self, fault: Fault) {
+    fn begin(&mut self, mut fault: Fault) {
+        if let Some(aim) = fault.kind.aim() {
+            fault.kind = fault.kind.at(self.node_at(aim));
+        }
         tracing::info!("begins: {fault}");
+        let at = match fault.kind.aim() {
+            Some(Aim::Node(node)) => node,
+            _ => 0,
+        };
         match fault.kind {
-            Kind::Crash { node, silent, forgets } if self.runs(node) => {
-                self.crash(node, silent, forgets);
-                self.down.insert(node, fault.ends_ms());
+            Kind::Crash { silent, forgets, .. } if self.runs(at) => {
+                self.crash(at, silent, forgets);
+                self.down.insert(at, fault.ends_ms());
             }
             Kind::Restart(node) if self.runs(node) => {
                 self.command(node, Command::Leave);
@@ -188,28 +228,138 @@ impl World {
                 self.rolls_at = self.now;
             }
             Kind::Drain(node) => self.drain(node, true),
-            Kind::Pause(node) if self.runs(node) => self.pause(node, true),
-            Kind::Disk(node) => self.fill_disk(node, true),
+            Kind::Pause(_) | Kind::Stun(_) if self.runs(at) => self.pause(at, true),
+            Kind::Disk(_) => self.fill_disk(at, true),
+            Kind::HungSync(_) => disk::hang(&self.shared.disk(at), true),
+            Kind::Lowered => self.want(Mode { lowered: true, ..self.wanted }),
+            Kind::NoFloors { shadow, .. } => {
+                self.want(Mode { floors: if shadow { Floors::Shadow } else { Floors::Zero }, ..self.wanted });
+            }
+            Kind::Flood => self.shared.floods.set(true),
             _ => {}
         }
+        self.begun.push(fault);
         self.active.push(fault);
         self.set_ways();
     }
 
     fn end(&mut self, fault: Fault) {
         tracing::info!("is over: {fault}");
+        let at = match fault.kind.aim() {
+            Some(Aim::Node(node)) => node,
+            _ => 0,
+        };
         match fault.kind {
             Kind::Drain(node) => self.drain(node, false),
-            Kind::Pause(node) => self.pause(node, false),
-            Kind::Disk(node) => self.fill_disk(node, false),
+            Kind::Pause(_) => self.pause(at, false),
+            Kind::Stun(_) => {
+                clock::resume(self.shared.clocks[at]);
+                self.pause(at, false);
+            }
+            Kind::Disk(_) => self.fill_disk(at, false),
+            Kind::HungSync(_) => disk::hang(&self.shared.disk(at), false),
             Kind::RollingRestart => self.rolling.clear(),
             Kind::Slow(side, _) => {
                 // The least that it can be set to again: always the same.
                 self.set_latency(side, self.shared.plan.latency_ms.0);
             }
+            Kind::Lowered => self.want(Mode { lowered: false, ..self.wanted }),
+            Kind::NoFloors { crash, .. } => {
+                self.want(Mode { floors: Floors::Told, ..self.wanted });
+                self.crashes_then = crash;
+            }
+            Kind::Flood => self.shared.floods.set(false),
             _ => {}
         }
         self.set_ways();
+    }
+
+    /// The node that is aimed at now.
+    fn node_at(&mut self, aim: Aim) -> usize {
+        let there = self.there.max(1);
+        let found = |world: &Self, wanted: &dyn Fn(&node::Inside) -> bool| {
+            (0..world.there)
+                .find(|node| world.shared.nodes[*node].borrow().inside.as_ref().is_some_and(wanted))
+        };
+        let owner = |world: &Self, family: usize| {
+            let key = hot_key(family, world.now);
+            let hash = *world.shared.hashes.borrow().get(&key)?;
+            found(world, &|inside| inside.probe.decides_strictly(hash))
+        };
+        let leader = |world: &Self| found(world, &|inside| inside.probe.leads());
+        let any = self.dice.usize(..there);
+        match aim {
+            Aim::Node(node) => node,
+            Aim::Owner(family) => owner(self, family).unwrap_or(any),
+            Aim::Leader => leader(self).unwrap_or(any),
+            Aim::Bystander(family) => {
+                let not = [owner(self, family), leader(self)];
+                (0..there).find(|node| !not.contains(&Some(*node))).unwrap_or(any)
+            }
+            Aim::Follower => {
+                let leads = leader(self);
+                let is_hit =
+                    |node: usize| self.active.iter().any(|fault| fault.kind.aim() == Some(Aim::Node(node)));
+                (0..there).find(|node| leads != Some(*node) && !is_hit(*node)).unwrap_or(any)
+            }
+        }
+    }
+
+    fn want(&mut self, mode: Mode) {
+        self.wanted = mode;
+        self.asked_at = 0;
+        let called = self.now * 1_000_000;
+        self.shared.changes.borrow_mut().push(ChangeOfRules { to: mode, called, answered: None });
+    }
+
+    /// Has the rules changed, by one node after the other until one has done it.
+    fn change_rules(&mut self) {
+        let is_done = self.shared.changes.borrow().last().is_none_or(|change| change.answered.is_some());
+        if is_done {
+            if std::mem::take(&mut self.crashes_then) {
+                let at_ms = self.now + self.dice.u64(..150);
+                let lasts_ms = self.dice.u64(1_500..3_500);
+                let kind = Kind::Crash { aim: Aim::Owner(LONG), silent: false, forgets: false };
+                self.more.push(Fault { place: 99, at_ms, lasts_ms, kind });
+            }
+            return;
+        }
+        if self.asked_at != 0 && self.now < self.asked_at + RULES_AGAIN_MS {
+            return;
+        }
+        self.asked_at = self.now;
+        let can = |node: &usize| self.runs(*node) && !self.shared.nodes[*node].borrow().paused;
+        let able: Vec<usize> = (0..self.there).filter(can).collect();
+        if !able.is_empty() {
+            let node = able[self.dice.usize(..able.len())];
+            self.command(node, Command::Rules(self.wanted));
+        }
+    }
+
+    /// A vote that was given is never forgotten, whatever becomes of the node. And where the power goes at votes, it goes.
+    fn votes_are_kept(&mut self) {
+        let cuts = self.active.iter().any(|fault| fault.kind == Kind::PowerCutsAtVotes);
+        for node in 0..self.there {
+            let (vote, disk) = {
+                let state = self.shared.nodes[node].borrow();
+                (state.inside.as_ref().and_then(|inside| inside.probe.vote()), state.disk)
+            };
+            let Some(vote) = vote else { continue };
+            let before = self.votes.insert(node, (disk, vote)).filter(|known| known.0 == disk);
+            let Some((_, before)) = before else { continue };
+            if vote < before {
+                self.faults.insert(format!(
+                    "a vote is forgotten: {} has voted in term {}",
+                    name(node),
+                    before.0
+                ));
+            }
+            if cuts && vote > before && self.dice.u8(..3) != 0 && !self.down.contains_key(&node) {
+                tracing::info!("the power goes at {}, which has voted in term {}", name(node), vote.0);
+                self.crash(node, true, false);
+                self.down.insert(node, self.now + self.dice.u64(30..400));
+            }
+        }
     }
 
     fn crash(&mut self, node: usize, silent: bool, forgets: bool) {
@@ -249,11 +399,8 @@ impl World {
     }
 
     fn pause(&mut self, node: usize, paused: bool) {
-        let mut state = self.shared.nodes[node].borrow_mut();
-        state.paused = paused;
-        if let Some(inside) = &state.inside {
-            inside.probe.freeze_clock(paused);
-        }
+        self.shared.nodes[node].borrow_mut().paused = paused;
+        clock::freeze(self.shared.clocks[node], paused);
     }
 
     fn roll(&mut self) {

@@ -38,6 +38,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
         // What the window has room for is held by the bound.
         retry_after: (!allowed && can_ever).then(|| duration(if fits { 0 } else { end.saturating_sub(now) })),
         delay: duration(0),
+        assumed: false,
     };
     Step { decision, state: if taken { end + wanted } else { state } }
 }

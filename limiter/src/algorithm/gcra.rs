@@ -69,6 +69,7 @@ impl Verdict {
             retry_after: (!self.allowed && self.can_ever)
                 .then(|| duration(self.wanted.saturating_sub(self.latest))),
             delay: duration(if waits { self.before - now } else { 0 }),
+            assumed: false,
         }
     }
 }

@@ -62,6 +62,7 @@ impl Log {
             reset_after: duration(last.max(until).saturating_sub(now)),
             retry_after: (!allowed && can_ever).then(|| duration(retry())),
             delay: duration(0),
+            assumed: false,
         }
     }
 
@@ -77,7 +78,7 @@ impl Log {
             _ => {}
         }
         if self.entries.len() >= MAX_ENTRIES {
-            self.halve();
+            self.halve(MAX_ENTRIES);
         }
         if self.entries.is_empty() {
             // Most logs are short; the default first step of a deque is four.
@@ -203,15 +204,30 @@ impl Log {
         }
     }
 
+    /// How many entries it has.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Units of all entries, those included that count no more and were not looked at since.
+    pub(crate) fn units(&self) -> u64 {
+        self.total
+    }
+
+    /// Takes half of the memory: counts neighbours as one, at the later one's instant.
+    pub(crate) fn thin(&mut self) {
+        self.halve(self.entries.len().div_ceil(2));
+    }
+
     /// Remembers no more requests one by one than a log does.
     fn bound(&mut self) {
         while self.entries.len() > MAX_ENTRIES {
-            self.halve();
+            self.halve(self.entries.len().div_ceil(2));
         }
     }
 
-    fn halve(&mut self) {
-        let mut halved = VecDeque::with_capacity(MAX_ENTRIES);
+    fn halve(&mut self, capacity: usize) {
+        let mut halved = VecDeque::with_capacity(capacity);
         let mut entries = self.entries.iter();
         while let Some((at, units)) = entries.next() {
             halved.push_back(match entries.next() {

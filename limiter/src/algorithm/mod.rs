@@ -93,8 +93,19 @@ fn nearest_window(limit: &Limit, state: u64, now: u64) -> u64 {
     }
 }
 
-/// What a state from the sketch stands for at most. It is not earlier than the true one, but it may be that of another
-/// bucket, whose windows are others: what it says beyond "that instant" says nothing about this one.
+/// How far ahead of now a charge can make a state at most.
+pub(crate) fn horizon(limit: &Limit) -> u64 {
+    match limit.algorithm() {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => limit.refill(),
+        Algorithm::SlidingLog => limit.memory(),
+        // Units are told by fewer ticks than a window has.
+        Algorithm::FixedWindow => calendar::longest(limit.period()).saturating_mul(2),
+        Algorithm::SlidingWindow => calendar::longest(limit.period()).saturating_mul(3),
+    }
+}
+
+/// What a state of another bucket of the same rule stands for at most, where the true one is not later: the other's windows may be
+/// others, so what it says beyond "that instant" says nothing about this one; and no bucket is more than empty.
 pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
     if state <= now {
         return state;
@@ -103,7 +114,9 @@ pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
         Algorithm::FixedWindow if is_opened(limit) => opened::strictest(limit, state, now),
         Algorithm::FixedWindow => fixed::strictest(limit, state, now),
         Algorithm::SlidingWindow => sliding::strictest(limit, state, now),
-        Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => state,
+        Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => {
+            state.min(now.saturating_add(horizon(limit)))
+        }
     }
 }
 
@@ -172,7 +185,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
-        /// Whatever the true state was, and whoever brought the later one into the sketch.
+        /// Whatever the true state was, and whichever bucket the later one is of.
         #[test]
         fn a_later_state_taken_at_its_strictest_is_never_looser(
             algorithm in prop::sample::select(vec![

@@ -71,6 +71,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
         reset_after: duration(reset.saturating_sub(now)),
         retry_after: (!allowed && can_ever).then(|| duration(until.saturating_sub(now))),
         delay: Duration::ZERO,
+        assumed: false,
     };
     Step { decision, state: if taken { end + used } else { state } }
 }

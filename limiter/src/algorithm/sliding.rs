@@ -67,6 +67,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
         retry_after: (!allowed && can_ever)
             .then(|| duration(window.room_at(limit, asked).saturating_sub(now))),
         delay: duration(0),
+        assumed: false,
     };
     Step { decision, state: if taken { after.pack(limit) } else { state } }
 }

@@ -9,7 +9,8 @@ use super::{
     shape::{RawFile, RawKey, RawLimit, RawRule, RawTest, Written},
 };
 use crate::{
-    Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnOwnerLoss, Reserve, Rule, Takeover,
+    Algorithm, Consistency, HashSecret, Limit, LimitError, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule,
+    Takeover,
     condition::{Condition, Test},
     key::KeyHasher,
     revised,
@@ -124,6 +125,8 @@ impl<'t> Compiler<'t> {
         let limits =
             || limit.iter().flatten().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
         let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
+        let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
+        let on_memory_full = self.word("on_memory_full", raw.on_memory_full.as_ref(), &words);
         let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
         let hasher = KeyHasher::of_rule(self.secret, domain, &name.text);
         let limits = || limit.iter().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
@@ -148,6 +151,7 @@ impl<'t> Compiler<'t> {
             on_owner_loss,
             carved,
             takeover,
+            on_memory_full,
             reserve,
             touched: Arc::default(),
         })

@@ -41,6 +41,7 @@ pub(super) struct RawRule {
     pub(super) on_owner_loss: Option<Written>,
     pub(super) carved: Option<Written>,
     pub(super) takeover: Option<Written>,
+    pub(super) on_memory_full: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
 }
 
@@ -95,6 +96,7 @@ const RULE: Kind = Kind {
         ("on_owner_loss", "`on_owner_loss: share`"),
         ("carved", "`carved: true`"),
         ("takeover", "`takeover: reserve`"),
+        ("on_memory_full", "`on_memory_full: strict`"),
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
     ],
     example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
@@ -129,8 +131,8 @@ fn rule(node: Node, faults: &mut Faults<'_>) -> Option<RawRule> {
     let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
     let key = fields.need("key").map(|node| key(&mut fields, node));
     let limit = limit(&mut fields);
-    let [algorithm, mode, consistency, on_owner_loss, carved, takeover] =
-        ["algorithm", "mode", "consistency", "on_owner_loss", "carved", "takeover"]
+    let [algorithm, mode, consistency, on_owner_loss, carved, takeover, on_memory_full] =
+        ["algorithm", "mode", "consistency", "on_owner_loss", "carved", "takeover", "on_memory_full"]
             .map(|field| fields.text(field));
     let overrides = fields.take("overrides");
     let overrides =
@@ -147,6 +149,7 @@ fn rule(node: Node, faults: &mut Faults<'_>) -> Option<RawRule> {
         on_owner_loss,
         carved,
         takeover,
+        on_memory_full,
         overrides,
     })
 }

@@ -90,6 +90,7 @@ fn each_mistake_is_told_with_its_place_and_what_to_write() {
     assert_fault(&rule("    on_owner_loss: panic\n"), "panic", "share, deny, allow");
     assert_fault(&rule("    consistency: some\n"), "some", "available, strict");
     assert_fault(&rule("    carved: maybe\n"), "maybe", "false, true");
+    assert_fault(&rule("    on_memory_full: deny\n"), "deny", "forget, strict");
     assert_fault(&rule("    carved: true\n    on_owner_loss: deny\n"), "true", "does not give");
     assert_fault(&rule("    when: { ip: 10.0.0.0/99 }\n"), "10.0.0.0/99", "no network");
     assert_fault(&rule("    when: { cost: \"1\" }\n"), "cost", "another name");

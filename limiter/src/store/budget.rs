@@ -1,54 +1,49 @@
 //! How the memory of a store is laid out.
 
-use super::table::LINE_SLOTS;
+use super::{classes::MAX_CLASS_BITS, table::LINE_SLOTS};
 
 /// Bytes of one bucket in a table: fingerprint and state.
 const SLOT_BYTES: usize = size_of::<(u64, u64)>();
 /// Tables and what belongs to a shard, about.
 const SHARD_BYTES: usize = 512;
 
-/// Of the budget, tables get five eighths, logs one, and the sketch what is left.
-const TABLES: (usize, usize) = (5, 8);
-const LOGS: (usize, usize) = (1, 8);
+/// Of the budget, tables get eleven sixteenths and logs two. Two more are for logs as well: those of one class go beyond, until
+/// what others have too many of is let go. The rest is for what is there twice for a moment: a table that is made anew, and one
+/// that was given up but may still be read.
+const TABLES: (usize, usize) = (11, 16);
+const LOGS: (usize, usize) = (2, 16);
 
 /// Memory of one shard, and of all, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
     pub(super) shards: usize,
+    /// The upper bits of a fingerprint that its place in a shard's table says already: there the class stands.
+    pub(super) class_bits: u32,
     /// Slots of a shard's table when it may grow no further; whole lines.
     pub(super) max_slots: usize,
-    /// Cells of a row of a shard's sketch; a power of two.
-    pub(super) sketch_cells: usize,
     /// Bytes of the logs of all shards.
     pub(super) log_bytes: usize,
 }
 
 impl Budget {
-    /// Rows of the sketch have sizes of powers of two, so up to half of its part can be left: that is not used.
     pub(super) fn new(max_memory: usize, shards: usize) -> Self {
-        let shards = shards.next_power_of_two().max(2);
+        let shards = shards.next_power_of_two().max(MIN_SHARDS);
         let memory = max_memory.saturating_sub(shards * SHARD_BYTES);
         let slots = memory / TABLES.1 * TABLES.0 / shards / SLOT_BYTES;
         let max_slots = (slots / LINE_SLOTS * LINE_SLOTS).max(MIN_SLOTS);
         let log_bytes = memory / LOGS.1 * LOGS.0;
-        let rest = memory.saturating_sub(log_bytes).saturating_sub(shards * table_bytes(max_slots));
-        let cells = rest / shards / (super::sketch::ROWS * size_of::<u64>());
-        let sketch_cells = 1 << cells.max(MIN_CELLS).ilog2();
-        Self { shards, max_slots, sketch_cells, log_bytes }
+        Self { shards, class_bits: shards.ilog2().min(MAX_CLASS_BITS), max_slots, log_bytes }
     }
 }
 
 const MIN_SLOTS: usize = 16;
-const MIN_CELLS: usize = 16;
+/// So that there are some classes.
+const MIN_SHARDS: usize = 16;
 
 /// Buckets that a table of `slots` slots takes: four fifths of them. Then nearly all are found in the line to which they
 /// belong, or the next.
 pub(super) fn capacity(slots: usize) -> usize {
     slots / 5 * 4
-}
-
-pub(super) fn table_bytes(slots: usize) -> usize {
-    slots * SLOT_BYTES
 }
 
 /// Slots of a table that `buckets` buckets fill by three fifths: the next step of growth is a third away.
@@ -65,10 +60,10 @@ mod tests {
         for max_memory in [1 << 20, 10_000_000, 256 << 20, 300_000_000, 1 << 30, 16 << 30] {
             for shards in [2, 16, 64, 1024] {
                 let budget = Budget::new(max_memory, shards);
-                let sketch = budget.sketch_cells * super::super::sketch::ROWS * 8;
-                let all = shards * (table_bytes(budget.max_slots) + sketch + SHARD_BYTES) + budget.log_bytes;
-                assert!(all <= max_memory || budget.sketch_cells == MIN_CELLS, "{all} of {max_memory}");
-                assert!(all * 2 > max_memory, "{all} of {max_memory}");
+                let all =
+                    budget.shards * (budget.max_slots * SLOT_BYTES + SHARD_BYTES) + 2 * budget.log_bytes;
+                assert!(all <= max_memory, "{all} of {max_memory}");
+                assert!(all * 8 > max_memory * 7 || max_memory <= 1 << 20, "{all} of {max_memory}");
             }
         }
     }

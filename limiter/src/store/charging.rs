@@ -10,13 +10,14 @@ use smallvec::SmallVec;
 
 use super::{
     Store,
+    classes::Class,
     holds::Keys,
     journal::Deed,
-    locked::{Locked, table_key},
-    table::TAKEN,
+    locked::Locked,
+    table::{TAKEN, table_key},
 };
 use crate::{
-    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, algorithm,
+    Algorithm, Charge, Cost, Decision, KeyHash, Mode, Nanos, algorithm,
     decision::{Answer, Asked},
 };
 
@@ -28,6 +29,9 @@ struct Bucket {
     is_log: bool,
     /// Its state before the check, if it is in the table.
     known: Option<u64>,
+    class: Class,
+    /// Whether what it was before had to be assumed.
+    assumed: bool,
     /// Its state with all that the check has done to it. Of a log, what the check has taken of it.
     state: u64,
     charged: bool,
@@ -103,22 +107,28 @@ impl Store {
         if asked.limit.algorithm() == Algorithm::SlidingLog {
             let decision = locked.decide_log(asked, 0, now);
             if decision.allowed && asked.cost != Cost::PEEK {
-                locked.push_log(key, asked.limit, asked.cost, now, None);
+                locked.push_log(asked, now, None);
             }
             return Answer::told(decision);
         }
         let known = locked.take(key).map(|state| algorithm::nearest(asked.limit, state, now));
-        let before = known.unwrap_or_else(|| locked.unknown(key, asked.limit, now));
+        if let Some(before) = known {
+            let verdict = algorithm::verdict(asked, before, now);
+            if verdict.taken.is_some() {
+                locked.note_charge(asked, before, now, None);
+            }
+            locked.put(key, verdict.taken.unwrap_or(before));
+            return Answer::lazy(verdict.allowed, asked, before, now);
+        }
+        let class = self.classes.of(asked.rule);
+        let assumed = locked.assumed(key, class, asked.limit, now);
+        let before = assumed.unwrap_or(0);
         let verdict = algorithm::verdict(asked, before, now);
-        if verdict.taken.is_some() {
+        if let Some(after) = verdict.taken {
             locked.note_charge(asked, before, now, None);
+            locked.add(key, class, after, now);
         }
-        match (known, verdict.taken) {
-            (Some(_), after) => locked.put(key, after.unwrap_or(before)),
-            (None, Some(after)) => locked.add(key, after, now),
-            (None, None) => {}
-        }
-        Answer::lazy(verdict.allowed, asked, before, now)
+        Answer::lazy(verdict.allowed, asked, before, now).with_assumed(assumed.is_some())
     }
 
     /// Charges all buckets or none, with all their shards locked. Returns which were charged.
@@ -148,7 +158,8 @@ impl Store {
             let decision = if asked.limit.algorithm() == Algorithm::SlidingLog {
                 shards[place].decide_log(&asked, before, now)
             } else {
-                algorithm::decide(asked.limit, before, asked.bounds, asked.cost, now).decision
+                let decision = algorithm::decide(asked.limit, before, asked.bounds, asked.cost, now).decision;
+                Decision { assumed: bucket.assumed, ..decision }
             };
             let taken = decision.allowed && charge.cost != Cost::PEEK;
             if taken {
@@ -193,12 +204,12 @@ impl Store {
         for bucket in
             buckets.iter().filter(|bucket| bucket.known.is_none() && bucket.charged && !bucket.is_log)
         {
-            shards[bucket.place].add(bucket.key, bucket.state, now);
+            shards[bucket.place].add(bucket.key, bucket.class, bucket.state, now);
         }
         for (charge, _) in charges.iter().zip(&plan).filter(|(_, planned)| planned.taken) {
             if charge.limit.algorithm() == Algorithm::SlidingLog {
                 let place = place_of(&shards, self.shard_of(charge.key));
-                shards[place].push_log(table_key(charge.key), &charge.limit, charge.cost, now, hold);
+                shards[place].push_log(&charge.asked(), now, hold);
             }
         }
         Some(keys)
@@ -218,12 +229,14 @@ fn bucket_of<'b>(
         buckets.iter().position(|bucket| bucket.key == key && bucket.is_log == is_log).unwrap_or_else(|| {
             let known = if is_log { None } else { locked.take(key) };
             let known = known.map(|state| algorithm::nearest(asked.limit, state, now));
-            let state = match known {
-                Some(state) => state,
-                None if is_log => 0,
-                None => locked.unknown(key, asked.limit, now),
+            let class = if known.is_none() { locked.store.classes.of(asked.rule) } else { 0 };
+            let assumed = match known {
+                None if !is_log => locked.assumed(key, class, asked.limit, now),
+                _ => None,
             };
-            buckets.push(Bucket { key, place, is_log, known, state, charged: false });
+            let state = known.or(assumed).unwrap_or(0);
+            let assumed = assumed.is_some();
+            buckets.push(Bucket { key, place, is_log, known, class, assumed, state, charged: false });
             buckets.len() - 1
         });
     &mut buckets[at]
@@ -260,11 +273,6 @@ fn place_of(shards: &[Locked<'_>], number: usize) -> usize {
 }
 
 impl Locked<'_> {
-    /// The state of a bucket that is not in the table: what the sketch says, or that of one never seen.
-    fn unknown(&self, key: u64, limit: &Limit, now: u64) -> u64 {
-        algorithm::nearest(limit, algorithm::strictest(limit, self.shard.estimate(key), now), now)
-    }
-
     /// Notes a charge that is about to be made, if it or an earlier one may be undone.
     fn note_charge(&mut self, asked: &Asked<'_>, before: u64, now: u64, hold: Option<u64>) {
         if hold.is_none() && self.shard.journals.is_empty() {

@@ -12,17 +12,31 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     Store,
-    locked::{Locked, bytes_of, table_key},
-    table::TAKEN,
+    classes::{Class, Mark},
+    locked::{Locked, bytes_of},
+    shard::KeptLog,
+    table::{Entry, TAKEN, table_key},
 };
-use crate::{KeyHash, Nanos, algorithm::log::Log};
+use crate::{KeyHash, Nanos, RuleId, algorithm::log::Log};
 
 /// A bucket that knows of something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
     /// Which one.
     pub key: KeyHash,
+    /// Whose.
+    pub rule: RuleId,
     /// What it knows.
+    pub held: Held,
+}
+
+/// What is known of buckets of a rule that are not in memory any more, and never refilled for that
+/// ([`OnMemoryFull::Strict`](crate::OnMemoryFull::Strict)): some of them know this, none of them more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetGo {
+    /// Which rule.
+    pub rule: RuleId,
+    /// What they know; never a log.
     pub held: Held,
 }
 
@@ -49,20 +63,20 @@ impl Store {
         for number in 0..self.budget.shards {
             let locked = self.lock_number(number);
             let now = self.not_before(now);
-            for (key, state) in locked.table.entries() {
+            for Entry { key, class, state } in locked.table.entries(locked.upper()) {
                 let hash = KeyHash::from_raw(key);
                 if wanted(hash)
                     && let Some(held) = locked.held(key, state, now)
                 {
-                    each(Bucket { key: hash, held });
+                    each(Bucket { key: hash, rule: self.classes.rule_of(class), held });
                 }
             }
-            for (key, log) in &locked.shard.logs {
+            for (key, KeptLog { class, log }) in &locked.shard.logs {
                 let hash = KeyHash::from_raw(*key);
                 if wanted(hash)
                     && let Some(held) = held_log(log, now)
                 {
-                    each(Bucket { key: hash, held });
+                    each(Bucket { key: hash, rule: self.classes.rule_of(*class), held });
                 }
             }
         }
@@ -75,9 +89,11 @@ impl Store {
         let table_key = table_key(key);
         let state = locked.table.get(table_key).map(|state| state.load(Relaxed));
         let held = state.and_then(|state| locked.held(table_key, state, now));
-        let log = locked.shard.logs.get(&table_key).and_then(|log| held_log(log, now));
-        for held in held.into_iter().chain(log) {
-            each(Bucket { key, held });
+        let held = held.zip(locked.table.class_of(table_key));
+        let log = locked.shard.logs.get(&table_key);
+        let log = log.and_then(|kept| Some((held_log(&kept.log, now)?, kept.class)));
+        for (held, class) in held.into_iter().chain(log) {
+            each(Bucket { key, rule: self.classes.rule_of(class), held });
         }
     }
 
@@ -85,8 +101,14 @@ impl Store {
     pub fn take_over(&self, bucket: &Bucket, now: Nanos) {
         let mut locked = self.lock(bucket.key);
         let now = self.not_before(now);
-        let key = table_key(bucket.key);
+        let (key, class) = (table_key(bucket.key), self.classes.of(bucket.rule));
         locked.forget_journal(key);
+        if !matches!(bucket.held, Held::Log { .. })
+            && let Some(log) = locked.remove_log(key)
+        {
+            // The log was let go of there.
+            self.classes.mark(class, false, log.busy_until(), now);
+        }
         let state = match &bucket.held {
             Held::Debt(debt) => now.saturating_add(*debt),
             Held::Window(state) => *state,
@@ -99,7 +121,7 @@ impl Store {
                     Some(known) => known.stricter(sent),
                     None => sent,
                 };
-                locked.put_log(key, log, now);
+                locked.put_log(key, class, log, now);
                 return;
             }
         };
@@ -108,15 +130,36 @@ impl Store {
         }
         match locked.take(key) {
             Some(known) => locked.put(key, known.max(state)),
-            None => locked.add(key, state, now),
+            // Of one that was here before and was let go of, what came later may be gone.
+            None => locked.add(key, class, state.max(locked.latest_assumed(key, class, now)), now),
         }
     }
 
-    /// Whether some buckets are known by the sketch only, so that who asks for all buckets is not told of each.
-    pub fn has_folded(&self, now: Nanos) -> bool {
-        let latest =
-            |number| self.lock_number(number).shard.sketch.as_ref().map_or(0, super::sketch::Sketch::latest);
-        (0..self.budget.shards).any(|number| latest(number) > now.ticks())
+    /// What is known of buckets that are not in memory any more, of all rules that are strict about it.
+    pub fn let_go(&self, now: Nanos) -> Vec<LetGo> {
+        let now = self.not_before(now);
+        let let_go = |mark: Mark| {
+            let held =
+                if mark.is_of_window { Held::Window(mark.state) } else { Held::Debt(mark.state - now) };
+            LetGo { rule: mark.rule, held }
+        };
+        self.classes.marks(now).into_iter().map(let_go).collect()
+    }
+
+    /// Takes over what another store knows of buckets that it has let go of: here some of them may be asked for. What is not in
+    /// memory here, of the same rule, counts as strictly.
+    pub fn take_over_let_go(&self, let_go: &LetGo, now: Nanos) {
+        let now = self.not_before(now);
+        let (is_of_window, state) = match let_go.held {
+            Held::Debt(debt) => (false, now.saturating_add(debt)),
+            Held::Window(state) => (true, state),
+            Held::Log { .. } => return,
+        };
+        let class = self.classes.of(let_go.rule);
+        // Of rules that are not strict it says nothing; whether this one is may not be known yet.
+        if state > now {
+            self.classes.mark(class, is_of_window, state, now);
+        }
     }
 }
 
@@ -131,13 +174,20 @@ impl Locked<'_> {
         (state > now).then(|| if is_window { Held::Window(state) } else { Held::Debt(state - now) })
     }
 
-    fn put_log(&mut self, key: u64, log: Log, now: u64) {
-        let bytes = bytes_of(&log);
-        let all = self.store.log_bytes.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        self.shard.logs.insert(key, log);
-        if all > self.store.budget.log_bytes {
-            self.shed_logs(key, now);
+    /// As [`Self::assumed`], whatever the limit is.
+    fn latest_assumed(&self, key: u64, class: Class, now: u64) -> u64 {
+        let classes = &self.store.classes;
+        if !classes.is_strict(class) || !classes.has_marks(now) || self.shard.spared.contains(&key) {
+            return 0;
         }
+        classes.assumed(class, KeyHash::from_raw(key).is_of_window(), u64::MAX)
+    }
+
+    fn put_log(&mut self, key: u64, class: Class, log: Log, now: u64) {
+        let bytes = bytes_of(&log);
+        self.count_log(class, 0, bytes);
+        self.shard.logs.insert(key, KeptLog { class, log });
+        self.shed_logs(key, class, bytes, now);
     }
 }
 
@@ -252,17 +302,5 @@ mod tests {
         assert_eq!(look(&to, &charge, now), 93);
         from.undo(hold.unwrap(), now);
         assert_eq!(look(&from, &charge, now), 100);
-    }
-
-    #[test]
-    fn a_store_says_when_it_can_not_tell_of_each_bucket() {
-        let small = store(64 << 10);
-        let now = Nanos::new(START);
-        assert!(!small.has_folded(now));
-        (1..20_000).for_each(|key| {
-            small.check(&charge(Algorithm::TokenBucket, key), now);
-        });
-        assert!(small.has_folded(now));
-        assert!(!small.has_folded(now.saturating_add(Duration::from_secs(7200))));
     }
 }

@@ -6,9 +6,10 @@ use sdd::Shared;
 
 use super::{
     Store, budget,
+    classes::Class,
     journal::{Deed, Journal, Undo},
-    shard::{Kept, Shard},
-    table::{self, TAKEN, Table},
+    shard::{Kept, KeptLog, Shard},
+    table::{self, Entry, TAKEN, Table, table_key},
 };
 use crate::{
     Algorithm, Cost, Decision, KeyHash, Limit,
@@ -25,6 +26,13 @@ pub(super) struct Locked<'s> {
 }
 
 impl Locked<'_> {
+    /// What the fingerprints of all buckets of the shard's table begin with, where the table has their classes.
+    pub(super) fn upper(&self) -> u64 {
+        let budget = &self.store.budget;
+        let shard = (self.number as u64) << (u64::BITS - budget.shards.ilog2());
+        shard & !(u64::MAX >> budget.class_bits)
+    }
+
     /// Takes the state of a bucket out of the table, if it is there. Until it is [put](Self::put) back, who wants to
     /// charge it waits for the lock; room must not be made meanwhile.
     pub(super) fn take(&mut self, key: u64) -> Option<u64> {
@@ -49,13 +57,14 @@ impl Locked<'_> {
         }
     }
 
-    /// Adds a bucket that is not there.
-    pub(super) fn add(&mut self, key: u64, state: u64, now: u64) {
+    /// Adds a bucket that is not there. Room is made before, so it stays for as long as it takes to fill an eighth of the
+    /// shard.
+    pub(super) fn add(&mut self, key: u64, class: Class, state: u64, now: u64) {
         if self.shard.buckets >= budget::capacity(self.table.slots()) {
             self.make_room(1, now, now);
         }
         let state = self.keep(key, state);
-        self.table.add(key, state);
+        self.table.add(Entry { key, class, state });
         self.shard.buckets += 1;
     }
 
@@ -107,8 +116,8 @@ impl Locked<'_> {
                 Undo::Count { limit, at, cost } if limit.algorithm() == Algorithm::SlidingLog => {
                     // A log that was forgotten as a whole may have been followed by a new one.
                     let counts = at.saturating_add(limit.memory()) > now;
-                    if let (true, Some(log)) = (counts, self.shard.logs.get_mut(&key)) {
-                        log.undo(cost, at);
+                    if let (true, Some(kept)) = (counts, self.shard.logs.get_mut(&key)) {
+                        kept.log.undo(cost, at);
                     }
                 }
                 // Where the bucket has been removed meanwhile, it knew of nothing with the charge.
@@ -130,51 +139,81 @@ impl Locked<'_> {
         }
     }
 
+    /// How late the state of a bucket may be that is not in memory: one that was never seen knows of nothing, but of a rule that
+    /// never refills what it lets go, it may have been let go.
+    pub(super) fn assumed(&self, key: u64, class: Class, limit: &Limit, now: u64) -> Option<u64> {
+        let classes = &self.store.classes;
+        if !classes.is_strict(class) || !classes.has_marks(now) {
+            return None;
+        }
+        let is_of_window = KeyHash::from_raw(key).is_of_window();
+        let state = classes.assumed(class, is_of_window, algorithm::horizon(limit));
+        (state > now && !self.shard.spared.contains(&key))
+            .then(|| algorithm::nearest(limit, algorithm::strictest(limit, state, now), now))
+    }
+
+    /// A bucket that is removed although it knows of something.
+    pub(super) fn let_go(&mut self, key: u64, class: Class, state: u64, now: u64) {
+        let is_strict = self.store.classes.is_strict(class);
+        if is_strict {
+            self.store.classes.mark(class, KeyHash::from_raw(key).is_of_window(), state, now);
+            self.shard.spared.remove(&key);
+        }
+        self.store.let_go[usize::from(is_strict)].fetch_add(1, Relaxed);
+        // Nothing of what it was charged is there to be undone.
+        self.forget_journal(key);
+    }
+
     pub(super) fn decide_log(&mut self, asked: &Asked<'_>, pending: u64, now: u64) -> Decision {
         let key = table_key(asked.key);
         let used_up = asked.bounds.floor().map_or(0, |floor| floor.saturating_add(asked.limit.memory()));
-        let until = used_up.max(self.shard.estimate(key));
-        match self.shard.logs.get_mut(&key) {
-            Some(log) => log.decide(asked.limit, until, pending, asked.cost, now),
-            None => Log::default().decide(asked.limit, until, pending, asked.cost, now),
+        if let Some(KeptLog { log, .. }) = self.shard.logs.get_mut(&key) {
+            return log.decide(asked.limit, used_up, pending, asked.cost, now);
         }
+        let class = self.store.classes.of(asked.rule);
+        let assumed = self.assumed(key, class, asked.limit, now).unwrap_or(0);
+        let until = used_up.max(assumed);
+        let decision = Log::default().decide(asked.limit, until, pending, asked.cost, now);
+        Decision { assumed: assumed > now, ..decision }
     }
 
-    pub(super) fn push_log(&mut self, key: u64, limit: &Limit, cost: Cost, now: u64, hold: Option<u64>) {
-        let known = self.shard.logs.get(&key).map_or(0, bytes_of);
-        let log = self.shard.logs.entry(key).or_default();
-        let at = log.push(limit, cost, now);
-        let bytes = bytes_of(log);
-        let all = self.store.log_bytes.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        self.store.log_bytes.fetch_sub(known, Relaxed);
-        if all.saturating_sub(known) > self.store.budget.log_bytes && bytes > known {
-            // The log goes into the sketch: until its last entry is forgotten, nothing passes.
-            self.shed_logs(key, now);
-        } else if hold.is_some() || !self.shard.journals.is_empty() {
-            self.note(key, 0, Deed::Counted { limit: *limit, at, cost }, hold);
+    pub(super) fn push_log(&mut self, asked: &Asked<'_>, now: u64, hold: Option<u64>) {
+        let (key, class) = (table_key(asked.key), self.store.classes.of(asked.rule));
+        let known = self.shard.logs.get(&key).map_or(0, |kept| bytes_of(&kept.log));
+        let kept = self.shard.logs.entry(key).or_insert_with(|| KeptLog { class, log: Log::default() });
+        let class = kept.class;
+        let at = kept.log.push(asked.limit, asked.cost, now);
+        let bytes = bytes_of(&kept.log);
+        if hold.is_some() || !self.shard.journals.is_empty() {
+            self.note(key, 0, Deed::Counted { limit: *asked.limit, at, cost: asked.cost }, hold);
+        }
+        self.count_log(class, known, bytes);
+        if bytes > known {
+            self.shed_logs(key, class, bytes - known, now);
         }
     }
 
     pub(super) fn refund_log(&mut self, key: u64, cost: Cost) {
-        if let Some(log) = self.shard.logs.get_mut(&key) {
-            log.refund(cost);
+        if let Some(kept) = self.shard.logs.get_mut(&key) {
+            kept.log.refund(cost);
         }
     }
 
     pub(super) fn remove_log(&mut self, key: u64) -> Option<Log> {
-        let log = self.shard.logs.remove(&key);
-        self.store.log_bytes.fetch_sub(log.as_ref().map_or(0, bytes_of), Relaxed);
-        log
+        let KeptLog { class, log } = self.shard.logs.remove(&key)?;
+        self.count_log(class, bytes_of(&log), 0);
+        Some(log)
+    }
+
+    /// The bytes of a log have changed.
+    pub(super) fn count_log(&self, class: Class, before: usize, after: usize) {
+        self.store.log_bytes.fetch_add(after, Relaxed);
+        self.store.log_bytes.fetch_sub(before, Relaxed);
+        self.store.classes.count_log_bytes(class, before, after);
     }
 }
 
-/// The fingerprint of a bucket as tables have it: 0 is none there.
-#[inline]
-pub(super) fn table_key(key: KeyHash) -> u64 {
-    key.get().max(1)
-}
-
-/// Bytes of a log with its place in the map.
+/// Bytes of a log with its place in the map, which may be filled by half.
 pub(super) fn bytes_of(log: &Log) -> usize {
-    log.bytes() + 2 * size_of::<(u64, Log)>()
+    log.bytes() + 2 * size_of::<(u64, KeptLog)>()
 }

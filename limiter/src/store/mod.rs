@@ -5,25 +5,26 @@
 //! that is right). One of several locks their shards, in the order of their numbers, takes the states out, decides about
 //! all of them and then charges all or none. The logs of `sliding_log` are kept beside.
 //!
-//! Memory is bounded ([`StoreConfig::max_memory`]). When a shard is full, some buckets go into a sketch of fixed size,
-//! those first that will be full again the soonest. The sketch can confuse a bucket with others and then makes it
-//! stricter, never looser: dropping it instead would refill it, which a flood of keys could exploit.
+//! Memory is bounded ([`StoreConfig::max_memory`]), and shared out by rule: each that has buckets can keep as many as an equal part
+//! of the memory holds, whatever others do, and more where others leave some. A rule that needs still more lets go of its own,
+//! those first that are used the least, and says what that means ([`OnMemoryFull`]). `sweep.rs` and `classes.rs` say how.
 
 mod budget;
 mod charging;
+mod classes;
 mod handover;
 mod holds;
 mod journal;
 mod locked;
 mod many;
 mod near;
+mod pages;
 mod shard;
-mod sketch;
 mod sweep;
 mod table;
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{
         AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed},
@@ -36,19 +37,21 @@ use smallvec::SmallVec;
 pub(crate) use self::many::GROUP;
 use self::{
     budget::Budget,
+    classes::Classes,
     holds::{Holds, Keys},
-    locked::{Locked, table_key},
+    locked::Locked,
     near::Hint,
-    shard::Shard,
-    table::Table,
+    shard::{MAX_SPARED, Shard},
+    table::{Table, table_key},
 };
 pub use self::{
-    handover::{Bucket, Held},
+    classes::level,
+    handover::{Bucket, Held, LetGo},
     holds::HoldId,
     sweep::Swept,
 };
 use crate::{
-    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, algorithm,
+    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, OnMemoryFull, RuleId, Rules, algorithm,
     decision::{Answer, Asked},
 };
 
@@ -62,11 +65,14 @@ const HOLD_BYTES: usize = 512;
 /// How a store is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Bytes that the buckets may take, all told: tables, logs and the sketch. At least a few hundred for each shard.
-    /// While a table is rebuilt, it is there twice for a moment; with all shards together that is a small part.
+    /// Bytes that the buckets may take, all told: tables and logs, and what of these is there twice for a moment while it is
+    /// made anew. At least a few hundred for each shard. Each rule with buckets, and all limits together that come with
+    /// checks, can have an equal part of it.
     pub max_memory: usize,
-    /// How many parts are locked by themselves; rounded up to a power of two. More of them let more threads work side
-    /// by side, and make the longest step of growing and sweeping shorter.
+    /// How many parts are locked by themselves; rounded up to a power of two, at least 16. More of them let more threads work
+    /// side by side, and make the longest step of growing and sweeping shorter. As many rules, less three and at most 1,021,
+    /// have a part of the memory by themselves; those beyond share one with each other (or two, one for each
+    /// [`OnMemoryFull`]).
     pub shards: usize,
 }
 
@@ -109,10 +115,12 @@ pub struct Store {
     earliest: AtomicU64,
     /// The shard that is swept next.
     cursor: AtomicUsize,
-    table_bytes: AtomicUsize,
+    /// Also of those that were given up and are still read.
+    table_bytes: Arc<AtomicUsize>,
     log_bytes: AtomicUsize,
-    sketch_bytes: AtomicUsize,
-    folded: AtomicU64,
+    classes: Classes,
+    /// Buckets that were removed although they knew of something, of rules that forget and of those that are strict.
+    let_go: [AtomicU64; 2],
     /// A lock of its own, never taken together with that of a shard.
     holds: Mutex<Holds>,
 }
@@ -122,13 +130,15 @@ pub struct Store {
 pub struct StoreStats {
     /// Buckets with a state of their own, logs included.
     pub buckets: usize,
-    /// Bytes that all buckets take: tables, logs and sketch.
+    /// Bytes that all buckets take: tables and logs.
     pub bytes: usize,
     /// Of these, bytes of logs.
     pub log_bytes: usize,
-    /// Of these, bytes of the sketch.
-    pub sketch_bytes: usize,
-    /// States that went into the sketch since the start: each is a bucket that may since be stricter than it should be.
+    /// Buckets for which there was no room, since the start, of rules with [`OnMemoryFull::Forget`] and of limits that came
+    /// with checks: each was a full one again.
+    pub forgotten: u64,
+    /// Buckets for which there was no room, since the start, of rules with [`OnMemoryFull::Strict`]: each may since have been
+    /// stricter than it should be.
     pub folded: u64,
     /// Charges that may still be undone.
     pub holds: usize,
@@ -138,19 +148,37 @@ impl Store {
     /// An empty store. `now` is the earliest instant that it knows; an earlier one counts as this.
     pub fn new(config: StoreConfig, now: Nanos) -> Self {
         let budget = Budget::new(config.max_memory, config.shards);
+        let table_bytes = Arc::default();
+        let empty = || Table::with_slots(0, budget.class_bits, &table_bytes);
         Self {
-            tables: (0..budget.shards).map(|_| AtomicShared::new(Table::default())).collect(),
+            tables: (0..budget.shards).map(|_| AtomicShared::new(empty())).collect(),
             hints: (0..budget.shards).map(|_| Hint::default()).collect(),
             shards: (0..budget.shards).map(|_| Mutex::default()).collect(),
             budget,
             earliest: AtomicU64::new(now.ticks()),
             cursor: AtomicUsize::new(0),
-            table_bytes: AtomicUsize::new(0),
+            table_bytes,
             log_bytes: AtomicUsize::new(0),
-            sketch_bytes: AtomicUsize::new(0),
-            folded: AtomicU64::new(0),
+            classes: Classes::new(budget.class_bits),
+            let_go: Default::default(),
             holds: Mutex::new(Holds::new((config.max_memory / HOLD_BYTES).clamp(64, MAX_HOLDS))),
         }
+    }
+
+    /// Says which rules there are, and what happens with the buckets of each when there is no room for all: from now on. Rules
+    /// that are not among them, and limits that come with checks, forget.
+    pub fn set_rules(&self, rules: &Rules) {
+        self.set_policies(rules.all().map(|rule| (rule.id(), rule.on_memory_full())));
+    }
+
+    /// As if all rules were one, and not strict: for tests, which are to find it.
+    #[doc(hidden)]
+    pub fn share_memory_among_all(&self) {
+        self.classes.share_among_all();
+    }
+
+    pub(crate) fn set_policies(&self, rules: impl Iterator<Item = (RuleId, OnMemoryFull)>) {
+        self.classes.set_rules(rules);
     }
 
     /// Decides about one bucket, and charges it if it allows. A cost of 0 ([`Cost::PEEK`]) only looks: it is allowed if
@@ -215,7 +243,7 @@ impl Store {
         self.close(hold.0, keys.unwrap_or_default());
     }
 
-    /// Gives units back to a bucket, never more than it has given. A bucket in the sketch gets none.
+    /// Gives units back to a bucket, never more than it has given. One that is not in memory gets none.
     pub fn refund(&self, key: KeyHash, limit: &Limit, cost: Cost, now: Nanos) {
         let mut locked = self.lock(key);
         let now = self.not_before(now);
@@ -229,13 +257,20 @@ impl Store {
         }
     }
 
-    /// Forgets what a bucket knows, as far as that is possible: one in the sketch stays as it is.
+    /// Forgets what a bucket knows: it is a full one, also where it had been let go of.
     pub fn reset(&self, key: KeyHash) {
         let mut locked = self.lock(key);
         let key = table_key(key);
         locked.forget_journal(key);
         locked.remove_log(key);
         locked.change(key, |_| 0);
+        if self.classes.has_marks(self.earliest.load(Relaxed)) {
+            let spared = &mut locked.shard.spared;
+            if spared.len() >= MAX_SPARED {
+                spared.clear();
+            }
+            spared.insert(key);
+        }
     }
 
     /// What the store holds. It looks at each shard shortly.
@@ -244,13 +279,14 @@ impl Store {
             .map(|number| self.lock_number(number).shard)
             .map(|shard| shard.buckets + shard.logs.len())
             .sum();
-        let (log_bytes, sketch_bytes) = (self.log_bytes.load(Relaxed), self.sketch_bytes.load(Relaxed));
+        let log_bytes = self.log_bytes.load(Relaxed);
+        let [forgotten, folded] = [0, 1].map(|place: usize| self.let_go[place].load(Relaxed));
         StoreStats {
             buckets,
-            bytes: self.table_bytes.load(Relaxed) + log_bytes + sketch_bytes,
+            bytes: self.table_bytes.load(Relaxed) + log_bytes,
             log_bytes,
-            sketch_bytes,
-            folded: self.folded.load(Relaxed),
+            forgotten,
+            folded,
             holds: self.holds().len(),
         }
     }
@@ -273,6 +309,10 @@ impl Store {
         }
     }
 
+    fn new_table(&self, slots: usize) -> Table {
+        Table::with_slots(slots, self.budget.class_bits, &self.table_bytes)
+    }
+
     fn lock(&self, key: KeyHash) -> Locked<'_> {
         self.lock_number(self.shard_of(key))
     }
@@ -287,7 +327,7 @@ impl Store {
     /// By the upper bits; tables use the lower ones. All of them are equally random in a fingerprint.
     #[inline]
     fn shard_of(&self, key: KeyHash) -> usize {
-        // There are at least two shards, a power of two of them.
+        // There are at least 16 shards, a power of two of them.
         (key.get() >> (u64::BITS - self.budget.shards.ilog2())) as usize
     }
 

@@ -1,8 +1,8 @@
 //! What a shard has beside its table. All of it belongs to who holds the shard's lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{journal::Journal, sketch::Sketch};
+use super::{classes::Class, journal::Journal};
 use crate::algorithm::log::Log;
 
 #[derive(Debug)]
@@ -12,9 +12,21 @@ pub(super) struct Shard {
     /// The soonest that one of them knows of nothing, and how many there were, when all of them were last looked at.
     soonest: u64,
     settled: usize,
-    pub(super) sketch: Option<Sketch>,
-    pub(super) logs: HashMap<u64, Log, Unhashed>,
+    pub(super) logs: HashMap<u64, KeptLog, Unhashed>,
     pub(super) journals: HashMap<u64, Kept, Unhashed>,
+    /// Buckets that were reset while marks said something of their like: these are not meant. Each is let go of with its bucket,
+    /// and all of them when no mark says anything.
+    pub(super) spared: HashSet<u64, Unhashed>,
+}
+
+/// Buckets of a shard that are spared at the same time; one more than that, and all count as before.
+pub(super) const MAX_SPARED: usize = 64;
+
+/// A log, and whose it is.
+#[derive(Debug)]
+pub(super) struct KeptLog {
+    pub(super) class: Class,
+    pub(super) log: Log,
 }
 
 /// A journal. It also keeps its bucket's state, while that is in the table: nobody can charge the bucket without the lock
@@ -32,9 +44,9 @@ impl Default for Shard {
             buckets: 0,
             soonest: u64::MAX,
             settled: 0,
-            sketch: None,
             logs: HashMap::default(),
             journals: HashMap::default(),
+            spared: HashSet::default(),
         }
     }
 }
@@ -48,11 +60,6 @@ impl Shard {
     /// Whether looking at all buckets of the table could find one that knows of nothing.
     pub(super) fn is_worth_a_look(&self, now: u64) -> bool {
         self.buckets > 0 && (self.soonest <= now || self.settled != self.buckets)
-    }
-
-    /// What the sketch says of a bucket.
-    pub(super) fn estimate(&self, key: u64) -> u64 {
-        self.sketch.as_ref().map_or(0, |sketch| sketch.estimate(key))
     }
 }
 

@@ -1,4 +1,8 @@
-//! Making room: removing buckets that know of nothing, in small steps, and folding others into the sketch.
+//! Making room: removing buckets that know of nothing, in small steps, and letting go of others where that is not enough.
+//!
+//! Room is shared out by class, that is by rule (`classes.rs`): while those of one class are no more than its part, nothing that
+//! other classes do takes one of them away. A class that has more lets go of its own, those first that are used the least: an
+//! exhausted bucket is the last that is let go, and to have it let go others of its rule must be used as far.
 
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
@@ -6,9 +10,10 @@ use sdd::{Guard, Shared, Tag};
 
 use super::{
     Store, budget,
+    classes::{self, Class},
     locked::{Locked, bytes_of},
-    sketch::Sketch,
-    table::{TAKEN, Table},
+    shard::KeptLog,
+    table::{Entry, TAKEN},
 };
 use crate::{Nanos, time::TICKS_PER_NANO};
 
@@ -20,6 +25,8 @@ const IDLE_PART: usize = 4;
 /// A bucket that has been full again for less than this (a second, in ticks) is not swept: where a limit refills quickly it
 /// is probably in use, and each sweep would only make the next check add it again. A full table removes it all the same.
 const LINGER: u64 = 1_000_000_000 * TICKS_PER_NANO;
+/// A log with more entries is thinned out before it is let go: then it is a little stricter, and forgets nothing.
+const THIN_BEYOND: usize = 64;
 /// Holds past their deadline that one call of [`Store::sweep`] closes: some ten microseconds.
 const SWEEP_HOLDS: usize = 256;
 
@@ -52,6 +59,9 @@ impl Store {
             if locked.shard.is_worth_a_look(now.saturating_sub(LINGER)) {
                 swept.looked_at += locked.shard.buckets;
                 swept.removed += locked.remove_idle(now);
+            }
+            if !self.classes.has_marks(now) {
+                locked.shard.spared.clear();
             }
             let looked_at = locked.sweep_logs(now);
             swept.looked_at += looked_at.looked_at + 1;
@@ -90,48 +100,67 @@ impl Locked<'_> {
     }
 
     /// Moves all buckets that know of something after `gone`, which is now or earlier, to a new table, as large as they and
-    /// `more` need. If there would be no room, those that need the table for the shortest time go into the sketch. Returns
-    /// how many were removed.
+    /// `more` need. If there would be no room, some are let go. Returns how many were removed.
     pub(super) fn make_room(&mut self, more: usize, gone: u64, now: u64) -> usize {
         // Before any is removed: nobody may decide about those as if it were earlier.
         self.store.earliest.fetch_max(now, Relaxed);
         let (before, old) = (self.shard.buckets, self.table.clone());
-        let mut busy: Vec<(u64, u64)> = Vec::with_capacity(before);
-        for (key, state) in old.drain() {
-            let state = if state == TAKEN { self.kept_state(key) } else { state };
+        let mut busy: Vec<Entry> = Vec::with_capacity(before);
+        for entry in old.drain(self.upper()) {
+            let state = if entry.state == TAKEN { self.kept_state(entry.key) } else { entry.state };
             if state > gone {
-                busy.push((key, state));
+                busy.push(Entry { state, ..entry });
             }
         }
         let max_slots = self.store.budget.max_slots;
         let most = budget::capacity(max_slots) / 8 * 7;
         if busy.len() > most {
-            busy.retain(|(_, state)| *state > now);
+            busy.retain(|entry| entry.state > now);
         }
         if busy.len() > most {
-            let leave = busy.len() - most;
-            busy.select_nth_unstable_by_key(leave, |(_, state)| *state);
-            busy.drain(..leave).for_each(|(key, state)| self.fold(key, state));
+            self.shed(&mut busy, most, now);
         }
         let wanted = (busy.len() + more).max(if more > 0 { self.lively(before) } else { 0 });
         let slots = if wanted == 0 { 0 } else { budget::slots_for(wanted).min(max_slots) };
-        let table = Table::with_slots(slots);
+        let table = self.store.new_table(slots);
         let mut soonest = u64::MAX;
-        for (key, state) in &busy {
-            soonest = soonest.min(*state);
-            table.add(*key, self.keep(*key, *state));
+        for entry in &busy {
+            soonest = soonest.min(entry.state);
+            table.add(Entry { state: self.keep(entry.key, entry.state), ..*entry });
         }
         let kept = busy.len();
         self.shard.buckets = kept;
         self.shard.settle(soonest);
-        self.store.table_bytes.fetch_add(budget::table_bytes(table.slots()), Relaxed);
-        self.store.table_bytes.fetch_sub(budget::table_bytes(old.slots()), Relaxed);
         self.table = Shared::new(table);
         self.store.hints[self.number].set(&self.table);
         let retired = self.store.tables[self.number].swap((Some(self.table.clone()), Tag::None), AcqRel);
         drop((busy, old, retired.0));
         free_retired();
         before - kept
+    }
+
+    /// Lets go of buckets of those classes that have more than their part, until `most` are left.
+    fn shed(&mut self, busy: &mut Vec<Entry>, most: usize, now: u64) {
+        let mut counts = vec![0; self.store.classes.len()];
+        busy.iter().for_each(|entry| counts[usize::from(entry.class)] += 1);
+        let level = classes::level(counts.iter().copied(), most);
+        for (class, count) in (0..).zip(counts).filter(|(_, count)| *count > level) {
+            let of_class = |entry: &&Entry| entry.class == class;
+            let mut states: Vec<u64> = busy.iter().filter(of_class).map(|entry| entry.state).collect();
+            let (before, last, _) = states.select_nth_unstable(count - level - 1);
+            let last = *last;
+            // So many of those that are used as far as the last that has to go.
+            let mut equals = count - level - before.iter().filter(|state| **state < last).count();
+            busy.retain(|entry| {
+                let stays = entry.class != class || entry.state > last || entry.state == last && equals == 0;
+                if !stays {
+                    equals -= usize::from(entry.state == last);
+                    self.let_go(entry.key, class, entry.state, now);
+                }
+                stays
+            });
+        }
+        debug_assert!(busy.len() <= most);
     }
 
     /// For how many buckets there is to be room, when a table with so many is full. Those that are full again were used since
@@ -142,27 +171,55 @@ impl Locked<'_> {
         (buckets + 1).min(budget::capacity(self.store.budget.max_slots) / IDLE_PART)
     }
 
-    fn fold(&mut self, key: u64, state: u64) {
-        let store = self.store;
-        let sketch = self.shard.sketch.get_or_insert_with(|| {
-            let sketch = Sketch::new(store.budget.sketch_cells);
-            store.sketch_bytes.fetch_add(sketch.bytes(), Relaxed);
-            sketch
-        });
-        sketch.raise(key, state);
-        store.folded.fetch_add(1, Relaxed);
-        // What is in the sketch can not be lowered.
-        self.forget_journal(key);
-    }
-
-    /// Frees memory of logs: of those that remember nothing, and if none does, of the one of `key`.
-    pub(super) fn shed_logs(&mut self, key: u64, now: u64) {
-        if self.remove_idle_logs(now) > 0 {
+    /// After the log of `key` has grown by so many bytes: where there is no room for it, its class lets go of others, if it has
+    /// more than its part. So the logs of such a class grow no further, but for one short log in each shard; while those of others
+    /// grow, all together are no more than twice their budget, and `sweep` does the rest.
+    pub(super) fn shed_logs(&mut self, key: u64, class: Class, grown: usize, now: u64) {
+        let most = self.store.budget.log_bytes;
+        let is_over = || self.store.log_bytes.load(Relaxed) > most;
+        if !is_over() || self.remove_idle_logs(now) > 0 && self.store.log_bytes.load(Relaxed) <= most {
             return;
         }
-        if let Some(log) = self.shard.logs.remove(&key) {
-            self.store.log_bytes.fetch_sub(bytes_of(&log), Relaxed);
-            self.fold(key, log.busy_until());
+        let level = self.store.classes.log_level(most);
+        if self.store.classes.log_bytes(class) > level {
+            self.shed_logs_of(class, level, Some(key), grown, now);
+        }
+    }
+
+    /// Frees an eighth of what the logs of a class have in this shard, and as much as one of them has grown, if they have more
+    /// than this shard's part of what the class may keep; those first that count the fewest units. The one of `but` stays: it has
+    /// just been charged.
+    fn shed_logs_of(&mut self, class: Class, level: usize, but: Option<u64>, grown: usize, now: u64) {
+        let of_class = |(_, kept): &(&u64, &KeptLog)| kept.class == class;
+        let mut own: Vec<(u64, u64, u64)> = Vec::new();
+        let mut bytes = 0;
+        for (key, KeptLog { log, .. }) in self.shard.logs.iter().filter(of_class) {
+            bytes += bytes_of(log);
+            own.push((log.units(), log.busy_until(), *key));
+        }
+        if bytes <= level / self.store.budget.shards {
+            return;
+        }
+        own.retain(|(_, _, key)| Some(*key) != but);
+        own.sort_unstable();
+        let mut left = grown.max(bytes / 8) + 1;
+        for key in own.into_iter().map(|(_, _, key)| key).chain(but) {
+            if left == 0 {
+                break;
+            }
+            let Some(KeptLog { log, .. }) = self.shard.logs.get_mut(&key) else { continue };
+            let before = bytes_of(log);
+            if log.len() > THIN_BEYOND {
+                log.thin();
+                let after = bytes_of(log);
+                self.count_log(class, before, after);
+                left = left.saturating_sub(before.saturating_sub(after));
+            } else if Some(key) != but
+                && let Some(log) = self.remove_log(key)
+            {
+                self.let_go(key, class, log.busy_until(), now);
+                left = left.saturating_sub(before);
+            }
         }
     }
 
@@ -171,25 +228,32 @@ impl Locked<'_> {
             return Swept::default();
         }
         let looked_at = self.shard.logs.len();
-        Swept { looked_at, removed: self.remove_idle_logs(now) }
+        let removed = self.remove_idle_logs(now);
+        // Classes that had room when they took more than their part, and that others now need.
+        let most = self.store.budget.log_bytes;
+        if self.store.log_bytes.load(Relaxed) > most {
+            let level = self.store.classes.log_level(most);
+            let mut here: Vec<Class> = self.shard.logs.values().map(|kept| kept.class).collect();
+            here.sort_unstable();
+            here.dedup();
+            here.retain(|class| self.store.classes.log_bytes(*class) > level);
+            here.into_iter().for_each(|class| self.shed_logs_of(class, level, None, 0, now));
+        }
+        Swept { looked_at, removed }
     }
 
     fn remove_idle_logs(&mut self, now: u64) -> usize {
         // As in `make_room`.
         self.store.earliest.fetch_max(now, Relaxed);
+        let idle: Vec<u64> = {
+            let is_idle = |(_, kept): &(&u64, &KeptLog)| kept.log.busy_until() <= now;
+            self.shard.logs.iter().filter(is_idle).map(|(key, _)| *key).collect()
+        };
+        idle.iter().for_each(|key| _ = self.remove_log(*key));
         let logs = &mut self.shard.logs;
-        let before = logs.len();
-        let mut freed = 0;
-        logs.retain(|_, log| {
-            let busy = log.busy_until() > now;
-            freed += if busy { 0 } else { bytes_of(log) };
-            busy
-        });
-        let removed = before - logs.len();
-        if removed > 0 && logs.capacity() > 4 * logs.len().max(16) {
+        if !idle.is_empty() && logs.capacity() > 4 * logs.len().max(16) {
             logs.shrink_to_fit();
         }
-        self.store.log_bytes.fetch_sub(freed, Relaxed);
-        removed
+        idle.len()
     }
 }

@@ -4,6 +4,12 @@
 //!     line (64 bytes)   key 0 │ state 0 │ key 1 │ state 1 │ key 2 │ state 2 │ key 3 │ state 3
 //! ```
 //!
+//! The upper bits of all fingerprints of a shard are the same; in their place stands whose bucket it is (`classes.rs`):
+//!
+//! ```text
+//!     key (64 bits)     the lower bits of the fingerprint │ class
+//! ```
+//!
 //! A fingerprint belongs to one line, and where that is full, to the next one that is not. What makes this right:
 //!
 //! 1. Only who holds the shard's lock adds a key. A slot gets its key once in the life of its table, and keeps it.
@@ -16,10 +22,19 @@
 //!
 //! A table never grows: the shard moves what is needed to another one. That is also how buckets are removed.
 
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
+
+use super::{
+    classes::{Class, MAX_CLASS_BITS},
+    pages::Lines,
+};
+use crate::KeyHash;
 
 /// No state: it is elsewhere. A bucket that knows of nothing has [`LONG_AGO`].
 pub(super) const TAKEN: u64 = 0;
@@ -31,14 +46,40 @@ const FREE: u64 = 0;
 /// Slots of a cache line.
 pub(super) const LINE_SLOTS: usize = 4;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
-    lines: Box<[Line]>,
+    lines: Lines,
+    /// The bits of a slot's key that are the fingerprint's; the others, so many, are the class.
+    mask: u64,
+    class_bits: u32,
+    /// Of all tables.
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(self.lines.bytes(), Relaxed);
+    }
+}
+
+/// A bucket of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) key: u64,
+    pub(super) class: Class,
+    pub(super) state: u64,
 }
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Line([Slot; LINE_SLOTS]);
+pub(super) struct Line([Slot; LINE_SLOTS]);
+
+#[cfg(test)]
+impl Line {
+    pub(super) fn is_free(&self) -> bool {
+        self.0.iter().all(|slot| slot.key.load(Relaxed) == FREE && slot.state.load(Relaxed) == TAKEN)
+    }
+}
 
 const _: () = assert!(size_of::<Line>() == 64);
 
@@ -51,9 +92,12 @@ struct Slot {
 impl Table {
     pub(super) const LINE_BYTES: usize = size_of::<Line>();
 
-    /// An empty one, with at least so many slots.
-    pub(super) fn with_slots(slots: usize) -> Self {
-        Self { lines: (0..slots.div_ceil(LINE_SLOTS)).map(|_| Line::default()).collect() }
+    /// An empty one, with at least so many slots, for fingerprints whose upper bits are known. Its bytes are counted until it is
+    /// freed, which may be later than it is given up: somebody may be reading it.
+    pub(super) fn with_slots(slots: usize, class_bits: u32, bytes: &Arc<AtomicUsize>) -> Self {
+        let lines = Lines::new(slots.div_ceil(LINE_SLOTS));
+        bytes.fetch_add(lines.bytes(), Relaxed);
+        Self { lines, mask: u64::MAX << class_bits, class_bits, bytes: Arc::clone(bytes) }
     }
 
     pub(super) fn slots(&self) -> usize {
@@ -63,39 +107,41 @@ impl Table {
     /// The state of a bucket, which can be [`TAKEN`].
     #[inline]
     pub(super) fn get(&self, key: u64) -> Option<&AtomicU64> {
-        let home = self.home(key);
+        let (home, wanted) = (self.home(key), self.fingerprint(key));
         for slot in &self.lines.get(home)?.0 {
             // With the key comes the state that was stored before it.
             match slot.key.load(Acquire) {
-                known if known == key => return Some(&slot.state),
+                known if known & self.mask == wanted => return Some(&slot.state),
                 FREE => return None,
                 _ => {}
             }
         }
-        self.get_further(home, key)
+        self.get_further(home, wanted)
     }
 
     #[cold]
-    fn get_further(&self, home: usize, key: u64) -> Option<&AtomicU64> {
+    fn get_further(&self, home: usize, wanted: u64) -> Option<&AtomicU64> {
         self.slots_from(home)
             .skip(LINE_SLOTS)
             .map(|slot| (slot.key.load(Acquire), slot))
             .take_while(|(known, _)| *known != FREE)
-            .find_map(|(known, slot)| (known == key).then_some(&slot.state))
+            .find_map(|(known, slot)| (known & self.mask == wanted).then_some(&slot.state))
     }
 
     /// Adds a bucket that is not there, with its state or with [`TAKEN`]. Only for who holds the shard's lock. There must
     /// be a slot that is free, and should be more of them.
-    pub(super) fn add(&self, key: u64, state: u64) {
+    pub(super) fn add(&self, Entry { key, class, state }: Entry) {
+        debug_assert_eq!(u64::from(class) & self.mask, 0, "a class fits the bits that are left for it");
         let mut slots = self.slots_from(self.home(key));
         let slot = slots.find(|slot| slot.key.load(Relaxed) == FREE).expect("room is made before");
         slot.state.store(state, Relaxed);
-        slot.key.store(key, Release);
+        slot.key.store(self.fingerprint(key) | u64::from(class), Release);
     }
 
-    /// All keys, with the states that were there and are now taken. Only for who holds the shard's lock.
-    pub(super) fn drain(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.used().map(|slot| (slot.key.load(Relaxed), slot.state.swap(TAKEN, Relaxed)))
+    /// All buckets, with the states that were there and are now taken; `upper` are the bits that all of them begin with. Only
+    /// for who holds the shard's lock.
+    pub(super) fn drain(&self, upper: u64) -> impl Iterator<Item = Entry> {
+        self.used().map(move |slot| self.entry(slot, upper, slot.state.swap(TAKEN, Relaxed)))
     }
 
     /// All states.
@@ -103,9 +149,30 @@ impl Table {
         self.used().map(|slot| slot.state.load(Relaxed))
     }
 
-    /// All keys with their states.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.used().map(|slot| (slot.key.load(Relaxed), slot.state.load(Relaxed)))
+    /// All buckets.
+    pub(super) fn entries(&self, upper: u64) -> impl Iterator<Item = Entry> {
+        self.used().map(move |slot| self.entry(slot, upper, slot.state.load(Relaxed)))
+    }
+
+    /// The class of a bucket, if it is here.
+    pub(super) fn class_of(&self, key: u64) -> Option<Class> {
+        let wanted = self.fingerprint(key);
+        self.slots_from(self.home(key))
+            .map(|slot| slot.key.load(Relaxed))
+            .take_while(|known| *known != FREE)
+            .find_map(|known| (known & self.mask == wanted).then_some((known & !self.mask) as Class))
+    }
+
+    fn entry(&self, slot: &Slot, upper: u64, state: u64) -> Entry {
+        let known = slot.key.load(Relaxed);
+        let lower = known >> self.class_bits;
+        Entry { key: lower | upper, class: (known & !self.mask) as Class, state }
+    }
+
+    /// Where it stands in a slot's key. Never [`FREE`]: see [`table_key`].
+    #[inline]
+    fn fingerprint(&self, key: u64) -> u64 {
+        key << self.class_bits
     }
 
     fn used(&self) -> impl Iterator<Item = &Slot> {
@@ -134,6 +201,14 @@ impl Table {
     }
 }
 
+/// The fingerprint of a bucket as tables have it: not 0 in its lower bits, where that would be no key. (The two that are made
+/// one by it differ in the bit that says whether they are windows; chance does so as often to any two.)
+#[inline]
+pub(super) fn table_key(key: KeyHash) -> u64 {
+    let key = key.get();
+    if key << MAX_CLASS_BITS == 0 { key | 1 } else { key }
+}
+
 /// What is stored for a state: never [`TAKEN`].
 pub(super) fn present(state: u64) -> u64 {
     state.max(LONG_AGO)
@@ -145,19 +220,36 @@ mod tests {
 
     #[test]
     fn keys_of_a_full_table_are_found_wherever_they_had_to_go() {
-        for slots in [4, 20, 64, 1_000] {
-            let table = Table::with_slots(slots);
-            let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for (slots, class_bits) in [(4, 4), (20, 10), (64, 6), (1_000, 10)] {
+            let upper = 5 << (u64::BITS - class_bits);
+            let table = Table::with_slots(slots, class_bits, &Arc::default());
+            let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> class_bits | upper;
+            let class = |n: u64| n as Class % (1 << class_bits);
             let keys = 1..=slots as u64;
             for n in keys.clone() {
                 assert!(table.get(key(n)).is_none());
-                table.add(key(n), present(n));
+                table.add(Entry { key: key(n), class: class(n), state: present(n) });
                 assert_eq!(table.get(key(n)).map(|state| state.load(Relaxed)), Some(n));
+                assert_eq!(table.class_of(key(n)), Some(class(n)));
             }
             assert!(table.get(key(slots as u64 + 1)).is_none(), "the search of a full table ends");
-            assert_eq!(table.drain().map(|(_, state)| state).sum::<u64>(), keys.sum::<u64>());
+            let is_as_it_was =
+                |entry: &Entry| entry.key == key(entry.state) && entry.class == class(entry.state);
+            assert!(table.entries(upper).all(|entry| is_as_it_was(&entry)));
+            assert_eq!(table.drain(upper).map(|entry| entry.state).sum::<u64>(), keys.sum::<u64>());
             assert!(table.states().all(|state| state == TAKEN));
         }
-        assert!(Table::default().get(7).is_none());
+        assert!(Table::with_slots(0, 10, &Arc::default()).get(7).is_none());
+    }
+
+    #[test]
+    fn a_fingerprint_that_would_be_no_key_is_one_all_the_same() {
+        for class_bits in 4..=10 {
+            let upper = 3 << (u64::BITS - class_bits);
+            let key = table_key(KeyHash::from_raw(upper));
+            let table = Table::with_slots(4, class_bits, &Arc::default());
+            table.add(Entry { key, class: 0, state: present(9) });
+            assert_eq!(table.entries(upper).next(), Some(Entry { key, class: 0, state: 9 }));
+        }
     }
 }

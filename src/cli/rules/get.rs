@@ -115,14 +115,20 @@ fn worst_cases(rules: &[RuleDescription]) -> String {
             Some(times) => format!("at most {times} times"),
             None => "without a bound".to_owned(),
         };
-        let WorstCase { planned, crash, partition, further_side, lost } = rule.worst_case();
+        let WorstCase { planned, crash, partition, further_side, memory_full, lost } = rule.worst_case();
         let further = match further_side {
             Some(times @ 1..) => format!(" of two sides, and {times} more for each further side"),
             _ => String::new(),
         };
         let lost = lost.map_or(String::new(), |lost| format!("; a crash costs a bucket up to {lost}"));
+        let forgotten = match memory_full {
+            Some(_) => "",
+            None => {
+                "; where its memory is full, once more each time that a key is forgotten (on_memory_full: forget)"
+            }
+        };
         text.push_str(&format!(
-            "\n#   {}: {} by plan, {} when a node crashes, {} in a partition{further}{lost}",
+            "\n#   {}: {} by plan, {} when a node crashes, {} in a partition{further}{lost}{forgotten}",
             rule.name,
             told(planned),
             told(crash),

@@ -71,7 +71,7 @@ mod tests {
     use super::{
         super::super::{
             session::Terms,
-            shares::WITHOUT_CONTACT,
+            shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
             table::{Holder, Table},
         },
         *,
@@ -150,8 +150,13 @@ mod tests {
             }
             rights.share(now)
         };
-        assert!(watched(at(0).saturating_add(WITHOUT_CONTACT / 2)).is_some());
-        let late = at(0).saturating_add(WITHOUT_CONTACT);
+        assert!(watched(at(6_000)).is_some());
+        assert_eq!(watched(at(0).saturating_add(WITHOUT_CONTACT_AT_START)), None, "it may have been removed");
+        let asked = at(0).saturating_add(WITHOUT_CONTACT_AT_START * 2);
+        let question = rights.ask(asked);
+        rights.grant(question, 0, asked);
+        assert!(watched(asked.saturating_add(WITHOUT_CONTACT / 2)).is_some());
+        let late = asked.saturating_add(WITHOUT_CONTACT + TERMS.node);
         assert_eq!(watched(late), None);
         let asked = late.saturating_add(TERMS.leader * 3);
         let question = rights.ask(asked);

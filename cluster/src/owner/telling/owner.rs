@@ -193,13 +193,16 @@ impl Rights {
         let keys: Vec<(KeyHash, Naming)> =
             raises.keys().filter_map(|key| Some((*key, naming(key)?))).take(most).collect();
         keys.into_iter()
-            .filter_map(|(key, naming)| Some(Raise { key, mark: raises.remove(&key)?, naming }))
+            .filter_map(|(key, naming)| {
+                let (rule, mark) = raises.remove(&key)?;
+                Some(Raise { key, rule, mark, naming })
+            })
             .collect()
     }
 
     /// What could not be told is still to be.
     pub(crate) fn put_back(&self, raises: &[Raise]) {
-        raises.iter().for_each(|one| self.raise(one.key, one.mark));
+        raises.iter().for_each(|one| self.raise(one.key, one.rule, one.mark));
     }
 
     /// The successor has these. Returns the slots that there is no room for.

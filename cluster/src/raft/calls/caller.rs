@@ -1,6 +1,6 @@
 //! Calling other members: for whoever has something to ask, and for Raft.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use openraft::{
     error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
@@ -14,11 +14,20 @@ use tidegate_proto::Kind;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::{Belonging, Call, CallFault, Envelope, Reply, connections::Peer, sane};
+use super::{Call, CallFault, Envelope, Reply, connections::Peer, sane, wire::Wire};
 use crate::{
     clock::Clock,
+    fabric,
     link::Identity,
-    raft::{Group, RaftNode, command::NodeId, group::Shared, reach::Answered},
+    raft::{
+        Group, RaftNode,
+        belonging::Belonging,
+        command::{ClusterId, NodeId},
+        formation::Proposal,
+        group::Shared,
+        reach::Answered,
+        survey::Introduction,
+    },
     stats::{CallRefusal, CallStats},
 };
 
@@ -81,7 +90,7 @@ impl Caller {
     /// whole exchange; dropped in the middle, it is closed.
     async fn exchange(&mut self, call: Call, patience: Duration) -> Result<Reply, CallFault> {
         let cluster = match &call {
-            Call::Found(proposal) => proposal.cluster,
+            Call::Found(Proposal { cluster, .. }) | Call::Release(cluster) => *cluster,
             _ => self.belonging.get().ok_or(CallFault::Nowhere)?,
         };
         let is_answered_at_once = call.is_answered_at_once();
@@ -91,6 +100,19 @@ impl Caller {
         // Dropped while it waits, the call counts as one that was not answered in time.
         let exchange = Exchange { peer: &self.peer, is_whole: false };
         let asked = Instant::now();
+        #[cfg(feature = "simulation")]
+        if let Some(late) =
+            crate::simulation::network::call_is_late(matches!(envelope.call, Call::HandOver(_)))
+        {
+            // It is on its way when its caller has closed the stream.
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                if wire.send(&envelope).await.is_ok() {
+                    drop(wire.receive::<Reply>(Kind::Reply).await);
+                }
+            });
+            return std::future::pending().await;
+        }
         let sent = wire.put(&envelope)?;
         let patience = patience.saturating_add(Duration::from_nanos(NANOS_PER_BYTE * sent as u64));
         let answer = timeout(patience, async {
@@ -139,6 +161,47 @@ impl Drop for Exchange<'_> {
             self.peer.failed();
         }
     }
+}
+
+/// How long a node may take to say who it is, from the connection on.
+const INTRODUCED_WITHIN: Duration = Duration::from_secs(1);
+
+/// What came of asking an address who is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::raft) enum Asked {
+    /// This node.
+    Myself,
+    /// A node with the same cluster name and key.
+    Told(Introduction),
+    /// A node that has others, or another version.
+    Refuses(String),
+    /// Nobody who would say.
+    Silent,
+}
+
+/// Asks whoever is at an address which node it is and to which cluster it belongs.
+pub(in crate::raft) async fn introduce(shared: &Shared, address: SocketAddr) -> Asked {
+    let talk = async {
+        let Ok(stream) = fabric::connect(address).await else { return Asked::Silent };
+        let mut wire = match Wire::open_to_anyone(stream, &shared.identity).await {
+            Ok((who, _)) if who == shared.identity.me => return Asked::Myself,
+            Ok((_, wire)) => wire,
+            Err(error) if error.is_refusal() => return Asked::Refuses(error.to_string()),
+            Err(_) => return Asked::Silent,
+        };
+        // It is asked whoever it is: no node has the id 0.
+        let (cluster, call) = (ClusterId::from_bytes([0; 16]), Call::Introduce);
+        let envelope = Envelope { cluster, from: shared.me, to: 0, call };
+        if wire.send(&envelope).await.is_err() {
+            return Asked::Silent;
+        }
+        match wire.receive(Kind::Reply).await {
+            Ok(Some((Reply::Introduced(introduction), _))) => Asked::Told(introduction),
+            Ok(Some((Reply::Refused(reason), _))) => Asked::Refuses(reason),
+            _ => Asked::Silent,
+        }
+    };
+    timeout(INTRODUCED_WITHIN, talk).await.unwrap_or(Asked::Silent)
 }
 
 /// Makes the ways to members for Raft.

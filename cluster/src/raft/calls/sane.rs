@@ -5,7 +5,7 @@
 
 use openraft::{EntryPayload, LogId, Membership, Vote, raft::AppendEntriesResponse};
 
-use super::{Call, Reply};
+use super::{Call, Renewal, Reply};
 use crate::{
     planted::PlantedBug,
     raft::{Group, MAX_SNAPSHOT_BYTES, RaftNode, command::NodeId},
@@ -96,7 +96,10 @@ pub(super) fn reply(asked: &Call, reply: &Reply) -> Result<(), Absurd> {
             answer.last_log_id.as_ref().map_or(Ok(()), |last| id(last, None))
         }
         (Call::Snapshot(request), Reply::Snapshot(Ok(answer))) => term(&request.vote, &answer.vote),
-        (_, Reply::ReadIndex(Ok(index)) | Reply::Renew(Ok(Some(index)))) => self::index(*index),
+        (
+            _,
+            Reply::ReadIndex(Ok(index)) | Reply::Renew(Ok(Renewal::Granted(index) | Renewal::Behind(index))),
+        ) => self::index(*index),
         _ => Ok(()),
     }
 }

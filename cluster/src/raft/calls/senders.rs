@@ -111,6 +111,6 @@ pub(super) fn check(
             }
         }
         Call::Write { .. } | Call::ReadIndex { .. } | Call::Drain { .. } | Call::Evict(_) => is_member(),
-        Call::Touched { .. } | Call::MayStand(_) => Ok(()),
+        Call::Touched { .. } | Call::MayStand(_) | Call::Reach | Call::Introduce | Call::Release(_) => Ok(()),
     }
 }

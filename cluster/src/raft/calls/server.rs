@@ -20,7 +20,13 @@ use crate::{
     fabric,
     link::{Peer, Session},
     planted::PlantedBug,
-    raft::group::Shared,
+    raft::{
+        command::{ClusterId, NodeId},
+        group::Shared,
+        log,
+        running::Running,
+        survey::Introduction,
+    },
     stats::{CALL_REFUSALS, CallRefusal},
 };
 
@@ -113,8 +119,11 @@ impl CallServer {
         Reply::Refused(explained)
     }
 
-    async fn answer(&self, peer: &Peer, envelope: Envelope, bytes: usize) -> Reply {
+    pub(super) async fn answer(&self, peer: &Peer, envelope: Envelope, bytes: usize) -> Reply {
         let Envelope { cluster, from, to, mut call } = envelope;
+        if let Call::Introduce = call {
+            return Reply::Introduced(self.shared.introduction());
+        }
         if to != self.shared.me {
             return Reply::Refused(format!(
                 "this is the node {:016x}, not {to:016x}: it has lost its disk, or is another one of that name",
@@ -133,18 +142,16 @@ impl CallServer {
             return self.refuse(peer, CallRefusal::Sender, error.to_string());
         }
         if let Call::Found(proposal) = call {
-            return Reply::Found(self.shared.accept_founding(&proposal, from));
+            return Reply::Found(self.shared.accept_founding(proposal, from).await);
         }
-        if self.shared.belonging.get() != Some(cluster) {
-            // Who has nothing yet belongs to whom it follows.
-            let follows = matches!(call, Call::Append(_) | Call::Snapshot(_)) && !running.is_initialized();
-            if !follows {
-                let ours = self.shared.belonging.get().map_or("none yet".to_owned(), |ours| ours.to_string());
-                return Reply::Refused(format!("this node belongs to the cluster {ours}, not to {cluster}"));
-            }
-            if let Err(fault) = self.shared.adopt(cluster, &running) {
-                return Reply::Refused(fault.to_string());
-            }
+        if let Call::Release(proposed) = call {
+            self.shared.belonging.release(proposed, from);
+            return Reply::Released;
+        }
+        if self.shared.belonging.get() != Some(cluster)
+            && let Err(reason) = self.shared.join_by(&call, cluster, from, &running).await
+        {
+            return Reply::Refused(reason);
         }
         match call {
             Call::Append(request) => {
@@ -205,7 +212,60 @@ impl CallServer {
                 Reply::Written(self.shared.strike_here(&running, successor, slots).await)
             }
             Call::Touched { domain, rules } => Reply::Touched(self.shared.touched_here(&domain, &rules)),
-            Call::Found(_) => Reply::Refused("founding is answered above".to_owned()),
+            Call::Found(_) | Call::Release(_) | Call::Introduce => {
+                Reply::Refused("founding is answered above".to_owned())
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Binds this node to the cluster of which Raft is about to be given the first thing, if this call is such a thing.
+    ///
+    /// **Raft is given nothing of a cluster before the disk says that this node belongs to it, and nothing of another one
+    /// ever after**: an answer of yes is final, also after a restart.
+    async fn join_by(
+        &self,
+        call: &Call,
+        cluster: ClusterId,
+        from: NodeId,
+        running: &Running,
+    ) -> Result<(), String> {
+        let follows = match call {
+            Call::Append(request) => {
+                if !log::is_in_order(request.prev_log_id, &request.entries) {
+                    return Err("these entries are not some of one log".to_owned());
+                }
+                true
+            }
+            Call::Snapshot(_) => true,
+            Call::Vote(_) => self.belonging.has_promised(cluster, from),
+            // It asks before it stands for election: it is answered, and Raft is given nothing.
+            Call::MayStand(_) if self.belonging.has_promised(cluster, from) => return Ok(()),
+            _ => false,
+        };
+        if PlantedBug::AdoptionUndecided.is_on() && follows && !running.is_initialized() {
+            self.belonging.overwrite(cluster);
+            return Ok(());
+        }
+        match self.belonging.get() {
+            None if follows => self.bind(cluster, running, None).await.map_err(|error| error.to_string()),
+            ours => {
+                let ours = ours.map_or("none yet".to_owned(), |ours| ours.to_string());
+                Err(format!("this node belongs to the cluster {ours}, not to {cluster}"))
+            }
+        }
+    }
+
+    /// What this node says of itself to one that asks before it founds a cluster.
+    fn introduction(&self) -> Introduction {
+        // A log that does not run may have anything in it.
+        let has_log = self.running().is_none_or(|running| running.metrics().last_log_index.is_some());
+        Introduction {
+            id: self.me,
+            name: self.identity.me.name.to_string(),
+            standing: self.belonging.standing(Instant::now()),
+            has_log,
         }
     }
 }
@@ -243,8 +303,14 @@ async fn hold(wire: &mut Wire, server: &CallServer, peer: &Peer) -> Result<(), C
         }
         let call = timeout(STALLED, wire.receive::<Envelope>(Kind::Call)).await;
         let Some((envelope, bytes)) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
+        #[cfg(feature = "simulation")]
+        let hands_over = matches!(envelope.call, Call::HandOver(_));
         let answer = timeout(ANSWER_WITHIN, server.answer(peer, envelope, bytes)).await;
         let reply = answer.unwrap_or_else(|_| Reply::Refused(format!("no answer within {ANSWER_WITHIN:?}")));
+        #[cfg(feature = "simulation")]
+        if crate::simulation::network::answer_is_lost(hands_over) {
+            return Ok(());
+        }
         timeout(STALLED, wire.send(&reply)).await.map_err(|_| CallFault::Timeout(STALLED))??;
     }
 }

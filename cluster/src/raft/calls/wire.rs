@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::CallFault;
 use crate::{
     fabric,
-    link::{Identity, Session, introduce, welcome},
+    link::{HandshakeError, Identity, Session, call_peer, introduce, welcome},
+    member::MemberId,
 };
 
 /// A stream of calls.
@@ -42,6 +43,18 @@ impl Wire {
         // What comes next may be longer than the peer accepts before it has read this.
         session.outbox.seal();
         Ok(Self { stream, session, expected: Some(expected.to_owned()) })
+    }
+
+    /// For a call to whichever node is there, and which one that is.
+    pub(super) async fn open_to_anyone(
+        mut stream: fabric::Stream,
+        identity: &Identity,
+    ) -> Result<(MemberId, Self), HandshakeError> {
+        let (found, mut session) = call_peer(&mut stream, identity, None).await?;
+        session.outbox.put(&Control)?;
+        session.outbox.seal();
+        session.inbox.set_limit(MAX_CALL_BYTES);
+        Ok((found, Self { stream, session, expected: None }))
     }
 
     /// Waits for the peer's welcome, if it has not come yet.

@@ -36,6 +36,10 @@ pub(crate) struct Link {
     pub(crate) jitter: Duration,
     /// The sender's link takes so many kilobits a second.
     pub(crate) kilobits: Option<u32>,
+    /// Streams that the sender opens are refused.
+    pub(crate) refuses: bool,
+    /// So many of a hundred parts of answers are lost, each with its stream.
+    pub(crate) lost_answers: u8,
 }
 
 /// What becomes of a datagram.
@@ -154,6 +158,24 @@ impl Faults {
             at += SENT_AGAIN_AFTER * (1 << lost);
         }
         at + self.lateness(&link)
+    }
+
+    /// Whether a stream from one node to the other does not come to be.
+    pub(super) fn refuses(&self, from: u8, to: u8) -> bool {
+        let refuses = self.link(from, to).refuses;
+        if refuses {
+            self.count();
+        }
+        refuses
+    }
+
+    /// Whether a part of an answer is lost that goes from one node to the other.
+    pub(super) fn loses_answer(&self, from: u8, to: u8) -> bool {
+        let lost = happens(self.link(from, to).lost_answers);
+        if lost {
+            self.count();
+        }
+        lost
     }
 
     /// Returns when what goes from one node to the other arrives: at once, unless it is cut.

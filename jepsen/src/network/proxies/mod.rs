@@ -160,6 +160,12 @@ impl Proxies {
         self.set(&others.map(|other| (node, other)).collect::<Vec<_>>(), change);
     }
 
+    /// Does something to all that others send to a node.
+    pub(super) fn set_all_to(&self, node: u8, change: impl Fn(&mut Link)) {
+        let others = (1..=self.passage.nodes).filter(|other| *other != node);
+        self.set(&others.map(|other| (other, node)).collect::<Vec<_>>(), change);
+    }
+
     /// How many datagrams, and parts of streams, the faults that are on have hit.
     pub fn hits(&self) -> u64 {
         self.passage.faults.hits()

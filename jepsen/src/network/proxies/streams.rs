@@ -8,7 +8,7 @@ use tokio::{
         TcpListener, TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -54,6 +54,10 @@ pub(super) async fn pass_on(to: u8, listener: TcpListener, passage: Arc<Passage>
 }
 
 async fn pass(stream: TcpStream, from: u8, to: u8, passage: &Passage) -> io::Result<()> {
+    if passage.faults.refuses(from, to) {
+        // At once, as if nobody listened.
+        return stream.set_zero_linger();
+    }
     stream.set_nodelay(true)?;
     let (mut caller_says, caller_hears) = stream.into_split();
     let Some(early) = until_open(&mut caller_says, from, to, passage).await else { return Ok(()) };
@@ -66,10 +70,17 @@ async fn pass(stream: TcpStream, from: u8, to: u8, passage: &Passage) -> io::Res
     };
     stream.set_nodelay(true)?;
     let (node_says, node_hears) = stream.into_split();
-    tokio::join!(
-        one_way(caller_says, node_hears, early, (from, to), passage),
-        one_way(node_says, caller_hears, Vec::new(), (to, from), passage),
-    );
+    let lost = Notify::new();
+    let both_ways = async {
+        tokio::join!(
+            one_way(caller_says, node_hears, early, (from, to), None, passage),
+            one_way(node_says, caller_hears, Vec::new(), (to, from), Some(&lost), passage),
+        )
+    };
+    tokio::select! {
+        _ = both_ways => {}
+        () = lost.notified() => {}
+    }
     Ok(())
 }
 
@@ -90,16 +101,18 @@ async fn until_open(caller_says: &mut OwnedReadHalf, from: u8, to: u8, passage: 
     }
 }
 
-/// Hands on what one side says to the other, until it has said all or the other has gone.
+/// Hands on what one side says to the other, until it has said all or the other has gone. Where they are answers, `lost` is
+/// told when one is not handed on: then the stream is of no use any more.
 async fn one_way(
     says: OwnedReadHalf,
     hears: OwnedWriteHalf,
     early: Vec<u8>,
     way: (u8, u8),
+    lost: Option<&Notify>,
     passage: &Passage,
 ) {
     let (parts, queue) = mpsc::channel(MAX_PARTS);
-    tokio::join!(take_in(says, parts, early, way, passage), hand_out(queue, hears, way, passage));
+    tokio::join!(take_in(says, parts, early, way, passage), hand_out(queue, hears, way, lost, passage));
 }
 
 async fn take_in(
@@ -134,10 +147,19 @@ async fn hand_out(
     mut queue: mpsc::Receiver<Part>,
     mut hears: OwnedWriteHalf,
     (from, to): (u8, u8),
+    lost: Option<&Notify>,
     passage: &Passage,
 ) {
     while let Some((due, part)) = queue.recv().await {
         sleep_until(due).await;
+        if let Some(lost) = lost.filter(|_| passage.faults.loses_answer(from, to)) {
+            // Whoever waits for it is told that the stream has failed, at once.
+            let _ = hears.as_ref().set_zero_linger();
+            // Dropped, it would say that it has told all.
+            hears.forget();
+            lost.notify_one();
+            return;
+        }
         let mut rest = &part[..];
         while !rest.is_empty() {
             passage.faults.until_open(from, to).await;

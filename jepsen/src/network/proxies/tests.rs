@@ -176,6 +176,42 @@ fn a_slow_link_takes_its_time_and_all_streams_of_a_node_share_it() {
 }
 
 #[test]
+fn a_node_that_refuses_connections_keeps_those_that_it_has() {
+    let net = network();
+    let listener = node_2(&net);
+    let (mut one, mut two) = stream(&net, &listener);
+    net.set_all_to(2, |link| link.refuses = true);
+    let mut refused = connect(&net);
+    refused.set_read_timeout(Some(SOON)).unwrap();
+    assert!(matches!(refused.read(&mut [0]), Ok(0) | Err(_)));
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert!(net.hits() > 0);
+    one.write_all(b"on").unwrap();
+    assert_eq!(hears(&mut two, SOON), "on");
+    two.write_all(b"and back").unwrap();
+    assert_eq!(hears(&mut one, SOON), "and back");
+}
+
+#[test]
+fn an_answer_that_is_lost_takes_its_stream_with_it_and_no_question_is() {
+    let net = network();
+    let listener = node_2(&net);
+    net.set(&[(2, 1)], |link| link.lost_answers = 100);
+    let (mut one, mut two) = stream(&net, &listener);
+    one.write_all(b"question").unwrap();
+    assert_eq!(hears(&mut two, SOON), "question");
+    two.write_all(b"answer").unwrap();
+    one.set_read_timeout(Some(SOON)).unwrap();
+    let failed = one.read(&mut [0]).unwrap_err();
+    assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset);
+    assert!(net.hits() > 0);
+    // The other side sees it too.
+    two.set_read_timeout(Some(SOON)).unwrap();
+    assert!(matches!(two.read(&mut [0]), Ok(0) | Err(_)));
+}
+
+#[test]
 fn who_is_no_node_is_not_let_in() {
     let net = Proxies::create(2).unwrap();
     let listener = node_2(&net);

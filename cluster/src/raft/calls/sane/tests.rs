@@ -161,7 +161,7 @@ fn an_answer_that_acknowledges_what_was_never_sent_is_refused() {
     let index = Call::ReadIndex { patience_ms: 1 };
     assert_eq!(reply(&index, &Reply::ReadIndex(Ok(END))), Ok(()));
     assert_eq!(reply(&index, &Reply::ReadIndex(Ok(u64::MAX))), Err(Absurd::Index(u64::MAX)));
-    assert_eq!(reply(&index, &Reply::Renew(Ok(Some(u64::MAX)))), Err(Absurd::Index(u64::MAX)));
+    assert_eq!(reply(&index, &Reply::Renew(Ok(Renewal::Granted(u64::MAX)))), Err(Absurd::Index(u64::MAX)));
 }
 
 /// Nothing that is decoded makes the judges end, and nothing absurd gets through.

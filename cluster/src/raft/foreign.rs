@@ -1,0 +1,132 @@
+//! A second cluster of the same name: found, and told.
+//!
+//! It should not come to be, but can: when no node of the first cluster could be reached while the second one was founded, or
+//! when a data directory of another cluster is started here. Each of the two admits every limit by itself, so every node of
+//! both says so, in its log, in `/readyz` and as `trouble`. What gossip says of a node is asked of that node before it counts.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+use tracing::{error, info};
+
+use super::{
+    belonging::Standing,
+    calls::{Asked, introduce},
+    command::ClusterId,
+    group::Shared,
+};
+use crate::member::Member;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Nodes that are asked each time.
+const MAX_ASKED: usize = 32;
+/// Nodes that a message names.
+const MAX_NAMED: usize = 5;
+
+/// Another cluster of this node's cluster's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    /// What to tell the operator.
+    pub(crate) text: String,
+    /// It has more nodes than this node's.
+    pub(crate) is_larger: bool,
+}
+
+/// Runs until it is dropped.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let found = match shared.belonging.get() {
+            Some(ours) => find(&shared, ours).await,
+            None => None,
+        };
+        shared.foreign.send_if_modified(|known| {
+            let is_news = *known != found;
+            if is_news {
+                match &found {
+                    Some(found) => error!(trouble = found.text, "foreign_cluster_found"),
+                    None => info!("foreign_cluster_gone"),
+                }
+                *known = found;
+            }
+            is_news
+        });
+    }
+}
+
+async fn find(shared: &Shared, ours: ClusterId) -> Option<Foreign> {
+    let live = shared.live();
+    let claims = live.iter().filter(|member| member.group.is_some_and(|theirs| theirs != ours));
+    let asked = claims.take(MAX_ASKED).map(|member| async move {
+        match introduce(shared, member.peer).await {
+            Asked::Told(told) if Some(told.id) == member.node => match told.standing {
+                Standing::Bound(theirs) if theirs != ours => Some((theirs, told.name)),
+                _ => None,
+            },
+            _ => None,
+        }
+    });
+    let theirs: Vec<(ClusterId, String)> = join_all(asked).await.into_iter().flatten().collect();
+    describe(&shared.identity.cluster, ours, &live, theirs)
+}
+
+fn describe(
+    name: &str,
+    ours: ClusterId,
+    live: &[Member],
+    theirs: Vec<(ClusterId, String)>,
+) -> Option<Foreign> {
+    let mut clusters: BTreeMap<ClusterId, Vec<String>> = BTreeMap::new();
+    for (cluster, node) in theirs {
+        clusters.entry(cluster).or_default().push(node);
+    }
+    let (cluster, nodes) = clusters.into_iter().max_by_key(|(_, nodes)| nodes.len())?;
+    let with_us = live.iter().filter(|member| member.group == Some(ours)).count().max(1);
+    let named = nodes[..nodes.len().min(MAX_NAMED)].join(", ");
+    let more = if nodes.len() > MAX_NAMED { ", ..." } else { "" };
+    let is_larger = nodes.len() > with_us;
+    let stays = if is_larger { "the other one, which is larger" } else { "this one" };
+    let text = format!(
+        "a second cluster named {name:?} is there: {} nodes ({named}{more}) belong to {cluster}, {with_us} with this node to {ours}, and each admits every limit by itself. Keep one, most likely {stays}: stop the nodes of the other and start them again with an empty --data-dir and with --join naming nodes of the one that stays",
+        nodes.len()
+    );
+    Some(Foreign { text, is_larger })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        member::{MemberId, MemberState},
+        placement::Weight,
+    };
+
+    fn member(number: u8, group: ClusterId) -> Member {
+        Member {
+            id: MemberId { name: format!("n{number}").into(), incarnation: 1 },
+            state: MemberState::Serving,
+            peer: ([10, 0, 0, number], 7803).into(),
+            http: None,
+            zone: None,
+            weight: Weight::default(),
+            node: Some(number.into()),
+            group: Some(group),
+            in_force: None,
+            expects: true,
+        }
+    }
+
+    #[test]
+    fn both_sides_name_the_other_and_the_smaller_one_knows_that_it_is() {
+        let (one, two) = (ClusterId::from_bytes([1; 16]), ClusterId::from_bytes([2; 16]));
+        let live: Vec<Member> = (1..=3).map(|number| member(number, one)).chain([member(4, two)]).collect();
+        assert_eq!(describe("c", one, &live, Vec::new()), None);
+        let seen = describe("c", one, &live, vec![(two, "n4".to_owned())]).unwrap();
+        assert!(!seen.is_larger && seen.text.contains("(n4)") && seen.text.contains("this one"), "{seen:?}");
+        let theirs = (1..=3).map(|number| (one, format!("n{number}"))).collect();
+        let seen = describe("c", two, &live, theirs).unwrap();
+        assert!(seen.is_larger && seen.text.contains("n1, n2, n3"), "{seen:?}");
+        assert!(seen.text.contains("--data-dir"));
+    }
+}
