@@ -45,7 +45,6 @@ pub(super) struct Attempt<'a> {
 }
 
 /// How an attempt ended.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
 pub(super) enum Tried {
     Decided(Verdict),
     /// An owner has changed: worth another attempt.
@@ -59,6 +58,9 @@ pub(super) enum Tried {
         denied: Verdict,
     },
 }
+
+/// An answer that will come; `None`: nobody could be asked.
+type Asked = Option<oneshot::Receiver<Reply>>;
 
 /// What is known so far.
 struct Course<'a> {
@@ -135,7 +137,7 @@ impl Router {
     }
 
     async fn run<'a>(&self, check: &Attempt<'a>, course: &mut Course<'a>) -> Tried {
-        let mut asked: SmallVec<[(&Part, Option<oneshot::Receiver<Reply>>); 2]> = SmallVec::new();
+        let mut asked: SmallVec<[(&Part, Asked); 2]> = SmallVec::new();
         let first = self.likely_denial(check);
         if let Some(part) = first {
             let mut answer = self.ask(check, part);
