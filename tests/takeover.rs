@@ -166,3 +166,53 @@ fn what_a_killed_node_had_told_survives_its_return_and_the_death_of_the_next_own
         before = (0..IDS).map(|key| look(&cluster, "id", key)).collect();
     }
 }
+
+/// Found by review: while no rule has floors nothing is told, and when the old rules were back, the successor took what it had
+/// been told before that for all that was spent.
+#[test]
+fn floors_of_before_a_time_without_any_do_not_count() {
+    let _machine = kit::alone();
+    let rules = |more: &str| {
+        format!("rules:\n  - {{ name: long, key: [id], limit: 1000/1d, on_owner_loss: deny{more} }}\n")
+    };
+    for (round, between) in [", takeover: zero", ", mode: shadow"].into_iter().enumerate() {
+        let mut cluster = kit::nodes(3, &rules(""));
+        kit::rules::await_voters(&cluster, 3);
+        told(&cluster);
+        let leads = kit::rules::leader(&cluster);
+        let victim = cluster.nodes.iter().find(|node| node.name != leads).unwrap().name.clone();
+        let asked = cluster.nodes.iter().find(|node| node.name != victim).unwrap().name.clone();
+        let mut client = cluster.node(&asked).client(Duration::from_secs(5));
+        let mut spend = |key: u32, cost: u64| {
+            let answer = client.get(&format!("/v1/check?id=k{key}&cost={cost}")).unwrap().json();
+            assert_eq!(answer["allowed"], true, "{answer}");
+            answer["node"].as_str().unwrap().to_owned()
+        };
+        let keys: Vec<u32> = (0..60).filter(|key| spend(*key, 100) == victim).collect();
+        assert!(keys.len() > 5, "{keys:?}");
+        let write = |text: &str| kit::rules::write(cluster.node(&asked), "default?wait=all", text);
+        write(&rules(between));
+        for key in &keys {
+            for _ in 0..9 {
+                // In shadow mode a check is let through and charged all the same.
+                spend(*key, 100);
+            }
+        }
+        write(&rules(""));
+        cluster.kill(&victim);
+        let mut client = cluster.node(&asked).client(Duration::from_secs(5));
+        for key in keys {
+            wait_for("the key has an owner", PATIENCE, || {
+                let answer = client.get(&format!("/v1/check?id=k{key}&cost=0")).unwrap().json();
+                answer["decided_by"] == "owner" || answer["decided_by"] == "forwarded"
+            });
+            let mut more = 0;
+            while more < 1000
+                && client.get(&format!("/v1/check?id=k{key}&cost=1")).unwrap().json()["allowed"] == true
+            {
+                more += 1;
+            }
+            assert!(more <= REFILLED, "round {round}: key {key} was used up, and {more} more were admitted");
+        }
+    }
+}

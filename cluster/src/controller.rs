@@ -24,7 +24,7 @@ use crate::{
     member::{Member, MemberState},
     owner::rights::Rights,
     placement::{Candidate, Placement},
-    raft::{Applied, Foreign, GroupRole, InForce, Ledger, MemberRow, RaftGroup},
+    raft::{Applied, Foreign, GroupRole, InForce, Ledger, MemberRow, RaftGroup, Revision},
     router::Router,
     routes::Routes,
     slots::SlotTable,
@@ -245,11 +245,17 @@ impl Controller {
         if !is_able || self.standing == Standing::Superseded || !applied.state.slots.is_assigned() {
             return;
         }
+        // Rules are in force a little after they are applied. Floors that were told under those before may be behind what was
+        // admitted under others since.
+        let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
+        let are_in_force = self.rights.floors_are_of(revision);
         let share = applied.state.shares.parts(self.group.id());
         self.rights.set_share(applied.index, share, self.clock.now());
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
-            self.group.inherit(slots, by);
-            true
+            if are_in_force {
+                self.group.inherit(slots, by);
+            }
+            are_in_force
         });
         if todo.reserved > 0 {
             self.rights.floor_stats().count_begun(todo.reserved as u64);
@@ -434,6 +440,11 @@ impl Controller {
         // Worked out before: both look at the status themselves.
         let waiting_for = self.stranger().or_else(|| self.outnumbered()).or_else(|| self.waiting_for_rules());
         let waiting_for = waiting_for.or_else(|| self.waiting_for_others());
+        // It may be the reason.
+        let waiting_for = waiting_for.map(|reason| match self.ledger.slow_network() {
+            Some(slow) => format!("{reason} ({slow})"),
+            None => reason,
+        });
         let now = self.clock.now();
         let has_session = self.rights.has_session(now);
         let misplaced = self.misplaced(routes.as_deref());

@@ -291,7 +291,13 @@ impl Cluster {
 
     /// Whether this node can decide checks.
     pub fn readiness(&self) -> Readiness {
-        self.status.borrow().readiness(&self.router)
+        // Its slots are about to be another's, and what it decides it can not follow up. One alone decides as before.
+        match (self.status.borrow().readiness(&self.router), self.ledger.disk_trouble()) {
+            (Readiness::Ready, Some(trouble)) => {
+                Readiness::NotReady(format!("this node asks for no session: {trouble}"))
+            }
+            (readiness, _) => readiness,
+        }
     }
 
     /// Looks into this node, for tests.

@@ -59,11 +59,17 @@ pub enum PlantedBug {
     StrictForgets,
     /// What a strict rule has let go of does not go along when slots move.
     LetGoNotSent,
+    /// A sliding log that is handed over again replaces what its new owner has admitted since.
+    LogReplaced,
+    /// A successor takes floors for its own although no rule had floors for a while since.
+    OldFloorsCount,
+    /// What is answered on a stream of the Raft group may take for ever.
+    AnswersWithoutDeadline,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 27] = [
+    pub const ALL: [(&'static str, Self); 30] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -91,6 +97,9 @@ impl PlantedBug {
         ("flood-spills", Self::FloodSpills),
         ("strict-forgets", Self::StrictForgets),
         ("let-go-not-sent", Self::LetGoNotSent),
+        ("log-replaced", Self::LogReplaced),
+        ("old-floors-count", Self::OldFloorsCount),
+        ("answers-without-deadline", Self::AnswersWithoutDeadline),
     ];
 
     /// The bug of that name.

@@ -9,6 +9,7 @@
 //! wall-ahead-ms -1800000    the wall clock, which is read when a process starts, is so far ahead
 //! rate-ppm 500              the boot clock runs so many millionths too fast
 //! fail-syncs 7 3            the next three syncs of the disk fail; 7 is a number that no order before had
+//! hang-syncs                no sync of the disk ends while this line is there
 //! power-cut 8 4711          the power goes at the next sync: 4711 is what the dice begin with
 //! hold-clock                the boot clock stands still while the process is stopped (SIGSTOP), as a virtual machine's does
 //! ```
@@ -63,9 +64,18 @@ struct State {
     failing: u64,
     left_to_fail: u32,
     failed: u64,
+    /// Syncs that have hung, or do.
+    hung: u64,
     /// Of the last order to cut the power that was taken.
     cutting: u64,
     cut: Option<u64>,
+}
+
+impl State {
+    /// The power can still go.
+    fn hangs(&self) -> bool {
+        self.orders.hang_syncs && self.cut.is_none()
+    }
 }
 
 impl Switches {
@@ -96,6 +106,14 @@ impl Switches {
     /// Decides about a sync that is to be done now.
     pub(crate) fn sync(&self) -> Sync {
         let mut state = self.state();
+        if state.hangs() {
+            state.hung += 1;
+            while state.hangs() {
+                drop(state);
+                thread::sleep(LOOK_EVERY);
+                state = self.state();
+            }
+        }
         if let Some(seed) = state.cut.take() {
             return Sync::PowerCut(seed);
         }
@@ -196,11 +214,12 @@ fn seen(clock: &Clock) -> String {
     let (now, gained) = (clock.unix_millis(), clock::gained());
     let state = HERE.state();
     format!(
-        "clock-ms {now}\nwall-ahead-ms {}\nrate-ppm {}\ngained-ns {gained}\nheld-ns {}\nsyncs-failed {}\n",
+        "clock-ms {now}\nwall-ahead-ms {}\nrate-ppm {}\ngained-ns {gained}\nheld-ns {}\nsyncs-failed {}\nsyncs-hung {}\n",
         state.orders.wall_ahead_ms,
         state.orders.rate_ppm,
         clock::held(),
-        state.failed
+        state.failed,
+        state.hung
     )
 }
 
@@ -233,6 +252,14 @@ mod tests {
         assert!(matches!(switches.sync(), Sync::Fails(_)));
         order("");
         assert_eq!(switches.sync(), Sync::Works);
+        order("hang-syncs");
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| switches.sync());
+            std::thread::sleep(LOOK_EVERY * 5);
+            assert!(!sync.is_finished());
+            order("");
+            assert_eq!(sync.join().unwrap(), Sync::Works);
+        });
         order("power-cut 9 4711");
         assert_eq!(switches.sync(), Sync::PowerCut(4711));
         assert_eq!(switches.sync(), Sync::Works);

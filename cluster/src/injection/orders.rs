@@ -11,6 +11,8 @@ pub(crate) struct Orders {
     pub(super) rate_ppm: i64,
     /// A number of the order, and how many syncs fail.
     pub(super) fail_syncs: Option<(u64, u32)>,
+    /// While it is there, syncs hang.
+    pub(super) hang_syncs: bool,
     /// A number of the order, and what the dice begin with.
     pub(super) power_cut: Option<(u64, u64)>,
     /// The boot clock stands still while the process is stopped.
@@ -31,13 +33,14 @@ impl FromStr for Orders {
                 ["fail-syncs", number, count] => {
                     orders.fail_syncs = Some((number.parse().map_err(fault)?, count.parse().map_err(fault)?));
                 }
+                ["hang-syncs"] => orders.hang_syncs = true,
                 ["power-cut", number, seed] => {
                     orders.power_cut = Some((number.parse().map_err(fault)?, seed.parse().map_err(fault)?));
                 }
                 ["hold-clock"] => orders.hold_clock = true,
                 _ => {
                     return Err(format!(
-                        "{line:?} is none of wall-ahead-ms, rate-ppm, fail-syncs, power-cut, hold-clock"
+                        "{line:?} is none of wall-ahead-ms, rate-ppm, fail-syncs, hang-syncs, power-cut, hold-clock"
                     ));
                 }
             }
@@ -52,17 +55,18 @@ mod tests {
 
     #[test]
     fn orders_are_what_is_written_and_anything_else_is_refused() {
-        let text = "wall-ahead-ms -1800000\nrate-ppm 500\n\nfail-syncs 7 3\npower-cut 8 4711\nhold-clock\n";
+        let text = "wall-ahead-ms -1800000\nrate-ppm 500\n\nfail-syncs 7 3\nhang-syncs\npower-cut 8 4711\nhold-clock\n";
         let orders = Orders {
             wall_ahead_ms: -1_800_000,
             rate_ppm: 500,
             fail_syncs: Some((7, 3)),
+            hang_syncs: true,
             power_cut: Some((8, 4711)),
             hold_clock: true,
         };
         assert_eq!(text.parse(), Ok(orders));
         assert_eq!("".parse(), Ok(Orders::default()));
-        for wrong in ["rate-ppm", "rate-ppm fast", "fail-syncs 1", "tea 1"] {
+        for wrong in ["rate-ppm", "rate-ppm fast", "fail-syncs 1", "hang-syncs 1", "tea 1"] {
             assert!(wrong.parse::<Orders>().unwrap_err().contains(wrong), "{wrong}");
         }
     }

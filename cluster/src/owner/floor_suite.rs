@@ -30,13 +30,16 @@ const MAX_STATES: usize = 30_000_000;
 enum Written {
     Name(u8),
     Expire(u8),
+    /// Whether the rule has floors from now on; at first it has.
+    Floors(bool),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Said {
     Begin,
     Mark(Mark),
-    Complete,
+    /// Under the rules that have had floors since this entry of the log.
+    Complete(u8),
 }
 
 /// What was sent once may arrive at any time, and again; so may its answer.
@@ -69,6 +72,8 @@ struct Owner {
     step: Step,
     /// Counts changes of the binding.
     changes: u8,
+    /// Attempts up to this one do not count any more.
+    stale: u8,
     /// A charge that has looked: how far it may go, and the count of changes.
     looked: Option<(Mark, u8)>,
 }
@@ -79,6 +84,8 @@ struct Successor {
     slot: Slot,
     heir: Heir,
     mark: Mark,
+    /// Since when the rules had floors by which it is complete.
+    agreed: Option<u8>,
     heard: u8,
     /// What it has, once it decides.
     tat: Option<u64>,
@@ -114,6 +121,7 @@ struct Config {
     free_too_early: bool,
     no_second_look: bool,
     time_goes_on: bool,
+    old_floors: bool,
 }
 
 struct World {
@@ -154,10 +162,19 @@ impl World {
                 Written::Expire(to) => {
                     Entry::Expire { reign: REIGN, lapsed: vec![holder(0)], slots: vec![(0, holder(to))] }
                 }
+                // A write of rules leaves the table as it is.
+                Written::Floors(_) => continue,
             };
             table.apply(index, REIGN, &entry);
         }
         table.rows()[0]
+    }
+
+    /// Since which entry the rule has floors; `None`: it has none.
+    fn floors(log: &[Written]) -> Option<u8> {
+        let last = log.iter().rposition(|written| matches!(written, Written::Floors(_)));
+        let Some(last) = last else { return Some(0) };
+        (log[last] == Written::Floors(true)).then_some(last as u8 + 1)
     }
 
     fn first(&self) -> State {
@@ -172,6 +189,7 @@ impl World {
             attempts: 0,
             step: Step::Idle,
             changes: 0,
+            stale: 0,
             looked: None,
         };
         let successor = Successor {
@@ -179,6 +197,7 @@ impl World {
             slot: Slot::NEW,
             heir: Heir::default(),
             mark: Mark::default(),
+            agreed: None,
             heard: 0,
             tat: None,
         };
@@ -249,6 +268,12 @@ impl World {
                 owner.applied += 1;
                 let row = Self::row(&next.log[..usize::from(owner.applied)]);
                 owner.slot.observe(holder(0), &row, None, Heir::default(), |_| {});
+                if let Written::Floors(_) = next.log[usize::from(owner.applied) - 1] {
+                    // All is to be told anew; what binds, binds. A check is decided by the rules before or by these.
+                    (owner.stale, owner.step, owner.changes) =
+                        (owner.attempts, Step::Idle, owner.changes + 1);
+                    owner.teller.doubt();
+                }
                 if owner.teller.observe(Naming::of(holder(0), &row)) {
                     owner.changes += 1;
                     (owner.acknowledged, owner.step) = (Mark::default(), Step::Idle);
@@ -256,7 +281,8 @@ impl World {
             });
         }
         // A charge looks, and is made.
-        let is_bound = owner.teller.bond().is_some() && !self.config.lagging;
+        let floors = Self::floors(&state.log[..usize::from(owner.applied)]);
+        let is_bound = owner.teller.bond().is_some() && floors.is_some() && !self.config.lagging;
         let at_most = if is_bound {
             self.reserve.at_most(&self.limit, Some(owner.acknowledged), now)
         } else {
@@ -276,6 +302,7 @@ impl World {
             });
         }
         // What it says.
+        let Some(floors) = floors else { return };
         let row = Self::row(&state.log[..usize::from(owner.applied)]);
         let Some((naming, to)) = owner.teller.naming().zip(row.successor) else { return };
         let to = to.holder.node as u8;
@@ -308,10 +335,10 @@ impl World {
         let has_told = owner.tat <= self.reserve.at_most(&self.limit, Some(owner.acknowledged), now).get();
         match owner.step {
             Step::Bound(bond) if has_told => push(&|_, next| {
-                next.sent.insert(Word { to, bond, said: Said::Complete, sent: next.now });
+                next.sent.insert(Word { to, bond, said: Said::Complete(floors), sent: next.now });
             }),
             Step::Begun(bond) if self.config.complete_unbound && has_told => push(&|_, next| {
-                next.sent.insert(Word { to, bond, said: Said::Complete, sent: next.now });
+                next.sent.insert(Word { to, bond, said: Said::Complete(floors), sent: next.now });
             }),
             _ => {}
         }
@@ -334,7 +361,9 @@ impl World {
                 (Said::Mark(mark), _) if owner.teller.naming() == Some(word.bond.naming) => {
                     owner.acknowledged = owner.acknowledged.max(mark);
                 }
-                (Said::Complete, _) => owner.teller.completed(word.bond),
+                (Said::Complete(_), _) if word.bond.attempt > u64::from(owner.stale) => {
+                    owner.teller.completed(word.bond);
+                }
                 _ => {}
             });
         }
@@ -356,11 +385,15 @@ impl World {
                 match word.said {
                     Said::Begin => one.heir.begin(word.bond),
                     Said::Mark(mark) => one.mark = one.mark.max(mark),
-                    Said::Complete if self.config.any_attempt => {
-                        let _ = (1..=2).any(|attempt| one.heir.complete(Bond { attempt, ..word.bond }));
-                    }
-                    Said::Complete => {
-                        one.heir.complete(word.bond);
+                    Said::Complete(floors) => {
+                        let attempts = if self.config.any_attempt {
+                            1..=2
+                        } else {
+                            word.bond.attempt..=word.bond.attempt
+                        };
+                        if { attempts }.any(|attempt| one.heir.complete(Bond { attempt, ..word.bond })) {
+                            one.agreed = Some(floors);
+                        }
                     }
                 }
                 one.heard = one.heard.max(word.sent);
@@ -382,6 +415,12 @@ impl World {
                 }
                 let mut begun = None;
                 one.slot.observe(holder(node), &row, None, one.heir, |effect| begun = Some(effect));
+                let floors = Self::floors(&next.log[..usize::from(one.applied)]);
+                if begun.is_some_and(|effect| matches!(effect, Effect::BeginReserved(_)))
+                    && (floors.is_none() || one.agreed != floors && !self.config.old_floors)
+                {
+                    begun = Some(Effect::BeginDrained);
+                }
                 let unheard = Duration::from_nanos(TICK * u64::from(next.now - one.heard));
                 one.tat = match begun {
                     Some(Effect::BeginReserved(_)) if self.config.full_start => Some(0),
@@ -446,6 +485,8 @@ fn explore(name: &str, config: Config) -> bool {
 
 const CRASH: &[Written] = &[Written::Name(1), Written::Expire(1)];
 const OTHER: &[Written] = &[Written::Name(1), Written::Name(2), Written::Expire(1)];
+const FLOORS: &[Written] =
+    &[Written::Name(1), Written::Floors(false), Written::Floors(true), Written::Expire(1)];
 const AGAIN: &[Written] = &[Written::Name(1), Written::Name(2), Written::Name(1), Written::Expire(1)];
 
 #[test]
@@ -454,11 +495,13 @@ fn who_begins_from_floors_admits_nothing_twice() {
         ("a crash", Config { script: CRASH, ticks: 1, attempts: 1, ..Config::default() }),
         ("two attempts", Config { script: CRASH, ticks: 0, attempts: 2, ..Config::default() }),
         ("another successor", Config { script: OTHER, ticks: 0, attempts: 1, ..Config::default() }),
+        ("no floors for a while", Config { script: FLOORS, ticks: 0, attempts: 1, ..Config::default() }),
     ];
     if std::env::var_os("TIDEGATE_MODEL").is_some_and(|value| value == "full") {
         configs.extend([
             ("a crash, longer", Config { script: CRASH, ticks: 2, attempts: 1, ..Config::default() }),
             ("two attempts, longer", Config { script: CRASH, ticks: 1, attempts: 2, ..Config::default() }),
+            ("no floors for a while, longer", Config { script: FLOORS, attempts: 2, ..Config::default() }),
             ("named again", Config { script: AGAIN, ticks: 0, attempts: 2, ..Config::default() }),
         ]);
     }
@@ -481,6 +524,7 @@ fn each_rule_of_floors_that_is_left_out_is_missed() {
         ("an owner that frees itself", Config { free_too_early: true, ..twice }),
         ("a successor that is none any more", Config { any_successor: true, script: OTHER, ..crash }),
         ("a successor that was another's before", Config { any_naming: true, script: AGAIN, ..crash }),
+        ("floors of before a time without any", Config { old_floors: true, script: FLOORS, ..crash }),
         ("time that goes on while nobody is heard", Config { time_goes_on: true, ticks: 2, ..crash }),
     ];
     for (name, config) in mutations {

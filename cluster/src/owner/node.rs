@@ -153,17 +153,28 @@ impl Slot {
         id: u64,
         epoch: u64,
     ) -> Install {
+        let is_last = row.is_some_and(|row| row.epoch == epoch) || PlantedBug::NoEpochFence.is_on();
+        match self.awaits(me, row, applied, id) {
+            Install::Now if is_last => {
+                self.role = Role::Installed(id);
+                Install::Now
+            }
+            Install::Now => Install::Never,
+            other => other,
+        }
+    }
+
+    /// Whether buckets that come by this move are taken: only until the slot is installed, and while the log has the move.
+    /// What comes later is older than what the slot's owner has admitted since.
+    pub(crate) fn awaits(self, me: Holder, row: Option<&SlotRow>, applied: u64, id: u64) -> Install {
         match self.role {
             Role::Installed(installed) if installed == id => return Install::Before,
             Role::Refused(refused) if refused == id => return Install::Never,
             _ => {}
         }
-        let pending = row.and_then(|row| row.moving).filter(|pending| pending.id == id && pending.to == me);
-        match (row, pending) {
-            (Some(row), Some(_)) if row.epoch == epoch || PlantedBug::NoEpochFence.is_on() => {
-                self.role = Role::Installed(id);
-                Install::Now
-            }
+        let pending = row.and_then(|row| row.moving);
+        match pending {
+            Some(pending) if pending.id == id && pending.to == me => Install::Now,
             // Its beginning is not applied here.
             _ if applied < id => Install::NotYet,
             _ => Install::Never,
@@ -289,6 +300,12 @@ impl Node {
         self.slots[slot].install(self.me, self.table.row(slot), self.applied, one.id, epoch)
     }
 
+    /// Whether buckets that come by this move are taken.
+    pub(crate) fn awaits(&self, one: SlotMove) -> Install {
+        let slot = usize::from(one.slot);
+        self.slots[slot].awaits(self.me, self.table.row(slot), self.applied, one.id)
+    }
+
     /// Promises not to take the slot by this move; false if it has, or can not tell.
     pub(crate) fn refuse(&mut self, one: SlotMove) -> bool {
         let slot = usize::from(one.slot);
@@ -370,6 +387,42 @@ mod tests {
         world.write(&Entry::Commit(vec![one]));
         assert_eq!(world.observe(1), [Effect::Resume]);
         assert_eq!(world.observe(0), [Effect::End]);
+    }
+
+    /// Found by review: what came again after the slot was installed replaced what its new owner had admitted.
+    #[test]
+    fn buckets_are_taken_only_between_the_beginning_of_a_move_and_its_last_message() {
+        let mut world = World::new();
+        world.write(&Entry::Assign(vec![holder(1)]));
+        world.write(&prepare(2));
+        let one = SlotMove { slot: 0, id: 2 };
+        assert_eq!(world.nodes[1].awaits(one), Install::NotYet);
+        world.observe(0);
+        world.observe(1);
+        assert_eq!(world.nodes[1].awaits(one), Install::Now);
+        assert_eq!(world.nodes[0].awaits(one), Install::Never, "it is not the target");
+        world.nodes[0].freeze(&[one]);
+        world.nodes[1].install(one, 1);
+        assert_eq!(world.nodes[1].awaits(one), Install::Before);
+        world.write(&Entry::Commit(vec![one]));
+        world.observe(1);
+        assert_eq!(world.nodes[1].awaits(one), Install::Never);
+        // Back, and once more: a part of the first move is none of the second.
+        for (to, from) in [(1, 1), (2, 0)] {
+            world.write(&prepare(to));
+            let again = SlotMove { slot: 0, id: world.index };
+            world.observe(0);
+            world.observe(1);
+            assert_eq!(world.nodes[1].awaits(one), Install::Never);
+            let to = usize::from(to == 2);
+            assert_eq!(world.nodes[to].awaits(again), Install::Now);
+            let epoch = world.nodes[from].epoch(0);
+            world.nodes[from].freeze(&[again]);
+            assert_eq!(world.nodes[to].install(again, epoch), Install::Now);
+            world.write(&Entry::Commit(vec![again]));
+            world.observe(0);
+            world.observe(1);
+        }
     }
 
     #[test]

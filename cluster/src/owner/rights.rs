@@ -403,6 +403,15 @@ impl Rights {
         outcome
     }
 
+    /// Whether buckets that come by each of these moves are taken.
+    pub(crate) fn awaits(&self, moves: &[SlotMove]) -> Vec<Install> {
+        let core = self.core();
+        if core.retired {
+            return vec![Install::NotYet; moves.len()];
+        }
+        moves.iter().map(|one| core.node.awaits(*one)).collect()
+    }
+
     /// Promises not to take these slots, where they are not taken.
     pub(crate) fn refuse(&self, moves: &[SlotMove]) -> Refusal {
         let mut core = self.core();

@@ -131,9 +131,42 @@ pub(crate) struct Told {
 pub(crate) struct Inheritance {
     /// Of the rules that have floors, as the owner had them.
     pub(crate) fingerprint: u64,
+    /// [Since](Since::number) when it had them.
+    pub(crate) since: u64,
     /// When the owner had counted all buckets as used up.
     pub(crate) before: Option<Nanos>,
     pub(crate) elder: Option<(Nanos, Nanos)>,
+}
+
+/// Since which entries of the log the domains whose rules have floors have these rules.
+///
+/// An owner admits without telling its successor while no rule has floors. When the same rules are back, the successor may
+/// still have what it was told before, all of it, by the same bond. So **floors count only under the very writes of the rules
+/// under which they were told**. By their content the rules of before and after can not be told apart; by their place in the
+/// log they can, also at a node that has skipped what was in between.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Since(BTreeMap<Arc<str>, u64>);
+
+impl Since {
+    pub(crate) fn new(domains: impl IntoIterator<Item = (Arc<str>, u64)>) -> Self {
+        Self(domains.into_iter().collect())
+    }
+
+    /// Whether each of these domains has that revision.
+    fn is_of(&self, revision: impl Fn(&str) -> Option<u64>) -> bool {
+        self.0.iter().all(|(domain, since)| revision(domain) == Some(*since))
+    }
+
+    /// A number that differs where these do.
+    fn number(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for (domain, since) in &self.0 {
+            hasher.update(&(domain.len() as u64).to_le_bytes());
+            hasher.update(domain.as_bytes());
+            hasher.update(&since.to_le_bytes());
+        }
+        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a BLAKE3 hash has 32 bytes"))
+    }
 }
 
 /// When an owner was alive for sure, as its successor knows.
@@ -151,6 +184,7 @@ pub(super) struct Tellings {
     attempts: u64,
     /// Attempts up to this one do not count any more.
     stale: u64,
+    since: Since,
     inheritances: BTreeMap<u16, Inheritance>,
     heard: BTreeMap<Holder, Heard>,
 }
@@ -161,6 +195,7 @@ impl Default for Tellings {
             tellers: (0..SLOTS).map(|_| Default::default()).collect(),
             attempts: 0,
             stale: 0,
+            since: Since::default(),
             inheritances: BTreeMap::new(),
             heard: BTreeMap::new(),
         }

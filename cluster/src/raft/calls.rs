@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod adoption;
 mod caller;
+mod connections;
+mod round_trip;
 mod sane;
 mod senders;
 mod server;
@@ -28,6 +30,7 @@ use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Messa
 pub(crate) use self::server::{CallServer, serve_calls};
 pub(super) use self::{
     caller::{Asked, Caller, Callers, introduce},
+    connections::Connections,
     sane::{Absurd, Position, is_absurd},
 };
 use super::{
@@ -117,6 +120,15 @@ impl Call {
             Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
             Self::Tell(_) | Self::Strike { .. } => CallKind::Floor,
             _ => CallKind::Other,
+        }
+    }
+
+    /// Whether the time until the answer is that of the network: neither a disk nor a third node is waited for.
+    fn is_answered_at_once(&self) -> bool {
+        match self {
+            Self::Append(request) => request.entries.is_empty(),
+            Self::MayStand(_) | Self::Tell(_) => true,
+            _ => false,
         }
     }
 }

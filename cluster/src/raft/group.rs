@@ -14,7 +14,7 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use tidegate_limiter::{Bucket, LetGo, Rule, Store};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -23,7 +23,7 @@ use super::{
     abandon,
     applied::{Applied, Machine},
     belonging::{Belonging, BindError, Promise},
-    calls::{CallServer, Callers, is_absurd},
+    calls::{CallServer, Callers, Connections, is_absurd},
     chair,
     command::{ClusterId, MemberRow, NodeId},
     disk::{Disk, DiskFault, DiskIdentity, Snapshots},
@@ -56,6 +56,10 @@ use crate::{
 
 /// How often the leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(150);
+/// How long one call of the leader may take, and one for a vote: openraft takes these for its own heartbeats and elections too,
+/// so heartbeats are sent by [`beat`], and elections are begun by [`election`]. Both are below the lease that voters keep to.
+const APPEND_WITHIN: Duration = Duration::from_millis(800);
+const VOTE_WITHIN: Duration = Duration::from_millis(900);
 /// Nobody votes for another leader before it has been silent for the longer of them. Who stands, and when, is decided in
 /// [`election`]: within half a second after that, if nothing else is wrong. What a dead leader's slots wait for is that, and
 /// a session.
@@ -66,6 +70,8 @@ const SNAPSHOT_EVERY: u64 = 1000;
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure of the disk it is tried again.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
+/// How often it is looked whether the disk hangs.
+const LOOK_AT_DISK_EVERY: Duration = Duration::from_millis(200);
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the group needs to know of this node.
@@ -103,6 +109,8 @@ pub(super) struct Shared {
     pub(super) me: NodeId,
     pub(super) identity: Arc<Identity>,
     pub(super) belonging: Arc<Belonging>,
+    /// The streams to other members.
+    pub(super) connections: Connections,
     /// How many nodes this one expects to found a cluster with; `None`: it only joins one.
     pub(super) expect: Option<u32>,
     pub(super) survey: Survey,
@@ -181,9 +189,16 @@ impl Shared {
         self.running.load_full()
     }
 
-    /// Why Raft is not running.
+    /// Why Raft is not running, or does not go on.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble.or_else(|| self.disk_trouble())
+    }
+
+    /// Says that the disk hangs, if it does.
+    pub(super) fn disk_trouble(&self) -> Option<String> {
+        let hangs = self.running()?.log.hangs(Instant::now())?;
+        Some(format!("the disk of this node has not finished a write for {} s", hangs.as_secs()))
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
@@ -197,7 +212,7 @@ impl Shared {
     /// Whether this node's log works, and has worked for a while if it has failed. A node alone has nobody who could have
     /// its slots instead.
     pub(super) fn log_works(&self, running: &Running) -> bool {
-        self.trial().is_over(Instant::now()) || running.is_alone()
+        self.trial().is_over(Instant::now()) && !running.hangs() || running.is_alone()
     }
 
     /// The time of day, to tell people.
@@ -267,6 +282,7 @@ impl RaftGroup {
             foreign: watch::Sender::default(),
             abandoned: Notify::new(),
             obstacle: watch::Sender::default(),
+            connections: Connections::new(Arc::clone(&config.identity)),
             applied: watch::Sender::new(Arc::default()),
             in_force: watch::Sender::default(),
             status: OnceLock::new(),
@@ -329,6 +345,8 @@ impl RaftGroup {
         spawn(Box::pin(abandon::watch(shared())));
         spawn(Box::pin(foreign::watch(shared())));
         spawn(Box::pin(election::stand(shared())));
+        spawn(Box::pin(beat(shared())));
+        spawn(Box::pin(watch_disk(shared())));
         spawn(Box::pin(steward::tend(shared(), status)));
         spawn(Box::pin(sessions::renew(shared())));
         spawn(Box::pin(sessions::watch(shared())));
@@ -520,12 +538,49 @@ impl RaftGroup {
     }
 }
 
+/// Shows the others that this node leads, while it does.
+async fn beat(shared: Arc<Shared>) {
+    let mut ticks = interval(HEARTBEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // A Raft whose disk hangs would only remember them.
+        if let Some(running) = shared.running().filter(|running| running.is_leader() && !running.hangs()) {
+            // If Raft has ended, it is started again by others.
+            let _ = running.raft.trigger().heartbeat().await;
+        }
+    }
+}
+
+/// Says once when the disk hangs, and once when it goes on.
+async fn watch_disk(shared: Arc<Shared>) {
+    let mut hung_since: Option<Instant> = None;
+    loop {
+        sleep(LOOK_AT_DISK_EVERY).await;
+        match (shared.disk_trouble(), hung_since) {
+            (Some(trouble), None) => {
+                hung_since = Some(Instant::now());
+                error!("{trouble}: until it does, this node asks for no session and answers no call of Raft");
+            }
+            (None, Some(since)) => {
+                hung_since = None;
+                // As after a failure: it has to work for a while.
+                shared.trial().failed(since);
+                shared.trial().started(Instant::now());
+                info!(hung_for = ?since.elapsed(), "the disk of this node has finished its write and goes on");
+            }
+            _ => {}
+        }
+    }
+}
+
 fn raft_config() -> Config {
     let millis = |duration: Duration| duration.as_millis() as u64;
     let config = Config {
         cluster_name: "tidegate".to_owned(),
-        heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION.0),
+        heartbeat_interval: millis(APPEND_WITHIN),
+        enable_heartbeat: false,
+        election_timeout_min: millis(VOTE_WITHIN),
         election_timeout_max: millis(ELECTION.1),
         enable_elect: false,
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),

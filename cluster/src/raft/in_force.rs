@@ -13,7 +13,11 @@ use super::{
     group::Shared,
     ledger::{Ledger, NewRules, WriteFault},
 };
-use crate::{owner::rights::Rights, planted::PlantedBug, rules_in_force::RulesInForce};
+use crate::{
+    owner::{rights::Rights, telling::Since},
+    planted::PlantedBug,
+    rules_in_force::RulesInForce,
+};
 
 /// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
 /// which it knows that they do: without a quorum there will be no leader.
@@ -94,7 +98,7 @@ impl Compiler {
         let secret = HashSecret::new(founding.hash_secret);
         if self.secret.as_ref() != Some(&secret) {
             self.rules.put(Rules::empty(&secret));
-            self.rights.set_reserves(Arc::default());
+            self.rights.set_reserves(Arc::default(), Since::default());
             self.secret = Some(secret.clone());
             self.compiled.clear();
         }
@@ -133,20 +137,30 @@ impl Compiler {
             let newest = domains.map(|history| history.current().revision.get()).max();
             // Of what is broken an older revision is in force.
             let revision = newest.filter(|_| broken.is_empty()).unwrap_or(rules.revision());
-            let reserves = Arc::clone(rules.reserves());
+            let compiled = changed.iter().map(|(domain, revision, _)| (Arc::clone(domain), *revision));
+            self.compiled.extend(compiled);
+            let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
             // Before anything is decided by them: a strict rule forgets nothing.
             self.stores.iter().for_each(|store| tell_policies(store, &rules));
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is told too.
-            self.rights.set_reserves(reserves);
+            self.rights.set_reserves(reserves, since);
         }
         let rules = self.rules.load();
         for (domain, revision, took) in changed {
-            self.compiled.insert(Arc::clone(domain), revision);
             let count = rules.rules(domain).len();
             info!(%domain, %revision, rules = count, ?took, "rules are in force");
         }
         broken
+    }
+}
+
+impl Compiler {
+    /// The revisions of the domains whose rules have floors.
+    fn since(&self, rules: &Rules) -> Since {
+        let has_floors = |domain: &str| rules.rules(domain).iter().any(|rule| rule.reserve().is_some());
+        let domains = self.compiled.iter().filter(|(domain, _)| has_floors(domain));
+        Since::new(domains.map(|(domain, revision)| (Arc::clone(domain), revision.get())))
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     ops::{Bound, RangeBounds},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use openraft::{
@@ -19,8 +20,11 @@ use openraft::{
 };
 use redb::{Durability, ReadableDatabase as _, ReadableTable as _};
 use serde::{Serialize, de::DeserializeOwned};
-use tidegate_proto::codec;
-use tokio::sync::{mpsc, oneshot};
+use tidegate_proto::{MAX_CALL_BYTES, codec};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     Group, MAX_ENTRY_BYTES,
@@ -36,12 +40,17 @@ const MAX_WAITING: usize = 256;
 const MAX_TOGETHER: usize = 64;
 /// Bytes of entries that are read for a follower at once, but at least one entry.
 const READ_BYTES: usize = 4 << 20;
+const _: () = assert!(READ_BYTES + MAX_ENTRY_BYTES < MAX_CALL_BYTES, "they fit one call");
+/// A write that takes so long will perhaps never end.
+const HANGS_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) const KEY_VOTE: &str = "vote";
 pub(super) const KEY_COMMITTED: &str = "committed";
 pub(super) const KEY_PURGED: &str = "purged";
 
 type Fault = StorageError<NodeId>;
+/// Entries that were found, with their bytes.
+type Found = BTreeMap<u64, (usize, Entry<Group>)>;
 
 /// The log. Its clones are the same log.
 #[derive(Debug, Clone)]
@@ -49,15 +58,26 @@ pub(crate) struct Log {
     disk: Disk,
     writer: mpsc::Sender<Job>,
     pending: Pending,
+    write: WriteUnderWay,
 }
 
-/// Entries that are on their way to the disk.
+/// Entries that are on their way to the disk, with their bytes.
 #[derive(Debug, Clone, Default)]
-struct Pending(Arc<Mutex<BTreeMap<u64, Entry<Group>>>>);
+struct Pending(Arc<Mutex<BTreeMap<u64, (usize, Entry<Group>)>>>);
 
 impl Pending {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<u64, Entry<Group>>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<u64, (usize, Entry<Group>)>> {
         // Nothing in here is left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Since when something is being written and synced.
+#[derive(Debug, Clone, Default)]
+struct WriteUnderWay(Arc<Mutex<Option<Instant>>>);
+
+impl WriteUnderWay {
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,15 +109,21 @@ impl Log {
     /// Starts the thread that writes. It ends when nobody has the log any more.
     pub(crate) fn start(disk: Disk) -> io::Result<Self> {
         let (writer, jobs) = mpsc::channel(MAX_WAITING);
-        let pending = Pending::default();
-        let work = Writer { disk: disk.clone(), jobs, pending: pending.clone() };
+        let (pending, write) = (Pending::default(), WriteUnderWay::default());
+        let work = Writer { disk: disk.clone(), jobs, pending: pending.clone(), write: write.clone() };
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
             tokio::spawn(work.run_here());
-            return Ok(Self { disk, writer, pending });
+            return Ok(Self { disk, writer, pending, write });
         }
         thread::Builder::new().name("raft-log".to_owned()).spawn(move || work.run())?;
-        Ok(Self { disk, writer, pending })
+        Ok(Self { disk, writer, pending, write })
+    }
+
+    /// For how long the disk has not finished what it was given, where that is too long: it neither works nor fails.
+    pub(super) fn hangs(&self, now: Instant) -> Option<Duration> {
+        let since = (*self.write.since())?;
+        Some(now.saturating_duration_since(since)).filter(|hangs| *hangs >= HANGS_AFTER)
     }
 
     /// Before Raft starts: who led when it ended does not lead on, but may be elected again. The library would let it, in
@@ -165,10 +191,15 @@ impl Log {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
         // First what is not on the disk yet: an entry that gets there in between is then found on the disk.
-        let mut found =
+        let mut found: Found =
             self.pending.entries().range(range).map(|(index, entry)| (*index, entry.clone())).collect();
         self.read_disk(range, most_bytes, &mut found).map_err(io::Error::other)?;
-        Ok(found.into_values().collect())
+        let mut bytes = 0_usize;
+        let fit = found.into_values().enumerate().take_while(|(place, (length, _))| {
+            bytes = bytes.saturating_add(*length);
+            *place == 0 || bytes <= most_bytes
+        });
+        Ok(fit.map(|(_, (_, entry))| entry).collect())
     }
 
     /// Adds the entries on the disk, as far as they are not there and the bytes suffice.
@@ -176,7 +207,7 @@ impl Log {
         &self,
         range: (Bound<u64>, Bound<u64>),
         most_bytes: usize,
-        found: &mut BTreeMap<u64, Entry<Group>>,
+        found: &mut Found,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let table = self.disk.database.begin_read()?.open_table(LOG)?;
         let mut bytes = 0;
@@ -189,7 +220,7 @@ impl Log {
                 break;
             }
             if let std::collections::btree_map::Entry::Vacant(place) = found.entry(index.value()) {
-                place.insert(codec::decode(entry.value())?);
+                place.insert((entry.value().len(), codec::decode(entry.value())?));
             }
         }
         if let Some(end) = end {
@@ -221,7 +252,7 @@ impl RaftLogStorage<Group> for Log {
     async fn get_log_state(&mut self) -> Result<LogState<Group>, Fault> {
         let fault = |error: io::Error| Fault::from(StorageIOError::read_logs(&error));
         let last_purged_log_id: Option<LogId<NodeId>> = self.get(KEY_PURGED).map_err(fault)?;
-        let pending = self.pending.entries().last_key_value().map(|(_, entry)| entry.log_id);
+        let pending = self.pending.entries().last_key_value().map(|(_, (_, entry))| entry.log_id);
         let last = match pending {
             Some(id) => Some(id),
             None => last_of(&self.disk).map_err(|error| fault(io::Error::other(error)))?,
@@ -271,8 +302,9 @@ impl RaftLogStorage<Group> for Log {
                 let reason = format!("the entry {} can not follow {before}", entry.log_id);
                 return Err(fault(io::Error::new(io::ErrorKind::InvalidInput, reason)));
             }
-            encoded.push((entry.log_id, encode(&entry).map_err(fault)?));
-            fresh.insert(entry.log_id.index, entry);
+            let (id, bytes) = (entry.log_id, encode(&entry).map_err(fault)?);
+            fresh.insert(id.index, (bytes.len(), entry));
+            encoded.push((id, bytes));
         }
         self.pending.entries().append(&mut fresh);
         let job = Job::Append { entries: encoded, flushed };
@@ -338,6 +370,7 @@ struct Writer {
     disk: Disk,
     jobs: mpsc::Receiver<Job>,
     pending: Pending,
+    write: WriteUnderWay,
 }
 
 impl Writer {
@@ -369,7 +402,9 @@ impl Writer {
         {
             together.push(next);
         }
+        *self.write.since() = Some(Instant::now());
         let outcome = self.commit(together).map_err(Arc::new);
+        *self.write.since() = None;
         for job in together.drain(..) {
             self.tell(job, &outcome);
         }
@@ -428,7 +463,7 @@ impl Writer {
     fn forget(&self, written: &[(LogId<NodeId>, Vec<u8>)]) {
         let mut pending = self.pending.entries();
         for (id, _) in written {
-            if pending.get(&id.index).is_some_and(|entry| entry.log_id == *id) {
+            if pending.get(&id.index).is_some_and(|(_, entry)| entry.log_id == *id) {
                 pending.remove(&id.index);
             }
         }

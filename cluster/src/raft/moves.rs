@@ -1,7 +1,11 @@
 //! Moving the buckets of slots from their owner to the target of a planned move.
 //!
 //! The owner sends all that it knows while it goes on deciding; then it stops deciding, sends what was charged meanwhile,
-//! and the target decides from there on. What arrives twice, or late, makes a bucket stricter, never looser.
+//! and the target decides from there on.
+//!
+//! An answer can be lost, and a message that was given up can still arrive. So each message names its moves, and **buckets
+//! are taken only for slots that this node awaits by that move**: not after the slot was installed, and not when the move is
+//! over. Where two copies meet all the same, the store keeps the stricter of both.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -43,6 +47,8 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// Buckets for the target of a move.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct HandOver {
+    /// By which moves they come.
+    moves: Vec<SlotMove>,
     buckets: Vec<WireBucket>,
     /// What strict rules have let go of, some of which may be buckets of these slots.
     let_go: Vec<WireLetGo>,
@@ -158,6 +164,13 @@ pub(super) enum HandedOver {
     Never,
 }
 
+impl HandOver {
+    /// Buckets that go ahead.
+    fn part(moves: &[SlotMove], buckets: Vec<WireBucket>) -> Self {
+        Self { moves: moves.to_vec(), buckets, ..Self::default() }
+    }
+}
+
 impl From<Bucket> for WireBucket {
     fn from(Bucket { key, rule, held }: Bucket) -> Self {
         Self { key: key.get(), rule: rule.get(), held: held.into() }
@@ -244,7 +257,7 @@ pub(super) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
     while last.buckets.iter().map(WireBucket::bytes).sum::<usize>() > MESSAGE_BYTES
         && let Some(part) = cut(&mut last.buckets)
     {
-        if !deliver(&shared, &mut caller, &moves, HandOver { buckets: part, ..HandOver::default() }).await {
+        if !deliver(&shared, &mut caller, &moves, HandOver::part(&moves, part)).await {
             return;
         }
     }
@@ -291,8 +304,7 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
     let (mut buckets, strict) = fabric::blocking(look).await.ok()?;
     let count = buckets.len();
     while let Some(part) = cut(&mut buckets) {
-        let part = HandOver { buckets: part, ..HandOver::default() };
-        if !deliver(shared, caller, moves, part).await {
+        if !deliver(shared, caller, moves, HandOver::part(moves, part)).await {
             return None;
         }
     }
@@ -338,7 +350,8 @@ fn last_of(
     // After the buckets: what is undone meanwhile stays charged at the target, and must not be known and not charged there.
     let moves = |slot: SlotId| frozen.iter().any(|one| one.one.slot == slot.get());
     let requests = shared.requests.of_slots(moves, MAX_DECISIONS, now).into_iter().map(WireRequest::from);
-    HandOver { buckets, let_go, slots: slots.collect(), requests: requests.collect() }
+    let moves = frozen.iter().map(|slot| slot.one).collect();
+    HandOver { moves, buckets, let_go, slots: slots.collect(), requests: requests.collect() }
 }
 
 /// The first of the buckets that fit a message; `None`: there are none.
@@ -371,18 +384,51 @@ async fn deliver(shared: &Shared, caller: &mut Caller, moves: &[SlotMove], part:
     false
 }
 
+/// The slots of a message whose buckets are taken.
+struct Awaited {
+    slots: BTreeSet<u16>,
+    /// What is answered, where nothing becomes this node's with the message.
+    outcome: HandedOver,
+}
+
+impl Awaited {
+    fn of(moves: &[SlotMove], awaits: &[Install]) -> Self {
+        let taken = moves.iter().zip(awaits).filter(|(_, outcome)| **outcome == Install::Now);
+        let outcome = if awaits.contains(&Install::NotYet) {
+            HandedOver::NotYet
+        } else if awaits.iter().all(|outcome| *outcome == Install::Never) {
+            HandedOver::Never
+        } else {
+            HandedOver::Done
+        };
+        Self { slots: taken.map(|(one, _)| one.slot).collect(), outcome }
+    }
+
+    fn has(&self, slot: SlotId) -> bool {
+        self.slots.contains(&slot.get())
+    }
+}
+
 impl Shared {
     /// Takes over what another node hands over.
     pub(super) fn take_over(self: &Arc<Self>, part: HandOver) -> HandedOver {
         let now = self.clock.now();
-        for bucket in part.buckets {
-            self.store.take_over(&bucket.into(), now);
+        let awaited = Awaited::of(&part.moves, &self.rights.awaits(&part.moves));
+        for bucket in part.buckets.into_iter().map(Bucket::from) {
+            if PlantedBug::LogReplaced.is_on() && matches!(bucket.held, Held::Log { .. }) {
+                self.store.reset(bucket.key);
+            } else if !awaited.has(SlotId::of(bucket.key)) {
+                continue;
+            }
+            self.store.take_over(&bucket, now);
         }
         part.let_go.into_iter().for_each(|let_go| let_go.take_over(&self.store, now));
         for remembered in part.requests.into_iter().filter_map(WireRequest::into_remembered) {
-            self.requests.take_over(remembered, now);
+            if awaited.has(remembered.slot) {
+                self.requests.take_over(remembered, now);
+            }
         }
-        let mut outcome = HandedOver::Done;
+        let mut outcome = if part.slots.is_empty() { awaited.outcome } else { HandedOver::Done };
         let mut installed = Vec::new();
         for slot in part.slots {
             let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));

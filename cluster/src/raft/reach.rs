@@ -102,7 +102,7 @@ impl Ahead {
 impl Shared {
     /// Opens a connection to a node and asks something over it. Whether there was an answer.
     async fn reach(&self, id: NodeId, node: RaftNode, patience: Duration) -> bool {
-        match Caller::new(self, id, node).call(Call::Reach, patience).await {
+        match Caller::opening(self, id, node).call(Call::Reach, patience).await {
             Ok(Reply::Reached) => {
                 self.reached.note(id, Instant::now());
                 true

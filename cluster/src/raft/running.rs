@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use openraft::{Raft, RaftMetrics, ServerState};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
     Group, RaftNode,
@@ -98,7 +101,15 @@ impl Running {
         self.propose(Command::Write(write), patience).await
     }
 
+    /// Whether its disk hangs: Raft would take what it is asked, and remember it until the disk goes on.
+    pub(super) fn hangs(&self) -> bool {
+        self.log.hangs(Instant::now()).is_some()
+    }
+
     pub(super) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, NotServed> {
+        if self.hangs() {
+            return Err(NotServed::Unknown);
+        }
         match timeout(patience, self.raft.client_write(command)).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),
@@ -110,6 +121,9 @@ impl Running {
     pub(super) async fn read_index_here(&self, patience: Duration) -> Result<u64, NotServed> {
         if !self.is_leader() {
             return Err(NotServed::NotLeader);
+        }
+        if self.hangs() {
+            return Err(NotServed::Unknown);
         }
         // It waits without end when most voters are gone.
         match timeout(patience, self.raft.ensure_linearizable()).await {

@@ -78,6 +78,17 @@ impl Ledger {
         self.shared().belonging.get().filter(|_| has_part)
     }
 
+    /// Says that the disk of this node hangs, if it does and others could go on without it.
+    pub(crate) fn disk_trouble(&self) -> Option<String> {
+        let shared = self.shared();
+        shared.disk_trouble().filter(|_| !shared.running().is_some_and(|running| running.is_alone()))
+    }
+
+    /// Says to which node the network is slower than is supported, if it is to one.
+    pub(crate) fn slow_network(&self) -> Option<String> {
+        self.shared().connections.slowest()
+    }
+
     /// What keeps this node from founding a cluster with the others that wait.
     pub(crate) fn watch_obstacle(&self) -> watch::Receiver<Option<String>> {
         self.shared().obstacle.subscribe()

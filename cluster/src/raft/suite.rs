@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use openraft::{
@@ -11,12 +12,12 @@ use openraft::{
     testing::{StoreBuilder, Suite},
 };
 use redb::{Database, StorageBackend};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Group,
     applied::Machine,
-    command::{Command, NodeId},
+    command::{Command, Expected, Extent, NodeId, Origin, RuleWrite},
     disk::Disk,
     log::{Log, is_in_order},
 };
@@ -288,4 +289,62 @@ async fn what_was_acknowledged_survives_syncs_that_fail_and_leave_torn_writes_in
         index = entries.len() as u64;
     }
     assert!((1..failed).contains(&kept), "{kept} of {failed} that failed were there all the same");
+}
+
+/// Found by review: what waits for the disk went to a follower whole, in one call that nobody takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_follower_gets_at_once_has_an_end_whether_it_is_on_the_disk_or_waits_for_it() {
+    const LARGE: usize = 1 << 20;
+    let large = |index: u64| {
+        let text = "x".repeat(LARGE);
+        let write = RuleWrite {
+            domain: "d".into(),
+            text: text.into(),
+            origin: Origin::Apply,
+            expected: Expected::Any,
+            key: index.to_string(),
+            author: String::new(),
+            message: String::new(),
+            node: "n1".to_owned(),
+            at_ms: 0,
+            extent: Extent::default(),
+        };
+        Entry { payload: EntryPayload::Normal(Command::Write(write)), ..entry(index) }
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let switches = Arc::new(Switches::default());
+    let file = open_under(&directory.path().join("log"), Arc::clone(&switches)).unwrap();
+    let mut log = Log::start(Disk::on(Database::builder().create_with_backend(file).unwrap())).unwrap();
+    log.blocking_append((0..6).map(large)).await.unwrap();
+    let now = Instant::now();
+    assert!(log.hangs(now + Duration::from_secs(3600)).is_none(), "nothing is being written");
+
+    switches.obey("hang-syncs".parse().unwrap());
+    let mut writer = log.clone();
+    let waits = tokio::spawn(async move { writer.blocking_append((6..20).map(large)).await });
+    while log.get_log_state().await.unwrap().last_log_id.unwrap().index < 19
+        || log.hangs(now + Duration::from_secs(3600)).is_none()
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(log.hangs(Instant::now()).is_none(), "a write may take its time");
+    let mut sizes = Vec::new();
+    for start in 0..20 {
+        let read = log.limited_get_log_entries(start, 20).await.unwrap();
+        let bytes: usize = read.iter().map(|entry| super::log::encode(entry).unwrap().len()).sum();
+        assert!(bytes <= 4 << 20, "{bytes} bytes from {start}");
+        let indexes = read.iter().map(|entry| entry.log_id.index);
+        assert!(indexes.eq(start..start + read.len() as u64), "from {start}: all, and in order");
+        sizes.push(read.len());
+    }
+    assert!(sizes[..17].iter().all(|size| *size == 3), "{sizes:?}");
+    assert_eq!(sizes[19], 1);
+    assert_eq!(log.try_get_log_entries(0..20).await.unwrap().len(), 20, "who wants all gets all");
+
+    switches.obey("".parse().unwrap());
+    waits.await.unwrap().unwrap();
+    while log.hangs(now + Duration::from_secs(3600)).is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(log.limited_get_log_entries(0, 20).await.unwrap().len(), 3);
 }

@@ -83,6 +83,7 @@ impl Words {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct WireInheritance {
     fingerprint: u64,
+    since: u64,
     before: Option<u64>,
     elder: Option<(u64, u64)>,
 }
@@ -92,6 +93,7 @@ impl WireInheritance {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
             fingerprint: inheritance.fingerprint,
+            since: inheritance.since,
             before: inheritance.before.map(ago),
             elder: inheritance.elder.map(|(heard, begun)| (ago(heard), ago(begun))),
         }
@@ -101,6 +103,7 @@ impl WireInheritance {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
         Inheritance {
             fingerprint: self.fingerprint,
+            since: self.since,
             before: self.before.map(at),
             elder: self.elder.map(|(heard, begun)| (at(heard), at(begun))),
         }
@@ -292,7 +295,8 @@ impl Way {
             complete: testament.iter().map(wire).collect(),
             let_go: if testament.is_empty() { Vec::new() } else { WireLetGo::all(&self.shared.store, now) },
         };
-        match self.caller.call(Call::Tell(words), PATIENCE).await {
+        let patience = self.caller.patience(PATIENCE);
+        match self.caller.call(Call::Tell(words), patience).await {
             Ok(Reply::Told(Some(answer))) => {
                 (self.answer, self.heard) = (answer, Instant::now());
                 if !self.silent.is_empty() {
@@ -334,7 +338,8 @@ impl Way {
     /// The successor does not answer. When that lasts, the leader is asked to name none: then this node is free.
     async fn give_up(&mut self) {
         sleep(RETRY).await;
-        if self.heard.elapsed() < STRIKE_AFTER {
+        // Where the network is slow, one answer may take as long as that.
+        if self.heard.elapsed() < STRIKE_AFTER.max(2 * self.caller.patience(Duration::ZERO)) {
             return;
         }
         let rights = Arc::clone(&self.shared.rights);

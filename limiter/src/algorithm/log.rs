@@ -94,7 +94,7 @@ impl Log {
         while let Some((_, units)) = self.entries.back_mut() {
             let part = left.min(*units);
             *units -= part;
-            self.total -= part;
+            self.total = self.total.saturating_sub(part);
             left -= part;
             if *units > 0 {
                 break;
@@ -113,18 +113,64 @@ impl Log {
         if let Some((_, units)) = self.entries.get_mut(place) {
             let part = cost.get().min(*units);
             *units -= part;
-            self.total -= part;
+            self.total = self.total.saturating_sub(part);
             if *units == 0 {
                 self.entries.remove(place);
             }
         }
     }
 
-    /// One with these entries, oldest first.
+    /// One with these entries. They may come from another node: in any order, and more than a log remembers.
     pub(crate) fn of(memory: u64, entries: impl Iterator<Item = (u64, u64)>) -> Self {
-        let entries: VecDeque<(u64, u64)> = entries.collect();
+        let mut entries: Vec<(u64, u64)> = entries.collect();
+        if !entries.is_sorted_by_key(|(at, _)| *at) {
+            entries.sort_unstable_by_key(|(at, _)| *at);
+        }
         let total = entries.iter().fold(0, |total: u64, (_, units)| total.saturating_add(*units));
-        Self { entries, total, forgotten: None, memory }
+        let mut log = Self { entries: entries.into(), total, forgotten: None, memory };
+        log.bound();
+        log
+    }
+
+    /// The least strict log that is as strict as both of these: of the units since an instant it counts as many as the one that
+    /// counts more of them, whichever instant that is.
+    ///
+    /// Two logs of one bucket count the same requests twice, and a log that was sent later has them later. So units are not
+    /// added, and entries are not compared one by one: if one of the two counts all that was admitted, so does the result.
+    pub(crate) fn stricter(self, other: Self) -> Self {
+        if self.entries.is_empty() || other.entries.is_empty() {
+            let memory = self.memory.max(other.memory);
+            let known = if self.entries.is_empty() { other } else { self };
+            return Self { memory, ..known };
+        }
+        let mut entries = Vec::with_capacity(self.entries.len().max(other.entries.len()));
+        let mut ours = self.entries.iter().rev().peekable();
+        let mut theirs = other.entries.iter().rev().peekable();
+        let (mut our_units, mut their_units, mut counted) = (0_u64, 0_u64, 0_u64);
+        // From the newest to the oldest.
+        while let Some(at) = ours.peek().map(|entry| entry.0).max(theirs.peek().map(|entry| entry.0)) {
+            while let Some((_, units)) = ours.next_if(|entry| entry.0 == at) {
+                our_units = our_units.saturating_add(*units);
+            }
+            while let Some((_, units)) = theirs.next_if(|entry| entry.0 == at) {
+                their_units = their_units.saturating_add(*units);
+            }
+            let units = our_units.max(their_units);
+            if units > counted {
+                entries.push((at, units - counted));
+                counted = units;
+            }
+        }
+        entries.reverse();
+        let mut log = Self {
+            entries: entries.into(),
+            total: counted,
+            forgotten: self.forgotten.max(other.forgotten),
+            memory: self.memory.max(other.memory),
+        };
+        log.bound();
+        debug_assert!(log.total == self.total.max(other.total), "the oldest instant counts all units");
+        log
     }
 
     /// How long an entry counts.
@@ -152,7 +198,7 @@ impl Log {
             if *at > until {
                 break;
             }
-            self.total -= units;
+            self.total = self.total.saturating_sub(*units);
             self.forgotten = Some(*at);
             self.entries.pop_front();
         }
@@ -171,6 +217,13 @@ impl Log {
     /// Takes half of the memory: counts neighbours as one, at the later one's instant.
     pub(crate) fn thin(&mut self) {
         self.halve(self.entries.len().div_ceil(2));
+    }
+
+    /// Remembers no more requests one by one than a log does.
+    fn bound(&mut self) {
+        while self.entries.len() > MAX_ENTRIES {
+            self.halve(self.entries.len().div_ceil(2));
+        }
     }
 
     fn halve(&mut self, capacity: usize) {
@@ -192,7 +245,7 @@ impl Log {
             if used.saturating_add(asked) <= limit.count() {
                 break;
             }
-            used -= units;
+            used = used.saturating_sub(*units);
             if used.saturating_add(asked) <= limit.count() {
                 return at.saturating_add(limit.memory());
             }

@@ -3,8 +3,10 @@
 //! Two clocks never show the same, so what a bucket owes travels as a duration, and the store that takes it over adds its
 //! own present: the time on the way makes the bucket stricter, never looser. Windows lie where the calendar has them; their
 //! states travel as they are, and the difference of the clocks shifts the end of the window: who is handed one that ends later
-//! than its own next one charges it as that (`algorithm::nearest`). A bucket that arrives twice is
-//! the stricter of both.
+//! than its own next one charges it as that (`algorithm::nearest`).
+//!
+//! **What arrives twice, or late, makes a bucket stricter, never looser**: what is known here stays, and the result is the
+//! stricter of both.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -111,10 +113,15 @@ impl Store {
             Held::Debt(debt) => now.saturating_add(*debt),
             Held::Window(state) => *state,
             Held::Log { memory, entries } => {
-                // What is known here is what came before from the same log, or older.
-                locked.remove_log(key);
                 let entries = entries.iter().map(|(age, units)| (now.saturating_sub(*age), *units));
-                locked.put_log(key, class, Log::of(*memory, entries), now);
+                let sent = Log::of(*memory, entries);
+                // What is known here may be older than what comes, or newer: it may have come before, and this node may have
+                // admitted requests since.
+                let log = match locked.remove_log(key) {
+                    Some(known) => known.stricter(sent),
+                    None => sent,
+                };
+                locked.put_log(key, class, log, now);
                 return;
             }
         };

@@ -10,7 +10,7 @@ use std::sync::{
 
 use tidegate_limiter::{KeyHash, Mark, Nanos, Reserves};
 
-use super::{BOUND, CHANGE, Inheritance, Raise, SILENT};
+use super::{BOUND, CHANGE, Inheritance, Raise, SILENT, Since};
 use crate::{
     owner::{
         floors::{Bond, Naming},
@@ -21,14 +21,21 @@ use crate::{
 };
 
 impl Rights {
-    /// The rules with floors are these from now on.
-    pub(crate) fn set_reserves(&self, reserves: Arc<Reserves>) {
+    /// The rules with floors are these from now on, as those domains have them since those entries of the log.
+    pub(crate) fn set_reserves(&self, reserves: Arc<Reserves>, since: Since) {
+        // Under the lock, so that nobody tells that all was told for these by what was told for those before.
+        let mut core = self.core();
         let before = self.floors.reserves.swap(Arc::clone(&reserves));
-        if *before != *reserves {
-            let mut core = self.core();
+        if *before != *reserves || core.tellings.since != since {
+            core.tellings.since = since;
             core.tellings.begin_anew();
             self.count_complete(&core);
         }
+    }
+
+    /// Whether the rules with floors in force are those of a state in which the domains have these revisions.
+    pub(crate) fn floors_are_of(&self, revision: impl Fn(&str) -> Option<u64>) -> bool {
+        self.core().tellings.since.is_of(revision)
     }
 
     pub(crate) fn reserves(&self) -> Arc<Reserves> {
@@ -136,18 +143,22 @@ impl Rights {
                 && core.tellings.tellers[usize::from(*slot)].bond() == Some(*bond)
         };
         let tell = |(slot, bond): &(u16, Bond)| {
-            let fingerprint = reserves.fingerprint();
+            let (fingerprint, since) = (reserves.fingerprint(), core.tellings.since.number());
             let inheritance = match births.get(slot) {
                 // Of rules that are others now it can not be told how their buckets begun.
                 Some(birth) if birth.rules != reserves => {
-                    Inheritance { fingerprint, before: Some(birth.begun), elder: None }
+                    Inheritance { fingerprint, since, before: Some(birth.begun), elder: None }
                 }
                 Some(birth) => Inheritance {
                     fingerprint,
+                    since,
                     before: birth.before,
                     elder: Some((birth.elder.map_or(birth.heard, |(heard, _)| heard), birth.begun)),
                 },
-                None => Inheritance { fingerprint, before: self.floor_of(usize::from(*slot)), elder: None },
+                None => {
+                    let before = self.floor_of(usize::from(*slot));
+                    Inheritance { fingerprint, since, before, elder: None }
+                }
             };
             (*slot, *bond, inheritance)
         };

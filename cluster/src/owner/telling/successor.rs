@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tidegate_limiter::Nanos;
 
 use super::{BORN, Birth, Heard, Inheritance, MAX_OWNERS};
-use crate::owner::{
-    floors::Bond,
-    rights::{Core, Rights},
-    table::Holder,
+use crate::{
+    owner::{
+        floors::Bond,
+        rights::{Core, Rights},
+        table::Holder,
+    },
+    planted::PlantedBug,
 };
 
 impl Rights {
@@ -61,7 +64,9 @@ impl Rights {
         let inheritance = core.tellings.inheritances.get(&(slot as u16))?;
         let heard = core.tellings.heard.get(&owner)?.alive?;
         let rules = self.reserves();
-        (inheritance.fingerprint == rules.fingerprint() && !rules.is_empty()).then_some(Birth {
+        let is_agreed =
+            inheritance.since == core.tellings.since.number() || PlantedBug::OldFloorsCount.is_on();
+        (is_agreed && inheritance.fingerprint == rules.fingerprint() && !rules.is_empty()).then_some(Birth {
             rules,
             heard,
             begun: now,

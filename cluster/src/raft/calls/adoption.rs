@@ -163,7 +163,7 @@ fn first_entries(leader: NodeId, node: NodeId) -> AppendEntriesRequest<Group> {
 
 async fn send(server: &CallServer, from: NodeId, to: NodeId, call: Call) -> Reply {
     let peer = Peer { member: MemberId { name: name(from).into(), incarnation: 1 }, id: from };
-    server.answer(&peer, Envelope { cluster: cluster(from), from, to, call }).await
+    server.answer(&peer, Envelope { cluster: cluster(from), from, to, call }, 0).await
 }
 
 async fn append(server: &CallServer, from: NodeId, to: NodeId) -> bool {

@@ -11,10 +11,10 @@ use openraft::{
     },
 };
 use tidegate_proto::Kind;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::{Call, CallFault, Envelope, Reply, sane, wire::Wire};
+use super::{Call, CallFault, Envelope, Reply, connections::Peer, sane, wire::Wire};
 use crate::{
     clock::Clock,
     fabric,
@@ -33,6 +33,10 @@ use crate::{
 
 /// After a peer could not be reached, this long nothing is sent to it: an election must not wait for it.
 const BACKOFF: Duration = Duration::from_millis(200);
+/// Longest that any call may take.
+const MAX_PATIENCE: Duration = Duration::from_secs(90);
+/// For each byte of a call it is waited longer: 10 MB in a second.
+const NANOS_PER_BYTE: u64 = 100;
 
 /// The way to one member.
 #[derive(Debug)]
@@ -40,12 +44,14 @@ pub(in crate::raft) struct Caller {
     me: NodeId,
     to: NodeId,
     node: RaftNode,
-    identity: Arc<Identity>,
+    peer: Arc<Peer>,
+    /// Its next call goes on a stream that is opened for it.
+    opens: bool,
     belonging: Arc<Belonging>,
     stats: Arc<CallStats>,
+    identity: Arc<Identity>,
     answered: Arc<Answered>,
     clock: Clock,
-    wire: Option<Wire>,
 }
 
 impl Caller {
@@ -53,39 +59,47 @@ impl Caller {
         Self {
             me: shared.me,
             to,
+            peer: shared.connections.to(to, &node),
+            opens: false,
             node,
-            identity: Arc::clone(&shared.identity),
             belonging: Arc::clone(&shared.belonging),
             stats: Arc::clone(&shared.calls),
+            identity: Arc::clone(&shared.identity),
             answered: Arc::clone(&shared.answered),
             clock: shared.clock,
-            wire: None,
         }
+    }
+
+    /// Opens a stream for its first call: whoever gets an answer knows that this is possible.
+    pub(in crate::raft) fn opening(shared: &Shared, to: NodeId, node: RaftNode) -> Self {
+        Self { opens: true, ..Self::new(shared, to, node) }
     }
 
     /// Calls, and waits for the answer for so long.
     pub(in crate::raft) async fn call(&mut self, call: Call, patience: Duration) -> Result<Reply, CallFault> {
+        let answer = timeout(patience, self.exchange(call, MAX_PATIENCE)).await;
+        answer.unwrap_or(Err(CallFault::Timeout(patience)))
+    }
+
+    /// How long an answer that this member gives at once may take, as far as it was measured; at least `least`.
+    pub(in crate::raft) fn patience(&self, least: Duration) -> Duration {
+        self.peer.usual_patience().max(least)
+    }
+
+    /// Calls, and waits until the stream is there, and then for so long for an answer. The stream is given back only after a
+    /// whole exchange; dropped in the middle, it is closed.
+    async fn exchange(&mut self, call: Call, patience: Duration) -> Result<Reply, CallFault> {
         let cluster = match &call {
             Call::Found(Proposal { cluster, .. }) | Call::Release(cluster) => *cluster,
             _ => self.belonging.get().ok_or(CallFault::Nowhere)?,
         };
+        let is_answered_at_once = call.is_answered_at_once();
         let envelope = Envelope { cluster, from: self.me, to: self.to, call };
-        let answer = timeout(patience, self.exchange(envelope)).await;
-        match answer.unwrap_or(Err(CallFault::Timeout(patience)))? {
-            Reply::Refused(reason) => Err(CallFault::Refused(reason)),
-            reply => Ok(reply),
-        }
-    }
-
-    /// The stream is put back only after a whole exchange; dropped in the middle, it is closed.
-    async fn exchange(&mut self, envelope: Envelope) -> Result<Reply, CallFault> {
-        let mut wire = match self.wire.take() {
-            Some(wire) => wire,
-            None => {
-                let stream = fabric::connect(self.node.peer).await?;
-                Wire::open(stream, &self.identity, &self.node.name).await?
-            }
-        };
+        let opens = std::mem::take(&mut self.opens);
+        let mut wire = if opens { self.peer.new_stream().await? } else { self.peer.stream().await? };
+        // Dropped while it waits, the call counts as one that was not answered in time.
+        let exchange = Exchange { peer: &self.peer, is_whole: false };
+        let asked = Instant::now();
         #[cfg(feature = "simulation")]
         if let Some(late) =
             crate::simulation::network::call_is_late(matches!(envelope.call, Call::HandOver(_)))
@@ -99,26 +113,53 @@ impl Caller {
             });
             return std::future::pending().await;
         }
-        let (reply, bytes) = Self::ask_on(&mut wire, &envelope).await.inspect_err(|fault| {
+        let sent = wire.put(&envelope)?;
+        let patience = patience.saturating_add(Duration::from_nanos(NANOS_PER_BYTE * sent as u64));
+        let answer = timeout(patience, async {
+            wire.flush().await?;
+            wire.receive(Kind::Reply).await?.ok_or(CallFault::Io(io::ErrorKind::UnexpectedEof.into()))
+        });
+        let answer = answer.await.unwrap_or(Err(CallFault::Timeout(patience)));
+        let (reply, received) = answer.inspect_err(|fault| {
             if let Some(error) = fault.stream_error() {
                 self.identity.stats.count_broken(error);
                 debug!(to = %self.node, %fault, "a stream of calls is closed");
             }
         })?;
-        self.stats.called(envelope.call.kind(), bytes);
+        self.stats.called(envelope.call.kind(), sent + received);
         sane::reply(&envelope.call, &reply).inspect_err(|absurd| {
             self.identity.stats.count_call_refusal(CallRefusal::Absurd);
             warn!(to = %self.node, "the answer to a call is refused: {absurd}");
         })?;
-        self.wire = Some(wire);
-        Ok(reply)
+        exchange.is_whole();
+        if is_answered_at_once {
+            self.peer.answered(asked.elapsed());
+        }
+        self.peer.give_back(wire);
+        match reply {
+            Reply::Refused(reason) => Err(CallFault::Refused(reason)),
+            reply => Ok(reply),
+        }
     }
+}
 
-    async fn ask_on(wire: &mut Wire, envelope: &Envelope) -> Result<(Reply, usize), CallFault> {
-        let sent = wire.send(envelope).await?;
-        let (reply, received) =
-            wire.receive(Kind::Reply).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        Ok((reply, sent + received))
+/// A call that waits for its answer.
+struct Exchange<'p> {
+    peer: &'p Peer,
+    is_whole: bool,
+}
+
+impl Exchange<'_> {
+    fn is_whole(mut self) {
+        self.is_whole = true;
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.peer.failed();
+        }
     }
 }
 
@@ -183,7 +224,11 @@ impl Caller {
         call: Call,
         option: &RPCOption,
     ) -> Result<Reply, Failure<E>> {
-        self.call(call, option.soft_ttl()).await.map_err(|fault| {
+        // Raft's timeout is for all of it. An answer that only the network delays is waited for as long as this peer takes:
+        // a stream that leads nowhere any more is noticed by it.
+        let patience = if call.is_answered_at_once() { self.peer.patience() } else { option.soft_ttl() };
+        let answer = timeout(option.soft_ttl(), self.exchange(call, patience)).await;
+        answer.unwrap_or(Err(CallFault::Timeout(option.soft_ttl()))).map_err(|fault| {
             debug!(to = %self.node, %fault, "a call of the Raft group failed");
             RPCError::Unreachable(Unreachable::new(&fault))
         })

@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tidegate_proto::Kind;
-use tokio::time::{Instant, timeout};
+use tidegate_proto::{Kind, MAX_CALL_BYTES};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use super::{Call, CallFault, Envelope, Reply, sane, senders, wire::Wire};
@@ -27,15 +30,24 @@ use crate::{
     stats::{CALL_REFUSALS, CallRefusal},
 };
 
-/// Streams for calls that are answered at one time; more are closed. A node has two or three from the leader, and one
-/// for each change that another node passes on.
-const MAX_CALL_STREAMS: usize = 256;
+/// Streams for calls that are answered at one time; more are closed. A leader has one or two from each other node.
+const MAX_CALL_STREAMS: usize = 1024;
 /// A peer that is silent for so long in the middle of a call, or does not take its answer, is cut off.
 const STALLED: Duration = Duration::from_secs(15);
 /// A stream without a call for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 /// Longest time that a change may take at the leader.
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
+/// How long Raft here may take for an answer: longer than whoever asks waits for it.
+const RAFT_WITHIN: Duration = Duration::from_secs(1);
+/// The same for a piece of a snapshot.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time for any answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(65);
+/// What may wait for Raft here, in units of [`RAFT_UNIT`] bytes, each call at least one. Raft takes what it is given without a
+/// bound, and when its disk hangs it does nothing with it.
+const RAFT_ROOM: usize = 2 * MAX_CALL_BYTES / RAFT_UNIT;
+const RAFT_UNIT: usize = 256 << 10;
 
 /// Refused calls are logged at most this often, for each reason.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -44,6 +56,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct CallServer {
     shared: Arc<Shared>,
     open: AtomicUsize,
+    raft_room: Arc<Semaphore>,
     logged: Mutex<[Option<Instant>; CALL_REFUSALS.len()]>,
     logged_broken: Mutex<Option<Instant>>,
 }
@@ -60,7 +73,40 @@ fn is_due(last: &mut Option<Instant>) -> bool {
 
 impl CallServer {
     pub(in crate::raft) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: AtomicUsize::new(0), logged: Mutex::default(), logged_broken: Mutex::default() }
+        Self {
+            shared,
+            open: AtomicUsize::new(0),
+            raft_room: Arc::new(Semaphore::new(RAFT_ROOM)),
+            logged: Mutex::default(),
+            logged_broken: Mutex::default(),
+        }
+    }
+
+    /// Has Raft answer, within this time. What it was given it keeps, and until it has done with that, the room too.
+    async fn ask_raft<T: 'static>(
+        &self,
+        bytes: usize,
+        within: Duration,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        if PlantedBug::AnswersWithoutDeadline.is_on() {
+            return Ok(work.await);
+        }
+        if let Some(trouble) = self.shared.disk_trouble() {
+            return Err(trouble);
+        }
+        let units = bytes.div_ceil(RAFT_UNIT).clamp(1, RAFT_ROOM) as u32;
+        let room = Arc::clone(&self.raft_room).try_acquire_many_owned(units);
+        let room = room.map_err(|_| "too many calls wait for Raft at this node".to_owned())?;
+        let mut work = Box::pin(work);
+        if let Ok(answer) = timeout(within, &mut work).await {
+            return Ok(answer);
+        }
+        tokio::spawn(async move {
+            work.await;
+            drop(room);
+        });
+        Err(format!("Raft at this node has not answered within {within:?}"))
     }
 
     /// Says why a call was not even looked at, and counts it.
@@ -73,7 +119,7 @@ impl CallServer {
         Reply::Refused(explained)
     }
 
-    pub(super) async fn answer(&self, peer: &Peer, envelope: Envelope) -> Reply {
+    pub(super) async fn answer(&self, peer: &Peer, envelope: Envelope, bytes: usize) -> Reply {
         let Envelope { cluster, from, to, mut call } = envelope;
         if let Call::Introduce = call {
             return Reply::Introduced(self.shared.introduction());
@@ -111,24 +157,35 @@ impl CallServer {
             Call::Append(request) => {
                 let vote = request.vote;
                 self.shared.note_leader(&running, &vote);
-                let answer = raft.append_entries(request).await;
-                // openraft counts from here.
-                self.shared.note_leader(&running, &vote);
-                Reply::Append(answer)
+                let raft = raft.clone();
+                let work = async move { raft.append_entries(request).await };
+                let answer = self.ask_raft(bytes, RAFT_WITHIN, work).await;
+                if answer.is_ok() {
+                    // openraft counts from here.
+                    self.shared.note_leader(&running, &vote);
+                }
+                answer.map_or_else(Reply::Refused, Reply::Append)
             }
             Call::Vote(request) => {
-                let answer = raft.vote(request).await;
-                if answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                let raft = raft.clone();
+                let answer = self.ask_raft(bytes, RAFT_WITHIN, async move { raft.vote(request).await }).await;
+                // One that was given up may still be given.
+                if answer.as_ref().map_or(true, |answer| answer.as_ref().is_ok_and(|vote| vote.vote_granted))
+                {
                     self.shared.note_vote();
                 }
-                Reply::Vote(answer)
+                answer.map_or_else(Reply::Refused, Reply::Vote)
             }
             Call::Snapshot(request) => {
                 let vote = request.vote;
                 self.shared.note_leader(&running, &vote);
-                let answer = raft.install_snapshot(request).await;
-                self.shared.note_leader(&running, &vote);
-                Reply::Snapshot(answer)
+                let raft = raft.clone();
+                let work = async move { raft.install_snapshot(request).await };
+                let answer = self.ask_raft(bytes, SNAPSHOT_WITHIN, work).await;
+                if answer.is_ok() {
+                    self.shared.note_leader(&running, &vote);
+                }
+                answer.map_or_else(Reply::Refused, Reply::Snapshot)
             }
             Call::Write { write, patience_ms } => {
                 let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
@@ -245,10 +302,11 @@ async fn hold(wire: &mut Wire, server: &CallServer, peer: &Peer) -> Result<(), C
             return Ok(());
         }
         let call = timeout(STALLED, wire.receive::<Envelope>(Kind::Call)).await;
-        let Some((envelope, _)) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
+        let Some((envelope, bytes)) = call.map_err(|_| CallFault::Timeout(STALLED))?? else { return Ok(()) };
         #[cfg(feature = "simulation")]
         let hands_over = matches!(envelope.call, Call::HandOver(_));
-        let reply = server.answer(peer, envelope).await;
+        let answer = timeout(ANSWER_WITHIN, server.answer(peer, envelope, bytes)).await;
+        let reply = answer.unwrap_or_else(|_| Reply::Refused(format!("no answer within {ANSWER_WITHIN:?}")));
         #[cfg(feature = "simulation")]
         if crate::simulation::network::answer_is_lost(hands_over) {
             return Ok(());

@@ -32,8 +32,7 @@ impl Wire {
         Self { stream, session, expected: None }
     }
 
-    /// For calls of this node. It does not wait for the peer's welcome: that comes with the first answer, so that a call on a new
-    /// stream takes three round trips, the one of TCP included.
+    /// For calls of this node. It does not wait for the peer's welcome, which comes with the first answer at the latest.
     pub(super) async fn open(
         mut stream: fabric::Stream,
         identity: &Identity,
@@ -58,13 +57,31 @@ impl Wire {
         Ok((found, Self { stream, session, expected: None }))
     }
 
+    /// Waits for the peer's welcome, if it has not come yet.
+    pub(super) async fn welcomed(&mut self) -> Result<(), CallFault> {
+        if let Some(peer) = &self.expected {
+            welcome(&mut self.stream, &mut self.session, Some(peer)).await?;
+            self.session.inbox.set_limit(MAX_CALL_BYTES);
+            self.expected = None;
+        }
+        Ok(())
+    }
+
     /// Returns how many bytes it took.
     pub(super) async fn send<M: Message>(&mut self, message: &M) -> Result<usize, CallFault> {
-        self.session.outbox.put(message)?;
-        let bytes = self.session.outbox.sealed();
-        let length = bytes.len();
-        self.stream.write_all_buf(bytes).await?;
+        let length = self.put(message)?;
+        self.flush().await?;
         Ok(length)
+    }
+
+    /// Puts a message where [`Wire::flush`] sends it from; returns how many bytes it takes, with what was put before.
+    pub(super) fn put<M: Message>(&mut self, message: &M) -> Result<usize, CallFault> {
+        self.session.outbox.put(message)?;
+        Ok(self.session.outbox.sealed().len())
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<(), CallFault> {
+        Ok(self.stream.write_all_buf(self.session.outbox.sealed()).await?)
     }
 
     /// The next message, and how many bytes it took; `None` at the end of the stream.
@@ -72,11 +89,7 @@ impl Wire {
         &mut self,
         expected: Kind,
     ) -> Result<Option<(M, usize)>, CallFault> {
-        if let Some(peer) = &self.expected {
-            welcome(&mut self.stream, &mut self.session, Some(peer)).await?;
-            self.session.inbox.set_limit(MAX_CALL_BYTES);
-            self.expected = None;
-        }
+        self.welcomed().await?;
         let inbox = &mut self.session.inbox;
         loop {
             if let Some(frame) = inbox.first()? {
