@@ -113,6 +113,7 @@ impl SlowDisk {
             ))))),
             store: store(),
             floors: store(),
+            shares: store(),
             rights: Arc::new(Rights::new(holder, terms, clock.now())),
             requests: Arc::default(),
             stats: Arc::default(),
