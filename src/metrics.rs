@@ -170,8 +170,8 @@ mod tests {
         lanes[1].count_check(false, Decider::Forwarded, Duration::ZERO);
         lanes[1].count_problem(ProblemKind::NotJson);
         let totals = Totals::of(&lanes);
-        assert_eq!(totals.allowed, [2, 0, 0, 0, 0]);
-        assert_eq!(totals.denied, [0, 1, 0, 0, 0]);
+        assert_eq!(totals.allowed, [2, 0, 0, 0, 0, 0]);
+        assert_eq!(totals.denied, [0, 1, 0, 0, 0, 0]);
         assert_eq!(totals.problems.iter().sum::<u64>(), 1);
     }
 }
