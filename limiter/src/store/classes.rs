@@ -172,10 +172,10 @@ impl Classes {
     pub(super) fn assumed(&self, class: Class, is_of_window: bool, horizon: u64) -> u64 {
         let marks = self.all[usize::from(class)].marks[usize::from(is_of_window)].get();
         // One that was let go later was less far ahead.
-        let within = |marks: &Box<[AtomicU64]>| {
+        let within = |marks: &[AtomicU64]| {
             marks[..=bin(horizon)].iter().map(|mark| mark.load(Relaxed)).max().unwrap_or(0)
         };
-        marks.map_or(0, within)
+        marks.map_or(0, |marks| within(marks))
     }
 
     /// Whether any mark may say something.

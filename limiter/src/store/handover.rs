@@ -187,7 +187,7 @@ impl Locked<'_> {
         let bytes = bytes_of(&log);
         self.count_log(class, 0, bytes);
         self.shard.logs.insert(key, KeptLog { class, log });
-        self.shed_logs(key, class, bytes, now);
+        self.make_room_for_log(key, class, bytes, now);
     }
 }
 

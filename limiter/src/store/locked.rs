@@ -189,7 +189,7 @@ impl Locked<'_> {
         }
         self.count_log(class, known, bytes);
         if bytes > known {
-            self.shed_logs(key, class, bytes - known, now);
+            self.make_room_for_log(key, class, bytes - known, now);
         }
     }
 
@@ -206,7 +206,8 @@ impl Locked<'_> {
     }
 
     /// The bytes of a log have changed.
-    pub(super) fn count_log(&self, class: Class, before: usize, after: usize) {
+    pub(super) fn count_log(&mut self, class: Class, before: usize, after: usize) {
+        self.shard.count_log(before, after);
         self.store.log_bytes.fetch_add(after, Relaxed);
         self.store.log_bytes.fetch_sub(before, Relaxed);
         self.store.classes.count_log_bytes(class, before, after);

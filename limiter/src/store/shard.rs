@@ -13,11 +13,18 @@ pub(super) struct Shard {
     soonest: u64,
     settled: usize,
     pub(super) logs: HashMap<u64, KeptLog, Unhashed>,
+    /// Of all logs of the shard, and how many there have to be before it is worth a look again which of them can go.
+    log_bytes: usize,
+    look_at: usize,
     pub(super) journals: HashMap<u64, Kept, Unhashed>,
     /// Buckets that were reset while marks said something of their like: these are not meant. Each is let go of with its bucket,
     /// and all of them when no mark says anything.
     pub(super) spared: HashSet<u64, Unhashed>,
 }
+
+/// By this part the logs of a shard grow before all of them are looked at again. Less than what one look frees, so that they
+/// grow no further; and not much less, since each look is at all of them.
+const LOOK_STEP: usize = 16;
 
 /// Buckets of a shard that are spared at the same time; one more than that, and all count as before.
 pub(super) const MAX_SPARED: usize = 64;
@@ -45,6 +52,8 @@ impl Default for Shard {
             soonest: u64::MAX,
             settled: 0,
             logs: HashMap::default(),
+            log_bytes: 0,
+            look_at: 0,
             journals: HashMap::default(),
             spared: HashSet::default(),
         }
@@ -55,6 +64,28 @@ impl Shard {
     pub(super) fn settle(&mut self, soonest: u64) {
         self.soonest = soonest;
         self.settled = self.buckets;
+    }
+
+    /// The bytes of a log have changed.
+    pub(super) fn count_log(&mut self, before: usize, after: usize) {
+        self.log_bytes = self.log_bytes + after - before;
+        if after < before {
+            // Else those that went would be room for as many others before anybody looks.
+            self.look_at = self.look_at.min(self.next_look());
+        }
+    }
+
+    /// Whether the logs have grown enough since all of them were looked at, for another look to be paid by what has come since.
+    pub(super) fn are_logs_worth_a_look(&self) -> bool {
+        self.log_bytes >= self.look_at
+    }
+
+    pub(super) fn settle_logs(&mut self) {
+        self.look_at = self.next_look();
+    }
+
+    fn next_look(&self) -> usize {
+        self.log_bytes + self.log_bytes / LOOK_STEP
     }
 
     /// Whether looking at all buckets of the table could find one that knows of nothing.

@@ -171,24 +171,43 @@ impl Locked<'_> {
         (buckets + 1).min(budget::capacity(self.store.budget.max_slots) / IDLE_PART)
     }
 
-    /// After the log of `key` has grown by so many bytes: where there is no room for it, its class lets go of others, if it has
-    /// more than its part. So the logs of such a class grow no further, but for one short log in each shard; while those of others
-    /// grow, all together are no more than twice their budget, and `sweep` does the rest.
-    pub(super) fn shed_logs(&mut self, key: u64, class: Class, grown: usize, now: u64) {
-        let most = self.store.budget.log_bytes;
-        let is_over = || self.store.log_bytes.load(Relaxed) > most;
-        if !is_over() || self.remove_idle_logs(now) > 0 && self.store.log_bytes.load(Relaxed) <= most {
+    /// After the log of `key` has grown by so many bytes. Where there is no room for it, those classes that have more than their
+    /// part let go of logs, but not at each charge: each time a batch goes, and the next look at the logs of this shard comes
+    /// when they have grown by a part of what is left. So a new log pays for a look at some sixteen others, however many there are,
+    /// and the logs of a flood go beyond their budget by about that part of it.
+    pub(super) fn make_room_for_log(&mut self, key: u64, class: Class, grown: usize, now: u64) {
+        if self.are_logs_over() && self.shard.are_logs_worth_a_look() {
+            self.remove_idle_logs(now);
+            self.shed_logs(Some((key, class, grown)), now);
+            self.shard.settle_logs();
+        }
+    }
+
+    fn are_logs_over(&self) -> bool {
+        self.store.log_bytes.load(Relaxed) > self.store.budget.log_bytes
+    }
+
+    /// Lets go of logs of those classes that have more than their part, if all together have too much. `charged` is the log that
+    /// was just charged, its class, and by how much it has grown.
+    fn shed_logs(&mut self, charged: Option<(u64, Class, usize)>, now: u64) {
+        if !self.are_logs_over() {
             return;
         }
-        let level = self.store.classes.log_level(most);
-        if self.store.classes.log_bytes(class) > level {
-            self.shed_logs_of(class, level, Some(key), grown, now);
+        let level = self.store.classes.log_level(self.store.budget.log_bytes);
+        let mut here: Vec<Class> = self.shard.logs.values().map(|kept| kept.class).collect();
+        here.sort_unstable();
+        here.dedup();
+        here.retain(|class| self.store.classes.log_bytes(*class) > level);
+        for class in here {
+            let charged = charged.filter(|(_, of, _)| *of == class);
+            let (but, grown) = charged.map_or((None, 0), |(key, _, grown)| (Some(key), grown));
+            self.shed_logs_of(class, level, but, grown, now);
         }
     }
 
     /// Frees an eighth of what the logs of a class have in this shard, and as much as one of them has grown, if they have more
-    /// than this shard's part of what the class may keep; those first that count the fewest units. The one of `but` stays: it has
-    /// just been charged.
+    /// than this shard's part of what the class may keep; those first that count the fewest units, and of
+    /// these the ones that were charged the longest ago. The one of `but` stays: it has just been charged.
     fn shed_logs_of(&mut self, class: Class, level: usize, but: Option<u64>, grown: usize, now: u64) {
         let of_class = |(_, kept): &(&u64, &KeptLog)| kept.class == class;
         let mut own: Vec<(u64, u64, u64)> = Vec::new();
@@ -230,15 +249,7 @@ impl Locked<'_> {
         let looked_at = self.shard.logs.len();
         let removed = self.remove_idle_logs(now);
         // Classes that had room when they took more than their part, and that others now need.
-        let most = self.store.budget.log_bytes;
-        if self.store.log_bytes.load(Relaxed) > most {
-            let level = self.store.classes.log_level(most);
-            let mut here: Vec<Class> = self.shard.logs.values().map(|kept| kept.class).collect();
-            here.sort_unstable();
-            here.dedup();
-            here.retain(|class| self.store.classes.log_bytes(*class) > level);
-            here.into_iter().for_each(|class| self.shed_logs_of(class, level, None, 0, now));
-        }
+        self.shed_logs(None, now);
         Swept { looked_at, removed }
     }
 
@@ -255,5 +266,44 @@ impl Locked<'_> {
             logs.shrink_to_fit();
         }
         idle.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig};
+
+    const START: Nanos = Nanos::new(1_800_000_000_000_000_000);
+
+    fn charge(key: u64, rule: u64) -> Charge {
+        let key = KeyHash::from_raw(key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & !1);
+        let limit = Limit::parse("20/1h", None, Algorithm::SlidingLog).unwrap();
+        Charge { key, rule: RuleId::from_raw(rule), limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
+    }
+
+    #[test]
+    fn logs_go_in_batches_and_all_of_them_are_no_more_than_their_budget_and_a_little() {
+        let store = Store::new(StoreConfig { max_memory: 16 << 20, shards: 16 }, START);
+        let (mut batches, mut before) = (0_u64, 0);
+        let flood = 100_000;
+        for key in 0..flood {
+            store.check(&charge(key, 2), START);
+            let let_go = store.let_go[0].load(super::Relaxed);
+            batches += u64::from(let_go > before);
+            before = let_go;
+            let log_bytes = store.log_bytes.load(super::Relaxed);
+            assert!(log_bytes <= store.budget.log_bytes / 8 * 9, "{log_bytes} after {key}");
+        }
+        // Each shard has room for some 700 logs; of these 40 or more go at a time.
+        assert!(before > flood / 2 && batches * 40 < flood, "{before} in {batches} batches");
+        // Another rule gets its part while these wait for nobody to sweep.
+        for key in flood..2 * flood {
+            store.check(&charge(key, 4), START);
+            let log_bytes = store.log_bytes.load(super::Relaxed);
+            assert!(log_bytes <= store.budget.log_bytes / 8 * 9, "{log_bytes} after {key}");
+        }
+        let [one, other] =
+            [2, 4].map(|rule| store.classes.log_bytes(store.classes.of(RuleId::from_raw(rule))));
+        assert!(one > store.budget.log_bytes / 3 && other > store.budget.log_bytes / 3, "{one}, {other}");
     }
 }
