@@ -45,7 +45,8 @@ impl RoundTrip {
 
     /// How long an answer usually takes at most.
     pub(super) fn usual_patience(&self) -> Duration {
-        self.measured.map_or(LEAST, |(mean, varies)| (mean + 4 * varies).clamp(LEAST, MOST))
+        // At least an eighth more than the mean: where answers hardly vary, the slowest of them must not come too late.
+        self.measured.map_or(LEAST, |(mean, varies)| (mean + (4 * varies).max(mean / 8)).clamp(LEAST, MOST))
     }
 }
 

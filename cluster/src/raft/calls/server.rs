@@ -134,6 +134,14 @@ impl CallServer {
             return Reply::Refused(self.shared.trouble().unwrap_or_else(|| "Raft is not running".to_owned()));
         };
         let raft = &running.raft;
+        // First of all: numbers of another cluster say nothing.
+        if let Some(ours) = self.shared.belonging.get()
+            && ours != cluster
+            && !matches!(call, Call::Found(_) | Call::Release(_))
+            && !PlantedBug::AdoptionUndecided.is_on()
+        {
+            return Reply::Refused(format!("this node belongs to the cluster {ours}, not to {cluster}"));
+        }
         // In this order: what is absurd must not be looked at, whoever has sent it.
         if let Err(absurd) = sane::call(&running.position(), &call) {
             return self.refuse(peer, CallRefusal::Absurd, absurd.to_string());
