@@ -90,7 +90,7 @@ fn a_cluster_works_with_a_round_trip_of_100_ms() {
 }
 
 #[test]
-fn a_cluster_works_with_a_round_trip_of_200_ms() {
+fn a_cluster_works_with_a_round_trip_of_150_ms() {
     let _machine = kit::alone();
-    works_with(Duration::from_millis(200));
+    works_with(Duration::from_millis(150));
 }

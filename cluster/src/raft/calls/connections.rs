@@ -40,7 +40,7 @@ const OPEN_WITHIN: Duration = Duration::from_millis(1500);
 /// How often streams are closed to peers that are not called any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Up to this round trip the timing of sessions and elections is tested.
-const SUPPORTED: Duration = Duration::from_millis(200);
+const SUPPORTED: Duration = Duration::from_millis(150);
 
 /// The streams of this node to all others.
 #[derive(Debug)]
