@@ -315,12 +315,7 @@ async fn what_a_follower_gets_at_once_has_an_end_whether_it_is_on_the_disk_or_wa
     let switches = Arc::new(Switches::default());
     let file = open_under(&directory.path().join("log"), Arc::clone(&switches)).unwrap();
     let mut log = Log::start(Disk::on(Database::builder().create_with_backend(file).unwrap())).unwrap();
-    // The file is as large as it will be: growing it syncs, and whoever begins to read then waits for that.
-    log.blocking_append((0..40).map(large)).await.unwrap();
-    log.truncate(LogId::new(CommittedLeaderId::new(1, 1), 6)).await.unwrap();
-    for term in 1..4 {
-        log.save_vote(&Vote::new(term, 1)).await.unwrap();
-    }
+    log.blocking_append((0..6).map(large)).await.unwrap();
     let now = Instant::now();
     assert!(log.hangs(now + Duration::from_secs(3600)).is_none(), "nothing is being written");
 
@@ -333,8 +328,9 @@ async fn what_a_follower_gets_at_once_has_an_end_whether_it_is_on_the_disk_or_wa
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(log.hangs(Instant::now()).is_none(), "a write may take its time");
+    // Only what waits: a file that grows syncs, and whoever begins to read the disk then waits for that.
     let mut sizes = Vec::new();
-    for start in 0..20 {
+    for start in 6..20 {
         let read = log.limited_get_log_entries(start, 20).await.unwrap();
         let bytes: usize = read.iter().map(|entry| super::log::encode(entry).unwrap().len()).sum();
         assert!(bytes <= 4 << 20, "{bytes} bytes from {start}");
@@ -342,14 +338,16 @@ async fn what_a_follower_gets_at_once_has_an_end_whether_it_is_on_the_disk_or_wa
         assert!(indexes.eq(start..start + read.len() as u64), "from {start}: all, and in order");
         sizes.push(read.len());
     }
-    assert!(sizes[..17].iter().all(|size| *size == 3), "{sizes:?}");
-    assert_eq!(sizes[19], 1);
-    assert_eq!(log.try_get_log_entries(0..20).await.unwrap().len(), 20, "who wants all gets all");
+    assert!(sizes[..11].iter().all(|size| *size == 3), "{sizes:?}");
+    assert_eq!(sizes[13], 1);
 
     switches.obey("".parse().unwrap());
     waits.await.unwrap().unwrap();
     while log.hangs(now + Duration::from_secs(3600)).is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(log.limited_get_log_entries(0, 20).await.unwrap().len(), 3);
+    for start in 0..18 {
+        assert_eq!(log.limited_get_log_entries(start, 20).await.unwrap().len(), 3, "{start}");
+    }
+    assert_eq!(log.try_get_log_entries(0..20).await.unwrap().len(), 20, "who wants all gets all");
 }
