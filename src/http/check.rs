@@ -129,7 +129,9 @@ fn decide_here<T>(
         Local::NotReady => Some(Err(not_ready(node))),
         Local::Decided { allowed, at } => {
             let decided = |place: usize| {
-                Some(Decided { decision: decisions.get(place)?, by: Decider::Owner, node: &node.name })
+                let decision = decisions.get(place)?;
+                let by = if decision.assumed { Decider::Memory } else { Decider::Owner };
+                Some(Decided { decision, by, node: &node.name })
             };
             let (answer, by) = put_together(node, lane, allowed, &limited.applied, decided, render);
             node.metrics[lane].count_check(allowed, by, at.saturating_since(now));
