@@ -79,6 +79,11 @@ impl Heard {
         self.leader
     }
 
+    /// When a leader was last heard of, or this node was one itself and resigned.
+    pub(super) fn leader_or_led(&self) -> Option<Instant> {
+        self.leader.max(self.resigned)
+    }
+
     pub(super) fn note_leader(&mut self, now: Instant) {
         self.leader = self.leader.max(Some(now));
     }

@@ -176,7 +176,7 @@ impl Ledger {
         if self.shared.running().is_some_and(|running| running.is_leader()) {
             return Some(Duration::ZERO);
         }
-        self.shared.heard().leader().map(|heard| heard.elapsed())
+        self.shared.heard().leader_or_led().map(|heard| heard.elapsed())
     }
 
     /// Why some rules of the log are not in force at this node.
