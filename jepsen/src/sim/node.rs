@@ -148,8 +148,10 @@ impl Shared {
         let addresses = self.addresses.borrow();
         let plan = &self.plan;
         let ghosts = (0..plan.ghosts as u8).map(|ghost| format!("172.16.0.{}:{PEER_PORT}", ghost + 1));
-        // A check goes to another node and back, wherever that is.
-        let check_timeout = Timing::default().check_timeout + 4 * Duration::from_millis(plan.latency_ms.1);
+        // A check goes to another node and back, wherever that is. Its owner may have to ask the successor first: where that is
+        // far it takes as long again.
+        let ways = if plan.latency_ms.1 > 25 { 8 } else { 4 };
+        let check_timeout = Timing::default().check_timeout + ways * Duration::from_millis(plan.latency_ms.1);
         ClusterConfig {
             name: name(node),
             cluster: "simulated".to_owned(),
