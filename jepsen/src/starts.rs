@@ -1,13 +1,10 @@
 //! Starts of whole clusters: whatever the order of the commands, the delays between them, and what is killed meanwhile, one
 //! cluster is founded, all nodes get ready, and nodes that are started later with the same arguments join it.
 
-use std::{
-    collections::BTreeSet,
-    fmt, thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fmt, thread, time::Duration};
 
 use fastrand::Rng;
+use tokio::time::Instant;
 
 use crate::{
     client::Client,

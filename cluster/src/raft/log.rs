@@ -63,10 +63,10 @@ pub(crate) struct Log {
 
 /// Entries that are on their way to the disk, with their bytes.
 #[derive(Debug, Clone, Default)]
-struct Pending(Arc<Mutex<BTreeMap<u64, (usize, Entry<Group>)>>>);
+struct Pending(Arc<Mutex<Found>>);
 
 impl Pending {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<u64, (usize, Entry<Group>)>> {
+    fn entries(&self) -> MutexGuard<'_, Found> {
         // Nothing in here is left half done by a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -352,14 +352,12 @@ mod tests {
             assert!(machine.membership().voter_ids().eq([me]));
             drop((log, machine, disk));
             // The thread that writes the log has the disk for a moment longer.
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-            loop {
-                match Remains::read(forged.path()).await.map(|_| ()) {
-                    Err(RecoveryFault::Alone) => break,
-                    _ if std::time::Instant::now() < deadline => tokio::task::yield_now().await,
-                    other => panic!("{other:?}"),
+            let is_alone = async {
+                while !matches!(Remains::read(forged.path()).await, Err(RecoveryFault::Alone)) {
+                    tokio::task::yield_now().await;
                 }
-            }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(5), is_alone).await.unwrap();
         }
     }
 

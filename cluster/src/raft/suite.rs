@@ -196,6 +196,7 @@ async fn a_torn_write_leaves_what_was_acknowledged_before_it() {
 
 /// A Raft core that had been given the logs of two clusters asked for such a range, and the map under it panicked.
 #[tokio::test]
+#[expect(clippy::reversed_empty_ranges, reason = "that is what is tested")]
 async fn a_range_that_ends_before_it_begins_and_entries_with_a_gap_are_errors() {
     let mut log = Log::start(Fragile::default().disk()).unwrap();
     log.blocking_append((0..10).map(entry)).await.unwrap();

@@ -58,6 +58,7 @@ struct Decided {
 }
 
 /// Why one was not.
+#[expect(clippy::large_enum_variant, reason = "it is given on at once, and the large one is the usual one")]
 enum NotDecided {
     /// There are no rules yet.
     NoRules,

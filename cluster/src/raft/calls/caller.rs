@@ -131,7 +131,7 @@ impl Caller {
             self.identity.stats.count_call_refusal(CallRefusal::Absurd);
             warn!(to = %self.node, "the answer to a call is refused: {absurd}");
         })?;
-        exchange.is_whole();
+        exchange.end();
         if is_answered_at_once {
             self.peer.answered(asked.elapsed());
         }
@@ -150,7 +150,7 @@ struct Exchange<'p> {
 }
 
 impl Exchange<'_> {
-    fn is_whole(mut self) {
+    fn end(mut self) {
         self.is_whole = true;
     }
 }
