@@ -6,8 +6,10 @@ mod kit;
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use kit::rules::PATIENCE;
 use serde_json::Value;

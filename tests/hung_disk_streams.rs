@@ -10,8 +10,10 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use kit::rules::{await_voters, leader, raft, write};
 use tidegate_jepsen::cluster::{Cluster, Node, Settings, wait_for};

@@ -13,8 +13,10 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use tidegate_jepsen::cluster::{free_ports, wait_for};
 
@@ -115,7 +117,7 @@ fn proxy(at: SocketAddr, node: SocketAddr, lost: Arc<AtomicUsize>) {
                     let mut passes = true;
                     frames.see(bytes, |kind, _| {
                         if kind == REPLY && hands_over.swap(false, SeqCst) {
-                            passes &= lost.fetch_add(1, SeqCst) % 2 == 0;
+                            passes &= lost.fetch_add(1, SeqCst).is_multiple_of(2);
                         }
                     });
                     passes

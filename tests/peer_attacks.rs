@@ -10,8 +10,10 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use kit::{
     peer::{PATIENCE, Said, Stream, append, envelope, vote},
@@ -211,7 +213,7 @@ fn a_flood_of_callers_that_never_prove_themselves_takes_no_session_and_no_seat()
                     let Ok(mut stream) = TcpStream::connect_timeout(&peer, Duration::from_secs(1)) else {
                         continue;
                     };
-                    if made % 2 == 0 {
+                    if made.is_multiple_of(2) {
                         let _ = stream.write_all(&tidegate_proto::Greeting::Hello([1; 16]).to_bytes());
                     }
                     if held.len() < CALLERS {

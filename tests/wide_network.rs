@@ -4,10 +4,9 @@
 
 mod kit;
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
+
+use tokio::time::Instant;
 
 use kit::rules::{await_limit, raft, write};
 use tidegate_jepsen::{
