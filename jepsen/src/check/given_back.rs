@@ -3,7 +3,7 @@
 //! A unit that is given back can be admitted once more. So the checks that lie wholly inside an interval of length d are at
 //! most B + r·d and the refunds that may have happened in it: those that began before its end and were answered after its
 //! beginning. One that nobody answered may happen at any time later. All intervals are looked at at once
-//! ([`super::interval`]).
+//! (`interval`).
 //!
 //! It never raises a false alarm: a refund gives a bucket no more than was taken of it, and counts here for one unit always.
 

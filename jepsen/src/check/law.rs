@@ -2,9 +2,9 @@
 //!
 //! | algorithm | in any interval of length d | looked at |
 //! | --- | --- | --- |
-//! | token bucket, leaky bucket, sliding window | b + n·d/p | all intervals at once ([`super::interval`]) |
-//! | sliding log | n·(⌊d/p⌋ + 1), that is n in any period | [`super::log`] |
-//! | fixed window | n in each window, so n·(⌊d/p⌋ + 2) | [`super::window`] |
+//! | token bucket, leaky bucket, sliding window | b + n·d/p | all intervals at once (`interval`) |
+//! | sliding log | n·(⌊d/p⌋ + 1), that is n in any period | `log` |
+//! | fixed window | n in each window, so n·(⌊d/p⌋ + 2) | `window` |
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ pub struct Change {
     pub called: u64,
     /// When it was acknowledged, if it was.
     pub answered: Option<u64>,
-    /// Units a second of the rule [`CHANGING`] from then on.
+    /// Units a second of the rule `CHANGING` from then on.
     pub count: u64,
     /// What becomes of the buckets of the other rule.
     pub takeover: String,
