@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::{
     client::Client,
     cluster::{Cluster, NODE_STEP, Settings, free_ports_for},
+    node::PLANTED_BUG,
 };
 
 /// How long a start may take after its last command.
@@ -178,7 +179,7 @@ pub fn start(way: Way, seed: u64, settings: &Settings, planted_bug: Option<&str>
     let ports: Vec<u16> = (0..addresses as u16).map(|node| first + node * NODE_STEP).collect();
     let mut cluster = Cluster::empty(settings);
     if let Some(bug) = planted_bug {
-        cluster.set_environment("TIDEGATE_PLANTED_BUG", bug);
+        cluster.set_environment(PLANTED_BUG, bug);
     }
     let begun = Instant::now();
     for (at, deed) in plan(way, &mut dice) {

@@ -28,8 +28,9 @@ pub const SCHEDULING_SLACK: Duration = Duration::from_millis(900);
 /// The check timeout that nodes have by default.
 pub const CHECK_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// The program that is tested: the one that cargo has built, or the one that `TIDEGATE_TEST_BINARY` names.
 pub fn binary() -> PathBuf {
-    env!("CARGO_BIN_EXE_tidegate").into()
+    std::env::var_os("TIDEGATE_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into()).into()
 }
 
 pub fn settings(rules: &str) -> Settings {

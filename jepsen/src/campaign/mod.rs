@@ -20,7 +20,7 @@ use crate::{
     load::MAX_OPERATIONS,
     nemesis::{Builds, Driver, Fault, Kind, Phases, schedule},
     network::Form,
-    node::Node,
+    node::{Node, PLANTED_BUG},
     record::{Record, Setup, Times},
     sampler::Watched,
     workload::{
@@ -109,7 +109,7 @@ pub fn run(
         cluster.follow_orders();
     }
     if let Some(bug) = &plan.planted_bug {
-        cluster.set_environment("TIDEGATE_PLANTED_BUG", bug);
+        cluster.set_environment(PLANTED_BUG, bug);
     }
     let mut disks = BTreeMap::new();
     if plan.kinds.contains(&Kind::FullDisk) {

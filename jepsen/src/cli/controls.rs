@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tidegate_cluster::planted::PlantedBug;
 use tidegate_jepsen::{
     campaign::{self, NOT_READY, Plan},
@@ -21,8 +21,10 @@ use tidegate_jepsen::{
     machine,
     nemesis::{Kind, Means},
     network::Form,
+    node::PLANTED_BUG,
     record::Record,
-    report::planted::{Row, Trial, Unit, table},
+    report::planted::{Row, TestResult, Trial, Unit, table},
+    sim::controls as sim,
 };
 
 use super::{binary, network::NetworkArgs, run::time};
@@ -54,54 +56,59 @@ const OF_FOUNDING: [&str; 3] = ["adoption-undecided", "founds-unasked", "joiners
 const MAX_FAILED_STARTS: u32 = 3;
 /// Machines that are worse than is promised: each is a fault, and no bug of the node.
 const BEYOND: [&str; 1] = ["clock-runaway"];
-/// Bugs that real processes do not show: who finds them, and why not this.
-const ELSEWHERE: [(&str, &str, &str); 9] = [
-    (
-        "no-clock-margin",
-        "model (cluster/src/owner/suite.rs)",
-        "what clocks may drift in a session is less than what a machine with two processors adds",
-    ),
-    ("renewal-not-bound", "simulation", "needs a grant that overtakes an entry of the log by a session"),
-    (
-        "no-epoch-fence",
-        "model (cluster/src/owner/suite.rs)",
-        "needs a message that outlives two moves of a slot",
-    ),
-    (
-        "vote-not-synced",
-        "power cuts (cluster/src/raft/suite.rs)",
-        "needs a vote that the power takes with it, and a second candidate in that term",
-    ),
-    ("seals-not-checked", "tests/peer_attacks.rs", "no fault forges what nodes say to each other"),
-    ("sender-not-checked", "tests/peer_attacks.rs", "no fault forges what nodes say to each other"),
-    ("absurd-believed", "tests/peer_attacks.rs", "no fault forges what nodes say to each other"),
-    ("strict-forgets", "tests of the limiter", "keys that are flooded are not held to their limit"),
+/// Bugs that no fault of a run shows, nor of a seed: the black-box test that does, and why only a test.
+const TESTED: [(&str, &str, &str); 5] = [
+    ("seals-not-checked", "peer_attacks", "no fault forges what nodes say to each other"),
+    ("sender-not-checked", "peer_attacks", "no fault forges what nodes say to each other"),
+    ("absurd-believed", "peer_attacks", "no fault forges what nodes say to each other"),
     (
         "denials-forgotten",
-        "tests/denied_floods.rs",
+        "denied_floods",
         "no bound is broken, and no client of a run floods what denies it",
     ),
+    ("answers-without-deadline", "hung_disk_streams", "no bound is broken: streams wait for a disk"),
 ];
+
+/// What looks for bugs, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tool {
+    /// Seeds of the simulation (compiled in with --features planted-bugs)
+    Simulation,
+    /// Clusters of real processes that are broken on purpose
+    Processes,
+    /// A test of this repository, for what no fault shows
+    Tests,
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  cargo run --release -p jepsen -- controls                        every bug that real processes can show
-  cargo run --release -p jepsen -- controls --bugs full-start,stale-reads --trials 1
-  cargo run --release -p jepsen -- controls --time 30m --minutes 3
+  cargo run --release -p jepsen --features planted-bugs -- controls                           every bug, by whatever finds it
+  cargo run --release -p jepsen --features planted-bugs -- controls --with simulation         seeds only: some minutes
+  cargo run --release -p jepsen --features planted-bugs -- controls --with processes --bugs full-start,stale-reads --trials 1
+  cargo run --release -p jepsen --features planted-bugs -- controls --time 30m --minutes 3
 
-Builds the node once more, with the bugs compiled in. A trial breaks a cluster that has the bug, one seed after the other, until a
-checker says that a promise was broken, or its minutes of faults are over. The table in the end is in Markdown, and the same as that of
-`sim --planted all`. Ctrl-C and the end of --time print the table of what was tried.
+Each bug is looked for in seeds of the simulation. What these do not show in the median trial, clusters of real processes are
+broken with: one run after the other, until a checker says that a promise was broken, or the trial's minutes of faults are over. What no
+fault shows, a test must: it has to fail with the bug and to pass without. The node is built once more, with the bugs compiled in.
+The table in the end is in Markdown. Ctrl-C and the end of --time print the table of what was tried.
 
 Exit codes: 0 each was found in the median trial, 1 one was not, 2 something could not be tried.")]
 pub(crate) struct ControlsArgs {
-    /// Which bugs [default: all that real processes can show]
+    /// Which bugs [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     bugs: Vec<String>,
 
+    /// What looks for them, in this order [default: all of them]
+    #[arg(long, value_enum, value_name = "TOOLS", value_delimiter = ',')]
+    with: Vec<Tool>,
+
     #[command(flatten)]
     network: NetworkArgs,
+
+    /// How many seeds a trial of the simulation has
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    seeds: u64,
 
     /// How many trials each
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
@@ -141,6 +148,12 @@ pub(crate) fn controls(args: &ControlsArgs) -> ExitCode {
     match try_controls(args) {
         Ok(rows) => {
             println!("\n{}", table(&rows));
+            let tests = rows.iter().filter(|row| matches!(row, Row::Tested { .. })).count();
+            if tests > 0 {
+                let why = |(bug, _, why): &(&str, &str, &str)| println!("  {bug}: {why}");
+                println!("By a test only:");
+                TESTED.iter().for_each(why);
+            }
             let untried = |row: &Row| matches!(row, Row::Untried { .. });
             match rows.iter().find(|row| !row.is_found() && !untried(row)) {
                 Some(_) => ExitCode::FAILURE,
@@ -158,8 +171,10 @@ pub(crate) fn controls(args: &ControlsArgs) -> ExitCode {
 /// What is tried, and where.
 struct Bench<'a> {
     args: &'a ControlsArgs,
+    tools: Vec<Tool>,
     network: Form,
-    binary: PathBuf,
+    /// A node with the bugs compiled in; the simulation needs none.
+    binary: Option<PathBuf>,
     interrupted: Arc<AtomicBool>,
     end: u64,
 }
@@ -169,8 +184,21 @@ fn try_controls(args: &ControlsArgs) -> Result<Vec<Row>, String> {
     if let Some(strange) = args.bugs.iter().find(|bug| !known.contains(&&***bug)) {
         return Err(format!("--bugs: there is no {strange:?}; there are {}", known.join(", ")));
     }
-    let binary = binary::for_tests(args.binary.clone())?;
-    if args.binary.is_none() && !machine::follows_orders(&binary) {
+    let tools = match args.with.as_slice() {
+        [] => Tool::value_variants().to_vec(),
+        named => named.to_vec(),
+    };
+    if tools.contains(&Tool::Simulation) && !cfg!(feature = "planted-bugs") {
+        return Err("the simulation has no bugs compiled in: run this with `cargo run --release -p jepsen --features \
+                    planted-bugs -- controls`, or without it (--with processes,tests)"
+            .to_owned());
+    }
+    let binary =
+        if tools == [Tool::Simulation] { None } else { Some(binary::for_tests(args.binary.clone())?) };
+    if let Some(binary) = &binary
+        && args.binary.is_none()
+        && !machine::follows_orders(binary)
+    {
         return Err("run this with cargo run, or name a --binary with the bugs compiled in".to_owned());
     }
     let network = args.network.settle()?;
@@ -181,21 +209,9 @@ fn try_controls(args: &ControlsArgs) -> Result<Vec<Row>, String> {
         let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
     }
     let end = monotonic() + args.time.as_nanos() as u64;
-    let bench = Bench { args, network, binary, interrupted, end };
-    let mut rows = Vec::new();
-    for bug in known {
-        let named = args.bugs.iter().any(|name| name == bug);
-        let elsewhere = ELSEWHERE.iter().find(|(name, _, _)| *name == bug);
-        match elsewhere {
-            _ if !named && !args.bugs.is_empty() => {}
-            Some((bug, by, why)) if !named => {
-                let [bug, by, why] = [bug, by, why].map(|text| (*text).to_owned());
-                rows.push(Row::Elsewhere { bug, by, why });
-            }
-            _ => rows.push(bench.row(bug)?),
-        }
-    }
-    Ok(rows)
+    let bench = Bench { args, tools, network, binary, interrupted, end };
+    let named = |bug: &&str| args.bugs.is_empty() || args.bugs.iter().any(|name| name == bug);
+    known.into_iter().filter(named).map(|bug| bench.row(bug)).collect()
 }
 
 impl Bench<'_> {
@@ -203,24 +219,72 @@ impl Bench<'_> {
         self.interrupted.load(Relaxed) || monotonic() > self.end
     }
 
+    /// Looks for a bug with one tool after the other, until one finds it.
     fn row(&self, bug: &str) -> Result<Row, String> {
+        let mut row = Row::Untried { bug: bug.to_owned() };
+        for tool in &self.tools {
+            if self.is_over() {
+                break;
+            }
+            let tried = match tool {
+                Tool::Simulation => self.simulated(bug),
+                Tool::Processes => self.processes(bug)?,
+                Tool::Tests => self.tested(bug)?,
+            };
+            row = tried.unwrap_or(row);
+            if row.is_found() {
+                break;
+            }
+        }
+        println!("{row}");
+        Ok(row)
+    }
+
+    fn simulated(&self, name: &str) -> Option<Row> {
+        let bug = PlantedBug::named(name).filter(|_| !is_only_tested(name))?;
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        Some(sim::Controls::new(self.args.from, self.args.seeds, self.args.trials, jobs).look_for(name, bug))
+    }
+
+    fn processes(&self, bug: &str) -> Result<Option<Row>, String> {
+        let Some(binary) = self.binary.as_deref().filter(|_| !is_only_tested(bug)) else { return Ok(None) };
         let mut trials = Vec::new();
         for number in 1..=self.args.trials {
             if self.is_over() {
                 break;
             }
-            trials.extend(self.trial(bug, number)?);
+            trials.extend(self.trial(binary, bug, number)?);
         }
-        let bug = bug.to_owned();
-        Ok(if trials.is_empty() {
-            Row::Untried { bug }
-        } else {
-            Row::Tried { bug, unit: Unit::Minutes, trials }
-        })
+        let tried = !trials.is_empty();
+        Ok(tried.then(|| Row::Tried { bug: bug.to_owned(), unit: Unit::Minutes, trials }))
+    }
+
+    /// Runs the test that shows the bug: with it, and without, on the same program.
+    fn tested(&self, bug: &str) -> Result<Option<Row>, String> {
+        let Some((_, test, _)) = TESTED.iter().find(|(name, _, _)| *name == bug) else { return Ok(None) };
+        let Some(binary) = &self.binary else { return Ok(None) };
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let run = |bug: &str| {
+            let mut test_run = Command::new(&cargo);
+            test_run.args(["test", "--package", "tidegate", "--test", test, "--", "--test-threads", "2"]);
+            test_run.env("TIDEGATE_TEST_BINARY", binary).env(PLANTED_BUG, bug).stderr(Stdio::null());
+            test_run.output().map_err(|error| format!("cargo can not be run: {error}"))
+        };
+        let (by, bug) = (format!("tests/{test}.rs"), bug.to_owned());
+        let with = run(&bug)?;
+        if with.status.success() {
+            return Ok(Some(Row::Tested { bug, by, result: TestResult::Missed }));
+        }
+        let said = String::from_utf8_lossy(&with.stdout).into_owned();
+        let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
+        let parts: Vec<String> = said.lines().filter_map(failed).collect();
+        let is_sound = !parts.is_empty() && run("")?.status.success();
+        let result = if is_sound { TestResult::Found(parts) } else { TestResult::Useless };
+        Ok(Some(Row::Tested { bug, by, result }))
     }
 
     /// One seed after the other. `None`: it was broken off, and says nothing.
-    fn trial(&self, bug: &str, number: u64) -> Result<Option<Trial>, String> {
+    fn trial(&self, binary: &Path, bug: &str, number: u64) -> Result<Option<Trial>, String> {
         let within = self.args.minutes as f64;
         let (mut minutes, mut failed_starts) = (0.0, 0);
         // Trials have no seed in common.
@@ -228,7 +292,7 @@ impl Bench<'_> {
             if self.is_over() {
                 return Ok(None);
             }
-            let record = match self.run(bug, seed) {
+            let record = match self.run(binary, bug, seed) {
                 Ok(record) => record,
                 Err(fault) if OF_FOUNDING.contains(&bug) && fault.starts_with(NOT_READY) => {
                     println!(
@@ -275,7 +339,7 @@ impl Bench<'_> {
         Ok(None)
     }
 
-    fn run(&self, bug: &str, seed: u64) -> Result<Record, String> {
+    fn run(&self, binary: &Path, bug: &str, seed: u64) -> Result<Record, String> {
         let is_beyond = BEYOND.contains(&bug);
         let of_bug = FAULTS.iter().find(|(name, _)| *name == bug).map(|(_, faults)| *faults);
         let nemesis = match (&self.args.nemesis, is_beyond) {
@@ -284,7 +348,7 @@ impl Bench<'_> {
             (None, false) => of_bug.unwrap_or("all"),
         };
         campaign::run(
-            &self.plan(&self.binary, nemesis, (!is_beyond).then_some(bug), seed)?,
+            &self.plan(binary, nemesis, (!is_beyond).then_some(bug), seed)?,
             &self.interrupted,
             |_| {},
         )
@@ -313,6 +377,10 @@ impl Bench<'_> {
     }
 }
 
+fn is_only_tested(bug: &str) -> bool {
+    TESTED.iter().any(|(name, _, _)| *name == bug)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,7 +391,7 @@ mod tests {
         for (bug, faults) in FAULTS {
             assert!(is_bug(bug) && Kind::parse_list(faults).is_ok(), "{bug}: {faults}");
         }
-        assert!(ELSEWHERE.iter().all(|(bug, _, _)| is_bug(bug)));
+        assert!(TESTED.iter().all(|(bug, _, _)| is_bug(bug)));
         assert!(BEYOND.iter().all(|kind| Kind::parse_list(kind).is_ok()));
     }
 }

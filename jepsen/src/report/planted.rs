@@ -1,7 +1,10 @@
-//! The table of bugs that were planted: which checker finds which, and how soon. One form for real processes and for the
-//! simulation.
+//! The table of bugs that were planted: which checker finds which, and how soon. One form for the simulation, for real
+//! processes, and for tests.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 /// Who is to find a bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +38,14 @@ pub enum Row {
         /// What came of each.
         trials: Vec<Trial>,
     },
-    /// This tool cannot show it.
-    Elsewhere {
+    /// A test was run with it.
+    Tested {
         /// The bug.
         bug: String,
-        /// Who finds it.
+        /// Which test.
         by: String,
-        /// Why not this tool.
-        why: String,
+        /// Whether it failed, as it should; and whether it passes without the bug.
+        result: TestResult,
     },
     /// There was no time for it.
     Untried {
@@ -51,12 +54,23 @@ pub enum Row {
     },
 }
 
+/// What a test says of a bug.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TestResult {
+    /// It fails with the bug and passes without; which of its parts failed.
+    Found(Vec<String>),
+    /// It passes with the bug.
+    Missed,
+    /// It fails without the bug too, so it says nothing.
+    Useless,
+}
+
 impl Row {
     /// Whether the median trial found it. What was not tried is no matter.
     pub fn is_found(&self) -> bool {
         match self {
             Self::Tried { trials, .. } => median(trials).is_some(),
-            Self::Elsewhere { .. } => true,
+            Self::Tested { result, .. } => matches!(result, TestResult::Found(_)),
             Self::Untried { .. } => false,
         }
     }
@@ -69,19 +83,34 @@ fn median(trials: &[Trial]) -> Option<f64> {
     after.get(after.len() / 2).copied().filter(|after| after.is_finite())
 }
 
+/// The first two lines of the table, in Markdown.
+pub const HEAD: &str = "| bug | found by | seeds or minutes (median) | as what |\n| --- | --- | --- | --- |";
+
 /// The table, in Markdown.
 pub fn table(rows: &[Row]) -> String {
-    let mut text =
-        "| bug | found by | seeds or minutes (median) | as what |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut text = format!("{HEAD}\n");
     for row in rows {
-        let line = match row {
-            Row::Elsewhere { bug, by, why } => format!("| {bug} | {by} | - | {why} |"),
-            Row::Untried { bug } => format!("| {bug} | not tried | - | there was no time left |"),
-            Row::Tried { bug, unit, trials } => tried(bug, *unit, trials),
-        };
-        let _ = writeln!(text, "{line}");
+        let _ = writeln!(text, "{row}");
     }
     text
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tested { bug, by, result: TestResult::Found(parts) } => {
+                write!(f, "| {bug} | {by} | 1 run | {} |", parts.join(", "))
+            }
+            Self::Tested { bug, by, result: TestResult::Missed } => {
+                write!(f, "| {bug} | **nobody** | **not found** (of 1 run of {by}) | |")
+            }
+            Self::Tested { bug, by, result: TestResult::Useless } => {
+                write!(f, "| {bug} | not tried | - | {by} fails without the bug too |")
+            }
+            Self::Untried { bug } => write!(f, "| {bug} | not tried | - | there was no time left |"),
+            Self::Tried { bug, unit, trials } => f.write_str(&tried(bug, *unit, trials)),
+        }
+    }
 }
 
 fn tried(bug: &str, unit: Unit, trials: &[Trial]) -> String {
@@ -128,11 +157,13 @@ mod tests {
         let found = row(vec![trial(Some(7.0), &["x", "y"]), trial(None, &[]), trial(Some(2.0), &["y"])]);
         let lost = row(vec![trial(Some(1.0), &["x"]), trial(None, &[])]);
         assert!(found.is_found() && !lost.is_found());
-        let elsewhere = Row::Elsewhere { bug: "c".into(), by: "model".into(), why: "needs two moves".into() };
-        let text = table(&[found, lost, elsewhere]);
+        let result = TestResult::Found(vec!["a".into(), "b".into()]);
+        let tested = Row::Tested { bug: "c".into(), by: "tests/x.rs".into(), result };
+        assert!(tested.is_found());
+        let text = table(&[found, lost, tested]);
         let lines: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(lines[0], "| b | simulation | 7 seeds (of 3 trials: 7, not within 10, 2) | y, x |");
         assert_eq!(lines[1], "| b | **nobody** | **not found** (of 2 trials: 1, not within 10) | x |");
-        assert_eq!(lines[2], "| c | model | - | needs two moves |");
+        assert_eq!(lines[2], "| c | tests/x.rs | 1 run | a, b |");
     }
 }

@@ -13,7 +13,7 @@
 pub mod campaign;
 mod client;
 pub mod command;
-mod controls;
+pub mod controls;
 pub mod entropy;
 mod looks;
 mod node;
@@ -70,6 +70,11 @@ pub struct Simulator {
 }
 
 impl Simulator {
+    /// This program.
+    pub fn this() -> Self {
+        Self { program: std::env::current_exe().unwrap_or_else(|_| "tidegate-jepsen".into()) }
+    }
+
     /// Runs a seed in a process of its own.
     pub fn run(&self, seed: u64, shape: Shape, choice: &Choice, wishes: &Wishes) -> Outcome {
         let mut command = Command::new(&self.program);

@@ -276,6 +276,10 @@ pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
             let far = dice.u64(10..=70);
             plan.latency_ms = (far / 2, far + 5);
             busy(plan, dice, &[STRICT, LONG, OPEN]);
+            if far > 30 {
+                // Of a bucket with floors a sixteenth can be used in each round trip to its successor: what comes faster waits.
+                plan.pause_ms *= 4;
+            }
             add(plan, begin + 2_000, dice.u64(1_000..4_000), crash(Aim::Owner(STRICT), dice.bool()));
         }
         Theme::Datagrams => {
