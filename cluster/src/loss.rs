@@ -36,20 +36,20 @@ impl Shares {
         self.store.sweep(now);
     }
 
-    /// Decides the charges at `places`, whose owner has been lost for as long as the share counts, all or nothing; `None`: this
-    /// node gives none, as it may be that only it can not hear the owner. Returns whether it allows, and notes the answers.
+    /// Decides charges that no owner decides, each at its place in `lost`, with the share that counts for it since its owner was
+    /// lost; `None`: this node gives none, as it may be that only it cannot hear the owner. All or nothing: what one of them
+    /// denies consumes nothing of the others. Returns whether it allows, and notes the answers.
     pub(crate) fn decide(
         &self,
-        places: &[usize],
+        lost: &[(usize, Option<Share>)],
         charges: &[Charge],
         wishes: &[Wish],
-        share: Option<Share>,
         now: Nanos,
         answers: &mut Answers,
     ) -> bool {
         let mut from_share: SmallVec<[usize; 4]> = SmallVec::new();
         let mut shares: SmallVec<[Charge; 4]> = SmallVec::new();
-        for &place in places {
+        for &(place, share) in lost {
             let charge = &charges[place];
             match wishes[place].on_owner_loss {
                 OnOwnerLoss::Share => {
@@ -70,11 +70,11 @@ impl Shares {
                 OnOwnerLoss::Allow => answers[place] = Some(by_rule(charge, true)),
             }
         }
-        let denies = |place: &usize| {
+        let denies = |(place, _): &(usize, Option<Share>)| {
             charges[*place].mode == Mode::Enforce
                 && answers[*place].as_ref().is_some_and(|answer| !answer.decision.allowed)
         };
-        if places.iter().any(denies) {
+        if lost.iter().any(denies) {
             return false;
         }
         let mut decisions = Decisions::new();
@@ -103,4 +103,45 @@ pub(crate) fn by_rule(charge: &Charge, allowed: bool) -> Answer {
         assumed: false,
     };
     Answer { decision, by: DecidedBy::Fallback }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::{Algorithm, Consistency, Cost, KeyHash, LimitRef, RuleId, StoreConfig};
+
+    use super::*;
+
+    #[test]
+    fn what_one_lost_part_denies_consumes_no_share_of_another() {
+        let now = Nanos::new(1 << 43);
+        let shares = Shares::new(Arc::new(Store::new(StoreConfig::default(), now)));
+        let charge = |key: u64, text: &str| Charge {
+            key: KeyHash::from_raw(key),
+            rule: RuleId::INLINE,
+            limit: Limit::parse(text, None, Algorithm::TokenBucket).expect("a limit"),
+            cost: Cost::ONE,
+            mode: Mode::Enforce,
+            floor: None,
+        };
+        let wish = Wish {
+            on_owner_loss: OnOwnerLoss::Share,
+            consistency: Consistency::Available,
+            carved: false,
+            reserve: None,
+            limit_ref: LimitRef::INLINE,
+        };
+        // A limit of all clients, and that of one who is over it: two owners, neither of which answers.
+        let (whole, client) = (charge(1, "40/1h"), charge(2, "4/1h"));
+        let full = Nanos::new(now.get() - Duration::from_secs(3600).as_nanos() as u64);
+        let share = Some(Share { since: full, parts: 2, changes: 0 });
+        let decide = |charges: &[Charge]| {
+            let mut answers: Answers = charges.iter().map(|_| None).collect();
+            let lost: Vec<_> = (0..charges.len()).map(|place| (place, share)).collect();
+            shares.decide(&lost, charges, &[wish, wish], now, &mut answers)
+        };
+        let allowed = (0..50).filter(|_| decide(&[whole, client])).count();
+        assert_eq!(allowed, 2, "half of the limit of one client");
+        let left = (0..50).filter(|_| decide(&[whole])).count();
+        assert_eq!(left, 18, "half of 40, less what was allowed: denied checks have consumed nothing");
+    }
 }

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering, fence},
     },
+    time::Duration,
 };
 
 use tidegate_limiter::Nanos;
@@ -62,7 +63,12 @@ pub(crate) struct Peer {
     /// Ends the links with the peer.
     pub(crate) _links_end: DropGuard,
     lost_since: Arc<LostSince>,
+    /// Until then it is asked together with others, never before them.
+    slow_until: AtomicU64,
 }
+
+/// For how long a peer that has not answered by half of the check timeout is not asked alone.
+const SLOW_FOR: Duration = Duration::from_secs(5);
 
 /// Since when a peer has not decided what it should have: shares of its buckets count from there.
 ///
@@ -109,7 +115,17 @@ impl Peer {
         lost_since: Arc<LostSince>,
         links_end: DropGuard,
     ) -> Self {
-        Self { member, links, _links_end: links_end, lost_since }
+        Self { member, links, _links_end: links_end, lost_since, slow_until: AtomicU64::new(0) }
+    }
+
+    /// It did not answer within half of the check timeout.
+    pub(crate) fn is_slow(&self, now: Nanos) {
+        self.slow_until.store(now.saturating_add(SLOW_FOR).get(), Ordering::Relaxed);
+    }
+
+    /// Whether it may be asked before others are.
+    pub(crate) fn may_be_asked_alone(&self, now: Nanos) -> bool {
+        now.get() >= self.slow_until.load(Ordering::Relaxed)
     }
 
     /// Notes that the peer was not heard on the link of this lane, and returns since when that is so.

@@ -24,13 +24,16 @@ pub(crate) struct RulesInForce {
     rules: Arc<ArcSwap<Rules>>,
     /// **Never ahead of the rules**: whoever reads a revision here finds rules of it, or of a later one.
     revision: AtomicU64,
+    /// Of the last change of any domain that is in force, where another one is not: never behind the rules.
+    newest: AtomicU64,
     changed: Notify,
 }
 
 impl RulesInForce {
     pub(crate) fn new(rules: Arc<ArcSwap<Rules>>) -> Self {
         let revision = AtomicU64::new(rules.load().revision());
-        Self { rules, revision, changed: Notify::new() }
+        let newest = AtomicU64::new(rules.load().newest());
+        Self { rules, revision, newest, changed: Notify::new() }
     }
 
     pub(crate) fn load(&self) -> Guard<Arc<Rules>> {
@@ -47,8 +50,15 @@ impl RulesInForce {
         self.revision.load(Acquire)
     }
 
+    /// Rules of no domain are newer than that.
+    #[inline]
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest.load(Acquire)
+    }
+
     pub(crate) fn put(&self, rules: Rules) {
-        let revision = rules.revision();
+        let (revision, newest) = (rules.revision(), rules.newest());
+        self.newest.store(newest, Release);
         self.rules.store(Arc::new(rules));
         self.revision.store(revision, Release);
         self.changed.notify_waiters();

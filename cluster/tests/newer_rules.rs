@@ -203,3 +203,21 @@ async fn an_owner_that_is_behind_decides_by_the_newer_limit_of_the_asker() {
     assert_eq!(admitted(&nodes, &make(&renamed, &[("user", &user)]), 20).await, 2);
     stop_all(nodes).await;
 }
+
+#[tokio::test]
+async fn a_shadow_rule_of_the_asker_denies_nobody_while_no_newer_rule_does() {
+    let nodes = patient_nodes().await;
+    let old = write(&nodes, &rule("limit: 3/1h, mode: shadow")).await;
+    let user = user_of_others(&nodes, &old, 0);
+    let made = make(&old, &[("user", &user)]);
+    for newer in ["rules: []".to_owned(), rule("limit: 3/1h, mode: shadow, algorithm: fixed_window")] {
+        write(&nodes, &newer).await;
+        for _ in 0..5 {
+            let verdict = ask(&nodes, &made).await.unwrap();
+            assert!(verdict.allowed && verdict.answers[0].is_some(), "{newer}: {verdict:?}");
+        }
+    }
+    write(&nodes, &rule("limit: 3/1h, algorithm: fixed_window")).await;
+    assert_eq!(ask(&nodes, &made).await.unwrap_err(), Undecided::RulesChanged, "that one denies");
+    stop_all(nodes).await;
+}

@@ -83,9 +83,10 @@ impl Rules {
     pub fn standing(&self, rule: RuleId, found: LimitRef, limit: &Limit, revision: u64) -> Standing {
         let Some((known, since)) = self.rule_of(rule) else {
             // One that is new there, or one that is gone here.
-            return match revision >= self.revision() {
+            let newest = self.newest();
+            return match revision >= newest {
                 true => Standing::AsAsked,
-                false => Standing::Unknown { revision: self.revision() },
+                false => Standing::Unknown { revision: newest },
             };
         };
         if revision >= since {

@@ -344,6 +344,16 @@ impl Rules {
         self.revision
     }
 
+    /// Of the last change of any domain: later than [`Rules::revision`] where an earlier change of another domain is missing.
+    pub fn newest(&self) -> u64 {
+        self.domains.values().map(|domain| domain.revision).max().unwrap_or(0).max(self.revision)
+    }
+
+    /// Whether a rule with this number is there, and denies.
+    pub fn enforces(&self, rule: RuleId) -> bool {
+        self.rule_of(rule).is_some_and(|(rule, _)| rule.mode == Mode::Enforce)
+    }
+
     /// The same, of this revision: that of the last change of any domain.
     pub fn at_revision(self, revision: u64) -> Self {
         Self { revision, ..self }

@@ -17,6 +17,7 @@ use super::{
     MAX_ATTEMPTS, RETRY_PAUSE, Router,
     asking::PartOutcome,
     parts::{Owner, Part, note},
+    peers::Demands,
 };
 use crate::{
     link::Reply,
@@ -183,12 +184,14 @@ impl Router {
             let slot = SlotId::of(charge.key);
             let newest = match self.newest(charge, asked, amend.revision) {
                 // It takes no limit to forget.
-                Err(_) if amend.amendment == Amendment::Reset => Ok((wire::consistency_of(asked), None)),
+                Err(_) if amend.amendment == Amendment::Reset => {
+                    Ok(Demands { consistency: wire::consistency_of(asked), reserve: None, newer: None })
+                }
                 newest => newest,
             };
-            let consistency = newest.map_or(wire::consistency_of(asked), |(consistency, _)| consistency);
+            let consistency = newest.map_or(wire::consistency_of(asked), |found| found.consistency);
             match (self.rights.claim(slot, consistency, now), newest) {
-                (Ok(mut claim), Ok((_, reserve))) => {
+                (Ok(mut claim), Ok(Demands { reserve, .. })) => {
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }

@@ -146,7 +146,12 @@ impl Router {
                     let outcome = self.outcome(check.lane, part, reply);
                     self.take(check, part, outcome, course);
                 }
-                None => asked.push((part, answer)),
+                None => {
+                    if let Owner::Peer(owner) = &part.owner {
+                        owner.is_slow(check.now);
+                    }
+                    asked.push((part, answer));
+                }
             }
             if let Some(tried) = course.end(check.may_retry) {
                 return tried;
@@ -199,7 +204,8 @@ impl Router {
         Tried::Decided(Verdict { allowed, answers: std::mem::take(&mut course.answers) })
     }
 
-    /// The part of another node that is likely to deny, and more so than any other.
+    /// The part of another node that is likely to deny, and more so than any other. None of a node that was too slow to be
+    /// asked alone a moment ago: the others would be asked too late.
     fn likely_denial<'a>(&self, check: &Attempt<'a>) -> Option<&'a Part> {
         if !check.is_undoable() {
             return None;
@@ -211,7 +217,8 @@ impl Router {
         let parts = check.parts.iter().filter(|part| !matches!(part.owner, Owner::Nobody { .. }));
         let (_, part) =
             parts.filter_map(|part| Some((likelihood(part)?, part))).max_by_key(|(score, _)| *score)?;
-        (matches!(part.owner, Owner::Peer(_)) && !self.would_deny_here(check)).then_some(part)
+        let is_quick = matches!(&part.owner, Owner::Peer(owner) if owner.may_be_asked_alone(check.now));
+        (is_quick && !self.would_deny_here(check)).then_some(part)
     }
 
     /// Whether this node's own part denies, by a look. Then it does so before others are charged.
@@ -263,7 +270,8 @@ impl Router {
             let key = check.charges[*place].key;
             if decision.allowed {
                 self.denials.allowed(key, check.now);
-            } else if !allowed && !decision.is_held() {
+            } else if !allowed && !decision.is_held() && decision.retry_after.is_some() {
+                // One that can never pass says nothing of other checks of the same bucket.
                 self.denials.denied(key, decision, check.now);
             }
         }
@@ -271,26 +279,29 @@ impl Router {
 
     /// Decides what no owner has decided, as the rules say; whether all of it is allowed.
     fn decide_lost(&self, check: &Attempt<'_>, course: &mut Course<'_>) -> bool {
-        for (part, why) in std::mem::take(&mut course.lost) {
-            let noticed = self.clock.now();
-            let since = self.unowned_since(check.lane, part, why, check.now, noticed);
-            let share = || self.rights.share(self.clock.now()).map(|share| by_owners(share, check.routes));
-            let known = self.rights.share(noticed).map(|share| by_owners(share, check.routes));
-            let mut decide = |share| {
-                let answers = &mut course.answers;
-                self.shares.decide(&part.places, check.charges, check.wishes, share, check.now, answers)
-            };
-            let mut allowed = decide(known.map(|share| Share { since: share.since.max(since), ..share }));
-            if allowed && share() != known {
-                // The process was stopped in between, or the log gives this node another share: what was charged is
-                // forfeited.
-                allowed = decide(None);
-            }
-            if !allowed {
-                return false;
-            }
+        if course.lost.is_empty() {
+            return true;
         }
-        true
+        let noticed = self.clock.now();
+        let share = |now| self.rights.share(now).map(|share| by_owners(share, check.routes));
+        let known = share(noticed);
+        let mut lost: SmallVec<[(usize, Option<Share>); 4]> = SmallVec::new();
+        for (part, why) in std::mem::take(&mut course.lost) {
+            let since = self.unowned_since(check.lane, part, why, check.now, noticed);
+            let share = known.map(|share| Share { since: share.since.max(since), ..share });
+            lost.extend(part.places.iter().map(|place| (*place, share)));
+        }
+        let mut decide = |lost: &[_]| {
+            self.shares.decide(lost, check.charges, check.wishes, check.now, &mut course.answers)
+        };
+        let allowed = decide(&lost);
+        if allowed && share(self.clock.now()) != known {
+            // The process was stopped in between, or the log gives this node another share: what was charged is
+            // forfeited.
+            lost.iter_mut().for_each(|(_, share)| *share = None);
+            return decide(&lost);
+        }
+        allowed
     }
 }
 

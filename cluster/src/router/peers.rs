@@ -1,7 +1,7 @@
 //! Checks that other nodes send: decided if this node owns their slots, never sent on.
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Consistency, KeyHash, Newer, Reserve, RuleId, Standing};
+use tidegate_limiter::{Charge, Consistency, KeyHash, Mode, Newer, Reserve, RuleId, Standing};
 use tidegate_proto::peer::{self, Check, Decided, Outcome};
 
 use super::Router;
@@ -12,6 +12,15 @@ use crate::{
     slots::SlotId,
     wire,
 };
+
+/// What the newest rules that are known demand of a charge.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demands {
+    pub(super) consistency: Consistency,
+    pub(super) reserve: Option<Reserve>,
+    /// They are newer than those of the node that asks: of this revision.
+    pub(super) newer: Option<u64>,
+}
 
 impl Router {
     /// Brings the buckets of checks near that are about to be decided.
@@ -43,9 +52,9 @@ impl Router {
         for (charge, asked) in charges.iter_mut().zip(check.charges.as_slice()) {
             let slot = SlotId::of(charge.key);
             let newest = self.newest(charge, asked, check.revision);
-            let consistency = newest.map_or(wire::consistency_of(asked), |(consistency, _)| consistency);
+            let consistency = newest.map_or(wire::consistency_of(asked), |found| found.consistency);
             match (self.rights.claim(slot, consistency, now), newest) {
-                (Ok(mut claim), Ok((_, reserve))) => {
+                (Ok(mut claim), Ok(Demands { reserve, .. })) => {
                     charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
@@ -53,6 +62,10 @@ impl Router {
                     return (Outcome::NotOwner { slot: slot.get() }, None);
                 }
                 (_, Err(revision)) => return (Outcome::Newer { revision }, None),
+                // What the asker would do without an owner is what its own rules say: it needs the newer ones first.
+                (Err(Unclaimed::Lapsed), Ok(Demands { newer: Some(revision), .. })) => {
+                    return (Outcome::Newer { revision }, None);
+                }
                 (Err(Unclaimed::Lapsed), _) if consistency == Consistency::Strict => {
                     let lapsed = now.saturating_since(self.rights.lapsed_since());
                     return (Outcome::Lapsed { for_nanos: lapsed.as_nanos() as u64 }, None);
@@ -80,15 +93,17 @@ impl Router {
         charge: &mut Charge,
         asked: &peer::Charge,
         revision: u64,
-    ) -> Result<(Consistency, Option<Reserve>), u64> {
-        if revision != self.in_force.revision()
+    ) -> Result<Demands, u64> {
+        let newest = self.in_force.newest();
+        if revision != newest
             && let Some(newer) = self.newer(charge, asked, revision)?
         {
             (charge.limit, charge.mode) = (newer.limit, newer.mode);
-            return Ok((newer.consistency, newer.reserve));
+            let Newer { consistency, reserve, .. } = newer;
+            return Ok(Demands { consistency, reserve, newer: Some(newest) });
         }
         let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
-        Ok((wire::consistency_of(asked), reserve))
+        Ok(Demands { consistency: wire::consistency_of(asked), reserve, newer: None })
     }
 
     #[cold]
@@ -100,6 +115,10 @@ impl Router {
         match rules.standing(charge.rule, wire::limit_ref_of(asked), &charge.limit, revision) {
             Standing::AsAsked => Ok(None),
             Standing::Newer(newer) => Ok(Some(newer)),
+            // It counts, and denies nothing, by the newer rules too.
+            Standing::Unknown { .. } if charge.mode == Mode::Shadow && !rules.enforces(charge.rule) => {
+                Ok(None)
+            }
             Standing::Unknown { revision } => Err(revision),
         }
     }
