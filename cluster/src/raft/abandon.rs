@@ -7,6 +7,10 @@
 //! - fewer than a quorum of them can still belong to it: the others belong to another cluster or have lost their disk; or
 //! - all are accounted for and none has anything in its log: nobody could be elected.
 //!
+//! And nothing that a client has written can be in the log: not more than what founds the cluster
+//! ([`LAST_OF_FOUNDING`]), since what an entry after that was acknowledged to may be known to a client, applied here or not.
+//! Then an operator decides (`tidegate cluster recover`).
+//!
 //! A founder that does not answer may still have all of it. Only then does this node forget what it has, and joins or founds
 //! another cluster as a new node does; its id stays.
 
@@ -29,6 +33,9 @@ use super::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long no leader was heard: many elections.
 const QUIET: Duration = Duration::from_secs(8);
+/// The first entry of the log names the founders, the leader that they elect begins with an empty one, and the third founds the
+/// cluster.
+const LAST_OF_FOUNDING: u64 = 2;
 
 /// What is known of a founder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +74,7 @@ fn founder(cluster: ClusterId, id: NodeId, node: &RaftNode, asked: Asked) -> Fou
         // A name stands for one node: it has lost its disk.
         Asked::Told(other) if other.id != id && other.name == node.name => Founder::Gone,
         // What has not been bound yet may still be.
-        Asked::Told(_) | Asked::Myself | Asked::Refuses(_) | Asked::Silent => Founder::Unknown,
+        Asked::Told(_) | Asked::Myself | Asked::Refuses(_) | Asked::Mute | Asked::Silent => Founder::Unknown,
     }
 }
 
@@ -85,8 +92,9 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             let applied = shared.applied.borrow();
             applied.index > 0 || applied.state.founding.is_some()
         };
+        let may_be_known = running.last_log() > LAST_OF_FOUNDING;
         let heard = shared.heard().leader().is_some_and(|at| now.duration_since(at) < QUIET);
-        if has_applied || heard || running.is_leader() {
+        if has_applied || may_be_known || heard || running.is_leader() {
             quiet_since = now;
             continue;
         }

@@ -124,6 +124,12 @@ impl Call {
     }
 
     /// Whether the time until the answer is that of the network: neither a disk nor a third node is waited for.
+    fn waits_for_network_only(&self) -> bool {
+        matches!(self, Self::Tell(_) | Self::Reach)
+    }
+
+    /// Whether nothing has to be done for the answer. A disk that is slow for a moment may be waited for all the same, and so may a
+    /// third node that is asked for a moment.
     fn is_answered_at_once(&self) -> bool {
         match self {
             Self::Append(request) => request.entries.is_empty(),

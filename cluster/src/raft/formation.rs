@@ -207,7 +207,8 @@ impl Shared {
             return Err("this node is about to found a cluster, or answers another proposal".to_owned());
         };
         self.belonging.may_promise(from, Instant::now())?;
-        if !PlantedBug::FoundsUnasked.is_on() && self.survey.verdict(from, Instant::now()).is_err() {
+        if !PlantedBug::FoundsUnasked.is_on() {
+            // What was answered before may be as old as a name service is slow.
             self.survey.ask_all(self).await;
             self.survey.verdict(from, Instant::now()).map_err(|obstacle| obstacle.to_string())?;
         }

@@ -35,6 +35,7 @@ use super::{
     log::Log,
     moves,
     reach::{Answered, Reached},
+    reads::Reads,
     running::Running,
     saved, sessions, steward,
     survey::Survey,
@@ -135,6 +136,7 @@ pub(super) struct Shared {
     pub(super) requests: Arc<Requests>,
     pub(super) stats: Arc<MoveStats>,
     pub(super) calls: Arc<CallStats>,
+    pub(super) reads: Reads,
     /// What this node does about ownership while it leads.
     pub(super) leader: Mutex<Leader>,
     /// What this node says of itself when it asks for a session.
@@ -294,6 +296,7 @@ impl RaftGroup {
             requests: Arc::clone(&config.requests),
             stats: Arc::clone(&config.stats),
             calls: Arc::clone(&config.calls),
+            reads: Reads::default(),
             leader: Mutex::new(Leader::new(config.terms)),
             row: MemberRow {
                 keeps,

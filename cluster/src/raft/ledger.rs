@@ -282,16 +282,17 @@ impl Ledger {
     async fn try_read_index(&self, deadline: Instant) -> Attempt<u64> {
         let Some((running, leader, node)) = self.leader() else { return Attempt::Not };
         let patience = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
-        let answer = if leader == self.shared.me {
-            running.read_index_here(patience).await
-        } else {
+        let ask = async {
+            if leader == self.shared.me {
+                return running.read_index_here(patience).await;
+            }
             let call = Call::ReadIndex { patience_ms: patience.as_millis() as u64 };
             match Caller::new(&self.shared, leader, node).call(call, patience + LOOK_EVERY).await {
                 Ok(Reply::ReadIndex(answer)) => answer,
                 Ok(_) | Err(_) => Err(NotServed::Unknown),
             }
         };
-        answer.map_or(Attempt::Not, Attempt::Done)
+        self.shared.reads.index(ask).await.map_or(Attempt::Not, Attempt::Done)
     }
 
     /// Returns when what the log says up to a revision is in force here, or at the deadline.

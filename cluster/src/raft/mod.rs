@@ -35,6 +35,7 @@ mod log;
 mod machine;
 mod moves;
 mod reach;
+mod reads;
 mod recovery;
 mod running;
 mod runtime;

@@ -23,7 +23,7 @@ const RENEWALS: u32 = 4;
 const RETRY: Duration = Duration::from_millis(50);
 /// Of so many attempts without a session one goes to another member than the leader.
 const ASK_OTHERS_EVERY: u32 = 5;
-/// How long an answer may take.
+/// How long an answer may take, from when there is a stream on.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// How often this process notes that it runs.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -104,7 +104,7 @@ async fn ask(shared: &Shared, way: &mut Way) -> bool {
             Some(known) if known.0 == leader => known,
             other => other.insert((leader, Caller::new(shared, leader, node))),
         };
-        match caller.call(Call::Renew { row: shared.row.clone(), wants, applied }, PATIENCE).await {
+        match caller.call_when_open(Call::Renew { row: shared.row.clone(), wants, applied }, PATIENCE).await {
             Ok(Reply::Renew(answer)) => answer,
             Ok(_) => Err(NotServed::Unknown),
             Err(fault) => {

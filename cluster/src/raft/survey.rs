@@ -199,6 +199,11 @@ impl Survey {
             Asked::Myself => Contact::Myself,
             Asked::Told(introduction) => Contact::Told(introduction),
             Asked::Refuses(why) => Contact::Refuses(why),
+            // It may be a node of the cluster: as likely to answer later as one that has answered before.
+            Asked::Mute => match contact {
+                Contact::Silent { since, .. } => Contact::Silent { since: *since, knew: true },
+                _ => Contact::Silent { since: now, knew: true },
+            },
             Asked::Silent => match contact {
                 Contact::Silent { .. } => return,
                 Contact::Told(before) => {
@@ -302,6 +307,11 @@ mod tests {
         survey.note(0, at(1), Asked::Silent, later);
         assert!(survey.verdict(ME, later + ABSENT_AFTER).is_err());
         assert_eq!(survey.verdict(ME, later + CLUSTER_ABSENT_AFTER), Ok(()));
+        // A node that is too busy to answer is one that may have a cluster.
+        survey.note(1, at(3), Asked::Mute, later);
+        assert!(survey.verdict(ME, later + ABSENT_AFTER).is_err());
+        assert_eq!(survey.verdict(ME, later + CLUSTER_ABSENT_AFTER), Ok(()));
+        survey.note(1, at(3), Asked::Silent, later + ABSENT_AFTER);
         // One that has another key will have it tomorrow.
         survey.note(1, at(2), Asked::Refuses("another key".to_owned()), later);
         assert!(matches!(

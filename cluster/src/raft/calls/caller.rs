@@ -14,7 +14,12 @@ use tidegate_proto::Kind;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::{Call, CallFault, Envelope, Reply, connections::Peer, sane, wire::Wire};
+use super::{
+    Call, CallFault, Envelope, Reply,
+    connections::{OPEN_WITHIN, Peer},
+    sane,
+    wire::Wire,
+};
 use crate::{
     clock::Clock,
     fabric,
@@ -81,6 +86,16 @@ impl Caller {
         answer.unwrap_or(Err(CallFault::Timeout(patience)))
     }
 
+    /// The same, from when there is a stream on: where the network is slow, opening one takes as long as some calls.
+    pub(in crate::raft) async fn call_when_open(
+        &mut self,
+        call: Call,
+        patience: Duration,
+    ) -> Result<Reply, CallFault> {
+        let all = OPEN_WITHIN + patience;
+        timeout(all, self.exchange(call, patience)).await.unwrap_or(Err(CallFault::Timeout(all)))
+    }
+
     /// How long an answer that this member gives at once may take, as far as it was measured; at least `least`.
     pub(in crate::raft) fn patience(&self, least: Duration) -> Duration {
         self.peer.usual_patience().max(least)
@@ -94,6 +109,7 @@ impl Caller {
             _ => self.belonging.get().ok_or(CallFault::Nowhere)?,
         };
         let is_answered_at_once = call.is_answered_at_once();
+        let waits_for_network_only = call.waits_for_network_only();
         let envelope = Envelope { cluster, from: self.me, to: self.to, call };
         let opens = std::mem::take(&mut self.opens);
         let mut wire = if opens { self.peer.new_stream().await? } else { self.peer.stream().await? };
@@ -133,7 +149,7 @@ impl Caller {
         })?;
         exchange.end();
         if is_answered_at_once {
-            self.peer.answered(asked.elapsed());
+            self.peer.answered(asked.elapsed(), waits_for_network_only);
         }
         self.peer.give_back(wire);
         match reply {
@@ -145,7 +161,7 @@ impl Caller {
 
 /// A call that waits for its answer.
 struct Exchange<'p> {
-    peer: &'p Peer,
+    peer: &'p Arc<Peer>,
     is_whole: bool,
 }
 
@@ -175,33 +191,37 @@ pub(in crate::raft) enum Asked {
     Told(Introduction),
     /// A node that has others, or another version.
     Refuses(String),
-    /// Nobody who would say.
+    /// Somebody takes the connection, and says nothing: a node that is stopped, or too busy.
+    Mute,
+    /// Nobody.
     Silent,
 }
 
 /// Asks whoever is at an address which node it is and to which cluster it belongs.
 pub(in crate::raft) async fn introduce(shared: &Shared, address: SocketAddr) -> Asked {
+    let Ok(Ok(stream)) = timeout(INTRODUCED_WITHIN, fabric::connect(address)).await else {
+        return Asked::Silent;
+    };
     let talk = async {
-        let Ok(stream) = fabric::connect(address).await else { return Asked::Silent };
         let mut wire = match Wire::open_to_anyone(stream, &shared.identity).await {
             Ok((who, _)) if who == shared.identity.me => return Asked::Myself,
             Ok((_, wire)) => wire,
             Err(error) if error.is_refusal() => return Asked::Refuses(error.to_string()),
-            Err(_) => return Asked::Silent,
+            Err(_) => return Asked::Mute,
         };
         // It is asked whoever it is: no node has the id 0.
         let (cluster, call) = (ClusterId::from_bytes([0; 16]), Call::Introduce);
         let envelope = Envelope { cluster, from: shared.me, to: 0, call };
         if wire.send(&envelope).await.is_err() {
-            return Asked::Silent;
+            return Asked::Mute;
         }
         match wire.receive(Kind::Reply).await {
             Ok(Some((Reply::Introduced(introduction), _))) => Asked::Told(introduction),
             Ok(Some((Reply::Refused(reason), _))) => Asked::Refuses(reason),
-            _ => Asked::Silent,
+            _ => Asked::Mute,
         }
     };
-    timeout(INTRODUCED_WITHIN, talk).await.unwrap_or(Asked::Silent)
+    timeout(INTRODUCED_WITHIN, talk).await.unwrap_or(Asked::Mute)
 }
 
 /// Makes the ways to members for Raft.

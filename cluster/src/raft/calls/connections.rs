@@ -17,6 +17,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use tokio::{
+    runtime::Handle,
     sync::oneshot,
     time::{Instant, timeout},
 };
@@ -36,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(40);
 const MAX_OPENING: usize = 4;
 const MAX_WAITING: usize = 64;
 /// Opening a stream may take so long, the handshake included.
-const OPEN_WITHIN: Duration = Duration::from_millis(1500);
+pub(super) const OPEN_WITHIN: Duration = Duration::from_millis(1500);
 /// How often streams are closed to peers that are not called any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Up to this round trip the timing of sessions and elections is tested.
@@ -68,7 +69,10 @@ struct State {
     idle: Vec<(Wire, Instant)>,
     waiting: VecDeque<oneshot::Sender<Result<Wire, CallFault>>>,
     opening: usize,
-    round_trip: RoundTrip,
+    /// How long answers that are given at once have taken: a busy disk of the peer makes them late, too.
+    answers: RoundTrip,
+    /// How long the network alone takes.
+    network: RoundTrip,
     is_slow: bool,
 }
 
@@ -100,7 +104,7 @@ impl Connections {
     /// The peer with the longest round trip, where that is longer than what is supported.
     pub(in crate::raft) fn slowest(&self) -> Option<String> {
         let peers = self.peers();
-        let measured = peers.known.values().map(|peer| (peer.state().round_trip.measured(), peer));
+        let measured = peers.known.values().map(|peer| (peer.state().network.measured(), peer));
         let (round_trip, peer) = measured.max_by_key(|(round_trip, _)| *round_trip)?;
         (round_trip > SUPPORTED).then(|| peer.too_slow(round_trip))
     }
@@ -128,10 +132,7 @@ impl Peer {
             }
             let (opened, stream) = oneshot::channel();
             state.waiting.push_back(opened);
-            if state.opening < state.waiting.len().min(MAX_OPENING) {
-                state.opening += 1;
-                tokio::spawn(Arc::clone(self).open());
-            }
+            self.open_for_waiting(&mut state);
             stream
         };
         opened.await.unwrap_or_else(|_| Err(CallFault::Io(io::Error::from(io::ErrorKind::NotConnected))))
@@ -148,25 +149,40 @@ impl Peer {
     }
 
     /// A call has failed: what else is open to the peer probably leads nowhere too.
-    pub(super) fn failed(&self) {
+    pub(super) fn failed(self: &Arc<Self>) {
         let mut state = self.state();
         state.idle.clear();
-        state.round_trip.missed();
+        state.answers.missed();
+        self.open_for_waiting(&mut state);
+    }
+
+    /// As long as somebody waits for a stream, one is being opened: nobody waits for one that another caller has lost.
+    fn open_for_waiting(self: &Arc<Self>, state: &mut State) {
+        state.waiting.retain(|one| !one.is_closed());
+        // A call may be dropped where its runtime ends: there nobody waits any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        while state.opening < state.waiting.len().min(MAX_OPENING) {
+            state.opening += 1;
+            runtime.spawn(Arc::clone(self).open());
+        }
     }
 
     /// The peer has answered a call at once.
-    pub(super) fn answered(&self, after: Duration) {
-        self.note_round_trip(after);
+    pub(super) fn answered(&self, after: Duration, is_of_network: bool) {
+        self.state().answers.answered(after);
+        if is_of_network {
+            self.note_network(after);
+        }
     }
 
     /// How long an answer of the peer may take that it gives at once.
     pub(super) fn patience(&self) -> Duration {
-        self.state().round_trip.patience()
+        self.state().answers.patience()
     }
 
     /// The same as far as it was measured, whatever was not answered since.
     pub(super) fn usual_patience(&self) -> Duration {
-        self.state().round_trip.usual_patience()
+        self.state().answers.usual_patience()
     }
 
     async fn open(self: Arc<Self>) {
@@ -180,17 +196,19 @@ impl Peer {
         let stream = fabric::connect(self.node.peer).await?;
         let asked = Instant::now();
         let mut wire = Wire::open(stream, &self.identity, &self.node.name).await?;
-        self.note_round_trip(asked.elapsed());
+        let after = asked.elapsed();
+        self.state().answers.answered(after);
+        self.note_network(after);
         // On a stream that waits for a call nothing must come.
         wire.flush().await?;
         wire.welcomed().await?;
         Ok(wire)
     }
 
-    fn note_round_trip(&self, after: Duration) {
+    fn note_network(&self, after: Duration) {
         let mut state = self.state();
-        state.round_trip.answered(after);
-        let measured = state.round_trip.measured();
+        state.network.answered(after);
+        let measured = state.network.measured();
         let was_slow = std::mem::replace(&mut state.is_slow, measured > SUPPORTED);
         if state.is_slow && !was_slow {
             warn!(peer = %self.node, "{}", self.too_slow(measured));
@@ -254,7 +272,7 @@ impl Opening<'_> {
         match outcome {
             Ok(wire) => state.give(wire),
             Err(fault) => {
-                state.round_trip.missed();
+                state.answers.missed();
                 state.refuse(fault);
             }
         }
