@@ -61,6 +61,9 @@ async fn pass(stream: TcpStream, from: u8, to: u8, passage: &Passage) -> io::Res
     stream.set_nodelay(true)?;
     let (mut caller_says, caller_hears) = stream.into_split();
     let Some(early) = until_open(&mut caller_says, from, to, passage).await else { return Ok(()) };
+    // The caller has been let in at once: what a connection takes where nodes are far from each other comes here.
+    let handshake = passage.faults.link(from, to).delay + passage.faults.link(to, from).delay;
+    sleep(handshake).await;
     let socket = TcpSocket::new_v4()?;
     socket.bind((passage.proxy_address(from), 0).into())?;
     let Ok(Ok(stream)) = timeout(CONNECT_WITHIN, socket.connect(passage.node(to))).await else {
