@@ -104,6 +104,46 @@ fn all_rules_that_match_are_given_back_or_one_of_them() {
 }
 
 #[test]
+fn a_reset_is_of_all_limits_that_a_rule_has_for_the_key() {
+    let overrides: String =
+        (0..150).map(|path| format!(", {{ when: {{ path: /{path} }}, limit: {}/1d }}", 20 + path)).collect();
+    let text = format!(
+        "rules: [{{ name: r, key: [user], limit: 9/1d, overrides: [{{ when: {{ path: /free }}, limit: unlimited }}{overrides}] }}]"
+    );
+    let cluster = kit::nodes(3, &text);
+    let at = |path: &str, cost: u64| json!({ "attributes": { "user": "ada", "path": path }, "cost": cost });
+    let left = |node: usize, path: &str, cost: u64| -> Value {
+        post(&cluster.nodes[node], "/v1/check", &at(path, cost)).1["remaining"].clone()
+    };
+    for asked in ["/", "/7", "/free"] {
+        assert_eq!(
+            (left(0, "/", 9), left(1, "/7", 27), left(2, "/149", 100)),
+            (json!(0), json!(0), json!(69))
+        );
+        let (status, answer) = post(&cluster.nodes[0], "/v1/reset", &at(asked, 1));
+        let buckets = answer["buckets"].as_array().unwrap();
+        assert_eq!((status, buckets.len()), (200, 151), "{answer}");
+        assert!(
+            buckets.iter().all(|bucket| bucket["applied"] == true && bucket["limit"] == bucket["remaining"])
+        );
+        let first = if asked == "/7" { 27 } else { 9 };
+        assert_eq!(buckets[0]["limit"], first, "that of the request comes first");
+        assert_eq!(
+            (left(1, "/", 0), left(2, "/7", 0), left(0, "/149", 0)),
+            (json!(9), json!(27), json!(169))
+        );
+    }
+    // What is given back goes where it was taken.
+    left(0, "/7", 5);
+    let (_, answer) = post(&cluster.nodes[0], "/v1/refund", &at("/7", 3));
+    assert_eq!(
+        (answer["buckets"].as_array().unwrap().len(), &answer["buckets"][0]["remaining"]),
+        (1, &json!(25))
+    );
+    assert_eq!(left(1, "/", 0), 9);
+}
+
+#[test]
 fn without_an_owner_nothing_is_given_back_and_that_is_said() {
     let mut cluster: Cluster = kit::nodes(3, &rules());
     let body = |user: u32| json!({ "attributes": { "by": "fixed_window", "user": format!("u{user}") } });

@@ -1,6 +1,11 @@
 //! The `when` of a rule: which requests it is about.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -69,14 +74,15 @@ impl Condition {
 }
 
 impl Condition {
-    /// Puts all of it into a fingerprint, in the order of its tests.
+    /// Puts all of it into a fingerprint, in the order of its tests; in whatever order the patterns of a test were written.
     pub(crate) fn feed(&self, bytes: &mut KeyBytes) {
         bytes.number(self.tests.len() as u64);
         for test in &self.tests {
             bytes.text(&test.attribute);
             for patterns in [&test.any_of, &test.none_of] {
+                let patterns: BTreeSet<String> = patterns.iter().map(Pattern::to_string).collect();
                 bytes.number(patterns.len() as u64);
-                patterns.iter().for_each(|pattern| bytes.text(&pattern.to_string()));
+                patterns.iter().for_each(|pattern| bytes.text(pattern));
             }
         }
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, reserve::QUANTUM_PART,
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override,
+    reserve::QUANTUM_PART,
 };
 
 /// Patterns by attribute.
@@ -303,7 +304,7 @@ impl Rule {
             overrides: self
                 .overrides
                 .iter()
-                .map(|(when, limit)| OverrideDescription {
+                .map(|Override { when, limit, .. }| OverrideDescription {
                     when: when.describe(),
                     limit: limit_text(limit.as_ref()),
                     burst: burst(limit.as_ref()),

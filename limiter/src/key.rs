@@ -140,6 +140,7 @@ impl KeyHasher {
 }
 
 /// The values of one key.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyBytes(SipHash);
 
 impl KeyBytes {

@@ -63,6 +63,7 @@ mod key;
 mod keyed;
 mod limit;
 mod limiter;
+mod limits;
 mod nested;
 mod parse;
 mod reserve;

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Cost, algorithm::opened, calendar, time::TICKS_PER_NANO};
+use crate::{Cost, algorithm::opened, calendar, key::KeyBytes, time::TICKS_PER_NANO};
 
 /// Shortest period.
 pub const MIN_PERIOD: Duration = Duration::from_millis(100);
@@ -338,21 +338,40 @@ impl Limit {
         self.span
     }
 
-    /// What tells buckets of the same key apart, because their states mean different things: the algorithm and, where
-    /// windows do not line up, the period. A change of anything else keeps what was consumed.
+    /// What tells buckets of the same limit of a rule apart after a change of that limit, because their states mean different
+    /// things: the algorithm and, where windows do not line up, the period. A change of anything else keeps what was consumed.
     pub(crate) fn class(&self) -> u64 {
-        let period = match (self.algorithm, self.period) {
-            (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Fixed(length)) => {
-                length.as_nanos() as u64
-            }
-            // No period has so many nanoseconds.
-            (Algorithm::FixedWindow, Period::FromFirst { nanos }) => nanos | 1 << 52,
+        let windows = matches!(self.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
+        let period = if windows { self.period_number() } else { 0 };
+        period << 8 | self.algorithm as u64
+    }
+
+    /// Below 2^53. The same for the same windows, or lengths, however they are written.
+    fn period_number(&self) -> u64 {
+        match (self.algorithm, self.period) {
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Day) => 1,
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Month) => 2,
-            _ => 0,
-        };
-        // Periods have less than 52 bits of nanoseconds.
-        period << 8 | self.algorithm as u64
+            // No period has so many nanoseconds.
+            (_, Period::FromFirst { nanos }) => nanos | 1 << 52,
+            (_, period) => period.length().as_nanos() as u64,
+        }
+    }
+
+    /// Whether it is the same limit, maybe written otherwise.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let all = |limit: &Self| (limit.algorithm, limit.period_number(), limit.count, limit.burst);
+        all(self) == all(other)
+    }
+
+    /// Puts all by which it is the [same](Self::is_same) into a fingerprint.
+    #[inline]
+    pub(crate) fn feed(&self, bytes: &mut KeyBytes) {
+        let has_burst = self.burst != self.count;
+        bytes.number(self.period_number() << 8 | u64::from(has_burst) << 7 | self.algorithm as u64);
+        bytes.number(self.count);
+        if has_burst {
+            bytes.number(self.burst);
+        }
     }
 }
 

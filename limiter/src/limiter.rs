@@ -168,7 +168,7 @@ impl Limiter {
         Verdict { allowed, rules: rules.collect() }
     }
 
-    /// Gives units back to all buckets of a request, e.g. because it failed.
+    /// Gives units back to all buckets that a request was charged, e.g. because it failed.
     pub fn refund<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) {
         let mut matched = SmallVec::new();
         self.rules.matching(&self.domain, attributes, &mut matched);
@@ -179,10 +179,10 @@ impl Limiter {
         }
     }
 
-    /// Forgets what all buckets of a request know.
+    /// Forgets what all buckets of a request know: those of all limits that a rule has for its key, whichever is in force.
     pub fn reset<A: Attributes + ?Sized>(&self, attributes: &A) {
         let mut matched = SmallVec::new();
-        self.rules.matching(&self.domain, attributes, &mut matched);
+        self.rules.buckets(&self.domain, attributes, &mut matched);
         matched.iter().for_each(|one| self.store.reset(one.key));
     }
 

@@ -1,10 +1,15 @@
 //! Rules that have changed since a node decided by them: which of the new ones are meant by a charge of the old ones.
 //!
 //! The owner of a bucket does not see the attributes of a request that another node forwards, so it can not match its rules
-//! anew. But where a rule tells requests apart as it did before, the same request has the same bucket and the same override,
-//! and only the numbers are others. Each charge says by what its rule told requests apart ([`LimitRef`]), as a fingerprint.
+//! anew. But where a rule tells requests apart as it did before, and the same of its overrides have buckets of their own, the
+//! same request has the same bucket and the same override, and only the numbers are others. Each charge says by what its rule told requests apart ([`LimitRef`]), as a fingerprint.
 
-use crate::{Consistency, Limit, Mode, Reserve, RuleId, Rules, condition::Condition, key::KeyHasher};
+use crate::{
+    Consistency, Limit, Mode, Reserve, RuleId, Rules,
+    condition::Condition,
+    key::KeyHasher,
+    limits::{LimitId, Override},
+};
 
 /// Which of a rule's limits a charge has, and a fingerprint of what the choice was made by. The same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,12 +65,13 @@ pub struct Newer {
     pub reserve: Option<Reserve>,
 }
 
-/// A fingerprint of all by which a rule tells requests apart. Keyed, so that nobody looks for rules with the same one.
+/// A fingerprint of all by which a rule tells requests apart, and which of its limits have a bucket together. Keyed, so that nobody looks for rules with the same one.
 pub(crate) fn shape(
     hasher: KeyHasher,
     when: &Condition,
     key: &[impl AsRef<str>],
-    overrides: &[(Condition, Option<Limit>)],
+    own: LimitId,
+    overrides: &[Override],
 ) -> u64 {
     let mut bytes = hasher.key();
     bytes.text("shape");
@@ -73,7 +79,11 @@ pub(crate) fn shape(
     bytes.number(key.len() as u64);
     key.iter().for_each(|name| bytes.text(name.as_ref()));
     bytes.number(overrides.len() as u64);
-    overrides.iter().for_each(|(when, _)| when.feed(&mut bytes));
+    for special in overrides {
+        special.when.feed(&mut bytes);
+        // Where that changes, the same request has another bucket.
+        bytes.number(u64::from(special.id == own));
+    }
     bytes.finish(None).get()
 }
 
@@ -160,6 +170,7 @@ mod tests {
             ("limit: 9/1h".to_owned(), "limit: 9/1h, carved: true, consistency: strict".to_owned()),
             (format!("limit: 9/1h, {}", gold("20/1h")), format!("limit: 8/1h, {}", gold("10/1m"))),
             (format!("limit: unlimited, {}", gold("20/1h")), format!("limit: 8/1h, {}", gold("10/1m"))),
+            (format!("limit: 9/1h, {}", gold("9/1h")), format!("limit: 8/1h, {}", gold("8/1h"))),
         ] {
             let (found, same_bucket) = standing(&rule(&older), &rule(&newer), &request);
             assert!(matches!(found, Standing::Newer(_)) && same_bucket, "{older} -> {newer}: {found:?}");
@@ -181,6 +192,7 @@ mod tests {
             "{ name: r, key: [plan], limit: 5/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], limit: 5/1h }",
             "{ name: r, key: [user], limit: 5/1h, overrides: [{ when: { plan: '!gold' }, limit: 20/1h }] }",
+            "{ name: r, key: [user], limit: 20/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], limit: 5/1h, overrides: [{ when: { path: /a }, limit: 1/1h }, { when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], when: { path: /a }, limit: 5/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], limit: 5/1h, algorithm: sliding_log, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
@@ -221,5 +233,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(one.rules(DOMAIN)[0].shape, other.rules(DOMAIN)[1].shape);
+        let patterns = |list: &str| {
+            let text = format!("{{ name: r, key: [a], when: {{ x: {list} }}, limit: 5/1h }}");
+            rules(&text, 1).rules(DOMAIN)[0].shape
+        };
+        assert_eq!(patterns("['1', 2*, '!2']"), patterns("[2*, '!2', '1']"));
+        assert_ne!(patterns("['1', 2*, '!2']"), patterns("['1', '!2']"));
     }
 }

@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     hash::BuildHasher,
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -13,7 +12,11 @@ use smallvec::SmallVec;
 
 use crate::{
     Algorithm, HashSecret, KeyHash, Limit, LimitRef, Mode, OnMemoryFull, Reserve, Reserves, RuleId, Takeover,
-    condition::Condition, index::Index, key::KeyHasher, touched::Touched,
+    condition::Condition,
+    index::Index,
+    key::{KeyBytes, KeyHasher},
+    limits::{Carved, LimitId, Override},
+    touched::Touched,
 };
 
 /// The facts of a request, by name.
@@ -80,10 +83,11 @@ pub struct Rule {
     pub(crate) id: RuleId,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
+    pub(crate) limit_id: LimitId,
     /// Of all its limits.
     pub(crate) algorithm: Algorithm,
     /// The first that fits counts.
-    pub(crate) overrides: Box<[(Condition, Option<Limit>)]>,
+    pub(crate) overrides: Box<[Override]>,
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
     pub(crate) on_owner_loss: OnOwnerLoss,
@@ -97,42 +101,7 @@ pub struct Rule {
     pub(crate) touched: Arc<Touched>,
 }
 
-/// The owner's part of a rule's limits.
-#[derive(Debug, Clone)]
-pub(crate) struct Carved {
-    limit: Option<Limit>,
-    /// In the order of the overrides.
-    overrides: Box<[Option<Limit>]>,
-}
-
-impl Carved {
-    /// `None` when nothing is left of one of them.
-    pub(crate) fn of(limit: Option<&Limit>, overrides: &[(Condition, Option<Limit>)]) -> Option<Self> {
-        let carve = |limit: Option<&Limit>| match limit {
-            Some(limit) => limit.carve().map(Some),
-            None => Some(None),
-        };
-        let overrides: Option<Box<[Option<Limit>]>> =
-            overrides.iter().map(|(_, limit)| carve(limit.as_ref())).collect();
-        Some(Self { limit: carve(limit)?, overrides: overrides? })
-    }
-
-    pub(crate) fn limits(&self) -> impl Iterator<Item = &Limit> {
-        self.limit.iter().chain(self.overrides.iter().flatten())
-    }
-}
-
 impl Rule {
-    /// The limit in force, by the place of the override that fits.
-    pub(crate) fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
-        match (&self.carved, special) {
-            (Some(carved), Some(place)) => carved.overrides[place].as_ref(),
-            (Some(carved), None) => carved.limit.as_ref(),
-            (None, Some(place)) => self.overrides[place].1.as_ref(),
-            (None, None) => self.limit.as_ref(),
-        }
-    }
-
     /// Whether the owner leaves a part of the limit to the shares of nodes that can not reach it.
     pub fn is_carved(&self) -> bool {
         self.carved.is_some()
@@ -168,7 +137,7 @@ impl Rule {
     pub fn names(&self, attribute: &str) -> bool {
         self.key.iter().any(|name| **name == *attribute)
             || self.when.tests(attribute)
-            || self.overrides.iter().any(|(when, _)| when.tests(attribute))
+            || self.overrides.iter().any(|special| special.when.tests(attribute))
     }
 
     /// Whether it is only about requests that have certain attributes.
@@ -214,33 +183,6 @@ impl Rule {
     /// What its owners tell of its buckets to those who would take them over; `None`: nothing.
     pub fn reserve(&self) -> Option<Reserve> {
         self.reserve
-    }
-
-    /// The fingerprint of the request's bucket; `None` when the request lacks an attribute of the key.
-    fn key_hash<A: Attributes + ?Sized>(&self, attributes: &A, limit: Option<&Limit>) -> Option<KeyHash> {
-        let mut key = self.hasher.key();
-        for name in &self.key {
-            let value = attributes.get(name)?;
-            match network_of(name, value) {
-                Some(network) => key.number(network),
-                None => key.text(value),
-            }
-        }
-        key.number(limit.map_or(u64::MAX, Limit::class));
-        Some(key.finish(limit))
-    }
-}
-
-/// An address as a number, so that each way of writing it is the same bucket. Of an IPv6 address only the network
-/// counts: whoever has one address has all 2^64 of its /64. An IPv4 address in IPv6 clothes is still one host.
-fn network_of(name: &str, value: &str) -> Option<u64> {
-    if name != "ip" {
-        return None;
-    }
-    match value.parse::<IpAddr>().ok()?.to_canonical() {
-        // No unicast IPv6 network begins with a one bit followed by zeros.
-        IpAddr::V4(address) => Some(u64::from(address.to_bits()) | 1 << 63),
-        IpAddr::V6(address) => Some((address.to_bits() >> 64) as u64),
     }
 }
 
@@ -306,6 +248,26 @@ impl Domain {
             }
         }
         self
+    }
+
+    /// Each rule that is about a request, with what the fingerprints of the request's key begin with, and the place of the
+    /// override that fits.
+    #[inline]
+    fn each_about<'r, A: Attributes + ?Sized>(
+        &'r self,
+        attributes: &A,
+        mut each: impl FnMut(&'r Rule, KeyBytes, Option<usize>),
+    ) {
+        let candidates = self.index.candidates(attributes);
+        let rules = candidates.into_iter().map(|found| (found, &self.rules[found.rule()]));
+        let rules = rules.filter(|(found, rule)| {
+            rule.when.holds_from(found.tests_done(), attributes) && attributes.may_match(rule)
+        });
+        for (_, rule) in rules {
+            if let Some(key) = rule.key_of(attributes) {
+                each(rule, key, rule.overrides.iter().position(|special| special.when.holds(attributes)));
+            }
+        }
     }
 }
 
@@ -375,30 +337,41 @@ impl Rules {
     ) -> Match {
         let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
         let before = found.len();
-        let candidates = domain.index.candidates(attributes);
-        let rules = candidates.into_iter().map(|found| (found, &domain.rules[found.rule()]));
-        let rules = rules.filter(|(found, rule)| {
-            rule.when.holds_from(found.tests_done(), attributes) && attributes.may_match(rule)
+        domain.each_about(attributes, |rule, key, special| {
+            let matched = rule.matched(key, special);
+            rule.touched.note(matched.key);
+            found.push(matched);
         });
-        for (_, rule) in rules {
-            let special = rule.overrides.iter().position(|(when, _)| when.holds(attributes));
-            let limit = rule.limit_at(special);
-            if let Some(key) = rule.key_hash(attributes, limit) {
-                rule.touched.note(key);
-                let limit_ref = LimitRef::new(rule.shape, special.map_or(0, |place| place as u32 + 1));
-                found.push(Matched { rule, limit, key, limit_ref });
-            }
-        }
         if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
     }
 
-    /// The bucket of a limit that a request brings along. Another limit for the same key finds what was consumed under
-    /// this one, if the algorithm is the same (and, of windows, the period).
+    /// Finds all buckets that the request's keys have in the rules that are about it: of each rule first that of the limit in
+    /// force, then those of its other limits. What is unlimited has none.
+    pub fn buckets<'r, A: Attributes + ?Sized>(
+        &'r self,
+        domain: &str,
+        attributes: &A,
+        found: &mut SmallVec<[Matched<'r>; 4]>,
+    ) {
+        let Some(domain) = self.domains.get(domain) else { return };
+        domain.each_about(attributes, |rule, key, special| {
+            let first = found.len();
+            let others = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
+            for place in [special].into_iter().chain(others) {
+                let matched = rule.matched(key, place);
+                if matched.limit.is_some() && found[first..].iter().all(|known| known.key != matched.key) {
+                    found.push(matched);
+                }
+            }
+        });
+    }
+
+    /// The bucket of a limit that a request brings along: the same key with another limit is another bucket.
     pub fn inline_key(&self, domain: &str, key: &str, limit: &Limit) -> KeyHash {
         let mut bytes = self.inline.key();
         bytes.text(domain);
         bytes.text(key);
-        bytes.number(limit.class());
+        limit.feed(&mut bytes);
         bytes.finish(Some(limit))
     }
 

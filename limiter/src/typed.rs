@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
     key::KeyHasher,
+    limits::{LimitId, Override},
     parse::{Compiler, Place, RawKey, RawTest, Written},
     revised,
 };
@@ -67,8 +68,8 @@ impl NewRule {
         self
     }
 
-    /// Another limit for requests whose attribute fits one of the patterns. The first that fits counts. A count of a
-    /// bucket is kept where the limits have the same algorithm.
+    /// Another limit for requests whose attribute fits one of the patterns. The first that fits counts. It has buckets of its
+    /// own: what these requests take is not taken from the rule's limit.
     pub fn limit_when(
         mut self,
         attribute: impl Into<String>,
@@ -114,18 +115,19 @@ impl NewRule {
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
-        let overrides: Box<[_]> =
-            self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit)).collect();
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
+        let overrides = self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit));
+        let overrides = Override::all(hasher, Some(&self.limit), overrides);
         (compiler.faults() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
-            shape: revised::shape(hasher, &when, &key, &overrides),
+            shape: revised::shape(hasher, &when, &key, LimitId::of_rule(Some(&self.limit)), &overrides),
             id: hasher.rule(),
             hasher,
             when,
             key,
             limit: Some(self.limit),
+            limit_id: LimitId::of_rule(Some(&self.limit)),
             algorithm: self.limit.algorithm(),
             overrides,
             mode: self.mode,

@@ -167,5 +167,5 @@ fn a_rule_has_other_buckets_for_other_algorithms_but_not_for_other_counts() {
     assert_ne!(key("1/1s", "token_bucket"), key("1/1s", "sliding_log"));
     assert_eq!(key("1/1s", "fixed_window"), key("9/1s", "fixed_window"));
     assert_ne!(key("1/1s", "fixed_window"), key("1/1h", "fixed_window"), "their windows do not line up");
-    assert_eq!(key("1/1s", "sliding_log"), key("1/1h", "sliding_log"));
+    assert_eq!(key("1/1s", "sliding_log"), key("1/1h", "sliding_log"), "it remembers for the longer of both");
 }

@@ -9,7 +9,7 @@ use tidegate_limiter::Cost;
 
 use super::{
     answer::{Answer, millis},
-    check::{Charges, Decided, Ruling, not_ready, put_together, rule, unlimited},
+    check::{Charges, Decided, Ruling, not_ready, put_together, rule, rule_all, unlimited},
     json,
     problem::{Kind, Problem},
     request::CheckRequest,
@@ -24,8 +24,8 @@ pub(super) struct AmendOptions {
     rule: Option<String>,
 }
 
-/// Makes the change where it is asked for as a check, and gives what a look says then to `render`. Who gives back asks for
-/// nothing, so nothing is denied.
+/// Makes the change where it is asked for as a check, and gives what a look says then to `render`: of the limits in force, and
+/// no others. Who gives back asks for nothing, so nothing is denied.
 ///
 /// # Errors
 /// When not every bucket is known to be changed.
@@ -85,7 +85,12 @@ pub(super) async fn amend(
     }
     let rules = node.rules.load_full();
     let mut limited = Charges::default();
-    if let Ruling::Unlimited { .. } = rule(&rules, &request, &mut limited) {
+    let ruling = match amendment {
+        // What was taken was taken by the limit in force; what is to be forgotten is all that is known of the keys.
+        Amendment::Refund => rule(&rules, &request, &mut limited),
+        Amendment::Reset => rule_all(&rules, &request, &mut limited),
+    };
+    if let Ruling::Unlimited { .. } = ruling {
         return Ok(json!({ "buckets": [] }));
     }
     let wanted = |place: &usize| match &options.rule {

@@ -195,30 +195,11 @@ pub(super) fn rule<'r>(
                 return Ruling::Unlimited { allowed: allow, rule: None };
             }
             let mut unlimited_by = None;
-            for Matched { rule, limit, key, limit_ref } in matched {
-                match limit {
-                    Some(limit) => {
-                        limited.add(
-                            Some(rule.name()),
-                            Charge {
-                                key,
-                                rule: rule.id(),
-                                limit: *limit,
-                                cost: request.cost,
-                                mode: rule.mode(),
-                                floor: None,
-                            },
-                            Wish {
-                                on_owner_loss: rule.on_owner_loss(),
-                                consistency: rule.consistency(),
-                                carved: rule.is_carved(),
-                                reserve: rule.reserve(),
-                                limit_ref,
-                            },
-                        );
-                    }
+            for one in matched {
+                match one.limit {
+                    Some(limit) => limited.add_matched(&one, limit, request.cost),
                     None => {
-                        unlimited_by.get_or_insert(rule.name());
+                        unlimited_by.get_or_insert(one.rule.name());
                     }
                 }
             }
@@ -243,7 +224,42 @@ pub(super) fn rule<'r>(
     Ruling::Limited
 }
 
+/// As [`rule`], with all buckets that the request's keys have, whichever limit is in force.
+pub(super) fn rule_all<'r>(
+    rules: &'r Rules,
+    request: &CheckRequest<'_>,
+    limited: &mut Charges<'r>,
+) -> Ruling<'r> {
+    let Subject::Attributes(attributes) = &request.subject else { return rule(rules, request, limited) };
+    limited.revision = rules.revision();
+    let mut found = SmallVec::new();
+    rules.buckets(&request.domain, attributes, &mut found);
+    for one in found {
+        if let Some(limit) = one.limit {
+            limited.add_matched(&one, limit, request.cost);
+        }
+    }
+    if limited.charges.is_empty() {
+        return Ruling::Unlimited { allowed: true, rule: None };
+    }
+    Ruling::Limited
+}
+
 impl<'r> Charges<'r> {
+    fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, cost: Cost) {
+        let rule = one.rule;
+        let (key, mode) = (one.key, rule.mode());
+        let charge = Charge { key, rule: rule.id(), limit: *limit, cost, mode, floor: None };
+        let wish = Wish {
+            on_owner_loss: rule.on_owner_loss(),
+            consistency: rule.consistency(),
+            carved: rule.is_carved(),
+            reserve: rule.reserve(),
+            limit_ref: one.limit_ref,
+        };
+        self.add(Some(rule.name()), charge, wish);
+    }
+
     fn add(&mut self, rule: Option<&'r str>, charge: Charge, wish: Wish) {
         self.applied.push(Applied { rule, limit: charge.limit, mode: charge.mode });
         self.charges.push(charge);

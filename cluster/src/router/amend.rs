@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Cost, Floor};
-use tidegate_proto::peer::{Amend, Amendment, Decided, Outcome};
+use tidegate_proto::peer::{Amend, Amendment, Decided, MAX_CHARGES, Outcome};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
@@ -67,6 +67,25 @@ impl Router {
     ) -> Result<Amended, NotReady> {
         assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
         let deadline = Instant::now() + self.forward_timeout;
+        let mut all = Amended { answers: Answers::new(), unsure: false };
+        // A reset is for all limits of a rule, which may be more than one message carries.
+        for (charges, wishes) in charges.chunks(MAX_CHARGES).zip(wishes.chunks(MAX_CHARGES)) {
+            let some = self.amend_some(lane, amendment, charges, wishes, revision, deadline).await?;
+            all.answers.extend(some.answers);
+            all.unsure |= some.unsure;
+        }
+        Ok(all)
+    }
+
+    async fn amend_some(
+        &self,
+        lane: usize,
+        amendment: Amendment,
+        charges: &[Charge],
+        wishes: &[Wish],
+        revision: u64,
+        deadline: Instant,
+    ) -> Result<Amended, NotReady> {
         let mut amended = Amended { answers: charges.iter().map(|_| None).collect(), unsure: false };
         // By their place in `charges`: what no owner has been asked for yet.
         let mut open: SmallVec<[usize; 4]> = (0..charges.len()).collect();

@@ -6,24 +6,39 @@
 //!
 //! Exact: at most `count` units in any interval shorter than the period. A log that remembers more than
 //! [`MAX_ENTRIES`] requests counts neighbours as one, at the later one's instant: stricter by at most their distance.
+//!
+//! A log may be asked for several periods, where a rule has got another one. It remembers for as long as the longest of them,
+//! and never for less again: what a check under a short period does not count, a later one under a long period does.
+//!
+//! Each entry has the units of all entries up to it, so the units of a period, and the instant at which there is room, are
+//! found by a binary search. A check of a log with [`MAX_ENTRIES`] entries looks at some thirty of them.
 
 use std::collections::VecDeque;
 
-use crate::{Cost, Decision, Limit, time::duration};
+use crate::{
+    Cost, Decision, Limit,
+    limit::MAX_PERIOD,
+    time::{TICKS_PER_NANO, duration},
+};
 
 /// Requests that one log remembers one by one.
 pub(crate) const MAX_ENTRIES: usize = 1 << 16;
+/// Far more than any limit has room for. Entries before the newest so many units decide nothing, so they are forgotten
+/// before sums of units can overflow.
+const MANY_UNITS: u64 = 1 << 62;
+/// Ticks of the longest period: what another node sends can not make a log remember for longer.
+const MAX_MEMORY: u64 = MAX_PERIOD.as_nanos() as u64 * TICKS_PER_NANO;
 
 /// The admitted requests of one bucket.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// Instants and units, oldest first.
+    /// Instants, oldest first, and the units of all requests up to then. These sums wrap: only differences count.
     entries: VecDeque<(u64, u64)>,
-    /// Of all entries.
-    total: u64,
+    /// The same sum before the first entry.
+    before: u64,
     /// The latest instant that was forgotten.
     forgotten: Option<u64>,
-    /// How long an entry counts, as the last charge had it.
+    /// How long an entry is remembered: the longest period that was asked for.
     memory: u64,
 }
 
@@ -38,13 +53,14 @@ impl Log {
         cost: Cost,
         now: u64,
     ) -> Decision {
+        self.memory = self.memory.max(limit.memory());
         // Time that went back counts as the latest instant seen.
         let seen = self.entries.back().map_or(now, |(last, _)| now.max(*last));
-        if let Some(until) = seen.checked_sub(limit.memory()) {
+        if let Some(until) = seen.checked_sub(self.memory) {
             self.forget(until);
         }
         let count = limit.count();
-        let used = if until > now { count } else { self.total.saturating_add(pending) };
+        let used = if until > now { count } else { self.used(limit, seen).saturating_add(pending) };
         let can_ever = cost.get() <= count;
         let asked = cost.get().max(1);
         let allowed = can_ever && used.saturating_add(asked) <= count && seen < u64::MAX - limit.memory();
@@ -68,11 +84,14 @@ impl Log {
 
     /// Remembers a request that was admitted; tells the instant at which it counts.
     pub(crate) fn push(&mut self, limit: &Limit, cost: Cost, now: u64) -> u64 {
-        self.memory = limit.memory();
-        self.total = self.total.saturating_add(cost.get());
+        self.memory = self.memory.max(limit.memory());
+        if self.units() > MANY_UNITS {
+            self.forget_what_decides_nothing();
+        }
+        let sum = self.sum().wrapping_add(cost.get());
         match self.entries.back_mut() {
-            Some((last, units)) if *last >= now => {
-                *units = units.saturating_add(cost.get());
+            Some((last, up_to)) if *last >= now => {
+                *up_to = sum;
                 return *last;
             }
             _ => {}
@@ -84,19 +103,16 @@ impl Log {
             // Most logs are short; the default first step of a deque is four.
             self.entries.reserve_exact(1);
         }
-        self.entries.push_back((now, cost.get()));
+        self.entries.push_back((now, sum));
         now
     }
 
     /// Gives units back, the newest first.
     pub(crate) fn refund(&mut self, cost: Cost) {
-        let mut left = cost.get();
-        while let Some((_, units)) = self.entries.back_mut() {
-            let part = left.min(*units);
-            *units -= part;
-            self.total = self.total.saturating_sub(part);
-            left -= part;
-            if *units > 0 {
+        let left = self.units().saturating_sub(cost.get());
+        while let Some(last) = self.entries.len().checked_sub(1) {
+            if self.units_before(last) < left {
+                self.entries[last].1 = self.before.wrapping_add(left);
                 break;
             }
             self.entries.pop_back();
@@ -110,24 +126,40 @@ impl Log {
         }
         // Entries only ever move to a later neighbour.
         let place = self.entries.partition_point(|(at, _)| *at < charged);
-        if let Some((_, units)) = self.entries.get_mut(place) {
-            let part = cost.get().min(*units);
-            *units -= part;
-            self.total = self.total.saturating_sub(part);
-            if *units == 0 {
-                self.entries.remove(place);
-            }
+        if place == self.entries.len() {
+            return;
+        }
+        let units = self.units_before(place + 1) - self.units_before(place);
+        let part = cost.get().min(units);
+        // Those that came since: what can be undone was charged a moment ago.
+        for (_, up_to) in self.entries.range_mut(place..) {
+            *up_to = up_to.wrapping_sub(part);
+        }
+        if part == units {
+            self.entries.remove(place);
         }
     }
 
     /// One with these entries. They may come from another node: in any order, and more than a log remembers.
     pub(crate) fn of(memory: u64, entries: impl Iterator<Item = (u64, u64)>) -> Self {
-        let mut entries: Vec<(u64, u64)> = entries.collect();
+        let mut entries: Vec<(u64, u64)> = entries.filter(|(_, units)| *units > 0).collect();
         if !entries.is_sorted_by_key(|(at, _)| *at) {
             entries.sort_unstable_by_key(|(at, _)| *at);
         }
-        let total = entries.iter().fold(0, |total: u64, (_, units)| total.saturating_add(*units));
-        let mut log = Self { entries: entries.into(), total, forgotten: None, memory };
+        let mut newest_first = Vec::with_capacity(entries.len());
+        let mut counted = 0;
+        while let Some((at, units)) = entries.pop().filter(|_| counted <= MANY_UNITS) {
+            newest_first.push((at, counted));
+            counted += units.min(Cost::MAX.get());
+        }
+        Self::of_newest(newest_first, counted, None, memory.min(MAX_MEMORY))
+    }
+
+    /// Of instants, the newest first, with the units of all that are newer, which end in `total`.
+    fn of_newest(mut entries: Vec<(u64, u64)>, total: u64, forgotten: Option<u64>, memory: u64) -> Self {
+        entries.reverse();
+        entries.iter_mut().for_each(|(_, newer)| *newer = total - *newer);
+        let mut log = Self { entries: entries.into(), before: 0, forgotten, memory };
         log.bound();
         log
     }
@@ -138,49 +170,47 @@ impl Log {
     /// Two logs of one bucket count the same requests twice, and a log that was sent later has them later. So units are not
     /// added, and entries are not compared one by one: if one of the two counts all that was admitted, so does the result.
     pub(crate) fn stricter(self, other: Self) -> Self {
+        let memory = self.memory.max(other.memory);
         if self.entries.is_empty() || other.entries.is_empty() {
-            let memory = self.memory.max(other.memory);
             let known = if self.entries.is_empty() { other } else { self };
             return Self { memory, ..known };
         }
-        let mut entries = Vec::with_capacity(self.entries.len().max(other.entries.len()));
-        let mut ours = self.entries.iter().rev().peekable();
-        let mut theirs = other.entries.iter().rev().peekable();
-        let (mut our_units, mut their_units, mut counted) = (0_u64, 0_u64, 0_u64);
-        // From the newest to the oldest.
-        while let Some(at) = ours.peek().map(|entry| entry.0).max(theirs.peek().map(|entry| entry.0)) {
-            while let Some((_, units)) = ours.next_if(|entry| entry.0 == at) {
-                our_units = our_units.saturating_add(*units);
+        // Units before an entry say how many there are since its instant.
+        let mut ours = (0..self.entries.len()).rev().peekable();
+        let mut theirs = (0..other.entries.len()).rev().peekable();
+        let (mut our_units, mut their_units, mut counted) = (0, 0, 0);
+        let mut newest_first = Vec::with_capacity(self.entries.len().max(other.entries.len()));
+        let at = |log: &Self, place: Option<&usize>| place.map(|place| log.entries[*place].0);
+        while let Some(latest) = at(&self, ours.peek()).max(at(&other, theirs.peek())) {
+            while let Some(place) = ours.next_if(|place| self.entries[*place].0 == latest) {
+                our_units = self.units() - self.units_before(place);
             }
-            while let Some((_, units)) = theirs.next_if(|entry| entry.0 == at) {
-                their_units = their_units.saturating_add(*units);
+            while let Some(place) = theirs.next_if(|place| other.entries[*place].0 == latest) {
+                their_units = other.units() - other.units_before(place);
             }
-            let units = our_units.max(their_units);
+            let units: u64 = our_units.max(their_units);
             if units > counted {
-                entries.push((at, units - counted));
+                newest_first.push((latest, counted));
                 counted = units;
             }
         }
-        entries.reverse();
-        let mut log = Self {
-            entries: entries.into(),
-            total: counted,
-            forgotten: self.forgotten.max(other.forgotten),
-            memory: self.memory.max(other.memory),
-        };
-        log.bound();
-        debug_assert!(log.total == self.total.max(other.total), "the oldest instant counts all units");
-        log
+        debug_assert!(counted == self.units().max(other.units()), "the oldest instant counts all units");
+        Self::of_newest(newest_first, counted, self.forgotten.max(other.forgotten), memory)
     }
 
-    /// How long an entry counts.
+    /// How long an entry is remembered.
     pub(crate) fn memory(&self) -> u64 {
         self.memory
     }
 
     /// Instants and units, oldest first.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.entries.iter().copied()
+        let mut before = self.before;
+        self.entries.iter().map(move |(at, up_to)| {
+            let units = up_to.wrapping_sub(before);
+            before = *up_to;
+            (*at, units)
+        })
     }
 
     /// Until when it counts anything.
@@ -194,13 +224,22 @@ impl Log {
     }
 
     fn forget(&mut self, until: u64) {
-        while let Some((at, units)) = self.entries.front() {
-            if *at > until {
-                break;
-            }
-            self.total = self.total.saturating_sub(*units);
-            self.forgotten = Some(*at);
-            self.entries.pop_front();
+        while self.entries.front().is_some_and(|(at, _)| *at <= until) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((at, up_to)) = self.entries.pop_front() {
+            self.before = up_to;
+            self.forgotten = Some(at);
+        }
+    }
+
+    #[cold]
+    fn forget_what_decides_nothing(&mut self) {
+        while self.units() - self.units_before(1) >= Cost::MAX.get() {
+            self.forget_oldest();
         }
     }
 
@@ -211,7 +250,28 @@ impl Log {
 
     /// Units of all entries, those included that count no more and were not looked at since.
     pub(crate) fn units(&self) -> u64 {
-        self.total
+        self.sum().wrapping_sub(self.before)
+    }
+
+    fn sum(&self) -> u64 {
+        self.entries.back().map_or(self.before, |(_, up_to)| *up_to)
+    }
+
+    /// Units of the entries before this place.
+    fn units_before(&self, place: usize) -> u64 {
+        let last = place.checked_sub(1).and_then(|last| self.entries.get(last));
+        last.map_or(0, |(_, up_to)| up_to.wrapping_sub(self.before))
+    }
+
+    /// Units that count under a limit, when all that is older than the memory is forgotten.
+    fn used(&self, limit: &Limit, seen: u64) -> u64 {
+        match seen.checked_sub(limit.memory()) {
+            Some(until) if limit.memory() < self.memory => {
+                let place = self.entries.partition_point(|(at, _)| *at <= until);
+                self.units() - self.units_before(place)
+            }
+            _ => self.units(),
+        }
     }
 
     /// Takes half of the memory: counts neighbours as one, at the later one's instant.
@@ -228,28 +288,21 @@ impl Log {
 
     fn halve(&mut self, capacity: usize) {
         let mut halved = VecDeque::with_capacity(capacity);
-        let mut entries = self.entries.iter();
-        while let Some((at, units)) = entries.next() {
-            halved.push_back(match entries.next() {
-                Some((later, more)) => (*later, units.saturating_add(*more)),
-                None => (*at, *units),
-            });
+        halved.extend(self.entries.iter().skip(1).step_by(2));
+        if self.entries.len() % 2 == 1 {
+            halved.extend(self.entries.back());
         }
         self.entries = halved;
     }
 
     /// When `asked` units pass if nothing else comes; only asked when they could ever.
     fn room_at(&self, limit: &Limit, asked: u64) -> u64 {
-        let mut used = self.total;
-        for (at, units) in &self.entries {
-            if used.saturating_add(asked) <= limit.count() {
-                break;
-            }
-            used = used.saturating_sub(*units);
-            if used.saturating_add(asked) <= limit.count() {
-                return at.saturating_add(limit.memory());
-            }
+        let excess = self.units().saturating_add(asked).saturating_sub(limit.count());
+        if excess == 0 {
+            return 0;
         }
-        0
+        // One that the limit does not count any more may be found: then there was room before now.
+        let place = self.entries.partition_point(|(_, up_to)| up_to.wrapping_sub(self.before) < excess);
+        self.entries.get(place).map_or(0, |(at, _)| at.saturating_add(limit.memory()))
     }
 }

@@ -13,8 +13,9 @@ use crate::{
     Takeover,
     condition::{Condition, Test},
     key::KeyHasher,
+    limits::{Carved, LimitId, Override},
     revised,
-    rule::{Carved, Domain},
+    rule::Domain,
 };
 
 /// Attributes that calls use for themselves.
@@ -83,7 +84,7 @@ impl<'t> Compiler<'t> {
         let limit = self.limit(&raw.limit, algorithm);
         let when = self.condition(&raw.when);
         let key = raw.key.as_ref().map(|key| self.key(key));
-        let overrides = raw
+        let overrides: Vec<(Condition, Option<Limit>)> = raw
             .overrides
             .iter()
             .map(|special| {
@@ -104,7 +105,6 @@ impl<'t> Compiler<'t> {
             &[("share", OnOwnerLoss::Share), ("deny", OnOwnerLoss::Deny), ("allow", OnOwnerLoss::Allow)],
         );
         let wants_carved = self.word("carved", raw.carved.as_ref(), &[("false", false), ("true", true)]);
-        let overrides: Box<[_]> = overrides;
         let mut carved = None;
         if let (true, Some(written), Some(limit)) = (wants_carved, &raw.carved, &limit) {
             carved = Carved::of(limit.as_ref(), &overrides).map(Box::new);
@@ -135,15 +135,17 @@ impl<'t> Compiler<'t> {
             (None, Takeover::Reserve, Mode::Enforce) => Reserve::of(hasher.rule(), limits()),
             _ => None,
         };
+        let overrides = Override::all(hasher, limit.as_ref(), overrides);
         (self.faults() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            shape: revised::shape(hasher, &when, &key, &overrides),
+            shape: revised::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
             id: hasher.rule(),
             hasher,
             when,
             key,
             limit,
+            limit_id: LimitId::of_rule(limit.as_ref()),
             algorithm,
             overrides,
             mode,
