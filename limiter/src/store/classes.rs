@@ -43,6 +43,8 @@ pub(super) struct Classes {
     strict: Mutex<HashSet<RuleId>>,
     /// The latest state of all marks: where it is over, none says anything.
     latest: AtomicU64,
+    /// For how long time stood still for some of the states, at most, and until when that has not passed.
+    postponed: [AtomicU64; 2],
     is_one: AtomicBool,
 }
 
@@ -72,7 +74,7 @@ impl Classes {
         all[last].is_strict.store(true, Relaxed);
         all[last].rule.store(RuleId::SHARED_STRICT.get(), Relaxed);
         all[last - 1].rule.store(RuleId::SHARED.get(), Relaxed);
-        Self { all, strict: Mutex::default(), latest: AtomicU64::new(0), is_one: AtomicBool::new(false) }
+        Self { all, strict: Mutex::default(), latest: AtomicU64::new(0), postponed: Default::default(), is_one: AtomicBool::new(false) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -167,13 +169,23 @@ impl Classes {
         self.latest.fetch_max(state, Relaxed);
     }
 
-    /// How late the state of a bucket can be that is not in memory, where no state is further ahead than `horizon` when it is
-    /// written.
-    pub(super) fn assumed(&self, class: Class, is_of_window: bool, horizon: u64) -> u64 {
+    /// States lie further ahead than charges made them, by that much at most.
+    pub(super) fn postpone(&self, by: u64, now: u64) {
+        let [most, until] = &self.postponed;
+        until.fetch_max(now.saturating_add(by), Relaxed);
+        most.fetch_max(by, Relaxed);
+    }
+
+    /// How late the state of a bucket can be that is not in memory, where no charge makes a state further ahead than `horizon`.
+    pub(super) fn assumed(&self, class: Class, is_of_window: bool, horizon: u64, now: u64) -> u64 {
         let marks = self.all[usize::from(class)].marks[usize::from(is_of_window)].get();
-        // One that was let go later was less far ahead.
+        // One that was let go later was less far ahead. A floor lies ahead of what was charged, by less than a horizon; and what
+        // was postponed by as much as that, until its mark is over.
+        let charged = horizon.saturating_mul(2);
+        let [by, until] = self.postponed.each_ref().map(|one| one.load(Relaxed));
+        let ahead = if until.saturating_add(charged) > now { charged.saturating_add(by) } else { charged };
         let within = |marks: &[AtomicU64]| {
-            marks[..=bin(horizon)].iter().map(|mark| mark.load(Relaxed)).max().unwrap_or(0)
+            marks[..=bin(ahead)].iter().map(|mark| mark.load(Relaxed)).max().unwrap_or(0)
         };
         marks.map_or(0, |marks| within(marks))
     }
@@ -300,11 +312,11 @@ mod tests {
         let (classes, now) = (Classes::new(4), 1 << 60);
         let (second, day) = (4_000_000_000, 86_400 * 4_000_000_000);
         classes.mark(3, false, now + day, now);
-        assert_eq!(classes.assumed(3, false, second), 0);
-        assert_eq!(classes.assumed(3, false, day), now + day);
-        assert_eq!((classes.assumed(3, true, day), classes.assumed(4, false, day)), (0, 0));
+        assert_eq!(classes.assumed(3, false, second, now), 0);
+        assert_eq!(classes.assumed(3, false, day, now), now + day);
+        assert_eq!((classes.assumed(3, true, day, now), classes.assumed(4, false, day, now)), (0, 0));
         classes.mark(3, false, now + second, now);
-        assert_eq!(classes.assumed(3, false, second), now + second);
+        assert_eq!(classes.assumed(3, false, second, now), now + second);
         assert_eq!(classes.marks(now).len(), 2);
         assert!(classes.has_marks(now) && !classes.has_marks(now + day));
     }

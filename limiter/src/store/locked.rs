@@ -147,7 +147,7 @@ impl Locked<'_> {
             return None;
         }
         let is_of_window = KeyHash::from_raw(key).is_of_window();
-        let state = classes.assumed(class, is_of_window, algorithm::horizon(limit));
+        let state = classes.assumed(class, is_of_window, algorithm::horizon(limit), now);
         (state > now && !self.shard.spared.contains(&key))
             .then(|| algorithm::nearest(limit, algorithm::strictest(limit, state, now), now))
     }
