@@ -162,7 +162,7 @@ impl Store {
         };
         let class = self.classes.of(let_go.rule);
         // Of rules that are not strict it says nothing; whether this one is may not be known yet.
-        if state > now {
+        if state > now && !self.classes.forgets(class) {
             self.classes.mark(class, is_of_window, state, now);
         }
     }
