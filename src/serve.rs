@@ -236,7 +236,7 @@ fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
 
 fn new_store(max_memory: u64, clock: Clock) -> Store {
     let max_memory = usize::try_from(max_memory).unwrap_or(usize::MAX);
-    Store::new(StoreConfig { max_memory, ..StoreConfig::default() }, clock.now())
+    Store::new(StoreConfig::of_memory(max_memory), clock.now())
 }
 
 fn name_of(settings: &Settings, data_dir: Option<&DataDir>) -> Result<String, DataDirFault> {

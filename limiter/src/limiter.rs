@@ -224,7 +224,7 @@ impl LimiterBuilder {
     /// Bytes that buckets may take. What happens when they are full, each rule says: see
     /// [`NewRule::on_memory_full`].
     pub fn max_memory(mut self, bytes: usize) -> Self {
-        self.config.max_memory = bytes;
+        self.config = StoreConfig::of_memory(bytes);
         self
     }
 

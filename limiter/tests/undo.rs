@@ -152,7 +152,7 @@ fn a_reset_or_refunded_bucket_gets_nothing_back() {
 #[test]
 fn holds_past_their_deadline_are_closed_in_small_steps_by_sweeping_and_by_new_holds() {
     let limit = Limit::parse("1000000/1h", None, Algorithm::TokenBucket).unwrap();
-    let store = store();
+    let store = Store::new(StoreConfig { max_memory: 16 << 20, shards: 16 }, Nanos::new(START));
     let now = Nanos::new(START);
     while hold(&store, &[charge(limit, 1)], now).1.is_some() {}
     let open = store.stats().holds;
@@ -166,4 +166,25 @@ fn holds_past_their_deadline_are_closed_in_small_steps_by_sweeping_and_by_new_ho
         store.sweep(later);
     }
     assert_eq!(store.stats().holds, 1, "the last one is still open");
+}
+
+/// Found by review: holds were counted, and a hold of a check with many limits takes as much memory as many others.
+#[test]
+fn what_can_be_undone_is_bounded_by_charges_and_what_is_beyond_stays() {
+    let limit = Limit::parse("1000/1h", None, Algorithm::TokenBucket).unwrap();
+    let store = Store::new(StoreConfig { max_memory: 16 << 20, shards: 16 }, Nanos::new(START));
+    let now = Nanos::new(START);
+    let one = |check: u64, place: u64| {
+        let key = (check * 50 + place + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & !1;
+        Charge { key: KeyHash::from_raw(key), ..charge(limit, 1) }
+    };
+    let check = |check| (0..50).map(|place| one(check, place)).collect::<Vec<_>>();
+    let holds: Vec<_> = (0..100).map_while(|number| hold(&store, &check(number), now).1).collect();
+    assert_eq!(holds.len(), (16 << 20) / 32 / 512 / 50);
+    let beyond = holds.len() as u64;
+    assert!(hold(&store, &check(99), now).0, "it is allowed all the same");
+    store.undo(holds[0], now);
+    let left = |number: u64| store.check(&Charge { cost: Cost::PEEK, ..one(number, 7) }, now).remaining;
+    assert_eq!((left(0), left(beyond), left(99)), (1_000, 999, 999));
+    assert!(hold(&store, &check(0), now).1.is_some(), "and there is room again");
 }

@@ -27,6 +27,7 @@ mod command;
 mod disk;
 mod election;
 mod foreign;
+mod forgetting;
 mod formation;
 mod group;
 mod in_force;

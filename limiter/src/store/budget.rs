@@ -1,6 +1,6 @@
 //! How the memory of a store is laid out.
 
-use super::{classes::MAX_CLASS_BITS, table::LINE_SLOTS};
+use super::{classes::MAX_CLASS_BITS, holds::Most, table::LINE_SLOTS};
 
 /// Bytes of one bucket in a table: fingerprint and state.
 const SLOT_BYTES: usize = size_of::<(u64, u64)>();
@@ -13,6 +13,15 @@ const SHARD_BYTES: usize = 512;
 const TABLES: (usize, usize) = (11, 16);
 const LOGS: (usize, usize) = (2, 16);
 
+/// What can be undone has this part of the budget, before all else, and no more than that.
+const UNDO: usize = 32;
+const MAX_UNDO_BYTES: usize = 32 << 20;
+/// A charge that can be undone: its bucket's journal, for the most part (`journal.rs`), where it is the only one of its bucket.
+const CHARGE_BYTES: usize = 512;
+/// A hold in the order of their making, closed or not.
+const HOLD_BYTES: usize = 16;
+const MAX_HOLDS: usize = 1 << 16;
+
 /// Memory of one shard, and of all, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
@@ -23,19 +32,25 @@ pub(super) struct Budget {
     pub(super) max_slots: usize,
     /// Bytes of the logs of all shards.
     pub(super) log_bytes: usize,
+    pub(super) holds: Most,
 }
 
 impl Budget {
     pub(super) fn new(max_memory: usize, shards: usize) -> Self {
         let shards = shards.next_power_of_two().max(MIN_SHARDS);
-        let memory = max_memory.saturating_sub(shards * SHARD_BYTES);
+        let undo = (max_memory / UNDO).min(MAX_UNDO_BYTES);
+        let holds = (undo / CHARGE_BYTES).clamp(MIN_HOLDS, MAX_HOLDS);
+        // Most are closed long before their deadline.
+        let holds = Most { holds: (holds * 4).min(MAX_HOLDS), charges: holds };
+        let memory = max_memory.saturating_sub(shards * SHARD_BYTES + undo + holds.holds * HOLD_BYTES);
         let slots = memory / TABLES.1 * TABLES.0 / shards / SLOT_BYTES;
         let max_slots = (slots / LINE_SLOTS * LINE_SLOTS).max(MIN_SLOTS);
         let log_bytes = memory / LOGS.1 * LOGS.0;
-        Self { shards, class_bits: shards.ilog2().min(MAX_CLASS_BITS), max_slots, log_bytes }
+        Self { shards, class_bits: shards.ilog2().min(MAX_CLASS_BITS), max_slots, log_bytes, holds }
     }
 }
 
+const MIN_HOLDS: usize = 64;
 const MIN_SLOTS: usize = 16;
 /// So that there are some classes.
 const MIN_SHARDS: usize = 16;
@@ -60,8 +75,10 @@ mod tests {
         for max_memory in [1 << 20, 10_000_000, 256 << 20, 300_000_000, 1 << 30, 16 << 30] {
             for shards in [2, 16, 64, 1024] {
                 let budget = Budget::new(max_memory, shards);
-                let all =
-                    budget.shards * (budget.max_slots * SLOT_BYTES + SHARD_BYTES) + 2 * budget.log_bytes;
+                let undo = budget.holds.charges * CHARGE_BYTES + budget.holds.holds * HOLD_BYTES;
+                let all = budget.shards * (budget.max_slots * SLOT_BYTES + SHARD_BYTES)
+                    + 2 * budget.log_bytes
+                    + undo;
                 assert!(all <= max_memory, "{all} of {max_memory}");
                 assert!(all * 8 > max_memory * 7 || max_memory <= 1 << 20, "{all} of {max_memory}");
             }

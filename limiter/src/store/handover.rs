@@ -8,7 +8,7 @@
 //! **What arrives twice, or late, makes a bucket stricter, never looser**: what is known here stays, and the result is the
 //! stricter of both.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
     Store,
@@ -130,9 +130,14 @@ impl Store {
         }
         match locked.take(key) {
             Some(known) => locked.put(key, known.max(state)),
-            // Of one that was here before and was let go of, what came later may be gone.
-            None => locked.add(key, class, state.max(locked.latest_assumed(key, class, now)), now),
+            None => locked.add(key, class, state, now),
         }
+    }
+
+    /// Says that states are about to be taken over for which time stood still for so long ([`Held::postponed`]): they lie further
+    /// ahead than a charge could have made them, by so much, and what is let go of them counts all the same.
+    pub fn postpone(&self, by: Duration, now: Nanos) {
+        self.classes.postpone(Nanos::new(0).saturating_add(by).ticks(), self.not_before(now));
     }
 
     /// What is known of buckets that are not in memory any more, of all rules that are strict about it.
@@ -157,7 +162,7 @@ impl Store {
         };
         let class = self.classes.of(let_go.rule);
         // Of rules that are not strict it says nothing; whether this one is may not be known yet.
-        if state > now {
+        if state > now && !self.classes.forgets(class) {
             self.classes.mark(class, is_of_window, state, now);
         }
     }
@@ -172,15 +177,6 @@ impl Locked<'_> {
         };
         let is_window = KeyHash::from_raw(key).is_of_window();
         (state > now).then(|| if is_window { Held::Window(state) } else { Held::Debt(state - now) })
-    }
-
-    /// As [`Self::assumed`], whatever the limit is.
-    fn latest_assumed(&self, key: u64, class: Class, now: u64) -> u64 {
-        let classes = &self.store.classes;
-        if !classes.is_strict(class) || !classes.has_marks(now) || self.shard.spared.contains(&key) {
-            return 0;
-        }
-        classes.assumed(class, KeyHash::from_raw(key).is_of_window(), u64::MAX)
     }
 
     fn put_log(&mut self, key: u64, class: Class, log: Log, now: u64) {

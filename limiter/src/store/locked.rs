@@ -147,7 +147,7 @@ impl Locked<'_> {
             return None;
         }
         let is_of_window = KeyHash::from_raw(key).is_of_window();
-        let state = classes.assumed(class, is_of_window, algorithm::horizon(limit));
+        let state = classes.assumed(class, is_of_window, algorithm::horizon(limit), now);
         (state > now && !self.shard.spared.contains(&key))
             .then(|| algorithm::nearest(limit, algorithm::strictest(limit, state, now), now))
     }
@@ -155,7 +155,7 @@ impl Locked<'_> {
     /// A bucket that is removed although it knows of something.
     pub(super) fn let_go(&mut self, key: u64, class: Class, state: u64, now: u64) {
         let is_strict = self.store.classes.is_strict(class);
-        if is_strict {
+        if !self.store.classes.forgets(class) {
             self.store.classes.mark(class, KeyHash::from_raw(key).is_of_window(), state, now);
             self.shard.spared.remove(&key);
         }
@@ -178,9 +178,10 @@ impl Locked<'_> {
     }
 
     pub(super) fn push_log(&mut self, asked: &Asked<'_>, now: u64, hold: Option<u64>) {
-        let (key, class) = (table_key(asked.key), self.store.classes.of(asked.rule));
+        let key = table_key(asked.key);
         let known = self.shard.logs.get(&key).map_or(0, |kept| bytes_of(&kept.log));
-        let kept = self.shard.logs.entry(key).or_insert_with(|| KeptLog { class, log: Log::default() });
+        let of = || self.store.classes.of(asked.rule);
+        let kept = self.shard.logs.entry(key).or_insert_with(|| KeptLog { class: of(), log: Log::default() });
         let class = kept.class;
         let at = kept.log.push(asked.limit, asked.cost, now);
         let bytes = bytes_of(&kept.log);

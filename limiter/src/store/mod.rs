@@ -9,12 +9,15 @@
 //! of the memory holds, whatever others do, and more where others leave some. A rule that needs still more lets go of its own,
 //! those first that are used the least, and says what that means ([`OnMemoryFull`]). `sweep.rs` and `classes.rs` say how.
 
+mod assigned;
 mod budget;
 mod charging;
 mod classes;
+mod forget;
 mod handover;
 mod holds;
 mod journal;
+mod level;
 mod locked;
 mod many;
 mod near;
@@ -45,9 +48,9 @@ use self::{
     table::{Table, table_key},
 };
 pub use self::{
-    classes::level,
     handover::{Bucket, Held, LetGo},
     holds::HoldId,
+    level::level,
     sweep::Swept,
 };
 use crate::{
@@ -55,30 +58,39 @@ use crate::{
     decision::{Answer, Asked},
 };
 
-/// Charges that can be undone at the same time; one more than that can not.
-const MAX_HOLDS: usize = 1 << 16;
 /// Holds past their deadline that are closed on the way to a new one.
 const HOLDS_AT_ONCE: usize = 64;
-/// Memory for each hold.
-const HOLD_BYTES: usize = 512;
 
 /// How a store is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Bytes that the buckets may take, all told: tables and logs, and what of these is there twice for a moment while it is
+    /// Bytes that the buckets may take, all told: tables and logs, what is known of charges that can be undone, and what of these is there twice for a moment while it is
     /// made anew. At least a few hundred for each shard. Each rule with buckets, and all limits together that come with
     /// checks, can have an equal part of it.
     pub max_memory: usize,
     /// How many parts are locked by themselves; rounded up to a power of two, at least 16. More of them let more threads work
-    /// side by side, and make the longest step of growing and sweeping shorter. As many rules, less three and at most 1,021,
+    /// side by side, and make the longest step of growing and sweeping shorter. As many rules, less four and at most 1,020,
     /// have a part of the memory by themselves; those beyond share one with each other (or two, one for each
     /// [`OnMemoryFull`]).
     pub shards: usize,
 }
 
+/// Memory of a shard, about. A check that fills one waits while the whole shard is looked at, and so does each that needs its lock:
+/// 2 ms with 32,000 buckets, of one rule or a thousand; it was 33 ms where 16 GiB were in 1,024 shards.
+const SHARD_MEMORY: usize = 1 << 20;
+/// As many as there can be classes.
+const LEAST_SHARDS: usize = 1 << classes::MAX_CLASS_BITS;
+
+impl StoreConfig {
+    /// For so many bytes, with as many shards as keep the longest wait for one short: 1,024, or more for more than 1 GiB.
+    pub fn of_memory(max_memory: usize) -> Self {
+        Self { max_memory, shards: (max_memory / SHARD_MEMORY).next_power_of_two().max(LEAST_SHARDS) }
+    }
+}
+
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { max_memory: 1 << 30, shards: 1024 }
+        Self::of_memory(1 << 30)
     }
 }
 
@@ -161,7 +173,7 @@ impl Store {
             log_bytes: AtomicUsize::new(0),
             classes: Classes::new(budget.class_bits),
             let_go: Default::default(),
-            holds: Mutex::new(Holds::new((config.max_memory / HOLD_BYTES).clamp(64, MAX_HOLDS))),
+            holds: Mutex::new(Holds::new(budget.holds)),
         }
     }
 
@@ -205,7 +217,8 @@ impl Store {
     }
 
     /// As [`Store::check_all`], but what was charged can be undone until `until`. There is no id when nothing was
-    /// charged, or when too many charges can be undone already: these then stay.
+    /// charged, or when too many charges can be undone already: these then stay, whatever becomes of the request. What can be
+    /// undone has a thirty-second of the memory, at most 32 MiB: so many times 512 bytes.
     pub fn hold(
         &self,
         charges: &[Charge],
@@ -213,7 +226,7 @@ impl Store {
         until: Nanos,
         decisions: &mut SmallVec<[Decision; 4]>,
     ) -> (bool, Option<HoldId>) {
-        let hold = self.reserve(now);
+        let hold = self.reserve(charges.len(), now);
         match self.charge_all(charges, now, hold, decisions) {
             None => (false, None),
             Some(keys) if keys.is_empty() => (true, None),
@@ -292,9 +305,9 @@ impl Store {
     }
 
     /// The id for a hold, after making room by closing some of those whose time is over.
-    fn reserve(&self, now: Nanos) -> Option<u64> {
+    fn reserve(&self, charges: usize, now: Nanos) -> Option<u64> {
         self.close_expired(now, HOLDS_AT_ONCE);
-        self.holds().reserve()
+        self.holds().reserve(charges)
     }
 
     /// Each look closes at most one, so that no check waits for the holds of all others.

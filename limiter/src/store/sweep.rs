@@ -10,7 +10,8 @@ use sdd::{Guard, Shared, Tag};
 
 use super::{
     Store, budget,
-    classes::{self, Class},
+    classes::Class,
+    level::level,
     locked::{Locked, bytes_of},
     shard::KeptLog,
     table::{Entry, TAKEN},
@@ -102,14 +103,21 @@ impl Locked<'_> {
     /// Moves all buckets that know of something after `gone`, which is now or earlier, to a new table, as large as they and
     /// `more` need. If there would be no room, some are let go. Returns how many were removed.
     pub(super) fn make_room(&mut self, more: usize, gone: u64, now: u64) -> usize {
+        self.rebuild(more, now, |entry| entry.state > gone)
+    }
+
+    /// Moves all buckets that are to stay to a new table. `stays` is asked when their states are taken out: then nobody charges
+    /// them until they are in the new one.
+    pub(super) fn rebuild(&mut self, more: usize, now: u64, mut stays: impl FnMut(&Entry) -> bool) -> usize {
         // Before any is removed: nobody may decide about those as if it were earlier.
         self.store.earliest.fetch_max(now, Relaxed);
         let (before, old) = (self.shard.buckets, self.table.clone());
         let mut busy: Vec<Entry> = Vec::with_capacity(before);
         for entry in old.drain(self.upper()) {
             let state = if entry.state == TAKEN { self.kept_state(entry.key) } else { entry.state };
-            if state > gone {
-                busy.push(Entry { state, ..entry });
+            let entry = Entry { state, ..entry };
+            if stays(&entry) {
+                busy.push(entry);
             }
         }
         let max_slots = self.store.budget.max_slots;
@@ -141,26 +149,15 @@ impl Locked<'_> {
 
     /// Lets go of buckets of those classes that have more than their part, until `most` are left.
     fn shed(&mut self, busy: &mut Vec<Entry>, most: usize, now: u64) {
-        let mut counts = vec![0; self.store.classes.len()];
-        busy.iter().for_each(|entry| counts[usize::from(entry.class)] += 1);
-        let level = classes::level(counts.iter().copied(), most);
-        for (class, count) in (0..).zip(counts).filter(|(_, count)| *count > level) {
-            let of_class = |entry: &&Entry| entry.class == class;
-            let mut states: Vec<u64> = busy.iter().filter(of_class).map(|entry| entry.state).collect();
-            let (before, last, _) = states.select_nth_unstable(count - level - 1);
-            let last = *last;
-            // So many of those that are used as far as the last that has to go.
-            let mut equals = count - level - before.iter().filter(|state| **state < last).count();
-            busy.retain(|entry| {
-                let stays = entry.class != class || entry.state > last || entry.state == last && equals == 0;
-                if !stays {
-                    equals -= usize::from(entry.state == last);
-                    self.let_go(entry.key, class, entry.state, now);
-                }
-                stays
-            });
-        }
-        debug_assert!(busy.len() <= most);
+        let mut going = Going::of(busy, self.store.classes.len(), most);
+        busy.retain(|entry| {
+            let goes = going.takes(entry);
+            if goes {
+                self.let_go(entry.key, entry.class, entry.state, now);
+            }
+            !goes
+        });
+        debug_assert_eq!(busy.len(), most);
     }
 
     /// For how many buckets there is to be room, when a table with so many is full. Those that are full again were used since
@@ -269,8 +266,61 @@ impl Locked<'_> {
     }
 }
 
+/// Which buckets of a full shard go: of each class all that are earlier than a state, and so many that are just that.
+struct Going(Box<[(u64, usize)]>);
+
+impl Going {
+    /// A few passes over all buckets, however many classes have too many: with the shard's lock held, this is how long a check waits.
+    fn of(busy: &[Entry], classes: usize, most: usize) -> Self {
+        let mut counts = vec![0; classes];
+        busy.iter().for_each(|entry| counts[usize::from(entry.class)] += 1);
+        let level = level(counts.iter().copied(), most);
+        // The states of each class that has too many, side by side; where the next one of a class stands.
+        let (mut places, mut all) = (vec![usize::MAX; classes], 0);
+        for (place, count) in places.iter_mut().zip(&counts).filter(|(_, count)| **count > level) {
+            *place = all;
+            all += count;
+        }
+        let (mut states, firsts) = (vec![0; all], places.clone());
+        for entry in busy {
+            let place = &mut places[usize::from(entry.class)];
+            if *place != usize::MAX {
+                states[*place] = entry.state;
+                *place += 1;
+            }
+        }
+        let mut going = vec![(0, 0); classes];
+        for (class, first) in firsts.into_iter().enumerate().filter(|(_, first)| *first != usize::MAX) {
+            let of_class = &mut states[first..first + counts[class]];
+            let leave = of_class.len() - level;
+            let (before, last, _) = of_class.select_nth_unstable(leave - 1);
+            let last = *last;
+            // So many of those that are used as far as the last that has to go.
+            going[class] = (last, leave - before.iter().filter(|state| **state < last).count());
+        }
+        // Equal parts leave some room; of what would go, the most used have it. Where classes are more than buckets that fit, that
+        // is all the room there is.
+        let kept: usize = counts.iter().map(|count| (*count).min(level)).sum();
+        let mut next: Vec<&mut (u64, usize)> = going.iter_mut().filter(|(_, equals)| *equals > 0).collect();
+        next.sort_unstable_by_key(|(last, _)| std::cmp::Reverse(*last));
+        next.into_iter().take(most - kept).for_each(|(_, equals)| *equals -= 1);
+        Self(going.into())
+    }
+
+    /// Asked once of each.
+    fn takes(&mut self, entry: &Entry) -> bool {
+        let (last, equals) = &mut self.0[usize::from(entry.class)];
+        let goes = entry.state < *last || entry.state == *last && *equals > 0;
+        *equals -= usize::from(goes && entry.state == *last);
+        goes
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::{Entry, Going};
     use crate::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig};
 
     const START: Nanos = Nanos::new(1_800_000_000_000_000_000);
@@ -305,5 +355,79 @@ mod tests {
         let [one, other] =
             [2, 4].map(|rule| store.classes.log_bytes(store.classes.of(RuleId::from_raw(rule))));
         assert!(one > store.budget.log_bytes / 3 && other > store.budget.log_bytes / 3, "{one}, {other}");
+    }
+
+    /// Buckets of a rule each, all of them in one shard.
+    fn of_many_rules(count: u64) -> (Store, impl Fn(u64, u64) -> Charge) {
+        let store = Store::new(StoreConfig { max_memory: 1 << 20, shards: 1024 }, START);
+        let one = move |number: u64, cost| {
+            let key = KeyHash::from_raw((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 10 & !1);
+            let limit = Limit::parse("10/1h", None, Algorithm::TokenBucket).unwrap();
+            let (rule, cost) = (RuleId::from_raw((number % count + 1) << 8), Cost::new(cost).unwrap());
+            Charge { key, rule, limit, cost, mode: Mode::Enforce, floor: None }
+        };
+        (store, one)
+    }
+
+    /// Found by review: with more rules than a shard has room for buckets, the part of each was none, and all were let go of.
+    #[test]
+    fn where_rules_are_more_than_buckets_fit_the_most_used_stay() {
+        let (store, one) = of_many_rules(40);
+        let exhausted = 3;
+        (0..exhausted).for_each(|number| assert!(store.check(&one(number, 10), START).allowed));
+        for number in exhausted..1_000 {
+            assert!(store.check(&one(number, 1), START).allowed);
+            assert!((0..exhausted).all(|number| !store.check(&one(number, 1), START).allowed), "{number}");
+        }
+        let most = super::budget::capacity(store.budget.max_slots) / 8 * 7;
+        assert!(store.stats().buckets >= most && most < 40);
+    }
+
+    proptest! {
+        #[test]
+        fn all_the_room_is_used_and_of_each_class_the_most_used_stay(
+            of in prop::collection::vec((0u16..12, 1u64..20), 1..200), part in 0usize..100,
+        ) {
+            let busy: Vec<Entry> = of.iter().map(|(class, state)| Entry { key: 1, class: *class, state: *state }).collect();
+            let most = (busy.len() - 1) * part / 100;
+            let mut going = Going::of(&busy, 16, most);
+            let (gone, kept): (Vec<&Entry>, Vec<&Entry>) = busy.iter().partition(|entry| going.takes(entry));
+            prop_assert_eq!(kept.len(), most);
+            for (one, other) in gone.iter().flat_map(|one| kept.iter().map(move |other| (one, other))) {
+                prop_assert!(one.class != other.class || one.state <= other.state);
+            }
+            for class in 0..12 {
+                let count = |of: &[&Entry]| of.iter().filter(|entry| entry.class == class).count();
+                let most_of_any = (0..12).map(|class| kept.iter().filter(|entry| entry.class == class).count()).max();
+                prop_assert!(count(&gone) == 0 || count(&kept) + 1 >= most_of_any.unwrap_or(0), "equal parts");
+            }
+        }
+    }
+
+    /// How long a check can wait for a shard: `cargo test --release -p tidegate-limiter -- --ignored --nocapture shard_is_full`.
+    #[test]
+    #[ignore = "it measures"]
+    fn how_long_it_takes_when_a_shard_is_full() {
+        for (memory, shards) in
+            [(16_usize << 30, 1 << 10), (16 << 30, 1 << 12), (16 << 30, 1 << 13), (16 << 30, 1 << 14)]
+        {
+            for rules in [1, 1_000] {
+                let store = Store::new(StoreConfig { max_memory: memory, shards }, START);
+                let mut longest = std::time::Duration::ZERO;
+                let (_, one) = of_many_rules(rules);
+                let bits = shards.ilog2();
+                let buckets = super::budget::capacity(store.budget.max_slots) as u64 * 5 / 4;
+                for number in 0..buckets {
+                    let mut charge = one(number, 1 + number % 10);
+                    charge.key =
+                        KeyHash::from_raw((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> bits & !1);
+                    #[allow(clippy::disallowed_methods, reason = "it measures")]
+                    let started = std::time::Instant::now();
+                    store.check(&charge, START);
+                    longest = longest.max(started.elapsed());
+                }
+                println!("{shards} shards of 16 GiB, {rules} rules: {longest:?}, {:?}", store.stats());
+            }
+        }
     }
 }
