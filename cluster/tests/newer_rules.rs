@@ -61,12 +61,13 @@ fn make(rules: &Rules, request: &[(&str, &str)]) -> Made {
     made
 }
 
-/// A user whose bucket is not at `n3`, by these rules.
+/// A user whose buckets are not at `n3`, by these rules: that of an override is another than the rule's own.
 fn user_of_others(nodes: &[Node], rules: &Rules, from: u32) -> String {
     let table = nodes[2].status().table.unwrap();
     let is_elsewhere = |user: &String| {
-        let made = make(rules, &[("user", user), ("plan", "gold")]);
-        &**table.owner(SlotId::of(made.charges[0].key)) != "n3"
+        let requests = [&[("user", &**user)][..], &[("user", user), ("plan", "gold")]];
+        let charges = requests.into_iter().flat_map(|request| make(rules, request).charges);
+        charges.into_iter().all(|charge| &**table.owner(SlotId::of(charge.key)) != "n3")
     };
     (from..).map(|user| format!("u{user}")).find(is_elsewhere).unwrap()
 }
