@@ -27,7 +27,6 @@ use std::{
             fence,
         },
     },
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
