@@ -82,15 +82,6 @@ impl Acknowledged {
         true
     }
 
-    /// The buckets of a slot whose marks are not over. (One fingerprint of 2^64 is not told as it is.)
-    pub(crate) fn keys(&self, slot: usize, now: Nanos) -> Vec<KeyHash> {
-        let marks = self.slots[slot].load();
-        let places = marks.as_ref().map_or(&[][..], |marks| &marks.places);
-        let live = |place: &&Place| !Mark::new(place.mark.load(Relaxed)).is_over(now);
-        let keys = places.iter().filter(live).map(|place| place.key.load(Relaxed));
-        keys.filter(|key| *key != 0).map(KeyHash::from_raw).collect()
-    }
-
     /// Forgets all marks of a slot.
     pub(crate) fn clear(&self, slot: usize) {
         let _one = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +173,6 @@ mod tests {
         (2_000..4_000).for_each(|n| assert!(known.note(7, key(n), Mark::new(90_000_000), later)));
         assert_eq!(known.get(7, key(1)), None);
         assert!(known.count() < 3_000);
-        assert_eq!(known.keys(7, later).len(), 2_000);
         known.clear(7);
         assert_eq!((known.count(), known.get(7, key(2_000))), (0, None));
     }

@@ -307,7 +307,7 @@ impl World {
         let Some((naming, to)) = owner.teller.naming().zip(row.successor) else { return };
         let to = to.holder.node as u8;
         if owner.attempts < self.config.attempts {
-            let bond = Bond { naming, attempt: u64::from(owner.attempts) + 1, owner: holder(0), since: 1 };
+            let bond = Bond { naming, attempt: u64::from(owner.attempts) + 1, owner: holder(0) };
             for step in [Step::Begun(bond), Step::Ending(bond)] {
                 push(&|owner, next| {
                     owner.attempts += 1;

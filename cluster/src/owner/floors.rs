@@ -38,23 +38,6 @@ pub(crate) struct Bond {
     /// Counted by the owner, over all slots.
     pub(crate) attempt: u64,
     pub(crate) owner: Holder,
-    /// The first attempt since which the owner keeps what was acknowledged.
-    pub(crate) since: u64,
-}
-
-/// Attempts in which an owner does not say again what was acknowledged. What was told in another one may be older than what the
-/// owner has let go of since, so it is forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Series {
-    naming: Naming,
-    owner: Holder,
-    since: u64,
-}
-
-impl Bond {
-    pub(crate) fn series(&self) -> Series {
-        Series { naming: self.naming, owner: self.owner, since: self.since }
-    }
 }
 
 /// The owner's side, for one slot.
@@ -156,7 +139,7 @@ mod tests {
     const OWNER: Holder = Holder { node: 1, incarnation: 1 };
 
     fn bond(named: u64, attempt: u64) -> Bond {
-        Bond { naming: Naming { epoch: 5, named }, attempt, owner: OWNER, since: 1 }
+        Bond { naming: Naming { epoch: 5, named }, attempt, owner: OWNER }
     }
 
     #[test]

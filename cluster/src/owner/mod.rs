@@ -10,7 +10,6 @@ pub(crate) mod acknowledged;
 mod floor_suite;
 pub(crate) mod floors;
 pub(crate) mod leader;
-pub(crate) mod leftovers;
 pub(crate) mod node;
 pub(crate) mod rights;
 pub(crate) mod session;

@@ -33,12 +33,11 @@ use serde::{Deserialize, Serialize};
 use tidegate_limiter::{Consistency, KeyHash, Nanos};
 
 use super::{
-    leftovers::Leftovers,
     node::{Change, Effect, Install, Kept, Node, Role},
     session::{Session, Terms},
     shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
     table::{Holder, SlotMove, Table},
-    telling::{Birth, Floors, StoodStill, Tellings, Told},
+    telling::{Birth, Floors, Tellings, Told},
 };
 use crate::{
     planted::PlantedBug,
@@ -121,8 +120,6 @@ pub(crate) struct Rights {
     given_up: AtomicBool,
     terms: Terms,
     pub(super) floors: Floors,
-    /// Of the store of this node's own buckets; fillings are moves.
-    leftovers: Leftovers<u64>,
 }
 
 #[derive(Debug)]
@@ -180,13 +177,7 @@ impl Rights {
             given_up: AtomicBool::new(false),
             terms,
             floors: Floors::default(),
-            leftovers: Leftovers::default(),
         }
-    }
-
-    /// What the store has of slots from before.
-    pub(crate) fn leftovers(&self) -> &Leftovers<u64> {
-        &self.leftovers
     }
 
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {
@@ -263,7 +254,7 @@ impl Rights {
         index: u64,
         table: &Arc<Table>,
         now: Nanos,
-        inherit: impl FnOnce(&[usize], StoodStill) -> bool,
+        inherit: impl FnOnce(&[usize], Duration) -> bool,
     ) -> ToDo {
         let mut core = self.core();
         let mut todo = ToDo::default();
@@ -330,7 +321,6 @@ impl Rights {
                 Effect::End => {
                     self.noted().remove(&(slot as u16));
                     self.set(slot, NOTHING);
-                    self.leftovers.end(slot);
                 }
             }
         }
@@ -346,7 +336,6 @@ impl Rights {
         let tenure = (place.word.load(Relaxed) & !STATE) + TENURE;
         // No check claims it in between: it would have the wrong floor.
         place.word.store(tenure | NOTHING, SeqCst);
-        self.leftovers.begin(slot);
         place.floor.store(floor, SeqCst);
         place.word.store(tenure | DECIDES, SeqCst);
         fence(SeqCst);
@@ -438,7 +427,6 @@ impl Rights {
 
     /// It has what it knew when it ended the last time.
     pub(crate) fn keep(&self, kept: Kept) {
-        kept.slots.keys().for_each(|slot| self.leftovers.begin(usize::from(*slot)));
         self.core().node.keep(kept);
     }
 

@@ -13,7 +13,6 @@ use std::{
             Ordering::{Acquire, SeqCst},
         },
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -96,12 +95,6 @@ pub(crate) struct Birth {
 }
 
 impl Birth {
-    /// For how long time stood still for the slot's buckets, by both.
-    pub(crate) fn stood_still(&self) -> Duration {
-        let elder = self.elder.map_or(Duration::ZERO, |(heard, begun)| begun.saturating_since(heard));
-        self.begun.saturating_since(self.heard).saturating_add(elder)
-    }
-
     /// With the rules in force; `None` if those of that fingerprint were others: then its buckets count as used up.
     pub(crate) fn with(self, fingerprint: u64, rules: Arc<Reserves>) -> Option<Arc<Self>> {
         (rules.fingerprint() == fingerprint).then(|| Arc::new(Self { rules, ..self }))
@@ -121,13 +114,6 @@ impl Birth {
         }
         reserve.at_least(limit, self.heard, self.begun)
     }
-}
-
-/// For how long time is to stand still for buckets that are begun from floors, and with what it did for the owner before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct StoodStill {
-    pub(crate) now: Duration,
-    pub(crate) in_all: Duration,
 }
 
 /// What a claim says of the floors, for a charge whose rule has some.
@@ -196,8 +182,6 @@ struct Heard {
 pub(super) struct Tellings {
     tellers: Box<[super::floors::Teller]>,
     attempts: u64,
-    /// For each slot the first attempt since nothing was acknowledged; 0: there was none.
-    kept_since: Box<[u64]>,
     /// Attempts up to this one do not count any more.
     stale: u64,
     since: Since,
@@ -210,7 +194,6 @@ impl Default for Tellings {
         Self {
             tellers: (0..SLOTS).map(|_| Default::default()).collect(),
             attempts: 0,
-            kept_since: vec![0; SLOTS].into(),
             stale: 0,
             since: Since::default(),
             inheritances: BTreeMap::new(),

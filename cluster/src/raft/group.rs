@@ -29,7 +29,7 @@ use super::{
     disk::{Disk, DiskFault, DiskIdentity, Snapshots},
     election::{self, Heard},
     foreign::{self, Foreign},
-    forgetting, formation, in_force,
+    formation, in_force,
     in_force::InForce,
     ledger::Ledger,
     log::Log,
@@ -46,10 +46,7 @@ use crate::{
     clock::Clock,
     link::Identity,
     member::Member,
-    owner::{
-        floors::Series, leader::Leader, leftovers::Leftovers, rights::Rights, session::Terms,
-        shares::ShareTable, table::SlotMove, telling::StoodStill,
-    },
+    owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable, table::SlotMove},
     placement::Weight,
     requests::Requests,
     rules_in_force::RulesInForce,
@@ -132,8 +129,6 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     /// The floors that owners have told this node: apart, because a slot that comes by plan comes with more than floors.
     pub(super) floors: Arc<Store>,
-    /// What these have of slots from before.
-    pub(super) old_floors: Arc<Leftovers<Series>>,
     /// What this node gives out when no owner answers.
     pub(super) shares: Arc<Store>,
     pub(super) rights: Arc<Rights>,
@@ -296,7 +291,6 @@ impl RaftGroup {
             rules: Arc::clone(&config.rules),
             store: Arc::clone(&config.store),
             floors: Arc::clone(&config.floors),
-            old_floors: Arc::default(),
             shares: Arc::clone(&config.shares),
             rights: Arc::clone(&config.rights),
             requests: Arc::clone(&config.requests),
@@ -361,7 +355,6 @@ impl RaftGroup {
         spawn(Box::pin(sessions::watch(shared())));
         spawn(Box::pin(chair::preside(shared())));
         spawn(Box::pin(tell::tell(shared())));
-        spawn(Box::pin(forgetting::forget_ended(shared())));
         tasks.spawn(self.supervise(cancel.clone()));
     }
 
@@ -373,15 +366,11 @@ impl RaftGroup {
     }
 
     /// Puts the floors of these slots where the buckets are, as if time had stood still for so long.
-    pub(crate) fn inherit(&self, slots: &[usize], stood_still: StoodStill) {
+    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration) {
         let mut wanted = vec![false; crate::slots::SLOTS];
         slots.iter().for_each(|slot| wanted[*slot] = true);
-        let Shared { store, floors, clock, rights, .. } = &*self.shared;
+        let Shared { store, floors, clock, .. } = &*self.shared;
         let now = clock.now();
-        // Nearly always this was done before, by `forget_ended`.
-        rights.leftovers().forget(&rights.leftovers().left_of(slots), store, now);
-        store.postpone(stood_still.in_all, now);
-        let unheard = stood_still.now;
         let is_wanted = |key| wanted[SlotId::of(key).index()];
         floors.buckets(now, is_wanted, |Bucket { key, rule, held }| {
             store.take_over(&Bucket { key, rule, held: held.postponed(unheard) }, now);

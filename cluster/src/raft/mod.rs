@@ -27,7 +27,6 @@ mod command;
 mod disk;
 mod election;
 mod foreign;
-mod forgetting;
 mod formation;
 mod group;
 mod in_force;

@@ -286,7 +286,7 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
     let slots: BTreeSet<u16> = moves.iter().map(|one| one.slot).collect();
     let mut wanted = vec![false; crate::slots::SLOTS];
     slots.iter().for_each(|slot| wanted[usize::from(*slot)] = true);
-    let (store, rules, clock) = (Arc::clone(&shared.store), shared.rules.load_full(), shared.clock);
+    let (store, rules, now) = (Arc::clone(&shared.store), shared.rules.load_full(), shared.clock.now());
     let look = move || {
         let strict = rules.all().filter(|rule| rule.on_memory_full() == OnMemoryFull::Strict);
         let strict: HashSet<RuleId> = strict.map(tidegate_limiter::Rule::id).collect();
@@ -297,13 +297,9 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
             }
             found.push(WireBucket::from(bucket));
         };
-        store.buckets(clock.now(), |key| wanted[SlotId::of(key).index()], each);
+        store.buckets(now, |key| wanted[SlotId::of(key).index()], each);
         (found, of_strict)
     };
-    // While this node looks, the target forgets what it has of these slots from before.
-    if !deliver(shared, caller, moves, HandOver::part(moves, Vec::new())).await {
-        return None;
-    }
     // It locks one shard after the other, for as long as that takes.
     let (mut buckets, strict) = fabric::blocking(look).await.ok()?;
     let count = buckets.len();
@@ -417,12 +413,7 @@ impl Shared {
     /// Takes over what another node hands over.
     pub(super) fn take_over(self: &Arc<Self>, part: HandOver) -> HandedOver {
         let now = self.clock.now();
-        let awaits = self.rights.awaits(&part.moves);
-        let filled = part.moves.iter().zip(&awaits).filter(|(_, outcome)| **outcome == Install::Now);
-        if !self.has_forgotten(filled.map(|(one, _)| *one)) {
-            return HandedOver::NotYet;
-        }
-        let awaited = Awaited::of(&part.moves, &awaits);
+        let awaited = Awaited::of(&part.moves, &self.rights.awaits(&part.moves));
         for bucket in part.buckets.into_iter().map(Bucket::from) {
             if PlantedBug::LogReplaced.is_on() && matches!(bucket.held, Held::Log { .. }) {
                 self.store.reset(bucket.key);
@@ -442,9 +433,6 @@ impl Shared {
         for slot in part.slots {
             let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
             let birth = slot.birth.map(|birth| birth.into_birth(now));
-            if let Some((_, birth)) = &birth {
-                self.store.postpone(birth.stood_still(), now);
-            }
             let birth = birth.and_then(|(rules, birth)| birth.with(rules, self.rights.reserves()));
             match self.rights.install(slot.one, slot.epoch, floor, birth, now) {
                 Install::Now => installed.push(slot.one),

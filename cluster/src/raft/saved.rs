@@ -144,10 +144,6 @@ pub(super) fn restore(
     let slots: BTreeMap<u16, KeptSlot> =
         saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), birth(slot)))).collect();
     info!(buckets = count, slots = slots.len(), "what the buckets knew is read");
-    slots
-        .values()
-        .filter_map(|(_, _, birth)| birth.as_ref())
-        .for_each(|(_, birth)| store.postpone(birth.stood_still(), now));
     rights.keep(Kept { holder: saved.holder, slots });
     Ok(true)
 }

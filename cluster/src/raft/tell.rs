@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, KeyHash, Nanos};
+use tidegate_limiter::{Bucket, Nanos};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -28,7 +28,6 @@ use crate::{
     owner::{
         acknowledged::MAX_MARKS,
         floors::{Bond, Naming},
-        leftovers::Ready,
         table::Holder,
         telling::{Inheritance, Raise},
     },
@@ -49,8 +48,6 @@ const STRIKE_WITHIN: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(2);
 /// The pause before something is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// How often it is looked whether older floors are forgotten: they are 64 MiB at most.
-const FORGETTING: Duration = Duration::from_millis(5);
 /// Slots whose buckets can not all be told are tried again after this.
 const POSTPONE: Duration = Duration::from_secs(15);
 /// Buckets in one message.
@@ -73,8 +70,6 @@ pub(super) struct Words {
     complete: Vec<(u16, Bond, WireInheritance)>,
     /// What strict rules had let go of before that.
     let_go: Vec<WireLetGo>,
-    /// Buckets that are among those.
-    gone: Vec<u64>,
 }
 
 impl Words {
@@ -231,7 +226,6 @@ impl Way {
             self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
             return Some(());
         }
-        self.tell_gone(slots).await?;
         let testament = rights.testament(&bound);
         self.say(&[], &[], &testament).await?;
         rights.completed(testament.iter().map(|(slot, bond, _)| (*slot, *bond)));
@@ -278,41 +272,12 @@ impl Way {
         Some(Some(found.len()))
     }
 
-    /// Tells which buckets are not in memory any more of those that the successor knows. This node is bound now, but it was not
-    /// when it told most of them: what was charged then and let go of is known by marks alone, and the successor has an older floor.
-    async fn tell_gone(&mut self, slots: &[(u16, Naming)]) -> Option<()> {
-        let (shared, slots) = (Arc::clone(&self.shared), slots.to_vec());
-        let look = move || {
-            let (store, now) = (&shared.store, shared.clock.now());
-            if store.let_go(now).is_empty() {
-                return Vec::new();
-            }
-            let known = shared.rights.all_acknowledged(&slots, now).into_iter();
-            known.filter(|key| !store.is_known(*key)).map(KeyHash::get).collect()
-        };
-        let gone: Vec<u64> = fabric::blocking(look).await.ok()?;
-        for part in gone.chunks(MESSAGE) {
-            self.say_all(&[], &[], &[], part).await?;
-        }
-        Some(())
-    }
-
     /// Says something. `None`: it is not known whether it was heard.
     async fn say(
         &mut self,
         begin: &[(u16, Bond)],
         raises: &[Raise],
         testament: &[(u16, Bond, Inheritance)],
-    ) -> Option<()> {
-        self.say_all(begin, raises, testament, &[]).await
-    }
-
-    async fn say_all(
-        &mut self,
-        begin: &[(u16, Bond)],
-        raises: &[Raise],
-        testament: &[(u16, Bond, Inheritance)],
-        gone: &[u64],
     ) -> Option<()> {
         let rights = Arc::clone(&self.shared.rights);
         let now = self.shared.clock.now();
@@ -328,12 +293,7 @@ impl Way {
             begin: begin.to_vec(),
             buckets: raises.iter().map(bucket).collect(),
             complete: testament.iter().map(wire).collect(),
-            let_go: if testament.is_empty() && gone.is_empty() {
-                Vec::new()
-            } else {
-                WireLetGo::all(&self.shared.store, now)
-            },
-            gone: gone.to_vec(),
+            let_go: if testament.is_empty() { Vec::new() } else { WireLetGo::all(&self.shared.store, now) },
         };
         let patience = self.caller.patience(PATIENCE);
         match self.caller.call(Call::Tell(words), patience).await {
@@ -404,31 +364,18 @@ impl Way {
 
 impl Shared {
     /// Hears what the owner of slots tells this node as their successor. `None`: another start of this node was meant.
-    pub(super) async fn hear(&self, words: Words) -> Option<u64> {
-        let Words { owner, to, answer, begin, buckets, complete, let_go, gone } = words;
+    pub(super) fn hear(&self, words: Words) -> Option<u64> {
+        let now = self.clock.now();
+        let Words { owner, to, answer, begin, buckets, complete, let_go } = words;
         if to != self.rights.me() {
             return None;
         }
-        self.rights.hear(owner, answer, self.clock.now());
+        self.rights.hear(owner, answer, now);
         self.rights.begin_hearing(&begin);
-        while let Ready::After(slots) =
-            self.old_floors.prepare(begin.iter().map(|(slot, bond)| (*slot, bond.series())))
-        {
-            let (old, floors, now) =
-                (Arc::clone(&self.old_floors), Arc::clone(&self.floors), self.clock.now());
-            if slots.is_empty() {
-                // A call that was given up has begun to.
-                sleep(FORGETTING).await;
-            } else if fabric::blocking(move || old.forget(&slots, &floors, now)).await.is_err() {
-                return None;
-            }
-        }
-        let now = self.clock.now();
         for bucket in buckets {
             self.floors.take_over(&bucket.into(), now);
         }
         let_go.into_iter().for_each(|let_go| let_go.take_over(&self.floors, now));
-        gone.into_iter().for_each(|key| self.floors.let_go_elsewhere(KeyHash::from_raw(key), now));
         let complete: Vec<(u16, Bond, Inheritance)> = complete
             .into_iter()
             .map(|(slot, bond, inheritance)| (slot, bond, inheritance.into_inheritance(now)))

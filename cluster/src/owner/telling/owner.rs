@@ -50,7 +50,6 @@ impl Rights {
             if core.tellings.tellers[slot].observe(naming) {
                 self.rebind(slot, |binding| binding & !(BOUND | SILENT));
                 self.floors.acknowledged.clear(slot);
-                core.tellings.kept_since[slot] = 0;
             }
         }
         self.count_complete(core);
@@ -105,14 +104,7 @@ impl Rights {
         let mut core = self.core();
         core.tellings.attempts += 1;
         let (attempt, owner) = (core.tellings.attempts, core.node.me());
-        let bond = |(slot, naming): &(u16, Naming)| {
-            let since = &mut core.tellings.kept_since[usize::from(*slot)];
-            if *since == 0 {
-                *since = attempt;
-            }
-            (*slot, Bond { naming: *naming, attempt, owner, since: *since })
-        };
-        slots.iter().map(bond).collect()
+        slots.iter().map(|(slot, naming)| (*slot, Bond { naming: *naming, attempt, owner })).collect()
     }
 
     /// Binds this node; returns the bonds that hold.
@@ -139,13 +131,7 @@ impl Rights {
         if core.tellings.tellers[slot].free(bond) {
             self.rebind(slot, |binding| binding & !(BOUND | SILENT));
             self.floors.acknowledged.clear(slot);
-            core.tellings.kept_since[slot] = 0;
         }
-    }
-
-    /// The buckets of these slots of which something is acknowledged that is not over.
-    pub(crate) fn all_acknowledged(&self, slots: &[(u16, Naming)], now: Nanos) -> Vec<KeyHash> {
-        slots.iter().flat_map(|(slot, _)| self.floors.acknowledged.keys(usize::from(*slot), now)).collect()
     }
 
     /// What is said of these slots to who could begin from their floors: all was told.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_limiter::Nanos;
 
-use super::{BORN, Birth, Heard, Inheritance, MAX_OWNERS, StoodStill};
+use super::{BORN, Birth, Heard, Inheritance, MAX_OWNERS};
 use crate::{
     owner::{
         floors::Bond,
@@ -98,13 +98,8 @@ impl Rights {
 
     /// How long time is to stand still for the buckets of slots that are begun from floors: nobody can tell what the shares of
     /// others admitted meanwhile.
-    pub(in crate::owner) fn unheard(births: &[(usize, Option<Arc<Birth>>)]) -> StoodStill {
+    pub(in crate::owner) fn unheard(births: &[(usize, Option<Arc<Birth>>)]) -> Duration {
         let born = births.iter().filter_map(|(_, birth)| birth.as_ref());
-        let most =
-            |time: fn(&Birth) -> Duration| born.clone().map(|birth| time(birth)).max().unwrap_or_default();
-        StoodStill {
-            now: most(|birth| birth.begun.saturating_since(birth.heard)),
-            in_all: most(Birth::stood_still),
-        }
+        born.map(|birth| birth.begun.saturating_since(birth.heard)).max().unwrap_or_default()
     }
 }

@@ -215,7 +215,7 @@ impl CallServer {
             Call::Reach => Reply::Reached,
             Call::Refuse(moves) => Reply::Refuse(self.shared.rights.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(self.shared.take_over(part)),
-            Call::Tell(words) => Reply::Told(self.shared.hear(words).await),
+            Call::Tell(words) => Reply::Told(self.shared.hear(words)),
             Call::Strike { successor, slots } => {
                 Reply::Written(self.shared.strike_here(&running, successor, slots).await)
             }
