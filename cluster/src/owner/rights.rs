@@ -27,6 +27,7 @@ use std::{
             fence,
         },
     },
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};

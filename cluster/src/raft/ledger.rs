@@ -280,16 +280,16 @@ impl Ledger {
     }
 
     async fn try_read_index(&self, deadline: Instant) -> Attempt<u64> {
-        let Some((running, leader, node)) = self.leader() else { return Attempt::Not };
-        let patience = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
-        let ask = async {
+        let ask = async || {
+            let (running, leader, node) = self.leader()?;
+            let patience = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
             if leader == self.shared.me {
-                return running.read_index_here(patience).await;
+                return running.read_index_here(patience).await.ok();
             }
             let call = Call::ReadIndex { patience_ms: patience.as_millis() as u64 };
             match Caller::new(&self.shared, leader, node).call(call, patience + LOOK_EVERY).await {
-                Ok(Reply::ReadIndex(answer)) => answer,
-                Ok(_) | Err(_) => Err(NotServed::Unknown),
+                Ok(Reply::ReadIndex(answer)) => answer.ok(),
+                Ok(_) | Err(_) => None,
             }
         };
         self.shared.reads.index(ask).await.map_or(Attempt::Not, Attempt::Done)

@@ -15,24 +15,26 @@ pub(super) struct Reads {
 struct Known {
     /// When the leader was asked.
     asked: Instant,
-    index: u64,
+    index: Option<u64>,
 }
 
 impl Reads {
     /// An index that includes all that was acknowledged before this call: `ask` finds it out, unless that was asked after this
-    /// call began, and answered, for somebody else.
-    pub(super) async fn index<E>(&self, ask: impl Future<Output = Result<u64, E>>) -> Result<u64, E> {
+    /// call began, and answered, for somebody else. `None`: it could not be found out, which whoever has waited meanwhile is told
+    /// too. Each of them tries again, and finds another leader if there is one.
+    pub(super) async fn index(&self, ask: impl AsyncFnOnce() -> Option<u64>) -> Option<u64> {
         let begun = Instant::now();
         let mut latest = self.latest.lock().await;
         if let Some(Known { asked, index }) = *latest
             && asked > begun
         {
-            return Ok(index);
+            return index;
         }
         let asked = Instant::now();
-        let index = ask.await?;
+        // Whoever gives up leaves what was known before.
+        let index = ask().await;
         *latest = Some(Known { asked, index });
-        Ok(index)
+        index
     }
 }
 
@@ -50,11 +52,11 @@ mod tests {
         let reads = Reads::default();
         let (written, questions) = (Cell::new(10_u64), Cell::new(0_u32));
         // The answer is what was written when the question was asked.
-        let ask = || async {
+        let ask = async || {
             questions.set(questions.get() + 1);
             let index = written.get();
             sleep(Duration::from_millis(100)).await;
-            Ok::<u64, Infallible>(index)
+            Some(index)
         };
         let reader = |after: u64| {
             let (reads, written) = (&reads, &written);
@@ -63,7 +65,7 @@ mod tests {
                 // Something is acknowledged just before the read begins.
                 written.set(written.get() + 1);
                 let acknowledged = written.get();
-                let Ok(index) = reads.index(ask()).await;
+                let index = reads.index(ask).await.unwrap();
                 assert!(index >= acknowledged, "read {index}, and {acknowledged} was acknowledged before");
             }
         };
@@ -76,8 +78,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_without_an_answer_is_asked_again_by_the_next() {
         let reads = Reads::default();
-        let failed = reads.index(async { Err(()) });
-        assert_eq!(failed.await, Err(()));
-        assert_eq!(reads.index(async { Ok::<u64, ()>(7) }).await, Ok(7));
+        let fails = async || {
+            sleep(Duration::from_secs(3)).await;
+            None
+        };
+        let before = async { reads.index(fails).await };
+        // The first waits for the leader; the second begins after that was asked, so it asks itself.
+        let (first, second) = tokio::join!(before, async {
+            sleep(Duration::from_secs(1)).await;
+            tokio::join!(
+                reads.index(fails),
+                reads.index(async || panic!("it shares the failure of the second"))
+            )
+        });
+        assert_eq!((first, second), (None, (None, None)));
+        assert_eq!(reads.index(async || Some(7)).await, Some(7));
     }
 }

@@ -204,7 +204,7 @@ impl Router {
             let newest = match self.newest(charge, asked, amend.revision) {
                 // It takes no limit to forget.
                 Err(_) if amend.amendment == Amendment::Reset => {
-                    Ok(Demands { consistency: wire::consistency_of(asked), reserve: None, newer: None })
+                    Ok(Demands { consistency: wire::consistency_of(asked), reserve: None })
                 }
                 newest => newest,
             };

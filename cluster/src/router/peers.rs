@@ -18,8 +18,6 @@ use crate::{
 pub(super) struct Demands {
     pub(super) consistency: Consistency,
     pub(super) reserve: Option<Reserve>,
-    /// They are newer than those of the node that asks: of this revision.
-    pub(super) newer: Option<u64>,
 }
 
 impl Router {
@@ -62,10 +60,6 @@ impl Router {
                     return (Outcome::NotOwner { slot: slot.get() }, None);
                 }
                 (_, Err(revision)) => return (Outcome::Newer { revision }, None),
-                // What the asker would do without an owner is what its own rules say: it needs the newer ones first.
-                (Err(Unclaimed::Lapsed), Ok(Demands { newer: Some(revision), .. })) => {
-                    return (Outcome::Newer { revision }, None);
-                }
                 (Err(Unclaimed::Lapsed), _) if consistency == Consistency::Strict => {
                     let lapsed = now.saturating_since(self.rights.lapsed_since());
                     return (Outcome::Lapsed { for_nanos: lapsed.as_nanos() as u64 }, None);
@@ -94,16 +88,15 @@ impl Router {
         asked: &peer::Charge,
         revision: u64,
     ) -> Result<Demands, u64> {
-        let newest = self.in_force.newest();
-        if revision != newest
+        if revision != self.in_force.newest()
             && let Some(newer) = self.newer(charge, asked, revision)?
         {
             (charge.limit, charge.mode) = (newer.limit, newer.mode);
             let Newer { consistency, reserve, .. } = newer;
-            return Ok(Demands { consistency, reserve, newer: Some(newest) });
+            return Ok(Demands { consistency, reserve });
         }
         let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
-        Ok(Demands { consistency: wire::consistency_of(asked), reserve, newer: None })
+        Ok(Demands { consistency: wire::consistency_of(asked), reserve })
     }
 
     #[cold]
