@@ -53,10 +53,13 @@ use crate::{
     verdict::{CheckOptions, Decisions, Local, NotReady, Undecided, Verdict, Wish},
 };
 
-/// How often a check is sent again after "I do not own that slot".
-const MAX_ATTEMPTS: u32 = 5;
-/// The pause before that, unless the slot table changes earlier.
+/// How often a check is sent again after "I do not own that slot" and a pause.
+const MAX_ATTEMPTS: u32 = 9;
+/// The pause before that, unless the slot table changes earlier: while a node stops or joins it changes every few milliseconds, for
+/// other slots most of the time. Such an attempt does not count.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// All attempts at a check, those included that a change of the slot table led to.
+const MAX_SENT: u32 = 32;
 /// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.
 const HELD_RETRY: Duration = Duration::from_millis(250);
 /// Decides checks, or has them decided.
@@ -237,7 +240,7 @@ impl Router {
     ) -> Result<Verdict, Undecided> {
         assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
         let CheckOptions { revision, request, deadline } = options;
-        let mut attempt = 1;
+        let (mut attempt, mut sent) = (1, 1);
         loop {
             let routes = self.routes().ok_or(NotReady)?;
             // Before the table is used, so that a change during the attempt is not missed.
@@ -256,15 +259,17 @@ impl Router {
                 now,
                 begun,
                 deadline,
-                may_retry: attempt < MAX_ATTEMPTS && begun < deadline,
+                may_retry: attempt < MAX_ATTEMPTS && sent < MAX_SENT && begun < deadline,
             };
             let tried = self.attempt(&check).await;
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
             match tried {
                 Tried::Decided(verdict) => return Ok(verdict),
                 Tried::Misrouted => {
-                    attempt += 1;
-                    let _ = timeout(pause, changed).await;
+                    sent += 1;
+                    if timeout(pause, changed).await.is_err() {
+                        attempt += 1;
+                    }
                 }
                 // The deadline ends this: it is no matter of who decides.
                 Tried::Held => {
