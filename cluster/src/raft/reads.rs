@@ -40,7 +40,7 @@ impl Reads {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, convert::Infallible, time::Duration};
+    use std::{cell::Cell, time::Duration};
 
     use futures_util::future::join_all;
     use tokio::time::sleep;
