@@ -78,23 +78,23 @@ impl Places {
     }
 
     fn find(&self, rule: u64) -> Option<&Place> {
-        let from_home = self.from_home(rule);
+        let places_for = self.places_for(rule);
         // With the rule comes the class that was stored before it.
-        from_home
+        places_for
             .map(|place| (place.rule.load(Acquire), place))
             .take_while(|(known, _)| *known != FREE)
             .find_map(|(known, place)| (known == rule).then_some(place))
     }
 
     fn add(&self, rule: u64, class: Class) {
-        let place = self.from_home(rule).find(|place| place.rule.load(Relaxed) == FREE);
+        let place = self.places_for(rule).find(|place| place.rule.load(Relaxed) == FREE);
         let place = place.expect("half of them are free");
         place.class.store(class, Relaxed);
         place.rule.store(rule, Release);
         self.used.fetch_add(1, Relaxed);
     }
 
-    fn from_home(&self, rule: u64) -> impl Iterator<Item = &Place> {
+    fn places_for(&self, rule: u64) -> impl Iterator<Item = &Place> {
         // The numbers of rules are random.
         let home = (rule >> 8) as usize & (self.all.len() - 1);
         self.all[home..].iter().chain(&self.all[..home])
