@@ -130,7 +130,13 @@ impl Client {
         }
         let by: Vec<_> = answers.iter().map(|answer| answer.as_ref().map(|(_, by)| by.clone())).collect();
         let outcome = if allowed { Outcome::Admitted } else { Outcome::Denied };
-        self.note(&question.keys, invoked, outcome, &by);
+        // What an owner denies of a check that is allowed, its newer rules only count (`mode: shadow`): it is not judged.
+        let counts = |answer: &Option<(Decision, _)>| {
+            !allowed || answer.as_ref().is_none_or(|(decision, _)| decision.allowed)
+        };
+        let judged: Vec<Option<u32>> =
+            question.keys.iter().zip(&answers).map(|(key, answer)| key.filter(|_| counts(answer))).collect();
+        self.note(&judged, invoked, outcome, &by);
         if key == GIVEN_BACK
             && allowed
             && self.dice.u8(..4) == 0
