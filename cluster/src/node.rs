@@ -39,7 +39,7 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Memory for what other owners tell, at most: two and a half million buckets. Beyond that slots would begin used up.
 const FLOOR_BYTES: usize = 64 << 20;
-/// As many as other stores have at least, so that it has as many classes: there rules are told apart by them.
+/// At least as many as other stores have, so that it has as many classes: by these it tells rules apart.
 const FLOOR_SHARDS: usize = 1024;
 /// How long tasks may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);

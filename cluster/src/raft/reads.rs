@@ -20,8 +20,8 @@ struct Known {
 
 impl Reads {
     /// An index that includes all that was acknowledged before this call: `ask` finds it out, unless that was asked after this
-    /// call began, and answered, for somebody else. `None`: it could not be found out, which whoever has waited meanwhile is told
-    /// too. Each of them tries again, and finds another leader if there is one.
+    /// call began, and answered, for somebody else. `None`: it could not be found out. Whoever has
+    /// waited meanwhile shares that failure, tries again, and finds another leader if there is one.
     pub(super) async fn index(&self, ask: impl AsyncFnOnce() -> Option<u64>) -> Option<u64> {
         let begun = Instant::now();
         let mut latest = self.latest.lock().await;

@@ -268,7 +268,7 @@ impl Bench<'_> {
             let mut test_run = Command::new(&cargo);
             test_run.args(["test", "--package", "tidegate", "--test", test, "--", "--test-threads", "2"]);
             test_run.env("TIDEGATE_TEST_BINARY", binary).env(PLANTED_BUG, bug).stderr(Stdio::null());
-            test_run.output().map_err(|error| format!("cargo can not be run: {error}"))
+            test_run.output().map_err(|error| format!("cargo cannot be run: {error}"))
         };
         let (by, bug) = (format!("tests/{test}.rs"), bug.to_owned());
         let with = run(&bug)?;

@@ -19,6 +19,7 @@ mod contender;
 mod flood;
 mod memory;
 mod rules;
+mod shard;
 mod speed;
 mod stall;
 
@@ -73,6 +74,9 @@ fn main() {
     }
     if wanted("flood") {
         flood::print();
+    }
+    if wanted("shard") {
+        shard::print();
     }
     if wanted("rules") {
         rules::print();

@@ -26,7 +26,7 @@ pub(crate) const MAX_ENTRIES: usize = 1 << 16;
 /// Far more than any limit has room for. Entries before the newest so many units decide nothing, so they are forgotten
 /// before sums of units can overflow.
 const MANY_UNITS: u64 = 1 << 62;
-/// Ticks of the longest period: what another node sends can not make a log remember for longer.
+/// Ticks of the longest period: what another node sends cannot make a log remember for longer.
 const MAX_MEMORY: u64 = MAX_PERIOD.as_nanos() as u64 * TICKS_PER_NANO;
 
 /// The admitted requests of one bucket.

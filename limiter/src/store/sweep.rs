@@ -403,31 +403,4 @@ mod tests {
             }
         }
     }
-
-    /// How long a check can wait for a shard: `cargo test --release -p tidegate-limiter -- --ignored --nocapture shard_is_full`.
-    #[test]
-    #[ignore = "it measures"]
-    fn how_long_it_takes_when_a_shard_is_full() {
-        for (memory, shards) in
-            [(16_usize << 30, 1 << 10), (16 << 30, 1 << 12), (16 << 30, 1 << 13), (16 << 30, 1 << 14)]
-        {
-            for rules in [1, 1_000] {
-                let store = Store::new(StoreConfig { max_memory: memory, shards }, START);
-                let mut longest = std::time::Duration::ZERO;
-                let (_, one) = of_many_rules(rules);
-                let bits = shards.ilog2();
-                let buckets = super::budget::capacity(store.budget.max_slots) as u64 * 5 / 4;
-                for number in 0..buckets {
-                    let mut charge = one(number, 1 + number % 10);
-                    charge.key =
-                        KeyHash::from_raw((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> bits & !1);
-                    #[allow(clippy::disallowed_methods, reason = "it measures")]
-                    let started = std::time::Instant::now();
-                    store.check(&charge, START);
-                    longest = longest.max(started.elapsed());
-                }
-                println!("{shards} shards of 16 GiB, {rules} rules: {longest:?}, {:?}", store.stats());
-            }
-        }
-    }
 }
