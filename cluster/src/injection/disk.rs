@@ -5,11 +5,12 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
+    ops::Bound,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use redb::{DatabaseError, StorageBackend, backends::FileBackend};
+use redb::{BackendError, DatabaseError, StorageBackend, backends::FileBackend};
 
 use super::{HERE, Switches, Sync, broken, power_off};
 
@@ -202,6 +203,32 @@ impl StorageBackend for Backend {
     fn close(&self) -> Result<(), io::Error> {
         self.file.close()
     }
+
+    // redb takes no lock where a backend has none to give, and two databases that write one file destroy it.
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +246,20 @@ mod tests {
         let mut bytes = vec![0; backend.len().unwrap() as usize];
         backend.read(0, &mut bytes).unwrap();
         bytes
+    }
+
+    /// Found by half an hour of faults: Raft began again while the database before it was still open. That one then trimmed the
+    /// file of the other, which could not be opened any more.
+    #[test]
+    fn a_file_has_one_database_at_a_time_as_without_this_backend() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let open = || redb::Database::builder().create_with_backend(super::open(&path).unwrap());
+        let first = open().unwrap();
+        assert!(matches!(open(), Err(DatabaseError::DatabaseAlreadyOpen)));
+        assert!(matches!(redb::Database::create(&path), Err(DatabaseError::DatabaseAlreadyOpen)));
+        drop(first);
+        open().unwrap();
     }
 
     #[test]

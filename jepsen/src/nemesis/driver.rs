@@ -395,8 +395,8 @@ impl<'a> Driver<'a> {
 
     /// Whether the process that runs now said so after `since`.
     pub(super) fn is_ready(&self, name: &str, since: u64) -> bool {
-        let pid = self.cluster.node(name).pid();
-        self.seen.get(name).is_some_and(|seen| seen.ready && seen.at > since && Some(seen.pid) == pid)
+        let runs = |pid| self.cluster.node(name).pid() == Some(pid);
+        self.seen.get(name).is_some_and(|seen| seen.ready && seen.at > since && runs(seen.pid))
     }
 
     /// Asks some node, and asks again until one answers with 200; whether one has.

@@ -1,7 +1,7 @@
 //! What was planned and seen by nobody is done once more, some times at most: a run of which one fault missed would prove nothing.
 
 use super::{
-    Aim, Kind, Lane, Planned,
+    Aim, Kind, Lane, Planned, acts,
     driver::{Driver, State},
     schedule::lasts,
 };
@@ -19,6 +19,14 @@ impl Driver<'_> {
             // It owns nothing as it is.
             Kind::Drain => self.special.idle.iter().all(|idle| idle != name),
             Kind::Flood => self.special.small.iter().any(|small| small == name),
+            // Who ended by itself and is not back counts as one that is gone: with the others' data the quorum would go too, and what
+            // that breaks would hide what was wrong.
+            Kind::Wipe => !self.ends.iter().any(|end| {
+                end.node != name
+                    && end.wrong.is_some()
+                    && acts::number(&end.node) <= self.nodes
+                    && !self.is_ready(&end.node, end.at)
+            }),
             _ => true,
         }
     }
@@ -87,6 +95,11 @@ mod tests {
             Driver::new(&mut cluster, BTreeMap::new(), &watched, builds, special, planned, monotonic());
         assert!(driver.may_be_hit(Kind::Drain, "n1") && !driver.may_be_hit(Kind::Drain, "n5"));
         assert!(driver.may_be_hit(Kind::Flood, "n1") && !driver.may_be_hit(Kind::Flood, "n2"));
+        driver.nodes = 5;
+        assert!(driver.may_be_hit(Kind::Wipe, "n1"));
+        driver.note_end("n2", 1, Some("it ended by itself".to_owned()));
+        assert!(!driver.may_be_hit(Kind::Wipe, "n1") && driver.may_be_hit(Kind::Wipe, "n2"));
+        assert!(driver.may_be_hit(Kind::Kill, "n1"));
         driver.faults.extend([fault(Kind::Kill, "n1", 1, 2), fault(Kind::Drain, "n1", 1, 2)]);
         driver.faults[1].evidence = None;
         for _ in 0..ROUNDS {
