@@ -15,8 +15,9 @@
 //!   say of this node.
 //! - `gossip`: who seems alive; a hint.
 //! - [`Cluster`]: assembles all of this and owns its tasks.
-//! - [`clock`], `fabric`: where time, network and randomness enter. `simulation` (a feature): what a test puts in their place.
-//!   `injection` (another): what it does to the machine under a real node.
+//! - [`clock`], `fabric`: where time, network and randomness enter. `simulation` (only in `jepsen/sim/cluster`, which compiles
+//!   these sources once more): what a test puts in their place. `injection` (a feature): what it does to the machine under a real
+//!   node.
 //! - [`planted`]: bugs on purpose, for tests of the tests.
 
 pub mod clock;
@@ -64,5 +65,12 @@ pub use self::{
 };
 pub use tidegate_proto::peer::Amendment;
 
-/// Whether this build does to its clock and disk what a test says. Never in a release.
-pub const HAS_FAULT_INJECTION: bool = cfg!(feature = "fault-injection");
+/// What this build has for tests only. A release has nothing of it.
+pub const TEST_FEATURES: &[&str] = &[
+    #[cfg(feature = "fault-injection")]
+    "fault injection",
+    #[cfg(feature = "planted-bugs")]
+    "planted bugs",
+    #[cfg(feature = "simulation")]
+    "simulation",
+];

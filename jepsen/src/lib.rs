@@ -16,8 +16,12 @@
 //! - [`check`]: was more admitted than the limit allows, in any interval? A file a question. [`mod@judge`]: all of them.
 //! - [`report`]: the verdict for a terminal, for a browser, and as a picture.
 //! - [`starts`]: clusters that are founded, in whatever order their nodes come, and what is killed meanwhile.
-//! - [`sim`]: the whole cluster in one thread, from one seed, for what no real run would meet in a year.
+//! - [`binary`], [`args`]: which program is a node, and what several command lines have in common.
+//!
+//! This crate depends on nothing of the product. The simulation, which does, is `jepsen/sim`.
 
+pub mod args;
+pub mod binary;
 pub mod campaign;
 pub mod check;
 pub mod client;
@@ -33,6 +37,5 @@ pub mod node;
 pub mod record;
 pub mod report;
 pub mod sampler;
-pub mod sim;
 pub mod starts;
 pub mod workload;

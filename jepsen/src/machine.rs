@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// The environment variable that names the file.
 pub(crate) const VARIABLE: &str = "TIDEGATE_FAULTS";
 /// What the version of such a build says.
-const SAYS: &str = "with fault injection";
+const SAYS: &str = "fault injection";
 
 /// What a machine is to do; what is not said is as it should be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -22,24 +22,18 @@ enum Command {
     Run(cli::run::RunArgs),
     /// Judge a run that was made before once more
     Check(cli::check::CheckArgs),
-    /// Switch bugs on that are there on purpose, and see which checker finds which
-    Controls(cli::controls::ControlsArgs),
     /// Write rules from several clients while nodes are killed; nothing acknowledged may be lost, and all of it must be
     /// linearizable
     Rules(cli::rules::RulesArgs),
     /// Start clusters in many ways: each start must come to one cluster whose nodes are all ready
     Starts(cli::starts::StartsArgs),
-    /// Simulate whole clusters in one thread, from seeds: partitions, crashes, pauses, and all that they must keep
-    Sim(tidegate_jepsen::sim::command::SimArgs),
 }
 
 fn main() -> ExitCode {
     match CommandLine::parse().command {
         Command::Run(args) => cli::run::run(args),
         Command::Check(args) => cli::check::check(&args),
-        Command::Controls(args) => cli::controls::controls(&args),
         Command::Rules(args) => cli::rules::rules(args),
         Command::Starts(args) => cli::starts::starts(args),
-        Command::Sim(args) => tidegate_jepsen::sim::command::main(args),
     }
 }

@@ -9,7 +9,7 @@ mod rules;
 mod serve;
 mod terminal;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::LazyLock};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -25,17 +25,21 @@ pub const BAD_USAGE: u8 = 2;
 pub const DENIED: u8 = 3;
 
 /// What `--version` says. Who injects faults asks for it, and so does who wonders what was installed.
-const VERSION: &str = if tidegate_cluster::HAS_FAULT_INJECTION {
-    concat!(env!("CARGO_PKG_VERSION"), " with fault injection, for tests only")
-} else {
-    env!("CARGO_PKG_VERSION")
-};
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| match tidegate_cluster::TEST_FEATURES {
+        [] => env!("CARGO_PKG_VERSION").to_owned(),
+        features => {
+            format!("{} with {}, for tests only", env!("CARGO_PKG_VERSION"), features.join(", "))
+        }
+    });
+    &VERSION
+}
 
 /// A rate limiter that is a cluster by itself: ask any node, the answer holds for all of them.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
-    version = VERSION,
+    version = version(),
     propagate_version = true,
     arg_required_else_help = true,
     after_help = "\

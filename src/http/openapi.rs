@@ -1,5 +1,5 @@
 //! `GET /openapi.json`: what the calls take and answer, for programs (OpenAPI 3.1). It is written by hand and embedded;
-//! that it is true is tested from outside (tests/openapi.rs).
+//! that it is true is tested from outside (tests/e2e/openapi.rs).
 
 /// The document.
 pub(super) const DOCUMENT: &str = include_str!("openapi.json");

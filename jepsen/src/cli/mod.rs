@@ -1,9 +1,6 @@
 //! The subcommands, a file each.
 
-mod binary;
 pub(crate) mod check;
-pub(crate) mod controls;
-mod network;
 pub(crate) mod rules;
 pub(crate) mod run;
 pub(crate) mod starts;

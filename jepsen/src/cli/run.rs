@@ -12,6 +12,8 @@ use std::{
 
 use clap::Args;
 use tidegate_jepsen::{
+    args::{NetworkArgs, time},
+    binary,
     campaign::{self, Plan},
     history::monotonic,
     judge::{Judgement, judge},
@@ -22,7 +24,7 @@ use tidegate_jepsen::{
     report::{html, picture, progress::Line, terminal},
 };
 
-use super::{binary, exit_code, network::NetworkArgs};
+use super::exit_code;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -175,20 +177,4 @@ pub(super) fn tell(record: &Record, place: &Path) -> Result<Judgement, String> {
     println!("report     {}", place.join("report.html").display());
     println!("again      {}", record.setup.command);
     Ok(judgement)
-}
-
-/// `90`, `90s`, `5m`, `1h`.
-pub(super) fn time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a time like 60s, 5m, 1h"))?;
-    let seconds = match &text[digits.len()..] {
-        "" | "s" => number,
-        "m" => number * 60,
-        "h" => number * 3600,
-        unit => return Err(format!("{unit:?} is none of s, m, h")),
-    };
-    match seconds {
-        20..=14_400 => Ok(Duration::from_secs(seconds)),
-        _ => Err("it takes 20 seconds to 4 hours".to_owned()),
-    }
 }

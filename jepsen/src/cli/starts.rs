@@ -10,12 +10,11 @@ use std::{
 
 use clap::Args;
 use tidegate_jepsen::{
+    binary,
     cluster::Settings,
     history::monotonic,
     starts::{Tally, Way, start},
 };
-
-use super::binary;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -1,0 +1,4 @@
+//! The subcommands, a file each.
+
+pub(crate) mod controls;
+pub(crate) mod run;

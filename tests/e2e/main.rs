@@ -1,0 +1,53 @@
+//! Promises of whole clusters of real processes, a module for each promise, in one program: what waits for a server or an
+//! election leaves the processors to the others, and there is one program to link.
+//!
+//! What needs a network between the nodes that can be cut is in `tests/network`, a program of its own.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "tests")]
+
+mod kit;
+
+mod algorithms;
+mod answers;
+mod auth;
+mod bad_peers;
+mod bad_requests;
+mod batch;
+mod connections;
+mod denied_floods;
+mod dev;
+mod envoy;
+mod forged_gossip;
+mod founding;
+mod grpc;
+mod hung_disk;
+mod hung_disk_streams;
+mod import_rules;
+mod join;
+mod key_flood;
+mod lost_answers;
+mod many_rules;
+mod middleware;
+mod moves;
+mod node_loss;
+mod one_limit;
+mod openapi;
+mod pause;
+mod peer_attacks;
+mod pipelining;
+mod placement;
+mod proxies;
+mod recovery;
+mod refunds;
+mod request_ids;
+mod resp;
+mod restart;
+mod rules_behind;
+mod rules_cli;
+mod rules_data_dir;
+mod rules_replicated;
+mod rules_survive_kills;
+mod rules_without_quorum;
+mod takeover;
+mod version;
+mod wide_network;
