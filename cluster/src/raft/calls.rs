@@ -141,11 +141,11 @@ impl Call {
 
 /// A call with its address.
 #[derive(Debug, Serialize, Deserialize)]
-struct Envelope {
-    cluster: ClusterId,
-    from: NodeId,
-    to: NodeId,
-    call: Call,
+pub(super) struct Envelope {
+    pub(super) cluster: ClusterId,
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    pub(super) call: Call,
 }
 
 impl Message for Envelope {

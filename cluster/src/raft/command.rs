@@ -36,7 +36,7 @@ impl ClusterId {
         u128::from_str_radix(hex, 16).ok().map(|bits| Self(bits.to_be_bytes()))
     }
 
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 

@@ -48,7 +48,7 @@ const STARTED_WITHIN: Duration = ELECTION.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Question {
     /// The last entry of its log.
-    last: Option<LogId<NodeId>>,
+    pub(super) last: Option<LogId<NodeId>>,
 }
 
 impl Question {

@@ -28,6 +28,8 @@ mod disk;
 mod election;
 mod foreign;
 mod formation;
+#[cfg(test)]
+mod golden;
 mod group;
 mod in_force;
 mod ledger;

@@ -48,14 +48,14 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct HandOver {
     /// By which moves they come.
-    moves: Vec<SlotMove>,
-    buckets: Vec<WireBucket>,
+    pub(super) moves: Vec<SlotMove>,
+    pub(super) buckets: Vec<WireBucket>,
     /// What strict rules have let go of, some of which may be buckets of these slots.
-    let_go: Vec<WireLetGo>,
+    pub(super) let_go: Vec<WireLetGo>,
     /// These slots are the target's with this: their owner decides no more.
-    slots: Vec<WireSlot>,
+    pub(super) slots: Vec<WireSlot>,
     /// Requests that were charged and may be asked again.
-    requests: Vec<WireRequest>,
+    pub(super) requests: Vec<WireRequest>,
 }
 
 impl HandOver {
@@ -67,25 +67,25 @@ impl HandOver {
 
 /// As [`Remembered`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct WireRequest {
-    key: (u64, u64),
-    slot: u16,
-    rest: Duration,
-    decisions: Vec<peer::Decision>,
+pub(super) struct WireRequest {
+    pub(super) key: (u64, u64),
+    pub(super) slot: u16,
+    pub(super) rest: Duration,
+    pub(super) decisions: Vec<peer::Decision>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct WireBucket {
-    key: u64,
-    rule: u64,
-    held: WireHeld,
+    pub(super) key: u64,
+    pub(super) rule: u64,
+    pub(super) held: WireHeld,
 }
 
 /// As [`LetGo`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct WireLetGo {
-    rule: u64,
-    held: WireHeld,
+    pub(super) rule: u64,
+    pub(super) held: WireHeld,
 }
 
 impl WireLetGo {
@@ -108,23 +108,23 @@ pub(super) enum WireHeld {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct WireSlot {
-    one: SlotMove,
-    epoch: u64,
+pub(super) struct WireSlot {
+    pub(super) one: SlotMove,
+    pub(super) epoch: u64,
     /// How long ago its buckets were used up, in nanoseconds; `None`: they never were.
-    drained_ago: Option<u64>,
-    birth: Option<WireBirth>,
+    pub(super) drained_ago: Option<u64>,
+    pub(super) birth: Option<WireBirth>,
 }
 
 /// As [`Birth`]: all of it as long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct WireBirth {
     /// Of the rules that had floors.
-    fingerprint: u64,
-    heard: u64,
-    begun: u64,
-    before: Option<u64>,
-    elder: Option<(u64, u64)>,
+    pub(super) fingerprint: u64,
+    pub(super) heard: u64,
+    pub(super) begun: u64,
+    pub(super) before: Option<u64>,
+    pub(super) elder: Option<(u64, u64)>,
 }
 
 impl WireBirth {

@@ -32,20 +32,20 @@ const MAX_BUCKETS: usize = 4_000_000;
 const MAX_BYTES: usize = 1 << 30;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Saved {
-    holder: Holder,
-    slots: Vec<SavedSlot>,
-    buckets: Vec<WireBucket>,
-    let_go: Vec<WireLetGo>,
+pub(super) struct Saved {
+    pub(super) holder: Holder,
+    pub(super) slots: Vec<SavedSlot>,
+    pub(super) buckets: Vec<WireBucket>,
+    pub(super) let_go: Vec<WireLetGo>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct SavedSlot {
-    slot: u16,
-    epoch: u64,
+pub(super) struct SavedSlot {
+    pub(super) slot: u16,
+    pub(super) epoch: u64,
     /// How long ago its buckets were used up, in nanoseconds.
-    drained_ago: Option<u64>,
-    birth: Option<WireBirth>,
+    pub(super) drained_ago: Option<u64>,
+    pub(super) birth: Option<WireBirth>,
 }
 
 /// Decides nothing any more, and writes what is known of the buckets. Returns of how many.

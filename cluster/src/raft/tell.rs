@@ -58,18 +58,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What an owner says to a successor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Words {
-    owner: Holder,
-    to: Holder,
+    pub(super) owner: Holder,
+    pub(super) to: Holder,
     /// The number of the last answer that it has got; 0: none.
-    answer: u64,
+    pub(super) answer: u64,
     /// These attempts begin.
-    begin: Vec<(u16, Bond)>,
+    pub(super) begin: Vec<(u16, Bond)>,
     /// These buckets are used so far, or will be.
-    buckets: Vec<WireBucket>,
+    pub(super) buckets: Vec<WireBucket>,
     /// All is told of these slots.
-    complete: Vec<(u16, Bond, WireInheritance)>,
+    pub(super) complete: Vec<(u16, Bond, WireInheritance)>,
     /// What strict rules had let go of before that.
-    let_go: Vec<WireLetGo>,
+    pub(super) let_go: Vec<WireLetGo>,
 }
 
 impl Words {
@@ -81,11 +81,11 @@ impl Words {
 
 /// As [`Inheritance`]: instants as so long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct WireInheritance {
-    fingerprint: u64,
-    since: u64,
-    before: Option<u64>,
-    elder: Option<(u64, u64)>,
+pub(super) struct WireInheritance {
+    pub(super) fingerprint: u64,
+    pub(super) since: u64,
+    pub(super) before: Option<u64>,
+    pub(super) elder: Option<(u64, u64)>,
 }
 
 impl WireInheritance {
