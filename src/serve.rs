@@ -9,7 +9,7 @@ use tidegate_limiter::{HashSecret, Rules, Store, StoreConfig};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
-    time::{Instant, interval},
+    time::{Instant, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -33,6 +33,10 @@ const BACKLOG: u32 = 4096;
 const READY_POLL: Duration = Duration::from_millis(50);
 /// How long handing all slots over may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
+/// How long saving the buckets may take.
+const SAVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long what is being written when the node has stopped is waited for.
+const DISK_WITHIN: Duration = Duration::from_secs(1);
 /// The part of the memory that is for shares, which are only used when an owner is lost.
 const SHARES_PART: u64 = 8;
 
@@ -78,7 +82,10 @@ pub enum ServeFault {
 pub fn run(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeFault::System)?;
-    runtime.block_on(serve(settings, stop))
+    let served = runtime.block_on(serve(settings, stop));
+    // A write that hangs in the disk keeps no process alive.
+    runtime.shutdown_timeout(DISK_WITHIN);
+    served
 }
 
 async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault> {
@@ -176,7 +183,11 @@ async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task
     // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.
     let _ = serving.await;
     if owned > 0 {
-        node.cluster.keep_debts().await;
+        if timeout(SAVE_WITHIN, node.cluster.keep_debts()).await.is_err() {
+            warn!(
+                "the disk did not take the buckets within {SAVE_WITHIN:?}: they start exhausted after the next start"
+            );
+        }
     }
 }
 

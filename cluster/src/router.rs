@@ -31,7 +31,7 @@ use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Nanos, RuleId, Store};
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 pub use self::amend::Amended;
@@ -58,6 +58,8 @@ const MAX_ATTEMPTS: u32 = 9;
 /// The pause before that, unless the slot table changes earlier: while a node stops or joins it changes every few milliseconds, for
 /// other slots most of the time. Such an attempt does not count.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// The least time from one attempt at a check that is held to the next.
+const HELD_PAUSE: Duration = Duration::from_millis(2);
 /// All attempts at a check, those included that a change of the slot table led to.
 const MAX_SENT: u32 = 32;
 /// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.
@@ -240,11 +242,11 @@ impl Router {
     ) -> Result<Verdict, Undecided> {
         assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
         let CheckOptions { revision, request, deadline } = options;
-        let (mut attempt, mut sent) = (1, 1);
+        let (mut attempt, mut sent, mut was_held) = (1, 1, false);
         loop {
-            let routes = self.routes().ok_or(NotReady)?;
-            // Before the table is used, so that a change during the attempt is not missed.
+            // Before the table is loaded, so that no change after that is missed.
             let changed = self.changed.notified();
+            let routes = self.routes().ok_or(NotReady)?;
             let acknowledged = self.rights.acknowledgements().notified();
             let parts = self.split(&routes, charges, wishes, now);
             let begun = Instant::now();
@@ -260,6 +262,7 @@ impl Router {
                 begun,
                 deadline,
                 may_retry: attempt < MAX_ATTEMPTS && sent < MAX_SENT && begun < deadline,
+                was_held,
             };
             let tried = self.attempt(&check).await;
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
@@ -271,9 +274,19 @@ impl Router {
                         attempt += 1;
                     }
                 }
-                // The deadline ends this: it is no matter of who decides.
-                Tried::Held => {
-                    let _ = timeout(pause, acknowledged).await;
+                // The deadline ends this, and not a number of attempts: it is no matter of who decides.
+                Tried::Held { by_peer, denied } => {
+                    was_held = true;
+                    if Instant::now() >= deadline {
+                        return Ok(denied);
+                    }
+                    if by_peer {
+                        sleep(pause).await;
+                    } else {
+                        // Any bucket's acknowledgement ends the wait, however many there are.
+                        let _ = timeout(pause, acknowledged).await;
+                        sleep_until((begun + HELD_PAUSE).min(deadline)).await;
+                    }
                 }
                 Tried::Behind { revision: newer, denied } => {
                     if newer > revision && self.in_force.reach(newer, deadline).await {

@@ -1,13 +1,17 @@
 //! Rules as people and programs read them, and what changes from some rules to others.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override,
-    reserve::QUANTUM_PART,
+    Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, algorithm::gcra,
+    limits::Override, reserve::QUANTUM_PART, time::TICKS_PER_NANO,
 };
+
+/// From when the successor has last heard of an owner that crashed until it has taken over, at most, in a cluster whose leader is
+/// elected again meanwhile.
+const UNOWNED: Duration = Duration::from_secs(5);
 
 /// Patterns by attribute.
 pub type Conditions = BTreeMap<String, Vec<String>>;
@@ -72,8 +76,19 @@ impl RuleDescription {
     fn lost(&self) -> Option<u64> {
         let count = self.limit.split('/').next().and_then(|count| count.parse().ok());
         let all = self.burst.or(count)?;
-        let reserved = self.takeover == Takeover::Reserve.as_str();
-        Some(if reserved { (all / QUANTUM_PART).max(1) } else { all })
+        if self.takeover != Takeover::Reserve.as_str() {
+            return Some(all);
+        }
+        let gives_shares = self.on_owner_loss != "deny" && !self.carved;
+        let of_window = self.algorithm.as_deref() == Some("fixed_window");
+        let refilled = match Limit::parse(&self.limit, None, Algorithm::TokenBucket) {
+            // Nobody can tell whether shares have admitted it.
+            Ok(limit) if gives_shares && !of_window => {
+                UNOWNED.as_nanos() as u64 * TICKS_PER_NANO / gcra::ticks_for(&limit, 1).max(1)
+            }
+            _ => 0,
+        };
+        Some((all / QUANTUM_PART).max(1).max(refilled).min(all))
     }
 }
 
@@ -419,7 +434,9 @@ rules:
         assert_eq!(worst("carved: true").further_side, Some(1), "whoever is cut off goes on");
         assert_eq!(worst("on_owner_loss: allow").crash, None);
         assert_eq!(worst("burst: 64").lost, Some(64));
-        assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(4));
+        assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(40), "what refills in five seconds");
+        assert_eq!(worst("burst: 64, takeover: reserve, on_owner_loss: deny").lost, Some(4));
+        assert_eq!(worst("burst: 1000, takeover: reserve").lost, Some(62));
         assert_eq!(worst("burst: 64").memory_full, None);
         assert_eq!(worst("on_memory_full: strict").memory_full, Some(1));
     }

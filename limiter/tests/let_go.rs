@@ -85,38 +85,3 @@ fn what_only_another_limit_of_the_rule_can_owe_is_not_assumed_once_time_has_made
     store.take_over_let_go(&LetGo { rule: short.rule, held: debt(DAY / 2) }, later);
     assert!(store.check(&short, later).allowed);
 }
-
-/// Found by review: a move that was given up, or an earlier tenure, had left a bucket that its owner has let go of since.
-#[test]
-fn a_key_that_was_let_go_of_elsewhere_counts_so_where_an_older_copy_or_a_reset_of_it_is_forgotten() {
-    let rules = rules();
-    let (owner, target) = (store(&rules), store(&rules));
-    let (stale, reset) = (charge(&rules, 1, "5/1d"), charge(&rules, 2, "5/1d"));
-    assert!(owner.check(&stale, START).allowed);
-    owner.buckets(START, |_| true, |bucket| target.take_over(&bucket, START));
-    target.take_over_let_go(&LetGo { rule: reset.rule, held: debt(DAY / 2) }, START);
-    target.reset(reset.key);
-    let admits = |charge: &Charge| target.check(&Charge { cost: Cost::PEEK, ..*charge }, START).remaining;
-    assert_eq!((admits(&stale), admits(&reset)), (4, 5));
-    // Another slot, which the target owns.
-    let other = charge(&rules, 3, "5/1d");
-    target.reset(other.key);
-    assert_eq!(target.forget(|key| key != other.key, START), 1);
-    target.take_over_let_go(&LetGo { rule: stale.rule, held: debt(DAY) }, START);
-    assert_eq!((admits(&stale), admits(&reset), admits(&other)), (0, 0, 5));
-}
-
-#[test]
-fn a_copy_of_which_it_is_said_that_the_bucket_was_let_go_of_counts_as_that() {
-    let rules = rules();
-    let target = store(&rules);
-    for (place, left) in [(0, 0), (1, 998)] {
-        let rule = rules.rules("default")[place].id();
-        let one = Charge { rule, ..charge(&rules, 5 + place as u64, "1000/1d") };
-        assert_eq!(target.check(&one, START).remaining, 999);
-        target.take_over_let_go(&LetGo { rule, held: debt(DAY) }, START);
-        target.let_go_elsewhere(one.key, START);
-        target.let_go_elsewhere(charge(&rules, 9, "1000/1d").key, START);
-        assert_eq!(target.check(&one, START).remaining, left);
-    }
-}

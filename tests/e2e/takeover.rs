@@ -214,3 +214,57 @@ fn floors_of_before_a_time_without_any_do_not_count() {
         }
     }
 }
+
+/// Found by review: shares admit what refills while a bucket has no owner, and the new owner began with all but a quantum of a
+/// bucket of which it had been told nothing.
+#[test]
+fn an_idle_bucket_admits_no_more_than_its_limit_by_shares_and_new_owner_together() {
+    const IDLE: u32 = 16;
+    let _machine = kit::alone();
+    let mut cluster =
+        kit::nodes(3, "rules:\n  - { name: idle, key: [user], limit: 100/12s, on_owner_loss: share }\n");
+    told(&cluster);
+    cluster.kill("n3");
+    // Nobody asks while the shares fill.
+    thread::sleep(Duration::from_millis(1800));
+    let load = Load {
+        nodes: ["n1", "n2"].map(|name| cluster.node(name).http).into(),
+        clients: 4,
+        keys: IDLE,
+        length: Duration::from_secs(5),
+        pause: Duration::ZERO,
+        deadline: Duration::from_secs(5),
+    };
+    let history = load.run();
+    kit::assert_within(&history, &Bound { burst: 100, count: 100, period: Duration::from_secs(12) }, IDLE);
+    let by = |wanted: &str| {
+        let by = |one: &&tidegate_jepsen::history::Operation| {
+            one.decided_by.as_ref().is_some_and(|(how, _)| how == wanted)
+        };
+        history.operations.iter().filter(by).count()
+    };
+    assert!(by("share") > 0 && by("owner") > 0, "{} by shares, {} by owners", by("share"), by("owner"));
+}
+
+/// Found by review: what a living owner could not answer before the deadline, because its successor was silent, counted as lost.
+#[test]
+fn a_check_that_waits_for_a_silent_successor_is_denied_whatever_a_lost_owner_would_mean() {
+    let _machine = kit::alone();
+    let rules =
+        "rules:\n  - { name: open, key: [id], limit: 160/1h, on_owner_loss: allow, takeover: reserve }\n";
+    let cluster = kit::nodes(3, rules);
+    told(&cluster);
+    let mut client = cluster.node("n1").client(Duration::from_secs(5));
+    let mut ask =
+        |key: u32, cost: u32| client.get(&format!("/v1/check?id=k{key}&cost={cost}")).unwrap().json();
+    // Known to nobody but the owner, so far.
+    let keys: Vec<u32> = (0..200).filter(|key| ask(*key, 0)["node"] == "n2").take(30).collect();
+    cluster.node("n3").pause();
+    let answers: Vec<_> = keys.iter().take(8).map(|key| ask(*key, 60)).collect();
+    cluster.node("n3").resume();
+    let denied = answers.iter().filter(|answer| answer["allowed"] == false).count();
+    assert!(denied > 0, "no successor of these was silent: {answers:?}");
+    let unowned =
+        |answer: &&serde_json::Value| answer["decided_by"] == "fallback" && answer["allowed"] == true;
+    assert_eq!(answers.iter().find(unowned), None);
+}

@@ -122,6 +122,8 @@ struct Config {
     no_second_look: bool,
     time_goes_on: bool,
     old_floors: bool,
+    /// As if shares admitted nothing of what refills while nobody owns the slot.
+    shares_forgotten: bool,
 }
 
 struct World {
@@ -146,8 +148,10 @@ const UNIT: u64 = TICK * 4;
 
 impl World {
     fn new(config: Config) -> Self {
-        let text =
-            format!("rules: [{{ name: r, key: [], limit: 1/100ms, burst: {BURST}, takeover: reserve }}]");
+        let on_loss = if config.shares_forgotten { "deny" } else { "share" };
+        let text = format!(
+            "rules: [{{ name: r, key: [], limit: 1/100ms, burst: {BURST}, takeover: reserve, on_owner_loss: {on_loss} }}]"
+        );
         let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16])).unwrap();
         let rule = &rules.rules("default")[0];
         Self { limit: *rule.limit().unwrap(), reserve: rule.reserve().unwrap(), config }
@@ -431,7 +435,8 @@ impl World {
                         } else {
                             raw(Nanos::new(unheard.as_nanos() as u64))
                         };
-                        let mark = if one.mark.is_over(at(one.heard)) { 0 } else { one.mark.get() + stands };
+                        // As the store of floors gives them: without those that are over by now.
+                        let mark = if one.mark.is_over(now) { 0 } else { one.mark.get() + stands };
                         Some(mark.max(known.get()))
                     }
                     Some(_) => Some(raw(now) + BURST * UNIT),
@@ -492,14 +497,14 @@ const AGAIN: &[Written] = &[Written::Name(1), Written::Name(2), Written::Name(1)
 #[test]
 fn who_begins_from_floors_admits_nothing_twice() {
     let mut configs = vec![
-        ("a crash", Config { script: CRASH, ticks: 1, attempts: 1, ..Config::default() }),
+        ("a crash", Config { script: CRASH, ticks: 2, attempts: 1, ..Config::default() }),
         ("two attempts", Config { script: CRASH, ticks: 0, attempts: 2, ..Config::default() }),
         ("another successor", Config { script: OTHER, ticks: 0, attempts: 1, ..Config::default() }),
         ("no floors for a while", Config { script: FLOORS, ticks: 0, attempts: 1, ..Config::default() }),
     ];
     if std::env::var_os("TIDEGATE_MODEL").is_some_and(|value| value == "full") {
         configs.extend([
-            ("a crash, longer", Config { script: CRASH, ticks: 2, attempts: 1, ..Config::default() }),
+            ("a crash, longer", Config { script: CRASH, ticks: 3, attempts: 1, ..Config::default() }),
             ("two attempts, longer", Config { script: CRASH, ticks: 1, attempts: 2, ..Config::default() }),
             ("no floors for a while, longer", Config { script: FLOORS, attempts: 2, ..Config::default() }),
             ("named again", Config { script: AGAIN, ticks: 0, attempts: 2, ..Config::default() }),
@@ -526,6 +531,7 @@ fn each_rule_of_floors_that_is_left_out_is_missed() {
         ("a successor that was another's before", Config { any_naming: true, script: AGAIN, ..crash }),
         ("floors of before a time without any", Config { old_floors: true, script: FLOORS, ..crash }),
         ("time that goes on while nobody is heard", Config { time_goes_on: true, ticks: 2, ..crash }),
+        ("what shares admit meanwhile", Config { shares_forgotten: true, ticks: 2, ..crash }),
     ];
     for (name, config) in mutations {
         assert!(explore(name, config), "{name} is not noticed");

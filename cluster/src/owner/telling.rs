@@ -17,7 +17,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_limiter::{
-    Charge, Consistency, Cost, Decision, Floor, KeyHash, Limit, Mark, Nanos, Reserve, Reserves, RuleId,
+    Algorithm, Charge, Consistency, Cost, Decision, Floor, KeyHash, Limit, Mark, Nanos, Reserve, Reserves,
+    RuleId,
 };
 use tokio::sync::Notify;
 
@@ -100,7 +101,7 @@ impl Birth {
         (rules.fingerprint() == fingerprint).then(|| Arc::new(Self { rules, ..self }))
     }
 
-    /// `None`: the bucket counts as used up when the slot was begun.
+    /// `None`: the bucket is exhausted when the slot was begun.
     fn at_least(&self, reserve: Reserve, limit: &Limit) -> Option<Mark> {
         if !self.rules.contains(reserve) {
             return None;
@@ -112,7 +113,12 @@ impl Birth {
         {
             return None;
         }
-        reserve.at_least(limit, self.heard, self.begun)
+        let mark = reserve.at_least(limit, self.heard, self.begun)?;
+        // The owner before, if it had taken over from floors too, need not have told what it assumed itself.
+        let assumed = self.elder.and_then(|(heard, begun)| reserve.at_least(limit, heard, begun));
+        let is_of_window = limit.algorithm() == Algorithm::FixedWindow;
+        let assumed = assumed.filter(|_| !is_of_window).unwrap_or_default();
+        Some(mark.max(assumed.postponed(self.begun.saturating_since(self.heard))))
     }
 }
 

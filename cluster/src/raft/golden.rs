@@ -104,11 +104,7 @@ fn birth() -> WireBirth {
 }
 
 fn buckets() -> Vec<WireBucket> {
-    let held = [
-        WireHeld::Debt(2),
-        WireHeld::Window(3),
-        WireHeld::Log { memory: 4, entries: vec![(5, 6)] },
-    ];
+    let held = [WireHeld::Debt(2), WireHeld::Window(3), WireHeld::Log { memory: 4, entries: vec![(5, 6)] }];
     held.into_iter().map(|held| WireBucket { key: 0xab, rule: 0x55, held }).collect()
 }
 
@@ -164,8 +160,7 @@ fn calls() -> Vec<(&'static str, Call)> {
         last_membership: StoredMembership::new(Some(id(1)), membership()),
         snapshot_id: "2-ff".to_owned(),
     };
-    let inheritance =
-        WireInheritance { fingerprint: 1, since: 2, before: Some(3), elder: Some((4, 5)) };
+    let inheritance = WireInheritance { fingerprint: 1, since: 2, before: Some(3), elder: Some((4, 5)) };
     let request = WireRequest {
         key: (1, 2),
         slot: 7,
@@ -193,7 +188,13 @@ fn calls() -> Vec<(&'static str, Call)> {
         ("vote", Call::Vote(VoteRequest { vote: vote(), last_log_id: Some(id(1)) })),
         (
             "snapshot",
-            Call::Snapshot(InstallSnapshotRequest { vote: vote(), meta, offset: 4, data: vec![5], done: true }),
+            Call::Snapshot(InstallSnapshotRequest {
+                vote: vote(),
+                meta,
+                offset: 4,
+                data: vec![5],
+                done: true,
+            }),
         ),
         ("found", Call::Found(proposal())),
         ("write", Call::Write { write: rule_write(), patience_ms: 9 }),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
 use openraft::{Config, Raft, SnapshotPolicy};
 use tidegate_limiter::{Bucket, LetGo, Rule, Store};
 use tokio::{
@@ -44,6 +45,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    fabric,
     link::Identity,
     member::Member,
     owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable, table::SlotMove},
@@ -71,6 +73,8 @@ const SNAPSHOT_EVERY: u64 = 1000;
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failure of the disk it is tried again.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
+/// How long starting it again may take: a disk that has failed may hang next.
+const RESTART_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether the disk hangs.
 const LOOK_AT_DISK_EVERY: Duration = Duration::from_millis(200);
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -201,6 +205,13 @@ impl Shared {
     pub(super) fn disk_trouble(&self) -> Option<String> {
         let hangs = self.running()?.log.hangs(Instant::now())?;
         Some(format!("the disk of this node has not finished a write for {} s", hangs.as_secs()))
+    }
+
+    /// What was wanted of the Raft that has ended says nothing about the one that has just begun.
+    fn forget_wishes(&self) {
+        for wish in [&self.disk_failed, &self.abandoned, &self.resigns] {
+            let _ = wish.notified().now_or_never();
+        }
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
@@ -372,6 +383,7 @@ impl RaftGroup {
         let Shared { store, floors, clock, .. } = &*self.shared;
         let now = clock.now();
         let is_wanted = |key| wanted[SlotId::of(key).index()];
+        store.postpone(unheard, now);
         floors.buckets(now, is_wanted, |Bucket { key, rule, held }| {
             store.take_over(&Bucket { key, rule, held: held.postponed(unheard) }, now);
         });
@@ -418,11 +430,6 @@ impl RaftGroup {
         let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log.clone(), machine)
             .await
             .map_err(|error| disk.fault(error))?;
-        let only_me = raft.metrics().borrow().membership_config.membership().voter_ids().eq([self.shared.me]);
-        if only_me {
-            // Nobody else could lead; there is nothing to wait for.
-            raft.trigger().elect().await.map_err(|error| disk.fault(error))?;
-        }
         self.shared.running.store(Some(Arc::new(Running::new(raft, disk, log))));
         self.shared.set_trouble(None);
         Ok(())
@@ -469,17 +476,21 @@ impl RaftGroup {
                     () = cancel.cancelled() => break,
                     () = sleep(RESTART_AFTER) => {}
                 }
-                match self.restart(forgets).await {
-                    Ok(()) => {
+                let restarted = tokio::select! {
+                    () = cancel.cancelled() => break,
+                    restarted = timeout(RESTART_WITHIN, self.restart(forgets)) => restarted,
+                };
+                let fault = match restarted {
+                    Ok(Ok(())) => {
                         self.shared.trial().started(Instant::now());
+                        self.shared.forget_wishes();
                         info!("the replicated log has started again");
+                        continue;
                     }
-                    Err(fault) => {
-                        self.shared.set_trouble(Some(format!(
-                            "the replicated log of this node has failed: {fault}"
-                        )));
-                    }
-                }
+                    Ok(Err(fault)) => fault.to_string(),
+                    Err(_) => format!("its disk has not opened it within {RESTART_WITHIN:?}"),
+                };
+                self.shared.set_trouble(Some(format!("the replicated log of this node has failed: {fault}")));
             }
             if cancel.is_cancelled() {
                 break;
@@ -492,7 +503,12 @@ impl RaftGroup {
     async fn restart(&self, forgets: bool) -> Result<(), DiskFault> {
         let disk = match (&self.in_memory, &self.config.data_dir) {
             (Some(disk), _) => disk.clone(),
-            (None, Some(directory)) => Disk::open_again(directory, &self.snapshots)?,
+            (None, Some(directory)) => {
+                let (directory, before) = (directory.clone(), self.snapshots.clone());
+                // It reads and syncs, and may hang. Given up, it is closed when it has been opened after all.
+                let opened = fabric::blocking(move || Disk::open_again(&directory, &before)).await;
+                opened.map_err(|panicked| self.snapshots.fault(panicked))??
+            }
             (None, None) => unreachable!("without a directory it is in memory"),
         };
         // Nothing of it ever counted here: else it would not be dead.
@@ -529,7 +545,7 @@ impl RaftGroup {
         // What the earlier one was still writing must not come after what the next one writes.
         self.stop_raft().await
             && timeout(STOP_WITHIN, log.flush()).await.is_ok_and(|flushed| flushed.is_ok())
-            && self.run_raft(disk).await.is_ok()
+            && timeout(STOP_WITHIN, self.run_raft(disk)).await.is_ok_and(|ran| ran.is_ok())
     }
 
     /// False: it has not ended.

@@ -292,7 +292,8 @@ impl Ledger {
                 Ok(_) | Err(_) => None,
             }
         };
-        self.shared.reads.index(ask).await.map_or(Attempt::Not, Attempt::Done)
+        let is_hasty = deadline.saturating_duration_since(Instant::now()) < ATTEMPT;
+        self.shared.reads.index(is_hasty, ask).await.map_or(Attempt::Not, Attempt::Done)
     }
 
     /// Returns when what the log says up to a revision is in force here, or at the deadline.

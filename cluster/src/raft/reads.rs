@@ -21,8 +21,9 @@ struct Known {
 impl Reads {
     /// An index that includes all that was acknowledged before this call: `ask` finds it out, unless that was asked after this
     /// call began, and answered, for somebody else. `None`: it could not be found out. Whoever has
-    /// waited meanwhile shares that failure, tries again, and finds another leader if there is one.
-    pub(super) async fn index(&self, ask: impl AsyncFnOnce() -> Option<u64>) -> Option<u64> {
+    /// waited meanwhile shares that failure, tries again, and finds another leader if there is one. Unless the asker `is_hasty`: it
+    /// has waited for too short a time for its failure to say anything to others.
+    pub(super) async fn index(&self, is_hasty: bool, ask: impl AsyncFnOnce() -> Option<u64>) -> Option<u64> {
         let begun = Instant::now();
         let mut latest = self.latest.lock().await;
         if let Some(Known { asked, index }) = *latest
@@ -33,7 +34,9 @@ impl Reads {
         let asked = Instant::now();
         // Whoever gives up leaves what was known before.
         let index = ask().await;
-        *latest = Some(Known { asked, index });
+        if index.is_some() || !is_hasty {
+            *latest = Some(Known { asked, index });
+        }
         index
     }
 }
@@ -65,7 +68,7 @@ mod tests {
                 // Something is acknowledged just before the read begins.
                 written.set(written.get() + 1);
                 let acknowledged = written.get();
-                let index = reads.index(ask).await.unwrap();
+                let index = reads.index(false, ask).await.unwrap();
                 assert!(index >= acknowledged, "read {index}, and {acknowledged} was acknowledged before");
             }
         };
@@ -76,22 +79,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_failure_of_one_that_waits_for_a_moment_only_is_its_own() {
+        let reads = Reads::default();
+        let hasty = async || {
+            sleep(Duration::from_millis(1)).await;
+            None
+        };
+        let (hasty, patient) = tokio::join!(reads.index(true, hasty), async {
+            // It began before the hasty one had failed.
+            reads.index(false, async || Some(7)).await
+        });
+        assert_eq!((hasty, patient), (None, Some(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_question_without_an_answer_is_asked_again_by_the_next() {
         let reads = Reads::default();
         let fails = async || {
             sleep(Duration::from_secs(3)).await;
             None
         };
-        let before = async { reads.index(fails).await };
+        let before = async { reads.index(false, fails).await };
         // The first waits for the leader; the second begins after that was asked, so it asks itself.
         let (first, second) = tokio::join!(before, async {
             sleep(Duration::from_secs(1)).await;
             tokio::join!(
-                reads.index(fails),
-                reads.index(async || panic!("it shares the failure of the second"))
+                reads.index(false, fails),
+                reads.index(false, async || panic!("it shares the failure of the second"))
             )
         });
         assert_eq!((first, second), (None, (None, None)));
-        assert_eq!(reads.index(async || Some(7)).await, Some(7));
+        assert_eq!(reads.index(false, async || Some(7)).await, Some(7));
     }
 }

@@ -78,10 +78,14 @@ impl Ledger {
         self.shared().belonging.get().filter(|_| has_part)
     }
 
-    /// Says that the disk of this node hangs, if it does and others could go on without it.
+    /// Says that the disk of this node hangs or its log has failed, if others could go on without it.
     pub(crate) fn disk_trouble(&self) -> Option<String> {
         let shared = self.shared();
-        shared.disk_trouble().filter(|_| !shared.running().is_some_and(|running| running.is_alone()))
+        let is_alone = match shared.running() {
+            Some(running) => running.is_alone(),
+            None => shared.applied.borrow().state.members.len() <= 1,
+        };
+        shared.trouble().filter(|_| !is_alone)
     }
 
     /// Says to which node the network is slower than is supported, if it is to one.

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    MAX_ATTEMPTS, RETRY_PAUSE, Router,
+    MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE, Router,
     asking::PartOutcome,
     parts::{Owner, Part, note},
     peers::Demands,
@@ -89,10 +89,11 @@ impl Router {
         let mut amended = Amended { answers: charges.iter().map(|_| None).collect(), unsure: false };
         // By their place in `charges`: what no owner has been asked for yet.
         let mut open: SmallVec<[usize; 4]> = (0..charges.len()).collect();
-        for attempt in 1.. {
-            let routes = self.routes().ok_or(NotReady)?;
-            // Before the table is used, so that a change during the attempt is not missed.
+        let (mut attempt, mut sent) = (1, 1);
+        loop {
+            // Before the table is loaded, so that no change after that is missed.
             let changed = self.changed.notified();
+            let routes = self.routes().ok_or(NotReady)?;
             let now = self.clock.now();
             let mut charges: SmallVec<[Charge; 4]> = open.iter().map(|place| charges[*place]).collect();
             let wishes: SmallVec<[Wish; 4]> = open.iter().map(|place| wishes[*place]).collect();
@@ -141,13 +142,16 @@ impl Router {
                 amended.answers[*place] = answer;
             }
             open = still_open;
-            if open.is_empty() || attempt == MAX_ATTEMPTS || Instant::now() >= deadline {
-                break;
+            if open.is_empty() || attempt == MAX_ATTEMPTS || sent == MAX_SENT || Instant::now() >= deadline {
+                return Ok(amended);
             }
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
-            let _ = timeout(pause, changed).await;
+            // As of a check: changes that concern other slots use no attempts up.
+            sent += 1;
+            if timeout(pause, changed).await.is_err() {
+                attempt += 1;
+            }
         }
-        Ok(amended)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one step of `amend`")]

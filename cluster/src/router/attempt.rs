@@ -42,6 +42,8 @@ pub(super) struct Attempt<'a> {
     pub(super) begun: Instant,
     pub(super) deadline: Instant,
     pub(super) may_retry: bool,
+    /// An earlier attempt was held: its owner was alive a moment ago.
+    pub(super) was_held: bool,
 }
 
 /// How an attempt ended.
@@ -49,8 +51,13 @@ pub(super) enum Tried {
     Decided(Verdict),
     /// An owner has changed: worth another attempt.
     Misrouted,
-    /// The successor of a slot has to be told first.
-    Held,
+    /// The successor of a slot has to be told first. Where that takes until the deadline, the check is denied: the owner lives, so
+    /// `on_owner_loss` says nothing about it.
+    Held {
+        /// Another node owns it: its acknowledgements are not heard of here.
+        by_peer: bool,
+        denied: Verdict,
+    },
     /// An owner has newer rules, by which only a node that sees the request can tell what is to be charged: one that has this
     /// revision. Who can not get it denies: no limit but the old one is known here, and that counts no more.
     Behind {
@@ -70,6 +77,7 @@ struct Course<'a> {
     denied: bool,
     misrouted: bool,
     held: bool,
+    held_by_peer: bool,
     behind: Option<u64>,
 }
 
@@ -104,7 +112,8 @@ impl Course<'_> {
             return Some(Tried::Behind { revision, denied });
         }
         if self.held {
-            return Some(Tried::Held);
+            let denied = Verdict { allowed: false, answers: std::mem::take(&mut self.answers) };
+            return Some(Tried::Held { by_peer: self.held_by_peer, denied });
         }
         (self.misrouted && may_retry).then_some(Tried::Misrouted)
     }
@@ -119,6 +128,7 @@ impl Router {
             denied: false,
             misrouted: false,
             held: false,
+            held_by_peer: false,
             behind: None,
         };
         let tried = self.run(check, &mut course).await;
@@ -147,7 +157,11 @@ impl Router {
                     self.take(check, part, outcome, course);
                 }
                 None => {
-                    if let Owner::Peer(owner) = &part.owner {
+                    // A late attempt waits for less than that, which says nothing of the owner.
+                    let waited = check.half_way() - check.begun;
+                    if let Owner::Peer(owner) = &part.owner
+                        && waited >= self.forward_timeout / 3
+                    {
                         owner.is_slow(check.now);
                     }
                     asked.push((part, answer));
@@ -200,6 +214,15 @@ impl Router {
         if let Some(tried) = course.end(check.may_retry) {
             return tried;
         }
+        let is_unheard = |(_, why): &(&Part, Why)| matches!(why, Why::Unheard);
+        if check.was_held && course.lost.iter().any(is_unheard) {
+            // There was no time left for an answer.
+            for place in course.lost.iter().flat_map(|(part, _)| &part.places) {
+                course.answers[*place] = Some(by_rule(&check.charges[*place], false));
+            }
+            let denied = Verdict { allowed: false, answers: std::mem::take(&mut course.answers) };
+            return Tried::Held { by_peer: true, denied };
+        }
         let allowed = self.decide_lost(check, course);
         Tried::Decided(Verdict { allowed, answers: std::mem::take(&mut course.answers) })
     }
@@ -246,6 +269,7 @@ impl Router {
                     course.taken.extend(undo.map(|undo| (part, undo)));
                 } else if check.is_early() && part_is_held(part, check.charges, &decisions) {
                     course.held = true;
+                    course.held_by_peer |= matches!(part.owner, Owner::Peer(_));
                 } else {
                     course.denied = true;
                 }

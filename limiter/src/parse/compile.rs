@@ -131,8 +131,13 @@ impl<'t> Compiler<'t> {
         let hasher = KeyHasher::of_rule(self.secret, domain, &name.text);
         let limits = || limit.iter().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
         let reserve = match (&carved, takeover, mode) {
-            (Some(carved), Takeover::Reserve, Mode::Enforce) => Reserve::of(hasher.rule(), carved.limits()),
-            (None, Takeover::Reserve, Mode::Enforce) => Reserve::of(hasher.rule(), limits()),
+            // The shares of a carved rule come out of the part that is set aside.
+            (Some(carved), Takeover::Reserve, Mode::Enforce) => {
+                Reserve::of(hasher.rule(), carved.limits(), false)
+            }
+            (None, Takeover::Reserve, Mode::Enforce) => {
+                Reserve::of(hasher.rule(), limits(), on_owner_loss != OnOwnerLoss::Deny)
+            }
             _ => None,
         };
         let overrides = Override::all(hasher, limit.as_ref(), overrides);

@@ -13,7 +13,6 @@ mod assigned;
 mod budget;
 mod charging;
 mod classes;
-mod forget;
 mod handover;
 mod holds;
 mod journal;
