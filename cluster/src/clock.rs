@@ -5,10 +5,9 @@
 //! (`Instant` does not). Calendar periods are therefore off by as much as the wall clock was at the start; everything
 //! else is a difference and does not care.
 
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
 use tidegate_limiter::Nanos;
+
+use crate::machine_clock::{boot, wall};
 
 /// The node's clock. Cheap to copy; a reading is one call without a switch into the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +21,7 @@ pub struct Clock {
 impl Clock {
     /// Reads the wall clock, once.
     pub fn start() -> Self {
-        let wall = nanos_of(ClockId::Realtime);
+        let wall = wall();
         #[cfg(feature = "fault-injection")]
         let wall = wall.saturating_add_signed(crate::injection::begin());
         let clock = Self {
@@ -31,7 +30,7 @@ impl Clock {
             machine: None,
         };
         #[cfg(feature = "fault-injection")]
-        crate::injection::follow(clock);
+        crate::injection::follow(move || clock.unix_millis());
         clock
     }
 
@@ -74,17 +73,6 @@ impl Clock {
     pub fn unix_millis(&self) -> u64 {
         self.now().get() / 1_000_000
     }
-}
-
-/// What the machine has counted since it started, also while it was suspended.
-pub(crate) fn boot() -> u64 {
-    nanos_of(ClockId::Boottime)
-}
-
-fn nanos_of(clock: ClockId) -> u64 {
-    let reading = clock_gettime(clock);
-    // Both clocks are positive on any machine that runs; 2^64 ns after 1970 is the year 2554.
-    Duration::new(reading.tv_sec.max(0) as u64, reading.tv_nsec as u32).as_nanos() as u64
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{key::ClusterKey, placement::Weight};
+use crate::{ids::Weight, key::ClusterKey};
 
 /// The port for peers that an entry of `join` without one means.
 pub const DEFAULT_PEER_PORT: u16 = 7803;

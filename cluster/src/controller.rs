@@ -17,20 +17,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use crate::{
-    clock::Clock,
-    gossip::{Gossip, members_of, namesake_of},
-    link::Identity,
-    member::{Member, MemberState},
-    owner::rights::Rights,
-    placement::{Candidate, Placement},
-    raft::{Applied, Foreign, GroupRole, InForce, Ledger, MemberRow, RaftGroup, Revision},
-    router::Router,
-    routes::Routes,
-    slots::SlotTable,
-    stats::LaneStats,
-    status::{ClusterStatus, Lost},
-};
+use crate::{clock::Clock, gossip::{Gossip, members_of, namesake_of}, ids::Revision, link::Identity, member::{Member, MemberRow, MemberState}, owner::rights::Rights, placement::{Candidate, Placement}, raft::{Applied, Foreign, GroupRole, InForce, Ledger, RaftGroup}, router::Router, routes::Routes, slots::SlotTable, stats::LaneStats, status::{ClusterStatus, Lost}};
 
 /// How long a member that has gone is still shown.
 const SHOW_LOST_FOR: Duration = Duration::from_secs(15 * 60);

@@ -52,12 +52,13 @@ mod wire;
 pub use self::{
     clock::Clock,
     config::{ClusterConfig, DEFAULT_PEER_PORT, Timing},
-    gossip::{GossipRejection, is_valid_name},
+    gossip::is_valid_name,
     key::{ClusterKey, KeyTooShort},
     member::{Member, MemberId, MemberState},
     node::{Cluster, ClusterStats, MemberFault, StartError},
     placement::{NoWeight, Weight},
     router::{Amended, Router},
+    stats::GossipRejection,
     status::{ClusterStatus, Lost, Readiness},
     verdict::{
         Answer, Answers, CheckOptions, DecidedBy, Decisions, Local, NotReady, Undecided, Verdict, Wish,

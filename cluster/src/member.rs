@@ -1,11 +1,10 @@
-//! A node as the others see it.
+//! A node as the others see it: by gossip, and by the log.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use crate::{
-    placement::Weight,
-    raft::{ClusterId, MemberRow, NodeId, RaftNode},
-};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterId, Holder, NodeId, RaftNode, Weight};
 
 /// A member's name with its incarnation: each start of a node is another identity, so that nothing meant for the node
 /// before a restart reaches the one after it.
@@ -94,5 +93,36 @@ impl Member {
     /// As the Raft group's membership names it.
     pub(crate) fn raft_node(&self) -> RaftNode {
         RaftNode { name: self.id.name.to_string(), peer: self.peer }
+    }
+}
+
+/// A member as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRow {
+    /// Its id in the Raft group.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Grows with each of its starts.
+    pub incarnation: u64,
+    /// Its peer port.
+    pub peer: SocketAddr,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// Whether it has what its buckets knew when it ended the last time.
+    pub keeps: bool,
+    /// How many slots it should own beside the others.
+    pub weight: Weight,
+}
+
+impl MemberRow {
+    /// As the group's membership names it.
+    pub(crate) fn raft_node(&self) -> RaftNode {
+        RaftNode { name: self.name.clone(), peer: self.peer }
+    }
+
+    /// The member from this start to the next.
+    pub fn holder(&self) -> Holder {
+        Holder { node: self.id, incarnation: self.incarnation }
     }
 }

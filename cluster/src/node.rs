@@ -17,23 +17,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    clock::Clock,
-    config::{ClusterConfig, DEFAULT_PEER_PORT},
-    controller::{Command, Controller},
-    fabric,
-    gossip::{Gossip, GossipConfig, is_valid_name},
-    link::{Answering, Identity, accept_peers},
-    loss::Shares,
-    member::{MemberId, MemberState},
-    owner::{Holder, SlotRow, rights::Rights, session::Terms},
-    raft::{DiskFault, GroupConfig, Ledger, MemberRow, NoQuorum, RaftGroup},
-    requests::Requests,
-    router::Router,
-    rules_in_force::RulesInForce,
-    stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
-    status::{ClusterStatus, Readiness},
-};
+use crate::{clock::Clock, config::{ClusterConfig, DEFAULT_PEER_PORT}, controller::{Command, Controller}, fabric, gossip::{Gossip, GossipConfig, is_valid_name}, ids::Holder, link::{Answering, Identity, accept_peers}, loss::Shares, member::{MemberId, MemberRow, MemberState}, owner::{SlotRow, rights::Rights, session::Terms}, raft::{DiskFault, GroupConfig, Ledger, NoQuorum, RaftGroup}, requests::Requests, router::Router, rules_in_force::RulesInForce, stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats}, status::{ClusterStatus, Readiness}};
 
 /// How often it is looked whether all slots are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

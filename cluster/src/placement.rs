@@ -10,14 +10,14 @@
 //! distributed hash tables", 2005.) A logarithm of the machine need not be the same on each of them, so it is computed in
 //! whole numbers here, and compared without a division.
 
-use std::{fmt, num::NonZeroU16, sync::Arc};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
 
 use crate::{
-    raft::MemberRow,
+    ids::Weight,
+    member::MemberRow,
     slots::{SLOTS, SlotId, SlotTable},
 };
 
@@ -25,58 +25,6 @@ use crate::{
 const MAX_LOAD_PERCENT: u64 = 110;
 /// Digits of a logarithm behind the point, in bits.
 const LOG_FRACTION_BITS: u32 = 32;
-
-/// How many slots a member should own beside the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u16", into = "u16")]
-pub struct Weight(NonZeroU16);
-
-impl Weight {
-    /// The heaviest.
-    pub const MAX: u16 = 10_000;
-
-    /// From 1 to [`Weight::MAX`].
-    pub fn new(weight: u16) -> Option<Self> {
-        NonZeroU16::new(weight).filter(|weight| weight.get() <= Self::MAX).map(Self)
-    }
-
-    /// The number.
-    pub fn get(self) -> u16 {
-        self.0.get()
-    }
-}
-
-impl Default for Weight {
-    /// Of a node that was told nothing else.
-    fn default() -> Self {
-        const { Self(NonZeroU16::new(100).expect("100 is not 0")) }
-    }
-}
-
-impl fmt::Display for Weight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// No member has such a weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no weight: from 1 to {max}", max = Weight::MAX)]
-pub struct NoWeight(u16);
-
-impl TryFrom<u16> for Weight {
-    type Error = NoWeight;
-
-    fn try_from(weight: u16) -> Result<Self, NoWeight> {
-        Self::new(weight).ok_or(NoWeight(weight))
-    }
-}
-
-impl From<Weight> for u16 {
-    fn from(weight: Weight) -> Self {
-        weight.get()
-    }
-}
 
 /// Who could own slots.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -128,19 +128,11 @@ thread_local! {
     static HERE: std::cell::Cell<Option<PlantedBug>> = const { std::cell::Cell::new(None) };
 }
 
-/// Switches a bug on for what is simulated on this thread, until the simulation ends.
+/// Switches a bug on for what is simulated on this thread, which simulates once and ends.
 #[cfg(feature = "planted-bugs")]
 pub fn plant_here(bug: Option<PlantedBug>) {
     HERE.set(bug);
 }
-
-#[cfg(all(feature = "simulation", feature = "planted-bugs"))]
-pub(crate) fn forget() {
-    HERE.set(None);
-}
-
-#[cfg(all(feature = "simulation", not(feature = "planted-bugs")))]
-pub(crate) fn forget() {}
 
 /// The one that is there.
 ///

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use crate::gossip::GossipRejection;
-
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -197,6 +195,66 @@ impl FloorStats {
     /// Slots of this node whose successor knows enough to begin from floors.
     pub fn complete(&self) -> u64 {
         self.complete.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a datagram was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GossipRejection {
+    /// It is not Tidegate's, or of another wire version.
+    Foreign,
+    /// It belongs to a cluster with another name.
+    OtherCluster,
+    /// It is not sealed, but this cluster has a key.
+    Unsealed,
+    /// It is sealed, but this node has no key.
+    NoKey,
+    /// It is sealed with another key, or was changed on the way.
+    WrongKey,
+    /// Its content is no gossip message, or breaks a limit.
+    Malformed,
+    /// A part of it says what no node says, or names more nodes than are let in: that part was left out.
+    InPart,
+}
+
+impl GossipRejection {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Foreign,
+        Self::OtherCluster,
+        Self::Unsealed,
+        Self::NoKey,
+        Self::WrongKey,
+        Self::Malformed,
+        Self::InPart,
+    ];
+
+    /// The word for it in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::OtherCluster => "other_cluster",
+            Self::Unsealed => "unsealed",
+            Self::NoKey => "no_key",
+            Self::WrongKey => "wrong_key",
+            Self::Malformed => "malformed",
+            Self::InPart => "in_part",
+        }
+    }
+
+    /// What it means, for the log.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::Foreign => "it is not Tidegate gossip, or of another wire version",
+            Self::OtherCluster => "it belongs to a cluster with another name (--cluster-name)",
+            Self::Unsealed => "it is not sealed, but this cluster has a key (--cluster-key)",
+            Self::NoKey => "it is sealed, but this node has no key (--cluster-key)",
+            Self::WrongKey => "it is sealed with another cluster key",
+            Self::Malformed => "its content is no gossip message",
+            Self::InPart => {
+                "a part of it says what no node says, or names too many nodes; the rest is taken in"
+            }
+        }
     }
 }
 

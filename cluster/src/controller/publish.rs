@@ -5,13 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::Controller;
-use crate::{
-    link::Link,
-    member::Member,
-    raft::{NodeId, Replicated},
-    routes::{LostSince, Peer, Routes},
-    slots::SlotTable,
-};
+use crate::{ids::NodeId, link::Link, member::Member, raft::Replicated, routes::{LostSince, Peer, Routes}, slots::SlotTable};
 
 impl Controller {
     /// Puts the table where the router reads it; links to members that stay are kept.

@@ -16,6 +16,8 @@ use chacha20poly1305::{
     aead::{Aead as _, KeyInit as _, Payload},
 };
 
+use crate::stats::GossipRejection;
+
 /// Longest datagram that is sent or read: what UDP over IPv4 carries.
 pub(crate) const MAX_DATAGRAM_BYTES: usize = 65_507;
 
@@ -28,66 +30,6 @@ const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 /// Longest message that fits a datagram in any case.
 pub(super) const MAX_MESSAGE_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - NONCE_BYTES - TAG_BYTES;
-
-/// Why a datagram was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GossipRejection {
-    /// It is not Tidegate's, or of another wire version.
-    Foreign,
-    /// It belongs to a cluster with another name.
-    OtherCluster,
-    /// It is not sealed, but this cluster has a key.
-    Unsealed,
-    /// It is sealed, but this node has no key.
-    NoKey,
-    /// It is sealed with another key, or was changed on the way.
-    WrongKey,
-    /// Its content is no gossip message, or breaks a limit.
-    Malformed,
-    /// A part of it says what no node says, or names more nodes than are let in: that part was left out.
-    InPart,
-}
-
-impl GossipRejection {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
-        Self::Foreign,
-        Self::OtherCluster,
-        Self::Unsealed,
-        Self::NoKey,
-        Self::WrongKey,
-        Self::Malformed,
-        Self::InPart,
-    ];
-
-    /// The word for it in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Foreign => "foreign",
-            Self::OtherCluster => "other_cluster",
-            Self::Unsealed => "unsealed",
-            Self::NoKey => "no_key",
-            Self::WrongKey => "wrong_key",
-            Self::Malformed => "malformed",
-            Self::InPart => "in_part",
-        }
-    }
-
-    /// What it means, for the log.
-    pub fn explain(self) -> &'static str {
-        match self {
-            Self::Foreign => "it is not Tidegate gossip, or of another wire version",
-            Self::OtherCluster => "it belongs to a cluster with another name (--cluster-name)",
-            Self::Unsealed => "it is not sealed, but this cluster has a key (--cluster-key)",
-            Self::NoKey => "it is sealed, but this node has no key (--cluster-key)",
-            Self::WrongKey => "it is sealed with another cluster key",
-            Self::Malformed => "its content is no gossip message",
-            Self::InPart => {
-                "a part of it says what no node says, or names too many nodes; the rest is taken in"
-            }
-        }
-    }
-}
 
 /// Puts messages into datagrams and takes them out again.
 pub(crate) struct Seal {

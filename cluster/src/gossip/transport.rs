@@ -17,12 +17,12 @@ use tracing::{debug, warn};
 
 use super::{
     intake::{Intake, Sifted},
-    seal::{GossipRejection, MAX_DATAGRAM_BYTES, Seal},
+    seal::{MAX_DATAGRAM_BYTES, Seal},
     starts::Starts,
 };
 use crate::{
     fabric::{self, Datagrams},
-    stats::GossipStats,
+    stats::{GossipRejection, GossipStats},
 };
 
 /// A rejected datagram is logged at most this often for each reason: whoever sends them does not write our log.

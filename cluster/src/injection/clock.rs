@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use crate::machine_clock::boot;
+
 /// A million of them is the whole.
 const MILLION: i128 = 1_000_000;
 
@@ -84,14 +86,14 @@ pub(crate) fn paced(machine: impl FnOnce() -> u64) -> u64 {
 
 pub(super) fn set_rate(ppm: i64) {
     let mut pace = HERE.write().unwrap_or_else(PoisonError::into_inner);
-    pace.set(crate::clock::boot(), ppm);
+    pace.set(boot(), ppm);
 }
 
 /// From now on it stands still while the process is stopped, or does not any more.
 pub(super) fn set_holds(holds: bool) {
     let mut pace = HERE.write().unwrap_or_else(PoisonError::into_inner);
     if holds && !pace.holds {
-        LAST_READ.store(crate::clock::boot(), Relaxed);
+        LAST_READ.store(boot(), Relaxed);
     }
     pace.holds = holds;
 }
@@ -104,7 +106,7 @@ pub(super) fn held() -> u64 {
 /// How far it is ahead of the machine's, in nanoseconds.
 pub(super) fn gained() -> i64 {
     let pace = HERE.read().unwrap_or_else(PoisonError::into_inner);
-    let machine = crate::clock::boot();
+    let machine = boot();
     (i128::from(pace.at(machine)) - i128::from(machine)) as i64
 }
 

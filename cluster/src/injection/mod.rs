@@ -32,7 +32,6 @@ use tracing::{error, warn};
 #[cfg(feature = "fault-injection")]
 pub(crate) use self::clock::paced;
 use self::orders::Orders;
-use crate::clock::Clock;
 
 const VARIABLE: &str = "TIDEGATE_FAULTS";
 /// How often the file is looked at.
@@ -175,8 +174,8 @@ pub(crate) fn begin() -> i64 {
     ahead.saturating_mul(1_000_000)
 }
 
-/// Goes on to follow the orders, in a thread of its own that ends with the process.
-pub(crate) fn follow(clock: Clock) {
+/// Goes on to follow the orders, in a thread of its own that ends with the process. `unix_ms` is the node's clock.
+pub(crate) fn follow(unix_ms: impl Fn() -> u64 + Send + 'static) {
     let Some(path) = file() else { return };
     let follow = move || {
         warn!("fault injection: this build follows {}; never run it in production", path.display());
@@ -194,7 +193,7 @@ pub(crate) fn follow(clock: Clock) {
                 Ok(_) | Err(_) => {}
             }
             if look % TELL_EVERY == 0 {
-                drop(tell(&path, &seen(&clock)));
+                drop(tell(&path, &seen(unix_ms())));
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -210,8 +209,8 @@ fn carry_out(orders: Orders) {
 }
 
 /// What became of the orders, a line each.
-fn seen(clock: &Clock) -> String {
-    let (now, gained) = (clock.unix_millis(), clock::gained());
+fn seen(now: u64) -> String {
+    let gained = clock::gained();
     let state = HERE.state();
     format!(
         "clock-ms {now}\nwall-ahead-ms {}\nrate-ppm {}\ngained-ns {gained}\nheld-ns {}\nsyncs-failed {}\nsyncs-hung {}\n",

@@ -22,7 +22,7 @@ use tidegate_proto::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::{fabric, gossip::is_valid_name, member::MemberId, raft::NodeId, stats::PeerStats};
+use crate::{fabric, gossip::is_valid_name, ids::NodeId, member::MemberId, stats::PeerStats};
 
 /// A handshake that takes longer is given up, by both ends.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);

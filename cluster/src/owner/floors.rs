@@ -12,7 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::table::{Holder, SlotRow};
+use super::table::SlotRow;
+use crate::ids::Holder;
 
 /// Which row of the log is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

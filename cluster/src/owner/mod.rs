@@ -6,6 +6,7 @@
 //! same code that runs.
 
 pub(crate) mod acknowledged;
+pub(crate) mod birth;
 #[cfg(test)]
 mod floor_suite;
 pub(crate) mod floors;

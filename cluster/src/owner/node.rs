@@ -3,11 +3,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    floors::{Heir, Naming},
-    table::{Holder, SlotMove, SlotRow, Start, Table},
-    telling::Birth,
-};
+use super::{birth::Birth, floors::{Heir, Naming}, table::{SlotMove, SlotRow, Start, Table}};
+use crate::ids::Holder;
 use crate::planted::PlantedBug;
 
 /// What a node is to a slot.
@@ -328,10 +325,8 @@ pub(crate) enum Install {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::table::{Entry, Reign},
-        *,
-    };
+    use super::{*, super::table::Entry};
+    use crate::ids::Reign;
 
     const REIGN: Reign = Reign { term: 1, leader: 1 };
 

@@ -33,13 +33,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tidegate_limiter::{Consistency, KeyHash, Nanos};
 
-use super::{
-    node::{Change, Effect, Install, Kept, Node, Role},
-    session::{Session, Terms},
-    shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
-    table::{Holder, SlotMove, Table},
-    telling::{Birth, Floors, Tellings, Told},
-};
+use super::{birth::Birth, node::{Change, Effect, Install, Kept, Node, Role}, session::{Session, Terms}, shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START}, table::{SlotMove, Table}, telling::{Floors, Tellings, Told}};
+use crate::ids::Holder;
 use crate::{
     planted::PlantedBug,
     slots::{SLOTS, SlotId},

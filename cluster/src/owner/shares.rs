@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::raft::NodeId;
+use crate::ids::NodeId;
 
 /// A node that has had no session for this long gives no shares: it may have been removed, and its part given to others.
 /// Long enough that a cluster without a quorum serves through a night.

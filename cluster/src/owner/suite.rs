@@ -14,12 +14,8 @@ use std::{
 
 use tidegate_limiter::Nanos;
 
-use super::{
-    floors::Heir,
-    node::{Effect, Install, Role, Slot},
-    session::{Session, Terms},
-    table::{Entry, Holder, Reign, SlotMove, SlotRow, Table},
-};
+use super::{floors::Heir, node::{Effect, Install, Role, Slot}, session::{Session, Terms}, table::{Entry, SlotMove, SlotRow, Table}};
+use crate::ids::{Holder, Reign};
 
 const NODES: usize = 3;
 /// Each node from its first start, and from its second.

@@ -15,25 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::raft::NodeId;
-
-/// A node from one start to the next: only this one has the buckets that it filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Holder {
-    /// Its id in the Raft group.
-    pub node: NodeId,
-    /// Which of its starts.
-    pub incarnation: u64,
-}
-
-/// Who leads, and since which election. There can be several leaders in a term, one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Reign {
-    /// The term.
-    pub term: u64,
-    /// The leader.
-    pub leader: NodeId,
-}
+use crate::ids::{Holder, Reign};
 
 /// How the owner of a slot came to it: from where its buckets begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

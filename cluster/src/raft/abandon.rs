@@ -20,15 +20,8 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 
-use super::{
-    RaftNode,
-    belonging::Standing,
-    calls::{Asked, introduce},
-    command::{ClusterId, NodeId},
-    group::Shared,
-    running::Running,
-    survey::Introduction,
-};
+use super::{belonging::Standing, calls::{Asked, introduce}, group::Shared, running::Running, survey::Introduction};
+use crate::ids::{ClusterId, NodeId, RaftNode};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long no leader was heard: many elections.

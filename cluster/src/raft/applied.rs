@@ -10,13 +10,9 @@ use serde::{Deserialize, Serialize};
 use tidegate_proto::{CodecError, codec};
 use tokio::sync::watch;
 
-use super::{
-    Group, MAX_SNAPSHOT_BYTES, RaftNode,
-    command::{NodeId, Outcome},
-    disk::{Disk, DiskFault, Snapshots},
-    machine::Replicated,
-};
-use crate::owner::{Reign, shares::ShareTable};
+use super::{Group, MAX_SNAPSHOT_BYTES, command::Outcome, disk::{Disk, DiskFault, Snapshots}, machine::Replicated};
+use crate::ids::{NodeId, RaftNode};
+use crate::{ids::Reign, owner::shares::ShareTable};
 
 type Fault = StorageError<NodeId>;
 

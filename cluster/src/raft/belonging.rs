@@ -22,12 +22,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    command::{ClusterId, NodeId},
-    disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META},
-    formation::Proposal,
-    log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE},
-};
+use super::{disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META}, formation::Proposal, log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE}};
+use crate::ids::{ClusterId, NodeId};
 use crate::fabric;
 
 /// How long a promise keeps a node from promising something to another proposer: much longer than a proposer takes from

@@ -33,23 +33,9 @@ pub(super) use self::{
     connections::Connections,
     sane::{Absurd, Position, is_absurd},
 };
-use super::{
-    Group,
-    command::{ClusterId, MemberRow, NodeId, Outcome, RuleWrite},
-    election::Question,
-    formation::Proposal,
-    moves::{HandOver, HandedOver},
-    survey::Introduction,
-    tell::Words,
-};
-use crate::{
-    link::HandshakeError,
-    owner::{
-        rights::Refusal,
-        table::{Holder, SlotMove},
-    },
-    stats::{CallKind, StreamError},
-};
+use super::{Group, command::{Outcome, RuleWrite}, election::Question, formation::Proposal, moves::{HandOver, HandedOver}, survey::Introduction, tell::Words};
+use crate::{ids::{ClusterId, NodeId}, member::MemberRow};
+use crate::{ids::Holder, link::HandshakeError, owner::{rights::Refusal, table::SlotMove}, stats::{CallKind, StreamError}};
 
 /// What one member asks of another.
 #[derive(Debug, Serialize, Deserialize)]

@@ -9,19 +9,9 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{
-    applied::Applied,
-    calls::{Call, Caller, NotServed, Reply},
-    command::{Command, NodeId},
-    group::Shared,
-    running::Running,
-};
-use crate::owner::{
-    leader::{Step, View},
-    rights::Refusal,
-    shares::ShareChange,
-    table::{Entry, Holder, SlotMove},
-};
+use super::{applied::Applied, calls::{Call, Caller, NotServed, Reply}, command::Command, group::Shared, running::Running};
+use crate::ids::NodeId;
+use crate::{ids::Holder, owner::{leader::{Step, View}, rights::Refusal, shares::ShareChange, table::{Entry, SlotMove}}};
 
 /// How often it is looked whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

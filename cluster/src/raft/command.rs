@@ -1,84 +1,19 @@
 //! What is written into the log, and what becomes of it.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::RaftNode;
 use crate::{
-    fabric,
-    owner::{
-        shares::ShareChange,
-        table::{self, Holder},
-    },
-    placement::Weight,
+    ids::{ClusterId, Holder, NodeId, Revision},
+    member::MemberRow,
+    owner::{shares::ShareChange, table},
 };
 
 /// Longest text of the rules of one domain, in bytes.
 pub const MAX_RULES_BYTES: usize = 4 << 20;
 /// Longest author or message of a change, in bytes.
 pub const MAX_REMARK_BYTES: usize = 800;
-
-/// A node for the Raft group: random, made once for a data directory, never used again after that is lost.
-pub type NodeId = u64;
-
-/// Tells clusters apart, also those of the same name: random, made when the cluster is founded.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ClusterId([u8; 16]);
-
-impl ClusterId {
-    pub(crate) fn random() -> Self {
-        Self(fabric::random_bytes())
-    }
-
-    pub(crate) fn parse(hex: &str) -> Option<Self> {
-        (hex.len() == 32).then_some(())?;
-        u128::from_str_radix(hex, 16).ok().map(|bits| Self(bits.to_be_bytes()))
-    }
-
-    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) fn bytes(&self) -> [u8; 16] {
-        self.0
-    }
-}
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The version of a domain's rules: the log index of their last change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Revision(u64);
-
-impl Revision {
-    /// The revision with this number.
-    pub const fn new(index: u64) -> Self {
-        Self(index)
-    }
-
-    /// Its number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// One entry of the log. New ones are appended: the bytes of old ones lie on disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,37 +113,6 @@ pub(crate) struct RuleWrite {
     pub at_ms: u64,
     /// How much it changes.
     pub extent: Extent,
-}
-
-/// A member as the log knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberRow {
-    /// Its id in the Raft group.
-    pub id: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Grows with each of its starts.
-    pub incarnation: u64,
-    /// Its peer port.
-    pub peer: SocketAddr,
-    /// Its zone.
-    pub zone: Option<String>,
-    /// Whether it has what its buckets knew when it ended the last time.
-    pub keeps: bool,
-    /// How many slots it should own beside the others.
-    pub weight: Weight,
-}
-
-impl MemberRow {
-    /// As the group's membership names it.
-    pub(crate) fn raft_node(&self) -> RaftNode {
-        RaftNode { name: self.name.clone(), peer: self.peer }
-    }
-
-    /// The member from this start to the next.
-    pub fn holder(&self) -> Holder {
-        Holder { node: self.id, incarnation: self.incarnation }
-    }
 }
 
 /// What became of a [`Command`].

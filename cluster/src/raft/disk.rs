@@ -15,7 +15,7 @@ use redb::{
     backends::InMemoryBackend,
 };
 
-use super::command::{ClusterId, NodeId};
+use crate::ids::{ClusterId, NodeId};
 use crate::fabric;
 
 const DATABASE_FILE: &str = "raft.redb";

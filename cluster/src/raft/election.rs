@@ -19,14 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
-use super::{
-    RaftNode,
-    calls::{Call, Caller, Reply},
-    command::NodeId,
-    group::{ELECTION, Shared},
-    reach::Ahead,
-    running::Running,
-};
+use super::{calls::{Call, Caller, Reply}, group::{ELECTION, Shared}, reach::Ahead, running::Running};
+use crate::ids::{NodeId, RaftNode};
 use crate::{fabric, owner::leader::is_quorum, planted::PlantedBug};
 
 /// How often it is looked whether somebody leads.

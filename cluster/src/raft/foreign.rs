@@ -10,12 +10,8 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::{
-    belonging::Standing,
-    calls::{Asked, introduce},
-    command::ClusterId,
-    group::Shared,
-};
+use super::{belonging::Standing, calls::{Asked, introduce}, group::Shared};
+use crate::ids::ClusterId;
 use crate::member::Member;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -97,10 +93,7 @@ fn describe(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        member::{MemberId, MemberState},
-        placement::Weight,
-    };
+    use crate::{ids::Weight, member::{MemberId, MemberState}};
 
     fn member(number: u8, group: ClusterId) -> Member {
         Member {

@@ -20,15 +20,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{
-    RaftNode,
-    belonging::Promise,
-    calls::{Call, CallFault, Caller, Reply},
-    command::{ClusterId, NodeId},
-    group::Shared,
-    running::Running,
-    voters::voter_count,
-};
+use super::{belonging::Promise, calls::{Call, CallFault, Caller, Reply}, group::Shared, running::Running, voters::voter_count};
+use crate::ids::{ClusterId, NodeId, RaftNode};
 use crate::{
     fabric,
     member::{Member, MemberState},

@@ -16,32 +16,9 @@ use openraft::{
 use serde::Serialize;
 use tidegate_proto::{codec, peer};
 
-use super::{
-    RaftNode,
-    belonging::{Promise, Standing},
-    calls::{Call, Envelope, NotServed, Renewal, Reply},
-    command::{
-        ClusterId, Command, Expected, Extent, Founding, MemberRow, Origin, Outcome, Revision, RuleWrite,
-        Written,
-    },
-    election::Question,
-    formation::Proposal,
-    machine::Replicated,
-    moves::{HandOver, HandedOver, WireBirth, WireBucket, WireHeld, WireLetGo, WireRequest, WireSlot},
-    saved::{Saved, SavedSlot},
-    survey::Introduction,
-    tell::{WireInheritance, Words},
-};
-use crate::{
-    owner::{
-        Holder, Reign,
-        floors::{Bond, Naming},
-        rights::Refusal,
-        shares::ShareChange,
-        table::{self, SlotMove},
-    },
-    placement::Weight,
-};
+use super::{belonging::{Promise, Standing}, calls::{Call, Envelope, NotServed, Renewal, Reply}, command::{Command, Expected, Extent, Founding, Origin, Outcome, RuleWrite, Written}, election::Question, formation::Proposal, machine::Replicated, moves::{HandOver, HandedOver, WireBirth, WireBucket, WireHeld, WireLetGo, WireRequest, WireSlot}, saved::{Saved, SavedSlot}, survey::Introduction, tell::{WireInheritance, Words}};
+use crate::{ids::{ClusterId, RaftNode, Revision}, member::MemberRow};
+use crate::{ids::{Holder, Reign, Weight}, owner::{floors::{Bond, Naming}, rights::Refusal, shares::ShareChange, table::{self, SlotMove}}};
 
 const MOVE: SlotMove = SlotMove { slot: 7, id: 0x21 };
 const OWNER: Holder = Holder { node: 0x11, incarnation: 0x12 };

@@ -20,42 +20,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use super::{
-    abandon,
-    applied::{Applied, Machine},
-    belonging::{Belonging, BindError, Promise},
-    calls::{CallServer, Callers, Connections, is_absurd},
-    chair,
-    command::{ClusterId, MemberRow, NodeId},
-    disk::{Disk, DiskFault, DiskIdentity, Snapshots},
-    election::{self, Heard},
-    foreign::{self, Foreign},
-    formation, in_force,
-    in_force::InForce,
-    ledger::Ledger,
-    log::Log,
-    moves,
-    reach::{Answered, Reached},
-    reads::Reads,
-    running::Running,
-    saved, sessions, steward,
-    survey::Survey,
-    tell,
-    trial::Trial,
-};
-use crate::{
-    clock::Clock,
-    fabric,
-    link::Identity,
-    member::Member,
-    owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable, table::SlotMove},
-    placement::Weight,
-    requests::Requests,
-    rules_in_force::RulesInForce,
-    slots::SlotId,
-    stats::{CallStats, MoveStats},
-    status::ClusterStatus,
-};
+use super::{abandon, applied::{Applied, Machine}, belonging::{Belonging, BindError, Promise}, calls::{CallServer, Callers, Connections, is_absurd}, chair, disk::{Disk, DiskFault, DiskIdentity, Snapshots}, election::{self, Heard}, foreign::{self, Foreign}, formation, in_force::InForce, ledger::Ledger, log::Log, moves, reach::{Answered, Reached}, reads::Reads, running::Running, saved, sessions, steward, survey::Survey, tell, trial::Trial};
+use crate::{ids::{ClusterId, NodeId}, member::MemberRow};
+use crate::{clock::Clock, fabric, ids::Weight, link::Identity, member::Member, owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable, table::SlotMove}, requests::Requests, rules_in_force::RulesInForce, slots::SlotId, stats::{CallStats, MoveStats}, status::ClusterStatus};
 
 /// How often the leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(150);

@@ -7,12 +7,8 @@ use tidegate_limiter::{HashSecret, Rules, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
-use super::{
-    applied::Applied,
-    command::{Expected, Revision},
-    group::Shared,
-    ledger::{Ledger, NewRules, WriteFault},
-};
+use super::{applied::Applied, command::Expected, group::Shared, ledger::{Ledger, NewRules, WriteFault}};
+use crate::ids::Revision;
 use crate::{
     owner::{rights::Rights, telling::Since},
     planted::PlantedBug,

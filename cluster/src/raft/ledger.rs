@@ -7,14 +7,9 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{
-    applied::Applied,
-    calls::{Call, Caller, NotServed, Reply},
-    command::{Expected, Extent, NodeId, Origin, Outcome, Revision, RuleWrite, Written},
-    group::Shared,
-    running::Running,
-};
-use crate::{fabric, owner::Holder, planted::PlantedBug};
+use super::{applied::Applied, calls::{Call, Caller, NotServed, Reply}, command::{Expected, Extent, Origin, Outcome, RuleWrite, Written}, group::Shared, running::Running};
+use crate::ids::{NodeId, Revision};
+use crate::{fabric, ids::Holder, planted::PlantedBug};
 
 /// How often something that is not there yet is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(25);

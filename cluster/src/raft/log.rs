@@ -26,12 +26,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    Group, MAX_ENTRY_BYTES,
-    calls::is_absurd,
-    command::{Command, NodeId},
-    disk::{Disk, LOG, META},
-};
+use super::{Group, MAX_ENTRY_BYTES, calls::is_absurd, command::Command, disk::{Disk, LOG, META}};
+use crate::ids::NodeId;
 use crate::{owner::shares::ShareChange, planted::PlantedBug};
 
 /// What may wait to be written; whoever asks for more waits.

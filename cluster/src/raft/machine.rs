@@ -10,14 +10,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{
-    Command, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, MemberRow, NodeId, Origin,
-    Outcome, Revision, RuleWrite, Written,
-};
-use crate::owner::{
-    shares::ShareTable,
-    table::{Holder, Reign, Table},
-};
+use super::command::{Command, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, Origin, Outcome, RuleWrite, Written};
+use crate::{ids::{NodeId, Revision}, member::MemberRow};
+use crate::{ids::{Holder, Reign}, owner::{shares::ShareTable, table::Table}};
 
 /// Domains of a cluster; one more is refused.
 pub(super) const MAX_DOMAINS: usize = 1024;
@@ -292,7 +287,7 @@ fn fingerprint_of(write: &RuleWrite) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::Weight;
+    use crate::ids::Weight;
 
     const REIGN: Reign = Reign { term: 1, leader: 1 };
 
@@ -418,7 +413,7 @@ mod tests {
         let mut state = Replicated::default();
         let founding =
             |secret| Founding { cluster: ClusterId::from_bytes([1; 16]), hash_secret: [secret; 16] };
-        use super::super::command::ClusterId;
+        use crate::ids::ClusterId;
         state.apply(1, REIGN, Command::Found(founding(1)));
         state.apply(2, REIGN, Command::Found(founding(2)));
         assert_eq!(state.founding, Some(founding(1)));

@@ -52,9 +52,9 @@ mod tell;
 mod trial;
 mod voters;
 
-use std::{fmt, io::Cursor, net::SocketAddr};
+use std::io::Cursor;
 
-use serde::{Deserialize, Serialize};
+use crate::ids::{NodeId, RaftNode};
 
 pub use self::{
     applied::Applied,
@@ -92,22 +92,3 @@ openraft::declare_raft_types!(
         SnapshotData = Cursor<Vec<u8>>,
         AsyncRuntime = runtime::Runtime,
 );
-
-/// A node as the group's membership names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RaftNode {
-    pub(crate) name: String,
-    pub(crate) peer: SocketAddr,
-}
-
-impl Default for RaftNode {
-    fn default() -> Self {
-        Self { name: String::new(), peer: SocketAddr::from(([0, 0, 0, 0], 0)) }
-    }
-}
-
-impl fmt::Display for RaftNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}", self.name, self.peer)
-    }
-}

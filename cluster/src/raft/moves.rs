@@ -19,14 +19,11 @@ use tidegate_proto::peer;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::{
-    calls::{Call, Caller, Reply},
-    command::MemberRow,
-    group::Shared,
-};
+use super::{calls::{Call, Caller, Reply}, group::Shared};
+use crate::member::MemberRow;
 use crate::{
     fabric,
-    owner::{node::Install, rights::Frozen, table::SlotMove, telling::Birth},
+    owner::{node::Install, rights::Frozen, table::SlotMove, birth::Birth},
     planted::PlantedBug,
     requests::{Remembered, RequestKey},
     slots::SlotId,

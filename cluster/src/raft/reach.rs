@@ -13,12 +13,8 @@ use tidegate_limiter::Nanos;
 use tokio::{task::JoinSet, time::Instant};
 use tracing::debug;
 
-use super::{
-    RaftNode,
-    calls::{Call, Caller, Reply},
-    command::NodeId,
-    group::Shared,
-};
+use super::{calls::{Call, Caller, Reply}, group::Shared};
+use crate::ids::{NodeId, RaftNode};
 
 /// That a node was reached counts for so long.
 const COUNTS_FOR: Duration = Duration::from_secs(2);

@@ -23,14 +23,8 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 use tidegate_proto::codec;
 use tokio::sync::watch;
 
-use super::{
-    Group, RaftNode,
-    applied::Machine,
-    calls::is_absurd,
-    command::{ClusterId, NodeId, Revision},
-    disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
-    log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode},
-};
+use super::{Group, applied::Machine, calls::is_absurd, disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in}, log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode}};
+use crate::ids::{ClusterId, NodeId, RaftNode, Revision};
 
 /// Why a data directory is nothing to go on with.
 #[derive(Debug, thiserror::Error)]

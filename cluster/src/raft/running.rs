@@ -8,14 +8,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    Group, RaftNode,
-    calls::{NotServed, Position},
-    command::{Command, NodeId, Outcome, RuleWrite},
-    disk::Disk,
-    log::Log,
-};
-use crate::owner::Reign;
+use super::{Group, calls::{NotServed, Position}, command::{Command, Outcome, RuleWrite}, disk::Disk, log::Log};
+use crate::ids::{NodeId, RaftNode};
+use crate::ids::Reign;
 
 type Metrics = RaftMetrics<NodeId, RaftNode>;
 

@@ -11,19 +11,9 @@ use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, RuleId, Store, level
 use tidegate_proto::codec;
 use tracing::{info, warn};
 
-use super::{
-    command::NodeId,
-    disk::{DiskFault, take_debts, write_debts},
-    moves::{WireBirth, WireBucket, WireLetGo},
-};
-use crate::{
-    owner::{
-        Holder,
-        node::{Kept, KeptSlot},
-        rights::{Frozen, Rights},
-    },
-    slots::SlotId,
-};
+use super::{disk::{DiskFault, take_debts, write_debts}, moves::{WireBirth, WireBucket, WireLetGo}};
+use crate::ids::NodeId;
+use crate::{ids::Holder, owner::{node::{Kept, KeptSlot}, rights::{Frozen, Rights}}, slots::SlotId};
 
 /// Buckets that are kept. With more of them, rules that have more than their part lose those that are used the least, as when
 /// memory is full: what a rule has let go of so is forgotten, or assumed where it is strict.

@@ -8,13 +8,8 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::{
-    RaftNode,
-    calls::{Call, Caller, NotServed, Renewal, Reply},
-    command::{Command, MemberRow, NodeId},
-    group::Shared,
-    running::Running,
-};
+use super::{calls::{Call, Caller, NotServed, Renewal, Reply}, command::Command, group::Shared, running::Running};
+use crate::{ids::{NodeId, RaftNode}, member::MemberRow};
 use crate::owner::leader::{Asked, Granting};
 
 /// A session is renewed after this part of its length.

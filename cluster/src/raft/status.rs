@@ -5,11 +5,8 @@ use std::collections::BTreeSet;
 use openraft::ServerState;
 use tokio::sync::watch;
 
-use super::{
-    command::{ClusterId, NodeId},
-    foreign::Foreign,
-    ledger::Ledger,
-};
+use super::{foreign::Foreign, ledger::Ledger};
+use crate::ids::{ClusterId, NodeId};
 
 /// What this node is to the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

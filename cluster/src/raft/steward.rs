@@ -15,14 +15,8 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{
-    RaftNode,
-    applied::Applied,
-    command::{Command, Founding, MemberRow, NodeId},
-    group::Shared,
-    running::Running,
-    voters::{self, Membership, Present, Step},
-};
+use super::{applied::Applied, command::{Command, Founding}, group::Shared, running::Running, voters::{self, Membership, Present, Step}};
+use crate::{ids::{NodeId, RaftNode}, member::MemberRow};
 use crate::{fabric, member::Member, status::ClusterStatus};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -179,10 +173,7 @@ async fn take(running: &Running, step: Step) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        member::{MemberId, MemberState},
-        placement::Weight,
-    };
+    use crate::{ids::Weight, member::{MemberId, MemberState}};
 
     fn row(id: NodeId, incarnation: u64) -> MemberRow {
         MemberRow {

@@ -14,13 +14,8 @@ use openraft::{
 use redb::{Database, StorageBackend};
 use tokio::{sync::watch, time::Instant};
 
-use super::{
-    Group,
-    applied::Machine,
-    command::{Command, Expected, Extent, NodeId, Origin, RuleWrite},
-    disk::Disk,
-    log::{Log, is_in_order},
-};
+use super::{Group, applied::Machine, command::{Command, Expected, Extent, Origin, RuleWrite}, disk::Disk, log::{Log, is_in_order}};
+use crate::ids::NodeId;
 use crate::injection::{
     Switches,
     disk::{Dice, open_under},

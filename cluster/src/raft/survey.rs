@@ -25,12 +25,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    belonging::Standing,
-    calls::{Asked, introduce},
-    command::{ClusterId, NodeId},
-    group::Shared,
-};
+use super::{belonging::Standing, calls::{Asked, introduce}, group::Shared};
+use crate::ids::{ClusterId, NodeId};
 
 /// An address that has not answered for so long counts as one where no node is.
 pub(super) const ABSENT_AFTER: Duration = Duration::from_secs(5);

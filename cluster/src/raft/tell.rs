@@ -23,16 +23,7 @@ use super::{
     group::Shared,
     moves::{WireBucket, WireLetGo},
 };
-use crate::{
-    fabric,
-    owner::{
-        acknowledged::MAX_MARKS,
-        floors::{Bond, Naming},
-        table::Holder,
-        telling::{Inheritance, Raise},
-    },
-    slots::{SLOTS, SlotId},
-};
+use crate::{fabric, ids::Holder, owner::{acknowledged::MAX_MARKS, birth::Inheritance, floors::{Bond, Naming}, telling::Raise}, slots::{SLOTS, SlotId}};
 
 /// How often it is told what nobody waits for.
 const TELL_EVERY: Duration = Duration::from_millis(20);

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{RaftNode, command::NodeId};
+use crate::ids::{NodeId, RaftNode};
 
 /// How long a voter may be gone before its vote goes to another.
 pub(super) const GRACE: Duration = Duration::from_secs(10);

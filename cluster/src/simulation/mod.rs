@@ -51,6 +51,5 @@ impl Drop for Simulating {
         clock::forget();
         disk::forget();
         network::forget();
-        crate::planted::forget();
     }
 }

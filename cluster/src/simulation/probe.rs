@@ -4,12 +4,7 @@ use std::sync::Arc;
 
 use tidegate_limiter::{Consistency, KeyHash};
 
-use crate::{
-    Clock,
-    owner::rights::Rights,
-    raft::{ClusterId, GroupRole, Ledger, NodeId},
-    slots::SlotId,
-};
+use crate::{Clock, ids::{ClusterId, NodeId}, owner::rights::Rights, raft::{GroupRole, Ledger}, slots::SlotId};
 
 /// Looks into a node that runs.
 #[derive(Clone)]

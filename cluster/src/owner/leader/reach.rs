@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tidegate_limiter::Nanos;
 
 use super::{Leader, View};
-use crate::{planted::PlantedBug, raft::NodeId};
+use crate::{ids::NodeId, planted::PlantedBug};
 
 /// A leader resigns at most this often because it is most *members* that do not reach it. If all leaders find the same, it is
 /// the members' fault after all, and their slots go to others.

@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_limiter::Nanos;
 
 use super::{Leader, SETTLE, Step, View, Wanted};
-use crate::{
-    owner::table::{Entry, Holder, SlotRow, Table},
-    raft::MemberRow,
-};
+use crate::{ids::Holder, member::MemberRow, owner::table::{Entry, SlotRow, Table}};
 
 impl Leader {
     /// Names others where the successor can not be the one any more, or there is none.

@@ -1,7 +1,7 @@
 //! The leader in a world of values: members, their sessions, and a table that does what is written.
 
 use super::*;
-use crate::{owner::table::SlotRow, placement::Weight, slots::SLOTS};
+use crate::{ids::Weight, owner::table::SlotRow, slots::SLOTS};
 
 const LENGTH: Duration = Duration::from_secs(3);
 const REIGN: Reign = Reign { term: 1, leader: 1 };

@@ -68,14 +68,8 @@ impl Rights {
 mod tests {
     use std::time::Duration;
 
-    use super::{
-        super::super::{
-            session::Terms,
-            shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
-            table::{Holder, Table},
-        },
-        *,
-    };
+    use super::{*, super::super::{session::Terms, shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START}, table::Table}};
+    use crate::ids::Holder;
 
     const TERMS: Terms = Terms { node: Duration::from_secs(2), leader: Duration::from_secs(3) };
 

@@ -1,9 +1,7 @@
 //! The rights of one node, step by step.
 
-use super::{
-    super::table::{Entry, Reign},
-    *,
-};
+use super::{*, super::table::Entry};
+use crate::ids::Reign;
 
 const REIGN: Reign = Reign { term: 1, leader: 1 };
 const LENGTH: Duration = Duration::from_secs(3);

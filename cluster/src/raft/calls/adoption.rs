@@ -23,22 +23,7 @@ use tidegate_limiter::{HashSecret, Rules, Store, StoreConfig};
 use tokio::time::sleep;
 
 use super::{Call, CallServer, Envelope, Group, Reply};
-use crate::{
-    clock::Clock,
-    link::{Identity, Peer},
-    member::MemberId,
-    owner::{Holder, rights::Rights, session::Terms},
-    placement::Weight,
-    raft::{
-        RaftNode,
-        belonging::{Belonging, Standing},
-        command::{ClusterId, Command, Founding, NodeId},
-        disk::Disk,
-        formation::Proposal,
-        group::{GroupConfig, RaftGroup},
-    },
-    rules_in_force::RulesInForce,
-};
+use crate::{clock::Clock, ids::{ClusterId, Holder, NodeId, RaftNode, Weight}, link::{Identity, Peer}, member::MemberId, owner::{rights::Rights, session::Terms}, raft::{belonging::{Belonging, Standing}, command::{Command, Founding}, disk::Disk, formation::Proposal, group::{GroupConfig, RaftGroup}}, rules_in_force::RulesInForce};
 
 const ONE: NodeId = 1;
 const TWO: NodeId = 2;

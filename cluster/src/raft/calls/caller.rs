@@ -20,21 +20,7 @@ use super::{
     sane,
     wire::Wire,
 };
-use crate::{
-    clock::Clock,
-    fabric,
-    link::Identity,
-    raft::{
-        Group, RaftNode,
-        belonging::Belonging,
-        command::{ClusterId, NodeId},
-        formation::Proposal,
-        group::Shared,
-        reach::Answered,
-        survey::Introduction,
-    },
-    stats::{CallRefusal, CallStats},
-};
+use crate::{clock::Clock, fabric, ids::{ClusterId, NodeId, RaftNode}, link::Identity, raft::{Group, belonging::Belonging, formation::Proposal, group::Shared, reach::Answered, survey::Introduction}, stats::{CallRefusal, CallStats}};
 
 /// After a peer could not be reached, this long nothing is sent to it: an election must not wait for it.
 const BACKOFF: Duration = Duration::from_millis(200);

@@ -24,11 +24,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{CallFault, round_trip::RoundTrip, wire::Wire};
-use crate::{
-    fabric,
-    link::Identity,
-    raft::{RaftNode, command::NodeId},
-};
+use crate::{fabric, ids::{NodeId, RaftNode}, link::Identity};
 
 /// Streams to one peer that wait for the next call.
 const MAX_IDLE: usize = 4;

@@ -6,10 +6,7 @@
 use openraft::{EntryPayload, LogId, Membership, Vote, raft::AppendEntriesResponse};
 
 use super::{Call, Renewal, Reply};
-use crate::{
-    planted::PlantedBug,
-    raft::{Group, MAX_SNAPSHOT_BYTES, RaftNode, command::NodeId},
-};
+use crate::{ids::{NodeId, RaftNode}, planted::PlantedBug, raft::{Group, MAX_SNAPSHOT_BYTES}};
 
 /// No cluster comes to this term, or to this many entries: not with a million elections or writes a second for eight years.
 const END: u64 = 1 << 48;

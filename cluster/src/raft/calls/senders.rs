@@ -3,12 +3,7 @@
 //! or by what was recorded; it is no defence against who has the key.
 
 use super::Call;
-use crate::{
-    link::Peer,
-    owner::table::{Holder, SlotMove},
-    planted::PlantedBug,
-    raft::{command::NodeId, group::Shared, running::Running},
-};
+use crate::{ids::{Holder, NodeId}, link::Peer, owner::table::SlotMove, planted::PlantedBug, raft::{group::Shared, running::Running}};
 
 /// Why a call is not its sender's to make.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

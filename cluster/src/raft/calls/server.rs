@@ -16,19 +16,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{Call, CallFault, Envelope, Reply, sane, senders, wire::Wire};
-use crate::{
-    fabric,
-    link::{Peer, Session},
-    planted::PlantedBug,
-    raft::{
-        command::{ClusterId, NodeId},
-        group::Shared,
-        log,
-        running::Running,
-        survey::Introduction,
-    },
-    stats::{CALL_REFUSALS, CallRefusal},
-};
+use crate::{fabric, ids::{ClusterId, NodeId}, link::{Peer, Session}, planted::PlantedBug, raft::{group::Shared, log, running::Running, survey::Introduction}, stats::{CALL_REFUSALS, CallRefusal}};
 
 /// Streams for calls that are answered at one time; more are closed. A leader has one or two from each other node.
 const MAX_CALL_STREAMS: usize = 1024;

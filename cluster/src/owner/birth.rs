@@ -1,0 +1,58 @@
+//! How a slot was begun from floors: what its buckets count as, of which little or nothing was told.
+
+use std::sync::Arc;
+
+use tidegate_limiter::{Algorithm, Limit, Mark, Nanos, Reserve, Reserves};
+
+/// How a slot was begun from floors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Birth {
+    /// The rules that had floors then: buckets of others count as used up.
+    pub(crate) rules: Arc<Reserves>,
+    /// When the owner before was heard of for the last time.
+    pub(crate) heard: Nanos,
+    pub(crate) begun: Nanos,
+    /// When the owner before had counted all buckets as used up.
+    pub(crate) before: Option<Nanos>,
+    /// The same two instants of the owner before, if it had begun from floors too.
+    pub(crate) elder: Option<(Nanos, Nanos)>,
+}
+
+impl Birth {
+    /// With the rules in force; `None` if those of that fingerprint were others: then its buckets count as used up.
+    pub(crate) fn with(self, fingerprint: u64, rules: Arc<Reserves>) -> Option<Arc<Self>> {
+        (rules.fingerprint() == fingerprint).then(|| Arc::new(Self { rules, ..self }))
+    }
+
+    /// `None`: the bucket is exhausted when the slot was begun.
+    pub(super) fn at_least(&self, reserve: Reserve, limit: &Limit) -> Option<Mark> {
+        if !self.rules.contains(reserve) {
+            return None;
+        }
+        // A window that has ended while nobody could tell counts as used up, to the next owner too.
+        if let Some((heard, begun)) = self.elder
+            && reserve.at_least(limit, heard, begun).is_none()
+            && reserve.at_least(limit, begun, self.begun).is_some()
+        {
+            return None;
+        }
+        let mark = reserve.at_least(limit, self.heard, self.begun)?;
+        // The owner before, if it had taken over from floors too, need not have told what it assumed itself.
+        let assumed = self.elder.and_then(|(heard, begun)| reserve.at_least(limit, heard, begun));
+        let is_of_window = limit.algorithm() == Algorithm::FixedWindow;
+        let assumed = assumed.filter(|_| !is_of_window).unwrap_or_default();
+        Some(mark.max(assumed.postponed(self.begun.saturating_since(self.heard))))
+    }
+}
+
+/// What an owner says when it has told all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inheritance {
+    /// Of the rules that have floors, as the owner had them.
+    pub(crate) fingerprint: u64,
+    /// [Since](Since::number) when it had them.
+    pub(crate) since: u64,
+    /// When the owner had counted all buckets as used up.
+    pub(crate) before: Option<Nanos>,
+    pub(crate) elder: Option<(Nanos, Nanos)>,
+}

@@ -1,0 +1,115 @@
+//! The way of a check through the floors: how far a charge may go, and what it leaves to be told.
+
+use std::sync::{
+    Arc, PoisonError,
+    atomic::Ordering::{Acquire, SeqCst},
+};
+
+use tidegate_limiter::{Charge, Consistency, Cost, Decision, Floor, KeyHash, Mark, Nanos, Reserve, RuleId};
+use tokio::sync::Notify;
+
+use super::{BORN, BOUND, MAX_RAISES, SILENT, Told};
+use crate::{
+    owner::rights::{Claim, Rights},
+    stats::FloorStats,
+};
+
+impl Rights {
+    /// What is said of a bucket beside what is known of it here.
+    #[inline]
+    pub(crate) fn bounds(
+        &self,
+        claim: &mut Claim,
+        charge: &Charge,
+        reserve: Option<Reserve>,
+        now: Nanos,
+    ) -> Option<Floor> {
+        match reserve {
+            None => claim.floor.map(Floor::empty_at),
+            Some(reserve) => self.bounds_of(claim, charge, reserve, now),
+        }
+    }
+
+    fn bounds_of(&self, claim: &mut Claim, charge: &Charge, reserve: Reserve, now: Nanos) -> Option<Floor> {
+        let slot = claim.slot.index();
+        let binding = self.floors.bindings[slot].load(Acquire);
+        let (mut empty_at, mut at_least) = (claim.floor, Mark::default());
+        if binding & BORN != 0
+            && let Some(birth) = self.floors.births.load().get(&claim.slot.get())
+            && let Some(mark) = birth.at_least(reserve, &charge.limit)
+        {
+            (empty_at, at_least) = (birth.before, mark);
+        }
+        let mut told = Told { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
+        if binding & BOUND != 0 && charge.cost != Cost::PEEK {
+            let is_cut_off = binding & SILENT != 0 && !self.has_session(now);
+            told.beyond = is_cut_off && claim.consistency == Consistency::Available;
+            if !told.beyond {
+                let acknowledged = self.floors.acknowledged.get(slot, charge.key);
+                told.at_most = reserve.at_most(&charge.limit, acknowledged, now);
+            }
+        }
+        claim.told = Some(told);
+        (empty_at.is_some() || at_least != Mark::default() || told.at_most != Mark::new(u64::MAX))
+            .then(|| Floor::between(empty_at, at_least, told.at_most))
+    }
+
+    /// Whether the agreement is what it was when the charge was made. The caller has made a fence.
+    #[inline]
+    pub(in crate::owner) fn is_as_told(&self, claim: &Claim, now: Nanos) -> bool {
+        claim.told.is_none_or(|told| {
+            let binding = self.floors.bindings[claim.slot.index()].load(Acquire);
+            binding == told.binding && !(told.beyond && self.has_session(now))
+        })
+    }
+
+    /// A charge counts: tells the successor more, if that is near what it knows.
+    #[inline]
+    pub(crate) fn spent(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
+        if let Some(told) = claim.told
+            && told.binding & BOUND != 0
+            && !told.beyond
+            && charge.cost != Cost::PEEK
+        {
+            let mark = told.reserve.mark(&charge.limit, charge.cost, decision, now);
+            if decision.allowed && told.reserve.is_near(mark, told.at_most) {
+                self.raise(charge.key, charge.rule, told.reserve.ahead(mark));
+            }
+        }
+    }
+
+    /// A charge is [held](Decision::is_held): has its successor told, at once.
+    pub(crate) fn want(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
+        if let Some(told) = claim.told.filter(|_| decision.is_held()) {
+            let mark = told.reserve.mark(&charge.limit, charge.cost, decision, now);
+            self.raise(charge.key, charge.rule, told.reserve.ahead(mark));
+            self.floors.stats.count_held();
+            self.floors.wants.fetch_add(1, SeqCst);
+            self.floors.urgent.notify_waiters();
+        }
+    }
+
+    fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark) {
+        let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = raises.get_mut(&key) {
+            *known = mark.max(*known);
+        } else if raises.len() < MAX_RAISES {
+            raises.insert(key, (rule, mark));
+        }
+    }
+
+    /// Wakes who waits for more to be acknowledged.
+    pub(crate) fn acknowledgements(&self) -> &Notify {
+        &self.floors.told
+    }
+
+    /// What is counted of floors.
+    pub(crate) fn floor_stats(&self) -> &Arc<FloorStats> {
+        &self.floors.stats
+    }
+
+    /// The rule with that number, if it has floors.
+    pub(crate) fn reserve(&self, rule: u64) -> Option<Reserve> {
+        self.floors.reserves.load().get(rule)
+    }
+}
