@@ -17,7 +17,25 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use crate::{clock::Clock, gossip::{Gossip, members_of, namesake_of}, ids::Revision, link::Identity, member::{Member, MemberRow, MemberState}, owner::rights::Rights, placement::{Candidate, Placement}, raft::{Applied, Foreign, GroupRole, InForce, Ledger, RaftGroup}, router::Router, routes::Routes, slots::SlotTable, stats::LaneStats, status::{ClusterStatus, Lost}};
+use crate::{
+    clock::Clock,
+    gossip::{Gossip, members_of, namesake_of},
+    ids::Revision,
+    link::Identity,
+    member::{Alive, Member, MemberRow, MemberState},
+    owner::rights::Rights,
+    ownership::{buckets, hand_over},
+    placement::{Candidate, Placement},
+    raft::{belonging::Foreign, handle::Shared},
+    router::Router,
+    routes::Routes,
+    rules::{ledger::Ledger, status::GroupRole},
+    rules_in_force::InForce,
+    slots::SlotTable,
+    state::applied::Applied,
+    stats::LaneStats,
+    status::{ClusterStatus, Lost},
+};
 
 /// How long a member that has gone is still shown.
 const SHOW_LOST_FOR: Duration = Duration::from_secs(15 * 60);
@@ -62,7 +80,9 @@ pub(crate) struct Controller {
     foreign: watch::Receiver<Option<Foreign>>,
     /// What keeps this node from founding a cluster.
     obstacle: watch::Receiver<Option<String>>,
-    group: RaftGroup,
+    shared: Arc<Shared>,
+    /// For the tasks of the group.
+    alive: watch::Sender<Alive>,
     rights: Arc<Rights>,
     ledger: Ledger,
     announced: MemberState,
@@ -85,7 +105,9 @@ impl Controller {
         clock: Clock,
         lanes: Vec<(Handle, Arc<LaneStats>)>,
         rights: Arc<Rights>,
-        group: RaftGroup,
+        shared: Arc<Shared>,
+        ledger: Ledger,
+        alive: watch::Sender<Alive>,
         tasks: TaskTracker,
     ) -> (Self, mpsc::Sender<Command>, watch::Receiver<ClusterStatus>) {
         let (commands, received) = mpsc::channel(4);
@@ -102,12 +124,13 @@ impl Controller {
             tasks,
             commands: received,
             status,
-            in_force: group.in_force(),
-            applied: group.ledger().watch(),
-            foreign: group.ledger().watch_foreign(),
-            obstacle: group.ledger().watch_obstacle(),
-            ledger: group.ledger(),
-            group,
+            alive,
+            in_force: shared.in_force.subscribe(),
+            applied: ledger.watch(),
+            foreign: ledger.watch_foreign(),
+            obstacle: ledger.watch_obstacle(),
+            ledger,
+            shared,
             rights,
             announced: MemberState::Joining,
             live: Vec::new(),
@@ -236,11 +259,11 @@ impl Controller {
         // admitted under others since.
         let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
         let are_in_force = self.rights.floors_are_of(revision);
-        let share = applied.state.shares.parts(self.group.id());
+        let share = applied.state.shares.parts(self.shared.me);
         self.rights.set_share(applied.index, share, self.clock.now());
         let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
             if are_in_force {
-                self.group.inherit(slots, by);
+                buckets::inherit(&self.shared, slots, by);
             }
             are_in_force
         });
@@ -255,7 +278,7 @@ impl Controller {
             self.publish(&applied.state);
         }
         for moves in todo.send.chunk_by(|one, other| one.id == other.id) {
-            self.tasks.spawn(self.group.send(moves.to_vec()));
+            self.tasks.spawn(hand_over::send(Arc::clone(&self.shared), moves.to_vec()));
         }
         if self.standing == Standing::Joining {
             info!(members = applied.state.members.len(), "this node has the slot table");
@@ -435,6 +458,7 @@ impl Controller {
         let now = self.clock.now();
         let has_session = self.rights.has_session(now);
         let misplaced = self.misplaced(routes.as_deref());
+        self.alive.send_replace(Alive { members: self.live.clone(), namesake: self.namesake.clone() });
         self.status.send_modify(|status| {
             status.live = self.live.clone();
             status.namesake = self.namesake.clone();

@@ -16,7 +16,7 @@ use tokio::{
 mod either;
 
 #[cfg(feature = "simulation")]
-pub(crate) use self::either::{Datagrams, Detached, Listener, Stream};
+pub(crate) use crate::fabric::either::{Datagrams, Detached, Listener, Stream};
 
 /// What accepts streams.
 #[cfg(not(feature = "simulation"))]

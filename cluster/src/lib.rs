@@ -4,15 +4,16 @@
 //!
 //! - [`Router`]: who decides: this node, the owner of the slot, or the rule when no owner answers ([`DecidedBy`]).
 //! - [`slots`]: which node owns which of the 4,096 parts of the key space.
-//! - `link`: the long-lived connections on which nodes ask each other.
+//! - `link`: the long-lived connections on which nodes ask each other. `peer_port`: where they come in.
 //! - `loss`: shares, for when no owner answers.
 //!
 //! Behind it, never on the way of a check:
 //!
-//! - [`raft`]: what all must agree on, in one log: the rules, the members, the slots.
+//! - [`state`]: what all must agree on, in one log: the rules, the members, the slots. [`raft`]: consensus about it. `rpc`: the
+//!   calls between nodes for that. [`rules`]: written from any node, and put in force.
 //! - `placement`: who should own each slot, and who take it over.
-//! - [`owner`]: who may decide about a slot: state machines of values. `controller`: the task that puts into force what they
-//!   say of this node.
+//! - [`owner`]: who may decide about a slot: state machines of values. `ownership`: the tasks around them. `controller`: the task
+//!   that puts into force what they say of this node.
 //! - `gossip`: who seems alive; a hint.
 //! - [`Cluster`]: assembles all of this and owns its tasks.
 //! - [`clock`], `fabric`: where time, network and randomness enter. `simulation` (only in `jepsen/sim/cluster`, which compiles
@@ -25,25 +26,32 @@ mod config;
 mod controller;
 mod fabric;
 mod gossip;
+pub mod ids;
 #[cfg(any(test, feature = "fault-injection"))]
 #[cfg_attr(not(feature = "fault-injection"), allow(dead_code, reason = "here are only the tests of it"))]
 mod injection;
 pub mod key;
 mod link;
 mod loss;
+mod machine_clock;
 mod member;
 mod node;
 pub mod owner;
+mod ownership;
+mod peer_port;
 mod placement;
 pub mod planted;
 pub mod raft;
 mod requests;
 mod router;
 mod routes;
+mod rpc;
+pub mod rules;
 mod rules_in_force;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod slots;
+pub mod state;
 pub mod stats;
 mod status;
 mod verdict;
@@ -53,10 +61,10 @@ pub use self::{
     clock::Clock,
     config::{ClusterConfig, DEFAULT_PEER_PORT, Timing},
     gossip::is_valid_name,
+    ids::{NoWeight, Weight},
     key::{ClusterKey, KeyTooShort},
-    member::{Member, MemberId, MemberState},
+    member::{Member, MemberId, MemberRow, MemberState},
     node::{Cluster, ClusterStats, MemberFault, StartError},
-    placement::{NoWeight, Weight},
     router::{Amended, Router},
     stats::GossipRejection,
     status::{ClusterStatus, Lost, Readiness},

@@ -96,6 +96,14 @@ impl Member {
     }
 }
 
+/// The nodes that gossip sees.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Alive {
+    pub(crate) members: Vec<Member>,
+    /// A newer node that is said to have this node's name.
+    pub(crate) namesake: Option<Member>,
+}
+
 /// A member as the log knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRow {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +18,45 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{clock::Clock, config::{ClusterConfig, DEFAULT_PEER_PORT}, controller::{Command, Controller}, fabric, gossip::{Gossip, GossipConfig, is_valid_name}, ids::Holder, link::{Answering, Identity, accept_peers}, loss::Shares, member::{MemberId, MemberRow, MemberState}, owner::{SlotRow, rights::Rights, session::Terms}, raft::{DiskFault, GroupConfig, Ledger, NoQuorum, RaftGroup}, requests::Requests, router::Router, rules_in_force::RulesInForce, stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats}, status::{ClusterStatus, Readiness}};
+use crate::{
+    clock::Clock,
+    config::{ClusterConfig, DEFAULT_PEER_PORT},
+    controller::{Command, Controller},
+    fabric,
+    gossip::{Gossip, GossipConfig, is_valid_name},
+    ids::Holder,
+    link::Identity,
+    loss::Shares,
+    member::{Alive, MemberId, MemberRow, MemberState},
+    owner::{SlotRow, rights::Rights, session::Terms},
+    ownership::{
+        buckets, floor_task, leader_task, saved,
+        service::{LeaderService, OwnerService},
+        session_task,
+    },
+    peer_port::{Answering, accept_peers},
+    raft::{
+        abandon, bootstrap,
+        disk::DiskFault,
+        election, foreign,
+        group::{GroupConfig, RaftGroup, beat, watch_disk},
+        handle::Shared,
+        leader_client::LeaderClient,
+        membership,
+        service::RaftService,
+    },
+    requests::Requests,
+    router::Router,
+    rpc::server::{CallServer, Service, Services},
+    rules::{
+        in_force,
+        ledger::{Ledger, NoQuorum},
+        service::RulesService,
+    },
+    rules_in_force::RulesInForce,
+    stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
+    status::{ClusterStatus, Readiness},
+};
 
 /// How often it is looked whether all slots are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -72,6 +111,48 @@ pub enum MemberFault {
     NoQuorum(NoQuorum),
 }
 
+/// What keeps the group going, and what is owned where it should be.
+struct GroupTasks {
+    shared: Arc<Shared>,
+    leader: Arc<LeaderClient>,
+    ledger: Ledger,
+}
+
+impl GroupTasks {
+    /// Starts them, each until `cancel`. `seed`: rules to begin with, by domain.
+    fn spawn(
+        self,
+        group: RaftGroup,
+        seed: Vec<(String, String)>,
+        tasks: &TaskTracker,
+        cancel: &CancellationToken,
+    ) {
+        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let cancel = cancel.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    () = task => {}
+                }
+            });
+        };
+        let (shared, leader) = (|| Arc::clone(&self.shared), || Arc::clone(&self.leader));
+        spawn(Box::pin(in_force::keep(shared(), self.ledger, seed)));
+        spawn(Box::pin(bootstrap::form(shared())));
+        spawn(Box::pin(abandon::watch(shared())));
+        spawn(Box::pin(foreign::watch(shared())));
+        spawn(Box::pin(election::stand(shared())));
+        spawn(Box::pin(beat(shared())));
+        spawn(Box::pin(watch_disk(shared())));
+        spawn(Box::pin(membership::tend(shared())));
+        spawn(Box::pin(session_task::renew(shared(), leader())));
+        spawn(Box::pin(session_task::watch(shared())));
+        spawn(Box::pin(leader_task::preside(shared())));
+        spawn(Box::pin(floor_task::tell(shared(), leader())));
+        tasks.spawn(group.supervise(cancel.clone()));
+    }
+}
+
 /// A running member of a cluster.
 pub struct Cluster {
     router: Arc<Router>,
@@ -82,7 +163,8 @@ pub struct Cluster {
     tasks: TaskTracker,
     cancel: CancellationToken,
     rights: Arc<Rights>,
-    group: RaftGroup,
+    shared: Arc<Shared>,
+    data_dir: Option<PathBuf>,
     /// Until the others have heard what gossip tells them.
     pause: Duration,
 }
@@ -176,7 +258,15 @@ impl Cluster {
         let shares = Arc::new(shares);
         let requests = Arc::new(Requests::default());
         let rules = Arc::new(RulesInForce::new(rules));
+        let keeps = match &config.data_dir {
+            Some(directory) => saved::restore(directory, on_disk.node, &rights, &store, clock.now())?,
+            None => false,
+        };
+        let (alive, sees) = watch::channel(Alive::default());
+        let data_dir = config.data_dir.clone();
         let group = GroupConfig {
+            keeps,
+            alive: sees,
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
             shares: Arc::clone(&shares),
@@ -192,12 +282,23 @@ impl Cluster {
             data_dir: config.data_dir,
             expect,
             join: seeds.clone(),
-            seed: config.rules,
             rules: Arc::clone(&rules),
             clock,
         };
         let group = RaftGroup::start(group, disk, on_disk).await?;
-        let ledger = group.ledger();
+        let shared = group.shared();
+        let raft = Arc::new(RaftService::new(Arc::clone(&shared)));
+        let services = Services {
+            raft: Arc::clone(&raft) as Arc<dyn Service>,
+            rules: Arc::new(RulesService(Arc::clone(&shared))),
+            leader: Arc::new(LeaderService(Arc::clone(&shared))),
+            owner: raft.clone(),
+        };
+        let leader = Arc::new(LeaderClient::new(Arc::clone(&shared), &services));
+        let owner = OwnerService { shared: Arc::clone(&shared), leader: Arc::clone(&leader) };
+        let services = Services { owner: Arc::new(owner), ..services };
+        let calls = Arc::new(CallServer::new(raft, services, Arc::clone(&stats.peers)));
+        let ledger = Ledger::new(Arc::clone(&shared), Arc::clone(&leader));
         let gossip = Gossip::start(
             GossipConfig {
                 me: me.clone(),
@@ -235,7 +336,7 @@ impl Cluster {
             identity: Arc::clone(&identity),
             router: Arc::clone(&router),
             stats: Arc::clone(&stats.peers),
-            calls: group.call_server(),
+            calls,
             calls_runtime: Handle::current(),
             tasks: tasks.clone(),
             cancel: cancel.clone(),
@@ -250,13 +351,16 @@ impl Cluster {
             clock,
             lanes.into_iter().zip(stats.lanes.iter().cloned()).collect(),
             Arc::clone(&rights),
-            group.clone(),
+            Arc::clone(&shared),
+            ledger.clone(),
+            alive,
             tasks.clone(),
         );
-        group.clone().spawn(status.clone(), &tasks, &cancel);
+        let group_tasks = GroupTasks { shared: Arc::clone(&shared), leader, ledger: ledger.clone() };
+        group_tasks.spawn(group, config.rules, &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
         let pause = config.timing.gossip_interval;
-        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, rights, group, pause })
+        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, rights, shared, data_dir, pause })
     }
 
     /// Who decides checks.
@@ -367,8 +471,8 @@ impl Cluster {
     /// Decides nothing any more, and keeps what the buckets know for the next start of this node, if it has a data directory.
     /// For when all others were asked to go, too.
     pub async fn keep_debts(&self) {
-        let group = self.group.clone();
-        match fabric::blocking(move || group.save()).await {
+        let (shared, Some(directory)) = (Arc::clone(&self.shared), self.data_dir.clone()) else { return };
+        match fabric::blocking(move || buckets::save(&shared, &directory)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(buckets)) => tracing::info!(buckets, "what the buckets know is kept for the next start"),
             Ok(Err(reason)) => {

@@ -34,13 +34,12 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-pub use self::amend::Amended;
 use self::{
     attempt::{Attempt, Tried},
     denials::Denials,
     parts::is_held,
 };
-
+pub use crate::router::amend::Amended;
 use crate::{
     clock::Clock,
     loss::Shares,

@@ -13,7 +13,13 @@ use std::{
 use tidegate_limiter::Nanos;
 use tokio_util::sync::DropGuard;
 
-use crate::{ids::NodeId, link::Link, member::{Member, MemberRow}, owner::Table, slots::{SlotId, SlotTable}};
+use crate::{
+    ids::NodeId,
+    link::Link,
+    member::{Member, MemberRow},
+    owner::Table,
+    slots::{SlotId, SlotTable},
+};
 
 /// The slot table that this node has applied, and the way to its members.
 #[derive(Debug)]

@@ -78,6 +78,17 @@ impl RulesInForce {
     }
 }
 
+/// What is in force at this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct InForce {
+    /// All of the log up to here.
+    pub(crate) index: u64,
+    /// Whether the node has what it needs to decide: the cluster's secret and its rules.
+    pub(crate) complete: bool,
+    /// The domains that are not what the log says, and why.
+    pub(crate) broken: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use tidegate_limiter::HashSecret;

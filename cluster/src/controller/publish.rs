@@ -5,7 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::Controller;
-use crate::{ids::NodeId, link::Link, member::Member, raft::Replicated, routes::{LostSince, Peer, Routes}, slots::SlotTable};
+use crate::{
+    ids::NodeId,
+    link::Link,
+    member::Member,
+    routes::{LostSince, Peer, Routes},
+    slots::SlotTable,
+    state::machine::Replicated,
+};
 
 impl Controller {
     /// Puts the table where the router reads it; links to members that stay are kept.

@@ -14,7 +14,12 @@ use chitchat::{
 use tokio::sync::watch;
 
 use self::{intake::Intake, seal::Seal, transport::SealedUdp};
-use crate::{fabric::Datagrams, ids::{ClusterId, NodeId, Weight}, member::{Member, MemberId, MemberState}, stats::GossipStats};
+use crate::{
+    fabric::Datagrams,
+    ids::{ClusterId, NodeId, Weight},
+    member::{Member, MemberId, MemberState},
+    stats::GossipStats,
+};
 
 /// A member counts as dead when nothing was heard of it for this many times the usual pause between two signs of life.
 /// With three messages an interval in each direction that pause is a third to a fifth of the gossip interval, so that

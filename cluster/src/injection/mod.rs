@@ -29,9 +29,9 @@ use std::{
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::{error, warn};
 
-#[cfg(feature = "fault-injection")]
-pub(crate) use self::clock::paced;
 use self::orders::Orders;
+#[cfg(feature = "fault-injection")]
+pub(crate) use crate::injection::clock::paced;
 
 const VARIABLE: &str = "TIDEGATE_FAULTS";
 /// How often the file is looked at.

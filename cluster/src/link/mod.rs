@@ -2,16 +2,18 @@
 
 mod handshake;
 mod in_flight;
-mod incoming;
 mod outgoing;
 mod strangers;
 
 use tidegate_proto::{RecordError, peer::Outcome};
 
 pub(crate) use self::{
-    handshake::{HandshakeError, Identity, Peer, Session, call as call_peer, introduce, welcome},
-    incoming::{Answering, accept_peers},
+    handshake::{
+        HandshakeError, Identity, Peer, Session, answer as answer_peer, call as call_peer, introduce,
+        refuse as refuse_peer, welcome,
+    },
     outgoing::{Link, NotSent},
+    strangers::{ROOM, Strangers},
 };
 use crate::stats::StreamError;
 

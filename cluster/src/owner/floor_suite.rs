@@ -12,7 +12,11 @@ use std::{
 
 use tidegate_limiter::{HashSecret, Limit, Mark, Nanos, Reserve, Rules};
 
-use super::{floors::{Bond, Heir, Naming, Teller}, node::{Effect, Slot}, table::{Entry, SlotRow, Start, Table}};
+use super::{
+    floors::{Bond, Heir, Naming, Teller},
+    node::{Effect, Slot},
+    table::{Entry, SlotRow, Start, Table},
+};
 use crate::ids::{Holder, Reign};
 
 const REIGN: Reign = Reign { term: 1, leader: 1 };

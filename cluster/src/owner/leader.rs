@@ -25,13 +25,20 @@ use std::{
 
 use tidegate_limiter::Nanos;
 
-pub(crate) use self::moves::BATCH;
 use self::moves::Pace;
-pub(crate) use self::reach::is_quorum;
-
-use super::{session::Terms, shares::{ShareChange, ShareTable}, table::{Entry, SlotMove, Table}};
-use crate::ids::{Holder, Reign};
-use crate::{ids::NodeId, member::MemberRow, placement::{Candidate, Placement}, planted::PlantedBug};
+use super::{
+    session::Terms,
+    shares::{ShareChange, ShareTable},
+    table::{Entry, SlotMove, Table},
+};
+pub(crate) use crate::owner::leader::moves::BATCH;
+pub(crate) use crate::owner::leader::reach::is_quorum;
+use crate::{
+    ids::{Holder, NodeId, Reign},
+    member::MemberRow,
+    placement::{Candidate, Placement},
+    planted::PlantedBug,
+};
 
 /// Members must have been the same for so long before slots move for them: who comes alone is soon followed by others.
 const SETTLE: Duration = Duration::from_millis(500);

@@ -20,4 +20,4 @@ mod suite;
 pub(crate) mod table;
 pub(crate) mod telling;
 
-pub use self::table::{Holder, Move, Reign, SlotRow, Start, Successor, Table};
+pub use crate::owner::table::{Holder, Move, Reign, SlotRow, Start, Successor, Table};

@@ -3,9 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{birth::Birth, floors::{Heir, Naming}, table::{SlotMove, SlotRow, Start, Table}};
-use crate::ids::Holder;
-use crate::planted::PlantedBug;
+use super::{
+    birth::Birth,
+    floors::{Heir, Naming},
+    table::{SlotMove, SlotRow, Start, Table},
+};
+use crate::{ids::Holder, planted::PlantedBug};
 
 /// What a node is to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -325,8 +328,8 @@ pub(crate) enum Install {
 
 #[cfg(test)]
 mod tests {
-    use super::{*, super::table::Entry};
     use crate::ids::Reign;
+    use crate::owner::{node::*, table::Entry};
 
     const REIGN: Reign = Reign { term: 1, leader: 1 };
 

@@ -15,7 +15,7 @@
 mod awake;
 mod share;
 
-pub(crate) use self::share::Share;
+pub(crate) use crate::owner::rights::share::Share;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,9 +33,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tidegate_limiter::{Consistency, KeyHash, Nanos};
 
-use super::{birth::Birth, node::{Change, Effect, Install, Kept, Node, Role}, session::{Session, Terms}, shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START}, table::{SlotMove, Table}, telling::{Floors, Tellings, Told}};
-use crate::ids::Holder;
+use super::{
+    birth::Birth,
+    node::{Change, Effect, Install, Kept, Node, Role},
+    session::{Session, Terms},
+    shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
+    table::{SlotMove, Table},
+    telling::{Floors, Tellings, Told},
+};
 use crate::{
+    ids::Holder,
     planted::PlantedBug,
     slots::{SLOTS, SlotId},
 };

@@ -14,7 +14,12 @@ use std::{
 
 use tidegate_limiter::Nanos;
 
-use super::{floors::Heir, node::{Effect, Install, Role, Slot}, session::{Session, Terms}, table::{Entry, SlotMove, SlotRow, Table}};
+use super::{
+    floors::Heir,
+    node::{Effect, Install, Role, Slot},
+    session::{Session, Terms},
+    table::{Entry, SlotMove, SlotRow, Table},
+};
 use crate::ids::{Holder, Reign};
 
 const NODES: usize = 3;

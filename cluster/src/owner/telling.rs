@@ -14,9 +14,12 @@ use arc_swap::ArcSwap;
 use tidegate_limiter::{KeyHash, Mark, Nanos, Reserve, Reserves, RuleId};
 use tokio::sync::Notify;
 
-use super::{acknowledged::Acknowledged, birth::{Birth, Inheritance}, floors::Naming};
-use crate::ids::Holder;
-use crate::{slots::SLOTS, stats::FloorStats};
+use super::{
+    acknowledged::Acknowledged,
+    birth::{Birth, Inheritance},
+    floors::Naming,
+};
+use crate::{ids::Holder, slots::SLOTS, stats::FloorStats};
 
 /// What a charge sees of the agreement with the successor. The other bits count changes.
 const BOUND: u64 = 1;

@@ -20,8 +20,14 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 
-use super::{belonging::Standing, calls::{Asked, introduce}, group::Shared, running::Running, survey::Introduction};
-use crate::ids::{ClusterId, NodeId, RaftNode};
+use super::{handle::Shared, running::Running};
+use crate::{
+    ids::{ClusterId, NodeId, RaftNode},
+    rpc::{
+        caller::{Asked, introduce},
+        message::{Introduction, Standing},
+    },
+};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long no leader was heard: many elections.
@@ -72,7 +78,7 @@ fn founder(cluster: ClusterId, id: NodeId, node: &RaftNode, asked: Asked) -> Fou
 }
 
 /// Runs until it is dropped.
-pub(super) async fn watch(shared: Arc<Shared>) {
+pub(crate) async fn watch(shared: Arc<Shared>) {
     let mut quiet_since = Instant::now();
     loop {
         sleep(LOOK_EVERY).await;
@@ -115,7 +121,7 @@ async fn ask(shared: &Shared, running: &Running, cluster: ClusterId, id: NodeId,
     if id == shared.me {
         return Founder::Member { has_log: running.metrics().last_log_index.is_some() };
     }
-    founder(cluster, id, node, introduce(shared, node.peer).await)
+    founder(cluster, id, node, introduce(&shared.identity, node.peer).await)
 }
 
 fn founders_of(shared: &Shared, running: &Running, cluster: ClusterId) -> BTreeMap<NodeId, RaftNode> {

@@ -10,20 +10,18 @@ use serde::{Deserialize, Serialize};
 use tidegate_proto::{CodecError, codec};
 use tokio::sync::watch;
 
-use super::{Group, MAX_SNAPSHOT_BYTES, command::Outcome, disk::{Disk, DiskFault, Snapshots}, machine::Replicated};
-use crate::ids::{NodeId, RaftNode};
-use crate::{ids::Reign, owner::shares::ShareTable};
+use super::disk::{Disk, DiskFault, Snapshots};
+use crate::{
+    ids::{NodeId, RaftNode, Reign},
+    owner::shares::ShareTable,
+    state::{
+        command::Outcome,
+        machine::Replicated,
+        types::{Group, MAX_SNAPSHOT_BYTES},
+    },
+};
 
 type Fault = StorageError<NodeId>;
-
-/// What this node has applied: a state and where in the log it stands.
-#[derive(Debug, Clone, Default)]
-pub struct Applied {
-    /// The index of the last entry that was applied.
-    pub index: u64,
-    /// What all entries up to there add up to.
-    pub state: Replicated,
-}
 
 /// The state machine as Raft sees it.
 #[derive(Debug)]
@@ -81,12 +79,12 @@ impl Machine {
     }
 
     /// What was applied, and up to which entry.
-    pub(super) fn state(&self) -> (Option<LogId<NodeId>>, &Replicated) {
+    pub(crate) fn state(&self) -> (Option<LogId<NodeId>>, &Replicated) {
         (self.applied, &self.state)
     }
 
     /// The members of the group, after what was applied.
-    pub(super) fn membership(&self) -> &Membership<NodeId, RaftNode> {
+    pub(crate) fn membership(&self) -> &Membership<NodeId, RaftNode> {
         self.membership.membership()
     }
 
@@ -94,7 +92,7 @@ impl Machine {
     ///
     /// # Errors
     /// When it can not be written: then the one before is there.
-    pub(super) fn write_as(
+    pub(crate) fn write_as(
         &self,
         at: LogId<NodeId>,
         members: Membership<NodeId, RaftNode>,

@@ -22,13 +22,19 @@ use tokio::{
     time::Instant,
 };
 
-use super::{disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META}, formation::Proposal, log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE}};
-use crate::ids::{ClusterId, NodeId};
-use crate::fabric;
+use super::{
+    disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META},
+    log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE},
+};
+use crate::{
+    fabric,
+    ids::{ClusterId, NodeId},
+    rpc::message::Proposal,
+};
 
 /// How long a promise keeps a node from promising something to another proposer: much longer than a proposer takes from
 /// its first question to the first entry of its cluster.
-pub(super) const PROMISE_LASTS: Duration = Duration::from_secs(10);
+pub(crate) const PROMISE_LASTS: Duration = Duration::from_secs(10);
 /// Longest promise on a disk: five founders at most.
 const MAX_PROMISE_BYTES: usize = 16 << 10;
 
@@ -36,28 +42,15 @@ const KEY_PROMISE: &str = "promise";
 
 /// A founding that a node has agreed to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Promise {
-    pub(super) proposal: Proposal,
+pub(crate) struct Promise {
+    pub(crate) proposal: Proposal,
     /// The proposer.
-    pub(super) to: NodeId,
-}
-
-/// Where a node stands between no cluster and one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Standing {
-    /// It belongs to none, and has promised nothing.
-    Free,
-    /// It is about to found one.
-    Proposing,
-    /// It has promised to found one with this proposer.
-    Promised(NodeId),
-    /// It belongs to this one.
-    Bound(ClusterId),
+    pub(crate) to: NodeId,
 }
 
 /// Why a node was not bound to a cluster.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BindError {
+pub(crate) enum BindError {
     #[error("this node belongs to the cluster {0}")]
     Foreign(ClusterId),
     #[error(transparent)]
@@ -75,7 +68,7 @@ struct Known {
 
 /// Which cluster this node belongs to.
 #[derive(Debug)]
-pub(super) struct Belonging {
+pub(crate) struct Belonging {
     known: Mutex<Known>,
     /// Held by who proposes, and while a proposal is answered: a node does one of both, for one proposal.
     founding: Arc<AsyncMutex<()>>,
@@ -83,7 +76,7 @@ pub(super) struct Belonging {
 
 /// As long as it lives, this node is about to found a cluster, and says so to whoever asks.
 #[derive(Debug)]
-pub(super) struct Proposing<'b> {
+pub(crate) struct Proposing<'b> {
     belonging: &'b Belonging,
     _founding: OwnedMutexGuard<()>,
 }
@@ -96,7 +89,7 @@ impl Drop for Proposing<'_> {
 
 impl Belonging {
     /// As the disk has it. A promise from before a restart lasts as long as a new one.
-    pub(super) fn of(disk: &Disk, now: Instant) -> Result<Self, DiskFault> {
+    pub(crate) fn of(disk: &Disk, now: Instant) -> Result<Self, DiskFault> {
         let (_, bound) = disk.kept_identity()?;
         let promise = disk.promise()?.map(|promise| (promise, now));
         let known = Known { bound, promise, proposing: false };
@@ -108,11 +101,11 @@ impl Belonging {
     }
 
     /// The cluster that this node belongs to, for good.
-    pub(super) fn get(&self) -> Option<ClusterId> {
+    pub(crate) fn get(&self) -> Option<ClusterId> {
         self.known().bound
     }
 
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
         let known = self.known();
         match (&known.bound, &known.promise) {
             (Some(cluster), _) => Standing::Bound(*cluster),
@@ -125,12 +118,12 @@ impl Belonging {
     }
 
     /// The last founding that this node has agreed to, or proposed itself.
-    pub(super) fn promise(&self) -> Option<Promise> {
+    pub(crate) fn promise(&self) -> Option<Promise> {
         self.known().promise.as_ref().map(|(promise, _)| promise.clone())
     }
 
     /// Whether this node has promised its vote to a cluster, about which `from` asks.
-    pub(super) fn has_promised(&self, cluster: ClusterId, from: NodeId) -> bool {
+    pub(crate) fn has_promised(&self, cluster: ClusterId, from: NodeId) -> bool {
         // A proposer that asks for votes in another cluster than its last proposal has given that one up.
         self.known()
             .promise
@@ -139,7 +132,7 @@ impl Belonging {
     }
 
     /// Belongs to the cluster from now on. `own`: the founding by which this node made it.
-    pub(super) async fn bind(
+    pub(crate) async fn bind(
         &self,
         cluster: ClusterId,
         disk: &Disk,
@@ -164,22 +157,22 @@ impl Belonging {
     }
 
     /// What a planted bug does instead of deciding once.
-    pub(super) fn overwrite(&self, cluster: ClusterId) {
+    pub(crate) fn overwrite(&self, cluster: ClusterId) {
         self.known().bound = Some(cluster);
     }
 
     /// Takes the right to propose, or to answer a proposal; `None`: somebody has it.
-    pub(super) fn begin_founding(&self) -> Option<OwnedMutexGuard<()>> {
+    pub(crate) fn begin_founding(&self) -> Option<OwnedMutexGuard<()>> {
         Arc::clone(&self.founding).try_lock_owned().ok()
     }
 
-    pub(super) fn propose(&self, founding: OwnedMutexGuard<()>) -> Proposing<'_> {
+    pub(crate) fn propose(&self, founding: OwnedMutexGuard<()>) -> Proposing<'_> {
         self.known().proposing = true;
         Proposing { belonging: self, _founding: founding }
     }
 
     /// Whether this node may promise something to the proposer.
-    pub(super) fn may_promise(&self, to: NodeId, now: Instant) -> Result<(), String> {
+    pub(crate) fn may_promise(&self, to: NodeId, now: Instant) -> Result<(), String> {
         match self.standing(now) {
             Standing::Bound(cluster) => Err(format!("this node belongs to the cluster {cluster}")),
             Standing::Promised(other) if other != to => {
@@ -190,7 +183,7 @@ impl Belonging {
     }
 
     /// Promises, on the disk. Who calls this holds the right to answer a proposal.
-    pub(super) async fn keep_promise(&self, promise: Promise, disk: &Disk) -> Result<(), BindError> {
+    pub(crate) async fn keep_promise(&self, promise: Promise, disk: &Disk) -> Result<(), BindError> {
         let (disk, kept) = (disk.clone(), promise.clone());
         let bound = fabric::blocking(move || disk.keep_promise(&kept)).await;
         if let Some(cluster) = bound.map_err(|_| BindError::Panicked)?? {
@@ -201,7 +194,7 @@ impl Belonging {
     }
 
     /// The proposer has given the proposal up, and will not come back to it.
-    pub(super) fn release(&self, cluster: ClusterId, from: NodeId) {
+    pub(crate) fn release(&self, cluster: ClusterId, from: NodeId) {
         let mut known = self.known();
         if known.bound.is_none()
             && known
@@ -214,10 +207,19 @@ impl Belonging {
     }
 
     /// Belongs to no cluster any more: the disk says so already, and Raft does not run.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut known = self.known();
         (known.bound, known.promise) = (None, None);
     }
+}
+
+/// Another cluster of this node's cluster's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    /// What to tell the operator.
+    pub(crate) text: String,
+    /// It has more nodes than this node's.
+    pub(crate) is_larger: bool,
 }
 
 impl Disk {
@@ -268,7 +270,7 @@ impl Disk {
     }
 
     /// Forgets the cluster and all of its log. Nothing of it was ever applied, so there is no snapshot.
-    pub(super) fn forget_cluster(&self) -> Result<(), DiskFault> {
+    pub(crate) fn forget_cluster(&self) -> Result<(), DiskFault> {
         if self.snapshots.read()?.is_some() {
             return Err(self.fault("a node that has a snapshot of its cluster does not leave it by itself"));
         }

@@ -15,8 +15,10 @@ use redb::{
     backends::InMemoryBackend,
 };
 
-use crate::ids::{ClusterId, NodeId};
-use crate::fabric;
+use crate::{
+    fabric,
+    ids::{ClusterId, NodeId},
+};
 
 const DATABASE_FILE: &str = "raft.redb";
 const SNAPSHOT_FILE: &str = "raft.snapshot";
@@ -29,12 +31,12 @@ const FORMAT: u64 = 5;
 /// An earlier one that this version reads. What it writes from then on that one would not: so the format is noted at once.
 const READABLE_FORMAT: u64 = 4;
 
-pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 const KEY_FORMAT: &str = "format";
 const KEY_NODE: &str = "node";
-pub(super) const KEY_CLUSTER: &str = "cluster";
+pub(crate) const KEY_CLUSTER: &str = "cluster";
 const KEY_INCARNATION: &str = "incarnation";
 
 /// Why a data directory can not be used.
@@ -72,15 +74,15 @@ pub(crate) struct DiskIdentity {
 }
 
 /// Whether a node has kept its part of a group in this directory.
-pub(super) fn is_kept_in(directory: &Path) -> bool {
+pub(crate) fn is_kept_in(directory: &Path) -> bool {
     directory.join(DATABASE_FILE).is_file()
 }
 
 /// An open data directory, or one in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
-    pub(super) database: Arc<Database>,
-    pub(super) snapshots: Snapshots,
+    pub(crate) database: Arc<Database>,
+    pub(crate) snapshots: Snapshots,
     path: PathBuf,
 }
 
@@ -99,7 +101,7 @@ impl Disk {
     }
 
     /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
-    pub(super) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskFault> {
+    pub(crate) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskFault> {
         Self::open_with(directory, before.clone())
     }
 
@@ -129,13 +131,13 @@ impl Disk {
 
     /// Whether what is written there waits.
     #[cfg(feature = "simulation")]
-    pub(super) fn is_hanging(&self) -> bool {
+    pub(crate) fn is_hanging(&self) -> bool {
         self.path.parent().is_some_and(crate::simulation::disk::is_hanging)
     }
 
     /// A directory that a test has made up.
     #[cfg(test)]
-    pub(super) fn on(database: Database) -> Self {
+    pub(crate) fn on(database: Database) -> Self {
         let disk = Self {
             database: Arc::new(database),
             snapshots: Snapshots::Memory(Arc::default()),
@@ -211,7 +213,7 @@ impl Disk {
     }
 
     /// Who the node is and which cluster it belongs to, as far as it has started before and belongs to one.
-    pub(super) fn kept_identity(&self) -> Result<(Option<NodeId>, Option<ClusterId>), DiskFault> {
+    pub(crate) fn kept_identity(&self) -> Result<(Option<NodeId>, Option<ClusterId>), DiskFault> {
         let get = |key| self.meta(key).map_err(|reason| self.fault(reason));
         let node = get(KEY_NODE)?.and_then(|bytes| number(&bytes));
         let cluster = get(KEY_CLUSTER)?.and_then(|bytes| bytes.try_into().ok());
@@ -230,15 +232,15 @@ impl Disk {
     }
 
     /// It holds a number that no cluster comes to.
-    pub(super) fn absurd(&self, number: u64) -> DiskFault {
+    pub(crate) fn absurd(&self, number: u64) -> DiskFault {
         self.fault(Damage::Absurd(number))
     }
 
-    pub(super) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
+    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
         DiskFault { path: self.path.clone(), reason: reason.into() }
     }
 
-    pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
+    pub(crate) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
         let meta = self.database.begin_read()?.open_table(META)?;
         Ok(meta.get(key)?.map(|bytes| bytes.value().to_vec()))
     }
@@ -282,7 +284,7 @@ fn number(bytes: &[u8]) -> Option<u64> {
 /// Raft may build one while it installs another one: they are written one after the other, and an older one never replaces a
 /// newer one, whose log is gone.
 #[derive(Debug, Clone)]
-pub(super) enum Snapshots {
+pub(crate) enum Snapshots {
     /// With the index of the last one that was written.
     Directory(PathBuf, Arc<Mutex<u64>>),
     Memory(Arc<Mutex<(u64, Option<Vec<u8>>)>>),
@@ -297,7 +299,7 @@ impl Snapshots {
     }
 
     /// Replaces the last snapshot, unless that is of a later index. On an error that one is still there.
-    pub(super) fn write(&self, index: u64, snapshot: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, index: u64, snapshot: &[u8]) -> io::Result<()> {
         match self {
             Self::Memory(kept) => {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -317,7 +319,7 @@ impl Snapshots {
     }
 
     /// The last snapshot, if there is one.
-    pub(super) fn read(&self) -> Result<Option<Vec<u8>>, DiskFault> {
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, DiskFault> {
         match self {
             Self::Memory(kept) => Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone()),
             Self::Directory(directory, _) => read_whole(directory, SNAPSHOT_FILE),
@@ -325,7 +327,7 @@ impl Snapshots {
     }
 
     /// Its content is not what it should be.
-    pub(super) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
+    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
         let path = match self {
             Self::Memory(_) => PathBuf::from("memory"),
             Self::Directory(directory, _) => directory.join(SNAPSHOT_FILE),
@@ -385,19 +387,19 @@ fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskFault
 }
 
 /// Writes what a node's buckets know when it ends.
-pub(super) fn write_debts(directory: &Path, debts: &[u8]) -> io::Result<()> {
+pub(crate) fn write_debts(directory: &Path, debts: &[u8]) -> io::Result<()> {
     write_whole(directory, DEBTS_FILE, debts)
 }
 
 /// Takes what [`write_debts`] wrote, once: what is charged from now on is not in it.
-pub(super) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskFault> {
+pub(crate) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskFault> {
     let debts = read_whole(directory, DEBTS_FILE);
     drop_debts(directory)?;
     debts
 }
 
 /// Removes what [`write_debts`] wrote, if it did.
-pub(super) fn drop_debts(directory: &Path) -> Result<(), DiskFault> {
+pub(crate) fn drop_debts(directory: &Path) -> Result<(), DiskFault> {
     #[cfg(feature = "simulation")]
     if crate::simulation::is_on() {
         crate::simulation::disk::open(directory).remove_file(DEBTS_FILE);

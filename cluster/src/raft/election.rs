@@ -19,9 +19,17 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
-use super::{calls::{Call, Caller, Reply}, group::{ELECTION, Shared}, reach::Ahead, running::Running};
-use crate::ids::{NodeId, RaftNode};
-use crate::{fabric, owner::leader::is_quorum, planted::PlantedBug};
+use super::{handle::Shared, heard::ELECTION, reach::Ahead, running::Running};
+use crate::{
+    fabric,
+    ids::{NodeId, RaftNode},
+    owner::leader::is_quorum,
+    planted::PlantedBug,
+    rpc::{
+        caller::Caller,
+        message::{Call, Reply},
+    },
+};
 
 /// How often it is looked whether somebody leads.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -31,87 +39,9 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 const SPREAD: Duration = Duration::from_millis(400);
 /// An election that has not made a leader within this time has failed.
 const ELECTED_WITHIN: Duration = Duration::from_millis(500);
-/// A leader that is not heard for so long may be missed soon.
-const LOOK_AHEAD_AFTER: Duration = ELECTION.0;
-/// Who has resigned does not stand for so long: longer than the others take to elect one of them.
-const RESIGNED_FOR: Duration = Duration::from_secs(4);
-/// A leader reaches a voter that has started within this time: it is not missed before.
-const STARTED_WITHIN: Duration = ELECTION.0;
-
-/// What a node asks before it stands for election.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Question {
-    /// The last entry of its log.
-    pub(super) last: Option<LogId<NodeId>>,
-}
-
-impl Question {
-    /// The last entry of the log of who asks.
-    pub(super) fn last(&self) -> Option<LogId<NodeId>> {
-        self.last
-    }
-}
-
-/// Of whom a node has heard, and when.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Heard {
-    started: Instant,
-    leader: Option<Instant>,
-    /// It has voted, and whoever got the vote may lead by now.
-    vote: Option<Instant>,
-    /// It has led, and has resigned.
-    resigned: Option<Instant>,
-}
-
-impl Heard {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { started: now, leader: None, vote: None, resigned: None }
-    }
-
-    /// When the leader was last heard of.
-    pub(super) fn leader(&self) -> Option<Instant> {
-        self.leader
-    }
-
-    /// When a leader was last heard of, or this node was one itself and resigned.
-    pub(super) fn leader_or_led(&self) -> Option<Instant> {
-        self.leader.max(self.resigned)
-    }
-
-    pub(super) fn note_leader(&mut self, now: Instant) {
-        self.leader = self.leader.max(Some(now));
-    }
-
-    pub(super) fn note_vote(&mut self, now: Instant) {
-        self.vote = self.vote.max(Some(now));
-    }
-
-    pub(super) fn note_resigned(&mut self, now: Instant) {
-        self.resigned = Some(now);
-    }
-
-    /// From when on this node may stand itself: who has just resigned lets others go first.
-    fn stands_from(&self) -> Instant {
-        let missed = self.missed_from();
-        self.resigned.map_or(missed, |at| missed.max(at + RESIGNED_FOR))
-    }
-
-    /// From when on it is worth to know who could be reached as the next leader.
-    fn looks_ahead_from(&self) -> Instant {
-        self.leader.unwrap_or(self.started) + LOOK_AHEAD_AFTER
-    }
-
-    /// From when on another leader may be wanted. openraft itself refuses votes while it keeps to a leader, which is the
-    /// longer of the two times.
-    fn missed_from(&self) -> Instant {
-        let heard = self.leader.map(|at| at + ELECTION.1);
-        let elected = self.vote.map(|at| at + ELECTION.0);
-        (self.started + STARTED_WITHIN).max(heard.max(elected).unwrap_or(self.started))
-    }
-}
 
 /// Stands for election when that is needed and could be won. Runs until it is dropped.
-pub(super) async fn stand(shared: Arc<Shared>) {
+pub(crate) async fn stand(shared: Arc<Shared>) {
     let mut ways: BTreeMap<NodeId, Caller> = BTreeMap::new();
     let mut ahead = Ahead::new();
     let mut delay = random(SPREAD);
@@ -163,7 +93,7 @@ async fn would_win(
     ways.retain(|id, _| others.contains(id));
     for id in &others {
         if let (None, Some(node)) = (ways.get(id), nodes.get_node(id)) {
-            ways.insert(*id, Caller::new(shared, *id, node.clone()));
+            ways.insert(*id, Caller::new(&shared.calling, *id, node.clone()));
         }
     }
     let question = Question { last };
@@ -213,24 +143,24 @@ impl Running {
 }
 
 impl Shared {
-    pub(super) fn heard(&self) -> Heard {
+    pub(crate) fn heard(&self) -> Heard {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Somebody has said that it leads. It counts if this node does not know better: a leader that was replaced, and does
     /// not know it yet, keeps nobody from electing the next.
-    pub(super) fn note_leader(&self, running: &Running, vote: &Vote<NodeId>) {
+    pub(crate) fn note_leader(&self, running: &Running, vote: &Vote<NodeId>) {
         if *vote >= running.metrics().vote {
             self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leader(Instant::now());
         }
     }
 
-    pub(super) fn note_vote(&self) {
+    pub(crate) fn note_vote(&self) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
     }
 
     /// Whether this node would vote for who asks.
-    pub(super) async fn may_stand(&self, running: &Running, question: Question, from: NodeId) -> bool {
+    pub(crate) async fn may_stand(&self, running: &Running, question: Question, from: NodeId) -> bool {
         // One that asks although it leads is not missed: it has been cut off, and stands as soon as it hears of that.
         if running.is_leader() || Instant::now() < self.heard().missed_from() {
             return false;
@@ -241,46 +171,20 @@ impl Shared {
     }
 }
 
+// Those that stay elect another meanwhile, each round of which takes this long at most.
+const _: () = assert!(
+    RESIGNED_FOR.as_millis()
+        > (ELECTION.1.as_millis()
+            + SPREAD.as_millis()
+            + ANSWER_WITHIN.as_millis()
+            + ELECTED_WITHIN.as_millis())
+            * 3
+            / 2
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LONG: Duration = Duration::from_secs(3600);
-
-    #[test]
-    fn a_leader_is_missed_when_openraft_no_longer_keeps_to_it() {
-        let start = Instant::now();
-        let mut heard = Heard::new(start);
-        assert_eq!(heard.missed_from(), start + STARTED_WITHIN, "it may not have reached this node yet");
-        heard.note_leader(start + LONG);
-        assert_eq!(heard.missed_from(), start + LONG + ELECTION.1);
-        // News do not come in order.
-        heard.note_leader(start);
-        assert_eq!(heard.missed_from(), start + LONG + ELECTION.1);
-    }
-
-    #[test]
-    fn who_has_voted_waits_for_the_one_who_got_the_vote() {
-        let start = Instant::now();
-        let mut heard = Heard::new(start);
-        heard.note_leader(start);
-        heard.note_vote(start + LONG);
-        assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
-        assert_eq!(heard.leader(), Some(start));
-    }
-
-    #[test]
-    fn who_has_resigned_lets_others_go_first_and_answers_them_as_before() {
-        let start = Instant::now();
-        let mut heard = Heard::new(start);
-        heard.note_resigned(start + LONG);
-        assert_eq!(heard.stands_from(), start + LONG + RESIGNED_FOR);
-        assert_eq!(heard.missed_from(), start + STARTED_WITHIN);
-        heard.note_leader(start + LONG * 2);
-        assert_eq!(heard.stands_from(), heard.missed_from(), "that is over");
-        // Those that stay elect another meanwhile, each round of which takes this long at most.
-        assert!(RESIGNED_FOR > (ELECTION.1 + SPREAD + ANSWER_WITHIN + ELECTED_WITHIN) * 3 / 2);
-    }
 
     #[test]
     fn while_voters_change_most_of_both_sets_must_agree() {

@@ -10,9 +10,15 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::{belonging::Standing, calls::{Asked, introduce}, group::Shared};
-use crate::ids::ClusterId;
-use crate::member::Member;
+use super::handle::Shared;
+use crate::{
+    ids::ClusterId,
+    member::Member,
+    rpc::{
+        caller::{Asked, introduce},
+        message::Standing,
+    },
+};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Nodes that are asked each time.
@@ -20,17 +26,8 @@ const MAX_ASKED: usize = 32;
 /// Nodes that a message names.
 const MAX_NAMED: usize = 5;
 
-/// Another cluster of this node's cluster's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Foreign {
-    /// What to tell the operator.
-    pub(crate) text: String,
-    /// It has more nodes than this node's.
-    pub(crate) is_larger: bool,
-}
-
 /// Runs until it is dropped.
-pub(super) async fn watch(shared: Arc<Shared>) {
+pub(crate) async fn watch(shared: Arc<Shared>) {
     loop {
         sleep(LOOK_EVERY).await;
         let found = match shared.belonging.get() {
@@ -55,7 +52,7 @@ async fn find(shared: &Shared, ours: ClusterId) -> Option<Foreign> {
     let live = shared.live();
     let claims = live.iter().filter(|member| member.group.is_some_and(|theirs| theirs != ours));
     let asked = claims.take(MAX_ASKED).map(|member| async move {
-        match introduce(shared, member.peer).await {
+        match introduce(&shared.identity, member.peer).await {
             Asked::Told(told) if Some(told.id) == member.node => match told.standing {
                 Standing::Bound(theirs) if theirs != ours => Some((theirs, told.name)),
                 _ => None,
@@ -93,7 +90,10 @@ fn describe(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::Weight, member::{MemberId, MemberState}};
+    use crate::{
+        ids::Weight,
+        member::{MemberId, MemberState},
+    };
 
     fn member(number: u8, group: ClusterId) -> Member {
         Member {

@@ -1,28 +1,47 @@
 //! Raft on this node: started on its disk, and again when the disk has failed.
 
 use std::{
-    collections::HashMap,
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use futures_util::FutureExt as _;
 use openraft::{Config, Raft, SnapshotPolicy};
-use tidegate_limiter::{Bucket, LetGo, Rule, Store};
+use tidegate_limiter::Store;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{abandon, applied::{Applied, Machine}, belonging::{Belonging, BindError, Promise}, calls::{CallServer, Callers, Connections, is_absurd}, chair, disk::{Disk, DiskFault, DiskIdentity, Snapshots}, election::{self, Heard}, foreign::{self, Foreign}, formation, in_force::InForce, ledger::Ledger, log::Log, moves, reach::{Answered, Reached}, reads::Reads, running::Running, saved, sessions, steward, survey::Survey, tell, trial::Trial};
-use crate::{ids::{ClusterId, NodeId}, member::MemberRow};
-use crate::{clock::Clock, fabric, ids::Weight, link::Identity, member::Member, owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable, table::SlotMove}, requests::Requests, rules_in_force::RulesInForce, slots::SlotId, stats::{CallStats, MoveStats}, status::ClusterStatus};
+use super::{
+    applied::Machine,
+    belonging::Belonging,
+    disk::{Disk, DiskFault, DiskIdentity, Snapshots},
+    handle::Shared,
+    heard::{ELECTION, Heard, Reached},
+    log::Log,
+    network::Callers,
+    reads::Reads,
+    running::Running,
+    survey::Survey,
+};
+use crate::{
+    clock::Clock,
+    fabric,
+    ids::Weight,
+    link::Identity,
+    member::{Alive, MemberRow},
+    owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable},
+    requests::Requests,
+    rpc::{caller::Calling, connections::Connections, sane::is_absurd},
+    rules_in_force::RulesInForce,
+    stats::{CallStats, MoveStats},
+};
 
 /// How often the leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(150);
@@ -30,10 +49,6 @@ const HEARTBEAT: Duration = Duration::from_millis(150);
 /// so heartbeats are sent by [`beat`], and elections are begun by [`election`]. Both are below the lease that voters keep to.
 const APPEND_WITHIN: Duration = Duration::from_millis(800);
 const VOTE_WITHIN: Duration = Duration::from_millis(900);
-/// Nobody votes for another leader before it has been silent for the longer of them. Who stands, and when, is decided in
-/// [`election`]: within half a second after that, if nothing else is wrong. What a dead leader's slots wait for is that, and
-/// a session.
-pub(super) const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1000));
 /// Entries after which a snapshot is taken; half as many are kept for members that are a little behind.
 const SNAPSHOT_EVERY: u64 = 1000;
 /// For a piece of a snapshot, and for its writing.
@@ -54,8 +69,10 @@ pub(crate) struct GroupConfig {
     pub(crate) expect: Option<u32>,
     /// As in [`crate::ClusterConfig::join`], each with a port.
     pub(crate) join: Vec<String>,
-    /// Rules to begin with, by domain.
-    pub(crate) seed: Vec<(String, String)>,
+    /// Whether the buckets of before this start are back.
+    pub(crate) keeps: bool,
+    /// Whom gossip sees.
+    pub(crate) alive: watch::Receiver<Alive>,
     /// Where the rules in force are put.
     pub(crate) rules: Arc<RulesInForce>,
     /// Where the buckets are.
@@ -74,146 +91,6 @@ pub(crate) struct GroupConfig {
     pub(crate) zone: Option<String>,
     pub(crate) weight: Weight,
     pub(crate) clock: Clock,
-}
-
-/// What all parts of the group share.
-pub(super) struct Shared {
-    pub(super) me: NodeId,
-    pub(super) identity: Arc<Identity>,
-    pub(super) belonging: Arc<Belonging>,
-    /// The streams to other members.
-    pub(super) connections: Connections,
-    /// How many nodes this one expects to found a cluster with; `None`: it only joins one.
-    pub(super) expect: Option<u32>,
-    pub(super) survey: Survey,
-    /// A second cluster of this node's cluster's name.
-    pub(super) foreign: watch::Sender<Option<Foreign>>,
-    /// The cluster can never have a leader: this node leaves it.
-    pub(super) abandoned: Notify,
-    /// What keeps this node from founding a cluster.
-    pub(super) obstacle: watch::Sender<Option<String>>,
-    pub(super) applied: watch::Sender<Arc<Applied>>,
-    pub(super) in_force: watch::Sender<InForce>,
-    pub(super) status: OnceLock<watch::Receiver<ClusterStatus>>,
-    pub(super) rules: Arc<RulesInForce>,
-    /// The buckets that this node decides about.
-    pub(super) store: Arc<Store>,
-    /// The floors that owners have told this node: apart, because a slot that comes by plan comes with more than floors.
-    pub(super) floors: Arc<Store>,
-    /// What this node gives out when no owner answers.
-    pub(super) shares: Arc<Store>,
-    pub(super) rights: Arc<Rights>,
-    /// What was charged lately, by the clients' names for it.
-    pub(super) requests: Arc<Requests>,
-    pub(super) stats: Arc<MoveStats>,
-    pub(super) calls: Arc<CallStats>,
-    pub(super) reads: Reads,
-    /// What this node does about ownership while it leads.
-    pub(super) leader: Mutex<Leader>,
-    /// What this node says of itself when it asks for a session.
-    pub(super) row: MemberRow,
-    pub(super) clock: Clock,
-    running: ArcSwapOption<Running>,
-    trouble: Mutex<Option<String>>,
-    /// The disk has failed where Raft does not see it.
-    disk_failed: Notify,
-    trial: Mutex<Trial>,
-    /// Of whom this node has heard.
-    pub(super) heard: Mutex<Heard>,
-    /// Who answers this node's own messages as a leader.
-    pub(super) answered: Arc<Answered>,
-    /// To whom this node could open a connection.
-    pub(super) reached: Reached,
-    /// This node is to lead no more.
-    pub(super) resigns: Notify,
-}
-
-impl Shared {
-    /// Notes on the disk that this node belongs to a cluster, before Raft is given anything of it.
-    pub(super) async fn bind(
-        &self,
-        cluster: ClusterId,
-        running: &Running,
-        own: Option<Promise>,
-    ) -> Result<(), BindError> {
-        let bound = self.belonging.bind(cluster, &running.disk, own).await;
-        if let Err(error) = &bound {
-            self.note_bind_error(error);
-        }
-        bound
-    }
-
-    /// A disk that fails takes nothing more until it is opened again, and Raft has not written anything yet that would tell.
-    pub(super) fn note_bind_error(&self, error: &BindError) {
-        if let BindError::Disk(_) | BindError::Panicked = error {
-            self.disk_failed.notify_one();
-        }
-    }
-
-    pub(super) fn set_obstacle(&self, obstacle: Option<String>) {
-        self.obstacle.send_if_modified(|known| {
-            let is_news = *known != obstacle;
-            *known = obstacle;
-            is_news
-        });
-    }
-
-    pub(super) fn running(&self) -> Option<Arc<Running>> {
-        self.running.load_full()
-    }
-
-    /// Why Raft is not running, or does not go on.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.or_else(|| self.disk_trouble())
-    }
-
-    /// Says that the disk hangs, if it does.
-    pub(super) fn disk_trouble(&self) -> Option<String> {
-        let hangs = self.running()?.log.hangs(Instant::now())?;
-        Some(format!("the disk of this node has not finished a write for {} s", hangs.as_secs()))
-    }
-
-    /// What was wanted of the Raft that has ended says nothing about the one that has just begun.
-    fn forget_wishes(&self) {
-        for wish in [&self.disk_failed, &self.abandoned, &self.resigns] {
-            let _ = wish.notified().now_or_never();
-        }
-    }
-
-    fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    fn trial(&self) -> MutexGuard<'_, Trial> {
-        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether this node's log works, and has worked for a while if it has failed. A node alone has nobody who could have
-    /// its slots instead.
-    pub(super) fn log_works(&self, running: &Running) -> bool {
-        self.trial().is_over(Instant::now()) && !running.hangs() || running.is_alone()
-    }
-
-    /// The time of day, to tell people.
-    pub(super) fn unix_ms(&self) -> u64 {
-        self.clock.unix_millis()
-    }
-
-    /// The nodes that gossip holds for alive.
-    pub(super) fn live(&self) -> Vec<Member> {
-        self.status.get().map(|status| status.borrow().live.clone()).unwrap_or_default()
-    }
-
-    pub(super) fn touched_here(&self, domain: &str, rules: &[String]) -> Vec<Vec<u8>> {
-        let in_force = self.rules.load();
-        let known: HashMap<&str, &Rule> =
-            in_force.rules(domain).iter().map(|rule| (rule.name(), rule)).collect();
-        rules
-            .iter()
-            .map(|name| known.get(name.as_str()).map_or_else(Vec::new, |rule| rule.touched()))
-            .collect()
-    }
 }
 
 /// This node's part in the group.
@@ -246,26 +123,27 @@ impl RaftGroup {
         disk: Disk,
         identity: DiskIdentity,
     ) -> Result<Self, DiskFault> {
-        let keeps = match &config.data_dir {
-            Some(directory) => {
-                let GroupConfig { rights, store, clock, .. } = &config;
-                saved::restore(directory, identity.node, rights, store, clock.now())?
-            }
-            None => false,
-        };
+        let belonging = Arc::new(Belonging::of(&disk, Instant::now())?);
+        let bound = Arc::clone(&belonging);
+        let calling = Arc::new(Calling {
+            identity: Arc::clone(&config.identity),
+            connections: Connections::new(Arc::clone(&config.identity)),
+            stats: Arc::clone(&config.calls),
+            cluster: Box::new(move || bound.get()),
+        });
         let shared = Arc::new(Shared {
             me: identity.node,
             identity: Arc::clone(&config.identity),
-            belonging: Arc::new(Belonging::of(&disk, Instant::now())?),
+            belonging,
+            calling,
             expect: config.expect,
             survey: Survey::new(&config.join, Instant::now()),
             foreign: watch::Sender::default(),
             abandoned: Notify::new(),
             obstacle: watch::Sender::default(),
-            connections: Connections::new(Arc::clone(&config.identity)),
             applied: watch::Sender::new(Arc::default()),
             in_force: watch::Sender::default(),
-            status: OnceLock::new(),
+            alive: config.alive.clone(),
             rules: Arc::clone(&config.rules),
             store: Arc::clone(&config.store),
             floors: Arc::clone(&config.floors),
@@ -273,11 +151,10 @@ impl RaftGroup {
             rights: Arc::clone(&config.rights),
             requests: Arc::clone(&config.requests),
             stats: Arc::clone(&config.stats),
-            calls: Arc::clone(&config.calls),
             reads: Reads::default(),
             leader: Mutex::new(Leader::new(config.terms)),
             row: MemberRow {
-                keeps,
+                keeps: config.keeps,
                 id: identity.node,
                 name: config.identity.me.name.to_string(),
                 incarnation: identity.incarnation,
@@ -302,83 +179,9 @@ impl RaftGroup {
         Ok(group)
     }
 
-    /// Starts what keeps the group going. `status` says who is alive.
-    pub(crate) fn spawn(
-        self,
-        status: watch::Receiver<ClusterStatus>,
-        tasks: &TaskTracker,
-        cancel: &CancellationToken,
-    ) {
-        // Nobody else sets it.
-        let _ = self.shared.status.set(status.clone());
-        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let cancel = cancel.clone();
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = cancel.cancelled() => {}
-                    () = task => {}
-                }
-            });
-        };
-        let shared = || Arc::clone(&self.shared);
-        spawn(Box::pin(in_force::keep(shared(), Arc::clone(&self.config.rules), self.config.seed.clone())));
-        spawn(Box::pin(formation::form(shared(), status.clone())));
-        spawn(Box::pin(abandon::watch(shared())));
-        spawn(Box::pin(foreign::watch(shared())));
-        spawn(Box::pin(election::stand(shared())));
-        spawn(Box::pin(beat(shared())));
-        spawn(Box::pin(watch_disk(shared())));
-        spawn(Box::pin(steward::tend(shared(), status)));
-        spawn(Box::pin(sessions::renew(shared())));
-        spawn(Box::pin(sessions::watch(shared())));
-        spawn(Box::pin(chair::preside(shared())));
-        spawn(Box::pin(tell::tell(shared())));
-        tasks.spawn(self.supervise(cancel.clone()));
-    }
-
-    /// Decides nothing any more, and keeps what the buckets know for the next start. How many are kept.
-    pub(crate) fn save(&self) -> Result<usize, String> {
-        let Some(directory) = &self.config.data_dir else { return Ok(0) };
-        let Shared { rights, store, clock, .. } = &*self.shared;
-        saved::save(directory, rights, store, clock.now())
-    }
-
-    /// Puts the floors of these slots where the buckets are, as if time had stood still for so long.
-    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration) {
-        let mut wanted = vec![false; crate::slots::SLOTS];
-        slots.iter().for_each(|slot| wanted[*slot] = true);
-        let Shared { store, floors, clock, .. } = &*self.shared;
-        let now = clock.now();
-        let is_wanted = |key| wanted[SlotId::of(key).index()];
-        store.postpone(unheard, now);
-        floors.buckets(now, is_wanted, |Bucket { key, rule, held }| {
-            store.take_over(&Bucket { key, rule, held: held.postponed(unheard) }, now);
-        });
-        for LetGo { rule, held } in floors.let_go(now) {
-            store.take_over_let_go(&LetGo { rule, held: held.postponed(unheard) }, now);
-        }
-    }
-
-    /// Starts sending the buckets of these slots, which are all moved by one move.
-    pub(crate) fn send(&self, moves: Vec<SlotMove>) -> impl Future<Output = ()> + Send + use<> {
-        moves::send(Arc::clone(&self.shared), moves)
-    }
-
-    pub(crate) fn id(&self) -> NodeId {
-        self.shared.me
-    }
-
-    pub(crate) fn ledger(&self) -> Ledger {
-        Ledger::new(Arc::clone(&self.shared))
-    }
-
-    pub(crate) fn call_server(&self) -> Arc<CallServer> {
-        Arc::new(CallServer::new(Arc::clone(&self.shared)))
-    }
-
-    /// What is in force here, for gossip and readiness.
-    pub(crate) fn in_force(&self) -> watch::Receiver<InForce> {
-        self.shared.in_force.subscribe()
+    /// What the tasks of the group share.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     async fn run_raft(&self, disk: Disk) -> Result<(), DiskFault> {
@@ -415,7 +218,7 @@ impl RaftGroup {
 
     /// Starts Raft again when it has failed: the disk was full, perhaps, and is not for ever. A node whose disk has
     /// failed forgets nothing that it promised: it begins with what is on the disk, as after a restart.
-    async fn supervise(self, cancel: CancellationToken) {
+    pub(crate) async fn supervise(self, cancel: CancellationToken) {
         loop {
             let mut forgets = false;
             tokio::select! {
@@ -516,7 +319,7 @@ impl RaftGroup {
     }
 
     /// False: it has not ended.
-    pub(super) async fn stop_raft(&self) -> bool {
+    pub(crate) async fn stop_raft(&self) -> bool {
         match self.shared.running.swap(None) {
             Some(running) => timeout(STOP_WITHIN, running.raft.shutdown()).await.is_ok(),
             None => true,
@@ -525,7 +328,7 @@ impl RaftGroup {
 }
 
 /// Shows the others that this node leads, while it does.
-async fn beat(shared: Arc<Shared>) {
+pub(crate) async fn beat(shared: Arc<Shared>) {
     let mut ticks = interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -539,7 +342,7 @@ async fn beat(shared: Arc<Shared>) {
 }
 
 /// Says once when the disk hangs, and once when it goes on.
-async fn watch_disk(shared: Arc<Shared>) {
+pub(crate) async fn watch_disk(shared: Arc<Shared>) {
     let mut hung_since: Option<Instant> = None;
     loop {
         sleep(LOOK_AT_DISK_EVERY).await;

@@ -26,9 +26,17 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Group, MAX_ENTRY_BYTES, calls::is_absurd, command::Command, disk::{Disk, LOG, META}};
-use crate::ids::NodeId;
-use crate::{owner::shares::ShareChange, planted::PlantedBug};
+use super::disk::{Disk, LOG, META};
+use crate::{
+    ids::NodeId,
+    owner::shares::ShareChange,
+    planted::PlantedBug,
+    rpc::sane::is_absurd,
+    state::{
+        command::Command,
+        types::{Group, MAX_ENTRY_BYTES},
+    },
+};
 
 /// What may wait to be written; whoever asks for more waits.
 const MAX_WAITING: usize = 256;
@@ -40,9 +48,9 @@ const _: () = assert!(READ_BYTES + MAX_ENTRY_BYTES < MAX_CALL_BYTES, "they fit o
 /// A write that takes so long will perhaps never end.
 const HANGS_AFTER: Duration = Duration::from_secs(3);
 
-pub(super) const KEY_VOTE: &str = "vote";
-pub(super) const KEY_COMMITTED: &str = "committed";
-pub(super) const KEY_PURGED: &str = "purged";
+pub(crate) const KEY_VOTE: &str = "vote";
+pub(crate) const KEY_COMMITTED: &str = "committed";
+pub(crate) const KEY_PURGED: &str = "purged";
 
 type Fault = StorageError<NodeId>;
 /// Entries that were found, with their bytes.
@@ -117,7 +125,7 @@ impl Log {
     }
 
     /// For how long the disk has not finished what it was given, where that is too long: it neither works nor fails.
-    pub(super) fn hangs(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn hangs(&self, now: Instant) -> Option<Duration> {
         let since = (*self.write.since())?;
         Some(now.saturating_duration_since(since)).filter(|hangs| *hangs >= HANGS_AFTER)
     }
@@ -156,7 +164,7 @@ impl Log {
 
     /// The changes of shares in the log from this entry on, and the index of its last entry. A few entries at a time: others are
     /// large.
-    pub(super) fn share_changes(&self, mut next: u64) -> Result<(Vec<ShareChange>, u64), io::Error> {
+    pub(crate) fn share_changes(&self, mut next: u64) -> Result<(Vec<ShareChange>, u64), io::Error> {
         let (mut changes, mut last) = (Vec::new(), 0);
         loop {
             let entries = self.read((Bound::Included(next), Bound::Unbounded), READ_BYTES)?;
@@ -343,7 +351,7 @@ fn is_next(before: LogId<NodeId>, id: LogId<NodeId>) -> bool {
 }
 
 /// Whether these entries are some of one log, behind `before`. What is not would be in the log before Raft looks at it.
-pub(super) fn is_in_order(before: Option<LogId<NodeId>>, entries: &[Entry<Group>]) -> bool {
+pub(crate) fn is_in_order(before: Option<LogId<NodeId>>, entries: &[Entry<Group>]) -> bool {
     let mut ids = entries.iter().map(|entry| entry.log_id);
     let mut last = match (before, ids.next()) {
         (_, None) => return true,
@@ -354,7 +362,7 @@ pub(super) fn is_in_order(before: Option<LogId<NodeId>>, entries: &[Entry<Group>
     ids.all(|id| is_next(std::mem::replace(&mut last, id), id))
 }
 
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
     let mut bytes = Vec::new();
     codec::encode(value, &mut bytes, MAX_ENTRY_BYTES).map_err(io::Error::other)?;
     Ok(bytes)

@@ -7,7 +7,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 /// Up to where the log was written, as the leader has said last.
 #[derive(Debug, Default)]
-pub(super) struct Reads {
+pub(crate) struct Reads {
     latest: Mutex<Option<Known>>,
 }
 
@@ -23,7 +23,7 @@ impl Reads {
     /// call began, and answered, for somebody else. `None`: it could not be found out. Whoever has
     /// waited meanwhile shares that failure, tries again, and finds another leader if there is one. Unless the asker `is_hasty`: it
     /// has waited for too short a time for its failure to say anything to others.
-    pub(super) async fn index(&self, is_hasty: bool, ask: impl AsyncFnOnce() -> Option<u64>) -> Option<u64> {
+    pub(crate) async fn index(&self, is_hasty: bool, ask: impl AsyncFnOnce() -> Option<u64>) -> Option<u64> {
         let begun = Instant::now();
         let mut latest = self.latest.lock().await;
         if let Some(Known { asked, index }) = *latest

@@ -23,8 +23,16 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 use tidegate_proto::codec;
 use tokio::sync::watch;
 
-use super::{Group, applied::Machine, calls::is_absurd, disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in}, log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode}};
-use crate::ids::{ClusterId, NodeId, RaftNode, Revision};
+use super::{
+    applied::Machine,
+    disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
+    log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode},
+};
+use crate::{
+    ids::{ClusterId, NodeId, RaftNode, Revision},
+    rpc::sane::is_absurd,
+    state::types::Group,
+};
 
 /// Why a data directory is nothing to go on with.
 #[derive(Debug, thiserror::Error)]
@@ -248,7 +256,7 @@ mod tests {
     use super::*;
     use crate::{
         owner::table,
-        raft::command::{Command, Founding},
+        state::command::{Command, Founding},
     };
 
     /// A directory of a voter of three, whose log has a founding, owners of slots, and one entry more.

@@ -8,57 +8,63 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Group, calls::{NotServed, Position}, command::{Command, Outcome, RuleWrite}, disk::Disk, log::Log};
-use crate::ids::{NodeId, RaftNode};
-use crate::ids::Reign;
+use super::{disk::Disk, log::Log};
+use crate::{
+    ids::{NodeId, RaftNode, Reign},
+    rpc::{message::NotServed, sane::Position},
+    state::{
+        command::{Command, Outcome, RuleWrite},
+        types::Group,
+    },
+};
 
 type Metrics = RaftMetrics<NodeId, RaftNode>;
 
 /// Raft from one start to the next.
-pub(super) struct Running {
-    pub(super) raft: Raft<Group>,
-    pub(super) disk: Disk,
-    pub(super) log: Log,
+pub(crate) struct Running {
+    pub(crate) raft: Raft<Group>,
+    pub(crate) disk: Disk,
+    pub(crate) log: Log,
     metrics: watch::Receiver<Metrics>,
 }
 
 impl Running {
-    pub(super) fn new(raft: Raft<Group>, disk: Disk, log: Log) -> Self {
+    pub(crate) fn new(raft: Raft<Group>, disk: Disk, log: Log) -> Self {
         let metrics = raft.metrics();
         Self { raft, disk, log, metrics }
     }
 
-    pub(super) fn metrics(&self) -> Metrics {
+    pub(crate) fn metrics(&self) -> Metrics {
         self.metrics.borrow().clone()
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<Metrics> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Metrics> {
         self.metrics.clone()
     }
 
     /// Whether this node has a part in a group.
-    pub(super) fn is_initialized(&self) -> bool {
+    pub(crate) fn is_initialized(&self) -> bool {
         self.metrics.borrow().membership_config.membership().nodes().next().is_some()
     }
 
     /// How far it is, to judge what others say.
-    pub(super) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         let metrics = self.metrics.borrow();
         Position { vote: metrics.vote, applied: metrics.last_applied }
     }
 
     /// Whether this node is, or was, told of a group in which that node is.
-    pub(super) fn has_member(&self, node: NodeId) -> bool {
+    pub(crate) fn has_member(&self, node: NodeId) -> bool {
         self.metrics.borrow().membership_config.membership().get_node(&node).is_some()
     }
 
     /// Whether it is the only one in its group.
-    pub(super) fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.metrics.borrow().membership_config.membership().nodes().count() == 1
     }
 
     /// The member that leads, with the way to it, as far as this node knows.
-    pub(super) fn leader(&self) -> Option<(NodeId, RaftNode)> {
+    pub(crate) fn leader(&self) -> Option<(NodeId, RaftNode)> {
         let metrics = self.metrics.borrow();
         let id = metrics.current_leader?;
         let node = metrics.membership_config.membership().get_node(&id)?.clone();
@@ -66,12 +72,12 @@ impl Running {
     }
 
     /// The index of the last entry in this node's log.
-    pub(super) fn last_log(&self) -> u64 {
+    pub(crate) fn last_log(&self) -> u64 {
         self.metrics.borrow().last_log_index.unwrap_or(0)
     }
 
     /// Since which election this node leads, if it does.
-    pub(super) fn reign(&self) -> Option<Reign> {
+    pub(crate) fn reign(&self) -> Option<Reign> {
         let metrics = self.metrics.borrow();
         let id = metrics.vote.leader_id();
         let leads = metrics.state == ServerState::Leader && id.node_id == metrics.id;
@@ -79,16 +85,16 @@ impl Running {
     }
 
     /// Who votes: one set, or two while they change.
-    pub(super) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+    pub(crate) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
         self.metrics.borrow().membership_config.membership().get_joint_config().clone()
     }
 
-    pub(super) fn is_leader(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         self.metrics.borrow().state == ServerState::Leader
     }
 
     /// Writes, if this node is the leader.
-    pub(super) async fn write_here(
+    pub(crate) async fn write_here(
         &self,
         write: RuleWrite,
         patience: Duration,
@@ -97,11 +103,11 @@ impl Running {
     }
 
     /// Whether its disk hangs: Raft would take what it is asked, and remember it until the disk goes on.
-    pub(super) fn hangs(&self) -> bool {
+    pub(crate) fn hangs(&self) -> bool {
         self.log.hangs(Instant::now()).is_some()
     }
 
-    pub(super) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, NotServed> {
+    pub(crate) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, NotServed> {
         if self.hangs() {
             return Err(NotServed::Unknown);
         }
@@ -113,7 +119,7 @@ impl Running {
     }
 
     /// Up to where all that was acknowledged before this call has been written, if this node is the leader.
-    pub(super) async fn read_index_here(&self, patience: Duration) -> Result<u64, NotServed> {
+    pub(crate) async fn read_index_here(&self, patience: Duration) -> Result<u64, NotServed> {
         if !self.is_leader() {
             return Err(NotServed::NotLeader);
         }

@@ -14,11 +14,21 @@ use openraft::{
 use redb::{Database, StorageBackend};
 use tokio::{sync::watch, time::Instant};
 
-use super::{Group, applied::Machine, command::{Command, Expected, Extent, Origin, RuleWrite}, disk::Disk, log::{Log, is_in_order}};
-use crate::ids::NodeId;
-use crate::injection::{
-    Switches,
-    disk::{Dice, open_under},
+use super::{
+    applied::Machine,
+    disk::Disk,
+    log::{Log, is_in_order},
+};
+use crate::{
+    ids::NodeId,
+    injection::{
+        Switches,
+        disk::{Dice, open_under},
+    },
+    state::{
+        command::{Command, Expected, Extent, Origin, RuleWrite},
+        types::Group,
+    },
 };
 
 struct InDirectory;

@@ -25,11 +25,18 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{belonging::Standing, calls::{Asked, introduce}, group::Shared};
-use crate::ids::{ClusterId, NodeId};
+use super::belonging::Belonging;
+use crate::{
+    ids::{ClusterId, NodeId},
+    link::Identity,
+    rpc::{
+        caller::{Asked, introduce},
+        message::Standing,
+    },
+};
 
 /// An address that has not answered for so long counts as one where no node is.
-pub(super) const ABSENT_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const ABSENT_AFTER: Duration = Duration::from_secs(5);
 /// The same for an address where a node of a cluster has answered before: it is likely to come back.
 const CLUSTER_ABSENT_AFTER: Duration = Duration::from_secs(30);
 /// How often an address is asked, and how much longer for each entry of `--join`.
@@ -41,16 +48,6 @@ const ASKED_AT_ONCE: usize = 64;
 const MAX_ADDRESSES: usize = 256;
 /// How many addresses a message names.
 const MAX_NAMED: usize = 4;
-
-/// What a node says of itself to one that asks before it founds a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Introduction {
-    pub(super) id: NodeId,
-    pub(super) name: String,
-    pub(super) standing: Standing,
-    /// Whether it has anything in its log.
-    pub(super) has_log: bool,
-}
 
 /// What is known of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,16 +73,25 @@ struct Entry {
     contacts: BTreeMap<SocketAddr, Contact>,
 }
 
+/// The node that asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) belonging: &'a Belonging,
+    /// Its own peer port.
+    pub(crate) peer: SocketAddr,
+}
+
 /// What stands behind `--join`.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(crate) struct Survey {
     entries: Mutex<Vec<Entry>>,
     asking: Semaphore,
 }
 
 /// Why no cluster is founded now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Obstacle {
+pub(crate) enum Obstacle {
     /// One is there.
     Cluster { at: SocketAddr, name: String, cluster: ClusterId },
     /// A node will not talk to this one.
@@ -122,7 +128,7 @@ impl fmt::Display for Obstacle {
 
 impl Survey {
     /// Nobody has been asked.
-    pub(super) fn new(join: &[String], now: Instant) -> Self {
+    pub(crate) fn new(join: &[String], now: Instant) -> Self {
         let entry =
             |text: &String| Entry { text: text.clone(), unresolved: Some(now), contacts: BTreeMap::new() };
         Self { entries: Mutex::new(join.iter().map(entry).collect()), asking: Semaphore::new(ASKED_AT_ONCE) }
@@ -133,14 +139,14 @@ impl Survey {
     }
 
     /// Asks again and again, as long as this node belongs to no cluster. Runs until it is dropped.
-    pub(super) async fn keep(&self, shared: &Shared) {
+    pub(crate) async fn keep(&self, asker: Asker<'_>) {
         let count = self.entries().len();
         let every = ASK_EVERY.max(ASK_EVERY_FOR_EACH * count as u32);
         let keep = |place| async move {
             loop {
-                if shared.belonging.get().is_none() {
+                if asker.belonging.get().is_none() {
                     self.resolve(place).await;
-                    self.ask(place, shared).await;
+                    self.ask(place, asker).await;
                 }
                 sleep(every).await;
             }
@@ -149,9 +155,9 @@ impl Survey {
     }
 
     /// Asks all addresses that are known once more, at the same time.
-    pub(super) async fn ask_all(&self, shared: &Shared) {
+    pub(crate) async fn ask_all(&self, asker: Asker<'_>) {
         let count = self.entries().len();
-        join_all((0..count).map(|place| self.ask(place, shared))).await;
+        join_all((0..count).map(|place| self.ask(place, asker))).await;
     }
 
     async fn resolve(&self, place: usize) {
@@ -176,13 +182,13 @@ impl Survey {
         }
     }
 
-    async fn ask(&self, place: usize, shared: &Shared) {
+    async fn ask(&self, place: usize, asker: Asker<'_>) {
         let addresses: Vec<SocketAddr> = self.entries()[place].contacts.keys().copied().collect();
         join_all(addresses.into_iter().map(|address| async move {
             // It is never closed.
             let Ok(_permit) = self.asking.acquire().await else { return };
             let asked =
-                if address == shared.row.peer { Asked::Myself } else { introduce(shared, address).await };
+                if address == asker.peer { Asked::Myself } else { introduce(asker.identity, address).await };
             self.note(place, address, asked, Instant::now());
         }))
         .await;
@@ -211,7 +217,7 @@ impl Survey {
     }
 
     /// Whether nothing that is known speaks against a cluster that `proposer` founds.
-    pub(super) fn verdict(&self, proposer: NodeId, now: Instant) -> Result<(), Obstacle> {
+    pub(crate) fn verdict(&self, proposer: NodeId, now: Instant) -> Result<(), Obstacle> {
         let entries = self.entries();
         let contacts = || entries.iter().flat_map(|entry| &entry.contacts);
         for (at, contact) in contacts() {

@@ -17,7 +17,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// What a node knows of the failures of its log.
 #[derive(Debug, Default)]
-pub(super) struct Trial {
+pub(crate) struct Trial {
     /// Failures without a long time between them.
     failures: u32,
     /// Since when it works again.
@@ -26,7 +26,7 @@ pub(super) struct Trial {
 
 impl Trial {
     /// The log has failed.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Instant) {
         if self.works_since.is_some_and(|since| now.duration_since(since) >= FORGIVEN_AFTER) {
             self.failures = 0;
         }
@@ -35,12 +35,12 @@ impl Trial {
     }
 
     /// It has started again.
-    pub(super) fn started(&mut self, now: Instant) {
+    pub(crate) fn started(&mut self, now: Instant) {
         self.works_since = Some(now);
     }
 
     /// Whether the node may ask for a session.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
         let Some(earlier) = self.failures.checked_sub(1) else { return true };
         let needed = FIRST.saturating_mul(1 << earlier.min(16)).min(LONGEST);
         self.works_since.is_some_and(|since| now.duration_since(since) >= needed)

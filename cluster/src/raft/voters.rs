@@ -15,30 +15,30 @@ use std::{
 use crate::ids::{NodeId, RaftNode};
 
 /// How long a voter may be gone before its vote goes to another.
-pub(super) const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// A node that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Present {
-    pub(super) id: NodeId,
-    pub(super) node: RaftNode,
-    pub(super) zone: Option<String>,
+pub(crate) struct Present {
+    pub(crate) id: NodeId,
+    pub(crate) node: RaftNode,
+    pub(crate) zone: Option<String>,
     /// It has nearly all of the log.
-    pub(super) caught_up: bool,
+    pub(crate) caught_up: bool,
 }
 
 /// The group as its log has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Membership {
-    pub(super) nodes: BTreeMap<NodeId, RaftNode>,
-    pub(super) voters: BTreeSet<NodeId>,
+pub(crate) struct Membership {
+    pub(crate) nodes: BTreeMap<NodeId, RaftNode>,
+    pub(crate) voters: BTreeSet<NodeId>,
     /// A change of voters was begun and not ended.
-    pub(super) in_between: bool,
+    pub(crate) in_between: bool,
 }
 
 /// What to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A node gets the log from now on.
     Add(NodeId, RaftNode),
     /// A node is found elsewhere.
@@ -50,7 +50,7 @@ pub(super) enum Step {
 }
 
 /// How many of so many members vote.
-pub(super) fn voter_count(members: usize) -> usize {
+pub(crate) fn voter_count(members: usize) -> usize {
     match members {
         0..=2 => members,
         3..=4 => 3,
@@ -59,7 +59,7 @@ pub(super) fn voter_count(members: usize) -> usize {
 }
 
 /// The next change; `None` if all is as it should be. `gone_for` says since when a member has not been there.
-pub(super) fn next_step(
+pub(crate) fn next_step(
     membership: &Membership,
     present: &[Present],
     gone_for: impl Fn(NodeId) -> Duration,

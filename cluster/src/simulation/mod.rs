@@ -15,7 +15,7 @@ mod probe;
 
 use std::cell::Cell;
 
-pub use self::probe::Probe;
+pub use crate::simulation::probe::Probe;
 
 thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };

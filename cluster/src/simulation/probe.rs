@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use tidegate_limiter::{Consistency, KeyHash};
 
-use crate::{Clock, ids::{ClusterId, NodeId}, owner::rights::Rights, raft::{GroupRole, Ledger}, slots::SlotId};
+use crate::{
+    Clock,
+    ids::{ClusterId, NodeId},
+    owner::rights::Rights,
+    rules::{ledger::Ledger, status::GroupRole},
+    slots::SlotId,
+};
 
 /// Looks into a node that runs.
 #[derive(Clone)]

@@ -13,10 +13,8 @@ use chitchat::{
 
 use tokio::sync::mpsc;
 
-use super::{
-    super::{message::MAX_BLOCK_BYTES, seal::MAX_DATAGRAM_BYTES},
-    *,
-};
+use super::*;
+use crate::gossip::{message::MAX_BLOCK_BYTES, seal::MAX_DATAGRAM_BYTES};
 
 fn id(number: u32) -> ChitchatId {
     named(&format!("n{number}"))

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use tidegate_limiter::Nanos;
 
 use super::{Leader, Step, View};
-use crate::{ids::Holder, owner::table::{Entry, SlotRow}};
+use crate::{
+    ids::Holder,
+    owner::table::{Entry, SlotRow},
+};
 
 impl Leader {
     /// Takes slots from those whose sessions have lapsed.

@@ -4,7 +4,10 @@
 use tidegate_limiter::Nanos;
 
 use super::{Leader, Step, View};
-use crate::{ids::NodeId, owner::shares::{RELEASE_AFTER, ShareChange, ShareTable}};
+use crate::{
+    ids::NodeId,
+    owner::shares::{RELEASE_AFTER, ShareChange, ShareTable},
+};
 
 /// A first share that is smaller than this part of what it should be is waited with: others will settle.
 const LEAST_FIRST: u32 = 8;

@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_limiter::Nanos;
 
 use super::{Leader, SETTLE, Step, View, Wanted};
-use crate::{ids::Holder, member::MemberRow, owner::table::{Entry, SlotRow, Table}};
+use crate::{
+    ids::Holder,
+    member::MemberRow,
+    owner::table::{Entry, SlotRow, Table},
+};
 
 impl Leader {
     /// Names others where the successor can not be the one any more, or there is none.

@@ -68,8 +68,13 @@ impl Rights {
 mod tests {
     use std::time::Duration;
 
-    use super::{*, super::super::{session::Terms, shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START}, table::Table}};
     use crate::ids::Holder;
+    use crate::owner::{
+        rights::share::*,
+        session::Terms,
+        shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
+        table::Table,
+    };
 
     const TERMS: Terms = Terms { node: Duration::from_secs(2), leader: Duration::from_secs(3) };
 

@@ -1,7 +1,7 @@
 //! The rights of one node, step by step.
 
-use super::{*, super::table::Entry};
-use crate::ids::Reign;
+use super::*;
+use crate::{ids::Reign, owner::table::Entry};
 
 const REIGN: Reign = Reign { term: 1, leader: 1 };
 const LENGTH: Duration = Duration::from_secs(3);

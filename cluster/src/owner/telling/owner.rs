@@ -11,7 +11,14 @@ use std::sync::{
 use tidegate_limiter::{KeyHash, Mark, Nanos, Reserves};
 
 use super::{BOUND, CHANGE, Inheritance, Raise, SILENT, Since};
-use crate::{ids::Holder, owner::{floors::{Bond, Naming}, rights::{Core, Rights}}, slots::{SLOTS, SlotId}};
+use crate::{
+    ids::Holder,
+    owner::{
+        floors::{Bond, Naming},
+        rights::{Core, Rights},
+    },
+    slots::{SLOTS, SlotId},
+};
 
 impl Rights {
     /// The rules with floors are these from now on, as those domains have them since those entries of the log.

@@ -5,7 +5,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tidegate_limiter::Nanos;
 
 use super::{BORN, Birth, Heard, Inheritance, MAX_OWNERS};
-use crate::{ids::Holder, owner::{floors::Bond, rights::{Core, Rights}}, planted::PlantedBug};
+use crate::{
+    ids::Holder,
+    owner::{
+        floors::Bond,
+        rights::{Core, Rights},
+    },
+    planted::PlantedBug,
+};
 
 impl Rights {
     /// An owner says something; `answer` is the number of the last answer that it has got.

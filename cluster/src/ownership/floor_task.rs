@@ -1,0 +1,337 @@
+//! Tells the successors of this node's slots how far buckets may be used, ahead of it, and hears what other owners tell. What
+//! is said when, and what it is worth, stands in [`crate::owner::floors`].
+//!
+//! One task a successor, one call at a time: what comes up meanwhile goes with the next one. Charges that wait are told at
+//! once, the others every 20 ms.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tidegate_limiter::{Bucket, Nanos};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    fabric,
+    ids::Holder,
+    owner::{
+        acknowledged::MAX_MARKS,
+        birth::Inheritance,
+        floors::{Bond, Naming},
+        telling::Raise,
+    },
+    raft::{handle::Shared, leader_client::LeaderClient},
+    rpc::{
+        buckets::{WireInheritance, WireLetGo, Words},
+        caller::Caller,
+        message::{Call, Reply},
+    },
+    slots::{SLOTS, SlotId},
+};
+
+/// How often it is told what nobody waits for.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+/// An owner that has nothing to tell says that it is there.
+const PING_EVERY: Duration = Duration::from_millis(400);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// A successor that is silent for so long is struck from the log: until then, charges that need it wait.
+const STRIKE_AFTER: Duration = Duration::from_millis(300);
+/// How long it is asked for that.
+const STRIKE_WITHIN: Duration = Duration::from_secs(1);
+/// After that, it is told nothing for so long.
+const REST: Duration = Duration::from_secs(2);
+/// The pause before something is tried again.
+const RETRY: Duration = Duration::from_millis(20);
+/// Slots whose buckets can not all be told are tried again after this.
+const POSTPONE: Duration = Duration::from_secs(15);
+/// Buckets in one message.
+const MESSAGE: usize = 4096;
+/// How often it is looked who is to be told.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs until it is dropped, and with it all its tasks.
+pub(crate) async fn tell(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
+    let mut applied = shared.applied.subscribe();
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let mut told: BTreeMap<Holder, tokio::task::AbortHandle> = BTreeMap::new();
+    loop {
+        told.retain(|_, task| !task.is_finished());
+        for successor in shared.rights.successors() {
+            told.entry(successor).or_insert_with(|| {
+                tasks.spawn(tell_one(Arc::clone(&shared), Arc::clone(&leader), successor))
+            });
+        }
+        while tasks.try_join_next().is_some() {}
+        // What is applied is in force a little later, so it is looked again without a change too.
+        if let Ok(Err(_closed)) = timeout(LOOK_EVERY, applied.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Tells one successor, for as long as it is one.
+async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: Holder) {
+    let Some(row) = shared.applied.borrow().state.members.get(&successor.node).cloned() else { return };
+    let caller = Caller::new(&shared.calling, successor.node, row.raft_node());
+    let mut way = Way {
+        shared,
+        leader,
+        successor,
+        caller,
+        answer: 0,
+        heard: Instant::now(),
+        wants: 0,
+        rests_until: Instant::now(),
+        postponed: BTreeMap::new(),
+        silent: Vec::new(),
+    };
+    let mut seen = None;
+    loop {
+        let rights = &way.shared.rights;
+        let now = Instant::now();
+        if now < way.rests_until {
+            sleep(RETRY).await;
+            continue;
+        }
+        let version = rights.version();
+        if seen == Some(version) && way.postponed.is_empty() && !rights.reserves().is_empty() {
+            if way.go_on().await.is_none() {
+                way.give_up().await;
+            }
+            continue;
+        }
+        let slots = rights.told_to(successor);
+        if slots.is_empty() {
+            return;
+        }
+        if rights.reserves().is_empty() {
+            sleep(LOOK_EVERY).await;
+            continue;
+        }
+        way.postponed.retain(|_, until| now < *until);
+        let open = slots.iter().filter(|(slot, _, complete)| !complete && !way.postponed.contains_key(slot));
+        let open: Vec<(u16, Naming)> = open.map(|(slot, naming, _)| (*slot, *naming)).collect();
+        // What is not done yet is looked at again.
+        seen = open.is_empty().then_some(version);
+        let said = if open.is_empty() { way.go_on().await } else { way.begin(&open).await };
+        if said.is_none() {
+            way.give_up().await;
+        }
+    }
+}
+
+/// The way to one successor.
+struct Way {
+    shared: Arc<Shared>,
+    leader: Arc<LeaderClient>,
+    successor: Holder,
+    caller: Caller,
+    /// The number of its last answer.
+    answer: u64,
+    heard: Instant,
+    /// How many charges had waited when it was last told.
+    wants: u64,
+    rests_until: Instant,
+    postponed: BTreeMap<u16, Instant>,
+    /// Slots about which this node decides without it.
+    silent: Vec<u16>,
+}
+
+impl Way {
+    /// Tells what has come up; or waits for it.
+    async fn go_on(&mut self) -> Option<()> {
+        let rights = Arc::clone(&self.shared.rights);
+        if rights.wants() == self.wants {
+            let _ = timeout(TELL_EVERY, rights.urgent(self.wants)).await;
+        }
+        self.wants = rights.wants();
+        let raises = rights.take_raises(self.successor, MESSAGE);
+        if raises.is_empty() && self.heard.elapsed() < PING_EVERY {
+            return Some(());
+        }
+        self.say(&[], &raises, &[]).await
+    }
+
+    /// Has the successor know enough to begin from floors.
+    async fn begin(&mut self, slots: &[(u16, Naming)]) -> Option<()> {
+        let rights = Arc::clone(&self.shared.rights);
+        let started = Instant::now();
+        let bonds = rights.attempt(slots);
+        self.say(&bonds, &[], &[]).await?;
+        // Most of it goes ahead, so that few charges have to wait for their turn.
+        let ahead = self.tell_all(slots).await?;
+        let bound = rights.bind(&bonds);
+        let rest = if ahead.is_some() { self.tell_all(slots).await? } else { None };
+        if rest.is_none() {
+            // It knows that this attempt has begun, and will never hear that all was told.
+            bound.iter().for_each(|(slot, bond)| rights.free(*slot, *bond));
+            let until = Instant::now() + POSTPONE;
+            self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
+            return Some(());
+        }
+        let testament = rights.testament(&bound);
+        self.say(&[], &[], &testament).await?;
+        rights.completed(testament.iter().map(|(slot, bond, _)| (*slot, *bond)));
+        debug!(slots = testament.len(), buckets = ahead, rest, took = ?started.elapsed(), "a successor knows all");
+        Some(())
+    }
+
+    /// Tells all that is known of these slots and not acknowledged. How much that was; none (the inner one): it can not all be
+    /// told, because it is too much. What is not in memory any more is told with the last words.
+    async fn tell_all(&mut self, slots: &[(u16, Naming)]) -> Option<Option<usize>> {
+        let mut wanted: Vec<Option<Naming>> = vec![None; SLOTS];
+        slots.iter().for_each(|(slot, naming)| wanted[usize::from(*slot)] = Some(*naming));
+        let shared = Arc::clone(&self.shared);
+        let look = move || {
+            let (store, rights, now) = (&shared.store, &shared.rights, shared.clock.now());
+            let reserves = rights.reserves();
+            let mut found: Vec<Raise> = Vec::new();
+            store.buckets(
+                now,
+                |key| wanted[SlotId::of(key).index()].is_some(),
+                |Bucket { key, rule, held }| {
+                    // Of other rules there may be any number, which must not keep these from being told.
+                    if let Some(naming) = wanted[SlotId::of(key).index()]
+                        && let Some(mark) = held.mark_ahead(now)
+                        && reserves.concerns(&held)
+                        && reserves.wants(rule, mark, now)
+                        && !rights.is_acknowledged(key, mark)
+                        && found.len() <= MAX_MARKS
+                    {
+                        found.push(Raise { key, rule, mark, naming });
+                    }
+                },
+            );
+            (found.len() <= MAX_MARKS).then_some(found)
+        };
+        // It locks one shard after the other, for as long as that takes.
+        let Some(found) = fabric::blocking(look).await.ok()? else { return Some(None) };
+        for part in found.chunks(MESSAGE) {
+            self.wants = self.shared.rights.wants();
+            let mut part = part.to_vec();
+            part.extend(self.shared.rights.take_raises(self.successor, MESSAGE));
+            self.say(&[], &part, &[]).await?;
+        }
+        Some(Some(found.len()))
+    }
+
+    /// Says something. `None`: it is not known whether it was heard.
+    async fn say(
+        &mut self,
+        begin: &[(u16, Bond)],
+        raises: &[Raise],
+        testament: &[(u16, Bond, Inheritance)],
+    ) -> Option<()> {
+        let rights = Arc::clone(&self.shared.rights);
+        let now = self.shared.clock.now();
+        let bucket =
+            |one: &Raise| Bucket { key: one.key, rule: one.rule, held: one.mark.held(one.key, now) }.into();
+        let wire = |(slot, bond, inheritance): &(u16, Bond, Inheritance)| {
+            (*slot, *bond, WireInheritance::of(inheritance, now))
+        };
+        let words = Words {
+            owner: rights.me(),
+            to: self.successor,
+            answer: self.answer,
+            begin: begin.to_vec(),
+            buckets: raises.iter().map(bucket).collect(),
+            complete: testament.iter().map(wire).collect(),
+            let_go: if testament.is_empty() { Vec::new() } else { WireLetGo::all(&self.shared.store, now) },
+        };
+        let patience = self.caller.patience(PATIENCE);
+        match self.caller.call(Call::Tell(words), patience).await {
+            Ok(Reply::Told(Some(answer))) => {
+                (self.answer, self.heard) = (answer, Instant::now());
+                if !self.silent.is_empty() {
+                    rights.is_heard_again(&std::mem::take(&mut self.silent));
+                }
+                rights.floor_stats().count_told(raises.len() as u64);
+                let full = rights.acknowledge(raises, self.shared.clock.now());
+                if full.is_empty() { Some(()) } else { Box::pin(self.release(full)).await }
+            }
+            Ok(_) => {
+                rights.put_back(raises);
+                None
+            }
+            Err(fault) => {
+                debug!(%fault, "a successor can not be told");
+                rights.put_back(raises);
+                None
+            }
+        }
+    }
+
+    /// There is no room for what these slots need: their buckets will count as used up.
+    async fn release(&mut self, slots: Vec<u16>) -> Option<()> {
+        let rights = Arc::clone(&self.shared.rights);
+        let named: BTreeMap<u16, Naming> =
+            rights.told_to(self.successor).into_iter().map(|(slot, naming, _)| (slot, naming)).collect();
+        let slots: BTreeSet<u16> = slots.into_iter().collect();
+        let slots: Vec<(u16, Naming)> =
+            slots.iter().filter_map(|slot| Some((*slot, *named.get(slot)?))).collect();
+        warn!(slots = slots.len(), "more buckets than successors can be told of: these would begin used up");
+        let bound = rights.bind(&rights.attempt(&slots));
+        let until = Instant::now() + POSTPONE;
+        self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
+        self.say(&bound, &[], &[]).await?;
+        bound.iter().for_each(|(slot, bond)| rights.free(*slot, *bond));
+        Some(())
+    }
+
+    /// The successor does not answer. When that lasts, the leader is asked to name none: then this node is free.
+    async fn give_up(&mut self) {
+        sleep(RETRY).await;
+        // Where the network is slow, one answer may take as long as that.
+        if self.heard.elapsed() < STRIKE_AFTER.max(2 * self.caller.patience(Duration::ZERO)) {
+            return;
+        }
+        let rights = Arc::clone(&self.shared.rights);
+        let slots: Vec<u16> = rights.bound_to(self.successor);
+        if rights.is_silent(&slots, self.shared.clock.now()) {
+            self.silent = slots;
+            self.rests_until = Instant::now() + LOOK_EVERY;
+            return;
+        }
+        if !slots.is_empty() {
+            info!(
+                slots = slots.len(),
+                node = format!("{:x}", self.successor.node),
+                "a successor does not answer: another is wanted"
+            );
+            let strike = || Call::Strike { successor: self.successor, slots: slots.clone() };
+            self.leader.write(strike, Instant::now() + STRIKE_WITHIN).await;
+        }
+        self.rests_until = Instant::now() + if slots.is_empty() { LOOK_EVERY } else { REST };
+    }
+}
+
+impl Shared {
+    /// Hears what the owner of slots tells this node as their successor. `None`: another start of this node was meant.
+    pub(crate) fn hear(&self, words: Words) -> Option<u64> {
+        let now = self.clock.now();
+        let Words { owner, to, answer, begin, buckets, complete, let_go } = words;
+        if to != self.rights.me() {
+            return None;
+        }
+        self.rights.hear(owner, answer, now);
+        self.rights.begin_hearing(&begin);
+        for bucket in buckets {
+            self.floors.take_over(&bucket.into(), now);
+        }
+        let_go.into_iter().for_each(|let_go| let_go.take_over(&self.floors, now));
+        let complete: Vec<(u16, Bond, Inheritance)> = complete
+            .into_iter()
+            .map(|(slot, bond, inheritance)| (slot, bond, inheritance.into_inheritance(now)))
+            .collect();
+        self.rights.complete_hearing(&complete);
+        Some(self.rights.answer(owner, self.clock.now()))
+    }
+}

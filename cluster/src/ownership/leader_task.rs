@@ -1,0 +1,210 @@
+//! The task of the leader that sees to it that each slot has the owner that it should have: asks [`Leader::next`] what to
+//! do, and does it.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::{
+    ids::{Holder, NodeId},
+    owner::{
+        leader::{Step, View},
+        rights::Refusal,
+        shares::ShareChange,
+        table::{Entry, SlotMove},
+    },
+    raft::{handle::Shared, running::Running},
+    rpc::{
+        caller::Caller,
+        message::{Call, NotServed, Reply},
+    },
+    state::{applied::Applied, command::Command},
+};
+
+/// How often it is looked whether there is something to do.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long one step may take.
+const PATIENCE: Duration = Duration::from_millis(1000);
+
+/// Runs until it is dropped.
+pub(crate) async fn preside(shared: Arc<Shared>) {
+    let mut applied = shared.applied.subscribe();
+    loop {
+        let step = look(&shared);
+        let Some((running, step)) = step else {
+            // What is applied may be the end of a move, and the next can begin.
+            let _ = timeout(pause(&shared), applied.changed()).await;
+            continue;
+        };
+        match step {
+            Step::Write(entry) => write(&shared, &running, entry).await,
+            Step::Refuse { target, moves } => refuse(&shared, &running, target, moves).await,
+            Step::Share(change) => share(&running, change).await,
+            Step::Resign(reason) => {
+                warn!(reason, "this leader resigns: another one is to be elected");
+                shared.resigns.notify_one();
+                sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
+    let running = shared.running();
+    let reign = running.as_ref().and_then(|running| running.reign());
+    let now = shared.clock.now();
+    let applied = Arc::clone(&shared.applied.borrow());
+    let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    leader.look(reign, now);
+    let running = running?;
+    reign?;
+    let metrics = running.metrics();
+    let membership = metrics.membership_config.membership();
+    let members = &applied.state.members;
+    let answered =
+        shared.answered.among(|id| members.contains_key(&id) || membership.get_node(&id).is_some());
+    let view = View {
+        me: shared.me,
+        index: applied.index,
+        shares: &applied.state.shares,
+        voters: membership.get_joint_config(),
+        answered: &answered,
+        table: &applied.state.slots,
+        members,
+        draining: &applied.state.draining,
+        expected: membership.nodes().count(),
+    };
+    let step = leader.next(view, now)?;
+    if let Step::Write(Entry::Prepare { slots, .. }) = &step {
+        leader.rest_after(slots.len() * buckets_per_slot(shared, &applied));
+    }
+    Some((running, step))
+}
+
+/// About, as far as this node can tell from what it owns.
+fn buckets_per_slot(shared: &Shared, applied: &Applied) -> usize {
+    let owned = applied.state.slots.rows().iter().filter(|row| row.owner.node == shared.me).count();
+    shared.store.stats().buckets / owned.max(1)
+}
+
+/// For how long nothing is to be done, unless something changes.
+fn pause(shared: &Shared) -> Duration {
+    let leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = shared.clock.now();
+    let rest = leader.rests_until().map(|until| until.saturating_since(now)).filter(|rest| !rest.is_zero());
+    rest.map_or(LOOK_EVERY, |rest| rest.min(LOOK_EVERY))
+}
+
+async fn write(shared: &Shared, running: &Running, entry: Entry) {
+    match &entry {
+        Entry::Assign(_) => info!("the first owners of the slots are written"),
+        Entry::Prepare { slots, to } => {
+            debug!(slots = slots.len(), to = %name(shared, *to), "slots begin to move")
+        }
+        Entry::Expire { lapsed, slots, .. } => {
+            let names: Vec<String> = lapsed.iter().map(|holder| name(shared, *holder)).collect();
+            warn!(
+                slots = slots.len(),
+                nodes = names.join(", "),
+                "sessions have lapsed: others take the slots over"
+            );
+        }
+        Entry::Succeed(named) => {
+            let slots: usize = named.iter().map(|(_, slots)| slots.len()).sum();
+            debug!(slots, "successors of slots are named");
+        }
+        Entry::Commit(_) | Entry::Abort { .. } => {}
+    }
+    let lapsed = match &entry {
+        Entry::Expire { lapsed, .. } => lapsed.clone(),
+        _ => Vec::new(),
+    };
+    match running.propose(Command::Slots(entry), PATIENCE).await {
+        Ok(_) => {
+            let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            leader.expiry_is_over(&lapsed);
+        }
+        // It may be in the log: what it is about is left as it is until that is known.
+        Err(NotServed::NotLeader | NotServed::Unknown) => sleep(LOOK_EVERY).await,
+    }
+}
+
+async fn share(running: &Running, change: ShareChange) {
+    debug!(?change, "shares of lost buckets are given out anew");
+    if running.propose(Command::Shares(change), PATIENCE).await.is_err() {
+        // Repeated, it does nothing more.
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn refuse(shared: &Shared, running: &Running, target: Holder, moves: Vec<SlotMove>) {
+    let Some(row) = shared.applied.borrow().state.members.get(&target.node).cloned() else { return };
+    info!(to = %row.name, slots = moves.len(), "a move of slots takes too long: it is given up");
+    let Refusal { refused, taken } = if target.node == shared.me {
+        shared.rights.refuse(&moves)
+    } else {
+        let mut caller = Caller::new(&shared.calling, target.node, row.raft_node());
+        match caller.call(Call::Refuse(moves), PATIENCE).await {
+            Ok(Reply::Refuse(refusal)) => refusal,
+            _ => return,
+        }
+    };
+    // Those that it has are its own: only the end of the move was not written.
+    for entry in [Entry::Abort { moves: refused, refused: true }, Entry::Commit(taken)] {
+        let _ = running.propose(Command::Slots(entry), PATIENCE).await;
+    }
+}
+
+fn name(shared: &Shared, holder: Holder) -> String {
+    let applied = shared.applied.borrow();
+    applied
+        .state
+        .members
+        .get(&holder.node)
+        .map_or_else(|| format!("{:x}", holder.node), |row| row.name.clone())
+}
+
+impl Shared {
+    /// Writes that moves are done, if this node leads.
+    pub(crate) async fn moved_here(&self, running: &Running, moves: Vec<SlotMove>) -> Result<(), NotServed> {
+        running.propose(Command::Slots(Entry::Commit(moves)), PATIENCE).await.map(|_| ())
+    }
+
+    /// Writes that a node wants to own nothing, or something again.
+    pub(crate) async fn drain_here(
+        &self,
+        running: &Running,
+        holder: Holder,
+        on: bool,
+    ) -> Result<(), NotServed> {
+        running.propose(Command::Drain { holder, on }, PATIENCE).await.map(|_| ())
+    }
+
+    /// Writes that a node which is gone will not come back.
+    pub(crate) async fn evict_here(&self, running: &Running, node: NodeId) -> Result<(), NotServed> {
+        running.propose(Command::Evict(node), PATIENCE).await.map(|_| ())
+    }
+
+    /// Writes that these slots have no successor, where it is still this one.
+    pub(crate) async fn strike_here(
+        &self,
+        running: &Running,
+        successor: Holder,
+        slots: Vec<u16>,
+    ) -> Result<(), NotServed> {
+        let rows = Arc::clone(&self.applied.borrow().state.slots);
+        let is_named = |slot: &u16| {
+            let row = rows.row(usize::from(*slot));
+            row.and_then(|row| row.successor).is_some_and(|next| next.holder == successor)
+        };
+        let slots: Vec<u16> = slots.into_iter().filter(is_named).collect();
+        if slots.is_empty() {
+            return Ok(());
+        }
+        running.propose(Command::Slots(Entry::Succeed(vec![(None, slots)])), PATIENCE).await.map(|_| ())
+    }
+}

@@ -1,0 +1,15 @@
+//! The tasks around who owns which slot; what they decide is in `owner`, which knows no task and no network.
+//!
+//! - `leader_task`: sees to it that each slot has the owner that it should have, while this node leads.
+//! - `session_task`: asks for a session, and grants them.
+//! - `hand_over`: sends the buckets of slots that move by plan, and takes them. `floor_task`: tells successors floors.
+//! - `saved`, `buckets`: buckets that come from this node's disk or from floors.
+//! - `service`: what other nodes ask for.
+
+pub(crate) mod buckets;
+pub(crate) mod floor_task;
+pub(crate) mod hand_over;
+pub(crate) mod leader_task;
+pub(crate) mod saved;
+pub(crate) mod service;
+pub(crate) mod session_task;

@@ -1,0 +1,219 @@
+//! Asking for sessions, granting them, and noticing that this process was stopped.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::{
+    ids::{NodeId, RaftNode},
+    member::MemberRow,
+    owner::leader::{Asked, Granting},
+    raft::{handle::Shared, leader_client::LeaderClient, running::Running},
+    rpc::{
+        caller::Caller,
+        message::{Call, NotServed, Renewal, Reply},
+    },
+    state::command::Command,
+};
+
+/// A session is renewed after this part of its length.
+const RENEWALS: u32 = 4;
+/// How often a node without a session asks for one.
+const RETRY: Duration = Duration::from_millis(50);
+/// Of so many attempts without a session one goes to another member than the leader.
+const ASK_OTHERS_EVERY: u32 = 5;
+/// How long an answer may take, from when there is a stream on.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// How often this process notes that it runs.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+
+/// Asks for a session again and again, once this node has what it needs to decide.
+pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
+    let length = shared.rights.terms().node;
+    let mut way = Way::default();
+    let mut had_session = false;
+    loop {
+        let next = Instant::now() + length / RENEWALS;
+        let granted = ask(&shared, &leader, &mut way).await;
+        let has_session = shared.rights.has_session(shared.clock.now());
+        match (had_session, has_session) {
+            (false, true) => info!("this node has a session with the leader: it may own slots"),
+            (true, false) => warn!("the session has ended: rules that are `strict` are not decided here"),
+            _ => {}
+        }
+        had_session = has_session;
+        if granted {
+            way.failed = 0;
+            sleep_until(next).await;
+        } else {
+            way.caller = None;
+            way.failed = way.failed.saturating_add(1);
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// Whom a node asks for a session.
+#[derive(Default)]
+struct Way {
+    caller: Option<(NodeId, Caller)>,
+    /// Attempts since the last session was granted.
+    failed: u32,
+}
+
+impl Way {
+    /// The leader as far as this node knows; when that one grants nothing, now and then another member: a node that gets no
+    /// messages, or whose disk hangs, does not hear of a new leader, and has to be told that it has no session.
+    fn next(&self, running: &Running, me: NodeId) -> Option<(NodeId, RaftNode)> {
+        let known = running.leader();
+        // One that holds itself for the leader, and is not confirmed, waits long for each of its own attempts.
+        let is_me = known.as_ref().is_some_and(|(leader, _)| *leader == me);
+        let every = if is_me { 2 } else { ASK_OTHERS_EVERY };
+        if self.failed == 0 || !self.failed.is_multiple_of(every) {
+            return known;
+        }
+        let metrics = running.metrics();
+        let membership = metrics.membership_config.membership();
+        let is_other = |id: &NodeId| *id != me && known.as_ref().is_none_or(|(leader, _)| id != leader);
+        let others: Vec<NodeId> = membership.voter_ids().filter(is_other).collect();
+        let turn = (self.failed / every) as usize;
+        let id = others.get(turn % others.len().max(1))?;
+        Some((*id, membership.get_node(id)?.clone()))
+    }
+}
+
+async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> bool {
+    let Some(running) = shared.running() else { return false };
+    let Some((leader, node)) = way.next(&running, shared.me) else { return false };
+    // Without the rules of the cluster it could not decide, and without a log that lasts it could not follow who owns what;
+    // but it says that it is there.
+    let wants =
+        shared.in_force.borrow().complete && !shared.rights.is_given_up() && shared.log_works(&running);
+    let applied = {
+        let known = shared.applied.borrow();
+        // Without a table there is nothing that this node could lose or give.
+        if known.state.slots.is_assigned() { shared.rights.applied() } else { known.index }
+    };
+    let asked = shared.clock.now();
+    let question = shared.rights.ask(asked);
+    let call = Call::Renew { row: shared.row.clone(), wants, applied };
+    let reply = if leader == shared.me {
+        Ok(client.ask_here(call).await)
+    } else {
+        let (_, caller) = match &mut way.caller {
+            Some(known) if known.0 == leader => known,
+            other => other.insert((leader, Caller::new(&shared.calling, leader, node))),
+        };
+        caller.call_when_open(call, PATIENCE).await
+    };
+    let answer = match reply {
+        Ok(Reply::Renew(answer)) => answer,
+        Ok(_) => Err(NotServed::Unknown),
+        Err(fault) => {
+            debug!(%fault, "no session");
+            Err(NotServed::Unknown)
+        }
+    };
+    match answer {
+        Ok(Renewal::Granted(index)) => {
+            shared.rights.grant(question, index, asked);
+            true
+        }
+        Ok(Renewal::Behind(needed)) => {
+            shared.rights.is_behind(needed, shared.clock.now());
+            false
+        }
+        Ok(Renewal::NotGranted) | Err(_) => false,
+    }
+}
+
+/// Notes again and again that this process runs.
+pub(crate) async fn watch(shared: Arc<Shared>) {
+    let mut ticks = interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.rights.watch(shared.clock.now());
+        // Alone there is nobody whose slots it could have missed.
+        if shared.running().is_none() && shared.applied.borrow().state.members.len() > 1 {
+            shared.rights.is_blind(shared.clock.now());
+        }
+    }
+}
+
+impl Shared {
+    /// Grants a session, if this node leads and a quorum says so too.
+    pub(crate) async fn renew_here(
+        &self,
+        running: &Running,
+        row: MemberRow,
+        wants: bool,
+        applied: u64,
+    ) -> Result<Renewal, NotServed> {
+        let (holder, reign) = (row.holder(), running.reign().ok_or(NotServed::NotLeader)?);
+        let known = self.applied.borrow().state.members.get(&holder.node).cloned();
+        let is_in_group = running.metrics().membership_config.membership().get_node(&row.id).is_some();
+        // Nobody has applied more than there is.
+        let applied = applied.min(running.last_log());
+        if known.is_some() || is_in_group {
+            let now = self.clock.now();
+            let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            leader.look(Some(reign), now);
+            leader.note_contact(holder.node, applied, now);
+        }
+        if known.as_ref() != Some(&row) {
+            let is_older = known.is_some_and(|known| known.incarnation > row.incarnation);
+            if !is_in_group || is_older {
+                return Ok(Renewal::NotGranted);
+            }
+            // Who comes first says where it is; then it asks again.
+            running.propose(Command::Member(row), PATIENCE).await?;
+        }
+        if !wants {
+            return Ok(Renewal::NotGranted);
+        }
+        let asked = {
+            let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            leader.look(Some(reign), self.clock.now());
+            leader.begin_grant(holder, applied)
+        };
+        let granting = match asked {
+            Asked::Granting(granting) => granting,
+            Asked::Behind(needed) => return Ok(Renewal::Behind(needed)),
+            Asked::Never => return Ok(Renewal::NotGranted),
+        };
+        // A task that is dropped here must not leave the grant under way for ever.
+        let guard = Under { shared: self, granting: Some(granting) };
+        let index = running.read_index_here(PATIENCE).await;
+        let granted = guard.end(index.ok());
+        Ok(index.ok().filter(|_| granted).map_or(Renewal::NotGranted, Renewal::Granted))
+    }
+}
+
+/// A grant that ends, whatever becomes of who waits for it.
+struct Under<'s> {
+    shared: &'s Shared,
+    granting: Option<Granting>,
+}
+
+impl Under<'_> {
+    fn end(mut self, confirmed: Option<u64>) -> bool {
+        self.finish(confirmed)
+    }
+
+    fn finish(&mut self, confirmed: Option<u64>) -> bool {
+        let Some(granting) = self.granting.take() else { return false };
+        let mut leader = self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        leader.granted(granting, confirmed, self.shared.clock.now())
+    }
+}
+
+impl Drop for Under<'_> {
+    fn drop(&mut self) {
+        self.finish(None);
+    }
+}

@@ -1,0 +1,204 @@
+//! Of whom this node has heard, who has answered it, and whom it could reach: what elections are decided by.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use openraft::{LogId, Vote, storage::RaftLogStorage as _};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
+
+use self::ELECTION;
+use super::{handle::Shared, reach::Ahead, running::Running};
+use crate::{
+    fabric,
+    ids::{NodeId, RaftNode},
+    owner::leader::is_quorum,
+    planted::PlantedBug,
+    rpc::{
+        caller::Caller,
+        message::{Call, Reply},
+    },
+};
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tidegate_limiter::Nanos;
+use tokio::{task::JoinSet, time::Instant};
+use tracing::debug;
+
+/// Nobody votes for another leader before it has been silent for the longer of them. Who stands, and when, is decided in
+/// `election`: within half a second after that, if nothing else is wrong. What a dead leader's slots wait for is that, and
+/// a session.
+pub(crate) const ELECTION: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1000));
+/// Who has resigned does not stand for so long: longer than the others take to elect one of them.
+pub(crate) const RESIGNED_FOR: Duration = Duration::from_secs(4);
+/// A leader that is not heard for so long may be missed soon.
+const LOOK_AHEAD_AFTER: Duration = ELECTION.0;
+/// A leader reaches a voter that has started within this time: it is not missed before.
+const STARTED_WITHIN: Duration = ELECTION.0;
+/// That a node was reached counts for so long.
+const COUNTS_FOR: Duration = Duration::from_secs(2);
+
+/// Of whom a node has heard, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    started: Instant,
+    leader: Option<Instant>,
+    /// It has voted, and whoever got the vote may lead by now.
+    vote: Option<Instant>,
+    /// It has led, and has resigned.
+    resigned: Option<Instant>,
+}
+
+impl Heard {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { started: now, leader: None, vote: None, resigned: None }
+    }
+
+    /// When the leader was last heard of.
+    pub(crate) fn leader(&self) -> Option<Instant> {
+        self.leader
+    }
+
+    /// When a leader was last heard of, or this node was one itself and resigned.
+    pub(crate) fn leader_or_led(&self) -> Option<Instant> {
+        self.leader.max(self.resigned)
+    }
+
+    pub(crate) fn note_leader(&mut self, now: Instant) {
+        self.leader = self.leader.max(Some(now));
+    }
+
+    pub(crate) fn note_vote(&mut self, now: Instant) {
+        self.vote = self.vote.max(Some(now));
+    }
+
+    pub(crate) fn note_resigned(&mut self, now: Instant) {
+        self.resigned = Some(now);
+    }
+
+    /// From when on this node may stand itself: who has just resigned lets others go first.
+    pub(crate) fn stands_from(&self) -> Instant {
+        let missed = self.missed_from();
+        self.resigned.map_or(missed, |at| missed.max(at + RESIGNED_FOR))
+    }
+
+    /// From when on it is worth to know who could be reached as the next leader.
+    pub(crate) fn looks_ahead_from(&self) -> Instant {
+        self.leader.unwrap_or(self.started) + LOOK_AHEAD_AFTER
+    }
+
+    /// From when on another leader may be wanted. openraft itself refuses votes while it keeps to a leader, which is the
+    /// longer of the two times.
+    pub(crate) fn missed_from(&self) -> Instant {
+        let heard = self.leader.map(|at| at + ELECTION.1);
+        let elected = self.vote.map(|at| at + ELECTION.0);
+        (self.started + STARTED_WITHIN).max(heard.max(elected).unwrap_or(self.started))
+    }
+}
+
+/// When members last answered the leader's own messages: those come by connections that the leader opens.
+#[derive(Debug, Default)]
+pub(crate) struct Answered(Mutex<BTreeMap<NodeId, Nanos>>);
+
+impl Answered {
+    pub(crate) fn note(&self, node: NodeId, now: Nanos) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = known.entry(node).or_insert(now);
+        *at = now.max(*at);
+    }
+
+    /// All of them that belong to the group.
+    pub(crate) fn among(&self, is_member: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, Nanos> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|node, _| is_member(*node));
+        known.clone()
+    }
+}
+
+/// Which nodes this one has reached lately.
+#[derive(Debug, Default)]
+pub(crate) struct Reached(Mutex<BTreeMap<NodeId, Instant>>);
+
+impl Reached {
+    pub(crate) fn note(&self, node: NodeId, now: Instant) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, at| now.duration_since(*at) < COUNTS_FOR);
+        known.insert(node, now);
+    }
+
+    pub(crate) fn counts(&self, node: NodeId, now: Instant) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&node).is_some_and(|at| now.duration_since(*at) < COUNTS_FOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_leader_is_missed_when_openraft_no_longer_keeps_to_it() {
+        let start = Instant::now();
+        let mut heard = Heard::new(start);
+        assert_eq!(heard.missed_from(), start + STARTED_WITHIN, "it may not have reached this node yet");
+        heard.note_leader(start + LONG);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.1);
+        // News do not come in order.
+        heard.note_leader(start);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.1);
+    }
+
+    #[test]
+    fn who_has_voted_waits_for_the_one_who_got_the_vote() {
+        let start = Instant::now();
+        let mut heard = Heard::new(start);
+        heard.note_leader(start);
+        heard.note_vote(start + LONG);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
+        assert_eq!(heard.leader(), Some(start));
+    }
+
+    #[test]
+    fn who_has_resigned_lets_others_go_first_and_answers_them_as_before() {
+        let start = Instant::now();
+        let mut heard = Heard::new(start);
+        heard.note_resigned(start + LONG);
+        assert_eq!(heard.stands_from(), start + LONG + RESIGNED_FOR);
+        assert_eq!(heard.missed_from(), start + STARTED_WITHIN);
+        heard.note_leader(start + LONG * 2);
+        assert_eq!(heard.stands_from(), heard.missed_from(), "that is over");
+    }
+
+    #[test]
+    fn that_a_node_was_reached_counts_for_a_while_only() {
+        let (reached, start) = (Reached::default(), Instant::now());
+        assert!(!reached.counts(1, start));
+        reached.note(1, start);
+        assert!(reached.counts(1, start + COUNTS_FOR / 2) && !reached.counts(2, start));
+        assert!(!reached.counts(1, start + COUNTS_FOR));
+        reached.note(2, start + COUNTS_FOR);
+        assert_eq!(reached.0.lock().unwrap().len(), 1, "what no longer counts is dropped");
+    }
+
+    #[test]
+    fn answers_of_others_than_members_are_forgotten_and_none_makes_an_earlier_one_later() {
+        let answered = Answered::default();
+        answered.note(1, Nanos::new(9));
+        answered.note(1, Nanos::new(5));
+        answered.note(2, Nanos::new(7));
+        assert_eq!(answered.among(|node| node == 1), BTreeMap::from([(1, Nanos::new(9))]));
+        assert_eq!(answered.among(|_| true), BTreeMap::from([(1, Nanos::new(9))]));
+    }
+}

@@ -1,0 +1,233 @@
+//! The task that keeps the group and its votes as they should be. It runs on each node and acts on the leader only,
+//! one change at a time; what gossip says is a hint what to change, the log decides. **A member that has a session is there, and
+//! where the log says, whatever gossip says of it**: else who forges a later start of it could have it taken out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use openraft::ChangeMembers;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::info;
+
+use super::{
+    handle::Shared,
+    running::Running,
+    voters::{self, Membership, Present, Step},
+};
+use crate::{
+    fabric,
+    ids::{NodeId, RaftNode},
+    member::Alive,
+    member::{Member, MemberRow},
+    state::{
+        applied::Applied,
+        command::{Command, Founding},
+    },
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A member that is gone for so long is taken out.
+const EVICT_AFTER: Duration = Duration::from_secs(3600);
+/// How long one change may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A node that lacks fewer entries than this may vote: it has the rest before it is asked for much.
+const CAUGHT_UP: u64 = 200;
+
+/// Runs until it is dropped.
+pub(crate) async fn tend(shared: Arc<Shared>) {
+    let mut seen: HashMap<NodeId, Instant> = HashMap::new();
+    let mut led_since: Option<Instant> = None;
+    loop {
+        sleep(LOOK_EVERY).await;
+        let now = Instant::now();
+        let alive = shared.alive.borrow().clone();
+        let applied = Arc::clone(&shared.applied.borrow());
+        seen.extend(alive.members.iter().filter_map(|member| Some((member.node?, now))));
+        let Some(running) = shared.running().filter(|running| running.is_leader()) else {
+            led_since = None;
+            continue;
+        };
+        let with_session = with_session(&shared, &running, &applied);
+        seen.extend(with_session.iter().map(|row| (row.id, now)));
+        // Who was not seen since this node leads counts as gone since then, not since for ever.
+        let led_since = *led_since.get_or_insert(now);
+        seen.retain(|_, at| now.duration_since(*at) < Duration::from_secs(24 * 3600));
+        let gone_for =
+            |id: NodeId| now.duration_since(seen.get(&id).copied().unwrap_or(led_since).max(led_since));
+        tend_once(&shared, &running, &alive, &applied, &with_session, gone_for).await;
+    }
+}
+
+async fn tend_once(
+    shared: &Shared,
+    running: &Running,
+    alive: &Alive,
+    applied: &Applied,
+    with_session: &[&MemberRow],
+    gone_for: impl Fn(NodeId) -> Duration,
+) {
+    if applied.state.founding.is_none() {
+        let Some(cluster) = shared.belonging.get() else { return };
+        let founding = Founding { cluster, hash_secret: fabric::random_bytes() };
+        let _ = running.propose(Command::Found(founding), PATIENCE).await;
+        return;
+    }
+    let cluster = shared.belonging.get();
+    // A node with the log of another cluster is none of ours, whatever it says of itself.
+    let live = alive.members.iter().chain(&alive.namesake);
+    let ours: Vec<&Member> =
+        live.filter(|member| member.group.is_none() || member.group == cluster).collect();
+    let (membership, present) = look(running, &ours, with_session);
+    if let Some(step) = voters::next_step(&membership, &present, &gone_for, |id| {
+        applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER
+    }) {
+        take(running, step).await;
+        return;
+    }
+    // Who owns slots is still asked for them.
+    let owns = |id: NodeId| {
+        let slots = applied.state.slots.rows().iter();
+        slots
+            .flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)])
+            .flatten()
+            .any(|holder| holder.node == id)
+    };
+    if let Some(gone) =
+        applied.state.members.keys().find(|id| !membership.nodes.contains_key(id) && !owns(**id))
+    {
+        let _ = running.propose(Command::Forget(*gone), PATIENCE).await;
+    }
+}
+
+/// The members that may have a session, also one that an earlier leader has granted.
+fn with_session<'s>(shared: &Shared, running: &Running, applied: &'s Applied) -> Vec<&'s MemberRow> {
+    let now = shared.clock.now();
+    let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    leader.look(running.reign(), now);
+    applied.state.members.values().filter(|row| !leader.has_lapsed(row.holder(), now)).collect()
+}
+
+/// The group, and who of it is there.
+fn look(running: &Running, live: &[&Member], with_session: &[&MemberRow]) -> (Membership, Vec<Present>) {
+    let metrics = running.metrics();
+    let config = metrics.membership_config.membership();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let voters = config.get_joint_config().last().cloned().unwrap_or_default();
+    let membership = Membership {
+        nodes: config.nodes().map(|(id, node)| (*id, node.clone())).collect(),
+        voters,
+        in_between: config.get_joint_config().len() > 1,
+    };
+    let matched = |id: NodeId| {
+        metrics.id == id
+            || metrics
+                .replication
+                .as_ref()
+                .and_then(|progress| progress.get(&id).copied().flatten())
+                .is_some_and(|matched| matched.index + CAUGHT_UP >= last)
+    };
+    let present =
+        there(live, with_session.iter().copied().filter(|row| membership.nodes.contains_key(&row.id)));
+    let present =
+        present.into_iter().map(|(id, (node, zone))| Present { id, node, zone, caught_up: matched(id) });
+    let present = present.collect();
+    (membership, present)
+}
+
+/// Who is there, where, and in which zone: what gossip says, and before that what the log says of those who have a session.
+fn there<'s>(
+    live: &[&Member],
+    with_session: impl Iterator<Item = &'s MemberRow>,
+) -> BTreeMap<NodeId, (RaftNode, Option<String>)> {
+    let mut there = BTreeMap::new();
+    for member in live {
+        if let Some(id) = member.node {
+            there.entry(id).or_insert_with(|| (member.raft_node(), member.zone.clone()));
+        }
+    }
+    there.extend(with_session.map(|row| (row.id, (row.raft_node(), row.zone.clone()))));
+    there
+}
+
+async fn take(running: &Running, step: Step) {
+    info!(change = ?step, "the Raft group changes");
+    let raft = &running.raft;
+    let changed = match step {
+        Step::Add(id, node) => {
+            // Not waited for: it may need a snapshot, and others should not wait for that.
+            timeout(PATIENCE, raft.add_learner(id, node, false)).await
+        }
+        Step::Move(id, node) => {
+            timeout(PATIENCE, raft.change_membership(ChangeMembers::SetNodes([(id, node)].into()), true))
+                .await
+        }
+        Step::Remove(id) => {
+            timeout(PATIENCE, raft.change_membership(ChangeMembers::RemoveNodes([id].into()), true)).await
+        }
+        Step::Voters(voters) => {
+            timeout(PATIENCE, raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true)).await
+        }
+    };
+    match changed {
+        Ok(Ok(_)) => {}
+        // It is looked at again: the change is begun anew, or ended by the next leader.
+        Ok(Err(error)) => info!("the Raft group could not be changed yet: {error}"),
+        Err(_) => info!("changing the Raft group takes longer than {PATIENCE:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::Weight,
+        member::{MemberId, MemberState},
+    };
+
+    fn row(id: NodeId, incarnation: u64) -> MemberRow {
+        MemberRow {
+            id,
+            name: format!("n{id}"),
+            incarnation,
+            peer: ([10, 0, 0, id as u8], 7803).into(),
+            zone: None,
+            keeps: false,
+            weight: Weight::default(),
+        }
+    }
+
+    /// What gossip says, somewhere else than the log.
+    fn said(node: NodeId, name: &str, incarnation: u64) -> Member {
+        Member {
+            id: MemberId { name: name.into(), incarnation },
+            state: MemberState::Serving,
+            peer: ([10, 6, 6, 6], 7803).into(),
+            ..Member::of(&row(node, 1))
+        }
+    }
+
+    #[test]
+    fn who_has_a_session_is_there_whatever_gossip_says() {
+        let rows = [row(1, 1), row(2, 1), row(3, 1)];
+        // A later start of n2 with another id, and one of n3 with its own id elsewhere.
+        let forged = [said(9, "n2", u64::MAX), said(3, "n3", u64::MAX)];
+        let there = there(&forged.iter().collect::<Vec<_>>(), rows.iter());
+        for row in &rows {
+            assert_eq!(there[&row.id].0, row.raft_node());
+        }
+        assert_eq!(there.len(), 4);
+        let group = Membership {
+            nodes: there.iter().map(|(id, (node, _))| (*id, node.clone())).collect(),
+            voters: [1, 2, 3].into(),
+            in_between: false,
+        };
+        let present: Vec<Present> = there
+            .into_iter()
+            .map(|(id, (node, zone))| Present { id, node, zone, caught_up: id != 9 })
+            .collect();
+        assert_eq!(voters::next_step(&group, &present, |_| Duration::ZERO, |_| false), None);
+    }
+}

@@ -1,0 +1,302 @@
+//! Buckets, requests and floors as nodes send them to each other: instants as so long ago, because each node has a clock of its
+//! own. What is saved on a disk has the same form.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, OnMemoryFull, RuleId, Store};
+use tidegate_proto::peer;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use self::{WireBucket, WireLetGo};
+use super::{
+    caller::Caller,
+    message::{Call, Reply},
+};
+use crate::{
+    fabric,
+    ids::Holder,
+    member::MemberRow,
+    owner::{
+        acknowledged::MAX_MARKS,
+        birth::{Birth, Inheritance},
+        floors::{Bond, Naming},
+        node::Install,
+        rights::Frozen,
+        table::SlotMove,
+        telling::Raise,
+    },
+    planted::PlantedBug,
+    raft::handle::Shared,
+    requests::{Remembered, RequestKey},
+    slots::{SLOTS, SlotId},
+    wire,
+};
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tidegate_limiter::{Bucket, Nanos};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+/// Buckets for the target of a move.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct HandOver {
+    /// By which moves they come.
+    pub(crate) moves: Vec<SlotMove>,
+    pub(crate) buckets: Vec<WireBucket>,
+    /// What strict rules have let go of, some of which may be buckets of these slots.
+    pub(crate) let_go: Vec<WireLetGo>,
+    /// These slots are the target's with this: their owner decides no more.
+    pub(crate) slots: Vec<WireSlot>,
+    /// Requests that were charged and may be asked again.
+    pub(crate) requests: Vec<WireRequest>,
+}
+
+impl HandOver {
+    /// The moves that this ends.
+    pub(crate) fn moves(&self) -> impl Iterator<Item = SlotMove> + '_ {
+        self.slots.iter().map(|slot| slot.one)
+    }
+}
+
+/// As [`Remembered`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireRequest {
+    pub(crate) key: (u64, u64),
+    pub(crate) slot: u16,
+    pub(crate) rest: Duration,
+    pub(crate) decisions: Vec<peer::Decision>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireBucket {
+    pub(crate) key: u64,
+    pub(crate) rule: u64,
+    pub(crate) held: WireHeld,
+}
+
+/// As [`LetGo`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireLetGo {
+    pub(crate) rule: u64,
+    pub(crate) held: WireHeld,
+}
+
+impl WireLetGo {
+    /// All that a store has let go of.
+    pub(crate) fn all(store: &Store, now: Nanos) -> Vec<Self> {
+        store.let_go(now).into_iter().map(Self::from).collect()
+    }
+
+    pub(crate) fn take_over(self, store: &Store, now: Nanos) {
+        store.take_over_let_go(&LetGo { rule: RuleId::from_raw(self.rule), held: self.held.into() }, now);
+    }
+}
+
+/// As [`Held`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum WireHeld {
+    Debt(u64),
+    Window(u64),
+    Log { memory: u64, entries: Vec<(u64, u64)> },
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct WireSlot {
+    pub(crate) one: SlotMove,
+    pub(crate) epoch: u64,
+    /// How long ago its buckets were used up, in nanoseconds; `None`: they never were.
+    pub(crate) drained_ago: Option<u64>,
+    pub(crate) birth: Option<WireBirth>,
+}
+
+/// As [`Birth`]: all of it as long ago, in nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct WireBirth {
+    /// Of the rules that had floors.
+    pub(crate) fingerprint: u64,
+    pub(crate) heard: u64,
+    pub(crate) begun: u64,
+    pub(crate) before: Option<u64>,
+    pub(crate) elder: Option<(u64, u64)>,
+}
+
+impl WireBirth {
+    pub(crate) fn of(birth: &Birth, now: Nanos) -> Self {
+        let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
+        Self {
+            fingerprint: birth.rules.fingerprint(),
+            heard: ago(birth.heard),
+            begun: ago(birth.begun),
+            before: birth.before.map(ago),
+            elder: birth.elder.map(|(heard, begun)| (ago(heard), ago(begun))),
+        }
+    }
+
+    /// With the fingerprint of the rules, but without them.
+    pub(crate) fn into_birth(self, now: Nanos) -> (u64, Birth) {
+        let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
+        let birth = Birth {
+            rules: Arc::default(),
+            heard: at(self.heard),
+            begun: at(self.begun),
+            before: self.before.map(at),
+            elder: self.elder.map(|(heard, begun)| (at(heard), at(begun))),
+        };
+        (self.fingerprint, birth)
+    }
+}
+
+/// What became of a [`HandOver`] at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HandedOver {
+    /// All of it is there.
+    Done,
+    /// The target has not applied the beginning of the move.
+    NotYet,
+    /// The move is over.
+    Never,
+}
+
+impl HandOver {
+    /// Buckets that go ahead.
+    fn part(moves: &[SlotMove], buckets: Vec<WireBucket>) -> Self {
+        Self { moves: moves.to_vec(), buckets, ..Self::default() }
+    }
+}
+
+impl From<Bucket> for WireBucket {
+    fn from(Bucket { key, rule, held }: Bucket) -> Self {
+        Self { key: key.get(), rule: rule.get(), held: held.into() }
+    }
+}
+
+impl From<WireBucket> for Bucket {
+    fn from(WireBucket { key, rule, held }: WireBucket) -> Self {
+        Self { key: KeyHash::from_raw(key), rule: RuleId::from_raw(rule), held: held.into() }
+    }
+}
+
+impl From<LetGo> for WireLetGo {
+    fn from(LetGo { rule, held }: LetGo) -> Self {
+        Self { rule: rule.get(), held: held.into() }
+    }
+}
+
+impl From<Held> for WireHeld {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Debt(debt) => Self::Debt(debt),
+            Held::Window(state) => Self::Window(state),
+            Held::Log { memory, entries } => Self::Log { memory, entries },
+        }
+    }
+}
+
+impl From<WireHeld> for Held {
+    fn from(held: WireHeld) -> Self {
+        match held {
+            WireHeld::Debt(debt) => Self::Debt(debt),
+            WireHeld::Window(state) => Self::Window(state),
+            WireHeld::Log { memory, entries } => Self::Log { memory, entries },
+        }
+    }
+}
+
+impl From<Remembered> for WireRequest {
+    fn from(Remembered { key, slot, rest, decisions }: Remembered) -> Self {
+        let decisions = decisions.iter().map(wire::decision_to_wire).collect();
+        Self { key: key.parts(), slot: slot.get(), rest, decisions }
+    }
+}
+
+impl WireRequest {
+    /// `None`: there is no such slot.
+    fn into_remembered(self) -> Option<Remembered> {
+        let decisions = self.decisions.iter().map(wire::decision_from_wire).collect();
+        Some(Remembered {
+            key: RequestKey::new(self.key),
+            slot: SlotId::new(self.slot)?,
+            rest: self.rest,
+            decisions,
+        })
+    }
+}
+
+impl WireBucket {
+    fn bytes(&self) -> usize {
+        40 + match &self.held {
+            WireHeld::Log { entries, .. } => 16 * entries.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// What an owner says to a successor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Words {
+    pub(crate) owner: Holder,
+    pub(crate) to: Holder,
+    /// The number of the last answer that it has got; 0: none.
+    pub(crate) answer: u64,
+    /// These attempts begin.
+    pub(crate) begin: Vec<(u16, Bond)>,
+    /// These buckets are used so far, or will be.
+    pub(crate) buckets: Vec<WireBucket>,
+    /// All is told of these slots.
+    pub(crate) complete: Vec<(u16, Bond, WireInheritance)>,
+    /// What strict rules had let go of before that.
+    pub(crate) let_go: Vec<WireLetGo>,
+}
+
+impl Words {
+    /// In whose name they are.
+    pub(crate) fn owner(&self) -> Holder {
+        self.owner
+    }
+}
+
+/// As [`Inheritance`]: instants as so long ago, in nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct WireInheritance {
+    pub(crate) fingerprint: u64,
+    pub(crate) since: u64,
+    pub(crate) before: Option<u64>,
+    pub(crate) elder: Option<(u64, u64)>,
+}
+
+impl WireInheritance {
+    fn of(inheritance: &Inheritance, now: Nanos) -> Self {
+        let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
+        Self {
+            fingerprint: inheritance.fingerprint,
+            since: inheritance.since,
+            before: inheritance.before.map(ago),
+            elder: inheritance.elder.map(|(heard, begun)| (ago(heard), ago(begun))),
+        }
+    }
+
+    fn into_inheritance(self, now: Nanos) -> Inheritance {
+        let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
+        Inheritance {
+            fingerprint: self.fingerprint,
+            since: self.since,
+            before: self.before.map(at),
+            elder: self.elder.map(|(heard, begun)| (at(heard), at(begun))),
+        }
+    }
+}

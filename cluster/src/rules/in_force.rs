@@ -1,0 +1,188 @@
+//! Puts the replicated rules in force: compiles those that have changed and swaps the whole in. The way of a check only
+//! ever sees the last snapshot, and never waits.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tidegate_limiter::{HashSecret, Rules, Store};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use super::ledger::{Ledger, NewRules, WriteFault};
+use crate::{
+    ids::Revision,
+    owner::{rights::Rights, telling::Since},
+    planted::PlantedBug,
+    raft::handle::Shared,
+    rules_in_force::RulesInForce,
+    state::{applied::Applied, command::Expected},
+};
+
+/// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
+/// which it knows that they do: without a quorum there will be no leader.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(4);
+/// How long the rules to begin with are tried to be written before it is tried again.
+const SEED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
+pub(crate) async fn keep(shared: Arc<Shared>, ledger: Ledger, mut seed: Vec<(String, String)>) {
+    let rules = Arc::clone(&shared.rules);
+    let mut applied = shared.applied.subscribe();
+    let rights = Arc::clone(&shared.rights);
+    let stores = [&shared.store, &shared.floors, &shared.shares].map(Arc::clone);
+    let mut compiler = Compiler { rules, rights, stores, compiled: BTreeMap::new(), secret: None };
+    // Who had the rules on its disk decides by them; who had not waits until it has all of them.
+    let mut now = Arc::clone(&applied.borrow_and_update());
+    let had_some = now.state.founding.is_some();
+    let last_at_start = shared.running().map_or(0, |running| running.last_log());
+    let catch_up_until = Instant::now() + CATCH_UP_WITHIN;
+    let mut has_all = false;
+    loop {
+        let broken = compiler.compile(&now).await;
+        has_all |= had_some && (now.index >= last_at_start || Instant::now() >= catch_up_until);
+        has_all |= now
+            .state
+            .members
+            .get(&shared.me)
+            .is_some_and(|row| row.incarnation == shared.identity.me.incarnation);
+        seed.retain(|(domain, text)| match now.state.domains.get(domain.as_str()) {
+            Some(history) if **history.text() != *text => {
+                warn!(
+                    domain,
+                    revision = history.current().revision.get(),
+                    "the rules at the start are not those of the cluster, which count (`tidegate rules diff` and `apply`)"
+                );
+                false
+            }
+            Some(_) => false,
+            None => true,
+        });
+        let complete = has_all && seed.is_empty() && now.state.founding.is_some();
+        // A rule that is not in force must not count as such.
+        let index = if broken.is_empty() { now.index } else { shared.in_force.borrow().index };
+        shared.in_force.send_replace(InForce { index, complete, broken });
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = plant(&shared, &ledger, &seed), if has_all && !seed.is_empty() => {}
+            () = sleep_until(catch_up_until), if had_some && !has_all => {}
+        }
+        now = Arc::clone(&applied.borrow_and_update());
+    }
+}
+
+struct Compiler {
+    rules: Arc<RulesInForce>,
+    rights: Arc<Rights>,
+    /// All in which there are buckets of the rules.
+    stores: [Arc<Store>; 3],
+    compiled: BTreeMap<Arc<str>, Revision>,
+    secret: Option<HashSecret>,
+}
+
+impl Compiler {
+    /// Puts in force what has changed, all at once, and says what could not be. **The revision of the rules in force is one
+    /// up to which nothing is missing**: other nodes decide by their own rules what has changed after it.
+    async fn compile(&mut self, applied: &Applied) -> Vec<String> {
+        let Some(founding) = &applied.state.founding else { return Vec::new() };
+        let secret = HashSecret::new(founding.hash_secret);
+        if self.secret.as_ref() != Some(&secret) {
+            self.rules.put(Rules::empty(&secret));
+            self.rights.set_reserves(Arc::default(), Since::default());
+            self.secret = Some(secret.clone());
+            self.compiled.clear();
+        }
+        let mut broken = Vec::new();
+        let mut rules = self.rules.load_full();
+        let mut changed = Vec::new();
+        for (domain, history) in &applied.state.domains {
+            let revision = history.current().revision;
+            if self.compiled.get(domain) == Some(&revision) {
+                continue;
+            }
+            let (before, name, text, secret) =
+                (Arc::clone(&rules), Arc::clone(domain), Arc::clone(history.text()), secret.clone());
+            let started = Instant::now();
+            let compile = move || before.with_domain_at(&name, &text, &secret, revision.get());
+            let compiled = crate::fabric::blocking(compile).await;
+            match compiled {
+                Ok(Ok(compiled)) => {
+                    rules = Arc::new(compiled);
+                    changed.push((domain, revision, started.elapsed()));
+                }
+                Ok(Err(faults)) => {
+                    let fault = faults.first().map_or_else(String::new, ToString::to_string);
+                    error!(%domain, %revision, "the rules can not be used by this version of Tidegate, the ones before stay: {fault}");
+                    broken.push(format!(
+                        "the rules of {domain} at revision {revision} can not be used: {fault}"
+                    ));
+                }
+                Err(panicked) => {
+                    broken.push(format!("the rules of {domain} could not be compiled: {panicked}"))
+                }
+            }
+        }
+        if !changed.is_empty() {
+            let domains = applied.state.domains.values();
+            let newest = domains.map(|history| history.current().revision.get()).max();
+            // Of what is broken an older revision is in force.
+            let revision = newest.filter(|_| broken.is_empty()).unwrap_or(rules.revision());
+            let compiled = changed.iter().map(|(domain, revision, _)| (Arc::clone(domain), *revision));
+            self.compiled.extend(compiled);
+            let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
+            // Before anything is decided by them: a strict rule forgets nothing.
+            self.stores.iter().for_each(|store| tell_policies(store, &rules));
+            self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
+            // After it: what was decided by the rules before is told too.
+            self.rights.set_reserves(reserves, since);
+        }
+        let rules = self.rules.load();
+        for (domain, revision, took) in changed {
+            let count = rules.rules(domain).len();
+            info!(%domain, %revision, rules = count, ?took, "rules are in force");
+        }
+        broken
+    }
+}
+
+impl Compiler {
+    /// The revisions of the domains whose rules have floors.
+    fn since(&self, rules: &Rules) -> Since {
+        let has_floors = |domain: &str| rules.rules(domain).iter().any(|rule| rule.reserve().is_some());
+        let domains = self.compiled.iter().filter(|(domain, _)| has_floors(domain));
+        Since::new(domains.map(|(domain, revision)| (Arc::clone(domain), revision.get())))
+    }
+}
+
+/// Says what happens with the buckets of each rule when there is no room for all of them.
+fn tell_policies(store: &Store, rules: &Rules) {
+    if PlantedBug::FloodSpills.is_on() {
+        store.share_memory_among_all();
+    }
+    if PlantedBug::StrictForgets.is_on() {
+        store.set_rules(&Rules::empty(&HashSecret::new([0; 16])));
+    } else {
+        store.set_rules(rules);
+    }
+}
+
+/// Writes the rules to begin with where there are none. Who comes second finds that out.
+async fn plant(shared: &Shared, ledger: &Ledger, seed: &[(String, String)]) {
+    for (domain, text) in seed {
+        let mut new = NewRules::new(domain, text);
+        new.expected = Expected::Absent;
+        new.author = format!("node {}", shared.identity.me.name);
+        new.message = "the rules at the start".to_owned();
+        // They were read at the start, so they are rules.
+        let secret = HashSecret::new([0; 16]);
+        let rules = Rules::empty(&secret).with_domain(domain, text, &secret);
+        new.extent.added = rules.map_or(0, |rules| rules.rules(domain).len() as u32);
+        match ledger.write(new, Instant::now() + SEED_PATIENCE).await {
+            Ok(_) | Err(WriteFault::Mismatch { .. }) => {}
+            Err(fault) => {
+                warn!(domain, "the rules at the start are not written yet: {fault}");
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    // They come back by the log.
+    sleep(Duration::from_secs(1)).await;
+}

@@ -1,0 +1,15 @@
+//! The rules of all domains: written from any node, read by all, put in force.
+//!
+//! - [`Ledger`]: takes a change at any node, brings it to the leader, and says what became of it. `status`: what a node can tell
+//!   of the group. `service`: what other nodes ask for.
+//! - `in_force`: compiles what the log says and puts it in force.
+
+pub(crate) mod in_force;
+pub(crate) mod ledger;
+pub(crate) mod service;
+pub(crate) mod status;
+
+pub use self::{
+    ledger::{Ledger, NewRules, NoQuorum, Spread, WriteFault},
+    status::{GroupRole, GroupStatus},
+};

@@ -1,0 +1,161 @@
+//! What a node can tell of the group.
+
+use std::collections::BTreeSet;
+
+use openraft::ServerState;
+use tokio::sync::watch;
+
+use super::ledger::Ledger;
+use crate::{
+    ids::{ClusterId, NodeId},
+    raft::belonging::Foreign,
+};
+
+/// What this node is to the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupRole {
+    /// It belongs to none yet.
+    None,
+    /// It has the log, but no vote.
+    Learner,
+    /// It follows the leader.
+    Follower,
+    /// It would be the leader.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+impl GroupRole {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Learner => "learner",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+/// What a node can tell of the group.
+#[derive(Debug, Clone)]
+pub struct GroupStatus {
+    /// This node's id.
+    pub id: NodeId,
+    /// The cluster that it belongs to.
+    pub cluster: Option<ClusterId>,
+    /// What it is.
+    pub role: GroupRole,
+    /// The name of the leader.
+    pub leader: Option<String>,
+    /// The term.
+    pub term: u64,
+    /// Names of those that vote.
+    pub voters: Vec<String>,
+    /// Names of those that only get the log.
+    pub learners: Vec<String>,
+    /// The last entry in this node's log.
+    pub last_log: u64,
+    /// The last entry that it applied.
+    pub applied: u64,
+    /// The last entry whose rules are in force.
+    pub in_force: u64,
+    /// Why Raft does not run here.
+    pub trouble: Option<String>,
+}
+
+impl Ledger {
+    /// The cluster in whose group this node has a part.
+    pub fn group(&self) -> Option<ClusterId> {
+        let has_part = match self.shared().running() {
+            // Bound, it may have nothing of that cluster yet.
+            Some(running) => running.is_initialized(),
+            // Its disk has failed; it belongs where it did.
+            None => self.applied().state.founding.is_some(),
+        };
+        self.shared().belonging.get().filter(|_| has_part)
+    }
+
+    /// Says that the disk of this node hangs or its log has failed, if others could go on without it.
+    pub(crate) fn disk_trouble(&self) -> Option<String> {
+        let shared = self.shared();
+        let is_alone = match shared.running() {
+            Some(running) => running.is_alone(),
+            None => shared.applied.borrow().state.members.len() <= 1,
+        };
+        shared.trouble().filter(|_| !is_alone)
+    }
+
+    /// Says to which node the network is slower than is supported, if it is to one.
+    pub(crate) fn slow_network(&self) -> Option<String> {
+        self.shared().calling.connections.slowest()
+    }
+
+    /// What keeps this node from founding a cluster with the others that wait.
+    pub(crate) fn watch_obstacle(&self) -> watch::Receiver<Option<String>> {
+        self.shared().obstacle.subscribe()
+    }
+
+    /// A second cluster of this cluster's name, and what to do about it.
+    pub fn foreign_cluster(&self) -> Option<String> {
+        self.shared().foreign.borrow().as_ref().map(|foreign| foreign.text.clone())
+    }
+
+    pub(crate) fn watch_foreign(&self) -> watch::Receiver<Option<Foreign>> {
+        self.shared().foreign.subscribe()
+    }
+
+    /// The highest vote that this node has given: the term and for whom.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn vote(&self) -> Option<(u64, NodeId)> {
+        let metrics = self.shared().running()?.watch();
+        let vote = metrics.borrow().vote;
+        let leader = vote.leader_id();
+        // Before Raft has read its disk it shows a vote of term 0.
+        (leader.term > 0).then_some((leader.term, leader.node_id))
+    }
+
+    /// What this node can tell of the group.
+    pub fn status(&self) -> GroupStatus {
+        let shared = self.shared();
+        let in_force = shared.in_force.borrow().index;
+        let mut status = GroupStatus {
+            id: shared.me,
+            cluster: shared.belonging.get(),
+            role: GroupRole::None,
+            leader: None,
+            term: 0,
+            voters: Vec::new(),
+            learners: Vec::new(),
+            last_log: 0,
+            applied: shared.applied.borrow().index,
+            in_force,
+            trouble: shared.trouble(),
+        };
+        let Some(running) = shared.running() else { return status };
+        let metrics = running.metrics();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        for (id, node) in membership.nodes() {
+            let names = if voters.contains(id) { &mut status.voters } else { &mut status.learners };
+            names.push(node.name.clone());
+            if metrics.current_leader == Some(*id) {
+                status.leader = Some(node.name.clone());
+            }
+        }
+        status.voters.sort_unstable();
+        status.learners.sort_unstable();
+        status.term = metrics.current_term;
+        status.last_log = metrics.last_log_index.unwrap_or(0);
+        status.role = match metrics.state {
+            _ if status.voters.is_empty() => GroupRole::None,
+            ServerState::Learner | ServerState::Shutdown => GroupRole::Learner,
+            ServerState::Follower => GroupRole::Follower,
+            ServerState::Candidate => GroupRole::Candidate,
+            ServerState::Leader => GroupRole::Leader,
+        };
+        status
+    }
+}

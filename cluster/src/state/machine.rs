@@ -1,0 +1,427 @@
+//! What the log adds up to: a state machine of values.
+//!
+//! Each node applies the same entries in the same order and gets the same state, so nothing in here may depend on
+//! anything but the entry: no clock, no chance, no map whose order is not fixed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{
+    Command, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, Origin, Outcome, RuleWrite,
+    Written,
+};
+use crate::{
+    ids::{Holder, NodeId, Reign, Revision},
+    member::MemberRow,
+    owner::{shares::ShareTable, table::Table},
+};
+
+/// Domains of a cluster; one more is refused.
+pub(super) const MAX_DOMAINS: usize = 1024;
+/// Bytes of all rules in force; more are refused.
+pub(super) const MAX_TOTAL_RULES_BYTES: usize = 64 << 20;
+/// Revisions of a domain whose text is kept; older ones keep their line in the history.
+pub(super) const MAX_KEPT_TEXTS: usize = 64;
+/// Bytes of the texts of revisions that are not in force; the oldest are dropped beyond that.
+pub(super) const MAX_KEPT_BYTES: usize = 64 << 20;
+/// Lines in the history of a domain; the oldest are dropped beyond that.
+pub(super) const MAX_HISTORY: usize = 1000;
+/// Writes that are recognised when they come again.
+const MAX_RECENT_WRITES: usize = 4096;
+/// Members in the table; one more is not taken in.
+const MAX_MEMBERS: usize = 1024;
+
+/// One change of a domain's rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The revision that it made.
+    pub revision: Revision,
+    /// Where the rules came from.
+    pub origin: Origin,
+    /// Who wrote.
+    pub author: String,
+    /// Why.
+    pub message: String,
+    /// The node that took the write.
+    pub node: String,
+    /// When, by that node's clock, in Unix milliseconds.
+    pub at_ms: u64,
+    /// How much it changed.
+    pub extent: Extent,
+    /// The rules; `None` when they are no longer kept.
+    pub text: Option<Arc<str>>,
+}
+
+/// The rules of a domain and how they came to be. There is at least one change, and the last has its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainHistory {
+    changes: Vec<Change>,
+}
+
+impl DomainHistory {
+    /// The change that made the rules in force.
+    pub fn current(&self) -> &Change {
+        self.changes.last().expect("a domain is there from its first change on")
+    }
+
+    /// The rules in force.
+    pub fn text(&self) -> &Arc<str> {
+        self.current().text.as_ref().expect("the text in force is never dropped")
+    }
+
+    /// All changes that are remembered, the oldest first.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The change that made a revision.
+    pub fn at(&self, revision: Revision) -> Option<&Change> {
+        let place = self.changes.binary_search_by_key(&revision, |change| change.revision).ok()?;
+        Some(&self.changes[place])
+    }
+}
+
+/// All that is replicated. Cheap to clone: what is large is shared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicated {
+    /// What the cluster was founded with.
+    pub founding: Option<Founding>,
+    /// The rules, by domain.
+    pub domains: BTreeMap<Arc<str>, Arc<DomainHistory>>,
+    /// The members.
+    pub members: BTreeMap<NodeId, MemberRow>,
+    /// Who owns which slot.
+    pub slots: Arc<Table>,
+    /// The nodes that want to own nothing.
+    pub draining: BTreeSet<Holder>,
+    /// The members that are gone and will not come back.
+    pub evicted: BTreeSet<NodeId>,
+    recent: Arc<Recent>,
+    /// Which part of a lost bucket each node may give. It is the last field: a snapshot of an earlier version ends before it.
+    pub(crate) shares: Arc<ShareTable>,
+}
+
+/// The writes that happened last, so that one that comes again happens once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Recent {
+    order: VecDeque<Arc<str>>,
+    by_key: BTreeMap<Arc<str>, ([u8; 16], Written)>,
+}
+
+impl Recent {
+    fn note(&mut self, key: &str, fingerprint: [u8; 16], written: Written) {
+        let key: Arc<str> = key.into();
+        if self.by_key.insert(Arc::clone(&key), (fingerprint, written)).is_none() {
+            self.order.push_back(key);
+        }
+        while self.order.len() > MAX_RECENT_WRITES {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_key.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Replicated {
+    /// The revision of a domain's rules.
+    pub fn revision(&self, domain: &str) -> Option<Revision> {
+        self.domains.get(domain).map(|history| history.current().revision)
+    }
+
+    /// Applies the entry with this index, written by that leader.
+    pub(crate) fn apply(&mut self, index: u64, reign: Reign, command: Command) -> Outcome {
+        match command {
+            Command::Found(founding) => {
+                self.founding.get_or_insert(founding);
+                Outcome::Done
+            }
+            Command::Write(write) => self.write(Revision::new(index), write),
+            Command::Member(row) => {
+                if self.members.contains_key(&row.id) || self.members.len() < MAX_MEMBERS {
+                    // Who starts again wants its share again.
+                    self.draining.retain(|one| one.node != row.id || *one == row.holder());
+                    // It has come back after all.
+                    self.evicted.remove(&row.id);
+                    self.members.insert(row.id, row);
+                }
+                Outcome::Done
+            }
+            Command::Shares(change) => {
+                let members = &self.members;
+                Arc::make_mut(&mut self.shares).apply(index, |id| members.contains_key(&id), &change);
+                Outcome::Done
+            }
+            Command::Forget(id) => {
+                // Its share stays promised: it may live on.
+                self.members.remove(&id);
+                self.draining.retain(|holder| holder.node != id);
+                self.evicted.remove(&id);
+                Outcome::Done
+            }
+            Command::Slots(entry) => {
+                Arc::make_mut(&mut self.slots).apply(index, reign, &entry);
+                Outcome::Done
+            }
+            Command::Evict(id) => {
+                if self.members.contains_key(&id) {
+                    self.evicted.insert(id);
+                }
+                Outcome::Done
+            }
+            Command::Drain { holder, on } => {
+                let is_member = self.members.get(&holder.node).is_some_and(|row| row.holder() == holder);
+                match on {
+                    true if is_member => self.draining.insert(holder),
+                    _ => self.draining.remove(&holder),
+                };
+                Outcome::Done
+            }
+        }
+    }
+
+    fn write(&mut self, index: Revision, write: RuleWrite) -> Outcome {
+        let fingerprint = fingerprint_of(&write);
+        if let Some((known, written)) = self.recent.by_key.get(&*write.key) {
+            return if *known == fingerprint { Outcome::Written(*written) } else { Outcome::KeyReused };
+        }
+        let before = self.domains.get(&write.domain);
+        let current = before.map(|history| history.current().revision);
+        let fits = match write.expected {
+            Expected::Any => true,
+            Expected::Absent => current.is_none(),
+            Expected::At(revision) => current == Some(revision),
+        };
+        if !fits {
+            return Outcome::Mismatch { current };
+        }
+        if let Some(reason) = self.lack_of_room(&write) {
+            return Outcome::Full(reason);
+        }
+        let same = before
+            .filter(|history| **history.text() == *write.text)
+            .map(|history| history.current().revision);
+        let written = match same {
+            Some(revision) => Written { revision, previous: Some(revision), changed: false },
+            None => Written { revision: index, previous: current, changed: true },
+        };
+        Arc::make_mut(&mut self.recent).note(&write.key, fingerprint, written);
+        if written.changed {
+            self.add(index, write);
+        }
+        Outcome::Written(written)
+    }
+
+    /// Why the write can not be taken in. Whoever proposes has looked before; here it is made sure of.
+    fn lack_of_room(&self, write: &RuleWrite) -> Option<String> {
+        if write.text.len() > MAX_RULES_BYTES {
+            return Some(format!("the rules have more than {MAX_RULES_BYTES} bytes"));
+        }
+        if write.author.len().max(write.message.len()) > MAX_REMARK_BYTES {
+            return Some(format!("author or message has more than {MAX_REMARK_BYTES} bytes"));
+        }
+        if !self.domains.contains_key(&write.domain) && self.domains.len() >= MAX_DOMAINS {
+            return Some(format!("there are {MAX_DOMAINS} domains already"));
+        }
+        let others = self.domains.iter().filter(|(name, _)| **name != write.domain);
+        let total: usize = others.map(|(_, history)| history.text().len()).sum();
+        (total + write.text.len() > MAX_TOTAL_RULES_BYTES)
+            .then(|| format!("the rules of all domains would have more than {MAX_TOTAL_RULES_BYTES} bytes"))
+    }
+
+    fn add(&mut self, revision: Revision, write: RuleWrite) {
+        let RuleWrite { domain, text, origin, author, message, node, at_ms, extent, .. } = write;
+        let change = Change { revision, origin, author, message, node, at_ms, extent, text: Some(text) };
+        let history =
+            self.domains.entry(domain).or_insert_with(|| Arc::new(DomainHistory { changes: Vec::new() }));
+        let changes = &mut Arc::make_mut(history).changes;
+        changes.push(change);
+        if changes.len() > MAX_HISTORY {
+            changes.remove(0);
+        }
+        if let Some(old) = changes.len().checked_sub(MAX_KEPT_TEXTS + 1) {
+            changes[old].text = None;
+        }
+        self.drop_old_texts();
+    }
+
+    /// Drops the oldest texts that are not in force until they fit.
+    fn drop_old_texts(&mut self) {
+        let old = |history: &DomainHistory| history.changes.len() - 1;
+        let mut kept: Vec<(Revision, Arc<str>, usize)> = Vec::new();
+        let mut total = 0;
+        for (name, history) in &self.domains {
+            for (place, change) in history.changes[..old(history)].iter().enumerate() {
+                if let Some(text) = &change.text {
+                    total += text.len();
+                    kept.push((change.revision, Arc::clone(name), place));
+                }
+            }
+        }
+        if total <= MAX_KEPT_BYTES {
+            return;
+        }
+        kept.sort_unstable();
+        for (_, name, place) in kept {
+            let Some(history) = self.domains.get_mut(&name) else { continue };
+            total -= Arc::make_mut(history).changes[place].text.take().map_or(0, |text| text.len());
+            if total <= MAX_KEPT_BYTES {
+                return;
+            }
+        }
+    }
+}
+
+/// What makes two writes the same.
+fn fingerprint_of(write: &RuleWrite) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for text in [&write.domain, &write.text] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    let to = match write.origin {
+        Origin::Apply => u64::MAX,
+        Origin::Rollback { to } => to.get(),
+    };
+    hasher.update(&to.to_le_bytes());
+    *hasher.finalize().as_bytes().first_chunk().expect("a BLAKE3 hash has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Weight;
+
+    const REIGN: Reign = Reign { term: 1, leader: 1 };
+
+    fn write(text: &str, key: &str, expected: Expected) -> RuleWrite {
+        RuleWrite {
+            domain: "d".into(),
+            text: text.into(),
+            origin: Origin::Apply,
+            expected,
+            key: key.to_owned(),
+            author: "ada".to_owned(),
+            message: String::new(),
+            node: "n1".to_owned(),
+            at_ms: 5,
+            extent: Extent::default(),
+        }
+    }
+
+    fn written(outcome: Outcome) -> Written {
+        match outcome {
+            Outcome::Written(written) => written,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_write_that_comes_again_happens_once() {
+        let mut state = Replicated::default();
+        let first = state.apply(7, REIGN, Command::Write(write("a", "k", Expected::Absent)));
+        let again = state.apply(9, REIGN, Command::Write(write("a", "k", Expected::Absent)));
+        assert_eq!(first, again);
+        assert_eq!(written(first).revision, Revision::new(7));
+        assert_eq!(
+            state.apply(10, REIGN, Command::Write(write("b", "k", Expected::Any))),
+            Outcome::KeyReused
+        );
+        assert_eq!(state.domains["d"].changes().len(), 1);
+    }
+
+    #[test]
+    fn a_lost_update_is_refused_and_not_remembered_as_a_write() {
+        let mut state = Replicated::default();
+        state.apply(1, REIGN, Command::Write(write("a", "1", Expected::Absent)));
+        let refused = state.apply(2, REIGN, Command::Write(write("b", "2", Expected::Absent)));
+        assert_eq!(refused, Outcome::Mismatch { current: Some(Revision::new(1)) });
+        let taken = state.apply(3, REIGN, Command::Write(write("b", "2", Expected::At(Revision::new(1)))));
+        assert_eq!(written(taken).previous, Some(Revision::new(1)));
+    }
+
+    #[test]
+    fn the_same_rules_again_are_no_new_revision() {
+        let mut state = Replicated::default();
+        state.apply(1, REIGN, Command::Write(write("a", "1", Expected::Any)));
+        let same = written(state.apply(2, REIGN, Command::Write(write("a", "2", Expected::Any))));
+        assert_eq!((same.revision, same.changed), (Revision::new(1), false));
+        let back = written(state.apply(3, REIGN, Command::Write(write("b", "3", Expected::Any))));
+        assert_eq!((back.revision, back.previous), (Revision::new(3), Some(Revision::new(1))));
+    }
+
+    #[test]
+    fn history_keeps_its_lines_longer_than_its_texts_and_both_have_an_end() {
+        let mut state = Replicated::default();
+        for index in 1..=(MAX_HISTORY as u64 + 50) {
+            state.apply(
+                index,
+                REIGN,
+                Command::Write(write(&index.to_string(), &index.to_string(), Expected::Any)),
+            );
+        }
+        let history = &state.domains["d"];
+        assert_eq!(history.changes().len(), MAX_HISTORY);
+        assert_eq!(history.changes().iter().filter(|change| change.text.is_some()).count(), MAX_KEPT_TEXTS);
+        assert_eq!(&**history.text(), "1050");
+        assert!(history.at(Revision::new(1049)).unwrap().text.is_some());
+        assert!(history.at(Revision::new(3)).is_none());
+    }
+
+    #[test]
+    fn old_texts_go_when_they_are_too_large_together() {
+        let mut state = Replicated::default();
+        for index in 1..=20 {
+            let text = format!("{index}{}", "x".repeat(MAX_RULES_BYTES - 8));
+            written(state.apply(
+                index,
+                REIGN,
+                Command::Write(write(&text, &index.to_string(), Expected::Any)),
+            ));
+        }
+        let kept: Vec<bool> =
+            state.domains["d"].changes().iter().map(|change| change.text.is_some()).collect();
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), MAX_KEPT_BYTES / MAX_RULES_BYTES + 1);
+        assert!(!kept[0] && kept[19]);
+        let long = write(&"x".repeat(MAX_RULES_BYTES + 1), "long", Expected::Any);
+        assert!(matches!(state.apply(21, REIGN, Command::Write(long)), Outcome::Full(_)));
+    }
+
+    #[test]
+    fn only_a_member_of_this_start_drains_and_its_next_start_does_not() {
+        let mut state = Replicated::default();
+        let peer = "127.0.0.1:7803".parse().unwrap();
+        let row = |incarnation| MemberRow {
+            keeps: false,
+            id: 1,
+            name: "n1".to_owned(),
+            incarnation,
+            peer,
+            zone: None,
+            weight: Weight::default(),
+        };
+        let drain = |incarnation| Command::Drain { holder: Holder { node: 1, incarnation }, on: true };
+        state.apply(1, REIGN, drain(1));
+        assert!(state.draining.is_empty());
+        state.apply(2, REIGN, Command::Member(row(1)));
+        state.apply(3, REIGN, drain(1));
+        assert_eq!(state.draining.len(), 1);
+        state.apply(4, REIGN, Command::Member(row(2)));
+        state.apply(5, REIGN, drain(1));
+        assert!(state.draining.is_empty());
+    }
+
+    #[test]
+    fn a_cluster_is_founded_once() {
+        let mut state = Replicated::default();
+        let founding =
+            |secret| Founding { cluster: ClusterId::from_bytes([1; 16]), hash_secret: [secret; 16] };
+        use crate::ids::ClusterId;
+        state.apply(1, REIGN, Command::Found(founding(1)));
+        state.apply(2, REIGN, Command::Found(founding(2)));
+        assert_eq!(state.founding, Some(founding(1)));
+    }
+}
