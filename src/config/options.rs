@@ -18,15 +18,15 @@ use crate::client_address::{ForwardedHeader, Network};
 #[derive(Debug, Default, Clone, PartialEq, Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Options {
-    /// The node's name, unique in the cluster [default: the one kept in --data-dir, else HOST-PORT]
+    /// Name of the node, unique in the cluster [default: the one in --data-dir, else HOST-PORT]
     #[arg(long, env = "TIDEGATE_NAME", value_name = "NAME")]
     pub name: Option<String>,
 
-    /// The address to listen on; 0.0.0.0 for all [default: 127.0.0.1]
+    /// Address to listen on; 0.0.0.0 for all [default: 127.0.0.1]
     #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<IpAddr>,
 
-    /// The address that the other nodes are told [default: the one listened on, or that packets to them leave from]
+    /// Address at which other nodes reach this one [default: --listen, or the address from which packets to them leave]
     #[arg(long, env = "TIDEGATE_ADVERTISE", value_name = "ADDRESS")]
     pub advertise: Option<IpAddr>,
 
@@ -38,45 +38,46 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
 
-    /// Form a new cluster as soon as so many nodes see each other [default: 1 without --join]
+    /// Found a new cluster as soon as this number of nodes see each other. Nodes that join later need only --join [default: 1 without
+    /// --join]
     #[arg(long, env = "TIDEGATE_BOOTSTRAP_EXPECT", value_name = "N")]
     pub bootstrap_expect: Option<u32>,
 
-    /// Where the node keeps its name, so that it has the same one after a restart
+    /// Directory for identity, Raft log, rules and saved buckets. Without it the node rejoins as a new member after a restart
     #[arg(long, env = "TIDEGATE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Where the node stands: who takes over from it, and who else votes, is sought in other zones first
+    /// Failure zone of the node. Successors and voters are chosen in other zones first
     #[arg(long, env = "TIDEGATE_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
 
-    /// How much of the key space the node owns beside the others, 1 to 10000: with 200, twice as much as with 100 [default: 100]
+    /// Share of the key space relative to the other nodes, 1 to 10000: 200 owns twice as much as 100 [default: 100]
     #[arg(long, env = "TIDEGATE_WEIGHT", value_name = "N")]
     pub weight: Option<u16>,
 
-    /// The file with the rules (YAML); without one nothing is limited
+    /// Initial rules (YAML), used only for domains that have none yet. Change them later with `tidegate rules apply`
     #[arg(long, env = "TIDEGATE_RULES", value_name = "FILE")]
     pub rules: Option<PathBuf>,
 
-    /// The cluster's name; nodes of other clusters are refused [default: tidegate]
+    /// Name of the cluster; nodes of other clusters are refused [default: tidegate]
     #[arg(long, env = "TIDEGATE_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
 
-    /// The secret that all nodes of the cluster share, at least 16 characters; make it with `openssl rand -hex 32`. Better by
-    /// environment or file: others can see flags
+    /// Secret that all nodes of the cluster share, at least 16 characters; make it with `openssl rand -hex 32`. Prefer the
+    /// environment or --cluster-key-file: other users of the machine can see flags
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY", value_name = "SECRET", hide_env_values = true)]
     pub cluster_key: Option<Secret>,
 
-    /// The file that holds the cluster's secret
+    /// File that holds the secret of the cluster
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY_FILE", value_name = "FILE", conflicts_with = "cluster_key")]
     pub cluster_key_file: Option<PathBuf>,
 
-    /// Listen beyond loopback without a cluster key: whoever reaches the peer port can then change rules, take keys over, and end
+    /// Listen beyond loopback without a cluster key: anyone who reaches the peer port can then change rules, take over keys and end
     /// the cluster [default: false]
     #[arg(long, env = "TIDEGATE_INSECURE_NO_CLUSTER_KEY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure_no_cluster_key: Option<bool>,
 
-    /// A check is answered within this time, whatever happens to other nodes [default: 100ms]
+    /// Time within which a check is answered, whatever happens to other nodes [default: 100ms]
     #[arg(long, env = "TIDEGATE_CHECK_TIMEOUT", value_name = "TIME")]
     pub check_timeout: Option<Span>,
 
@@ -84,7 +85,8 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_MAX_MEMORY", value_name = "SIZE")]
     pub max_memory: Option<ByteCount>,
 
-    /// HTTP connections at a time; one more is answered 503 [default: 8192, or what the open file limit leaves]
+    /// Client connections at a time, all protocols together; over HTTP one more is answered 503 [default: 8192, or what the open file
+    /// limit leaves]
     #[arg(long, env = "TIDEGATE_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<u64>,
 
@@ -92,35 +94,35 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
 
-    /// Proxies whose word counts on whom they ask for: addresses and networks, separated by commas [default: none]
+    /// Proxies whose client-address headers are trusted: addresses and networks, separated by commas [default: none]
     #[arg(long, env = "TIDEGATE_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
     pub trusted_proxies: Option<Vec<Network>>,
 
-    /// The header in which they say it [default: x-forwarded-for]
+    /// Header in which trusted proxies name the client [default: x-forwarded-for]
     #[arg(long, env = "TIDEGATE_FORWARDED_HEADER", value_name = "HEADER")]
     pub forwarded_header: Option<ForwardedHeader>,
 
-    /// Whether they begin HTTP connections with the PROXY protocol, version 1 or 2 [default: false]
+    /// Trusted proxies begin HTTP connections with the PROXY protocol, version 1 or 2 [default: false]
     #[arg(long, env = "TIDEGATE_PROXY_PROTOCOL", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub proxy_protocol: Option<bool>,
 
-    /// How many bits of an IPv6 address stand for one client at /v1/auth [default: 64]
+    /// Bits of an IPv6 address that identify one client at /v1/auth [default: 64]
     #[arg(long, env = "TIDEGATE_IPV6_PREFIX", value_name = "BITS")]
     pub ipv6_prefix: Option<u8>,
 
-    /// The X-RateLimit-* headers: with seconds from now, with a Unix time, or none [default: seconds]
+    /// X-RateLimit-* headers: reset as seconds from now, as Unix time, or no such headers [default: seconds]
     #[arg(long, env = "TIDEGATE_LEGACY_HEADERS", value_name = "FORM")]
     pub legacy_headers: Option<LegacyHeaders>,
 
-    /// Headers that Envoy is told to add to its answers [default: none]
+    /// Rate-limit headers that Envoy adds to its responses [default: none]
     #[arg(long, env = "TIDEGATE_ENVOY_HEADERS", value_name = "WHICH")]
     pub envoy_headers: Option<EnvoyHeaders>,
 
-    /// How the log is written [default: text]
+    /// Format of the log [default: text]
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// What is logged: error, warn, info, debug, trace, or by module as in warn,tidegate_cluster=debug [default: info]
+    /// Level of the log: error, warn, info, debug, trace, or by module as in warn,tidegate_cluster=debug [default: info]
     #[arg(long, env = "TIDEGATE_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
