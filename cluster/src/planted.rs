@@ -65,11 +65,13 @@ pub enum PlantedBug {
     OldFloorsCount,
     /// What is answered on a stream of the Raft group may take for ever.
     AnswersWithoutDeadline,
+    /// Who begins from floors does not count what shares may have admitted meanwhile.
+    SharesForgotten,
 }
 
 impl PlantedBug {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 30] = [
+    pub const ALL: [(&'static str, Self); 31] = [
         ("no-session-wait", Self::NoSessionWait),
         ("new-leader-does-not-wait", Self::NewLeaderDoesNotWait),
         ("no-clock-margin", Self::NoClockMargin),
@@ -100,6 +102,7 @@ impl PlantedBug {
         ("log-replaced", Self::LogReplaced),
         ("old-floors-count", Self::OldFloorsCount),
         ("answers-without-deadline", Self::AnswersWithoutDeadline),
+        ("shares-forgotten", Self::SharesForgotten),
     ];
 
     /// The bug of that name.

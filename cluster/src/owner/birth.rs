@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tidegate_limiter::{Algorithm, Limit, Mark, Nanos, Reserve, Reserves};
 
+use crate::planted::PlantedBug;
+
 /// How a slot was begun from floors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Birth {
@@ -35,6 +37,9 @@ impl Birth {
             && reserve.at_least(limit, begun, self.begun).is_some()
         {
             return None;
+        }
+        if PlantedBug::SharesForgotten.is_on() {
+            return reserve.at_least(limit, self.begun, self.begun);
         }
         let mark = reserve.at_least(limit, self.heard, self.begun)?;
         // The owner before, if it had taken over from floors too, need not have told what it assumed itself.

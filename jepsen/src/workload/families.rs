@@ -55,9 +55,20 @@ pub(crate) const FLOODED: [&str; 2] = ["flooded-strict", "flooded-forget"];
 const STRICT: &str = "consistency: strict, on_owner_loss: deny";
 const DEFAULT: &str = "consistency: available, on_owner_loss: share";
 
-pub(super) const FAMILIES: [Family; 16] = [
+pub(super) const FAMILIES: [Family; 17] = [
     Family::of(HOT, 1, 200, "1s", 50, STRICT, 17, Choice::Even),
-    Family::of("zipf", 300, 25, "1s", 20, DEFAULT, 12, Choice::Zipf),
+    Family::of("zipf", 300, 25, "1s", 20, DEFAULT, 8, Choice::Zipf),
+    // Some are idle while their owner dies: shares fill, and whoever takes over has been told nothing.
+    Family::of(
+        "idle",
+        300,
+        5,
+        "4s",
+        5,
+        "consistency: available, on_owner_loss: share, takeover: reserve",
+        4,
+        Choice::Wandering,
+    ),
     Family::of("api", 40, 30, "1s", 15, STRICT, 8, Choice::Zipf),
     Family::of(
         "carved",

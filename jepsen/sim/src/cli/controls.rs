@@ -30,7 +30,7 @@ use tidegate_jepsen::{
 };
 
 /// The faults under which a bug shows; what is not in the table is looked for under all of them.
-const FAULTS: [(&str, &str); 16] = [
+const FAULTS: [(&str, &str); 17] = [
     ("no-session-wait", "alone,pause,halves"),
     ("new-leader-does-not-wait", "alone,kill,halves"),
     ("full-start", "kill,wipe"),
@@ -49,6 +49,7 @@ const FAULTS: [(&str, &str); 16] = [
     ("founds-unasked", "wipe,join,kill"),
     ("joiners-count", "wipe,join,kill"),
     ("flood-spills", "flood"),
+    ("shares-forgotten", "kill,wipe"),
 ];
 /// Under these it may be that no cluster ever comes to be.
 const OF_FOUNDING: [&str; 3] = ["adoption-undecided", "founds-unasked", "joiners-count"];
