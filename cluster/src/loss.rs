@@ -3,7 +3,7 @@
 //! A *share* is what this node may admit by itself meanwhile: 1/N of the rate and of the burst. The log says N for each node
 //! that may answer, so that the shares of all of them are the whole at most ([`crate::owner::shares`]). It starts empty each time an owner is lost, so that all shares together with what the lost
 //! owner admitted stay inside the limit for as long as that owner does not go on deciding. A node that was stopped itself, or has
-//! just begun, can not tell: it gives out nothing until it can.
+//! just begun, cannot tell: it gives out nothing until it can.
 
 use std::{sync::Arc, time::Duration};
 

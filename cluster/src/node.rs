@@ -60,7 +60,7 @@ use crate::{
 
 /// How often it is looked whether all slots are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Memory for what other owners tell, at most: two and a half million buckets. Beyond that slots would begin used up.
+/// Memory for what other owners tell, at most: two and a half million buckets. Beyond that slots would start exhausted.
 const FLOOR_BYTES: usize = 64 << 20;
 /// At least as many as other stores have, so that it has as many classes: by these it tells rules apart.
 const FLOOR_SHARDS: usize = 1024;
@@ -70,8 +70,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// Why a node could not take its place.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The name can not be used.
-    #[error("{0:?} can not name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
+    /// The name cannot be used.
+    #[error("{0:?} cannot name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
     Name(String),
     /// The peer port could not be opened.
     #[error("cannot listen for peers on {address}/{protocol}: {source}")]
@@ -84,12 +84,12 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A cluster needs at least one node.
-    #[error("a cluster can not be founded by 0 nodes (--bootstrap-expect)")]
+    #[error("a cluster cannot be founded by 0 nodes (--bootstrap-expect)")]
     ExpectsNobody,
     /// There is no thread that could answer peers.
     #[error("a node needs at least one worker thread")]
     NoLanes,
-    /// The data directory can not be used.
+    /// The data directory cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskFault),
     /// The gossip library did not start.
@@ -106,7 +106,7 @@ pub enum MemberFault {
     /// It lives.
     #[error("it is alive; only a dead node can be removed")]
     Live,
-    /// Most voters could not be reached in time.
+    /// A quorum could not be reached in time.
     #[error("{0}")]
     NoQuorum(NoQuorum),
 }
@@ -192,7 +192,7 @@ impl Cluster {
     /// when an owner is lost. `rules` is where the rules of the cluster are put when they are in force.
     ///
     /// # Errors
-    /// When a port is taken or a setting can not be.
+    /// When a port is taken or a setting cannot be.
     pub async fn start(
         config: ClusterConfig,
         store: Arc<Store>,
@@ -380,7 +380,7 @@ impl Cluster {
 
     /// Whether this node can decide checks.
     pub fn readiness(&self) -> Readiness {
-        // Its slots are about to be another's, and what it decides it can not follow up. One alone decides as before.
+        // Its slots are about to be another's, and what it decides it cannot follow up. One alone decides as before.
         match (self.status.borrow().readiness(&self.router), self.ledger.disk_trouble()) {
             (Readiness::Ready, Some(trouble)) => {
                 Readiness::NotReady(format!("this node asks for no session: {trouble}"))
@@ -408,7 +408,7 @@ impl Cluster {
     /// when it is done.
     ///
     /// # Errors
-    /// When there is no such node, or most voters can not be reached before the deadline.
+    /// When there is no such node, or a quorum cannot be reached before the deadline.
     pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberFault> {
         let holder = self.member(name)?;
         if self.ledger.drain(holder, on, deadline).await {
@@ -420,7 +420,7 @@ impl Cluster {
     /// Takes a dead node out of the cluster.
     ///
     /// # Errors
-    /// When there is no such node, when it is alive, or when most voters can not be reached before the deadline.
+    /// When there is no such node, when it is alive, or when a quorum cannot be reached before the deadline.
     pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberFault> {
         let holder = self.member(name)?;
         if self.status.borrow().live.iter().any(|member| member.node == Some(holder.node)) {
@@ -477,7 +477,7 @@ impl Cluster {
             Ok(Ok(buckets)) => tracing::info!(buckets, "what the buckets know is kept for the next start"),
             Ok(Err(reason)) => {
                 tracing::warn!(
-                    "what the buckets know is not kept, they begin used up at the next start: {reason}"
+                    "what the buckets know is not kept, they start exhausted at the next start: {reason}"
                 );
             }
             Err(_panicked) => {}

@@ -1,7 +1,7 @@
 //! The streams on which other nodes ask.
 //!
 //! All frames that have arrived are decided in one go and answered with one write: a busy peer's checks come in large
-//! reads. While a peer does not take its answers, nothing more is read from it, so that it can not make this node
+//! reads. While a peer does not take its answers, nothing more is read from it, so that it cannot make this node
 //! hold more than one read's worth of answers.
 
 use std::{
@@ -198,7 +198,7 @@ enum Broken {
     Io(#[from] io::Error),
     #[error("{0}")]
     Record(#[from] RecordError),
-    #[error("a message can not be read: {0}")]
+    #[error("a message cannot be read: {0}")]
     Codec(#[from] CodecError),
     #[error("an unexpected {0:?} frame")]
     Unexpected(Kind),

@@ -33,7 +33,7 @@ pub(crate) struct Requests {
 }
 
 /// A request at one owner: its number, and what was to be charged. The number is a hash under the cluster's secret, so
-/// clients can not choose it.
+/// clients cannot choose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RequestKey {
     number: u64,

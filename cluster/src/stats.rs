@@ -310,7 +310,7 @@ pub const CALL_REFUSALS: [&str; 2] = ["sender", "absurd"];
 pub(crate) enum StreamError {
     /// A seal does not fit: somebody on the path has changed something.
     Seal,
-    /// It can not be read.
+    /// It cannot be read.
     Malformed,
     /// It can be read, but has no place there.
     Unexpected,

@@ -17,7 +17,7 @@ use crate::{
     slots::{SlotId, SlotTable},
 };
 
-/// A node with a slot table that can not reach a member for so long after its start is ready all the same: it has an
+/// A node with a slot table that cannot reach a member for so long after its start is ready all the same: it has an
 /// answer for each check, and waiting longer would not help.
 const LINKS_EXPECTED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -66,7 +66,7 @@ pub struct ClusterStatus {
 pub enum Readiness {
     /// It can.
     Ready,
-    /// It can not yet (or no longer), for this reason.
+    /// It cannot yet (or no longer), for this reason.
     NotReady(String),
 }
 

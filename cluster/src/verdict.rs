@@ -11,7 +11,7 @@ use tokio::time::Instant;
 pub struct Wish {
     /// What happens when no owner answers.
     pub on_owner_loss: OnOwnerLoss,
-    /// Whether an owner may go on that can not be sure that it still is the only one.
+    /// Whether an owner may go on that cannot be sure that it still is the only one.
     pub consistency: Consistency,
     /// Whether a part of the limit is set aside for shares.
     pub carved: bool,

@@ -155,7 +155,7 @@ async fn an_owner_takes_the_mode_and_the_floors_of_its_newer_rules() {
     let made = make(&old, &[("user", &user)]);
     assert!(made.wishes[0].reserve.is_none() && made.wishes[0].consistency == Consistency::Available);
     assert_eq!(admitted(&nodes, &made, 700).await, 700);
-    // A quantum is 62 units: it can not have been told less often.
+    // A quantum is 62 units: it cannot have been told less often.
     until("the successor is told", || told() >= before + 5).await;
     stop_all(nodes).await;
 }

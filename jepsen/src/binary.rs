@@ -62,7 +62,7 @@ fn build(cargo: &Path, directory: &Path) -> Result<PathBuf, String> {
     if directory.ends_with("release") {
         build.arg("--release");
     }
-    let built = build.status().map_err(|error| format!("cargo can not be run: {error}"));
+    let built = build.status().map_err(|error| format!("cargo cannot be run: {error}"));
     let copied = match &built {
         Ok(status) if status.success() => {
             fs::copy(&node, &copy).map_err(|error| within(&copy, error)).map(drop)

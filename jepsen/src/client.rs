@@ -124,7 +124,7 @@ impl Client {
                 empty.insert(stream)
             }
         };
-        // A node that refuses a large request answers before it has read it: then the rest can not be written.
+        // A node that refuses a large request answers before it has read it: then the rest cannot be written.
         let written = stream.write_all(request);
         let mut buffer = [0; 16 << 10];
         loop {

@@ -68,7 +68,7 @@ impl Cluster {
     /// Starts `count` nodes that form a cluster, and waits until each is ready and sees all others.
     ///
     /// # Panics
-    /// When that fails: the test can not go on. The logs are shown.
+    /// When that fails: the test cannot go on. The logs are shown.
     pub fn start(count: usize, settings: Settings) -> Self {
         let mut cluster = Self::empty(settings);
         let ports: Vec<u16> = (0..count).map(|_| free_ports()).collect();
@@ -149,7 +149,7 @@ impl Cluster {
     /// Orders something of a node's machine.
     ///
     /// # Panics
-    /// When it can not be written.
+    /// When it cannot be written.
     pub fn order(&self, name: &str, orders: &Orders) {
         orders.give(&self.orders_of(name)).expect("orders can be written");
     }
@@ -195,7 +195,7 @@ impl Cluster {
     /// The same, without waiting.
     ///
     /// # Panics
-    /// When the binary can not be started.
+    /// When the binary cannot be started.
     pub fn spawn_joining(&mut self) {
         let ports: Vec<u16> = self.nodes.iter().map(|node| node.http.port()).collect();
         self.spawn(free_ports(), &ports, &[]);
@@ -204,7 +204,7 @@ impl Cluster {
     /// Starts a node with these flags, and does not wait for it. Its name is the next one: `n1`, `n2` and so on.
     ///
     /// # Panics
-    /// When the binary can not be started.
+    /// When the binary cannot be started.
     pub fn spawn(&mut self, port: u16, join: &[u16], flags: &[String]) -> &mut Node {
         let name = format!("n{}", self.nodes.len() + 1);
         self.spawn_as(&name, port, join, flags)
@@ -213,7 +213,7 @@ impl Cluster {
     /// The same, under a name of the caller's choice.
     ///
     /// # Panics
-    /// When the binary can not be started.
+    /// When the binary cannot be started.
     pub fn spawn_as(&mut self, name: &str, port: u16, join: &[u16], flags: &[String]) -> &mut Node {
         let rules = self.directory.path().join("rules.yaml");
         let base_port = port.to_string();
@@ -255,7 +255,7 @@ impl Cluster {
     /// Starts a node that the test has ended once more: the same name, ports and flags. Does not wait for it.
     ///
     /// # Panics
-    /// When it is running, or can not be started.
+    /// When it is running, or cannot be started.
     pub fn restart(&mut self, name: &str) {
         let place = self.nodes.iter().position(|node| node.name == name).expect("there is such a node");
         let mut node = self.nodes.remove(place);

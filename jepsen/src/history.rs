@@ -78,7 +78,7 @@ impl History {
     /// Writes a JSON object a line.
     ///
     /// # Errors
-    /// When the file can not be written.
+    /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let mut file = BufWriter::new(std::fs::File::create(path)?);
         for operation in &self.operations {
@@ -91,7 +91,7 @@ impl History {
     /// Reads what [`History::write`] wrote.
     ///
     /// # Errors
-    /// When the file can not be read, or a line is not an operation.
+    /// When the file cannot be read, or a line is not an operation.
     pub fn read(path: &Path) -> io::Result<Self> {
         let lines = BufReader::new(std::fs::File::open(path)?).lines();
         let operations = lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<io::Result<_>>()?;

@@ -37,7 +37,7 @@ impl Load {
     /// Runs it, and returns what happened. A client whose node has died goes on trying.
     ///
     /// # Panics
-    /// When a thread can not be started, or more is done than a history may hold.
+    /// When a thread cannot be started, or more is done than a history may hold.
     pub fn run(&self) -> History {
         self.run_while(|| true)
     }
@@ -45,7 +45,7 @@ impl Load {
     /// The same, but ends as soon as `wanted` says so.
     ///
     /// # Panics
-    /// When a thread can not be started, or more is done than a history may hold.
+    /// When a thread cannot be started, or more is done than a history may hold.
     pub fn run_while(&self, wanted: impl Fn() -> bool + Sync) -> History {
         let end = monotonic() + self.length.as_nanos() as u64;
         let (goes_on, clients) = (|| monotonic() < end && wanted(), self.nodes.len() * self.clients);

@@ -54,7 +54,7 @@ impl Orders {
     /// Writes them where a node looks for them, whole.
     ///
     /// # Errors
-    /// When the file can not be written.
+    /// When the file cannot be written.
     pub(crate) fn give(&self, path: &Path) -> io::Result<()> {
         let draft = path.with_extension("new");
         fs::write(&draft, self.to_string())?;

@@ -137,7 +137,7 @@ impl Record {
     /// Writes it all into a directory.
     ///
     /// # Errors
-    /// When a file can not be written.
+    /// When a file cannot be written.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         let run = Run {
@@ -165,7 +165,7 @@ impl Record {
     /// Reads what [`Record::write`] wrote.
     ///
     /// # Errors
-    /// When a file can not be read, with its name.
+    /// When a file cannot be read, with its name.
     pub fn read(directory: &Path) -> io::Result<Self> {
         let path = |name: &str| directory.join(name);
         let within = |name: &str, error: io::Error| {

@@ -97,11 +97,11 @@ impl RuleDescription {
 ///
 /// - `deny` with `strict`: whoever decides is the only one.
 /// - `share` with `strict` and `carved`: what all shares give together, the owner never does.
-/// - `share`: nodes that can not reach the owner admit m/N of the limit together, m of N nodes being cut off.
-/// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with used up buckets, or with what
+/// - `share`: nodes that cannot reach the owner admit m/N of the limit together, m of N nodes being cut off.
+/// - `available`: an owner that is cut off goes on; the one that takes its slots over starts with exhausted buckets, or with what
 ///   the other had left at most, and admits no more than the limit either. So each side admits no more than the limit, and
 ///   there may be more than two of them: where the network falls apart into more, or is cut again before it is healed.
-/// - `allow`: whoever can not reach the owner admits everything.
+/// - `allow`: whoever cannot reach the owner admits everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorstCase {
     /// Without a fault, and while nodes come and go by plan.
@@ -109,7 +109,7 @@ pub struct WorstCase {
     /// When the owner of its bucket crashes, or hangs until it is replaced. One that goes on before that gives once more what has
     /// refilled meanwhile, where others give shares that are not carved.
     pub crash: Option<u32>,
-    /// When the nodes fall apart into two sides that do not reach each other, or most voters are gone.
+    /// When the nodes fall apart into two sides that do not reach each other, or a quorum is gone.
     pub partition: Option<u32>,
     /// How much more that is for each further side.
     #[serde(default)]

@@ -183,7 +183,7 @@ pub enum LimitError {
     #[error("a burst belongs to token_bucket and leaky_bucket; leave it out: a {0} admits its count")]
     BurstOfWindow(Algorithm),
     /// A window from the first charge that is none.
-    #[error("only a fixed_window can begin with its first charge, a {0} can not")]
+    #[error("only a fixed_window can begin with its first charge, a {0} cannot")]
     FromFirst(Algorithm),
     /// The bucket would take too long to fill.
     #[error("a burst of {burst} at that rate takes longer than ten years to fill")]

@@ -22,7 +22,7 @@ const SHORT_REFILL: Duration = Duration::from_secs(10);
 /// How the buckets of a rule begin when their owner was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Takeover {
-    /// Used up: nothing is told to the successor.
+    /// Exhausted: nothing is told to the successor.
     Zero,
     /// From the floor that the successor holds.
     Reserve,

@@ -1,6 +1,6 @@
 //! Rules that have changed since a node decided by them: which of the new ones are meant by a charge of the old ones.
 //!
-//! The owner of a bucket does not see the attributes of a request that another node forwards, so it can not match its rules
+//! The owner of a bucket does not see the attributes of a request that another node forwards, so it cannot match its rules
 //! anew. But where a rule tells requests apart as it did before, and the same of its overrides have buckets of their own, the
 //! same request has the same bucket and the same override, and only the numbers are others. Each charge says by what its rule told requests apart ([`LimitRef`]), as a fingerprint.
 

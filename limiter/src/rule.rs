@@ -102,7 +102,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether the owner leaves a part of the limit to the shares of nodes that can not reach it.
+    /// Whether the owner leaves a part of the limit to the shares of nodes that cannot reach it.
     pub fn is_carved(&self) -> bool {
         self.carved.is_some()
     }

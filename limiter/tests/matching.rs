@@ -138,7 +138,7 @@ fn what_is_wrong_with_rules_in_rust_is_told_at_once() {
         .unwrap_err();
     let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
     assert_eq!(faults.len(), 4, "{text:?}");
-    assert!(text[0].contains("can not name a rule") && text[1].contains("no network"), "{text:?}");
+    assert!(text[0].contains("cannot name a rule") && text[1].contains("no network"), "{text:?}");
 }
 
 #[test]

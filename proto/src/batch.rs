@@ -1,4 +1,4 @@
-//! Gubernator's batch, read so that it can not take more memory than it may have requests: two bytes on the wire make an empty
+//! Gubernator's batch, read so that it cannot take more memory than it may have requests: two bytes on the wire make an empty
 //! request, which has a hundred times as many in memory.
 
 use prost::{

@@ -66,7 +66,7 @@ fn batches_at_all_nodes_at_once_admit_together_exactly_what_the_limit_allows() {
 fn a_batch_does_not_wait_for_a_hung_owner_once_for_each_of_its_checks() {
     let _machine = kit::alone();
     let cluster = kit::nodes(3, &kit::per_user("1000000/1s", 1_000_000, "share"));
-    // A node that has just begun gives out no shares: it can not know yet who is lost.
+    // A node that has just begun gives out no shares: it cannot know yet who is lost.
     thread::sleep(Duration::from_millis(1500));
     ask(&cluster.nodes[0]);
     cluster.node("n3").pause();

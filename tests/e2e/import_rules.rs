@@ -1,4 +1,4 @@
-//! The promise: rules that are made of another limiter's configuration decide as that limiter does, and what they can not say
+//! The promise: rules that are made of another limiter's configuration decide as that limiter does, and what they cannot say
 //! is told with its line.
 
 use std::{

@@ -24,7 +24,7 @@ fn the_document_is_served_and_schemathesis_finds_nothing_that_is_not_in_it() {
         println!("NOT TESTED: schemathesis is not installed (bash .ci/tools-schemathesis)");
         return;
     }
-    // A proxy asks by whatever method its client has used, and OpenAPI can not say "any".
+    // A proxy asks by whatever method its client has used, and OpenAPI cannot say "any".
     let methods = "unsupported_method,allow_header_conformance";
     for (which, checks) in
         [("--exclude-path", format!("{CHECKS},{methods}")), ("--include-path", CHECKS.to_owned())]

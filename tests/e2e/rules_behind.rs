@@ -130,7 +130,7 @@ fn a_node_that_does_not_get_the_new_rules_admits_no_more_than_they_allow() {
     behind.write(&rule("limit: 3/1h"));
     assert_eq!(admitted(behind.n3(), users.next().unwrap(), 20).0, 3);
 
-    // What can not be carried over is not decided by the old limit, and says so.
+    // What cannot be carried over is not decided by the old limit, and says so.
     for newer in ["limit: 3/1h, algorithm: fixed_window", "limit: 3/1h, when: { path: /a }"] {
         behind.write(&rule(newer));
         let (count, last) = admitted(behind.n3(), users.next().unwrap(), 5);

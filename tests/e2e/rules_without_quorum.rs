@@ -1,4 +1,4 @@
-//! The promise: without most voters the rules stand still, and limiting goes on; nothing is lost when they come back.
+//! The promise: without a quorum the rules stand still, and limiting goes on; nothing is lost when they come back.
 
 use crate::kit::rules::{
     PATIENCE, SOON, await_limit, await_voters, check, get, history, keeping, leader, limit, put, raft, write,

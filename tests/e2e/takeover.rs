@@ -139,7 +139,7 @@ fn a_killed_owner_costs_at_most_a_quantum_and_nothing_is_admitted_twice() {
     assert!(begun > 1000.0, "{begun} slots were begun from floors");
     for (key, (_, owner)) in (0..IDS).zip(&zero) {
         let (now, _) = look(&cluster, "zero", key);
-        assert!(owner != "n3" || now <= REFILLED, "zero begins used up");
+        assert!(owner != "n3" || now <= REFILLED, "zero starts exhausted");
     }
     let held: f64 = cluster.running().map(|node| node.metric("tidegate_checks_held_total").unwrap()).sum();
     println!("{held} checks waited for successors");
@@ -210,7 +210,10 @@ fn floors_of_before_a_time_without_any_do_not_count() {
             {
                 more += 1;
             }
-            assert!(more <= REFILLED, "round {round}: key {key} was used up, and {more} more were admitted");
+            assert!(
+                more <= REFILLED,
+                "round {round}: key {key} was exhausted, and {more} more were admitted"
+            );
         }
     }
 }

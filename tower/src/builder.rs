@@ -41,8 +41,8 @@ pub enum ConfigFault {
     /// It is no address of a node.
     #[error("{0:?} is no address of a node: write http://HOST:PORT")]
     Node(String),
-    /// It can not name a header.
-    #[error("{0:?} can not be the name of a header")]
+    /// It cannot name a header.
+    #[error("{0:?} cannot be the name of a header")]
     Header(String),
     /// Nobody could ask.
     #[error("max_in_flight is 0: no check could be made")]

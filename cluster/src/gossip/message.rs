@@ -50,7 +50,7 @@ pub(super) struct Entry<'m> {
     pub(super) bytes: &'m [u8],
 }
 
-/// The nodes of a digest; `None`: it can not be read.
+/// The nodes of a digest; `None`: it cannot be read.
 pub(super) fn entries<'m>(rest: &mut &'m [u8]) -> Option<Vec<Entry<'m>>> {
     let count = count(rest)?;
     // Not what somebody says that there are.
@@ -81,7 +81,7 @@ pub(super) enum Change<'m> {
     Highest(u64),
 }
 
-/// The changes of an unpacked list, each with its bytes; `None` where it can not be read any further.
+/// The changes of an unpacked list, each with its bytes; `None` where it cannot be read any further.
 pub(super) fn changes(unpacked: &[u8]) -> impl Iterator<Item = Option<(Change<'_>, &[u8])>> {
     let mut rest = unpacked;
     std::iter::from_fn(move || {

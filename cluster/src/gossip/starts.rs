@@ -5,7 +5,7 @@
 //! start again and again, all starts are told of for ever, until the list is longer than a datagram that others read, and who
 //! has just started hears of nobody. So what goes out is without those of which a later start is known, once their heartbeat has
 //! stood still for a while; and where both were heard of at once, from the beginning until it has moved: else processes that
-//! live for less than a while, one over the end of the other, would pass the list on for ever. One that lives can not be left
+//! live for less than a while, one over the end of the other, would pass the list on for ever. One that lives cannot be left
 //! out, whatever somebody claims to be a later start of it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

@@ -72,7 +72,7 @@ struct SealedSocket {
 
 #[async_trait]
 impl Socket for SealedSocket {
-    /// Gossip repeats itself, so a datagram that can not be sent is dropped and counted; nothing ends the socket.
+    /// Gossip repeats itself, so a datagram that cannot be sent is dropped and counted; nothing ends the socket.
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
         let message = self.starts.leave_out(message.serialize_to_vec(), Instant::now());
         let Some(datagram) = self.seal.wrap(&message, fabric::random_bytes()) else {

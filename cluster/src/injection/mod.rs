@@ -2,7 +2,7 @@
 //!
 //! It is compiled in with the feature `fault-injection` only. A process that finds the environment variable
 //! `TIDEGATE_FAULTS` follows the file which that names, and tells in a file beside it (`.told`) what became of it: who
-//! injects faults can not do without seeing that they hit. The file holds what is to be, a line each; what is not in it is
+//! injects faults cannot do without seeing that they hit. The file holds what is to be, a line each; what is not in it is
 //! as it should be:
 //!
 //! ```text
@@ -162,7 +162,7 @@ fn file() -> Option<PathBuf> {
 /// nanoseconds.
 ///
 /// # Panics
-/// When the orders can not be read: a test would pass without its fault.
+/// When the orders cannot be read: a test would pass without its fault.
 pub(crate) fn begin() -> i64 {
     let Some(path) = file() else { return 0 };
     let text =
@@ -222,7 +222,7 @@ fn seen(now: u64) -> String {
     )
 }
 
-/// The file is there whole or not at all. That it can not be written is seen by whoever waits for it.
+/// The file is there whole or not at all. That it cannot be written is seen by whoever waits for it.
 /// Others wait with what they have to tell until the guard is dropped.
 fn tell(path: &Path, text: &str) -> MutexGuard<'static, ()> {
     static TELLING: Mutex<()> = Mutex::new(());

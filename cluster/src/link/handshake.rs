@@ -69,7 +69,7 @@ pub(crate) enum HandshakeError {
     NotGreeted(Greeting, &'static str),
     #[error("{0}")]
     Record(RecordError),
-    #[error("a message of the handshake can not be read: {0}")]
+    #[error("a message of the handshake cannot be read: {0}")]
     Codec(#[from] CodecError),
     #[error("a {found:?} frame instead of {expected:?}")]
     Unexpected { found: Kind, expected: Kind },

@@ -247,7 +247,7 @@ enum Ended {
     Io(#[from] io::Error),
     #[error("{0}")]
     Record(#[from] RecordError),
-    #[error("an answer can not be read: {0}")]
+    #[error("an answer cannot be read: {0}")]
     Codec(#[from] CodecError),
     #[error("an unexpected {0:?} frame")]
     Unexpected(Kind),

@@ -9,19 +9,19 @@ use crate::planted::PlantedBug;
 /// How a slot was begun from floors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Birth {
-    /// The rules that had floors then: buckets of others count as used up.
+    /// The rules that had floors then: buckets of others count as exhausted.
     pub(crate) rules: Arc<Reserves>,
     /// When the owner before was heard of for the last time.
     pub(crate) heard: Nanos,
     pub(crate) begun: Nanos,
-    /// When the owner before had counted all buckets as used up.
+    /// When the owner before had counted all buckets as exhausted.
     pub(crate) before: Option<Nanos>,
     /// The same two instants of the owner before, if it had begun from floors too.
     pub(crate) elder: Option<(Nanos, Nanos)>,
 }
 
 impl Birth {
-    /// With the rules in force; `None` if those of that fingerprint were others: then its buckets count as used up.
+    /// With the rules in force; `None` if those of that fingerprint were others: then its buckets count as exhausted.
     pub(crate) fn with(self, fingerprint: u64, rules: Arc<Reserves>) -> Option<Arc<Self>> {
         (rules.fingerprint() == fingerprint).then(|| Arc::new(Self { rules, ..self }))
     }
@@ -31,7 +31,7 @@ impl Birth {
         if !self.rules.contains(reserve) {
             return None;
         }
-        // A window that has ended while nobody could tell counts as used up, to the next owner too.
+        // A window that has ended while nobody could tell counts as exhausted, to the next owner too.
         if let Some((heard, begun)) = self.elder
             && reserve.at_least(limit, heard, begun).is_none()
             && reserve.at_least(limit, begun, self.begun).is_some()
@@ -57,7 +57,7 @@ pub(crate) struct Inheritance {
     pub(crate) fingerprint: u64,
     /// [Since](Since::number) when it had them.
     pub(crate) since: u64,
-    /// When the owner had counted all buckets as used up.
+    /// When the owner had counted all buckets as exhausted.
     pub(crate) before: Option<Nanos>,
     pub(crate) elder: Option<(Nanos, Nanos)>,
 }

@@ -2,7 +2,7 @@
 //! [`tidegate_limiter::Reserve`]): two state machines of values.
 //!
 //! - The owner is **bound**, or free. While it is bound, no charge goes beyond what the successor has acknowledged.
-//! - The successor has all that it needs, it is **complete**, or buckets count as used up.
+//! - The successor has all that it needs, it is **complete**, or buckets count as exhausted.
 //!
 //! **While a successor is complete that the log names, the owner is bound to it.** So the owner binds itself first, tells
 //! the rest, and only then says that it was all. What is agreed is a [`Bond`]: it names the owner's epoch, the log index

@@ -8,7 +8,7 @@
 //! - A leader that did not look for a while (its process was stopped) counts as new, but what it has written in this reign
 //!   may still be in its log: who is being expired stays so until that is over.
 //! - **A renewal counts only when the node has applied the log up to where its last session was granted**: a node whose disk
-//!   hangs asks like any other, but can not know what it has lost.
+//!   hangs asks like any other, but cannot know what it has lost.
 //! - **A leader expires nobody unless a quorum of voters reaches it** (`reach`): it may be the leader itself that cannot be
 //!   reached, and then it resigns.
 

@@ -39,7 +39,7 @@ impl Role {
 pub(crate) enum Effect {
     /// This node decides from now on, and nobody has before.
     BeginFull,
-    /// This node decides from now on; what was admitted before it can not tell.
+    /// This node decides from now on; what was admitted before it cannot tell.
     BeginDrained,
     /// This node decides from now on, with what it knew when it ended the last time: nobody else has decided since.
     BeginKept,
@@ -181,7 +181,7 @@ impl Slot {
         }
     }
 
-    /// Promises not to take the slot by this move; false if it has, or if it can not tell.
+    /// Promises not to take the slot by this move; false if it has, or if it cannot tell.
     pub(crate) fn refuse(&mut self, row: Option<&SlotRow>, id: u64) -> bool {
         let is_pending = row.and_then(|row| row.moving).is_some_and(|pending| pending.id == id);
         if !is_pending || self.role == Role::Installed(id) {
@@ -212,7 +212,7 @@ pub(crate) struct Kept {
     pub(crate) slots: BTreeMap<u16, KeptSlot>,
 }
 
-/// Of a slot: the epoch of the row, when its buckets count as used up (0: never), and how it was begun from floors, if it was,
+/// Of a slot: the epoch of the row, when its buckets count as exhausted (0: never), and how it was begun from floors, if it was,
 /// with the fingerprint of the rules then.
 pub(crate) type KeptSlot = (u64, u64, Option<(u64, Birth)>);
 
@@ -233,7 +233,7 @@ impl Node {
         self.kept = Some(kept);
     }
 
-    /// When the buckets of a slot that was kept count as used up.
+    /// When the buckets of a slot that was kept count as exhausted.
     pub(crate) fn kept_floor(&self, slot: usize) -> u64 {
         let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
         kept.map_or(0, |(_, floor, _)| *floor)
@@ -306,7 +306,7 @@ impl Node {
         self.slots[slot].awaits(self.me, self.table.row(slot), self.applied, one.id)
     }
 
-    /// Promises not to take the slot by this move; false if it has, or can not tell.
+    /// Promises not to take the slot by this move; false if it has, or cannot tell.
     pub(crate) fn refuse(&mut self, one: SlotMove) -> bool {
         let slot = usize::from(one.slot);
         self.slots[slot].refuse(self.table.row(slot), one.id)

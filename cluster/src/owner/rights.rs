@@ -61,7 +61,7 @@ const MAX_NOTED: usize = 1 << 20;
 #[derive(Debug, Default)]
 struct Slot {
     word: AtomicU64,
-    /// When its buckets count as used up; 0: never.
+    /// When its buckets count as exhausted; 0: never.
     floor: AtomicU64,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Claim {
     pub(super) slot: SlotId,
     word: u64,
     pub(super) consistency: Consistency,
-    /// When the slot's buckets count as used up.
+    /// When the slot's buckets count as exhausted.
     pub(crate) floor: Option<Nanos>,
     /// What the charge sees of the agreement with the successor, if its rule has one.
     pub(super) told: Option<Told>,
@@ -84,7 +84,7 @@ impl Claim {
     }
 }
 
-/// Why a slot can not be claimed.
+/// Why a slot cannot be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unclaimed {
     /// It is another node's.
@@ -251,7 +251,7 @@ impl Rights {
 
     /// Takes in what the log says up to this index. Afterwards [`Rights::applied`] has to be called when the router knows it
     /// too. Before slots are begun from floors, `inherit` is called with them, and for how long time is to stand still for
-    /// their buckets; if it returns false, they count as used up.
+    /// their buckets; if it returns false, they count as exhausted.
     pub(crate) fn observe(
         &self,
         index: u64,
@@ -311,7 +311,7 @@ impl Rights {
                 Effect::BeginDrained | Effect::BeginReserved(_) if PlantedBug::FullStart.is_on() => {
                     self.begin(slot, 0);
                 }
-                // What has no floors begins used up in any case.
+                // What has no floors starts exhausted in any case.
                 Effect::BeginDrained | Effect::BeginReserved(_) => self.begin(slot, now.get()),
                 Effect::BeginKept => self.begin(slot, core.node.kept_floor(slot)),
                 Effect::Resume => self.set(slot, DECIDES),
@@ -368,7 +368,7 @@ impl Rights {
         (frozen.iter().map(with_floor).collect(), keys)
     }
 
-    /// When a slot's buckets count as used up.
+    /// When a slot's buckets count as exhausted.
     pub(super) fn floor_of(&self, slot: usize) -> Option<Nanos> {
         let floor = self.slots[slot].floor.load(Relaxed);
         (floor != 0).then(|| Nanos::new(floor))
@@ -383,7 +383,7 @@ impl Rights {
         })
     }
 
-    /// Takes over a slot whose buckets are here; its buckets count as used up at `floor`.
+    /// Takes over a slot whose buckets are here; its buckets count as exhausted at `floor`.
     pub(crate) fn install(
         &self,
         one: SlotMove,

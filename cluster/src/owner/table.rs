@@ -22,7 +22,7 @@ use crate::ids::{Holder, Reign};
 pub enum Start {
     /// It is the first: nobody has admitted anything.
     Full,
-    /// Nobody can tell what was admitted before: each bucket counts as used up. Only who has what this owner knew in the end
+    /// Nobody can tell what was admitted before: each bucket counts as exhausted. Only who has what this owner knew in the end
     /// can, if nobody else was about to decide (then the epoch is 0, which is none).
     Drained {
         /// The owner before.
@@ -32,9 +32,9 @@ pub enum Start {
         /// The log index that had named the owner as successor, if it was named: it may have been told floors.
         named: Option<u64>,
     },
-    /// The move with this id gave it the buckets; if it never got them, they count as used up.
+    /// The move with this id gave it the buckets; if it never got them, they count as exhausted.
     Moved(u64),
-    /// The move with this id was given up. If the owner had not begun to hand over it has all, else they count as used up:
+    /// The move with this id was given up. If the owner had not begun to hand over it has all, else they count as exhausted:
     /// the target may have decided.
     Aborted(u64),
 }

@@ -86,7 +86,7 @@ pub(crate) struct Told {
 ///
 /// An owner admits without telling its successor while no rule has floors. When the same rules are back, the successor may
 /// still have what it was told before, all of it, by the same bond. So **floors count only under the very writes of the rules
-/// under which they were told**. By their content the rules of before and after can not be told apart; by their place in the
+/// under which they were told**. By their content the rules of before and after cannot be told apart; by their place in the
 /// log they can, also at a node that has skipped what was in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Since(BTreeMap<Arc<str>, u64>);

@@ -50,7 +50,7 @@ const STRIKE_WITHIN: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(2);
 /// The pause before something is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// Slots whose buckets can not all be told are tried again after this.
+/// Slots whose buckets cannot all be told are tried again after this.
 const POSTPONE: Duration = Duration::from_secs(15);
 /// Buckets in one message.
 const MESSAGE: usize = 4096;
@@ -184,7 +184,7 @@ impl Way {
         Some(())
     }
 
-    /// Tells all that is known of these slots and not acknowledged. How much that was; none (the inner one): it can not all be
+    /// Tells all that is known of these slots and not acknowledged. How much that was; none (the inner one): it cannot all be
     /// told, because it is too much. What is not in memory any more is told with the last words.
     async fn tell_all(&mut self, slots: &[(u16, Naming)]) -> Option<Option<usize>> {
         let mut wanted: Vec<Option<Naming>> = vec![None; SLOTS];
@@ -262,14 +262,14 @@ impl Way {
                 None
             }
             Err(fault) => {
-                debug!(%fault, "a successor can not be told");
+                debug!(%fault, "a successor cannot be told");
                 rights.put_back(raises);
                 None
             }
         }
     }
 
-    /// There is no room for what these slots need: their buckets will count as used up.
+    /// There is no room for what these slots need: their buckets will count as exhausted.
     async fn release(&mut self, slots: Vec<u16>) -> Option<()> {
         let rights = Arc::clone(&self.shared.rights);
         let named: BTreeMap<u16, Naming> =
@@ -277,7 +277,10 @@ impl Way {
         let slots: BTreeSet<u16> = slots.into_iter().collect();
         let slots: Vec<(u16, Naming)> =
             slots.iter().filter_map(|slot| Some((*slot, *named.get(slot)?))).collect();
-        warn!(slots = slots.len(), "more buckets than successors can be told of: these would begin used up");
+        warn!(
+            slots = slots.len(),
+            "more buckets than successors can be told of: these would start exhausted"
+        );
         let bound = rights.bind(&rights.attempt(&slots));
         let until = Instant::now() + POSTPONE;
         self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));

@@ -1,7 +1,7 @@
 //! What a node's buckets know, kept on its disk while it does not run.
 //!
 //! It is written when the node ends, after the last charge, and read once when it starts again. It counts for the slots that
-//! nobody else has owned in between: the log tells. For all others, and after a crash, buckets begin used up. Debts are
+//! nobody else has owned in between: the log tells. For all others, and after a crash, buckets start exhausted. Debts are
 //! durations: the time in which the node did not run is not counted, because only a wall clock could tell it.
 
 use std::{collections::BTreeMap, path::Path};
@@ -40,7 +40,7 @@ pub(crate) struct Saved {
 pub(crate) struct SavedSlot {
     pub(crate) slot: u16,
     pub(crate) epoch: u64,
-    /// How long ago its buckets were used up, in nanoseconds.
+    /// How long ago its buckets were exhausted, in nanoseconds.
     pub(crate) drained_ago: Option<u64>,
     pub(crate) birth: Option<WireBirth>,
 }
@@ -126,7 +126,7 @@ pub(crate) fn restore(
     let saved: Saved = match codec::decode(&bytes) {
         Ok(saved) => saved,
         Err(error) => {
-            warn!("what the buckets knew can not be read: they begin used up ({error})");
+            warn!("what the buckets knew cannot be read: they start exhausted ({error})");
             return Ok(false);
         }
     };

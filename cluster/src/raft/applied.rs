@@ -91,7 +91,7 @@ impl Machine {
     /// Writes a snapshot of the state as it is, as if it had been applied up to `at` and these were the members.
     ///
     /// # Errors
-    /// When it can not be written: then the one before is there.
+    /// When it cannot be written: then the one before is there.
     pub(crate) fn write_as(
         &self,
         at: LogId<NodeId>,

@@ -125,7 +125,7 @@ async fn found(shared: &Shared, running: &Running, waiting: Vec<(NodeId, RaftNod
         false => Err("the founders took too long to agree".to_owned()),
     });
     if let Err(reason) = agreed {
-        // From here on it can not be founded any more.
+        // From here on it cannot be founded any more.
         release(shared, &proposal).await;
         return Err(reason);
     }

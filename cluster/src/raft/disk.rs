@@ -39,10 +39,10 @@ const KEY_NODE: &str = "node";
 pub(crate) const KEY_CLUSTER: &str = "cluster";
 const KEY_INCARNATION: &str = "incarnation";
 
-/// Why a data directory can not be used.
+/// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path}: {reason} (--data-dir); if it can not be repaired, move it away: the node then comes back as a new member"
+    "{path}: {reason} (--data-dir); if it cannot be repaired, move it away: the node then comes back as a new member"
 )]
 pub struct DiskFault {
     path: PathBuf,
@@ -55,7 +55,7 @@ enum Damage {
     Snapshot,
     #[error("it was written by another version of Tidegate: format {0}, this version has {FORMAT}")]
     Format(u64),
-    #[error("what it holds for {0:?} can not be read")]
+    #[error("what it holds for {0:?} cannot be read")]
     Meta(&'static str),
     #[error(
         "the log in it says {0} for a term or an index, which no cluster comes to: it was forged (before wire version 7 a node \

@@ -1,6 +1,6 @@
 //! Who stands for election, and when. openraft 0.9 would stand whenever its timer ends: a node that was cut off counts its
 //! term up alone, and brings the leader down when it comes back. So its timer is off, and a node **asks before it stands**
-//! (Ongaro's pre-vote, section 9.6 of the Raft thesis): it stands only if most voters would vote for it and have not heard
+//! (Ongaro's pre-vote, section 9.6 of the Raft thesis): it stands only if a quorum would vote for it and has not heard
 //! of a leader for as long as openraft itself keeps to one. Asking changes nothing at anybody, however often it is done.
 //!
 //! A voter says yes only to a node that it could just reach ([`super::reach`]): who wins can be asked for sessions.
@@ -102,7 +102,7 @@ async fn would_win(
             Ok(Reply::MayStand(true)) => Some(*id),
             Ok(_) => None,
             Err(fault) => {
-                debug!(%fault, "a voter can not be asked");
+                debug!(%fault, "a voter cannot be asked");
                 None
             }
         }

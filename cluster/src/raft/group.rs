@@ -300,7 +300,7 @@ impl RaftGroup {
                 changed = metrics.changed() => if changed.is_err() {
                     return "Raft has ended".to_owned();
                 },
-                () = self.shared.disk_failed.notified() => return "its disk can not be written".to_owned(),
+                () = self.shared.disk_failed.notified() => return "its disk cannot be written".to_owned(),
             }
         }
     }

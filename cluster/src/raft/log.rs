@@ -309,7 +309,7 @@ impl RaftLogStorage<Group> for Log {
             if let Some((before, _)) = encoded.last()
                 && !is_next(*before, entry.log_id)
             {
-                let reason = format!("the entry {} can not follow {before}", entry.log_id);
+                let reason = format!("the entry {} cannot follow {before}", entry.log_id);
                 return Err(fault(io::Error::new(io::ErrorKind::InvalidInput, reason)));
             }
             let (id, bytes) = (entry.log_id, encode(&entry).map_err(fault)?);

@@ -50,7 +50,7 @@ pub(crate) struct RaftCaller {
 type Failure<E> = RPCError<NodeId, RaftNode, E>;
 
 impl RaftCaller {
-    /// Calls for Raft: what can not be reached is left alone for a while.
+    /// Calls for Raft: what cannot be reached is left alone for a while.
     async fn ask<E: std::error::Error>(
         &mut self,
         call: Call,

@@ -1,6 +1,6 @@
 //! What is left of a group that has lost most of its votes for good, and how one node goes on with it.
 //!
-//! Raft itself can not help: without most voters nothing is written, and so neither is who votes. An operator who knows
+//! Raft itself cannot help: without a quorum nothing is written, and so neither is who votes. An operator who knows
 //! that the others will not come back says so for one data directory, whose node is not running. Its log gets one more
 //! entry, which makes this node the only voter, in a term of its own; all that is in the log before it counts from then on.
 //!
@@ -37,7 +37,7 @@ use crate::{
 /// Why a data directory is nothing to go on with.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryFault {
-    /// It can not be read or written.
+    /// It cannot be read or written.
     #[error(transparent)]
     Disk(#[from] DiskFault),
     /// No node has kept anything in it.
@@ -94,7 +94,7 @@ impl Remains {
     /// Reads what is there, which nobody else may have open. Nothing is changed.
     ///
     /// # Errors
-    /// When nothing of a cluster is there, or it can not be read.
+    /// When nothing of a cluster is there, or it cannot be read.
     pub async fn read(directory: &Path) -> Result<Self, RecoveryFault> {
         Self::look_for(directory)?;
         let disk = Disk::open(directory)?;
@@ -177,7 +177,7 @@ impl Remains {
     /// Makes the node the only member of a cluster of its own, with the rules of the one that it was in. Returns which.
     ///
     /// # Errors
-    /// When it can not be written: then nothing has changed but that buckets begin used up.
+    /// When it cannot be written: then nothing has changed but that buckets start exhausted.
     pub fn go_on_alone(self) -> Result<ClusterId, DiskFault> {
         // First: counts that are lost are too strict, and counts from before others decided would be too loose.
         drop_debts(&self.directory)?;

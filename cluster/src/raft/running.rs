@@ -126,7 +126,7 @@ impl Running {
         if self.hangs() {
             return Err(NotServed::Unknown);
         }
-        // It waits without end when most voters are gone.
+        // It waits without end when a quorum is gone.
         match timeout(patience, self.raft.ensure_linearizable()).await {
             Ok(Ok(id)) => Ok(id.map_or(0, |id| id.index)),
             Ok(Err(error)) if error.forward_to_leader::<RaftNode>().is_some() => Err(NotServed::NotLeader),

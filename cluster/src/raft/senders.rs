@@ -28,7 +28,7 @@ pub(crate) enum SenderError {
     Foreign,
 }
 
-/// Whether that peer may make this call. Slots that it can not speak for are taken out where the rest counts by itself.
+/// Whether that peer may make this call. Slots that it cannot speak for are taken out where the rest counts by itself.
 pub(crate) fn check(
     shared: &Shared,
     running: &Running,

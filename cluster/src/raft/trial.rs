@@ -1,7 +1,7 @@
 //! Whether a log that has failed works again.
 //!
 //! A disk that stays full lets a log start again and fail once more a moment later, for as long as it is full. A node that
-//! asked for a session each time would own slots that it can not follow. So it asks again only when its log has worked for a
+//! asked for a session each time would own slots that it cannot follow. So it asks again only when its log has worked for a
 //! while, and each failure that comes soon after another one makes that longer.
 
 use std::time::Duration;

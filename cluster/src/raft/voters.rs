@@ -3,7 +3,7 @@
 //! - A node that is there gets the log (as a learner); with its disk lost it is a new one, and the old one is removed.
 //! - 5 of the members vote if there are as many, else 3, else all of them. They stand in different zones if that is
 //!   possible.
-//! - **A voter that can not be reached keeps its vote until it has been gone for [`GRACE`] and another can take it**:
+//! - **A voter that cannot be reached keeps its vote until it has been gone for [`GRACE`] and another can take it**:
 //!   nothing is won by a smaller group, and a restart is not worth two changes.
 //! - One change at a time: what was begun is ended first.
 

@@ -50,7 +50,7 @@ impl Router {
     /// node's check timeout. Each bucket is changed by itself. A refund gives a bucket no more than it has given. `lane` is
     /// that of the calling thread.
     ///
-    /// What it can not do: a bucket whose slot counts as used up since its owner was lost stays as strict as it is, and one that
+    /// What it cannot do: a bucket whose slot counts as exhausted since its owner was lost stays as strict as it is, and one that
     /// is not in memory gets no refund. The answers tell what is so afterwards. `revision` is that of the rules that the charges
     /// were made by: where the owner has newer ones, by which only who sees the request can tell what it has charged, nothing is
     /// changed.

@@ -39,7 +39,7 @@ pub(super) enum PartOutcome {
     },
     /// The owner does not own it (any more, or yet): worth another attempt.
     Misrouted,
-    /// The owner has newer rules, and can not tell by which of them the part was to be made.
+    /// The owner has newer rules, and cannot tell by which of them the part was to be made.
     Behind {
         revision: u64,
     },
@@ -67,7 +67,7 @@ pub(super) enum UndoBy {
 }
 
 impl Router {
-    /// Asks the owner of a part; `None` if it can not be asked.
+    /// Asks the owner of a part; `None` if it cannot be asked.
     pub(super) fn ask(&self, check: &Attempt<'_>, part: &Part) -> Option<oneshot::Receiver<Reply>> {
         let Owner::Peer(owner) = &part.owner else { return None };
         let own = part.places.iter().map(|place| (&check.charges[*place], check.wishes[*place]));

@@ -59,7 +59,7 @@ pub(super) enum Tried {
         denied: Verdict,
     },
     /// An owner has newer rules, by which only a node that sees the request can tell what is to be charged: one that has this
-    /// revision. Who can not get it denies: no limit but the old one is known here, and that counts no more.
+    /// revision. Who cannot get it denies: no limit but the old one is known here, and that counts no more.
     Behind {
         revision: u64,
         denied: Verdict,

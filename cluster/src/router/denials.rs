@@ -10,7 +10,7 @@
 //!
 //! It is bounded: [`BYTES`] for a node, taken at the first denial of that kind. Where a line is full, the denial that ends
 //! first is forgotten. Somebody who wants others to be forgotten needs more buckets that deny than fit at the same time
-//! ([`REMEMBERED`]), and each of them must have been used up before, through all rules that match.
+//! ([`REMEMBERED`]), and each of them must have been exhausted before, through all rules that match.
 
 use std::{
     sync::{

@@ -119,7 +119,7 @@ pub(crate) enum WireHeld {
 pub(crate) struct WireSlot {
     pub(crate) one: SlotMove,
     pub(crate) epoch: u64,
-    /// How long ago its buckets were used up, in nanoseconds; `None`: they never were.
+    /// How long ago its buckets were exhausted, in nanoseconds; `None`: they never were.
     pub(crate) drained_ago: Option<u64>,
     pub(crate) birth: Option<WireBirth>,
 }

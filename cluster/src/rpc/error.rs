@@ -18,7 +18,7 @@ pub(crate) enum CallError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Record(#[from] RecordError),
-    #[error("a message can not be read: {0}")]
+    #[error("a message cannot be read: {0}")]
     Codec(#[from] CodecError),
     #[error("{0}")]
     Handshake(#[from] HandshakeError),

@@ -1,7 +1,7 @@
 //! Numbers that no cluster comes to are refused before openraft sees them. It believes what a member says, as Raft has it: a
 //! term is written to the disk, and the last one there is ends each election with a panic, after a restart too.
 //!
-//! What is refused here can not come from a member that works, whatever is lost, repeated or late. What can is left to Raft.
+//! What is refused here cannot come from a member that works, whatever is lost, repeated or late. What can is left to Raft.
 
 use openraft::{EntryPayload, LogId, Membership, Vote, raft::AppendEntriesResponse};
 

@@ -110,9 +110,9 @@ impl Compiler {
                 }
                 Ok(Err(faults)) => {
                     let fault = faults.first().map_or_else(String::new, ToString::to_string);
-                    error!(%domain, %revision, "the rules can not be used by this version of Tidegate, the ones before stay: {fault}");
+                    error!(%domain, %revision, "the rules cannot be used by this version of Tidegate, the ones before stay: {fault}");
                     broken.push(format!(
-                        "the rules of {domain} at revision {revision} can not be used: {fault}"
+                        "the rules of {domain} at revision {revision} cannot be used: {fault}"
                     ));
                 }
                 Err(panicked) => {

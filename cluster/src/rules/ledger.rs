@@ -89,7 +89,7 @@ pub enum WriteFault {
     /// There is no room.
     #[error("{0}")]
     Full(String),
-    /// Most voters could not be reached in time.
+    /// A quorum could not be reached in time.
     #[error("{0}")]
     NoQuorum(NoQuorum),
 }
@@ -99,7 +99,7 @@ pub enum WriteFault {
 pub struct NoQuorum {
     /// Who votes.
     pub voters: Vec<String>,
-    /// Those of them that can not be seen.
+    /// Those of them that cannot be seen.
     pub missing: Vec<String>,
     /// The leader, if there is one.
     pub leader: Option<String>,
@@ -253,7 +253,7 @@ impl Ledger {
     /// All that was acknowledged before this call, whichever node acknowledged it.
     ///
     /// # Errors
-    /// When most voters can not be reached in time.
+    /// When a quorum cannot be reached in time.
     pub async fn latest(&self, deadline: Instant) -> Result<Arc<Applied>, NoQuorum> {
         if PlantedBug::StaleReads.is_on() {
             return Ok(self.applied());

@@ -46,7 +46,7 @@ pub(crate) enum Command {
 pub struct Founding {
     /// Which cluster this is.
     pub cluster: ClusterId,
-    /// What fingerprints of buckets are keyed with, so that who chooses the keys can not choose the buckets.
+    /// What fingerprints of buckets are keyed with, so that who chooses the keys cannot choose the buckets.
     pub hash_secret: [u8; 16],
 }
 

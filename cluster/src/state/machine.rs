@@ -215,7 +215,7 @@ impl Replicated {
         Outcome::Written(written)
     }
 
-    /// Why the write can not be taken in. Whoever proposes has looked before; here it is made sure of.
+    /// Why the write cannot be taken in. Whoever proposes has looked before; here it is made sure of.
     fn lack_of_room(&self, write: &RuleWrite) -> Option<String> {
         if write.text.len() > MAX_RULES_BYTES {
             return Some(format!("the rules have more than {MAX_RULES_BYTES} bytes"));

@@ -1,5 +1,5 @@
 //! The runtime under Raft: tokio. For a simulation its random numbers come from `getrandom`, where those of the library
-//! would come from the kernel by a way that a program can not stand in.
+//! would come from the kernel by a way that a program cannot stand in.
 
 #[cfg(not(feature = "simulation"))]
 pub(crate) use openraft::TokioRuntime as Runtime;

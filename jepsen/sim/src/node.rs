@@ -206,7 +206,7 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
         match starting.await {
             Ok(cluster) => break Rc::new(cluster),
             // It says so and ends, and whoever has started it does so again.
-            Err(fault) if shared.nodes[node].borrow().full => tracing::info!(%fault, "a node can not start"),
+            Err(fault) if shared.nodes[node].borrow().full => tracing::info!(%fault, "a node cannot start"),
             Err(fault) => return Err(fault.into()),
         }
         sleep(START_AGAIN).await;
@@ -240,7 +240,7 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
             Some(Command::Drain(name, on)) => {
                 let cluster = Rc::clone(&cluster);
                 spawn_local(async move {
-                    // Without a quorum it can not be done.
+                    // Without a quorum it cannot be done.
                     let _ = cluster.drain(&name, on, Instant::now() + RULES_WITHIN).await;
                 });
             }

@@ -62,7 +62,7 @@ pub struct Plan {
     pub length: Duration,
     /// Which faults.
     pub kinds: Vec<Kind>,
-    /// Which were wanted but can not be done here, and why.
+    /// Which were wanted but cannot be done here, and why.
     pub left_out: Vec<String>,
     /// What chance begins with.
     pub seed: u64,
@@ -90,7 +90,7 @@ pub struct Progress<'a> {
 /// Runs it. `progress` is told several times a second; when `interrupted` becomes true, the run is broken off.
 ///
 /// # Errors
-/// When the network can not be made, or the nodes do not become ready: nothing was tested then.
+/// When the network cannot be made, or the nodes do not become ready: nothing was tested then.
 pub fn run(
     plan: &Plan,
     interrupted: &AtomicBool,
@@ -116,7 +116,7 @@ pub fn run(
         for node in 1..=plan.nodes {
             let place = cluster.directory().join(format!("disk-{node}"));
             let disk = SmallDisk::mount(&place, &cluster.data_dir(port_apart(node)))
-                .map_err(|error| format!("a small disk can not be mounted: {error}"))?;
+                .map_err(|error| format!("a small disk cannot be mounted: {error}"))?;
             disks.insert(format!("n{node}"), disk);
         }
     }

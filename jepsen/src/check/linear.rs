@@ -53,7 +53,7 @@ pub fn check(operations: &[Operation], steps: u64) -> Verdict {
     search.run(steps)
 }
 
-/// What a value becomes; `None` if the operation can not be next.
+/// What a value becomes; `None` if the operation cannot be next.
 fn step(value: Option<u64>, act: &Act) -> Option<Option<u64>> {
     match act {
         Act::Write(new) => Some(Some(*new)),

@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn an_excess_that_only_a_long_interval_shows_is_found() {
-        // Each single period may be explained by what lies on its edges; three of them together can not.
+        // Each single period may be explained by what lies on its edges; three of them together cannot.
         let job = |from, to| Job { from, to, steps: 1 };
         let jobs = [job(0, 1), job(5, 15), job(9, 21), job(14, 24), job(24, 25), job(28, 28)];
         assert!(slowly(&jobs, 2) == (worst(&jobs, &Allowances::default(), 2, PERIOD).1 <= 2));

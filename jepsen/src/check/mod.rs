@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub enum Verdict {
     /// The promise was kept.
     Valid,
-    /// Whether it was kept can not be said.
+    /// Whether it was kept cannot be said.
     Unknown,
     /// It was broken.
     Violated,

@@ -4,7 +4,7 @@
 use super::{Finding, Verdict, fairness::quiet};
 use crate::{history::Outcome, record::Record, workload::checks::STRANGER};
 
-/// A bucket that its last owner took with it begins used up; it is full again after its period.
+/// A bucket that its last owner took with it starts exhausted; it is full again after its period.
 const REFILLS: u64 = 1_500_000_000;
 
 /// Looks at the rule whose keys are always new.

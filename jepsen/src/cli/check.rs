@@ -12,7 +12,7 @@ use super::{exit_code, run};
 Examples:
   tidegate-jepsen check target/jepsen/jepsen-seed-1
 
-Exit codes: 0 all promises kept, 1 one was not, 2 that can not be said.")]
+Exit codes: 0 all promises kept, 1 one was not, 2 that cannot be said.")]
 pub(crate) struct CheckArgs {
     /// The directory that a run printed
     #[arg(value_name = "STORE")]

@@ -45,9 +45,9 @@ come at once), whether some nodes are drained from the beginning, so that they o
 
 Each node has a network namespace where that is possible: it needs root, or leave to make a user namespace, and iproute2
 and nftables. Elsewhere, or with --network proxies, the nodes are on loopback addresses with proxies between them. Only
-proxies can delay, reorder and lose answers; full-disk needs leave to mount. What can not be done is left out of `all`, and told.
+proxies can delay, reorder and lose answers; full-disk needs leave to mount. What cannot be done is left out of `all`, and told.
 
-Exit codes: 0 all promises kept, 1 one was not, 2 that can not be said: the faults did not hit, or nothing could be tested.")]
+Exit codes: 0 all promises kept, 1 one was not, 2 that cannot be said: the faults did not hit, or nothing could be tested.")]
 pub(crate) struct RunArgs {
     /// How many nodes, each in a network of its own; one more may join
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(3..=9))]

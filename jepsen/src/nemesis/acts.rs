@@ -54,7 +54,7 @@ pub(super) fn is_stopped(pid: u32) -> bool {
 pub(super) fn empty(cluster: &Cluster, name: &str) {
     let Ok(entries) = fs::read_dir(cluster.data_of(name)) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        // What can not be removed makes the node complain, and that is seen.
+        // What cannot be removed makes the node complain, and that is seen.
         let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
     }
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const FLOOD_LASTS: u64 = 60_000_000_000;
 
 impl Driver<'_> {
-    /// `None`: it can not be done to this node.
+    /// `None`: it cannot be done to this node.
     pub(super) fn begin_members(&mut self, kind: Kind, target: &str, fault: &mut Fault) -> Option<State> {
         match kind {
             Kind::FullDisk => {

@@ -15,7 +15,7 @@ pub struct Means {
 }
 
 impl Kind {
-    /// Why this kind can not be done with these means on this machine; `None`: it can.
+    /// Why this kind cannot be done with these means on this machine; `None`: it can.
     fn hindrance(self, means: &Means) -> Option<String> {
         match self {
             Self::Delay | Self::Reorder | Self::LostAnswers | Self::FarApart
@@ -37,7 +37,7 @@ impl Kind {
     /// names only together with others, as `all` does, why they are left out.
     ///
     /// # Errors
-    /// With the part that names none, or the one that can not be done.
+    /// With the part that names none, or the one that cannot be done.
     pub fn parse_possible(text: &str, means: &Means) -> Result<(Vec<Self>, Vec<String>), String> {
         let mut kinds = Vec::new();
         // Those with the same reason together.

@@ -82,7 +82,7 @@ impl Form {
     /// Makes a network for so many nodes, numbered from 1.
     ///
     /// # Errors
-    /// Why that can not be done here.
+    /// Why that cannot be done here.
     pub fn create(self, nodes: u8) -> Result<Network, String> {
         match self {
             Self::Namespaces => Namespaces::create(nodes).map(Network::Namespaces),
@@ -158,7 +158,7 @@ impl Network {
     /// itself stay, and so do datagrams.
     ///
     /// # Panics
-    /// When that fails; with proxies, which can not tell who has opened a stream.
+    /// When that fails; with proxies, which cannot tell who has opened a stream.
     pub fn refuse_streams_to(&self, node: u8, port: u16) {
         match self {
             Self::Namespaces(net) => net.refuse_streams_to(node, port),
@@ -222,7 +222,7 @@ impl Network {
     /// Delivers what goes from the first of each pair to the second later: by `delay`, and by chance by up to `jitter` more.
     ///
     /// # Panics
-    /// In namespaces: nftables can not do it.
+    /// In namespaces: nftables cannot do it.
     pub fn delay(&self, pairs: &[(u8, u8)], delay: Duration, jitter: Duration) {
         self.proxies("late").set(pairs, |link| (link.delay, link.jitter) = (delay, jitter));
     }
@@ -231,7 +231,7 @@ impl Network {
     /// A stream keeps its order, but another one overtakes it.
     ///
     /// # Panics
-    /// In namespaces: nftables can not do it.
+    /// In namespaces: nftables cannot do it.
     pub fn reorder(&self, pairs: &[(u8, u8)], percent: u8) {
         self.proxies("out of order").set(pairs, |link| link.disorder = percent);
     }

@@ -30,7 +30,7 @@ impl Namespaces {
     /// Makes a network for so many nodes, numbered from 1.
     ///
     /// # Errors
-    /// Why that can not be done here.
+    /// Why that cannot be done here.
     pub fn create(nodes: u8) -> Result<Self, String> {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         needs_tools()?;
@@ -279,7 +279,7 @@ pub(super) fn are_possible() -> Result<(), String> {
 const PREPARE: &str = "mount -t tmpfs tmpfs /run && ip link set lo up";
 
 /// Runs this program again as root of a user, network and mount namespace of its own: there it may make networks, and all
-/// of it is gone when it ends. Returns only when that can not be done, with why.
+/// of it is gone when it ends. Returns only when that cannot be done, with why.
 pub fn enter_user_namespace() -> String {
     let program = match std::env::current_exe() {
         Ok(program) => program,
@@ -343,7 +343,7 @@ mod tests {
             Err(error) => format!("setpriv: {error}"),
         };
         if !said.contains("running 1 test") {
-            eprintln!("NOT TESTED: another user can not run this program: {said}");
+            eprintln!("NOT TESTED: another user cannot run this program: {said}");
             return;
         }
         assert!(ended.unwrap().status.success(), "{said}");

@@ -43,7 +43,7 @@ fn head(page: &mut String, record: &Record, judgement: &Judgement) {
         Verdict::Valid => ("valid", "Every promise that was checked was kept."),
         Verdict::Violated => ("violated", "A promise was broken: see the checkers below."),
         Verdict::Unknown => {
-            ("unknown", "Whether all promises were kept can not be said: see the checkers below.")
+            ("unknown", "Whether all promises were kept cannot be said: see the checkers below.")
         }
     };
     let setup = &record.setup;

@@ -32,7 +32,7 @@ impl Line {
         }
         self.last = Some(progress.passed);
         let mut err = std::io::stderr().lock();
-        // Where it can not be shown, nobody misses it.
+        // Where it cannot be shown, nobody misses it.
         let _ = match self.is_terminal {
             true => write!(err, "\r\x1b[K{}", text(progress)),
             false => writeln!(err, "{}", text(progress)),

@@ -40,7 +40,7 @@ pub struct Limited {
     pub strict: bool,
     /// How many times its bound it may admit, as it says itself, when an owner crashes or hangs; `None`: no limit.
     pub crash: Option<u32>,
-    /// And when nodes can not reach each other.
+    /// And when nodes cannot reach each other.
     pub partition: Option<u32>,
 }
 

@@ -359,7 +359,7 @@ pub fn judge(done: &[Done], told: &Told, steps: u64, report: &mut Report) {
                     report.faults.push(format!("d{domain}: {fault:?}"));
                 }
             }
-            Err(fault) => report.faults.push(format!("d{domain}: the histories can not be read: {fault}")),
+            Err(fault) => report.faults.push(format!("d{domain}: the histories cannot be read: {fault}")),
         }
         let operations: Vec<linear::Operation> = of_domain
             .iter()
@@ -407,7 +407,7 @@ fn histories(cluster: &Cluster, domain: usize) -> io::Result<BTreeMap<String, le
 /// Keeps what the nodes logged.
 ///
 /// # Errors
-/// When a file can not be written.
+/// When a file cannot be written.
 pub fn keep_logs(cluster: &Cluster, directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     for node in &cluster.nodes {

@@ -50,8 +50,8 @@ pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
     if end > last { last.saturating_add(state - end) } else { state }
 }
 
-/// A state that lies in a later window than the one of `now` counts as that one used up: how many units it seems to
-/// count there is by chance, and the window before it, this one, may be used up.
+/// A state that lies in a later window than the one of `now` counts as that one exhausted: how many units it seems to
+/// count there is by chance, and the window before it, this one, may be exhausted.
 pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
     let end = window_start(limit.period(), state);
     if end > window_end(limit.period(), now) { end.saturating_add(limit.grains()) } else { state }

@@ -47,7 +47,7 @@ fn window(limit: &Limit, state: u64, now: u64) -> (u64, u64) {
     if end > now { (end, state - end) } else { (end_of(limit, now), 0) }
 }
 
-/// A floor closes the bucket for as long as a window that was used up at that instant would have lasted.
+/// A floor closes the bucket for as long as a window that was exhausted at that instant would have lasted.
 pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
     let (end, used) = window(limit, state, now);
     let closed = floor.map_or(0, |floor| end_of(limit, floor));

@@ -148,7 +148,7 @@ impl Window {
         Self { start: window_start(period, end - 1), end, current, previous }
     }
 
-    /// Makes it at least as strict as if it had been used up at `floor`.
+    /// Makes it at least as strict as if it had been exhausted at `floor`.
     fn empty_at(&mut self, limit: &Limit, floor: u64, now: u64) {
         let period = limit.period();
         if floor >= self.end {

@@ -171,7 +171,7 @@ impl<'t> Compiler<'t> {
         if takeover == Takeover::Reserve && !Takeover::is_possible(algorithm) {
             self.fault(
                 written.place,
-                format!("what a {algorithm} has counted can not be told in advance"),
+                format!("what a {algorithm} has counted cannot be told in advance"),
                 "write takeover: zero, or another algorithm: token_bucket, leaky_bucket or fixed_window",
             );
         }
@@ -251,7 +251,7 @@ impl<'t> Compiler<'t> {
     fn check_attribute(&mut self, name: &Written) {
         if RESERVED.contains(&&*name.text) {
             let message =
-                format!("{:?} can not be an attribute: calls use that name for something else", name.text);
+                format!("{:?} cannot be an attribute: calls use that name for something else", name.text);
             self.fault(name.place, message, "choose another name");
         } else if name.text.is_empty() || name.text.len() > MAX_NAME_BYTES {
             self.fault(name.place, format!("an attribute needs a name of 1 to {MAX_NAME_BYTES} bytes"), "");
@@ -261,7 +261,7 @@ impl<'t> Compiler<'t> {
     pub(crate) fn check_name(&mut self, what: &str, name: &Written) {
         let text = &name.text;
         if !super::is_valid_name(text) {
-            let message = format!("{:?} can not name a {what}", shortened(text));
+            let message = format!("{:?} cannot name a {what}", shortened(text));
             self.fault(
                 name.place,
                 message,

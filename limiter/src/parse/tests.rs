@@ -112,7 +112,7 @@ fn each_mistake_is_told_with_its_place_and_what_to_write() {
     assert_fault("rules:\n  - name: r\n    key: [ip, ip]\n    limit: 5/1m\n", "ip]", "twice");
     assert_fault("rules:\n  - name: r\n    key: [domain]\n    limit: 5/1m\n", "domain]", "another name");
     assert_fault("unmatched: maybe\nrules: []\n", "maybe", "allow, deny");
-    assert_fault("rules:\n  - name: a b\n    key: []\n    limit: 5/1m\n", "a b", "can not name a rule");
+    assert_fault("rules:\n  - name: a b\n    key: []\n    limit: 5/1m\n", "a b", "cannot name a rule");
 }
 
 #[test]
@@ -258,13 +258,13 @@ rule: 7
     );
     let told: Vec<(usize, &str)> = faults.iter().map(|fault| (fault.line, &*fault.message)).collect();
     let expected = [
-        (1, "can not name a domain"),
+        (1, "cannot name a domain"),
         (2, "\"dny\" is no value for unmatched"),
         (4, "no field `nam`"),
         (5, "`key` must be a list"),
         (6, "no period"),
         (7, "\"10.0.0.0/99\" is no network"),
-        (7, "\"cost\" can not be an attribute"),
+        (7, "\"cost\" cannot be an attribute"),
         (8, "\"fixedwindow\" is no value for algorithm"),
         (10, "count of 0"),
         (11, "an override needs `when`"),

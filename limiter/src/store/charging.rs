@@ -142,7 +142,7 @@ impl Store {
         let mut numbers: SmallVec<[usize; 4]> = charges.iter().map(|one| self.shard_of(one.key)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        // Always in this order: two checks that need the same shards can not wait for each other.
+        // Always in this order: two checks that need the same shards cannot wait for each other.
         let mut shards: SmallVec<[Locked<'_>; 4]> =
             numbers.into_iter().map(|number| self.lock_number(number)).collect();
         let now = self.not_before(now);

@@ -112,7 +112,7 @@ impl Journal {
     }
 
     /// Notes a charge that was made; with `hold` it may be undone. False if the bucket has become another one, whose
-    /// charges this journal can not hold.
+    /// charges this journal cannot hold.
     pub(super) fn note(&mut self, hold: Option<u64>, deed: Deed) -> bool {
         match (self, deed) {
             (Self::Raises(raises), Deed::Raised(raise)) => {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Leader {
-    /// Names others where the successor can not be the one any more, or there is none.
+    /// Names others where the successor cannot be the one any more, or there is none.
     pub(super) fn replace_successors(&self, view: View<'_>, now: Nanos) -> Option<Step> {
         let wanted = self.wanted.as_ref()?;
         // Who is silent may be busy: it is a successor as long as it would be an owner.

@@ -93,7 +93,7 @@ fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
     assert!(world.claim(Consistency::Available, at(14_400)).is_ok());
 }
 
-/// Review H7: others get its slots, and it can not know since when.
+/// Review H7: others get its slots, and it cannot know since when.
 #[test]
 fn a_node_that_the_leader_finds_behind_decides_nothing_after_its_session_whatever_the_rule_says() {
     let mut world = World::owning();

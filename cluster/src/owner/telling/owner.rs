@@ -145,7 +145,7 @@ impl Rights {
         let tell = |(slot, bond): &(u16, Bond)| {
             let (fingerprint, since) = (reserves.fingerprint(), core.tellings.since.number());
             let inheritance = match births.get(slot) {
-                // Of rules that are others now it can not be told how their buckets begun.
+                // Of rules that are others now it cannot be told how their buckets begun.
                 Some(birth) if birth.rules != reserves => {
                     Inheritance { fingerprint, since, before: Some(birth.begun), elder: None }
                 }

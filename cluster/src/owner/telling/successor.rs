@@ -53,7 +53,7 @@ impl Rights {
         }
     }
 
-    /// How this node begins a slot from the floors of that owner; `None`: its buckets count as used up.
+    /// How this node begins a slot from the floors of that owner; `None`: its buckets count as exhausted.
     pub(in crate::owner) fn birth(
         &self,
         core: &Core,

@@ -85,7 +85,7 @@ fn indices_ranges_and_what_contradicts_the_committed_are_refused() {
         append(5, Some(at(4, 10)), &[(4, 11), (5, 12)], Some(at(4, 10))),
         append(5, Some(at(4, 10)), &[], Some(at(5, 900))),
         append(5, Some(at(5, 900)), &[], Some(at(4, 10))),
-        // It can not know yet that it was replaced: Raft tells it.
+        // It cannot know yet that it was replaced: Raft tells it.
         append(4, Some(at(3, 10)), &[(4, 11)], None),
     ];
     for request in fine {

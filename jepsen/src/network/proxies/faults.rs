@@ -182,7 +182,7 @@ impl Faults {
     pub(super) async fn until_open(&self, from: u8, to: u8) {
         let place = self.place(from, to);
         if self.stops(from, to) {
-            // It can not fail while there is something that can change it.
+            // It cannot fail while there is something that can change it.
             let _ = self.links.subscribe().wait_for(|links| !links[place].cut).await;
         }
     }

@@ -10,7 +10,7 @@
 //! A proxy hands on from the address of the sender's proxy, so that answers come through a proxy too. Who asks a node from
 //! outside does it where the node listens, past all proxies.
 //!
-//! What it is not: a proxy can not lose a part of a stream, as the system has acknowledged it already. Where packets would be
+//! What it is not: a proxy cannot lose a part of a stream, as the system has acknowledged it already. Where packets would be
 //! lost the stream waits, as it would for the packet to be sent again. A stream through a cut is silent, not refused, and goes
 //! on when the network is healed, if nobody has closed it; one that was opened meanwhile reaches the other side only then.
 
@@ -67,7 +67,7 @@ impl Proxies {
     /// Makes a network for so many nodes, numbered from 1.
     ///
     /// # Errors
-    /// Why that can not be done here.
+    /// Why that cannot be done here.
     pub fn create(nodes: u8) -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if !cfg!(target_os = "linux") {
@@ -181,7 +181,7 @@ impl Proxies {
 /// raised by whoever wants to.
 fn allow_many_descriptors() {
     let limit = getrlimit(Resource::Nofile);
-    // What can not be raised is enough for a small network.
+    // What cannot be raised is enough for a small network.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 

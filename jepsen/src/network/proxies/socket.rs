@@ -20,7 +20,7 @@ pub(super) enum Found {
 
 /// The socket with these two ends, in this network namespace.
 pub(super) fn between(here: SocketAddrV4, there: SocketAddrV4) -> Found {
-    // Where the system can not be asked, it has a table of all of them.
+    // Where the system cannot be asked, it has a table of all of them.
     asked(here, there).unwrap_or_else(|| listed(here, there))
 }
 
@@ -109,7 +109,7 @@ mod tests {
         let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
         let mut targets = descriptors.filter_map(|one| std::fs::read_link(one.unwrap().path()).ok());
         assert!(targets.any(|target| target.as_os_str() == format!("socket:[{inode}]").as_str()));
-        // Where it can not be asked there is the table.
+        // Where it cannot be asked there is the table.
         assert!(asked(here, there).is_none_or(|found| found == Found::Inode(inode)));
         assert_eq!(between(here, there), Found::Inode(inode));
         drop(stream);

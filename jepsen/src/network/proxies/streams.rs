@@ -166,7 +166,7 @@ async fn hand_out(
         let mut rest = &part[..];
         while !rest.is_empty() {
             passage.faults.until_open(from, to).await;
-            // A node that does not read must not take in later what is written while it can not be reached.
+            // A node that does not read must not take in later what is written while it cannot be reached.
             tokio::select! {
                 biased;
                 () = passage.faults.until_cut(from, to) => {}
