@@ -11,6 +11,7 @@ mod amend;
 mod asking;
 mod attempt;
 mod charging;
+mod core;
 mod denials;
 mod parts;
 mod peers;
@@ -34,12 +35,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+pub use self::{amend::Amended, core::Router};
 use self::{
     attempt::{Attempt, Tried},
+    core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE},
     denials::Denials,
     parts::is_held,
 };
-pub use crate::router::amend::Amended;
 use crate::{
     clock::Clock,
     loss::Shares,
@@ -52,107 +54,10 @@ use crate::{
     verdict::{CheckOptions, Decisions, Local, NotReady, Undecided, Verdict, Wish},
 };
 
-/// How often a check is sent again after "I do not own that slot" and a pause.
-const MAX_ATTEMPTS: u32 = 9;
-/// The pause before that, unless the slot table changes earlier: while a node stops or joins it changes every few milliseconds, for
-/// other slots most of the time. Such an attempt does not count.
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// The least time from one attempt at a check that is held to the next.
 const HELD_PAUSE: Duration = Duration::from_millis(2);
-/// All attempts at a check, those included that a change of the slot table led to.
-const MAX_SENT: u32 = 32;
-/// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.
-const HELD_RETRY: Duration = Duration::from_millis(250);
-/// Decides checks, or has them decided.
-#[derive(Debug)]
-pub struct Router {
-    routes: ArcSwapOption<Routes>,
-    /// Whether there are some: each check asks.
-    has_routes: AtomicBool,
-    /// Wakes checks that wait for a table that fits.
-    changed: Notify,
-    store: Arc<Store>,
-    floors: Arc<Store>,
-    shares: Shares,
-    rights: Arc<Rights>,
-    requests: Arc<Requests>,
-    clock: Clock,
-    lanes: Vec<Arc<LaneStats>>,
-    in_force: Arc<RulesInForce>,
-    denials: Denials,
-    /// How long an owner is waited for.
-    forward_timeout: Duration,
-}
 
 impl Router {
-    #[expect(clippy::too_many_arguments, reason = "what a node is made of")]
-    pub(crate) fn new(
-        store: Arc<Store>,
-        floors: Arc<Store>,
-        shares: Shares,
-        rights: Arc<Rights>,
-        requests: Arc<Requests>,
-        in_force: Arc<RulesInForce>,
-        clock: Clock,
-        lanes: Vec<Arc<LaneStats>>,
-        forward_timeout: Duration,
-    ) -> Self {
-        Self {
-            routes: ArcSwapOption::empty(),
-            has_routes: AtomicBool::new(false),
-            changed: Notify::new(),
-            store,
-            floors,
-            shares,
-            rights,
-            requests,
-            clock,
-            lanes,
-            in_force,
-            denials: Denials::default(),
-            forward_timeout,
-        }
-    }
-
-    #[cfg(feature = "simulation")]
-    pub(crate) fn clock(&self) -> Clock {
-        self.clock
-    }
-
-    /// Whether this node takes part: it has the cluster's rules and a slot table.
-    pub fn has_routes(&self) -> bool {
-        self.has_routes.load(Acquire)
-    }
-
-    pub(crate) fn publish(&self, routes: Option<Arc<Routes>>) {
-        let has_routes = routes.is_some();
-        self.routes.store(routes);
-        self.has_routes.store(has_routes, Release);
-        self.changed.notify_waiters();
-    }
-
-    /// Up to where this node must apply the log to have a session, and up to where it has, if that is what it lacks.
-    pub(crate) fn lag(&self) -> Option<(u64, u64)> {
-        self.rights.lag(self.clock.now())
-    }
-
-    pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
-        self.routes.load_full()
-    }
-
-    /// Checks of requests that were charged before, and of such whose id was ignored because too many are remembered.
-    pub fn requests(&self) -> (u64, u64) {
-        (self.requests.repeated(), self.requests.unremembered())
-    }
-
-    /// Removes buckets that are full again, those of the shares too, in a small step. For a thread that serves nobody.
-    pub fn sweep(&self, now: Nanos) {
-        self.store.sweep(now);
-        self.floors.sweep(now);
-        self.shares.sweep(now);
-        self.requests.sweep(now);
-    }
-
     /// Decides a check if this node owns all of its slots: the fast path, without a wait. Fills in the floors of
     /// `charges` and appends to `out` when it decides.
     pub fn decide_local(
@@ -220,11 +125,6 @@ impl Router {
         let options =
             CheckOptions { revision: self.in_force.revision(), request: None, deadline: self.deadline() };
         self.decide_once(lane, charges, wishes, options, now).await
-    }
-
-    /// When a check that begins now is to be answered.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + self.forward_timeout
     }
 
     /// As [`Router::decide`], with what belongs to the whole check.

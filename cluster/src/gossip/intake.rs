@@ -19,7 +19,7 @@ use chitchat::ChitchatId;
 use tokio::time::Instant;
 
 use super::{
-    DEAD_MEMBER_GRACE, KEYS, LONGEST_PAUSE, MAX_NAME_BYTES, PHI_THRESHOLD, is_valid_name,
+    keys::{DEAD_MEMBER_GRACE, KEYS, LONGEST_PAUSE, MAX_NAME_BYTES, PHI_THRESHOLD, is_valid_name},
     message::{
         self, CHANGED_KEY_BYTES, CHANGED_NODE_BYTES, Change, DIGEST_NUMBERS_BYTES, Entry, HEAD_BYTES,
         MAX_NAMELESS_NODE_BYTES, Parts, changes, entries, list, pack,

@@ -1,6 +1,7 @@
 //! Who seems to be alive: membership by gossip (chitchat), a hint and never a right.
 
 mod intake;
+mod keys;
 mod message;
 mod seal;
 mod starts;
@@ -13,36 +14,22 @@ use chitchat::{
 };
 use tokio::sync::watch;
 
-use self::{intake::Intake, seal::Seal, transport::SealedUdp};
+pub use self::keys::is_valid_name;
+use self::{
+    intake::Intake,
+    keys::{
+        DEAD_MEMBER_GRACE, KEY_EXPECT, KEY_GROUP, KEY_HTTP, KEY_IN_FORCE, KEY_NODE, KEY_STATE, KEY_WEIGHT,
+        KEY_ZONE, LONGEST_PAUSE, PHI_THRESHOLD,
+    },
+    seal::Seal,
+    transport::SealedUdp,
+};
 use crate::{
     fabric::Datagrams,
     ids::{ClusterId, NodeId, Weight},
     member::{Member, MemberId, MemberState},
     stats::GossipStats,
 };
-
-/// A member counts as dead when nothing was heard of it for this many times the usual pause between two signs of life.
-/// With three messages an interval in each direction that pause is a third to a fifth of the gossip interval, so that
-/// a death is noticed after 4 to 7 intervals.
-const PHI_THRESHOLD: f64 = 20.0;
-/// How long the death of a member is remembered. Short, because the list of all members has to fit a datagram.
-const DEAD_MEMBER_GRACE: Duration = Duration::from_secs(15 * 60);
-
-/// A pause between signs of life that is longer than so many intervals is not counted among the usual ones.
-const LONGEST_PAUSE: u32 = 20;
-
-const KEY_STATE: &str = "state";
-const KEY_HTTP: &str = "http";
-const KEY_ZONE: &str = "zone";
-const KEY_WEIGHT: &str = "weight";
-const KEY_NODE: &str = "node";
-const KEY_GROUP: &str = "group";
-const KEY_IN_FORCE: &str = "in-force";
-const KEY_EXPECT: &str = "expect";
-/// All that nodes tell of themselves; nothing else is let in. **A key that a later version adds reaches another node of that
-/// version only if no older one stands between them**: nothing may depend on it before all know it.
-const KEYS: [&str; 8] =
-    [KEY_STATE, KEY_HTTP, KEY_ZONE, KEY_WEIGHT, KEY_NODE, KEY_GROUP, KEY_IN_FORCE, KEY_EXPECT];
 
 /// What a node needs to know to gossip.
 pub(crate) struct GossipConfig {
@@ -186,15 +173,6 @@ fn member_of(id: &ChitchatId, about: &NodeState) -> Option<Member> {
         expects: about.get(KEY_EXPECT).is_some(),
         in_force: about.get(KEY_IN_FORCE).and_then(|index| index.parse().ok()),
     })
-}
-
-/// Longest name of a node.
-const MAX_NAME_BYTES: usize = 64;
-
-/// Whether a text can name a node: 1 to 64 letters, digits, `.`, `_` and `-`.
-pub fn is_valid_name(name: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 #[cfg(test)]

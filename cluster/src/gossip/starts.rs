@@ -1,7 +1,7 @@
 //! Earlier starts of nodes, which are not told of any more.
 //!
 //! To the gossip library each start of a node is a node of its own. It tells of one that is gone for half of
-//! [`DEAD_MEMBER_GRACE`](super::DEAD_MEMBER_GRACE), and whoever hears of it for the first time does so for as long again: where nodes
+//! [`DEAD_MEMBER_GRACE`](super::keys::DEAD_MEMBER_GRACE), and whoever hears of it for the first time does so for as long again: where nodes
 //! start again and again, all starts are told of for ever, until the list is longer than a datagram that others read, and who
 //! has just started hears of nobody. So what goes out is without those of which a later start is known, once their heartbeat has
 //! stood still for a while; and where both were heard of at once, from the beginning until it has moved: else processes that

@@ -1,6 +1,7 @@
 //! Connections between nodes: long-lived streams with many checks in flight on each.
 
 mod handshake;
+mod health;
 mod in_flight;
 mod outgoing;
 mod strangers;
@@ -12,6 +13,7 @@ pub(crate) use self::{
         HandshakeError, Identity, Peer, Session, answer as answer_peer, call as call_peer, introduce,
         refuse as refuse_peer, welcome,
     },
+    health::LostSince,
     outgoing::{Link, NotSent},
     strangers::{ROOM, Strangers},
 };

@@ -35,12 +35,12 @@ use tracing::{debug, info, warn};
 use super::{
     Reply, Session,
     handshake::{self, HandshakeError, Identity},
+    health::LostSince,
     in_flight::{InFlight, Sent},
 };
 use crate::{
     fabric,
     member::MemberId,
-    routes::LostSince,
     stats::{LaneStats, StreamError},
 };
 

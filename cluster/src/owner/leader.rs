@@ -14,6 +14,7 @@
 
 mod expiry;
 mod moves;
+mod pace;
 mod reach;
 mod shares;
 mod successors;
@@ -25,14 +26,13 @@ use std::{
 
 use tidegate_limiter::Nanos;
 
-use self::moves::Pace;
+use self::pace::Pace;
+pub(crate) use self::{pace::BATCH, reach::is_quorum};
 use super::{
     session::Terms,
     shares::{ShareChange, ShareTable},
     table::{Entry, SlotMove, Table},
 };
-pub(crate) use crate::owner::leader::moves::BATCH;
-pub(crate) use crate::owner::leader::reach::is_quorum;
 use crate::{
     ids::{Holder, NodeId, Reign},
     member::MemberRow,

@@ -1,39 +1,15 @@
 //! Of whom this node has heard, who has answered it, and whom it could reach: what elections are decided by.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
-
-use futures_util::future::join_all;
-use openraft::{LogId, Vote, storage::RaftLogStorage as _};
-use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
-use tracing::{debug, info};
-
-use self::ELECTION;
-use super::{handle::Shared, reach::Ahead, running::Running};
-use crate::{
-    fabric,
-    ids::{NodeId, RaftNode},
-    owner::leader::is_quorum,
-    planted::PlantedBug,
-    rpc::{
-        caller::Caller,
-        message::{Call, Reply},
-    },
-};
-
-use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use tidegate_limiter::Nanos;
-use tokio::{task::JoinSet, time::Instant};
-use tracing::debug;
+use tokio::time::Instant;
+
+use crate::ids::NodeId;
 
 /// Nobody votes for another leader before it has been silent for the longer of them. Who stands, and when, is decided in
 /// `election`: within half a second after that, if nothing else is wrong. What a dead leader's slots wait for is that, and

@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use super::{
-    MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE, Router,
-    asking::PartOutcome,
+    core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE, Router},
+    parts::PartOutcome,
     parts::{Owner, Part, note},
     peers::Demands,
 };

@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use super::{
-    Router,
     attempt::Attempt,
+    core::Router,
     parts::{Owner, Part},
 };
 use crate::{
@@ -28,43 +28,6 @@ const LAPSED_FOR_GOOD: u64 = 100_000_000;
 
 /// What an owner has said of itself is believed for so long from asking it.
 const STILL_TRUE: Duration = Duration::from_millis(25);
-
-/// How a part of a check ended.
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
-pub(super) enum PartOutcome {
-    Decided {
-        allowed: bool,
-        decisions: Decisions,
-        undo: Option<UndoBy>,
-    },
-    /// The owner does not own it (any more, or yet): worth another attempt.
-    Misrouted,
-    /// The owner has newer rules, and cannot tell by which of them the part was to be made.
-    Behind {
-        revision: u64,
-    },
-    Lost(Why),
-}
-
-/// Why a part is decided by nobody: since when that is so is found out when it matters, not earlier, because meanwhile somebody
-/// may have decided.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Why {
-    /// Somebody may decide about it.
-    Unknown,
-    /// The slots are this node's, and it has no session.
-    Lapsed,
-    /// The owner is not heard.
-    Unheard,
-    /// The owner has no session; what it said.
-    ItsLapse { since: Nanos },
-}
-
-/// What takes a part back.
-pub(super) enum UndoBy {
-    Hold(Taken),
-    Reply(u64),
-}
 
 impl Router {
     /// Asks the owner of a part; `None` if it cannot be asked.

@@ -15,9 +15,8 @@ use tidegate_limiter::{Charge, Cost, Decision, Floor, Mode, Nanos};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Router,
-    asking::{PartOutcome, UndoBy, Why},
-    parts::{Owner, Part, is_lapsed, note, part_is_held},
+    core::Router,
+    parts::{Owner, Part, PartOutcome, UndoBy, Why, is_lapsed, note, part_is_held},
 };
 use crate::{
     link::Reply,

@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 use tidegate_limiter::{Charge, HoldId, Nanos};
 
 use super::{
-    Router,
-    asking::UndoBy,
+    core::Router,
+    parts::UndoBy,
     parts::{Part, is_held},
 };
 use crate::{

@@ -6,13 +6,17 @@ use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Consistency, Decision, Mode, Nanos};
 use tidegate_proto::peer::MAX_CHARGES;
 
-use super::{HELD_RETRY, Router};
+use super::core::Router;
 use crate::{
     owner::rights::{Claim, Unclaimed},
+    requests::Taken,
     routes::{Peer, Routes},
     slots::SlotId,
     verdict::{Answer, Answers, DecidedBy, Wish},
 };
+
+/// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.
+const HELD_RETRY: Duration = Duration::from_millis(250);
 
 /// The charges of a check that one member owns, by their place in the check.
 pub(super) struct Part {
@@ -30,6 +34,43 @@ pub(super) enum Owner {
     Nobody {
         soon: bool,
     },
+}
+
+/// How a part of a check ended.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
+pub(super) enum PartOutcome {
+    Decided {
+        allowed: bool,
+        decisions: Decisions,
+        undo: Option<UndoBy>,
+    },
+    /// The owner does not own it (any more, or yet): worth another attempt.
+    Misrouted,
+    /// The owner has newer rules, and cannot tell by which of them the part was to be made.
+    Behind {
+        revision: u64,
+    },
+    Lost(Why),
+}
+
+/// Why a part is decided by nobody: since when that is so is found out when it matters, not earlier, because meanwhile somebody
+/// may have decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Why {
+    /// Somebody may decide about it.
+    Unknown,
+    /// The slots are this node's, and it has no session.
+    Lapsed,
+    /// The owner is not heard.
+    Unheard,
+    /// The owner has no session; what it said.
+    ItsLapse { since: Nanos },
+}
+
+/// What takes a part back.
+pub(super) enum UndoBy {
+    Hold(Taken),
+    Reply(u64),
 }
 
 /// Where a charge is decided.

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Consistency, KeyHash, Mode, Newer, Reserve, RuleId, Standing};
 use tidegate_proto::peer::{self, Check, Decided, Outcome};
 
-use super::Router;
+use super::core::Router;
 use crate::{
     owner::rights::{Claim, Unclaimed},
     planted::PlantedBug,

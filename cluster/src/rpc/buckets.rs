@@ -1,56 +1,23 @@
 //! Buckets, requests and floors as nodes send them to each other: instants as so long ago, because each node has a clock of its
 //! own. What is saved on a disk has the same form.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, OnMemoryFull, RuleId, Store};
+use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, RuleId, Store};
 use tidegate_proto::peer;
-use tokio::time::{Instant, sleep};
-use tracing::{debug, warn};
 
-use self::{WireBucket, WireLetGo};
-use super::{
-    caller::Caller,
-    message::{Call, Reply},
-};
 use crate::{
-    fabric,
     ids::Holder,
-    member::MemberRow,
     owner::{
-        acknowledged::MAX_MARKS,
         birth::{Birth, Inheritance},
-        floors::{Bond, Naming},
-        node::Install,
-        rights::Frozen,
+        floors::Bond,
         table::SlotMove,
-        telling::Raise,
     },
-    planted::PlantedBug,
-    raft::handle::Shared,
     requests::{Remembered, RequestKey},
-    slots::{SLOTS, SlotId},
+    slots::SlotId,
     wire,
 };
-
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
-
-use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, Nanos};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, timeout},
-};
-use tracing::{debug, info, warn};
 
 /// Buckets for the target of a move.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -174,7 +141,7 @@ pub(crate) enum HandedOver {
 
 impl HandOver {
     /// Buckets that go ahead.
-    fn part(moves: &[SlotMove], buckets: Vec<WireBucket>) -> Self {
+    pub(crate) fn part(moves: &[SlotMove], buckets: Vec<WireBucket>) -> Self {
         Self { moves: moves.to_vec(), buckets, ..Self::default() }
     }
 }
@@ -226,7 +193,7 @@ impl From<Remembered> for WireRequest {
 
 impl WireRequest {
     /// `None`: there is no such slot.
-    fn into_remembered(self) -> Option<Remembered> {
+    pub(crate) fn into_remembered(self) -> Option<Remembered> {
         let decisions = self.decisions.iter().map(wire::decision_from_wire).collect();
         Some(Remembered {
             key: RequestKey::new(self.key),
@@ -238,7 +205,7 @@ impl WireRequest {
 }
 
 impl WireBucket {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         40 + match &self.held {
             WireHeld::Log { entries, .. } => 16 * entries.len(),
             _ => 0,
@@ -280,7 +247,7 @@ pub(crate) struct WireInheritance {
 }
 
 impl WireInheritance {
-    fn of(inheritance: &Inheritance, now: Nanos) -> Self {
+    pub(crate) fn of(inheritance: &Inheritance, now: Nanos) -> Self {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
             fingerprint: inheritance.fingerprint,
@@ -290,7 +257,7 @@ impl WireInheritance {
         }
     }
 
-    fn into_inheritance(self, now: Nanos) -> Inheritance {
+    pub(crate) fn into_inheritance(self, now: Nanos) -> Inheritance {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
         Inheritance {
             fingerprint: self.fingerprint,

@@ -2,15 +2,11 @@
 
 use std::{io, time::Duration};
 
-use openraft::{
-    error::{InstallSnapshotError, RaftError},
-    raft::{
-        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-        VoteRequest, VoteResponse,
-    },
-};
-use serde::{Deserialize, Serialize};
-use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Message};
+use tidegate_proto::{CodecError, RecordError};
+
+use super::sane::Absurd;
+use crate::{link::HandshakeError, stats::StreamError};
+
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
@@ -38,7 +34,7 @@ pub(crate) enum CallError {
 
 impl CallError {
     /// As what it is counted; `None`: streams break, and peers are silent.
-    fn stream_error(&self) -> Option<StreamError> {
+    pub(crate) fn stream_error(&self) -> Option<StreamError> {
         match self {
             Self::Record(error) => Some(StreamError::from(*error)),
             Self::Codec(_) => Some(StreamError::Malformed),

@@ -3,11 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use openraft::LogId;
-
-use std::{io, time::Duration};
-
 use openraft::{
+    LogId,
     error::{InstallSnapshotError, RaftError},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
@@ -15,26 +12,18 @@ use openraft::{
     },
 };
 use serde::{Deserialize, Serialize};
-use tidegate_proto::{CodecError, Kind, MAX_CALL_BYTES, RecordError, frame::Message};
+use tidegate_proto::{Kind, MAX_CALL_BYTES, frame::Message};
 
-use self::{Introduction, Proposal, Question};
 use super::buckets::{HandOver, HandedOver, Words};
-pub(crate) use crate::rpc::message::server::{CallServer, serve_calls};
-pub(crate) use crate::rpc::{
-    caller::{Asked, Caller, Callers, introduce},
-    connections::Connections,
-    sane::{Absurd, Position, is_absurd},
-};
 use crate::{
-    ids::{ClusterId, Holder, NodeId},
-    link::HandshakeError,
+    ids::{ClusterId, Holder, NodeId, RaftNode},
     member::MemberRow,
     owner::{rights::Refusal, table::SlotMove},
     state::{
         command::{Outcome, RuleWrite},
         types::Group,
     },
-    stats::{CallKind, StreamError},
+    stats::CallKind,
 };
 
 /// What one member asks of another.
@@ -97,7 +86,7 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    fn kind(&self) -> CallKind {
+    pub(crate) fn kind(&self) -> CallKind {
         match self {
             Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::MayStand(_) | Self::Reach => {
                 CallKind::Log
@@ -110,13 +99,13 @@ impl Call {
     }
 
     /// Whether the time until the answer is that of the network: neither a disk nor a third node is waited for.
-    fn waits_for_network_only(&self) -> bool {
+    pub(crate) fn waits_for_network_only(&self) -> bool {
         matches!(self, Self::Tell(_) | Self::Reach)
     }
 
     /// Whether nothing has to be done for the answer. A disk that is slow for a moment may be waited for all the same, and so may a
     /// third node that is asked for a moment.
-    fn is_answered_at_once(&self) -> bool {
+    pub(crate) fn is_answered_at_once(&self) -> bool {
         match self {
             Self::Append(request) => request.entries.is_empty(),
             Self::MayStand(_) | Self::Tell(_) => true,
