@@ -8,8 +8,9 @@ use super::Controller;
 use crate::{
     ids::NodeId,
     link::Link,
+    link::LostSince,
     member::Member,
-    routes::{LostSince, Peer, Routes},
+    routes::{Peer, Routes},
     slots::SlotTable,
     state::machine::Replicated,
 };

@@ -1,6 +1,6 @@
 //! Since when a peer is not heard.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use tidegate_limiter::Nanos;
 
@@ -13,7 +13,7 @@ use tidegate_limiter::Nanos;
 pub(crate) struct LostSince(AtomicU64);
 
 impl LostSince {
-    fn note(&self, now: Nanos, is_up: impl FnOnce() -> bool) -> Nanos {
+    pub(crate) fn note(&self, now: Nanos, is_up: impl FnOnce() -> bool) -> Nanos {
         let since = match self.0.compare_exchange(0, now.get(), Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => now,
             Err(since) => Nanos::new(since),

@@ -8,24 +8,24 @@ use tokio_util::sync::CancellationToken;
 
 /// Callers that may be about to prove themselves at one time: as many as come in two seconds, the deadline of the handshake, at
 /// 2,000 a second. So at that rate a caller has all of its time, and at 40,000 still a tenth of a second.
-pub(super) const ROOM: usize = 4096;
+pub(crate) const ROOM: usize = 4096;
 
 /// The room, as a ring: each caller takes the next place, from whoever has had it.
 #[derive(Debug)]
-pub(super) struct Strangers {
+pub(crate) struct Strangers {
     places: Vec<CancellationToken>,
     next: usize,
 }
 
 impl Strangers {
-    pub(super) fn new(room: usize) -> Self {
+    pub(crate) fn new(room: usize) -> Self {
         assert!(room > 0, "somebody must be able to call");
         Self { places: Vec::with_capacity(room), next: 0 }
     }
 
     /// Lets a caller in. What is returned is cancelled when its place is taken by another; it need not be given back: who has
     /// proved itself meanwhile, or is gone, does not look at it any more.
-    pub(super) fn enter(&mut self) -> CancellationToken {
+    pub(crate) fn enter(&mut self) -> CancellationToken {
         let place = CancellationToken::new();
         if self.places.len() < self.places.capacity() {
             self.places.push(place.clone());

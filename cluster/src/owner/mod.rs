@@ -20,4 +20,5 @@ mod suite;
 pub(crate) mod table;
 pub(crate) mod telling;
 
-pub use crate::owner::table::{Holder, Move, Reign, SlotRow, Start, Successor, Table};
+pub use self::table::{Move, SlotRow, Start, Successor, Table};
+pub use crate::ids::{Holder, Reign};

@@ -15,6 +15,7 @@ use crate::{
     ids::{NodeId, RaftNode, Reign},
     owner::shares::ShareTable,
     state::{
+        applied::Applied,
         command::Outcome,
         machine::Replicated,
         types::{Group, MAX_SNAPSHOT_BYTES},

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     fabric,
     ids::{ClusterId, NodeId},
-    rpc::message::Proposal,
+    rpc::message::{Proposal, Standing},
 };
 
 /// How long a promise keeps a node from promising something to another proposer: much longer than a proposer takes from

@@ -26,7 +26,7 @@ use crate::{
     rpc::{
         caller::Caller,
         error::CallError,
-        message::{Call, Reply},
+        message::{Call, Proposal, Reply},
     },
     status::ClusterStatus,
 };

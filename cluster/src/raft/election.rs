@@ -25,9 +25,10 @@ use crate::{
     ids::{NodeId, RaftNode},
     owner::leader::is_quorum,
     planted::PlantedBug,
+    raft::heard::{Heard, RESIGNED_FOR},
     rpc::{
         caller::Caller,
-        message::{Call, Reply},
+        message::{Call, Question, Reply},
     },
 };
 

@@ -14,6 +14,7 @@ use super::handle::Shared;
 use crate::{
     ids::ClusterId,
     member::Member,
+    raft::belonging::Foreign,
     rpc::{
         caller::{Asked, introduce},
         message::Standing,

@@ -31,7 +31,7 @@ use crate::{
     link::Identity,
     rpc::{
         caller::{Asked, introduce},
-        message::Standing,
+        message::{Introduction, Standing},
     },
 };
 

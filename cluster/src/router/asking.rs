@@ -13,7 +13,7 @@ use tokio::{
 use super::{
     attempt::Attempt,
     core::Router,
-    parts::{Owner, Part},
+    parts::{Owner, Part, PartOutcome, UndoBy, Why},
 };
 use crate::{
     link::{NotSent, Reply},

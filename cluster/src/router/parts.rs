@@ -1,6 +1,6 @@
 //! A check is split by who owns the slots of its buckets.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Consistency, Decision, Mode, Nanos};
@@ -12,7 +12,7 @@ use crate::{
     requests::Taken,
     routes::{Peer, Routes},
     slots::SlotId,
-    verdict::{Answer, Answers, DecidedBy, Wish},
+    verdict::{Answer, Answers, DecidedBy, Decisions, Wish},
 };
 
 /// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.

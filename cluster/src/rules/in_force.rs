@@ -13,7 +13,7 @@ use crate::{
     owner::{rights::Rights, telling::Since},
     planted::PlantedBug,
     raft::handle::Shared,
-    rules_in_force::RulesInForce,
+    rules_in_force::{InForce, RulesInForce},
     state::{applied::Applied, command::Expected},
 };
 

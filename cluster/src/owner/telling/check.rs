@@ -89,7 +89,7 @@ impl Rights {
         }
     }
 
-    fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark) {
+    pub(super) fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark) {
         let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = raises.get_mut(&key) {
             *known = mark.max(*known);
