@@ -197,6 +197,11 @@ impl Reserve {
         self.rule
     }
 
+    /// Whether shares admit what refills of a bucket that has no owner.
+    pub fn refills_for_shares(&self) -> bool {
+        self.has_shares && !self.is_of_window
+    }
+
     /// How far a charge may go: as far as the successor has acknowledged, or as far as it would believe anyway.
     pub fn at_most(&self, limit: &Limit, acknowledged: Option<Mark>, now: Nanos) -> Mark {
         acknowledged.unwrap_or_default().max(self.spent(limit, now))
@@ -214,7 +219,7 @@ impl Reserve {
         let is_known = limit.algorithm() != Algorithm::FixedWindow
             || window_end(limit.period(), heard.ticks()) == window_end(limit.period(), begun.ticks());
         let spent = is_known.then(|| self.spent(limit, begun))?;
-        if self.is_of_window || !self.has_shares {
+        if !self.refills_for_shares() {
             return Some(spent);
         }
         let refilled = begun.ticks().saturating_sub(heard.ticks()).min(gcra::ticks_for(limit, limit.burst()));
@@ -324,7 +329,8 @@ impl Reserves {
     pub fn fingerprint(&self) -> u64 {
         let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         let rules = self.rules.values();
-        rules.fold(self.rules.len() as u64, |bits, reserve| mix(mix(bits, reserve.rule), reserve.quantum))
+        let kind = |one: &Reserve| u64::from(one.is_of_window) << 1 | u64::from(one.has_shares);
+        rules.fold(self.rules.len() as u64, |bits, one| mix(mix(mix(bits, one.rule), one.quantum), kind(one)))
     }
 }
 

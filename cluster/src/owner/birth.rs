@@ -26,6 +26,18 @@ impl Birth {
         (rules.fingerprint() == fingerprint).then(|| Arc::new(Self { rules, ..self }))
     }
 
+    /// When the owner before had counted all buckets as exhausted, as if time had stood still while nobody owned the slot: shares
+    /// may have admitted what refilled.
+    pub(super) fn empty_at(&self, reserve: Reserve) -> Option<Nanos> {
+        if reserve.refills_for_shares() { self.postponed_before() } else { self.before }
+    }
+
+    /// The same for whatever rule: what the next owner is told.
+    pub(super) fn postponed_before(&self) -> Option<Nanos> {
+        let unheard = self.begun.saturating_since(self.heard);
+        self.before.map(|before| before.saturating_add(unheard).min(self.begun))
+    }
+
     /// `None`: the bucket is exhausted when the slot was begun.
     pub(super) fn at_least(&self, reserve: Reserve, limit: &Limit) -> Option<Mark> {
         if !self.rules.contains(reserve) {

@@ -38,7 +38,7 @@ impl Rights {
             && let Some(birth) = self.floors.births.load().get(&claim.slot.get())
             && let Some(mark) = birth.at_least(reserve, &charge.limit)
         {
-            (empty_at, at_least) = (birth.before, mark);
+            (empty_at, at_least) = (birth.empty_at(reserve), mark);
         }
         let mut told = Told { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
         if binding & BOUND != 0 && charge.cost != Cost::PEEK {

@@ -152,7 +152,7 @@ impl Rights {
                 Some(birth) => Inheritance {
                     fingerprint,
                     since,
-                    before: birth.before,
+                    before: birth.postponed_before(),
                     elder: Some((birth.elder.map_or(birth.heard, |(heard, _)| heard), birth.begun)),
                 },
                 None => {
