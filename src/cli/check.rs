@@ -52,7 +52,7 @@ enum Output {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum CheckFault {
+enum CheckError {
     #[error("{node} refused the check: {detail}")]
     Refused { node: NodeAddress, detail: String },
     #[error("{node} answered {status}, and not as a node does; is it one?")]
@@ -95,8 +95,8 @@ impl CheckArgs {
             let problem: Option<Value> = serde_json::from_slice(&reply.body).ok();
             let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
             let fault = match detail {
-                Some(detail) => CheckFault::Refused { node: self.node, detail: detail.to_owned() },
-                None => CheckFault::NoNode { node: self.node, status: reply.status.as_u16() },
+                Some(detail) => CheckError::Refused { node: self.node, detail: detail.to_owned() },
+                None => CheckError::NoNode { node: self.node, status: reply.status.as_u16() },
             };
             return Err(Failure::of(FAILED, fault));
         };

@@ -7,8 +7,8 @@ mod units;
 
 pub(crate) use self::file::read as read_file;
 pub use self::{
-    file::ConfigFault,
+    file::ConfigError,
     options::{Options, Secret},
-    settings::{EnvoyHeaders, LegacyHeaders, LogFormat, Settings, SettingsFault},
+    settings::{EnvoyHeaders, LegacyHeaders, LogFormat, Settings, SettingsError},
     units::{ByteCount, Span, UnitError},
 };

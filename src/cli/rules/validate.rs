@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     cli::{DONE, FAILED, Failure, Output, node::plural, print},
-    rules_file::{self, RulesFault},
+    rules_file::{self, RulesFileError},
 };
 
 #[derive(Debug, Args)]
@@ -46,8 +46,8 @@ impl ValidateArgs {
                 print(&json!({ "valid": true, "domains": domains, "faults": [] }).to_string());
                 Ok(DONE)
             }
-            (Output::Json, Err(RulesFault::Invalid { faults, .. })) => {
-                let faults: Vec<_> = faults.iter().map(rules_file::RuleFault::to_json).collect();
+            (Output::Json, Err(RulesFileError::Invalid { faults, .. })) => {
+                let faults: Vec<_> = faults.iter().map(rules_file::RuleInFileError::to_json).collect();
                 print(&json!({ "valid": false, "domains": [], "faults": faults }).to_string());
                 Ok(FAILED)
             }
