@@ -10,7 +10,7 @@
 //! - `node`: what the front ends share. `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `process`: what is told of all that.
 //! - `import`: rules from the configuration of another limiter.
-//! - `client`: asks a node. `dev`: a whole cluster on this machine.
+//! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 
 mod accept;
 pub mod cli;
@@ -32,4 +32,5 @@ mod resp;
 mod rules_file;
 pub mod serve;
 mod sweeper;
+mod terminal;
 pub mod workers;

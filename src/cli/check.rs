@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{DENIED, DONE, FAILED, Failure, print};
-use crate::client::NodeAddress;
+use super::outcome::{DENIED, DONE, FAILED, Failure};
+use crate::{client::NodeAddress, terminal::print};
 
 /// How long a node is waited for: longer than it may take for a check.
 const PATIENCE: Duration = Duration::from_secs(5);

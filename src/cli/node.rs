@@ -6,10 +6,11 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::outcome::{FAILED, Failure};
 use crate::{
-    cli::{FAILED, Failure, note},
     client::{Ask, ClientError, NodeAddress, Reply},
     config::Span,
+    terminal::note,
 };
 
 /// The pause before a node is asked again.

@@ -8,7 +8,7 @@ use std::{
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-use super::Options;
+use super::options::Options;
 
 /// Why a configuration file can not be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]

@@ -26,8 +26,8 @@ use self::{
     plan::{DEMO_RULES, PlanCheckError, PlannedNode},
 };
 use crate::{
-    cli::{note, print},
     client::NodeAddress,
+    terminal::{note, print},
 };
 
 /// How long the nodes may take to find each other.

@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::change::Change;
 use crate::{
     cli::{
-        DONE, Failure, Output,
         node::{NodeArgs, NodeError},
-        print,
+        outcome::{DONE, Failure, Output},
     },
     client::Ask,
     rules_file::{self, DomainText},
+    terminal::print,
 };
 
 #[derive(Debug, Args)]

@@ -6,8 +6,12 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::{
-    cli::{BAD_USAGE, DONE, FAILED, Failure, Output, node::plural, note, print},
+    cli::{
+        node::plural,
+        outcome::{BAD_USAGE, DONE, FAILED, Failure, Output},
+    },
     import::{self, Imported, NotRead},
+    terminal::{note, print},
 };
 
 #[derive(Debug, Args)]

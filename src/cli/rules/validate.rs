@@ -6,8 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    cli::{DONE, FAILED, Failure, Output, node::plural, print},
+    cli::{
+        node::plural,
+        outcome::{DONE, FAILED, Failure, Output},
+    },
     rules_file::{self, RulesFileError},
+    terminal::print,
 };
 
 #[derive(Debug, Args)]
