@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    accept::ServerStats,
     config::Settings,
     data_dir::{DataDir, DataDirError},
     grpc,
-    http::{self, Front, Limits, ServerStats},
+    http::{self, Front, Limits},
     metrics::LaneMetrics,
     node::Node,
     process, resp,

@@ -17,7 +17,7 @@ use super::{
     throttle::{Five, LastLimit, Throttle},
 };
 use crate::{
-    http::{Answer, Problem, ProblemKind, check, check_here},
+    check::{CheckAnswer, Problem, ProblemKind, check, check_here},
     node::Node,
 };
 use bytes::{Buf as _, BytesMut};
@@ -141,12 +141,12 @@ impl Connection {
             }
             let command = Command::read(&words, &mut self.limit);
             if let Command::Throttle(throttle) = command {
+                // The order of answers is that of commands, so those behind one that waits wait too.
                 let here = waiting.is_none().then(|| {
                     check_here(&node, self.lane, &throttle.check(), |answer| throttle.five(&answer))
                 });
                 match here.flatten() {
                     Some(decided) => self.tell(decided),
-                    // The order of answers is that of commands, so those behind wait too.
                     None => waiting
                         .get_or_insert_with(FuturesOrdered::new)
                         .push_back(decide(&node, self.lane, throttle)),
@@ -238,5 +238,5 @@ impl Connection {
 }
 
 async fn decide(node: &Node, lane: usize, throttle: Throttle<'_>) -> Result<Five, Problem> {
-    check(node, lane, &throttle.check(), |answer: Answer<'_>| throttle.five(&answer)).await
+    check(node, lane, &throttle.check(), |answer: CheckAnswer<'_>| throttle.five(&answer)).await
 }

@@ -24,15 +24,12 @@ use self::{
     descriptor::Asked,
     status::{Headers, Told},
 };
-use super::refused;
+use super::refusal::refused;
 use crate::{
+    check::{CheckAnswer, Problem, amend_as_check, check, check_group_here, check_here},
     config::EnvoyHeaders,
-    http::{self, Problem, amend_as_check, check, check_group_here, check_here},
     node::Node,
 };
-
-/// Descriptors of a request.
-const MAX_DESCRIPTORS: usize = 128;
 
 type Answer = Result<RateLimitResponse, Status>;
 /// What is told of each descriptor.
@@ -77,7 +74,7 @@ impl Envoy {
         // What is wrong is told before anything is charged.
         let asked = descriptor::read(request)?;
         let with_headers = self.with_headers();
-        let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
+        let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
         let mut group = Vec::new().into_iter();
         let asked_many = asked.len() > 1;
         if asked_many {
@@ -101,9 +98,9 @@ impl Envoy {
         let asked = descriptor::read(request).map_err(|problem| self.refused(&problem))?;
         // All at the same time: what several descriptors ask of one node goes there in one write.
         let waiting = asked.iter().zip(&mut told).filter(|(_, told)| told.is_none());
-        let elsewhere = waiting.map(|(asked, told)| async move {
+        let rest = waiting.map(|(asked, told)| async move {
             let (node, lane) = (&self.node, self.lane);
-            let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
+            let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
             *told = Some(match asked {
                 Asked::Check(request) => check(node, lane, request, render).await?,
                 Asked::Refund(request) => {
@@ -113,7 +110,7 @@ impl Envoy {
             });
             Ok(())
         });
-        future::try_join_all(elsewhere).await.map_err(|problem| self.refused(&problem))?;
+        future::try_join_all(rest).await.map_err(|problem| self.refused(&problem))?;
         Ok(self.put_together(told))
     }
 
