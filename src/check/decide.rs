@@ -1,39 +1,55 @@
 //! The way of one check: match the rules, decide here or where the slots are owned, put the answer together.
 
 use tidegate_cluster::{CheckOptions, Decisions, Local, Readiness, Undecided, Verdict};
-use tidegate_limiter::{Cost, Nanos};
+use tidegate_limiter::Nanos;
 
 use super::{
     answer::{CheckAnswer, Decider},
     charges::{Charges, Ruling, rule},
     outcome::{Decided, put_together, unlimited},
+    prepared::Prepared,
     problem::{Problem, ProblemKind},
     request::CheckRequest,
 };
 use crate::node::Node;
 
-/// Decides a check right here, without waiting, and gives the answer to `render`, if this node owns all of its slots. `None`:
-/// another node owns one, or the check has a request id, and nothing has been charged. `lane` is that of the calling thread.
+/// What a node that does not wait makes of a check.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives on the stack, and nearly always the small one is written"
+)]
+pub(crate) enum FirstLook<T> {
+    Decided(Result<T, Problem>),
+    /// Another node owns one of its slots, or the check has a request id; nothing has been charged. This is for [`check`].
+    Elsewhere(Prepared),
+}
+
+/// Decides a check right here, without waiting, and gives the answer to `render`, if this node owns all of its slots. `lane`
+/// is that of the calling thread.
 pub(crate) fn check_here<T>(
     node: &Node,
     lane: usize,
     request: &CheckRequest<'_>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
-) -> Option<Result<T, Problem>> {
+) -> FirstLook<T> {
     let now = node.clock.now();
     let rules = node.rules.load();
     let mut limited = Charges::default();
     let ruling = rule(&rules, request, &mut limited);
-    decide_here(node, lane, request, &ruling, &mut limited, now, render)
+    match decide_here(node, lane, request, &ruling, &mut limited, now, render) {
+        Some(decided) => FirstLook::Decided(decided),
+        None => FirstLook::Elsewhere(Prepared::new(&rules, request, &mut limited)),
+    }
 }
 
 /// As [`check_here`] for checks that came together, each decided by itself and in their order: what all of them need of the
-/// buckets is asked for before the first one is decided.
+/// buckets is asked for before the first one is decided. `None`: decided elsewhere, and `elsewhere` takes what is needed for that.
 pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     node: &Node,
     lane: usize,
     requests: impl Iterator<Item = &'c CheckRequest<'r>>,
     render: impl Fn(CheckAnswer<'_>) -> T,
+    elsewhere: &mut impl Extend<Prepared>,
 ) -> Vec<Option<Result<T, Problem>>> {
     let now = node.clock.now();
     let rules = node.rules.load();
@@ -47,7 +63,11 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     }
     node.store.warm(ruled.iter().flat_map(|(_, _, limited)| &limited.charges).map(|charge| charge.key));
     let decide = |(request, ruling, limited): &mut (&CheckRequest<'_>, Ruling<'_>, Charges<'_>)| {
-        decide_here(node, lane, request, ruling, limited, now, &render)
+        let decided = decide_here(node, lane, request, ruling, limited, now, &render);
+        if decided.is_none() {
+            elsewhere.extend([Prepared::new(&rules, request, limited)]);
+        }
+        decided
     };
     ruled.iter_mut().map(decide).collect()
 }
@@ -87,40 +107,50 @@ fn decide_here<T>(
 }
 
 /// Decides a check wherever its slots are owned; one that was charged under its request id before gets the same answer.
-/// Where an owner has newer rules than this node, the check is made again by these, as soon as they are here.
-pub(crate) async fn check<T>(
+/// `prepared` is what the first look has found, if there was one. Where an owner has newer rules than this node, the check is
+/// made again by these, as soon as they are here.
+pub(crate) fn check<T>(
     node: &Node,
     lane: usize,
     request: &CheckRequest<'_>,
+    mut prepared: Option<Prepared>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
-) -> Result<T, Problem> {
-    let since = node.clock.now();
-    let (mut now, deadline) = (since, node.router.deadline());
-    loop {
-        let rules = node.rules.load_full();
-        let mut limited = Charges::default();
-        if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
-            return answer_unlimited(node, lane, allowed, rule, since, render);
+) -> impl Future<Output = Result<T, Problem>> {
+    // Not an `async fn`, which would keep what it is given twice: it is large.
+    async move {
+        let since = node.clock.now();
+        let (mut now, deadline) = (since, node.router.deadline());
+        loop {
+            let rules = node.rules.load();
+            let found = match &mut prepared {
+                Some(found) if found.is_by(&rules) => found,
+                _ => {
+                    let mut limited = Charges::default();
+                    if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+                        return answer_unlimited(node, lane, allowed, rule, since, render);
+                    }
+                    prepared.insert(Prepared::new(&rules, request, &mut limited))
+                }
+            };
+            // Not held while other nodes are waited for: a thread has room for a few, and looks up more slowly beyond.
+            drop(rules);
+            let options = CheckOptions { revision: found.revision(), request: found.request, deadline };
+            let (charges, wishes) = (&mut found.charges, &found.wishes);
+            let verdict = match node.router.decide_once(lane, charges, wishes, options, now).await {
+                Ok(verdict) => verdict,
+                Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
+                Err(Undecided::RulesChanged) => {
+                    now = node.clock.now();
+                    continue;
+                }
+            };
+            let Verdict { allowed, answers } = verdict;
+            let name = |place: usize| found.name(place);
+            let decided = |place: usize| Decided::at(place, &answers, node);
+            let (answer, by) = put_together(node, lane, allowed, &found.charges, name, decided, render);
+            count(node, lane, allowed, by, since);
+            return Ok(answer);
         }
-        // A look charges nothing, and tells what is so now.
-        let id = request.id.as_deref().filter(|_| request.cost != Cost::PEEK);
-        let number = id.map(|id| rules.request_number(&request.domain, id));
-        let options = CheckOptions { revision: limited.revision, request: number, deadline };
-        let (charges, wishes) = (&mut limited.charges, &limited.wishes);
-        let verdict = match node.router.decide_once(lane, charges, wishes, options, now).await {
-            Ok(verdict) => verdict,
-            Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
-            Err(Undecided::RulesChanged) => {
-                now = node.clock.now();
-                continue;
-            }
-        };
-        let Verdict { allowed, answers } = verdict;
-        let name = |place: usize| limited.names.get(place).copied().flatten();
-        let decided = |place: usize| Decided::at(place, &answers, node);
-        let (answer, by) = put_together(node, lane, allowed, &limited.charges, name, decided, render);
-        count(node, lane, allowed, by, since);
-        return Ok(answer);
     }
 }
 

@@ -16,7 +16,10 @@ use tidegate_proto::{
 
 use self::question::{Asked, Question, cost};
 use crate::{
-    check::{CheckAnswer, CheckRequest, Numbers, Problem, ProblemKind, amend_as_check, check, check_here},
+    check::{
+        CheckAnswer, CheckRequest, FirstLook, Numbers, Problem, ProblemKind, amend_as_check, check,
+        check_here,
+    },
     node::Node,
 };
 
@@ -94,8 +97,10 @@ async fn ask(node: &Node, lane: usize, question: &Question<'_>) -> Result<RateLi
 
 async fn decided(node: &Node, lane: usize, check_request: &CheckRequest<'_>) -> Result<Told, Problem> {
     match check_here(node, lane, check_request, |answer| Told::of(&answer)) {
-        Some(told) => told,
-        None => check(node, lane, check_request, |answer| Told::of(&answer)).await,
+        FirstLook::Decided(told) => told,
+        FirstLook::Elsewhere(found) => {
+            check(node, lane, check_request, Some(found), |answer| Told::of(&answer)).await
+        }
     }
 }
 

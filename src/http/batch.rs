@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::json;
 use crate::{
-    check::{CheckAnswer, CheckRequest, Problem, ProblemKind, check, check_group_here},
+    check::{CheckAnswer, CheckRequest, Prepared, Problem, ProblemKind, check, check_group_here},
     node::Node,
 };
 
@@ -63,18 +63,20 @@ pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Byte
 enum Step<'a> {
     Told(Vec<u8>),
     /// Another node owns a slot of it.
-    Elsewhere(Box<CheckRequest<'a>>),
+    Elsewhere(Box<(CheckRequest<'a>, Option<Prepared>)>),
 }
 
 fn decide_group<'a>(node: &Node, lane: usize, group: &[&'a RawValue], steps: &mut Vec<Step<'a>>) {
     let asked: Vec<_> = group.iter().map(|text| json::parse_text(text.get())).collect();
     let whole = asked.iter().filter_map(|asked| asked.as_ref().ok());
-    let mut here = check_group_here(node, lane, whole, to_json).into_iter();
+    let mut elsewhere = Vec::new();
+    let mut here = check_group_here(node, lane, whole, to_json, &mut elsewhere).into_iter();
+    let mut elsewhere = elsewhere.into_iter();
     steps.extend(asked.into_iter().map(|asked| {
         let decided = match asked {
             Ok(asked) => match here.next().flatten() {
                 Some(decided) => decided,
-                None => return Step::Elsewhere(Box::new(asked)),
+                None => return Step::Elsewhere(Box::new((asked, elsewhere.next()))),
             },
             Err(problem) => Err(problem),
         };
@@ -85,8 +87,9 @@ fn decide_group<'a>(node: &Node, lane: usize, group: &[&'a RawValue], steps: &mu
 async fn finish(node: &Node, lane: usize, step: Step<'_>) -> Vec<u8> {
     match step {
         Step::Told(answer) => answer,
-        Step::Elsewhere(asked) => {
-            let decided = check(node, lane, &asked, to_json).await;
+        Step::Elsewhere(mut step) => {
+            let (asked, prepared) = &mut *step;
+            let decided = check(node, lane, asked, prepared.take(), to_json).await;
             decided.unwrap_or_else(|problem| told(node, lane, &problem))
         }
     }

@@ -26,7 +26,7 @@ use super::{
     transport::{ConnectionService, FastPath, Question, Replies, TransportError, read},
 };
 use crate::{
-    check::{CheckAnswer, Problem, ProblemKind, check, check_here},
+    check::{CheckAnswer, FirstLook, Problem, ProblemKind, check, check_here},
     client_address::{NoAddress, announced},
     node::Node,
 };
@@ -78,8 +78,10 @@ impl ConnectionService for Front {
                     answer.write_to(replies, legacy(node), node.clock.unix_millis());
                 };
                 match check_here(node, lane, asked, &mut render) {
-                    Some(decided) => decided,
-                    None => Box::pin(check(node, lane, asked, render)).await,
+                    FirstLook::Decided(decided) => decided,
+                    FirstLook::Elsewhere(found) => {
+                        Box::pin(check(node, lane, asked, Some(found), render)).await
+                    }
                 }
             }
             Err(problem) => Err(problem.clone()),
@@ -130,14 +132,15 @@ impl Front {
             Ok(asked) => asked,
             Err(problem) => return self.ready(Err(problem)),
         };
-        if let Some(answer) = check_here(&self.node, self.lane, &asked, to_response(&self.node)) {
-            return self.ready(answer);
-        }
+        let found = match check_here(&self.node, self.lane, &asked, to_response(&self.node)) {
+            FirstLook::Decided(answer) => return self.ready(answer),
+            FirstLook::Elsewhere(found) => found,
+        };
         drop(asked);
         let (node, lane, uri) = (Arc::clone(&self.node), self.lane, request.into_parts().0.uri);
         FrontFuture::later(async move {
             let answer = match query::parse(uri.query()) {
-                Ok(asked) => check(&node, lane, &asked, to_response(&node)).await,
+                Ok(asked) => check(&node, lane, &asked, Some(found), to_response(&node)).await,
                 Err(problem) => Err(problem),
             };
             respond(&node, lane, answer)
@@ -166,16 +169,17 @@ impl Front {
         };
         let denial = asked.denial;
         let render = |answer: CheckAnswer<'_>| answer.to_auth_response(legacy(&self.node), denial);
-        if let Some(answer) = check_here(&self.node, self.lane, &asked.check, render) {
-            return self.ready(answer);
-        }
+        let found = match check_here(&self.node, self.lane, &asked.check, render) {
+            FirstLook::Decided(answer) => return self.ready(answer),
+            FirstLook::Elsewhere(found) => found,
+        };
         drop(asked);
         let (node, lane, peer) = (Arc::clone(&self.node), self.lane, self.peer);
         FrontFuture::later(async move {
             let answer = match auth::read(&head, peer, &node.trust) {
                 Ok(asked) => {
                     let render = |answer: CheckAnswer<'_>| answer.to_auth_response(legacy(&node), denial);
-                    check(&node, lane, &asked.check, render).await
+                    check(&node, lane, &asked.check, Some(found), render).await
                 }
                 Err(problem) => Err(problem),
             };
@@ -191,8 +195,10 @@ impl Front {
 async fn decide(node: &Node, lane: usize, text: &[u8]) -> Result<Response<Body>, Problem> {
     let asked = json::parse(text)?;
     match check_here(node, lane, &asked, to_response(node)) {
-        Some(answer) => answer,
-        None => Box::pin(check(node, lane, &asked, to_response(node))).await,
+        FirstLook::Decided(answer) => answer,
+        FirstLook::Elsewhere(found) => {
+            Box::pin(check(node, lane, &asked, Some(found), to_response(node))).await
+        }
     }
 }
 
