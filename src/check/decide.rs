@@ -1,5 +1,7 @@
 //! The way of one check: match the rules, decide here or where the slots are owned, put the answer together.
 
+use std::pin::Pin;
+
 use tidegate_cluster::{CheckOptions, Decisions, Local, Readiness, Undecided, Verdict};
 use tidegate_limiter::Nanos;
 
@@ -39,6 +41,28 @@ pub(crate) fn check_here<T>(
     match decide_here(node, lane, request, &ruling, &mut limited, now, render) {
         Some(decided) => FirstLook::Decided(decided),
         None => FirstLook::Elsewhere(Prepared::new(&rules, request, &mut limited)),
+    }
+}
+
+/// How a check begins that may have to wait.
+pub(crate) enum Begun<T, W> {
+    Decided(Result<T, Problem>),
+    Waits(Pin<Box<W>>),
+}
+
+/// As [`check_here`], with the way on to [`check`] where it is needed: in a box, so that whoever answers checks one after the
+/// other keeps no room for what few of them need.
+pub(crate) fn begin_check<T>(
+    node: &Node,
+    lane: usize,
+    request: &CheckRequest<'_>,
+    mut render: impl FnMut(CheckAnswer<'_>) -> T,
+) -> Begun<T, impl Future<Output = Result<T, Problem>>> {
+    match check_here(node, lane, request, &mut render) {
+        FirstLook::Decided(decided) => Begun::Decided(decided),
+        FirstLook::Elsewhere(found) => {
+            Begun::Waits(Box::pin(check(node, lane, request, Some(found), render)))
+        }
     }
 }
 

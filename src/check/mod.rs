@@ -20,7 +20,7 @@ mod request;
 pub(crate) use self::{
     amend::{AmendedBuckets, amend_as_check, amend_buckets},
     answer::{CheckAnswer, Decider, Numbers, Policy},
-    decide::{FirstLook, check, check_group_here, check_here},
+    decide::{Begun, FirstLook, begin_check, check, check_group_here, check_here},
     prepared::Prepared,
     problem::{Problem, ProblemKind, echo},
     request::{

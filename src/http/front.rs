@@ -26,7 +26,7 @@ use super::{
     transport::{ConnectionService, FastPath, Question, Replies, TransportError, read},
 };
 use crate::{
-    check::{CheckAnswer, FirstLook, Problem, ProblemKind, check, check_here},
+    check::{Begun, CheckAnswer, FirstLook, Problem, ProblemKind, begin_check, check, check_here},
     client_address::{NoAddress, announced},
     node::Node,
 };
@@ -74,14 +74,12 @@ impl ConnectionService for Front {
         let (node, lane) = (&*self.node, self.lane);
         let decided = match &asked {
             Ok(asked) => {
-                let mut render = |answer: CheckAnswer<'_>| {
+                let render = |answer: CheckAnswer<'_>| {
                     answer.write_to(replies, legacy(node), node.clock.unix_millis());
                 };
-                match check_here(node, lane, asked, &mut render) {
-                    FirstLook::Decided(decided) => decided,
-                    FirstLook::Elsewhere(found) => {
-                        Box::pin(check(node, lane, asked, Some(found), render)).await
-                    }
+                match begin_check(node, lane, asked, render) {
+                    Begun::Decided(decided) => decided,
+                    Begun::Waits(decided) => decided.await,
                 }
             }
             Err(problem) => Err(problem.clone()),
@@ -194,15 +192,13 @@ impl Front {
 
 async fn decide(node: &Node, lane: usize, text: &[u8]) -> Result<Response<Body>, Problem> {
     let asked = json::parse(text)?;
-    match check_here(node, lane, &asked, to_response(node)) {
-        FirstLook::Decided(answer) => answer,
-        FirstLook::Elsewhere(found) => {
-            Box::pin(check(node, lane, &asked, Some(found), to_response(node))).await
-        }
+    match begin_check(node, lane, &asked, to_response(node)) {
+        Begun::Decided(answer) => answer,
+        Begun::Waits(answer) => answer.await,
     }
 }
 
-fn to_response(node: &Node) -> impl FnOnce(CheckAnswer<'_>) -> Response<Body> {
+fn to_response(node: &Node) -> impl Fn(CheckAnswer<'_>) -> Response<Body> {
     move |answer| answer.to_response(legacy(node))
 }
 
