@@ -67,7 +67,7 @@ impl ServerStats {
 }
 
 /// Whom a front end lets in.
-pub(crate) struct Doors {
+pub(crate) struct AcceptOptions {
     /// The front end, for the log.
     pub(crate) what: &'static str,
     /// Connections at a time, of all front ends that share `stats`.
@@ -84,13 +84,13 @@ pub(crate) struct Doors {
 pub(crate) async fn accept<S>(
     listener: TcpListener,
     lanes: Vec<Handle>,
-    doors: Doors,
+    options: AcceptOptions,
     serve: impl Fn(usize, TcpStream) -> S + Clone + Send + Sync + 'static,
     stop: CancellationToken,
 ) where
     S: Future<Output = ()> + Send,
 {
-    let Doors { what, max_connections, drain_timeout, too_many, stats } = doors;
+    let AcceptOptions { what, max_connections, drain_timeout, too_many, stats } = options;
     let connections = TaskTracker::new();
     let mut turns = (0..lanes.len()).cycle();
     loop {

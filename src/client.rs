@@ -17,7 +17,7 @@ const ENCODED: &percent_encoding::AsciiSet =
 
 /// Why a node could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientFault {
+pub(crate) enum ClientError {
     #[error("{0:?} is no address of a node; write http://HOST:PORT (--node)")]
     Url(String),
     #[error("{0} does not answer: {1}")]
@@ -36,10 +36,10 @@ pub(crate) struct NodeAddress {
 }
 
 impl std::str::FromStr for NodeAddress {
-    type Err = ClientFault;
+    type Err = ClientError;
 
-    fn from_str(text: &str) -> Result<Self, ClientFault> {
-        let fault = || ClientFault::Url(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, ClientError> {
+        let fault = || ClientError::Url(text.to_owned());
         let url: Uri = text.parse().map_err(|_| fault())?;
         if !matches!(url.scheme_str(), None | Some("http")) || !matches!(url.path(), "" | "/") {
             return Err(fault());
@@ -125,12 +125,12 @@ pub(crate) struct Reply {
 
 impl NodeAddress {
     /// Gets something.
-    pub(crate) async fn get(&self, path: &str, patience: Duration) -> Result<Reply, ClientFault> {
+    pub(crate) async fn get(&self, path: &str, patience: Duration) -> Result<Reply, ClientError> {
         self.send(Method::GET, path, &[], Bytes::new(), patience).await
     }
 
     /// Asks for something.
-    pub(crate) async fn ask(&self, ask: &Ask, patience: Duration) -> Result<Reply, ClientFault> {
+    pub(crate) async fn ask(&self, ask: &Ask, patience: Duration) -> Result<Reply, ClientError> {
         self.send(ask.method.clone(), &ask.target, &ask.headers, ask.body.clone(), patience).await
     }
 
@@ -140,7 +140,7 @@ impl NodeAddress {
         path: &str,
         json: Vec<u8>,
         patience: Duration,
-    ) -> Result<Reply, ClientFault> {
+    ) -> Result<Reply, ClientError> {
         self.send(Method::POST, path, &[], json.into(), patience).await
     }
 
@@ -151,10 +151,10 @@ impl NodeAddress {
         headers: &[(&'static str, String)],
         body: Bytes,
         patience: Duration,
-    ) -> Result<Reply, ClientFault> {
+    ) -> Result<Reply, ClientError> {
         timeout(patience, self.exchange(method, path, headers, body))
             .await
-            .unwrap_or_else(|_elapsed| Err(ClientFault::Timeout(self.to_string(), patience)))
+            .unwrap_or_else(|_elapsed| Err(ClientError::Timeout(self.to_string(), patience)))
     }
 
     async fn exchange(
@@ -163,11 +163,11 @@ impl NodeAddress {
         path: &str,
         headers: &[(&'static str, String)],
         body: Bytes,
-    ) -> Result<Reply, ClientFault> {
-        let broken = |error| ClientFault::Http(self.to_string(), error);
+    ) -> Result<Reply, ClientError> {
+        let broken = |error| ClientError::Http(self.to_string(), error);
         let stream = TcpStream::connect(&self.authority)
             .await
-            .map_err(|error| ClientFault::Connect(self.to_string(), error))?;
+            .map_err(|error| ClientError::Connect(self.to_string(), error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
         let mut request = Request::builder();

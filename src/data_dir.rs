@@ -13,7 +13,7 @@ const NAME_FILE: &str = "node-name";
 
 /// Why a data directory can not be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DataDirFault {
+pub enum DataDirError {
     /// It can not be read or written.
     #[error("cannot use {path} (--data-dir): {reason}")]
     Io {
@@ -56,14 +56,14 @@ pub(crate) struct DataDir {
 
 impl DataDir {
     /// Takes the directory, which is made if there is none.
-    pub(crate) fn open(path: &Path) -> Result<Self, DataDirFault> {
-        fs::create_dir_all(path).map_err(|reason| DataDirFault::Io { path: path.to_owned(), reason })?;
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        fs::create_dir_all(path).map_err(|reason| DataDirError::Io { path: path.to_owned(), reason })?;
         let lock_path = path.join(LOCK_FILE);
-        let io = |reason| DataDirFault::Io { path: lock_path.clone(), reason };
+        let io = |reason| DataDirError::Io { path: lock_path.clone(), reason };
         let lock = File::create(&lock_path).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirFault::InUse(path.to_owned())),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(reason)) => Err(io(reason)),
         }
     }
@@ -74,18 +74,18 @@ impl DataDir {
         &self,
         given: Option<String>,
         default: impl FnOnce() -> String,
-    ) -> Result<String, DataDirFault> {
+    ) -> Result<String, DataDirError> {
         let path = self.path.join(NAME_FILE);
-        let io = |reason| DataDirFault::Io { path: path.clone(), reason };
+        let io = |reason| DataDirError::Io { path: path.clone(), reason };
         match fs::read_to_string(&path) {
             Ok(text) => {
                 let kept = text.trim().to_owned();
                 if !is_valid_name(&kept) {
-                    return Err(DataDirFault::BadName { path, name: kept });
+                    return Err(DataDirError::BadName { path, name: kept });
                 }
                 match given {
                     Some(given) if given != kept => {
-                        Err(DataDirFault::OtherNode { path: self.path.clone(), kept, given })
+                        Err(DataDirError::OtherNode { path: self.path.clone(), kept, given })
                     }
                     _ => Ok(kept),
                 }
@@ -122,7 +122,7 @@ mod tests {
     fn two_nodes_can_not_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let _first = DataDir::open(dir.path()).unwrap();
-        assert!(matches!(DataDir::open(dir.path()), Err(DataDirFault::InUse(_))));
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::InUse(_))));
     }
 
     #[test]
@@ -130,6 +130,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(NAME_FILE), "a b\n").unwrap();
         let fault = DataDir::open(dir.path()).unwrap().name(None, String::new).unwrap_err();
-        assert!(matches!(fault, DataDirFault::BadName { .. }));
+        assert!(matches!(fault, DataDirError::BadName { .. }));
     }
 }

@@ -5,14 +5,16 @@
 //! - [`cli`]: the command line. [`config`]: flags, environment and file become settings. `data_dir`: the node's name.
 //! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
 //! - `accept`: lets connections in. [`http`], `grpc`, `resp`: the front ends, from a request's bytes to those of its answer.
-//! - [`client_address`]: whose request it is that a proxy asks about.
-//! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP.
-//! - `node`: what the front ends share. `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
+//! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP. [`client_address`]: whose request it is that a proxy asks
+//!   about. `rate_limit_headers`: the headers that tell of limits.
+//! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
+//! - `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `process`: what is told of all that.
 //! - `import`: rules from the configuration of another limiter.
-//! - `client`: asks a node. `dev`: a whole cluster on this machine.
+//! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 
 mod accept;
+mod check;
 pub mod cli;
 mod client;
 pub mod client_address;
@@ -24,12 +26,16 @@ mod gubernator;
 pub mod http;
 mod import;
 mod instant;
+#[cfg(test)]
+mod layers;
 pub mod logging;
 mod metrics;
 mod node;
 mod process;
+mod rate_limit_headers;
 mod resp;
 mod rules_file;
 pub mod serve;
 mod sweeper;
+mod terminal;
 pub mod workers;

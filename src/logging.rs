@@ -15,7 +15,7 @@ const QUIET: [&str; 3] = ["chitchat=warn", "hyper=warn", "openraft=off"];
 #[error(
     "{level:?} is no log level; write error, warn, info, debug, trace, or by module as in warn,tidegate_cluster=debug (--log-level): {reason}"
 )]
-pub struct LevelFault {
+pub struct LevelError {
     level: String,
     reason: ParseError,
 }
@@ -24,8 +24,8 @@ pub struct LevelFault {
 ///
 /// # Errors
 /// When `level` can not be understood.
-pub fn start(format: LogFormat, level: &str) -> Result<(), LevelFault> {
-    let fault = |reason| LevelFault { level: level.to_owned(), reason };
+pub fn start(format: LogFormat, level: &str) -> Result<(), LevelError> {
+    let fault = |reason| LevelError { level: level.to_owned(), reason };
     let quiet = QUIET.iter().filter(|_| !level.contains('=')).copied();
     let directives: Vec<&str> = std::iter::once(level).chain(quiet).collect();
     let filter = EnvFilter::builder().parse(directives.join(",")).map_err(fault)?;

@@ -7,9 +7,9 @@ use tidegate_cluster::{Clock, Cluster, Router};
 use tidegate_limiter::{Rules, Store};
 
 use crate::{
+    accept::ServerStats,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
-    http::ServerStats,
     metrics::LaneMetrics,
 };
 

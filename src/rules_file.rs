@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// Why a file with rules can not be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub enum RulesFault {
+pub enum RulesFileError {
     /// It can not be read.
     #[error("cannot read the rules {path} (--rules): {reason}")]
     Unreadable {
@@ -38,14 +38,14 @@ pub enum RulesFault {
         count: usize,
         /// The faults.
         #[related]
-        faults: Vec<RuleFault>,
+        faults: Vec<RuleInFileError>,
     },
 }
 
 /// One fault with its place.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("{path}:{line}:{column}: {message}")]
-pub struct RuleFault {
+pub struct RuleInFileError {
     path: String,
     line: usize,
     column: usize,
@@ -68,10 +68,10 @@ pub(crate) struct DomainText {
 }
 
 /// Reads the rules of each domain, and makes sure that they compile.
-pub(crate) fn read(path: &Path) -> Result<Vec<DomainText>, RulesFault> {
-    let unreadable = |reason| RulesFault::Unreadable { path: path.to_owned(), reason };
+pub(crate) fn read(path: &Path) -> Result<Vec<DomainText>, RulesFileError> {
+    let unreadable = |reason| RulesFileError::Unreadable { path: path.to_owned(), reason };
     if fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
-        return Err(RulesFault::TooLarge { path: path.to_owned() });
+        return Err(RulesFileError::TooLarge { path: path.to_owned() });
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let secret = HashSecret::new([0; 16]);
@@ -105,10 +105,10 @@ fn documents(text: &str) -> Vec<&str> {
 }
 
 /// Compiles rules; `path` is what they are called in messages.
-pub(crate) fn compile(path: &str, text: String, secret: &HashSecret) -> Result<Rules, RulesFault> {
+pub(crate) fn compile(path: &str, text: String, secret: &HashSecret) -> Result<Rules, RulesFileError> {
     Rules::from_yaml(&text, secret).map_err(|errors| {
         let text = Arc::new(text);
-        RulesFault::Invalid {
+        RulesFileError::Invalid {
             path: path.to_owned(),
             count: errors.len(),
             faults: errors.into_iter().map(|error| fault(path, &text, error)).collect(),
@@ -116,7 +116,7 @@ pub(crate) fn compile(path: &str, text: String, secret: &HashSecret) -> Result<R
     })
 }
 
-impl RuleFault {
+impl RuleInFileError {
     /// For programs.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let Self { line, column, message, help, .. } = self;
@@ -124,11 +124,11 @@ impl RuleFault {
     }
 }
 
-fn fault(path: &str, text: &Arc<String>, error: RuleError) -> RuleFault {
+fn fault(path: &str, text: &Arc<String>, error: RuleError) -> RuleInFileError {
     // A place beyond the text would make the picture of it fail.
     let start = error.offset.min(text.len());
     let length = error.length.min(text.len() - start);
-    RuleFault {
+    RuleInFileError {
         path: path.to_owned(),
         line: error.line,
         column: error.column,

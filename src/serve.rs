@@ -15,14 +15,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    accept::ServerStats,
     config::Settings,
-    data_dir::{DataDir, DataDirFault},
+    data_dir::{DataDir, DataDirError},
     grpc,
-    http::{self, Front, Limits, ServerStats},
+    http::{self, Front, Limits},
     metrics::LaneMetrics,
     node::Node,
     process, resp,
-    rules_file::{self, RulesFault},
+    rules_file::{self, RulesFileError},
     sweeper::Sweeper,
     workers::Workers,
 };
@@ -42,14 +43,14 @@ const SHARES_PART: u64 = 8;
 
 /// Why a node could not run.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub enum ServeFault {
+pub enum ServeError {
     /// The rules can not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Rules(#[from] RulesFault),
+    Rules(#[from] RulesFileError),
     /// The data directory can not be used.
     #[error(transparent)]
-    DataDir(#[from] DataDirFault),
+    DataDir(#[from] DataDirError),
     /// A port of a front end could not be opened.
     #[error("cannot listen for {what} on {address}: {reason}")]
     #[diagnostic(help("another --base-port or --listen, or end what uses the port"))]
@@ -79,30 +80,30 @@ pub enum ServeFault {
 ///
 /// # Errors
 /// When it can not start.
-pub fn run(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault> {
+pub fn run(settings: Settings, stop: CancellationToken) -> Result<(), ServeError> {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeFault::System)?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
     let served = runtime.block_on(serve(settings, stop));
     // A write that hangs in the disk keeps no process alive.
     runtime.shutdown_timeout(DISK_WITHIN);
     served
 }
 
-async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeFault> {
-    let mut signals = Signals::listen().map_err(ServeFault::System)?;
+async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeError> {
+    let mut signals = Signals::listen().map_err(ServeError::System)?;
     let connection_cap = settings.connection_cap(process::raise_open_file_limit());
     let to_begin_with = settings.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default();
     let data_dir = settings.data_dir.as_deref().map(DataDir::open).transpose()?;
     let name = name_of(&settings, data_dir.as_ref())?;
     let bound = |what: &'static str, address: SocketAddr| {
-        listen(address).map_err(|reason| ServeFault::Bind { what, address, reason })
+        listen(address).map_err(|reason| ServeError::Bind { what, address, reason })
     };
     let listener = bound("HTTP", settings.http)?;
     let grpc_listener = bound("gRPC", settings.grpc)?;
     let resp_listener = bound("the Redis protocol", settings.resp)?;
 
     let clock = Clock::start();
-    let workers = Workers::start(settings.workers.get()).map_err(ServeFault::System)?;
+    let workers = Workers::start(settings.workers.get()).map_err(ServeError::System)?;
     let for_shares = settings.max_memory / SHARES_PART;
     let shares = new_store(for_shares, clock);
     let store = Arc::new(new_store(settings.max_memory - for_shares, clock));
@@ -120,9 +121,9 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         workers.lanes(),
     )
     .await
-    .map_err(ServeFault::Cluster)?;
+    .map_err(ServeError::Cluster)?;
     let _sweeper = Sweeper::start(Arc::clone(cluster.router()), Arc::clone(&rules), clock)
-        .map_err(ServeFault::System)?;
+        .map_err(ServeError::System)?;
 
     // Everything is open now: only from here on is it said that the node is up.
     info!(%name, http = %settings.http, grpc = %settings.grpc, resp = %settings.resp, peers = %settings.peers, workers = settings.workers, "listening");
@@ -162,7 +163,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeF
         why = signals.recv() => why,
         () = stop.cancelled() => "standard input ended",
         () = tell_when_ready(&node) => "",
-        _ = &mut serving => return Err(ServeFault::AcceptLoop),
+        _ = &mut serving => return Err(ServeError::AcceptLoop),
     };
     info!("stopping: {why}");
     tokio::select! {
@@ -250,7 +251,7 @@ fn new_store(max_memory: u64, clock: Clock) -> Store {
     Store::new(StoreConfig::of_memory(max_memory), clock.now())
 }
 
-fn name_of(settings: &Settings, data_dir: Option<&DataDir>) -> Result<String, DataDirFault> {
+fn name_of(settings: &Settings, data_dir: Option<&DataDir>) -> Result<String, DataDirError> {
     let default = || default_name(rustix::system::uname().nodename().to_bytes(), settings.http.port());
     match data_dir {
         Some(dir) => dir.name(settings.name.clone(), default),

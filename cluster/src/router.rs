@@ -16,41 +16,21 @@ mod denials;
 mod parts;
 mod peers;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Release},
-        },
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Nanos, RuleId, Store};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tidegate_limiter::{Charge, Decision, Nanos, RuleId};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::{amend::Amended, core::Router};
 use self::{
     attempt::{Attempt, Tried},
     core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE},
-    denials::Denials,
     parts::is_held,
 };
 use crate::{
-    clock::Clock,
-    loss::Shares,
-    owner::rights::{Claim, Rights},
-    requests::Requests,
-    routes::Routes,
-    rules_in_force::RulesInForce,
+    owner::rights::Claim,
     slots::SlotId,
-    stats::LaneStats,
     verdict::{CheckOptions, Decisions, Local, NotReady, Undecided, Verdict, Wish},
 };
 

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use kit::{DEADLINE, Node, stop_all, until};
 use smallvec::SmallVec;
 use tidegate_cluster::{
-    Amendment, CheckOptions, Clock, DecidedBy, Undecided, Verdict, Wish, raft::NewRules, slots::SlotId,
+    Amendment, CheckOptions, Clock, DecidedBy, Undecided, Verdict, Wish, rules::NewRules, slots::SlotId,
 };
 use tidegate_limiter::{Charge, Consistency, Cost, HashSecret, Matched, Rules};
 use tokio::time::Instant;

@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{DENIED, DONE, FAILED, Failure, print};
-use crate::client::NodeAddress;
+use super::outcome::{DENIED, DONE, FAILED, Failure};
+use crate::{client::NodeAddress, terminal::print};
 
 /// How long a node is waited for: longer than it may take for a check.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ enum Output {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum CheckFault {
+enum CheckError {
     #[error("{node} refused the check: {detail}")]
     Refused { node: NodeAddress, detail: String },
     #[error("{node} answered {status}, and not as a node does; is it one?")]
@@ -95,8 +95,8 @@ impl CheckArgs {
             let problem: Option<Value> = serde_json::from_slice(&reply.body).ok();
             let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
             let fault = match detail {
-                Some(detail) => CheckFault::Refused { node: self.node, detail: detail.to_owned() },
-                None => CheckFault::NoNode { node: self.node, status: reply.status.as_u16() },
+                Some(detail) => CheckError::Refused { node: self.node, detail: detail.to_owned() },
+                None => CheckError::NoNode { node: self.node, status: reply.status.as_u16() },
             };
             return Err(Failure::of(FAILED, fault));
         };

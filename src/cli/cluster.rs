@@ -7,8 +7,16 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{DONE, FAILED, Failure, Output, node::NodeArgs, note, print, recover::RecoverArgs};
-use crate::{client::Ask, config::Span};
+use super::{
+    node::NodeArgs,
+    outcome::{self, DONE, FAILED, Failure, Output},
+    recover::RecoverArgs,
+};
+use crate::{
+    client::Ask,
+    config::Span,
+    terminal::{note, print},
+};
 
 /// How often it is looked how far a node is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -120,7 +128,7 @@ struct Raft {
 
 impl ClusterArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        super::run(async {
+        outcome::run(async {
             match self.command {
                 ClusterCommand::Status(args) => args.run().await,
                 ClusterCommand::Drain(args) => args.run().await,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DONE, Failure};
+use super::outcome::{DONE, Failure};
 use crate::dev::{self, Plan};
 
 #[derive(Debug, Args)]

@@ -4,25 +4,18 @@ mod check;
 mod cluster;
 mod dev;
 mod node;
+mod outcome;
 mod recover;
 mod rules;
 mod serve;
-mod terminal;
 
 use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-pub(crate) use self::terminal::{note, print};
-
-/// It is done; a check is allowed.
-pub const DONE: u8 = 0;
-/// It was refused, or failed.
-pub const FAILED: u8 = 1;
-/// It was asked in a way that can not be.
-pub const BAD_USAGE: u8 = 2;
-/// A check is denied.
-pub const DENIED: u8 = 3;
+use self::outcome::Failure;
+pub use self::outcome::{BAD_USAGE, DENIED, DONE, FAILED};
+use crate::terminal;
 
 /// What `--version` says. Who injects faults asks for it, and so does who wonders what was installed.
 fn version() -> &'static str {
@@ -69,47 +62,6 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at the nodes, and take one out
     Cluster(cluster::ClusterArgs),
-}
-
-/// Why a command could not do what it should: what is said, and the exit code.
-struct Failure {
-    report: miette::Report,
-    code: u8,
-}
-
-impl Failure {
-    /// It was asked in a way that can not be.
-    fn bad_usage(fault: impl Into<miette::Report>) -> Self {
-        Self { report: fault.into(), code: BAD_USAGE }
-    }
-
-    /// It did not work.
-    fn failed(fault: impl Into<miette::Report>) -> Self {
-        Self { report: fault.into(), code: FAILED }
-    }
-
-    /// An error that is only a message.
-    fn of(code: u8, fault: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { report: miette::Report::from_err(fault), code }
-    }
-}
-
-/// How a result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
-}
-
-/// Runs what asks nodes.
-fn run(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::of(FAILED, error))?;
-    runtime.block_on(work)
 }
 
 /// Runs the command line of this process.

@@ -6,10 +6,11 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::outcome::{FAILED, Failure};
 use crate::{
-    cli::{FAILED, Failure, note},
-    client::{Ask, ClientFault, NodeAddress, Reply},
+    client::{Ask, ClientError, NodeAddress, Reply},
     config::Span,
+    terminal::note,
 };
 
 /// The pause before a node is asked again.
@@ -31,7 +32,7 @@ pub(super) struct NodeArgs {
 
 /// Why a node did not do it.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-pub(super) enum NodeFault {
+pub(super) enum NodeError {
     #[error("{node} refused: {detail}")]
     Refused {
         node: NodeAddress,
@@ -42,11 +43,11 @@ pub(super) enum NodeFault {
     #[error("{node} answered {status}, and not as a node does; is it one? (--node)")]
     NoNode { node: NodeAddress, status: u16 },
     #[error(transparent)]
-    Client(#[from] ClientFault),
+    Client(#[from] ClientError),
 }
 
-impl From<NodeFault> for Failure {
-    fn from(fault: NodeFault) -> Self {
+impl From<NodeError> for Failure {
+    fn from(fault: NodeError) -> Self {
         Self { report: fault.into(), code: FAILED }
     }
 }
@@ -57,7 +58,7 @@ impl NodeArgs {
     }
 
     /// Asks for something that may be asked twice. A node that does not answer is asked again until the time is over.
-    pub(super) async fn ask(&self, ask: Ask) -> Result<Value, NodeFault> {
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Value, NodeError> {
         let give_up = tokio::time::Instant::now() + self.timeout.0;
         loop {
             match self.node.ask(&ask, self.timeout.0 + GRACE).await {
@@ -71,8 +72,8 @@ impl NodeArgs {
         }
     }
 
-    fn value_of(&self, reply: &Reply) -> Result<Value, NodeFault> {
-        let no_node = || NodeFault::NoNode { node: self.node.clone(), status: reply.status.as_u16() };
+    fn value_of(&self, reply: &Reply) -> Result<Value, NodeError> {
+        let no_node = || NodeError::NoNode { node: self.node.clone(), status: reply.status.as_u16() };
         let value: Value = serde_json::from_slice(&reply.body).map_err(|_| no_node())?;
         if reply.status.is_success() {
             return Ok(value);
@@ -93,12 +94,12 @@ impl NodeArgs {
             }
             _ => None,
         };
-        Err(NodeFault::Refused { node: self.node.clone(), detail: detail.to_owned(), help })
+        Err(NodeError::Refused { node: self.node.clone(), detail: detail.to_owned(), help })
     }
 
     /// Reads a part of an answer.
-    pub(super) fn read<T: DeserializeOwned>(&self, value: &Value) -> Result<T, NodeFault> {
-        T::deserialize(value).map_err(|_| NodeFault::NoNode { node: self.node.clone(), status: 200 })
+    pub(super) fn read<T: DeserializeOwned>(&self, value: &Value) -> Result<T, NodeError> {
+        T::deserialize(value).map_err(|_| NodeError::NoNode { node: self.node.clone(), status: 200 })
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use tidegate_cluster::raft::Remains;
 
-use super::{DONE, FAILED, Failure, Output, print};
-use crate::data_dir::DataDir;
+use super::outcome::{DONE, FAILED, Failure, Output};
+use crate::{data_dir::DataDir, terminal::print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

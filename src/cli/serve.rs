@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, thread};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{BAD_USAGE, DONE, Failure};
+use super::outcome::{BAD_USAGE, DONE, Failure};
 use crate::{
     config::{self, LogFormat, Options, Settings},
     logging, serve,

@@ -8,11 +8,11 @@ use std::{
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-use super::Options;
+use super::options::Options;
 
 /// Why a configuration file can not be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub enum ConfigFault {
+pub enum ConfigError {
     /// It can not be read.
     #[error("cannot read the configuration file {path}: {reason}")]
     Unreadable {
@@ -41,9 +41,9 @@ pub enum ConfigFault {
 }
 
 /// Reads a configuration file. Relative paths in it are meant from where it is.
-pub(crate) fn read(path: &Path) -> Result<Options, ConfigFault> {
+pub(crate) fn read(path: &Path) -> Result<Options, ConfigError> {
     let text = fs::read_to_string(path)
-        .map_err(|reason| ConfigFault::Unreadable { path: path.to_owned(), reason })?;
+        .map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?;
     let mut options = parse(&path.display().to_string(), &text)?;
     let base = path.parent().unwrap_or(Path::new(""));
     let paths = [&mut options.data_dir, &mut options.rules, &mut options.cluster_key_file];
@@ -53,7 +53,7 @@ pub(crate) fn read(path: &Path) -> Result<Options, ConfigFault> {
     Ok(options)
 }
 
-fn parse(path: &str, text: &str) -> Result<Options, ConfigFault> {
+fn parse(path: &str, text: &str) -> Result<Options, ConfigError> {
     let options: Options = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         invalid(path, text, span, error.message().to_owned())
@@ -66,9 +66,9 @@ fn parse(path: &str, text: &str) -> Result<Options, ConfigFault> {
     Ok(options)
 }
 
-fn invalid(path: &str, text: &str, span: std::ops::Range<usize>, message: String) -> ConfigFault {
+fn invalid(path: &str, text: &str, span: std::ops::Range<usize>, message: String) -> ConfigError {
     let before = text.get(..span.start).unwrap_or(text);
-    ConfigFault::Invalid {
+    ConfigError::Invalid {
         path: path.to_owned(),
         line: before.matches('\n').count() + 1,
         message,

@@ -1,5 +1,6 @@
 //! The configuration of a node: [`Options`] as they were given, [`Settings`] as they hold.
 
+mod choices;
 mod file;
 mod options;
 mod settings;
@@ -7,8 +8,9 @@ mod units;
 
 pub(crate) use self::file::read as read_file;
 pub use self::{
-    file::ConfigFault,
+    choices::{EnvoyHeaders, LegacyHeaders, LogFormat},
+    file::ConfigError,
     options::{Options, Secret},
-    settings::{EnvoyHeaders, LegacyHeaders, LogFormat, Settings, SettingsFault},
+    settings::{Settings, SettingsError},
     units::{ByteCount, Span, UnitError},
 };

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    EnvoyHeaders, LegacyHeaders, LogFormat,
+    choices::{EnvoyHeaders, LegacyHeaders, LogFormat},
     units::{ByteCount, Span},
 };
 use crate::client_address::{ForwardedHeader, Network};

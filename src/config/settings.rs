@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use clap::ValueEnum;
-use serde::Deserialize;
-use tidegate_cluster::{Clock, ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
+use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
 
-use super::Options;
+use super::{
+    choices::{EnvoyHeaders, LegacyHeaders},
+    options::Options,
+};
 use crate::client_address::{DEFAULT_IPV6_PREFIX, ForwardedHeader, Network, Trust};
 
 const DEFAULT_BASE_PORT: u16 = 7800;
@@ -29,51 +30,6 @@ const DEFAULT_MAX_MEMORY: u64 = 256 << 20;
 const MIN_MAX_MEMORY: u64 = 1 << 20;
 const DEFAULT_MAX_CONNECTIONS: u64 = 8192;
 const MAX_WORKERS: usize = 1024;
-
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// A line for people.
-    Text,
-    /// A JSON object a line, for machines.
-    Json,
-}
-
-/// The `X-RateLimit-*` headers, which nobody has written down, so that there are two of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LegacyHeaders {
-    /// `X-RateLimit-Reset` in seconds from now.
-    #[default]
-    Seconds,
-    /// `X-RateLimit-Reset` in seconds since 1970, as GitHub has it.
-    UnixTime,
-    /// None.
-    Off,
-}
-
-impl LegacyHeaders {
-    /// What is added to the seconds from now; none if there are no such headers.
-    pub(crate) fn offset(self, clock: Clock) -> Option<u64> {
-        match self {
-            Self::Seconds => Some(0),
-            Self::UnixTime => Some(clock.now().get() / 1_000_000_000),
-            Self::Off => None,
-        }
-    }
-}
-
-/// What Envoy is told to add to answers.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EnvoyHeaders {
-    /// Nothing; it can make `x-ratelimit-*` headers itself (enable_x_ratelimit_headers).
-    #[default]
-    None,
-    /// The headers RateLimit and RateLimit-Policy of the current IETF draft, and Retry-After.
-    Ratelimit,
-}
 
 /// The settings of a node.
 #[derive(Debug, Clone)]
@@ -133,7 +89,7 @@ pub struct Settings {
 /// Why options can not be settings. Each names the flag; the key of the file and the variable have the same name.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
-pub enum SettingsFault {
+pub enum SettingsError {
     #[error("{0:?} can not name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
     Name(String),
     #[error("{0:?} can not name a cluster: 1 to 64 letters, digits, '.', '_' and '-' (--cluster-name)")]
@@ -182,13 +138,13 @@ impl Settings {
     ///
     /// # Errors
     /// When they do not.
-    pub fn resolve(options: &Options) -> Result<Self, SettingsFault> {
+    pub fn resolve(options: &Options) -> Result<Self, SettingsError> {
         let listen = options.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let base_port = options.base_port.unwrap_or(DEFAULT_BASE_PORT);
         let peer_port = base_port
             .checked_add(PEER_PORT_OFFSET)
             .filter(|_| base_port != 0)
-            .ok_or(SettingsFault::BasePort(base_port))?;
+            .ok_or(SettingsError::BasePort(base_port))?;
         let settings = Self {
             name: options.name.clone(),
             http: SocketAddr::new(listen, base_port),
@@ -232,71 +188,71 @@ impl Settings {
         self.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS).min(possible)
     }
 
-    fn validate(&self) -> Result<(), SettingsFault> {
+    fn validate(&self) -> Result<(), SettingsError> {
         if let Some(name) = self.name.as_ref().filter(|name| !is_valid_name(name)) {
-            return Err(SettingsFault::Name(name.clone()));
+            return Err(SettingsError::Name(name.clone()));
         }
         if !is_valid_name(&self.cluster_name) {
-            return Err(SettingsFault::ClusterName(self.cluster_name.clone()));
+            return Err(SettingsError::ClusterName(self.cluster_name.clone()));
         }
         if let Some(zone) = self.zone.as_ref().filter(|zone| !is_valid_name(zone)) {
-            return Err(SettingsFault::Zone(zone.clone()));
+            return Err(SettingsError::Zone(zone.clone()));
         }
         if self.join.iter().any(String::is_empty) {
-            return Err(SettingsFault::EmptyJoin);
+            return Err(SettingsError::EmptyJoin);
         }
         if self.bootstrap_expect == Some(0) {
-            return Err(SettingsFault::ExpectsNobody);
+            return Err(SettingsError::ExpectsNobody);
         }
         if self.http.ip().is_loopback()
             && self.advertise.is_none()
             && let Some(far) = self.join.iter().find(|entry| !is_this_machine(entry))
         {
-            return Err(SettingsFault::Unreachable(self.http.ip(), far.clone()));
+            return Err(SettingsError::Unreachable(self.http.ip(), far.clone()));
         }
         let addresses = std::iter::once(self.peers.ip()).chain(self.advertise);
         if self.cluster_key.is_none()
             && !self.insecure_no_cluster_key
             && let Some(open) = addresses.into_iter().find(|address| !address.is_loopback())
         {
-            return Err(SettingsFault::NoClusterKey(open, self.peers));
+            return Err(SettingsError::NoClusterKey(open, self.peers));
         }
         if !CHECK_TIMEOUTS.contains(&self.check_timeout) {
-            return Err(SettingsFault::CheckTimeout(self.check_timeout));
+            return Err(SettingsError::CheckTimeout(self.check_timeout));
         }
         if self.max_memory < MIN_MAX_MEMORY {
-            return Err(SettingsFault::MaxMemory(self.max_memory));
+            return Err(SettingsError::MaxMemory(self.max_memory));
         }
         if self.max_connections == Some(0) {
-            return Err(SettingsFault::MaxConnections);
+            return Err(SettingsError::MaxConnections);
         }
         if !(1..=128).contains(&self.ipv6_prefix) {
-            return Err(SettingsFault::Ipv6Prefix(self.ipv6_prefix));
+            return Err(SettingsError::Ipv6Prefix(self.ipv6_prefix));
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
-            return Err(SettingsFault::ProxyProtocolOfNobody);
+            return Err(SettingsError::ProxyProtocolOfNobody);
         }
         Ok(())
     }
 }
 
-fn workers(wanted: Option<usize>) -> Result<NonZeroUsize, SettingsFault> {
+fn workers(wanted: Option<usize>) -> Result<NonZeroUsize, SettingsError> {
     match wanted {
         None => Ok(available_parallelism().unwrap_or(NonZeroUsize::MIN)),
         Some(count) => {
-            NonZeroUsize::new(count).filter(|n| n.get() <= MAX_WORKERS).ok_or(SettingsFault::Workers(count))
+            NonZeroUsize::new(count).filter(|n| n.get() <= MAX_WORKERS).ok_or(SettingsError::Workers(count))
         }
     }
 }
 
-fn cluster_key(options: &Options) -> Result<Option<ClusterKey>, SettingsFault> {
+fn cluster_key(options: &Options) -> Result<Option<ClusterKey>, SettingsError> {
     let text = match (&options.cluster_key, &options.cluster_key_file) {
         (Some(secret), _) => secret.0.clone(),
         (None, Some(path)) => fs::read_to_string(path)
-            .map_err(|reason| SettingsFault::ClusterKeyFile { path: path.clone(), reason })?,
+            .map_err(|reason| SettingsError::ClusterKeyFile { path: path.clone(), reason })?,
         (None, None) => return Ok(None),
     };
-    ClusterKey::parse(&text).map(Some).map_err(SettingsFault::ClusterKey)
+    ClusterKey::parse(&text).map(Some).map_err(SettingsError::ClusterKey)
 }
 
 /// Whether an entry of `--join` is on this machine's loopback for sure.

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::plan::PlannedNode;
-use crate::cli::note;
+use crate::terminal::note;
 
 /// How long a node may take to leave before it is killed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(8);

@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::plan::Plan;
 use self::{
     child::{Child, LastLines, Log},
-    plan::{CheckFault, DEMO_RULES, PlannedNode},
+    plan::{DEMO_RULES, PlanCheckError, PlannedNode},
 };
 use crate::{
-    cli::{note, print},
     client::NodeAddress,
+    terminal::{note, print},
 };
 
 /// How long the nodes may take to find each other.
@@ -41,10 +41,10 @@ const KEY_BYTES: usize = 32;
 
 /// Why there is no cluster.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub(crate) enum DevFault {
+pub(crate) enum DevError {
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Plan(#[from] CheckFault),
+    Plan(#[from] PlanCheckError),
     #[error("the system does not give what a cluster needs: {0}")]
     System(#[from] io::Error),
     #[error("{node} could not be started: {reason}")]
@@ -58,7 +58,7 @@ pub(crate) enum DevFault {
 }
 
 /// Starts the cluster, and runs it until Ctrl-C.
-pub(crate) fn run(plan: Plan) -> Result<(), DevFault> {
+pub(crate) fn run(plan: Plan) -> Result<(), DevError> {
     plan.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -92,7 +92,7 @@ struct LocalNode {
 }
 
 impl LocalCluster {
-    fn start(&mut self, plan: &Plan, files: &TempDir) -> Result<(), DevFault> {
+    fn start(&mut self, plan: &Plan, files: &TempDir) -> Result<(), DevError> {
         let rules = match &plan.rules {
             Some(path) => fs::canonicalize(path)?,
             None => {
@@ -138,7 +138,7 @@ impl LocalCluster {
             // By environment: anybody on the machine can read a process's arguments.
             let variables = [("TIDEGATE_CLUSTER_KEY", &*key), ("TIDEGATE_CLUSTER_NAME", "dev")];
             let child = Child::start(node, &arguments, &variables, log)
-                .map_err(|reason| DevFault::Start { node: node.name.clone(), reason })?;
+                .map_err(|reason| DevError::Start { node: node.name.clone(), reason })?;
             self.nodes.push(LocalNode {
                 node: child.node.clone(),
                 pid: child.pid,
@@ -151,7 +151,7 @@ impl LocalCluster {
     }
 
     /// From the start to Ctrl-C, or to the end of the last node.
-    async fn live(&mut self, plan: &Plan, stop: &mut StopSignals) -> Result<(), DevFault> {
+    async fn live(&mut self, plan: &Plan, stop: &mut StopSignals) -> Result<(), DevError> {
         let count = plan.nodes.len();
         note(&format!("starting {count} {} ...", if count == 1 { "node" } else { "nodes" }));
         let deadline = Instant::now() + READY_TIMEOUT;
@@ -168,7 +168,7 @@ impl LocalCluster {
             tokio::select! {
                 ended = self.running.join_next() => match ended {
                     Some(ended) => self.tell_end(ended),
-                    None => return Err(DevFault::NoneLeft),
+                    None => return Err(DevError::NoneLeft),
                 },
                 () = stop.recv() => {
                     note("ending all nodes ...");
@@ -178,9 +178,9 @@ impl LocalCluster {
         }
     }
 
-    fn ended_early(&self, ended: Ended) -> DevFault {
+    fn ended_early(&self, ended: Ended) -> DevError {
         let (node, how) = self.explain(ended);
-        DevFault::EndedEarly { node: node.node.name.clone(), how, log: node.last_lines.show() }
+        DevError::EndedEarly { node: node.node.name.clone(), how, log: node.last_lines.show() }
     }
 
     fn tell_end(&self, ended: Ended) {
@@ -254,7 +254,7 @@ impl LocalCluster {
 type Ended = Result<(usize, io::Result<ExitStatus>), tokio::task::JoinError>;
 
 /// Waits until each node is ready and sees all the others.
-async fn wait_until_ready(nodes: &[LocalNode], deadline: Instant) -> Result<(), DevFault> {
+async fn wait_until_ready(nodes: &[LocalNode], deadline: Instant) -> Result<(), DevError> {
     for one in nodes {
         let mut reason = "it did not answer".to_owned();
         let ready = async {
@@ -264,7 +264,7 @@ async fn wait_until_ready(nodes: &[LocalNode], deadline: Instant) -> Result<(), 
             }
         };
         if timeout_at(deadline, ready).await.is_err() {
-            return Err(DevFault::NotReady {
+            return Err(DevError::NotReady {
                 node: one.node.name.clone(),
                 reason,
                 log: one.last_lines.show(),
@@ -297,7 +297,7 @@ async fn look(node: &PlannedNode, expected: usize) -> Result<(), String> {
     if seen == expected { Ok(()) } else { Err(format!("it sees {seen} of {expected} nodes")) }
 }
 
-fn random_key() -> Result<String, DevFault> {
+fn random_key() -> Result<String, DevError> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::from)?;
     let mut key = String::with_capacity(2 * KEY_BYTES);

@@ -9,7 +9,7 @@ use std::{
 use miette::Diagnostic;
 use tidegate_limiter::HashSecret;
 
-use crate::rules_file::{self, RulesFault};
+use crate::rules_file::{self, RulesFileError};
 
 /// The rules when no file is given.
 pub(crate) const DEMO_RULES: &str = include_str!("demo-rules.yaml");
@@ -38,7 +38,7 @@ pub(crate) struct PlannedNode {
 
 /// Why there can be no such cluster.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub(crate) enum PlanFault {
+pub(crate) enum PlanError {
     #[error("{0} nodes can not be: from 1 to {MAX_NODES} (--nodes)")]
     Nodes(u16),
     #[error("ports from {first} on do not suffice for {nodes} nodes (--base-port)")]
@@ -47,10 +47,10 @@ pub(crate) enum PlanFault {
 
 /// Why it can not be started now.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub(crate) enum CheckFault {
+pub(crate) enum PlanCheckError {
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Rules(#[from] RulesFault),
+    Rules(#[from] RulesFileError),
     #[error("nothing was started, because these ports are not free:\n{}", list(.0))]
     #[diagnostic(help("another --base-port, or end what uses them"))]
     PortsTaken(Vec<(&'static str, SocketAddr, io::Error)>),
@@ -62,13 +62,13 @@ impl Plan {
         base_port: u16,
         rules: Option<PathBuf>,
         log_level: Option<String>,
-    ) -> Result<Self, PlanFault> {
+    ) -> Result<Self, PlanError> {
         if !(1..=MAX_NODES).contains(&nodes) {
-            return Err(PlanFault::Nodes(nodes));
+            return Err(PlanError::Nodes(nodes));
         }
         let last = u32::from(base_port) + u32::from(PORT_STEP * (nodes - 1)) + u32::from(PEER_PORT_OFFSET);
         if base_port == 0 || last > u32::from(u16::MAX) {
-            return Err(PlanFault::Ports { first: base_port, nodes });
+            return Err(PlanError::Ports { first: base_port, nodes });
         }
         let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let nodes = (0..nodes)
@@ -85,7 +85,7 @@ impl Plan {
     }
 
     /// Looks at the rules and the ports, as the nodes will.
-    pub(super) fn check(&self) -> Result<(), CheckFault> {
+    pub(super) fn check(&self) -> Result<(), PlanCheckError> {
         // Rules are the same with any secret.
         let secret = HashSecret::new([0; 16]);
         match &self.rules {
@@ -98,7 +98,7 @@ impl Plan {
             taken.extend(TcpListener::bind(node.peers).err().map(|error| ("peers, TCP", node.peers, error)));
             taken.extend(UdpSocket::bind(node.peers).err().map(|error| ("peers, UDP", node.peers, error)));
         }
-        if taken.is_empty() { Ok(()) } else { Err(CheckFault::PortsTaken(taken)) }
+        if taken.is_empty() { Ok(()) } else { Err(PlanCheckError::PortsTaken(taken)) }
     }
 }
 
@@ -112,7 +112,7 @@ fn list(taken: &[(&'static str, SocketAddr, io::Error)]) -> String {
 mod tests {
     use super::*;
 
-    fn plan(nodes: u16, base_port: u16) -> Result<Plan, PlanFault> {
+    fn plan(nodes: u16, base_port: u16) -> Result<Plan, PlanError> {
         Plan::new(nodes, base_port, None, None)
     }
 
@@ -125,10 +125,10 @@ mod tests {
 
     #[test]
     fn a_cluster_that_can_not_be_is_refused() {
-        assert!(matches!(plan(0, 7800), Err(PlanFault::Nodes(0))));
-        assert!(matches!(plan(21, 7800), Err(PlanFault::Nodes(21))));
-        assert!(matches!(plan(3, 65_520), Err(PlanFault::Ports { .. })));
-        assert!(matches!(plan(3, 0), Err(PlanFault::Ports { .. })));
+        assert!(matches!(plan(0, 7800), Err(PlanError::Nodes(0))));
+        assert!(matches!(plan(21, 7800), Err(PlanError::Nodes(21))));
+        assert!(matches!(plan(3, 65_520), Err(PlanError::Ports { .. })));
+        assert!(matches!(plan(3, 0), Err(PlanError::Ports { .. })));
         assert!(plan(2, 65_522).is_ok());
     }
 

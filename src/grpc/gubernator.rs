@@ -10,8 +10,8 @@ use tidegate_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::refused;
-use crate::{gubernator, http::ProblemKind, node::Node};
+use super::refusal::refused;
+use crate::{check::ProblemKind, gubernator, node::Node};
 
 /// The service of one lane.
 pub(super) struct Gubernator {

@@ -14,7 +14,7 @@ use super::{
     front::Front,
 };
 use crate::{
-    accept::{Doors, accept},
+    accept::{AcceptOptions, accept},
     node::Node,
 };
 
@@ -27,7 +27,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let fronts: Vec<Front> = (0..lanes.len()).map(|lane| Front::new(Arc::clone(&node), lane)).collect();
-    let doors = Doors {
+    let options = AcceptOptions {
         what: "gRPC",
         max_connections,
         drain_timeout: DRAIN_TIMEOUT,
@@ -38,7 +38,7 @@ pub(crate) async fn serve(
     let serve = move |lane: usize, stream: TcpStream| {
         connection::serve(stream, fronts[lane].clone(), stopping.clone())
     };
-    accept(listener, lanes, doors, serve, stop).await;
+    accept(listener, lanes, options, serve, stop).await;
 }
 
 /// What HTTP/2 says to a connection that it does not take: empty settings, and a GOAWAY with the reason.

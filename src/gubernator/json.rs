@@ -13,6 +13,8 @@ use tidegate_proto::{
     grpc::pb::gubernator::{self as theirs, Algorithm, Behavior, Status},
 };
 
+use crate::check::echo;
+
 /// A batch as it came: what its requests say is looked at only when it is known that there are not too many. What it has
 /// beyond this is ignored, as the gateway does.
 #[derive(Debug, Default, Deserialize)]
@@ -190,9 +192,8 @@ impl<'de, E: Named> Deserialize<'de> for Word<E> {
         }
         let number = match Either::deserialize(deserializer)? {
             Either::Number(number) => number,
-            Either::Name(name) => E::number_of(&name).ok_or_else(|| {
-                D::Error::custom(format_args!("there is no value {:?}", crate::http::echo(&name)))
-            })?,
+            Either::Name(name) => E::number_of(&name)
+                .ok_or_else(|| D::Error::custom(format_args!("there is no value {:?}", echo(&name))))?,
         };
         Ok(Self { number, kind: PhantomData })
     }

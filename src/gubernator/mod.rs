@@ -1,4 +1,5 @@
-//! Gubernator's service: limits that come with the requests, as its clients ask for them, over gRPC and over HTTP.
+//! Gubernator's service: limits that come with the requests, as its clients ask for them, over gRPC and over HTTP. It knows
+//! neither: those two front ends hand it what they have read.
 //!
 //! - `question`: a request as a check, or why it can not be one.
 //! - `json`: requests and answers as proto3 JSON.
@@ -8,15 +9,17 @@ mod question;
 
 use futures_util::{StreamExt as _, stream};
 use tidegate_cluster::Readiness;
-use tidegate_limiter::Cost;
 use tidegate_proto::{
     batch::{Batch, MAX_REQUESTS},
     grpc::pb::gubernator::{GetRateLimitsResp, HealthCheckResp, RateLimitReq, RateLimitResp, Status},
 };
 
-use self::question::{Asked, Question};
+use self::question::{Asked, Question, cost};
 use crate::{
-    http::{Answer, CheckRequest, Numbers, Problem, ProblemKind, amend_as_check, check, check_here},
+    check::{
+        CheckAnswer, CheckRequest, FirstLook, Numbers, Problem, ProblemKind, amend_as_check, check,
+        check_here,
+    },
     node::Node,
 };
 
@@ -35,7 +38,7 @@ struct Told {
 }
 
 impl Told {
-    fn of(answer: &Answer<'_>) -> Self {
+    fn of(answer: &CheckAnswer<'_>) -> Self {
         Self { allowed: answer.allowed, numbers: answer.numbers }
     }
 }
@@ -94,13 +97,11 @@ async fn ask(node: &Node, lane: usize, question: &Question<'_>) -> Result<RateLi
 
 async fn decided(node: &Node, lane: usize, check_request: &CheckRequest<'_>) -> Result<Told, Problem> {
     match check_here(node, lane, check_request, |answer| Told::of(&answer)) {
-        Some(told) => told,
-        None => check(node, lane, check_request, |answer| Told::of(&answer)).await,
+        FirstLook::Decided(told) => told,
+        FirstLook::Elsewhere(found) => {
+            check(node, lane, check_request, Some(found), |answer| Told::of(&answer)).await
+        }
     }
-}
-
-fn cost(units: u64) -> Result<Cost, Problem> {
-    Cost::new(units).map_err(|error| Problem::of_field(ProblemKind::ValueTooLarge, "hits", error.to_string()))
 }
 
 fn in_their_words(node: &Node, told: Told) -> RateLimitResp {

@@ -11,11 +11,10 @@
 use std::{borrow::Cow, time::Duration};
 
 use tidegate_cluster::Amendment;
-use tidegate_limiter::{Algorithm, Limit, Period};
+use tidegate_limiter::{Algorithm, Cost, Limit, Period};
 use tidegate_proto::grpc::pb::gubernator::{self as theirs, Behavior, RateLimitReq};
 
-use super::cost;
-use crate::http::{CheckRequest, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject};
+use crate::check::{CheckRequest, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject};
 
 /// Flags that say how Gubernator works inside. Here every answer is exact, so there is nothing to do.
 const NOTHING_TO_DO: i32 = Behavior::NoBatching as i32 | Behavior::Global as i32;
@@ -103,6 +102,10 @@ impl<'a> Question<'a> {
         let subject = Subject::Inline { key: key.clone(), limit: *limit };
         CheckRequest { domain: check.domain.clone(), subject, cost: check.cost, id: None }
     }
+}
+
+pub(super) fn cost(units: u64) -> Result<Cost, Problem> {
+    Cost::new(units).map_err(|error| Problem::of_field(ProblemKind::ValueTooLarge, "hits", error.to_string()))
 }
 
 fn limit_of(request: &RateLimitReq, count: u64, is_gregorian: bool) -> Result<Limit, Problem> {

@@ -10,13 +10,11 @@ use hyper::{
 };
 use tidegate_limiter::Attributes as _;
 
-use super::{
-    path,
-    problem::{Kind, Problem, echo},
-    query,
-    request::{AttributeList, CheckRequest, Fields},
+use super::{fields::Fields, path, query};
+use crate::{
+    check::{AttributeList, CheckRequest, Problem, ProblemKind, echo},
+    client_address::{Trust, text},
 };
-use crate::client_address::{Trust, text};
 
 /// Headers that may be taken as attributes.
 const MAX_CHOSEN: usize = 16;
@@ -79,21 +77,21 @@ pub(super) fn read<'a>(
         "header" => value.split(',').try_for_each(|one| choose(one, &mut chosen)),
         taken if FROM_HEADERS.contains(&taken) => {
             let detail = format!("{taken} comes from the proxy's headers, not from the query");
-            Err(Problem::of_field(Kind::InvalidValue, taken, detail))
+            Err(Problem::of_field(ProblemKind::InvalidValue, taken, detail))
         }
         _ => attributes.insert(name, value),
     })?;
     for (header, attribute) in chosen {
         let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| {
             let detail = format!("{:?} can not name a header", echo(&header));
-            Problem::of_field(Kind::InvalidValue, "header", detail)
+            Problem::of_field(ProblemKind::InvalidValue, "header", detail)
         })?;
         if attributes.get(&attribute).is_some() {
             let detail = format!(
                 "the attribute {:?} is there already; name it as in header={header}:another",
                 echo(&attribute)
             );
-            return Err(Problem::of_field(Kind::InvalidValue, "header", detail));
+            return Err(Problem::of_field(ProblemKind::InvalidValue, "header", detail));
         }
         if let Some(value) = single(&head.headers, &name)? {
             attributes.insert(attribute.into(), value.into_owned().into())?;
@@ -113,7 +111,7 @@ fn is_the_proxys(head: &Parts) -> Result<(), Problem> {
         let before = query.as_bytes().strip_suffix(clients);
         if !clients.is_empty() && before.is_some_and(|before| before.is_empty() || before.ends_with(b"&")) {
             let detail = "the query ends with the one of the client's request: the proxy must not pass that on (Caddy: uri /v1/auth?)";
-            return Err(Problem::new(Kind::InvalidValue, detail));
+            return Err(Problem::new(ProblemKind::InvalidValue, detail));
         }
     }
     Ok(())
@@ -123,7 +121,7 @@ fn is_the_proxys(head: &Parts) -> Result<(), Problem> {
 fn choose(text: &str, chosen: &mut Vec<(String, String)>) -> Result<(), Problem> {
     if chosen.len() == MAX_CHOSEN {
         let detail = format!("more than {MAX_CHOSEN} headers are taken as attributes");
-        return Err(Problem::of_field(Kind::ValueTooLarge, "header", detail));
+        return Err(Problem::of_field(ProblemKind::ValueTooLarge, "header", detail));
     }
     let (header, attribute) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
     let header = header.to_ascii_lowercase();
@@ -137,7 +135,7 @@ fn parse_status(text: &str) -> Result<StatusCode, Problem> {
     status.filter(StatusCode::is_client_error).ok_or_else(|| {
         let detail =
             format!("{:?} is no status of a denial: from 400 to 499; nginx needs 401 or 403", echo(text));
-        Problem::of_field(Kind::InvalidValue, "deny_status", detail)
+        Problem::of_field(ProblemKind::InvalidValue, "deny_status", detail)
     })
 }
 
@@ -150,7 +148,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Cow<'h
         (Some(_), Some(_)) => {
             let detail =
                 format!("the header {name} is there more than once, so nobody knows which one counts");
-            Err(Problem::of_field(Kind::DuplicateParameter, name.as_str(), detail))
+            Err(Problem::of_field(ProblemKind::DuplicateParameter, name.as_str(), detail))
         }
     }
 }
@@ -176,7 +174,7 @@ fn agreed<'h>(
                 let detail = format!(
                     "{first} and {name} contradict each other: the proxy must remove the one that it does not set"
                 );
-                return Err(Problem::of_field(Kind::InvalidValue, name.as_str(), detail));
+                return Err(Problem::of_field(ProblemKind::InvalidValue, name.as_str(), detail));
             }
         }
     }
@@ -201,8 +199,8 @@ fn bare_host(host: &str) -> String {
 mod tests {
     use hyper::{Request, header::HeaderValue};
 
-    use super::{super::request::Subject, *};
-    use crate::client_address::ForwardedHeader;
+    use super::*;
+    use crate::{check::Subject, client_address::ForwardedHeader};
 
     fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().uri(uri);
@@ -220,7 +218,7 @@ mod tests {
         look(&read(&head(uri, headers), [10, 0, 0, 1].into(), &trust()).unwrap());
     }
 
-    fn fault(uri: &str, headers: &[(&str, &str)]) -> (Kind, String) {
+    fn fault(uri: &str, headers: &[(&str, &str)]) -> (ProblemKind, String) {
         let Err(problem) = read(&head(uri, headers), [10, 0, 0, 1].into(), &trust()) else { panic!("{uri}") };
         (problem.kind, problem.field.unwrap())
     }
@@ -297,13 +295,13 @@ mod tests {
     #[test]
     fn headers_that_contradict_each_other_are_refused_and_those_that_agree_are_not() {
         let two = [("x-forwarded-uri", "/a"), ("x-original-uri", "/b")];
-        assert_eq!(fault("/v1/auth", &two), (Kind::InvalidValue, "x-original-uri".to_owned()));
+        assert_eq!(fault("/v1/auth", &two), (ProblemKind::InvalidValue, "x-original-uri".to_owned()));
         let two = [("x-forwarded-method", "GET"), ("x-original-method", "POST")];
-        assert_eq!(fault("/v1/auth", &two), (Kind::InvalidValue, "x-original-method".to_owned()));
+        assert_eq!(fault("/v1/auth", &two), (ProblemKind::InvalidValue, "x-original-method".to_owned()));
         let twice = [("x-forwarded-uri", "/a"), ("x-forwarded-uri", "/a")];
-        assert_eq!(fault("/v1/auth", &twice).0, Kind::DuplicateParameter);
+        assert_eq!(fault("/v1/auth", &twice).0, ProblemKind::DuplicateParameter);
         let twice = [("x-api-key", "a"), ("x-api-key", "b")];
-        assert_eq!(fault("/v1/auth?header=x-api-key", &twice).0, Kind::DuplicateParameter);
+        assert_eq!(fault("/v1/auth?header=x-api-key", &twice).0, ProblemKind::DuplicateParameter);
         let agreed =
             [("x-forwarded-uri", "/a"), ("x-original-uri", "/%61?x"), ("x-original-url", "https://b/a")];
         asked("/v1/auth", &agreed, |request| assert_eq!(attribute(request, "path").as_deref(), Some("/a")));
@@ -318,7 +316,7 @@ mod tests {
         ] {
             let head = head(uri, &[("x-forwarded-uri", target)]);
             let Err(problem) = read(&head, [10, 0, 0, 1].into(), &trust()) else { panic!("{uri}") };
-            assert_eq!(problem.kind, Kind::InvalidValue);
+            assert_eq!(problem.kind, ProblemKind::InvalidValue);
         }
         for target in ["/a?cost=0", "/a?2", "/a?", "/a"] {
             asked("/v1/auth?cost=2", &[("x-forwarded-uri", target)], |request| {
@@ -344,9 +342,12 @@ mod tests {
             assert_eq!(fault(&format!("/v1/auth?{query}"), &[("host", "a")]).1, field, "{query}");
         }
         let many: Vec<String> = (0..17).map(|n| format!("h{n}")).collect();
-        assert_eq!(fault(&format!("/v1/auth?header={}", many.join(",")), &[]).0, Kind::ValueTooLarge);
+        assert_eq!(fault(&format!("/v1/auth?header={}", many.join(",")), &[]).0, ProblemKind::ValueTooLarge);
         let long = "x".repeat(5_000);
-        assert_eq!(fault("/v1/auth", &[("x-forwarded-uri", &format!("/{long}"))]).0, Kind::ValueTooLarge);
+        assert_eq!(
+            fault("/v1/auth", &[("x-forwarded-uri", &format!("/{long}"))]).0,
+            ProblemKind::ValueTooLarge
+        );
     }
 
     #[test]

@@ -2,21 +2,19 @@
 //!
 //! Each check is decided by itself: one that is wrong gets its problem in its place and does not disturb the others.
 
-use std::borrow::Cow;
-
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    answer::Answer,
-    check::{check, check_group_here},
-    json,
-    problem::{Kind, Problem},
-    request::CheckRequest,
+use super::json;
+use crate::{
+    check::{CheckAnswer, CheckRequest, Prepared, Problem, ProblemKind, check, check_group_here},
+    node::Node,
 };
-use crate::node::Node;
+
+/// Bytes of the body.
+pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// Checks in a batch.
 pub(super) const MAX_CHECKS: usize = 1_000;
@@ -38,7 +36,7 @@ pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Byte
         serde_json::from_str(json::utf8(body)?).map_err(|error| json::problem_of(&error))?;
     if batch.checks.len() > MAX_CHECKS {
         let detail = format!("the batch has {} checks, at most {MAX_CHECKS} are allowed", batch.checks.len());
-        return Err(Problem::of_field(Kind::ValueTooLarge, "checks", detail));
+        return Err(Problem::of_field(ProblemKind::ValueTooLarge, "checks", detail));
     }
     node.metrics[lane].count_batch();
     let mut out = BytesMut::with_capacity(64 + 192 * batch.checks.len());
@@ -47,11 +45,11 @@ pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Byte
     for group in batch.checks.chunks(GROUP) {
         decide_group(node, lane, group, &mut steps);
     }
-    let steps = &steps;
-    let mut answers =
-        stream::iter(0..steps.len()).map(|place| finish(node, lane, &steps[place])).buffered(IN_FLIGHT);
+    let (mut steps, mut answers) = (steps.into_iter(), FuturesOrdered::new());
     let mut first = true;
-    while let Some(answer) = answers.next().await {
+    loop {
+        answers.extend(steps.by_ref().take(IN_FLIGHT - answers.len()).map(|step| finish(node, lane, step)));
+        let Some(answer) = answers.next().await else { break };
         if !std::mem::take(&mut first) {
             out.put_u8(b',');
         }
@@ -65,18 +63,20 @@ pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Byte
 enum Step<'a> {
     Told(Vec<u8>),
     /// Another node owns a slot of it.
-    Elsewhere(Box<CheckRequest<'a>>),
+    Elsewhere(Box<(CheckRequest<'a>, Option<Prepared>)>),
 }
 
 fn decide_group<'a>(node: &Node, lane: usize, group: &[&'a RawValue], steps: &mut Vec<Step<'a>>) {
     let asked: Vec<_> = group.iter().map(|text| json::parse_text(text.get())).collect();
     let whole = asked.iter().filter_map(|asked| asked.as_ref().ok());
-    let mut here = check_group_here(node, lane, whole, to_json).into_iter();
+    let mut elsewhere = Vec::new();
+    let mut here = check_group_here(node, lane, whole, to_json, &mut elsewhere).into_iter();
+    let mut elsewhere = elsewhere.into_iter();
     steps.extend(asked.into_iter().map(|asked| {
         let decided = match asked {
             Ok(asked) => match here.next().flatten() {
                 Some(decided) => decided,
-                None => return Step::Elsewhere(Box::new(asked)),
+                None => return Step::Elsewhere(Box::new((asked, elsewhere.next()))),
             },
             Err(problem) => Err(problem),
         };
@@ -84,12 +84,13 @@ fn decide_group<'a>(node: &Node, lane: usize, group: &[&'a RawValue], steps: &mu
     }));
 }
 
-async fn finish<'s>(node: &Node, lane: usize, step: &'s Step<'_>) -> Cow<'s, [u8]> {
+async fn finish(node: &Node, lane: usize, step: Step<'_>) -> Vec<u8> {
     match step {
-        Step::Told(answer) => Cow::Borrowed(answer),
-        Step::Elsewhere(asked) => {
-            let decided = check(node, lane, asked, to_json).await;
-            Cow::Owned(decided.unwrap_or_else(|problem| told(node, lane, &problem)))
+        Step::Told(answer) => answer,
+        Step::Elsewhere(mut step) => {
+            let (asked, prepared) = &mut *step;
+            let decided = check(node, lane, asked, prepared.take(), to_json).await;
+            decided.unwrap_or_else(|problem| told(node, lane, &problem))
         }
     }
 }
@@ -99,7 +100,7 @@ fn told(node: &Node, lane: usize, problem: &Problem) -> Vec<u8> {
     problem.to_json()
 }
 
-fn to_json(answer: Answer<'_>) -> Vec<u8> {
+fn to_json(answer: CheckAnswer<'_>) -> Vec<u8> {
     let mut json = BytesMut::with_capacity(192);
     answer.write_json(&mut json);
     json.into()

@@ -1,4 +1,4 @@
-//! The front door: `/v1/check` and `/v1/auth` are served right here, everything else by the router.
+//! The front door: `/v1/check` and `/v1/auth` are served right here, everything else by the routes.
 
 use std::{
     convert::Infallible,
@@ -18,27 +18,18 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::{
-    Body,
-    answer::Answer,
     auth,
-    body::{self, MAX_CHECK_BYTES},
-    check::{check, check_here},
-    json,
-    problem::{Kind, Problem},
-    query, routes,
-    server::{Begin, Question, Replies},
+    calls::{AUTH_PATH, CHECK_METHODS, CHECK_PATH, MAX_CHECK_BYTES},
+    json, query,
+    response::Body,
+    routes,
+    transport::{ConnectionService, FastPath, Question, Replies, TransportError, read},
 };
 use crate::{
+    check::{Begun, CheckAnswer, FirstLook, Problem, ProblemKind, begin_check, check, check_here},
     client_address::{NoAddress, announced},
     node::Node,
 };
-
-/// The hot call.
-pub(super) const CHECK_PATH: &str = "/v1/check";
-/// Its methods.
-pub(super) const CHECK_METHODS: &str = "GET, POST";
-/// What proxies call, by any method.
-pub(super) const AUTH_PATH: &str = "/v1/auth";
 
 /// The service of one lane.
 #[derive(Clone)]
@@ -57,7 +48,9 @@ impl Front {
     }
 }
 
-impl Begin for Front {
+impl ConnectionService for Front {
+    const FAST_PATH: Option<FastPath> = Some(FastPath { path: CHECK_PATH, max_body_bytes: MAX_CHECK_BYTES });
+
     async fn begin(&self, stream: &mut TcpStream) -> Option<Self> {
         let mut peer = stream.peer_addr().ok()?.ip();
         if self.node.trust.expects_proxy_protocol(peer) {
@@ -73,8 +66,6 @@ impl Begin for Front {
         Some(Self { peer, ..self.clone() })
     }
 
-    const ANSWERS_CHECKS: bool = true;
-
     async fn answer(&self, question: Question<'_>, replies: &mut Replies) {
         let asked = match question {
             Question::Query(query) => query::parse(query),
@@ -83,18 +74,24 @@ impl Begin for Front {
         let (node, lane) = (&*self.node, self.lane);
         let decided = match &asked {
             Ok(asked) => {
-                let mut render = |answer: Answer<'_>| replies.answer(&answer, node.clock.unix_millis());
-                match check_here(node, lane, asked, &mut render) {
-                    Some(decided) => decided,
-                    None => Box::pin(check(node, lane, asked, render)).await,
+                let render = |answer: CheckAnswer<'_>| {
+                    answer.write_to(replies, legacy(node), node.clock.unix_millis());
+                };
+                match begin_check(node, lane, asked, render) {
+                    Begun::Decided(decided) => decided,
+                    Begun::Waits(decided) => decided.await,
                 }
             }
             Err(problem) => Err(problem.clone()),
         };
         if let Err(problem) = decided {
             node.metrics[lane].count_problem(problem.kind);
-            replies.problem(&problem, node.clock.unix_millis());
+            problem.write_to(replies, node.clock.unix_millis());
         }
+    }
+
+    fn final_response(error: TransportError) -> Bytes {
+        Problem::from(error).into_final_response()
     }
 }
 
@@ -110,8 +107,9 @@ impl Service<Request<Incoming>> for Front {
                 Method::POST => self.check_body(request),
                 _ => {
                     let detail = "a check is asked by GET with a query, or by POST with JSON";
-                    let problem = Problem::new(Kind::MethodNotAllowed, detail);
-                    self.ready(Err(Problem { allow: Some(CHECK_METHODS), ..problem }))
+                    let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);
+                    self.node.metrics[self.lane].count_problem(problem.kind);
+                    FrontFuture::Ready(Some(problem.into_http_allowing(CHECK_METHODS)))
                 }
             };
         }
@@ -132,14 +130,15 @@ impl Front {
             Ok(asked) => asked,
             Err(problem) => return self.ready(Err(problem)),
         };
-        if let Some(answer) = check_here(&self.node, self.lane, &asked, to_response) {
-            return self.ready(answer);
-        }
+        let found = match check_here(&self.node, self.lane, &asked, to_response(&self.node)) {
+            FirstLook::Decided(answer) => return self.ready(answer),
+            FirstLook::Elsewhere(found) => found,
+        };
         drop(asked);
         let (node, lane, uri) = (Arc::clone(&self.node), self.lane, request.into_parts().0.uri);
         FrontFuture::later(async move {
             let answer = match query::parse(uri.query()) {
-                Ok(asked) => check(&node, lane, &asked, to_response).await,
+                Ok(asked) => check(&node, lane, &asked, Some(found), to_response(&node)).await,
                 Err(problem) => Err(problem),
             };
             respond(&node, lane, answer)
@@ -152,9 +151,9 @@ impl Front {
     {
         let (node, lane) = (Arc::clone(&self.node), self.lane);
         FrontFuture::later(async move {
-            let answer = match body::read(request.into_body(), MAX_CHECK_BYTES).await {
+            let answer = match read(request.into_body(), MAX_CHECK_BYTES).await {
                 Ok(text) => decide(&node, lane, &text).await,
-                Err(problem) => Err(problem),
+                Err(error) => Err(error.into()),
             };
             respond(&node, lane, answer)
         })
@@ -167,15 +166,19 @@ impl Front {
             Err(problem) => return self.ready(Err(problem)),
         };
         let denial = asked.denial;
-        let render = move |answer: Answer<'_>| answer.to_auth_response(denial);
-        if let Some(answer) = check_here(&self.node, self.lane, &asked.check, render) {
-            return self.ready(answer);
-        }
+        let render = |answer: CheckAnswer<'_>| answer.to_auth_response(legacy(&self.node), denial);
+        let found = match check_here(&self.node, self.lane, &asked.check, render) {
+            FirstLook::Decided(answer) => return self.ready(answer),
+            FirstLook::Elsewhere(found) => found,
+        };
         drop(asked);
         let (node, lane, peer) = (Arc::clone(&self.node), self.lane, self.peer);
         FrontFuture::later(async move {
             let answer = match auth::read(&head, peer, &node.trust) {
-                Ok(asked) => check(&node, lane, &asked.check, render).await,
+                Ok(asked) => {
+                    let render = |answer: CheckAnswer<'_>| answer.to_auth_response(legacy(&node), denial);
+                    check(&node, lane, &asked.check, Some(found), render).await
+                }
                 Err(problem) => Err(problem),
             };
             respond(&node, lane, answer)
@@ -189,14 +192,19 @@ impl Front {
 
 async fn decide(node: &Node, lane: usize, text: &[u8]) -> Result<Response<Body>, Problem> {
     let asked = json::parse(text)?;
-    match check_here(node, lane, &asked, to_response) {
-        Some(answer) => answer,
-        None => Box::pin(check(node, lane, &asked, to_response)).await,
+    match begin_check(node, lane, &asked, to_response(node)) {
+        Begun::Decided(answer) => answer,
+        Begun::Waits(answer) => answer.await,
     }
 }
 
-fn to_response(answer: Answer<'_>) -> Response<Body> {
-    answer.to_response()
+fn to_response(node: &Node) -> impl Fn(CheckAnswer<'_>) -> Response<Body> {
+    move |answer| answer.to_response(legacy(node))
+}
+
+/// What is added to `X-RateLimit-Reset`, in seconds; none: there are no headers of that kind.
+fn legacy(node: &Node) -> Option<u64> {
+    node.legacy_headers.offset(node.clock)
 }
 
 fn respond(node: &Node, lane: usize, answer: Result<Response<Body>, Problem>) -> Response<Body> {

@@ -9,10 +9,8 @@ use serde::{
 };
 use serde_json::error::Category;
 
-use super::{
-    problem::{Kind, Problem, echo},
-    request::{AttributeList, CheckRequest, Fields},
-};
+use super::fields::Fields;
+use crate::check::{AttributeList, CheckRequest, Problem, ProblemKind, echo};
 
 const FIELDS: &str = "domain, attributes, cost, key, limit, burst, algorithm, request_id";
 
@@ -23,19 +21,22 @@ pub(super) fn parse(body: &[u8]) -> Result<CheckRequest<'_>, Problem> {
 
 /// Reads the text of a check.
 pub(super) fn parse_text(text: &str) -> Result<CheckRequest<'_>, Problem> {
-    let fault = Fault::default();
+    let found = Found::default();
     let mut json = serde_json::Deserializer::from_str(text);
-    FieldsSeed(&fault)
+    FieldsSeed(&found)
         .deserialize(&mut json)
         .and_then(|fields| json.end().map(|()| fields))
-        .map_err(|error| fault.into_problem(&error))?
+        .map_err(|error| found.into_problem(&error))?
         .into_request()
 }
 
 /// The body as text.
 pub(super) fn utf8(body: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(body).map_err(|error| {
-        Problem::new(Kind::InvalidUtf8, format!("byte {} of the body is not UTF-8", error.valid_up_to() + 1))
+        Problem::new(
+            ProblemKind::InvalidUtf8,
+            format!("byte {} of the body is not UTF-8", error.valid_up_to() + 1),
+        )
     })
 }
 
@@ -44,17 +45,17 @@ pub(super) fn problem_of(error: &serde_json::Error) -> Problem {
     let message = error.to_string();
     let message = message.rfind(" at line ").map_or(&*message, |end| &message[..end]);
     let kind = match error.classify() {
-        Category::Data => Kind::InvalidValue,
-        Category::Syntax | Category::Eof | Category::Io => Kind::NotJson,
+        Category::Data => ProblemKind::InvalidValue,
+        Category::Syntax | Category::Eof | Category::Io => ProblemKind::NotJson,
     };
     Problem { place: Some((error.line(), error.column())), ..Problem::new(kind, message.to_owned()) }
 }
 
 /// What serde's errors can not carry: the problem that was found, or the field that the error is about.
 #[derive(Default)]
-struct Fault(RefCell<(Option<Problem>, Option<String>)>);
+struct Found(RefCell<(Option<Problem>, Option<String>)>);
 
-impl Fault {
+impl Found {
     /// Keeps a problem; the error only stops the reading.
     fn keep<E: Error>(&self, problem: Problem) -> E {
         self.0.borrow_mut().0 = Some(problem);
@@ -77,7 +78,7 @@ impl Fault {
     }
 }
 
-struct FieldsSeed<'f>(&'f Fault);
+struct FieldsSeed<'f>(&'f Found);
 
 impl<'de> DeserializeSeed<'de> for FieldsSeed<'_> {
     type Value = Fields<'de>;
@@ -112,7 +113,11 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 }
                 _ => {
                     let detail = format!("there is no field {:?}; there are {FIELDS}", echo(&name));
-                    return Err(self.0.keep(Problem::of_field(Kind::UnknownField, echo(&name), detail)));
+                    return Err(self.0.keep(Problem::of_field(
+                        ProblemKind::UnknownField,
+                        echo(&name),
+                        detail,
+                    )));
                 }
             }
         }
@@ -126,7 +131,7 @@ impl FieldsSeed<'_> {
             return Ok(());
         }
         let detail = format!("the field {name:?} is given twice");
-        Err(self.0.keep(Problem::of_field(Kind::DuplicateParameter, name, detail)))
+        Err(self.0.keep(Problem::of_field(ProblemKind::DuplicateParameter, name, detail)))
     }
 
     fn text<'de, A: MapAccess<'de>>(
@@ -154,7 +159,7 @@ impl FieldsSeed<'_> {
     }
 }
 
-struct AttributesSeed<'f>(&'f Fault);
+struct AttributesSeed<'f>(&'f Found);
 
 impl<'de> DeserializeSeed<'de> for AttributesSeed<'_> {
     type Value = AttributeList<'de>;
@@ -246,9 +251,10 @@ impl<'de> Deserialize<'de> for Whole {
 mod tests {
     use tidegate_limiter::{Attributes as _, Cost};
 
-    use super::{super::request::Subject, *};
+    use super::*;
+    use crate::check::Subject;
 
-    fn fault(body: &str) -> (Kind, Option<String>, String) {
+    fn fault(body: &str) -> (ProblemKind, Option<String>, String) {
         let problem = parse(body.as_bytes()).unwrap_err();
         (problem.kind, problem.field, problem.detail.into_owned())
     }
@@ -277,12 +283,12 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused_with_its_place() {
         let problem = parse(b"{\"attributes\": {\"ip\": }}").unwrap_err();
-        assert_eq!((problem.kind, problem.place), (Kind::NotJson, Some((1, 23))));
-        assert_eq!(fault("").0, Kind::NotJson);
-        assert_eq!(fault("{} {}").0, Kind::NotJson);
-        assert_eq!(parse(b"{\"a\xff\"").unwrap_err().kind, Kind::InvalidUtf8);
+        assert_eq!((problem.kind, problem.place), (ProblemKind::NotJson, Some((1, 23))));
+        assert_eq!(fault("").0, ProblemKind::NotJson);
+        assert_eq!(fault("{} {}").0, ProblemKind::NotJson);
+        assert_eq!(parse(b"{\"a\xff\"").unwrap_err().kind, ProblemKind::InvalidUtf8);
         let deep = "[".repeat(100_000);
-        assert_eq!(fault(&deep).0, Kind::InvalidValue);
+        assert_eq!(fault(&deep).0, ProblemKind::InvalidValue);
     }
 
     #[test]
@@ -307,6 +313,6 @@ mod tests {
         }
         assert!(fault(r#"{"attributes":{},"cost":-1}"#).2.contains("negative"));
         let long = format!(r#"{{"attributes":{{"user":"{}"}}}}"#, "x".repeat(5000));
-        assert_eq!(fault(&long).0, Kind::ValueTooLarge);
+        assert_eq!(fault(&long).0, ProblemKind::ValueTooLarge);
     }
 }

@@ -10,7 +10,7 @@ use tidegate_cluster::{
 };
 use tokio::time::Instant;
 
-use super::problem::{Kind, Problem, echo};
+use crate::check::{Problem, ProblemKind, echo};
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -123,9 +123,9 @@ pub(super) async fn remove(cluster: &Cluster, name: &str) -> Result<Value, Probl
 
 fn problem(name: &str, fault: &MemberFault) -> Problem {
     let kind = match fault {
-        MemberFault::NoSuchNode => Kind::NoSuchNode,
-        MemberFault::Live => Kind::NodeIsLive,
-        MemberFault::NoQuorum(_) => Kind::NoQuorum,
+        MemberFault::NoSuchNode => ProblemKind::NoSuchNode,
+        MemberFault::Live => ProblemKind::NodeIsLive,
+        MemberFault::NoQuorum(_) => ProblemKind::NoQuorum,
     };
     Problem::new(kind, format!("{:?}: {fault}", echo(name)))
 }

@@ -10,7 +10,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{super::routes::CALLS, *};
+    use super::{super::calls::CALLS, *};
 
     const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
 

@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{
-    problem::{Kind, Problem, echo},
-    request::{CheckRequest, Fields, no_attributes},
-};
+use super::fields::{Fields, no_attributes};
+use crate::check::{CheckRequest, Problem, ProblemKind, echo};
 
 /// Reads a query. `+` is a space, as HTML forms have it; a plus sign is `%2B`.
 pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
@@ -43,7 +41,7 @@ pub(super) fn set_once<T>(field: &mut Option<T>, value: T, name: &str) -> Result
         None => Ok(()),
         Some(_) => {
             let detail = format!("the parameter {name:?} is given twice");
-            Err(Problem::of_field(Kind::DuplicateParameter, name, detail))
+            Err(Problem::of_field(ProblemKind::DuplicateParameter, name, detail))
         }
     }
 }
@@ -51,7 +49,7 @@ pub(super) fn set_once<T>(field: &mut Option<T>, value: T, name: &str) -> Result
 pub(super) fn parse_cost(text: &str) -> Result<u64, Problem> {
     text.parse().map_err(|_| {
         let all_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let kind = if all_digits { Kind::ValueTooLarge } else { Kind::InvalidValue };
+        let kind = if all_digits { ProblemKind::ValueTooLarge } else { ProblemKind::InvalidValue };
         let detail = format!("the cost {:?} is no whole number from 0 to 2^53", echo(text));
         Problem::of_field(kind, "cost", detail)
     })
@@ -75,7 +73,7 @@ fn decode<'a>(text: &'a str, parameter: &str) -> Result<Cow<'a, str>, Problem> {
                 let (high, low) = (bytes.next().and_then(hex), bytes.next().and_then(hex));
                 let (Some(high), Some(low)) = (high, low) else {
                     return fault(
-                        Kind::InvalidValue,
+                        ProblemKind::InvalidValue,
                         "has a % without two hexadecimal digits (a percent sign is %25)",
                     );
                 };
@@ -86,7 +84,7 @@ fn decode<'a>(text: &'a str, parameter: &str) -> Result<Cow<'a, str>, Problem> {
     }
     match String::from_utf8(decoded) {
         Ok(text) => Ok(Cow::Owned(text)),
-        Err(_) => fault(Kind::InvalidUtf8, "is not UTF-8 after percent-decoding"),
+        Err(_) => fault(ProblemKind::InvalidUtf8, "is not UTF-8 after percent-decoding"),
     }
 }
 
@@ -98,7 +96,8 @@ fn hex(digit: u8) -> Option<u8> {
 mod tests {
     use tidegate_limiter::{Attributes as _, Cost};
 
-    use super::{super::request::Subject, *};
+    use super::*;
+    use crate::check::Subject;
 
     fn attribute(query: &str, name: &str) -> Option<String> {
         let Subject::Attributes(attributes) = parse(Some(query)).unwrap().subject else {
@@ -107,7 +106,7 @@ mod tests {
         attributes.get(name).map(str::to_owned)
     }
 
-    fn fault(query: &str) -> (Kind, String) {
+    fn fault(query: &str) -> (ProblemKind, String) {
         let problem = parse(Some(query)).unwrap_err();
         (problem.kind, problem.field.unwrap())
     }
@@ -133,21 +132,21 @@ mod tests {
 
     #[test]
     fn faults_name_the_parameter() {
-        assert_eq!(fault("ip=%ff"), (Kind::InvalidUtf8, "ip".to_owned()));
-        assert_eq!(fault("ip=%f"), (Kind::InvalidValue, "ip".to_owned()));
-        assert_eq!(fault("ip=%zz"), (Kind::InvalidValue, "ip".to_owned()));
-        assert_eq!(fault("ip=1&ip=2"), (Kind::DuplicateParameter, "attributes.ip".to_owned()));
-        assert_eq!(fault("ip=1&%69p=2"), (Kind::DuplicateParameter, "attributes.ip".to_owned()));
-        assert_eq!(fault("cost=1&cost=1"), (Kind::DuplicateParameter, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=-1"), (Kind::InvalidValue, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=1.5"), (Kind::InvalidValue, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost="), (Kind::InvalidValue, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=9007199254740993"), (Kind::ValueTooLarge, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=99999999999999999999"), (Kind::ValueTooLarge, "cost".to_owned()));
+        assert_eq!(fault("ip=%ff"), (ProblemKind::InvalidUtf8, "ip".to_owned()));
+        assert_eq!(fault("ip=%f"), (ProblemKind::InvalidValue, "ip".to_owned()));
+        assert_eq!(fault("ip=%zz"), (ProblemKind::InvalidValue, "ip".to_owned()));
+        assert_eq!(fault("ip=1&ip=2"), (ProblemKind::DuplicateParameter, "attributes.ip".to_owned()));
+        assert_eq!(fault("ip=1&%69p=2"), (ProblemKind::DuplicateParameter, "attributes.ip".to_owned()));
+        assert_eq!(fault("cost=1&cost=1"), (ProblemKind::DuplicateParameter, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=-1"), (ProblemKind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=1.5"), (ProblemKind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost="), (ProblemKind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=9007199254740993"), (ProblemKind::ValueTooLarge, "cost".to_owned()));
+        assert_eq!(fault("ip=1&cost=99999999999999999999"), (ProblemKind::ValueTooLarge, "cost".to_owned()));
         assert_eq!(fault(&format!("ip=1&user={}", "x".repeat(5000))).1, "attributes.user");
         assert_eq!(fault("=1").1, "attributes");
-        assert_eq!(fault("").0, Kind::MissingField);
+        assert_eq!(fault("").0, ProblemKind::MissingField);
         let many: String = (0..65).map(|n| format!("a{n}=1&")).collect();
-        assert_eq!(fault(&many).0, Kind::ValueTooLarge);
+        assert_eq!(fault(&many).0, ProblemKind::ValueTooLarge);
     }
 }

@@ -10,51 +10,25 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::json;
-use tidegate_cluster::{Amendment, Readiness, raft::MAX_RULES_BYTES};
+use tidegate_cluster::{Amendment, Readiness, state::MAX_RULES_BYTES};
 
 use super::{
-    Problem,
     amend::{self, AmendOptions},
     batch,
-    body::{self, MAX_BATCH_BYTES, MAX_CHECK_BYTES},
-    exposition,
-    front::{AUTH_PATH, CHECK_METHODS, CHECK_PATH},
+    calls::{self, MAX_CHECK_BYTES},
     json,
     members::{self, DrainOptions, Wanted},
     openapi,
-    problem::{Kind, echo},
+    response::Body,
     rules::{self, HistoryOptions, ReadOptions, WriteOptions},
+    transport::read,
 };
-use crate::{gubernator, node::Node};
-
-/// The calls, for somebody who asked for another one.
-pub(super) const CALLS: [(&str, &str); 17] = [
-    (CHECK_METHODS, CHECK_PATH),
-    ("POST", "/v1/check/batch"),
-    ("ANY", AUTH_PATH),
-    ("POST", "/v1/refund"),
-    ("POST", "/v1/reset"),
-    ("GET", "/v1/cluster"),
-    ("POST", "/v1/cluster/drain/{node}"),
-    ("POST", "/v1/cluster/remove/{node}"),
-    ("GET", "/v1/rules"),
-    ("GET, PUT", "/v1/rules/{domain}"),
-    ("GET", "/v1/rules/{domain}/history"),
-    ("POST", "/v1/rules/{domain}/rollback"),
-    ("GET", "/healthz"),
-    ("GET", "/readyz"),
-    ("GET", "/metrics"),
-    ("GET", "/openapi.json"),
-    ("GET", "/"),
-];
-
-/// Those of Gubernator, whose contract is not ours to describe.
-const GUBERNATORS_CALLS: [(&str, &str); 3] =
-    [("POST", "/v1/GetRateLimits"), ("GET", "/v1/HealthCheck"), ("GET", "/v1/LiveCheck")];
-
-fn all_calls() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    CALLS.iter().chain(&GUBERNATORS_CALLS)
-}
+use crate::{
+    check::{Problem, ProblemKind, echo},
+    gubernator,
+    metrics::{self, Sources},
+    node::Node,
+};
 
 /// Bytes of the body of a rollback.
 const MAX_ROLLBACK_BYTES: usize = 4096;
@@ -86,7 +60,7 @@ pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
         .route("/v1/rules/{domain}/rollback", post(roll_back_rules))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics_page))
         .route("/openapi.json", get(openapi))
         .route("/", get(index))
         .fallback(no_such_call)
@@ -95,11 +69,11 @@ pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
 }
 
 async fn check_batch(State(lane): State<Lane>, request: Request) -> Response {
-    let answers = match body::read(request.into_body(), MAX_BATCH_BYTES).await {
-        Ok(text) => batch::decide(&lane.node, lane.number, &text).await,
-        Err(problem) => Err(problem),
+    let decide = async {
+        let text = read(request.into_body(), batch::MAX_BYTES).await?;
+        batch::decide(&lane.node, lane.number, &text).await
     };
-    match answers {
+    match decide.await {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(problem) => lane.refuse(problem),
     }
@@ -116,7 +90,7 @@ async fn reset(State(lane): State<Lane>, wanted: Asked<AmendOptions>, request: R
 async fn cluster(State(lane): State<Lane>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
     match wanted {
         Ok(Query(wanted)) => Json(members::view(&lane.node.cluster, &wanted)).into_response(),
-        Err(fault) => lane.refuse(Problem::new(Kind::InvalidValue, fault.body_text())),
+        Err(fault) => lane.refuse(Problem::new(ProblemKind::InvalidValue, fault.body_text())),
     }
 }
 
@@ -132,7 +106,7 @@ async fn remove(State(lane): State<Lane>, Path(name): Path<String>) -> Response 
 /// Gubernator's calls, as its HTTP gateway has them.
 async fn gubernator_limits(State(lane): State<Lane>, request: Request) -> Response {
     let decide = async {
-        let text = body::read(request.into_body(), gubernator::MAX_BYTES).await?;
+        let text = read(request.into_body(), gubernator::MAX_BYTES).await?;
         let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
         gubernator::decide(&lane.node, lane.number, &batch).await
     };
@@ -183,7 +157,7 @@ async fn put_rules(
 ) -> Response {
     let options = lane.query(wanted);
     let put = async {
-        let text = body::read(request.into_body(), MAX_RULES_BYTES).await?;
+        let text = read(request.into_body(), MAX_RULES_BYTES).await?;
         rules::put(&lane.node, &domain, &options?, &headers, &text).await
     };
     lane.rules(put).await
@@ -198,7 +172,7 @@ async fn roll_back_rules(
 ) -> Response {
     let options = lane.query(wanted);
     let roll_back = async {
-        let text = body::read(request.into_body(), MAX_ROLLBACK_BYTES).await?;
+        let text = read(request.into_body(), MAX_ROLLBACK_BYTES).await?;
         rules::rollback(&lane.node, &domain, &options?, &headers, &text).await
     };
     lane.rules(roll_back).await
@@ -217,12 +191,24 @@ async fn readyz(State(lane): State<Lane>) -> Response {
                 Json(ready).into_response()
             }
         },
-        Readiness::NotReady(reason) => Problem::new(Kind::NotReady, reason).into_response(),
+        Readiness::NotReady(reason) => Problem::new(ProblemKind::NotReady, reason).into_response(),
     }
 }
 
-async fn metrics(State(lane): State<Lane>) -> Response {
-    ([(header::CONTENT_TYPE, exposition::MEDIA_TYPE)], exposition::render(&lane.node)).into_response()
+async fn metrics_page(State(lane): State<Lane>) -> Response {
+    let node = &*lane.node;
+    let rules = node.rules.load();
+    let page = metrics::render(&Sources {
+        lanes: &node.metrics,
+        http: &node.http,
+        grpc: &node.grpc,
+        resp: &node.resp,
+        cluster: &node.cluster,
+        router: &node.router,
+        store: &node.store,
+        rules: &rules,
+    });
+    ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], page).into_response()
 }
 
 async fn openapi() -> Response {
@@ -230,40 +216,36 @@ async fn openapi() -> Response {
 }
 
 async fn index() -> Response {
-    let calls: Vec<String> = all_calls().map(|(methods, path)| format!("{methods} {path}")).collect();
+    let calls: Vec<String> = calls::all().map(|(methods, path)| format!("{methods} {path}")).collect();
     Json(json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "calls": calls })).into_response()
 }
 
 async fn no_such_call(State(lane): State<Lane>, uri: Uri) -> Response {
-    let calls: Vec<String> = all_calls().map(|(methods, path)| format!("{methods} {path}")).collect();
+    let calls: Vec<String> = calls::all().map(|(methods, path)| format!("{methods} {path}")).collect();
     let detail = format!("there is no {:?}; there are: {}", echo(uri.path()), calls.join("; "));
-    lane.refuse(Problem::new(Kind::NoSuchCall, detail))
+    lane.refuse(Problem::new(ProblemKind::NoSuchCall, detail))
 }
 
 async fn method_not_allowed(State(lane): State<Lane>, method: Method, uri: Uri) -> Response {
-    let allowed = all_calls().find(|(_, path)| fits(path, uri.path())).map_or("GET", |(methods, _)| *methods);
+    let allowed =
+        calls::all().find(|(_, path)| calls::fits(path, uri.path())).map_or("GET", |(methods, _)| *methods);
     let detail = format!("{} takes {allowed}, not {:?}", uri.path(), echo(method.as_str()));
-    lane.refuse(Problem { allow: Some(allowed), ..Problem::new(Kind::MethodNotAllowed, detail) })
-}
-
-/// Whether a path is of a call, in which a name in braces stands for one part.
-fn fits(call: &str, path: &str) -> bool {
-    let mut parts = path.split('/');
-    call.split('/').all(|part| parts.next().is_some_and(|own| own == part || part.starts_with('{')))
-        && parts.next().is_none()
+    let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);
+    lane.count(&problem);
+    of_axum(problem.into_http_allowing(allowed))
 }
 
 impl Lane {
     fn query<T>(&self, wanted: Asked<T>) -> Result<T, Problem> {
         wanted
             .map(|Query(options)| options)
-            .map_err(|fault| Problem::new(Kind::InvalidValue, fault.body_text()))
+            .map_err(|fault| Problem::new(ProblemKind::InvalidValue, fault.body_text()))
     }
 
     async fn amend(&self, amendment: Amendment, wanted: Asked<AmendOptions>, request: Request) -> Response {
         let options = self.query(wanted);
         let change = async {
-            let text = body::read(request.into_body(), MAX_CHECK_BYTES).await?;
+            let text = read(request.into_body(), MAX_CHECK_BYTES).await?;
             amend::amend(&self.node, self.number, amendment, &options?, &text).await
         };
         self.json(change).await
@@ -294,13 +276,21 @@ impl Lane {
     }
 
     fn refuse(&self, problem: Problem) -> Response {
-        self.node.metrics[self.number].count_problem(problem.kind);
+        self.count(&problem);
         problem.into_response()
+    }
+
+    fn count(&self, problem: &Problem) {
+        self.node.metrics[self.number].count_problem(problem.kind);
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.into_http().map(axum::body::Body::new)
+        of_axum(self.into_http())
     }
+}
+
+fn of_axum(response: hyper::Response<Body>) -> Response {
+    response.map(axum::body::Body::new)
 }

@@ -9,8 +9,10 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tidegate_cluster::raft::{
-    Applied, Change, DomainHistory, Expected, Extent, NewRules, Origin, Revision, WriteFault, Written,
+use tidegate_cluster::{
+    ids::Revision,
+    rules::{NewRules, WriteFault},
+    state::{Applied, Change, DomainHistory, Expected, Extent, Origin, Written},
 };
 use tidegate_limiter::{DomainDescription, RuleError, Rules, RulesDiff, estimate, is_valid_name};
 use tokio::time::Instant;
@@ -23,8 +25,12 @@ use self::{
     asked::{Wait, deadline, expected, idempotency_key, remark},
     told::{Changed, Domains, Line, domain_view, reading_secret, rules_of, seen, text_of},
 };
-use super::problem::{Kind, Problem, echo};
-use crate::{instant, node::Node};
+use super::json::problem_of as problem_of_json;
+use crate::{
+    check::{Problem, ProblemKind, echo},
+    instant,
+    node::Node,
+};
 
 /// How long a dry run waits to see the latest rules before it takes those that this node has.
 const DRY_RUN_PATIENCE: Duration = Duration::from_secs(2);
@@ -91,10 +97,13 @@ pub(super) async fn put(
 ) -> Result<Answer, Problem> {
     if !is_valid_name(domain) {
         let detail = format!("{:?} can not name a domain: letters, digits and - _ . / :", echo(domain));
-        return Err(Problem::of_field(Kind::InvalidValue, "domain", detail));
+        return Err(Problem::of_field(ProblemKind::InvalidValue, "domain", detail));
     }
     let text = std::str::from_utf8(body).map_err(|fault| {
-        Problem::new(Kind::InvalidUtf8, format!("the body is not UTF-8 from byte {} on", fault.valid_up_to()))
+        Problem::new(
+            ProblemKind::InvalidUtf8,
+            format!("the body is not UTF-8 from byte {} on", fault.valid_up_to()),
+        )
     })?;
     write(node, domain, text.into(), Origin::Apply, options, headers).await
 }
@@ -107,8 +116,7 @@ pub(super) async fn rollback(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Answer, Problem> {
-    let RollbackBody { revision } =
-        serde_json::from_slice(body).map_err(|error| super::json::problem_of(&error))?;
+    let RollbackBody { revision } = serde_json::from_slice(body).map_err(|error| problem_of_json(&error))?;
     // This node may not have heard of that revision yet.
     let latest = node.cluster.ledger().latest(deadline(options.timeout_ms)?).await;
     let applied = latest.unwrap_or_else(|_| node.cluster.ledger().applied());
@@ -178,7 +186,7 @@ async fn write(
             "revision {revision} is written, but not yet in force at {}; it will be as soon as they have it",
             spread.behind.join(", ")
         );
-        return Err(Problem::new(Kind::NotEverywhereYet, detail)
+        return Err(Problem::new(ProblemKind::NotEverywhereYet, detail)
             .with("revision", revision.get())
             .with("applied_by", spread.applied_by)
             .with("behind", spread.behind));
@@ -256,7 +264,10 @@ fn history_of<'a>(applied: &'a Applied, domain: &str) -> Result<&'a DomainHistor
         } else {
             format!("there are: {}", known.join(", "))
         };
-        Problem::new(Kind::NoSuchDomain, format!("the domain {:?} has no rules; {there}", echo(domain)))
+        Problem::new(
+            ProblemKind::NoSuchDomain,
+            format!("the domain {:?} has no rules; {there}", echo(domain)),
+        )
     })
 }
 
@@ -268,7 +279,7 @@ fn change_at<'a>(history: &'a DomainHistory, domain: &str, revision: u64) -> Res
             "{domain:?} has no revision {revision}; the last are {} (see its history)",
             last.join(", ")
         );
-        Problem::new(Kind::NoSuchRevision, detail)
+        Problem::new(ProblemKind::NoSuchRevision, detail)
     })?;
     match change.text {
         Some(_) => Ok(change),
@@ -276,7 +287,7 @@ fn change_at<'a>(history: &'a DomainHistory, domain: &str, revision: u64) -> Res
             let detail = format!(
                 "the rules of {domain:?} at revision {revision} are too old: they are no longer kept"
             );
-            Err(Problem::new(Kind::NoSuchRevision, detail))
+            Err(Problem::new(ProblemKind::NoSuchRevision, detail))
         }
     }
 }
@@ -313,7 +324,7 @@ fn invalid_rules(faults: Vec<RuleError>) -> Problem {
             json!({ "message": message, "help": help, "line": line, "column": column, "offset": offset, "length": length })
         })
         .collect();
-    Problem::new(Kind::InvalidRules, detail).with("faults", faults)
+    Problem::new(ProblemKind::InvalidRules, detail).with("faults", faults)
 }
 
 fn problem_of(domain: &str, fault: WriteFault) -> Problem {
@@ -324,17 +335,17 @@ fn problem_of(domain: &str, fault: WriteFault) -> Problem {
                 None => format!("the domain {domain:?} has no rules"),
             };
             let detail = format!("{now}: look at what has changed, and write on top of that");
-            Problem::new(Kind::RevisionMismatch, detail).with("revision", current.map(Revision::get))
+            Problem::new(ProblemKind::RevisionMismatch, detail).with("revision", current.map(Revision::get))
         }
         WriteFault::KeyReused => Problem::new(
-            Kind::KeyReused,
+            ProblemKind::KeyReused,
             "the Idempotency-Key came with other rules before; each write needs its own",
         ),
-        WriteFault::Full(reason) => Problem::new(Kind::NoRoom, reason),
+        WriteFault::Full(reason) => Problem::new(ProblemKind::NoRoom, reason),
         WriteFault::NoQuorum(fault) => {
             let applied = if fault.in_doubt { Value::Null } else { Value::Bool(false) };
             let detail = format!("{fault}; checks go on with the rules that this node has");
-            Problem::new(Kind::NoQuorum, detail)
+            Problem::new(ProblemKind::NoQuorum, detail)
                 .with("missing", fault.missing)
                 .with("voters", fault.voters)
                 .with("leader", fault.leader)

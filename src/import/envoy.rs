@@ -7,7 +7,7 @@
 use tidegate_limiter::Algorithm;
 
 use super::{
-    Domain, Imported, NewRule, NotRead, name_of, no_pattern,
+    imported::{Domain, Imported, NewRule, NotRead, name_of, no_pattern},
     tree::{self, At, Tree},
 };
 

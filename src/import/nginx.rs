@@ -7,9 +7,8 @@
 use tidegate_limiter::Algorithm;
 
 use super::{
-    Domain, Imported, NewRule, NotRead, name_of,
+    imported::{Domain, Imported, NewRule, NotRead, name_of, no_pattern},
     nginx_syntax::{self, Directive},
-    no_pattern,
 };
 
 struct Zone {

@@ -1,6 +1,6 @@
 //! The syntax of nginx's configuration: directives with arguments, ended by a semicolon or followed by a block.
 
-use super::NotRead;
+use super::imported::NotRead;
 
 /// Blocks within blocks.
 const MAX_DEPTH: usize = 32;

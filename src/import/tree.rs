@@ -6,7 +6,7 @@ use serde::{
 };
 use serde_saphyr::Spanned;
 
-use super::NotRead;
+use super::imported::NotRead;
 
 /// Values in a file; more are no configuration.
 const MAX_NODES: usize = 200_000;

@@ -17,7 +17,7 @@ use super::{
     throttle::{Five, LastLimit, Throttle},
 };
 use crate::{
-    http::{Answer, Problem, ProblemKind, check, check_here},
+    check::{CheckAnswer, FirstLook, Prepared, Problem, ProblemKind, check, check_here},
     node::Node,
 };
 use bytes::{Buf as _, BytesMut};
@@ -141,15 +141,21 @@ impl Connection {
             }
             let command = Command::read(&words, &mut self.limit);
             if let Command::Throttle(throttle) = command {
+                // The order of answers is that of commands, so those behind one that waits wait too.
                 let here = waiting.is_none().then(|| {
                     check_here(&node, self.lane, &throttle.check(), |answer| throttle.five(&answer))
                 });
-                match here.flatten() {
-                    Some(decided) => self.tell(decided),
-                    // The order of answers is that of commands, so those behind wait too.
-                    None => waiting
-                        .get_or_insert_with(FuturesOrdered::new)
-                        .push_back(decide(&node, self.lane, throttle)),
+                match here {
+                    Some(FirstLook::Decided(decided)) => self.tell(decided),
+                    elsewhere => {
+                        let found = if let Some(FirstLook::Elsewhere(found)) = elsewhere {
+                            Some(found)
+                        } else {
+                            None
+                        };
+                        let decided = decide(&node, self.lane, throttle, found);
+                        waiting.get_or_insert_with(FuturesOrdered::new).push_back(decided);
+                    }
                 }
                 if waiting.as_ref().is_some_and(|waiting| waiting.len() >= MAX_WAITING) {
                     self.gather(&mut waiting).await;
@@ -237,6 +243,11 @@ impl Connection {
     }
 }
 
-async fn decide(node: &Node, lane: usize, throttle: Throttle<'_>) -> Result<Five, Problem> {
-    check(node, lane, &throttle.check(), |answer: Answer<'_>| throttle.five(&answer)).await
+async fn decide(
+    node: &Node,
+    lane: usize,
+    throttle: Throttle<'_>,
+    found: Option<Prepared>,
+) -> Result<Five, Problem> {
+    check(node, lane, &throttle.check(), found, |answer: CheckAnswer<'_>| throttle.five(&answer)).await
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{connection::serve_connection, stopping::Stopping};
 use crate::{
-    accept::{Doors, accept},
+    accept::{AcceptOptions, accept},
     node::Node,
 };
 
@@ -29,7 +29,7 @@ pub(crate) async fn serve(
     max_connections: u64,
     stop: CancellationToken,
 ) {
-    let doors = Doors {
+    let options = AcceptOptions {
         what: "Redis protocol",
         max_connections,
         drain_timeout: DRAIN_TIMEOUT,
@@ -43,5 +43,5 @@ pub(crate) async fn serve(
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         serve_connection(stream, Arc::clone(&node), lane, told.clone())
     };
-    tokio::join!(stopping.follow(&stop), accept(listener, lanes, doors, serve, stop.clone()));
+    tokio::join!(stopping.follow(&stop), accept(listener, lanes, options, serve, stop.clone()));
 }

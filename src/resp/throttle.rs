@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use tidegate_limiter::{Algorithm, Cost, DEFAULT_DOMAIN, Limit, LimitError, Period};
 
 use super::reply::Replies;
-use crate::http::{Answer, CheckRequest, Numbers, Subject};
+use crate::check::{CheckAnswer, CheckRequest, Numbers, Subject};
 
 /// Bytes of a key.
 const MAX_KEY_BYTES: usize = 4 << 10;
@@ -93,7 +93,7 @@ impl<'a> Throttle<'a> {
     }
 
     /// What is answered.
-    pub(super) fn five(&self, answer: &Answer<'_>) -> Five {
+    pub(super) fn five(&self, answer: &CheckAnswer<'_>) -> Five {
         // A look is never limited.
         let limited = !answer.allowed && self.cost != Cost::PEEK;
         let Some(Numbers { limit, remaining, reset_after, retry_after, .. }) = answer.numbers else {
@@ -143,6 +143,7 @@ fn integer(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Decider;
 
     fn read<'a>(words: &[&'a str]) -> Result<Throttle<'a>, String> {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
@@ -187,14 +188,13 @@ mod tests {
             delay: Duration::ZERO,
         };
         let five = |allowed, numbers, quantity| {
-            let answer = Answer {
+            let answer = CheckAnswer {
                 allowed,
                 rule: None,
                 numbers: Some(numbers),
-                decided_by: "owner",
+                decided_by: Decider::Owner,
                 node: "n1",
                 policies: &[],
-                legacy: None,
             };
             read(&["k", "15", "30", "60", quantity]).unwrap().five(&answer).0
         };

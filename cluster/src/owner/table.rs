@@ -243,6 +243,7 @@ fn pending<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::NodeId;
 
     const REIGN: Reign = Reign { term: 1, leader: 1 };
 

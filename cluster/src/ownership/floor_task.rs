@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, Nanos};
+use tidegate_limiter::Bucket;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},

@@ -13,26 +13,22 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, OnMemoryFull, RuleId, Store};
-use tidegate_proto::peer;
+use tidegate_limiter::{Bucket, Held, KeyHash, Nanos, OnMemoryFull, RuleId};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use crate::{
     fabric,
     member::MemberRow,
-    owner::{birth::Birth, node::Install, rights::Frozen, table::SlotMove},
+    owner::{node::Install, rights::Frozen, table::SlotMove},
     planted::PlantedBug,
     raft::{handle::Shared, leader_client::LeaderClient},
-    requests::{Remembered, RequestKey},
     rpc::{
-        buckets::{HandOver, HandedOver, WireBirth, WireBucket, WireHeld, WireLetGo, WireRequest, WireSlot},
+        buckets::{HandOver, HandedOver, WireBirth, WireBucket, WireLetGo, WireRequest, WireSlot},
         caller::Caller,
         message::{Call, Reply},
     },
     slots::SlotId,
-    wire,
 };
 
 /// Bytes of buckets that go in one message, about.

@@ -26,6 +26,7 @@ use super::{
     belonging::Belonging,
     disk::Disk,
     group::{GroupConfig, RaftGroup},
+    service::RaftService,
 };
 use crate::{
     clock::Clock,

@@ -10,10 +10,9 @@
 //! from then on never founds or follows another one. What a crash in the middle leaves behind is finished after the restart,
 //! or found out to be dead ([`abandon`](super::abandon)).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -28,7 +27,6 @@ use crate::{
         error::CallError,
         message::{Call, Proposal, Reply},
     },
-    status::ClusterStatus,
 };
 
 /// How long another node is waited for: it asks all of its own `--join` before it answers, and syncs its disk.

@@ -15,7 +15,6 @@ use std::{
 
 use futures_util::future::join_all;
 use openraft::{LogId, Vote, storage::RaftLogStorage as _};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 

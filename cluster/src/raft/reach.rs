@@ -3,13 +3,8 @@
 //! connections itself, and asks for votes by them. So a voter that is asked for its vote opens one to who asks, from the
 //! outside in through all that a session needs: address, firewall, accept queue, handshake, a free stream for calls.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tidegate_limiter::Nanos;
 use tokio::{task::JoinSet, time::Instant};
 use tracing::debug;
 

@@ -18,7 +18,6 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 use tokio::{
     net::lookup_host,
     sync::Semaphore,

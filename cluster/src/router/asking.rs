@@ -18,8 +18,6 @@ use super::{
 use crate::{
     link::{NotSent, Reply},
     planted::PlantedBug,
-    requests::Taken,
-    verdict::Decisions,
     wire,
 };
 

@@ -34,6 +34,7 @@ use crate::{
     },
     ownership::saved::{Saved, SavedSlot},
     raft::belonging::Promise,
+    state::types::Group,
     state::{
         command::{Command, Expected, Extent, Founding, Origin, Outcome, RuleWrite, Written},
         machine::Replicated,
@@ -146,7 +147,7 @@ fn commands() -> Vec<(&'static str, Command)> {
 }
 
 fn calls() -> Vec<(&'static str, Call)> {
-    let entry = |payload| Entry::<super::Group> { log_id: id(2), payload };
+    let entry = |payload| Entry::<Group> { log_id: id(2), payload };
     let entries = vec![
         entry(EntryPayload::Blank),
         entry(EntryPayload::Normal(Command::Forget(1))),
@@ -319,7 +320,7 @@ fn all() -> String {
     }
     for (name, command) in commands() {
         let payload = EntryPayload::Normal(command);
-        line("log", name, hex(&Entry::<super::Group> { log_id: id(2), payload }));
+        line("log", name, hex(&Entry::<Group> { log_id: id(2), payload }));
     }
     line("meta", "vote", hex(&vote()));
     line("meta", "committed", hex(&Some(id(1))));

@@ -92,7 +92,7 @@ mod tests {
                 seed(dice);
                 let map: HashMap<u8, u8> = (0..20).map(|n| (n, n)).collect();
                 let order: Vec<u8> = map.into_keys().collect();
-                let name = tidegate_cluster::raft::NewRules::new("d", "rules: []").key;
+                let name = tidegate_cluster::rules::NewRules::new("d", "rules: []").key;
                 (RandomState::new().hash_one(1), order, name)
             })
             .join()

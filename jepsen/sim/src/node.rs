@@ -15,8 +15,9 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use tidegate_cluster::{
     Clock, Cluster, ClusterConfig, ClusterKey, Timing, Weight,
-    raft::{Expected, Ledger, NewRules, WriteFault},
+    rules::{Ledger, NewRules, WriteFault},
     simulation::{Probe, clock::elapsed},
+    state::Expected,
 };
 use tidegate_limiter::{HashSecret, KeyHash, Rules, Store, StoreConfig};
 use tokio::{

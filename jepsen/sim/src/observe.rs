@@ -169,7 +169,7 @@ impl World {
             for (domain, told) in histories.iter_mut().enumerate() {
                 let history = applied.state.domains.get(format!("d{domain}").as_str());
                 let lines = history.map(|history| {
-                    let line = |change: &tidegate_cluster::raft::Change| {
+                    let line = |change: &tidegate_cluster::state::Change| {
                         let value = change.message.strip_prefix('v').and_then(|value| value.parse().ok());
                         (change.revision.get(), value)
                     };

@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::change::Change;
 use crate::{
     cli::{
-        DONE, Failure, Output,
-        node::{NodeArgs, NodeFault},
-        print,
+        node::{NodeArgs, NodeError},
+        outcome::{DONE, Failure, Output},
     },
     client::Ask,
     rules_file::{self, DomainText},
+    terminal::print,
 };
 
 #[derive(Debug, Args)]
@@ -110,7 +110,7 @@ pub(super) async fn put(
     domain: &DomainText,
     query: Vec<(&'static str, String)>,
     if_revision: Option<u64>,
-) -> Result<(Value, Change), NodeFault> {
+) -> Result<(Value, Change), NodeError> {
     let mut ask =
         Ask::put(&["v1", "rules", &domain.name], domain.text.clone()).with_query(query).with_random_key();
     if let Some(revision) = if_revision {

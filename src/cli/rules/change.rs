@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tidegate_limiter::{FieldChange, RuleDescription, RulesDiff};
 
-use crate::cli::node::{NodeArgs, NodeFault, plural};
+use crate::cli::node::{NodeArgs, NodeError, plural};
 
 /// What a node says of a change.
 #[derive(Debug, Deserialize)]
@@ -25,7 +25,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn read(node: &NodeArgs, value: &Value) -> Result<Self, NodeFault> {
+    pub(super) fn read(node: &NodeArgs, value: &Value) -> Result<Self, NodeError> {
         node.read(value)
     }
 

@@ -7,8 +7,12 @@ use serde_json::Value;
 
 use super::apply::put;
 use crate::{
-    cli::{DONE, FAILED, Failure, Output, node::NodeArgs, print},
+    cli::{
+        node::NodeArgs,
+        outcome::{DONE, FAILED, Failure, Output},
+    },
     rules_file,
+    terminal::print,
 };
 
 #[derive(Debug, Args)]

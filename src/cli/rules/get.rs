@@ -5,8 +5,12 @@ use serde::Deserialize;
 use tidegate_limiter::{RuleDescription, WorstCase};
 
 use crate::{
-    cli::{DONE, Failure, Output, node::NodeArgs, print},
+    cli::{
+        node::NodeArgs,
+        outcome::{DONE, Failure, Output},
+    },
     client::Ask,
+    terminal::print,
 };
 
 #[derive(Debug, Args)]

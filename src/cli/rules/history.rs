@@ -6,8 +6,12 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::{
-    cli::{DONE, Failure, Output, node::NodeArgs, print},
+    cli::{
+        node::NodeArgs,
+        outcome::{DONE, Failure, Output},
+    },
     client::Ask,
+    terminal::print,
 };
 
 #[derive(Debug, Args)]

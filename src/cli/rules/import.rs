@@ -6,8 +6,12 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::{
-    cli::{BAD_USAGE, DONE, FAILED, Failure, Output, node::plural, note, print},
+    cli::{
+        node::plural,
+        outcome::{BAD_USAGE, DONE, FAILED, Failure, Output},
+    },
     import::{self, Imported, NotRead},
+    terminal::{note, print},
 };
 
 #[derive(Debug, Args)]
@@ -48,7 +52,7 @@ enum Kind {
 
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
-enum ImportFault {
+enum ImportError {
     #[error("cannot read {path}: {reason}")]
     Unreadable { path: PathBuf, reason: io::Error },
     #[error("{path}: {fault}")]
@@ -69,19 +73,19 @@ impl ImportArgs {
         let read = match self.from {
             Kind::Envoy => import::envoy,
             Kind::Nginx => import::nginx,
-            Kind::Gubernator => return Err(Failure::of(BAD_USAGE, ImportFault::Gubernator)),
+            Kind::Gubernator => return Err(Failure::of(BAD_USAGE, ImportError::Gubernator)),
         };
         let text = fs::read_to_string(&self.file)
-            .map_err(|reason| Failure::of(FAILED, ImportFault::Unreadable { path: path.clone(), reason }))?;
+            .map_err(|reason| Failure::of(FAILED, ImportError::Unreadable { path: path.clone(), reason }))?;
         let imported = read(&text)
-            .map_err(|fault| Failure::of(FAILED, ImportFault::NotRead { path: path.clone(), fault }))?;
+            .map_err(|fault| Failure::of(FAILED, ImportError::NotRead { path: path.clone(), fault }))?;
         if let Err(faults) = imported.check() {
             let fault = faults.first().map(ToString::to_string).unwrap_or_default();
-            return Err(Failure::of(FAILED, ImportFault::Unusable { path, fault }));
+            return Err(Failure::of(FAILED, ImportError::Unusable { path, fault }));
         }
         self.tell(&imported);
         if self.strict && imported.has_lost() {
-            return Err(Failure::of(FAILED, ImportFault::Strict { path }));
+            return Err(Failure::of(FAILED, ImportError::Strict { path }));
         }
         Ok(DONE)
     }

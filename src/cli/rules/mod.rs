@@ -11,7 +11,7 @@ mod validate;
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::outcome::{self, Failure};
 
 #[derive(Debug, Args)]
 #[command(
@@ -55,7 +55,7 @@ impl RulesArgs {
             RulesCommand::Import(args) => return args.run(),
             _ => {}
         }
-        super::run(async {
+        outcome::run(async {
             match self.command {
                 RulesCommand::Validate(args) => args.run(),
                 RulesCommand::Import(args) => args.run(),

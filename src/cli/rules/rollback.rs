@@ -5,8 +5,12 @@ use serde_json::json;
 
 use super::{apply::WriteArgs, change::Change};
 use crate::{
-    cli::{DONE, Failure, Output, node::NodeArgs, print},
+    cli::{
+        node::NodeArgs,
+        outcome::{DONE, Failure, Output},
+    },
     client::Ask,
+    terminal::print,
 };
 
 #[derive(Debug, Args)]

@@ -6,8 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    cli::{DONE, FAILED, Failure, Output, node::plural, print},
-    rules_file::{self, RulesFault},
+    cli::{
+        node::plural,
+        outcome::{DONE, FAILED, Failure, Output},
+    },
+    rules_file::{self, RulesFileError},
+    terminal::print,
 };
 
 #[derive(Debug, Args)]
@@ -46,8 +50,8 @@ impl ValidateArgs {
                 print(&json!({ "valid": true, "domains": domains, "faults": [] }).to_string());
                 Ok(DONE)
             }
-            (Output::Json, Err(RulesFault::Invalid { faults, .. })) => {
-                let faults: Vec<_> = faults.iter().map(rules_file::RuleFault::to_json).collect();
+            (Output::Json, Err(RulesFileError::Invalid { faults, .. })) => {
+                let faults: Vec<_> = faults.iter().map(rules_file::RuleInFileError::to_json).collect();
                 print(&json!({ "valid": false, "domains": [], "faults": faults }).to_string());
                 Ok(FAILED)
             }

@@ -14,10 +14,12 @@ use tidegate_proto::grpc::envoy::{
     r#type::v3::RateLimitUnit,
 };
 
-use super::MAX_DESCRIPTORS;
-use crate::http::{
+use crate::check::{
     AttributeList, CheckRequest, MAX_ATTRIBUTES, MAX_NAME_BYTES, Meant, Problem, ProblemKind, Subject,
 };
+
+/// Descriptors of a request.
+const MAX_DESCRIPTORS: usize = 128;
 
 /// What a descriptor asks.
 #[derive(Debug)]

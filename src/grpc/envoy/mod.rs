@@ -24,19 +24,18 @@ use self::{
     descriptor::Asked,
     status::{Headers, Told},
 };
-use super::refused;
+use super::refusal::refused;
 use crate::{
+    check::{CheckAnswer, FirstLook, Prepared, Problem, amend_as_check, check, check_group_here, check_here},
     config::EnvoyHeaders,
-    http::{self, Problem, amend_as_check, check, check_group_here, check_here},
     node::Node,
 };
-
-/// Descriptors of a request.
-const MAX_DESCRIPTORS: usize = 128;
 
 type Answer = Result<RateLimitResponse, Status>;
 /// What is told of each descriptor.
 type All = SmallVec<[Option<Told>; 1]>;
+/// The checks that others decide, in their order.
+type Elsewhere = SmallVec<[Prepared; 1]>;
 
 /// A request of which everything is done that needs no waiting.
 pub(super) enum Begun<W> {
@@ -62,22 +61,23 @@ impl Envoy {
             Ok(request) => request,
             Err(error) => return Begun::Decided(Err(Status::internal(error.to_string()))),
         };
-        match self.decide_here(&request) {
+        let mut elsewhere = Elsewhere::new();
+        match self.decide_here(&request, &mut elsewhere) {
             Err(problem) => Begun::Decided(Err(self.refused(&problem))),
             Ok(told) if told.iter().all(Option::is_some) => Begun::Decided(Ok(self.put_together(told))),
             Ok(told) => {
                 let envoy = Arc::clone(self);
-                Begun::Waits(async move { envoy.decide_rest(&request, told).await })
+                Begun::Waits(async move { envoy.decide_rest(&request, told, elsewhere).await })
             }
         }
     }
 
     /// What is told of each descriptor, `None` of those that others decide.
-    fn decide_here(&self, request: &RateLimitRequest) -> Result<All, Problem> {
+    fn decide_here(&self, request: &RateLimitRequest, elsewhere: &mut Elsewhere) -> Result<All, Problem> {
         // What is wrong is told before anything is charged.
         let asked = descriptor::read(request)?;
         let with_headers = self.with_headers();
-        let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
+        let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
         let mut group = Vec::new().into_iter();
         let asked_many = asked.len() > 1;
         if asked_many {
@@ -85,35 +85,45 @@ impl Envoy {
                 Asked::Check(request) => Some(request),
                 Asked::Refund(_) | Asked::Never(_) => None,
             });
-            group = check_group_here(&self.node, self.lane, checks, render).into_iter();
+            group = check_group_here(&self.node, self.lane, checks, render, elsewhere).into_iter();
         }
         let here = |asked: &Asked<'_>| match asked {
             Asked::Check(_) if asked_many => group.next().flatten(),
-            Asked::Check(request) => check_here(&self.node, self.lane, request, render),
+            Asked::Check(request) => match check_here(&self.node, self.lane, request, render) {
+                FirstLook::Decided(decided) => Some(decided),
+                FirstLook::Elsewhere(found) => {
+                    elsewhere.push(found);
+                    None
+                }
+            },
             Asked::Refund(_) => None,
             Asked::Never(limit) => Some(Ok(Told::never(limit))),
         };
         asked.iter().map(here).map(Option::transpose).collect()
     }
 
-    async fn decide_rest(&self, request: &RateLimitRequest, mut told: All) -> Answer {
+    async fn decide_rest(&self, request: &RateLimitRequest, mut told: All, elsewhere: Elsewhere) -> Answer {
         let with_headers = self.with_headers();
         let asked = descriptor::read(request).map_err(|problem| self.refused(&problem))?;
         // All at the same time: what several descriptors ask of one node goes there in one write.
         let waiting = asked.iter().zip(&mut told).filter(|(_, told)| told.is_none());
-        let elsewhere = waiting.map(|(asked, told)| async move {
-            let (node, lane) = (&self.node, self.lane);
-            let render = |answer: http::Answer<'_>| Told::of(&answer, with_headers);
-            *told = Some(match asked {
-                Asked::Check(request) => check(node, lane, request, render).await?,
-                Asked::Refund(request) => {
-                    amend_as_check(node, lane, Amendment::Refund, request, render).await?
-                }
-                Asked::Never(limit) => Told::never(limit),
-            });
-            Ok(())
+        let mut elsewhere = elsewhere.into_iter();
+        let rest = waiting.map(|(asked, told)| {
+            let found = if let Asked::Check(_) = asked { elsewhere.next() } else { None };
+            async move {
+                let (node, lane) = (&self.node, self.lane);
+                let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
+                *told = Some(match asked {
+                    Asked::Check(request) => check(node, lane, request, found, render).await?,
+                    Asked::Refund(request) => {
+                        amend_as_check(node, lane, Amendment::Refund, request, render).await?
+                    }
+                    Asked::Never(limit) => Told::never(limit),
+                });
+                Ok(())
+            }
         });
-        future::try_join_all(elsewhere).await.map_err(|problem| self.refused(&problem))?;
+        future::try_join_all(rest).await.map_err(|problem| self.refused(&problem))?;
         Ok(self.put_together(told))
     }
 
@@ -153,7 +163,8 @@ impl RateLimitService for Envoy {
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
         let request = request.get_ref();
-        let told = self.decide_here(request).map_err(|problem| self.refused(&problem))?;
-        self.decide_rest(request, told).await.map(Response::new)
+        let mut elsewhere = Elsewhere::new();
+        let told = self.decide_here(request, &mut elsewhere).map_err(|problem| self.refused(&problem))?;
+        self.decide_rest(request, told, elsewhere).await.map(Response::new)
     }
 }

@@ -9,7 +9,10 @@ use tidegate_proto::grpc::envoy::{
     service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit, rate_limit::Unit},
 };
 
-use crate::http::Answer;
+use crate::{
+    check::CheckAnswer,
+    rate_limit_headers::{SEPARATOR, seconds},
+};
 
 /// What is told of one descriptor.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn of(answer: &Answer<'_>, with_headers: bool) -> Self {
+    pub(super) fn of(answer: &CheckAnswer<'_>, with_headers: bool) -> Self {
         let code = if answer.allowed { Code::Ok } else { Code::OverLimit };
         let mut status = DescriptorStatus { code: code.into(), ..Default::default() };
         // The one that binds most. Nobody is told of a rule that only watches.
@@ -38,8 +41,11 @@ impl Told {
         }
         let mut items = (BytesMut::new(), BytesMut::new());
         if with_headers {
+            // Each item begins with the separator, for those of other descriptors before it.
             for policy in answer.policies {
+                items.0.extend_from_slice(SEPARATOR);
                 policy.write_state(&mut items.0);
+                items.1.extend_from_slice(SEPARATOR);
                 policy.write(&mut items.1);
             }
         }
@@ -79,8 +85,9 @@ impl Headers {
     pub(super) fn finish(self) -> Vec<HeaderValue> {
         let header =
             |key: &str, value: String| HeaderValue { key: key.to_owned(), value, ..Default::default() };
-        // Each item begins with ", ".
-        let list = |items: &[u8]| String::from_utf8_lossy(items.get(2..).unwrap_or_default()).into_owned();
+        let list = |items: &[u8]| {
+            String::from_utf8_lossy(items.get(SEPARATOR.len()..).unwrap_or_default()).into_owned()
+        };
         let mut headers = Vec::new();
         if !self.items.0.is_empty() {
             headers.push(header("ratelimit", list(&self.items.0)));
@@ -109,8 +116,7 @@ fn unit_of(window: Duration) -> Unit {
 
 /// Rounded up: Envoy shows whole seconds, and who comes back after these is not too early.
 fn whole_seconds(span: Duration) -> prost_types::Duration {
-    let seconds = span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0));
-    prost_types::Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
+    prost_types::Duration { seconds: i64::try_from(seconds(span)).unwrap_or(i64::MAX), nanos: 0 }
 }
 
 fn saturating(number: u64) -> u32 {
@@ -120,10 +126,10 @@ fn saturating(number: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Numbers, Policy};
+    use crate::check::{Decider, Numbers, Policy};
 
-    fn answer<'a>(allowed: bool, policies: &'a [Policy<'a>]) -> Answer<'a> {
-        Answer {
+    fn answer<'a>(allowed: bool, policies: &'a [Policy<'a>]) -> CheckAnswer<'a> {
+        CheckAnswer {
             allowed,
             rule: Some("login"),
             numbers: Some(Numbers {
@@ -133,10 +139,9 @@ mod tests {
                 retry_after: Some(Duration::from_millis(200)),
                 delay: Duration::ZERO,
             }),
-            decided_by: "owner",
+            decided_by: Decider::Owner,
             node: "n1",
             policies,
-            legacy: None,
         }
     }
 

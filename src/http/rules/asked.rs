@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, header};
 use serde::Deserialize;
-use tidegate_cluster::raft::{Expected, MAX_REMARK_BYTES, Revision};
+use tidegate_cluster::{
+    ids::Revision,
+    state::{Expected, MAX_REMARK_BYTES},
+};
 use tokio::time::Instant;
 
-use crate::http::problem::{Kind, Problem, echo};
+use crate::check::{Problem, ProblemKind, echo};
 
 /// For a change to be written, and for a consistent read, unless the caller says another.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +63,7 @@ pub(super) fn deadline(timeout_ms: Option<u64>) -> Result<Instant, Problem> {
     let timeout = timeout_ms.map_or(DEFAULT_TIMEOUT, Duration::from_millis);
     if timeout > MAX_TIMEOUT {
         let detail = format!("timeout_ms is at most {}", MAX_TIMEOUT.as_millis());
-        return Err(Problem::of_field(Kind::ValueTooLarge, "timeout_ms", detail));
+        return Err(Problem::of_field(ProblemKind::ValueTooLarge, "timeout_ms", detail));
     }
     Ok(Instant::now() + timeout)
 }
@@ -75,14 +78,16 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
             let number = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(tag);
             number.parse().map(|revision| Expected::At(Revision::new(revision))).map_err(|_| {
                 let detail = format!("If-Match takes a revision, as in \"812\", not {:?}", echo(tag));
-                Problem::of_field(Kind::InvalidValue, "If-Match", detail)
+                Problem::of_field(ProblemKind::InvalidValue, "If-Match", detail)
             })
         }
-        (None, Some(_)) => {
-            Err(Problem::of_field(Kind::InvalidValue, "If-None-Match", "If-None-Match takes only * here"))
-        }
+        (None, Some(_)) => Err(Problem::of_field(
+            ProblemKind::InvalidValue,
+            "If-None-Match",
+            "If-None-Match takes only * here",
+        )),
         (Some(_), Some(_)) => Err(Problem::of_field(
-            Kind::InvalidValue,
+            ProblemKind::InvalidValue,
             "If-Match",
             "If-Match and If-None-Match exclude each other",
         )),
@@ -94,7 +99,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     let key = value.to_str().unwrap_or_default();
     if key.is_empty() || key.len() > MAX_KEY_CHARS || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let detail = format!("an Idempotency-Key has 1 to {MAX_KEY_CHARS} visible ASCII characters");
-        return Err(Problem::of_field(Kind::InvalidValue, "Idempotency-Key", detail));
+        return Err(Problem::of_field(ProblemKind::InvalidValue, "Idempotency-Key", detail));
     }
     Ok(Some(key.to_owned()))
 }
@@ -102,11 +107,11 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
 pub(super) fn remark(field: &'static str, text: &str) -> Result<String, Problem> {
     if text.chars().count() > MAX_REMARK_CHARS || text.len() > MAX_REMARK_BYTES {
         let detail = format!("{field} has at most {MAX_REMARK_CHARS} characters");
-        return Err(Problem::of_field(Kind::ValueTooLarge, field, detail));
+        return Err(Problem::of_field(ProblemKind::ValueTooLarge, field, detail));
     }
     if text.chars().any(char::is_control) {
         let detail = format!("{field} is one line without control characters");
-        return Err(Problem::of_field(Kind::InvalidValue, field, detail));
+        return Err(Problem::of_field(ProblemKind::InvalidValue, field, detail));
     }
     Ok(text.to_owned())
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
-use tidegate_cluster::raft::{Applied, Change, Extent, Origin};
+use tidegate_cluster::state::{Applied, Change, Extent, Origin};
 use tidegate_limiter::{HashSecret, RuleDescription, Rules, RulesDiff, WorstCase};
 
 use crate::{instant, node::Node};

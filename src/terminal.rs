@@ -5,7 +5,7 @@
 use std::io::{Write as _, stderr};
 
 /// Prepares how faults are printed: lines are not broken, so that a message can be found by its words.
-pub(super) fn set_up() {
+pub(crate) fn set_up() {
     let handler = |_: &_| -> Box<dyn miette::ReportHandler> {
         Box::new(miette::MietteHandlerOpts::new().wrap_lines(false).context_lines(1).build())
     };
@@ -26,6 +26,6 @@ pub(crate) fn note(text: &str) {
 }
 
 /// Prints what went wrong to standard error, with the place in the file if there is one; in colour on a terminal.
-pub(super) fn report(report: &miette::Report) {
+pub(crate) fn report(report: &miette::Report) {
     eprintln!("{report:?}");
 }

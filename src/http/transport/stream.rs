@@ -16,14 +16,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
 
-use super::{connection::Activity, problem::Problem};
+use super::activity::Activity;
 
 /// Bytes that are read and thrown away after the last answer; beyond that the client is cut off.
 const LINGER_BYTES: usize = 4 << 20;
@@ -49,11 +49,11 @@ impl ClientStream {
         self.rest = rest;
     }
 
-    /// Ends the connection so that the client gets everything that was written, and `last_words` if there are any.
-    pub(super) async fn close(mut self, last_words: Option<Problem>) {
+    /// Ends the connection so that the client gets everything that was written, and the final response unless it is empty.
+    pub(super) async fn close(mut self, final_response: Bytes) {
         let closing = async {
-            if let Some(problem) = last_words {
-                self.tcp.write_all(&problem.into_last_words()).await?;
+            if !final_response.is_empty() {
+                self.tcp.write_all(&final_response).await?;
             }
             self.tcp.shutdown().await?;
             let mut waste = vec![0; 8 << 10];

@@ -1,28 +1,39 @@
-//! `GET /metrics`: Prometheus text, version 0.0.4.
-
-use std::fmt::{Display, Write as _};
+//! All numbers of a node, for Prometheus.
 
 use tidegate_cluster::{
-    GossipRejection, Readiness,
-    raft::GroupRole,
+    Cluster, GossipRejection, Readiness, Router,
+    rules::GroupRole,
     stats::{CallKind, LaneStats},
 };
+use tidegate_limiter::{Rules, Store};
 
-use super::problem::Kind;
+use super::{
+    counters::{LATENCY_BOUNDS, LaneMetrics, Totals},
+    page::Page,
+};
 use crate::{
-    metrics::{Decider, LATENCY_BOUNDS, Totals},
-    node::Node,
+    accept::ServerStats,
+    check::{Decider, ProblemKind},
     process,
 };
-
-/// The media type of the text.
-pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One of the numbers that each lane counts.
 type LaneCount = fn(&LaneStats) -> u64;
 
+/// Where the numbers of a node are.
+pub(crate) struct Sources<'n> {
+    pub(crate) lanes: &'n [LaneMetrics],
+    pub(crate) http: &'n ServerStats,
+    pub(crate) grpc: &'n ServerStats,
+    pub(crate) resp: &'n ServerStats,
+    pub(crate) cluster: &'n Cluster,
+    pub(crate) router: &'n Router,
+    pub(crate) store: &'n Store,
+    pub(crate) rules: &'n Rules,
+}
+
 /// Writes all metrics of a node.
-pub(super) fn render(node: &Node) -> String {
+pub(crate) fn render(node: &Sources<'_>) -> String {
     let mut page = Page::default();
     checks(&mut page, node);
     http(&mut page, node);
@@ -32,11 +43,11 @@ pub(super) fn render(node: &Node) -> String {
     raft(&mut page, node);
     store(&mut page, node);
     process_info(&mut page);
-    page.text
+    page.finish()
 }
 
-fn checks(page: &mut Page, node: &Node) {
-    let totals = Totals::of(&node.metrics);
+fn checks(page: &mut Page, node: &Sources<'_>) {
+    let totals = Totals::of(node.lanes);
     page.family("tidegate_checks_total", "counter", "Checks answered, by result and by who decided.");
     for (result, counts) in [("allowed", &totals.allowed), ("denied", &totals.denied)] {
         for (by, count) in Decider::ALL.iter().zip(counts) {
@@ -69,13 +80,13 @@ fn checks(page: &mut Page, node: &Node) {
         "counter",
         "Requests and batched checks refused, by kind of problem.",
     );
-    for (kind, count) in Kind::ALL.iter().zip(totals.problems) {
+    for (kind, count) in ProblemKind::ALL.iter().zip(totals.problems) {
         page.sample("tidegate_http_problems_total", &[("problem", kind.word())], count);
     }
 }
 
-fn http(page: &mut Page, node: &Node) {
-    let stats = &node.http;
+fn http(page: &mut Page, node: &Sources<'_>) {
+    let stats = node.http;
     page.simple("tidegate_http_connections", "gauge", "Open HTTP connections.", stats.open());
     page.simple(
         "tidegate_http_connections_accepted_total",
@@ -97,8 +108,8 @@ fn http(page: &mut Page, node: &Node) {
     );
 }
 
-fn grpc(page: &mut Page, node: &Node) {
-    let stats = &node.grpc;
+fn grpc(page: &mut Page, node: &Sources<'_>) {
+    let stats = node.grpc;
     page.simple("tidegate_grpc_connections", "gauge", "Open gRPC connections.", stats.open());
     page.simple(
         "tidegate_grpc_connections_accepted_total",
@@ -114,8 +125,8 @@ fn grpc(page: &mut Page, node: &Node) {
     );
 }
 
-fn resp(page: &mut Page, node: &Node) {
-    let stats = &node.resp;
+fn resp(page: &mut Page, node: &Sources<'_>) {
+    let stats = node.resp;
     page.simple("tidegate_resp_connections", "gauge", "Open Redis protocol connections.", stats.open());
     page.simple(
         "tidegate_resp_connections_accepted_total",
@@ -131,7 +142,7 @@ fn resp(page: &mut Page, node: &Node) {
     );
 }
 
-fn cluster(page: &mut Page, node: &Node) {
+fn cluster(page: &mut Page, node: &Sources<'_>) {
     let status = node.cluster.status();
     let stats = node.cluster.stats();
     let ready = node.cluster.readiness() == Readiness::Ready;
@@ -265,7 +276,7 @@ fn cluster(page: &mut Page, node: &Node) {
     page.simple("tidegate_gossip_alive", "gauge", "Whether gossip works.", u8::from(status.gossip_alive));
 }
 
-fn raft(page: &mut Page, node: &Node) {
+fn raft(page: &mut Page, node: &Sources<'_>) {
     let ledger = node.cluster.ledger();
     let status = ledger.status();
     page.simple("tidegate_raft_term", "gauge", "The term of the Raft group.", status.term);
@@ -318,7 +329,7 @@ fn raft(page: &mut Page, node: &Node) {
     );
 }
 
-fn store(page: &mut Page, node: &Node) {
+fn store(page: &mut Page, node: &Sources<'_>) {
     let stats = node.store.stats();
     page.simple("tidegate_buckets", "gauge", "Buckets in memory.", stats.buckets);
     page.simple("tidegate_bucket_bytes", "gauge", "Memory of the buckets.", stats.bytes);
@@ -334,7 +345,7 @@ fn store(page: &mut Page, node: &Node) {
         "Buckets of other rules, and of limits that came with checks, for which there was no room: each was a full one again.",
         stats.forgotten,
     );
-    let rules = node.rules.load();
+    let rules = node.rules;
     let count: usize = rules.domains().into_iter().map(|domain| rules.rules(domain).len()).sum();
     page.simple("tidegate_rules", "gauge", "Rules in force.", count);
 }
@@ -363,49 +374,4 @@ fn process_info(page: &mut Page) {
         "Start of this process, in Unix time.",
         process.started.as_secs_f64(),
     );
-}
-
-/// The text as it grows.
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    /// Labels are words of ours, which need no escaping.
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.text.push_str(name);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            let open = if index == 0 { '{' } else { ',' };
-            self.write(format_args!("{open}{label}=\"{text}\""));
-        }
-        let close = if labels.is_empty() { "" } else { "}" };
-        self.write(format_args!("{close} {value}\n"));
-    }
-
-    fn simple(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.family(name, kind, help);
-        self.sample(name, &[], value);
-    }
-
-    fn write(&mut self, text: std::fmt::Arguments<'_>) {
-        self.text.write_fmt(text).expect("a String takes any text");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_have_their_labels_in_braces() {
-        let mut page = Page::default();
-        page.simple("a", "gauge", "Help.", 1);
-        page.sample("b", &[("x", "1"), ("y", "2")], 0.5);
-        assert_eq!(page.text, "# HELP a Help.\n# TYPE a gauge\na 1\nb{x=\"1\",y=\"2\"} 0.5\n");
-    }
 }

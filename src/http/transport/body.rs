@@ -7,53 +7,48 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use tokio::time::timeout;
 
-use super::problem::{Kind, Problem};
-
-/// Bytes of the body of a check.
-pub(super) const MAX_CHECK_BYTES: usize = 64 << 10;
-/// Bytes of the body of a batch.
-pub(super) const MAX_BATCH_BYTES: usize = 1 << 20;
 /// For the whole body.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a body above its limit that are read and thrown away, because a client that is still sending may not read
 /// the answer.
 const MAX_WASTE_BYTES: usize = 4 << 20;
 
-/// Reads a body of at most `max` bytes.
-pub(super) async fn read<B>(body: B, max: usize) -> Result<Bytes, Problem>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    timeout(READ_TIMEOUT, collect(body, max)).await.unwrap_or_else(|_elapsed| {
-        let detail = format!("the body was not complete after {} s", READ_TIMEOUT.as_secs());
-        Err(Problem::new(Kind::BodyTimeout, detail))
-    })
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::http) enum BodyError {
+    #[error("the body has more than the {max} bytes that this call takes")]
+    TooLarge { max: usize },
+    #[error("the body was not complete after {} s", after.as_secs())]
+    Timeout { after: Duration },
+    #[error("the body broke off after {received} bytes")]
+    Incomplete { received: usize },
 }
 
-async fn collect<B>(mut body: B, max: usize) -> Result<Bytes, Problem>
+/// Reads a body of at most `max` bytes.
+pub(in crate::http) async fn read<B>(body: B, max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let too_large = || {
-        Problem::new(
-            Kind::BodyTooLarge,
-            format!("the body has more than the {max} bytes that this call takes"),
-        )
-    };
+    let collecting = timeout(READ_TIMEOUT, collect(body, max));
+    collecting.await.unwrap_or_else(|_elapsed| Err(BodyError::Timeout { after: READ_TIMEOUT }))
+}
+
+async fn collect<B>(mut body: B, max: usize) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let declared = body.size_hint().lower();
     if declared > MAX_WASTE_BYTES as u64 {
-        return Err(too_large());
+        return Err(BodyError::TooLarge { max });
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     let mut received = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
-            Problem::new(Kind::BodyIncomplete, format!("the body broke off after {received} bytes"))
-        })?;
+        let frame = frame.map_err(|_| BodyError::Incomplete { received })?;
         let Ok(data) = frame.into_data() else { continue };
         received += data.len();
         if received > MAX_WASTE_BYTES {
-            return Err(too_large());
+            return Err(BodyError::TooLarge { max });
         }
         if received > max {
             continue;
@@ -69,7 +64,7 @@ where
         }
     }
     match received {
-        received if received > max => Err(too_large()),
+        received if received > max => Err(BodyError::TooLarge { max }),
         _ if rest.is_empty() => Ok(first),
         _ => Ok(rest.freeze()),
     }
@@ -127,13 +122,13 @@ mod tests {
     #[tokio::test]
     async fn one_byte_more_than_allowed_is_too_large() {
         assert_eq!(read(pieces(&[b"12345678"], Then::End), 8).await.unwrap().len(), 8);
-        let problem = read(pieces(&[b"1234", b"56789"], Then::End), 8).await.unwrap_err();
-        assert_eq!(problem.kind, Kind::BodyTooLarge);
+        let error = read(pieces(&[b"1234", b"56789"], Then::End), 8).await.unwrap_err();
+        assert_eq!(error, BodyError::TooLarge { max: 8 });
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_end_is_given_up() {
-        let problem = read(pieces(&[b"1"], Then::Stall), 8).await.unwrap_err();
-        assert_eq!(problem.kind, Kind::BodyTimeout);
+        let error = read(pieces(&[b"1"], Then::Stall), 8).await.unwrap_err();
+        assert_eq!(error, BodyError::Timeout { after: READ_TIMEOUT });
     }
 }

@@ -6,9 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_cluster::{Answer, DecidedBy};
-
-use crate::http::ProblemKind;
+use crate::check::{Decider, ProblemKind};
 
 /// Upper bounds of the latency histogram's buckets.
 pub(crate) const LATENCY_BOUNDS: [Duration; 14] = [
@@ -27,50 +25,6 @@ pub(crate) const LATENCY_BOUNDS: [Duration; 14] = [
     Duration::from_millis(100),
     Duration::from_millis(250),
 ];
-
-/// Who decided a check, as metrics tell it apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decider {
-    Owner,
-    Forwarded,
-    Share,
-    Fallback,
-    /// The owner, of a bucket that was not in memory any more: what it had consumed was assumed.
-    Memory,
-    /// Nobody: nothing limits the check.
-    Unmatched,
-}
-
-impl Decider {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Owner, Self::Forwarded, Self::Share, Self::Fallback, Self::Memory, Self::Unmatched];
-
-    /// The word for it in answers and metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Forwarded => "forwarded",
-            Self::Share => "share",
-            Self::Fallback => "fallback",
-            Self::Memory => "memory",
-            Self::Unmatched => "unmatched",
-        }
-    }
-}
-
-impl From<&Answer> for Decider {
-    fn from(answer: &Answer) -> Self {
-        if answer.decision.assumed {
-            return Self::Memory;
-        }
-        match answer.by {
-            DecidedBy::Owner => Self::Owner,
-            DecidedBy::Forwarded(_) => Self::Forwarded,
-            DecidedBy::Share => Self::Share,
-            DecidedBy::Fallback => Self::Fallback,
-        }
-    }
-}
 
 /// The counters of one worker thread.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
-//! Checks that come as nearly all of them do, answered without a detour.
+//! Requests for one path that come as nearly all of them do, answered without a detour.
 //!
 //! hyper takes a request apart into a map of headers and a channel for its body, and puts an answer together in the same
-//! way: for a check that is more work than to decide it. So a connection begins here. As long as whole checks come, in
-//! HTTP/1.1 and with nothing in their heads that asks for anything special, each is read where it lies and its answer is
-//! written at once. With the first other request the connection is hyper's, for good, together with what was read: what is
-//! not understood here is not refused here.
+//! way: for a check that is more work than to decide it. So a connection begins here. As long as whole requests for the path
+//! come, in HTTP/1.1 and with nothing in their heads that asks for anything special, each is read where it lies and its answer
+//! is written at once. With the first other request the connection is hyper's, for good, together with what was read: what is
+//! not understood here is not refused here (decision 11).
 
 use std::{
     io,
@@ -17,13 +17,10 @@ use httparse::Status;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    body::MAX_CHECK_BYTES,
-    connection::Activity,
-    front::CHECK_PATH,
-    problem::MAX_HEADERS,
-    server::{Begin, Limits},
+    activity::Activity,
+    reply::Replies,
+    service::{ConnectionService, FastPath, Limits, MAX_HEADERS, Question},
     stream::ClientStream,
-    wire::Replies,
 };
 
 /// Bytes that are read at once, at least.
@@ -31,20 +28,12 @@ const READ_BYTES: usize = 8 << 10;
 /// Answers are written when so many bytes are there, though questions are left: who does not read does not fill the memory.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// What a check asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question<'a> {
-    /// What stands after the question mark of `GET /v1/check`.
-    Query(Option<&'a str>),
-    /// The body of `POST /v1/check`.
-    Body(&'a [u8]),
-}
-
-/// Answers checks until something else comes, which is returned, or the connection ends. Ends after the answers to what has
-/// come when `stopping` is set.
-pub(super) async fn answer_checks<S: Begin>(
+/// Answers whole requests for `path` until something else comes, which is returned, or the connection ends. Ends after the
+/// answers to what has come when `stopping` is set.
+pub(super) async fn answer_whole<S: ConnectionService>(
     stream: &mut ClientStream,
     service: &S,
+    path: FastPath,
     activity: &Activity,
     limits: &Limits,
     stopping: &AtomicBool,
@@ -57,13 +46,13 @@ pub(super) async fn answer_checks<S: Begin>(
             return Ok((!input.is_empty()).then_some(input));
         }
         let mut used = 0;
-        let mut rest = first(&input, limits.max_head_bytes);
-        while let First::Check { question, length } = rest {
+        let mut rest = parse_first(&input, path, limits.max_head_bytes);
+        while let First::Whole { question, length } = rest {
             activity.note_request();
             service.answer(question, &mut replies).await;
             activity.note_answer();
             used += length;
-            rest = first(&input[used..], limits.max_head_bytes);
+            rest = parse_first(&input[used..], path, limits.max_head_bytes);
             if replies.out.len() >= WRITE_BYTES {
                 stream.write_all_buf(&mut replies.out).await?;
             }
@@ -82,7 +71,7 @@ pub(super) async fn answer_checks<S: Begin>(
             return Ok(Some(input));
         }
         input.advance(used);
-        // A part of the next check, as pipelines have it: the patience with its head begins.
+        // A part of the next request, as pipelines have it: the patience with its head begins.
         activity.note_read();
     }
 }
@@ -90,25 +79,29 @@ pub(super) async fn answer_checks<S: Begin>(
 /// What some bytes begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First<'a> {
-    /// A whole check of so many bytes.
-    Check { question: Question<'a>, length: usize },
+    /// A whole request for the path, of so many bytes.
+    Whole { question: Question<'a>, length: usize },
     /// What may become one.
     Part,
     /// Something that hyper is to look at.
     Other,
 }
 
-fn first(input: &[u8], max_head: usize) -> First<'_> {
+fn parse_first(input: &[u8], path: FastPath, max_head: usize) -> First<'_> {
     // Most of what is something else is seen at once.
-    let begins = |line: &[u8]| input.starts_with(line) || line.starts_with(input);
-    if !begins(b"GET /v1/check") && !begins(b"POST /v1/check") {
+    let begins = |method: &[u8]| {
+        let (head, rest) = input.split_at(input.len().min(method.len()));
+        let target = rest.len().min(path.path.len());
+        method.starts_with(head) && rest[..target] == path.path.as_bytes()[..target]
+    };
+    if !begins(b"GET ") && !begins(b"POST ") {
         return First::Other;
     }
-    check(input, max_head).unwrap_or(First::Other)
+    parse(input, path, max_head).unwrap_or(First::Other)
 }
 
-/// The check that `input` begins with, or what it has of it; `None` if something about it is for hyper to look at.
-fn check(input: &[u8], max_head: usize) -> Option<First<'_>> {
+/// The request that `input` begins with, or what it has of it; `None` if something about it is for hyper to look at.
+fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     let Status::Complete(head) = request.parse_with_uninit_headers(input, &mut headers).ok()? else {
@@ -117,7 +110,7 @@ fn check(input: &[u8], max_head: usize) -> Option<First<'_>> {
     if head > max_head || request.version != Some(1) {
         return None;
     }
-    let target = request.path?.strip_prefix(CHECK_PATH)?;
+    let target = request.path?.strip_prefix(path.path)?;
     let query = match target.strip_prefix('?') {
         Some(query) if query.bytes().all(is_of_query) => Some(query),
         None if target.is_empty() => None,
@@ -142,11 +135,13 @@ fn check(input: &[u8], max_head: usize) -> Option<First<'_>> {
         }
     }
     match (request.method?, length) {
-        ("GET", None | Some(0)) => Some(First::Check { question: Question::Query(query), length: head }),
-        ("POST", Some(body @ 1..=MAX_CHECK_BYTES)) => Some(match input.get(head..head + body) {
-            Some(text) => First::Check { question: Question::Body(text), length: head + body },
-            None => First::Part,
-        }),
+        ("GET", None | Some(0)) => Some(First::Whole { question: Question::Query(query), length: head }),
+        ("POST", Some(body)) if (1..=path.max_body_bytes).contains(&body) => {
+            Some(match input.get(head..head + body) {
+                Some(text) => First::Whole { question: Question::Body(text), length: head + body },
+                None => First::Part,
+            })
+        }
         _ => None,
     }
 }
@@ -167,26 +162,39 @@ fn decimal(text: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
+    const PATH: FastPath = FastPath { path: "/v1/check", max_body_bytes: 64 << 10 };
+
+    fn first(input: &[u8], max_head: usize) -> First<'_> {
+        parse_first(input, PATH, max_head)
+    }
+
     fn found(input: &str) -> Option<(Question<'_>, usize)> {
         match first(input.as_bytes(), 16 << 10) {
-            First::Check { question, length } => Some((question, length)),
+            First::Whole { question, length } => Some((question, length)),
             First::Part | First::Other => None,
         }
     }
 
     #[test]
-    fn a_part_of_a_check_is_told_from_something_else() {
+    fn a_part_of_a_request_is_told_from_something_else() {
         let post = "POST /v1/check HTTP/1.1\r\nContent-Length: 2\r\nhost: a\r\n\r\n{}";
         for end in 0..post.len() {
             assert_eq!(first(&post.as_bytes()[..end], 16 << 10), First::Part, "{end}");
         }
-        for other in ["X", "GET /v1/cl", "nonsense\r\n\r\n", "GET /v1/check HTTP/1.1\r\nbroken\r\n\r\n"] {
+        for other in [
+            "X",
+            "GETS",
+            "GET /v1/cl",
+            "POST/v1/check",
+            "nonsense\r\n\r\n",
+            "GET /v1/check HTTP/1.1\r\nbroken\r\n\r\n",
+        ] {
             assert_eq!(first(other.as_bytes(), 16 << 10), First::Other, "{other:?}");
         }
     }
 
     #[test]
-    fn whole_checks_are_found_with_their_length() {
+    fn whole_requests_are_found_with_their_length() {
         let get = "GET /v1/check?user=ada&cost=2 HTTP/1.1\r\nhost: a\r\nConnection: Keep-Alive\r\n\r\n";
         assert_eq!(found(get), Some((Question::Query(Some("user=ada&cost=2")), get.len())));
         assert_eq!(found(&format!("{get}GET /v1")).unwrap().1, get.len(), "what follows is another one");

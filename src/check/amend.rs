@@ -1,0 +1,114 @@
+//! Units given back, and buckets that forget, of all rules that match a request.
+
+use smallvec::SmallVec;
+use tidegate_cluster::{Amended, Amendment};
+
+use super::{
+    answer::CheckAnswer,
+    charges::{Charges, Ruling, rule, rule_all},
+    decide::not_ready,
+    outcome::{Decided, put_together, unlimited},
+    problem::{Problem, ProblemKind},
+    request::CheckRequest,
+};
+use crate::node::Node;
+
+/// What became of the buckets that were to be changed.
+pub(crate) struct AmendedBuckets<'a> {
+    pub(crate) buckets: SmallVec<[AmendedBucket<'a>; 4]>,
+    /// Whether one of those that were not changed may have been all the same: which one is not told apart.
+    pub(crate) unsure: bool,
+    /// Why not all are known to be changed; none: they are.
+    pub(crate) incomplete: Option<&'static str>,
+}
+
+/// One of them.
+pub(crate) struct AmendedBucket<'a> {
+    /// None: the limit came with the request.
+    pub(crate) rule: Option<&'a str>,
+    /// What a look says after the change; none if nobody is known to have made it.
+    pub(crate) now: Option<Decided<'a>>,
+}
+
+/// Makes the change where it is asked for as a check, and gives what a look says then to `render`: of the limits in force, and
+/// no others. Who gives back asks for nothing, so nothing is denied.
+///
+/// # Errors
+/// When not every bucket is known to be changed.
+pub(crate) async fn amend_as_check<T>(
+    node: &Node,
+    lane: usize,
+    amendment: Amendment,
+    request: &CheckRequest<'_>,
+    render: impl FnOnce(CheckAnswer<'_>) -> T,
+) -> Result<T, Problem> {
+    if !node.router.has_routes() {
+        return Err(not_ready(node));
+    }
+    let rules = node.rules.load_full();
+    let mut limited = Charges::default();
+    if let Ruling::Unlimited { rule, .. } = rule(&rules, request, &mut limited) {
+        return Ok(render(unlimited(node, true, rule)));
+    }
+    let amended =
+        node.router.amend(lane, amendment, &limited.charges, &limited.wishes, limited.revision).await;
+    let amended = amended.map_err(|_| not_ready(node))?;
+    if let Some(detail) = why_incomplete(&amended) {
+        return Err(Problem::new(ProblemKind::OwnerUnreachable, detail));
+    }
+    let name = |place: usize| limited.names.get(place).copied().flatten();
+    let decided = |place: usize| Decided::at(place, &amended.answers, node);
+    Ok(put_together(node, lane, true, &limited.charges, name, decided, render).0)
+}
+
+/// Makes the change in all buckets of the rules that match, or of the one that is named, and tells of each: a refund in those
+/// of the limits in force, by which the units were taken; a reset in all that is known of the request's keys.
+///
+/// # Errors
+/// When this node can not do it yet.
+pub(crate) async fn amend_buckets<T>(
+    node: &Node,
+    lane: usize,
+    amendment: Amendment,
+    request: &CheckRequest<'_>,
+    only: Option<&str>,
+    render: impl FnOnce(AmendedBuckets<'_>) -> T,
+) -> Result<T, Problem> {
+    if !node.router.has_routes() {
+        return Err(not_ready(node));
+    }
+    let rules = node.rules.load_full();
+    let mut limited = Charges::default();
+    let ruling = match amendment {
+        Amendment::Refund => rule(&rules, request, &mut limited),
+        Amendment::Reset => rule_all(&rules, request, &mut limited),
+    };
+    if let Ruling::Unlimited { .. } = ruling {
+        return Ok(render(AmendedBuckets { buckets: SmallVec::new(), unsure: false, incomplete: None }));
+    }
+    let wanted = |place: &usize| only.is_none() || limited.names[*place] == only;
+    let places: SmallVec<[usize; 4]> = (0..limited.charges.len()).filter(wanted).collect();
+    let charges: SmallVec<[_; 4]> = places.iter().map(|place| limited.charges[*place]).collect();
+    let wishes: SmallVec<[_; 4]> = places.iter().map(|place| limited.wishes[*place]).collect();
+    let amended = node.router.amend(lane, amendment, &charges, &wishes, limited.revision).await;
+    let amended = amended.map_err(|_| not_ready(node))?;
+    let buckets = places.iter().enumerate().map(|(at, place)| AmendedBucket {
+        rule: limited.names[*place],
+        now: Decided::at(at, &amended.answers, node),
+    });
+    Ok(render(AmendedBuckets {
+        buckets: buckets.collect(),
+        unsure: amended.unsure,
+        incomplete: why_incomplete(&amended),
+    }))
+}
+
+fn why_incomplete(amended: &Amended) -> Option<&'static str> {
+    if amended.is_complete() {
+        None
+    } else if amended.unsure {
+        Some("an owner was asked and did not answer: nobody knows whether it has done it")
+    } else {
+        Some("no owner of a bucket could be asked; what was not applied can be asked for again")
+    }
+}

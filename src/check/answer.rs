@@ -1,0 +1,88 @@
+//! What a check is answered, in no protocol's words.
+
+use std::time::Duration;
+
+use tidegate_cluster::{Answer, DecidedBy};
+
+/// What a check is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CheckAnswer<'a> {
+    pub(crate) allowed: bool,
+    /// The rule that binds most; none if no rule matched, or the check brought its limit with it.
+    pub(crate) rule: Option<&'a str>,
+    /// None if nothing limits the check.
+    pub(crate) numbers: Option<Numbers>,
+    pub(crate) decided_by: Decider,
+    /// The node that decided.
+    pub(crate) node: &'a str,
+    /// Each enforced limit that was looked at.
+    pub(crate) policies: &'a [Policy<'a>],
+}
+
+/// How far a limit is used up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers {
+    pub(crate) limit: u64,
+    pub(crate) remaining: u64,
+    pub(crate) reset_after: Duration,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) delay: Duration,
+}
+
+/// One limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy<'a> {
+    pub(crate) name: &'a str,
+    /// Units in a window.
+    pub(crate) count: u64,
+    pub(crate) window: Duration,
+    pub(crate) remaining: u64,
+    /// Until there is more than that.
+    pub(crate) more_after: Duration,
+    /// It is this one that denied.
+    pub(crate) denied: bool,
+}
+
+/// Who decided a check, as answers and metrics tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decider {
+    Owner,
+    Forwarded,
+    Share,
+    Fallback,
+    /// The owner, of a bucket that was not in memory any more: what it had consumed was assumed.
+    Memory,
+    /// Nobody: nothing limits the check.
+    Unmatched,
+}
+
+impl Decider {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Owner, Self::Forwarded, Self::Share, Self::Fallback, Self::Memory, Self::Unmatched];
+
+    /// The word for it in answers and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Forwarded => "forwarded",
+            Self::Share => "share",
+            Self::Fallback => "fallback",
+            Self::Memory => "memory",
+            Self::Unmatched => "unmatched",
+        }
+    }
+}
+
+impl From<&Answer> for Decider {
+    fn from(answer: &Answer) -> Self {
+        if answer.decision.assumed {
+            return Self::Memory;
+        }
+        match answer.by {
+            DecidedBy::Owner => Self::Owner,
+            DecidedBy::Forwarded(_) => Self::Forwarded,
+            DecidedBy::Share => Self::Share,
+            DecidedBy::Fallback => Self::Fallback,
+        }
+    }
+}

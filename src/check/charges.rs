@@ -1,0 +1,198 @@
+//! What a check is charged: the rules that match it, or the limit that it brings along, as charges for the router.
+
+use smallvec::SmallVec;
+use tidegate_cluster::Wish;
+use tidegate_limiter::{
+    Charge, Consistency, Cost, Limit, LimitRef, Match, Matched, Mode, OnOwnerLoss, RuleId, Rules,
+};
+
+use super::request::{CheckRequest, Subject};
+
+/// The charges of a check, with what its answer needs to know of them.
+#[derive(Default)]
+pub(super) struct Charges<'r> {
+    /// Of the rules; none: the limit came with the check.
+    pub(super) names: SmallVec<[Option<&'r str>; 4]>,
+    pub(super) charges: SmallVec<[Charge; 4]>,
+    pub(super) wishes: SmallVec<[Wish; 4]>,
+    /// Of the rules that they were made by.
+    pub(super) revision: u64,
+}
+
+/// What rules say of a check before anything is charged.
+pub(super) enum Ruling<'r> {
+    /// What is to be charged stands in the [`Charges`].
+    Limited,
+    /// Nothing limits it, if it is allowed; the rule that says so, if one does.
+    Unlimited { allowed: bool, rule: Option<&'r str> },
+}
+
+/// Fills in `limited` in place: it is large, and moving it around is felt.
+pub(super) fn rule<'r>(
+    rules: &'r Rules,
+    request: &CheckRequest<'_>,
+    limited: &mut Charges<'r>,
+) -> Ruling<'r> {
+    limited.revision = rules.revision();
+    match &request.subject {
+        Subject::Attributes(attributes) => {
+            let mut matched = SmallVec::new();
+            if let Match::Unmatched { allow } = rules.matching(&request.domain, attributes, &mut matched) {
+                return Ruling::Unlimited { allowed: allow, rule: None };
+            }
+            let mut unlimited_by = None;
+            for one in matched {
+                match one.limit {
+                    Some(limit) => limited.add_matched(&one, limit, request.cost),
+                    None => {
+                        unlimited_by.get_or_insert(one.rule.name());
+                    }
+                }
+            }
+            if limited.charges.is_empty() {
+                return Ruling::Unlimited { allowed: true, rule: unlimited_by };
+            }
+        }
+        Subject::Inline { key, limit } => {
+            let key = rules.inline_key(&request.domain, key, limit);
+            let wish = Wish {
+                on_owner_loss: OnOwnerLoss::Share,
+                consistency: Consistency::Available,
+                carved: false,
+                reserve: None,
+                limit_ref: LimitRef::INLINE,
+            };
+            let (limit, cost) = (*limit, request.cost);
+            let charge = Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None };
+            limited.add(None, charge, wish);
+        }
+    }
+    Ruling::Limited
+}
+
+/// As [`rule`], with all buckets that the request's keys have, whichever limit is in force.
+pub(super) fn rule_all<'r>(
+    rules: &'r Rules,
+    request: &CheckRequest<'_>,
+    limited: &mut Charges<'r>,
+) -> Ruling<'r> {
+    let Subject::Attributes(attributes) = &request.subject else { return rule(rules, request, limited) };
+    limited.revision = rules.revision();
+    let mut found = SmallVec::new();
+    rules.buckets(&request.domain, attributes, &mut found);
+    for one in found {
+        if let Some(limit) = one.limit {
+            limited.add_matched(&one, limit, request.cost);
+        }
+    }
+    if limited.charges.is_empty() {
+        return Ruling::Unlimited { allowed: true, rule: None };
+    }
+    Ruling::Limited
+}
+
+impl<'r> Charges<'r> {
+    fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, cost: Cost) {
+        let rule = one.rule;
+        let (key, mode) = (one.key, rule.mode());
+        let charge = Charge { key, rule: rule.id(), limit: *limit, cost, mode, floor: None };
+        let wish = Wish {
+            on_owner_loss: rule.on_owner_loss(),
+            consistency: rule.consistency(),
+            carved: rule.is_carved(),
+            reserve: rule.reserve(),
+            limit_ref: one.limit_ref,
+        };
+        self.add(Some(rule.name()), charge, wish);
+    }
+
+    fn add(&mut self, name: Option<&'r str>, charge: Charge, wish: Wish) {
+        self.names.push(name);
+        self.charges.push(charge);
+        self.wishes.push(wish);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use tidegate_limiter::HashSecret;
+
+    use super::{super::request::AttributeList, *};
+
+    const RULES: &str = "
+domain: default
+rules:
+  - name: per-ip
+    key: [ip]
+    limit: 10/1m
+    overrides:
+      - { when: { ip: 10.0.0.0/8 }, limit: unlimited }
+  - { name: watched, when: { path: /a }, key: [], limit: 5/1s, mode: shadow, on_owner_loss: allow }
+---
+domain: closed
+unmatched: deny
+rules: []
+";
+
+    fn ruling(
+        domain: &str,
+        attributes: &[(&str, &str)],
+        cost: u64,
+        look: impl FnOnce(Ruling<'_>, &Charges<'_>),
+    ) {
+        let rules = Rules::from_yaml(RULES, &HashSecret::new([7; 16])).unwrap();
+        let mut list = AttributeList::default();
+        for (name, value) in attributes {
+            list.insert(Cow::Borrowed(*name), Cow::Borrowed(*value)).unwrap();
+        }
+        let request = CheckRequest {
+            domain: Cow::Borrowed(domain),
+            subject: Subject::Attributes(list),
+            cost: Cost::new(cost).unwrap(),
+            id: None,
+        };
+        let mut limited = Charges::default();
+        let ruling = rule(&rules, &request, &mut limited);
+        look(ruling, &limited);
+    }
+
+    #[test]
+    fn each_rule_that_matches_is_charged() {
+        ruling("default", &[("ip", "203.0.113.7"), ("path", "/a")], 3, |ruling, limited| {
+            assert!(matches!(ruling, Ruling::Limited));
+            let modes = limited.charges.iter().map(|charge| charge.mode);
+            let names: Vec<_> = limited.names.iter().map(|name| name.unwrap()).zip(modes).collect();
+            assert_eq!(names, [("per-ip", Mode::Enforce), ("watched", Mode::Shadow)]);
+            let losses: Vec<_> = limited.wishes.iter().map(|wish| wish.on_owner_loss).collect();
+            assert_eq!(losses, [OnOwnerLoss::Share, OnOwnerLoss::Allow]);
+            assert!(limited.charges.iter().all(|charge| charge.cost.get() == 3));
+        });
+    }
+
+    #[test]
+    fn what_is_unlimited_is_not_charged_but_other_rules_are() {
+        ruling("default", &[("ip", "10.1.2.3")], 1, |ruling, _| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: Some("per-ip") }));
+        });
+        ruling("default", &[("ip", "10.1.2.3"), ("path", "/a")], 1, |ruling, limited| {
+            assert!(matches!(ruling, Ruling::Limited));
+            assert_eq!(limited.names[0], Some("watched"));
+        });
+    }
+
+    #[test]
+    fn a_domain_says_what_happens_to_the_unmatched() {
+        let user = [("user", "x")];
+        ruling("default", &user, 1, |ruling, _| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: None }))
+        });
+        ruling("closed", &user, 1, |ruling, _| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: false, rule: None }));
+        });
+        ruling("nowhere", &user, 1, |ruling, _| {
+            assert!(matches!(ruling, Ruling::Unlimited { allowed: true, rule: None }));
+        });
+    }
+}

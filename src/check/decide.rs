@@ -1,0 +1,207 @@
+//! The way of one check: match the rules, decide here or where the slots are owned, put the answer together.
+
+use std::pin::Pin;
+
+use tidegate_cluster::{CheckOptions, Decisions, Local, Readiness, Undecided, Verdict};
+use tidegate_limiter::Nanos;
+
+use super::{
+    answer::{CheckAnswer, Decider},
+    charges::{Charges, Ruling, rule},
+    outcome::{Decided, put_together, unlimited},
+    prepared::Prepared,
+    problem::{Problem, ProblemKind},
+    request::CheckRequest,
+};
+use crate::node::Node;
+
+/// What a node that does not wait makes of a check.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives on the stack, and nearly always the small one is written"
+)]
+pub(crate) enum FirstLook<T> {
+    Decided(Result<T, Problem>),
+    /// Another node owns one of its slots, or the check has a request id; nothing has been charged. This is for [`check`].
+    Elsewhere(Prepared),
+}
+
+/// Decides a check right here, without waiting, and gives the answer to `render`, if this node owns all of its slots. `lane`
+/// is that of the calling thread.
+pub(crate) fn check_here<T>(
+    node: &Node,
+    lane: usize,
+    request: &CheckRequest<'_>,
+    render: impl FnOnce(CheckAnswer<'_>) -> T,
+) -> FirstLook<T> {
+    let now = node.clock.now();
+    let rules = node.rules.load();
+    let mut limited = Charges::default();
+    let ruling = rule(&rules, request, &mut limited);
+    match decide_here(node, lane, request, &ruling, &mut limited, now, render) {
+        Some(decided) => FirstLook::Decided(decided),
+        None => FirstLook::Elsewhere(Prepared::new(&rules, request, &mut limited)),
+    }
+}
+
+/// How a check begins that may have to wait.
+pub(crate) enum Begun<T, W> {
+    Decided(Result<T, Problem>),
+    Waits(Pin<Box<W>>),
+}
+
+/// As [`check_here`], with the way on to [`check`] where it is needed: in a box, so that whoever answers checks one after the
+/// other keeps no room for what few of them need.
+pub(crate) fn begin_check<T>(
+    node: &Node,
+    lane: usize,
+    request: &CheckRequest<'_>,
+    mut render: impl FnMut(CheckAnswer<'_>) -> T,
+) -> Begun<T, impl Future<Output = Result<T, Problem>>> {
+    match check_here(node, lane, request, &mut render) {
+        FirstLook::Decided(decided) => Begun::Decided(decided),
+        FirstLook::Elsewhere(found) => {
+            Begun::Waits(Box::pin(check(node, lane, request, Some(found), render)))
+        }
+    }
+}
+
+/// As [`check_here`] for checks that came together, each decided by itself and in their order: what all of them need of the
+/// buckets is asked for before the first one is decided. `None`: decided elsewhere, and `elsewhere` takes what is needed for that.
+pub(crate) fn check_group_here<'c, 'r: 'c, T>(
+    node: &Node,
+    lane: usize,
+    requests: impl Iterator<Item = &'c CheckRequest<'r>>,
+    render: impl Fn(CheckAnswer<'_>) -> T,
+    elsewhere: &mut impl Extend<Prepared>,
+) -> Vec<Option<Result<T, Problem>>> {
+    let now = node.clock.now();
+    let rules = node.rules.load();
+    let mut ruled: Vec<(&CheckRequest<'_>, Ruling<'_>, Charges<'_>)> =
+        Vec::with_capacity(requests.size_hint().1.unwrap_or(0));
+    for request in requests {
+        ruled.push((request, Ruling::Limited, Charges::default()));
+        if let Some((_, ruling, limited)) = ruled.last_mut() {
+            *ruling = rule(&rules, request, limited);
+        }
+    }
+    node.store.warm(ruled.iter().flat_map(|(_, _, limited)| &limited.charges).map(|charge| charge.key));
+    let decide = |(request, ruling, limited): &mut (&CheckRequest<'_>, Ruling<'_>, Charges<'_>)| {
+        let decided = decide_here(node, lane, request, ruling, limited, now, &render);
+        if decided.is_none() {
+            elsewhere.extend([Prepared::new(&rules, request, limited)]);
+        }
+        decided
+    };
+    ruled.iter_mut().map(decide).collect()
+}
+
+fn decide_here<T>(
+    node: &Node,
+    lane: usize,
+    request: &CheckRequest<'_>,
+    ruling: &Ruling<'_>,
+    limited: &mut Charges<'_>,
+    now: Nanos,
+    render: impl FnOnce(CheckAnswer<'_>) -> T,
+) -> Option<Result<T, Problem>> {
+    if let Ruling::Unlimited { allowed, rule } = *ruling {
+        return Some(answer_unlimited(node, lane, allowed, rule, now, render));
+    }
+    if request.id.is_some() {
+        // `check` looks whether it was charged before.
+        return None;
+    }
+    let mut decisions = Decisions::new();
+    match node.router.decide_local(&mut limited.charges, &limited.wishes, now, &mut decisions) {
+        Local::Elsewhere => None,
+        Local::NotReady => Some(Err(not_ready(node))),
+        Local::Decided { allowed, at } => {
+            let name = |place: usize| limited.names.get(place).copied().flatten();
+            let decided = |place: usize| {
+                let decision = decisions.get(place)?;
+                let by = if decision.assumed { Decider::Memory } else { Decider::Owner };
+                Some(Decided { decision, by, node: &node.name })
+            };
+            let (answer, by) = put_together(node, lane, allowed, &limited.charges, name, decided, render);
+            node.metrics[lane].count_check(allowed, by, at.saturating_since(now));
+            Some(Ok(answer))
+        }
+    }
+}
+
+/// Decides a check wherever its slots are owned; one that was charged under its request id before gets the same answer.
+/// `prepared` is what the first look has found, if there was one. Where an owner has newer rules than this node, the check is
+/// made again by these, as soon as they are here.
+pub(crate) fn check<T>(
+    node: &Node,
+    lane: usize,
+    request: &CheckRequest<'_>,
+    mut prepared: Option<Prepared>,
+    render: impl FnOnce(CheckAnswer<'_>) -> T,
+) -> impl Future<Output = Result<T, Problem>> {
+    // Not an `async fn`, which would keep what it is given twice: it is large.
+    async move {
+        let since = node.clock.now();
+        let (mut now, deadline) = (since, node.router.deadline());
+        loop {
+            let rules = node.rules.load();
+            let found = match &mut prepared {
+                Some(found) if found.is_by(&rules) => found,
+                _ => {
+                    let mut limited = Charges::default();
+                    if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
+                        return answer_unlimited(node, lane, allowed, rule, since, render);
+                    }
+                    prepared.insert(Prepared::new(&rules, request, &mut limited))
+                }
+            };
+            // Not held while other nodes are waited for: a thread has room for a few, and looks up more slowly beyond.
+            drop(rules);
+            let options = CheckOptions { revision: found.revision(), request: found.request, deadline };
+            let (charges, wishes) = (&mut found.charges, &found.wishes);
+            let verdict = match node.router.decide_once(lane, charges, wishes, options, now).await {
+                Ok(verdict) => verdict,
+                Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
+                Err(Undecided::RulesChanged) => {
+                    now = node.clock.now();
+                    continue;
+                }
+            };
+            let Verdict { allowed, answers } = verdict;
+            let name = |place: usize| found.name(place);
+            let decided = |place: usize| Decided::at(place, &answers, node);
+            let (answer, by) = put_together(node, lane, allowed, &found.charges, name, decided, render);
+            count(node, lane, allowed, by, since);
+            return Ok(answer);
+        }
+    }
+}
+
+fn answer_unlimited<T>(
+    node: &Node,
+    lane: usize,
+    allowed: bool,
+    rule: Option<&str>,
+    since: Nanos,
+    render: impl FnOnce(CheckAnswer<'_>) -> T,
+) -> Result<T, Problem> {
+    // A node without the cluster's rules knows of no limit, which does not mean that there is none.
+    if !node.router.has_routes() {
+        return Err(not_ready(node));
+    }
+    count(node, lane, allowed, Decider::Unmatched, since);
+    Ok(render(unlimited(node, allowed, rule)))
+}
+
+fn count(node: &Node, lane: usize, allowed: bool, by: Decider, since: Nanos) {
+    node.metrics[lane].count_check(allowed, by, node.clock.now().saturating_since(since));
+}
+
+pub(super) fn not_ready(node: &Node) -> Problem {
+    let detail = match node.cluster.readiness() {
+        Readiness::NotReady(reason) => reason,
+        Readiness::Ready => "this node has just left its cluster".to_owned(),
+    };
+    Problem::new(ProblemKind::NotReady, detail)
+}

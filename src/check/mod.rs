@@ -1,0 +1,30 @@
+//! A check is decided here, whichever front end has read it: this room knows no protocol.
+//!
+//! In the order in which a check meets them:
+//!
+//! - `request`: what it asks. `problem`: what is said when something is wrong.
+//! - `charges`: what the rules have charged for it. `prepared`: the same for as long as other nodes are waited for.
+//! - `decide`: decides it, here or where its slots are owned.
+//! - `outcome`: puts the decisions of all its limits together; `answer` is what the front ends write down.
+//! - `amend`: units given back, and buckets that forget.
+
+mod amend;
+mod answer;
+mod charges;
+mod decide;
+mod outcome;
+mod prepared;
+mod problem;
+mod request;
+
+pub(crate) use self::{
+    amend::{AmendedBuckets, amend_as_check, amend_buckets},
+    answer::{CheckAnswer, Decider, Numbers, Policy},
+    decide::{Begun, FirstLook, begin_check, check, check_group_here, check_here},
+    prepared::Prepared,
+    problem::{Problem, ProblemKind, echo},
+    request::{
+        AttributeList, CheckRequest, MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_VALUE_BYTES, Meant, Subject,
+        too_long,
+    },
+};

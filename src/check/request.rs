@@ -1,0 +1,113 @@
+//! What a check asks, whichever front end has read it. It borrows from the request's bytes what it can.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+use tidegate_limiter::{Attributes, Cost, Limit, Rule};
+
+use super::problem::{Problem, ProblemKind, echo};
+
+/// Attributes of a check.
+pub(crate) const MAX_ATTRIBUTES: usize = 64;
+/// Bytes of an attribute's name, and of a domain.
+pub(crate) const MAX_NAME_BYTES: usize = 256;
+/// Bytes of an attribute's value, and of the key of a check without a rule.
+pub(crate) const MAX_VALUE_BYTES: usize = 4 << 10;
+
+/// What a check asks.
+#[derive(Debug)]
+pub(crate) struct CheckRequest<'a> {
+    pub(crate) domain: Cow<'a, str>,
+    pub(crate) subject: Subject<'a>,
+    pub(crate) cost: Cost,
+    /// What the asker calls the request that the check is for: asked again under this id, it is charged once.
+    pub(crate) id: Option<Cow<'a, str>>,
+}
+
+/// What limits it.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is the large one almost always")]
+pub(crate) enum Subject<'a> {
+    /// The rules of the domain that match these.
+    Attributes(AttributeList<'a>),
+    /// A limit that the check brings with it.
+    Inline { key: Cow<'a, str>, limit: Limit },
+}
+
+/// A check's attributes, by name; there are few, so they are searched one by one.
+#[derive(Debug, Default)]
+pub(crate) struct AttributeList<'a> {
+    list: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 8]>,
+    meant: Meant,
+}
+
+/// Which rules attributes are meant for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meant {
+    /// All that match some of them.
+    #[default]
+    ForAny,
+    /// Those that name each of them, and those that require none: as Envoy's descriptors are.
+    AsWhole,
+}
+
+impl Attributes for AttributeList<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.list.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    fn may_match(&self, rule: &Rule) -> bool {
+        self.meant == Meant::ForAny
+            || !rule.requires_attributes()
+            || self.list.iter().all(|(name, _)| rule.names(name))
+    }
+}
+
+impl<'a> AttributeList<'a> {
+    /// None yet.
+    pub(crate) fn meant(meant: Meant) -> Self {
+        Self { list: SmallVec::new(), meant }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.list.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Takes in one more.
+    pub(crate) fn insert(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), Problem> {
+        let field = || format!("attributes.{}", echo(&name));
+        if name.is_empty() {
+            return Err(Problem::of_field(
+                ProblemKind::InvalidValue,
+                "attributes",
+                "an attribute has an empty name",
+            ));
+        }
+        too_long("the attribute's name", field, &name, MAX_NAME_BYTES)?;
+        too_long("the attribute", field, &value, MAX_VALUE_BYTES)?;
+        if self.get(&name).is_some() {
+            let detail = format!("the attribute {:?} is given twice", echo(&name));
+            return Err(Problem::of_field(ProblemKind::DuplicateParameter, field(), detail));
+        }
+        if self.list.len() == MAX_ATTRIBUTES {
+            let detail = format!("there are more than {MAX_ATTRIBUTES} attributes");
+            return Err(Problem::of_field(ProblemKind::ValueTooLarge, "attributes", detail));
+        }
+        self.list.push((name, value));
+        Ok(())
+    }
+}
+
+/// The problem of a text that is longer than it may be.
+pub(crate) fn too_long(
+    what: &str,
+    field: impl Fn() -> String,
+    text: &str,
+    max: usize,
+) -> Result<(), Problem> {
+    if text.len() <= max {
+        return Ok(());
+    }
+    let detail = format!("{what} has {} bytes, at most {max} are allowed", text.len());
+    Err(Problem::of_field(ProblemKind::ValueTooLarge, field(), detail))
+}

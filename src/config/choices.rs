@@ -1,0 +1,50 @@
+//! Options whose values are words.
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use tidegate_cluster::Clock;
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line, for machines.
+    Json,
+}
+
+/// The `X-RateLimit-*` headers, which nobody has written down, so that there are two of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LegacyHeaders {
+    /// `X-RateLimit-Reset` in seconds from now.
+    #[default]
+    Seconds,
+    /// `X-RateLimit-Reset` in seconds since 1970, as GitHub has it.
+    UnixTime,
+    /// None.
+    Off,
+}
+
+impl LegacyHeaders {
+    /// What is added to the seconds from now; none if there are no such headers.
+    pub(crate) fn offset(self, clock: Clock) -> Option<u64> {
+        match self {
+            Self::Seconds => Some(0),
+            Self::UnixTime => Some(clock.now().get() / 1_000_000_000),
+            Self::Off => None,
+        }
+    }
+}
+
+/// What Envoy is told to add to answers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnvoyHeaders {
+    /// Nothing; it can make `x-ratelimit-*` headers itself (enable_x_ratelimit_headers).
+    #[default]
+    None,
+    /// The headers RateLimit and RateLimit-Policy of the current IETF draft, and Retry-After.
+    Ratelimit,
+}

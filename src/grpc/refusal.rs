@@ -1,0 +1,18 @@
+//! A problem as gRPC tells it.
+
+use tonic::{Code, Status};
+
+use crate::{
+    check::{Problem, ProblemKind},
+    node::Node,
+};
+
+/// The status of a problem, which is counted.
+pub(super) fn refused(node: &Node, lane: usize, problem: &Problem) -> Status {
+    node.metrics[lane].count_problem(problem.kind);
+    let code = match problem.kind {
+        ProblemKind::NotReady | ProblemKind::OwnerUnreachable => Code::Unavailable,
+        _ => Code::InvalidArgument,
+    };
+    Status::new(code, problem.detail.clone())
+}

@@ -1,0 +1,115 @@
+//! What the client of a connection does, so that one that does nothing useful can be told.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::service::Limits;
+
+/// What a client did, noted by its stream and its service, which run on one thread.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// Reads and writes that moved something, wrapping.
+    moved: AtomicU32,
+    /// Requests that the service was given, wrapping.
+    requests: AtomicU32,
+    /// A request is with the service.
+    in_service: AtomicBool,
+    /// Bytes have come since the last request: the head of another one, not complete yet.
+    head_begun: AtomicBool,
+    /// The client does not take our bytes.
+    write_stalled: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn note_read(&self) {
+        self.moved.store(self.moved.load(Relaxed).wrapping_add(1), Relaxed);
+        if !self.in_service.load(Relaxed) {
+            self.head_begun.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn note_write(&self, stalled: bool) {
+        self.write_stalled.store(stalled, Relaxed);
+        if !stalled {
+            self.moved.store(self.moved.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    pub(super) fn note_request(&self) {
+        self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
+        self.head_begun.store(false, Relaxed);
+        self.in_service.store(true, Relaxed);
+    }
+
+    pub(super) fn note_answer(&self) {
+        self.in_service.store(false, Relaxed);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        if self.in_service.load(Relaxed) {
+            Phase::InService
+        } else if self.write_stalled.load(Relaxed) {
+            Phase::NotReading(self.moved.load(Relaxed))
+        } else if self.head_begun.load(Relaxed) {
+            Phase::Head(self.requests.load(Relaxed))
+        } else {
+            Phase::Idle(self.requests.load(Relaxed))
+        }
+    }
+}
+
+/// What a connection is doing; the same value twice means that nothing has changed in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The service has a deadline of its own.
+    InService,
+    /// After so many requests the head of another one is coming.
+    Head(u32),
+    /// After so many requests there is none.
+    Idle(u32),
+    /// The client does not take its answer, after so much was moved.
+    NotReading(u32),
+}
+
+impl Phase {
+    pub(super) fn patience(self, limits: &Limits) -> Option<Duration> {
+        match self {
+            Self::InService => None,
+            Self::Head(_) => Some(limits.head_timeout),
+            Self::Idle(_) => Some(limits.idle_timeout),
+            Self::NotReading(_) => Some(limits.write_timeout),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_trickles_in_is_in_one_phase_until_it_is_complete() {
+        let activity = Activity::default();
+        assert_eq!(activity.phase(), Phase::Idle(0));
+        activity.note_read();
+        let begun = activity.phase();
+        activity.note_read();
+        assert_eq!(begun, activity.phase(), "more bytes of the same head do not buy more time");
+        activity.note_request();
+        assert_eq!(activity.phase(), Phase::InService);
+        activity.note_answer();
+        assert_eq!(activity.phase(), Phase::Idle(1));
+    }
+
+    #[test]
+    fn a_client_that_takes_some_of_its_answer_is_not_the_one_that_takes_none() {
+        let activity = Activity::default();
+        activity.note_write(true);
+        let stalled = activity.phase();
+        assert!(matches!(stalled, Phase::NotReading(_)));
+        activity.note_write(false);
+        activity.note_write(true);
+        assert_ne!(stalled, activity.phase());
+    }
+}

@@ -1,0 +1,168 @@
+//! What is made of a configuration: rules, as a node takes them, and remarks on what they do not say.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use tidegate_limiter::{Algorithm, HashSecret, RuleError, Rules};
+
+/// What was made of a configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Imported {
+    pub(crate) domains: Vec<Domain>,
+    /// By line.
+    pub(crate) remarks: Vec<Remark>,
+}
+
+/// The rules of a domain.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Domain {
+    pub(crate) name: String,
+    pub(crate) rules: Vec<NewRule>,
+}
+
+/// A rule, as it is written.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NewRule {
+    pub(crate) name: String,
+    /// The line that it comes from.
+    pub(crate) line: u64,
+    /// Attributes and the patterns of their values.
+    pub(crate) when: Vec<(String, Vec<String>)>,
+    pub(crate) key: Vec<String>,
+    /// `unlimited`, or a count in a period.
+    pub(crate) limit: String,
+    pub(crate) burst: Option<u64>,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) shadow: bool,
+}
+
+/// Something of the configuration that the rules do not say, or say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Remark {
+    /// From 1; 0: the whole file.
+    pub(crate) line: u64,
+    /// Whether it is missing, rather than only another way to say it.
+    pub(crate) lost: bool,
+    pub(crate) message: String,
+}
+
+/// Why a text is no configuration of that kind.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("line {line}: {message}")]
+pub(crate) struct NotRead {
+    pub(crate) line: u64,
+    pub(crate) message: String,
+}
+
+impl Imported {
+    pub(super) fn lost(&mut self, line: u64, message: impl Into<String>) {
+        self.remarks.push(Remark { line, lost: true, message: message.into() });
+    }
+
+    pub(super) fn note(&mut self, line: u64, message: impl Into<String>) {
+        self.remarks.push(Remark { line, lost: false, message: message.into() });
+    }
+
+    /// In the order of their lines, each once.
+    pub(super) fn sort(&mut self) {
+        self.remarks.sort_by(|a, b| (a.line, &a.message).cmp(&(b.line, &b.message)));
+        self.remarks.dedup();
+    }
+
+    /// Whether something is missing.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.remarks.iter().any(|remark| remark.lost)
+    }
+
+    /// The rule file: a document for each domain.
+    pub(crate) fn to_yaml(&self) -> String {
+        let mut yaml = String::new();
+        for (place, domain) in self.domains.iter().enumerate() {
+            if place > 0 {
+                yaml.push_str("---\n");
+            }
+            let end = if domain.rules.is_empty() { " []" } else { "" };
+            // Writing into a String can not fail.
+            let _ = writeln!(yaml, "domain: {}\nrules:{end}", word(&domain.name));
+            domain.rules.iter().for_each(|rule| rule.write(&mut yaml));
+        }
+        yaml
+    }
+
+    /// Looks whether a node takes the rules.
+    pub(crate) fn check(&self) -> Result<(), Vec<RuleError>> {
+        Rules::from_yaml(&self.to_yaml(), &HashSecret::new([0; 16])).map(|_| ())
+    }
+}
+
+impl NewRule {
+    fn write(&self, yaml: &mut String) {
+        let _ = writeln!(yaml, "  - name: {} # line {}", word(&self.name), self.line);
+        if !self.when.is_empty() {
+            let tests: Vec<String> = self
+                .when
+                .iter()
+                .map(|(attribute, patterns)| match &patterns[..] {
+                    [one] => format!("{}: {}", word(attribute), word(one)),
+                    several => format!("{}: [{}]", word(attribute), words(several)),
+                })
+                .collect();
+            let _ = writeln!(yaml, "    when: {{ {} }}", tests.join(", "));
+        }
+        let _ = writeln!(yaml, "    key: [{}]\n    limit: {}", words(&self.key), self.limit);
+        if let Some(burst) = self.burst {
+            let _ = writeln!(yaml, "    burst: {burst}");
+        }
+        if self.algorithm != Algorithm::TokenBucket {
+            let _ = writeln!(yaml, "    algorithm: {}", self.algorithm.as_str());
+        }
+        if self.shadow {
+            let _ = writeln!(yaml, "    mode: shadow");
+        }
+    }
+}
+
+fn words(texts: &[String]) -> String {
+    texts.iter().map(|text| word(text)).collect::<Vec<_>>().join(", ")
+}
+
+/// A text as YAML, bare where that is surely a text. JSON's strings are YAML's.
+fn word(text: &str) -> String {
+    let bare = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
+        && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
+            .contains(&text.to_ascii_lowercase().as_str());
+    if bare { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+/// A name of a rule made of any text, different from those that are taken.
+pub(super) fn name_of(text: &str, taken: &[NewRule]) -> String {
+    const MAX: usize = 100;
+    let name: String =
+        text.chars()
+            .map(|character| {
+                if character.is_ascii_alphanumeric() || "-_./:".contains(character) { character } else { '-' }
+            })
+            .take(MAX)
+            .collect();
+    let name = if name.is_empty() { "rule".to_owned() } else { name };
+    let free = |name: &String| taken.iter().all(|rule| rule.name != *name);
+    if free(&name) {
+        return name;
+    }
+    let more = (2..).map(|number| format!("{name}-{number}"));
+    more.into_iter().find(free).unwrap_or(name)
+}
+
+/// Why a value can not be a pattern, where it would mean something else.
+pub(super) fn no_pattern(value: &str) -> Option<&'static str> {
+    if value.starts_with('!') {
+        Some("a value that begins with ! would be its opposite")
+    } else if value.ends_with('*') {
+        Some("a value that ends with * would be a prefix")
+    } else if value.contains('/') && value.parse::<ipnet::IpNet>().is_ok() {
+        Some("a value like that would be a network")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,129 @@
+//! The headers that tell of limits: `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), those that
+//! clients have known for longer, and `Retry-After`.
+//!
+//! This is their one source. Answers over HTTP are written in two ways, as bytes and as a map, by a [`HeaderSink`] each; Envoy
+//! is told the items of several checks.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::header::HeaderName;
+
+use crate::check::{CheckAnswer, Policy};
+
+/// What an item of a list begins with, but for the first one.
+pub(crate) const SEPARATOR: &[u8] = b", ";
+
+/// The name of a header.
+#[derive(Debug)]
+pub(crate) struct Name {
+    /// As bytes, up to the value.
+    pub(crate) line: &'static [u8],
+    pub(crate) name: HeaderName,
+}
+
+macro_rules! name {
+    ($name:literal) => {
+        Name { line: concat!($name, ": ").as_bytes(), name: HeaderName::from_static($name) }
+    };
+}
+
+static RATELIMIT: Name = name!("ratelimit");
+static RATELIMIT_POLICY: Name = name!("ratelimit-policy");
+static X_RATELIMIT_LIMIT: Name = name!("x-ratelimit-limit");
+static X_RATELIMIT_REMAINING: Name = name!("x-ratelimit-remaining");
+static X_RATELIMIT_RESET: Name = name!("x-ratelimit-reset");
+static RETRY_AFTER: Name = name!("retry-after");
+
+/// Takes headers, in their order.
+pub(crate) trait HeaderSink {
+    /// One of them. Its value is printable ASCII.
+    fn header(&mut self, name: &'static Name, write: impl FnOnce(&mut BytesMut));
+}
+
+/// Gives the headers of an answer to `sink`. `legacy` is what is added to `X-RateLimit-Reset`, in seconds; none: no headers of
+/// that kind.
+#[inline]
+pub(crate) fn write(answer: &CheckAnswer<'_>, legacy: Option<u64>, sink: &mut impl HeaderSink) {
+    let Some(numbers) = answer.numbers else { return };
+    if !answer.policies.is_empty() {
+        sink.header(&RATELIMIT, |out| list(answer.policies, out, |policy, out| policy.write_state(out)));
+        sink.header(&RATELIMIT_POLICY, |out| list(answer.policies, out, |policy, out| policy.write(out)));
+    }
+    if let Some(offset) = legacy {
+        sink.header(&X_RATELIMIT_LIMIT, |out| number(out, numbers.limit));
+        sink.header(&X_RATELIMIT_REMAINING, |out| number(out, numbers.remaining));
+        let reset = seconds(numbers.reset_after).saturating_add(offset);
+        sink.header(&X_RATELIMIT_RESET, |out| number(out, reset));
+    }
+    if let (false, Some(wait)) = (answer.allowed, numbers.retry_after) {
+        sink.header(&RETRY_AFTER, |out| number(out, seconds(wait).max(1)));
+    }
+}
+
+#[inline]
+fn list(policies: &[Policy<'_>], out: &mut BytesMut, write: impl Fn(&Policy<'_>, &mut BytesMut)) {
+    for (place, policy) in policies.iter().enumerate() {
+        if place > 0 {
+            out.extend_from_slice(SEPARATOR);
+        }
+        write(policy, out);
+    }
+}
+
+impl Policy<'_> {
+    /// An item of `RateLimit`: `"login";r=3;t=12`.
+    pub(crate) fn write_state(&self, out: &mut BytesMut) {
+        self.write_name(out);
+        out.extend_from_slice(b";r=");
+        sf_integer(out, self.remaining);
+        out.extend_from_slice(b";t=");
+        sf_integer(out, seconds(self.more_after));
+    }
+
+    /// An item of `RateLimit-Policy`: `"login";q=5;w=60`. A window is told in whole seconds or not at all.
+    pub(crate) fn write(&self, out: &mut BytesMut) {
+        self.write_name(out);
+        out.extend_from_slice(b";q=");
+        sf_integer(out, self.count);
+        if self.window.subsec_nanos() == 0 {
+            out.extend_from_slice(b";w=");
+            sf_integer(out, self.window.as_secs());
+        }
+    }
+
+    /// The name as a String of structured fields (RFC 9651), which is printable ASCII.
+    fn write_name(&self, out: &mut BytesMut) {
+        out.extend_from_slice(b"\"");
+        if self.name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+            out.extend_from_slice(self.name.as_bytes());
+        } else {
+            for character in self.name.chars().map(printable) {
+                if matches!(character, '"' | '\\') {
+                    out.extend_from_slice(b"\\");
+                }
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        out.extend_from_slice(b"\"");
+    }
+}
+
+/// What a String of structured fields can have.
+pub(crate) fn printable(character: char) -> char {
+    if matches!(character, ' '..='~') { character } else { '_' }
+}
+
+/// An Integer of structured fields, which has at most 15 digits.
+fn sf_integer(out: &mut BytesMut, value: u64) {
+    number(out, value.min(999_999_999_999_999));
+}
+
+pub(crate) fn number(out: &mut BytesMut, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Rounded up: who waits so long waits long enough.
+pub(crate) fn seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
