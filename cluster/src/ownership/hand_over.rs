@@ -260,6 +260,7 @@ pub(crate) fn take_over(shared: &Shared, leader: &Arc<LeaderClient>, part: HandO
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc::buckets::WireHeld;
 
     #[test]
     fn buckets_are_cut_into_messages_and_none_is_left_out() {
