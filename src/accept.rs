@@ -117,7 +117,7 @@ pub(crate) async fn accept<S>(
                     "too many {what} connections (--max-connections): refusing"
                 );
             }
-            // Each lives for at most REFUSE_TIMEOUT, so they can not pile up beyond this.
+            // Each lives for at most REFUSE_TIMEOUT, so they cannot pile up beyond this.
             if (connections.len() as u64).saturating_sub(stats.open()) < MAX_REFUSING {
                 connections.spawn(refuse(stream, too_many.clone()));
             }

@@ -11,10 +11,10 @@ use tidegate_cluster::is_valid_name;
 const LOCK_FILE: &str = "lock";
 const NAME_FILE: &str = "node-name";
 
-/// Why a data directory can not be used.
+/// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// It can not be read or written.
+    /// It cannot be read or written.
     #[error("cannot use {path} (--data-dir): {reason}")]
     Io {
         /// Which file.
@@ -26,7 +26,7 @@ pub enum DataDirError {
     #[error("{0} is in use by another node (--data-dir)")]
     InUse(PathBuf),
     /// The name in it was not written by a node.
-    #[error("{path} holds {name:?}, which can not name a node; remove it or give --name")]
+    #[error("{path} holds {name:?}, which cannot name a node; remove it or give --name")]
     BadName {
         /// Which file.
         path: PathBuf,

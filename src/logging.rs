@@ -23,7 +23,7 @@ pub struct LevelError {
 /// Starts logging. Once in a process; a second call changes nothing.
 ///
 /// # Errors
-/// When `level` can not be understood.
+/// When `level` cannot be understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), LevelError> {
     let fault = |reason| LevelError { level: level.to_owned(), reason };
     let quiet = QUIET.iter().filter(|_| !level.contains('=')).copied();

@@ -12,10 +12,10 @@ use tidegate_limiter::{HashSecret, RuleDescription, RuleError, Rules};
 /// Bytes of a file with rules.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Why a file with rules can not be used.
+/// Why a file with rules cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum RulesFileError {
-    /// It can not be read.
+    /// It cannot be read.
     #[error("cannot read the rules {path} (--rules): {reason}")]
     Unreadable {
         /// Which.
@@ -29,8 +29,8 @@ pub enum RulesFileError {
         /// Which.
         path: PathBuf,
     },
-    /// It says something that can not be.
-    #[error("{path}: the rules can not be used, {count} {}", if *count == 1 { "fault" } else { "faults" })]
+    /// It says something that cannot be.
+    #[error("{path}: the rules cannot be used, {count} {}", if *count == 1 { "fault" } else { "faults" })]
     Invalid {
         /// Which.
         path: String,

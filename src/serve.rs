@@ -44,11 +44,11 @@ const SHARES_PART: u64 = 8;
 /// Why a node could not run.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ServeError {
-    /// The rules can not be used.
+    /// The rules cannot be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Rules(#[from] RulesFileError),
-    /// The data directory can not be used.
+    /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// A port of a front end could not be opened.
@@ -79,7 +79,7 @@ pub enum ServeError {
 /// Runs a node until it is told to stop by a signal, or by `stop`.
 ///
 /// # Errors
-/// When it can not start.
+/// When it cannot start.
 pub fn run(settings: Settings, stop: CancellationToken) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
@@ -183,12 +183,10 @@ async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task
     stop_fronts.cancel();
     // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.
     let _ = serving.await;
-    if owned > 0 {
-        if timeout(SAVE_WITHIN, node.cluster.keep_debts()).await.is_err() {
-            warn!(
-                "the disk did not take the buckets within {SAVE_WITHIN:?}: they start exhausted after the next start"
-            );
-        }
+    if owned > 0 && timeout(SAVE_WITHIN, node.cluster.keep_debts()).await.is_err() {
+        warn!(
+            "the disk did not take the buckets within {SAVE_WITHIN:?}: they start exhausted after the next start"
+        );
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) async fn amend_as_check<T>(
 /// of the limits in force, by which the units were taken; a reset in all that is known of the request's keys.
 ///
 /// # Errors
-/// When this node can not do it yet.
+/// When this node cannot do it yet.
 pub(crate) async fn amend_buckets<T>(
     node: &Node,
     lane: usize,

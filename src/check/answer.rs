@@ -19,7 +19,7 @@ pub(crate) struct CheckAnswer<'a> {
     pub(crate) policies: &'a [Policy<'a>],
 }
 
-/// How far a limit is used up.
+/// How far a limit is exhausted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Numbers {
     pub(crate) limit: u64,

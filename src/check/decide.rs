@@ -133,6 +133,7 @@ fn decide_here<T>(
 /// Decides a check wherever its slots are owned; one that was charged under its request id before gets the same answer.
 /// `prepared` is what the first look has found, if there was one. Where an owner has newer rules than this node, the check is
 /// made again by these, as soon as they are here.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps what it is given twice, and it is large")]
 pub(crate) fn check<T>(
     node: &Node,
     lane: usize,
@@ -140,7 +141,6 @@ pub(crate) fn check<T>(
     mut prepared: Option<Prepared>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> impl Future<Output = Result<T, Problem>> {
-    // Not an `async fn`, which would keep what it is given twice: it is large.
     async move {
         let since = node.clock.now();
         let (mut now, deadline) = (since, node.router.deadline());

@@ -20,7 +20,7 @@ pub(crate) struct Prepared {
     rules: Snapshot,
 }
 
-/// Which rules something was made by. Two snapshots can have one revision: where the rules of a domain can not be used,
+/// Which rules something was made by. Two snapshots can have one revision: where the rules of a domain cannot be used,
 /// those of others change without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Snapshot {

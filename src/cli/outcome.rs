@@ -6,7 +6,7 @@ use clap::ValueEnum;
 pub const DONE: u8 = 0;
 /// It was refused, or failed.
 pub const FAILED: u8 = 1;
-/// It was asked in a way that can not be.
+/// It was asked in a way that cannot be.
 pub const BAD_USAGE: u8 = 2;
 /// A check is denied.
 pub const DENIED: u8 = 3;
@@ -18,7 +18,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// It was asked in a way that can not be.
+    /// It was asked in a way that cannot be.
     pub(super) fn bad_usage(fault: impl Into<miette::Report>) -> Self {
         Self { report: fault.into(), code: BAD_USAGE }
     }

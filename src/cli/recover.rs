@@ -1,4 +1,4 @@
-//! `tidegate cluster recover`: one node goes on when most voters are lost for good. It asks no node: it works on a
+//! `tidegate cluster recover`: one node goes on when a quorum is lost for good. It asks no node: it works on a
 //! directory.
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::{data_dir::DataDir, terminal::print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only for when most voters are lost for good: their disks, not only their processes. While they may come back,
+Only for when a quorum is lost for good: their disks, not only their processes. While they may come back,
 starting them is all that is needed.
 
   1. Stop all nodes that are left, and see to it that they stay stopped.
@@ -22,7 +22,7 @@ starting them is all that is needed.
   5. Move the data directories of the others away and start them. They join it and get its rules.
 
 It keeps the rules and their history. Rules that were acknowledged by the lost nodes only may be missing, and all
-buckets begin used up: nothing is admitted twice.")]
+buckets start exhausted: nothing is admitted twice.")]
 pub(super) struct RecoverArgs {
     /// The data directory of a node that is not running
     #[arg(long, env = "TIDEGATE_DATA_DIR", value_name = "DIR")]

@@ -1,4 +1,4 @@
-//! The entries of `X-Forwarded-For` and of `Forwarded`, the nearest first; `None` is one that can not be read.
+//! The entries of `X-Forwarded-For` and of `Forwarded`, the nearest first; `None` is one that cannot be read.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ pub(super) fn of_list(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
 }
 
 /// Of a line of `Forwarded` (RFC 7239). A line in which a quoted string does not end, or that says anything else that the
-/// grammar does not have, is one entry that can not be read: where its entries begin is not known.
+/// grammar does not have, is one entry that cannot be read: where its entries begin is not known.
 pub(super) fn of_forwarded(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
     let entries = std::str::from_utf8(line).ok().and_then(parse).unwrap_or_else(|| vec![None]);
     entries.into_iter().rev()

@@ -2,7 +2,7 @@
 //!
 //! Anybody can write any header, so what a connection says of other addresses counts only if it comes from a proxy that
 //! this node was told to trust. From there one goes back hop by hop, from the right, for as long as each hop is such a proxy:
-//! the first address that is not is the client's. What can not be read ends the walk at the last address that was good.
+//! the first address that is not is the client's. What cannot be read ends the walk at the last address that was good.
 //!
 //! - `Trust`: which proxies, and in which header they say whom they asked for.
 //! - `hops`: the entries of `X-Forwarded-For` and `Forwarded`, from the right.

@@ -27,7 +27,7 @@ const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 pub(crate) enum NoAddress {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("its PROXY header can not be read: {0}")]
+    #[error("its PROXY header cannot be read: {0}")]
     Header(Error),
     #[error("its PROXY header was not complete after {HEADER_TIMEOUT:?}")]
     Late,

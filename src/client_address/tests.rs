@@ -46,7 +46,7 @@ const X_FORWARDED_FOR_CASES: &[(&str, &[&str], &str)] = &[
     (EDGE, &["8.8.8.8", "203.0.113.9"], "203.0.113.9"),
     (EDGE, &["203.0.113.9", "10.1.1.1"], "203.0.113.9"),
     (EDGE, &["203.0.113.9, 10.2.2.2", "10.1.1.1"], "203.0.113.9"),
-    // What can not be read ends the walk at the last good one.
+    // What cannot be read ends the walk at the last good one.
     (EDGE, &["unknown"], EDGE),
     (EDGE, &[""], EDGE),
     (EDGE, &[","], EDGE),

@@ -10,10 +10,10 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 
 use super::options::Options;
 
-/// Why a configuration file can not be used.
+/// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
-    /// It can not be read.
+    /// It cannot be read.
     #[error("cannot read the configuration file {path}: {reason}")]
     Unreadable {
         /// Which.
@@ -21,7 +21,7 @@ pub enum ConfigError {
         /// Why not.
         reason: io::Error,
     },
-    /// It says something that can not be.
+    /// It says something that cannot be.
     #[error("{path}:{line}: {message}")]
     #[diagnostic(help("the keys are the names of the flags, see `tidegate serve --help`"))]
     Invalid {

@@ -1,5 +1,5 @@
 //! The options of a node, each of them a flag, an environment variable and a key of the configuration file: all three
-//! are read off one struct, so that they can not differ. A flag goes before the environment, that before the file.
+//! are read off one struct, so that they cannot differ. A flag goes before the environment, that before the file.
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "the texts are for --help first")]
 

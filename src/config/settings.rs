@@ -86,15 +86,15 @@ pub struct Settings {
     pub envoy_headers: EnvoyHeaders,
 }
 
-/// Why options can not be settings. Each names the flag; the key of the file and the variable have the same name.
+/// Why options cannot be settings. Each names the flag; the key of the file and the variable have the same name.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SettingsError {
-    #[error("{0:?} can not name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
+    #[error("{0:?} cannot name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
     Name(String),
-    #[error("{0:?} can not name a cluster: 1 to 64 letters, digits, '.', '_' and '-' (--cluster-name)")]
+    #[error("{0:?} cannot name a cluster: 1 to 64 letters, digits, '.', '_' and '-' (--cluster-name)")]
     ClusterName(String),
-    #[error("{0:?} can not name a zone: 1 to 64 letters, digits, '.', '_' and '-' (--zone)")]
+    #[error("{0:?} cannot name a zone: 1 to 64 letters, digits, '.', '_' and '-' (--zone)")]
     Zone(String),
     #[error("{0} (--weight)")]
     Weight(#[from] NoWeight),
@@ -102,21 +102,21 @@ pub enum SettingsError {
     BasePort(u16),
     #[error("an entry of --join is empty; write HOST:PORT,HOST:PORT")]
     EmptyJoin,
-    #[error("a cluster can not be formed by 0 nodes (--bootstrap-expect)")]
+    #[error("a cluster cannot be formed by 0 nodes (--bootstrap-expect)")]
     ExpectsNobody,
     #[error(
-        "this node listens on {0}, where {1} can not reach it; give an address of this machine (--listen 0.0.0.0)"
+        "this node listens on {0}, where {1} cannot reach it; give an address of this machine (--listen 0.0.0.0)"
     )]
     Unreachable(IpAddr, String),
-    #[error("a check can not take {0:?}: from 10ms to 60s (--check-timeout)")]
+    #[error("a check cannot take {0:?}: from 10ms to 60s (--check-timeout)")]
     CheckTimeout(Duration),
     #[error("{0} bytes are too few for buckets: at least 1MiB (--max-memory)")]
     MaxMemory(u64),
     #[error("a node takes at least one connection (--max-connections)")]
     MaxConnections,
-    #[error("{0} threads can not answer checks: from 1 to 1024 (--workers)")]
+    #[error("{0} threads cannot answer checks: from 1 to 1024 (--workers)")]
     Workers(usize),
-    #[error("{0} bits of an IPv6 address can not stand for a client: from 1 to 128 (--ipv6-prefix)")]
+    #[error("{0} bits of an IPv6 address cannot stand for a client: from 1 to 128 (--ipv6-prefix)")]
     Ipv6Prefix(u8),
     #[error("the PROXY protocol is taken from trusted proxies only, and there are none (--trusted-proxies)")]
     ProxyProtocolOfNobody,

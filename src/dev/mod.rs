@@ -196,7 +196,7 @@ impl LocalCluster {
     fn explain(&self, ended: Ended) -> (&LocalNode, String) {
         let (place, status) = ended.expect("watching a node does not panic, and is not cancelled");
         let how = match status {
-            Err(error) => format!("can not be watched any more ({error})"),
+            Err(error) => format!("cannot be watched any more ({error})"),
             Ok(status) => match (status.signal(), status.code()) {
                 (Some(signal), _) => format!("was killed by signal {signal}"),
                 (None, Some(0)) => "ended".to_owned(),

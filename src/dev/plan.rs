@@ -39,13 +39,13 @@ pub(crate) struct PlannedNode {
 /// Why there can be no such cluster.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub(crate) enum PlanError {
-    #[error("{0} nodes can not be: from 1 to {MAX_NODES} (--nodes)")]
+    #[error("{0} nodes cannot be: from 1 to {MAX_NODES} (--nodes)")]
     Nodes(u16),
     #[error("ports from {first} on do not suffice for {nodes} nodes (--base-port)")]
     Ports { first: u16, nodes: u16 },
 }
 
-/// Why it can not be started now.
+/// Why it cannot be started now.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub(crate) enum PlanCheckError {
     #[error(transparent)]

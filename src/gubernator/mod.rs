@@ -1,7 +1,7 @@
 //! Gubernator's service: limits that come with the requests, as its clients ask for them, over gRPC and over HTTP. It knows
 //! neither: those two front ends hand it what they have read.
 //!
-//! - `question`: a request as a check, or why it can not be one.
+//! - `question`: a request as a check, or why it cannot be one.
 //! - `json`: requests and answers as proto3 JSON.
 
 pub(crate) mod json;

@@ -68,9 +68,8 @@ impl<'a> Question<'a> {
             let detail = format!("behavior {} has flags that are not known", request.behavior);
             return Err(fault("behavior", detail));
         }
-        let count = u64::try_from(request.limit).map_err(|_| {
-            fault("limit", format!("the limit is {}, and can not be negative", request.limit))
-        })?;
+        let count = u64::try_from(request.limit)
+            .map_err(|_| fault("limit", format!("the limit is {}, and cannot be negative", request.limit)))?;
         let asked = if count == 0 {
             Asked::Never
         } else {
@@ -113,7 +112,7 @@ fn limit_of(request: &RateLimitReq, count: u64, is_gregorian: bool) -> Result<Li
         Ok(0) => None,
         Ok(burst) => Some(burst),
         Err(_) => {
-            return Err(fault("burst", format!("the burst is {}, and can not be negative", request.burst)));
+            return Err(fault("burst", format!("the burst is {}, and cannot be negative", request.burst)));
         }
     };
     let (algorithm, period, burst) = match theirs::Algorithm::try_from(request.algorithm) {
@@ -145,7 +144,7 @@ fn limit_of(request: &RateLimitReq, count: u64, is_gregorian: bool) -> Result<Li
 
 fn length(duration: i64) -> Result<Duration, Problem> {
     let millis = u64::try_from(duration)
-        .map_err(|_| fault("duration", format!("the duration is {duration} ms, and can not be negative")))?;
+        .map_err(|_| fault("duration", format!("the duration is {duration} ms, and cannot be negative")))?;
     Ok(Duration::from_millis(millis))
 }
 

@@ -83,7 +83,7 @@ pub(super) fn read<'a>(
     })?;
     for (header, attribute) in chosen {
         let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| {
-            let detail = format!("{:?} can not name a header", echo(&header));
+            let detail = format!("{:?} cannot name a header", echo(&header));
             Problem::of_field(ProblemKind::InvalidValue, "header", detail)
         })?;
         if attributes.get(&attribute).is_some() {

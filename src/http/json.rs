@@ -51,7 +51,7 @@ pub(super) fn problem_of(error: &serde_json::Error) -> Problem {
     Problem { place: Some((error.line(), error.column())), ..Problem::new(kind, message.to_owned()) }
 }
 
-/// What serde's errors can not carry: the problem that was found, or the field that the error is about.
+/// What serde's errors cannot carry: the problem that was found, or the field that the error is about.
 #[derive(Default)]
 struct Found(RefCell<(Option<Problem>, Option<String>)>);
 

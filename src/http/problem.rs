@@ -92,7 +92,7 @@ impl Problem {
         if self.is_temporary() {
             response = response.header(header::RETRY_AFTER, "1");
         }
-        // The rest of such a body is on its way, or never comes: the connection can not be used again.
+        // The rest of such a body is on its way, or never comes: the connection cannot be used again.
         if matches!(
             self.kind,
             ProblemKind::BodyTooLarge | ProblemKind::BodyTimeout | ProblemKind::BodyIncomplete

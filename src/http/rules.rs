@@ -96,7 +96,7 @@ pub(super) async fn put(
     body: &[u8],
 ) -> Result<Answer, Problem> {
     if !is_valid_name(domain) {
-        let detail = format!("{:?} can not name a domain: letters, digits and - _ . / :", echo(domain));
+        let detail = format!("{:?} cannot name a domain: letters, digits and - _ . / :", echo(domain));
         return Err(Problem::of_field(ProblemKind::InvalidValue, "domain", detail));
     }
     let text = std::str::from_utf8(body).map_err(|fault| {

@@ -219,7 +219,7 @@ fn step(siblings: &[Descriptor<'_>], place: usize, way: &[Step], imported: &mut 
             is_key = false;
         }
     }
-    // Those that could not be said anywhere can not be excluded either.
+    // Those that could not be said anywhere cannot be excluded either.
     let sayable = |pattern: &String| {
         let value = pattern.strip_prefix('!').unwrap_or(pattern);
         no_pattern(value.strip_suffix('*').unwrap_or(value)).is_none()

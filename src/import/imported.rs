@@ -82,7 +82,7 @@ impl Imported {
                 yaml.push_str("---\n");
             }
             let end = if domain.rules.is_empty() { " []" } else { "" };
-            // Writing into a String can not fail.
+            // Writing into a String cannot fail.
             let _ = writeln!(yaml, "domain: {}\nrules:{end}", word(&domain.name));
             domain.rules.iter().for_each(|rule| rule.write(&mut yaml));
         }
@@ -154,7 +154,7 @@ pub(super) fn name_of(text: &str, taken: &[NewRule]) -> String {
     more.into_iter().find(free).unwrap_or(name)
 }
 
-/// Why a value can not be a pattern, where it would mean something else.
+/// Why a value cannot be a pattern, where it would mean something else.
 pub(super) fn no_pattern(value: &str) -> Option<&'static str> {
     if value.starts_with('!') {
         Some("a value that begins with ! would be its opposite")

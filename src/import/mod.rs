@@ -3,7 +3,7 @@
 //! - `envoy`: envoyproxy/ratelimit's YAML, read as a `tree`.
 //! - `nginx`: `limit_req_zone` and `limit_req`, read by `nginx_syntax`.
 //!
-//! Both make an `imported`. What a rule can not say is not guessed: each such thing is a remark with its line.
+//! Both make an `imported`. What a rule cannot say is not guessed: each such thing is a remark with its line.
 
 mod envoy;
 mod imported;

@@ -324,7 +324,7 @@ fn raft(page: &mut Page, node: &Sources<'_>) {
     page.simple(
         "tidegate_rules_broken",
         "gauge",
-        "Domains whose rules this version can not use, and which keep the ones before.",
+        "Domains whose rules this version cannot use, and which keep the ones before.",
         ledger.broken().len(),
     );
 }

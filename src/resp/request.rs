@@ -16,7 +16,7 @@ const MAX_LINE_BYTES: usize = 4 << 10;
 /// The words of a command, in the buffer.
 pub(super) type Words<'b> = SmallVec<[&'b [u8]; 8]>;
 
-/// Bytes that are not the protocol; the connection can not go on.
+/// Bytes that are not the protocol; the connection cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("Protocol error: expected '{expected}', got '{got}'", expected = char::from(*expected), got = got.escape_ascii())]

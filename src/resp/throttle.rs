@@ -113,7 +113,7 @@ impl Five {
     }
 }
 
-/// A number as nearly all are written: up to 18 digits, which can not overflow.
+/// A number as nearly all are written: up to 18 digits, which cannot overflow.
 #[inline]
 fn short(text: &[u8]) -> Option<u64> {
     let digit = |number: u64, byte: &u8| {

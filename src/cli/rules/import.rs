@@ -22,7 +22,7 @@ Examples:
   tidegate rules validate -f rules.yaml
 
 What could not be carried over is said on standard error, with its line.
-Exit codes: 0 done, 1 something was not carried over and --strict was given, or the file can not be read, 2 bad usage.")]
+Exit codes: 0 done, 1 something was not carried over and --strict was given, or the file cannot be read, 2 bad usage.")]
 pub(super) struct ImportArgs {
     /// What the file is for
     #[arg(long, value_enum, value_name = "KIND")]
@@ -57,7 +57,7 @@ enum ImportError {
     Unreadable { path: PathBuf, reason: io::Error },
     #[error("{path}: {fault}")]
     NotRead { path: PathBuf, fault: NotRead },
-    #[error("the rules that were made of {path} can not be used: {fault}; please report this with the file")]
+    #[error("the rules that were made of {path} cannot be used: {fault}; please report this with the file")]
     Unusable { path: PathBuf, fault: String },
     #[error("not everything in {path} could be carried over (--strict)")]
     Strict { path: PathBuf },

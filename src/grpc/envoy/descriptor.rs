@@ -136,7 +136,7 @@ fn limit_of(brought: &RateLimitOverride) -> Result<Limit, Problem> {
         RateLimitUnit::Month if times == 1 => 0,
         unit => {
             let detail = format!(
-                "a limit per {times} {} can not be kept: SECOND, MINUTE, HOUR and DAY up to 31 days, and one MONTH can",
+                "a limit per {times} {} cannot be kept: SECOND, MINUTE, HOUR and DAY up to 31 days, and one MONTH can",
                 unit.as_str_name()
             );
             return Err(Problem::of_field(ProblemKind::InvalidValue, "limit.unit", detail));

@@ -113,7 +113,7 @@ pub(super) async fn serve_connection<S, B>(
     connection.into_parts().io.into_inner().close(final_response).await;
 }
 
-/// What is wrong with a request that hyper can not parse.
+/// What is wrong with a request that hyper cannot parse.
 fn error_of_head(error: &hyper::Error) -> Option<TransportError> {
     if error.is_parse_too_large() {
         return Some(TransportError::HeadTooLarge);

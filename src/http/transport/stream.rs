@@ -2,7 +2,7 @@
 //!
 //! - It notes in [`Activity`] what the client does, so that somebody can end a connection on which a request trickles in
 //!   byte by byte, or none comes, or answers are not read.
-//! - hyper answers what it can not parse with an empty body, and not even that when it flushes whole pipelines (the
+//! - hyper answers what it cannot parse with an empty body, and not even that when it flushes whole pipelines (the
 //!   rest of the bad request looks like the next one to it). Here such an answer is swallowed, and
 //!   [`ClientStream::close`] gives one that says what is wrong.
 //! - The end of a connection *lingers*: closing a socket with unread bytes makes the kernel reset the connection, and
@@ -133,7 +133,7 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-/// Whether `head` is one of the empty answers that hyper gives to what it can not parse.
+/// Whether `head` is one of the empty answers that hyper gives to what it cannot parse.
 fn is_empty_refusal(head: &[u8]) -> bool {
     const LONGEST: usize = 160;
     const EMPTY: &[u8] = b"content-length: 0\r\n";
