@@ -168,6 +168,7 @@ type Split = fn(&Cluster);
 /// All at the same time, each in networks of its own: most of it is waiting.
 #[test]
 fn each_rule_keeps_its_worst_case_in_each_split_and_there_is_one_count_soon_after() {
+    let _machine = kit::alone();
     let form = kit::network();
     let splits: [(&str, Split); 5] = [
         ("two and one", two_and_one),
@@ -188,6 +189,7 @@ fn each_rule_keeps_its_worst_case_in_each_split_and_there_is_one_count_soon_afte
 /// Also where there are namespaces: so that it is known to be true where there are none.
 #[test]
 fn a_partition_that_proxies_make_is_one_like_any_other() {
+    let _machine = kit::alone();
     // First, because this program may be started again for it.
     kit::network();
     run("by proxies", Form::Proxies.create(3).unwrap(), LASTS_SHORT, the_leader_alone);
