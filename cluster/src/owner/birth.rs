@@ -32,7 +32,7 @@ impl Birth {
         if reserve.refills_for_shares() { self.postponed_before() } else { self.before }
     }
 
-    /// The same for whatever rule: what the next owner is told.
+    /// The same for every rule: what this owner tells the next one.
     pub(super) fn postponed_before(&self) -> Option<Nanos> {
         let unheard = self.begun.saturating_since(self.heard);
         self.before.map(|before| before.saturating_add(unheard).min(self.begun))

@@ -1,4 +1,4 @@
-//! Of whom this node has heard, who has answered it, and whom it could reach: what elections are decided by.
+//! Which nodes this one has heard from, which have answered it and which it could reach. Elections depend on that.
 
 use std::{
     collections::BTreeMap,

@@ -10,7 +10,7 @@
 //!   cluster of the same name.
 //! - `election`: who stands for election, and when; `heard`, `reach`: of whom this node has heard, and whom it could reach.
 //!   `voters`: who should have a vote. `membership`: the task of the leader that keeps members and voters as they should be.
-//! - `recovery`: one node goes on when a quorum is lost for good.
+//! - `recovery`: one node continues when the quorum is lost permanently.
 
 pub(crate) mod abandon;
 #[cfg(test)]

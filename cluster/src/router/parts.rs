@@ -15,7 +15,8 @@ use crate::{
     verdict::{Answer, Answers, DecidedBy, Decisions, Wish},
 };
 
-/// What a caller is told to wait when the successor of a slot does not answer: until then the log names another, or none.
+/// `retry_after` of a check that is denied because the successor of a slot does not answer: by then the log names another one, or
+/// none.
 const HELD_RETRY: Duration = Duration::from_millis(250);
 
 /// The charges of a check that one member owns, by their place in the check.

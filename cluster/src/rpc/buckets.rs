@@ -224,7 +224,7 @@ pub(crate) struct Words {
     pub(crate) begin: Vec<(u16, Bond)>,
     /// These buckets are used so far, or will be.
     pub(crate) buckets: Vec<WireBucket>,
-    /// All is told of these slots.
+    /// The successor has received everything about these slots.
     pub(crate) complete: Vec<(u16, Bond, WireInheritance)>,
     /// What strict rules had let go of before that.
     pub(crate) let_go: Vec<WireLetGo>,

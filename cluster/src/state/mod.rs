@@ -2,7 +2,7 @@
 //!
 //! - `command`: what is written. `machine`: what the entries add up to ([`Replicated`]), a state machine of values.
 //!   `applied`: how far this node is.
-//! - `types`, `runtime`: what openraft is told of both.
+//! - `types`, `runtime`: the types and the runtime that openraft uses.
 
 pub(crate) mod applied;
 pub(crate) mod command;
