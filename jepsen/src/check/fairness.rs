@@ -14,6 +14,8 @@ const PRESSURE: f64 = 1.4;
 /// So much of the rate must have been admitted. A busy machine that stops the clients for a while has it at fault for the
 /// rest.
 const LEAST: f64 = 0.85;
+/// A key under pressure is asked about at least this close to the beginning and to the end.
+const THROUGHOUT: u64 = 1_000_000_000;
 /// What a carved rule gives out when all is well.
 const CARVED: f64 = 0.75;
 /// A node at which a key was asked about often must have had so much of what others had.
@@ -49,6 +51,7 @@ pub fn check(record: &Record) -> Finding {
         let count = record.setup.questions.len();
         let begins: Vec<u64> = (0..count).map(|key| begin(record, key, *from, *to)).collect();
         let (mut asked, mut admitted) = (vec![0_usize; count], vec![0_usize; count]);
+        let mut asked_from_to = vec![(u64::MAX, 0_u64); count];
         let nodes = usize::from(record.setup.nodes);
         let mut hot = vec![(0_usize, 0_usize); nodes];
         for one in record.history.operations.iter().filter(|one| one.invoked >= *from && one.completed <= *to)
@@ -58,6 +61,8 @@ pub fn check(record: &Record) -> Finding {
             if one.invoked >= begins[key] {
                 asked[key] += 1;
                 admitted[key] += is_admitted;
+                let (first, last) = asked_from_to[key];
+                asked_from_to[key] = (first.min(one.invoked), last.max(one.invoked));
             }
             if key == 0 {
                 hot[usize::from(one.node)].0 += 1;
@@ -70,8 +75,12 @@ pub fn check(record: &Record) -> Finding {
             let rate = limited.bound.count as f64 / limited.bound.period.as_secs_f64();
             let seconds = to.saturating_sub(begins[key]) as f64 / 1e9;
             let owed = rate * seconds * if limited.text.contains("carved") { CARVED } else { 1.0 };
+            let (first, last) = asked_from_to[key];
+            // Who is not asked all the time may have admitted its burst before, and is owed nothing after.
+            let is_asked_throughout = first <= begins[key] + THROUGHOUT && last + THROUGHOUT >= *to;
             // What a limit owes that changes nobody can say.
             if !limited.counts.is_empty()
+                || !is_asked_throughout
                 || begins[key] + SHORTEST > *to
                 || limited.bound.period.as_secs() > 10
                 || (asked[key] as f64) < PRESSURE * rate * seconds
