@@ -16,7 +16,7 @@ use crate::{
     verdict::{Answer, Answers, DecidedBy, Decisions, Wish},
 };
 
-/// What a caller is told to wait when the rule denies for want of an owner: about as long as it takes until another
+/// `retry_after` when the rule denies because the slot has no owner: about as long as it takes until another
 /// node has taken the slot over.
 const RETRY_AFTER_LOSS: Duration = Duration::from_secs(3);
 

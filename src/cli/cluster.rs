@@ -32,7 +32,7 @@ Examples:
   tidegate cluster drain n2                          then n2 may be stopped, and no count is lost
   tidegate cluster drain n2 --undo                   it takes its share again
   tidegate cluster remove n2                         it is dead and will not come back
-  tidegate cluster recover --data-dir /var/lib/tidegate    a quorum is lost for good"
+  tidegate cluster recover --data-dir /var/lib/tidegate    a quorum is permanently lost"
 )]
 pub(super) struct ClusterArgs {
     #[command(subcommand)]
@@ -47,7 +47,7 @@ enum ClusterCommand {
     Drain(DrainArgs),
     /// Forget a dead node
     Remove(RemoveArgs),
-    /// Go on from one node's data directory when a quorum is lost for good
+    /// Go on from one node's data directory when a quorum is permanently lost
     Recover(RecoverArgs),
 }
 

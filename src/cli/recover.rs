@@ -1,4 +1,4 @@
-//! `tidegate cluster recover`: one node goes on when a quorum is lost for good. It asks no node: it works on a
+//! `tidegate cluster recover`: one node goes on when a quorum is permanently lost. It asks no node: it works on a
 //! directory.
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::{data_dir::DataDir, terminal::print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only for when a quorum is lost for good: their disks, not only their processes. While they may come back,
+Only for when a quorum is permanently lost: their disks, not only their processes. While they may come back,
 starting them is all that is needed.
 
   1. Stop all nodes that are left, and see to it that they stay stopped.
@@ -76,7 +76,7 @@ impl RecoverArgs {
                 "{name} is the only member of the new cluster {cluster} now, with these rules. Start it alone; when it is\nready, move the data directories of the others away and start them."
             );
         } else {
-            text += "Nothing was changed. If most of these voters are lost for good and no other node has a later entry, --yes\nlets this node go on without them; see --help.";
+            text += "Nothing was changed. If most of these voters are permanently lost and no other node has a later entry, --yes\nlets this node go on without them; see --help.";
         }
         match self.output {
             Output::Json => print(&value.to_string()),

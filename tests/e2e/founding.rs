@@ -57,7 +57,7 @@ fn readyz(node: &Node) -> (u16, String) {
     (answer.status, answer.text())
 }
 
-/// Two clusters of one node each, and one that is told of both.
+/// Two clusters of one node each, and one node whose --join names both.
 #[test]
 fn who_joins_two_clusters_follows_one_of_them_and_all_say_that_there_are_two() {
     let _machine = kit::alone();

@@ -53,7 +53,7 @@ fn assert_alive(cluster: &Cluster, count: u64) {
     }
 }
 
-/// Attack C4 of the review (its `frame.py`): one forged frame ended a cluster for good.
+/// Attack C4 of the review (its `frame.py`): one forged frame ended a cluster permanently.
 fn forge(cluster: &Cluster, secret: Option<&str>) {
     for node in &cluster.nodes {
         let mine = raft(node);

@@ -1,4 +1,4 @@
-//! The promise: when a quorum is lost for good, one node that is left goes on with its rules, and who had the same log
+//! The promise: when a quorum is permanently lost, one node that is left goes on with its rules, and who had the same log
 //! is not mixed in.
 
 use std::{fs, path::Path, process::Command};

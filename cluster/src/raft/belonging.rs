@@ -100,7 +100,7 @@ impl Belonging {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cluster that this node belongs to, for good.
+    /// The cluster that this node belongs to; it never changes.
     pub(crate) fn get(&self) -> Option<ClusterId> {
         self.known().bound
     }

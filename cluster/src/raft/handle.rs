@@ -72,7 +72,7 @@ pub(crate) struct Shared {
     /// The disk has failed where Raft does not see it.
     pub(crate) disk_failed: Notify,
     pub(crate) trial: Mutex<Trial>,
-    /// Of whom this node has heard.
+    /// The nodes that this node has heard of.
     pub(crate) heard: Mutex<Heard>,
     /// Who answers this node's own messages as a leader.
     pub(crate) answered: Arc<Answered>,

@@ -1,4 +1,4 @@
-//! What is left of a group that has lost most of its votes for good, and how one node goes on with it.
+//! What is left of a group that has permanently lost a quorum, and how one node goes on with it.
 //!
 //! Raft itself cannot help: without a quorum nothing is written, and so neither is who votes. An operator who knows
 //! that the others will not come back says so for one data directory, whose node is not running. Its log gets one more

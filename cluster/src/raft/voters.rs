@@ -77,7 +77,7 @@ pub(crate) fn next_step(
     }
     let is_present = |id: NodeId| present.iter().any(|one| one.id == id);
     // A name stands for one node: who is not there while another has its name lost its disk and will not come back.
-    // So will not who was gone for too long, or was said to be gone for good.
+    // So will not who was gone for too long, or was said to be gone permanently.
     let replaced = |id: NodeId| {
         !is_present(id) && (evicted(id) || present.iter().any(|one| one.node.name == nodes[&id].name))
     };

@@ -68,7 +68,7 @@ struct State {
     in_use: bool,
     failing: bool,
     hanging: bool,
-    /// The database: as it is read, and what of it is on the disk for good.
+    /// The database: as it is read, and what of it is synced to the disk.
     written: Vec<u8>,
     synced: Vec<u8>,
     unsynced: Vec<Change>,

@@ -12,7 +12,7 @@ thread_local! {
     static DICE: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// From now on this thread throws dice. What a thread has taken for good before, as the standard library does for its maps,
+/// From now on this thread throws dice. What a thread has taken permanently before, as the standard library does for its maps,
 /// stays: a run needs a fresh thread.
 pub fn seed(seed: Option<u64>) {
     DICE.set(seed);

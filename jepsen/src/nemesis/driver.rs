@@ -360,7 +360,7 @@ impl<'a> Driver<'a> {
             State::Recovering { since } => {
                 let since = *since;
                 let is_back = match active.kind {
-                    // It has left for good once it is no member.
+                    // It has left permanently once it is no member.
                     Kind::Join => self.errand(active, "POST", &format!("/v1/cluster/remove/{target}")),
                     // A question that was given up may still be carried out: it is undone again after that.
                     Kind::Drain => {

@@ -59,7 +59,7 @@ pub struct Season {
     pub from: Duration,
     /// The same.
     pub to: Duration,
-    /// When the last partition is over for good: from then on rules are exact.
+    /// When the last partition has ended and no other follows: from then on rules are exact.
     pub exact_from: Duration,
     /// Whether faults of the network may happen in it.
     pub network: bool,

@@ -157,7 +157,7 @@ impl Journal {
         }
     }
 
-    /// The charges of `hold` stay for good.
+    /// The charges of `hold` are permanent.
     pub(super) fn close(&mut self, hold: u64) {
         match self {
             Self::Raises(raises) => {

@@ -3,7 +3,7 @@
 //! hyper takes a request apart into a map of headers and a channel for its body, and puts an answer together in the same
 //! way: for a check that is more work than to decide it. So a connection begins here. As long as whole requests for the path
 //! come, in HTTP/1.1 and with nothing in their heads that asks for anything special, each is read where it lies and its answer
-//! is written at once. With the first other request the connection is hyper's, for good, together with what was read: what is
+//! is written at once. With the first other request hyper keeps the connection, together with what was read: what is
 //! not understood here is not refused here (decision 11).
 
 use std::{
