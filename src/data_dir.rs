@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -94,7 +94,9 @@ impl DataDir {
                 let name = given.unwrap_or_else(default);
                 // Whole or not at all, also when the machine stops in between.
                 let draft = self.path.join("node-name.new");
-                fs::write(&draft, format!("{name}\n")).map_err(io)?;
+                let mut file = File::create(&draft).map_err(io)?;
+                file.write_all(format!("{name}\n").as_bytes()).map_err(io)?;
+                file.sync_all().map_err(io)?;
                 fs::rename(&draft, &path).map_err(io)?;
                 Ok(name)
             }

@@ -1,7 +1,8 @@
 //! Promises of whole clusters of real processes, a module for each promise, in one program: what waits for a server or an
 //! election leaves the processors to the others, and there is one program to link.
 //!
-//! What needs a network between the nodes that can be cut is in `tests/network`, a program of its own.
+//! What needs a network between the nodes that can be cut is in `tests/network`, and what floods a node in `tests/alone`:
+//! programs of their own.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, reason = "tests")]
 
@@ -14,7 +15,6 @@ mod bad_peers;
 mod bad_requests;
 mod batch;
 mod connections;
-mod denied_floods;
 mod dev;
 mod envoy;
 mod forged_gossip;
@@ -24,7 +24,6 @@ mod hung_disk;
 mod hung_disk_streams;
 mod import_rules;
 mod join;
-mod key_flood;
 mod lost_answers;
 mod many_rules;
 mod middleware;

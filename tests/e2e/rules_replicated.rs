@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, fmt::Write as _, thread, time::Duration};
 
 use crate::kit::rules::{
-    PATIENCE, await_limit, await_voters, check, get, history, keeping, leader, limit, put, write,
+    PATIENCE, await_limit, await_voters, check, get, history, keeping, leader, limit, local_history, put,
+    write,
 };
 use serde_json::{Value, json};
 use tidegate_jepsen::cluster::Cluster;
@@ -192,7 +193,7 @@ fn a_leader_killed_between_commit_and_answer_leaves_one_change_and_the_repetitio
             });
             tidegate_jepsen::cluster::wait_for("another node has it", PATIENCE, || {
                 let other = cluster.running().find(|node| node.name != victim).unwrap();
-                history(other, "api").iter().any(|(_, message)| *message == format!("round-{round}"))
+                local_history(other, "api").iter().any(|(_, message)| *message == format!("round-{round}"))
             });
             cluster.kill(&victim);
             asking.join().unwrap()

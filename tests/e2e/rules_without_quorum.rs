@@ -1,7 +1,8 @@
 //! The promise: without a quorum the rules stand still, and limiting goes on; nothing is lost when they come back.
 
 use crate::kit::rules::{
-    PATIENCE, SOON, await_limit, await_voters, check, get, history, keeping, leader, limit, put, raft, write,
+    PATIENCE, SOON, await_limit, await_voters, check, get, history, keeping, leader, limit, local_history,
+    put, raft, write,
 };
 use serde_json::Value;
 use tidegate_jepsen::cluster::{Cluster, wait_for};
@@ -103,7 +104,7 @@ fn all_nodes_killed_at_once_come_back_as_the_same_cluster_with_all_that_was_writ
         assert_eq!((&now["cluster"], &now["id"]), (&group, &id), "{} is who it was", node.name);
     }
     wait_for("each tells the same history", SOON, || {
-        cluster.nodes.iter().all(|node| history(node, "api") == before)
+        cluster.nodes.iter().all(|node| local_history(node, "api") == before)
     });
     write(cluster.node("n2"), "api", &limit("6/1h"));
     await_limit(&cluster, "api", 6);

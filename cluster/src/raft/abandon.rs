@@ -80,6 +80,7 @@ fn founder(cluster: ClusterId, id: NodeId, node: &RaftNode, asked: Asked) -> Fou
 /// Runs until it is dropped.
 pub(crate) async fn watch(shared: Arc<Shared>) {
     let mut quiet_since = Instant::now();
+    let mut said = Vec::new();
     loop {
         sleep(LOOK_EVERY).await;
         let now = Instant::now();
@@ -105,7 +106,10 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
             join_all(founders.iter().map(|(id, node)| ask(&shared, &running, cluster, *id, node))).await;
         // Meanwhile somebody may have been elected.
         if !is_dead(&known) || shared.heard().leader().is_some_and(|at| at > now) {
-            info!(%cluster, founders = ?known, "no leader is there, and nothing of the cluster's log is known here");
+            if said != known {
+                info!(%cluster, founders = ?known, "no leader is there, and nothing of the cluster's log is known here");
+                said = known;
+            }
             continue;
         }
         error!(

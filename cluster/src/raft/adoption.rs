@@ -280,6 +280,26 @@ async fn a_promise_is_kept_over_a_restart_until_a_cluster_comes_or_the_proposer_
     group.stop_raft().await;
 }
 
+/// All but the proposer were down when it stood for election for the first time: it asks again when they are back, and they have
+/// to find it to say yes, though they have no log that names it.
+#[tokio::test]
+async fn a_founder_without_a_log_finds_who_asks_for_its_vote_by_its_promise_also_after_a_restart() {
+    let slow = SlowDisk::new();
+    let (group, server, me) = slow.node(Some(3)).await;
+    let known = |group: &RaftGroup, id| {
+        let shared = group.shared();
+        shared.running().and_then(|running| shared.node_of(&running, id)).map(|node| node.name)
+    };
+    assert_eq!(known(&group, ONE), None);
+    send(&server, ONE, me, Call::Found(proposal(ONE, me))).await;
+    assert_eq!(known(&group, ONE), Some(name(ONE)));
+    group.stop_raft().await;
+    drop((group, server));
+    let (group, _server, _) = slow.node(Some(3)).await;
+    assert_eq!((known(&group, ONE), known(&group, TWO)), (Some(name(ONE)), None));
+    group.stop_raft().await;
+}
+
 /// What no log is made of is refused before the node is bound by it.
 #[tokio::test]
 async fn entries_with_a_gap_bind_nobody() {

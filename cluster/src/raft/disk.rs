@@ -112,6 +112,9 @@ impl Disk {
             return Self::simulated(directory, path, snapshots);
         }
         let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
+        if !path.exists() {
+            make(directory).map_err(fault)?;
+        }
         let database = create(&path).map_err(|error| fault(error.into()))?;
         Self { database: Arc::new(database), snapshots, path }.prepared()
     }
@@ -244,6 +247,20 @@ impl Disk {
         let meta = self.database.begin_read()?.open_table(META)?;
         Ok(meta.get(key)?.map(|bytes| bytes.value().to_vec()))
     }
+}
+
+/// Makes an empty database, which is there whole or not at all: redb cannot open what a crash leaves of one that it was
+/// making.
+fn make(directory: &Path) -> Result<(), redb::Error> {
+    let draft = directory.join(draft_of(DATABASE_FILE));
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    drop(create(&draft)?);
+    sync(&File::open(&draft)?)?;
+    fs::rename(&draft, directory.join(DATABASE_FILE))?;
+    Ok(sync(&File::open(directory)?)?)
 }
 
 /// Opens the database, and makes it if it is not there.
@@ -466,6 +483,19 @@ mod tests {
         let disk = Disk::open(directory.path()).unwrap();
         assert_eq!(disk.snapshots.read().unwrap().unwrap(), b"one");
         assert!(!directory.path().join(draft_of(SNAPSHOT_FILE)).exists());
+    }
+
+    /// Found by starts on a busy disk: redb writes the mark of its files last, and refuses one that was being made.
+    #[test]
+    fn what_a_crash_left_of_a_database_that_was_being_made_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let draft = directory.path().join(draft_of(DATABASE_FILE));
+        fs::write(&draft, [0; 4096]).unwrap();
+        drop(Disk::open(directory.path()).unwrap());
+        assert!(!draft.exists());
+        // What has the name of the database is one, or damaged.
+        fs::write(directory.path().join(DATABASE_FILE), [0; 4096]).unwrap();
+        assert!(Disk::open(directory.path()).is_err());
     }
 
     /// Found by an hour of faults: a node that ended while Raft wrote a snapshot found its buckets' debts in its place, and did

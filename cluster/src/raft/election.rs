@@ -159,6 +159,12 @@ impl Shared {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
     }
 
+    /// A member of the group as the log names it; for a founder that has no log yet, as its promise does.
+    pub(super) fn node_of(&self, running: &Running, id: NodeId) -> Option<RaftNode> {
+        let promised = || self.belonging.promise()?.proposal.founders.get(&id).cloned();
+        running.node(id).or_else(promised)
+    }
+
     /// Whether this node would vote for who asks.
     pub(crate) async fn may_stand(&self, running: &Running, question: Question, from: NodeId) -> bool {
         // One that asks although it leads is not missed: it has been cut off, and stands as soon as it hears of that.
@@ -167,7 +173,8 @@ impl Shared {
         }
         let is_no_older = running.last_entry().await.is_some_and(|mine| question.last >= mine);
         is_no_older
-            && (PlantedBug::UnreachableLeaderStays.is_on() || self.can_reach(from, running.node(from)).await)
+            && (PlantedBug::UnreachableLeaderStays.is_on()
+                || self.can_reach(from, self.node_of(running, from)).await)
     }
 }
 

@@ -89,9 +89,18 @@ pub fn await_voters(cluster: &Cluster, count: usize) {
     });
 }
 
-/// Revisions and messages of a domain, newest first.
+/// Revisions and messages of a domain, newest first, with all that was acknowledged before.
 pub fn history(node: &Node, domain: &str) -> Vec<(u64, String)> {
-    let body = get(node, &format!("/{domain}/history?limit=1000")).json();
+    history_at(node, domain, "consistent=true&")
+}
+
+/// The same, as this node knows it without asking anybody.
+pub fn local_history(node: &Node, domain: &str) -> Vec<(u64, String)> {
+    history_at(node, domain, "")
+}
+
+fn history_at(node: &Node, domain: &str, options: &str) -> Vec<(u64, String)> {
+    let body = get(node, &format!("/{domain}/history?{options}limit=1000")).json();
     let lines = body["revisions"].as_array().cloned().unwrap_or_default();
     lines
         .iter()

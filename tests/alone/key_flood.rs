@@ -77,6 +77,7 @@ fn peak(node: &Node) -> u64 {
 
 #[test]
 fn whatever_floods_keys_of_other_rules_are_as_they_were_and_new_ones_full() {
+    let _machine = kit::alone();
     let cluster = node_with("2MiB", 1);
     let node = &cluster.nodes[0];
     for key in 0..20 {
@@ -97,6 +98,7 @@ fn whatever_floods_keys_of_other_rules_are_as_they_were_and_new_ones_full() {
 
 #[test]
 fn a_denial_that_only_memory_decided_says_so_is_counted_and_ends_with_a_reset() {
+    let _machine = kit::alone();
     let cluster = node_with("2MiB", 1);
     let node = &cluster.nodes[0];
     // Three of each key: all of them are exhausted, and most let go of.
@@ -114,6 +116,7 @@ fn a_denial_that_only_memory_decided_says_so_is_counted_and_ends_with_a_reset() 
 
 #[test]
 fn slots_that_move_bring_the_buckets_of_rules_that_are_not_flooded_as_they_are() {
+    let _machine = kit::alone();
     let mut cluster = node_with("2MiB", 2);
     for _ in 0..3 {
         http(&cluster.nodes[0], "message", 0..60_000);
@@ -136,6 +139,7 @@ fn slots_that_move_bring_the_buckets_of_rules_that_are_not_flooded_as_they_are()
 
 #[test]
 fn a_node_stays_within_its_memory_and_what_the_documentation_adds_to_it() {
+    let _machine = kit::alone();
     let cluster = node_with("32MiB", 1);
     let node = &cluster.nodes[0];
     inline(node, 0..1_500_000);
