@@ -300,6 +300,22 @@ async fn a_founder_without_a_log_finds_who_asks_for_its_vote_by_its_promise_also
     group.stop_raft().await;
 }
 
+/// So a founder without a cluster can find one that is bound already.
+#[tokio::test]
+async fn whoever_can_be_reached_says_so_to_nodes_of_no_cluster_and_of_others() {
+    let (group, server, me) = SlowDisk::new().node(None).await;
+    for bound in [false, true] {
+        if bound {
+            assert!(append(&server, ONE, me).await);
+        }
+        for from in [ONE, TWO] {
+            let reply = send(&server, from, me, Call::Reach).await;
+            assert!(matches!(&reply, Reply::Reached), "{bound} {from}: {reply:?}");
+        }
+    }
+    group.stop_raft().await;
+}
+
 /// What no log is made of is refused before the node is bound by it.
 #[tokio::test]
 async fn entries_with_a_gap_bind_nobody() {

@@ -118,7 +118,7 @@ impl Gate for RaftService {
         // First of all: numbers of another cluster say nothing.
         if let Some(ours) = self.shared.belonging.get()
             && ours != cluster
-            && !matches!(call, Call::Found(_) | Call::Release(_))
+            && !matches!(call, Call::Found(_) | Call::Release(_) | Call::Reach)
             && !PlantedBug::AdoptionUndecided.is_on()
         {
             return Err(Reply::Refused(format!("this node belongs to the cluster {ours}, not to {cluster}")));
@@ -130,7 +130,7 @@ impl Gate for RaftService {
         if let Err(error) = senders::check(&self.shared, &running, peer, from, &mut call) {
             return Err(self.refuse(peer, CallRefusal::Sender, error.to_string()));
         }
-        if matches!(call, Call::Found(_) | Call::Release(_)) {
+        if matches!(call, Call::Found(_) | Call::Release(_) | Call::Reach) {
             return Ok(call);
         }
         if self.shared.belonging.get() != Some(cluster)

@@ -89,10 +89,7 @@ impl Caller {
     /// Calls, and waits until the stream is there, and then for so long for an answer. The stream is given back only after a
     /// whole exchange; dropped in the middle, it is closed.
     pub(crate) async fn exchange(&mut self, call: Call, patience: Duration) -> Result<Reply, CallError> {
-        let cluster = match &call {
-            Call::Found(Proposal { cluster, .. }) | Call::Release(cluster) => *cluster,
-            _ => (self.calling.cluster)().ok_or(CallError::Nowhere)?,
-        };
+        let cluster = cluster_of(&call, (self.calling.cluster)()).ok_or(CallError::Nowhere)?;
         let is_answered_at_once = call.is_answered_at_once();
         let waits_for_network_only = call.waits_for_network_only();
         let envelope = Envelope { cluster, from: self.calling.identity.id, to: self.to, call };
@@ -141,6 +138,16 @@ impl Caller {
             Reply::Refused(reason) => Err(CallError::Refused(reason)),
             reply => Ok(reply),
         }
+    }
+}
+
+/// In which cluster something is asked by a node that belongs to `own`.
+fn cluster_of(call: &Call, own: Option<ClusterId>) -> Option<ClusterId> {
+    match call {
+        Call::Found(Proposal { cluster, .. }) | Call::Release(cluster) => Some(*cluster),
+        // A founder looks for who asks for its vote before it belongs to a cluster, and the answer is the same in all.
+        Call::Reach => Some(own.unwrap_or(ClusterId::from_bytes([0; 16]))),
+        _ => own,
     }
 }
 
@@ -207,4 +214,18 @@ pub(crate) async fn introduce(identity: &Identity, address: SocketAddr) -> Asked
         }
     };
     timeout(INTRODUCED_WITHIN, talk).await.unwrap_or(Asked::Mute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_founds_or_looks_for_a_node_is_asked_without_a_cluster() {
+        let ours = ClusterId::from_bytes([7; 16]);
+        assert_eq!(cluster_of(&Call::Release(ours), None), Some(ours));
+        assert!(cluster_of(&Call::Reach, None).is_some());
+        assert_eq!(cluster_of(&Call::Reach, Some(ours)), Some(ours));
+        assert_eq!(cluster_of(&Call::ReadIndex { patience_ms: 1 }, None), None);
+    }
 }
