@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::{
-    ids::{NodeId, RaftNode},
+    ids::{Holder, NodeId, RaftNode, Reign},
     member::MemberRow,
     owner::leader::{Asked, Granting},
     raft::{handle::Shared, leader_client::LeaderClient, running::Running},
@@ -174,7 +174,7 @@ impl Shared {
             running.propose(Command::Member(row), PATIENCE).await?;
         }
         if !wants {
-            return Ok(Renewal::NotGranted);
+            return Ok(self.behind_without_session(holder, reign, applied));
         }
         let asked = {
             let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,6 +191,21 @@ impl Shared {
         let index = running.read_index_here(PATIENCE).await;
         let granted = guard.end(index.ok());
         Ok(index.ok().filter(|_| granted).map_or(Renewal::NotGranted, Renewal::Granted))
+    }
+}
+
+impl Shared {
+    /// What a node hears that can have no session. Others get its slots when the one that it had has ended: it must not decide
+    /// anything more before it has applied that, and if its disk hangs it does not hear of it otherwise.
+    fn behind_without_session(&self, holder: Holder, reign: Reign, applied: u64) -> Renewal {
+        let (here, now) = (self.applied.borrow().index, self.clock.now());
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        leader.look(Some(reign), now);
+        if applied < here && leader.has_lapsed(holder, now) {
+            Renewal::Behind(here)
+        } else {
+            Renewal::NotGranted
+        }
     }
 }
 

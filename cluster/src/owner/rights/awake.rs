@@ -117,12 +117,10 @@ impl Rights {
         Nanos::new(until).saturating_add(self.terms.node)
     }
 
-    /// This node does not take in what the log says, because its disk has failed: nothing that it knows of owners tells whether
-    /// they are lost.
+    /// This node does not take in what the log says, because its disk has failed; to be called as long as that is so. Others get
+    /// its slots when its session ends, and it does not hear of that, nor whether owners are lost: it ends with its session.
     pub(crate) fn is_blind(&self, now: Nanos) {
-        let mut core = self.core();
-        (core.resumed, core.granted) = (now, false);
-        self.shares_from.store(u64::MAX, Relaxed);
+        self.end_with_session(&mut self.core(), now);
     }
 
     /// For how long a node that was stopped can rely on what it knew before: renewed in time, its session lasts longer than

@@ -120,6 +120,24 @@ fn a_node_that_the_leader_finds_behind_decides_nothing_after_its_session_whateve
     assert!(world.claim(Consistency::Available, at(23_400)).is_ok());
 }
 
+/// A disk that has failed: nothing that this node knows of the log is still true when its session has ended.
+#[test]
+fn a_node_without_a_log_ends_with_its_session_and_goes_on_after_another_one() {
+    let world = World::owning();
+    world.watch(0, 1_000);
+    for now in (1_000..20_000).step_by(100) {
+        world.rights.watch(at(now));
+        world.rights.is_blind(at(now));
+        let claimed = world.claim(Consistency::Available, at(now)).is_ok();
+        assert!(claimed || now >= 2_400, "nobody else can have the slot yet: {now}");
+        assert!(!claimed || now < 2_950, "somebody may have the slot: {now}");
+    }
+    world.watch(20_000, 22_800);
+    assert!(world.claim(Consistency::Available, at(22_800)).is_err());
+    world.watch(22_800, 23_400);
+    assert!(world.claim(Consistency::Available, at(23_400)).is_ok(), "nobody leads");
+}
+
 #[test]
 fn a_node_that_was_behind_goes_on_with_its_next_session() {
     let mut world = World::owning();
