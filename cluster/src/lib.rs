@@ -64,7 +64,7 @@ pub use self::{
     ids::{NoWeight, Weight},
     key::{ClusterKey, KeyTooShort},
     member::{Member, MemberId, MemberRow, MemberState},
-    node::{Cluster, ClusterStats, MemberFault, StartError},
+    node::{Cluster, ClusterStats, MemberError, StartError},
     router::{Amended, Router},
     stats::GossipRejection,
     status::{ClusterStatus, Lost, Readiness},

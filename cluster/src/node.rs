@@ -37,7 +37,7 @@ use crate::{
     peer_port::{Answering, accept_peers},
     raft::{
         abandon, bootstrap,
-        disk::DiskFault,
+        disk::DiskError,
         election, foreign,
         group::{GroupConfig, RaftGroup, beat, watch_disk},
         handle::Shared,
@@ -91,7 +91,7 @@ pub enum StartError {
     NoLanes,
     /// The data directory cannot be used.
     #[error(transparent)]
-    Disk(#[from] DiskFault),
+    Disk(#[from] DiskError),
     /// The gossip library did not start.
     #[error("gossip did not start: {0}")]
     Gossip(String),
@@ -99,7 +99,7 @@ pub enum StartError {
 
 /// Why a change of a member was not made.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum MemberFault {
+pub enum MemberError {
     /// Nobody has that name.
     #[error("no member of the cluster has this name")]
     NoSuchNode,
@@ -409,22 +409,22 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no such node, or a quorum cannot be reached before the deadline.
-    pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberFault> {
+    pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberError> {
         let holder = self.member(name)?;
         if self.ledger.drain(holder, on, deadline).await {
             return Ok(());
         }
-        Err(MemberFault::NoQuorum(self.ledger.no_quorum(true)))
+        Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
     }
 
     /// Takes a dead node out of the cluster.
     ///
     /// # Errors
     /// When there is no such node, when it is alive, or when a quorum cannot be reached before the deadline.
-    pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberFault> {
+    pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberError> {
         let holder = self.member(name)?;
         if self.status.borrow().live.iter().any(|member| member.node == Some(holder.node)) {
-            return Err(MemberFault::Live);
+            return Err(MemberError::Live);
         }
         let written = self.ledger.evict(holder.node, deadline).await;
         let mut applied = self.ledger.watch();
@@ -432,13 +432,13 @@ impl Cluster {
         if written && matches!(tokio::time::timeout_at(deadline, gone).await, Ok(Ok(_))) {
             return Ok(());
         }
-        Err(MemberFault::NoQuorum(self.ledger.no_quorum(true)))
+        Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
     }
 
-    fn member(&self, name: &str) -> Result<Holder, MemberFault> {
+    fn member(&self, name: &str) -> Result<Holder, MemberError> {
         let applied = self.ledger.applied();
         let row = applied.state.members.values().find(|row| row.name == name);
-        row.map(MemberRow::holder).ok_or(MemberFault::NoSuchNode)
+        row.map(MemberRow::holder).ok_or(MemberError::NoSuchNode)
     }
 
     /// The names of the nodes whose slots are given to others.

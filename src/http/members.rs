@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidegate_cluster::{
-    Cluster, Member, MemberFault, Readiness,
+    Cluster, Member, MemberError, Readiness,
     slots::{SLOTS, SlotId},
 };
 use tokio::time::Instant;
@@ -121,11 +121,11 @@ pub(super) async fn remove(cluster: &Cluster, name: &str) -> Result<Value, Probl
     Ok(json!({ "node": name, "removed": true }))
 }
 
-fn problem(name: &str, fault: &MemberFault) -> Problem {
+fn problem(name: &str, fault: &MemberError) -> Problem {
     let kind = match fault {
-        MemberFault::NoSuchNode => ProblemKind::NoSuchNode,
-        MemberFault::Live => ProblemKind::NodeIsLive,
-        MemberFault::NoQuorum(_) => ProblemKind::NoQuorum,
+        MemberError::NoSuchNode => ProblemKind::NoSuchNode,
+        MemberError::Live => ProblemKind::NodeIsLive,
+        MemberError::NoQuorum(_) => ProblemKind::NoQuorum,
     };
     Problem::new(kind, format!("{:?}: {fault}", echo(name)))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidegate_cluster::{
     ids::Revision,
-    rules::{NewRules, WriteFault},
+    rules::{NewRules, WriteError},
     state::{Applied, Change, DomainHistory, Expected, Extent, Origin, Written},
 };
 use tidegate_limiter::{DomainDescription, RuleError, Rules, RulesDiff, estimate, is_valid_name};
@@ -166,7 +166,7 @@ async fn write(
         };
         match ledger.write(new.clone(), deadline).await {
             Ok(written) => break (written, diff),
-            Err(WriteFault::Mismatch { current }) if asked == Expected::Any && Instant::now() < deadline => {
+            Err(WriteError::Mismatch { current }) if asked == Expected::Any && Instant::now() < deadline => {
                 // Somebody else was quicker, or this node is behind.
                 let mut news = ledger.watch();
                 let seen = news.wait_for(|applied| applied.state.revision(domain) >= current);
@@ -222,7 +222,7 @@ async fn dry_run(
         Expected::At(wanted) => revision == Some(wanted),
     };
     if !fits {
-        return Err(problem_of(domain, WriteFault::Mismatch { current: revision }));
+        return Err(problem_of(domain, WriteError::Mismatch { current: revision }));
     }
     let diff = diff_to(domain, current.map(Arc::as_ref), Arc::clone(after)).await;
     let touched: Vec<String> = diff
@@ -253,7 +253,7 @@ async fn applied(node: &Node, consistent: bool, timeout_ms: Option<u64>) -> Resu
         return Ok(ledger.applied());
     }
     let latest = ledger.latest(deadline(timeout_ms)?).await;
-    latest.map_err(|fault| problem_of("", WriteFault::NoQuorum(fault)))
+    latest.map_err(|fault| problem_of("", WriteError::NoQuorum(fault)))
 }
 
 fn history_of<'a>(applied: &'a Applied, domain: &str) -> Result<&'a DomainHistory, Problem> {
@@ -327,9 +327,9 @@ fn invalid_rules(faults: Vec<RuleError>) -> Problem {
     Problem::new(ProblemKind::InvalidRules, detail).with("faults", faults)
 }
 
-fn problem_of(domain: &str, fault: WriteFault) -> Problem {
+fn problem_of(domain: &str, fault: WriteError) -> Problem {
     match fault {
-        WriteFault::Mismatch { current } => {
+        WriteError::Mismatch { current } => {
             let now = match current {
                 Some(revision) => format!("the rules of {domain:?} are at revision {revision} now"),
                 None => format!("the domain {domain:?} has no rules"),
@@ -337,12 +337,12 @@ fn problem_of(domain: &str, fault: WriteFault) -> Problem {
             let detail = format!("{now}: look at what has changed, and write on top of that");
             Problem::new(ProblemKind::RevisionMismatch, detail).with("revision", current.map(Revision::get))
         }
-        WriteFault::KeyReused => Problem::new(
+        WriteError::KeyReused => Problem::new(
             ProblemKind::KeyReused,
             "the Idempotency-Key came with other rules before; each write needs its own",
         ),
-        WriteFault::Full(reason) => Problem::new(ProblemKind::NoRoom, reason),
-        WriteFault::NoQuorum(fault) => {
+        WriteError::Full(reason) => Problem::new(ProblemKind::NoRoom, reason),
+        WriteError::NoQuorum(fault) => {
             let applied = if fault.in_doubt { Value::Null } else { Value::Bool(false) };
             let detail = format!("{fault}; checks go on with the rules that this node has");
             Problem::new(ProblemKind::NoQuorum, detail)

@@ -34,7 +34,7 @@ pub enum OnFailure {
 /// What is wrong with the settings of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigFault {
+pub enum ConfigError {
     /// There is nobody to ask.
     #[error("no node is given: name at least one, http://HOST:PORT")]
     NoNodes,
@@ -222,20 +222,20 @@ impl Builder {
     ///
     /// # Errors
     /// What is wrong with the settings.
-    pub fn build(mut self) -> Result<Tidegate, ConfigFault> {
+    pub fn build(mut self) -> Result<Tidegate, ConfigError> {
         for (header, attribute) in std::mem::take(&mut self.headers) {
-            let name = HeaderName::try_from(&header).map_err(|_| ConfigFault::Header(header))?;
+            let name = HeaderName::try_from(&header).map_err(|_| ConfigError::Header(header))?;
             self = self.attribute(attribute, move |parts| text_of(parts, &name));
         }
         if self.max_in_flight == 0 {
-            return Err(ConfigFault::NothingInFlight);
+            return Err(ConfigError::NothingInFlight);
         }
         let clock = Clock::start();
         let decider = match self.way {
             Way::Local(limiter) => Decider::Local(Arc::new(Local::new(*limiter, clock))),
             Way::Nodes(nodes) => {
                 if nodes.is_empty() {
-                    return Err(ConfigFault::NoNodes);
+                    return Err(ConfigError::NoNodes);
                 }
                 let check_calls = nodes.iter().map(|node| check_call(node)).collect::<Result<_, _>>()?;
                 Decider::Nodes(Arc::new(Nodes::new(
@@ -253,8 +253,8 @@ impl Builder {
 }
 
 /// Where a node answers checks.
-fn check_call(node: &str) -> Result<Uri, ConfigFault> {
-    let fault = || ConfigFault::Node(node.to_owned());
+fn check_call(node: &str) -> Result<Uri, ConfigError> {
+    let fault = || ConfigError::Node(node.to_owned());
     let url: Uri = node.parse().map_err(|_| fault())?;
     let authority =
         url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(fault)?;
@@ -358,13 +358,13 @@ mod tests {
     #[test]
     fn settings_that_can_not_be_are_told() {
         let fault = |builder: Builder| builder.build().unwrap_err();
-        assert_eq!(fault(Tidegate::nodes([] as [&str; 0])), ConfigFault::NoNodes);
+        assert_eq!(fault(Tidegate::nodes([] as [&str; 0])), ConfigError::NoNodes);
         for node in ["n1:7800", "https://n1", "http://n1/x", "http://u:p@n1", "http://"] {
-            assert_eq!(fault(Tidegate::nodes([node])), ConfigFault::Node(node.to_owned()));
+            assert_eq!(fault(Tidegate::nodes([node])), ConfigError::Node(node.to_owned()));
         }
         let builder = Tidegate::nodes(["http://n1"]);
-        assert_eq!(fault(builder.header("a b", "x")), ConfigFault::Header("a b".to_owned()));
-        assert_eq!(fault(Tidegate::nodes(["http://n1"]).max_in_flight(0)), ConfigFault::NothingInFlight);
+        assert_eq!(fault(builder.header("a b", "x")), ConfigError::Header("a b".to_owned()));
+        assert_eq!(fault(Tidegate::nodes(["http://n1"]).max_in_flight(0)), ConfigError::NothingInFlight);
         assert_eq!(check_call("http://[::1]").unwrap(), "http://[::1]:7800/v1/check");
         assert_eq!(check_call("http://n1:99/").unwrap(), "http://n1:99/v1/check");
     }

@@ -7,7 +7,7 @@
 //! use axum::{Router, routing::get};
 //! use tidegate_tower::{OnFailure, Tidegate};
 //!
-//! # fn main() -> Result<(), tidegate_tower::ConfigFault> {
+//! # fn main() -> Result<(), tidegate_tower::ConfigError> {
 //! let limited = Tidegate::nodes(["http://127.0.0.1:7800", "http://127.0.0.1:7810"])
 //!     .domain("api")
 //!     .header("x-user", "user") // this header is the attribute `user` of the rules
@@ -41,7 +41,7 @@ mod service;
 
 pub use self::{
     answer::Answer,
-    builder::{Builder, ConfigFault, OnFailure, Tidegate},
+    builder::{Builder, ConfigError, OnFailure, Tidegate},
     nodes::Unanswered,
     service::{Limited, LimitedBody},
 };

@@ -17,7 +17,7 @@ use crate::{
         node::{Kept, KeptSlot},
         rights::{Frozen, Rights},
     },
-    raft::disk::{DiskFault, take_debts, write_debts},
+    raft::disk::{DiskError, take_debts, write_debts},
     rpc::buckets::{WireBirth, WireBucket, WireLetGo},
     slots::SlotId,
 };
@@ -121,7 +121,7 @@ pub(crate) fn restore(
     rights: &Rights,
     store: &Store,
     now: Nanos,
-) -> Result<bool, DiskFault> {
+) -> Result<bool, DiskError> {
     let Some(bytes) = take_debts(directory)? else { return Ok(false) };
     let saved: Saved = match codec::decode(&bytes) {
         Ok(saved) => saved,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_proto::{CodecError, codec};
 use tokio::sync::watch;
 
-use super::disk::{Disk, DiskFault, Snapshots};
+use super::disk::{Disk, DiskError, Snapshots};
 use crate::{
     ids::{NodeId, RaftNode, Reign},
     owner::shares::ShareTable,
@@ -57,7 +57,7 @@ fn read(bytes: &[u8]) -> Result<Kept, CodecError> {
 
 impl Machine {
     /// Begins with the last snapshot. Each state is published.
-    pub(crate) fn open(disk: &Disk, published: watch::Sender<Arc<Applied>>) -> Result<Self, DiskFault> {
+    pub(crate) fn open(disk: &Disk, published: watch::Sender<Arc<Applied>>) -> Result<Self, DiskError> {
         let kept: Option<Kept> = match disk.snapshots.read()? {
             Some(bytes) => Some(read(&bytes).map_err(|error| disk.snapshots.fault(error))?),
             None => None,
@@ -97,7 +97,7 @@ impl Machine {
         &self,
         at: LogId<NodeId>,
         members: Membership<NodeId, RaftNode>,
-    ) -> Result<(), DiskFault> {
+    ) -> Result<(), DiskError> {
         let mut kept = self.kept();
         (kept.applied, kept.membership) = (Some(at), StoredMembership::new(Some(at), members));
         let mut bytes = Vec::new();

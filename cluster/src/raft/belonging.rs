@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META},
+    disk::{Disk, DiskError, KEY_CLUSTER, LOG, META},
     log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE},
 };
 use crate::{
@@ -54,7 +54,7 @@ pub(crate) enum BindError {
     #[error("this node belongs to the cluster {0}")]
     Foreign(ClusterId),
     #[error(transparent)]
-    Disk(#[from] DiskFault),
+    Disk(#[from] DiskError),
     #[error("writing to the disk has ended with a panic")]
     Panicked,
 }
@@ -89,7 +89,7 @@ impl Drop for Proposing<'_> {
 
 impl Belonging {
     /// As the disk has it. A promise from before a restart lasts as long as a new one.
-    pub(crate) fn of(disk: &Disk, now: Instant) -> Result<Self, DiskFault> {
+    pub(crate) fn of(disk: &Disk, now: Instant) -> Result<Self, DiskError> {
         let (_, bound) = disk.kept_identity()?;
         let promise = disk.promise()?.map(|promise| (promise, now));
         let known = Known { bound, promise, proposing: false };
@@ -224,7 +224,7 @@ pub(crate) struct Foreign {
 
 impl Disk {
     /// Notes which cluster the node belongs to, unless it belongs to one. Returns to which one it does.
-    fn bind(&self, cluster: ClusterId, own: Option<&Promise>) -> Result<ClusterId, DiskFault> {
+    fn bind(&self, cluster: ClusterId, own: Option<&Promise>) -> Result<ClusterId, DiskError> {
         let bind = || -> Result<ClusterId, redb::Error> {
             let transaction = self.database.begin_write()?;
             let bound = {
@@ -247,7 +247,7 @@ impl Disk {
     }
 
     /// Notes a promise, unless the node belongs to a cluster: then that is returned.
-    fn keep_promise(&self, promise: &Promise) -> Result<Option<ClusterId>, DiskFault> {
+    fn keep_promise(&self, promise: &Promise) -> Result<Option<ClusterId>, DiskError> {
         let keep = || -> Result<Option<ClusterId>, redb::Error> {
             let transaction = self.database.begin_write()?;
             let bound = {
@@ -264,13 +264,13 @@ impl Disk {
         keep().map_err(|reason| self.fault(reason))
     }
 
-    fn promise(&self) -> Result<Option<Promise>, DiskFault> {
+    fn promise(&self) -> Result<Option<Promise>, DiskError> {
         let bytes = self.meta(KEY_PROMISE).map_err(|reason| self.fault(reason))?;
         bytes.map(|bytes| codec::decode(&bytes).map_err(|reason| self.fault(reason))).transpose()
     }
 
     /// Forgets the cluster and all of its log. Nothing of it was ever applied, so there is no snapshot.
-    pub(crate) fn forget_cluster(&self) -> Result<(), DiskFault> {
+    pub(crate) fn forget_cluster(&self) -> Result<(), DiskError> {
         if self.snapshots.read()?.is_some() {
             return Err(self.fault("a node that has a snapshot of its cluster does not leave it by itself"));
         }

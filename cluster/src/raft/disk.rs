@@ -44,7 +44,7 @@ const KEY_INCARNATION: &str = "incarnation";
 #[error(
     "{path}: {reason} (--data-dir); if it cannot be repaired, move it away: the node then comes back as a new member"
 )]
-pub struct DiskFault {
+pub struct DiskError {
     path: PathBuf,
     reason: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -88,7 +88,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Opens the directory, which must be there.
-    pub(crate) fn open(directory: &Path) -> Result<Self, DiskFault> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, DiskError> {
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
             return Self::open_with(directory, Snapshots::of(directory));
@@ -101,17 +101,17 @@ impl Disk {
     }
 
     /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
-    pub(crate) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskFault> {
+    pub(crate) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskError> {
         Self::open_with(directory, before.clone())
     }
 
-    fn open_with(directory: &Path, snapshots: Snapshots) -> Result<Self, DiskFault> {
+    fn open_with(directory: &Path, snapshots: Snapshots) -> Result<Self, DiskError> {
         let path = directory.join(DATABASE_FILE);
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
             return Self::simulated(directory, path, snapshots);
         }
-        let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
+        let fault = |reason: redb::Error| DiskError { path: path.clone(), reason: reason.into() };
         if !path.exists() {
             make(directory).map_err(fault)?;
         }
@@ -121,8 +121,8 @@ impl Disk {
 
     /// A directory of a simulated machine.
     #[cfg(feature = "simulation")]
-    fn simulated(directory: &Path, path: PathBuf, snapshots: Snapshots) -> Result<Self, DiskFault> {
-        let fault = |reason: redb::Error| DiskFault { path: path.clone(), reason: reason.into() };
+    fn simulated(directory: &Path, path: PathBuf, snapshots: Snapshots) -> Result<Self, DiskError> {
+        let fault = |reason: redb::Error| DiskError { path: path.clone(), reason: reason.into() };
         let backend =
             crate::simulation::disk::open(directory).database().map_err(|error| fault(error.into()))?;
         let database = Database::builder()
@@ -150,16 +150,16 @@ impl Disk {
     }
 
     /// Begins with nothing, and keeps nothing.
-    pub(crate) fn in_memory() -> Result<Self, DiskFault> {
+    pub(crate) fn in_memory() -> Result<Self, DiskError> {
         let path = PathBuf::from("memory");
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(InMemoryBackend::new())
-            .map_err(|error| DiskFault { path: path.clone(), reason: error.into() })?;
+            .map_err(|error| DiskError { path: path.clone(), reason: error.into() })?;
         Self { database: Arc::new(database), snapshots: Snapshots::Memory(Arc::default()), path }.prepared()
     }
 
-    fn prepared(self) -> Result<Self, DiskFault> {
+    fn prepared(self) -> Result<Self, DiskError> {
         let known = self.prepare().map_err(|reason| self.fault(reason))?;
         match known {
             Some(FORMAT) => Ok(self),
@@ -188,7 +188,7 @@ impl Disk {
     }
 
     /// Says who the node is, after noting that it starts once more. `now_ms` is the wall clock's Unix milliseconds.
-    pub(crate) fn start(&self, now_ms: u64) -> Result<DiskIdentity, DiskFault> {
+    pub(crate) fn start(&self, now_ms: u64) -> Result<DiskIdentity, DiskError> {
         self.start_once_more(now_ms)
             .map_err(|reason| self.fault(reason))?
             .ok_or_else(|| self.fault(Damage::Meta(KEY_NODE)))
@@ -216,7 +216,7 @@ impl Disk {
     }
 
     /// Who the node is and which cluster it belongs to, as far as it has started before and belongs to one.
-    pub(crate) fn kept_identity(&self) -> Result<(Option<NodeId>, Option<ClusterId>), DiskFault> {
+    pub(crate) fn kept_identity(&self) -> Result<(Option<NodeId>, Option<ClusterId>), DiskError> {
         let get = |key| self.meta(key).map_err(|reason| self.fault(reason));
         let node = get(KEY_NODE)?.and_then(|bytes| number(&bytes));
         let cluster = get(KEY_CLUSTER)?.and_then(|bytes| bytes.try_into().ok());
@@ -225,7 +225,7 @@ impl Disk {
 
     /// Notes which cluster the node belongs to, as a test has made it up.
     #[cfg(test)]
-    pub(crate) fn belong_to(&self, cluster: ClusterId) -> Result<(), DiskFault> {
+    pub(crate) fn belong_to(&self, cluster: ClusterId) -> Result<(), DiskError> {
         let note = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             transaction.open_table(META)?.insert(KEY_CLUSTER, &cluster.bytes()[..])?;
@@ -235,12 +235,12 @@ impl Disk {
     }
 
     /// It holds a number that no cluster comes to.
-    pub(crate) fn absurd(&self, number: u64) -> DiskFault {
+    pub(crate) fn absurd(&self, number: u64) -> DiskError {
         self.fault(Damage::Absurd(number))
     }
 
-    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
-        DiskFault { path: self.path.clone(), reason: reason.into() }
+    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskError {
+        DiskError { path: self.path.clone(), reason: reason.into() }
     }
 
     pub(crate) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
@@ -336,7 +336,7 @@ impl Snapshots {
     }
 
     /// The last snapshot, if there is one.
-    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, DiskFault> {
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, DiskError> {
         match self {
             Self::Memory(kept) => Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone()),
             Self::Directory(directory, _) => read_whole(directory, SNAPSHOT_FILE),
@@ -344,12 +344,12 @@ impl Snapshots {
     }
 
     /// Its content is not what it should be.
-    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskFault {
+    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskError {
         let path = match self {
             Self::Memory(_) => PathBuf::from("memory"),
             Self::Directory(directory, _) => directory.join(SNAPSHOT_FILE),
         };
-        DiskFault { path, reason: reason.into() }
+        DiskError { path, reason: reason.into() }
     }
 }
 
@@ -378,7 +378,7 @@ fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     sync(&File::open(directory)?)
 }
 
-fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskFault> {
+fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
     #[cfg(feature = "simulation")]
     if crate::simulation::is_on() {
         return Ok(crate::simulation::disk::open(directory).read_file(name));
@@ -388,7 +388,7 @@ fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskFault
     match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(DiskFault { path, reason: error.into() }),
+        Err(error) => return Err(DiskError { path, reason: error.into() }),
     }
     let whole = bytes.split_at_checked(SNAPSHOT_HEADER).is_some_and(|(header, content)| {
         let crc = crc32c::crc32c_append(crc32c::crc32c(&header[8..]), content);
@@ -397,7 +397,7 @@ fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskFault
             && header[8..] == (content.len() as u64).to_le_bytes()
     });
     if !whole {
-        return Err(DiskFault { path, reason: Damage::Snapshot.into() });
+        return Err(DiskError { path, reason: Damage::Snapshot.into() });
     }
     bytes.drain(..SNAPSHOT_HEADER);
     Ok(Some(bytes))
@@ -409,14 +409,14 @@ pub(crate) fn write_debts(directory: &Path, debts: &[u8]) -> io::Result<()> {
 }
 
 /// Takes what [`write_debts`] wrote, once: what is charged from now on is not in it.
-pub(crate) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskFault> {
+pub(crate) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskError> {
     let debts = read_whole(directory, DEBTS_FILE);
     drop_debts(directory)?;
     debts
 }
 
 /// Removes what [`write_debts`] wrote, if it did.
-pub(crate) fn drop_debts(directory: &Path) -> Result<(), DiskFault> {
+pub(crate) fn drop_debts(directory: &Path) -> Result<(), DiskError> {
     #[cfg(feature = "simulation")]
     if crate::simulation::is_on() {
         crate::simulation::disk::open(directory).remove_file(DEBTS_FILE);
@@ -425,7 +425,7 @@ pub(crate) fn drop_debts(directory: &Path) -> Result<(), DiskFault> {
     let path = directory.join(DEBTS_FILE);
     match fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DiskFault { path, reason: error.into() })
+            Err(DiskError { path, reason: error.into() })
         }
         _ => Ok(()),
     }

@@ -21,7 +21,7 @@ use tracing::{error, info};
 use super::{
     applied::Machine,
     belonging::Belonging,
-    disk::{Disk, DiskFault, DiskIdentity, Snapshots},
+    disk::{Disk, DiskError, DiskIdentity, Snapshots},
     handle::Shared,
     heard::{ELECTION, Heard, Reached},
     log::Log,
@@ -108,7 +108,7 @@ impl RaftGroup {
     pub(crate) fn open(
         data_dir: Option<&std::path::Path>,
         now_ms: u64,
-    ) -> Result<(Disk, DiskIdentity), DiskFault> {
+    ) -> Result<(Disk, DiskIdentity), DiskError> {
         let disk = match data_dir {
             Some(directory) => Disk::open(directory)?,
             None => Disk::in_memory()?,
@@ -122,7 +122,7 @@ impl RaftGroup {
         config: GroupConfig,
         disk: Disk,
         identity: DiskIdentity,
-    ) -> Result<Self, DiskFault> {
+    ) -> Result<Self, DiskError> {
         let belonging = Arc::new(Belonging::of(&disk, Instant::now())?);
         let bound = Arc::clone(&belonging);
         let calling = Arc::new(Calling {
@@ -184,7 +184,7 @@ impl RaftGroup {
         Arc::clone(&self.shared)
     }
 
-    async fn run_raft(&self, disk: Disk) -> Result<(), DiskFault> {
+    async fn run_raft(&self, disk: Disk) -> Result<(), DiskError> {
         let mut log = Log::start(disk.clone()).map_err(|error| disk.fault(error))?;
         // openraft would end in a panic at the next election, again and again.
         if let Some(number) = log.absurd().await.map_err(|error| disk.fault(error))? {
@@ -270,7 +270,7 @@ impl RaftGroup {
     }
 
     /// `forgets`: with nothing of the cluster that the node belonged to.
-    async fn restart(&self, forgets: bool) -> Result<(), DiskFault> {
+    async fn restart(&self, forgets: bool) -> Result<(), DiskError> {
         let disk = match (&self.in_memory, &self.config.data_dir) {
             (Some(disk), _) => disk.clone(),
             (None, Some(directory)) => {

@@ -41,6 +41,6 @@ pub(crate) mod trial;
 pub(crate) mod voters;
 
 pub use self::{
-    disk::DiskFault,
-    recovery::{RecoveryFault, Remains},
+    disk::DiskError,
+    recovery::{RecoveryError, Remains},
 };

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use super::{
     applied::Machine,
-    disk::{Disk, DiskFault, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
+    disk::{Disk, DiskError, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
     log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode},
 };
 use crate::{
@@ -36,10 +36,10 @@ use crate::{
 
 /// Why a data directory is nothing to go on with.
 #[derive(Debug, thiserror::Error)]
-pub enum RecoveryFault {
+pub enum RecoveryError {
     /// It cannot be read or written.
     #[error(transparent)]
-    Disk(#[from] DiskFault),
+    Disk(#[from] DiskError),
     /// No node has kept anything in it.
     #[error("{0} is not the data directory of a node that has run (--data-dir)")]
     Empty(PathBuf),
@@ -87,19 +87,19 @@ impl Remains {
     ///
     /// # Errors
     /// When there is not.
-    pub fn look_for(directory: &Path) -> Result<(), RecoveryFault> {
-        if is_kept_in(directory) { Ok(()) } else { Err(RecoveryFault::Empty(directory.to_owned())) }
+    pub fn look_for(directory: &Path) -> Result<(), RecoveryError> {
+        if is_kept_in(directory) { Ok(()) } else { Err(RecoveryError::Empty(directory.to_owned())) }
     }
 
     /// Reads what is there, which nobody else may have open. Nothing is changed.
     ///
     /// # Errors
     /// When nothing of a cluster is there, or it cannot be read.
-    pub async fn read(directory: &Path) -> Result<Self, RecoveryFault> {
+    pub async fn read(directory: &Path) -> Result<Self, RecoveryError> {
         Self::look_for(directory)?;
         let disk = Disk::open(directory)?;
-        let (Some(me), Some(cluster)) = disk.kept_identity()? else { return Err(RecoveryFault::Nowhere) };
-        let vote = disk.meta(KEY_VOTE).map_err(|error| disk.fault(error))?.ok_or(RecoveryFault::Nowhere)?;
+        let (Some(me), Some(cluster)) = disk.kept_identity()? else { return Err(RecoveryError::Nowhere) };
+        let vote = disk.meta(KEY_VOTE).map_err(|error| disk.fault(error))?.ok_or(RecoveryError::Nowhere)?;
         let vote: Vote<NodeId> = codec::decode(&vote).map_err(|error| disk.fault(error))?;
         let entries = entries_of(&disk).map_err(|error| disk.fault(error))?;
         let mut machine = Machine::open(&disk, watch::Sender::default())?;
@@ -115,26 +115,26 @@ impl Remains {
         };
         let next = snapshot.map_or(0, |id| id.index + 1);
         if let Some(purged) = purged.filter(|purged| purged.index >= next) {
-            return Err(RecoveryFault::Gap(next, purged.index));
+            return Err(RecoveryError::Gap(next, purged.index));
         }
         for (next, entry) in (next..).zip(&entries) {
             if entry.log_id.index != next {
-                return Err(RecoveryFault::Gap(next, entry.log_id.index));
+                return Err(RecoveryError::Gap(next, entry.log_id.index));
             }
         }
         machine.apply(entries).await.map_err(|error| disk.fault(error))?;
         if machine.state().1.founding.is_none() || !machine.state().1.slots.is_assigned() {
-            return Err(RecoveryFault::Young);
+            return Err(RecoveryError::Young);
         }
-        let last = machine.state().0.ok_or(RecoveryFault::Nowhere)?;
+        let last = machine.state().0.ok_or(RecoveryError::Nowhere)?;
         let membership = machine.membership();
-        let node = membership.get_node(&me).cloned().ok_or(RecoveryFault::Nowhere)?;
+        let node = membership.get_node(&me).cloned().ok_or(RecoveryError::Nowhere)?;
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         if is_absurd(last.index) {
-            return Err(RecoveryFault::Absurd(last.index));
+            return Err(RecoveryError::Absurd(last.index));
         }
         if voters.iter().eq([&me]) && !is_absurd(vote.leader_id.term) && !is_absurd(last.leader_id.term) {
-            return Err(RecoveryFault::Alone);
+            return Err(RecoveryError::Alone);
         }
         let name = |id: &NodeId| membership.get_node(id).map(|node| node.name.clone());
         let voters = voters.iter().filter_map(name).collect();
@@ -178,7 +178,7 @@ impl Remains {
     ///
     /// # Errors
     /// When it cannot be written: then nothing has changed but that buckets start exhausted.
-    pub fn go_on_alone(self) -> Result<ClusterId, DiskFault> {
+    pub fn go_on_alone(self) -> Result<ClusterId, DiskError> {
         // First: counts that are lost are too strict, and counts from before others decided would be too loose.
         drop_debts(&self.directory)?;
         let cluster = ClusterId::random();
@@ -197,7 +197,7 @@ impl Remains {
 
     /// Puts all that the log adds up to in a snapshot of the first term, and removes the log. Cut short in between, it can be
     /// done once more.
-    fn begin_anew(&self, cluster: ClusterId) -> Result<(), DiskFault> {
+    fn begin_anew(&self, cluster: ClusterId) -> Result<(), DiskError> {
         // Terms are counted anew: nobody has voted in the new cluster, and those of the old one are not taken in.
         let term = 1;
         let at = LogId::new(CommittedLeaderId::new(term, self.me), self.last.index + 1);
@@ -322,7 +322,7 @@ mod tests {
         let vote: Vote<NodeId> = codec::decode(&disk.meta(KEY_VOTE).unwrap().unwrap()).unwrap();
         assert_eq!(vote, Vote::new(7, me));
         drop(disk);
-        assert!(matches!(Remains::read(directory.path()).await, Err(RecoveryFault::Alone)));
+        assert!(matches!(Remains::read(directory.path()).await, Err(RecoveryError::Alone)));
     }
 
     /// Attack C4 of the review: such a vote, and such entries, were written to the disk.
@@ -355,7 +355,7 @@ mod tests {
             drop((log, machine, disk));
             // The thread that writes the log has the disk for a moment longer.
             let is_alone = async {
-                while !matches!(Remains::read(forged.path()).await, Err(RecoveryFault::Alone)) {
+                while !matches!(Remains::read(forged.path()).await, Err(RecoveryError::Alone)) {
                     tokio::task::yield_now().await;
                 }
             };
@@ -367,11 +367,11 @@ mod tests {
     async fn a_log_with_a_hole_is_refused_and_what_a_snapshot_replaced_is_removed() {
         let (damaged, _) = directory();
         remove(damaged.path(), 2);
-        assert!(matches!(Remains::read(damaged.path()).await, Err(RecoveryFault::Gap(2, 3))));
+        assert!(matches!(Remains::read(damaged.path()).await, Err(RecoveryError::Gap(2, 3))));
         let (young, _) = directory();
         remove(young.path(), 3);
         remove(young.path(), 2);
-        assert!(matches!(Remains::read(young.path()).await, Err(RecoveryFault::Young)));
+        assert!(matches!(Remains::read(young.path()).await, Err(RecoveryError::Young)));
 
         // It ended after it had written the snapshot, and before what that replaced was gone.
         let (half, me) = directory();

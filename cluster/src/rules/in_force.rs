@@ -7,7 +7,7 @@ use tidegate_limiter::{HashSecret, Rules, Store};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
-use super::ledger::{Ledger, NewRules, WriteFault};
+use super::ledger::{Ledger, NewRules, WriteError};
 use crate::{
     ids::Revision,
     owner::{rights::Rights, telling::Since},
@@ -176,7 +176,7 @@ async fn plant(shared: &Shared, ledger: &Ledger, seed: &[(String, String)]) {
         let rules = Rules::empty(&secret).with_domain(domain, text, &secret);
         new.extent.added = rules.map_or(0, |rules| rules.rules(domain).len() as u32);
         match ledger.write(new, Instant::now() + SEED_PATIENCE).await {
-            Ok(_) | Err(WriteFault::Mismatch { .. }) => {}
+            Ok(_) | Err(WriteError::Mismatch { .. }) => {}
             Err(fault) => {
                 warn!(domain, "the rules at the start are not written yet: {fault}");
                 sleep(Duration::from_millis(200)).await;

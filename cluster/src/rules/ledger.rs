@@ -76,7 +76,7 @@ impl NewRules {
 
 /// Why rules were not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteFault {
+pub enum WriteError {
     /// The rules are not what was expected.
     #[error("the rules are at {}", current.map_or("no revision".to_owned(), |revision| format!("revision {revision}")))]
     Mismatch {
@@ -197,7 +197,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When it was not written, or may not have been.
-    pub async fn write(&self, new: NewRules, deadline: Instant) -> Result<Written, WriteFault> {
+    pub async fn write(&self, new: NewRules, deadline: Instant) -> Result<Written, WriteError> {
         let NewRules { domain, text, origin, expected, key, author, message, extent } = new;
         let write = RuleWrite {
             domain: domain.into(),
@@ -214,7 +214,7 @@ impl Ledger {
         let mut in_doubt = false;
         let outcome = loop {
             if Instant::now() >= deadline {
-                return Err(WriteFault::NoQuorum(self.no_quorum(in_doubt)));
+                return Err(WriteError::NoQuorum(self.no_quorum(in_doubt)));
             }
             match timeout_at(deadline, self.try_write(&write, deadline)).await {
                 Ok(Attempt::Done(outcome)) => break outcome,
@@ -228,9 +228,9 @@ impl Ledger {
                 self.reach_here(written.revision, deadline).await;
                 Ok(written)
             }
-            Outcome::Mismatch { current } => Err(WriteFault::Mismatch { current }),
-            Outcome::KeyReused => Err(WriteFault::KeyReused),
-            Outcome::Full(reason) => Err(WriteFault::Full(reason)),
+            Outcome::Mismatch { current } => Err(WriteError::Mismatch { current }),
+            Outcome::KeyReused => Err(WriteError::KeyReused),
+            Outcome::Full(reason) => Err(WriteError::Full(reason)),
             Outcome::Done => unreachable!("a write is answered as one"),
         }
     }

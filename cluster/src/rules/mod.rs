@@ -10,6 +10,6 @@ pub(crate) mod service;
 pub(crate) mod status;
 
 pub use self::{
-    ledger::{Ledger, NewRules, NoQuorum, Spread, WriteFault},
+    ledger::{Ledger, NewRules, NoQuorum, Spread, WriteError},
     status::{GroupRole, GroupStatus},
 };

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use tidegate_cluster::{
     Clock, Cluster, ClusterConfig, ClusterKey, Timing, Weight,
-    rules::{Ledger, NewRules, WriteFault},
+    rules::{Ledger, NewRules, WriteError},
     simulation::{Probe, clock::elapsed},
     state::Expected,
 };
@@ -313,7 +313,7 @@ async fn write_rules(shared: Rc<Shared>, node: usize, ledger: Ledger, mut dice: 
             new.message = format!("v{value}");
             let told = match ledger.write(new, deadline).await {
                 Ok(written) => Told::Written(written.revision.get()),
-                Err(WriteFault::NoQuorum(no_quorum)) if no_quorum.in_doubt => Told::Nothing,
+                Err(WriteError::NoQuorum(no_quorum)) if no_quorum.in_doubt => Told::Nothing,
                 Err(_) => Told::NotWritten,
             };
             tracing::debug!(%name, value, ?told, "wrote rules");
