@@ -273,6 +273,6 @@ fn serve_constant(address: SocketAddr) {
         let router = Router::new().route("/v1/check", get(constant));
         let service = |_| TowerToHyperService::new(router.clone());
         let (stats, stop) = (Arc::new(ServerStats::default()), CancellationToken::new());
-        serve(listener, workers.lanes(), service, Limits::default(), stats, stop).await;
+        serve(listener, workers.handles(), service, Limits::default(), stats, stop).await;
     });
 }

@@ -1,7 +1,7 @@
 //! The accept loop of every front end: takes connections and hands them to the worker threads in turn.
 //!
 //! Not `axum::serve`: that leaves Nagle's algorithm on (pipelined checks fall to a third), has no limits on a
-//! connection, and no lanes.
+//! connection, and no workers.
 
 use std::{
     io,
@@ -79,11 +79,11 @@ pub(crate) struct AcceptOptions {
     pub(crate) stats: Arc<ServerStats>,
 }
 
-/// Accepts until `stop`, then waits for the connections to end. Connection number i is served on lane i modulo their number,
+/// Accepts until `stop`, then waits for the connections to end. Connection number i is served on worker i modulo their number,
 /// by `serve`, which is to end soon after `stop`.
 pub(crate) async fn accept<S>(
     listener: TcpListener,
-    lanes: Vec<Handle>,
+    workers: Vec<Handle>,
     options: AcceptOptions,
     serve: impl Fn(usize, TcpStream) -> S + Clone + Send + Sync + 'static,
     stop: CancellationToken,
@@ -92,7 +92,7 @@ pub(crate) async fn accept<S>(
 {
     let AcceptOptions { what, max_connections, drain_timeout, too_many, stats } = options;
     let connections = TaskTracker::new();
-    let mut turns = (0..lanes.len()).cycle();
+    let mut turns = (0..workers.len()).cycle();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -123,7 +123,7 @@ pub(crate) async fn accept<S>(
             }
             continue;
         };
-        let Some(lane) = turns.next() else { return };
+        let Some(worker) = turns.next() else { return };
         // The stream must be known to the runtime of the thread that serves it.
         let Ok(stream) = stream.into_std() else { continue };
         let serve = serve.clone();
@@ -133,10 +133,10 @@ pub(crate) async fn accept<S>(
                 if let Ok(stream) = TcpStream::from_std(stream)
                     && stream.set_nodelay(true).is_ok()
                 {
-                    serve(lane, stream).await;
+                    serve(worker, stream).await;
                 }
             },
-            &lanes[lane],
+            &workers[worker],
         );
     }
     drop(listener);

@@ -10,7 +10,7 @@ use crate::{
     accept::ServerStats,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
-    metrics::LaneMetrics,
+    metrics::WorkerMetrics,
 };
 
 /// A running node.
@@ -26,8 +26,8 @@ pub(crate) struct Node {
     /// Whom proxies may speak for.
     pub(crate) trust: Trust,
     pub(crate) legacy_headers: LegacyHeaders,
-    /// By lane.
-    pub(crate) metrics: Vec<LaneMetrics>,
+    /// By worker.
+    pub(crate) metrics: Vec<WorkerMetrics>,
     pub(crate) http: Arc<ServerStats>,
     pub(crate) grpc: Arc<ServerStats>,
     pub(crate) resp: Arc<ServerStats>,

@@ -20,7 +20,7 @@ use crate::{
     data_dir::{DataDir, DataDirError},
     grpc,
     http::{self, Front, Limits},
-    metrics::LaneMetrics,
+    metrics::WorkerMetrics,
     node::Node,
     process, resp,
     rules_file::{self, RulesFileError},
@@ -118,7 +118,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeE
         shares,
         Arc::clone(&rules),
         clock,
-        workers.lanes(),
+        workers.handles(),
     )
     .await
     .map_err(ServeError::Cluster)?;
@@ -138,7 +138,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeE
         clock,
         trust: settings.trust(),
         legacy_headers: settings.legacy_headers,
-        metrics: workers.lanes().iter().map(|_| LaneMetrics::default()).collect(),
+        metrics: workers.handles().iter().map(|_| WorkerMetrics::default()).collect(),
         grpc: Arc::new(ServerStats::beside(&http_stats)),
         resp: Arc::new(ServerStats::beside(&http_stats)),
         http: Arc::new(http_stats),
@@ -149,14 +149,14 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeE
     let stop_fronts = CancellationToken::new();
     let front = {
         let node = Arc::clone(&node);
-        move |lane| Front::new(Arc::clone(&node), lane)
+        move |worker| Front::new(Arc::clone(&node), worker)
     };
     let over_http =
-        http::serve(listener, workers.lanes(), front, limits, Arc::clone(&node.http), stop_fronts.clone());
+        http::serve(listener, workers.handles(), front, limits, Arc::clone(&node.http), stop_fronts.clone());
     let over_grpc =
-        grpc::serve(grpc_listener, workers.lanes(), Arc::clone(&node), connection_cap, stop_fronts.clone());
+        grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), connection_cap, stop_fronts.clone());
     let over_resp =
-        resp::serve(resp_listener, workers.lanes(), Arc::clone(&node), connection_cap, stop_fronts.clone());
+        resp::serve(resp_listener, workers.handles(), Arc::clone(&node), connection_cap, stop_fronts.clone());
     let mut serving = tokio::spawn(async { tokio::join!(over_http, over_grpc, over_resp) });
 
     let why = tokio::select! {

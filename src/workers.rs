@@ -30,8 +30,8 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Their runtimes: lane i is thread i.
-    pub fn lanes(&self) -> Vec<Handle> {
+    /// Their runtimes: worker i is thread i.
+    pub fn handles(&self) -> Vec<Handle> {
         self.handles.clone()
     }
 }

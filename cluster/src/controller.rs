@@ -23,7 +23,7 @@ use crate::{
     ids::Revision,
     link::Identity,
     member::{Alive, Member, MemberRow, MemberState},
-    owner::rights::Rights,
+    owner::slot_ownership::SlotOwnership,
     ownership::{buckets, hand_over},
     placement::{Candidate, Placement},
     raft::{belonging::Foreign, handle::Shared},
@@ -33,7 +33,7 @@ use crate::{
     rules_in_force::InForce,
     slots::SlotTable,
     state::applied::Applied,
-    stats::LaneStats,
+    stats::WorkerStats,
     status::{ClusterStatus, Lost},
 };
 
@@ -71,7 +71,7 @@ pub(crate) struct Controller {
     identity: Arc<Identity>,
     router: Arc<Router>,
     clock: Clock,
-    lanes: Vec<(Handle, Arc<LaneStats>)>,
+    workers: Vec<(Handle, Arc<WorkerStats>)>,
     tasks: TaskTracker,
     commands: mpsc::Receiver<Command>,
     status: watch::Sender<ClusterStatus>,
@@ -83,7 +83,7 @@ pub(crate) struct Controller {
     shared: Arc<Shared>,
     /// For the tasks of the group.
     alive: watch::Sender<Alive>,
-    rights: Arc<Rights>,
+    ownership: Arc<SlotOwnership>,
     ledger: Ledger,
     announced: MemberState,
     live: Vec<Member>,
@@ -103,8 +103,8 @@ impl Controller {
         identity: Arc<Identity>,
         router: Arc<Router>,
         clock: Clock,
-        lanes: Vec<(Handle, Arc<LaneStats>)>,
-        rights: Arc<Rights>,
+        workers: Vec<(Handle, Arc<WorkerStats>)>,
+        ownership: Arc<SlotOwnership>,
         shared: Arc<Shared>,
         ledger: Ledger,
         alive: watch::Sender<Alive>,
@@ -120,7 +120,7 @@ impl Controller {
             identity,
             router,
             clock,
-            lanes,
+            workers,
             tasks,
             commands: received,
             status,
@@ -131,7 +131,7 @@ impl Controller {
             obstacle: ledger.watch_obstacle(),
             ledger,
             shared,
-            rights,
+            ownership,
             announced: MemberState::Joining,
             live: Vec::new(),
             namesake: None,
@@ -240,7 +240,7 @@ impl Controller {
         }
         error!(name = %me.name, "a newer node has this node's name: it decides nothing any more");
         self.standing = Standing::Superseded;
-        self.rights.give_up();
+        self.ownership.give_up();
         self.router.publish(None);
         // Should this node lead the group, it has to see itself go.
         self.live.iter_mut().filter(|member| member.id == *me).for_each(|member| *member = newer.clone());
@@ -258,17 +258,18 @@ impl Controller {
         // Rules are in force a little after they are applied. Floors that were told under those before may be behind what was
         // admitted under others since.
         let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
-        let are_in_force = self.rights.floors_are_of(revision);
+        let are_in_force = self.ownership.floors_are_of(revision);
         let share = applied.state.shares.parts(self.shared.me);
-        self.rights.set_share(applied.index, share, self.clock.now());
-        let todo = self.rights.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
-            if are_in_force {
-                buckets::inherit(&self.shared, slots, by);
-            }
-            are_in_force
-        });
+        self.ownership.set_share(applied.index, share, self.clock.now());
+        let todo =
+            self.ownership.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
+                if are_in_force {
+                    buckets::inherit(&self.shared, slots, by);
+                }
+                are_in_force
+            });
         if todo.reserved > 0 {
-            self.rights.floor_stats().count_begun(todo.reserved as u64);
+            self.ownership.floor_stats().count_begun(todo.reserved as u64);
             info!(slots = todo.reserved, "slots of a lost node begin from what it has told this one");
         }
         let same = |routes: &Arc<Routes>| {
@@ -456,7 +457,7 @@ impl Controller {
             None => reason,
         });
         let now = self.clock.now();
-        let has_session = self.rights.has_session(now);
+        let has_session = self.ownership.has_session(now);
         let misplaced = self.misplaced(routes.as_deref());
         self.alive.send_replace(Alive { members: self.live.clone(), namesake: self.namesake.clone() });
         self.status.send_modify(|status| {

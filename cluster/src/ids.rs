@@ -69,7 +69,7 @@ impl fmt::Display for Revision {
 
 /// A node from one start to the next: only this one has the buckets that it filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Holder {
+pub struct NodeStart {
     /// Its id in the Raft group.
     pub node: NodeId,
     /// Which of its starts.
@@ -78,7 +78,7 @@ pub struct Holder {
 
 /// Who leads, and since which election. There can be several leaders in a term, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Reign {
+pub struct Leadership {
     /// The term.
     pub term: u64,
     /// The leader.

@@ -69,7 +69,7 @@ pub use self::{
     stats::GossipRejection,
     status::{ClusterStatus, Lost, Readiness},
     verdict::{
-        Answer, Answers, CheckOptions, DecidedBy, Decisions, Local, NotReady, Undecided, Verdict, Wish,
+        Answer, Answers, CheckOptions, DecidedBy, Decisions, Local, LossPolicy, NotReady, Undecided, Verdict,
     },
 };
 pub use tidegate_proto::peer::Amendment;

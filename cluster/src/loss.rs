@@ -11,9 +11,9 @@ use smallvec::SmallVec;
 use tidegate_limiter::{Charge, Decision, Floor, Limit, Mode, Nanos, OnOwnerLoss, Store};
 
 use crate::{
-    owner::rights::Share,
+    owner::slot_ownership::Share,
     planted::PlantedBug,
-    verdict::{Answer, Answers, DecidedBy, Decisions, Wish},
+    verdict::{Answer, Answers, DecidedBy, Decisions, LossPolicy},
 };
 
 /// `retry_after` when the rule denies because the slot has no owner: about as long as it takes until another
@@ -43,7 +43,7 @@ impl Shares {
         &self,
         lost: &[(usize, Option<Share>)],
         charges: &[Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         now: Nanos,
         answers: &mut Answers,
     ) -> bool {
@@ -51,10 +51,10 @@ impl Shares {
         let mut shares: SmallVec<[Charge; 4]> = SmallVec::new();
         for &(place, share) in lost {
             let charge = &charges[place];
-            match wishes[place].on_owner_loss {
+            match policies[place].on_owner_loss {
                 OnOwnerLoss::Share => {
                     let part = share.and_then(|Share { since, parts, .. }| {
-                        let limit = charge.limit.share(parts.saturating_mul(carved(wishes[place])))?;
+                        let limit = charge.limit.share(parts.saturating_mul(carved(policies[place])))?;
                         Some((limit, since))
                     });
                     match part {
@@ -87,8 +87,8 @@ impl Shares {
 }
 
 /// A share of a carved limit is one of what was carved out.
-fn carved(wish: Wish) -> u32 {
-    if wish.carved && !PlantedBug::ShareNotCarved.is_on() { Limit::CARVED_PARTS } else { 1 }
+fn carved(policy: LossPolicy) -> u32 {
+    if policy.carved && !PlantedBug::ShareNotCarved.is_on() { Limit::CARVED_PARTS } else { 1 }
 }
 
 /// The answer to a charge that nobody decides.
@@ -123,7 +123,7 @@ mod tests {
             mode: Mode::Enforce,
             floor: None,
         };
-        let wish = Wish {
+        let policy = LossPolicy {
             on_owner_loss: OnOwnerLoss::Share,
             consistency: Consistency::Available,
             carved: false,
@@ -137,7 +137,7 @@ mod tests {
         let decide = |charges: &[Charge]| {
             let mut answers: Answers = charges.iter().map(|_| None).collect();
             let lost: Vec<_> = (0..charges.len()).map(|place| (place, share)).collect();
-            shares.decide(&lost, charges, &[wish, wish], now, &mut answers)
+            shares.decide(&lost, charges, &[policy, policy], now, &mut answers)
         };
         let allowed = (0..50).filter(|_| decide(&[whole, client])).count();
         assert_eq!(allowed, 2, "half of the limit of one client");

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClusterId, Holder, NodeId, RaftNode, Weight};
+use crate::ids::{ClusterId, NodeId, NodeStart, RaftNode, Weight};
 
 /// A member's name with its incarnation: each start of a node is another identity, so that nothing meant for the node
 /// before a restart reaches the one after it.
@@ -130,7 +130,7 @@ impl MemberRow {
     }
 
     /// The member from this start to the next.
-    pub fn holder(&self) -> Holder {
-        Holder { node: self.id, incarnation: self.incarnation }
+    pub fn holder(&self) -> NodeStart {
+        NodeStart { node: self.id, incarnation: self.incarnation }
     }
 }

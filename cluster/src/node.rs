@@ -24,11 +24,11 @@ use crate::{
     controller::{Command, Controller},
     fabric,
     gossip::{Gossip, GossipConfig, is_valid_name},
-    ids::Holder,
+    ids::NodeStart,
     link::Identity,
     loss::Shares,
     member::{Alive, MemberId, MemberRow, MemberState},
-    owner::{SlotRow, rights::Rights, session::Terms},
+    owner::{SlotRow, session::SessionTiming, slot_ownership::SlotOwnership},
     ownership::{
         buckets, floor_task, leader_task, saved,
         service::{LeaderService, OwnerService},
@@ -54,7 +54,7 @@ use crate::{
         service::RulesService,
     },
     rules_in_force::RulesInForce,
-    stats::{CallStats, FloorStats, GossipStats, LaneStats, MoveStats, PeerStats},
+    stats::{CallStats, FloorStats, GossipStats, MoveStats, PeerStats, WorkerStats},
     status::{ClusterStatus, Readiness},
 };
 
@@ -88,7 +88,7 @@ pub enum StartError {
     ExpectsNobody,
     /// There is no thread that could answer peers.
     #[error("a node needs at least one worker thread")]
-    NoLanes,
+    NoWorkers,
     /// The data directory cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -162,7 +162,7 @@ pub struct Cluster {
     stats: ClusterStats,
     tasks: TaskTracker,
     cancel: CancellationToken,
-    rights: Arc<Rights>,
+    ownership: Arc<SlotOwnership>,
     shared: Arc<Shared>,
     data_dir: Option<PathBuf>,
     /// Until the others have heard what gossip tells them.
@@ -172,8 +172,8 @@ pub struct Cluster {
 /// What a member counts.
 #[derive(Debug, Clone)]
 pub struct ClusterStats {
-    /// By lane.
-    pub lanes: Vec<Arc<LaneStats>>,
+    /// By worker.
+    pub workers: Vec<Arc<WorkerStats>>,
     /// Gossip.
     pub gossip: Arc<GossipStats>,
     /// The peer port.
@@ -187,7 +187,7 @@ pub struct ClusterStats {
 }
 
 impl Cluster {
-    /// Opens the peer port and starts. `lanes` are the runtimes of the threads that will ask and answer; the tasks that
+    /// Opens the peer port and starts. `workers` are the runtimes of the threads that will ask and answer; the tasks that
     /// are not on the way of a check run on the runtime that this is called on. `shares` holds the buckets that are used
     /// when an owner is lost. `rules` is where the rules of the cluster are put when they are in force.
     ///
@@ -199,13 +199,13 @@ impl Cluster {
         shares: Store,
         rules: Arc<ArcSwap<Rules>>,
         clock: Clock,
-        lanes: Vec<Handle>,
+        workers: Vec<Handle>,
     ) -> Result<Self, StartError> {
         if !is_valid_name(&config.name) {
             return Err(StartError::Name(config.name));
         }
-        if lanes.is_empty() {
-            return Err(StartError::NoLanes);
+        if workers.is_empty() {
+            return Err(StartError::NoWorkers);
         }
         let expect = match config.bootstrap_expect {
             Some(0) => return Err(StartError::ExpectsNobody),
@@ -235,16 +235,16 @@ impl Cluster {
 
         let (disk, on_disk) = RaftGroup::open(config.data_dir.as_deref(), clock.unix_millis())?;
         let me = MemberId { name: config.name.into(), incarnation: on_disk.incarnation };
-        let terms = Terms::of(config.timing.session);
-        let holder = Holder { node: on_disk.node, incarnation: on_disk.incarnation };
-        let rights = Arc::new(Rights::new(holder, terms, clock.now()));
+        let timing = SessionTiming::of(config.timing.session);
+        let holder = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
+        let ownership = Arc::new(SlotOwnership::new(holder, timing, clock.now()));
         let stats = ClusterStats {
-            lanes: lanes.iter().map(|_| Arc::default()).collect(),
+            workers: workers.iter().map(|_| Arc::default()).collect(),
             gossip: Arc::default(),
             peers: Arc::default(),
             moves: Arc::default(),
             calls: Arc::default(),
-            floors: Arc::clone(rights.floor_stats()),
+            floors: Arc::clone(ownership.floor_stats()),
         };
         let identity = Arc::new(Identity {
             me: me.clone(),
@@ -259,7 +259,7 @@ impl Cluster {
         let requests = Arc::new(Requests::default());
         let rules = Arc::new(RulesInForce::new(rules));
         let keeps = match &config.data_dir {
-            Some(directory) => saved::restore(directory, on_disk.node, &rights, &store, clock.now())?,
+            Some(directory) => saved::restore(directory, on_disk.node, &ownership, &store, clock.now())?,
             None => false,
         };
         let (alive, sees) = watch::channel(Alive::default());
@@ -270,11 +270,11 @@ impl Cluster {
             store: Arc::clone(&store),
             floors: Arc::clone(&floors),
             shares: Arc::clone(&shares),
-            rights: Arc::clone(&rights),
+            ownership: Arc::clone(&ownership),
             requests: Arc::clone(&requests),
             stats: Arc::clone(&stats.moves),
             calls: Arc::clone(&stats.calls),
-            terms,
+            timing,
             peer: SocketAddr::new(advertise, config.peer_port),
             zone: config.zone.clone(),
             weight: config.weight,
@@ -324,11 +324,11 @@ impl Cluster {
             store,
             floors,
             Shares::new(shares),
-            Arc::clone(&rights),
+            Arc::clone(&ownership),
             requests,
             rules,
             clock,
-            stats.lanes.clone(),
+            stats.workers.clone(),
             config.timing.forward_timeout(),
         ));
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
@@ -341,7 +341,7 @@ impl Cluster {
             tasks: tasks.clone(),
             cancel: cancel.clone(),
         });
-        tasks.spawn(accept_peers(listener, answering, lanes.clone(), tasks.clone(), cancel.clone()));
+        tasks.spawn(accept_peers(listener, answering, workers.clone(), tasks.clone(), cancel.clone()));
         let (controller, commands, status) = Controller::new(
             !config.join.is_empty(),
             expect,
@@ -349,8 +349,8 @@ impl Cluster {
             identity,
             Arc::clone(&router),
             clock,
-            lanes.into_iter().zip(stats.lanes.iter().cloned()).collect(),
-            Arc::clone(&rights),
+            workers.into_iter().zip(stats.workers.iter().cloned()).collect(),
+            Arc::clone(&ownership),
             Arc::clone(&shared),
             ledger.clone(),
             alive,
@@ -360,7 +360,19 @@ impl Cluster {
         group_tasks.spawn(group, config.rules, &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
         let pause = config.timing.gossip_interval;
-        Ok(Self { router, ledger, status, commands, stats, tasks, cancel, rights, shared, data_dir, pause })
+        Ok(Self {
+            router,
+            ledger,
+            status,
+            commands,
+            stats,
+            tasks,
+            cancel,
+            ownership,
+            shared,
+            data_dir,
+            pause,
+        })
     }
 
     /// Who decides checks.
@@ -393,7 +405,7 @@ impl Cluster {
     #[cfg(feature = "simulation")]
     pub fn probe(&self) -> crate::simulation::Probe {
         crate::simulation::Probe {
-            rights: Arc::clone(&self.rights),
+            ownership: Arc::clone(&self.ownership),
             ledger: self.ledger.clone(),
             clock: self.router.clock(),
         }
@@ -435,7 +447,7 @@ impl Cluster {
         Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
     }
 
-    fn member(&self, name: &str) -> Result<Holder, MemberError> {
+    fn member(&self, name: &str) -> Result<NodeStart, MemberError> {
         let applied = self.ledger.applied();
         let row = applied.state.members.values().find(|row| row.name == name);
         row.map(MemberRow::holder).ok_or(MemberError::NoSuchNode)
@@ -460,7 +472,7 @@ impl Cluster {
     /// owns.
     pub async fn leave(&self, deadline: Instant) -> usize {
         let owned = self.hand_over_all(deadline).await;
-        self.rights.give_up();
+        self.ownership.give_up();
         let (done, heard) = tokio::sync::oneshot::channel();
         if self.commands.send(Command::Leave { done }).await.is_ok() && heard.await.is_ok() {
             tokio::time::sleep(self.pause).await;
@@ -485,7 +497,7 @@ impl Cluster {
     }
 
     async fn hand_over_all(&self, deadline: Instant) -> usize {
-        let me = self.rights.me();
+        let me = self.ownership.me();
         let mut told = false;
         loop {
             let applied = self.ledger.applied();

@@ -64,17 +64,17 @@ pub(crate) struct Answering {
     pub(crate) cancel: CancellationToken,
 }
 
-/// Accepts the streams of peers and hands them to the lanes in turn, until `cancel`.
+/// Accepts the streams of peers and hands them to the workers in turn, until `cancel`.
 pub(crate) async fn accept_peers(
     listener: fabric::Listener,
     answering: Arc<Answering>,
-    lanes: Vec<Handle>,
+    workers: Vec<Handle>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(MAX_PEER_STREAMS));
     let mut strangers = Strangers::new(ROOM);
-    let mut next_lane = (0..lanes.len()).cycle();
+    let mut next_worker = (0..workers.len()).cycle();
     let refusals = Arc::new(RefusalLog::default());
     loop {
         let (stream, from) = tokio::select! {
@@ -89,26 +89,26 @@ pub(crate) async fn accept_peers(
                 }
             },
         };
-        // The stream moves to the runtime of its lane, whose thread answers it from then on.
+        // The stream moves to the runtime of its worker, whose thread answers it from then on.
         let Ok(stream) = fabric::detach(stream) else { continue };
-        let lane = next_lane.next().expect("there is at least one lane");
+        let worker = next_worker.next().expect("there is at least one worker");
         let place = strangers.enter();
         let (answering, refusals, cancel) = (Arc::clone(&answering), Arc::clone(&refusals), cancel.clone());
         let room = Arc::clone(&room);
         let serve = async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = serve_stream(stream, from, lane, &answering, &refusals, place, room) => {}
+                () = serve_stream(stream, from, worker, &answering, &refusals, place, room) => {}
             }
         };
-        tasks.spawn_on(serve, &lanes[lane]);
+        tasks.spawn_on(serve, &workers[worker]);
     }
 }
 
 async fn serve_stream(
     stream: fabric::Detached,
     from: SocketAddr,
-    lane: usize,
+    worker: usize,
     answering: &Answering,
     refusals: &RefusalLog,
     place: CancellationToken,
@@ -138,7 +138,7 @@ async fn serve_stream(
     };
     answering.stats.count_accepted();
     let mut conversation = Conversation {
-        lane,
+        worker,
         router: &answering.router,
         undoable: VecDeque::new(),
         session,
@@ -227,7 +227,7 @@ enum Next {
 }
 
 struct Conversation<'a> {
-    lane: usize,
+    worker: usize,
     router: &'a Router,
     /// Checks that can still be undone, by rising id.
     undoable: VecDeque<(u64, Taken, Instant)>,
@@ -277,7 +277,7 @@ impl Conversation<'_> {
             self.router.warm_for_peer(&self.ahead);
         }
         for check in self.ahead.drain(..) {
-            let (outcome, held) = self.router.decide_for_peer(self.lane, &check);
+            let (outcome, held) = self.router.decide_for_peer(self.worker, &check);
             if let Some(taken) = held {
                 note_undoable(&mut self.undoable, check.id, taken);
             }

@@ -24,14 +24,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::{amend::Amended, core::Router};
 use self::{
-    attempt::{Attempt, Tried},
+    attempt::{Attempt, AttemptOutcome},
     core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE},
     parts::is_held,
 };
 use crate::{
-    owner::rights::Claim,
+    owner::slot_ownership::Claim,
     slots::SlotId,
-    verdict::{CheckOptions, Decisions, Local, NotReady, Undecided, Verdict, Wish},
+    verdict::{CheckOptions, Decisions, Local, LossPolicy, NotReady, Undecided, Verdict},
 };
 
 /// The least time from one attempt at a check that is held to the next.
@@ -43,7 +43,7 @@ impl Router {
     pub fn decide_local(
         &self,
         charges: &mut [Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         now: Nanos,
         out: &mut Decisions,
     ) -> Local {
@@ -51,11 +51,11 @@ impl Router {
             return Local::NotReady;
         }
         let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
-        for (charge, wish) in charges.iter_mut().zip(wishes) {
-            let Ok(mut claim) = self.rights.claim(SlotId::of(charge.key), wish.consistency, now) else {
+        for (charge, policy) in charges.iter_mut().zip(policies) {
+            let Ok(mut claim) = self.ownership.claim(SlotId::of(charge.key), policy.consistency, now) else {
                 return Local::Elsewhere;
             };
-            charge.floor = self.rights.bounds(&mut claim, charge, wish.reserve, now);
+            charge.floor = self.ownership.bounds(&mut claim, charge, policy.reserve, now);
             claims.push(claim);
         }
         let before = out.len();
@@ -71,7 +71,7 @@ impl Router {
         Local::Decided { allowed, at }
     }
 
-    /// Whether charges that were just made at `decided` count: the second look of `Rights`. `now` is read after they were made.
+    /// Whether charges that were just made at `decided` count: the second look of `SlotOwnership`. `now` is read after they were made.
     fn counts(
         &self,
         claims: &[Claim],
@@ -81,30 +81,30 @@ impl Router {
         now: Nanos,
     ) -> bool {
         let counts =
-            claims.iter().zip(charges).all(|(claim, charge)| self.rights.confirm(claim, charge.key, now));
+            claims.iter().zip(charges).all(|(claim, charge)| self.ownership.confirm(claim, charge.key, now));
         if counts {
             for ((claim, charge), decision) in claims.iter().zip(charges).zip(decisions) {
-                self.rights.spent(claim, charge, decision, decided);
+                self.ownership.spent(claim, charge, decision, decided);
             }
         }
         counts
     }
 
-    /// Decides a check wherever its slots are owned, within the node's check timeout. `wishes` says for each charge
-    /// what its rule wants. `lane` is that of the calling thread. The charges are by the rules that are in force here now.
+    /// Decides a check wherever its slots are owned, within the node's check timeout. `policies` says for each charge
+    /// what its rule wants. `worker` is that of the calling thread. The charges are by the rules that are in force here now.
     ///
     /// # Errors
     /// As of [`Router::decide_once`].
     pub async fn decide(
         &self,
-        lane: usize,
+        worker: usize,
         charges: &mut [Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         now: Nanos,
     ) -> Result<Verdict, Undecided> {
         let options =
             CheckOptions { revision: self.in_force.revision(), request: None, deadline: self.deadline() };
-        self.decide_once(lane, charges, wishes, options, now).await
+        self.decide_once(worker, charges, policies, options, now).await
     }
 
     /// As [`Router::decide`], with what belongs to the whole check.
@@ -113,28 +113,28 @@ impl Router {
     /// When this node has no slot table yet, or has newer rules meanwhile that the check has to be made by.
     pub async fn decide_once(
         &self,
-        lane: usize,
+        worker: usize,
         charges: &mut [Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         options: CheckOptions,
         mut now: Nanos,
     ) -> Result<Verdict, Undecided> {
-        assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
+        assert_eq!(charges.len(), policies.len(), "each charge has its rule's wish");
         let CheckOptions { revision, request, deadline } = options;
         let (mut attempt, mut sent, mut was_held) = (1, 1, false);
         loop {
             // Before the table is loaded, so that no change after that is missed.
             let changed = self.changed.notified();
             let routes = self.routes().ok_or(NotReady)?;
-            let acknowledged = self.rights.acknowledgements().notified();
-            let parts = self.split(&routes, charges, wishes, now);
+            let acknowledged = self.ownership.acknowledgements().notified();
+            let parts = self.split(&routes, charges, policies, now);
             let begun = Instant::now();
             let check = Attempt {
-                lane,
+                worker,
                 routes: &routes,
                 parts: &parts,
                 charges,
-                wishes,
+                policies,
                 revision,
                 request,
                 now,
@@ -146,15 +146,15 @@ impl Router {
             let tried = self.attempt(&check).await;
             let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
             match tried {
-                Tried::Decided(verdict) => return Ok(verdict),
-                Tried::Misrouted => {
+                AttemptOutcome::Decided(verdict) => return Ok(verdict),
+                AttemptOutcome::Misrouted => {
                     sent += 1;
                     if timeout(pause, changed).await.is_err() {
                         attempt += 1;
                     }
                 }
                 // The deadline ends this, and not a number of attempts: it is no matter of who decides.
-                Tried::Held { by_peer, denied } => {
+                AttemptOutcome::Held { by_peer, denied } => {
                     was_held = true;
                     if Instant::now() >= deadline {
                         return Ok(denied);
@@ -167,7 +167,7 @@ impl Router {
                         sleep_until((begun + HELD_PAUSE).min(deadline)).await;
                     }
                 }
-                Tried::Behind { revision: newer, denied } => {
+                AttemptOutcome::Behind { revision: newer, denied } => {
                     if newer > revision && self.in_force.reach(newer, deadline).await {
                         return Err(Undecided::RulesChanged);
                     }

@@ -58,7 +58,7 @@ impl Routes {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) member: Member,
-    /// One link for each lane.
+    /// One link for each worker.
     pub(crate) links: Vec<Link>,
     /// Ends the links with the peer.
     pub(crate) _links_end: DropGuard,
@@ -90,9 +90,9 @@ impl Peer {
         now.get() >= self.slow_until.load(Ordering::Relaxed)
     }
 
-    /// Notes that the peer was not heard on the link of this lane, and returns since when that is so.
-    pub(crate) fn note_loss(&self, lane: usize, now: Nanos) -> Nanos {
-        self.lost_since.note(now, || self.links[lane].is_up())
+    /// Notes that the peer was not heard on the link of this worker, and returns since when that is so.
+    pub(crate) fn note_loss(&self, worker: usize, now: Nanos) -> Nanos {
+        self.lost_since.note(now, || self.links[worker].is_up())
     }
 
     pub(crate) fn is_linked(&self) -> bool {

@@ -20,10 +20,10 @@ impl Counter {
     }
 }
 
-/// What one lane counts. Each lane has its own, on cache lines of its own, because its thread writes them.
+/// What one worker counts. Each worker has its own, on cache lines of its own, because its thread writes them.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct LaneStats {
+pub struct WorkerStats {
     /// Checks sent to their owner.
     pub sent: Counter,
     /// Answers that came back in time.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// What a charge's rule wants of those who decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
+pub struct LossPolicy {
     /// What happens when no owner answers.
     pub on_owner_loss: OnOwnerLoss,
     /// Whether an owner may go on that cannot be sure that it still is the only one.

@@ -8,13 +8,13 @@ use tidegate_limiter::{
 };
 use tidegate_proto::peer;
 
-use crate::verdict::Wish;
+use crate::verdict::LossPolicy;
 
 /// The charges of a check for its owner; `None` if they are more than one check may have.
 pub(crate) fn charges_to_wire<'a>(
-    charges: impl Iterator<Item = (&'a Charge, Wish)>,
+    charges: impl Iterator<Item = (&'a Charge, LossPolicy)>,
 ) -> Option<peer::Charges> {
-    peer::Charges::new(charges.map(|(charge, wish)| peer::Charge {
+    peer::Charges::new(charges.map(|(charge, policy)| peer::Charge {
         key: charge.key.get(),
         rule: charge.rule.get(),
         cost: charge.cost.get(),
@@ -30,10 +30,10 @@ pub(crate) fn charges_to_wire<'a>(
             burst: charge.limit.burst(),
         },
         shadow: charge.mode == Mode::Shadow,
-        strict: wish.consistency == Consistency::Strict,
-        reserve: wish.reserve.is_some(),
-        shape: wish.limit_ref.shape(),
-        place: wish.limit_ref.place(),
+        strict: policy.consistency == Consistency::Strict,
+        reserve: policy.reserve.is_some(),
+        shape: policy.limit_ref.shape(),
+        place: policy.limit_ref.place(),
     }))
 }
 
@@ -116,8 +116,8 @@ mod tests {
         }
     }
 
-    fn wish(consistency: Consistency) -> Wish {
-        Wish {
+    fn policy(consistency: Consistency) -> LossPolicy {
+        LossPolicy {
             on_owner_loss: tidegate_limiter::OnOwnerLoss::Deny,
             consistency,
             carved: false,
@@ -131,7 +131,7 @@ mod tests {
         for period in [Period::Fixed(Duration::from_millis(1500)), Period::Fixed(Duration::from_secs(86_400))]
         {
             let sent = charge(period);
-            let wire = charges_to_wire([(&sent, wish(Consistency::Strict))].into_iter()).unwrap();
+            let wire = charges_to_wire([(&sent, policy(Consistency::Strict))].into_iter()).unwrap();
             let arrived = charges_from_wire(&wire).unwrap();
             assert_eq!(arrived.len(), 1);
             assert_eq!(consistency_of(&wire.as_slice()[0]), Consistency::Strict);
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_limit_that_no_rule_could_have_is_refused() {
         let good = *charges_to_wire(
-            [(&charge(Period::Fixed(Duration::from_secs(1))), wish(Consistency::Available))].into_iter(),
+            [(&charge(Period::Fixed(Duration::from_secs(1))), policy(Consistency::Available))].into_iter(),
         )
         .unwrap()
         .as_slice()

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use kit::{DEADLINE, Node, stop_all, until};
 use smallvec::SmallVec;
 use tidegate_cluster::{
-    Amendment, CheckOptions, Clock, DecidedBy, Undecided, Verdict, Wish, rules::NewRules, slots::SlotId,
+    Amendment, CheckOptions, Clock, DecidedBy, LossPolicy, Undecided, Verdict, rules::NewRules, slots::SlotId,
 };
 use tidegate_limiter::{Charge, Consistency, Cost, HashSecret, Matched, Rules};
 use tokio::time::Instant;
@@ -32,14 +32,14 @@ async fn write(nodes: &[Node], text: &str) -> Arc<Rules> {
 /// What the rules make of a request: what is charged, of rules of which revision.
 struct Made {
     charges: SmallVec<[Charge; 4]>,
-    wishes: SmallVec<[Wish; 4]>,
+    policies: SmallVec<[LossPolicy; 4]>,
     revision: u64,
 }
 
 fn make(rules: &Rules, request: &[(&str, &str)]) -> Made {
     let mut matched: SmallVec<[Matched<'_>; 4]> = SmallVec::new();
     rules.matching(DOMAIN, request, &mut matched);
-    let mut made = Made { charges: SmallVec::new(), wishes: SmallVec::new(), revision: rules.revision() };
+    let mut made = Made { charges: SmallVec::new(), policies: SmallVec::new(), revision: rules.revision() };
     for Matched { rule, limit, key, limit_ref } in matched {
         let Some(limit) = limit else { continue };
         made.charges.push(Charge {
@@ -50,7 +50,7 @@ fn make(rules: &Rules, request: &[(&str, &str)]) -> Made {
             mode: rule.mode(),
             floor: None,
         });
-        made.wishes.push(Wish {
+        made.policies.push(LossPolicy {
             on_owner_loss: rule.on_owner_loss(),
             consistency: rule.consistency(),
             carved: rule.is_carved(),
@@ -76,7 +76,7 @@ fn user_of_others(nodes: &[Node], rules: &Rules, from: u32) -> String {
 async fn ask(nodes: &[Node], made: &Made) -> Result<Verdict, Undecided> {
     let router = nodes[2].router();
     let options = CheckOptions { revision: made.revision, request: None, deadline: router.deadline() };
-    router.decide_once(0, &mut made.charges.clone(), &made.wishes, options, Clock::start().now()).await
+    router.decide_once(0, &mut made.charges.clone(), &made.policies, options, Clock::start().now()).await
 }
 
 /// The same for a node that has no newer rules: what `n3` would match again comes again as it was.
@@ -153,7 +153,7 @@ async fn an_owner_takes_the_mode_and_the_floors_of_its_newer_rules() {
     let before = told();
     let user = user_of_others(&nodes, &old, 1000);
     let made = make(&old, &[("user", &user)]);
-    assert!(made.wishes[0].reserve.is_none() && made.wishes[0].consistency == Consistency::Available);
+    assert!(made.policies[0].reserve.is_none() && made.policies[0].consistency == Consistency::Available);
     assert_eq!(admitted(&nodes, &made, 700).await, 700);
     // A quantum is 62 units: it cannot have been told less often.
     until("the successor is told", || told() >= before + 5).await;
@@ -179,7 +179,7 @@ async fn what_an_owner_can_not_carry_over_is_to_be_matched_again() {
         // Nothing was charged, nor is anything given back by a limit that nobody knows.
         let router = nodes[2].router();
         let amended =
-            router.amend(0, Amendment::Refund, &made.charges, &made.wishes, made.revision).await.unwrap();
+            router.amend(0, Amendment::Refund, &made.charges, &made.policies, made.revision).await.unwrap();
         assert!(!amended.is_complete() && !amended.unsure, "{newer}: {amended:?}");
     }
     stop_all(nodes).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kit::{
     DEADLINE, admitted, charge, config, decide, free_port, key_of, start, stop_all, three_nodes, until,
 };
-use tidegate_cluster::{Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, Readiness, Wish};
+use tidegate_cluster::{Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, LossPolicy, Readiness};
 use tidegate_limiter::{Charge, Consistency, LimitRef, OnOwnerLoss};
 use tokio::time::Instant;
 
@@ -31,17 +31,17 @@ async fn a_bucket_is_one_bucket_whichever_node_is_asked() {
 
     let mut decisions = Decisions::new();
     let mut mine = one;
-    let wishes = [Wish {
+    let policies = [LossPolicy {
         on_owner_loss: OnOwnerLoss::Deny,
         consistency: Consistency::Strict,
         carved: false,
         reserve: None,
         limit_ref: LimitRef::INLINE,
     }];
-    let local = nodes[1].router().decide_local(&mut mine, &wishes, Clock::start().now(), &mut decisions);
+    let local = nodes[1].router().decide_local(&mut mine, &policies, Clock::start().now(), &mut decisions);
     assert!(matches!(local, Local::Decided { allowed: false, .. }), "{local:?}");
     assert_eq!(
-        nodes[0].router().decide_local(&mut mine, &wishes, Clock::start().now(), &mut decisions),
+        nodes[0].router().decide_local(&mut mine, &policies, Clock::start().now(), &mut decisions),
         Local::Elsewhere
     );
     stop_all(nodes).await;
@@ -68,7 +68,7 @@ async fn a_denial_at_home_asks_nobody_else() {
     let (mine, theirs) = (key_of(&nodes[0], "n1", 1), key_of(&nodes[0], "n2", 1));
     let both = [charge(theirs, 100), charge(mine, 1)];
     assert_eq!(admitted(&nodes[0], &both, 20).await, 1);
-    let sent: u64 = nodes[0].stats().lanes.iter().map(|lane| lane.sent.get()).sum();
+    let sent: u64 = nodes[0].stats().workers.iter().map(|worker| worker.sent.get()).sum();
     assert_eq!(sent, 1);
     let verdict = decide(&nodes[0], &both, OnOwnerLoss::Deny).await;
     assert!(verdict.answers[0].is_none() && verdict.answers[1].is_some());
@@ -77,8 +77,8 @@ async fn a_denial_at_home_asks_nobody_else() {
 
 /// Checks of other nodes that a node has decided or refused.
 fn asked(node: &kit::Node) -> u64 {
-    let lanes = &node.stats().lanes;
-    lanes.iter().map(|lane| lane.decided_for_peers.get() + lane.refused_to_peers.get()).sum()
+    let workers = &node.stats().workers;
+    workers.iter().map(|worker| worker.decided_for_peers.get() + worker.refused_to_peers.get()).sum()
 }
 
 #[tokio::test]
@@ -111,9 +111,9 @@ async fn a_denial_that_is_remembered_denies_nothing_by_itself() {
     let both = [charge(shared, 100), charge(client, 3)];
     assert_eq!(admitted(&nodes[0], &both, 20).await, 3);
     let reset = |amendment| {
-        let (client, wish) = ([charge(client, 3)], kit::wish(OnOwnerLoss::Deny));
+        let (client, policy) = ([charge(client, 3)], kit::policy(OnOwnerLoss::Deny));
         let router = nodes[1].router();
-        async move { router.amend(0, amendment, &client, &[wish], 0).await.unwrap().is_complete() }
+        async move { router.amend(0, amendment, &client, &[policy], 0).await.unwrap().is_complete() }
     };
     assert!(reset(Amendment::Refund).await);
     assert_eq!(admitted(&nodes[0], &both, 20).await, 1, "a refund is felt by the next check");

@@ -37,7 +37,7 @@ pub(crate) struct AmendedBucket<'a> {
 /// When not every bucket is known to be changed.
 pub(crate) async fn amend_as_check<T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     amendment: Amendment,
     request: &CheckRequest<'_>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
@@ -51,14 +51,14 @@ pub(crate) async fn amend_as_check<T>(
         return Ok(render(unlimited(node, true, rule)));
     }
     let amended =
-        node.router.amend(lane, amendment, &limited.charges, &limited.wishes, limited.revision).await;
+        node.router.amend(worker, amendment, &limited.charges, &limited.policies, limited.revision).await;
     let amended = amended.map_err(|_| not_ready(node))?;
     if let Some(detail) = why_incomplete(&amended) {
         return Err(Problem::new(ProblemKind::OwnerUnreachable, detail));
     }
     let name = |place: usize| limited.names.get(place).copied().flatten();
     let decided = |place: usize| Decided::at(place, &amended.answers, node);
-    Ok(put_together(node, lane, true, &limited.charges, name, decided, render).0)
+    Ok(put_together(node, worker, true, &limited.charges, name, decided, render).0)
 }
 
 /// Makes the change in all buckets of the rules that match, or of the one that is named, and tells of each: a refund in those
@@ -68,7 +68,7 @@ pub(crate) async fn amend_as_check<T>(
 /// When this node cannot do it yet.
 pub(crate) async fn amend_buckets<T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     amendment: Amendment,
     request: &CheckRequest<'_>,
     only: Option<&str>,
@@ -89,8 +89,8 @@ pub(crate) async fn amend_buckets<T>(
     let wanted = |place: &usize| only.is_none() || limited.names[*place] == only;
     let places: SmallVec<[usize; 4]> = (0..limited.charges.len()).filter(wanted).collect();
     let charges: SmallVec<[_; 4]> = places.iter().map(|place| limited.charges[*place]).collect();
-    let wishes: SmallVec<[_; 4]> = places.iter().map(|place| limited.wishes[*place]).collect();
-    let amended = node.router.amend(lane, amendment, &charges, &wishes, limited.revision).await;
+    let policies: SmallVec<[_; 4]> = places.iter().map(|place| limited.policies[*place]).collect();
+    let amended = node.router.amend(worker, amendment, &charges, &policies, limited.revision).await;
     let amended = amended.map_err(|_| not_ready(node))?;
     let buckets = places.iter().enumerate().map(|(at, place)| AmendedBucket {
         rule: limited.names[*place],

@@ -1,7 +1,7 @@
 //! What a check is charged: the rules that match it, or the limit that it brings along, as charges for the router.
 
 use smallvec::SmallVec;
-use tidegate_cluster::Wish;
+use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
     Charge, Consistency, Cost, Limit, LimitRef, Match, Matched, Mode, OnOwnerLoss, RuleId, Rules,
 };
@@ -14,7 +14,7 @@ pub(super) struct Charges<'r> {
     /// Of the rules; none: the limit came with the check.
     pub(super) names: SmallVec<[Option<&'r str>; 4]>,
     pub(super) charges: SmallVec<[Charge; 4]>,
-    pub(super) wishes: SmallVec<[Wish; 4]>,
+    pub(super) policies: SmallVec<[LossPolicy; 4]>,
     /// Of the rules that they were made by.
     pub(super) revision: u64,
 }
@@ -55,7 +55,7 @@ pub(super) fn rule<'r>(
         }
         Subject::Inline { key, limit } => {
             let key = rules.inline_key(&request.domain, key, limit);
-            let wish = Wish {
+            let policy = LossPolicy {
                 on_owner_loss: OnOwnerLoss::Share,
                 consistency: Consistency::Available,
                 carved: false,
@@ -64,7 +64,7 @@ pub(super) fn rule<'r>(
             };
             let (limit, cost) = (*limit, request.cost);
             let charge = Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None };
-            limited.add(None, charge, wish);
+            limited.add(None, charge, policy);
         }
     }
     Ruling::Limited
@@ -96,20 +96,20 @@ impl<'r> Charges<'r> {
         let rule = one.rule;
         let (key, mode) = (one.key, rule.mode());
         let charge = Charge { key, rule: rule.id(), limit: *limit, cost, mode, floor: None };
-        let wish = Wish {
+        let policy = LossPolicy {
             on_owner_loss: rule.on_owner_loss(),
             consistency: rule.consistency(),
             carved: rule.is_carved(),
             reserve: rule.reserve(),
             limit_ref: one.limit_ref,
         };
-        self.add(Some(rule.name()), charge, wish);
+        self.add(Some(rule.name()), charge, policy);
     }
 
-    fn add(&mut self, name: Option<&'r str>, charge: Charge, wish: Wish) {
+    fn add(&mut self, name: Option<&'r str>, charge: Charge, policy: LossPolicy) {
         self.names.push(name);
         self.charges.push(charge);
-        self.wishes.push(wish);
+        self.policies.push(policy);
     }
 }
 
@@ -165,7 +165,7 @@ rules: []
             let modes = limited.charges.iter().map(|charge| charge.mode);
             let names: Vec<_> = limited.names.iter().map(|name| name.unwrap()).zip(modes).collect();
             assert_eq!(names, [("per-ip", Mode::Enforce), ("watched", Mode::Shadow)]);
-            let losses: Vec<_> = limited.wishes.iter().map(|wish| wish.on_owner_loss).collect();
+            let losses: Vec<_> = limited.policies.iter().map(|policy| policy.on_owner_loss).collect();
             assert_eq!(losses, [OnOwnerLoss::Share, OnOwnerLoss::Allow]);
             assert!(limited.charges.iter().all(|charge| charge.cost.get() == 3));
         });

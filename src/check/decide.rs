@@ -26,11 +26,11 @@ pub(crate) enum FirstLook<T> {
     Elsewhere(Prepared),
 }
 
-/// Decides a check right here, without waiting, and gives the answer to `render`, if this node owns all of its slots. `lane`
+/// Decides a check right here, without waiting, and gives the answer to `render`, if this node owns all of its slots. `worker`
 /// is that of the calling thread.
 pub(crate) fn check_here<T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     request: &CheckRequest<'_>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> FirstLook<T> {
@@ -38,7 +38,7 @@ pub(crate) fn check_here<T>(
     let rules = node.rules.load();
     let mut limited = Charges::default();
     let ruling = rule(&rules, request, &mut limited);
-    match decide_here(node, lane, request, &ruling, &mut limited, now, render) {
+    match decide_here(node, worker, request, &ruling, &mut limited, now, render) {
         Some(decided) => FirstLook::Decided(decided),
         None => FirstLook::Elsewhere(Prepared::new(&rules, request, &mut limited)),
     }
@@ -54,14 +54,14 @@ pub(crate) enum Begun<T, W> {
 /// other keeps no room for what few of them need.
 pub(crate) fn begin_check<T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     request: &CheckRequest<'_>,
     mut render: impl FnMut(CheckAnswer<'_>) -> T,
 ) -> Begun<T, impl Future<Output = Result<T, Problem>>> {
-    match check_here(node, lane, request, &mut render) {
+    match check_here(node, worker, request, &mut render) {
         FirstLook::Decided(decided) => Begun::Decided(decided),
         FirstLook::Elsewhere(found) => {
-            Begun::Waits(Box::pin(check(node, lane, request, Some(found), render)))
+            Begun::Waits(Box::pin(check(node, worker, request, Some(found), render)))
         }
     }
 }
@@ -70,7 +70,7 @@ pub(crate) fn begin_check<T>(
 /// buckets is asked for before the first one is decided. `None`: decided elsewhere, and `elsewhere` takes what is needed for that.
 pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     requests: impl Iterator<Item = &'c CheckRequest<'r>>,
     render: impl Fn(CheckAnswer<'_>) -> T,
     elsewhere: &mut impl Extend<Prepared>,
@@ -87,7 +87,7 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     }
     node.store.warm(ruled.iter().flat_map(|(_, _, limited)| &limited.charges).map(|charge| charge.key));
     let decide = |(request, ruling, limited): &mut (&CheckRequest<'_>, Ruling<'_>, Charges<'_>)| {
-        let decided = decide_here(node, lane, request, ruling, limited, now, &render);
+        let decided = decide_here(node, worker, request, ruling, limited, now, &render);
         if decided.is_none() {
             elsewhere.extend([Prepared::new(&rules, request, limited)]);
         }
@@ -98,7 +98,7 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
 
 fn decide_here<T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     request: &CheckRequest<'_>,
     ruling: &Ruling<'_>,
     limited: &mut Charges<'_>,
@@ -106,14 +106,14 @@ fn decide_here<T>(
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> Option<Result<T, Problem>> {
     if let Ruling::Unlimited { allowed, rule } = *ruling {
-        return Some(answer_unlimited(node, lane, allowed, rule, now, render));
+        return Some(answer_unlimited(node, worker, allowed, rule, now, render));
     }
     if request.id.is_some() {
         // `check` looks whether it was charged before.
         return None;
     }
     let mut decisions = Decisions::new();
-    match node.router.decide_local(&mut limited.charges, &limited.wishes, now, &mut decisions) {
+    match node.router.decide_local(&mut limited.charges, &limited.policies, now, &mut decisions) {
         Local::Elsewhere => None,
         Local::NotReady => Some(Err(not_ready(node))),
         Local::Decided { allowed, at } => {
@@ -123,8 +123,8 @@ fn decide_here<T>(
                 let by = if decision.assumed { Decider::Memory } else { Decider::Owner };
                 Some(Decided { decision, by, node: &node.name })
             };
-            let (answer, by) = put_together(node, lane, allowed, &limited.charges, name, decided, render);
-            node.metrics[lane].count_check(allowed, by, at.saturating_since(now));
+            let (answer, by) = put_together(node, worker, allowed, &limited.charges, name, decided, render);
+            node.metrics[worker].count_check(allowed, by, at.saturating_since(now));
             Some(Ok(answer))
         }
     }
@@ -136,7 +136,7 @@ fn decide_here<T>(
 #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps what it is given twice, and it is large")]
 pub(crate) fn check<T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     request: &CheckRequest<'_>,
     mut prepared: Option<Prepared>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
@@ -151,7 +151,7 @@ pub(crate) fn check<T>(
                 _ => {
                     let mut limited = Charges::default();
                     if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
-                        return answer_unlimited(node, lane, allowed, rule, since, render);
+                        return answer_unlimited(node, worker, allowed, rule, since, render);
                     }
                     prepared.insert(Prepared::new(&rules, request, &mut limited))
                 }
@@ -159,8 +159,8 @@ pub(crate) fn check<T>(
             // Not held while other nodes are waited for: a thread has room for a few, and looks up more slowly beyond.
             drop(rules);
             let options = CheckOptions { revision: found.revision(), request: found.request, deadline };
-            let (charges, wishes) = (&mut found.charges, &found.wishes);
-            let verdict = match node.router.decide_once(lane, charges, wishes, options, now).await {
+            let (charges, policies) = (&mut found.charges, &found.policies);
+            let verdict = match node.router.decide_once(worker, charges, policies, options, now).await {
                 Ok(verdict) => verdict,
                 Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
                 Err(Undecided::RulesChanged) => {
@@ -171,8 +171,8 @@ pub(crate) fn check<T>(
             let Verdict { allowed, answers } = verdict;
             let name = |place: usize| found.name(place);
             let decided = |place: usize| Decided::at(place, &answers, node);
-            let (answer, by) = put_together(node, lane, allowed, &found.charges, name, decided, render);
-            count(node, lane, allowed, by, since);
+            let (answer, by) = put_together(node, worker, allowed, &found.charges, name, decided, render);
+            count(node, worker, allowed, by, since);
             return Ok(answer);
         }
     }
@@ -180,7 +180,7 @@ pub(crate) fn check<T>(
 
 fn answer_unlimited<T>(
     node: &Node,
-    lane: usize,
+    worker: usize,
     allowed: bool,
     rule: Option<&str>,
     since: Nanos,
@@ -190,12 +190,12 @@ fn answer_unlimited<T>(
     if !node.router.has_routes() {
         return Err(not_ready(node));
     }
-    count(node, lane, allowed, Decider::Unmatched, since);
+    count(node, worker, allowed, Decider::Unmatched, since);
     Ok(render(unlimited(node, allowed, rule)))
 }
 
-fn count(node: &Node, lane: usize, allowed: bool, by: Decider, since: Nanos) {
-    node.metrics[lane].count_check(allowed, by, node.clock.now().saturating_since(since));
+fn count(node: &Node, worker: usize, allowed: bool, by: Decider, since: Nanos) {
+    node.metrics[worker].count_check(allowed, by, node.clock.now().saturating_since(since));
 }
 
 pub(super) fn not_ready(node: &Node) -> Problem {

@@ -44,7 +44,7 @@ pub(super) fn unlimited<'a>(node: &'a Node, allowed: bool, rule: Option<&'a str>
 /// other. Its policies never tell of shadow rules, which callers must not notice.
 pub(super) fn put_together<'d, T>(
     node: &'d Node,
-    lane: usize,
+    worker: usize,
     allowed: bool,
     charges: &[Charge],
     name: impl Fn(usize) -> Option<&'d str>,
@@ -59,7 +59,7 @@ pub(super) fn put_together<'d, T>(
         if charge.mode == Mode::Shadow {
             shadow.push(place);
             if !decision.allowed {
-                node.metrics[lane].count_shadow_denial();
+                node.metrics[worker].count_shadow_denial();
             }
             continue;
         }

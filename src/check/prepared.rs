@@ -5,7 +5,7 @@
 //! lies where it stands, on the stack or in the task that waits.
 
 use smallvec::SmallVec;
-use tidegate_cluster::Wish;
+use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{Charge, Cost, Rules};
 
 use super::{charges::Charges, request::CheckRequest};
@@ -13,7 +13,7 @@ use super::{charges::Charges, request::CheckRequest};
 /// A check to be decided wherever its slots are owned.
 pub(crate) struct Prepared {
     pub(super) charges: SmallVec<[Charge; 4]>,
-    pub(super) wishes: SmallVec<[Wish; 4]>,
+    pub(super) policies: SmallVec<[LossPolicy; 4]>,
     /// A number for what the client calls its request.
     pub(super) request: Option<u64>,
     names: Names,
@@ -44,7 +44,7 @@ impl Prepared {
         charges.iter_mut().for_each(|charge| charge.floor = None);
         Self {
             charges,
-            wishes: std::mem::take(&mut limited.wishes),
+            policies: std::mem::take(&mut limited.policies),
             request: id.map(|id| rules.request_number(&request.domain, id)),
             names: limited.names.iter().copied().collect(),
             rules: Snapshot::of(rules),
@@ -142,7 +142,7 @@ mod tests {
         let one = prepared(&request(None, Cost::ONE));
         assert!(one.is_by(&own) && !one.is_by(&same_revision) && !one.is_by(&newer));
         assert_eq!((one.revision(), one.name(0), one.request), (4, None, None));
-        assert_eq!((one.charges.len(), one.wishes.len()), (1, 1));
+        assert_eq!((one.charges.len(), one.policies.len()), (1, 1));
         let named = prepared(&request(Some(Cow::Borrowed("r1")), Cost::ONE));
         assert_eq!(named.request, Some(own.request_number("default", "r1")));
         let look = prepared(&request(Some(Cow::Borrowed("r1")), Cost::PEEK));

@@ -58,9 +58,9 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(node: Arc<Node>, lane: usize) -> Self {
-        let envoy = Arc::new(Envoy::new(Arc::clone(&node), lane));
-        let gubernator = V1Server::new(Gubernator::new(Arc::clone(&node), lane))
+    pub(super) fn new(node: Arc<Node>, worker: usize) -> Self {
+        let envoy = Arc::new(Envoy::new(Arc::clone(&node), worker));
+        let gubernator = V1Server::new(Gubernator::new(Arc::clone(&node), worker))
             .max_decoding_message_size(gubernator::MAX_BYTES);
         let others = Routes::new(HealthServer::new(NodeHealth::new(node)));
         let described = || {

@@ -13,24 +13,24 @@ use tonic::{Request, Response, Status};
 use super::refusal::refused;
 use crate::{check::ProblemKind, gubernator, node::Node};
 
-/// The service of one lane.
+/// The service of one worker.
 pub(super) struct Gubernator {
     node: Arc<Node>,
-    lane: usize,
+    worker: usize,
 }
 
 impl Gubernator {
-    pub(super) fn new(node: Arc<Node>, lane: usize) -> Self {
-        Self { node, lane }
+    pub(super) fn new(node: Arc<Node>, worker: usize) -> Self {
+        Self { node, worker }
     }
 }
 
 #[tonic::async_trait]
 impl V1 for Gubernator {
     async fn get_rate_limits(&self, request: Request<Batch>) -> Result<Response<GetRateLimitsResp>, Status> {
-        let decided = gubernator::decide(&self.node, self.lane, request.get_ref()).await;
+        let decided = gubernator::decide(&self.node, self.worker, request.get_ref()).await;
         decided.map(Response::new).map_err(|problem| {
-            let status = refused(&self.node, self.lane, &problem);
+            let status = refused(&self.node, self.worker, &problem);
             // The code that clients of Gubernator know for it.
             if problem.kind == ProblemKind::ValueTooLarge {
                 Status::out_of_range(status.message())

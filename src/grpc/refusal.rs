@@ -8,8 +8,8 @@ use crate::{
 };
 
 /// The status of a problem, which is counted.
-pub(super) fn refused(node: &Node, lane: usize, problem: &Problem) -> Status {
-    node.metrics[lane].count_problem(problem.kind);
+pub(super) fn refused(node: &Node, worker: usize, problem: &Problem) -> Status {
+    node.metrics[worker].count_problem(problem.kind);
     let code = match problem.kind {
         ProblemKind::NotReady | ProblemKind::OwnerUnreachable => Code::Unavailable,
         _ => Code::InvalidArgument,

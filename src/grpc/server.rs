@@ -21,12 +21,12 @@ use crate::{
 /// Serves until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    lanes: Vec<Handle>,
+    workers: Vec<Handle>,
     node: Arc<Node>,
     max_connections: u64,
     stop: CancellationToken,
 ) {
-    let fronts: Vec<Front> = (0..lanes.len()).map(|lane| Front::new(Arc::clone(&node), lane)).collect();
+    let fronts: Vec<Front> = (0..workers.len()).map(|worker| Front::new(Arc::clone(&node), worker)).collect();
     let options = AcceptOptions {
         what: "gRPC",
         max_connections,
@@ -35,10 +35,10 @@ pub(crate) async fn serve(
         stats: Arc::clone(&node.grpc),
     };
     let stopping = stop.clone();
-    let serve = move |lane: usize, stream: TcpStream| {
-        connection::serve(stream, fronts[lane].clone(), stopping.clone())
+    let serve = move |worker: usize, stream: TcpStream| {
+        connection::serve(stream, fronts[worker].clone(), stopping.clone())
     };
-    accept(listener, lanes, options, serve, stop).await;
+    accept(listener, workers, options, serve, stop).await;
 }
 
 /// What HTTP/2 says to a connection that it does not take: empty settings, and a GOAWAY with the reason.

@@ -44,43 +44,44 @@ impl Told {
 }
 
 /// Decides a batch, each request by itself. What is wrong with one of them stands in its `error`.
-pub(crate) async fn decide(node: &Node, lane: usize, batch: &Batch) -> Result<GetRateLimitsResp, Problem> {
+pub(crate) async fn decide(node: &Node, worker: usize, batch: &Batch) -> Result<GetRateLimitsResp, Problem> {
     if batch.has_too_many {
         // The words that clients of Gubernator know.
         let detail = format!("Requests.RateLimits list too large; max size is '{MAX_REQUESTS}'");
         return Err(Problem::of_field(ProblemKind::ValueTooLarge, "requests", detail));
     }
-    node.metrics[lane].count_batch();
+    node.metrics[worker].count_batch();
     let requests = &batch.requests;
-    let answers =
-        stream::iter(0..requests.len()).map(|place| answer(node, lane, &requests[place])).buffered(IN_FLIGHT);
+    let answers = stream::iter(0..requests.len())
+        .map(|place| answer(node, worker, &requests[place]))
+        .buffered(IN_FLIGHT);
     Ok(GetRateLimitsResp { responses: answers.collect().await })
 }
 
-async fn answer(node: &Node, lane: usize, request: &RateLimitReq) -> RateLimitResp {
+async fn answer(node: &Node, worker: usize, request: &RateLimitReq) -> RateLimitResp {
     let answered = match Question::read(request) {
-        Ok(question) => ask(node, lane, &question).await,
+        Ok(question) => ask(node, worker, &question).await,
         Err(problem) => Err(problem),
     };
     let told = answered.unwrap_or_else(|problem| {
-        node.metrics[lane].count_problem(problem.kind);
+        node.metrics[worker].count_problem(problem.kind);
         RateLimitResp { error: problem.detail.into_owned(), ..Default::default() }
     });
     RateLimitResp { limit: if told.error.is_empty() { request.limit } else { 0 }, ..told }
 }
 
-async fn ask(node: &Node, lane: usize, question: &Question<'_>) -> Result<RateLimitResp, Problem> {
+async fn ask(node: &Node, worker: usize, question: &Question<'_>) -> Result<RateLimitResp, Problem> {
     let check = match &question.asked {
         Asked::Check(check) => check,
         Asked::Never => return Ok(RateLimitResp { status: Status::OverLimit.into(), ..Default::default() }),
     };
     if let Some(amendment) = question.amends {
-        let told = amend_as_check(node, lane, amendment, check, |answer| Told::of(&answer)).await?;
+        let told = amend_as_check(node, worker, amendment, check, |answer| Told::of(&answer)).await?;
         if !question.counts {
             return Ok(in_their_words(node, told));
         }
     }
-    let mut told = decided(node, lane, check).await?;
+    let mut told = decided(node, worker, check).await?;
     if !told.allowed && question.drains {
         for _ in 0..MAX_DRAINS {
             let left = told.numbers.map_or(0, |numbers| numbers.remaining);
@@ -89,17 +90,17 @@ async fn ask(node: &Node, lane: usize, question: &Question<'_>) -> Result<RateLi
             }
             // What is left now may be less already: then what is left then.
             let rest = CheckRequest { cost: cost(left)?, ..question.copy(check) };
-            told = Told { allowed: false, ..decided(node, lane, &rest).await? };
+            told = Told { allowed: false, ..decided(node, worker, &rest).await? };
         }
     }
     Ok(in_their_words(node, told))
 }
 
-async fn decided(node: &Node, lane: usize, check_request: &CheckRequest<'_>) -> Result<Told, Problem> {
-    match check_here(node, lane, check_request, |answer| Told::of(&answer)) {
+async fn decided(node: &Node, worker: usize, check_request: &CheckRequest<'_>) -> Result<Told, Problem> {
+    match check_here(node, worker, check_request, |answer| Told::of(&answer)) {
         FirstLook::Decided(told) => told,
         FirstLook::Elsewhere(found) => {
-            check(node, lane, check_request, Some(found), |answer| Told::of(&answer)).await
+            check(node, worker, check_request, Some(found), |answer| Told::of(&answer)).await
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct AmendOptions {
 /// Makes the change; the answer's JSON.
 pub(super) async fn amend(
     node: &Node,
-    lane: usize,
+    worker: usize,
     amendment: Amendment,
     options: &AmendOptions,
     text: &[u8],
@@ -38,7 +38,7 @@ pub(super) async fn amend(
         return Err(Problem::of_field(ProblemKind::InvalidValue, "cost", detail));
     }
     let only = options.rule.as_deref();
-    amend_buckets(node, lane, amendment, &request, only, |amended| told(&amended)).await?
+    amend_buckets(node, worker, amendment, &request, only, |amended| told(&amended)).await?
 }
 
 fn told(amended: &AmendedBuckets<'_>) -> Result<Value, Problem> {

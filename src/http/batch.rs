@@ -31,24 +31,24 @@ struct Batch<'a> {
 }
 
 /// Decides a batch; the answer's JSON.
-pub(super) async fn decide(node: &Node, lane: usize, body: &[u8]) -> Result<Bytes, Problem> {
+pub(super) async fn decide(node: &Node, worker: usize, body: &[u8]) -> Result<Bytes, Problem> {
     let batch: Batch<'_> =
         serde_json::from_str(json::utf8(body)?).map_err(|error| json::problem_of(&error))?;
     if batch.checks.len() > MAX_CHECKS {
         let detail = format!("the batch has {} checks, at most {MAX_CHECKS} are allowed", batch.checks.len());
         return Err(Problem::of_field(ProblemKind::ValueTooLarge, "checks", detail));
     }
-    node.metrics[lane].count_batch();
+    node.metrics[worker].count_batch();
     let mut out = BytesMut::with_capacity(64 + 192 * batch.checks.len());
     out.put_slice(b"{\"answers\":[");
     let mut steps = Vec::with_capacity(batch.checks.len());
     for group in batch.checks.chunks(GROUP) {
-        decide_group(node, lane, group, &mut steps);
+        decide_group(node, worker, group, &mut steps);
     }
     let (mut steps, mut answers) = (steps.into_iter(), FuturesOrdered::new());
     let mut first = true;
     loop {
-        answers.extend(steps.by_ref().take(IN_FLIGHT - answers.len()).map(|step| finish(node, lane, step)));
+        answers.extend(steps.by_ref().take(IN_FLIGHT - answers.len()).map(|step| finish(node, worker, step)));
         let Some(answer) = answers.next().await else { break };
         if !std::mem::take(&mut first) {
             out.put_u8(b',');
@@ -66,11 +66,11 @@ enum Step<'a> {
     Elsewhere(Box<(CheckRequest<'a>, Option<Prepared>)>),
 }
 
-fn decide_group<'a>(node: &Node, lane: usize, group: &[&'a RawValue], steps: &mut Vec<Step<'a>>) {
+fn decide_group<'a>(node: &Node, worker: usize, group: &[&'a RawValue], steps: &mut Vec<Step<'a>>) {
     let asked: Vec<_> = group.iter().map(|text| json::parse_text(text.get())).collect();
     let whole = asked.iter().filter_map(|asked| asked.as_ref().ok());
     let mut elsewhere = Vec::new();
-    let mut here = check_group_here(node, lane, whole, to_json, &mut elsewhere).into_iter();
+    let mut here = check_group_here(node, worker, whole, to_json, &mut elsewhere).into_iter();
     let mut elsewhere = elsewhere.into_iter();
     steps.extend(asked.into_iter().map(|asked| {
         let decided = match asked {
@@ -80,23 +80,23 @@ fn decide_group<'a>(node: &Node, lane: usize, group: &[&'a RawValue], steps: &mu
             },
             Err(problem) => Err(problem),
         };
-        Step::Told(decided.unwrap_or_else(|problem| told(node, lane, &problem)))
+        Step::Told(decided.unwrap_or_else(|problem| told(node, worker, &problem)))
     }));
 }
 
-async fn finish(node: &Node, lane: usize, step: Step<'_>) -> Vec<u8> {
+async fn finish(node: &Node, worker: usize, step: Step<'_>) -> Vec<u8> {
     match step {
         Step::Told(answer) => answer,
         Step::Elsewhere(mut step) => {
             let (asked, prepared) = &mut *step;
-            let decided = check(node, lane, asked, prepared.take(), to_json).await;
-            decided.unwrap_or_else(|problem| told(node, lane, &problem))
+            let decided = check(node, worker, asked, prepared.take(), to_json).await;
+            decided.unwrap_or_else(|problem| told(node, worker, &problem))
         }
     }
 }
 
-fn told(node: &Node, lane: usize, problem: &Problem) -> Vec<u8> {
-    node.metrics[lane].count_problem(problem.kind);
+fn told(node: &Node, worker: usize, problem: &Problem) -> Vec<u8> {
+    node.metrics[worker].count_problem(problem.kind);
     problem.to_json()
 }
 

@@ -31,20 +31,20 @@ use crate::{
     node::Node,
 };
 
-/// The service of one lane.
+/// The service of one worker.
 #[derive(Clone)]
 pub(crate) struct Front {
     node: Arc<Node>,
-    lane: usize,
+    worker: usize,
     router: axum::Router,
     /// Who is at the other end of the connection.
     peer: IpAddr,
 }
 
 impl Front {
-    pub(crate) fn new(node: Arc<Node>, lane: usize) -> Self {
-        let router = routes::router(Arc::clone(&node), lane);
-        Self { node, lane, router, peer: Ipv4Addr::UNSPECIFIED.into() }
+    pub(crate) fn new(node: Arc<Node>, worker: usize) -> Self {
+        let router = routes::router(Arc::clone(&node), worker);
+        Self { node, worker, router, peer: Ipv4Addr::UNSPECIFIED.into() }
     }
 }
 
@@ -71,13 +71,13 @@ impl ConnectionService for Front {
             Question::Query(query) => query::parse(query),
             Question::Body(text) => json::parse(text),
         };
-        let (node, lane) = (&*self.node, self.lane);
+        let (node, worker) = (&*self.node, self.worker);
         let decided = match &asked {
             Ok(asked) => {
                 let render = |answer: CheckAnswer<'_>| {
                     answer.write_to(replies, legacy(node), node.clock.unix_millis());
                 };
-                match begin_check(node, lane, asked, render) {
+                match begin_check(node, worker, asked, render) {
                     Begun::Decided(decided) => decided,
                     Begun::Waits(decided) => decided.await,
                 }
@@ -85,7 +85,7 @@ impl ConnectionService for Front {
             Err(problem) => Err(problem.clone()),
         };
         if let Err(problem) = decided {
-            node.metrics[lane].count_problem(problem.kind);
+            node.metrics[worker].count_problem(problem.kind);
             problem.write_to(replies, node.clock.unix_millis());
         }
     }
@@ -108,7 +108,7 @@ impl Service<Request<Incoming>> for Front {
                 _ => {
                     let detail = "a check is asked by GET with a query, or by POST with JSON";
                     let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);
-                    self.node.metrics[self.lane].count_problem(problem.kind);
+                    self.node.metrics[self.worker].count_problem(problem.kind);
                     FrontFuture::Ready(Some(problem.into_http_allowing(CHECK_METHODS)))
                 }
             };
@@ -130,18 +130,18 @@ impl Front {
             Ok(asked) => asked,
             Err(problem) => return self.ready(Err(problem)),
         };
-        let found = match check_here(&self.node, self.lane, &asked, to_response(&self.node)) {
+        let found = match check_here(&self.node, self.worker, &asked, to_response(&self.node)) {
             FirstLook::Decided(answer) => return self.ready(answer),
             FirstLook::Elsewhere(found) => found,
         };
         drop(asked);
-        let (node, lane, uri) = (Arc::clone(&self.node), self.lane, request.into_parts().0.uri);
+        let (node, worker, uri) = (Arc::clone(&self.node), self.worker, request.into_parts().0.uri);
         FrontFuture::later(async move {
             let answer = match query::parse(uri.query()) {
-                Ok(asked) => check(&node, lane, &asked, Some(found), to_response(&node)).await,
+                Ok(asked) => check(&node, worker, &asked, Some(found), to_response(&node)).await,
                 Err(problem) => Err(problem),
             };
-            respond(&node, lane, answer)
+            respond(&node, worker, answer)
         })
     }
 
@@ -149,13 +149,13 @@ impl Front {
     where
         B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static,
     {
-        let (node, lane) = (Arc::clone(&self.node), self.lane);
+        let (node, worker) = (Arc::clone(&self.node), self.worker);
         FrontFuture::later(async move {
             let answer = match read(request.into_body(), MAX_CHECK_BYTES).await {
-                Ok(text) => decide(&node, lane, &text).await,
+                Ok(text) => decide(&node, worker, &text).await,
                 Err(error) => Err(error.into()),
             };
-            respond(&node, lane, answer)
+            respond(&node, worker, answer)
         })
     }
 
@@ -167,32 +167,32 @@ impl Front {
         };
         let denial = asked.denial;
         let render = |answer: CheckAnswer<'_>| answer.to_auth_response(legacy(&self.node), denial);
-        let found = match check_here(&self.node, self.lane, &asked.check, render) {
+        let found = match check_here(&self.node, self.worker, &asked.check, render) {
             FirstLook::Decided(answer) => return self.ready(answer),
             FirstLook::Elsewhere(found) => found,
         };
         drop(asked);
-        let (node, lane, peer) = (Arc::clone(&self.node), self.lane, self.peer);
+        let (node, worker, peer) = (Arc::clone(&self.node), self.worker, self.peer);
         FrontFuture::later(async move {
             let answer = match auth::read(&head, peer, &node.trust) {
                 Ok(asked) => {
                     let render = |answer: CheckAnswer<'_>| answer.to_auth_response(legacy(&node), denial);
-                    check(&node, lane, &asked.check, Some(found), render).await
+                    check(&node, worker, &asked.check, Some(found), render).await
                 }
                 Err(problem) => Err(problem),
             };
-            respond(&node, lane, answer)
+            respond(&node, worker, answer)
         })
     }
 
     fn ready(&self, answer: Result<Response<Body>, Problem>) -> FrontFuture {
-        FrontFuture::Ready(Some(respond(&self.node, self.lane, answer)))
+        FrontFuture::Ready(Some(respond(&self.node, self.worker, answer)))
     }
 }
 
-async fn decide(node: &Node, lane: usize, text: &[u8]) -> Result<Response<Body>, Problem> {
+async fn decide(node: &Node, worker: usize, text: &[u8]) -> Result<Response<Body>, Problem> {
     let asked = json::parse(text)?;
-    match begin_check(node, lane, &asked, to_response(node)) {
+    match begin_check(node, worker, &asked, to_response(node)) {
         Begun::Decided(answer) => answer,
         Begun::Waits(answer) => answer.await,
     }
@@ -207,9 +207,9 @@ fn legacy(node: &Node) -> Option<u64> {
     node.legacy_headers.offset(node.clock)
 }
 
-fn respond(node: &Node, lane: usize, answer: Result<Response<Body>, Problem>) -> Response<Body> {
+fn respond(node: &Node, worker: usize, answer: Result<Response<Body>, Problem>) -> Response<Body> {
     answer.unwrap_or_else(|problem| {
-        node.metrics[lane].count_problem(problem.kind);
+        node.metrics[worker].count_problem(problem.kind);
         problem.into_http()
     })
 }

@@ -37,13 +37,13 @@ const MAX_ROLLBACK_BYTES: usize = 4096;
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
 #[derive(Clone)]
-struct Lane {
+struct OnWorker {
     node: Arc<Node>,
     number: usize,
 }
 
-/// The routes of one lane.
-pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
+/// The routes of one worker.
+pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
     Router::new()
         .route("/v1/check/batch", post(check_batch))
         .route("/v1/refund", post(refund))
@@ -65,129 +65,133 @@ pub(super) fn router(node: Arc<Node>, lane: usize) -> Router {
         .route("/", get(index))
         .fallback(no_such_call)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(Lane { node, number: lane })
+        .with_state(OnWorker { node, number: worker })
 }
 
-async fn check_batch(State(lane): State<Lane>, request: Request) -> Response {
+async fn check_batch(State(worker): State<OnWorker>, request: Request) -> Response {
     let decide = async {
         let text = read(request.into_body(), batch::MAX_BYTES).await?;
-        batch::decide(&lane.node, lane.number, &text).await
+        batch::decide(&worker.node, worker.number, &text).await
     };
     match decide.await {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(problem) => lane.refuse(problem),
+        Err(problem) => worker.refuse(problem),
     }
 }
 
-async fn refund(State(lane): State<Lane>, wanted: Asked<AmendOptions>, request: Request) -> Response {
-    lane.amend(Amendment::Refund, wanted, request).await
+async fn refund(State(worker): State<OnWorker>, wanted: Asked<AmendOptions>, request: Request) -> Response {
+    worker.amend(Amendment::Refund, wanted, request).await
 }
 
-async fn reset(State(lane): State<Lane>, wanted: Asked<AmendOptions>, request: Request) -> Response {
-    lane.amend(Amendment::Reset, wanted, request).await
+async fn reset(State(worker): State<OnWorker>, wanted: Asked<AmendOptions>, request: Request) -> Response {
+    worker.amend(Amendment::Reset, wanted, request).await
 }
 
-async fn cluster(State(lane): State<Lane>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
+async fn cluster(State(worker): State<OnWorker>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
     match wanted {
-        Ok(Query(wanted)) => Json(members::view(&lane.node.cluster, &wanted)).into_response(),
-        Err(fault) => lane.refuse(Problem::new(ProblemKind::InvalidValue, fault.body_text())),
+        Ok(Query(wanted)) => Json(members::view(&worker.node.cluster, &wanted)).into_response(),
+        Err(fault) => worker.refuse(Problem::new(ProblemKind::InvalidValue, fault.body_text())),
     }
 }
 
-async fn drain(State(lane): State<Lane>, Path(name): Path<String>, wanted: Asked<DrainOptions>) -> Response {
-    let options = lane.query(wanted);
-    lane.json(async { members::drain(&lane.node.cluster, &name, &options?).await }).await
+async fn drain(
+    State(worker): State<OnWorker>,
+    Path(name): Path<String>,
+    wanted: Asked<DrainOptions>,
+) -> Response {
+    let options = worker.query(wanted);
+    worker.json(async { members::drain(&worker.node.cluster, &name, &options?).await }).await
 }
 
-async fn remove(State(lane): State<Lane>, Path(name): Path<String>) -> Response {
-    lane.json(members::remove(&lane.node.cluster, &name)).await
+async fn remove(State(worker): State<OnWorker>, Path(name): Path<String>) -> Response {
+    worker.json(members::remove(&worker.node.cluster, &name)).await
 }
 
 /// Gubernator's calls, as its HTTP gateway has them.
-async fn gubernator_limits(State(lane): State<Lane>, request: Request) -> Response {
+async fn gubernator_limits(State(worker): State<OnWorker>, request: Request) -> Response {
     let decide = async {
         let text = read(request.into_body(), gubernator::MAX_BYTES).await?;
         let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
-        gubernator::decide(&lane.node, lane.number, &batch).await
+        gubernator::decide(&worker.node, worker.number, &batch).await
     };
     match decide.await {
         Ok(answers) => Json(gubernator::json::Responses::from(answers)).into_response(),
-        Err(problem) => lane.refuse(problem),
+        Err(problem) => worker.refuse(problem),
     }
 }
 
-async fn gubernator_health(State(lane): State<Lane>) -> Response {
-    Json(gubernator::json::Health::from(gubernator::health(&lane.node))).into_response()
+async fn gubernator_health(State(worker): State<OnWorker>) -> Response {
+    Json(gubernator::json::Health::from(gubernator::health(&worker.node))).into_response()
 }
 
 async fn gubernator_live() -> Response {
     Json(json!({})).into_response()
 }
 
-async fn all_rules(State(lane): State<Lane>, wanted: Asked<ReadOptions>) -> Response {
-    let options = lane.query(wanted);
-    lane.rules(async { rules::all(&lane.node, &options?).await }).await
+async fn all_rules(State(worker): State<OnWorker>, wanted: Asked<ReadOptions>) -> Response {
+    let options = worker.query(wanted);
+    worker.rules(async { rules::all(&worker.node, &options?).await }).await
 }
 
 async fn rules_of_domain(
-    State(lane): State<Lane>,
+    State(worker): State<OnWorker>,
     Path(domain): Path<String>,
     wanted: Asked<ReadOptions>,
     headers: HeaderMap,
 ) -> Response {
-    let options = lane.query(wanted);
-    lane.rules(async { rules::one(&lane.node, &domain, &options?, &headers).await }).await
+    let options = worker.query(wanted);
+    worker.rules(async { rules::one(&worker.node, &domain, &options?, &headers).await }).await
 }
 
 async fn rules_history(
-    State(lane): State<Lane>,
+    State(worker): State<OnWorker>,
     Path(domain): Path<String>,
     wanted: Asked<HistoryOptions>,
 ) -> Response {
-    let options = lane.query(wanted);
-    lane.rules(async { rules::history(&lane.node, &domain, &options?).await }).await
+    let options = worker.query(wanted);
+    worker.rules(async { rules::history(&worker.node, &domain, &options?).await }).await
 }
 
 async fn put_rules(
-    State(lane): State<Lane>,
+    State(worker): State<OnWorker>,
     Path(domain): Path<String>,
     wanted: Asked<WriteOptions>,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let options = lane.query(wanted);
+    let options = worker.query(wanted);
     let put = async {
         let text = read(request.into_body(), MAX_RULES_BYTES).await?;
-        rules::put(&lane.node, &domain, &options?, &headers, &text).await
+        rules::put(&worker.node, &domain, &options?, &headers, &text).await
     };
-    lane.rules(put).await
+    worker.rules(put).await
 }
 
 async fn roll_back_rules(
-    State(lane): State<Lane>,
+    State(worker): State<OnWorker>,
     Path(domain): Path<String>,
     wanted: Asked<WriteOptions>,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let options = lane.query(wanted);
+    let options = worker.query(wanted);
     let roll_back = async {
         let text = read(request.into_body(), MAX_ROLLBACK_BYTES).await?;
-        rules::rollback(&lane.node, &domain, &options?, &headers, &text).await
+        rules::rollback(&worker.node, &domain, &options?, &headers, &text).await
     };
-    lane.rules(roll_back).await
+    worker.rules(roll_back).await
 }
 
-async fn healthz(State(lane): State<Lane>) -> Response {
-    Json(json!({ "alive": true, "node": lane.node.name })).into_response()
+async fn healthz(State(worker): State<OnWorker>) -> Response {
+    Json(json!({ "alive": true, "node": worker.node.name })).into_response()
 }
 
-async fn readyz(State(lane): State<Lane>) -> Response {
-    match lane.node.cluster.readiness() {
-        Readiness::Ready => match lane.node.cluster.ledger().foreign_cluster() {
-            None => Json(json!({ "ready": true, "node": lane.node.name })).into_response(),
+async fn readyz(State(worker): State<OnWorker>) -> Response {
+    match worker.node.cluster.readiness() {
+        Readiness::Ready => match worker.node.cluster.ledger().foreign_cluster() {
+            None => Json(json!({ "ready": true, "node": worker.node.name })).into_response(),
             Some(trouble) => {
-                let ready = json!({ "ready": true, "node": lane.node.name, "trouble": trouble });
+                let ready = json!({ "ready": true, "node": worker.node.name, "trouble": trouble });
                 Json(ready).into_response()
             }
         },
@@ -195,11 +199,11 @@ async fn readyz(State(lane): State<Lane>) -> Response {
     }
 }
 
-async fn metrics_page(State(lane): State<Lane>) -> Response {
-    let node = &*lane.node;
+async fn metrics_page(State(worker): State<OnWorker>) -> Response {
+    let node = &*worker.node;
     let rules = node.rules.load();
     let page = metrics::render(&Sources {
-        lanes: &node.metrics,
+        workers: &node.metrics,
         http: &node.http,
         grpc: &node.grpc,
         resp: &node.resp,
@@ -220,22 +224,22 @@ async fn index() -> Response {
     Json(json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "calls": calls })).into_response()
 }
 
-async fn no_such_call(State(lane): State<Lane>, uri: Uri) -> Response {
+async fn no_such_call(State(worker): State<OnWorker>, uri: Uri) -> Response {
     let calls: Vec<String> = calls::all().map(|(methods, path)| format!("{methods} {path}")).collect();
     let detail = format!("there is no {:?}; there are: {}", echo(uri.path()), calls.join("; "));
-    lane.refuse(Problem::new(ProblemKind::NoSuchCall, detail))
+    worker.refuse(Problem::new(ProblemKind::NoSuchCall, detail))
 }
 
-async fn method_not_allowed(State(lane): State<Lane>, method: Method, uri: Uri) -> Response {
+async fn method_not_allowed(State(worker): State<OnWorker>, method: Method, uri: Uri) -> Response {
     let allowed =
         calls::all().find(|(_, path)| calls::fits(path, uri.path())).map_or("GET", |(methods, _)| *methods);
     let detail = format!("{} takes {allowed}, not {:?}", uri.path(), echo(method.as_str()));
     let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);
-    lane.count(&problem);
+    worker.count(&problem);
     of_axum(problem.into_http_allowing(allowed))
 }
 
-impl Lane {
+impl OnWorker {
     fn query<T>(&self, wanted: Asked<T>) -> Result<T, Problem> {
         wanted
             .map(|Query(options)| options)

@@ -29,7 +29,7 @@ pub(crate) const LATENCY_BOUNDS: [Duration; 14] = [
 /// The counters of one worker thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct LaneMetrics {
+pub(crate) struct WorkerMetrics {
     allowed: [AtomicU64; Decider::ALL.len()],
     denied: [AtomicU64; Decider::ALL.len()],
     shadow_denied: AtomicU64,
@@ -39,7 +39,7 @@ pub(crate) struct LaneMetrics {
     latency_nanos: AtomicU64,
 }
 
-impl LaneMetrics {
+impl WorkerMetrics {
     /// Counts a check that was answered after `took`.
     pub(crate) fn count_check(&self, allowed: bool, decider: Decider, took: Duration) {
         let results = if allowed { &self.allowed } else { &self.denied };
@@ -77,17 +77,17 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Adds the lanes up. Each number is right; they need not all be of the same instant.
-    pub(crate) fn of(lanes: &[LaneMetrics]) -> Self {
+    /// Adds the workers up. Each number is right; they need not all be of the same instant.
+    pub(crate) fn of(workers: &[WorkerMetrics]) -> Self {
         let mut totals = Self::default();
-        for lane in lanes {
-            add(&mut totals.allowed, &lane.allowed);
-            add(&mut totals.denied, &lane.denied);
-            add(&mut totals.problems, &lane.problems);
-            add(&mut totals.latency, &lane.latency);
-            totals.shadow_denied += lane.shadow_denied.load(Relaxed);
-            totals.batches += lane.batches.load(Relaxed);
-            totals.latency_nanos += lane.latency_nanos.load(Relaxed);
+        for worker in workers {
+            add(&mut totals.allowed, &worker.allowed);
+            add(&mut totals.denied, &worker.denied);
+            add(&mut totals.problems, &worker.problems);
+            add(&mut totals.latency, &worker.latency);
+            totals.shadow_denied += worker.shadow_denied.load(Relaxed);
+            totals.batches += worker.batches.load(Relaxed);
+            totals.latency_nanos += worker.latency_nanos.load(Relaxed);
         }
         totals
     }
@@ -105,25 +105,25 @@ mod tests {
 
     #[test]
     fn a_latency_counts_in_the_first_bucket_that_holds_it() {
-        let lane = LaneMetrics::default();
+        let worker = WorkerMetrics::default();
         for took in
             [Duration::ZERO, Duration::from_micros(10), Duration::from_micros(11), Duration::from_secs(9)]
         {
-            lane.count_check(true, Decider::Owner, took);
+            worker.count_check(true, Decider::Owner, took);
         }
-        let totals = Totals::of(&[lane]);
+        let totals = Totals::of(&[worker]);
         assert_eq!((totals.latency[0], totals.latency[1], totals.latency[LATENCY_BOUNDS.len()]), (2, 1, 1));
         assert_eq!(totals.latency_nanos, 9_000_021_000);
     }
 
     #[test]
-    fn lanes_add_up() {
-        let lanes = [LaneMetrics::default(), LaneMetrics::default()];
-        lanes[0].count_check(true, Decider::Owner, Duration::ZERO);
-        lanes[1].count_check(true, Decider::Owner, Duration::ZERO);
-        lanes[1].count_check(false, Decider::Forwarded, Duration::ZERO);
-        lanes[1].count_problem(ProblemKind::NotJson);
-        let totals = Totals::of(&lanes);
+    fn workers_add_up() {
+        let workers = [WorkerMetrics::default(), WorkerMetrics::default()];
+        workers[0].count_check(true, Decider::Owner, Duration::ZERO);
+        workers[1].count_check(true, Decider::Owner, Duration::ZERO);
+        workers[1].count_check(false, Decider::Forwarded, Duration::ZERO);
+        workers[1].count_problem(ProblemKind::NotJson);
+        let totals = Totals::of(&workers);
         assert_eq!(totals.allowed, [2, 0, 0, 0, 0, 0]);
         assert_eq!(totals.denied, [0, 1, 0, 0, 0, 0]);
         assert_eq!(totals.problems.iter().sum::<u64>(), 1);

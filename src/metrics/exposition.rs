@@ -3,12 +3,12 @@
 use tidegate_cluster::{
     Cluster, GossipRejection, Readiness, Router,
     rules::GroupRole,
-    stats::{CallKind, LaneStats},
+    stats::{CallKind, WorkerStats},
 };
 use tidegate_limiter::{Rules, Store};
 
 use super::{
-    counters::{LATENCY_BOUNDS, LaneMetrics, Totals},
+    counters::{LATENCY_BOUNDS, Totals, WorkerMetrics},
     page::Page,
 };
 use crate::{
@@ -17,12 +17,12 @@ use crate::{
     process,
 };
 
-/// One of the numbers that each lane counts.
-type LaneCount = fn(&LaneStats) -> u64;
+/// One of the numbers that each worker counts.
+type WorkerCount = fn(&WorkerStats) -> u64;
 
 /// Where the numbers of a node are.
 pub(crate) struct Sources<'n> {
-    pub(crate) lanes: &'n [LaneMetrics],
+    pub(crate) workers: &'n [WorkerMetrics],
     pub(crate) http: &'n ServerStats,
     pub(crate) grpc: &'n ServerStats,
     pub(crate) resp: &'n ServerStats,
@@ -47,7 +47,7 @@ pub(crate) fn render(node: &Sources<'_>) -> String {
 }
 
 fn checks(page: &mut Page, node: &Sources<'_>) {
-    let totals = Totals::of(node.lanes);
+    let totals = Totals::of(node.workers);
     page.family("tidegate_checks_total", "counter", "Checks answered, by result and by who decided.");
     for (result, counts) in [("allowed", &totals.allowed), ("denied", &totals.denied)] {
         for (by, count) in Decider::ALL.iter().zip(counts) {
@@ -201,16 +201,16 @@ fn cluster(page: &mut Page, node: &Sources<'_>) {
     let help = "Slots of lost nodes that this node has begun from what it was told.";
     page.simple("tidegate_slots_reserved_total", "counter", help, floors.begun());
 
-    let sum = |count: LaneCount| stats.lanes.iter().map(|lane| count(lane)).sum::<u64>();
-    let forwards: [(&str, LaneCount); 8] = [
-        ("sent", |lane| lane.sent.get()),
-        ("answered", |lane| lane.answered.get()),
-        ("timed_out", |lane| lane.timed_out.get()),
-        ("lost", |lane| lane.lost.get()),
-        ("unreachable", |lane| lane.unreachable.get()),
-        ("queue_full", |lane| lane.queue_full.get()),
-        ("not_owner", |lane| lane.not_owner.get()),
-        ("suspected", |lane| lane.suspected.get()),
+    let sum = |count: WorkerCount| stats.workers.iter().map(|worker| count(worker)).sum::<u64>();
+    let forwards: [(&str, WorkerCount); 8] = [
+        ("sent", |worker| worker.sent.get()),
+        ("answered", |worker| worker.answered.get()),
+        ("timed_out", |worker| worker.timed_out.get()),
+        ("lost", |worker| worker.lost.get()),
+        ("unreachable", |worker| worker.unreachable.get()),
+        ("queue_full", |worker| worker.queue_full.get()),
+        ("not_owner", |worker| worker.not_owner.get()),
+        ("suspected", |worker| worker.suspected.get()),
     ];
     page.family("tidegate_forwards_total", "counter", "What became of checks that another node owns.");
     for (event, count) in forwards {
@@ -220,12 +220,12 @@ fn cluster(page: &mut Page, node: &Sources<'_>) {
     page.sample(
         "tidegate_peer_checks_total",
         &[("result", "decided")],
-        sum(|lane| lane.decided_for_peers.get()),
+        sum(|worker| worker.decided_for_peers.get()),
     );
     page.sample(
         "tidegate_peer_checks_total",
         &[("result", "refused")],
-        sum(|lane| lane.refused_to_peers.get()),
+        sum(|worker| worker.refused_to_peers.get()),
     );
 
     page.simple(

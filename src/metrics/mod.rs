@@ -8,7 +8,7 @@ mod exposition;
 mod page;
 
 pub(crate) use self::{
-    counters::LaneMetrics,
+    counters::WorkerMetrics,
     exposition::{Sources, render},
     page::MEDIA_TYPE,
 };

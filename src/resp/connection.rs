@@ -42,11 +42,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves a connection until either side ends it. Told to stop, it answers what has come.
-pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, lane: usize, stopping: Stopping) {
+pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker: usize, stopping: Stopping) {
     let connection = Connection {
         stream,
         node,
-        lane,
+        worker,
         version: Version::default(),
         limit: LastLimit::default(),
         out: BytesMut::new(),
@@ -58,7 +58,7 @@ pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, lane: u
 struct Connection {
     stream: TcpStream,
     node: Arc<Node>,
-    lane: usize,
+    worker: usize,
     version: Version,
     limit: LastLimit,
     out: BytesMut,
@@ -143,7 +143,7 @@ impl Connection {
             if let Command::Throttle(throttle) = command {
                 // The order of answers is that of commands, so those behind one that waits wait too.
                 let here = waiting.is_none().then(|| {
-                    check_here(&node, self.lane, &throttle.check(), |answer| throttle.five(&answer))
+                    check_here(&node, self.worker, &throttle.check(), |answer| throttle.five(&answer))
                 });
                 match here {
                     Some(FirstLook::Decided(decided)) => self.tell(decided),
@@ -153,7 +153,7 @@ impl Connection {
                         } else {
                             None
                         };
-                        let decided = decide(&node, self.lane, throttle, found);
+                        let decided = decide(&node, self.worker, throttle, found);
                         waiting.get_or_insert_with(FuturesOrdered::new).push_back(decided);
                     }
                 }
@@ -202,7 +202,7 @@ impl Connection {
         match decided {
             Ok(five) => five.write(&mut self.replies()),
             Err(problem) => {
-                self.node.metrics[self.lane].count_problem(problem.kind);
+                self.node.metrics[self.worker].count_problem(problem.kind);
                 // Clients know this word as one for "later".
                 let word = if problem.kind == ProblemKind::NotReady { "LOADING" } else { "ERR" };
                 self.replies().error(&format!("{word} {}", problem.detail));
@@ -245,9 +245,9 @@ impl Connection {
 
 async fn decide(
     node: &Node,
-    lane: usize,
+    worker: usize,
     throttle: Throttle<'_>,
     found: Option<Prepared>,
 ) -> Result<Five, Problem> {
-    check(node, lane, &throttle.check(), found, |answer: CheckAnswer<'_>| throttle.five(&answer)).await
+    check(node, worker, &throttle.check(), found, |answer: CheckAnswer<'_>| throttle.five(&answer)).await
 }

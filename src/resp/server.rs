@@ -24,7 +24,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Serves until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    lanes: Vec<Handle>,
+    workers: Vec<Handle>,
     node: Arc<Node>,
     max_connections: u64,
     stop: CancellationToken,
@@ -38,10 +38,10 @@ pub(crate) async fn serve(
     };
     let stopping = Stopping::default();
     let told = stopping.clone();
-    let serve = move |lane: usize, stream: TcpStream| {
+    let serve = move |worker: usize, stream: TcpStream| {
         // Without it connections of hosts that have gone stay a little longer.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-        serve_connection(stream, Arc::clone(&node), lane, told.clone())
+        serve_connection(stream, Arc::clone(&node), worker, told.clone())
     };
-    tokio::join!(stopping.follow(&stop), accept(listener, lanes, options, serve, stop.clone()));
+    tokio::join!(stopping.follow(&stop), accept(listener, workers, options, serve, stop.clone()));
 }

@@ -51,7 +51,7 @@ impl Controller {
             })
             .collect();
         if before.is_none() {
-            self.rights.links_begin(self.clock.now());
+            self.ownership.links_begin(self.clock.now());
         }
         self.router.publish(Some(Arc::new(Routes {
             table: Arc::new(SlotTable::of(names, owners)),
@@ -67,7 +67,7 @@ impl Controller {
         let end = CancellationToken::new();
         let lost_since = Arc::new(LostSince::default());
         let links = self
-            .lanes
+            .workers
             .iter()
             .map(|(runtime, stats)| {
                 let (link, run) = Link::start(

@@ -35,7 +35,7 @@ impl LostSince {
 
     /// The peer lives.
     pub(crate) fn clear(&self) {
-        // Almost always it is 0 already; a write would cost the cache line of every lane.
+        // Almost always it is 0 already; a write would cost the cache line of every worker.
         if self.0.load(Ordering::Relaxed) != 0 {
             self.0.store(0, Ordering::Relaxed);
         }

@@ -1,6 +1,6 @@
 //! One long-lived stream to a peer, on which this node asks.
 //!
-//! A link belongs to one lane: the thread that asks is the thread that writes, so that nothing crosses threads. All
+//! A link belongs to one worker: the thread that asks is the thread that writes, so that nothing crosses threads. All
 //! checks that are queued while the socket is busy go out together with the next write; nothing waits on purpose.
 //!
 //! What can be exceeded, and what happens then:
@@ -41,7 +41,7 @@ use super::{
 use crate::{
     fabric,
     member::MemberId,
-    stats::{LaneStats, StreamError},
+    stats::{StreamError, WorkerStats},
 };
 
 /// Checks that may wait for the socket.
@@ -113,7 +113,7 @@ impl Link {
         peer: MemberId,
         address: SocketAddr,
         identity: Arc<Identity>,
-        stats: Arc<LaneStats>,
+        stats: Arc<WorkerStats>,
         lost_since: Arc<LostSince>,
         cancel: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -227,7 +227,7 @@ struct Runner {
     peer: MemberId,
     address: SocketAddr,
     identity: Arc<Identity>,
-    stats: Arc<LaneStats>,
+    stats: Arc<WorkerStats>,
     lost_since: Arc<LostSince>,
     queue: mpsc::Receiver<Job>,
     health: Arc<Health>,

@@ -1,5 +1,5 @@
 //! Explores what an owner, two possible successors and the log can do to one bucket whose rule has floors, with the code that
-//! runs: [`Table::apply`], [`Slot`], [`Teller`], [`Heir`] and [`Reserve`]. The network loses, repeats, delays and reorders;
+//! runs: [`Table::apply`], [`Slot`], [`FloorSender`], [`FloorReceiver`] and [`Reserve`]. The network loses, repeats, delays and reorders;
 //! the owner is stopped between looking and charging, and dies at any moment; shares admit what they may while nobody
 //! decides. **A reference bucket that sees all that is admitted and starts full never goes below zero**, which is the same as
 //! the bound on each interval. Each rule is also left out once, and it must be noticed.
@@ -14,13 +14,13 @@ use std::{
 use tidegate_limiter::{HashSecret, Limit, Mark, Nanos, Reserve, Rules};
 
 use super::{
-    floors::{Bond, Heir, Naming, Teller},
+    floors::{Agreement, FloorReceiver, FloorSender, SuccessorRef},
     node::{Effect, Slot},
     table::{Entry, SlotRow, Start, Table},
 };
-use crate::ids::{Holder, Reign};
+use crate::ids::{Leadership, NodeStart};
 
-const REIGN: Reign = Reign { term: 1, leader: 1 };
+const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 /// A unit refills in one tick.
 const TICK: u64 = 100_000_000;
 const BURST: u64 = 2;
@@ -48,7 +48,7 @@ enum Said {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Word {
     to: u8,
-    bond: Bond,
+    bond: Agreement,
     said: Said,
     sent: u8,
 }
@@ -57,17 +57,17 @@ struct Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     Idle,
-    Begun(Bond),
+    Begun(Agreement),
     /// It begins only to end it.
-    Ending(Bond),
-    Bound(Bond),
+    Ending(Agreement),
+    Bound(Agreement),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Owner {
     applied: u8,
     slot: Slot,
-    teller: Teller,
+    teller: FloorSender,
     tat: u64,
     acknowledged: Mark,
     attempts: u8,
@@ -84,7 +84,7 @@ struct Owner {
 struct Successor {
     applied: u8,
     slot: Slot,
-    heir: Heir,
+    heir: FloorReceiver,
     mark: Mark,
     /// Since when the rules had floors by which it is complete.
     agreed: Option<u8>,
@@ -134,8 +134,8 @@ struct World {
     config: Config,
 }
 
-fn holder(node: u8) -> Holder {
-    Holder { node: u64::from(node), incarnation: 1 }
+fn holder(node: u8) -> NodeStart {
+    NodeStart { node: u64::from(node), incarnation: 1 }
 }
 
 fn at(tick: u8) -> Nanos {
@@ -166,7 +166,7 @@ impl World {
             let entry = match *written {
                 Written::Name(node) => Entry::Succeed(vec![(Some(holder(node)), vec![0])]),
                 Written::Expire(to) => {
-                    Entry::Expire { reign: REIGN, lapsed: vec![holder(0)], slots: vec![(0, holder(to))] }
+                    Entry::Expire { leadership: REIGN, lapsed: vec![holder(0)], slots: vec![(0, holder(to))] }
                 }
                 // A write of rules leaves the table as it is.
                 Written::Floors(_) => continue,
@@ -185,11 +185,11 @@ impl World {
 
     fn first(&self) -> State {
         let mut slot = Slot::NEW;
-        slot.observe(holder(0), &Self::row(&[]), None, Heir::default(), |_| {});
+        slot.observe(holder(0), &Self::row(&[]), None, FloorReceiver::default(), |_| {});
         let owner = Owner {
             applied: 0,
             slot,
-            teller: Teller::default(),
+            teller: FloorSender::default(),
             tat: 0,
             acknowledged: Mark::default(),
             attempts: 0,
@@ -201,7 +201,7 @@ impl World {
         let successor = Successor {
             applied: 0,
             slot: Slot::NEW,
-            heir: Heir::default(),
+            heir: FloorReceiver::default(),
             mark: Mark::default(),
             agreed: None,
             heard: 0,
@@ -273,14 +273,14 @@ impl World {
             push(&|owner, next| {
                 owner.applied += 1;
                 let row = Self::row(&next.log[..usize::from(owner.applied)]);
-                owner.slot.observe(holder(0), &row, None, Heir::default(), |_| {});
+                owner.slot.observe(holder(0), &row, None, FloorReceiver::default(), |_| {});
                 if let Written::Floors(_) = next.log[usize::from(owner.applied) - 1] {
                     // All is to be told anew; what binds, binds. A check is decided by the rules before or by these.
                     (owner.stale, owner.step, owner.changes) =
                         (owner.attempts, Step::Idle, owner.changes + 1);
                     owner.teller.doubt();
                 }
-                if owner.teller.observe(Naming::of(holder(0), &row)) {
+                if owner.teller.observe(SuccessorRef::of(holder(0), &row)) {
                     owner.changes += 1;
                     (owner.acknowledged, owner.step) = (Mark::default(), Step::Idle);
                 }
@@ -313,7 +313,7 @@ impl World {
         let Some((naming, to)) = owner.teller.naming().zip(row.successor) else { return };
         let to = to.holder.node as u8;
         if owner.attempts < self.config.attempts {
-            let bond = Bond { naming, attempt: u64::from(owner.attempts) + 1, owner: holder(0) };
+            let bond = Agreement { naming, attempt: u64::from(owner.attempts) + 1, owner: holder(0) };
             for step in [Step::Begun(bond), Step::Ending(bond)] {
                 push(&|owner, next| {
                     owner.attempts += 1;
@@ -397,7 +397,7 @@ impl World {
                         } else {
                             word.bond.attempt..=word.bond.attempt
                         };
-                        if { attempts }.any(|attempt| one.heir.complete(Bond { attempt, ..word.bond })) {
+                        if { attempts }.any(|attempt| one.heir.complete(Agreement { attempt, ..word.bond })) {
                             one.agreed = Some(floors);
                         }
                     }

@@ -5,7 +5,7 @@
 //! - The successor has all that it needs, it is **complete**, or buckets count as exhausted.
 //!
 //! **While a successor is complete that the log names, the owner is bound to it.** So the owner binds itself first, tells
-//! the rest, and only then says that it was all. What is agreed is a [`Bond`]: it names the owner's epoch, the log index
+//! the rest, and only then says that it was all. What is agreed is a [`Agreement`]: it names the owner's epoch, the log index
 //! that named the successor, and the attempt. Another row in the log ends it: the owner is free as soon as it has applied
 //! that row, and by then the log no longer lets the successor begin by that bond. Short of that, the owner is free only
 //! once the successor has acknowledged a later attempt, in which it is not complete.
@@ -13,20 +13,20 @@
 use serde::{Deserialize, Serialize};
 
 use super::table::SlotRow;
-use crate::ids::Holder;
+use crate::ids::NodeStart;
 
 /// Which row of the log is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Naming {
+pub(crate) struct SuccessorRef {
     /// Of the owner.
     pub(crate) epoch: u64,
     /// The log index that named the successor.
     pub(crate) named: u64,
 }
 
-impl Naming {
+impl SuccessorRef {
     /// What a row names, if it has this owner and a successor.
-    pub(crate) fn of(owner: Holder, row: &SlotRow) -> Option<Self> {
+    pub(crate) fn of(owner: NodeStart, row: &SlotRow) -> Option<Self> {
         let named = row.successor.filter(|_| row.owner == owner)?.since;
         Some(Self { epoch: row.epoch, named })
     }
@@ -34,25 +34,25 @@ impl Naming {
 
 /// One attempt of an owner to have its successor know enough. Later ones are larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Bond {
-    pub(crate) naming: Naming,
+pub(crate) struct Agreement {
+    pub(crate) naming: SuccessorRef,
     /// Counted by the owner, over all slots.
     pub(crate) attempt: u64,
-    pub(crate) owner: Holder,
+    pub(crate) owner: NodeStart,
 }
 
 /// The owner's side, for one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Teller {
-    naming: Option<Naming>,
-    bond: Option<Bond>,
+pub(crate) struct FloorSender {
+    naming: Option<SuccessorRef>,
+    bond: Option<Agreement>,
     complete: bool,
 }
 
-impl Teller {
+impl FloorSender {
     /// Takes in what the log names now. True if that is another: then nothing that was acknowledged counts any more, and the
     /// owner is free.
-    pub(crate) fn observe(&mut self, naming: Option<Naming>) -> bool {
+    pub(crate) fn observe(&mut self, naming: Option<SuccessorRef>) -> bool {
         let is_other = self.naming != naming;
         if is_other {
             *self = Self { naming, bond: None, complete: false };
@@ -61,12 +61,12 @@ impl Teller {
     }
 
     /// What the log names.
-    pub(crate) fn naming(self) -> Option<Naming> {
+    pub(crate) fn naming(self) -> Option<SuccessorRef> {
         self.naming
     }
 
     /// Binds the owner, from now on until the log names another. False if it does so already.
-    pub(crate) fn bind(&mut self, bond: Bond) -> bool {
+    pub(crate) fn bind(&mut self, bond: Agreement) -> bool {
         let is_named = self.naming == Some(bond.naming);
         if is_named {
             (self.bond, self.complete) = (Some(bond), false);
@@ -75,12 +75,12 @@ impl Teller {
     }
 
     /// The bond that binds.
-    pub(crate) fn bond(self) -> Option<Bond> {
+    pub(crate) fn bond(self) -> Option<Agreement> {
         self.bond
     }
 
     /// The successor is complete, as far as the owner knows.
-    pub(crate) fn completed(&mut self, bond: Bond) {
+    pub(crate) fn completed(&mut self, bond: Agreement) {
         self.complete |= self.bond == Some(bond);
     }
 
@@ -96,7 +96,7 @@ impl Teller {
 
     /// The successor has acknowledged that this attempt has begun, and nothing more was or will be said of it: the owner is
     /// free. False if it is bound by another one.
-    pub(crate) fn free(&mut self, bond: Bond) -> bool {
+    pub(crate) fn free(&mut self, bond: Agreement) -> bool {
         let is_bound = self.bond == Some(bond) && !self.complete;
         if is_bound {
             self.bond = None;
@@ -107,28 +107,28 @@ impl Teller {
 
 /// The successor's side, for one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Heir {
-    bond: Option<Bond>,
+pub(crate) struct FloorReceiver {
+    bond: Option<Agreement>,
     complete: bool,
 }
 
-impl Heir {
+impl FloorReceiver {
     /// An attempt begins: what was said to be complete is so no more. Whatever is older is over.
-    pub(crate) fn begin(&mut self, bond: Bond) {
+    pub(crate) fn begin(&mut self, bond: Agreement) {
         if self.bond.is_none_or(|known| known < bond) {
             *self = Self { bond: Some(bond), complete: false };
         }
     }
 
     /// All was told. False if this attempt is over.
-    pub(crate) fn complete(&mut self, bond: Bond) -> bool {
+    pub(crate) fn complete(&mut self, bond: Agreement) -> bool {
         let is_this = self.bond == Some(bond);
         self.complete |= is_this;
         is_this
     }
 
     /// Whether the successor may begin from what it was told by this owner, under what the log named last.
-    pub(crate) fn may_begin(self, owner: Holder, naming: Naming) -> bool {
+    pub(crate) fn may_begin(self, owner: NodeStart, naming: SuccessorRef) -> bool {
         self.complete && self.bond.is_some_and(|bond| bond.owner == owner && bond.naming == naming)
     }
 }
@@ -137,15 +137,15 @@ impl Heir {
 mod tests {
     use super::*;
 
-    const OWNER: Holder = Holder { node: 1, incarnation: 1 };
+    const OWNER: NodeStart = NodeStart { node: 1, incarnation: 1 };
 
-    fn bond(named: u64, attempt: u64) -> Bond {
-        Bond { naming: Naming { epoch: 5, named }, attempt, owner: OWNER }
+    fn bond(named: u64, attempt: u64) -> Agreement {
+        Agreement { naming: SuccessorRef { epoch: 5, named }, attempt, owner: OWNER }
     }
 
     #[test]
     fn a_successor_begins_only_when_all_was_told_and_the_log_still_names_it_by_that() {
-        let mut heir = Heir::default();
+        let mut heir = FloorReceiver::default();
         let naming = bond(7, 0).naming;
         heir.begin(bond(7, 1));
         assert!(!heir.may_begin(OWNER, naming));
@@ -154,8 +154,8 @@ mod tests {
         heir.begin(bond(7, 1));
         heir.begin(bond(6, 9));
         assert!(heir.may_begin(OWNER, naming), "what is repeated or late changes nothing");
-        assert!(!heir.may_begin(Holder { incarnation: 2, ..OWNER }, naming));
-        assert!(!heir.may_begin(OWNER, Naming { named: 9, ..naming }));
+        assert!(!heir.may_begin(NodeStart { incarnation: 2, ..OWNER }, naming));
+        assert!(!heir.may_begin(OWNER, SuccessorRef { named: 9, ..naming }));
         heir.begin(bond(7, 2));
         assert!(!heir.may_begin(OWNER, naming));
         assert!(!heir.complete(bond(7, 1)), "a word that comes late");
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_owner_is_bound_until_the_log_names_another_or_the_successor_knows_that_it_is_not() {
-        let mut teller = Teller::default();
+        let mut teller = FloorSender::default();
         assert!(!teller.bind(bond(7, 1)));
         assert!(teller.observe(Some(bond(7, 0).naming)));
         assert!(teller.bind(bond(7, 1)));

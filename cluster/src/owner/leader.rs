@@ -29,12 +29,12 @@ use tidegate_limiter::Nanos;
 use self::pace::Pace;
 pub(crate) use self::{pace::BATCH, reach::is_quorum};
 use super::{
-    session::Terms,
+    session::SessionTiming,
     shares::{ShareChange, ShareTable},
     table::{Entry, SlotMove, Table},
 };
 use crate::{
-    ids::{Holder, NodeId, Reign},
+    ids::{Leadership, NodeId, NodeStart},
     member::MemberRow,
     placement::{Candidate, Placement},
     planted::PlantedBug,
@@ -62,7 +62,7 @@ pub(crate) struct View<'v> {
     pub(crate) answered: &'v BTreeMap<NodeId, Nanos>,
     pub(crate) members: &'v BTreeMap<NodeId, MemberRow>,
     /// Those that want to own nothing.
-    pub(crate) draining: &'v BTreeSet<Holder>,
+    pub(crate) draining: &'v BTreeSet<NodeStart>,
     /// Members of the Raft group: so many rows there will be.
     pub(crate) expected: usize,
 }
@@ -73,7 +73,7 @@ pub(crate) enum Step {
     /// Write this.
     Write(Entry),
     /// Ask the target of these moves to promise not to take the slots; if it does, write that they are over.
-    Refuse { target: Holder, moves: Vec<SlotMove> },
+    Refuse { target: NodeStart, moves: Vec<SlotMove> },
     /// Write these shares.
     Share(ShareChange),
     /// Do not lead any more, for this reason: somebody else can.
@@ -111,22 +111,22 @@ pub(crate) enum Asked {
 /// A grant that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Granting {
-    holder: Holder,
-    reign: Reign,
+    holder: NodeStart,
+    leadership: Leadership,
 }
 
 /// The leader's side of all sessions, and what it knows of moves.
 #[derive(Debug)]
 pub(crate) struct Leader {
-    terms: Terms,
-    reign: Option<Reign>,
+    timing: SessionTiming,
+    leadership: Option<Leadership>,
     since: Nanos,
     looked: Nanos,
     /// In this reign up to where this leader had applied the log when it first looked what to do: a node that has not got so far
     /// should own nothing more.
     from: Option<u64>,
     contacts: BTreeMap<NodeId, Contact>,
-    sessions: BTreeMap<Holder, Grants>,
+    sessions: BTreeMap<NodeStart, Grants>,
     /// Nodes that have a share and are no members, and since when that is known.
     removed: BTreeMap<NodeId, Nanos>,
     /// When this node resigned last because most members did not reach it. It stays over reigns.
@@ -140,18 +140,18 @@ pub(crate) struct Leader {
 
 #[derive(Debug)]
 struct Wanted {
-    holders: Vec<Holder>,
+    holders: Vec<NodeStart>,
     since: Nanos,
-    owners: Vec<Holder>,
+    owners: Vec<NodeStart>,
     /// Who takes over from these owners.
-    successors: Vec<Option<Holder>>,
+    successors: Vec<Option<NodeStart>>,
 }
 
 impl Leader {
-    pub(crate) fn new(terms: Terms) -> Self {
+    pub(crate) fn new(timing: SessionTiming) -> Self {
         Self {
-            terms,
-            reign: None,
+            timing,
+            leadership: None,
             since: Nanos::new(0),
             looked: Nanos::new(0),
             from: None,
@@ -166,12 +166,12 @@ impl Leader {
     }
 
     /// Says whether this node leads, before anything else is asked of it, and at least every [`MAX_GAP`].
-    pub(crate) fn look(&mut self, reign: Option<Reign>, now: Nanos) {
+    pub(crate) fn look(&mut self, leadership: Option<Leadership>, now: Nanos) {
         let stopped = now.saturating_since(self.looked) > MAX_GAP;
         self.looked = self.looked.max(now);
-        let is_same = reign == self.reign;
+        let is_same = leadership == self.leadership;
         if !is_same || stopped {
-            self.reign = reign;
+            self.leadership = leadership;
             self.since = now;
             self.from = None;
             self.contacts.clear();
@@ -197,8 +197,8 @@ impl Leader {
 
     /// Begins to grant a session to a node that has applied the log up to there: from now on until [`Leader::granted`] the
     /// holder is not expired.
-    pub(crate) fn begin_grant(&mut self, holder: Holder, applied: u64) -> Asked {
-        let Some(reign) = self.reign else { return Asked::Never };
+    pub(crate) fn begin_grant(&mut self, holder: NodeStart, applied: u64) -> Asked {
+        let Some(leadership) = self.leadership else { return Asked::Never };
         let known = self.sessions.entry(holder).or_default();
         if known.expiring {
             return Asked::Never;
@@ -207,12 +207,12 @@ impl Leader {
             return Asked::Behind(known.bound);
         }
         known.under_way += 1;
-        Asked::Granting(Granting { holder, reign })
+        Asked::Granting(Granting { holder, leadership })
     }
 
     /// A quorum has confirmed that this node leads, at this index of the log, or has not. Whether the session is granted.
     pub(crate) fn granted(&mut self, granting: Granting, confirmed: Option<u64>, now: Nanos) -> bool {
-        if self.reign != Some(granting.reign) {
+        if self.leadership != Some(granting.leadership) {
             return false;
         }
         // Where the gap was too long, what was under way has been forgotten.
@@ -238,31 +238,31 @@ impl Leader {
     }
 
     /// Whether the holder's session must have ended, whoever granted it.
-    pub(crate) fn has_lapsed(&self, holder: Holder, now: Nanos) -> bool {
+    pub(crate) fn has_lapsed(&self, holder: NodeStart, now: Nanos) -> bool {
         let known = self.sessions.get(&holder);
         if PlantedBug::NewLeaderDoesNotWait.is_on() && known.and_then(|known| known.last).is_none() {
             return true;
         }
         let last = known.and_then(|known| known.last).unwrap_or(self.since).max(self.since);
-        known.is_none_or(|known| known.under_way == 0) && self.terms.has_lapsed(last, now)
+        known.is_none_or(|known| known.under_way == 0) && self.timing.has_lapsed(last, now)
     }
 
     /// Whether this leader has granted the holder a session that has not ended.
-    pub(crate) fn is_live(&self, holder: Holder, now: Nanos) -> bool {
+    pub(crate) fn is_live(&self, holder: NodeStart, now: Nanos) -> bool {
         let known = self.sessions.get(&holder);
         let last = known.filter(|known| !known.expiring).and_then(|known| known.last);
-        last.is_some_and(|last| now < last.saturating_add(self.terms.node))
+        last.is_some_and(|last| now < last.saturating_add(self.timing.node))
     }
 
     /// Whether the holder lives, and has not started again since.
-    fn is_there(&self, holder: Holder, view: View<'_>, now: Nanos) -> bool {
+    fn is_there(&self, holder: NodeStart, view: View<'_>, now: Nanos) -> bool {
         let is_member = view.members.get(&holder.node).is_some_and(|row| row.holder() == holder);
         is_member && self.is_live(holder, now)
     }
 
     /// What became of an expiry that was proposed. Known or not: it is looked at again, and an entry that comes twice does
     /// nothing more. Only what is not in the log for sure lets sessions be granted again.
-    pub(crate) fn expiry_is_over(&mut self, lapsed: &[Holder]) {
+    pub(crate) fn expiry_is_over(&mut self, lapsed: &[NodeStart]) {
         for holder in lapsed {
             if let Some(known) = self.sessions.get_mut(holder) {
                 known.expiring = false;
@@ -272,13 +272,14 @@ impl Leader {
 
     /// What to do next.
     pub(crate) fn next(&mut self, view: View<'_>, now: Nanos) -> Option<Step> {
-        self.reign?;
+        self.leadership?;
         if let Some(reason) = self.cannot_be_reached(view, now) {
             return Some(Step::Resign(reason));
         }
         let from = *self.from.get_or_insert(view.index);
-        let holders = |filter: &dyn Fn(Holder) -> bool| -> Vec<Holder> {
-            let all = view.members.values().map(|row| Holder { node: row.id, incarnation: row.incarnation });
+        let holders = |filter: &dyn Fn(NodeStart) -> bool| -> Vec<NodeStart> {
+            let all =
+                view.members.values().map(|row| NodeStart { node: row.id, incarnation: row.incarnation });
             all.filter(|holder| filter(*holder)).collect()
         };
         let live = holders(&|holder| self.is_live(holder, now));
@@ -319,12 +320,12 @@ impl Leader {
         self.contacts.get(&node).is_some_and(|known| known.applied >= index)
     }
 
-    fn want(&mut self, eligible: &[Holder], members: &BTreeMap<NodeId, MemberRow>, now: Nanos) {
+    fn want(&mut self, eligible: &[NodeStart], members: &BTreeMap<NodeId, MemberRow>, now: Nanos) {
         if self.wanted.as_ref().is_some_and(|wanted| wanted.holders == eligible) {
             return;
         }
         let rows = || eligible.iter().filter_map(|holder| members.get(&holder.node));
-        let named: BTreeMap<&str, Holder> = rows().map(|row| (&*row.name, row.holder())).collect();
+        let named: BTreeMap<&str, NodeStart> = rows().map(|row| (&*row.name, row.holder())).collect();
         let placement = Placement::of(rows().map(Candidate::from));
         let owners = placement.owners.owners().map(|name| named[&**name]).collect();
         let successors = placement.successors().map(|name| name.map(|name| named[&**name])).collect();

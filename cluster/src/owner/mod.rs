@@ -6,19 +6,19 @@
 //! same code that runs.
 
 pub(crate) mod acknowledged;
-pub(crate) mod birth;
+pub(crate) mod floor_replication;
 #[cfg(test)]
 mod floor_suite;
 pub(crate) mod floors;
 pub(crate) mod leader;
 pub(crate) mod node;
-pub(crate) mod rights;
 pub(crate) mod session;
 pub(crate) mod shares;
+pub(crate) mod slot_ownership;
 #[cfg(test)]
 mod suite;
 pub(crate) mod table;
-pub(crate) mod telling;
+pub(crate) mod takeover;
 
 pub use self::table::{Move, SlotRow, Start, Successor, Table};
-pub use crate::ids::{Holder, Reign};
+pub use crate::ids::{Leadership, NodeStart};

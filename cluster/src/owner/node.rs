@@ -4,11 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    birth::Birth,
-    floors::{Heir, Naming},
+    floors::{FloorReceiver, SuccessorRef},
     table::{SlotMove, SlotRow, Start, Table},
+    takeover::TakeoverBasis,
 };
-use crate::{ids::Holder, planted::PlantedBug};
+use crate::{ids::NodeStart, planted::PlantedBug};
 
 /// What a node is to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,7 +44,7 @@ pub(crate) enum Effect {
     /// This node decides from now on, with what it knew when it ended the last time: nobody else has decided since.
     BeginKept,
     /// This node decides from now on, from the floors that this owner has told it.
-    BeginReserved(Holder),
+    BeginReserved(NodeStart),
     /// It goes on with the buckets that it has.
     Resume,
     /// It decides, and begins to send the buckets.
@@ -85,10 +85,10 @@ impl Slot {
     /// as a successor.
     pub(crate) fn observe(
         &mut self,
-        me: Holder,
+        me: NodeStart,
         row: &SlotRow,
-        kept: Option<(Holder, u64)>,
-        heir: Heir,
+        kept: Option<(NodeStart, u64)>,
+        heir: FloorReceiver,
         mut note: impl FnMut(Effect),
     ) {
         if row.owner != me {
@@ -110,7 +110,7 @@ impl Slot {
                 (Start::Full, _) => Effect::BeginFull,
                 (Start::Drained { from, epoch, .. }, _) if kept == Some((from, epoch)) => Effect::BeginKept,
                 (Start::Drained { from, epoch, named: Some(named) }, _)
-                    if heir.may_begin(from, Naming { epoch, named }) =>
+                    if heir.may_begin(from, SuccessorRef { epoch, named }) =>
                 {
                     Effect::BeginReserved(from)
                 }
@@ -147,7 +147,7 @@ impl Slot {
     /// to that index.
     pub(crate) fn install(
         &mut self,
-        me: Holder,
+        me: NodeStart,
         row: Option<&SlotRow>,
         applied: u64,
         id: u64,
@@ -166,7 +166,7 @@ impl Slot {
 
     /// Whether buckets that come by this move are taken: only until the slot is installed, and while the log has the move.
     /// What comes later is older than what the slot's owner has admitted since.
-    pub(crate) fn awaits(self, me: Holder, row: Option<&SlotRow>, applied: u64, id: u64) -> Install {
+    pub(crate) fn awaits(self, me: NodeStart, row: Option<&SlotRow>, applied: u64, id: u64) -> Install {
         match self.role {
             Role::Installed(installed) if installed == id => return Install::Before,
             Role::Refused(refused) if refused == id => return Install::Never,
@@ -195,29 +195,29 @@ impl Slot {
 /// One node and all slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
-    me: Holder,
+    me: NodeStart,
     applied: u64,
     table: Arc<Table>,
     slots: Vec<Slot>,
     kept: Option<Kept>,
-    heirs: BTreeMap<u16, Heir>,
+    heirs: BTreeMap<u16, FloorReceiver>,
 }
 
 /// What a node knew when it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     /// As whom.
-    pub(crate) holder: Holder,
+    pub(crate) holder: NodeStart,
     /// Each slot that it owned.
     pub(crate) slots: BTreeMap<u16, KeptSlot>,
 }
 
 /// Of a slot: the epoch of the row, when its buckets count as exhausted (0: never), and how it was begun from floors, if it was,
 /// with the fingerprint of the rules then.
-pub(crate) type KeptSlot = (u64, u64, Option<(u64, Birth)>);
+pub(crate) type KeptSlot = (u64, u64, Option<(u64, TakeoverBasis)>);
 
 impl Node {
-    pub(crate) fn new(me: Holder, slots: usize) -> Self {
+    pub(crate) fn new(me: NodeStart, slots: usize) -> Self {
         Self {
             me,
             applied: 0,
@@ -240,13 +240,13 @@ impl Node {
     }
 
     /// How a slot that was kept had begun.
-    pub(crate) fn kept_birth(&self, slot: usize) -> Option<(u64, Birth)> {
+    pub(crate) fn kept_birth(&self, slot: usize) -> Option<(u64, TakeoverBasis)> {
         let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
         kept.and_then(|(_, _, birth)| birth.clone())
     }
 
     /// What this node was told of a slot as a successor.
-    pub(crate) fn heir(&mut self, slot: u16) -> &mut Heir {
+    pub(crate) fn heir(&mut self, slot: u16) -> &mut FloorReceiver {
         self.heirs.entry(slot).or_default()
     }
 
@@ -255,7 +255,7 @@ impl Node {
         self.table.row(slot)
     }
 
-    pub(crate) fn me(&self) -> Holder {
+    pub(crate) fn me(&self) -> NodeStart {
         self.me
     }
 
@@ -328,10 +328,10 @@ pub(crate) enum Install {
 
 #[cfg(test)]
 mod tests {
-    use crate::ids::Reign;
+    use crate::ids::Leadership;
     use crate::owner::{node::*, table::Entry};
 
-    const REIGN: Reign = Reign { term: 1, leader: 1 };
+    const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 
     struct World {
         index: u64,
@@ -339,8 +339,8 @@ mod tests {
         nodes: [Node; 2],
     }
 
-    fn holder(node: u64) -> Holder {
-        Holder { node, incarnation: 1 }
+    fn holder(node: u64) -> NodeStart {
+        NodeStart { node, incarnation: 1 }
     }
 
     impl World {
@@ -461,7 +461,7 @@ mod tests {
         world.write(&Entry::Assign(vec![holder(1)]));
         world.observe(0);
         let expire = |from, to| Entry::Expire {
-            reign: REIGN,
+            leadership: REIGN,
             lapsed: vec![holder(from)],
             slots: vec![(0, holder(to))],
         };

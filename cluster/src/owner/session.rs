@@ -15,14 +15,14 @@ const MAX_WAITING: usize = 3;
 
 /// How long a session lasts, for either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Terms {
+pub(crate) struct SessionTiming {
     /// For the node, from asking.
     pub(crate) node: Duration,
     /// For the leader, from granting.
     pub(crate) leader: Duration,
 }
 
-impl Terms {
+impl SessionTiming {
     /// How much faster or slower than another one a clock may run, in parts per million: twice what an adjustment of the
     /// system's clock may do.
     const DRIFT_PPM: u32 = 1000;
@@ -48,7 +48,7 @@ impl Terms {
 /// The node's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Session {
-    terms: Terms,
+    timing: SessionTiming,
     last: u64,
     /// The question that is not answered, and when it was asked.
     asked: Option<(u64, Nanos)>,
@@ -58,8 +58,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(terms: Terms) -> Self {
-        Self { terms, last: 0, asked: None, granted: [None; MAX_WAITING], until: Nanos::new(0) }
+    pub(crate) fn new(timing: SessionTiming) -> Self {
+        Self { timing, last: 0, asked: None, granted: [None; MAX_WAITING], until: Nanos::new(0) }
     }
 
     /// Asks for more time. An earlier question is given up: its answer will not count.
@@ -72,7 +72,7 @@ impl Session {
     /// The answer to that question: granted, confirmed at this index of the log.
     pub(crate) fn grant(&mut self, question: u64, index: u64, applied: u64) {
         let Some((_, asked)) = self.asked.take_if(|(asked, _)| *asked == question) else { return };
-        let until = asked.saturating_add(self.terms.node);
+        let until = asked.saturating_add(self.timing.node);
         let index = if PlantedBug::RenewalNotBound.is_on() { 0 } else { index };
         if let Some(free) = self.granted.iter_mut().find(|waiting| waiting.is_none()) {
             *free = Some((index, until));
@@ -116,14 +116,14 @@ mod tests {
     }
 
     fn session() -> Session {
-        Session::new(Terms { node: Duration::from_secs(2), leader: Duration::from_secs(3) })
+        Session::new(SessionTiming { node: Duration::from_secs(2), leader: Duration::from_secs(3) })
     }
 
     #[test]
     fn the_node_ends_before_the_leader_whatever_their_clocks_do() {
-        let terms = Terms::of(Duration::from_secs(3));
-        assert_eq!(terms.node, Duration::from_millis(2947));
-        assert_eq!(terms.leader, Duration::from_millis(3053));
+        let timing = SessionTiming::of(Duration::from_secs(3));
+        assert_eq!(timing.node, Duration::from_millis(2947));
+        assert_eq!(timing.leader, Duration::from_millis(3053));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Explores what three nodes, a leader and their clocks can do to one slot, with the code that runs: [`Table::apply`],
-//! [`Slot`], [`Session`] and [`Terms`]. A node may start again, with nothing in memory and as another incarnation; a thread may
+//! [`Slot`], [`Session`] and [`SessionTiming`]. A node may start again, with nothing in memory and as another incarnation; a thread may
 //! be stopped between the claim of a slot, the charge, and the second look at the slot. **At no instant may two nodes
 //! decide, and no charge may count that was made while another node could decide.** Each rule of the protocol is also left
 //! out once, and it must be noticed: that is the test of this test.
@@ -15,18 +15,18 @@ use std::{
 use tidegate_limiter::Nanos;
 
 use super::{
-    floors::Heir,
+    floors::FloorReceiver,
     node::{Effect, Install, Role, Slot},
-    session::{Session, Terms},
+    session::{Session, SessionTiming},
     table::{Entry, SlotMove, SlotRow, Table},
 };
-use crate::ids::{Holder, Reign};
+use crate::ids::{Leadership, NodeStart};
 
 const NODES: usize = 3;
 /// Each node from its first start, and from its second.
 const HOLDERS: usize = 2 * NODES;
 const MAX_LOG: usize = 4;
-const REIGN: Reign = Reign { term: 1, leader: 1 };
+const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 /// When time begins, in ticks.
 const START: u64 = 10;
 /// States that one exploration may see; one more, and it has failed.
@@ -70,7 +70,7 @@ enum Renewal {
 struct One {
     slot: Slot,
     session: Session,
-    /// Grows when the node begins to decide, as in `rights`.
+    /// Grows when the node begins to decide, as in `ownership`.
     tenure: u8,
     applied: u8,
     clock: u8,
@@ -163,12 +163,12 @@ const SMALL: Config = Config {
 };
 
 /// The holder with this number: a node at its first start, or at its second.
-fn holder(number: u8) -> Holder {
+fn holder(number: u8) -> NodeStart {
     let nodes = NODES as u8;
-    Holder { node: u64::from(number % nodes), incarnation: u64::from(1 + number / nodes) }
+    NodeStart { node: u64::from(number % nodes), incarnation: u64::from(1 + number / nodes) }
 }
 
-fn number(holder: Holder) -> usize {
+fn number(holder: NodeStart) -> usize {
     holder.node as usize + NODES * (holder.incarnation as usize - 1)
 }
 
@@ -184,9 +184,9 @@ fn ticks(count: u64) -> Nanos {
 }
 
 impl Config {
-    fn terms(&self) -> Terms {
+    fn timing(&self) -> SessionTiming {
         let node = if self.no_margin { self.length } else { self.length - 1 };
-        Terms { node: Duration::from_nanos(node), leader: Duration::from_nanos(self.length) }
+        SessionTiming { node: Duration::from_nanos(node), leader: Duration::from_nanos(self.length) }
     }
 }
 
@@ -232,7 +232,7 @@ impl Explorer {
                 },
                 Written::Refused(id) => Entry::Abort { moves: named(id), refused: true },
                 Written::Expire { lapsed, to } => Entry::Expire {
-                    reign: REIGN,
+                    leadership: REIGN,
                     lapsed: (0..HOLDERS as u8).filter(|one| lapsed >> one & 1 == 1).map(holder).collect(),
                     slots: vec![(0, holder(to))],
                 },
@@ -255,8 +255,8 @@ impl Explorer {
             let mut slot = Slot::NEW;
             let mut table = Table::default();
             table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
-            slot.observe(holder(node), &table.rows()[0], None, Heir::default(), |_| {});
-            let mut session = Session::new(self.config.terms());
+            slot.observe(holder(node), &table.rows()[0], None, FloorReceiver::default(), |_| {});
+            let mut session = Session::new(self.config.timing());
             let question = session.ask(ticks(START));
             session.grant(question, 0, 0);
             session.forget_count();
@@ -315,7 +315,7 @@ impl Explorer {
             next.check = Check::None;
         }
         let one = &mut next.nodes[node];
-        let session = Session::new(self.config.terms());
+        let session = Session::new(self.config.timing());
         *one = One { slot: Slot::NEW, session, tenure: 0, applied: 0, renewal: Renewal::None, ..*one };
         self.observe(&mut next, node);
         next
@@ -329,7 +329,7 @@ impl Explorer {
             me = row.owner;
         }
         let one = &mut next.nodes[node];
-        one.slot.observe(me, &row, None, Heir::default(), |effect| {
+        one.slot.observe(me, &row, None, FloorReceiver::default(), |effect| {
             one.tenure += u8::from(matches!(
                 effect,
                 Effect::BeginFull | Effect::BeginDrained | Effect::BeginKept | Effect::BeginReserved(_)
@@ -430,7 +430,7 @@ impl Explorer {
             }
             let under_way = is_now && matches!(state.nodes[node].renewal, Renewal::Confirmed(..));
             let last = state.last_grant[one].max(state.leader_since);
-            let waited = config.terms().has_lapsed(ticks(u64::from(last)), ticks(u64::from(state.time)));
+            let waited = config.timing().has_lapsed(ticks(u64::from(last)), ticks(u64::from(state.time)));
             (config.no_session_wait || waited) && (config.expire_while_granting || !under_way)
         };
         let lapsed = (0..HOLDERS).filter(|one| has_lapsed(*one)).fold(0u8, |all, one| all | 1 << one);
@@ -525,7 +525,7 @@ impl Explorer {
         match one.renewal {
             Renewal::None => {
                 let now = ticks(u64::from(one.clock));
-                let gains = one.session.until() < now.saturating_add(self.config.terms().node);
+                let gains = one.session.until() < now.saturating_add(self.config.timing().node);
                 if gains {
                     changed.session.forget_count();
                     changed.renewal = Renewal::Asked(changed.session.ask(now));

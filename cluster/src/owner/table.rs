@@ -15,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Holder, Reign};
+use crate::ids::{Leadership, NodeStart};
 
 /// How the owner of a slot came to it: from where its buckets begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub enum Start {
     /// can, if nobody else was about to decide (then the epoch is 0, which is none).
     Drained {
         /// The owner before.
-        from: Holder,
+        from: NodeStart,
         /// Of the row before.
         epoch: u64,
         /// The log index that had named the owner as successor, if it was named: it may have been told floors.
@@ -43,7 +43,7 @@ pub enum Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Move {
     /// To whom.
-    pub to: Holder,
+    pub to: NodeStart,
     /// The log index of its beginning.
     pub id: u64,
 }
@@ -52,7 +52,7 @@ pub struct Move {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Successor {
     /// The node.
-    pub holder: Holder,
+    pub holder: NodeStart,
     /// The log index that named it. It was named without a break since, but the owner, and with it the epoch, may have
     /// changed: what the owner tells it belongs to both.
     pub since: u64,
@@ -62,7 +62,7 @@ pub struct Successor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SlotRow {
     /// The owner.
-    pub owner: Holder,
+    pub owner: NodeStart,
     /// The log index of the last change of who decides.
     pub epoch: u64,
     /// Who takes it over; never the owner. `None`: nobody could, or the leader has not said yet.
@@ -85,17 +85,17 @@ pub(crate) struct SlotMove {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entry {
     /// Gives all slots to their first owners: only while nobody owns any.
-    Assign(Vec<Holder>),
+    Assign(Vec<NodeStart>),
     /// Begins to move slots.
-    Prepare { slots: Vec<u16>, to: Holder },
+    Prepare { slots: Vec<u16>, to: NodeStart },
     /// The targets have the buckets, and own the slots.
     Commit(Vec<SlotMove>),
     /// The moves are over, and the owners stay. `refused`: the target has promised not to decide.
     Abort { moves: Vec<SlotMove>, refused: bool },
     /// The sessions of these nodes have lapsed. Their slots go to others; moves to them are over.
-    Expire { reign: Reign, lapsed: Vec<Holder>, slots: Vec<(u16, Holder)> },
+    Expire { leadership: Leadership, lapsed: Vec<NodeStart>, slots: Vec<(u16, NodeStart)> },
     /// Names the successors of these slots.
-    Succeed(Vec<(Option<Holder>, Vec<u16>)>),
+    Succeed(Vec<(Option<NodeStart>, Vec<u16>)>),
 }
 
 /// The rows of all slots, or none before the first entry.
@@ -126,11 +126,11 @@ impl Table {
     }
 
     /// Applies the entry with this index, written by that leader.
-    pub(crate) fn apply(&mut self, index: u64, reign: Reign, entry: &Entry) {
+    pub(crate) fn apply(&mut self, index: u64, leadership: Leadership, entry: &Entry) {
         match entry {
             Entry::Assign(owners) => {
                 if self.rows.is_empty() {
-                    let row = |owner: &Holder| SlotRow {
+                    let row = |owner: &NodeStart| SlotRow {
                         owner: *owner,
                         epoch: index,
                         successor: None,
@@ -171,8 +171,8 @@ impl Table {
                     }
                 }
             }
-            Entry::Expire { reign: proposed_by, lapsed, slots } => {
-                if *proposed_by == reign {
+            Entry::Expire { leadership: proposed_by, lapsed, slots } => {
+                if *proposed_by == leadership {
                     self.expire(index, lapsed, slots);
                 }
             }
@@ -188,7 +188,7 @@ impl Table {
         }
     }
 
-    fn expire(&mut self, index: u64, lapsed: &[Holder], slots: &[(u16, Holder)]) {
+    fn expire(&mut self, index: u64, lapsed: &[NodeStart], slots: &[(u16, NodeStart)]) {
         for (slot, to) in slots {
             let Some(row) = self.rows.get_mut(usize::from(*slot)) else { continue };
             if !lapsed.contains(&row.owner) || lapsed.contains(to) {
@@ -220,7 +220,7 @@ impl Table {
 }
 
 impl SlotRow {
-    fn name_successor(&mut self, index: u64, holder: Option<Holder>) {
+    fn name_successor(&mut self, index: u64, holder: Option<NodeStart>) {
         if holder != Some(self.owner) && holder != self.successor.map(|known| known.holder) {
             self.successor = holder.map(|holder| Successor { holder, since: index });
         }
@@ -245,10 +245,10 @@ mod tests {
     use super::*;
     use crate::ids::NodeId;
 
-    const REIGN: Reign = Reign { term: 1, leader: 1 };
+    const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 
-    fn holder(node: NodeId) -> Holder {
-        Holder { node, incarnation: 1 }
+    fn holder(node: NodeId) -> NodeStart {
+        NodeStart { node, incarnation: 1 }
     }
 
     fn table() -> Table {
@@ -263,7 +263,7 @@ mod tests {
 
     fn expire(lapsed: &[NodeId], slot: u16, to: NodeId) -> Entry {
         let lapsed = lapsed.iter().copied().map(holder).collect();
-        Entry::Expire { reign: REIGN, lapsed, slots: vec![(slot, holder(to))] }
+        Entry::Expire { leadership: REIGN, lapsed, slots: vec![(slot, holder(to))] }
     }
 
     #[test]
@@ -309,8 +309,8 @@ mod tests {
     fn only_the_leader_that_waited_takes_slots_away() {
         let mut table = table();
         let before = table.clone();
-        table.apply(5, Reign { term: 2, leader: 1 }, &expire(&[1], 0, 2));
-        table.apply(6, Reign { term: 1, leader: 2 }, &expire(&[1], 0, 2));
+        table.apply(5, Leadership { term: 2, leader: 1 }, &expire(&[1], 0, 2));
+        table.apply(6, Leadership { term: 1, leader: 2 }, &expire(&[1], 0, 2));
         assert_eq!(table, before);
         table.apply(7, REIGN, &expire(&[1], 0, 2));
         assert_eq!(table.row(0).unwrap().owner, holder(2));
@@ -334,7 +334,7 @@ mod tests {
     fn a_move_to_a_lapsed_node_is_given_up() {
         let mut table = table();
         prepare(&mut table, 5, 0, 3);
-        table.apply(6, REIGN, &Entry::Expire { reign: REIGN, lapsed: vec![holder(3)], slots: vec![] });
+        table.apply(6, REIGN, &Entry::Expire { leadership: REIGN, lapsed: vec![holder(3)], slots: vec![] });
         let row = *table.row(0).unwrap();
         assert_eq!((row.owner, row.moving, row.start), (holder(1), None, Start::Aborted(5)));
     }
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_successor_is_named_at_one_index_and_never_owns_the_slot() {
         let mut table = table();
-        let succeed = |holder: Option<Holder>| Entry::Succeed(vec![(holder, vec![0, 9999])]);
+        let succeed = |holder: Option<NodeStart>| Entry::Succeed(vec![(holder, vec![0, 9999])]);
         let named = |table: &Table| table.row(0).unwrap().successor.map(|next| (next.holder, next.since));
         assert_eq!(named(&table), None);
         table.apply(5, REIGN, &succeed(Some(holder(2))));
@@ -369,8 +369,8 @@ mod tests {
     #[test]
     fn a_restarted_node_is_not_the_owner_that_it_was() {
         let mut table = table();
-        let again = Holder { node: 1, incarnation: 2 };
-        let entry = Entry::Expire { reign: REIGN, lapsed: vec![holder(1)], slots: vec![(0, again)] };
+        let again = NodeStart { node: 1, incarnation: 2 };
+        let entry = Entry::Expire { leadership: REIGN, lapsed: vec![holder(1)], slots: vec![(0, again)] };
         table.apply(5, REIGN, &entry);
         assert_eq!(table.row(0).unwrap().owner, again);
         assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3, named: None });

@@ -12,8 +12,8 @@ use crate::{
 
 /// Decides nothing any more, and saves the buckets for the next start. How many are saved.
 pub(crate) fn save(shared: &Shared, directory: &Path) -> Result<usize, String> {
-    let Shared { rights, store, clock, .. } = shared;
-    saved::save(directory, rights, store, clock.now())
+    let Shared { ownership, store, clock, .. } = shared;
+    saved::save(directory, ownership, store, clock.now())
 }
 
 /// Puts the floors of these slots where the buckets are, as if time had stood still for so long.

@@ -19,16 +19,16 @@ use tracing::{debug, info, warn};
 
 use crate::{
     fabric,
-    ids::Holder,
+    ids::NodeStart,
     owner::{
         acknowledged::MAX_MARKS,
-        birth::Inheritance,
-        floors::{Bond, Naming},
-        telling::Raise,
+        floor_replication::Raise,
+        floors::{Agreement, SuccessorRef},
+        takeover::TakeoverState,
     },
     raft::{handle::Shared, leader_client::LeaderClient},
     rpc::{
-        buckets::{WireInheritance, WireLetGo, Words},
+        buckets::{FloorUpdate, WireInheritance, WireLetGo},
         caller::Caller,
         message::{Call, Reply},
     },
@@ -60,10 +60,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) async fn tell(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
     let mut applied = shared.applied.subscribe();
     let mut tasks: JoinSet<()> = JoinSet::new();
-    let mut told: BTreeMap<Holder, tokio::task::AbortHandle> = BTreeMap::new();
+    let mut told: BTreeMap<NodeStart, tokio::task::AbortHandle> = BTreeMap::new();
     loop {
         told.retain(|_, task| !task.is_finished());
-        for successor in shared.rights.successors() {
+        for successor in shared.ownership.successors() {
             told.entry(successor).or_insert_with(|| {
                 tasks.spawn(tell_one(Arc::clone(&shared), Arc::clone(&leader), successor))
             });
@@ -77,7 +77,7 @@ pub(crate) async fn tell(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
 }
 
 /// Tells one successor, for as long as it is one.
-async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: Holder) {
+async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: NodeStart) {
     let Some(row) = shared.applied.borrow().state.members.get(&successor.node).cloned() else { return };
     let caller = Caller::new(&shared.calling, successor.node, row.raft_node());
     let mut way = Way {
@@ -94,30 +94,30 @@ async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: Hol
     };
     let mut seen = None;
     loop {
-        let rights = &way.shared.rights;
+        let ownership = &way.shared.ownership;
         let now = Instant::now();
         if now < way.rests_until {
             sleep(RETRY).await;
             continue;
         }
-        let version = rights.version();
-        if seen == Some(version) && way.postponed.is_empty() && !rights.reserves().is_empty() {
+        let version = ownership.version();
+        if seen == Some(version) && way.postponed.is_empty() && !ownership.reserves().is_empty() {
             if way.go_on().await.is_none() {
                 way.give_up().await;
             }
             continue;
         }
-        let slots = rights.told_to(successor);
+        let slots = ownership.told_to(successor);
         if slots.is_empty() {
             return;
         }
-        if rights.reserves().is_empty() {
+        if ownership.reserves().is_empty() {
             sleep(LOOK_EVERY).await;
             continue;
         }
         way.postponed.retain(|_, until| now < *until);
         let open = slots.iter().filter(|(slot, _, complete)| !complete && !way.postponed.contains_key(slot));
-        let open: Vec<(u16, Naming)> = open.map(|(slot, naming, _)| (*slot, *naming)).collect();
+        let open: Vec<(u16, SuccessorRef)> = open.map(|(slot, naming, _)| (*slot, *naming)).collect();
         // What is not done yet is looked at again.
         seen = open.is_empty().then_some(version);
         let said = if open.is_empty() { way.go_on().await } else { way.begin(&open).await };
@@ -131,7 +131,7 @@ async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: Hol
 struct Way {
     shared: Arc<Shared>,
     leader: Arc<LeaderClient>,
-    successor: Holder,
+    successor: NodeStart,
     caller: Caller,
     /// The number of its last answer.
     answer: u64,
@@ -147,12 +147,12 @@ struct Way {
 impl Way {
     /// Tells what has come up; or waits for it.
     async fn go_on(&mut self) -> Option<()> {
-        let rights = Arc::clone(&self.shared.rights);
-        if rights.wants() == self.wants {
-            let _ = timeout(TELL_EVERY, rights.urgent(self.wants)).await;
+        let ownership = Arc::clone(&self.shared.ownership);
+        if ownership.wants() == self.wants {
+            let _ = timeout(TELL_EVERY, ownership.urgent(self.wants)).await;
         }
-        self.wants = rights.wants();
-        let raises = rights.take_raises(self.successor, MESSAGE);
+        self.wants = ownership.wants();
+        let raises = ownership.take_raises(self.successor, MESSAGE);
         if raises.is_empty() && self.heard.elapsed() < PING_EVERY {
             return Some(());
         }
@@ -160,38 +160,38 @@ impl Way {
     }
 
     /// Has the successor know enough to begin from floors.
-    async fn begin(&mut self, slots: &[(u16, Naming)]) -> Option<()> {
-        let rights = Arc::clone(&self.shared.rights);
+    async fn begin(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<()> {
+        let ownership = Arc::clone(&self.shared.ownership);
         let started = Instant::now();
-        let bonds = rights.attempt(slots);
+        let bonds = ownership.attempt(slots);
         self.say(&bonds, &[], &[]).await?;
         // Most of it goes ahead, so that few charges have to wait for their turn.
         let ahead = self.tell_all(slots).await?;
-        let bound = rights.bind(&bonds);
+        let bound = ownership.bind(&bonds);
         let rest = if ahead.is_some() { self.tell_all(slots).await? } else { None };
         if rest.is_none() {
             // It knows that this attempt has begun, and will never hear that all was told.
-            bound.iter().for_each(|(slot, bond)| rights.free(*slot, *bond));
+            bound.iter().for_each(|(slot, bond)| ownership.free(*slot, *bond));
             let until = Instant::now() + POSTPONE;
             self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
             return Some(());
         }
-        let testament = rights.testament(&bound);
+        let testament = ownership.testament(&bound);
         self.say(&[], &[], &testament).await?;
-        rights.completed(testament.iter().map(|(slot, bond, _)| (*slot, *bond)));
+        ownership.completed(testament.iter().map(|(slot, bond, _)| (*slot, *bond)));
         debug!(slots = testament.len(), buckets = ahead, rest, took = ?started.elapsed(), "a successor knows all");
         Some(())
     }
 
     /// Tells all that is known of these slots and not acknowledged. How much that was; none (the inner one): it cannot all be
     /// told, because it is too much. What is not in memory any more is told with the last words.
-    async fn tell_all(&mut self, slots: &[(u16, Naming)]) -> Option<Option<usize>> {
-        let mut wanted: Vec<Option<Naming>> = vec![None; SLOTS];
+    async fn tell_all(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<Option<usize>> {
+        let mut wanted: Vec<Option<SuccessorRef>> = vec![None; SLOTS];
         slots.iter().for_each(|(slot, naming)| wanted[usize::from(*slot)] = Some(*naming));
         let shared = Arc::clone(&self.shared);
         let look = move || {
-            let (store, rights, now) = (&shared.store, &shared.rights, shared.clock.now());
-            let reserves = rights.reserves();
+            let (store, ownership, now) = (&shared.store, &shared.ownership, shared.clock.now());
+            let reserves = ownership.reserves();
             let mut found: Vec<Raise> = Vec::new();
             store.buckets(
                 now,
@@ -202,7 +202,7 @@ impl Way {
                         && let Some(mark) = held.mark_ahead(now)
                         && reserves.concerns(&held)
                         && reserves.wants(rule, mark, now)
-                        && !rights.is_acknowledged(key, mark)
+                        && !ownership.is_acknowledged(key, mark)
                         && found.len() <= MAX_MARKS
                     {
                         found.push(Raise { key, rule, mark, naming });
@@ -214,9 +214,9 @@ impl Way {
         // It locks one shard after the other, for as long as that takes.
         let Some(found) = fabric::blocking(look).await.ok()? else { return Some(None) };
         for part in found.chunks(MESSAGE) {
-            self.wants = self.shared.rights.wants();
+            self.wants = self.shared.ownership.wants();
             let mut part = part.to_vec();
-            part.extend(self.shared.rights.take_raises(self.successor, MESSAGE));
+            part.extend(self.shared.ownership.take_raises(self.successor, MESSAGE));
             self.say(&[], &part, &[]).await?;
         }
         Some(Some(found.len()))
@@ -225,19 +225,19 @@ impl Way {
     /// Says something. `None`: it is not known whether it was heard.
     async fn say(
         &mut self,
-        begin: &[(u16, Bond)],
+        begin: &[(u16, Agreement)],
         raises: &[Raise],
-        testament: &[(u16, Bond, Inheritance)],
+        testament: &[(u16, Agreement, TakeoverState)],
     ) -> Option<()> {
-        let rights = Arc::clone(&self.shared.rights);
+        let ownership = Arc::clone(&self.shared.ownership);
         let now = self.shared.clock.now();
         let bucket =
             |one: &Raise| Bucket { key: one.key, rule: one.rule, held: one.mark.held(one.key, now) }.into();
-        let wire = |(slot, bond, inheritance): &(u16, Bond, Inheritance)| {
+        let wire = |(slot, bond, inheritance): &(u16, Agreement, TakeoverState)| {
             (*slot, *bond, WireInheritance::of(inheritance, now))
         };
-        let words = Words {
-            owner: rights.me(),
+        let words = FloorUpdate {
+            owner: ownership.me(),
             to: self.successor,
             answer: self.answer,
             begin: begin.to_vec(),
@@ -250,19 +250,19 @@ impl Way {
             Ok(Reply::Told(Some(answer))) => {
                 (self.answer, self.heard) = (answer, Instant::now());
                 if !self.silent.is_empty() {
-                    rights.is_heard_again(&std::mem::take(&mut self.silent));
+                    ownership.is_heard_again(&std::mem::take(&mut self.silent));
                 }
-                rights.floor_stats().count_told(raises.len() as u64);
-                let full = rights.acknowledge(raises, self.shared.clock.now());
+                ownership.floor_stats().count_told(raises.len() as u64);
+                let full = ownership.acknowledge(raises, self.shared.clock.now());
                 if full.is_empty() { Some(()) } else { Box::pin(self.release(full)).await }
             }
             Ok(_) => {
-                rights.put_back(raises);
+                ownership.put_back(raises);
                 None
             }
             Err(fault) => {
                 debug!(%fault, "a successor cannot be told");
-                rights.put_back(raises);
+                ownership.put_back(raises);
                 None
             }
         }
@@ -270,21 +270,21 @@ impl Way {
 
     /// There is no room for what these slots need: their buckets will count as exhausted.
     async fn release(&mut self, slots: Vec<u16>) -> Option<()> {
-        let rights = Arc::clone(&self.shared.rights);
-        let named: BTreeMap<u16, Naming> =
-            rights.told_to(self.successor).into_iter().map(|(slot, naming, _)| (slot, naming)).collect();
+        let ownership = Arc::clone(&self.shared.ownership);
+        let named: BTreeMap<u16, SuccessorRef> =
+            ownership.told_to(self.successor).into_iter().map(|(slot, naming, _)| (slot, naming)).collect();
         let slots: BTreeSet<u16> = slots.into_iter().collect();
-        let slots: Vec<(u16, Naming)> =
+        let slots: Vec<(u16, SuccessorRef)> =
             slots.iter().filter_map(|slot| Some((*slot, *named.get(slot)?))).collect();
         warn!(
             slots = slots.len(),
             "more buckets than successors can be told of: these would start exhausted"
         );
-        let bound = rights.bind(&rights.attempt(&slots));
+        let bound = ownership.bind(&ownership.attempt(&slots));
         let until = Instant::now() + POSTPONE;
         self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
         self.say(&bound, &[], &[]).await?;
-        bound.iter().for_each(|(slot, bond)| rights.free(*slot, *bond));
+        bound.iter().for_each(|(slot, bond)| ownership.free(*slot, *bond));
         Some(())
     }
 
@@ -295,9 +295,9 @@ impl Way {
         if self.heard.elapsed() < STRIKE_AFTER.max(2 * self.caller.patience(Duration::ZERO)) {
             return;
         }
-        let rights = Arc::clone(&self.shared.rights);
-        let slots: Vec<u16> = rights.bound_to(self.successor);
-        if rights.is_silent(&slots, self.shared.clock.now()) {
+        let ownership = Arc::clone(&self.shared.ownership);
+        let slots: Vec<u16> = ownership.bound_to(self.successor);
+        if ownership.is_silent(&slots, self.shared.clock.now()) {
             self.silent = slots;
             self.rests_until = Instant::now() + LOOK_EVERY;
             return;
@@ -317,23 +317,23 @@ impl Way {
 
 impl Shared {
     /// Hears what the owner of slots tells this node as their successor. `None`: another start of this node was meant.
-    pub(crate) fn hear(&self, words: Words) -> Option<u64> {
+    pub(crate) fn hear(&self, words: FloorUpdate) -> Option<u64> {
         let now = self.clock.now();
-        let Words { owner, to, answer, begin, buckets, complete, let_go } = words;
-        if to != self.rights.me() {
+        let FloorUpdate { owner, to, answer, begin, buckets, complete, let_go } = words;
+        if to != self.ownership.me() {
             return None;
         }
-        self.rights.hear(owner, answer, now);
-        self.rights.begin_hearing(&begin);
+        self.ownership.hear(owner, answer, now);
+        self.ownership.begin_hearing(&begin);
         for bucket in buckets {
             self.floors.take_over(&bucket.into(), now);
         }
         let_go.into_iter().for_each(|let_go| let_go.take_over(&self.floors, now));
-        let complete: Vec<(u16, Bond, Inheritance)> = complete
+        let complete: Vec<(u16, Agreement, TakeoverState)> = complete
             .into_iter()
             .map(|(slot, bond, inheritance)| (slot, bond, inheritance.into_inheritance(now)))
             .collect();
-        self.rights.complete_hearing(&complete);
-        Some(self.rights.answer(owner, self.clock.now()))
+        self.ownership.complete_hearing(&complete);
+        Some(self.ownership.answer(owner, self.clock.now()))
     }
 }

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use crate::{
     fabric,
     member::MemberRow,
-    owner::{node::Install, rights::Frozen, table::SlotMove},
+    owner::{node::Install, slot_ownership::Frozen, table::SlotMove},
     planted::PlantedBug,
     raft::{handle::Shared, leader_client::LeaderClient},
     rpc::{
@@ -51,7 +51,7 @@ pub(crate) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
     let Some(sent) = send_all(&shared, &mut caller, &moves).await else { return };
 
     let frozen_at = Instant::now();
-    let (frozen, keys) = shared.rights.freeze(&moves);
+    let (frozen, keys) = shared.ownership.freeze(&moves);
     if frozen.is_empty() {
         return;
     }
@@ -175,7 +175,7 @@ fn cut(buckets: &mut Vec<WireBucket>) -> Option<Vec<WireBucket>> {
 
 /// Delivers a message, again and again until it is there or the move is over.
 async fn deliver(shared: &Shared, caller: &mut Caller, moves: &[SlotMove], part: HandOver) -> bool {
-    while shared.rights.is_moving(moves) {
+    while shared.ownership.is_moving(moves) {
         match caller.call(Call::HandOver(part.clone()), PATIENCE).await {
             Ok(Reply::HandOver(HandedOver::Done)) => return true,
             Ok(Reply::HandOver(HandedOver::Never)) => return false,
@@ -216,7 +216,7 @@ impl Awaited {
 /// Takes over what another node hands over.
 pub(crate) fn take_over(shared: &Shared, leader: &Arc<LeaderClient>, part: HandOver) -> HandedOver {
     let now = shared.clock.now();
-    let awaited = Awaited::of(&part.moves, &shared.rights.awaits(&part.moves));
+    let awaited = Awaited::of(&part.moves, &shared.ownership.awaits(&part.moves));
     for bucket in part.buckets.into_iter().map(Bucket::from) {
         if PlantedBug::LogReplaced.is_on() && matches!(bucket.held, Held::Log { .. }) {
             shared.store.reset(bucket.key);
@@ -236,8 +236,8 @@ pub(crate) fn take_over(shared: &Shared, leader: &Arc<LeaderClient>, part: HandO
     for slot in part.slots {
         let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
         let birth = slot.birth.map(|birth| birth.into_birth(now));
-        let birth = birth.and_then(|(rules, birth)| birth.with(rules, shared.rights.reserves()));
-        match shared.rights.install(slot.one, slot.epoch, floor, birth, now) {
+        let birth = birth.and_then(|(rules, birth)| birth.with(rules, shared.ownership.reserves()));
+        match shared.ownership.install(slot.one, slot.epoch, floor, birth, now) {
             Install::Now => installed.push(slot.one),
             Install::Before => {}
             Install::NotYet if outcome == HandedOver::Done => outcome = HandedOver::NotYet,

@@ -10,11 +10,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
-    ids::{Holder, NodeId},
+    ids::{NodeId, NodeStart},
     owner::{
         leader::{Step, View},
-        rights::Refusal,
         shares::ShareChange,
+        slot_ownership::Refusal,
         table::{Entry, SlotMove},
     },
     raft::{handle::Shared, running::Running},
@@ -55,13 +55,13 @@ pub(crate) async fn preside(shared: Arc<Shared>) {
 
 fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
     let running = shared.running();
-    let reign = running.as_ref().and_then(|running| running.reign());
+    let leadership = running.as_ref().and_then(|running| running.leadership());
     let now = shared.clock.now();
     let applied = Arc::clone(&shared.applied.borrow());
     let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
-    leader.look(reign, now);
+    leader.look(leadership, now);
     let running = running?;
-    reign?;
+    leadership?;
     let metrics = running.metrics();
     let membership = metrics.membership_config.membership();
     let members = &applied.state.members;
@@ -141,11 +141,11 @@ async fn share(running: &Running, change: ShareChange) {
     }
 }
 
-async fn refuse(shared: &Shared, running: &Running, target: Holder, moves: Vec<SlotMove>) {
+async fn refuse(shared: &Shared, running: &Running, target: NodeStart, moves: Vec<SlotMove>) {
     let Some(row) = shared.applied.borrow().state.members.get(&target.node).cloned() else { return };
     info!(to = %row.name, slots = moves.len(), "a move of slots takes too long: it is given up");
     let Refusal { refused, taken } = if target.node == shared.me {
-        shared.rights.refuse(&moves)
+        shared.ownership.refuse(&moves)
     } else {
         let mut caller = Caller::new(&shared.calling, target.node, row.raft_node());
         match caller.call(Call::Refuse(moves), PATIENCE).await {
@@ -159,7 +159,7 @@ async fn refuse(shared: &Shared, running: &Running, target: Holder, moves: Vec<S
     }
 }
 
-fn name(shared: &Shared, holder: Holder) -> String {
+fn name(shared: &Shared, holder: NodeStart) -> String {
     let applied = shared.applied.borrow();
     applied
         .state
@@ -178,7 +178,7 @@ impl Shared {
     pub(crate) async fn drain_here(
         &self,
         running: &Running,
-        holder: Holder,
+        holder: NodeStart,
         on: bool,
     ) -> Result<(), NotServed> {
         running.propose(Command::Drain { holder, on }, PATIENCE).await.map(|_| ())
@@ -193,7 +193,7 @@ impl Shared {
     pub(crate) async fn strike_here(
         &self,
         running: &Running,
-        successor: Holder,
+        successor: NodeStart,
         slots: Vec<u16>,
     ) -> Result<(), NotServed> {
         let rows = Arc::clone(&self.applied.borrow().state.slots);

@@ -12,10 +12,10 @@ use tidegate_proto::codec;
 use tracing::{info, warn};
 
 use crate::{
-    ids::{Holder, NodeId},
+    ids::{NodeId, NodeStart},
     owner::{
         node::{Kept, KeptSlot},
-        rights::{Frozen, Rights},
+        slot_ownership::{Frozen, SlotOwnership},
     },
     raft::disk::{DiskError, take_debts, write_debts},
     rpc::buckets::{WireBirth, WireBucket, WireLetGo},
@@ -30,7 +30,7 @@ const MAX_BYTES: usize = 1 << 30;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Saved {
-    pub(crate) holder: Holder,
+    pub(crate) holder: NodeStart,
     pub(crate) slots: Vec<SavedSlot>,
     pub(crate) buckets: Vec<WireBucket>,
     pub(crate) let_go: Vec<WireLetGo>,
@@ -46,9 +46,14 @@ pub(crate) struct SavedSlot {
 }
 
 /// Decides nothing any more, and writes what is known of the buckets. Returns of how many.
-pub(crate) fn save(directory: &Path, rights: &Rights, store: &Store, now: Nanos) -> Result<usize, String> {
-    let holder = rights.me();
-    let owned = rights.retire();
+pub(crate) fn save(
+    directory: &Path,
+    ownership: &SlotOwnership,
+    store: &Store,
+    now: Nanos,
+) -> Result<usize, String> {
+    let holder = ownership.me();
+    let owned = ownership.retire();
     let mut wanted = vec![false; crate::slots::SLOTS];
     owned.iter().for_each(|slot| wanted[usize::from(slot.one.slot)] = true);
     let is_wanted = |key: KeyHash| wanted[SlotId::of(key).index()];
@@ -118,7 +123,7 @@ fn fullest(
 pub(crate) fn restore(
     directory: &Path,
     node: NodeId,
-    rights: &Rights,
+    ownership: &SlotOwnership,
     store: &Store,
     now: Nanos,
 ) -> Result<bool, DiskError> {
@@ -141,7 +146,7 @@ pub(crate) fn restore(
     let slots: BTreeMap<u16, KeptSlot> =
         saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), birth(slot)))).collect();
     info!(buckets = count, slots = slots.len(), "what the buckets knew is read");
-    rights.keep(Kept { holder: saved.holder, slots });
+    ownership.keep(Kept { holder: saved.holder, slots });
     Ok(true)
 }
 

@@ -51,7 +51,7 @@ impl Service for OwnerService {
             return shared.not_running();
         }
         match call {
-            Call::Refuse(moves) => Reply::Refuse(shared.rights.refuse(&moves)),
+            Call::Refuse(moves) => Reply::Refuse(shared.ownership.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(hand_over::take_over(shared, &self.leader, part)),
             Call::Tell(words) => Reply::Told(shared.hear(words)),
             _ => Reply::Refused("that is no call to an owner".to_owned()),

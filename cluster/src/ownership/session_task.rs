@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::{
-    ids::{Holder, NodeId, RaftNode, Reign},
+    ids::{Leadership, NodeId, NodeStart, RaftNode},
     member::MemberRow,
     owner::leader::{Asked, Granting},
     raft::{handle::Shared, leader_client::LeaderClient, running::Running},
@@ -33,13 +33,13 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// Asks for a session again and again, once this node has what it needs to decide.
 pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
-    let length = shared.rights.terms().node;
+    let length = shared.ownership.timing().node;
     let mut way = Way::default();
     let mut had_session = false;
     loop {
         let next = Instant::now() + length / RENEWALS;
         let granted = ask(&shared, &leader, &mut way).await;
-        let has_session = shared.rights.has_session(shared.clock.now());
+        let has_session = shared.ownership.has_session(shared.clock.now());
         match (had_session, has_session) {
             (false, true) => info!("this node has a session with the leader: it may own slots"),
             (true, false) => warn!("the session has ended: rules that are `strict` are not decided here"),
@@ -92,14 +92,14 @@ async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> bool {
     // Without the rules of the cluster it could not decide, and without a log that lasts it could not follow who owns what;
     // but it says that it is there.
     let wants =
-        shared.in_force.borrow().complete && !shared.rights.is_given_up() && shared.log_works(&running);
+        shared.in_force.borrow().complete && !shared.ownership.is_given_up() && shared.log_works(&running);
     let applied = {
         let known = shared.applied.borrow();
         // Without a table there is nothing that this node could lose or give.
-        if known.state.slots.is_assigned() { shared.rights.applied() } else { known.index }
+        if known.state.slots.is_assigned() { shared.ownership.applied() } else { known.index }
     };
     let asked = shared.clock.now();
-    let question = shared.rights.ask(asked);
+    let question = shared.ownership.ask(asked);
     let call = Call::Renew { row: shared.row.clone(), wants, applied };
     let reply = if leader == shared.me {
         Ok(client.ask_here(call).await)
@@ -120,11 +120,11 @@ async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> bool {
     };
     match answer {
         Ok(Renewal::Granted(index)) => {
-            shared.rights.grant(question, index, asked);
+            shared.ownership.grant(question, index, asked);
             true
         }
         Ok(Renewal::Behind(needed)) => {
-            shared.rights.is_behind(needed, shared.clock.now());
+            shared.ownership.is_behind(needed, shared.clock.now());
             false
         }
         Ok(Renewal::NotGranted) | Err(_) => false,
@@ -137,10 +137,10 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        shared.rights.watch(shared.clock.now());
+        shared.ownership.watch(shared.clock.now());
         // Alone there is nobody whose slots it could have missed.
         if shared.running().is_none() && shared.applied.borrow().state.members.len() > 1 {
-            shared.rights.is_blind(shared.clock.now());
+            shared.ownership.is_blind(shared.clock.now());
         }
     }
 }
@@ -154,7 +154,7 @@ impl Shared {
         wants: bool,
         applied: u64,
     ) -> Result<Renewal, NotServed> {
-        let (holder, reign) = (row.holder(), running.reign().ok_or(NotServed::NotLeader)?);
+        let (holder, leadership) = (row.holder(), running.leadership().ok_or(NotServed::NotLeader)?);
         let known = self.applied.borrow().state.members.get(&holder.node).cloned();
         let is_in_group = running.metrics().membership_config.membership().get_node(&row.id).is_some();
         // Nobody has applied more than there is.
@@ -162,7 +162,7 @@ impl Shared {
         if known.is_some() || is_in_group {
             let now = self.clock.now();
             let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-            leader.look(Some(reign), now);
+            leader.look(Some(leadership), now);
             leader.note_contact(holder.node, applied, now);
         }
         if known.as_ref() != Some(&row) {
@@ -174,11 +174,11 @@ impl Shared {
             running.propose(Command::Member(row), PATIENCE).await?;
         }
         if !wants {
-            return Ok(self.behind_without_session(holder, reign, applied));
+            return Ok(self.behind_without_session(holder, leadership, applied));
         }
         let asked = {
             let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-            leader.look(Some(reign), self.clock.now());
+            leader.look(Some(leadership), self.clock.now());
             leader.begin_grant(holder, applied)
         };
         let granting = match asked {
@@ -197,10 +197,10 @@ impl Shared {
 impl Shared {
     /// What a node hears that can have no session. Others get its slots when the one that it had has ended: it must not decide
     /// anything more before it has applied that, and if its disk hangs it does not hear of it otherwise.
-    fn behind_without_session(&self, holder: Holder, reign: Reign, applied: u64) -> Renewal {
+    fn behind_without_session(&self, holder: NodeStart, leadership: Leadership, applied: u64) -> Renewal {
         let (here, now) = (self.applied.borrow().index, self.clock.now());
         let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        leader.look(Some(reign), now);
+        leader.look(Some(leadership), now);
         if applied < here && leader.has_lapsed(holder, now) {
             Renewal::Behind(here)
         } else {

@@ -30,10 +30,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    ids::{ClusterId, Holder, NodeId, RaftNode, Weight},
+    ids::{ClusterId, NodeId, NodeStart, RaftNode, Weight},
     link::{Identity, Peer},
     member::MemberId,
-    owner::{rights::Rights, session::Terms},
+    owner::{session::SessionTiming, slot_ownership::SlotOwnership},
     rpc::{
         message::{Call, Envelope, Proposal, Reply, Standing},
         server::CallServer,
@@ -97,8 +97,8 @@ impl SlowDisk {
         let disk = self.open();
         let on_disk = disk.start(1).unwrap();
         let clock = Clock::start();
-        let terms = Terms::of(Duration::from_secs(2));
-        let holder = Holder { node: on_disk.node, incarnation: on_disk.incarnation };
+        let timing = SessionTiming::of(Duration::from_secs(2));
+        let holder = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
         let store = || Arc::new(Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, clock.now()));
         let me = MemberId { name: "n3".into(), incarnation: on_disk.incarnation };
         let config = GroupConfig {
@@ -121,11 +121,11 @@ impl SlowDisk {
             store: store(),
             floors: store(),
             shares: store(),
-            rights: Arc::new(Rights::new(holder, terms, clock.now())),
+            ownership: Arc::new(SlotOwnership::new(holder, timing, clock.now())),
             requests: Arc::default(),
             stats: Arc::default(),
             calls: Arc::default(),
-            terms,
+            timing,
             peer: ([127, 0, 0, 1], 9).into(),
             zone: None,
             weight: Weight::default(),

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::disk::{Disk, DiskError, Snapshots};
 use crate::{
-    ids::{NodeId, RaftNode, Reign},
+    ids::{Leadership, NodeId, RaftNode},
     owner::shares::ShareTable,
     state::{
         applied::Applied,
@@ -153,8 +153,9 @@ impl RaftStateMachine<Group> for Machine {
             outcomes.push(match payload {
                 EntryPayload::Blank => Outcome::Done,
                 EntryPayload::Normal(command) => {
-                    let reign = Reign { term: log_id.leader_id.term, leader: log_id.leader_id.node_id };
-                    self.state.apply(log_id.index, reign, command)
+                    let leadership =
+                        Leadership { term: log_id.leader_id.term, leader: log_id.leader_id.node_id };
+                    self.state.apply(log_id.index, leadership, command)
                 }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(log_id), membership);

@@ -36,7 +36,7 @@ use crate::{
     ids::Weight,
     link::Identity,
     member::{Alive, MemberRow},
-    owner::{leader::Leader, rights::Rights, session::Terms, shares::ShareTable},
+    owner::{leader::Leader, session::SessionTiming, shares::ShareTable, slot_ownership::SlotOwnership},
     requests::Requests,
     rpc::{caller::Calling, connections::Connections, sane::is_absurd},
     rules_in_force::RulesInForce,
@@ -81,11 +81,11 @@ pub(crate) struct GroupConfig {
     pub(crate) floors: Arc<Store>,
     /// Where the shares are.
     pub(crate) shares: Arc<Store>,
-    pub(crate) rights: Arc<Rights>,
+    pub(crate) ownership: Arc<SlotOwnership>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) stats: Arc<MoveStats>,
     pub(crate) calls: Arc<CallStats>,
-    pub(crate) terms: Terms,
+    pub(crate) timing: SessionTiming,
     /// Where the others reach this node.
     pub(crate) peer: SocketAddr,
     pub(crate) zone: Option<String>,
@@ -148,11 +148,11 @@ impl RaftGroup {
             store: Arc::clone(&config.store),
             floors: Arc::clone(&config.floors),
             shares: Arc::clone(&config.shares),
-            rights: Arc::clone(&config.rights),
+            ownership: Arc::clone(&config.ownership),
             requests: Arc::clone(&config.requests),
             stats: Arc::clone(&config.stats),
             reads: Reads::default(),
-            leader: Mutex::new(Leader::new(config.terms)),
+            leader: Mutex::new(Leader::new(config.timing)),
             row: MemberRow {
                 keeps: config.keeps,
                 id: identity.node,
@@ -211,7 +211,7 @@ impl RaftGroup {
         let next = machine.state().0.map_or(0, |applied| applied.index + 1);
         let (changes, last) = log.share_changes(next)?;
         if let Some(parts) = ShareTable::smallest(self.shared.me, &changes) {
-            self.shared.rights.hold_share(parts, last);
+            self.shared.ownership.hold_share(parts, last);
         }
         Ok(())
     }

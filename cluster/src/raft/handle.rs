@@ -23,7 +23,7 @@ use crate::{
     ids::{ClusterId, NodeId},
     link::Identity,
     member::{Alive, Member, MemberRow},
-    owner::{leader::Leader, rights::Rights},
+    owner::{leader::Leader, slot_ownership::SlotOwnership},
     requests::Requests,
     rpc::caller::Calling,
     rules_in_force::{InForce, RulesInForce},
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) floors: Arc<Store>,
     /// What this node gives out when no owner answers.
     pub(crate) shares: Arc<Store>,
-    pub(crate) rights: Arc<Rights>,
+    pub(crate) ownership: Arc<SlotOwnership>,
     /// What was charged lately, by the clients' names for it.
     pub(crate) requests: Arc<Requests>,
     pub(crate) stats: Arc<MoveStats>,
@@ -130,8 +130,8 @@ impl Shared {
 
     /// What was wanted of the Raft that has ended says nothing about the one that has just begun.
     pub(crate) fn forget_wishes(&self) {
-        for wish in [&self.disk_failed, &self.abandoned, &self.resigns] {
-            let _ = wish.notified().now_or_never();
+        for policy in [&self.disk_failed, &self.abandoned, &self.resigns] {
+            let _ = policy.notified().now_or_never();
         }
     }
 

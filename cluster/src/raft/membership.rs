@@ -106,7 +106,7 @@ async fn tend_once(
 fn with_session<'s>(shared: &Shared, running: &Running, applied: &'s Applied) -> Vec<&'s MemberRow> {
     let now = shared.clock.now();
     let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
-    leader.look(running.reign(), now);
+    leader.look(running.leadership(), now);
     applied.state.members.values().filter(|row| !leader.has_lapsed(row.holder(), now)).collect()
 }
 

@@ -271,7 +271,7 @@ mod tests {
         let me = disk.start(1).unwrap().node;
         let cluster = ClusterId::from_bytes([7; 16]);
         disk.belong_to(cluster).unwrap();
-        let holder = crate::ids::Holder { node: me, incarnation: 1 };
+        let holder = crate::ids::NodeStart { node: me, incarnation: 1 };
         let voters = BTreeSet::from([me, 2, 3]);
         let nodes = voters.iter().map(|id| (*id, RaftNode { name: format!("n{id}"), ..Default::default() }));
         let membership = Membership::new(vec![voters.clone()], nodes.collect::<BTreeMap<_, _>>());

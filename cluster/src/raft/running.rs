@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{disk::Disk, log::Log};
 use crate::{
-    ids::{NodeId, RaftNode, Reign},
+    ids::{Leadership, NodeId, RaftNode},
     rpc::{message::NotServed, sane::Position},
     state::{
         command::{Command, Outcome, RuleWrite},
@@ -77,11 +77,11 @@ impl Running {
     }
 
     /// Since which election this node leads, if it does.
-    pub(crate) fn reign(&self) -> Option<Reign> {
+    pub(crate) fn leadership(&self) -> Option<Leadership> {
         let metrics = self.metrics.borrow();
         let id = metrics.vote.leader_id();
         let leads = metrics.state == ServerState::Leader && id.node_id == metrics.id;
-        leads.then_some(Reign { term: id.term, leader: id.node_id })
+        leads.then_some(Leadership { term: id.term, leader: id.node_id })
     }
 
     /// Who votes: one set, or two while they change.

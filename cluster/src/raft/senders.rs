@@ -4,7 +4,7 @@
 
 use super::{handle::Shared, running::Running};
 use crate::{
-    ids::{Holder, NodeId},
+    ids::{NodeId, NodeStart},
     link::Peer,
     owner::table::SlotMove,
     planted::PlantedBug,
@@ -43,7 +43,7 @@ pub(crate) fn check(
         return Err(SenderError::Id { said: from, proved: peer.id });
     }
     let applied = shared.applied.borrow().clone();
-    let sender = Holder { node: peer.id, incarnation: peer.member.incarnation };
+    let sender = NodeStart { node: peer.id, incarnation: peer.member.incarnation };
     if let Some(row) = applied.state.members.get(&from) {
         let is_later = sender.incarnation > row.incarnation;
         if !is_later && (sender.incarnation < row.incarnation || row.name != *peer.member.name) {
@@ -51,7 +51,7 @@ pub(crate) fn check(
             return Err(SenderError::Start { id: from, known, since, said: peer.member.to_string() });
         }
     }
-    let is_sender = |holder: Holder| {
+    let is_sender = |holder: NodeStart| {
         if holder == sender { Ok(()) } else { Err(SenderError::For(holder.node, holder.incarnation)) }
     };
     let leads = |node: NodeId| if node == from { Ok(()) } else { Err(SenderError::Leader(node)) };

@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     link::Reply,
-    owner::rights::{Claim, Unclaimed},
+    owner::slot_ownership::{Claim, Unclaimed},
     planted::PlantedBug,
     routes::Peer,
     slots::SlotId,
-    verdict::{Answers, DecidedBy, Decisions, NotReady, Wish},
+    verdict::{Answers, DecidedBy, Decisions, LossPolicy, NotReady},
     wire,
 };
 
@@ -47,7 +47,7 @@ impl Amended {
 
 impl Router {
     /// Gives back the cost of each charge, or forgets what its bucket knows, wherever the slots are owned, within the
-    /// node's check timeout. Each bucket is changed by itself. A refund gives a bucket no more than it has given. `lane` is
+    /// node's check timeout. Each bucket is changed by itself. A refund gives a bucket no more than it has given. `worker` is
     /// that of the calling thread.
     ///
     /// What it cannot do: a bucket whose slot counts as exhausted since its owner was lost stays as strict as it is, and one that
@@ -59,18 +59,18 @@ impl Router {
     /// Only when this node has no slot table yet.
     pub async fn amend(
         &self,
-        lane: usize,
+        worker: usize,
         amendment: Amendment,
         charges: &[Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         revision: u64,
     ) -> Result<Amended, NotReady> {
-        assert_eq!(charges.len(), wishes.len(), "each charge has its rule's wish");
+        assert_eq!(charges.len(), policies.len(), "each charge has its rule's wish");
         let deadline = Instant::now() + self.forward_timeout;
         let mut all = Amended { answers: Answers::new(), unsure: false };
         // A reset is for all limits of a rule, which may be more than one message carries.
-        for (charges, wishes) in charges.chunks(MAX_CHARGES).zip(wishes.chunks(MAX_CHARGES)) {
-            let some = self.amend_some(lane, amendment, charges, wishes, revision, deadline).await?;
+        for (charges, policies) in charges.chunks(MAX_CHARGES).zip(policies.chunks(MAX_CHARGES)) {
+            let some = self.amend_some(worker, amendment, charges, policies, revision, deadline).await?;
             all.answers.extend(some.answers);
             all.unsure |= some.unsure;
         }
@@ -79,10 +79,10 @@ impl Router {
 
     async fn amend_some(
         &self,
-        lane: usize,
+        worker: usize,
         amendment: Amendment,
         charges: &[Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         revision: u64,
         deadline: Instant,
     ) -> Result<Amended, NotReady> {
@@ -96,13 +96,13 @@ impl Router {
             let routes = self.routes().ok_or(NotReady)?;
             let now = self.clock.now();
             let mut charges: SmallVec<[Charge; 4]> = open.iter().map(|place| charges[*place]).collect();
-            let wishes: SmallVec<[Wish; 4]> = open.iter().map(|place| wishes[*place]).collect();
-            let parts = self.split(&routes, &mut charges, &wishes, now);
+            let policies: SmallVec<[LossPolicy; 4]> = open.iter().map(|place| policies[*place]).collect();
+            let parts = self.split(&routes, &mut charges, &policies, now);
             let asked: SmallVec<[_; 2]> = parts
                 .iter()
                 .map(|part| match &part.owner {
                     Owner::Peer(owner) => {
-                        self.send(lane, owner, amendment, part, &charges, &wishes, revision)
+                        self.send(worker, owner, amendment, part, &charges, &policies, revision)
                     }
                     Owner::Here(_) | Owner::Nobody { .. } => None,
                 })
@@ -118,7 +118,7 @@ impl Router {
                         let made = self.amend_here(amendment, claims, &own);
                         made.inspect(|looks| note(&mut answers, part, looks, || DecidedBy::Owner)).is_some()
                     }
-                    Owner::Peer(owner) => match self.hear(lane, part, answer, deadline).await {
+                    Owner::Peer(owner) => match self.hear(worker, part, answer, deadline).await {
                         PartOutcome::Decided { decisions, .. } => {
                             note(&mut answers, part, &decisions, || {
                                 DecidedBy::Forwarded(std::sync::Arc::clone(&owner.member.id.name))
@@ -157,21 +157,21 @@ impl Router {
     #[expect(clippy::too_many_arguments, reason = "the parts of one step of `amend`")]
     fn send(
         &self,
-        lane: usize,
+        worker: usize,
         owner: &Peer,
         amendment: Amendment,
         part: &Part,
         charges: &[Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         revision: u64,
     ) -> Option<oneshot::Receiver<Reply>> {
-        let own = part.places.iter().map(|place| (&charges[*place], wishes[*place]));
+        let own = part.places.iter().map(|place| (&charges[*place], policies[*place]));
         let charges = wire::charges_to_wire(own)?;
         if PlantedBug::RefundRepeated.is_on() {
             // Nobody hears the answer; but what nobody waits for would not be sent.
-            std::mem::forget(owner.links[lane].amend(amendment, charges.clone(), revision));
+            std::mem::forget(owner.links[worker].amend(amendment, charges.clone(), revision));
         }
-        owner.links[lane].amend(amendment, charges, revision).ok()
+        owner.links[worker].amend(amendment, charges, revision).ok()
     }
 
     /// Changes buckets that this node owns, and looks at them then; `None` if that has to wait.
@@ -213,9 +213,9 @@ impl Router {
                 newest => newest,
             };
             let consistency = newest.map_or(wire::consistency_of(asked), |found| found.consistency);
-            match (self.rights.claim(slot, consistency, now), newest) {
+            match (self.ownership.claim(slot, consistency, now), newest) {
                 (Ok(mut claim), Ok(Demands { reserve, .. })) => {
-                    charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
+                    charge.floor = self.ownership.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
                 (Err(Unclaimed::Elsewhere | Unclaimed::Frozen), _) => {

@@ -13,7 +13,7 @@ use tokio::{
 use super::{
     attempt::Attempt,
     core::Router,
-    parts::{Owner, Part, PartOutcome, UndoBy, Why},
+    parts::{LossReason, Owner, Part, PartOutcome, UndoBy},
 };
 use crate::{
     link::{NotSent, Reply},
@@ -31,16 +31,16 @@ impl Router {
     /// Asks the owner of a part; `None` if it cannot be asked.
     pub(super) fn ask(&self, check: &Attempt<'_>, part: &Part) -> Option<oneshot::Receiver<Reply>> {
         let Owner::Peer(owner) = &part.owner else { return None };
-        let own = part.places.iter().map(|place| (&check.charges[*place], check.wishes[*place]));
+        let own = part.places.iter().map(|place| (&check.charges[*place], check.policies[*place]));
         let wire = wire::charges_to_wire(own)?;
-        match owner.links[check.lane].ask(wire, check.revision, check.is_undoable(), check.request) {
+        match owner.links[check.worker].ask(wire, check.revision, check.is_undoable(), check.request) {
             Ok(answer) => Some(answer),
             Err(NotSent::Unreachable) => {
-                self.lanes[check.lane].unreachable.add(1);
+                self.workers[check.worker].unreachable.add(1);
                 None
             }
             Err(NotSent::Full) => {
-                self.lanes[check.lane].queue_full.add(1);
+                self.workers[check.worker].queue_full.add(1);
                 None
             }
         }
@@ -60,24 +60,24 @@ impl Router {
 
     pub(super) async fn hear(
         &self,
-        lane: usize,
+        worker: usize,
         part: &Part,
         mut answer: Option<oneshot::Receiver<Reply>>,
         deadline: Instant,
     ) -> PartOutcome {
         match self.hear_by(deadline, &mut answer).await {
-            Some(reply) => self.outcome(lane, part, reply),
+            Some(reply) => self.outcome(worker, part, reply),
             None => {
-                self.lanes[lane].timed_out.add(1);
-                PartOutcome::Lost(Why::Unheard)
+                self.workers[worker].timed_out.add(1);
+                PartOutcome::Lost(LossReason::Unheard)
             }
         }
     }
 
     /// What an answer means; `None`: the link was lost, or there was none.
-    pub(super) fn outcome(&self, lane: usize, part: &Part, reply: Option<Reply>) -> PartOutcome {
-        let Some(reply) = reply else { return PartOutcome::Lost(Why::Unheard) };
-        let stats = &self.lanes[lane];
+    pub(super) fn outcome(&self, worker: usize, part: &Part, reply: Option<Reply>) -> PartOutcome {
+        let Some(reply) = reply else { return PartOutcome::Lost(LossReason::Unheard) };
+        let stats = &self.workers[worker];
         stats.answered.add(1);
         match reply.outcome {
             Outcome::Decided(decided) if decided.decisions.len() == part.places.len() => {
@@ -97,34 +97,34 @@ impl Router {
             Outcome::Lapsed { for_nanos } => {
                 // It said so before now, so it is no later than that.
                 let since = Nanos::new(self.clock.now().get().saturating_sub(for_nanos));
-                PartOutcome::Lost(Why::ItsLapse { since })
+                PartOutcome::Lost(LossReason::ItsLapse { since })
             }
             // It lives, and may decide for others.
-            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost(Why::Unknown),
+            Outcome::Decided(_) | Outcome::Malformed => PartOutcome::Lost(LossReason::Unknown),
         }
     }
 
     /// Since when nobody decides about a part that was asked for at `asked` or later, as far as this node can know at this instant.
     pub(super) fn unowned_since(
         &self,
-        lane: usize,
+        worker: usize,
         part: &Part,
-        why: Why,
+        why: LossReason,
         asked: Nanos,
         now: Nanos,
     ) -> Nanos {
         match (why, &part.owner) {
-            (Why::Lapsed, _) => self.rights.lapsed_since(),
-            (Why::Unheard, Owner::Peer(owner)) => owner.note_loss(lane, now),
+            (LossReason::Lapsed, _) => self.ownership.lapsed_since(),
+            (LossReason::Unheard, Owner::Peer(owner)) => owner.note_loss(worker, now),
             // Where its answer has waited for others, or for this process to go on, it may have decided again.
-            (Why::ItsLapse { since }, _) if now < asked.saturating_add(STILL_TRUE) => since,
+            (LossReason::ItsLapse { since }, _) if now < asked.saturating_add(STILL_TRUE) => since,
             _ => now,
         }
     }
 
     pub(super) fn give_back(
         &self,
-        lane: usize,
+        worker: usize,
         taken: SmallVec<[(&Part, UndoBy); 2]>,
         charges: &[Charge],
         now: Nanos,
@@ -139,7 +139,7 @@ impl Router {
                         }
                     }
                 }
-                (UndoBy::Reply(id), Owner::Peer(owner)) => owner.links[lane].undo(id),
+                (UndoBy::Reply(id), Owner::Peer(owner)) => owner.links[worker].undo(id),
                 (UndoBy::Reply(_), _) => unreachable!("this node's own part is taken back by its hold"),
             }
         }

@@ -16,24 +16,24 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     core::Router,
-    parts::{Owner, Part, PartOutcome, UndoBy, Why, is_lapsed, note, part_is_held},
+    parts::{LossReason, Owner, Part, PartOutcome, UndoBy, is_lapsed, note, part_is_held},
 };
 use crate::{
     link::Reply,
     loss::by_rule,
-    owner::rights::Share,
+    owner::slot_ownership::Share,
     planted::PlantedBug,
     routes::Routes,
-    verdict::{Answers, DecidedBy, Verdict, Wish},
+    verdict::{Answers, DecidedBy, LossPolicy, Verdict},
 };
 
 /// A check in one attempt.
 pub(super) struct Attempt<'a> {
-    pub(super) lane: usize,
+    pub(super) worker: usize,
     pub(super) routes: &'a Routes,
     pub(super) parts: &'a [Part],
     pub(super) charges: &'a [Charge],
-    pub(super) wishes: &'a [Wish],
+    pub(super) policies: &'a [LossPolicy],
     /// Of the rules that the charges were made by.
     pub(super) revision: u64,
     pub(super) request: Option<u64>,
@@ -46,7 +46,7 @@ pub(super) struct Attempt<'a> {
 }
 
 /// How an attempt ended.
-pub(super) enum Tried {
+pub(super) enum AttemptOutcome {
     Decided(Verdict),
     /// An owner has changed: worth another attempt.
     Misrouted,
@@ -69,10 +69,10 @@ pub(super) enum Tried {
 type Asked = Option<oneshot::Receiver<Reply>>;
 
 /// What is known so far.
-struct Course<'a> {
+struct Progress<'a> {
     answers: Answers,
     taken: SmallVec<[(&'a Part, UndoBy); 2]>,
-    lost: SmallVec<[(&'a Part, Why); 2]>,
+    lost: SmallVec<[(&'a Part, LossReason); 2]>,
     denied: bool,
     misrouted: bool,
     held: bool,
@@ -97,30 +97,30 @@ impl Attempt<'_> {
     }
 }
 
-impl Course<'_> {
+impl Progress<'_> {
     /// How it ends, if no other owner has to be asked for that.
-    fn end(&mut self, may_retry: bool) -> Option<Tried> {
+    fn end(&mut self, may_retry: bool) -> Option<AttemptOutcome> {
         if self.denied {
-            return Some(Tried::Decided(Verdict {
+            return Some(AttemptOutcome::Decided(Verdict {
                 allowed: false,
                 answers: std::mem::take(&mut self.answers),
             }));
         }
         if let Some(revision) = self.behind {
             let denied = Verdict { allowed: false, answers: std::mem::take(&mut self.answers) };
-            return Some(Tried::Behind { revision, denied });
+            return Some(AttemptOutcome::Behind { revision, denied });
         }
         if self.held {
             let denied = Verdict { allowed: false, answers: std::mem::take(&mut self.answers) };
-            return Some(Tried::Held { by_peer: self.held_by_peer, denied });
+            return Some(AttemptOutcome::Held { by_peer: self.held_by_peer, denied });
         }
-        (self.misrouted && may_retry).then_some(Tried::Misrouted)
+        (self.misrouted && may_retry).then_some(AttemptOutcome::Misrouted)
     }
 }
 
 impl Router {
-    pub(super) async fn attempt(&self, check: &Attempt<'_>) -> Tried {
-        let mut course = Course {
+    pub(super) async fn attempt(&self, check: &Attempt<'_>) -> AttemptOutcome {
+        let mut course = Progress {
             answers: check.charges.iter().map(|_| None).collect(),
             taken: SmallVec::new(),
             lost: SmallVec::new(),
@@ -131,7 +131,7 @@ impl Router {
             behind: None,
         };
         let tried = self.run(check, &mut course).await;
-        let allowed = matches!(&tried, Tried::Decided(verdict) if verdict.allowed);
+        let allowed = matches!(&tried, AttemptOutcome::Decided(verdict) if verdict.allowed);
         if allowed {
             for (_, undo) in course.taken {
                 // A peer's part stays by itself when its time is over.
@@ -140,19 +140,19 @@ impl Router {
                 }
             }
         } else {
-            self.give_back(check.lane, course.taken, check.charges, check.now);
+            self.give_back(check.worker, course.taken, check.charges, check.now);
         }
         tried
     }
 
-    async fn run<'a>(&self, check: &Attempt<'a>, course: &mut Course<'a>) -> Tried {
+    async fn run<'a>(&self, check: &Attempt<'a>, course: &mut Progress<'a>) -> AttemptOutcome {
         let mut asked: SmallVec<[(&Part, Asked); 2]> = SmallVec::new();
         let first = self.likely_denial(check);
         if let Some(part) = first {
             let mut answer = self.ask(check, part);
             match self.hear_by(check.half_way(), &mut answer).await {
                 Some(reply) => {
-                    let outcome = self.outcome(check.lane, part, reply);
+                    let outcome = self.outcome(check.worker, part, reply);
                     self.take(check, part, outcome, course);
                 }
                 None => {
@@ -191,7 +191,11 @@ impl Router {
                 }
                 Owner::Nobody { soon } => {
                     course.misrouted |= soon;
-                    let why = if is_lapsed(part, check.wishes) { Why::Lapsed } else { Why::Unknown };
+                    let why = if is_lapsed(part, check.policies) {
+                        LossReason::Lapsed
+                    } else {
+                        LossReason::Unknown
+                    };
                     course.lost.push((part, why));
                 }
                 Owner::Peer(_) => {}
@@ -207,23 +211,23 @@ impl Router {
         });
         asked.extend(others.map(|part| (part, self.ask(check, part))));
         for (part, answer) in asked {
-            let outcome = self.hear(check.lane, part, answer, check.deadline).await;
+            let outcome = self.hear(check.worker, part, answer, check.deadline).await;
             self.take(check, part, outcome, course);
         }
         if let Some(tried) = course.end(check.may_retry) {
             return tried;
         }
-        let is_unheard = |(_, why): &(&Part, Why)| matches!(why, Why::Unheard);
+        let is_unheard = |(_, why): &(&Part, LossReason)| matches!(why, LossReason::Unheard);
         if check.was_held && course.lost.iter().any(is_unheard) {
             // There was no time left for an answer.
             for place in course.lost.iter().flat_map(|(part, _)| &part.places) {
                 course.answers[*place] = Some(by_rule(&check.charges[*place], false));
             }
             let denied = Verdict { allowed: false, answers: std::mem::take(&mut course.answers) };
-            return Tried::Held { by_peer: true, denied };
+            return AttemptOutcome::Held { by_peer: true, denied };
         }
         let allowed = self.decide_lost(check, course);
-        Tried::Decided(Verdict { allowed, answers: std::mem::take(&mut course.answers) })
+        AttemptOutcome::Decided(Verdict { allowed, answers: std::mem::take(&mut course.answers) })
     }
 
     /// The part of another node that is likely to deny, and more so than any other. None of a node that was too slow to be
@@ -254,7 +258,7 @@ impl Router {
     }
 
     /// Takes in how a part ended.
-    fn take<'a>(&self, check: &Attempt<'a>, part: &'a Part, outcome: PartOutcome, course: &mut Course<'a>) {
+    fn take<'a>(&self, check: &Attempt<'a>, part: &'a Part, outcome: PartOutcome, course: &mut Progress<'a>) {
         match outcome {
             PartOutcome::Decided { allowed, decisions, undo } => {
                 note(&mut course.answers, part, &decisions, || match &part.owner {
@@ -275,7 +279,7 @@ impl Router {
             }
             PartOutcome::Misrouted => {
                 course.misrouted = true;
-                course.lost.push((part, Why::Unknown));
+                course.lost.push((part, LossReason::Unknown));
             }
             PartOutcome::Behind { revision } => {
                 course.behind = course.behind.max(Some(revision));
@@ -301,21 +305,21 @@ impl Router {
     }
 
     /// Decides what no owner has decided, as the rules say; whether all of it is allowed.
-    fn decide_lost(&self, check: &Attempt<'_>, course: &mut Course<'_>) -> bool {
+    fn decide_lost(&self, check: &Attempt<'_>, course: &mut Progress<'_>) -> bool {
         if course.lost.is_empty() {
             return true;
         }
         let noticed = self.clock.now();
-        let share = |now| self.rights.share(now).map(|share| by_owners(share, check.routes));
+        let share = |now| self.ownership.share(now).map(|share| by_owners(share, check.routes));
         let known = share(noticed);
         let mut lost: SmallVec<[(usize, Option<Share>); 4]> = SmallVec::new();
         for (part, why) in std::mem::take(&mut course.lost) {
-            let since = self.unowned_since(check.lane, part, why, check.now, noticed);
+            let since = self.unowned_since(check.worker, part, why, check.now, noticed);
             let share = known.map(|share| Share { since: share.since.max(since), ..share });
             lost.extend(part.places.iter().map(|place| (*place, share)));
         }
         let mut decide = |lost: &[_]| {
-            self.shares.decide(lost, check.charges, check.wishes, check.now, &mut course.answers)
+            self.shares.decide(lost, check.charges, check.policies, check.now, &mut course.answers)
         };
         let allowed = decide(&lost);
         if allowed && share(self.clock.now()) != known {

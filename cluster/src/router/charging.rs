@@ -11,7 +11,7 @@ use super::{
     parts::{Part, is_held},
 };
 use crate::{
-    owner::rights::Claim,
+    owner::slot_ownership::Claim,
     requests::{REMEMBER, Remembered, RequestKey, Taken},
     slots::SlotId,
     verdict::Decisions,
@@ -90,7 +90,7 @@ impl Router {
         };
         if !allowed && is_held(own, &decisions) {
             for ((claim, charge), decision) in claims.iter().zip(own).zip(&decisions) {
-                self.rights.want(claim, charge, decision, now);
+                self.ownership.want(claim, charge, decision, now);
             }
         }
         if allowed && !self.counts(claims, own, &decisions, now, self.clock.now()) {

@@ -17,8 +17,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::denials::Denials;
 use crate::{
-    clock::Clock, loss::Shares, owner::rights::Rights, requests::Requests, routes::Routes,
-    rules_in_force::RulesInForce, stats::LaneStats,
+    clock::Clock, loss::Shares, owner::slot_ownership::SlotOwnership, requests::Requests, routes::Routes,
+    rules_in_force::RulesInForce, stats::WorkerStats,
 };
 
 /// How often a check is sent again after "I do not own that slot" and a pause.
@@ -40,10 +40,10 @@ pub struct Router {
     pub(super) store: Arc<Store>,
     pub(super) floors: Arc<Store>,
     pub(super) shares: Shares,
-    pub(super) rights: Arc<Rights>,
+    pub(super) ownership: Arc<SlotOwnership>,
     pub(super) requests: Arc<Requests>,
     pub(super) clock: Clock,
-    pub(super) lanes: Vec<Arc<LaneStats>>,
+    pub(super) workers: Vec<Arc<WorkerStats>>,
     pub(super) in_force: Arc<RulesInForce>,
     pub(super) denials: Denials,
     /// How long an owner is waited for.
@@ -56,11 +56,11 @@ impl Router {
         store: Arc<Store>,
         floors: Arc<Store>,
         shares: Shares,
-        rights: Arc<Rights>,
+        ownership: Arc<SlotOwnership>,
         requests: Arc<Requests>,
         in_force: Arc<RulesInForce>,
         clock: Clock,
-        lanes: Vec<Arc<LaneStats>>,
+        workers: Vec<Arc<WorkerStats>>,
         forward_timeout: Duration,
     ) -> Self {
         Self {
@@ -70,10 +70,10 @@ impl Router {
             store,
             floors,
             shares,
-            rights,
+            ownership,
             requests,
             clock,
-            lanes,
+            workers,
             in_force,
             denials: Denials::default(),
             forward_timeout,
@@ -99,7 +99,7 @@ impl Router {
 
     /// Up to where this node must apply the log to have a session, and up to where it has, if that is what it lacks.
     pub(crate) fn lag(&self) -> Option<(u64, u64)> {
-        self.rights.lag(self.clock.now())
+        self.ownership.lag(self.clock.now())
     }
 
     pub(crate) fn routes(&self) -> Option<Arc<Routes>> {

@@ -8,11 +8,11 @@ use tidegate_proto::peer::MAX_CHARGES;
 
 use super::core::Router;
 use crate::{
-    owner::rights::{Claim, Unclaimed},
+    owner::slot_ownership::{Claim, Unclaimed},
     requests::Taken,
     routes::{Peer, Routes},
     slots::SlotId,
-    verdict::{Answer, Answers, DecidedBy, Decisions, Wish},
+    verdict::{Answer, Answers, DecidedBy, Decisions, LossPolicy},
 };
 
 /// `retry_after` of a check that is denied because the successor of a slot does not answer: by then the log names another one, or
@@ -51,13 +51,13 @@ pub(super) enum PartOutcome {
     Behind {
         revision: u64,
     },
-    Lost(Why),
+    Lost(LossReason),
 }
 
 /// Why a part is decided by nobody: since when that is so is found out when it matters, not earlier, because meanwhile somebody
 /// may have decided.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Why {
+pub(super) enum LossReason {
     /// Somebody may decide about it.
     Unknown,
     /// The slots are this node's, and it has no session.
@@ -86,9 +86,9 @@ pub(super) enum Found {
 
 impl Router {
     /// Where a charge is decided.
-    pub(super) fn owner_of(&self, routes: &Routes, charge: &Charge, wish: Wish, now: Nanos) -> Found {
+    pub(super) fn owner_of(&self, routes: &Routes, charge: &Charge, policy: LossPolicy, now: Nanos) -> Found {
         let slot = SlotId::of(charge.key);
-        let member = match self.rights.claim(slot, wish.consistency, now) {
+        let member = match self.ownership.claim(slot, policy.consistency, now) {
             Ok(claim) => return Found::Here(claim),
             Err(Unclaimed::Lapsed) => return Found::Nobody { soon: false },
             Err(Unclaimed::Frozen) => routes.target(slot),
@@ -102,22 +102,22 @@ impl Router {
         &self,
         routes: &Routes,
         charges: &mut [Charge],
-        wishes: &[Wish],
+        policies: &[LossPolicy],
         now: Nanos,
     ) -> SmallVec<[Part; 2]> {
         let mut parts: SmallVec<[Part; 2]> = SmallVec::new();
         for (index, charge) in charges.iter_mut().enumerate() {
-            let found = self.owner_of(routes, charge, wishes[index], now);
+            let found = self.owner_of(routes, charge, policies[index], now);
             let fits = |part: &&mut Part| match (&part.owner, &found) {
                 // Also here: a request that comes again by another way must be in the same parts.
-                (Owner::Here(_), Found::Here(_)) => is_like(part, wishes, index),
+                (Owner::Here(_), Found::Here(_)) => is_like(part, policies, index),
                 (Owner::Nobody { soon }, Found::Nobody { soon: other }) => {
-                    soon == other && is_like(part, wishes, index)
+                    soon == other && is_like(part, policies, index)
                 }
                 (Owner::Peer(peer), Found::There(member)) => {
                     // A frame takes so many; what is more for one owner is asked in another one.
                     part.places.len() < MAX_CHARGES
-                        && is_like(part, wishes, index)
+                        && is_like(part, policies, index)
                         && routes.peers[*member].as_ref().is_some_and(|other| Arc::ptr_eq(peer, other))
                 }
                 _ => false,
@@ -139,7 +139,7 @@ impl Router {
             };
             part.places.push(index);
             if let (Owner::Here(claims), Found::Here(mut claim)) = (&mut part.owner, found) {
-                charge.floor = self.rights.bounds(&mut claim, charge, wishes[index].reserve, now);
+                charge.floor = self.ownership.bounds(&mut claim, charge, policies[index].reserve, now);
                 claims.push(claim);
             }
         }
@@ -148,14 +148,14 @@ impl Router {
 }
 
 /// Whether a part is this node's, which has no session in which to decide it.
-pub(super) fn is_lapsed(part: &Part, wishes: &[Wish]) -> bool {
-    let is_strict = |place: &usize| wishes[*place].consistency == Consistency::Strict;
+pub(super) fn is_lapsed(part: &Part, policies: &[LossPolicy]) -> bool {
+    let is_strict = |place: &usize| policies[*place].consistency == Consistency::Strict;
     matches!(part.owner, Owner::Nobody { soon: false }) && part.places.iter().all(is_strict)
 }
 
 /// Whether a charge is decided as those of a part are: an owner without a session decides the ones, and not the others.
-fn is_like(part: &Part, wishes: &[Wish], place: usize) -> bool {
-    part.places.first().is_none_or(|first| wishes[*first].consistency == wishes[place].consistency)
+fn is_like(part: &Part, policies: &[LossPolicy], place: usize) -> bool {
+    part.places.first().is_none_or(|first| policies[*first].consistency == policies[place].consistency)
 }
 
 /// Whether a check that was denied was so only because successors have to be told first.

@@ -6,7 +6,7 @@ use tidegate_proto::peer::{self, Check, Decided, Outcome};
 
 use super::core::Router;
 use crate::{
-    owner::rights::{Claim, Unclaimed},
+    owner::slot_ownership::{Claim, Unclaimed},
     planted::PlantedBug,
     requests::Taken,
     slots::SlotId,
@@ -28,9 +28,9 @@ impl Router {
     }
 
     /// Decides a check that another node sent, if this node owns its slots.
-    pub(crate) fn decide_for_peer(&self, lane: usize, check: &Check) -> (Outcome, Option<Taken>) {
+    pub(crate) fn decide_for_peer(&self, worker: usize, check: &Check) -> (Outcome, Option<Taken>) {
         let (outcome, taken) = self.try_decide_for_peer(check);
-        let stats = &self.lanes[lane];
+        let stats = &self.workers[worker];
         match outcome {
             Outcome::Decided(_) => stats.decided_for_peers.add(1),
             _ => stats.refused_to_peers.add(1),
@@ -51,9 +51,9 @@ impl Router {
             let slot = SlotId::of(charge.key);
             let newest = self.newest(charge, asked, check.revision);
             let consistency = newest.map_or(wire::consistency_of(asked), |found| found.consistency);
-            match (self.rights.claim(slot, consistency, now), newest) {
+            match (self.ownership.claim(slot, consistency, now), newest) {
                 (Ok(mut claim), Ok(Demands { reserve, .. })) => {
-                    charge.floor = self.rights.bounds(&mut claim, charge, reserve, now);
+                    charge.floor = self.ownership.bounds(&mut claim, charge, reserve, now);
                     claims.push(claim);
                 }
                 (Err(Unclaimed::Elsewhere | Unclaimed::Frozen), _) => {
@@ -61,7 +61,7 @@ impl Router {
                 }
                 (_, Err(revision)) => return (Outcome::Newer { revision }, None),
                 (Err(Unclaimed::Lapsed), _) if consistency == Consistency::Strict => {
-                    let lapsed = now.saturating_since(self.rights.lapsed_since());
+                    let lapsed = now.saturating_since(self.ownership.lapsed_since());
                     return (Outcome::Lapsed { for_nanos: lapsed.as_nanos() as u64 }, None);
                 }
                 (Err(Unclaimed::Lapsed), _) => return (Outcome::NotReady, None),
@@ -95,7 +95,7 @@ impl Router {
             let Newer { consistency, reserve, .. } = newer;
             return Ok(Demands { consistency, reserve });
         }
-        let reserve = asked.reserve.then(|| self.rights.reserve(asked.rule)).flatten();
+        let reserve = asked.reserve.then(|| self.ownership.reserve(asked.rule)).flatten();
         Ok(Demands { consistency: wire::consistency_of(asked), reserve })
     }
 

@@ -8,11 +8,11 @@ use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, RuleId, Store};
 use tidegate_proto::peer;
 
 use crate::{
-    ids::Holder,
+    ids::NodeStart,
     owner::{
-        birth::{Birth, Inheritance},
-        floors::Bond,
+        floors::Agreement,
         table::SlotMove,
+        takeover::{TakeoverBasis, TakeoverState},
     },
     requests::{Remembered, RequestKey},
     slots::SlotId,
@@ -91,7 +91,7 @@ pub(crate) struct WireSlot {
     pub(crate) birth: Option<WireBirth>,
 }
 
-/// As [`Birth`]: all of it as long ago, in nanoseconds.
+/// As [`TakeoverBasis`]: all of it as long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct WireBirth {
     /// Of the rules that had floors.
@@ -103,7 +103,7 @@ pub(crate) struct WireBirth {
 }
 
 impl WireBirth {
-    pub(crate) fn of(birth: &Birth, now: Nanos) -> Self {
+    pub(crate) fn of(birth: &TakeoverBasis, now: Nanos) -> Self {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
             fingerprint: birth.rules.fingerprint(),
@@ -115,9 +115,9 @@ impl WireBirth {
     }
 
     /// With the fingerprint of the rules, but without them.
-    pub(crate) fn into_birth(self, now: Nanos) -> (u64, Birth) {
+    pub(crate) fn into_birth(self, now: Nanos) -> (u64, TakeoverBasis) {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
-        let birth = Birth {
+        let birth = TakeoverBasis {
             rules: Arc::default(),
             heard: at(self.heard),
             begun: at(self.begun),
@@ -215,29 +215,29 @@ impl WireBucket {
 
 /// What an owner says to a successor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Words {
-    pub(crate) owner: Holder,
-    pub(crate) to: Holder,
+pub(crate) struct FloorUpdate {
+    pub(crate) owner: NodeStart,
+    pub(crate) to: NodeStart,
     /// The number of the last answer that it has got; 0: none.
     pub(crate) answer: u64,
     /// These attempts begin.
-    pub(crate) begin: Vec<(u16, Bond)>,
+    pub(crate) begin: Vec<(u16, Agreement)>,
     /// These buckets are used so far, or will be.
     pub(crate) buckets: Vec<WireBucket>,
     /// The successor has received everything about these slots.
-    pub(crate) complete: Vec<(u16, Bond, WireInheritance)>,
+    pub(crate) complete: Vec<(u16, Agreement, WireInheritance)>,
     /// What strict rules had let go of before that.
     pub(crate) let_go: Vec<WireLetGo>,
 }
 
-impl Words {
+impl FloorUpdate {
     /// In whose name they are.
-    pub(crate) fn owner(&self) -> Holder {
+    pub(crate) fn owner(&self) -> NodeStart {
         self.owner
     }
 }
 
-/// As [`Inheritance`]: instants as so long ago, in nanoseconds.
+/// As [`TakeoverState`]: instants as so long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct WireInheritance {
     pub(crate) fingerprint: u64,
@@ -247,7 +247,7 @@ pub(crate) struct WireInheritance {
 }
 
 impl WireInheritance {
-    pub(crate) fn of(inheritance: &Inheritance, now: Nanos) -> Self {
+    pub(crate) fn of(inheritance: &TakeoverState, now: Nanos) -> Self {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
             fingerprint: inheritance.fingerprint,
@@ -257,9 +257,9 @@ impl WireInheritance {
         }
     }
 
-    pub(crate) fn into_inheritance(self, now: Nanos) -> Inheritance {
+    pub(crate) fn into_inheritance(self, now: Nanos) -> TakeoverState {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
-        Inheritance {
+        TakeoverState {
             fingerprint: self.fingerprint,
             since: self.since,
             before: self.before.map(at),

@@ -18,18 +18,18 @@ use tidegate_proto::{codec, peer};
 
 use super::{
     buckets::{
-        HandOver, HandedOver, WireBirth, WireBucket, WireHeld, WireInheritance, WireLetGo, WireRequest,
-        WireSlot, Words,
+        FloorUpdate, HandOver, HandedOver, WireBirth, WireBucket, WireHeld, WireInheritance, WireLetGo,
+        WireRequest, WireSlot,
     },
     message::{Call, Envelope, Introduction, NotServed, Proposal, Question, Renewal, Reply, Standing},
 };
 use crate::{
-    ids::{ClusterId, Holder, RaftNode, Reign, Revision, Weight},
+    ids::{ClusterId, Leadership, NodeStart, RaftNode, Revision, Weight},
     member::MemberRow,
     owner::{
-        floors::{Bond, Naming},
-        rights::Refusal,
+        floors::{Agreement, SuccessorRef},
         shares::ShareChange,
+        slot_ownership::Refusal,
         table::{self, SlotMove},
     },
     ownership::saved::{Saved, SavedSlot},
@@ -42,8 +42,8 @@ use crate::{
 };
 
 const MOVE: SlotMove = SlotMove { slot: 7, id: 0x21 };
-const OWNER: Holder = Holder { node: 0x11, incarnation: 0x12 };
-const NEXT: Holder = Holder { node: 0x13, incarnation: 0x14 };
+const OWNER: NodeStart = NodeStart { node: 0x11, incarnation: 0x12 };
+const NEXT: NodeStart = NodeStart { node: 0x13, incarnation: 0x14 };
 const CLUSTER: ClusterId = ClusterId::from_bytes([0xc1; 16]);
 
 fn vote() -> Vote<u64> {
@@ -93,8 +93,8 @@ fn proposal() -> Proposal {
     Proposal { cluster: CLUSTER, founders: BTreeMap::from([(0x11, node())]) }
 }
 
-fn bond() -> Bond {
-    Bond { naming: Naming { epoch: 8, named: 9 }, attempt: 10, owner: OWNER }
+fn bond() -> Agreement {
+    Agreement { naming: SuccessorRef { epoch: 8, named: 9 }, attempt: 10, owner: OWNER }
 }
 
 fn birth() -> WireBirth {
@@ -119,7 +119,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         (
             "expire",
             table::Entry::Expire {
-                reign: Reign { term: 3, leader: 0x11 },
+                leadership: Leadership { term: 3, leader: 0x11 },
                 lapsed: vec![OWNER],
                 slots: vec![(7, NEXT)],
             },
@@ -216,7 +216,7 @@ fn calls() -> Vec<(&'static str, Call)> {
         ("may-stand", Call::MayStand(Question { last: Some(id(1)) })),
         (
             "tell",
-            Call::Tell(Words {
+            Call::Tell(FloorUpdate {
                 owner: OWNER,
                 to: NEXT,
                 answer: 1,
@@ -279,7 +279,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
 
 fn state() -> Replicated {
     let mut state = Replicated::default();
-    let reign = Reign { term: 3, leader: 0x11 };
+    let leadership = Leadership { term: 3, leader: 0x11 };
     for (index, (_, command)) in (1..).zip(commands()) {
         // What takes the member out again comes last.
         if !matches!(command, Command::Forget(_) | Command::Evict(_)) {
@@ -287,10 +287,10 @@ fn state() -> Replicated {
                 Command::Write(write) => Command::Write(RuleWrite { expected: Expected::Any, ..write }),
                 command => command,
             };
-            state.apply(index, reign, command);
+            state.apply(index, leadership, command);
         }
     }
-    state.apply(100, reign, Command::Evict(0x11));
+    state.apply(100, leadership, Command::Evict(0x11));
     state
 }
 

@@ -14,11 +14,11 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use tidegate_proto::{Kind, MAX_CALL_BYTES, frame::Message};
 
-use super::buckets::{HandOver, HandedOver, Words};
+use super::buckets::{FloorUpdate, HandOver, HandedOver};
 use crate::{
-    ids::{ClusterId, Holder, NodeId, RaftNode},
+    ids::{ClusterId, NodeId, NodeStart, RaftNode},
     member::MemberRow,
-    owner::{rights::Refusal, table::SlotMove},
+    owner::{slot_ownership::Refusal, table::SlotMove},
     state::{
         command::{Outcome, RuleWrite},
         types::Group,
@@ -59,7 +59,7 @@ pub(crate) enum Call {
     Moved(Vec<SlotMove>),
     /// Asks the leader to give all slots of a node to others, or to let it have some again.
     Drain {
-        holder: Holder,
+        holder: NodeStart,
         on: bool,
     },
     /// Says to the leader that a node which is gone will not come back.
@@ -71,10 +71,10 @@ pub(crate) enum Call {
     /// Asks whether this node would vote for who asks.
     MayStand(Question),
     /// Tells a successor floors.
-    Tell(Words),
+    Tell(FloorUpdate),
     /// Asks the leader to name no successor of these slots: theirs does not answer.
     Strike {
-        successor: Holder,
+        successor: NodeStart,
         slots: Vec<u16>,
     },
     /// Asks for nothing but an answer.

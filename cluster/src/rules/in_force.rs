@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::ledger::{Ledger, NewRules, WriteError};
 use crate::{
     ids::Revision,
-    owner::{rights::Rights, telling::Since},
+    owner::{floor_replication::Since, slot_ownership::SlotOwnership},
     planted::PlantedBug,
     raft::handle::Shared,
     rules_in_force::{InForce, RulesInForce},
@@ -27,9 +27,9 @@ const SEED_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn keep(shared: Arc<Shared>, ledger: Ledger, mut seed: Vec<(String, String)>) {
     let rules = Arc::clone(&shared.rules);
     let mut applied = shared.applied.subscribe();
-    let rights = Arc::clone(&shared.rights);
+    let ownership = Arc::clone(&shared.ownership);
     let stores = [&shared.store, &shared.floors, &shared.shares].map(Arc::clone);
-    let mut compiler = Compiler { rules, rights, stores, compiled: BTreeMap::new(), secret: None };
+    let mut compiler = Compiler { rules, ownership, stores, compiled: BTreeMap::new(), secret: None };
     // Who had the rules on its disk decides by them; who had not waits until it has all of them.
     let mut now = Arc::clone(&applied.borrow_and_update());
     let had_some = now.state.founding.is_some();
@@ -71,7 +71,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, ledger: Ledger, mut seed: Vec<(Str
 
 struct Compiler {
     rules: Arc<RulesInForce>,
-    rights: Arc<Rights>,
+    ownership: Arc<SlotOwnership>,
     /// All in which there are buckets of the rules.
     stores: [Arc<Store>; 3],
     compiled: BTreeMap<Arc<str>, Revision>,
@@ -86,7 +86,7 @@ impl Compiler {
         let secret = HashSecret::new(founding.hash_secret);
         if self.secret.as_ref() != Some(&secret) {
             self.rules.put(Rules::empty(&secret));
-            self.rights.set_reserves(Arc::default(), Since::default());
+            self.ownership.set_reserves(Arc::default(), Since::default());
             self.secret = Some(secret.clone());
             self.compiled.clear();
         }
@@ -132,7 +132,7 @@ impl Compiler {
             self.stores.iter().for_each(|store| tell_policies(store, &rules));
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is told too.
-            self.rights.set_reserves(reserves, since);
+            self.ownership.set_reserves(reserves, since);
         }
         let rules = self.rules.load();
         for (domain, revision, took) in changed {

@@ -10,7 +10,7 @@ use tokio::{
 use super::service::touched;
 use crate::{
     fabric,
-    ids::{Holder, NodeId, Revision},
+    ids::{NodeId, NodeStart, Revision},
     planted::PlantedBug,
     raft::{handle::Shared, leader_client::LeaderClient},
     rpc::{
@@ -170,7 +170,7 @@ impl Ledger {
 
     /// Has the leader give all slots of a node to others (`on`), or let it have some again; whether that was written before
     /// the deadline.
-    pub async fn drain(&self, holder: Holder, on: bool, deadline: Instant) -> bool {
+    pub async fn drain(&self, holder: NodeStart, on: bool, deadline: Instant) -> bool {
         self.leader.write(|| Call::Drain { holder, on }, deadline).await
     }
 

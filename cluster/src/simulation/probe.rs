@@ -7,7 +7,7 @@ use tidegate_limiter::{Consistency, KeyHash};
 use crate::{
     Clock,
     ids::{ClusterId, NodeId},
-    owner::rights::Rights,
+    owner::slot_ownership::SlotOwnership,
     rules::{ledger::Ledger, status::GroupRole},
     slots::SlotId,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// Looks into a node that runs.
 #[derive(Clone)]
 pub struct Probe {
-    pub(crate) rights: Arc<Rights>,
+    pub(crate) ownership: Arc<SlotOwnership>,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
 }
@@ -29,12 +29,12 @@ impl std::fmt::Debug for Probe {
 impl Probe {
     /// Whether this node would decide at this instant a check of a `strict` rule about this key.
     pub fn decides_strictly(&self, key: KeyHash) -> bool {
-        self.rights.claim(SlotId::of(key), Consistency::Strict, self.clock.now()).is_ok()
+        self.ownership.claim(SlotId::of(key), Consistency::Strict, self.clock.now()).is_ok()
     }
 
     /// Whether this node has a session at this instant.
     pub fn has_session(&self) -> bool {
-        self.rights.has_session(self.clock.now())
+        self.ownership.has_session(self.clock.now())
     }
 
     /// The index up to which this node has applied the log.

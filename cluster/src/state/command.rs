@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{ClusterId, Holder, NodeId, Revision},
+    ids::{ClusterId, NodeId, NodeStart, Revision},
     member::MemberRow,
     owner::{shares::ShareChange, table},
 };
@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Says whether a node wants to own nothing.
     Drain {
         /// Which one, until its next start.
-        holder: Holder,
+        holder: NodeStart,
         /// Whether it does.
         on: bool,
     },

@@ -15,7 +15,7 @@ use super::command::{
     Written,
 };
 use crate::{
-    ids::{Holder, NodeId, Reign, Revision},
+    ids::{Leadership, NodeId, NodeStart, Revision},
     member::MemberRow,
     owner::{shares::ShareTable, table::Table},
 };
@@ -97,7 +97,7 @@ pub struct Replicated {
     /// Who owns which slot.
     pub slots: Arc<Table>,
     /// The nodes that want to own nothing.
-    pub draining: BTreeSet<Holder>,
+    pub draining: BTreeSet<NodeStart>,
     /// The members that are gone and will not come back.
     pub evicted: BTreeSet<NodeId>,
     recent: Arc<Recent>,
@@ -133,7 +133,7 @@ impl Replicated {
     }
 
     /// Applies the entry with this index, written by that leader.
-    pub(crate) fn apply(&mut self, index: u64, reign: Reign, command: Command) -> Outcome {
+    pub(crate) fn apply(&mut self, index: u64, leadership: Leadership, command: Command) -> Outcome {
         match command {
             Command::Found(founding) => {
                 self.founding.get_or_insert(founding);
@@ -163,7 +163,7 @@ impl Replicated {
                 Outcome::Done
             }
             Command::Slots(entry) => {
-                Arc::make_mut(&mut self.slots).apply(index, reign, &entry);
+                Arc::make_mut(&mut self.slots).apply(index, leadership, &entry);
                 Outcome::Done
             }
             Command::Evict(id) => {
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::ids::Weight;
 
-    const REIGN: Reign = Reign { term: 1, leader: 1 };
+    const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 
     fn write(text: &str, key: &str, expected: Expected) -> RuleWrite {
         RuleWrite {
@@ -403,7 +403,7 @@ mod tests {
             zone: None,
             weight: Weight::default(),
         };
-        let drain = |incarnation| Command::Drain { holder: Holder { node: 1, incarnation }, on: true };
+        let drain = |incarnation| Command::Drain { holder: NodeStart { node: 1, incarnation }, on: true };
         state.apply(1, REIGN, drain(1));
         assert!(state.draining.is_empty());
         state.apply(2, REIGN, Command::Member(row(1)));

@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{
-    Clock, Cluster, ClusterConfig, ClusterKey, Readiness, Timing, Verdict, Weight, Wish, slots::SlotId,
+    Clock, Cluster, ClusterConfig, ClusterKey, LossPolicy, Readiness, Timing, Verdict, Weight, slots::SlotId,
 };
 use tidegate_limiter::{
     Algorithm, Charge, Consistency, Cost, HashSecret, KeyHash, Limit, LimitRef, Mode, OnOwnerLoss, Period,
@@ -83,8 +83,8 @@ pub async fn start(config: ClusterConfig) -> Node {
     let store = || Store::new(StoreConfig::default(), clock.now());
     let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
     let in_force = Arc::clone(&rules);
-    let lanes = vec![Handle::current()];
-    let cluster = Cluster::start(config, Arc::new(store()), store(), in_force, clock, lanes).await.unwrap();
+    let workers = vec![Handle::current()];
+    let cluster = Cluster::start(config, Arc::new(store()), store(), in_force, clock, workers).await.unwrap();
     Node { cluster, rules }
 }
 
@@ -132,8 +132,8 @@ pub fn charge(key: KeyHash, burst: u64) -> Charge {
     Charge { key, rule: RuleId::INLINE, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
 }
 
-pub fn wish(on_owner_loss: OnOwnerLoss) -> Wish {
-    Wish {
+pub fn policy(on_owner_loss: OnOwnerLoss) -> LossPolicy {
+    LossPolicy {
         on_owner_loss,
         consistency: Consistency::Available,
         carved: false,
@@ -144,9 +144,9 @@ pub fn wish(on_owner_loss: OnOwnerLoss) -> Wish {
 
 pub async fn decide(node: &Cluster, charges: &[Charge], loss: OnOwnerLoss) -> Verdict {
     let mut charges = charges.to_vec();
-    let wish = wish(loss);
-    let wishes = vec![wish; charges.len()];
-    node.router().decide(0, &mut charges, &wishes, Clock::start().now()).await.unwrap()
+    let policy = policy(loss);
+    let policies = vec![policy; charges.len()];
+    node.router().decide(0, &mut charges, &policies, Clock::start().now()).await.unwrap()
 }
 
 pub async fn admitted(node: &Cluster, charges: &[Charge], attempts: usize) -> usize {

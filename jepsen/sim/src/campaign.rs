@@ -32,7 +32,7 @@ pub struct Campaign {
     /// What is given beside the seeds.
     pub shape: Shape,
     /// The bug on purpose.
-    pub wishes: Wishes,
+    pub policies: Wishes,
     /// Whether it goes on after a failure.
     pub goes_on: bool,
 }
@@ -90,7 +90,7 @@ impl Campaign {
                         }
                         let plan = Plan::of(seed, self.shape);
                         let begun = monotonic();
-                        let simulate = || simulator.run(seed, self.shape, &Choice::All, &self.wishes);
+                        let simulate = || simulator.run(seed, self.shape, &Choice::All, &self.policies);
                         let mut outcome = simulate();
                         let took = monotonic() - begun;
                         let replayed = seed.is_multiple_of(REPLAY_EVERY);
@@ -140,11 +140,11 @@ pub fn shrink(
     simulator: &Simulator,
     plan: &Plan,
     shape: Shape,
-    wishes: &Wishes,
+    policies: &Wishes,
     mut tried: impl FnMut(&[usize], bool),
 ) -> (Vec<usize>, Outcome) {
     let simulate =
-        |places: &[usize]| simulator.run(plan.seed, shape, &Choice::Only(places.to_owned()), wishes);
+        |places: &[usize]| simulator.run(plan.seed, shape, &Choice::Only(places.to_owned()), policies);
     let mut places: Vec<usize> = plan.faults.iter().map(|fault| fault.place).collect();
     let mut outcome = simulate(&places);
     let mut at = 0;
@@ -164,8 +164,8 @@ pub fn shrink(
 }
 
 /// The command that runs a seed with these faults again.
-pub fn command(seed: u64, places: &[usize], shape: Shape, wishes: &Wishes) -> String {
-    let features = if wishes.planted.is_some() { " --features planted-bugs" } else { "" };
-    let arguments = arguments(seed, shape, &Choice::Only(places.to_owned()), wishes).join(" ");
+pub fn command(seed: u64, places: &[usize], shape: Shape, policies: &Wishes) -> String {
+    let features = if policies.planted.is_some() { " --features planted-bugs" } else { "" };
+    let arguments = arguments(seed, shape, &Choice::Only(places.to_owned()), policies).join(" ");
     format!("cargo run --release -p jepsen-sim{features} -- run {arguments} --trace")
 }

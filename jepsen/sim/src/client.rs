@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use smallvec::SmallVec;
 use tidegate_cluster::{
-    Amendment, Answer, CheckOptions, Clock, DecidedBy, Decisions, Local, Router, Undecided, Wish,
+    Amendment, Answer, CheckOptions, Clock, DecidedBy, Decisions, Local, LossPolicy, Router, Undecided,
     simulation::clock::elapsed,
 };
 use tidegate_limiter::{
@@ -43,7 +43,7 @@ pub(super) struct Client {
 #[derive(Default)]
 struct Question {
     charges: SmallVec<[Charge; 4]>,
-    wishes: SmallVec<[Wish; 4]>,
+    policies: SmallVec<[LossPolicy; 4]>,
     /// The keys that are judged, in the order of the charges.
     keys: Vec<Option<u32>>,
     /// Of the rules that it was made by.
@@ -142,8 +142,8 @@ impl Client {
             && self.dice.u8(..4) == 0
             && let Some(place) = question.keys.iter().position(|number| *number == Some(key))
         {
-            let (charges, wishes) = (&question.charges[place..=place], &question.wishes[place..=place]);
-            self.give_back(charges, wishes, question.revision).await;
+            let (charges, policies) = (&question.charges[place..=place], &question.policies[place..=place]);
+            self.give_back(charges, policies, question.revision).await;
         }
     }
 
@@ -159,7 +159,7 @@ impl Client {
             mode: Mode::Enforce,
             floor: None,
         });
-        question.wishes.push(Wish {
+        question.policies.push(LossPolicy {
             on_owner_loss: OnOwnerLoss::Share,
             consistency: Consistency::Available,
             carved: false,
@@ -188,7 +188,7 @@ impl Client {
                 mode: one.rule.mode(),
                 floor: None,
             });
-            question.wishes.push(Wish {
+            question.policies.push(LossPolicy {
                 on_owner_loss: one.rule.on_owner_loss(),
                 consistency: one.rule.consistency(),
                 carved: one.rule.is_carved(),
@@ -211,9 +211,9 @@ impl Client {
         loop {
             let mut question = make().ok_or(NotDecided::NoRules)?;
             let now = self.clock.now();
-            let Question { charges, wishes, revision, .. } = &mut question;
+            let Question { charges, policies, revision, .. } = &mut question;
             let mut decisions = Decisions::new();
-            match self.router.decide_local(charges, wishes, now, &mut decisions) {
+            match self.router.decide_local(charges, policies, now, &mut decisions) {
                 Local::Decided { allowed, .. } => {
                     let by = ("owner".to_owned(), name(self.node));
                     let answers = decisions.iter().map(|one| Some((*one, by.clone()))).collect();
@@ -223,7 +223,7 @@ impl Client {
                 Local::Elsewhere => {}
             }
             let options = CheckOptions { revision: *revision, request: None, deadline };
-            match self.router.decide_once(0, charges, wishes, options, now).await {
+            match self.router.decide_once(0, charges, policies, options, now).await {
                 Ok(verdict) => {
                     let by = |answer: &Option<Answer>| {
                         let Answer { decision, by } = answer.as_ref()?;
@@ -251,7 +251,7 @@ impl Client {
             let now = self.clock.now();
             let mut decisions = Decisions::new();
             // Those that others own are theirs to be flooded with.
-            let _ = self.router.decide_local(&mut question.charges, &question.wishes, now, &mut decisions);
+            let _ = self.router.decide_local(&mut question.charges, &question.policies, now, &mut decisions);
         }
     }
 
@@ -274,7 +274,7 @@ impl Client {
     }
 
     /// Gives a unit of the key back that is there for that.
-    async fn give_back(&self, charges: &[Charge], wishes: &[Wish], revision: u64) {
+    async fn give_back(&self, charges: &[Charge], policies: &[LossPolicy], revision: u64) {
         let place = {
             let mut all = self.shared.refunds.borrow_mut();
             // If the node ends before it is answered, this is what is known.
@@ -282,7 +282,7 @@ impl Client {
             all.push(Refund { invoked, completed: None, key: GIVEN_BACK, node });
             all.len() - 1
         };
-        let amended = self.router.amend(0, Amendment::Refund, charges, wishes, revision).await;
+        let amended = self.router.amend(0, Amendment::Refund, charges, policies, revision).await;
         let mut all = self.shared.refunds.borrow_mut();
         match amended {
             Ok(amended) if amended.is_complete() => all[place].completed = Some(elapsed()),

@@ -50,7 +50,7 @@ impl Controls {
             seeds: self.seeds,
             jobs: self.jobs,
             shape: self.shape,
-            wishes: Wishes { trace: false, planted: Some(bug) },
+            policies: Wishes { trace: false, planted: Some(bug) },
             goes_on: false,
         };
         let Summary { failures, .. } = campaign.run(&self.simulator, |_, _| {});

@@ -34,9 +34,9 @@ impl Simulator {
     }
 
     /// Runs a seed in a process of its own.
-    pub fn run(&self, seed: u64, shape: Shape, choice: &Choice, wishes: &Wishes) -> Outcome {
+    pub fn run(&self, seed: u64, shape: Shape, choice: &Choice, policies: &Wishes) -> Outcome {
         let mut command = Command::new(&self.program);
-        command.args(["run", "--output", "json"]).args(arguments(seed, shape, choice, wishes));
+        command.args(["run", "--output", "json"]).args(arguments(seed, shape, choice, policies));
         let output = match command.output() {
             Ok(output) => output,
             Err(error) => return Outcome::broken(&format!("{}: {error}", self.program.display())),
@@ -49,7 +49,7 @@ impl Simulator {
 }
 
 /// The arguments of `run` that run a seed with these faults again.
-pub fn arguments(seed: u64, shape: Shape, choice: &Choice, wishes: &Wishes) -> Vec<String> {
+pub fn arguments(seed: u64, shape: Shape, choice: &Choice, policies: &Wishes) -> Vec<String> {
     let mut arguments = vec!["--seed".to_owned(), seed.to_string()];
     let mut add = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
     if let Choice::Only(places) = choice {
@@ -63,7 +63,7 @@ pub fn arguments(seed: u64, shape: Shape, choice: &Choice, wishes: &Wishes) -> V
         add("time", format!("{millis}ms"));
     }
     let bugs = PlantedBug::ALL.into_iter();
-    if let Some((name, _)) = bugs.into_iter().find(|(_, bug)| Some(*bug) == wishes.planted) {
+    if let Some((name, _)) = bugs.into_iter().find(|(_, bug)| Some(*bug) == policies.planted) {
         add("planted", name.to_owned());
     }
     arguments
@@ -71,15 +71,15 @@ pub fn arguments(seed: u64, shape: Shape, choice: &Choice, wishes: &Wishes) -> V
 
 /// Runs a plan in this process, on a thread of its own. Only the first run of a process is the one that others will have
 /// too; see [`Simulator`].
-pub fn run(plan: &Plan, wishes: &Wishes) -> Outcome {
-    let (plan, wishes) = (plan.clone(), wishes.clone());
-    if wishes.trace {
+pub fn run(plan: &Plan, policies: &Wishes) -> Outcome {
+    let (plan, policies) = (plan.clone(), policies.clone());
+    if policies.trace {
         trace::trace();
     }
     let thread = thread::Builder::new().name("simulation".to_owned()).stack_size(8 << 20);
     let running = thread.spawn(move || {
         #[cfg(feature = "planted-bugs")]
-        tidegate_cluster::planted::plant_here(wishes.planted);
+        tidegate_cluster::planted::plant_here(policies.planted);
         world::run(&plan)
     });
     match running.map(thread::JoinHandle::join) {

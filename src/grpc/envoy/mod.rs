@@ -44,15 +44,15 @@ pub(super) enum Begun<W> {
     Waits(W),
 }
 
-/// The service of one lane.
+/// The service of one worker.
 pub(super) struct Envoy {
     node: Arc<Node>,
-    lane: usize,
+    worker: usize,
 }
 
 impl Envoy {
-    pub(super) fn new(node: Arc<Node>, lane: usize) -> Self {
-        Self { node, lane }
+    pub(super) fn new(node: Arc<Node>, worker: usize) -> Self {
+        Self { node, worker }
     }
 
     /// Decides what is decided here, without waiting.
@@ -85,11 +85,11 @@ impl Envoy {
                 Asked::Check(request) => Some(request),
                 Asked::Refund(_) | Asked::Never(_) => None,
             });
-            group = check_group_here(&self.node, self.lane, checks, render, elsewhere).into_iter();
+            group = check_group_here(&self.node, self.worker, checks, render, elsewhere).into_iter();
         }
         let here = |asked: &Asked<'_>| match asked {
             Asked::Check(_) if asked_many => group.next().flatten(),
-            Asked::Check(request) => match check_here(&self.node, self.lane, request, render) {
+            Asked::Check(request) => match check_here(&self.node, self.worker, request, render) {
                 FirstLook::Decided(decided) => Some(decided),
                 FirstLook::Elsewhere(found) => {
                     elsewhere.push(found);
@@ -111,12 +111,12 @@ impl Envoy {
         let rest = waiting.map(|(asked, told)| {
             let found = if let Asked::Check(_) = asked { elsewhere.next() } else { None };
             async move {
-                let (node, lane) = (&self.node, self.lane);
+                let (node, worker) = (&self.node, self.worker);
                 let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
                 *told = Some(match asked {
-                    Asked::Check(request) => check(node, lane, request, found, render).await?,
+                    Asked::Check(request) => check(node, worker, request, found, render).await?,
                     Asked::Refund(request) => {
-                        amend_as_check(node, lane, Amendment::Refund, request, render).await?
+                        amend_as_check(node, worker, Amendment::Refund, request, render).await?
                     }
                     Asked::Never(limit) => Told::never(limit),
                 });
@@ -152,7 +152,7 @@ impl Envoy {
     }
 
     fn refused(&self, problem: &Problem) -> Status {
-        refused(&self.node, self.lane, problem)
+        refused(&self.node, self.worker, problem)
     }
 }
 

@@ -132,7 +132,7 @@ pub(super) fn domain_view(name: &str, change: &Change) -> Domain {
     }
 }
 
-/// The text of a change that has been looked for by [`change_at`], or is in force.
+/// The text of a change that has been looked for by `change_at`, or is in force.
 pub(super) fn text_of(change: &Change) -> Arc<str> {
     change.text.clone().unwrap_or_default()
 }

@@ -20,11 +20,11 @@ use super::{
 };
 use crate::accept::{AcceptOptions, ServerStats, accept};
 
-/// Serves until `stop`, then waits for the requests in flight. Connection number i is served on lane i modulo their
-/// number, by what `service` makes for that lane.
+/// Serves until `stop`, then waits for the requests in flight. Connection number i is served on worker i modulo their
+/// number, by what `service` makes for that worker.
 pub async fn serve<S, B>(
     listener: TcpListener,
-    lanes: Vec<Handle>,
+    workers: Vec<Handle>,
     service: impl Fn(usize) -> S,
     limits: Limits,
     stats: Arc<ServerStats>,
@@ -42,7 +42,7 @@ pub async fn serve<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let services: Vec<S> = (0..lanes.len()).map(service).collect();
+    let services: Vec<S> = (0..workers.len()).map(service).collect();
     let options = AcceptOptions {
         what: "HTTP",
         max_connections: limits.max_connections,
@@ -51,13 +51,13 @@ pub async fn serve<S, B>(
         stats,
     };
     let stopping = stop.clone();
-    let serve = move |lane: usize, mut stream: TcpStream| {
-        let (service, stop) = (services[lane].clone(), stopping.clone());
+    let serve = move |worker: usize, mut stream: TcpStream| {
+        let (service, stop) = (services[worker].clone(), stopping.clone());
         async move {
             if let Some(service) = service.begin(&mut stream).await {
                 serve_connection(stream, service, limits, stop).await;
             }
         }
     };
-    accept(listener, lanes, options, serve, stop).await;
+    accept(listener, workers, options, serve, stop).await;
 }

@@ -89,7 +89,7 @@ pub trait ConnectionService: Sized {
     /// Which requests [`ConnectionService::answer`] answers; then connections begin there.
     const FAST_PATH: Option<FastPath> = None;
 
-    /// Makes of a lane's service the one for this connection, of which nothing has been read; `None` if it is to be closed.
+    /// Makes of a worker's service the one for this connection, of which nothing has been read; `None` if it is to be closed.
     fn begin(&self, stream: &mut TcpStream) -> impl Future<Output = Option<Self>> + Send;
 
     /// Answers a request of the fast path: appends a response.

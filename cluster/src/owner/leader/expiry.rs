@@ -6,19 +6,19 @@ use tidegate_limiter::Nanos;
 
 use super::{Leader, Step, View};
 use crate::{
-    ids::Holder,
+    ids::NodeStart,
     owner::table::{Entry, SlotRow},
 };
 
 impl Leader {
     /// Takes slots from those whose sessions have lapsed.
     pub(super) fn expire(&mut self, view: View<'_>, now: Nanos) -> Option<Step> {
-        let (reign, wanted) = (self.reign?, self.wanted.as_ref()?);
+        let (leadership, wanted) = (self.leadership?, self.wanted.as_ref()?);
         // Else it may be this leader that cannot be reached.
         if !self.is_reached_by_a_quorum(view, now) {
             return None;
         }
-        let mut named: BTreeSet<Holder> = BTreeSet::new();
+        let mut named: BTreeSet<NodeStart> = BTreeSet::new();
         for row in view.table.rows() {
             named.insert(row.owner);
             named.extend(row.moving.map(|pending| pending.to));
@@ -26,26 +26,26 @@ impl Leader {
         // What became of an earlier expiry may not be known, and it may have been carried out: then no row names its holder any
         // more. When the same one is applied once more, the earlier one must have been, or never will be, and the holder can
         // have a session again.
-        let unsettled: BTreeSet<Holder> =
+        let unsettled: BTreeSet<NodeStart> =
             self.sessions.iter().filter(|(_, known)| known.expiring).map(|(holder, _)| *holder).collect();
         named.extend(&unsettled);
         // A node that has started again has the disk, and with it the lock, of the one that it was: that one has ended.
-        let again = |holder: Holder| {
+        let again = |holder: NodeStart| {
             let row = view.members.get(&holder.node)?;
             (row.incarnation > holder.incarnation && self.is_live(row.holder(), now)).then(|| row.holder())
         };
-        let has_ended = |holder: &Holder| again(*holder).is_some() || self.has_lapsed(*holder, now);
-        let lapsed: Vec<Holder> = named.into_iter().filter(has_ended).collect();
+        let has_ended = |holder: &NodeStart| again(*holder).is_some() || self.has_lapsed(*holder, now);
+        let lapsed: Vec<NodeStart> = named.into_iter().filter(has_ended).collect();
         if lapsed.is_empty() {
             return None;
         }
         // A leader that is new does not know yet who lives: the successor may be about to ask for its session.
-        let may_come = |next: Holder| {
+        let may_come = |next: NodeStart| {
             let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
-            let is_new = now < self.since.saturating_add(self.terms.leader);
+            let is_new = now < self.since.saturating_add(self.timing.leader);
             is_new && is_member && !self.is_live(next, now)
         };
-        let slots: Vec<(u16, Holder)> = (0u16..)
+        let slots: Vec<(u16, NodeStart)> = (0u16..)
             .zip(view.table.rows())
             .filter(|(_, row)| lapsed.contains(&row.owner))
             .filter_map(|(slot, row)| match row.moving {
@@ -53,7 +53,7 @@ impl Leader {
                 _ => {
                     // It may have kept what it knew; else the successor may know something. What should be elsewhere moves
                     // from there by plan.
-                    let keeps = |one: &Holder| view.members.get(&one.node).is_some_and(|row| row.keeps);
+                    let keeps = |one: &NodeStart| view.members.get(&one.node).is_some_and(|row| row.keeps);
                     let successor = row.successor.map(|next| next.holder);
                     let again_with_all = again(row.owner).filter(keeps);
                     if again_with_all.is_none() && successor.is_some_and(may_come) {
@@ -75,6 +75,6 @@ impl Leader {
         for holder in &lapsed {
             self.sessions.entry(*holder).or_default().expiring = true;
         }
-        Some(Step::Write(Entry::Expire { reign, lapsed, slots }))
+        Some(Step::Write(Entry::Expire { leadership, lapsed, slots }))
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn is_quorum(voters: &[BTreeSet<NodeId>], of: impl Fn(NodeId) -> bool
 
 impl Leader {
     fn is_recent(&self, at: Nanos, now: Nanos) -> bool {
-        now < at.saturating_add(self.terms.leader)
+        now < at.saturating_add(self.timing.leader)
     }
 
     /// Whether a member has asked this leader for something within a session's length.

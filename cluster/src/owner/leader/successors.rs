@@ -6,7 +6,7 @@ use tidegate_limiter::Nanos;
 
 use super::{Leader, SETTLE, Step, View, Wanted};
 use crate::{
-    ids::Holder,
+    ids::NodeStart,
     member::MemberRow,
     owner::table::{Entry, SlotRow, Table},
 };
@@ -16,13 +16,13 @@ impl Leader {
     pub(super) fn replace_successors(&self, view: View<'_>, now: Nanos) -> Option<Step> {
         let wanted = self.wanted.as_ref()?;
         // Who is silent may be busy: it is a successor as long as it would be an owner.
-        let stays = |next: Holder| {
+        let stays = |next: NodeStart| {
             let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
             is_member && (self.is_live(next, now) || !self.has_lapsed(next, now))
         };
-        let usable: BTreeMap<Holder, bool> = {
+        let usable: BTreeMap<NodeStart, bool> = {
             let named = view.table.rows().iter().filter_map(|row| row.successor);
-            let holders: BTreeSet<Holder> = named.map(|next| next.holder).collect();
+            let holders: BTreeSet<NodeStart> = named.map(|next| next.holder).collect();
             holders.into_iter().map(|holder| (holder, stays(holder))).collect()
         };
         succeed(view.table, wanted, |row| row.successor.is_none_or(|next| !usable[&next.holder]))
@@ -44,7 +44,7 @@ impl Leader {
 
 /// Names the successors of those rows that want another one.
 fn succeed(table: &Table, wanted: &Wanted, wants: impl Fn(&SlotRow) -> bool) -> Option<Step> {
-    let mut named: BTreeMap<Option<Holder>, Vec<u16>> = BTreeMap::new();
+    let mut named: BTreeMap<Option<NodeStart>, Vec<u16>> = BTreeMap::new();
     for (slot, row) in (0u16..).zip(table.rows()) {
         let (owner, successor) = (wanted.owners[usize::from(slot)], wanted.successors[usize::from(slot)]);
         // A slot that is not yet where it should be: who should have it can take it over.

@@ -4,7 +4,7 @@ use super::*;
 use crate::{ids::Weight, owner::table::SlotRow, slots::SLOTS};
 
 const LENGTH: Duration = Duration::from_secs(3);
-const REIGN: Reign = Reign { term: 1, leader: 1 };
+const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 
 struct World {
     leader: Leader,
@@ -14,13 +14,13 @@ struct World {
     voters: Vec<BTreeSet<NodeId>>,
     answered: BTreeMap<NodeId, Nanos>,
     members: BTreeMap<NodeId, MemberRow>,
-    draining: BTreeSet<Holder>,
+    draining: BTreeSet<NodeStart>,
     index: u64,
     now: u64,
 }
 
-fn holder(node: NodeId) -> Holder {
-    Holder { node, incarnation: 1 }
+fn holder(node: NodeId) -> NodeStart {
+    NodeStart { node, incarnation: 1 }
 }
 
 fn row(id: NodeId, incarnation: u64) -> MemberRow {
@@ -39,7 +39,7 @@ fn row(id: NodeId, incarnation: u64) -> MemberRow {
 impl World {
     fn new(nodes: u64) -> Self {
         let mut world = Self {
-            leader: Leader::new(Terms::of(LENGTH)),
+            leader: Leader::new(SessionTiming::of(LENGTH)),
             table: Table::default(),
             shares: ShareTable::default(),
             voters: vec![BTreeSet::from([1])],
@@ -69,11 +69,11 @@ impl World {
     }
 
     /// A node that has applied all of the log asks.
-    fn renew(&mut self, holder: Holder) -> bool {
+    fn renew(&mut self, holder: NodeStart) -> bool {
         self.renew_from(holder, self.index)
     }
 
-    fn renew_from(&mut self, holder: Holder, applied: u64) -> bool {
+    fn renew_from(&mut self, holder: NodeStart, applied: u64) -> bool {
         self.leader.note_contact(holder.node, applied, self.now());
         let Asked::Granting(granting) = self.leader.begin_grant(holder, applied) else { return false };
         self.leader.granted(granting, Some(self.index), self.now())
@@ -215,7 +215,8 @@ fn among_fifty_nodes_only_the_slots_of_those_move_that_come_and_go() {
     let all: Vec<NodeId> = (1..=50).collect();
     let most = (SLOTS * 110).div_ceil(100 * 50);
     assert!(all.iter().all(|node| (1..=most).contains(&world.owned(*node))));
-    let owners = |world: &World| -> Vec<Holder> { world.table.rows().iter().map(|row| row.owner).collect() };
+    let owners =
+        |world: &World| -> Vec<NodeStart> { world.table.rows().iter().map(|row| row.owner).collect() };
     let before = owners(&world);
     let gone = world.owned(7);
     let others: Vec<NodeId> = all.iter().copied().filter(|node| *node != 7).collect();
@@ -260,7 +261,7 @@ fn a_silent_node_keeps_its_slots_until_its_session_must_have_ended() {
 #[test]
 fn a_new_leader_waits_as_long_as_any_session_may_last() {
     let mut world = founded(3);
-    let next = Reign { term: 2, leader: 1 };
+    let next = Leadership { term: 2, leader: 1 };
     world.leader.look(Some(next), world.now());
     for step in 1..=30u64 {
         world.now += 100;
@@ -300,7 +301,7 @@ fn who_is_being_expired_stays_so_when_the_leader_is_stopped_and_leads_on() {
     assert_eq!(world.leader.begin_grant(holder(3), world.index), Asked::Never);
     assert!(world.renew(holder(2)), "the others ask as always");
     // A grant that was under way when the leader was stopped is forgotten, and another reign begins with nothing.
-    world.leader.look(Some(Reign { term: 2, leader: 1 }), world.now());
+    world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
     assert!(matches!(world.leader.begin_grant(holder(3), world.index), Asked::Granting(_)));
 }
 
@@ -353,7 +354,7 @@ fn a_new_leader_gives_nothing_more_to_a_node_that_applies_nothing() {
     world.pass(3_100, &[1, 2]);
     world.settle();
     let stuck = 1;
-    let next = Reign { term: 2, leader: 1 };
+    let next = Leadership { term: 2, leader: 1 };
     world.leader.look(Some(next), world.now());
     for step in 0..20 {
         world.now += 300;
@@ -534,7 +535,7 @@ fn a_leader_that_was_stopped_counts_as_new() {
 fn a_node_that_started_again_takes_over_from_the_one_that_it_was_at_once() {
     let mut world = founded(1);
     world.members.insert(1, row(1, 2));
-    let again = Holder { node: 1, incarnation: 2 };
+    let again = NodeStart { node: 1, incarnation: 2 };
     assert_eq!(world.next(), None, "it has no session yet");
     assert!(world.renew(again));
     let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
@@ -542,7 +543,7 @@ fn a_node_that_started_again_takes_over_from_the_one_that_it_was_at_once() {
     assert!(slots.iter().all(|(_, to)| *to == again));
 }
 
-fn successors(world: &World) -> Vec<Option<Holder>> {
+fn successors(world: &World) -> Vec<Option<NodeStart>> {
     world.table.rows().iter().map(|row| row.successor.map(|next| next.holder)).collect()
 }
 
@@ -580,11 +581,11 @@ fn the_successor_stands_in_another_zone() {
 fn who_starts_again_is_a_successor_again_and_who_drains_is_none() {
     let mut world = founded(3);
     world.members.insert(3, row(3, 2));
-    let again = Holder { node: 3, incarnation: 2 };
+    let again = NodeStart { node: 3, incarnation: 2 };
     assert!(world.renew(again));
     world.settle();
     let named =
-        |world: &World, one: Holder| successors(world).iter().filter(|next| **next == Some(one)).count();
+        |world: &World, one: NodeStart| successors(world).iter().filter(|next| **next == Some(one)).count();
     assert_eq!(named(&world, holder(3)), 0);
     world.pass(1000, &[1, 2]);
     assert!(world.renew(again));
@@ -632,7 +633,7 @@ fn who_started_again_and_knows_nothing_leaves_its_slots_to_the_successors_that_i
     };
     let lost = of_three(&world);
     assert!(lost.len() > 1000 && lost.iter().all(|slot| successors(&world)[*slot] == named[*slot]));
-    assert!(world.renew(Holder { node: 3, incarnation: 2 }));
+    assert!(world.renew(NodeStart { node: 3, incarnation: 2 }));
     let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
     assert_eq!(slots.len(), lost.len());
     assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to)));
@@ -643,8 +644,8 @@ fn a_new_leader_waits_for_the_successors_of_who_knows_nothing() {
     let mut world = founded(3);
     let named = successors(&world);
     world.members.insert(3, MemberRow { keeps: false, ..row(3, 2) });
-    world.leader.look(Some(Reign { term: 2, leader: 1 }), world.now());
-    assert!(world.renew(Holder { node: 3, incarnation: 2 }));
+    world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
+    assert!(world.renew(NodeStart { node: 3, incarnation: 2 }));
     assert!(world.renew(holder(1)));
     let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
     assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to) && *to == holder(1)));
@@ -654,10 +655,10 @@ fn a_new_leader_waits_for_the_successors_of_who_knows_nothing() {
 fn a_member_that_is_silent_for_a_moment_stays_the_successor() {
     let mut world = founded(3);
     let before = successors(&world);
-    world.leader.look(Some(Reign { term: 2, leader: 1 }), world.now());
+    world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
     for _ in 0..4 {
         world.now += 500;
-        world.leader.look(Some(Reign { term: 2, leader: 1 }), world.now());
+        world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
         assert!(world.renew(holder(1)) && world.renew(holder(2)));
         world.settle();
     }

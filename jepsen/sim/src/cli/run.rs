@@ -152,7 +152,7 @@ pub(crate) fn main(args: RunArgs) -> ExitCode {
         Some(Planted::One(bug)) => Some(*bug),
         _ => None,
     };
-    let wishes = Wishes { trace: args.trace, planted };
+    let policies = Wishes { trace: args.trace, planted };
     let jobs = args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     if let Some(Planted::Each(bugs)) = &args.planted {
         let (seeds, trials) = (args.seeds.unwrap_or(SEEDS_OF_A_TRIAL), args.trials);
@@ -163,29 +163,29 @@ pub(crate) fn main(args: RunArgs) -> ExitCode {
     match args.seed {
         Some(seed) if args.output == Output::Json => {
             let plan = Plan::of(seed, shape).with(args.faults.as_ref().unwrap_or(&Choice::All));
-            let outcome = run(&plan, &wishes);
+            let outcome = run(&plan, &policies);
             println!("{}", serde_json::json!(outcome));
             exit_code(!outcome.faults.is_empty(), !outcome.unknown.is_empty())
         }
-        Some(seed) => one(seed, shape, &wishes, args.faults),
+        Some(seed) => one(seed, shape, &policies, args.faults),
         None => {
-            many(&Campaign { from: args.from, seeds, jobs, shape, wishes, goes_on: args.keep_going }, shape)
+            many(&Campaign { from: args.from, seeds, jobs, shape, policies, goes_on: args.keep_going }, shape)
         }
     }
 }
 
-fn one(seed: u64, shape: Shape, wishes: &Wishes, choice: Option<Choice>) -> ExitCode {
+fn one(seed: u64, shape: Shape, policies: &Wishes, choice: Option<Choice>) -> ExitCode {
     let plan = Plan::of(seed, shape).with(choice.as_ref().unwrap_or(&Choice::All));
     tell_plan(&plan);
     let begun = monotonic();
-    let outcome = run(&plan, wishes);
+    let outcome = run(&plan, policies);
     let took = (monotonic() - begun) as f64 / 1e9;
     tell(&outcome, took);
     if outcome.faults.is_empty() {
         return exit_code(false, !outcome.unknown.is_empty());
     }
-    if choice.is_none() && !wishes.trace {
-        tell_shrunk(&plan, wishes, shape);
+    if choice.is_none() && !policies.trace {
+        tell_shrunk(&plan, policies, shape);
     }
     ExitCode::FAILURE
 }
@@ -223,16 +223,16 @@ fn tell(outcome: &Outcome, took: f64) {
     println!("verdict   {verdict}");
 }
 
-fn tell_shrunk(plan: &Plan, wishes: &Wishes, shape: Shape) {
+fn tell_shrunk(plan: &Plan, policies: &Wishes, shape: Shape) {
     println!("looking for the fewest faults with which seed {} fails", plan.seed);
-    let (places, outcome) = shrink(&Simulator::this(), plan, shape, wishes, |places, fails| {
+    let (places, outcome) = shrink(&Simulator::this(), plan, shape, policies, |places, fails| {
         println!("  {places:?}: {}", if fails { "fails" } else { "does not fail" });
     });
     let fewest = plan.with(&Choice::Only(places.clone()));
     println!("the fewest faults:");
     tell_plan(&fewest);
     outcome.faults.iter().for_each(|fault| println!("FAULT     {fault}"));
-    println!("again     {}", command(plan.seed, &places, shape, wishes));
+    println!("again     {}", command(plan.seed, &places, shape, policies));
 }
 
 fn many(campaign: &Campaign, shape: Shape) -> ExitCode {
@@ -260,7 +260,7 @@ fn many(campaign: &Campaign, shape: Shape) -> ExitCode {
     tell_summary(&summary);
     summary.failures.iter().for_each(tell_failure);
     if let Some(first) = summary.failures.first() {
-        tell_shrunk(&Plan::of(first.seed, shape), &campaign.wishes, shape);
+        tell_shrunk(&Plan::of(first.seed, shape), &campaign.policies, shape);
         println!("verdict   VIOLATED by {} of {} seeds", summary.failures.len(), summary.seeds);
         return ExitCode::FAILURE;
     }

@@ -16,10 +16,10 @@ use tokio::sync::Notify;
 
 use super::{
     acknowledged::Acknowledged,
-    birth::{Birth, Inheritance},
-    floors::Naming,
+    floors::SuccessorRef,
+    takeover::{TakeoverBasis, TakeoverState},
 };
-use crate::{ids::Holder, slots::SLOTS, stats::FloorStats};
+use crate::{ids::NodeStart, slots::SLOTS, stats::FloorStats};
 
 /// What a charge sees of the agreement with the successor. The other bits count changes.
 const BOUND: u64 = 1;
@@ -41,7 +41,7 @@ pub(super) struct Floors {
     bindings: Box<[AtomicU64]>,
     acknowledged: Acknowledged,
     /// Of the slots that were begun from floors.
-    births: ArcSwap<BTreeMap<u16, Arc<Birth>>>,
+    births: ArcSwap<BTreeMap<u16, Arc<TakeoverBasis>>>,
     /// The rules in force that have floors.
     reserves: ArcSwap<Reserves>,
     raises: Mutex<HashMap<KeyHash, (RuleId, Mark)>>,
@@ -74,7 +74,7 @@ impl Default for Floors {
 
 /// What a claim says of the floors, for a charge whose rule has some.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Told {
+pub(crate) struct ClaimedFloors {
     reserve: Reserve,
     at_most: Mark,
     binding: u64,
@@ -121,19 +121,19 @@ struct Heard {
     alive: Option<Nanos>,
 }
 
-/// What is known under the lock of [`Rights`].
+/// What is known under the lock of [`SlotOwnership`].
 #[derive(Debug)]
-pub(super) struct Tellings {
-    tellers: Box<[super::floors::Teller]>,
+pub(super) struct FloorAgreements {
+    tellers: Box<[super::floors::FloorSender]>,
     attempts: u64,
     /// Attempts up to this one do not count any more.
     stale: u64,
     since: Since,
-    inheritances: BTreeMap<u16, Inheritance>,
-    heard: BTreeMap<Holder, Heard>,
+    inheritances: BTreeMap<u16, TakeoverState>,
+    heard: BTreeMap<NodeStart, Heard>,
 }
 
-impl Default for Tellings {
+impl Default for FloorAgreements {
     fn default() -> Self {
         Self {
             tellers: (0..SLOTS).map(|_| Default::default()).collect(),
@@ -152,10 +152,10 @@ pub(crate) struct Raise {
     pub(crate) key: KeyHash,
     pub(crate) rule: RuleId,
     pub(crate) mark: Mark,
-    pub(crate) naming: Naming,
+    pub(crate) naming: SuccessorRef,
 }
 
-impl Tellings {
+impl FloorAgreements {
     /// No successor is complete any more, until all is told again.
     fn begin_anew(&mut self) {
         self.stale = self.attempts;

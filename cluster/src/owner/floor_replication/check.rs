@@ -8,13 +8,13 @@ use std::sync::{
 use tidegate_limiter::{Charge, Consistency, Cost, Decision, Floor, KeyHash, Mark, Nanos, Reserve, RuleId};
 use tokio::sync::Notify;
 
-use super::{BORN, BOUND, MAX_RAISES, SILENT, Told};
+use super::{BORN, BOUND, ClaimedFloors, MAX_RAISES, SILENT};
 use crate::{
-    owner::rights::{Claim, Rights},
+    owner::slot_ownership::{Claim, SlotOwnership},
     stats::FloorStats,
 };
 
-impl Rights {
+impl SlotOwnership {
     /// What is said of a bucket beside what is known of it here.
     #[inline]
     pub(crate) fn bounds(
@@ -40,7 +40,7 @@ impl Rights {
         {
             (empty_at, at_least) = (birth.empty_at(reserve), mark);
         }
-        let mut told = Told { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
+        let mut told = ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
         if binding & BOUND != 0 && charge.cost != Cost::PEEK {
             let is_cut_off = binding & SILENT != 0 && !self.has_session(now);
             told.beyond = is_cut_off && claim.consistency == Consistency::Available;

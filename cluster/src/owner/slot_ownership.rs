@@ -15,7 +15,7 @@
 mod awake;
 mod share;
 
-pub(crate) use crate::owner::rights::share::Share;
+pub(crate) use crate::owner::slot_ownership::share::Share;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,15 +34,15 @@ use serde::{Deserialize, Serialize};
 use tidegate_limiter::{Consistency, KeyHash, Nanos};
 
 use super::{
-    birth::Birth,
+    floor_replication::{ClaimedFloors, FloorAgreements, Floors},
     node::{Change, Effect, Install, Kept, Node, Role},
-    session::{Session, Terms},
+    session::{Session, SessionTiming},
     shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
     table::{SlotMove, Table},
-    telling::{Floors, Tellings, Told},
+    takeover::TakeoverBasis,
 };
 use crate::{
-    ids::Holder,
+    ids::NodeStart,
     planted::PlantedBug,
     slots::{SLOTS, SlotId},
 };
@@ -74,7 +74,7 @@ pub(crate) struct Claim {
     /// When the slot's buckets count as exhausted.
     pub(crate) floor: Option<Nanos>,
     /// What the charge sees of the agreement with the successor, if its rule has one.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<ClaimedFloors>,
 }
 
 impl Claim {
@@ -97,7 +97,7 @@ pub(crate) enum Unclaimed {
 
 /// This node's rights.
 #[derive(Debug)]
-pub(crate) struct Rights {
+pub(crate) struct SlotOwnership {
     slots: Box<[Slot]>,
     /// Until when a `strict` rule may be decided: while the session lasts.
     strict_until: AtomicU64,
@@ -121,7 +121,7 @@ pub(crate) struct Rights {
     core: Mutex<Core>,
     noted: Mutex<HashMap<u16, HashSet<KeyHash>>>,
     given_up: AtomicBool,
-    terms: Terms,
+    timing: SessionTiming,
     pub(super) floors: Floors,
 }
 
@@ -140,7 +140,7 @@ pub(super) struct Core {
     retired: bool,
     /// Until it has applied the log up to there, this node gives one of no fewer parts than these.
     held_share: Option<(u32, u64)>,
-    pub(super) tellings: Tellings,
+    pub(super) tellings: FloorAgreements,
 }
 
 /// What a node does about a change of the table.
@@ -152,8 +152,8 @@ pub(crate) struct ToDo {
     pub(crate) reserved: usize,
 }
 
-impl Rights {
-    pub(crate) fn new(me: Holder, terms: Terms, now: Nanos) -> Self {
+impl SlotOwnership {
+    pub(crate) fn new(me: NodeStart, timing: SessionTiming, now: Nanos) -> Self {
         Self {
             slots: (0..SLOTS).map(|_| Slot::default()).collect(),
             strict_until: AtomicU64::new(0),
@@ -167,18 +167,18 @@ impl Rights {
             began: AtomicU64::new(now.get()),
             core: Mutex::new(Core {
                 node: Node::new(me, SLOTS),
-                session: Session::new(terms),
+                session: Session::new(timing),
                 watched: None,
                 resumed: now,
                 granted: false,
                 linked: now,
                 retired: false,
                 held_share: None,
-                tellings: Tellings::default(),
+                tellings: FloorAgreements::default(),
             }),
             noted: Mutex::default(),
             given_up: AtomicBool::new(false),
-            terms,
+            timing,
             floors: Floors::default(),
         }
     }
@@ -249,7 +249,7 @@ impl Rights {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what the log says up to this index. Afterwards [`Rights::applied`] has to be called when the router knows it
+    /// Takes in what the log says up to this index. Afterwards [`SlotOwnership::applied`] has to be called when the router knows it
     /// too. Before slots are begun from floors, `inherit` is called with them, and for how long time is to stand still for
     /// their buckets; if it returns false, they count as exhausted.
     pub(crate) fn observe(
@@ -273,7 +273,7 @@ impl Rights {
             )
         };
         let begun = changes.iter().filter(|change| begins(change.effect));
-        let mut born: Vec<(usize, Option<Arc<Birth>>)> = begun
+        let mut born: Vec<(usize, Option<Arc<TakeoverBasis>>)> = begun
             .map(|change| match change.effect {
                 Effect::BeginReserved(owner) => {
                     (change.slot, self.birth(&core, change.slot, owner, now).map(Arc::new))
@@ -295,7 +295,7 @@ impl Rights {
             if inherit(&reserved, Self::unheard(&born)) {
                 todo.reserved = reserved.len();
             } else {
-                let is_lost = |(slot, _): &&mut (usize, Option<Arc<Birth>>)| reserved.contains(slot);
+                let is_lost = |(slot, _): &&mut (usize, Option<Arc<TakeoverBasis>>)| reserved.contains(slot);
                 born.iter_mut().filter(is_lost).for_each(|(_, birth)| *birth = None);
             }
         }
@@ -389,7 +389,7 @@ impl Rights {
         one: SlotMove,
         epoch: u64,
         floor: Option<Nanos>,
-        birth: Option<Arc<Birth>>,
+        birth: Option<Arc<TakeoverBasis>>,
         now: Nanos,
     ) -> Install {
         let mut core = self.core();
@@ -459,7 +459,7 @@ impl Rights {
         self.given_up.store(true, Relaxed);
     }
 
-    pub(crate) fn me(&self) -> Holder {
+    pub(crate) fn me(&self) -> NodeStart {
         self.core().node.me()
     }
 
@@ -467,8 +467,8 @@ impl Rights {
         self.given_up.load(Relaxed)
     }
 
-    pub(crate) fn terms(&self) -> Terms {
-        self.terms
+    pub(crate) fn timing(&self) -> SessionTiming {
+        self.timing
     }
 }
 
@@ -488,7 +488,7 @@ pub(crate) struct Frozen {
     pub(crate) epoch: u64,
     pub(crate) floor: Option<Nanos>,
     /// If it was begun from floors: how.
-    pub(crate) birth: Option<Arc<Birth>>,
+    pub(crate) birth: Option<Arc<TakeoverBasis>>,
 }
 
 #[cfg(test)]

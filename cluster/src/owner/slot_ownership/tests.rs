@@ -1,13 +1,13 @@
 //! The rights of one node, step by step.
 
 use super::*;
-use crate::{ids::Reign, owner::table::Entry};
+use crate::{ids::Leadership, owner::table::Entry};
 
-const REIGN: Reign = Reign { term: 1, leader: 1 };
+const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 const LENGTH: Duration = Duration::from_secs(3);
 
-fn holder(node: u64) -> Holder {
-    Holder { node, incarnation: 1 }
+fn holder(node: u64) -> NodeStart {
+    NodeStart { node, incarnation: 1 }
 }
 
 fn at(millis: u64) -> Nanos {
@@ -23,36 +23,36 @@ fn slot() -> SlotId {
 }
 
 struct World {
-    rights: Rights,
+    ownership: SlotOwnership,
     table: Table,
     index: u64,
 }
 
 impl World {
     fn owning() -> Self {
-        let rights = Rights::new(holder(1), Terms::of(LENGTH), at(0));
-        rights.set_share(0, Some(2), at(0));
-        let mut world = Self { rights, table: Table::default(), index: 0 };
+        let ownership = SlotOwnership::new(holder(1), SessionTiming::of(LENGTH), at(0));
+        ownership.set_share(0, Some(2), at(0));
+        let mut world = Self { ownership, table: Table::default(), index: 0 };
         world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
-        world.rights.watch(at(0));
-        let question = world.rights.ask(at(0));
-        world.rights.grant(question, 1, at(0));
+        world.ownership.watch(at(0));
+        let question = world.ownership.ask(at(0));
+        world.ownership.grant(question, 1, at(0));
         world
     }
 
     fn write(&mut self, entry: &Entry, now: Nanos) -> ToDo {
         self.index += 1;
         self.table.apply(self.index, REIGN, entry);
-        self.rights.observe(self.index, &Arc::new(self.table.clone()), now, |_, _| true)
+        self.ownership.observe(self.index, &Arc::new(self.table.clone()), now, |_, _| true)
     }
 
     /// The process runs from one millisecond to another one.
     fn watch(&self, from: u64, to: u64) {
-        (from..to).step_by(200).for_each(|millis| self.rights.watch(at(millis)));
+        (from..to).step_by(200).for_each(|millis| self.ownership.watch(at(millis)));
     }
 
     fn claim(&self, consistency: Consistency, now: Nanos) -> Result<Claim, Unclaimed> {
-        self.rights.claim(slot(), consistency, now)
+        self.ownership.claim(slot(), consistency, now)
     }
 
     fn begin_move(&mut self) -> Vec<SlotMove> {
@@ -61,15 +61,15 @@ impl World {
 }
 
 fn shares_since(world: &World, now: Nanos) -> Option<Nanos> {
-    world.rights.share(now).map(|share| share.since)
+    world.ownership.share(now).map(|share| share.since)
 }
 
 #[test]
 fn a_strict_charge_needs_the_session_before_and_after() {
     let world = World::owning();
     let claim = world.claim(Consistency::Strict, at(2900)).unwrap();
-    assert!(world.rights.confirm(&claim, key(), at(2940)));
-    assert!(!world.rights.confirm(&claim, key(), at(2950)));
+    assert!(world.ownership.confirm(&claim, key(), at(2940)));
+    assert!(!world.ownership.confirm(&claim, key(), at(2950)));
     assert_eq!(world.claim(Consistency::Strict, at(2950)).unwrap_err(), Unclaimed::Lapsed);
 }
 
@@ -79,17 +79,17 @@ fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
     world.watch(0, 10_000);
     let claim = world.claim(Consistency::Available, at(10_000)).unwrap();
     // Stopped between the charge and the second look.
-    assert!(!world.rights.confirm(&claim, key(), at(14_000)));
-    world.rights.watch(at(14_000));
+    assert!(!world.ownership.confirm(&claim, key(), at(14_000)));
+    world.ownership.watch(at(14_000));
     assert_eq!(world.claim(Consistency::Available, at(14_000)).unwrap_err(), Unclaimed::Lapsed);
     // A grant that was asked for before does not tell what happened meanwhile.
-    let question = world.rights.ask(at(14_100));
-    world.rights.grant(question, 1, at(9_000));
-    world.rights.watch(at(14_200));
+    let question = world.ownership.ask(at(14_100));
+    world.ownership.grant(question, 1, at(9_000));
+    world.ownership.watch(at(14_200));
     assert!(world.claim(Consistency::Available, at(14_200)).is_err());
-    let question = world.rights.ask(at(14_300));
-    world.rights.grant(question, 1, at(14_300));
-    world.rights.watch(at(14_400));
+    let question = world.ownership.ask(at(14_300));
+    world.ownership.grant(question, 1, at(14_300));
+    world.ownership.watch(at(14_400));
     assert!(world.claim(Consistency::Available, at(14_400)).is_ok());
 }
 
@@ -97,23 +97,23 @@ fn an_available_owner_goes_on_without_a_session_but_not_after_it_was_stopped() {
 #[test]
 fn a_node_that_the_leader_finds_behind_decides_nothing_after_its_session_whatever_the_rule_says() {
     let mut world = World::owning();
-    world.rights.set_share(1, Some(3), at(0));
+    world.ownership.set_share(1, Some(3), at(0));
     world.watch(0, 1_000);
-    world.rights.is_behind(5, at(1_000));
+    world.ownership.is_behind(5, at(1_000));
     world.watch(1_000, 2_900);
     assert!(world.claim(Consistency::Available, at(2_200)).is_ok(), "nobody else can have the slot yet");
     assert!(world.claim(Consistency::Strict, at(2_900)).is_ok());
     assert_eq!(shares_since(&world, at(2_900)), None);
-    assert_eq!(world.rights.lag(at(2_900)), None, "its session lasts");
+    assert_eq!(world.ownership.lag(at(2_900)), None, "its session lasts");
     assert!(world.claim(Consistency::Available, at(2_950)).is_err());
     world.watch(2_900, 20_000);
     assert_eq!(world.claim(Consistency::Available, at(20_000)).unwrap_err(), Unclaimed::Lapsed);
-    assert_eq!(world.rights.lag(at(20_000)), Some((5, 1)));
+    assert_eq!(world.ownership.lag(at(20_000)), Some((5, 1)));
     // It applies what it lacked, and nobody leads: it goes on after as long as a session lasts.
     while world.index < 5 {
         world.write(&Entry::Succeed(Vec::new()), at(20_000));
     }
-    assert_eq!(world.rights.lag(at(20_000)), None);
+    assert_eq!(world.ownership.lag(at(20_000)), None);
     world.watch(20_000, 22_800);
     assert!(world.claim(Consistency::Available, at(22_800)).is_err());
     world.watch(22_800, 23_400);
@@ -126,8 +126,8 @@ fn a_node_without_a_log_ends_with_its_session_and_goes_on_after_another_one() {
     let world = World::owning();
     world.watch(0, 1_000);
     for now in (1_000..20_000).step_by(100) {
-        world.rights.watch(at(now));
-        world.rights.is_blind(at(now));
+        world.ownership.watch(at(now));
+        world.ownership.is_blind(at(now));
         let claimed = world.claim(Consistency::Available, at(now)).is_ok();
         assert!(claimed || now >= 2_400, "nobody else can have the slot yet: {now}");
         assert!(!claimed || now < 2_950, "somebody may have the slot: {now}");
@@ -142,15 +142,15 @@ fn a_node_without_a_log_ends_with_its_session_and_goes_on_after_another_one() {
 fn a_node_that_was_behind_goes_on_with_its_next_session() {
     let mut world = World::owning();
     world.watch(0, 1_000);
-    world.rights.is_behind(2, at(1_000));
+    world.ownership.is_behind(2, at(1_000));
     world.watch(1_000, 5_000);
-    let question = world.rights.ask(at(5_000));
-    world.rights.grant(question, 2, at(5_000));
+    let question = world.ownership.ask(at(5_000));
+    world.ownership.grant(question, 2, at(5_000));
     world.watch(5_000, 5_200);
     assert!(world.claim(Consistency::Available, at(5_200)).is_err(), "it has not applied what it lacks");
     world.write(&Entry::Succeed(Vec::new()), at(5_200));
-    let question = world.rights.ask(at(5_200));
-    world.rights.grant(question, 2, at(5_200));
+    let question = world.ownership.ask(at(5_200));
+    world.ownership.grant(question, 2, at(5_200));
     world.watch(5_200, 5_600);
     assert!(world.claim(Consistency::Available, at(5_600)).is_ok());
 }
@@ -169,9 +169,9 @@ fn shares_are_given_out_only_by_who_can_know_that_an_owner_is_lost() {
     assert_eq!(shares_since(&world, at(900)), None, "it has just begun");
     assert_eq!(shares_since(&world, at(1000)), Some(at(1000)));
     assert_eq!(shares_since(&world, at(14_000)), None, "it was stopped, and nobody has noticed yet");
-    world.rights.watch(at(14_000));
-    let question = world.rights.ask(at(14_100));
-    world.rights.grant(question, 1, at(14_100));
+    world.ownership.watch(at(14_000));
+    let question = world.ownership.ask(at(14_100));
+    world.ownership.grant(question, 1, at(14_100));
     world.watch(14_200, 15_000);
     assert_eq!(shares_since(&world, at(14_900)), None, "its links may not be back");
     assert_eq!(shares_since(&world, at(15_000)), Some(at(15_000)));
@@ -186,23 +186,23 @@ fn shares_are_given_out_only_by_who_can_know_that_an_owner_is_lost() {
 fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links_are_there() {
     let world = |granted: Option<u64>, linked: Option<u64>| {
         let mut world = World {
-            rights: Rights::new(holder(2), Terms::of(LENGTH), at(0)),
+            ownership: SlotOwnership::new(holder(2), SessionTiming::of(LENGTH), at(0)),
             table: Table::default(),
             index: 0,
         };
-        world.rights.set_share(0, Some(2), at(0));
+        world.ownership.set_share(0, Some(2), at(0));
         for millis in (0..6000).step_by(100) {
-            world.rights.watch(at(millis));
+            world.ownership.watch(at(millis));
             if granted == Some(millis) {
-                let question = world.rights.ask(at(millis));
-                world.rights.grant(question, 1, at(millis));
+                let question = world.ownership.ask(at(millis));
+                world.ownership.grant(question, 1, at(millis));
                 // It is told what it was granted for, and has to apply that first.
                 world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(millis));
-                let question = world.rights.ask(at(millis));
-                world.rights.grant(question, 1, at(millis));
+                let question = world.ownership.ask(at(millis));
+                world.ownership.grant(question, 1, at(millis));
             }
             if linked == Some(millis) {
-                world.rights.links_begin(at(millis));
+                world.ownership.links_begin(at(millis));
             }
         }
         shares_since(&world, at(6000))
@@ -220,8 +220,8 @@ fn a_grant_after_a_stop_does_not_let_shares_count_from_before_it() {
     world.watch(0, 1000);
     world.watch(14_000, 16_000);
     assert_eq!(shares_since(&world, at(15_900)), None);
-    let question = world.rights.ask(at(15_900));
-    world.rights.grant(question, 1, at(15_900));
+    let question = world.ownership.ask(at(15_900));
+    world.ownership.grant(question, 1, at(15_900));
     world.watch(16_000, 16_200);
     assert_eq!(shares_since(&world, at(16_100)), Some(at(16_000)));
 }
@@ -229,16 +229,16 @@ fn a_grant_after_a_stop_does_not_let_shares_count_from_before_it() {
 #[test]
 fn shares_of_a_slot_without_a_session_count_from_when_no_new_leader_has_granted_one() {
     let mut world = World::owning();
-    let session = Terms::of(LENGTH).node;
-    assert_eq!(world.rights.lapsed_since(), at(0).saturating_add(session * 2));
+    let session = SessionTiming::of(LENGTH).node;
+    assert_eq!(world.ownership.lapsed_since(), at(0).saturating_add(session * 2));
     for to in [2, 1] {
         let lapsed = vec![holder(3 - to)];
         let slots = vec![(slot().get(), holder(to))];
-        world.write(&Entry::Expire { reign: REIGN, lapsed, slots }, at(8000));
+        world.write(&Entry::Expire { leadership: REIGN, lapsed, slots }, at(8000));
     }
     assert!(world.claim(Consistency::Strict, at(8001)).is_err());
     assert_eq!(
-        world.rights.lapsed_since(),
+        world.ownership.lapsed_since(),
         at(8000).saturating_add(session),
         "another has decided until then"
     );
@@ -251,11 +251,11 @@ fn a_charge_during_a_move_is_sent_or_does_not_count() {
     let moves = world.begin_move();
     assert_eq!(moves.len(), 1);
     let late = world.claim(Consistency::Available, at(2)).unwrap();
-    assert!(world.rights.confirm(&early, key(), at(2)), "noted");
-    assert!(world.rights.confirm(&late, key(), at(2)));
-    let (frozen, keys) = world.rights.freeze(&moves);
+    assert!(world.ownership.confirm(&early, key(), at(2)), "noted");
+    assert!(world.ownership.confirm(&late, key(), at(2)));
+    let (frozen, keys) = world.ownership.freeze(&moves);
     assert_eq!((frozen.len(), keys), (1, vec![key()]));
-    assert!(!world.rights.confirm(&late, key(), at(3)), "too late to be sent");
+    assert!(!world.ownership.confirm(&late, key(), at(3)), "too late to be sent");
     assert_eq!(world.claim(Consistency::Available, at(3)).unwrap_err(), Unclaimed::Frozen);
     world.write(&Entry::Commit(moves), at(4));
     assert_eq!(world.claim(Consistency::Available, at(4)).unwrap_err(), Unclaimed::Elsewhere);
@@ -268,66 +268,66 @@ fn a_claim_of_an_earlier_tenure_does_not_count() {
     for to in [2, 1] {
         let lapsed = vec![holder(3 - to)];
         let slots = vec![(slot().get(), holder(to))];
-        world.write(&Entry::Expire { reign: REIGN, lapsed, slots }, at(5));
+        world.write(&Entry::Expire { leadership: REIGN, lapsed, slots }, at(5));
     }
     let claim = world.claim(Consistency::Available, at(6)).unwrap();
     assert_eq!(claim.floor, Some(at(5)));
-    assert!(!world.rights.confirm(&early, key(), at(6)));
-    assert!(world.rights.confirm(&claim, key(), at(6)));
+    assert!(!world.ownership.confirm(&early, key(), at(6)));
+    assert!(world.ownership.confirm(&claim, key(), at(6)));
 }
 
 #[test]
 fn who_has_told_what_it_knew_decides_nothing_whatever_the_log_says() {
     let mut world = World::owning();
     let claim = world.claim(Consistency::Available, at(1)).unwrap();
-    assert_eq!(world.rights.retire().len(), SLOTS);
-    assert!(!world.rights.confirm(&claim, key(), at(1)));
+    assert_eq!(world.ownership.retire().len(), SLOTS);
+    assert!(!world.ownership.confirm(&claim, key(), at(1)));
     assert_eq!(world.begin_move(), []);
     assert!(world.claim(Consistency::Available, at(2)).is_err());
 }
 
 #[test]
 fn what_was_kept_counts_for_slots_that_nobody_owned_in_between() {
-    let again = Holder { incarnation: 2, ..holder(1) };
+    let again = NodeStart { incarnation: 2, ..holder(1) };
     let mut table = Table::default();
     table.apply(1, REIGN, &Entry::Assign(vec![holder(1); SLOTS]));
     let mine = slot().get();
     let other = (mine + 1) % SLOTS as u16;
-    let expire = |lapsed: Holder, slot: u16, to: Holder| Entry::Expire {
-        reign: REIGN,
+    let expire = |lapsed: NodeStart, slot: u16, to: NodeStart| Entry::Expire {
+        leadership: REIGN,
         lapsed: vec![lapsed],
         slots: vec![(slot, to)],
     };
     table.apply(2, REIGN, &expire(holder(1), other, holder(2)));
     table.apply(3, REIGN, &expire(holder(2), other, again));
     table.apply(4, REIGN, &expire(holder(1), mine, again));
-    let rights = Rights::new(again, Terms::of(LENGTH), at(0));
+    let ownership = SlotOwnership::new(again, SessionTiming::of(LENGTH), at(0));
     let kept = [mine, other].map(|slot| (slot, (1, 77, None))).into();
-    rights.keep(Kept { holder: holder(1), slots: kept });
-    rights.watch(at(0));
-    rights.observe(4, &Arc::new(table), at(5), |_, _| true);
-    assert_eq!(world_floor(&rights, slot()), Some(Nanos::new(77)));
+    ownership.keep(Kept { holder: holder(1), slots: kept });
+    ownership.watch(at(0));
+    ownership.observe(4, &Arc::new(table), at(5), |_, _| true);
+    assert_eq!(world_floor(&ownership, slot()), Some(Nanos::new(77)));
     let other = SlotId::all().find(|slot| slot.get() == other).unwrap();
-    assert_eq!(world_floor(&rights, other), Some(at(5)));
+    assert_eq!(world_floor(&ownership, other), Some(at(5)));
 }
 
-fn world_floor(rights: &Rights, slot: SlotId) -> Option<Nanos> {
-    rights.claim(slot, Consistency::Available, at(6)).unwrap().floor
+fn world_floor(ownership: &SlotOwnership, slot: SlotId) -> Option<Nanos> {
+    ownership.claim(slot, Consistency::Available, at(6)).unwrap().floor
 }
 
 #[test]
 fn a_target_decides_as_soon_as_it_has_the_buckets() {
-    let rights = Rights::new(holder(2), Terms::of(LENGTH), at(0));
-    rights.watch(at(0));
-    let mut world = World { rights, table: Table::default(), index: 0 };
+    let ownership = SlotOwnership::new(holder(2), SessionTiming::of(LENGTH), at(0));
+    ownership.watch(at(0));
+    let mut world = World { ownership, table: Table::default(), index: 0 };
     world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
     world.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1));
     let one = SlotMove { slot: slot().get(), id: 2 };
-    assert_eq!(world.rights.install(one, 1, Some(at(0)), None, at(1)), Install::Now);
+    assert_eq!(world.ownership.install(one, 1, Some(at(0)), None, at(1)), Install::Now);
     let claim = world.claim(Consistency::Available, at(1)).unwrap();
     assert_eq!(claim.floor, Some(at(0)));
     world.write(&Entry::Commit(vec![one]), at(2));
-    assert!(world.rights.confirm(&claim, key(), at(2)), "the same tenure");
+    assert!(world.ownership.confirm(&claim, key(), at(2)), "the same tenure");
 }
 
 /// The order of marks and charges, with real threads: whatever counts was sent.
@@ -342,21 +342,21 @@ fn no_charge_that_counts_is_missed_by_the_move() {
         world.index += 1;
         world.table.apply(world.index, REIGN, &entry);
         let table = Arc::new(world.table.clone());
-        let (rights, index) = (&world.rights, world.index);
+        let (ownership, index) = (&world.ownership, world.index);
         let sent = std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    while let Ok(claim) = rights.claim(slot(), Consistency::Available, at(1)) {
+                    while let Ok(claim) = ownership.claim(slot(), Consistency::Available, at(1)) {
                         bucket.fetch_add(1, Relaxed);
-                        if rights.confirm(&claim, key(), at(1)) {
+                        if ownership.confirm(&claim, key(), at(1)) {
                             counted.fetch_add(1, Relaxed);
                         }
                     }
                 });
             }
-            let moves = rights.observe(index, &table, at(1), |_, _| true).send;
+            let moves = ownership.observe(index, &table, at(1), |_, _| true).send;
             let scanned = bucket.load(Relaxed);
-            let (_, keys) = rights.freeze(&moves);
+            let (_, keys) = ownership.freeze(&moves);
             if keys.is_empty() { scanned } else { bucket.load(Relaxed) }
         });
         assert!(counted.load(Relaxed) <= sent, "{} counted, {sent} sent", counted.load(Relaxed));

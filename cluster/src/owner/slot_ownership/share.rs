@@ -1,14 +1,14 @@
 //! Which share of lost buckets this node gives, where checks read it.
 //!
 //! A check reads it before it charges a share and again afterwards; if it has changed in between, the charge is forfeited. So
-//! once [`Rights::set_share`] has returned nothing more is given by the earlier one, and the leader may be told that the index
+//! once [`SlotOwnership::set_share`] has returned nothing more is given by the earlier one, and the leader may be told that the index
 //! of the log that has changed it is applied.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use tidegate_limiter::Nanos;
 
-use super::Rights;
+use super::SlotOwnership;
 
 const PARTS_BITS: u32 = 32;
 
@@ -23,14 +23,14 @@ pub(crate) struct Share {
     pub(crate) changes: u32,
 }
 
-impl Rights {
+impl SlotOwnership {
     /// This node has applied more of the log before it has started: until it has applied it again up to `index`, it gives one of
     /// no fewer parts than these.
     pub(crate) fn hold_share(&self, parts: u32, index: u64) {
         self.core().held_share = Some((parts, index));
     }
 
-    /// Takes in what the log says of this node's share up to this index. To be called before [`Rights::observe`] with the same
+    /// Takes in what the log says of this node's share up to this index. To be called before [`SlotOwnership::observe`] with the same
     /// index.
     pub(crate) fn set_share(&self, index: u64, parts: Option<u32>, now: Nanos) {
         let mut core = self.core();
@@ -68,100 +68,101 @@ impl Rights {
 mod tests {
     use std::time::Duration;
 
-    use crate::ids::Holder;
+    use crate::ids::NodeStart;
     use crate::owner::{
-        rights::share::*,
-        session::Terms,
+        session::SessionTiming,
         shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
+        slot_ownership::share::*,
         table::Table,
     };
 
-    const TERMS: Terms = Terms { node: Duration::from_secs(2), leader: Duration::from_secs(3) };
+    const TERMS: SessionTiming =
+        SessionTiming { node: Duration::from_secs(2), leader: Duration::from_secs(3) };
 
     fn at(millis: u64) -> Nanos {
         Nanos::new(1_000_000_000 + millis * 1_000_000)
     }
 
     /// A node that has run long enough to give shares.
-    fn rights() -> Rights {
-        let rights = Rights::new(Holder { node: 1, incarnation: 1 }, TERMS, at(0));
+    fn ownership() -> SlotOwnership {
+        let ownership = SlotOwnership::new(NodeStart { node: 1, incarnation: 1 }, TERMS, at(0));
         for millis in (0..=5_000).step_by(100) {
-            rights.watch(at(millis));
+            ownership.watch(at(millis));
         }
-        rights
+        ownership
     }
 
     #[test]
     fn a_node_without_a_share_gives_none_and_one_that_becomes_larger_counts_from_then_on() {
-        let rights = rights();
-        assert_eq!(rights.share(at(5_000)), None);
-        rights.set_share(7, Some(4), at(5_010));
-        let first = rights.share(at(5_020)).unwrap();
+        let ownership = ownership();
+        assert_eq!(ownership.share(at(5_000)), None);
+        ownership.set_share(7, Some(4), at(5_010));
+        let first = ownership.share(at(5_020)).unwrap();
         assert_eq!((first.parts, first.since), (4, at(5_010)));
-        rights.set_share(8, Some(5), at(5_030));
-        let smaller = rights.share(at(5_040)).unwrap();
+        ownership.set_share(8, Some(5), at(5_030));
+        let smaller = ownership.share(at(5_040)).unwrap();
         assert_eq!((smaller.parts, smaller.since), (5, at(5_010)), "it has had as much before");
-        rights.set_share(9, Some(4), at(5_050));
-        let again = rights.share(at(5_060)).unwrap();
+        ownership.set_share(9, Some(4), at(5_050));
+        let again = ownership.share(at(5_060)).unwrap();
         assert_eq!((again.parts, again.since), (4, at(5_050)));
         assert_ne!(again, first);
-        rights.set_share(10, None, at(5_070));
-        assert_eq!(rights.share(at(5_080)), None);
+        ownership.set_share(10, None, at(5_070));
+        assert_eq!(ownership.share(at(5_080)), None);
     }
 
     #[test]
     fn a_share_that_changes_and_is_again_what_it_was_is_another_one() {
-        let rights = rights();
-        rights.set_share(7, Some(4), at(0));
-        let before = rights.share(at(5_000)).unwrap();
-        rights.set_share(8, Some(6), at(0));
-        rights.set_share(9, Some(4), at(0));
-        let after = rights.share(at(5_000)).unwrap();
+        let ownership = ownership();
+        ownership.set_share(7, Some(4), at(0));
+        let before = ownership.share(at(5_000)).unwrap();
+        ownership.set_share(8, Some(6), at(0));
+        ownership.set_share(9, Some(4), at(0));
+        let after = ownership.share(at(5_000)).unwrap();
         assert!(before.parts == after.parts && before != after, "what was charged in between is forfeited");
     }
 
     #[test]
     fn until_all_of_the_log_is_applied_again_no_share_is_larger_than_any_that_it_names() {
-        let rights = rights();
-        rights.hold_share(6, 20);
-        rights.set_share(7, Some(3), at(0));
-        assert_eq!(rights.share(at(5_000)).map(|share| share.parts), Some(6));
-        rights.set_share(19, None, at(0));
-        assert_eq!(rights.share(at(5_000)), None);
-        rights.set_share(19, Some(8), at(0));
-        assert_eq!(rights.share(at(5_000)).map(|share| share.parts), Some(8));
-        rights.set_share(20, Some(3), at(0));
-        assert_eq!(rights.share(at(5_000)).map(|share| share.parts), Some(3));
+        let ownership = ownership();
+        ownership.hold_share(6, 20);
+        ownership.set_share(7, Some(3), at(0));
+        assert_eq!(ownership.share(at(5_000)).map(|share| share.parts), Some(6));
+        ownership.set_share(19, None, at(0));
+        assert_eq!(ownership.share(at(5_000)), None);
+        ownership.set_share(19, Some(8), at(0));
+        assert_eq!(ownership.share(at(5_000)).map(|share| share.parts), Some(8));
+        ownership.set_share(20, Some(3), at(0));
+        assert_eq!(ownership.share(at(5_000)).map(|share| share.parts), Some(3));
     }
 
     #[test]
     fn a_node_without_a_session_for_a_day_gives_none() {
-        let rights = rights();
-        rights.set_share(1, Some(2), at(0));
+        let ownership = ownership();
+        ownership.set_share(1, Some(2), at(0));
         let watched = |at: Nanos| {
-            rights.watch(at);
+            ownership.watch(at);
             // One look later than a stop of the process would be held against it.
             let end = at.saturating_add(TERMS.leader * 2);
             let mut now = at;
             while now < end {
                 now = now.saturating_add(Duration::from_millis(100));
-                rights.watch(now);
+                ownership.watch(now);
             }
-            rights.share(now)
+            ownership.share(now)
         };
         assert!(watched(at(6_000)).is_some());
         assert_eq!(watched(at(0).saturating_add(WITHOUT_CONTACT_AT_START)), None, "it may have been removed");
         let asked = at(0).saturating_add(WITHOUT_CONTACT_AT_START * 2);
-        let question = rights.ask(asked);
-        rights.grant(question, 0, asked);
+        let question = ownership.ask(asked);
+        ownership.grant(question, 0, asked);
         assert!(watched(asked.saturating_add(WITHOUT_CONTACT / 2)).is_some());
         let late = asked.saturating_add(WITHOUT_CONTACT + TERMS.node);
         assert_eq!(watched(late), None);
         let asked = late.saturating_add(TERMS.leader * 3);
-        let question = rights.ask(asked);
-        rights.grant(question, 5, asked);
+        let question = ownership.ask(asked);
+        ownership.grant(question, 5, asked);
         assert_eq!(watched(asked), None, "what it was granted for is not applied");
-        drop(rights.observe(5, &std::sync::Arc::new(Table::default()), asked, |_, _| true));
+        drop(ownership.observe(5, &std::sync::Arc::new(Table::default()), asked, |_, _| true));
         assert!(watched(asked).is_some());
     }
 }

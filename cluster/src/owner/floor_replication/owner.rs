@@ -10,17 +10,17 @@ use std::sync::{
 
 use tidegate_limiter::{KeyHash, Mark, Nanos, Reserves};
 
-use super::{BOUND, CHANGE, Inheritance, Raise, SILENT, Since};
+use super::{BOUND, CHANGE, Raise, SILENT, Since, TakeoverState};
 use crate::{
-    ids::Holder,
+    ids::NodeStart,
     owner::{
-        floors::{Bond, Naming},
-        rights::{Core, Rights},
+        floors::{Agreement, SuccessorRef},
+        slot_ownership::{Core, SlotOwnership},
     },
     slots::{SLOTS, SlotId},
 };
 
-impl Rights {
+impl SlotOwnership {
     /// The rules with floors are these from now on, as those domains have them since those entries of the log.
     pub(crate) fn set_reserves(&self, reserves: Arc<Reserves>, since: Since) {
         // Under the lock, so that nobody tells that all was told for these by what was told for those before.
@@ -46,7 +46,7 @@ impl Rights {
     pub(in crate::owner) fn observe_successors(&self, core: &mut Core) {
         let me = core.node.me();
         for slot in 0..SLOTS {
-            let naming = core.node.row(slot).and_then(|row| Naming::of(me, row));
+            let naming = core.node.row(slot).and_then(|row| SuccessorRef::of(me, row));
             if core.tellings.tellers[slot].observe(naming) {
                 self.rebind(slot, |binding| binding & !(BOUND | SILENT));
                 self.floors.acknowledged.clear(slot);
@@ -73,19 +73,19 @@ impl Rights {
     }
 
     /// Who is to be told of slots of this node.
-    pub(crate) fn successors(&self) -> Vec<Holder> {
+    pub(crate) fn successors(&self) -> Vec<NodeStart> {
         let core = self.core();
         let me = core.node.me();
         let rows = (0..SLOTS).filter_map(|slot| core.node.row(slot));
         let named = rows.filter(|row| row.owner == me).filter_map(|row| row.successor);
-        let mut holders: Vec<Holder> = named.map(|next| next.holder).collect();
+        let mut holders: Vec<NodeStart> = named.map(|next| next.holder).collect();
         holders.sort_unstable();
         holders.dedup();
         holders
     }
 
     /// The slots of which this successor is to be told, and whether there is nothing to do about them.
-    pub(crate) fn told_to(&self, successor: Holder) -> Vec<(u16, Naming, bool)> {
+    pub(crate) fn told_to(&self, successor: NodeStart) -> Vec<(u16, SuccessorRef, bool)> {
         let core = self.core();
         (0..SLOTS)
             .filter_map(|slot| {
@@ -100,19 +100,20 @@ impl Rights {
     }
 
     /// A new attempt for these slots.
-    pub(crate) fn attempt(&self, slots: &[(u16, Naming)]) -> Vec<(u16, Bond)> {
+    pub(crate) fn attempt(&self, slots: &[(u16, SuccessorRef)]) -> Vec<(u16, Agreement)> {
         let mut core = self.core();
         core.tellings.attempts += 1;
         let (attempt, owner) = (core.tellings.attempts, core.node.me());
-        slots.iter().map(|(slot, naming)| (*slot, Bond { naming: *naming, attempt, owner })).collect()
+        slots.iter().map(|(slot, naming)| (*slot, Agreement { naming: *naming, attempt, owner })).collect()
     }
 
     /// Binds this node; returns the bonds that hold.
-    pub(crate) fn bind(&self, bonds: &[(u16, Bond)]) -> Vec<(u16, Bond)> {
+    pub(crate) fn bind(&self, bonds: &[(u16, Agreement)]) -> Vec<(u16, Agreement)> {
         let mut core = self.core();
-        let is_stale = |bond: &Bond| bond.attempt <= core.tellings.stale;
-        let bonds: Vec<(u16, Bond)> = bonds.iter().filter(|(_, bond)| !is_stale(bond)).copied().collect();
-        let bind = |(slot, bond): &(u16, Bond)| {
+        let is_stale = |bond: &Agreement| bond.attempt <= core.tellings.stale;
+        let bonds: Vec<(u16, Agreement)> =
+            bonds.iter().filter(|(_, bond)| !is_stale(bond)).copied().collect();
+        let bind = |(slot, bond): &(u16, Agreement)| {
             let slot = usize::from(*slot);
             let was_bound = core.tellings.tellers[slot].bond().is_some();
             let binds = core.tellings.tellers[slot].bind(*bond);
@@ -125,7 +126,7 @@ impl Rights {
     }
 
     /// Frees this node from a bond of which the successor knows that it is not complete.
-    pub(crate) fn free(&self, slot: u16, bond: Bond) {
+    pub(crate) fn free(&self, slot: u16, bond: Agreement) {
         let mut core = self.core();
         let slot = usize::from(slot);
         if core.tellings.tellers[slot].free(bond) {
@@ -135,21 +136,21 @@ impl Rights {
     }
 
     /// What is said of these slots to who could begin from their floors: all was told.
-    pub(crate) fn testament(&self, bonds: &[(u16, Bond)]) -> Vec<(u16, Bond, Inheritance)> {
+    pub(crate) fn testament(&self, bonds: &[(u16, Agreement)]) -> Vec<(u16, Agreement, TakeoverState)> {
         let core = self.core();
         let (births, reserves) = (self.floors.births.load(), self.reserves());
-        let current = |(slot, bond): &&(u16, Bond)| {
+        let current = |(slot, bond): &&(u16, Agreement)| {
             bond.attempt > core.tellings.stale
                 && core.tellings.tellers[usize::from(*slot)].bond() == Some(*bond)
         };
-        let tell = |(slot, bond): &(u16, Bond)| {
+        let tell = |(slot, bond): &(u16, Agreement)| {
             let (fingerprint, since) = (reserves.fingerprint(), core.tellings.since.number());
             let inheritance = match births.get(slot) {
                 // Of rules that are others now it cannot be told how their buckets begun.
                 Some(birth) if birth.rules != reserves => {
-                    Inheritance { fingerprint, since, before: Some(birth.begun), elder: None }
+                    TakeoverState { fingerprint, since, before: Some(birth.begun), elder: None }
                 }
-                Some(birth) => Inheritance {
+                Some(birth) => TakeoverState {
                     fingerprint,
                     since,
                     before: birth.postponed_before(),
@@ -157,7 +158,7 @@ impl Rights {
                 },
                 None => {
                     let before = self.floor_of(usize::from(*slot));
-                    Inheritance { fingerprint, since, before, elder: None }
+                    TakeoverState { fingerprint, since, before, elder: None }
                 }
             };
             (*slot, *bond, inheritance)
@@ -166,7 +167,7 @@ impl Rights {
     }
 
     /// The successor is complete.
-    pub(crate) fn completed(&self, bonds: impl IntoIterator<Item = (u16, Bond)>) {
+    pub(crate) fn completed(&self, bonds: impl IntoIterator<Item = (u16, Agreement)>) {
         let mut core = self.core();
         for (slot, bond) in bonds {
             if bond.attempt > core.tellings.stale {
@@ -177,7 +178,7 @@ impl Rights {
     }
 
     /// What this successor has to be told of.
-    pub(crate) fn take_raises(&self, successor: Holder, most: usize) -> Vec<Raise> {
+    pub(crate) fn take_raises(&self, successor: NodeStart, most: usize) -> Vec<Raise> {
         if self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return Vec::new();
         }
@@ -190,7 +191,7 @@ impl Rights {
         };
         // Of slots that are another's now, or that nobody takes over, nobody is told.
         raises.retain(|key, _| core.tellings.tellers[SlotId::of(*key).index()].naming().is_some());
-        let keys: Vec<(KeyHash, Naming)> =
+        let keys: Vec<(KeyHash, SuccessorRef)> =
             raises.keys().filter_map(|key| Some((*key, naming(key)?))).take(most).collect();
         keys.into_iter()
             .filter_map(|(key, naming)| {
@@ -241,7 +242,7 @@ impl Rights {
     }
 
     /// The slots whose charges wait for this successor.
-    pub(crate) fn bound_to(&self, successor: Holder) -> Vec<u16> {
+    pub(crate) fn bound_to(&self, successor: NodeStart) -> Vec<u16> {
         let core = self.core();
         let is_bound = |slot: &usize| {
             let next = core.node.row(*slot).and_then(|row| row.successor);

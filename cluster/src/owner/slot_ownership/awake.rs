@@ -7,12 +7,12 @@ use std::{
 
 use tidegate_limiter::{Consistency, Nanos};
 
-use super::{Core, Rights, WITHOUT_CONTACT};
+use super::{Core, SlotOwnership, WITHOUT_CONTACT};
 
 /// Within this time after this process has begun or gone on it has links to all who can be reached.
 pub(super) const LINKS_BACK: Duration = Duration::from_secs(1);
 
-impl Rights {
+impl SlotOwnership {
     /// Asks for a session.
     pub(crate) fn ask(&self, now: Nanos) -> u64 {
         self.core().session.ask(now)
@@ -59,7 +59,7 @@ impl Rights {
         self.shares_from.store(u64::MAX, Relaxed);
         // Held until a session is granted; without a leader, for as long as one lasts, once it has applied what it lacked.
         self.held.store(true, Relaxed);
-        self.hold_until.store(now.saturating_add(self.terms.leader).get(), Relaxed);
+        self.hold_until.store(now.saturating_add(self.timing.leader).get(), Relaxed);
         self.awake_until.fetch_min(self.strict_until.load(Relaxed), Release);
     }
 
@@ -69,7 +69,7 @@ impl Rights {
         (applied < needed && !self.has_session(now)).then_some((needed, applied))
     }
 
-    /// Says that this process runs; to be called several times a second. One that was stopped for long ([`Rights::awake`])
+    /// Says that this process runs; to be called several times a second. One that was stopped for long ([`SlotOwnership::awake`])
     /// decides nothing more until it has a session again; without a quorum, after as long.
     pub(crate) fn watch(&self, now: Nanos) {
         let mut core = self.core();
@@ -80,7 +80,7 @@ impl Rights {
             self.shares_from.store(u64::MAX, Relaxed);
         }
         if stopped {
-            self.hold_until.store(now.saturating_add(self.terms.leader).get(), Relaxed);
+            self.hold_until.store(now.saturating_add(self.timing.leader).get(), Relaxed);
             self.held.store(true, Relaxed);
         }
         core.watched = Some(now);
@@ -89,7 +89,7 @@ impl Rights {
             return;
         }
         // What it has applied by then tells who owns the slots now; or nobody could say what has become of them.
-        let knows = core.granted || now >= core.resumed.saturating_add(self.terms.leader);
+        let knows = core.granted || now >= core.resumed.saturating_add(self.timing.leader);
         if knows && self.shares_from.load(Relaxed) == u64::MAX {
             let links_back = core.resumed.max(core.linked).saturating_add(LINKS_BACK);
             self.shares_from.store(now.max(links_back).get(), Relaxed);
@@ -109,12 +109,12 @@ impl Rights {
         self.shares_from.fetch_max(now.saturating_add(LINKS_BACK).get(), Relaxed);
     }
 
-    /// Since when shares count of a slot of this node whose [claim](Rights::claim) has lapsed, because nobody decides about it:
+    /// Since when shares count of a slot of this node whose [claim](SlotOwnership::claim) has lapsed, because nobody decides about it:
     /// a session after its own has ended, or after it has got the slot; before, that instant lies ahead. Until then a new leader
     /// is likely to grant another one, and what refilled meanwhile is this node's to give.
     pub(crate) fn lapsed_since(&self) -> Nanos {
         let until = self.strict_until.load(Relaxed).max(self.began.load(Relaxed));
-        Nanos::new(until).saturating_add(self.terms.node)
+        Nanos::new(until).saturating_add(self.timing.node)
     }
 
     /// This node does not take in what the log says, because its disk has failed; to be called as long as that is so. Others get
@@ -126,7 +126,7 @@ impl Rights {
     /// For how long a node that was stopped can rely on what it knew before: renewed in time, its session lasts longer than
     /// that from any moment on.
     fn awake(&self) -> Duration {
-        self.terms.node / 2
+        self.timing.node / 2
     }
 
     /// Whether the session lasts.

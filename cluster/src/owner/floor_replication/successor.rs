@@ -4,19 +4,19 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_limiter::Nanos;
 
-use super::{BORN, Birth, Heard, Inheritance, MAX_OWNERS};
+use super::{BORN, Heard, MAX_OWNERS, TakeoverBasis, TakeoverState};
 use crate::{
-    ids::Holder,
+    ids::NodeStart,
     owner::{
-        floors::Bond,
-        rights::{Core, Rights},
+        floors::Agreement,
+        slot_ownership::{Core, SlotOwnership},
     },
     planted::PlantedBug,
 };
 
-impl Rights {
+impl SlotOwnership {
     /// An owner says something; `answer` is the number of the last answer that it has got.
-    pub(crate) fn hear(&self, owner: Holder, answer: u64, now: Nanos) {
+    pub(crate) fn hear(&self, owner: NodeStart, answer: u64, now: Nanos) {
         let mut core = self.core();
         let heard = &mut core.tellings.heard;
         if heard.len() > MAX_OWNERS {
@@ -30,7 +30,7 @@ impl Rights {
     }
 
     /// The owner is being answered; by this number.
-    pub(crate) fn answer(&self, owner: Holder, now: Nanos) -> u64 {
+    pub(crate) fn answer(&self, owner: NodeStart, now: Nanos) -> u64 {
         let mut core = self.core();
         let known = core.tellings.heard.entry(owner).or_insert(Heard { answer: (0, now), alive: None });
         known.answer = (known.answer.0 + 1, now);
@@ -38,13 +38,13 @@ impl Rights {
     }
 
     /// An owner begins to tell of these slots.
-    pub(crate) fn begin_hearing(&self, bonds: &[(u16, Bond)]) {
+    pub(crate) fn begin_hearing(&self, bonds: &[(u16, Agreement)]) {
         let mut core = self.core();
         bonds.iter().for_each(|(slot, bond)| core.node.heir(*slot).begin(*bond));
     }
 
     /// An owner has told all of these slots.
-    pub(crate) fn complete_hearing(&self, testament: &[(u16, Bond, Inheritance)]) {
+    pub(crate) fn complete_hearing(&self, testament: &[(u16, Agreement, TakeoverState)]) {
         let mut core = self.core();
         for (slot, bond, inheritance) in testament {
             if core.node.heir(*slot).complete(*bond) {
@@ -58,25 +58,21 @@ impl Rights {
         &self,
         core: &Core,
         slot: usize,
-        owner: Holder,
+        owner: NodeStart,
         now: Nanos,
-    ) -> Option<Birth> {
+    ) -> Option<TakeoverBasis> {
         let inheritance = core.tellings.inheritances.get(&(slot as u16))?;
         let heard = core.tellings.heard.get(&owner)?.alive?;
         let rules = self.reserves();
         let is_agreed =
             inheritance.since == core.tellings.since.number() || PlantedBug::OldFloorsCount.is_on();
-        (is_agreed && inheritance.fingerprint == rules.fingerprint() && !rules.is_empty()).then_some(Birth {
-            rules,
-            heard,
-            begun: now,
-            before: inheritance.before,
-            elder: inheritance.elder,
-        })
+        (is_agreed && inheritance.fingerprint == rules.fingerprint() && !rules.is_empty()).then_some(
+            TakeoverBasis { rules, heard, begun: now, before: inheritance.before, elder: inheritance.elder },
+        )
     }
 
     /// A new tenure of these slots; `None`: not from floors. Before a check can claim them.
-    pub(in crate::owner) fn bear(&self, slots: &[(usize, Option<Arc<Birth>>)]) {
+    pub(in crate::owner) fn bear(&self, slots: &[(usize, Option<Arc<TakeoverBasis>>)]) {
         let mut births = BTreeMap::clone(&self.floors.births.load());
         for (slot, birth) in slots {
             match birth {
@@ -92,13 +88,13 @@ impl Rights {
     }
 
     /// How this slot was begun.
-    pub(crate) fn birth_of(&self, slot: u16) -> Option<Arc<Birth>> {
+    pub(crate) fn birth_of(&self, slot: u16) -> Option<Arc<TakeoverBasis>> {
         self.floors.births.load().get(&slot).cloned()
     }
 
     /// How long time is to stand still for the buckets of slots that are begun from floors: nobody can tell what the shares of
     /// others admitted meanwhile.
-    pub(in crate::owner) fn unheard(births: &[(usize, Option<Arc<Birth>>)]) -> Duration {
+    pub(in crate::owner) fn unheard(births: &[(usize, Option<Arc<TakeoverBasis>>)]) -> Duration {
         let born = births.iter().filter_map(|(_, birth)| birth.as_ref());
         born.map(|birth| birth.begun.saturating_since(birth.heard)).max().unwrap_or_default()
     }

@@ -8,7 +8,7 @@ use crate::planted::PlantedBug;
 
 /// How a slot was begun from floors.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Birth {
+pub(crate) struct TakeoverBasis {
     /// The rules that had floors then: buckets of others count as exhausted.
     pub(crate) rules: Arc<Reserves>,
     /// When the owner before was heard of for the last time.
@@ -20,7 +20,7 @@ pub(crate) struct Birth {
     pub(crate) elder: Option<(Nanos, Nanos)>,
 }
 
-impl Birth {
+impl TakeoverBasis {
     /// With the rules in force; `None` if those of that fingerprint were others: then its buckets count as exhausted.
     pub(crate) fn with(self, fingerprint: u64, rules: Arc<Reserves>) -> Option<Arc<Self>> {
         (rules.fingerprint() == fingerprint).then(|| Arc::new(Self { rules, ..self }))
@@ -64,7 +64,7 @@ impl Birth {
 
 /// What an owner says when it has told all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Inheritance {
+pub(crate) struct TakeoverState {
     /// Of the rules that have floors, as the owner had them.
     pub(crate) fingerprint: u64,
     /// [Since](Since::number) when it had them.
