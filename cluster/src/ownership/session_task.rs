@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::{
-    ids::{Leadership, NodeId, NodeStart, RaftNode},
+    ids::{NodeId, RaftNode},
     member::MemberRow,
     owner::leader::{Asked, Granting},
     raft::{handle::Shared, leader_client::LeaderClient, running::Running},
@@ -24,6 +24,7 @@ use crate::{
 const RENEWALS: u32 = 4;
 /// How often a node without a session asks for one.
 const RETRY: Duration = Duration::from_millis(50);
+const SLOW_RETRY: Duration = Duration::from_millis(250);
 /// Of so many attempts without a session one goes to another member than the leader.
 const ASK_OTHERS_EVERY: u32 = 5;
 /// How long an answer may take, from when there is a stream on.
@@ -52,7 +53,8 @@ pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
         } else {
             way.caller = None;
             way.failed = way.failed.saturating_add(1);
-            sleep(RETRY).await;
+            // A node that can have none may wait for days.
+            sleep(if way.failed > 100 { SLOW_RETRY } else { RETRY }).await;
         }
     }
 }
@@ -67,32 +69,46 @@ struct Way {
 
 impl Way {
     /// The leader as far as this node knows; when that one grants nothing, now and then another member: a node that gets no
-    /// messages, or whose disk hangs, does not hear of a new leader, and has to be told that it has no session.
-    fn next(&self, running: &Running, me: NodeId) -> Option<(NodeId, RaftNode)> {
+    /// messages, or whose disk hangs, does not hear of a new leader, and has to be told that it has no session. One whose disk does
+    /// not work (`works`) leads nobody.
+    fn next(&self, shared: &Shared, works: bool) -> Option<(NodeId, RaftNode)> {
+        let Some(running) = shared.running() else {
+            let live = shared.live();
+            let others = live.iter().filter_map(|member| Some((member.node?, member.raft_node())));
+            return self.turn(others.filter(|(id, _)| *id != shared.me).collect(), 1);
+        };
         let known = running.leader();
         // One that holds itself for the leader, and is not confirmed, waits long for each of its own attempts.
-        let is_me = known.as_ref().is_some_and(|(leader, _)| *leader == me);
-        let every = if is_me { 2 } else { ASK_OTHERS_EVERY };
+        let is_me = known.as_ref().is_some_and(|(leader, _)| *leader == shared.me);
+        let every = match (is_me, works) {
+            (true, false) => 1,
+            (true, true) => 2,
+            (false, _) => ASK_OTHERS_EVERY,
+        };
         if self.failed == 0 || !self.failed.is_multiple_of(every) {
             return known;
         }
         let metrics = running.metrics();
         let membership = metrics.membership_config.membership();
-        let is_other = |id: &NodeId| *id != me && known.as_ref().is_none_or(|(leader, _)| id != leader);
-        let others: Vec<NodeId> = membership.voter_ids().filter(is_other).collect();
-        let turn = (self.failed / every) as usize;
-        let id = others.get(turn % others.len().max(1))?;
-        Some((*id, membership.get_node(id)?.clone()))
+        let is_other =
+            |id: &NodeId| *id != shared.me && known.as_ref().is_none_or(|(leader, _)| id != leader);
+        let others = membership.voter_ids().filter(is_other);
+        self.turn(others.filter_map(|id| Some((id, membership.get_node(&id)?.clone()))).collect(), every)
+    }
+
+    /// Of these, one after the other.
+    fn turn(&self, mut others: Vec<(NodeId, RaftNode)>, every: u32) -> Option<(NodeId, RaftNode)> {
+        let turn = (self.failed / every) as usize % others.len().max(1);
+        (turn < others.len()).then(|| others.swap_remove(turn))
     }
 }
 
 async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> bool {
-    let Some(running) = shared.running() else { return false };
-    let Some((leader, node)) = way.next(&running, shared.me) else { return false };
+    let works = shared.running().is_some_and(|running| shared.log_works(&running));
+    let Some((leader, node)) = way.next(shared, works) else { return false };
     // Without the rules of the cluster it could not decide, and without a log that lasts it could not follow who owns what;
     // but it says that it is there.
-    let wants =
-        shared.in_force.borrow().complete && !shared.ownership.is_given_up() && shared.log_works(&running);
+    let wants = works && shared.in_force.borrow().complete && !shared.ownership.is_given_up();
     let applied = {
         let known = shared.applied.borrow();
         // Without a table there is nothing that this node could lose or give.
@@ -174,7 +190,10 @@ impl Shared {
             running.propose(Command::Member(row), PATIENCE).await?;
         }
         if !wants {
-            return Ok(self.behind_without_session(holder, leadership, applied));
+            // Others get its slots when the session that it had has ended, and it may not hear of that by the log: it is told
+            // by a leader that a quorum follows. Without one it goes on.
+            let index = running.read_index_here(PATIENCE).await;
+            return Ok(index.map_or(Renewal::NotGranted, Renewal::Behind));
         }
         let asked = {
             let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,21 +210,6 @@ impl Shared {
         let index = running.read_index_here(PATIENCE).await;
         let granted = guard.end(index.ok());
         Ok(index.ok().filter(|_| granted).map_or(Renewal::NotGranted, Renewal::Granted))
-    }
-}
-
-impl Shared {
-    /// What a node hears that can have no session. Others get its slots when the one that it had has ended: it must not decide
-    /// anything more before it has applied that, and if its disk hangs it does not hear of it otherwise.
-    fn behind_without_session(&self, holder: NodeStart, leadership: Leadership, applied: u64) -> Renewal {
-        let (here, now) = (self.applied.borrow().index, self.clock.now());
-        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        leader.look(Some(leadership), now);
-        if applied < here && leader.has_lapsed(holder, now) {
-            Renewal::Behind(here)
-        } else {
-            Renewal::NotGranted
-        }
     }
 }
 

@@ -117,10 +117,12 @@ impl SlotOwnership {
         Nanos::new(until).saturating_add(self.timing.node)
     }
 
-    /// This node does not take in what the log says, because its disk has failed; to be called as long as that is so. Others get
-    /// its slots when its session ends, and it does not hear of that, nor whether owners are lost: it ends with its session.
+    /// This node does not take in what the log says, because its disk has failed: nothing that it knows of owners tells whether
+    /// they are lost. Whether it still owns its own slots it is told by a leader ([`SlotOwnership::is_behind`]), if there is one.
     pub(crate) fn is_blind(&self, now: Nanos) {
-        self.end_with_session(&mut self.core(), now);
+        let mut core = self.core();
+        (core.resumed, core.granted) = (now, false);
+        self.shares_from.store(u64::MAX, Relaxed);
     }
 
     /// For how long a node that was stopped can rely on what it knew before: renewed in time, its session lasts longer than
