@@ -29,6 +29,8 @@ const SLOW_RETRY: Duration = Duration::from_millis(250);
 const ASK_OTHERS_EVERY: u32 = 5;
 /// How long an answer may take, from when there is a stream on.
 const PATIENCE: Duration = Duration::from_millis(700);
+/// How long a node that can have no session waits for an answer: as soon as it can have one, it asks for it.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(200);
 /// How often this process notes that it runs.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
@@ -139,11 +141,12 @@ async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> bool {
             shared.ownership.grant(question, index, asked);
             true
         }
-        Ok(Renewal::Behind(needed)) => {
+        // One that has not had any session since its start has nothing that others could get.
+        Ok(Renewal::Behind(needed)) if wants || shared.ownership.has_had_session() => {
             shared.ownership.is_behind(needed, shared.clock.now());
             false
         }
-        Ok(Renewal::NotGranted) | Err(_) => false,
+        Ok(Renewal::Behind(_) | Renewal::NotGranted) | Err(_) => false,
     }
 }
 
@@ -192,7 +195,7 @@ impl Shared {
         if !wants {
             // Others get its slots when the session that it had has ended, and it may not hear of that by the log: it is told
             // by a leader that a quorum follows. Without one it goes on.
-            let index = running.read_index_here(PATIENCE).await;
+            let index = running.read_index_here(CONFIRMED_WITHIN).await;
             return Ok(index.map_or(Renewal::NotGranted, Renewal::Behind));
         }
         let asked = {

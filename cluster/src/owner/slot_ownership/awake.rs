@@ -29,7 +29,10 @@ impl SlotOwnership {
         }
         if asked >= core.resumed && index <= applied {
             core.granted = true;
-            self.held.store(false, Relaxed);
+            if self.held.swap(false, Relaxed) {
+                // It ran when it asked, and has a session from then on.
+                self.awake_until.fetch_max(asked.saturating_add(self.awake()).get(), Release);
+            }
         }
     }
 
@@ -129,6 +132,11 @@ impl SlotOwnership {
     /// that from any moment on.
     fn awake(&self) -> Duration {
         self.timing.node / 2
+    }
+
+    /// Whether it has had a session since its start.
+    pub(crate) fn has_had_session(&self) -> bool {
+        self.strict_until.load(Relaxed) != 0
     }
 
     /// Whether the session lasts.
