@@ -36,9 +36,9 @@ use crate::{
     },
     peer_port::{Answering, accept_peers},
     raft::{
-        abandon, bootstrap,
-        disk::DiskError,
-        election, foreign,
+        abandon, bootstrap, election,
+        files::DiskError,
+        foreign,
         group::{GroupConfig, RaftGroup, beat, watch_disk},
         handle::Shared,
         leader_client::LeaderClient,

@@ -17,7 +17,7 @@ use crate::{
         node::{Kept, KeptSlot},
         slot_ownership::{Frozen, SlotOwnership},
     },
-    raft::disk::{DiskError, take_debts, write_debts},
+    raft::files::{DiskError, load_buckets, save_buckets},
     rpc::buckets::{WireBirth, WireBucket, WireLetGo},
     slots::SlotId,
 };
@@ -69,7 +69,7 @@ pub(crate) fn save(
     let saved = Saved { holder, slots: owned.iter().map(slot).collect(), buckets, let_go };
     let mut bytes = Vec::new();
     codec::encode(&saved, &mut bytes, MAX_BYTES).map_err(|error| error.to_string())?;
-    write_debts(directory, &bytes).map_err(|error| error.to_string())?;
+    save_buckets(directory, &bytes).map_err(|error| error.to_string())?;
     Ok(saved.buckets.len())
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn restore(
     store: &Store,
     now: Nanos,
 ) -> Result<bool, DiskError> {
-    let Some(bytes) = take_debts(directory)? else { return Ok(false) };
+    let Some(bytes) = load_buckets(directory)? else { return Ok(false) };
     let saved: Saved = match codec::decode(&bytes) {
         Ok(saved) => saved,
         Err(error) => {

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use tidegate_proto::{CodecError, codec};
 use tokio::sync::watch;
 
-use super::disk::{Disk, DiskError, Snapshots};
+use super::{
+    disk::Disk,
+    files::{DiskError, Snapshots},
+};
 use crate::{
     ids::{Leadership, NodeId, RaftNode},
     owner::shares::ShareTable,

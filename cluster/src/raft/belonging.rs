@@ -23,7 +23,8 @@ use tokio::{
 };
 
 use super::{
-    disk::{Disk, DiskError, KEY_CLUSTER, LOG, META},
+    disk::{Disk, KEY_CLUSTER, LOG, META},
+    files::DiskError,
     log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE},
 };
 use crate::{

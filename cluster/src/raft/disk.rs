@@ -1,13 +1,13 @@
-//! Where a node keeps its part of the group: a redb database for log, vote and identity, and one file with a snapshot.
+//! Where a node keeps its part of the group: a redb database for log, vote and identity, and one file with a snapshot ([`files`](super::files)).
 //!
 //! Without a data directory both are in memory. Such a node is a new member each time that it starts, so it never
 //! breaks a promise that it has forgotten.
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use redb::{
@@ -15,15 +15,13 @@ use redb::{
     backends::InMemoryBackend,
 };
 
+use super::files::{DiskError, SAVED_FILE, SNAPSHOT_FILE, Snapshots, draft_of, sync};
 use crate::{
     fabric,
     ids::{ClusterId, NodeId},
 };
 
 const DATABASE_FILE: &str = "raft.redb";
-const SNAPSHOT_FILE: &str = "raft.snapshot";
-/// What the buckets know when the node ends.
-const DEBTS_FILE: &str = "debts";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
@@ -39,20 +37,8 @@ const KEY_NODE: &str = "node";
 pub(crate) const KEY_CLUSTER: &str = "cluster";
 const KEY_INCARNATION: &str = "incarnation";
 
-/// Why a data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{path}: {reason} (--data-dir); if it cannot be repaired, move it away: the node then comes back as a new member"
-)]
-pub struct DiskError {
-    path: PathBuf,
-    reason: Box<dyn std::error::Error + Send + Sync>,
-}
-
 #[derive(Debug, thiserror::Error)]
 enum Damage {
-    #[error("the file is cut short or was changed: its checksum does not fit")]
-    Snapshot,
     #[error("it was written by another version of Tidegate: format {0}, this version has {FORMAT}")]
     Format(u64),
     #[error("what it holds for {0:?} cannot be read")]
@@ -94,7 +80,7 @@ impl Disk {
             return Self::open_with(directory, Snapshots::of(directory));
         }
         // A draft is what a crash left of a file that never counted.
-        for name in [SNAPSHOT_FILE, DEBTS_FILE] {
+        for name in [SNAPSHOT_FILE, SAVED_FILE] {
             let _ = fs::remove_file(directory.join(draft_of(name)));
         }
         Self::open_with(directory, Snapshots::of(directory))
@@ -276,164 +262,14 @@ fn create(path: &Path) -> Result<Database, DatabaseError> {
     Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
 }
 
-/// Waits until a file, or the names in a directory, are on the disk.
-fn sync(file: &File) -> io::Result<()> {
-    #[cfg(feature = "fault-injection")]
-    crate::injection::before_sync()?;
-    file.sync_all()
-}
-
 fn number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
-}
-
-/// Where the last snapshot is kept. It is there whole or not at all.
-///
-/// ```text
-///   0      4            8                16
-///   +------+------------+----------------+--------------------
-///   | TGS1 | crc32c     | length (u64)   | snapshot: `length` bytes
-///   +------+------------+----------------+--------------------
-/// ```
-///
-/// Integers are little-endian; the checksum covers length and snapshot.
-///
-/// Raft may build one while it installs another one: they are written one after the other, and an older one never replaces a
-/// newer one, whose log is gone.
-#[derive(Debug, Clone)]
-pub(crate) enum Snapshots {
-    /// With the index of the last one that was written.
-    Directory(PathBuf, Arc<Mutex<u64>>),
-    Memory(Arc<Mutex<(u64, Option<Vec<u8>>)>>),
-}
-
-const SNAPSHOT_MAGIC: [u8; 4] = *b"TGS1";
-const SNAPSHOT_HEADER: usize = 16;
-
-impl Snapshots {
-    fn of(directory: &Path) -> Self {
-        Self::Directory(directory.to_owned(), Arc::default())
-    }
-
-    /// Replaces the last snapshot, unless that is of a later index. On an error that one is still there.
-    pub(crate) fn write(&self, index: u64, snapshot: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Memory(kept) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                if index >= kept.0 {
-                    *kept = (index, Some(snapshot.to_vec()));
-                }
-            }
-            Self::Directory(directory, last) => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if index >= *last {
-                    write_whole(directory, SNAPSHOT_FILE, snapshot)?;
-                    *last = index;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The last snapshot, if there is one.
-    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, DiskError> {
-        match self {
-            Self::Memory(kept) => Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone()),
-            Self::Directory(directory, _) => read_whole(directory, SNAPSHOT_FILE),
-        }
-    }
-
-    /// Its content is not what it should be.
-    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskError {
-        let path = match self {
-            Self::Memory(_) => PathBuf::from("memory"),
-            Self::Directory(directory, _) => directory.join(SNAPSHOT_FILE),
-        };
-        DiskError { path, reason: reason.into() }
-    }
-}
-
-/// What is written until a file can be replaced: a name for each, so that two files can be written at once.
-fn draft_of(name: &str) -> String {
-    format!("{name}.new")
-}
-
-/// Replaces a file of the form above. On an error the one before is still there.
-fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    #[cfg(feature = "simulation")]
-    if crate::simulation::is_on() {
-        return crate::simulation::disk::open(directory).write_file(name, content);
-    }
-    let draft = directory.join(draft_of(name));
-    let mut file = File::create(&draft)?;
-    let length = (content.len() as u64).to_le_bytes();
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&length), content);
-    file.write_all(&SNAPSHOT_MAGIC)?;
-    file.write_all(&crc.to_le_bytes())?;
-    file.write_all(&length)?;
-    file.write_all(content)?;
-    sync(&file)?;
-    fs::rename(&draft, directory.join(name))?;
-    // The new name must be on the disk before the log behind it is removed.
-    sync(&File::open(directory)?)
-}
-
-fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
-    #[cfg(feature = "simulation")]
-    if crate::simulation::is_on() {
-        return Ok(crate::simulation::disk::open(directory).read_file(name));
-    }
-    let path = directory.join(name);
-    let mut bytes = Vec::new();
-    match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(DiskError { path, reason: error.into() }),
-    }
-    let whole = bytes.split_at_checked(SNAPSHOT_HEADER).is_some_and(|(header, content)| {
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&header[8..]), content);
-        header[..4] == SNAPSHOT_MAGIC
-            && header[4..8] == crc.to_le_bytes()
-            && header[8..] == (content.len() as u64).to_le_bytes()
-    });
-    if !whole {
-        return Err(DiskError { path, reason: Damage::Snapshot.into() });
-    }
-    bytes.drain(..SNAPSHOT_HEADER);
-    Ok(Some(bytes))
-}
-
-/// Writes what a node's buckets know when it ends.
-pub(crate) fn write_debts(directory: &Path, debts: &[u8]) -> io::Result<()> {
-    write_whole(directory, DEBTS_FILE, debts)
-}
-
-/// Takes what [`write_debts`] wrote, once: what is charged from now on is not in it.
-pub(crate) fn take_debts(directory: &Path) -> Result<Option<Vec<u8>>, DiskError> {
-    let debts = read_whole(directory, DEBTS_FILE);
-    drop_debts(directory)?;
-    debts
-}
-
-/// Removes what [`write_debts`] wrote, if it did.
-pub(crate) fn drop_debts(directory: &Path) -> Result<(), DiskError> {
-    #[cfg(feature = "simulation")]
-    if crate::simulation::is_on() {
-        crate::simulation::disk::open(directory).remove_file(DEBTS_FILE);
-        return Ok(());
-    }
-    let path = directory.join(DEBTS_FILE);
-    match fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DiskError { path, reason: error.into() })
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::files::{load_buckets, save_buckets};
 
     #[test]
     fn a_node_is_the_same_after_a_restart_and_its_incarnation_grows_whatever_the_clock_says() {
@@ -450,27 +286,6 @@ mod tests {
         assert_eq!(disk.kept_identity().unwrap(), (Some(first.node), Some(ClusterId::from_bytes([7; 16]))));
         let other = Disk::in_memory().unwrap().start(1).unwrap();
         assert_ne!(other.node, first.node);
-    }
-
-    #[test]
-    fn a_snapshot_that_was_cut_or_changed_is_refused_at_each_byte() {
-        let directory = tempfile::tempdir().unwrap();
-        let snapshots = Snapshots::of(directory.path());
-        assert!(snapshots.read().unwrap().is_none());
-        snapshots.write(1, b"all that there is").unwrap();
-        assert_eq!(snapshots.read().unwrap().unwrap(), b"all that there is");
-        let path = directory.path().join(SNAPSHOT_FILE);
-        let good = fs::read(&path).unwrap();
-        for end in 0..good.len() {
-            fs::write(&path, &good[..end]).unwrap();
-            assert!(snapshots.read().unwrap_err().to_string().contains("cut short"), "{end}");
-        }
-        for place in 0..good.len() {
-            let mut bad = good.clone();
-            bad[place] ^= 0x40;
-            fs::write(&path, bad).unwrap();
-            assert!(snapshots.read().is_err(), "{place}");
-        }
     }
 
     #[test]
@@ -515,23 +330,11 @@ mod tests {
             }
             scope.spawn(|| {
                 for _ in 0..100 {
-                    write_debts(directory.path(), b"debts of some buckets").unwrap();
+                    save_buckets(directory.path(), b"debts of some buckets").unwrap();
                 }
             });
         });
         assert_eq!(disk.snapshots.read().unwrap().unwrap(), [b's'; 20]);
-        assert_eq!(take_debts(directory.path()).unwrap().unwrap(), b"debts of some buckets");
-    }
-
-    #[test]
-    fn an_older_snapshot_does_not_replace_a_newer_one() {
-        let directory = tempfile::tempdir().unwrap();
-        for snapshots in [Snapshots::of(directory.path()), Snapshots::Memory(Arc::default())] {
-            snapshots.write(7, b"seven").unwrap();
-            snapshots.write(5, b"five").unwrap();
-            assert_eq!(snapshots.read().unwrap().unwrap(), b"seven");
-            snapshots.write(8, b"eight").unwrap();
-            assert_eq!(snapshots.read().unwrap().unwrap(), b"eight");
-        }
+        assert_eq!(load_buckets(directory.path()).unwrap().unwrap(), b"debts of some buckets");
     }
 }

@@ -21,7 +21,8 @@ use tracing::{error, info};
 use super::{
     applied::Machine,
     belonging::Belonging,
-    disk::{Disk, DiskError, DiskIdentity, Snapshots},
+    disk::{Disk, DiskIdentity},
+    files::{DiskError, Snapshots},
     handle::Shared,
     heard::{ELECTION, Heard, Reached},
     log::Log,

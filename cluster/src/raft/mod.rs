@@ -2,7 +2,7 @@
 //!
 //! - `handle`: what the tasks share. `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in
 //!   between. `trial`: whether it works again.
-//! - `log`: entries and vote on the disk. `disk`: the directory. `applied`: keeps for Raft what the entries add up to.
+//! - `log`: entries and vote on the disk. `disk`: the directory. `files`: what is in it whole or not at all. `applied`: keeps for Raft what the entries add up to.
 //! - `network`: Raft's own calls. `service`: answers those of others; `senders`: who may say what. `leader_client`: asks the
 //!   leader, whoever that is. `reads`: linearizable reads of many clients at once.
 //! - `bootstrap`: how the group is founded, once. `survey`: what stands behind `--join`, asked before that. `belonging`: which
@@ -20,6 +20,7 @@ pub(crate) mod belonging;
 pub(crate) mod bootstrap;
 pub(crate) mod disk;
 pub(crate) mod election;
+pub(crate) mod files;
 pub(crate) mod foreign;
 pub(crate) mod group;
 pub(crate) mod handle;
@@ -41,6 +42,6 @@ pub(crate) mod trial;
 pub(crate) mod voters;
 
 pub use self::{
-    disk::DiskError,
+    files::DiskError,
     recovery::{RecoveryError, Remains},
 };

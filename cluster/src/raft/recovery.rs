@@ -25,7 +25,8 @@ use tokio::sync::watch;
 
 use super::{
     applied::Machine,
-    disk::{Disk, DiskError, KEY_CLUSTER, LOG, META, drop_debts, is_kept_in},
+    disk::{Disk, KEY_CLUSTER, LOG, META, is_kept_in},
+    files::{DiskError, drop_saved_buckets},
     log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode},
 };
 use crate::{
@@ -180,7 +181,7 @@ impl Remains {
     /// When it cannot be written: then nothing has changed but that buckets start exhausted.
     pub fn go_on_alone(self) -> Result<ClusterId, DiskError> {
         // First: counts that are lost are too strict, and counts from before others decided would be too loose.
-        drop_debts(&self.directory)?;
+        drop_saved_buckets(&self.directory)?;
         let cluster = ClusterId::random();
         if self.forged_term().is_some() {
             self.begin_anew(cluster)?;

@@ -1,0 +1,215 @@
+//! Files of a data directory that are there whole or not at all: the last snapshot, and the saved buckets.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+pub(super) const SNAPSHOT_FILE: &str = "raft.snapshot";
+/// The saved buckets: what they know when the node ends.
+pub(super) const SAVED_FILE: &str = "debts";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path}: {reason} (--data-dir); if it cannot be repaired, move it away: the node then comes back as a new member"
+)]
+pub struct DiskError {
+    pub(super) path: PathBuf,
+    pub(super) reason: Box<dyn std::error::Error + Send + Sync>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the file is cut short or was changed: its checksum does not fit")]
+struct Damaged;
+
+/// Waits until a file, or the names in a directory, are on the disk.
+pub(super) fn sync(file: &File) -> io::Result<()> {
+    #[cfg(feature = "fault-injection")]
+    crate::injection::before_sync()?;
+    file.sync_all()
+}
+
+/// Where the last snapshot is kept. It is there whole or not at all.
+///
+/// ```text
+///   0      4            8                16
+///   +------+------------+----------------+--------------------
+///   | TGS1 | crc32c     | length (u64)   | snapshot: `length` bytes
+///   +------+------------+----------------+--------------------
+/// ```
+///
+/// Integers are little-endian; the checksum covers length and snapshot.
+///
+/// Raft may build one while it installs another one: they are written one after the other, and an older one never replaces a
+/// newer one, whose log is gone.
+#[derive(Debug, Clone)]
+pub(crate) enum Snapshots {
+    /// With the index of the last one that was written.
+    Directory(PathBuf, Arc<Mutex<u64>>),
+    Memory(Arc<Mutex<(u64, Option<Vec<u8>>)>>),
+}
+
+const SNAPSHOT_MAGIC: [u8; 4] = *b"TGS1";
+const SNAPSHOT_HEADER: usize = 16;
+
+impl Snapshots {
+    pub(super) fn of(directory: &Path) -> Self {
+        Self::Directory(directory.to_owned(), Arc::default())
+    }
+
+    /// Replaces the last snapshot, unless that is of a later index. On an error that one is still there.
+    pub(crate) fn write(&self, index: u64, snapshot: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Memory(kept) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if index >= kept.0 {
+                    *kept = (index, Some(snapshot.to_vec()));
+                }
+            }
+            Self::Directory(directory, last) => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if index >= *last {
+                    write_whole(directory, SNAPSHOT_FILE, snapshot)?;
+                    *last = index;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last snapshot, if there is one.
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, DiskError> {
+        match self {
+            Self::Memory(kept) => Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone()),
+            Self::Directory(directory, _) => read_whole(directory, SNAPSHOT_FILE),
+        }
+    }
+
+    /// Its content is not what it should be.
+    pub(crate) fn fault(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DiskError {
+        let path = match self {
+            Self::Memory(_) => PathBuf::from("memory"),
+            Self::Directory(directory, _) => directory.join(SNAPSHOT_FILE),
+        };
+        DiskError { path, reason: reason.into() }
+    }
+}
+
+/// What is written until a file can be replaced: a name for each, so that two files can be written at once.
+pub(super) fn draft_of(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// Replaces a file of the form above. On an error the one before is still there.
+fn write_whole(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        return crate::simulation::disk::open(directory).write_file(name, content);
+    }
+    let draft = directory.join(draft_of(name));
+    let mut file = File::create(&draft)?;
+    let length = (content.len() as u64).to_le_bytes();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&length), content);
+    file.write_all(&SNAPSHOT_MAGIC)?;
+    file.write_all(&crc.to_le_bytes())?;
+    file.write_all(&length)?;
+    file.write_all(content)?;
+    sync(&file)?;
+    fs::rename(&draft, directory.join(name))?;
+    // The new name must be on the disk before the log behind it is removed.
+    sync(&File::open(directory)?)
+}
+
+fn read_whole(directory: &Path, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        return Ok(crate::simulation::disk::open(directory).read_file(name));
+    }
+    let path = directory.join(name);
+    let mut bytes = Vec::new();
+    match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DiskError { path, reason: error.into() }),
+    }
+    let whole = bytes.split_at_checked(SNAPSHOT_HEADER).is_some_and(|(header, content)| {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&header[8..]), content);
+        header[..4] == SNAPSHOT_MAGIC
+            && header[4..8] == crc.to_le_bytes()
+            && header[8..] == (content.len() as u64).to_le_bytes()
+    });
+    if !whole {
+        return Err(DiskError { path, reason: Damaged.into() });
+    }
+    bytes.drain(..SNAPSHOT_HEADER);
+    Ok(Some(bytes))
+}
+
+/// Writes what a node's buckets know when it ends.
+pub(crate) fn save_buckets(directory: &Path, debts: &[u8]) -> io::Result<()> {
+    write_whole(directory, SAVED_FILE, debts)
+}
+
+/// Takes what [`save_buckets`] wrote, once: what is charged from now on is not in it.
+pub(crate) fn load_buckets(directory: &Path) -> Result<Option<Vec<u8>>, DiskError> {
+    let debts = read_whole(directory, SAVED_FILE);
+    drop_saved_buckets(directory)?;
+    debts
+}
+
+/// Removes what [`save_buckets`] wrote, if it did.
+pub(crate) fn drop_saved_buckets(directory: &Path) -> Result<(), DiskError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        crate::simulation::disk::open(directory).remove_file(SAVED_FILE);
+        return Ok(());
+    }
+    let path = directory.join(SAVED_FILE);
+    match fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DiskError { path, reason: error.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_was_cut_or_changed_is_refused_at_each_byte() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::of(directory.path());
+        assert!(snapshots.read().unwrap().is_none());
+        snapshots.write(1, b"all that there is").unwrap();
+        assert_eq!(snapshots.read().unwrap().unwrap(), b"all that there is");
+        let path = directory.path().join(SNAPSHOT_FILE);
+        let good = fs::read(&path).unwrap();
+        for end in 0..good.len() {
+            fs::write(&path, &good[..end]).unwrap();
+            assert!(snapshots.read().unwrap_err().to_string().contains("cut short"), "{end}");
+        }
+        for place in 0..good.len() {
+            let mut bad = good.clone();
+            bad[place] ^= 0x40;
+            fs::write(&path, bad).unwrap();
+            assert!(snapshots.read().is_err(), "{place}");
+        }
+    }
+
+    #[test]
+    fn an_older_snapshot_does_not_replace_a_newer_one() {
+        let directory = tempfile::tempdir().unwrap();
+        for snapshots in [Snapshots::of(directory.path()), Snapshots::Memory(Arc::default())] {
+            snapshots.write(7, b"seven").unwrap();
+            snapshots.write(5, b"five").unwrap();
+            assert_eq!(snapshots.read().unwrap().unwrap(), b"seven");
+            snapshots.write(8, b"eight").unwrap();
+            assert_eq!(snapshots.read().unwrap().unwrap(), b"eight");
+        }
+    }
+}
