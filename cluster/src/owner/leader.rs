@@ -237,6 +237,11 @@ impl Leader {
         self.pace.until
     }
 
+    /// Whether this leader may have taken slots from somebody since it leads, or may soon: it waits for a whole session.
+    pub(crate) fn takes_over_soon(&self, now: Nanos) -> bool {
+        now >= self.since.saturating_add(self.timing.leader / 2)
+    }
+
     /// Whether the holder's session must have ended, whoever granted it.
     pub(crate) fn has_lapsed(&self, holder: NodeStart, now: Nanos) -> bool {
         let known = self.sessions.get(&holder);

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -24,13 +25,16 @@ use crate::{
 const RENEWALS: u32 = 4;
 /// How often a node without a session asks for one.
 const RETRY: Duration = Duration::from_millis(50);
-const SLOW_RETRY: Duration = Duration::from_millis(250);
+/// How often a node without a log that works asks.
+const WITHOUT_LOG_EVERY: Duration = Duration::from_millis(150);
+/// How many members it asks at a time.
+const MAX_ASKED: usize = 8;
 /// Of so many attempts without a session one goes to another member than the leader.
 const ASK_OTHERS_EVERY: u32 = 5;
 /// How long an answer may take, from when there is a stream on.
 const PATIENCE: Duration = Duration::from_millis(700);
-/// How long a node that can have no session waits for an answer: as soon as it can have one, it asks for it.
-const CONFIRMED_WITHIN: Duration = Duration::from_millis(200);
+/// How long a quorum may take to confirm a leader to a node that wants no session: less than that node waits.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(600);
 /// How often this process notes that it runs.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
@@ -41,7 +45,7 @@ pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
     let mut had_session = false;
     loop {
         let next = Instant::now() + length / RENEWALS;
-        let granted = ask(&shared, &leader, &mut way).await;
+        let attempted = ask(&shared, &leader, &mut way).await;
         let has_session = shared.ownership.has_session(shared.clock.now());
         match (had_session, has_session) {
             (false, true) => info!("this node has a session with the leader: it may own slots"),
@@ -49,14 +53,13 @@ pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
             _ => {}
         }
         had_session = has_session;
-        if granted {
+        if let Attempted::Granted = attempted {
             way.failed = 0;
             sleep_until(next).await;
         } else {
             way.caller = None;
             way.failed = way.failed.saturating_add(1);
-            // A node that can have none may wait for days.
-            sleep(if way.failed > 100 { SLOW_RETRY } else { RETRY }).await;
+            sleep(if let Attempted::WithoutLog = attempted { WITHOUT_LOG_EVERY } else { RETRY }).await;
         }
     }
 }
@@ -71,46 +74,77 @@ struct Way {
 
 impl Way {
     /// The leader as far as this node knows; when that one grants nothing, now and then another member: a node that gets no
-    /// messages, or whose disk hangs, does not hear of a new leader, and has to be told that it has no session. One whose disk does
-    /// not work (`works`) leads nobody.
-    fn next(&self, shared: &Shared, works: bool) -> Option<(NodeId, RaftNode)> {
-        let Some(running) = shared.running() else {
-            let live = shared.live();
-            let others = live.iter().filter_map(|member| Some((member.node?, member.raft_node())));
-            return self.turn(others.filter(|(id, _)| *id != shared.me).collect(), 1);
-        };
+    /// messages does not hear of a new leader.
+    fn next(&self, running: &Running, me: NodeId) -> Option<(NodeId, RaftNode)> {
         let known = running.leader();
         // One that holds itself for the leader, and is not confirmed, waits long for each of its own attempts.
-        let is_me = known.as_ref().is_some_and(|(leader, _)| *leader == shared.me);
-        let every = match (is_me, works) {
-            (true, false) => 1,
-            (true, true) => 2,
-            (false, _) => ASK_OTHERS_EVERY,
-        };
+        let is_me = known.as_ref().is_some_and(|(leader, _)| *leader == me);
+        let every = if is_me { 2 } else { ASK_OTHERS_EVERY };
         if self.failed == 0 || !self.failed.is_multiple_of(every) {
             return known;
         }
         let metrics = running.metrics();
         let membership = metrics.membership_config.membership();
-        let is_other =
-            |id: &NodeId| *id != shared.me && known.as_ref().is_none_or(|(leader, _)| id != leader);
-        let others = membership.voter_ids().filter(is_other);
-        self.turn(others.filter_map(|id| Some((id, membership.get_node(&id)?.clone()))).collect(), every)
-    }
-
-    /// Of these, one after the other.
-    fn turn(&self, mut others: Vec<(NodeId, RaftNode)>, every: u32) -> Option<(NodeId, RaftNode)> {
-        let turn = (self.failed / every) as usize % others.len().max(1);
-        (turn < others.len()).then(|| others.swap_remove(turn))
+        let is_other = |id: &NodeId| *id != me && known.as_ref().is_none_or(|(leader, _)| id != leader);
+        let others: Vec<NodeId> = membership.voter_ids().filter(is_other).collect();
+        let turn = (self.failed / every) as usize;
+        let id = others.get(turn % others.len().max(1))?;
+        Some((*id, membership.get_node(id)?.clone()))
     }
 }
 
-async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> bool {
-    let works = shared.running().is_some_and(|running| shared.log_works(&running));
-    let Some((leader, node)) = way.next(shared, works) else { return false };
-    // Without the rules of the cluster it could not decide, and without a log that lasts it could not follow who owns what;
-    // but it says that it is there.
-    let wants = works && shared.in_force.borrow().complete && !shared.ownership.is_given_up();
+/// What becomes of an attempt.
+enum Attempted {
+    Granted,
+    NotGranted,
+    /// The log of this node does not work.
+    WithoutLog,
+}
+
+/// Asks for a session, or, without a log that works, whether this node still has its slots.
+async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> Attempted {
+    match shared.running() {
+        Some(running) if shared.log_works(&running) => {
+            let granted = ask_for_session(shared, client, &running, way).await;
+            if granted { Attempted::Granted } else { Attempted::NotGranted }
+        }
+        _ => {
+            ask_whether_behind(shared, way.failed).await;
+            Attempted::WithoutLog
+        }
+    }
+}
+
+/// Asks members whether a leader is there. If so, others get the slots of this node when its session has ended, and it does not
+/// hear of that by its log.
+async fn ask_whether_behind(shared: &Shared, turn: u32) {
+    let applied = Arc::clone(&shared.applied.borrow());
+    let mut others: Vec<(NodeId, RaftNode)> =
+        applied.state.members.values().map(|row| (row.id, row.raft_node())).collect();
+    others.retain(|(id, _)| *id != shared.me);
+    let count = others.len();
+    others.rotate_left(turn as usize * MAX_ASKED % count.max(1));
+    others.truncate(MAX_ASKED);
+    let call = || Call::Renew { row: shared.row.clone(), wants: false, applied: shared.ownership.applied() };
+    let mut answers: FuturesUnordered<_> = others
+        .into_iter()
+        .map(|(id, node)| {
+            let (mut caller, call) = (Caller::new(&shared.calling, id, node), call());
+            async move { caller.call_when_open(call, PATIENCE).await }
+        })
+        .collect();
+    while let Some(answer) = answers.next().await {
+        if let Ok(Reply::Renew(Ok(Renewal::Behind(needed)))) = answer {
+            shared.ownership.is_behind(needed, shared.clock.now());
+            return;
+        }
+    }
+}
+
+async fn ask_for_session(shared: &Shared, client: &LeaderClient, running: &Running, way: &mut Way) -> bool {
+    let Some((leader, node)) = way.next(running, shared.me) else { return false };
+    // Without the rules of the cluster it could not decide; but it says that it is there.
+    let wants = shared.in_force.borrow().complete && !shared.ownership.is_given_up();
     let applied = {
         let known = shared.applied.borrow();
         // Without a table there is nothing that this node could lose or give.
@@ -141,8 +175,7 @@ async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> bool {
             shared.ownership.grant(question, index, asked);
             true
         }
-        // One that has not had any session since its start has nothing that others could get.
-        Ok(Renewal::Behind(needed)) if wants || shared.ownership.has_had_session() => {
+        Ok(Renewal::Behind(needed)) if wants => {
             shared.ownership.is_behind(needed, shared.clock.now());
             false
         }
@@ -195,6 +228,15 @@ impl Shared {
         if !wants {
             // Others get its slots when the session that it had has ended, and it may not hear of that by the log: it is told
             // by a leader that a quorum follows. Without one it goes on.
+            let takes_over = {
+                let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = self.clock.now();
+                leader.look(Some(leadership), now);
+                leader.takes_over_soon(now)
+            };
+            if !takes_over {
+                return Ok(Renewal::NotGranted);
+            }
             let index = running.read_index_here(CONFIRMED_WITHIN).await;
             return Ok(index.map_or(Renewal::NotGranted, Renewal::Behind));
         }

@@ -83,11 +83,22 @@ impl Disk {
         for name in [SNAPSHOT_FILE, SAVED_FILE] {
             let _ = fs::remove_file(directory.join(draft_of(name)));
         }
+        make_if_missing(directory)
+            .map_err(|reason| DiskError { path: directory.join(DATABASE_FILE), reason: reason.into() })?;
         Self::open_with(directory, Snapshots::of(directory))
     }
 
     /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
     pub(crate) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskError> {
+        #[cfg(feature = "simulation")]
+        if crate::simulation::is_on() {
+            return Self::open_with(directory, before.clone());
+        }
+        // A node that has forgotten what it promised is another node: this process goes on without a disk.
+        let path = directory.join(DATABASE_FILE);
+        if let Err(reason) = fs::metadata(&path) {
+            return Err(DiskError { path, reason: reason.into() });
+        }
         Self::open_with(directory, before.clone())
     }
 
@@ -98,9 +109,6 @@ impl Disk {
             return Self::simulated(directory, path, snapshots);
         }
         let fault = |reason: redb::Error| DiskError { path: path.clone(), reason: reason.into() };
-        if !path.exists() {
-            make(directory).map_err(fault)?;
-        }
         let database = create(&path).map_err(|error| fault(error.into()))?;
         Self { database: Arc::new(database), snapshots, path }.prepared()
     }
@@ -235,9 +243,14 @@ impl Disk {
     }
 }
 
-/// Makes an empty database, which is there whole or not at all: redb cannot open what a crash leaves of one that it was
-/// making.
-fn make(directory: &Path) -> Result<(), redb::Error> {
+/// Makes an empty database where there is none. It is there whole or not at all: redb cannot open what a crash leaves of one that
+/// it was making.
+fn make_if_missing(directory: &Path) -> Result<(), redb::Error> {
+    // One that cannot be looked at is not missing: nothing ever replaces a database.
+    if directory.join(DATABASE_FILE).try_exists()? {
+        // Its name may not be on the disk yet, if the machine stopped as it was made.
+        return Ok(sync(&File::open(directory)?)?);
+    }
     let draft = directory.join(draft_of(DATABASE_FILE));
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

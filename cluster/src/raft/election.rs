@@ -51,6 +51,10 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         let now = Instant::now();
         let Some(running) = shared.running() else { continue };
         let voters = running.voters();
+        if voters.is_empty() {
+            // A founder without a log: who asks for its vote may be far away.
+            ahead.attempt(&shared, shared.promised_founders());
+        }
         if !voters.iter().any(|set| set.contains(&shared.me)) || running.is_leader() {
             ways.clear();
             continue;
@@ -157,6 +161,12 @@ impl Shared {
 
     pub(crate) fn note_vote(&self) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
+    }
+
+    /// The other founders of the cluster that this node has promised to found.
+    fn promised_founders(&self) -> Vec<(NodeId, RaftNode)> {
+        let founders = self.belonging.promise().map(|promise| promise.proposal.founders).unwrap_or_default();
+        founders.into_iter().filter(|(id, _)| *id != self.me).collect()
     }
 
     /// A member of the group as the log names it; for a founder that has no log yet, as its promise does.

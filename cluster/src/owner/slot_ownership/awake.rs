@@ -89,6 +89,7 @@ impl SlotOwnership {
         core.watched = Some(now);
         if core.node.applied() < self.behind.load(Relaxed) {
             self.end_with_session(&mut core, now);
+            self.end_awake_with_session(now.saturating_add(self.awake()).get());
             return;
         }
         // What it has applied by then tells who owns the slots now; or nobody could say what has become of them.
@@ -97,11 +98,19 @@ impl SlotOwnership {
             let links_back = core.resumed.max(core.linked).saturating_add(LINKS_BACK);
             self.shares_from.store(now.max(links_back).get(), Relaxed);
         }
+        let awake_until = now.saturating_add(self.awake()).get();
         if !self.held.load(Relaxed) || now.get() >= self.hold_until.load(Relaxed) {
             self.held.store(false, Relaxed);
             // Who reads this reads what shares begin with as well.
-            self.awake_until.store(now.saturating_add(self.awake()).get(), Release);
+            self.awake_until.store(awake_until, Release);
+        } else {
+            self.end_awake_with_session(awake_until);
         }
+    }
+
+    /// While it is held, a node decides rules of either kind for as long as `strict` ones.
+    fn end_awake_with_session(&self, awake_until: u64) {
+        self.awake_until.store(awake_until.min(self.strict_until.load(Relaxed)), Release);
     }
 
     /// This node begins to have links to the others.
@@ -132,11 +141,6 @@ impl SlotOwnership {
     /// that from any moment on.
     fn awake(&self) -> Duration {
         self.timing.node / 2
-    }
-
-    /// Whether it has had a session since its start.
-    pub(crate) fn has_had_session(&self) -> bool {
-        self.strict_until.load(Relaxed) != 0
     }
 
     /// Whether the session lasts.
