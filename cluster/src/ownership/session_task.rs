@@ -226,8 +226,8 @@ impl Shared {
             running.propose(Command::Member(row), PATIENCE).await?;
         }
         if !wants {
-            // Others get its slots when the session that it had has ended, and it may not hear of that by the log: it is told
-            // by a leader that a quorum follows. Without one it goes on.
+            // This leader gives the node's slots to others when the node's last session has ended. A node without a working log
+            // does not read that in the log, so the leader tells it, once a quorum has confirmed that it leads.
             let takes_over = {
                 let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = self.clock.now();

@@ -130,7 +130,7 @@ impl SlotOwnership {
     }
 
     /// This node does not take in what the log says, because its disk has failed: nothing that it knows of owners tells whether
-    /// they are lost. Whether it still owns its own slots it is told by a leader ([`SlotOwnership::is_behind`]), if there is one.
+    /// they are lost. A leader, if there is one, tells it whether it still owns its own slots ([`SlotOwnership::is_behind`]).
     pub(crate) fn is_blind(&self, now: Nanos) {
         let mut core = self.core();
         (core.resumed, core.granted) = (now, false);
