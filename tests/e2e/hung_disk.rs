@@ -208,3 +208,61 @@ fn a_leader_whose_disk_fails_decides_nothing_beside_the_node_that_took_over() {
     let _machine = kit::alone();
     assert_none_decides_beside_the_new_owner(true, ".fails");
 }
+
+/// Nobody can take slots over, so nobody lets go of them: `available` rules are decided as before, for as long as it lasts.
+fn assert_all_go_on_deciding(switch: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = three(directory.path());
+    let text = "rules:\n  - { name: per-user, key: [user], limit: 100000/1h, consistency: available, on_owner_loss: deny }\n";
+    kit::rules::write(cluster.node("n1"), "default", text);
+    let all = |node: &Node| {
+        let mut client = node.client(Duration::from_secs(5));
+        for user in 0..20 {
+            let answer = client.get(&format!("/v1/check?user=u{user}")).unwrap().json();
+            let by = answer["decided_by"].as_str().unwrap();
+            assert!(by == "owner" || by == "forwarded", "{}: {answer}", node.name);
+        }
+    };
+    wait_for("all have the rule", Duration::from_secs(10), || {
+        cluster.running().all(|node| kit::rules::check(node, "default", "u0")["allowed"] == true)
+    });
+    let switches: Vec<PathBuf> = cluster
+        .running()
+        .map(|node| directory.path().join(format!("{}{switch}", node.pid().unwrap())))
+        .collect();
+    for switch in &switches {
+        fs::write(switch, "").unwrap();
+    }
+    let end = monotonic() + 12_000_000_000;
+    let mut has_failed = false;
+    while monotonic() < end {
+        for node in cluster.running() {
+            let written = kit::rules::put(node, "default?timeout_ms=100", &[], text);
+            has_failed |= written.status != 200;
+            all(node);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(has_failed, "the disks went on");
+    for node in cluster.running() {
+        wait_for("it says so", REPLACED_WITHIN, || !node.is_ready());
+    }
+    for switch in &switches {
+        fs::remove_file(switch).unwrap();
+    }
+    for node in cluster.running() {
+        wait_for("it is ready again", Duration::from_secs(30), || node.is_ready());
+    }
+}
+
+#[test]
+fn nodes_whose_disks_all_fail_go_on_deciding() {
+    let _machine = kit::alone();
+    assert_all_go_on_deciding(".fails");
+}
+
+#[test]
+fn nodes_whose_disks_all_hang_go_on_deciding() {
+    let _machine = kit::alone();
+    assert_all_go_on_deciding("");
+}

@@ -224,29 +224,35 @@ fn floors_of_before_a_time_without_any_do_not_count() {
 fn an_idle_bucket_admits_no_more_than_its_limit_by_shares_and_new_owner_together() {
     const IDLE: u32 = 16;
     let _machine = kit::alone();
-    let mut cluster =
-        kit::nodes(3, "rules:\n  - { name: idle, key: [user], limit: 100/12s, on_owner_loss: share }\n");
-    told(&cluster);
-    cluster.kill("n3");
-    // Nobody asks while the shares fill.
-    thread::sleep(Duration::from_millis(1800));
-    let load = Load {
-        nodes: ["n1", "n2"].map(|name| cluster.node(name).http).into(),
-        clients: 4,
-        keys: IDLE,
-        length: Duration::from_secs(5),
-        pause: Duration::ZERO,
-        deadline: Duration::from_secs(5),
-    };
-    let history = load.run();
-    kit::assert_within(&history, &Bound { burst: 100, count: 100, period: Duration::from_secs(12) }, IDLE);
-    let by = |wanted: &str| {
-        let by = |one: &&tidegate_jepsen::history::Operation| {
-            one.decided_by.as_ref().is_some_and(|(how, _)| how == wanted)
+    // The slots are taken over one and a half to two seconds after the kill; how soon the test goes on is the machine's choice.
+    let seen = (0..4).any(|_| {
+        let mut cluster =
+            kit::nodes(3, "rules:\n  - { name: idle, key: [user], limit: 100/12s, on_owner_loss: share }\n");
+        told(&cluster);
+        cluster.kill("n3");
+        // Nobody asks while the shares fill.
+        thread::sleep(Duration::from_millis(1200));
+        let load = Load {
+            nodes: ["n1", "n2"].map(|name| cluster.node(name).http).into(),
+            clients: 4,
+            keys: IDLE,
+            length: Duration::from_secs(5),
+            pause: Duration::ZERO,
+            deadline: Duration::from_secs(5),
         };
-        history.operations.iter().filter(by).count()
-    };
-    assert!(by("share") > 0 && by("owner") > 0, "{} by shares, {} by owners", by("share"), by("owner"));
+        let history = load.run();
+        let bound = Bound { burst: 100, count: 100, period: Duration::from_secs(12) };
+        kit::assert_within(&history, &bound, IDLE);
+        let by = |wanted: &str| {
+            let by = |one: &&tidegate_jepsen::history::Operation| {
+                one.decided_by.as_ref().is_some_and(|(how, _)| how == wanted)
+            };
+            history.operations.iter().filter(by).count()
+        };
+        println!("{} by shares, {} by owners", by("share"), by("owner"));
+        by("share") > 0 && by("owner") > 0
+    });
+    assert!(seen, "no takeover came while keys were asked for");
 }
 
 /// Found by review: what a living owner could not answer before the deadline, because its successor was silent, counted as lost.
