@@ -121,7 +121,7 @@ async fn an_owner_decides_by_its_newer_limit() {
     assert_eq!(admitted(&nodes, &make(&old, &[("user", &user), ("plan", "gold")]), 60).await, 7);
 
     // Raised: the limit of the older rules holds nobody back.
-    write(&nodes, &gold("300/1h", "7/1h")).await;
+    write(&nodes, &gold("300/1d", "7/1h")).await;
     let user = user_of_others(&nodes, &old, 2000);
     assert_eq!(admitted(&nodes, &make(&old, &[("user", &user)]), 310).await, 300);
     // What was admitted meanwhile counts at the owner whichever rules the asker has.

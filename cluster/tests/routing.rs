@@ -7,7 +7,8 @@ mod kit;
 use std::time::Duration;
 
 use kit::{
-    DEADLINE, admitted, charge, config, decide, free_port, key_of, start, stop_all, three_nodes, until,
+    DEADLINE, admitted, charge, config, decide, free_port, key_of, start, stop_all, three_nodes,
+    three_nodes_with, until,
 };
 use tidegate_cluster::{Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, LossPolicy, Readiness};
 use tidegate_limiter::{Charge, Consistency, LimitRef, OnOwnerLoss};
@@ -83,7 +84,7 @@ fn asked(node: &kit::Node) -> u64 {
 
 #[tokio::test]
 async fn what_has_denied_is_asked_first_and_nobody_else_is_charged_for_it() {
-    let nodes = three_nodes().await;
+    let nodes = three_nodes_with(Duration::from_secs(4)).await;
     // Of one client, at n3; shared by all, at n2 or at the node that is asked.
     let client = key_of(&nodes[0], "n3", 1);
     for shared in [key_of(&nodes[0], "n2", 1), key_of(&nodes[0], "n1", 1)] {
@@ -152,7 +153,8 @@ async fn without_its_owner_a_check_is_answered_in_time_as_its_rule_says() {
     let denied = decide(&nodes[0], &[charge(key, 30)], OnOwnerLoss::Deny).await;
     let allowed = decide(&nodes[0], &[charge(key, 30)], OnOwnerLoss::Allow).await;
     let share = decide(&nodes[0], &[charge(key, 30)], OnOwnerLoss::Share).await;
-    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    // Three times the check timeout, and what a busy machine adds.
+    assert!(started.elapsed() < Duration::from_millis(300 + 900), "{:?}", started.elapsed());
     if nodes[0].status().table.unwrap() == table {
         assert_eq!(denied.answers[0].as_ref().unwrap().by, DecidedBy::Fallback);
         assert!(!denied.allowed && allowed.allowed);

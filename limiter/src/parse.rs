@@ -17,7 +17,7 @@ pub(crate) use self::{
     fault::Place,
     shape::{RawKey, RawTest, Written},
 };
-use crate::{HashSecret, Rules};
+use crate::{HashSecret, Rules, rule::Domain};
 
 /// The domain of rules that name none.
 pub const DEFAULT_DOMAIN: &str = "default";
@@ -68,6 +68,16 @@ impl Rules {
     /// All faults that could be found in the text; or that it is about another domain, or several.
     pub fn with_domain(&self, name: &str, text: &str, secret: &HashSecret) -> Result<Self, Vec<RuleError>> {
         self.with_domain_at(name, text, secret, 0)
+    }
+
+    /// These rules and a domain that denies everything, for one whose rules cannot be used; `None` if there is one of that name.
+    pub fn with_denied_domain(&self, name: &str) -> Option<Self> {
+        if self.domains.contains_key(name) {
+            return None;
+        }
+        let mut domains = self.domains.clone();
+        domains.insert(name.into(), Arc::new(Domain::new(Vec::new(), false)));
+        Some(self.with_domains(domains))
     }
 
     /// The same, for rules that were written at this revision.

@@ -104,7 +104,7 @@ fn under_flood(cluster: &Cluster, target: &str, address: &str) -> (Honest, u64) 
 #[test]
 fn a_client_that_is_denied_for_long_takes_nothing_of_a_rule_that_others_share() {
     let _machine = kit::alone();
-    let cluster = kit::nodes(3, RULES);
+    let cluster = kit::patient_nodes(3, RULES);
     let owner = owner_of_whole(&cluster);
     let address = address_not_at(&cluster, &owner);
     // Where the shared bucket is, where it is not and neither is the other, and where the denied bucket is.

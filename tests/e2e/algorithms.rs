@@ -34,7 +34,7 @@ fn clients(cluster: &Cluster) -> Vec<Client> {
 
 #[test]
 fn each_algorithm_admits_its_limit_over_three_nodes_together() {
-    let cluster = kit::nodes(3, RULES);
+    let cluster = kit::patient_nodes(3, RULES);
     let mut clients = clients(&cluster);
     for path in ["token", "fixed", "sliding", "log"] {
         // Several users, so that owners on each node take part.
@@ -51,7 +51,7 @@ fn each_algorithm_admits_its_limit_over_three_nodes_together() {
 
 #[test]
 fn a_leaky_bucket_says_when_each_request_has_its_turn_and_denies_when_the_queue_is_full() {
-    let cluster = kit::nodes(3, RULES);
+    let cluster = kit::patient_nodes(3, RULES);
     let answers = ask(&mut clients(&cluster), "leaky", "a", 8);
     let allowed = answers.iter().take_while(|answer| answer["allowed"] == true).count();
     assert!((4..=5).contains(&allowed), "a queue of 4: {answers:?}");
@@ -73,7 +73,7 @@ rules:
   - { name: fixed, key: [user], limit: 20/month, algorithm: fixed_window }
   - { name: team, key: [team], limit: 5/1d, algorithm: leaky_bucket }
 ";
-    let cluster = kit::nodes(3, rules);
+    let cluster = kit::patient_nodes(3, rules);
     let mut clients = clients(&cluster);
     let admitted =
         (0..30).filter(|n| clients[n % 3].get("/v1/check?user=a&team=t").unwrap().status == 200).count();

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const KEY: Option<&str> = Some("the key of the black-box tests");
 
 fn two_nodes() -> Cluster {
-    kit::nodes(2, &kit::per_user("1000/1s", 1000, "deny"))
+    kit::patient_nodes(2, &kit::per_user("1000/1s", 1000, "deny"))
 }
 
 /// Sends bytes, and returns all that comes back until the node closes the stream.
@@ -201,7 +201,9 @@ fn a_node_with_another_cluster_key_does_not_get_in() {
         line.and_then(|line| line.rsplit(' ').next().map(|count| count.parse::<f64>().unwrap()))
             .unwrap_or(0.0)
     };
-    assert!(refused(&cluster.nodes[0]) + refused(&cluster.nodes[1]) > 0.0);
+    wait_for("what has the wrong key is counted", PATIENCE, || {
+        refused(&cluster.nodes[0]) + refused(&cluster.nodes[1]) > 0.0
+    });
     assert_eq!(cluster.nodes[0].live_members(), ["n1", "n2"]);
     let lonely = cluster.nodes[2].client(PATIENCE);
     let mut lonely = lonely;

@@ -37,7 +37,7 @@ fn admitted_of(user: usize, answers: &[Value]) -> usize {
 fn the_checks_of_a_batch_are_decided_by_their_owners_and_answered_in_order() {
     // Without floors: a check that waits until a successor has been told may be decided after a later one of its bucket.
     let rules = kit::per_user("4/1h", 4, "deny").replace(" }", ", takeover: zero }");
-    let cluster = kit::nodes(3, &rules);
+    let cluster = kit::patient_nodes(3, &rules);
     let answers = ask(&cluster.nodes[0]);
     for (place, answer) in answers.iter().enumerate() {
         let turn = place / USERS;
@@ -50,7 +50,7 @@ fn the_checks_of_a_batch_are_decided_by_their_owners_and_answered_in_order() {
 
 #[test]
 fn batches_at_all_nodes_at_once_admit_together_exactly_what_the_limit_allows() {
-    let cluster = kit::nodes(3, &kit::per_user("25/1h", 25, "deny"));
+    let cluster = kit::patient_nodes(3, &kit::per_user("25/1h", 25, "deny"));
     let batches: Vec<Vec<Value>> = thread::scope(|scope| {
         let asking: Vec<_> = cluster.nodes.iter().map(|node| scope.spawn(|| ask(node))).collect();
         asking.into_iter().map(|batch| batch.join().unwrap()).collect()

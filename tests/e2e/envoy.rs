@@ -45,8 +45,10 @@ impl Envoy {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let ports = [("10000", port), ("8000", app.port()), ("7801", node.port())];
         let ports = ports.map(|(from, to)| (format!("port_value: {from} "), format!("port_value: {to} ")));
-        let changes: Vec<(&str, &str)> =
-            ports.iter().map(|(from, to)| (&**from, &**to)).chain(changes.iter().copied()).collect();
+        // Answers are counted one by one here, on a machine that may be busy.
+        let patience = [("timeout: 0.15s", "timeout: 2s")];
+        let ports = ports.iter().map(|(from, to)| (&**from, &**to));
+        let changes: Vec<(&str, &str)> = ports.chain(patience).chain(changes.iter().copied()).collect();
         let config = files.path().join("envoy.yaml");
         fs::write(&config, with(&block("docs/envoy.md", "yaml envoy"), &changes)).unwrap();
         let log = files.path().join("envoy.log");
@@ -115,8 +117,8 @@ fn answer(mut stream: &TcpStream) {
 }
 
 fn nodes(count: usize, flags: &[&str]) -> Cluster {
-    let mut settings = kit::settings(&block("docs/envoy.md", "yaml rules"));
-    settings.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let mut settings = kit::patient(&block("docs/envoy.md", "yaml rules"));
+    settings.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     Cluster::start(count, settings)
 }
 

@@ -126,7 +126,7 @@ fn member<'s>(status: &'s Value, name: &str) -> &'s Value {
 
 #[test]
 fn forged_news_made_up_nodes_and_bombs_move_no_slot() {
-    let settings = Settings { key: None, ..kit::settings(&kit::per_user("1000/1s", 1000, "deny")) };
+    let settings = Settings { key: None, ..kit::patient(&kit::per_user("1000/1s", 1000, "deny")) };
     let cluster = Cluster::start(3, settings);
     let n1 = cluster.node("n1");
     let owners = n1.slot_owners();
@@ -170,6 +170,10 @@ fn forged_news_made_up_nodes_and_bombs_move_no_slot() {
     std::thread::sleep(Duration::from_secs(3));
     for node in &cluster.nodes {
         assert_eq!(node.slot_owners(), owners, "{}", node.name);
+        wait_for("all vote", PATIENCE, || {
+            let status = node.status().unwrap();
+            status["raft"]["voters"] == serde_json::json!(["n1", "n2", "n3"])
+        });
         let status = node.status().unwrap();
         assert_eq!((&status["gossip"], &status["slots_moving"]), (&true.into(), &0.into()), "{status}");
     }
@@ -195,14 +199,13 @@ fn goes_on(cluster: &Cluster, owners: &[String], limit: u64) {
         });
         let status = node.status().unwrap();
         assert_eq!((&status["gossip"], &status["ready"]), (&true.into(), &true.into()), "{status}");
-        assert_eq!(status["raft"]["voters"], serde_json::json!(["n1", "n2", "n3"]), "{status}");
         assert_eq!(node.slot_owners(), owners, "{}", node.name);
     }
 }
 
 #[test]
 fn what_ends_the_gossip_library_and_what_takes_names_away_ends_no_node() {
-    let settings = Settings { key: None, ..kit::settings(&kit::per_user("1000/1s", 1000, "deny")) };
+    let settings = Settings { key: None, ..kit::patient(&kit::per_user("1000/1s", 1000, "deny")) };
     let cluster = Cluster::start(3, settings);
     let owners = cluster.node("n1").slot_owners();
     let status = cluster.node("n1").status().unwrap();
@@ -245,7 +248,7 @@ fn what_ends_the_gossip_library_and_what_takes_names_away_ends_no_node() {
 
 #[test]
 fn later_starts_that_there_are_not_end_no_node() {
-    let settings = Settings { key: None, ..kit::settings(&kit::per_user("1000/1s", 1000, "deny")) };
+    let settings = Settings { key: None, ..kit::patient(&kit::per_user("1000/1s", 1000, "deny")) };
     let cluster = Cluster::start(3, settings);
     let owners = cluster.node("n1").slot_owners();
     let status = cluster.node("n1").status().unwrap();
@@ -281,7 +284,7 @@ fn later_starts_that_there_are_not_end_no_node() {
         if heartbeat == 50 {
             // Believed as far as gossip goes: longer than a session by now.
             let seen = |of: &str| member(&cluster.node("n1").status().unwrap(), of)["peer"] == "127.0.0.1:9";
-            assert!(seen("n2") && seen("n3"));
+            wait_for("n1 believes both", PATIENCE, || seen("n2") && seen("n3"));
             goes_on(&cluster, &owners, 3000);
         }
     }

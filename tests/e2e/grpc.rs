@@ -68,20 +68,20 @@ fn ports(cluster: &Cluster) -> Vec<u16> {
 #[test]
 fn envoys_service_answers_python() {
     let Some(python) = python() else { return };
-    let cluster = kit::nodes(2, &block("docs/envoy.md", "yaml rules"));
+    let cluster = kit::patient_nodes(2, &block("docs/envoy.md", "yaml rules"));
     run(&python, "ask_envoys_service.py", &ports(&cluster));
 }
 
 #[test]
 fn gubernators_service_answers_python() {
     let Some(python) = python() else { return };
-    let cluster = kit::nodes(2, "rules: []\n");
+    let cluster = kit::patient_nodes(2, "rules: []\n");
     run(&python, "ask_gubernators_service.py", &ports(&cluster));
 }
 
 #[test]
 fn gubernators_calls_answer_over_http() {
-    let cluster = kit::nodes(2, "rules: []\n");
+    let cluster = kit::patient_nodes(2, "rules: []\n");
     let mut client = cluster.nodes[0].client(PATIENCE);
     let ask = block("docs/gubernator.md", "json ask");
     let answer = client.post("/v1/GetRateLimits", &ask).unwrap();
@@ -201,7 +201,7 @@ fn head(more: usize) -> Vec<u8> {
 
 #[test]
 fn a_message_is_understood_however_it_comes() {
-    let cluster = kit::nodes(1, "rules: []\n");
+    let cluster = kit::patient_nodes(1, "rules: []\n");
     let mut client = Frames::new(cluster.nodes[0].grpc);
     // The domain "d", and a descriptor { a: "1" }.
     let request = [0x0a, 1, b'd', 0x12, 8, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'1'];
@@ -241,7 +241,7 @@ fn a_message_is_understood_however_it_comes() {
 
 #[test]
 fn floods_of_http_2_end_and_nobody_else_notices() {
-    let cluster = kit::nodes(1, "rules: []\n");
+    let cluster = kit::patient_nodes(1, "rules: []\n");
     let node = &cluster.nodes[0];
     let before = node.resident_bytes().unwrap();
     let enhance_your_calm = Some(11);
@@ -296,8 +296,8 @@ fn floods_of_http_2_end_and_nobody_else_notices() {
 
 #[test]
 fn a_node_takes_so_many_connections_and_closes_them_when_it_stops() {
-    let mut settings = kit::settings("rules: []\n");
-    settings.flags = ["--max-connections", "4"].map(str::to_owned).to_vec();
+    let mut settings = kit::patient("rules: []\n");
+    settings.flags.extend(["--max-connections", "4"].map(str::to_owned));
     let mut cluster = Cluster::start(1, settings);
     let address = cluster.nodes[0].grpc;
     let deadline = monotonic() + 30_000_000_000;

@@ -15,7 +15,7 @@ fn more_rules_than_a_frame_takes_charges_are_all_asked() {
             "  - {{ name: r{number}, key: [user], limit: {limit}/1h, on_owner_loss: allow }}"
         );
     }
-    let cluster = kit::nodes(2, &rules);
+    let cluster = kit::patient_nodes(2, &rules);
     for user in ["a", "b", "c"] {
         let mut allowed = 0;
         for turn in 0..8 {

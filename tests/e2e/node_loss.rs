@@ -20,7 +20,7 @@ fn a_killed_node_is_replaced_within_five_seconds_and_every_check_is_answered_mea
         nodes: survivors,
         clients: 8,
         keys: KEYS,
-        length: Duration::from_secs(8),
+        length: Duration::from_secs(9),
         pause: Duration::from_millis(1),
         deadline: Duration::from_secs(5),
     };
@@ -59,13 +59,13 @@ fn a_killed_node_is_replaced_within_five_seconds_and_every_check_is_answered_mea
         .filter(|key| history.of_key(*key).any(|one| by(&one, "n3") && one.completed < killed))
         .collect();
     assert!(before.len() > 5, "some of {KEYS} keys belong to n3: {before:?}");
+    // The promise, and what waits for its turn on a busy machine.
+    let replaced = killed + 5_000_000_000 + kit::SCHEDULING_SLACK.as_nanos() as u64;
     for key in &before {
-        let after: Vec<_> = history.of_key(*key).filter(|one| one.invoked > killed + 5_000_000_000).collect();
+        let after: Vec<_> = history.of_key(*key).filter(|one| one.invoked > replaced).collect();
         assert!(!after.is_empty());
-        for one in after {
-            let (how, node) = one.decided_by.clone().unwrap();
-            assert!(node != "n3" && (how == "owner" || how == "forwarded"), "key {key}: {how} {node}");
-        }
+        assert!(after.iter().all(|one| !by(one, "n3")), "key {key}: {after:?}");
+        kit::assert_owned(after.into_iter());
     }
 
     // What took the slots over started empty, and so did the shares meanwhile.

@@ -22,7 +22,7 @@ fn assert_exact(history: &History, bound: &Bound, keys: u32, length: Duration) {
 #[test]
 fn three_nodes_admit_of_one_key_exactly_what_its_limit_allows() {
     let _machine = kit::alone();
-    let cluster = kit::nodes(3, &kit::per_user("200/1s", 100, "deny"));
+    let cluster = kit::patient_nodes(3, &kit::per_user("200/1s", 100, "deny"));
     let length = Duration::from_secs(5);
     let load = Load {
         nodes: cluster.nodes.iter().map(|node| node.http).collect(),
@@ -42,7 +42,7 @@ fn three_nodes_admit_of_one_key_exactly_what_its_limit_allows() {
 fn three_nodes_admit_of_a_thousand_keys_at_once_exactly_what_their_limits_allow() {
     let _machine = kit::alone();
     // In five seconds each key may have 2 + 5 units, and each is asked for more often than that.
-    let cluster = kit::nodes(3, &kit::per_user("1/1s", 2, "deny"));
+    let cluster = kit::patient_nodes(3, &kit::per_user("1/1s", 2, "deny"));
     let length = Duration::from_secs(5);
     let load = Load {
         nodes: cluster.nodes.iter().map(|node| node.http).collect(),
@@ -69,7 +69,7 @@ rules:
   - { name: per-user, key: [user], limit: 20/1h }
   - { name: per-team, key: [team], limit: 5/1h }
 ";
-    let cluster = kit::nodes(3, rules);
+    let cluster = kit::patient_nodes(3, rules);
     let mut clients: Vec<_> = cluster.nodes.iter().map(|node| node.client(Duration::from_secs(5))).collect();
     // The buckets of ten users and one team lie on all nodes; the team is the bottleneck.
     let mut admitted = 0;

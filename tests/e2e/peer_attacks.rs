@@ -107,7 +107,7 @@ fn a_forged_term_is_refused_and_the_cluster_goes_on_also_after_a_restart() {
 /// A node that has proved itself speaks for itself only, whatever it knows.
 #[test]
 fn a_stranger_without_the_key_gets_nowhere() {
-    let cluster = Cluster::start(3, kit::settings("rules: []\n"));
+    let cluster = Cluster::start(3, kit::patient("rules: []\n"));
     await_voters(&cluster, 3);
     for node in &cluster.nodes {
         for secret in [None, Some("quite another secret of some length")] {
@@ -195,7 +195,7 @@ fn who_is_on_the_path_ends_streams_and_nothing_else() {
 fn a_flood_of_callers_that_never_prove_themselves_takes_no_session_and_no_seat() {
     const CALLERS: usize = 4_200;
     let _alone = kit::alone();
-    let cluster = Cluster::start(3, kit::settings(&kit::per_user("1000000/1s", 1_000_000, "deny")));
+    let cluster = Cluster::start(3, kit::patient(&kit::per_user("1000000/1s", 1_000_000, "deny")));
     await_voters(&cluster, 3);
     let stop = Arc::new(AtomicBool::new(false));
     let floods: Vec<_> = cluster

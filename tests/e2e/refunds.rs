@@ -39,7 +39,7 @@ fn amend(node: &Node, call: &str, algorithm: &str, user: &str, cost: u64) -> Val
 
 #[test]
 fn what_is_given_back_is_there_again_at_every_node_in_every_algorithm() {
-    let cluster = kit::nodes(3, &rules());
+    let cluster = kit::patient_nodes(3, &rules());
     let mut by = Vec::new();
     for algorithm in ALGORITHMS {
         for user in 0..6 {
@@ -75,7 +75,7 @@ fn what_is_given_back_is_there_again_at_every_node_in_every_algorithm() {
 
 #[test]
 fn all_rules_that_match_are_given_back_or_one_of_them() {
-    let cluster = kit::nodes(3, &rules());
+    let cluster = kit::patient_nodes(3, &rules());
     let node = &cluster.nodes[0];
     let attributes = json!({ "by": "token_bucket", "user": "ada", "team": "blue" });
     let look = || post(node, "/v1/refund?rule=nobody", &json!({ "attributes": attributes })).1;
@@ -110,7 +110,7 @@ fn a_reset_is_of_all_limits_that_a_rule_has_for_the_key() {
     let text = format!(
         "rules: [{{ name: r, key: [user], limit: 9/1d, overrides: [{{ when: {{ path: /free }}, limit: unlimited }}{overrides}] }}]"
     );
-    let cluster = kit::nodes(3, &text);
+    let cluster = kit::patient_nodes(3, &text);
     let at = |path: &str, cost: u64| json!({ "attributes": { "user": "ada", "path": path }, "cost": cost });
     let left = |node: usize, path: &str, cost: u64| -> Value {
         post(&cluster.nodes[node], "/v1/check", &at(path, cost)).1["remaining"].clone()
@@ -145,7 +145,7 @@ fn a_reset_is_of_all_limits_that_a_rule_has_for_the_key() {
 
 #[test]
 fn without_an_owner_nothing_is_given_back_and_that_is_said() {
-    let mut cluster: Cluster = kit::nodes(3, &rules());
+    let mut cluster: Cluster = kit::patient_nodes(3, &rules());
     let body = |user: u32| json!({ "attributes": { "by": "fixed_window", "user": format!("u{user}") } });
     let victim = cluster.nodes[2].name.clone();
     let of_victim =

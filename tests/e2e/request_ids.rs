@@ -33,7 +33,7 @@ fn left(cluster: &Cluster, attribute: &str, value: &str) -> u64 {
 #[test]
 fn a_request_that_is_asked_again_is_charged_once_through_whatever_node() {
     let _machine = kit::alone();
-    let cluster = kit::nodes(3, RULES);
+    let cluster = kit::patient_nodes(3, RULES);
     for user in 0..12 {
         // All at once, and one after the other; the buckets of the two rules have different owners mostly.
         thread::scope(|scope| {
@@ -65,7 +65,7 @@ const COUNTED: &str = "rules:
 fn a_slot_that_moves_by_plan_takes_along_what_was_charged() {
     const USERS: u32 = 40;
     let _machine = kit::alone();
-    let cluster = kit::nodes(3, COUNTED);
+    let cluster = kit::patient_nodes(3, COUNTED);
     let wanted = AtomicBool::new(true);
     let rounds = thread::scope(|scope| {
         let asking = scope.spawn(|| {
@@ -109,7 +109,7 @@ fn a_slot_that_moves_by_plan_takes_along_what_was_charged() {
 
 #[test]
 fn batches_proxies_and_queries_have_request_ids_and_wrong_ones_are_refused() {
-    let cluster = kit::nodes(2, RULES);
+    let cluster = kit::patient_nodes(2, RULES);
     let mut client = cluster.node("n1").client(Duration::from_secs(5));
     let checks: Vec<String> = (0..60)
         .map(|place| {

@@ -69,7 +69,7 @@ fn command(words: &[&str]) -> String {
 
 #[test]
 fn the_documented_example_and_then_the_limit_over_all_nodes() {
-    let cluster = kit::nodes(3, NO_RULES);
+    let cluster = kit::patient_nodes(3, NO_RULES);
     let throttle = command(&["CL.THROTTLE", "user123", "15", "30", "60"]);
     let mut clients: Vec<Client> = cluster.nodes.iter().map(|node| Client::new(node.resp)).collect();
     clients[0].say(&throttle);
@@ -116,7 +116,7 @@ fn a_quantity_takes_so_many_looks_or_is_too_much() {
 
 #[test]
 fn pipelines_are_answered_in_their_order_whoever_owns_the_keys() {
-    let cluster = kit::nodes(3, NO_RULES);
+    let cluster = kit::patient_nodes(3, NO_RULES);
     let mut client = Client::new(cluster.nodes[0].resp);
     let keys = 500;
     let mut pipeline = String::new();
@@ -215,8 +215,8 @@ fn what_is_wrong_is_told_and_the_connection_goes_on_if_it_can() {
 #[test]
 fn a_node_that_can_not_decide_says_that_it_is_loading_and_one_that_stops_answers_first() {
     let mut cluster = Cluster::empty(kit::settings(NO_RULES));
-    let port = tidegate_jepsen::cluster::free_ports();
-    cluster.spawn(port, &[port, port + 100], &["--bootstrap-expect".to_owned(), "2".to_owned()]);
+    let (port, absent) = (tidegate_jepsen::cluster::free_ports(), tidegate_jepsen::cluster::free_ports());
+    cluster.spawn(port, &[port, absent], &["--bootstrap-expect".to_owned(), "2".to_owned()]);
     let node = &cluster.nodes[0];
     wait_for("it listens", SOON, || TcpStream::connect(node.resp).is_ok());
     let mut client = Client::new(node.resp);
@@ -235,7 +235,7 @@ fn a_node_that_can_not_decide_says_that_it_is_loading_and_one_that_stops_answers
 
 #[test]
 fn redis_cli_and_redis_benchmark_get_along() {
-    let cluster = kit::nodes(2, NO_RULES);
+    let cluster = kit::patient_nodes(2, NO_RULES);
     let port = cluster.nodes[1].resp.port().to_string();
     let run = |program: &str, arguments: &[&str]| -> Option<Output> {
         Command::new(program).args(["-h", "127.0.0.1", "-p", &port]).args(arguments).output().ok()
@@ -263,7 +263,7 @@ fn redis_py_gets_along_in_both_versions_of_the_protocol() {
         println!("NOT TESTED: redis-py is not in target/tools (bash .ci/tools-redis)");
         return;
     }
-    let cluster = kit::nodes(2, NO_RULES);
+    let cluster = kit::patient_nodes(2, NO_RULES);
     let script = r"
 import sys, redis
 port = int(sys.argv[1])

@@ -21,7 +21,7 @@ const KEYS: u32 = 60;
 #[test]
 fn a_node_that_is_killed_and_comes_back_takes_its_slots_again_and_admits_nothing_twice() {
     let _machine = kit::alone();
-    let mut cluster = kit::nodes(3, &kit::per_user("50/1s", 20, "deny"));
+    let mut cluster = kit::patient_nodes(3, &kit::per_user("50/1s", 20, "deny"));
     let before = cluster.node("n1").slot_owners();
     let load = Load {
         nodes: cluster.nodes.iter().map(|node| node.http).collect(),
@@ -80,7 +80,7 @@ fn not_ready(history: &tidegate_jepsen::history::History) -> usize {
 #[test]
 fn a_restart_without_a_crash_takes_part_again_too() {
     let _machine = kit::alone();
-    let mut cluster = kit::nodes(3, &kit::per_user("5/1h", 5, "deny"));
+    let mut cluster = kit::patient_nodes(3, &kit::per_user("5/1h", 5, "deny"));
     let before = cluster.node("n1").slot_owners();
     assert_eq!(cluster.terminate("n3"), Some(0));
     cluster.restart("n3");
@@ -97,7 +97,7 @@ fn a_restart_without_a_crash_takes_part_again_too() {
 #[test]
 fn the_newer_of_two_nodes_with_one_name_stays_and_the_older_says_so() {
     let _machine = kit::alone();
-    let mut cluster = kit::nodes(3, &kit::per_user("1000/1s", 1000, "deny"));
+    let mut cluster = kit::patient_nodes(3, &kit::per_user("1000/1s", 1000, "deny"));
     let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.http.port()).collect();
     cluster.spawn_as("n1", free_ports(), &ports, &[]);
     let (older, newer) = (&cluster.nodes[0], &cluster.nodes[3]);
@@ -128,7 +128,7 @@ fn remaining(cluster: &tidegate_jepsen::cluster::Cluster, node: &str, user: u32)
 
 #[test]
 fn what_a_node_alone_knew_is_there_after_a_restart_and_after_a_crash_nothing_is_given_twice() {
-    let settings = tidegate_jepsen::cluster::Settings { keeps_data: true, ..kit::settings(LONG) };
+    let settings = tidegate_jepsen::cluster::Settings { keeps_data: true, ..kit::patient(LONG) };
     let mut cluster = tidegate_jepsen::cluster::Cluster::start(1, settings);
     let mut client = cluster.node("n1").client(PATIENCE);
     assert_eq!(client.get(&format!("{}&cost=7", path_of(1))).unwrap().status, 200);
@@ -149,7 +149,7 @@ fn what_a_node_alone_knew_is_there_after_a_restart_and_after_a_crash_nothing_is_
 
 #[test]
 fn all_nodes_stop_one_after_the_other_and_start_again_with_all_counts() {
-    let settings = tidegate_jepsen::cluster::Settings { keeps_data: true, ..kit::settings(LONG) };
+    let settings = tidegate_jepsen::cluster::Settings { keeps_data: true, ..kit::patient(LONG) };
     let mut cluster = tidegate_jepsen::cluster::Cluster::start(3, settings);
     let mut client = cluster.node("n1").client(PATIENCE);
     for user in 0..50 {

@@ -121,7 +121,7 @@ fn a_node_that_does_not_get_the_new_rules_admits_no_more_than_they_allow() {
     assert_eq!(sum, 5);
 
     // Raised.
-    behind.write(&rule("limit: 300/1h"));
+    behind.write(&rule("limit: 300/1d"));
     assert_eq!(admitted(behind.n3(), users.next().unwrap(), 320).0, 300);
 
     // From shadow to enforced and back: `mode` is that of the newer rules.

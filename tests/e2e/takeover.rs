@@ -60,8 +60,9 @@ fn spend(cluster: &Cluster) {
     for key in (0..IDS).filter(|key| key % 4 != 0) {
         for attribute in ["id", "window", "zero"] {
             for _ in 0..10 {
-                let spent = take(cluster, attribute, key, 1 + u64::from(key));
-                assert!(spent.is_some(), "{attribute} {key}");
+                wait_for("it is spent", PATIENCE, || {
+                    take(cluster, attribute, key, 1 + u64::from(key)).is_some()
+                });
             }
         }
     }
@@ -129,7 +130,7 @@ fn a_killed_owner_costs_at_most_a_quantum_and_nothing_is_admitted_twice() {
     assert!(!without.is_empty());
     let longest = Duration::from_nanos(without.iter().copied().max().unwrap());
     println!("{} keys were without an owner for {longest:?} at most", without.len());
-    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    assert!(longest < Duration::from_secs(5) + kit::SCHEDULING_SLACK, "{longest:?}");
 
     let taken_over = assert_kept(&cluster, &long, "id", "n3");
     assert!(taken_over > 3, "{taken_over} of {IDS} keys had been the killed node's");
@@ -269,7 +270,14 @@ fn a_check_that_waits_for_a_silent_successor_is_denied_whatever_a_lost_owner_wou
     // Known to nobody but the owner, so far.
     let keys: Vec<u32> = (0..200).filter(|key| ask(*key, 0)["node"] == "n2").take(30).collect();
     cluster.node("n3").pause();
-    let answers: Vec<_> = keys.iter().take(8).map(|key| ask(*key, 60)).collect();
+    // Each second successor is another node, whose keys are answered at once.
+    let mut answers: Vec<serde_json::Value> = Vec::new();
+    for key in &keys {
+        answers.push(ask(*key, 60));
+        if answers.iter().filter(|answer| answer["allowed"] == false).count() == 3 {
+            break;
+        }
+    }
     cluster.node("n3").resume();
     let denied = answers.iter().filter(|answer| answer["allowed"] == false).count();
     assert!(denied > 0, "no successor of these was silent: {answers:?}");

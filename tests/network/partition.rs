@@ -89,13 +89,15 @@ fn run(name: &str, net: Network, lasts: Duration, split: impl FnOnce(&Cluster)) 
         assert_stays_inside(&history, name, place, worst[name]);
     }
     // One count again: each check is decided by the owner, whichever node is asked.
-    let alone = history.operations.iter().filter(|one| {
+    let is_alone = |one: &&Operation| {
         one.completed > healed
             && one.decided_by.as_ref().is_none_or(|(how, _)| how != "owner" && how != "forwarded")
-    });
+    };
+    let alone = history.operations.iter().filter(is_alone);
     let last = alone.map(|one| one.invoked.saturating_sub(healed)).max().map(Duration::from_nanos);
     eprintln!("{name}: the last check without an owner was asked {last:?} after the network was healed");
-    assert!(last.is_none_or(|last| last <= HEALS_WITHIN), "{last:?}");
+    let has_healed = healed + HEALS_WITHIN.as_nanos() as u64;
+    kit::assert_owned(history.operations.iter().filter(|one| one.invoked > has_healed));
     wait_for("all nodes see the same owners again", Duration::from_secs(10), || {
         let mut owners = cluster.running().map(tidegate_jepsen::cluster::Node::slot_owners);
         let first = owners.next();
@@ -106,11 +108,7 @@ fn run(name: &str, net: Network, lasts: Duration, split: impl FnOnce(&Cluster)) 
         let bound = Bound { burst: BURST, count: COUNT, period: Duration::from_secs(1) };
         bound.check(after.of_key(key)).unwrap_or_else(|violation| panic!("healed: key {key}: {violation:?}"));
     }
-    let by_owner = after
-        .operations
-        .iter()
-        .filter(|one| one.decided_by.as_ref().is_some_and(|(how, _)| how == "owner" || how == "forwarded"));
-    assert_eq!(by_owner.count(), after.operations.len(), "each has one owner again");
+    kit::assert_owned(after.operations.iter());
 }
 
 fn assert_stays_inside(history: &History, name: &str, place: u32, factor: f64) {

@@ -11,7 +11,7 @@ use tidegate_jepsen::{
     network::Form,
 };
 
-const KEYS: u32 = 12;
+const KEYS: u32 = 24;
 const BURST: u64 = 12;
 const COUNT: u64 = 30;
 

@@ -46,6 +46,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 const FOUNDERS_WITHIN: Duration = Duration::from_secs(3);
 /// A leader that did not look for so long was stopped meanwhile.
 const MAX_GAP: Duration = Duration::from_millis(1500);
+/// A leader whose own entries wait for longer writes nothing more, and expects to take no slots from anybody meanwhile.
+const STUCK_AFTER: Duration = Duration::from_millis(1000);
 
 /// What the log says, as far as the leader has applied it.
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +137,8 @@ pub(crate) struct Leader {
     wanted: Option<Wanted>,
     /// The move that was looked at last, and since when it is pending.
     watched: Option<(u64, Nanos)>,
+    /// An index of the log that is not applied yet, and since when it is written.
+    waiting: Option<(u64, Nanos)>,
     pace: Pace,
 }
 
@@ -161,6 +165,7 @@ impl Leader {
             resigned: None,
             wanted: None,
             watched: None,
+            waiting: None,
             pace: Pace::default(),
         }
     }
@@ -185,6 +190,7 @@ impl Leader {
             }
             self.wanted = None;
             self.watched = None;
+            self.waiting = None;
             self.pace = Pace::default();
         }
     }
@@ -237,9 +243,23 @@ impl Leader {
         self.pace.until
     }
 
-    /// Whether this leader may have taken slots from somebody since it leads, or may soon: it waits for a whole session.
+    /// Up to where the log is written and applied at this leader; to be called several times a second.
+    pub(crate) fn note_log(&mut self, written: u64, applied: u64, now: Nanos) {
+        if self.waiting.is_none_or(|(index, _)| applied >= index) {
+            self.waiting = (written > applied).then_some((written, now));
+        }
+    }
+
+    /// Whether what this leader has written is not applied for so long that a quorum of disks may not work.
+    fn is_stuck(&self, now: Nanos) -> bool {
+        self.waiting.is_some_and(|(_, since)| now.saturating_since(since) >= STUCK_AFTER)
+    }
+
+    /// Whether this leader may have taken slots from somebody since it leads, or may soon: it waits for a whole session, gives
+    /// them to who has one, and must be able to write that.
     pub(crate) fn takes_over_soon(&self, now: Nanos) -> bool {
-        now >= self.since.saturating_add(self.timing.leader / 2)
+        let anybody_can_take = || self.sessions.keys().any(|start| self.is_live(*start, now));
+        now >= self.since.saturating_add(self.timing.leader / 2) && !self.is_stuck(now) && anybody_can_take()
     }
 
     /// Whether the holder's session must have ended, whoever granted it.
@@ -280,6 +300,10 @@ impl Leader {
         self.leadership?;
         if let Some(reason) = self.cannot_be_reached(view, now) {
             return Some(Step::Resign(reason));
+        }
+        if self.is_stuck(now) {
+            // Each attempt would be one more entry on a disk that may be the last one with room.
+            return None;
         }
         let from = *self.from.get_or_insert(view.index);
         let holders = |filter: &dyn Fn(NodeStart) -> bool| -> Vec<NodeStart> {

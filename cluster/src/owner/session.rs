@@ -69,15 +69,16 @@ impl Session {
         self.last
     }
 
-    /// The answer to that question: granted, confirmed at this index of the log.
-    pub(crate) fn grant(&mut self, question: u64, index: u64, applied: u64) {
-        let Some((_, asked)) = self.asked.take_if(|(asked, _)| *asked == question) else { return };
+    /// The answer to that question: granted, confirmed at this index of the log. False: it comes too late.
+    pub(crate) fn grant(&mut self, question: u64, index: u64, applied: u64) -> bool {
+        let Some((_, asked)) = self.asked.take_if(|(asked, _)| *asked == question) else { return false };
         let until = asked.saturating_add(self.timing.node);
         let index = if PlantedBug::RenewalNotBound.is_on() { 0 } else { index };
         if let Some(free) = self.granted.iter_mut().find(|waiting| waiting.is_none()) {
             *free = Some((index, until));
         }
         self.applied(applied);
+        true
     }
 
     /// The log is applied, and in force, up to this index.

@@ -129,6 +129,8 @@ pub(crate) struct SlotOwnership {
 pub(super) struct Core {
     pub(super) node: Node,
     session: Session,
+    /// The last grant that does not count yet: from which index of the log on it does, and when it was asked for.
+    granting: Option<(u64, Nanos)>,
     watched: Option<Nanos>,
     /// When this node began, or went on after it was stopped.
     resumed: Nanos,
@@ -168,6 +170,7 @@ impl SlotOwnership {
             core: Mutex::new(Core {
                 node: Node::new(me, SLOTS),
                 session: Session::new(timing),
+                granting: None,
                 watched: None,
                 resumed: now,
                 granted: false,
@@ -329,7 +332,7 @@ impl SlotOwnership {
         }
         // After all of it: who was granted time for this index has given up what it lost.
         core.session.applied(index);
-        self.note_session(&core);
+        self.note_granted(&mut core);
         todo
     }
 

@@ -62,6 +62,7 @@ fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
     leader.look(leadership, now);
     let running = running?;
     leadership?;
+    leader.note_log(running.last_log(), applied.index, now);
     let metrics = running.metrics();
     let membership = metrics.membership_config.membership();
     let members = &applied.state.members;

@@ -6,11 +6,11 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::{
-    ids::{NodeId, RaftNode},
+    ids::{NodeId, NodeStart, RaftNode},
     member::MemberRow,
     owner::leader::{Asked, Granting},
     raft::{handle::Shared, leader_client::LeaderClient, running::Running},
@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// How often a node without a log that works asks.
 const WITHOUT_LOG_EVERY: Duration = Duration::from_millis(150);
 /// How many members it asks at a time.
-const MAX_ASKED: usize = 8;
+const MAX_ASKED: usize = 64;
 /// Of so many attempts without a session one goes to another member than the leader.
 const ASK_OTHERS_EVERY: u32 = 5;
 /// How long an answer may take, from when there is a stream on.
@@ -105,7 +105,13 @@ enum Attempted {
 async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> Attempted {
     match shared.running() {
         Some(running) if shared.log_works(&running) => {
-            let granted = ask_for_session(shared, client, &running, way).await;
+            // One that holds itself for the leader hears of its successor from others only.
+            let (turn, holds_itself_for_leader) = (way.failed, way.failed > 0 && running.is_leader());
+            let (granted, ()) = tokio::join!(ask_for_session(shared, client, &running, way), async {
+                if holds_itself_for_leader {
+                    ask_whether_behind(shared, turn).await;
+                }
+            });
             if granted { Attempted::Granted } else { Attempted::NotGranted }
         }
         _ => {
@@ -115,8 +121,8 @@ async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> Attempted
     }
 }
 
-/// Asks members whether a leader is there. If so, others get the slots of this node when its session has ended, and it does not
-/// hear of that by its log.
+/// Asks members whether others own the slots of this node, or will when its session has ended: it does not hear of that by its
+/// log.
 async fn ask_whether_behind(shared: &Shared, turn: u32) {
     let applied = Arc::clone(&shared.applied.borrow());
     let mut others: Vec<(NodeId, RaftNode)> =
@@ -133,10 +139,11 @@ async fn ask_whether_behind(shared: &Shared, turn: u32) {
             async move { caller.call_when_open(call, PATIENCE).await }
         })
         .collect();
-    while let Some(answer) = answers.next().await {
+    // Who is silent must not keep this node from asking all others once more.
+    let until = Instant::now() + PATIENCE;
+    while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
         if let Ok(Reply::Renew(Ok(Renewal::Behind(needed)))) = answer {
             shared.ownership.is_behind(needed, shared.clock.now());
-            return;
         }
     }
 }
@@ -206,8 +213,15 @@ impl Shared {
         wants: bool,
         applied: u64,
     ) -> Result<Renewal, NotServed> {
-        let (holder, leadership) = (row.holder(), running.leadership().ok_or(NotServed::NotLeader)?);
+        let holder = row.holder();
+        let lost = if wants { None } else { self.knows_that_nothing_is_left(holder, applied) };
+        let Some(leadership) = running.leadership() else {
+            return lost.map(Renewal::Behind).ok_or(NotServed::NotLeader);
+        };
         let known = self.applied.borrow().state.members.get(&holder.node).cloned();
+        if known.as_ref().is_some_and(|known| known.incarnation > row.incarnation) {
+            return Ok(lost.map_or(Renewal::NotGranted, Renewal::Behind));
+        }
         let is_in_group = running.metrics().membership_config.membership().get_node(&row.id).is_some();
         // Nobody has applied more than there is.
         let applied = applied.min(running.last_log());
@@ -218,8 +232,7 @@ impl Shared {
             leader.note_contact(holder.node, applied, now);
         }
         if known.as_ref() != Some(&row) {
-            let is_older = known.is_some_and(|known| known.incarnation > row.incarnation);
-            if !is_in_group || is_older {
+            if !is_in_group {
                 return Ok(Renewal::NotGranted);
             }
             // Who comes first says where it is; then it asks again.
@@ -228,10 +241,14 @@ impl Shared {
         if !wants {
             // This leader gives the node's slots to others when the node's last session has ended. A node without a working log
             // does not read that in the log, so the leader tells it, once a quorum has confirmed that it leads.
+            if let Some(index) = lost {
+                return Ok(Renewal::Behind(index));
+            }
             let takes_over = {
                 let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = self.clock.now();
                 leader.look(Some(leadership), now);
+                leader.note_log(running.last_log(), self.applied.borrow().index, now);
                 leader.takes_over_soon(now)
             };
             if !takes_over {
@@ -255,6 +272,20 @@ impl Shared {
         let index = running.read_index_here(PATIENCE).await;
         let granted = guard.end(index.ok());
         Ok(index.ok().filter(|_| granted).map_or(Renewal::NotGranted, Renewal::Granted))
+    }
+}
+
+impl Shared {
+    /// Up to where a node must apply the log to learn that it owns nothing any more, if that is so. Each member that has applied
+    /// it can tell, without a leader too.
+    fn knows_that_nothing_is_left(&self, start: NodeStart, applied: u64) -> Option<u64> {
+        let known = self.applied.borrow();
+        let slots = &known.state.slots;
+        let is_left = || {
+            let mut rows = slots.rows().iter();
+            rows.any(|row| row.owner == start || row.moving.is_some_and(|pending| pending.to == start))
+        };
+        (applied < known.index && slots.is_assigned() && !is_left()).then_some(known.index)
     }
 }
 

@@ -49,6 +49,8 @@ enum Damage {
          start the others with an empty --data-dir"
     )]
     Absurd(u64),
+    #[error("it is not the log of the node that runs here: it was replaced or cut off")]
+    OfAnother,
 }
 
 /// Who a node is in the group.
@@ -89,17 +91,22 @@ impl Disk {
     }
 
     /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
-    pub(crate) fn open_again(directory: &Path, before: &Snapshots) -> Result<Self, DiskError> {
-        #[cfg(feature = "simulation")]
-        if crate::simulation::is_on() {
-            return Self::open_with(directory, before.clone());
-        }
+    pub(crate) fn open_again(directory: &Path, before: &Snapshots, me: NodeId) -> Result<Self, DiskError> {
         // A node that has forgotten what it promised is another node: this process goes on without a disk.
         let path = directory.join(DATABASE_FILE);
-        if let Err(reason) = fs::metadata(&path) {
-            return Err(DiskError { path, reason: reason.into() });
+        let is_there = || {
+            fs::metadata(&path).and_then(|known| {
+                if known.len() > 0 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+            })
+        };
+        #[cfg(feature = "simulation")]
+        let is_there = || if crate::simulation::is_on() { Ok(()) } else { is_there() };
+        is_there().map_err(|reason| DiskError { path: path.clone(), reason: reason.into() })?;
+        let disk = Self::open_with(directory, before.clone())?;
+        if disk.kept_identity()?.0 != Some(me) {
+            return Err(disk.fault(Damage::OfAnother));
         }
-        Self::open_with(directory, before.clone())
+        Ok(disk)
     }
 
     fn open_with(directory: &Path, snapshots: Snapshots) -> Result<Self, DiskError> {
@@ -247,9 +254,11 @@ impl Disk {
 /// it was making.
 fn make_if_missing(directory: &Path) -> Result<(), redb::Error> {
     // One that cannot be looked at is not missing: nothing ever replaces a database.
-    if directory.join(DATABASE_FILE).try_exists()? {
+    match fs::symlink_metadata(directory.join(DATABASE_FILE)) {
         // Its name may not be on the disk yet, if the machine stopped as it was made.
-        return Ok(sync(&File::open(directory)?)?);
+        Ok(_) => return Ok(sync_names(directory)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
     }
     let draft = directory.join(draft_of(DATABASE_FILE));
     match fs::remove_file(&draft) {
@@ -259,7 +268,17 @@ fn make_if_missing(directory: &Path) -> Result<(), redb::Error> {
     drop(create(&draft)?);
     sync(&File::open(&draft)?)?;
     fs::rename(&draft, directory.join(DATABASE_FILE))?;
-    Ok(sync(&File::open(directory)?)?)
+    Ok(sync_names(directory)?)
+}
+
+/// Waits until the names in a directory are on the disk. Some network file systems cannot be asked that.
+fn sync_names(directory: &Path) -> io::Result<()> {
+    match sync(&File::open(directory)?) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 /// Opens the database, and makes it if it is not there.
@@ -324,6 +343,28 @@ mod tests {
         // What has the name of the database is one, or damaged.
         fs::write(directory.path().join(DATABASE_FILE), [0; 4096]).unwrap();
         assert!(Disk::open(directory.path()).is_err());
+    }
+
+    /// Found by review: whoever cuts the file off must not make this node forget what it has voted.
+    #[test]
+    fn a_log_that_was_replaced_or_cut_off_is_not_gone_on_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        let me = disk.start(1_000).unwrap().node;
+        let snapshots = disk.snapshots.clone();
+        drop(disk);
+        drop(Disk::open_again(directory.path(), &snapshots, me).unwrap());
+        let path = directory.path().join(DATABASE_FILE);
+        let kept = fs::read(&path).unwrap();
+        fs::write(&path, b"").unwrap();
+        assert!(Disk::open_again(directory.path(), &snapshots, me).is_err());
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing is made in its place");
+        fs::remove_file(&path).unwrap();
+        drop(Disk::open(directory.path()).unwrap().start(2_000).unwrap());
+        let error = Disk::open_again(directory.path(), &snapshots, me).unwrap_err().to_string();
+        assert!(error.contains("not the log of the node"), "{error}");
+        fs::write(&path, kept).unwrap();
+        drop(Disk::open_again(directory.path(), &snapshots, me).unwrap());
     }
 
     /// Found by an hour of faults: a node that ended while Raft wrote a snapshot found its buckets' debts in its place, and did

@@ -277,7 +277,8 @@ impl RaftGroup {
             (None, Some(directory)) => {
                 let (directory, before) = (directory.clone(), self.snapshots.clone());
                 // It reads and syncs, and may hang. Given up, it is closed when it has been opened after all.
-                let opened = fabric::blocking(move || Disk::open_again(&directory, &before)).await;
+                let me = self.shared.me;
+                let opened = fabric::blocking(move || Disk::open_again(&directory, &before, me)).await;
                 opened.map_err(|panicked| self.snapshots.fault(panicked))??
             }
             (None, None) => unreachable!("without a directory it is in memory"),

@@ -46,7 +46,10 @@ pub(crate) fn check(
     let sender = NodeStart { node: peer.id, incarnation: peer.member.incarnation };
     if let Some(row) = applied.state.members.get(&from) {
         let is_later = sender.incarnation > row.incarnation;
-        if !is_later && (sender.incarnation < row.incarnation || row.name != *peer.member.name) {
+        // An earlier start may still run, where its disk was taken away from it: it is told that nothing is its own any more.
+        let asks_only = matches!(call, Call::Renew { wants: false, .. }) && row.name == *peer.member.name;
+        if !is_later && !asks_only && (sender.incarnation < row.incarnation || row.name != *peer.member.name)
+        {
             let (known, since) = (row.name.clone(), row.incarnation);
             return Err(SenderError::Start { id: from, known, since, said: peer.member.to_string() });
         }

@@ -56,7 +56,11 @@ pub(crate) async fn keep(shared: Arc<Shared>, ledger: Ledger, mut seed: Vec<(Str
             Some(_) => false,
             None => true,
         });
-        let complete = has_all && seed.is_empty() && now.state.founding.is_some();
+        // With rules that cannot be used a node does not begin to decide. One that has begun goes on with those before, and
+        // others whose rules are newer say so when they ask it: only who follows the log learns what it has lost.
+        let has_begun = shared.in_force.borrow().complete;
+        let can_begin = has_all && broken.is_empty() && seed.is_empty() && now.state.founding.is_some();
+        let complete = has_begun || can_begin;
         // A rule that is not in force must not count as such.
         let index = if broken.is_empty() { now.index } else { shared.in_force.borrow().index };
         shared.in_force.send_replace(InForce { index, complete, broken });
@@ -92,7 +96,7 @@ impl Compiler {
         }
         let mut broken = Vec::new();
         let mut rules = self.rules.load_full();
-        let mut changed = Vec::new();
+        let (mut changed, mut denies) = (Vec::new(), false);
         for (domain, history) in &applied.state.domains {
             let revision = history.current().revision;
             if self.compiled.get(domain) == Some(&revision) {
@@ -109,8 +113,12 @@ impl Compiler {
                     changed.push((domain, revision, started.elapsed()));
                 }
                 Ok(Err(faults)) => {
+                    // Where there are none before, everything would be allowed.
+                    if let Some(denying) = rules.with_denied_domain(domain) {
+                        (rules, denies) = (Arc::new(denying), true);
+                    }
                     let fault = faults.first().map_or_else(String::new, ToString::to_string);
-                    error!(%domain, %revision, "the rules cannot be used by this version of Tidegate, the ones before stay: {fault}");
+                    error!(%domain, %revision, %fault, "the rules cannot be used by this version of Tidegate: those before stay, without any the domain denies");
                     broken.push(format!(
                         "the rules of {domain} at revision {revision} cannot be used: {fault}"
                     ));
@@ -120,7 +128,7 @@ impl Compiler {
                 }
             }
         }
-        if !changed.is_empty() {
+        if !changed.is_empty() || denies {
             let domains = applied.state.domains.values();
             let newest = domains.map(|history| history.current().revision.get()).max();
             // Of what is broken an older revision is in force.
@@ -186,3 +194,6 @@ async fn plant(shared: &Shared, ledger: &Ledger, seed: &[(String, String)]) {
     // They come back by the log.
     sleep(Duration::from_secs(1)).await;
 }
+
+#[cfg(test)]
+mod tests;

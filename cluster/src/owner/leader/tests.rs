@@ -79,6 +79,10 @@ impl World {
         self.leader.granted(granting, Some(self.index), self.now())
     }
 
+    fn takes_over_soon(&self) -> bool {
+        self.leader.takes_over_soon(self.now())
+    }
+
     /// What to do next beside shares, which are given at once.
     fn next(&mut self) -> Option<Step> {
         loop {
@@ -676,4 +680,28 @@ fn a_move_that_takes_too_long_is_given_up_with_its_targets_consent() {
     let Some(Step::Refuse { target, moves }) = world.next() else { panic!() };
     assert_eq!((target, moves.len()), (holder(1), BATCH));
     assert_eq!(moves[0].id, 9);
+}
+
+#[test]
+fn a_leader_expects_to_take_slots_only_while_it_can_write_that_and_somebody_can_have_them() {
+    let mut world = World::new(3);
+    world.pass(1_000, &[1, 2, 3]);
+    assert!(!world.takes_over_soon(), "it waits for a whole session");
+    world.pass(3_000, &[1, 2, 3]);
+    assert!(world.takes_over_soon());
+    // Nobody renews: there is nobody to take anything.
+    world.pass(4_000, &[]);
+    assert!(!world.takes_over_soon());
+    world.pass(500, &[1]);
+    assert!(world.takes_over_soon());
+    // What it writes is not applied: no quorum of disks.
+    let index = world.index;
+    for waited in 0..10 {
+        world.leader.note_log(index + 1 + waited, index, world.now());
+        assert_eq!(world.takes_over_soon(), waited < 2, "after {waited} times half a second");
+        world.pass(500, &[1]);
+    }
+    assert_eq!(world.next(), None, "it writes nothing more");
+    world.leader.note_log(index + 20, index + 1, world.now());
+    assert!(world.takes_over_soon(), "it goes on");
 }

@@ -22,12 +22,19 @@ impl SlotOwnership {
     pub(crate) fn grant(&self, question: u64, index: u64, asked: Nanos) {
         let mut core = self.core();
         let applied = core.node.applied();
-        core.session.grant(question, index, applied);
-        self.note_session(&core);
-        if index <= applied {
-            self.behind.store(0, Relaxed);
+        if core.session.grant(question, index, applied) {
+            core.granting = Some((index, asked));
         }
-        if asked >= core.resumed && index <= applied {
+        self.note_granted(&mut core);
+    }
+
+    /// Goes on as usual once a grant counts, because the log is applied up to where it was confirmed.
+    pub(super) fn note_granted(&self, core: &mut Core) {
+        self.note_session(core);
+        let applied = core.node.applied();
+        let Some((_, asked)) = core.granting.take_if(|(index, _)| *index <= applied) else { return };
+        self.behind.store(0, Relaxed);
+        if asked >= core.resumed {
             core.granted = true;
             if self.held.swap(false, Relaxed) {
                 // It ran when it asked, and has a session from then on.

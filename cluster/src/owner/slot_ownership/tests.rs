@@ -156,6 +156,21 @@ fn a_node_that_was_behind_goes_on_with_its_next_session() {
     assert!(world.claim(Consistency::Available, at(5_600)).is_ok());
 }
 
+/// Found by review: where the log is always a little behind, such a grant let nobody go on until the next one.
+#[test]
+fn a_grant_counts_for_all_rules_once_the_log_is_applied_up_to_it() {
+    let mut world = World::owning();
+    world.watch(0, 1_000);
+    world.ownership.is_behind(2, at(1_000));
+    world.watch(1_000, 5_000);
+    let question = world.ownership.ask(at(5_000));
+    world.ownership.grant(question, 2, at(5_000));
+    assert!(world.claim(Consistency::Available, at(5_050)).is_err(), "it has not applied what it lacks");
+    world.write(&Entry::Succeed(Vec::new()), at(5_060));
+    assert!(world.claim(Consistency::Strict, at(5_070)).is_ok());
+    assert!(world.claim(Consistency::Available, at(5_070)).is_ok());
+}
+
 #[test]
 fn without_a_quorum_a_node_that_was_stopped_goes_on_after_a_session() {
     let world = World::owning();
