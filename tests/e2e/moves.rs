@@ -88,7 +88,9 @@ fn under_load(cluster: &mut Cluster, nodes: &[&str], change: impl FnOnce(&mut Cl
     let count = without_owner.len();
     let some = without_owner.iter().take(9).collect::<Vec<_>>();
     assert_eq!(count, 0, "each check finds an owner, but these have not: {some:#?}");
-    let is_slow = |one: &&Operation| one.completed - one.invoked > kit::CHECK_TIMEOUT.as_nanos() as u64;
+    let is_slow = |one: &&tidegate_jepsen::history::Operation| {
+        one.completed - one.invoked > kit::CHECK_TIMEOUT.as_nanos() as u64
+    };
     let slow = history.operations.iter().filter(is_slow).count();
     assert!(slow * 100 <= history.operations.len(), "{slow} of {} are slow", history.operations.len());
     history

@@ -89,7 +89,7 @@ fn run(name: &str, net: Network, lasts: Duration, split: impl FnOnce(&Cluster)) 
         assert_stays_inside(&history, name, place, worst[name]);
     }
     // One count again: each check is decided by the owner, whichever node is asked.
-    let is_alone = |one: &&Operation| {
+    let is_alone = |one: &&tidegate_jepsen::history::Operation| {
         one.completed > healed
             && one.decided_by.as_ref().is_none_or(|(how, _)| how != "owner" && how != "forwarded")
     };

@@ -360,7 +360,7 @@ mod tests {
         assert!(Disk::open_again(directory.path(), &snapshots, me).is_err());
         assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing is made in its place");
         fs::remove_file(&path).unwrap();
-        drop(Disk::open(directory.path()).unwrap().start(2_000).unwrap());
+        Disk::open(directory.path()).unwrap().start(2_000).unwrap();
         let error = Disk::open_again(directory.path(), &snapshots, me).unwrap_err().to_string();
         assert!(error.contains("not the log of the node"), "{error}");
         fs::write(&path, kept).unwrap();

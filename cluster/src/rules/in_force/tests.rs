@@ -43,7 +43,7 @@ impl World {
 
     fn apply(&mut self, command: Command) {
         self.index += 1;
-        self.state.apply(self.index, REIGN, command);
+        let _ = self.state.apply(self.index, REIGN, command);
     }
 
     fn write(&mut self, domain: &str, text: &str) {
