@@ -392,12 +392,12 @@ impl Cluster {
 
     /// Whether this node can decide checks.
     pub fn readiness(&self) -> Readiness {
-        // Its slots are about to be another's, and what it decides it cannot follow up. One alone decides as before.
         if let Some(broken) = self.ledger.broken().first() {
             return Readiness::NotReady(format!(
                 "{broken}; run the version that wrote them, or write others"
             ));
         }
+        // Its slots are about to be another's, and what it decides it cannot follow up. One alone decides as before.
         match (self.status.borrow().readiness(&self.router), self.ledger.disk_trouble()) {
             (Readiness::Ready, Some(trouble)) => {
                 Readiness::NotReady(format!("this node asks for no session: {trouble}"))

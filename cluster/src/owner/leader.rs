@@ -139,6 +139,8 @@ pub(crate) struct Leader {
     watched: Option<(u64, Nanos)>,
     /// An index of the log that is not applied yet, and since when it is written.
     waiting: Option<(u64, Nanos)>,
+    /// Since when this leader can have slots taken over: who asks hears of it before that happens.
+    able_since: Nanos,
     pace: Pace,
 }
 
@@ -166,6 +168,7 @@ impl Leader {
             wanted: None,
             watched: None,
             waiting: None,
+            able_since: Nanos::new(0),
             pace: Pace::default(),
         }
     }
@@ -191,6 +194,7 @@ impl Leader {
             self.wanted = None;
             self.watched = None;
             self.waiting = None;
+            self.able_since = now;
             self.pace = Pace::default();
         }
     }
@@ -245,6 +249,9 @@ impl Leader {
 
     /// Up to where the log is written and applied at this leader; to be called several times a second.
     pub(crate) fn note_log(&mut self, written: u64, applied: u64, now: Nanos) {
+        if self.is_stuck(now) {
+            self.able_since = now;
+        }
         if self.waiting.is_none_or(|(index, _)| applied >= index) {
             self.waiting = (written > applied).then_some((written, now));
         }
@@ -255,11 +262,18 @@ impl Leader {
         self.waiting.is_some_and(|(_, since)| now.saturating_since(since) >= STUCK_AFTER)
     }
 
-    /// Whether this leader may have taken slots from somebody since it leads, or may soon: it waits for a whole session, gives
+    /// Whether this leader may have taken slots from this node since it leads, or may soon: it waits for a whole session, gives
     /// them to who has one, and must be able to write that.
-    pub(crate) fn takes_over_soon(&self, now: Nanos) -> bool {
-        let anybody_can_take = || self.sessions.keys().any(|start| self.is_live(*start, now));
-        now >= self.since.saturating_add(self.timing.leader / 2) && !self.is_stuck(now) && anybody_can_take()
+    pub(crate) fn takes_over_soon(&self, from: NodeStart, now: Nanos) -> bool {
+        let mut others = self.sessions.keys().filter(|start| **start != from);
+        now >= self.since.saturating_add(self.timing.leader / 2)
+            && !self.is_stuck(now)
+            && others.any(|start| self.is_live(*start, now))
+    }
+
+    /// Whether who asks has had the time to hear that slots will be taken over.
+    fn has_given_notice(&self, now: Nanos) -> bool {
+        now >= self.able_since.saturating_add(self.timing.leader / 2)
     }
 
     /// Whether the holder's session must have ended, whoever granted it.
@@ -327,6 +341,7 @@ impl Leader {
             view.members.contains_key(node) || view.voters.iter().any(|set| set.contains(node))
         });
         if eligible.is_empty() {
+            self.able_since = now;
             return None;
         }
         self.want(&eligible, view.members, now);

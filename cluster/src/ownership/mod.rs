@@ -1,7 +1,8 @@
 //! The tasks around who owns which slot; what they decide is in `owner`, which knows no task and no network.
 //!
 //! - `leader_task`: sees to it that each slot has the owner that it should have, while this node leads.
-//! - `session_task`: asks for a session, and grants them.
+//! - `session_task`: asks for a session, and grants them. `taken_over`: asks whether others own this node's slots, when it does
+//!   not follow the log.
 //! - `hand_over`: sends the buckets of slots that move by plan, and takes them. `floor_task`: tells successors floors.
 //! - `saved`, `buckets`: buckets that come from this node's disk or from floors.
 //! - `service`: what other nodes ask for.
@@ -13,3 +14,4 @@ pub(crate) mod leader_task;
 pub(crate) mod saved;
 pub(crate) mod service;
 pub(crate) mod session_task;
+mod taken_over;

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::taken_over::AskedMembers;
 use crate::{
-    ids::{NodeId, NodeStart, RaftNode},
+    ids::{NodeId, RaftNode},
     member::MemberRow,
     owner::leader::{Asked, Granting},
     raft::{handle::Shared, leader_client::LeaderClient, running::Running},
@@ -25,10 +25,6 @@ use crate::{
 const RENEWALS: u32 = 4;
 /// How often a node without a session asks for one.
 const RETRY: Duration = Duration::from_millis(50);
-/// How often a node without a log that works asks.
-const WITHOUT_LOG_EVERY: Duration = Duration::from_millis(150);
-/// How many members it asks at a time.
-const MAX_ASKED: usize = 64;
 /// Of so many attempts without a session one goes to another member than the leader.
 const ASK_OTHERS_EVERY: u32 = 5;
 /// How long an answer may take, from when there is a stream on.
@@ -41,11 +37,11 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// Asks for a session again and again, once this node has what it needs to decide.
 pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
     let length = shared.ownership.timing().node;
-    let mut way = Way::default();
+    let (mut way, mut others) = (Way::default(), AskedMembers::default());
     let mut had_session = false;
     loop {
         let next = Instant::now() + length / RENEWALS;
-        let attempted = ask(&shared, &leader, &mut way).await;
+        let granted = ask(&shared, &leader, &mut way, &mut others).await;
         let has_session = shared.ownership.has_session(shared.clock.now());
         match (had_session, has_session) {
             (false, true) => info!("this node has a session with the leader: it may own slots"),
@@ -53,13 +49,13 @@ pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
             _ => {}
         }
         had_session = has_session;
-        if let Attempted::Granted = attempted {
-            way.failed = 0;
+        if granted {
+            (way.failed, others) = (0, AskedMembers::default());
             sleep_until(next).await;
         } else {
             way.caller = None;
             way.failed = way.failed.saturating_add(1);
-            sleep(if let Attempted::WithoutLog = attempted { WITHOUT_LOG_EVERY } else { RETRY }).await;
+            sleep(RETRY).await;
         }
     }
 }
@@ -93,57 +89,26 @@ impl Way {
     }
 }
 
-/// What becomes of an attempt.
-enum Attempted {
-    Granted,
-    NotGranted,
-    /// The log of this node does not work.
-    WithoutLog,
-}
-
-/// Asks for a session, or, without a log that works, whether this node still has its slots.
-async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way) -> Attempted {
+/// Asks for a session; without a log that works, whether this node still has its slots. Whether a session is granted.
+async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way, others: &mut AskedMembers) -> bool {
+    let turn = way.failed;
     match shared.running() {
         Some(running) if shared.log_works(&running) => {
             // One that holds itself for the leader hears of its successor from others only.
-            let (turn, holds_itself_for_leader) = (way.failed, way.failed > 0 && running.is_leader());
+            let may_be_replaced = turn > 0
+                && running.is_leader()
+                && shared.in_force.borrow().complete
+                && !shared.ownership.is_given_up();
             let (granted, ()) = tokio::join!(ask_for_session(shared, client, &running, way), async {
-                if holds_itself_for_leader {
-                    ask_whether_behind(shared, turn).await;
+                if may_be_replaced {
+                    others.ask(shared, turn, PATIENCE).await;
                 }
             });
-            if granted { Attempted::Granted } else { Attempted::NotGranted }
+            granted
         }
         _ => {
-            ask_whether_behind(shared, way.failed).await;
-            Attempted::WithoutLog
-        }
-    }
-}
-
-/// Asks members whether others own the slots of this node, or will when its session has ended: it does not hear of that by its
-/// log.
-async fn ask_whether_behind(shared: &Shared, turn: u32) {
-    let applied = Arc::clone(&shared.applied.borrow());
-    let mut others: Vec<(NodeId, RaftNode)> =
-        applied.state.members.values().map(|row| (row.id, row.raft_node())).collect();
-    others.retain(|(id, _)| *id != shared.me);
-    let count = others.len();
-    others.rotate_left(turn as usize * MAX_ASKED % count.max(1));
-    others.truncate(MAX_ASKED);
-    let call = || Call::Renew { row: shared.row.clone(), wants: false, applied: shared.ownership.applied() };
-    let mut answers: FuturesUnordered<_> = others
-        .into_iter()
-        .map(|(id, node)| {
-            let (mut caller, call) = (Caller::new(&shared.calling, id, node), call());
-            async move { caller.call_when_open(call, PATIENCE).await }
-        })
-        .collect();
-    // Who is silent must not keep this node from asking all others once more.
-    let until = Instant::now() + PATIENCE;
-    while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
-        if let Ok(Reply::Renew(Ok(Renewal::Behind(needed)))) = answer {
-            shared.ownership.is_behind(needed, shared.clock.now());
+            others.ask(shared, turn, PATIENCE).await;
+            false
         }
     }
 }
@@ -249,7 +214,7 @@ impl Shared {
                 let now = self.clock.now();
                 leader.look(Some(leadership), now);
                 leader.note_log(running.last_log(), self.applied.borrow().index, now);
-                leader.takes_over_soon(now)
+                leader.takes_over_soon(holder, now)
             };
             if !takes_over {
                 return Ok(Renewal::NotGranted);
@@ -272,20 +237,6 @@ impl Shared {
         let index = running.read_index_here(PATIENCE).await;
         let granted = guard.end(index.ok());
         Ok(index.ok().filter(|_| granted).map_or(Renewal::NotGranted, Renewal::Granted))
-    }
-}
-
-impl Shared {
-    /// Up to where a node must apply the log to learn that it owns nothing any more, if that is so. Each member that has applied
-    /// it can tell, without a leader too.
-    fn knows_that_nothing_is_left(&self, start: NodeStart, applied: u64) -> Option<u64> {
-        let known = self.applied.borrow();
-        let slots = &known.state.slots;
-        let is_left = || {
-            let mut rows = slots.rows().iter();
-            rows.any(|row| row.owner == start || row.moving.is_some_and(|pending| pending.to == start))
-        };
-        (applied < known.index && slots.is_assigned() && !is_left()).then_some(known.index)
     }
 }
 

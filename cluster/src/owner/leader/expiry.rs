@@ -34,7 +34,9 @@ impl Leader {
             let row = view.members.get(&holder.node)?;
             (row.incarnation > holder.incarnation && self.is_live(row.holder(), now)).then(|| row.holder())
         };
-        let has_ended = |holder: &NodeStart| again(*holder).is_some() || self.has_lapsed(*holder, now);
+        let has_heard = self.has_given_notice(now);
+        let has_ended =
+            |holder: &NodeStart| again(*holder).is_some() || has_heard && self.has_lapsed(*holder, now);
         let lapsed: Vec<NodeStart> = named.into_iter().filter(has_ended).collect();
         if lapsed.is_empty() {
             return None;

@@ -80,7 +80,7 @@ impl World {
     }
 
     fn takes_over_soon(&self) -> bool {
-        self.leader.takes_over_soon(self.now())
+        self.leader.takes_over_soon(holder(2), self.now())
     }
 
     /// What to do next beside shares, which are given at once.
@@ -704,4 +704,14 @@ fn a_leader_expects_to_take_slots_only_while_it_can_write_that_and_somebody_can_
     assert_eq!(world.next(), None, "it writes nothing more");
     world.leader.note_log(index + 20, index + 1, world.now());
     assert!(world.takes_over_soon(), "it goes on");
+    // The others' sessions ended long ago; whoever asks hears of it first.
+    world.table.apply(1, REIGN, &Entry::Assign(vec![holder(2); 4096]));
+    let mut waited = 0;
+    while world.next().is_none() {
+        waited += 1;
+        world.index += 1;
+        world.leader.note_log(world.index, world.index, world.now());
+        world.pass(100, &[1]);
+    }
+    assert!((10..20).contains(&waited), "{waited} tenths of a second");
 }

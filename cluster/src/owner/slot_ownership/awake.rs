@@ -32,8 +32,10 @@ impl SlotOwnership {
     pub(super) fn note_granted(&self, core: &mut Core) {
         self.note_session(core);
         let applied = core.node.applied();
-        let Some((_, asked)) = core.granting.take_if(|(index, _)| *index <= applied) else { return };
-        self.behind.store(0, Relaxed);
+        let Some((index, asked)) = core.granting.take_if(|(index, _)| *index <= applied) else { return };
+        if index >= self.behind.load(Relaxed) {
+            self.behind.store(0, Relaxed);
+        }
         if asked >= core.resumed {
             core.granted = true;
             if self.held.swap(false, Relaxed) {
@@ -60,7 +62,14 @@ impl SlotOwnership {
     /// A leader lives, and gives this node no session before it has applied the log up to this index: others will get its slots, and
     /// it will not know. So with its session ends all that it decides and gives, of `available` rules too.
     pub(crate) fn is_behind(&self, index: u64, now: Nanos) {
+        let mut core = self.core();
         self.behind.store(index, Relaxed);
+        self.end_with_session(&mut core, now);
+    }
+
+    /// The same for a node that does not follow the log: others own its slots, or will, and it hears so again and again for as long
+    /// as that is so.
+    pub(crate) fn is_taken_over(&self, now: Nanos) {
         self.end_with_session(&mut self.core(), now);
     }
 
@@ -137,7 +146,7 @@ impl SlotOwnership {
     }
 
     /// This node does not take in what the log says, because its disk has failed: nothing that it knows of owners tells whether
-    /// they are lost. A leader, if there is one, tells it whether it still owns its own slots ([`SlotOwnership::is_behind`]).
+    /// they are lost. A leader, if there is one, tells it whether it still owns its own slots ([`SlotOwnership::is_taken_over`]).
     pub(crate) fn is_blind(&self, now: Nanos) {
         let mut core = self.core();
         (core.resumed, core.granted) = (now, false);

@@ -128,7 +128,7 @@ fn a_node_that_can_have_no_session_ends_with_its_last_one_as_long_as_there_is_a_
     world.watch(0, 1_000);
     for now in (1_000..20_000).step_by(100) {
         world.ownership.watch(at(now));
-        world.ownership.is_behind(1, at(now));
+        world.ownership.is_taken_over(at(now));
         let claimed = world.claim(Consistency::Available, at(now)).is_ok();
         assert!(claimed || now >= 2_900, "nobody else can have the slot yet: {now}");
         assert!(!claimed || now < 2_950, "somebody may have the slot: {now}");
