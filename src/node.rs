@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{Clock, Cluster, Router};
-use tidegate_limiter::{Rules, Store};
+use tidegate_limiter::cluster::{Rules, Store};
 
 use crate::{
     accept::ServerStats,

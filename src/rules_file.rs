@@ -7,7 +7,10 @@ use std::{
 };
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
-use tidegate_limiter::{HashSecret, RuleDescription, RuleError, Rules};
+use tidegate_limiter::{
+    cluster::{RuleDescription, Rules},
+    rules::{HashSecret, RuleError},
+};
 
 /// Bytes of a file with rules.
 const MAX_BYTES: u64 = 4 << 20;

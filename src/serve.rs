@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use miette::Diagnostic;
 use tidegate_cluster::{Clock, Cluster, ClusterConfig, ClusterKey, Readiness, StartError, Timing};
-use tidegate_limiter::{HashSecret, Rules, Store, StoreConfig};
+use tidegate_limiter::{
+    cluster::{Rules, Store, StoreConfig},
+    rules::HashSecret,
+};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},

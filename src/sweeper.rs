@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{Clock, Router};
-use tidegate_limiter::Rules;
+use tidegate_limiter::cluster::Rules;
 
 /// The pause between two steps, each of which looks at some thousand buckets. Shorter ones would be felt on a node with
 /// one processor; what comes faster than this sweeps is swept when its table is full.

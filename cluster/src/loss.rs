@@ -8,7 +8,11 @@
 use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Floor, Limit, Mode, Nanos, OnOwnerLoss, Store};
+use tidegate_limiter::{
+    Decision, Limit, Nanos,
+    cluster::{Charge, Floor, OnOwnerLoss, Store},
+    rules::Mode,
+};
 
 use crate::{
     owner::slot_ownership::Share,
@@ -107,7 +111,10 @@ pub(crate) fn by_rule(charge: &Charge, allowed: bool) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_limiter::{Algorithm, Consistency, Cost, KeyHash, LimitRef, RuleId, StoreConfig};
+    use tidegate_limiter::{
+        Algorithm, Cost,
+        cluster::{Consistency, KeyHash, LimitRef, RuleId, StoreConfig},
+    };
 
     use super::*;
 

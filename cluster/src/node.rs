@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tidegate_limiter::{Rules, Store, StoreConfig};
+use tidegate_limiter::cluster::{Rules, Store, StoreConfig};
 use tokio::{
     net::lookup_host,
     runtime::Handle,

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::{Charge, Decision, HoldId, Nanos};
+use tidegate_limiter::{
+    Decision, Nanos,
+    cluster::{Charge, HoldId},
+};
 
 use crate::{slots::SlotId, stats::Counter};
 

@@ -19,7 +19,10 @@ mod peers;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Decision, Nanos, RuleId};
+use tidegate_limiter::{
+    Decision, Nanos,
+    cluster::{Charge, RuleId},
+};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::{amend::Amended, core::Router};

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use tidegate_limiter::Rules;
+use tidegate_limiter::cluster::Rules;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
@@ -91,7 +91,7 @@ pub(crate) struct InForce {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_limiter::HashSecret;
+    use tidegate_limiter::rules::HashSecret;
 
     use super::*;
 

@@ -5,7 +5,7 @@
 use std::{fmt, hash::Hasher as _, sync::Arc};
 
 use siphasher::sip::SipHasher13;
-use tidegate_limiter::KeyHash;
+use tidegate_limiter::cluster::KeyHash;
 
 /// How many slots the key space has. The same on each node of a cluster.
 pub const SLOTS: usize = 4096;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Consistency, Decision, LimitRef, Nanos, OnOwnerLoss, Reserve};
+use tidegate_limiter::{
+    Decision, Nanos,
+    cluster::{Consistency, LimitRef, OnOwnerLoss, Reserve},
+};
 use tokio::time::Instant;
 
 /// What a charge's rule wants of those who decide.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, Decision, KeyHash, Limit, LimitRef, Mode, Period, RuleId,
+    Algorithm, Cost, Decision, Limit,
+    cluster::{Charge, Consistency, KeyHash, LimitRef, RuleId},
+    rules::{Mode, Period},
 };
 use tidegate_proto::peer;
 
@@ -118,7 +120,7 @@ mod tests {
 
     fn policy(consistency: Consistency) -> LossPolicy {
         LossPolicy {
-            on_owner_loss: tidegate_limiter::OnOwnerLoss::Deny,
+            on_owner_loss: tidegate_limiter::cluster::OnOwnerLoss::Deny,
             consistency,
             carved: false,
             reserve: None,

@@ -11,7 +11,11 @@ use smallvec::SmallVec;
 use tidegate_cluster::{
     Amendment, CheckOptions, Clock, DecidedBy, LossPolicy, Undecided, Verdict, rules::NewRules, slots::SlotId,
 };
-use tidegate_limiter::{Charge, Consistency, Cost, HashSecret, Matched, Rules};
+use tidegate_limiter::{
+    Cost,
+    cluster::{Charge, Consistency, Matched, Rules},
+    rules::HashSecret,
+};
 use tokio::time::Instant;
 
 const DOMAIN: &str = "api";

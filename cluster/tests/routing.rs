@@ -11,7 +11,7 @@ use kit::{
     three_nodes_with, until,
 };
 use tidegate_cluster::{Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, LossPolicy, Readiness};
-use tidegate_limiter::{Charge, Consistency, LimitRef, OnOwnerLoss};
+use tidegate_limiter::cluster::{Charge, Consistency, LimitRef, OnOwnerLoss};
 use tokio::time::Instant;
 
 #[tokio::test]

@@ -468,7 +468,7 @@ mod tests {
                 // The floor is told; it may get lost.
                 if comes && (decision.is_held() || decision.allowed && reserve.is_near(mark, at_most)) {
                     let told = reserve.ahead(mark);
-                    successor.take_over(&crate::Bucket { key: one.key, rule: one.rule, held: told.held(one.key, now) }, now);
+                    successor.take_over(&crate::store::Bucket { key: one.key, rule: one.rule, held: told.held(one.key, now) }, now);
                     acknowledged = acknowledged.max(Some(told));
                 }
             }
@@ -485,7 +485,7 @@ mod tests {
             let taken = store(begun);
             successor.buckets(begun, |_| true, |bucket| {
                 let held = bucket.held.postponed(begun.saturating_since(heard));
-                taken.take_over(&crate::Bucket { held, ..bucket }, begun);
+                taken.take_over(&crate::store::Bucket { held, ..bucket }, begun);
             });
             let left = |store: &Store, floor| store.check(&charge(limit, 0, floor), begun).remaining;
             let floor = match reserve.at_least(&limit, heard, begun) {

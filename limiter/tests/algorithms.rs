@@ -6,7 +6,9 @@ use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Decision, Floor, KeyHash, Limit, Mode, Nanos, Period, RuleId, Store, StoreConfig,
+    Algorithm, Cost, Decision, Limit, Nanos,
+    cluster::{Charge, Floor, KeyHash, RuleId, Store, StoreConfig},
+    rules::{Mode, Period},
 };
 
 /// 2027-01-15, at the start of a second but not of a minute.

@@ -5,7 +5,9 @@
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, Nanos, RuleId, Rules, Store, StoreConfig,
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Charge, KeyHash, RuleId, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode},
 };
 
 const START: u64 = 1_800_000_007_000_000_000;

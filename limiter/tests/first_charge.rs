@@ -6,8 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Floor, HashSecret, Limit, LimitError, Mode, Nanos, Period, RuleId, Rules, Store,
-    StoreConfig,
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Charge, Floor, RuleId, Rules, Store, StoreConfig},
+    rules::{HashSecret, LimitError, Mode, Period},
 };
 
 const START: u64 = 1_800_000_000_000_000_000;

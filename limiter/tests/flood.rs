@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate_limiter::{
-    Algorithm, Bucket, Charge, Cost, HashSecret, KeyHash, Limit, Mode, Nanos, RuleId, Rules, Store,
-    StoreConfig,
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Bucket, Charge, KeyHash, RuleId, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode},
 };
 
 const START: Nanos = Nanos::new(1_800_000_000_000_000_000);

@@ -8,8 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Bucket, Charge, Cost, Held, HoldId, KeyHash, Limit, Mode, Nanos, Period, RuleId, Store,
-    StoreConfig,
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Bucket, Charge, Held, HoldId, KeyHash, RuleId, Store, StoreConfig},
+    rules::{Mode, Period},
 };
 
 const START: u64 = 1_800_000_007_000_000_000;

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use tidegate_limiter::{
-    Algorithm, Bucket, Charge, Cost, HashSecret, Held, KeyHash, LetGo, Limit, Mode, Nanos, Rules, Store,
-    StoreConfig,
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Bucket, Charge, Held, KeyHash, LetGo, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode},
 };
 
 const START: Nanos = Nanos::new(1_800_000_000_000_000_000);

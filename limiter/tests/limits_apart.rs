@@ -7,8 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Decision, HashSecret, KeyHash, Limit, Limiter, Mode, Nanos, NewRule, Period,
-    RuleId, Rules, Store, StoreConfig,
+    Algorithm, Cost, Decision, Limit, Limiter, Nanos, NewRule,
+    cluster::{Charge, KeyHash, RuleId, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode, Period},
 };
 
 const START: Nanos = Nanos::new(1_800_000_007_000_000_000);

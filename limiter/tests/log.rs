@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate_limiter::{
-    Algorithm, Bucket, Charge, Cost, Held, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig,
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Bucket, Charge, Held, KeyHash, RuleId, Store, StoreConfig},
+    rules::Mode,
 };
 
 const START: Nanos = Nanos::new(1_800_000_007_000_000_000);

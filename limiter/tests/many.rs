@@ -6,8 +6,9 @@ use std::{sync::Barrier, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, KeyHash, Keyed, Limit, Limiter, Mode, Nanos, NewRule, RuleId, Store,
-    StoreConfig,
+    Algorithm, Cost, Keyed, Limit, Limiter, Nanos, NewRule,
+    cluster::{Charge, KeyHash, RuleId, Store, StoreConfig},
+    rules::{HashSecret, Mode},
 };
 
 const START: Nanos = Nanos::new(1_800_000_000_000_000_000);

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Cost, HashSecret, Limit, Limiter, Match, Nanos, NewRule, Rules, StoreConfig,
+    Algorithm, Cost, Limit, Limiter, Nanos, NewRule,
+    cluster::{Match, Rules, StoreConfig},
+    rules::HashSecret,
 };
 
 const NOW: Nanos = Nanos::new(1_800_000_000_000_000_000);

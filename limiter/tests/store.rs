@@ -7,8 +7,9 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, Decision, HashSecret, HoldId, KeyHash, Limit, Mode, Nanos, Period, RuleId,
-    Rules, Store, StoreConfig,
+    Algorithm, Cost, Decision, Limit, Nanos,
+    cluster::{Charge, HoldId, KeyHash, RuleId, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode, Period},
 };
 
 const START: Nanos = Nanos::new(1_800_000_000_000_000_000);

@@ -3,7 +3,9 @@
 use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
-    Charge, Consistency, Cost, Limit, LimitRef, Match, Matched, Mode, OnOwnerLoss, RuleId, Rules,
+    Cost, Limit,
+    cluster::{Charge, Consistency, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
+    rules::Mode,
 };
 
 use super::request::{CheckRequest, Subject};
@@ -117,7 +119,7 @@ impl<'r> Charges<'r> {
 mod tests {
     use std::borrow::Cow;
 
-    use tidegate_limiter::HashSecret;
+    use tidegate_limiter::rules::HashSecret;
 
     use super::{super::request::AttributeList, *};
 

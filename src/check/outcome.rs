@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate_cluster::{Answers, DecidedBy};
-use tidegate_limiter::{Charge, Decision, Limit, Mode, binding};
+use tidegate_limiter::{
+    Decision, Limit,
+    cluster::{Charge, binding},
+    rules::Mode,
+};
 
 use super::answer::{CheckAnswer, Decider, Numbers, Policy};
 use crate::node::Node;

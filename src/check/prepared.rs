@@ -6,7 +6,10 @@
 
 use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
-use tidegate_limiter::{Charge, Cost, Rules};
+use tidegate_limiter::{
+    Cost,
+    cluster::{Charge, Rules},
+};
 
 use super::{charges::Charges, request::CheckRequest};
 
@@ -99,7 +102,7 @@ impl<'r> FromIterator<Option<&'r str>> for Names {
 mod tests {
     use std::borrow::Cow;
 
-    use tidegate_limiter::{Algorithm, HashSecret, Limit};
+    use tidegate_limiter::{Algorithm, Limit, rules::HashSecret};
 
     use super::{
         super::{

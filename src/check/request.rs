@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Attributes, Cost, Limit, Rule};
+use tidegate_limiter::{
+    Cost, Limit,
+    rules::{Attributes, Rule},
+};
 
 use super::problem::{Problem, ProblemKind, echo};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use miette::Diagnostic;
-use tidegate_limiter::HashSecret;
+use tidegate_limiter::rules::HashSecret;
 
 use crate::rules_file::{self, RulesFileError};
 

@@ -11,7 +11,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use tidegate_cluster::Amendment;
-use tidegate_limiter::{Algorithm, Cost, Limit, Period};
+use tidegate_limiter::{Algorithm, Cost, Limit, rules::Period};
 use tidegate_proto::grpc::pb::gubernator::{self as theirs, Behavior, RateLimitReq};
 
 use crate::check::{CheckRequest, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject};

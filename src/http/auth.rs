@@ -8,7 +8,7 @@ use hyper::{
     header::{HOST, HeaderName},
     http::request::Parts,
 };
-use tidegate_limiter::Attributes as _;
+use tidegate_limiter::rules::Attributes as _;
 
 use super::{fields::Fields, path, query};
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tidegate_limiter::{Algorithm, Cost, DEFAULT_DOMAIN, Limit};
+use tidegate_limiter::{Algorithm, Cost, Limit, cluster::DEFAULT_DOMAIN};
 
 use crate::check::{
     AttributeList, CheckRequest, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject, echo,

@@ -249,7 +249,7 @@ impl<'de> Deserialize<'de> for Whole {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_limiter::{Attributes as _, Cost};
+    use tidegate_limiter::{Cost, rules::Attributes as _};
 
     use super::*;
     use crate::check::Subject;

@@ -94,7 +94,7 @@ fn hex(digit: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_limiter::{Attributes as _, Cost};
+    use tidegate_limiter::{Cost, rules::Attributes as _};
 
     use super::*;
     use crate::check::Subject;

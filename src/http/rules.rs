@@ -14,7 +14,10 @@ use tidegate_cluster::{
     rules::{NewRules, WriteError},
     state::{Applied, Change, DomainHistory, Expected, Extent, Origin, Written},
 };
-use tidegate_limiter::{DomainDescription, RuleError, Rules, RulesDiff, estimate, is_valid_name};
+use tidegate_limiter::{
+    cluster::{DomainDescription, Rules, RulesDiff, estimate, is_valid_name},
+    rules::RuleError,
+};
 use tokio::time::Instant;
 
 pub(super) use self::{

@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use tidegate_limiter::{Algorithm, HashSecret, RuleError, Rules};
+use tidegate_limiter::{
+    Algorithm,
+    cluster::Rules,
+    rules::{HashSecret, RuleError},
+};
 
 /// What was made of a configuration.
 #[derive(Debug, Default)]

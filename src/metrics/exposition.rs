@@ -5,7 +5,7 @@ use tidegate_cluster::{
     rules::GroupRole,
     stats::{CallKind, WorkerStats},
 };
-use tidegate_limiter::{Rules, Store};
+use tidegate_limiter::cluster::{Rules, Store};
 
 use super::{
     counters::{LATENCY_BOUNDS, Totals, WorkerMetrics},

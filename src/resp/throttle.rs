@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use tidegate_limiter::{Algorithm, Cost, DEFAULT_DOMAIN, Limit, LimitError, Period};
+use tidegate_limiter::{
+    Algorithm, Cost, Limit,
+    cluster::DEFAULT_DOMAIN,
+    rules::{LimitError, Period},
+};
 
 use super::reply::Replies;
 use crate::check::{CheckAnswer, CheckRequest, Numbers, Subject};

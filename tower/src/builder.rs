@@ -138,7 +138,7 @@ impl Builder {
     fn new(way: Way) -> Self {
         Self {
             way,
-            domain: tidegate_limiter::DEFAULT_DOMAIN.to_owned(),
+            domain: tidegate_limiter::cluster::DEFAULT_DOMAIN.to_owned(),
             timeout: DEFAULT_TIMEOUT,
             max_in_flight: DEFAULT_IN_FLIGHT,
             charge_once: false,

@@ -7,7 +7,10 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, header};
 use sfv::{ListSerializer, StringRef, key_ref};
-use tidegate_limiter::{Cost, Limiter, Mode, Ruled};
+use tidegate_limiter::{
+    Cost, Limiter,
+    rules::{Mode, Ruled},
+};
 
 use crate::{
     answer::{Answer, PASSED_ON, retry_after, seconds},

@@ -12,7 +12,10 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwapOption;
-use tidegate_limiter::{KeyHash, Mark, Nanos};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{KeyHash, Mark},
+};
 
 use crate::slots::SLOTS;
 

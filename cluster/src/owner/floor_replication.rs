@@ -11,7 +11,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tidegate_limiter::{KeyHash, Mark, Nanos, Reserve, Reserves, RuleId};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{KeyHash, Mark, Reserve, Reserves, RuleId},
+};
 use tokio::sync::Notify;
 
 use super::{

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::{HashSecret, Limit, Mark, Nanos, Reserve, Rules};
+use tidegate_limiter::{
+    Limit, Nanos,
+    cluster::{Mark, Reserve, Rules},
+    rules::HashSecret,
+};
 
 use super::{
     floors::{Agreement, FloorReceiver, FloorSender, SuccessorRef},

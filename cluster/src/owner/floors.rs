@@ -1,5 +1,5 @@
 //! What the owner of a slot and its successor agree on, so that the successor may begin from *floors* (see
-//! [`tidegate_limiter::Reserve`]): two state machines of values.
+//! [`tidegate_limiter::cluster::Reserve`]): two state machines of values.
 //!
 //! - The owner is **bound**, or free. While it is bound, no charge goes beyond what the successor has acknowledged.
 //! - The successor has all that it needs, it is **complete**, or buckets count as exhausted.

@@ -31,7 +31,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Consistency, KeyHash, Nanos};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{Consistency, KeyHash},
+};
 
 use super::{
     floor_replication::{ClaimedFloors, FloorAgreements, Floors},

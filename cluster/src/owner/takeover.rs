@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tidegate_limiter::{Algorithm, Limit, Mark, Nanos, Reserve, Reserves};
+use tidegate_limiter::{
+    Algorithm, Limit, Nanos,
+    cluster::{Mark, Reserve, Reserves},
+};
 
 use crate::planted::PlantedBug;
 

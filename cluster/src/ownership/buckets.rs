@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use tidegate_limiter::{Bucket, LetGo};
+use tidegate_limiter::cluster::{Bucket, LetGo};
 
 use super::saved;
 use crate::{

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::Bucket;
+use tidegate_limiter::cluster::Bucket;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},

@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::{Bucket, Held, KeyHash, Nanos, OnMemoryFull, RuleId};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{Bucket, Held, KeyHash, RuleId},
+    rules::OnMemoryFull,
+};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
@@ -93,7 +97,7 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
     let (store, rules, now) = (Arc::clone(&shared.store), shared.rules.load_full(), shared.clock.now());
     let look = move || {
         let strict = rules.all().filter(|rule| rule.on_memory_full() == OnMemoryFull::Strict);
-        let strict: HashSet<RuleId> = strict.map(tidegate_limiter::Rule::id).collect();
+        let strict: HashSet<RuleId> = strict.map(tidegate_limiter::rules::Rule::id).collect();
         let (mut found, mut of_strict) = (Vec::new(), HashMap::new());
         let each = |bucket: Bucket| {
             if strict.contains(&bucket.rule) || bucket.rule.is_shared() {

@@ -7,7 +7,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, RuleId, Store, level};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{Bucket, Held, KeyHash, LetGo, RuleId, Store, level},
+};
 use tidegate_proto::codec;
 use tracing::{info, warn};
 
@@ -152,7 +155,11 @@ pub(crate) fn restore(
 
 #[cfg(test)]
 mod tests {
-    use tidegate_limiter::{Algorithm, Charge, Cost, Limit, Mode, StoreConfig};
+    use tidegate_limiter::{
+        Algorithm, Cost, Limit,
+        cluster::{Charge, StoreConfig},
+        rules::Mode,
+    };
 
     use super::*;
 

@@ -19,7 +19,10 @@ use openraft::{
     raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest},
 };
 use redb::{Database, StorageBackend, backends::InMemoryBackend};
-use tidegate_limiter::{HashSecret, Rules, Store, StoreConfig};
+use tidegate_limiter::{
+    cluster::{Rules, Store, StoreConfig},
+    rules::HashSecret,
+};
 use tokio::time::sleep;
 
 use super::{

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use openraft::{Config, Raft, SnapshotPolicy};
-use tidegate_limiter::Store;
+use tidegate_limiter::cluster::Store;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},

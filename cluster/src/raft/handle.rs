@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt as _;
-use tidegate_limiter::Store;
+use tidegate_limiter::cluster::Store;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,

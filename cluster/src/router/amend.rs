@@ -6,7 +6,10 @@
 //! repeated once an owner may have made it.
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Cost, Floor};
+use tidegate_limiter::{
+    Cost,
+    cluster::{Charge, Floor},
+};
 use tidegate_proto::peer::{Amend, Amendment, Decided, MAX_CHARGES, Outcome};
 use tokio::{
     sync::oneshot,

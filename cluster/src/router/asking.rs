@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Nanos};
+use tidegate_limiter::{Nanos, cluster::Charge};
 use tidegate_proto::peer::Outcome;
 use tokio::{
     sync::oneshot,

@@ -11,7 +11,11 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Cost, Decision, Floor, Mode, Nanos};
+use tidegate_limiter::{
+    Cost, Decision, Nanos,
+    cluster::{Charge, Floor},
+    rules::Mode,
+};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{

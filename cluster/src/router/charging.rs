@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, HoldId, Nanos};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{Charge, HoldId},
+};
 
 use super::{
     core::Router,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tidegate_limiter::{Nanos, Store};
+use tidegate_limiter::{Nanos, cluster::Store};
 use tokio::{sync::Notify, time::Instant};
 
 use super::denials::Denials;

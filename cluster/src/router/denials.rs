@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::{Decision, KeyHash, Nanos};
+use tidegate_limiter::{Decision, Nanos, cluster::KeyHash};
 
 use crate::planted::PlantedBug;
 

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Consistency, Decision, Mode, Nanos};
+use tidegate_limiter::{
+    Decision, Nanos,
+    cluster::{Charge, Consistency},
+    rules::Mode,
+};
 use tidegate_proto::peer::MAX_CHARGES;
 
 use super::core::Router;

@@ -1,7 +1,10 @@
 //! Checks that other nodes send: decided if this node owns their slots, never sent on.
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Charge, Consistency, KeyHash, Mode, Newer, Reserve, RuleId, Standing};
+use tidegate_limiter::{
+    cluster::{Charge, Consistency, KeyHash, Newer, Reserve, RuleId, Standing},
+    rules::Mode,
+};
 use tidegate_proto::peer::{self, Check, Decided, Outcome};
 
 use super::core::Router;

@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tidegate_limiter::{Bucket, Held, KeyHash, LetGo, Nanos, RuleId, Store};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{Bucket, Held, KeyHash, LetGo, RuleId, Store},
+};
 use tidegate_proto::peer;
 
 use crate::{

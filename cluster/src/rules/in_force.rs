@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tidegate_limiter::{HashSecret, Rules, Store};
+use tidegate_limiter::{
+    cluster::{Rules, Store},
+    rules::HashSecret,
+};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 

@@ -332,7 +332,7 @@ impl Ledger {
         NoQuorum { voters: status.voters, missing, leader: status.leader, trouble: status.trouble, in_doubt }
     }
 
-    /// For each of some rules of a domain the joined registers of all live nodes; see [`tidegate_limiter::estimate`].
+    /// For each of some rules of a domain the joined registers of all live nodes; see [`tidegate_limiter::cluster::estimate`].
     pub async fn touched(&self, domain: &str, rules: &[String]) -> Vec<Vec<u8>> {
         let mut joined = touched(&self.shared.rules, domain, rules);
         let others: Vec<_> =

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tidegate_limiter::Rule;
+use tidegate_limiter::rules::Rule;
 
 use crate::{
     ids::NodeId,
@@ -36,7 +36,7 @@ impl Service for RulesService {
     }
 }
 
-/// For each of some rules of a domain the registers of this node; see [`tidegate_limiter::estimate`].
+/// For each of some rules of a domain the registers of this node; see [`tidegate_limiter::cluster::estimate`].
 pub(crate) fn touched(rules: &RulesInForce, domain: &str, names: &[String]) -> Vec<Vec<u8>> {
     let in_force = rules.load();
     let known: HashMap<&str, &Rule> = in_force.rules(domain).iter().map(|rule| (rule.name(), rule)).collect();

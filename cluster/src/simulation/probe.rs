@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_limiter::{Consistency, KeyHash};
+use tidegate_limiter::cluster::{Consistency, KeyHash};
 
 use crate::{
     Clock,

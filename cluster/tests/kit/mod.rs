@@ -16,8 +16,9 @@ use tidegate_cluster::{
     Clock, Cluster, ClusterConfig, ClusterKey, LossPolicy, Readiness, Timing, Verdict, Weight, slots::SlotId,
 };
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, HashSecret, KeyHash, Limit, LimitRef, Mode, OnOwnerLoss, Period,
-    RuleId, Rules, Store, StoreConfig,
+    Algorithm, Cost, Limit,
+    cluster::{Charge, Consistency, KeyHash, LimitRef, OnOwnerLoss, RuleId, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode, Period},
 };
 use tokio::{runtime::Handle, time::Instant};
 

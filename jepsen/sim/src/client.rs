@@ -10,7 +10,9 @@ use tidegate_cluster::{
     simulation::clock::elapsed,
 };
 use tidegate_limiter::{
-    Algorithm, Charge, Consistency, Cost, Decision, Limit, LimitRef, Match, Mode, OnOwnerLoss, RuleId, Rules,
+    Algorithm, Cost, Decision, Limit,
+    cluster::{Charge, Consistency, LimitRef, Match, OnOwnerLoss, RuleId, Rules},
+    rules::Mode,
 };
 use tokio::time::sleep;
 

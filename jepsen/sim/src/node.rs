@@ -19,7 +19,10 @@ use tidegate_cluster::{
     simulation::{Probe, clock::elapsed},
     state::Expected,
 };
-use tidegate_limiter::{HashSecret, KeyHash, Rules, Store, StoreConfig};
+use tidegate_limiter::{
+    cluster::{KeyHash, Rules, Store, StoreConfig},
+    rules::HashSecret,
+};
 use tokio::{
     runtime::Handle,
     sync::mpsc,

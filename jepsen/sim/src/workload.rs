@@ -221,7 +221,7 @@ pub(super) fn rules(mode: Mode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_limiter::{HashSecret, Rules};
+    use tidegate_limiter::{cluster::Rules, rules::HashSecret};
 
     #[test]
     fn the_rules_of_each_mode_can_be_read_and_long_has_floors_or_has_not() {

@@ -12,7 +12,11 @@ use governor::{
     middleware::NoOpMiddleware,
     state::keyed::DashMapStateStore,
 };
-use tidegate_limiter::{Algorithm, Answer, Cost, HashSecret, Keyed, Limit, Nanos, Period, StoreConfig};
+use tidegate_limiter::{
+    Algorithm, Answer, Cost, Keyed, Limit, Nanos,
+    cluster::StoreConfig,
+    rules::{HashSecret, Period},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use tidegate_limiter::{
-    Algorithm, Charge, Cost, HashSecret, KeyHash, Limit, Mode, Nanos, RuleId, Rules, Store, StoreConfig,
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Charge, KeyHash, RuleId, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode},
 };
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, hint::black_box, time::Instant};
 
 use smallvec::SmallVec;
-use tidegate_limiter::{HashSecret, Rules};
+use tidegate_limiter::{cluster::Rules, rules::HashSecret};
 
 const FEW: usize = 10;
 const MANY: usize = 10_000;

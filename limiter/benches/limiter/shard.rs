@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig};
+use tidegate_limiter::{
+    Algorithm, Cost, Limit, Nanos,
+    cluster::{Charge, KeyHash, RuleId, Store, StoreConfig},
+    rules::Mode,
+};
 
 const MEMORY: usize = 16 << 30;
 const NOW: Nanos = Nanos::new(1_800_000_000_000_000_000);

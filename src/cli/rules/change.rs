@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use serde::Deserialize;
 use serde_json::Value;
-use tidegate_limiter::{FieldChange, RuleDescription, RulesDiff};
+use tidegate_limiter::cluster::{FieldChange, RuleDescription, RulesDiff};
 
 use crate::cli::node::{NodeArgs, NodeError, plural};
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Deserialize;
-use tidegate_limiter::{RuleDescription, WorstCase};
+use tidegate_limiter::cluster::{RuleDescription, WorstCase};
 
 use crate::{
     cli::{
@@ -67,7 +67,7 @@ impl GetArgs {
             query.push(("timeout_ms", self.node.timeout().as_millis().to_string()));
         }
         query.extend(self.revision.map(|revision| ("revision", revision.to_string())));
-        let one = self.domain.as_deref().or(self.revision.map(|_| tidegate_limiter::DEFAULT_DOMAIN));
+        let one = self.domain.as_deref().or(self.revision.map(|_| tidegate_limiter::cluster::DEFAULT_DOMAIN));
         let ask = match one {
             Some(domain) => Ask::get(&["v1", "rules", domain]),
             None => Ask::get(&["v1", "rules"]),
@@ -97,7 +97,7 @@ impl Domain {
         let source = source.trim_start_matches("---\n").trim_end();
         let names_itself = source.lines().any(|line| line.starts_with("domain:"));
         let is_block = !source.trim_start().starts_with('{');
-        let name = if !names_itself && is_block && domain != tidegate_limiter::DEFAULT_DOMAIN {
+        let name = if !names_itself && is_block && domain != tidegate_limiter::cluster::DEFAULT_DOMAIN {
             format!("domain: {domain}\n")
         } else {
             String::new()

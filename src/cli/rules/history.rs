@@ -21,7 +21,7 @@ Examples:
   tidegate rules history --domain api --limit 5 --output json")]
 pub(super) struct HistoryArgs {
     /// The domain
-    #[arg(long, value_name = "NAME", default_value = tidegate_limiter::DEFAULT_DOMAIN)]
+    #[arg(long, value_name = "NAME", default_value = tidegate_limiter::cluster::DEFAULT_DOMAIN)]
     domain: String,
 
     /// How many changes, from the last one on

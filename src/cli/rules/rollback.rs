@@ -24,7 +24,7 @@ pub(super) struct RollbackArgs {
     revision: u64,
 
     /// The domain
-    #[arg(long, value_name = "NAME", default_value = tidegate_limiter::DEFAULT_DOMAIN)]
+    #[arg(long, value_name = "NAME", default_value = tidegate_limiter::cluster::DEFAULT_DOMAIN)]
     domain: String,
 
     #[command(flatten)]

@@ -4,7 +4,11 @@
 use std::{borrow::Cow, time::Duration};
 
 use smallvec::SmallVec;
-use tidegate_limiter::{Algorithm, Attributes as _, Cost, DEFAULT_DOMAIN, Limit, Period};
+use tidegate_limiter::{
+    Algorithm, Cost, Limit,
+    cluster::DEFAULT_DOMAIN,
+    rules::{Attributes as _, Period},
+};
 use tidegate_proto::grpc::envoy::{
     extensions::common::ratelimit::v3::{
         RateLimitDescriptor,

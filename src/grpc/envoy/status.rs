@@ -186,6 +186,6 @@ mod tests {
     fn a_window_that_has_no_unit_is_not_given_one() {
         assert_eq!(unit_of(Duration::from_secs(600)), Unit::Unknown);
         assert_eq!(unit_of(Duration::from_millis(1_500)), Unit::Unknown);
-        assert_eq!(unit_of(tidegate_limiter::Period::Month.length()), Unit::Month);
+        assert_eq!(unit_of(tidegate_limiter::rules::Period::Month.length()), Unit::Month);
     }
 }

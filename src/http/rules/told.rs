@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use tidegate_cluster::state::{Applied, Change, Extent, Origin};
-use tidegate_limiter::{HashSecret, RuleDescription, Rules, RulesDiff, WorstCase};
+use tidegate_limiter::{
+    cluster::{RuleDescription, Rules, RulesDiff, WorstCase},
+    rules::HashSecret,
+};
 
 use crate::{instant, node::Node};
 

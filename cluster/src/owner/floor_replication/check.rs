@@ -5,7 +5,10 @@ use std::sync::{
     atomic::Ordering::{Acquire, SeqCst},
 };
 
-use tidegate_limiter::{Charge, Consistency, Cost, Decision, Floor, KeyHash, Mark, Nanos, Reserve, RuleId};
+use tidegate_limiter::{
+    Cost, Decision, Nanos,
+    cluster::{Charge, Consistency, Floor, KeyHash, Mark, Reserve, RuleId},
+};
 use tokio::sync::Notify;
 
 use super::{BORN, BOUND, ClaimedFloors, MAX_RAISES, SILENT};

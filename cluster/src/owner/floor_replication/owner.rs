@@ -8,7 +8,10 @@ use std::sync::{
     },
 };
 
-use tidegate_limiter::{KeyHash, Mark, Nanos, Reserves};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{KeyHash, Mark, Reserves},
+};
 
 use super::{BOUND, CHANGE, Raise, SILENT, Since, TakeoverState};
 use crate::{

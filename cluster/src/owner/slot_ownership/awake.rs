@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::{Consistency, Nanos};
+use tidegate_limiter::{Nanos, cluster::Consistency};
 
 use super::{Core, SlotOwnership, WITHOUT_CONTACT};
 

@@ -1,0 +1,28 @@
+//! The parts of which a Tidegate node is made: compiled rules, fingerprints, buckets that move between nodes.
+//!
+//! **No promise of compatibility is made here.** These names change with the program, in any release. Who limits requests in one
+//! process finds all that is needed at the [root](crate) and in [`rules`](crate::rules).
+//!
+//! In the order in which a check meets them:
+//!
+//! - [`Rules`]: what is limited; compiled from a rule file, matched with the attributes of a request.
+//! - [`KeyHash`]: the fingerprint of the bucket that a rule keeps for those attributes.
+//! - [`Store`]: the buckets. It decides a [`Charge`], or several at once.
+//! - [`Reserve`], [`Floor`], [`Mark`]: what a bucket's owner keeps with the node that would take it over.
+//! - [`Held`], [`LetGo`]: buckets on their way to another node, or to a disk.
+
+pub use crate::{
+    decision::{Charge, binding},
+    describe::{
+        Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
+        RulesDiff, WorstCase,
+    },
+    key::{KeyHash, RuleId},
+    limit::UnknownAlgorithm,
+    parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, is_valid_name},
+    reserve::{Floor, Mark, Reserve, Reserves, Takeover},
+    revised::{LimitRef, Newer, Standing},
+    rule::{Consistency, Match, Matched, OnOwnerLoss, Rules},
+    store::{Bucket, Held, HoldId, LetGo, Store, StoreConfig, level},
+    touched::estimate,
+};
