@@ -1,4 +1,5 @@
-//! The structure that the code promises: no files that import each other in a circle, and no import against the layers.
+//! The structure that the code promises: no files that import each other in a circle, no import against the layers, and few
+//! names where other people look first.
 //! `docs/architecture.md` draws it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -215,6 +216,22 @@ fn no_room_of_the_cluster_imports_one_above_it() {
         }
     }
     assert_eq!(wrong, []);
+}
+
+/// Who uses the limiter alone reads all of them before the first line is written.
+const MOST_NAMES: usize = 15;
+
+#[test]
+fn the_root_of_the_limiter_has_what_an_application_names_and_no_more() {
+    let code = code_of(&root("limiter/src/lib.rs"));
+    let handed_on = uses(&code, &[]).into_iter().filter(|(_, is_handed_on)| *is_handed_on);
+    let mut names: BTreeSet<String> = handed_on.filter_map(|(path, _)| path.last().cloned()).collect();
+    for line in code.lines().filter(|line| line.starts_with("pub ") && !line.starts_with("pub use ")) {
+        let module = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'));
+        names.insert(module.unwrap_or_else(|| panic!("defined at the root: {line}")).to_owned());
+    }
+    assert!(names.contains("Limiter") && names.contains("cluster"), "not all are seen: {names:?}");
+    assert!(names.len() <= MOST_NAMES, "{} names, the rest belongs into a module: {names:?}", names.len());
 }
 
 #[test]

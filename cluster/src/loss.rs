@@ -99,7 +99,7 @@ fn carved(policy: LossPolicy) -> u32 {
 pub(crate) fn by_rule(charge: &Charge, allowed: bool) -> Answer {
     let decision = Decision {
         allowed,
-        limit: charge.limit.burst(),
+        limit: charge.limit.burst_size(),
         remaining: 0,
         reset_after: RETRY_AFTER_LOSS,
         retry_after: (!allowed).then_some(RETRY_AFTER_LOSS),

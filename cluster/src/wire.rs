@@ -29,7 +29,7 @@ pub(crate) fn charges_to_wire<'a>(
                 Period::Day => peer::Period::Day,
                 Period::Month => peer::Period::Month,
             },
-            burst: charge.limit.burst(),
+            burst: charge.limit.burst_size(),
         },
         shadow: charge.mode == Mode::Shadow,
         strict: policy.consistency == Consistency::Strict,

@@ -37,6 +37,7 @@ impl Cost {
 
 /// Whether a rule acts on its decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Mode {
     /// It denies what is over the limit.
     #[default]
@@ -49,6 +50,7 @@ pub enum Mode {
 /// more than the rule's part of the memory (see [`StoreConfig`](crate::StoreConfig)). Either way the ones that are used the
 /// least are let go of first, and no other rule is touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum OnMemoryFull {
     /// A bucket that was let go of is a full one when it is asked for again. Nobody is denied for what others did. Each time
     /// that it is let go of, a key can get its burst (or count) once more; for that to happen, as many other keys of the rule

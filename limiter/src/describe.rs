@@ -354,7 +354,7 @@ fn limit_text(limit: Option<&Limit>) -> String {
 }
 
 fn burst(limit: Option<&Limit>) -> Option<u64> {
-    limit.filter(|limit| limit.algorithm().has_burst()).map(Limit::burst)
+    limit.filter(|limit| limit.algorithm().has_burst()).map(Limit::burst_size)
 }
 
 #[cfg(test)]
@@ -489,8 +489,8 @@ rules:
                 let owner = whole.carve().unwrap();
                 for nodes in [1u32, 3, 50] {
                     let share = owner.share(nodes * Limit::CARVED_PARTS);
-                    let shares = share.map_or(0, |share| share.burst() * u64::from(nodes));
-                    assert!(owner.burst() + shares <= whole.burst(), "{whole} {algorithm:?}");
+                    let shares = share.map_or(0, |share| share.burst_size() * u64::from(nodes));
+                    assert!(owner.burst_size() + shares <= whole.burst_size(), "{whole} {algorithm:?}");
                 }
                 let rate = |limit: &Limit| limit.count() as f64 / limit.window().as_secs_f64();
                 assert!(rate(&owner) <= rate(&whole) * 0.750_000_1, "{whole} {algorithm:?}");

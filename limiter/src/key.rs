@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher as _, RandomState},
+    hash::{BuildHasher as _, Hasher, RandomState},
 };
 
 use crate::{Algorithm, Limit, siphash::SipHash};
@@ -167,6 +167,51 @@ impl KeyBytes {
     }
 }
 
+/// For keys that are values of the application. The methods of this trait are for [`std::hash::Hash`], which keeps two values of
+/// a type from looking alike. Numbers go in as they are, whatever the order of bytes of the machine.
+impl Hasher for KeyBytes {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.bytes(bytes);
+    }
+
+    #[inline]
+    fn write_u8(&mut self, number: u8) {
+        self.0.word(number.into(), u8::BITS);
+    }
+
+    #[inline]
+    fn write_u16(&mut self, number: u16) {
+        self.0.word(number.into(), u16::BITS);
+    }
+
+    #[inline]
+    fn write_u32(&mut self, number: u32) {
+        self.0.word(number.into(), u32::BITS);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        self.0.word(number, u64::BITS);
+    }
+
+    #[inline]
+    fn write_u128(&mut self, number: u128) {
+        self.write_u64(number as u64);
+        self.write_u64((number >> u64::BITS) as u64);
+    }
+
+    #[inline]
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,5 +227,40 @@ mod tests {
         assert_ne!(hash(1, ["ab", "c"]), hash(1, ["a", "bc"]));
         assert_ne!(hash(1, ["ab", "c"]), hash(2, ["ab", "c"]));
         assert_eq!(hash(1, ["ab", "c"]), hash(1, ["ab", "c"]));
+    }
+
+    #[test]
+    fn values_that_differ_hash_differently_and_borrowed_ones_as_their_owners() {
+        use std::{collections::HashSet, hash::Hash, net::IpAddr};
+
+        fn hash<K: Hash + ?Sized>(key: &K) -> KeyHash {
+            let mut bytes = KeyHasher::of_keyed(&HashSecret::new([1; 16])).key();
+            key.hash(&mut bytes);
+            bytes.finish(None)
+        }
+        #[derive(Hash)]
+        enum Caller<'c> {
+            User(&'c str),
+            Number(u64),
+        }
+        let all = [
+            hash(&("ab", "c")),
+            hash(&("a", "bc")),
+            hash(&("tenant", 42_u64)),
+            hash(&("tenant", 43_u64)),
+            hash(&Caller::User("42")),
+            hash(&Caller::Number(42)),
+            hash(&IpAddr::from([10, 0, 0, 1])),
+            hash(&IpAddr::from([10, 0, 0, 2])),
+            hash(&1_u128),
+            hash(&(1_u128 << 64)),
+            hash(&[1_u16, 2]),
+            hash(&[2_u16, 1]),
+            hash(&-1_i32),
+            hash(&()),
+        ];
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        assert_eq!(hash("ada"), hash(&"ada".to_owned()));
+        assert_eq!(hash(&[1_u8, 2][..]), hash(&vec![1_u8, 2]));
     }
 }

@@ -1,33 +1,74 @@
-//! The limiting core of Tidegate: rules, algorithms and buckets. No I/O, no async, no clock of its own: time is an
-//! argument.
+//! A rate limiter for one process, and the limiting core of Tidegate: rules, algorithms and buckets. No I/O, no async, no thread.
 //!
-//! # For one process
-//!
-//! [`Keyed`] is one limit for many keys. Where rules say what is limited and by what, [`Limiter`] is all that is needed:
+//! # One limit, many keys
 //!
 //! ```
-//! use tidegate_limiter::{Algorithm, Cost, Limit, Limiter, Nanos, NewRule};
+//! use tidegate_limiter::{Cost, Keyed, Limit};
 //!
-//! let now = Nanos::new(1_800_000_000_000_000_000); // nanoseconds since 1970, from a clock that does not step
-//! let per_user = NewRule::new("per-user", Limit::parse("2/1m", None, Algorithm::TokenBucket)?).key("user");
-//! let limiter = Limiter::builder().rule(per_user).build(now).map_err(|faults| faults[0].clone())?;
-//!
-//! let ada = [("user", "ada")];
-//! assert!(limiter.check(&ada[..], Cost::ONE, now).allowed);
-//! assert!(limiter.check(&ada[..], Cost::ONE, now).allowed);
-//! let denied = limiter.check(&ada[..], Cost::ONE, now);
-//! assert_eq!(denied.binding().unwrap().decision.retry_after.unwrap().as_secs(), 30);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! let logins = Keyed::new(Limit::per_minute(2).burst(5))?;
+//! for _ in 0..5 {
+//!     assert!(logins.check_now("ada", Cost::ONE).is_allowed());
+//! }
+//! let denied = logins.check_now("ada", Cost::ONE);
+//! assert!(!denied.is_allowed());
+//! assert!(denied.decision().retry_after.is_some_and(|wait| wait.as_secs() <= 30));
+//! # Ok::<(), tidegate_limiter::Error>(())
 //! ```
 //!
-//! # In parts
+//! # Rules
 //!
-//! In the order in which a check meets them:
+//! Where rules say what is limited and by what, of requests that have attributes, it is a [`Limiter`]:
 //!
-//! - [`Rules`]: what is limited; compiled from a rule file, matched with the [`Attributes`] of a request.
-//! - [`KeyHash`]: the fingerprint of the bucket that a rule keeps for those attributes.
-//! - [`Limit`]: how many units in which [`Period`], by which [`Algorithm`].
-//! - [`Store`]: the buckets. It decides a [`Charge`], or several at once, and makes a [`Decision`].
+//! ```
+//! use tidegate_limiter::{Cost, Limit, Limiter, NewRule};
+//!
+//! let limiter = Limiter::builder()
+//!     .rule(NewRule::new("per-user", "100/1m".parse()?).key("user"))
+//!     .rule(NewRule::new("logins", Limit::per_hour(2)).when("path", ["/login"]).key("ip"))
+//!     .build()?;
+//! let request = [("user", "ada"), ("ip", "203.0.113.7"), ("path", "/login")];
+//! let verdict = limiter.check_now(&request, Cost::ONE);
+//! assert!(verdict.allowed);
+//! let remaining: Vec<u64> = verdict.rules().iter().map(|one| one.decision.remaining).collect();
+//! assert_eq!(remaining, [99, 1]);
+//! # Ok::<(), tidegate_limiter::Error>(())
+//! ```
+//!
+//! All rules that are about a request must allow it, else none is charged. With the feature `yaml`, [`LimiterBuilder`] takes the
+//! rule files that Tidegate's nodes have.
+//!
+//! # Coming from governor
+//!
+//! | governor | here |
+//! | --- | --- |
+//! | `Quota::per_second(nonzero!(50u32)).allow_burst(nonzero!(100u32))` | `Limit::per_second(50).burst(100)` |
+//! | `RateLimiter::keyed(quota)` | `Keyed::new(limit)?`; a count of 0 is told here |
+//! | `RateLimiter::direct(quota)` | the same, with the key `&()` |
+//! | `limiter.check_key(&key).is_ok()` | `limiter.check_now(&key, Cost::ONE).is_allowed()` |
+//! | `limiter.check_key_n(&key, n)` | `limiter.check_now(&key, Cost::new(n)?)` |
+//! | `not_until.wait_time_from(clock.now())` | `answer.decision().retry_after` |
+//! | `FakeRelativeClock` | the time is an argument of `check`: give it any |
+//! | `retain_recent()`, `shrink_to_fit()` | `sweep_now()`, in small steps; memory is bounded without it |
+//! | `RateLimiter<String, ..>` | keys of any `Hash` type, borrowed too |
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate_limiter::{Cost, Keyed, Limit, Nanos};
+//!
+//! // A test that does not wait: `check` where the program has `check_now`.
+//! let limiter = Keyed::new(Limit::per_second(1))?;
+//! let start = Nanos::new(1_800_000_000_000_000_000);
+//! assert!(limiter.check(&("tenant", 42_u64), Cost::ONE, start).is_allowed());
+//! assert!(!limiter.check(&("tenant", 42_u64), Cost::ONE, start).is_allowed());
+//! let later = start.saturating_add(Duration::from_secs(1));
+//! assert!(limiter.check(&("tenant", 42_u64), Cost::ONE, later).is_allowed());
+//! # Ok::<(), tidegate_limiter::Error>(())
+//! ```
+//!
+//! # What is where
+//!
+//! - Here: what an application names. What limits and rules are made of beside is in [`rules`].
+//! - [`cluster`]: what Tidegate's nodes are made of. It changes in any release.
 //!
 //! # What the algorithms promise
 //!
@@ -45,19 +86,25 @@
 //!
 //! - A cost above the burst (or count) is denied for ever: no `retry_after`.
 //! - A look ([`Cost::PEEK`]) is allowed if a cost of 1 would be, and takes nothing.
-//! - Several rules: all must allow, else none is charged ([`Store::check_all`]).
+//! - Several rules: all must allow, else none is charged ([`Limiter::check`]).
 //! - A changed count or burst keeps what was consumed: windows and the log in units, the two buckets in time (a bucket
 //!   that needs ten seconds to be full again still does). Windows of another period begin anew, since they do not line up.
 //! - Rates above 3.9 million units a second (windows: 488,000) are counted in coarser steps, each check rounded up.
-//! - What time may do stands at [`Nanos`], what memory may do at [`StoreConfig`] and [`OnMemoryFull`], what a collision of fingerprints does
-//!   at [`KeyHash`].
+//! - What time may do stands at [`Nanos`], what memory may do at [`OnMemoryFull`](rules::OnMemoryFull), what a collision of fingerprints
+//!   does at [`KeyHash`](cluster::KeyHash).
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(feature = "yaml"),
+    allow(dead_code, reason = "rules in Rust cannot say all that rule files can")
+)]
 
 mod algorithm;
 mod calendar;
+mod clock;
 mod condition;
 mod decision;
 mod describe;
+mod error;
 mod index;
 mod key;
 mod keyed;
@@ -80,7 +127,9 @@ pub mod rules;
 
 // What an application needs. `tests/structure.rs` counts it: a name more here is one more to read for everybody.
 pub use self::{
+    clock::SystemClock,
     decision::{Answer, Cost, Decision},
+    error::Error,
     keyed::Keyed,
     limit::{Algorithm, Limit},
     limiter::{Limiter, LimiterBuilder, Verdict},
@@ -91,8 +140,8 @@ pub use self::{
 use self::{
     decision::{Charge, Mode, OnMemoryFull, binding},
     key::{HashSecret, KeyHash, RuleId},
-    limit::{LimitError, Period},
-    parse::{DEFAULT_DOMAIN, RuleError},
+    limit::Period,
+    parse::DEFAULT_DOMAIN,
     reserve::{Floor, Reserve, Reserves, Takeover},
     revised::LimitRef,
     rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},

@@ -1,8 +1,8 @@
 //! A limit: so many units in a period, by which algorithm.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{Cost, algorithm::opened, calendar, key::KeyBytes, time::TICKS_PER_NANO};
+use crate::{Cost, Error, algorithm::opened, calendar, key::KeyBytes, time::TICKS_PER_NANO};
 
 /// Shortest period.
 pub const MIN_PERIOD: Duration = Duration::from_millis(100);
@@ -14,6 +14,7 @@ pub const MAX_REFILL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// A bucket that holds `burst` units and refills steadily.
     TokenBucket = 0,
@@ -137,18 +138,30 @@ const SHORTEST_MONTH: u64 = 28 * calendar::DAY;
 /// With intervals of so many ticks (256 ns) or more, rounding the interval up costs less than 0.1 % of the rate.
 const MIN_EXACT_INTERVAL: u64 = 1024;
 
-/// A limit that can be decided: validated, with its arithmetic worked out.
+/// So many units in a period, by an [`Algorithm`]: with its arithmetic worked out, so that each check finds it done.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidegate_limiter::{Algorithm, Limit, Period};
+/// use tidegate_limiter::{Algorithm, Limit, rules::Period};
 ///
-/// let limit = Limit::parse("100/1m", Some(20), Algorithm::TokenBucket)?;
-/// assert_eq!((limit.count(), limit.burst()), (100, 20));
-/// let same = Limit::new(Algorithm::TokenBucket, 100, Period::Fixed(Duration::from_secs(60)), Some(20))?;
-/// assert_eq!(limit, same);
-/// # Ok::<(), tidegate_limiter::LimitError>(())
+/// const LOGINS: Limit = Limit::per_minute(100).burst(20);
+/// assert_eq!((LOGINS.count(), LOGINS.burst_size()), (100, 20));
+///
+/// // As rule files write it, e.g. from settings.
+/// assert_eq!("100/1m burst 20".parse::<Limit>()?, LOGINS);
+/// assert_eq!("100/1m sliding_log".parse::<Limit>()?, Limit::per_minute(100).with_algorithm(Algorithm::SlidingLog));
+///
+/// // With all that can be said.
+/// let month = Limit::new(Algorithm::FixedWindow, 10_000, Period::Month, None)?;
+/// assert_eq!(month.to_string(), "10000/month");
+/// # Ok::<(), tidegate_limiter::Error>(())
 /// ```
+///
+/// # Numbers that make no limit
+///
+/// A text that is no limit is an error at once. [`Limit::per_second`] and its like never panic, and can stand in constants:
+/// what is wrong with their numbers, a count of 0 for instance, is told when a limiter is made
+/// ([`Keyed::new`](crate::Keyed::new), [`LimiterBuilder::build`](crate::LimiterBuilder::build)), or by [`Limit::validate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limit {
     count: u64,
@@ -166,6 +179,7 @@ const _: () = assert!(size_of::<Limit>() <= 64, "a limit fits a cache line");
 
 /// Why numbers or a text are no limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LimitError {
     /// Nothing would ever pass.
     #[error("a count of 0 would never let anything pass; to deny, say so in a rule, e.g. 1/1d")]
@@ -197,9 +211,90 @@ pub enum LimitError {
     /// A unit that periods do not have.
     #[error("{0:?} is no period: write 500ms, 1s, 10m, 1h, 1d, day or month")]
     PeriodSyntax(String),
+    /// What stands behind `COUNT/PERIOD` is neither a burst nor an algorithm.
+    #[error(
+        "{0:?} cannot follow a limit: write e.g. `100/1m burst 20`, or the algorithm (token_bucket, leaky_bucket, \
+         fixed_window, sliding_window, sliding_log), as in `100/1m sliding_window`"
+    )]
+    Addition(String),
+}
+
+/// Why numbers are no limit, so that a constant can be made of what is right.
+#[derive(Debug, Clone, Copy)]
+enum Wrong {
+    ZeroCount,
+    ZeroBurst,
+    TooLarge(u64),
+    Period(Duration),
+    BurstOfWindow(Algorithm),
+    FromFirst(Algorithm),
+    Refill { burst: u64 },
+}
+
+impl From<Wrong> for LimitError {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::ZeroCount => Self::ZeroCount,
+            Wrong::ZeroBurst => Self::ZeroBurst,
+            Wrong::TooLarge(number) => Self::TooLarge(number),
+            Wrong::Period(length) => Self::Period(length),
+            Wrong::BurstOfWindow(algorithm) => Self::BurstOfWindow(algorithm),
+            Wrong::FromFirst(algorithm) => Self::FromFirst(algorithm),
+            Wrong::Refill { burst } => Self::Refill { burst },
+        }
+    }
 }
 
 impl Limit {
+    /// `count` units in each second: a token bucket that holds as many, unless a [burst](Self::burst) is said.
+    pub const fn per_second(count: u64) -> Self {
+        Self::per(Duration::from_secs(1), count)
+    }
+
+    /// As [`Limit::per_second`], in each minute.
+    pub const fn per_minute(count: u64) -> Self {
+        Self::per(Duration::from_secs(60), count)
+    }
+
+    /// As [`Limit::per_second`], in each hour.
+    pub const fn per_hour(count: u64) -> Self {
+        Self::per(Duration::from_secs(3_600), count)
+    }
+
+    /// As [`Limit::per_second`], in each 24 hours.
+    pub const fn per_day(count: u64) -> Self {
+        Self::per(Duration::from_secs(86_400), count)
+    }
+
+    /// As [`Limit::per_second`], in each `period` (100 ms to 31 days).
+    pub const fn per(period: Duration, count: u64) -> Self {
+        Self::asked(Algorithm::TokenBucket, count, Period::Fixed(period), count)
+    }
+
+    /// With another capacity of the bucket: so many units can be taken at once, when it is full. It replaces what was said
+    /// before. The windows and the log have none.
+    #[must_use = "it is another limit"]
+    pub const fn burst(self, units: u64) -> Self {
+        Self::asked(self.algorithm, self.count, self.period, units)
+    }
+
+    /// Counted otherwise than by a token bucket.
+    #[must_use = "it is another limit"]
+    pub const fn with_algorithm(self, algorithm: Algorithm) -> Self {
+        Self::asked(algorithm, self.count, self.period, self.burst)
+    }
+
+    /// Whether something can be limited by it. No other limit needs this than one of [`Limit::per_second`] and its like.
+    ///
+    /// # Errors
+    /// As [`Limit::new`].
+    pub fn validate(&self) -> Result<(), LimitError> {
+        match self.span {
+            0 => Self::worked_out(self.algorithm, self.count, self.period, self.burst)?.validate(),
+            _ => Ok(()),
+        }
+    }
+
     /// `count` units in each `period`. `burst` is the capacity of a token bucket or the length of a leaky bucket's queue,
     /// by default `count`; the other algorithms have none.
     ///
@@ -211,33 +306,49 @@ impl Limit {
         period: Period,
         burst: Option<u64>,
     ) -> Result<Self, LimitError> {
-        let burst = burst.unwrap_or(count);
+        Ok(Self::worked_out(algorithm, count, period, burst.unwrap_or(count))?)
+    }
+
+    /// What was asked for. Where that is no limit it has a `span` of 0, which none that is one has, and no limiter takes it.
+    const fn asked(algorithm: Algorithm, count: u64, period: Period, burst: u64) -> Self {
+        match Self::worked_out(algorithm, count, period, burst) {
+            Ok(limit) => limit,
+            Err(_) => Self { count, burst, period, numerator: 1, denominator: 1, span: 0, algorithm },
+        }
+    }
+
+    const fn worked_out(algorithm: Algorithm, count: u64, period: Period, burst: u64) -> Result<Self, Wrong> {
         if count == 0 {
-            return Err(LimitError::ZeroCount);
+            return Err(Wrong::ZeroCount);
         }
         if burst == 0 {
-            return Err(LimitError::ZeroBurst);
+            return Err(Wrong::ZeroBurst);
         }
-        if let Some(large) = [count, burst].into_iter().find(|number| *number > Cost::MAX.get()) {
-            return Err(LimitError::TooLarge(large));
+        if count > Cost::MAX.get() {
+            return Err(Wrong::TooLarge(count));
+        }
+        if burst > Cost::MAX.get() {
+            return Err(Wrong::TooLarge(burst));
         }
         if burst != count && !algorithm.has_burst() {
-            return Err(LimitError::BurstOfWindow(algorithm));
+            return Err(Wrong::BurstOfWindow(algorithm));
         }
-        if matches!(period, Period::FromFirst { .. }) && algorithm != Algorithm::FixedWindow {
-            return Err(LimitError::FromFirst(algorithm));
+        let from_first = matches!(period, Period::FromFirst { .. });
+        if from_first && !matches!(algorithm, Algorithm::FixedWindow) {
+            return Err(Wrong::FromFirst(algorithm));
         }
-        let length = period.length();
-        if !(MIN_PERIOD..=MAX_PERIOD).contains(&length) {
-            return Err(LimitError::Period(length));
+        let nanos = period.length().as_nanos();
+        if nanos < MIN_PERIOD.as_nanos() || nanos > MAX_PERIOD.as_nanos() {
+            return Err(Wrong::Period(period.length()));
         }
         // At most 31 days: 2^54 ticks.
-        let ticks = length.as_nanos() as u64 * TICKS_PER_NANO;
+        let ticks = nanos as u64 * TICKS_PER_NANO;
         let (numerator, denominator, span) = match algorithm {
-            Algorithm::TokenBucket | Algorithm::LeakyBucket => pace(count, ticks, burst)?,
-            Algorithm::FixedWindow if matches!(period, Period::FromFirst { .. }) => {
-                window(count, opened::quantum(ticks) - 1)
-            }
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => match pace(count, ticks, burst) {
+                Some(pace) => pace,
+                None => return Err(Wrong::Refill { burst }),
+            },
+            Algorithm::FixedWindow if from_first => window(count, opened::quantum(ticks) - 1),
             Algorithm::FixedWindow => window(count, shortest(period, ticks) - 1),
             // Two codes of room, so that the count with all of its codes stays below the window's ticks.
             Algorithm::SlidingWindow => window(count, shortest(period, ticks) / PREVIOUS_CODES - 2),
@@ -258,27 +369,27 @@ impl Limit {
     }
 
     /// How it counts.
-    pub fn algorithm(&self) -> Algorithm {
+    pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
     /// Units in a period.
-    pub fn count(&self) -> u64 {
+    pub const fn count(&self) -> u64 {
         self.count
     }
 
     /// The period.
-    pub fn period(&self) -> Period {
+    pub const fn period(&self) -> Period {
         self.period
     }
 
     /// Capacity of a token bucket, or length of a leaky bucket's queue, in units; otherwise the count.
-    pub fn burst(&self) -> u64 {
+    pub const fn burst_size(&self) -> u64 {
         self.burst
     }
 
     /// The length of the period; the mean one of a month.
-    pub fn window(&self) -> Duration {
+    pub const fn window(&self) -> Duration {
         self.period.length()
     }
 
@@ -380,7 +491,9 @@ impl Limit {
 /// The interval is rounded up to a whole number of ticks: then each charge is an exact multiple, the burst is exact and
 /// the rate at most the one asked for, by less than 0.1 % lower. Only for rates above 3.9 million units a second that
 /// would be coarse: there each charge is rounded up by itself instead (by less than a quarter of a nanosecond).
-fn pace(count: u64, ticks: u64, burst: u64) -> Result<(u64, u64, u64), LimitError> {
+///
+/// `None`: an empty bucket would take too long to fill.
+const fn pace(count: u64, ticks: u64, burst: u64) -> Option<(u64, u64, u64)> {
     let interval = ticks.div_ceil(count);
     let (numerator, denominator) = if interval >= MIN_EXACT_INTERVAL || ticks.is_multiple_of(count) {
         (interval, 1)
@@ -389,31 +502,72 @@ fn pace(count: u64, ticks: u64, burst: u64) -> Result<(u64, u64, u64), LimitErro
     };
     match fill_time(numerator, denominator, burst) {
         Some(span) if span <= MAX_REFILL.as_nanos() as u64 * TICKS_PER_NANO => {
-            Ok((numerator, denominator, span))
+            Some((numerator, denominator, span))
         }
-        _ => Err(LimitError::Refill { burst }),
+        _ => None,
     }
 }
 
-fn fill_time(numerator: u64, denominator: u64, burst: u64) -> Option<u64> {
-    let ticks = u128::from(numerator) * u128::from(burst) / u128::from(denominator);
-    // Nothing could be charged to a bucket that fills in no time.
-    u64::try_from(ticks.max(1)).ok()
+const fn fill_time(numerator: u64, denominator: u64, burst: u64) -> Option<u64> {
+    let ticks = numerator as u128 * burst as u128 / denominator as u128;
+    match ticks {
+        // Nothing could be charged to a bucket that fills in no time.
+        0 => Some(1),
+        1..=MOST_TICKS => Some(ticks as u64),
+        _ => None,
+    }
 }
 
+const MOST_TICKS: u128 = u64::MAX as u128;
+
 /// How many units are counted as one, so that the count stays within `room`, and how many of these fit.
-fn window(count: u64, room: u64) -> (u64, u64, u64) {
+const fn window(count: u64, room: u64) -> (u64, u64, u64) {
     let grain = count.div_ceil(room);
     (grain, 1, count / grain)
 }
 
-fn shortest(period: Period, ticks: u64) -> u64 {
-    if period == Period::Month { SHORTEST_MONTH } else { ticks }
+const fn shortest(period: Period, ticks: u64) -> u64 {
+    if matches!(period, Period::Month) { SHORTEST_MONTH } else { ticks }
 }
 
+/// As rule files write it: `100/1m`, `100/1m burst 20`, `100/1m sliding_window`. Without the name of an algorithm it is a
+/// token bucket.
+impl FromStr for Limit {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut words = text.split_whitespace();
+        let limit = words.next().unwrap_or_default();
+        let (mut burst, mut algorithm) = (None, None);
+        while let Some(word) = words.next() {
+            let addition = |wrong: &str| LimitError::Addition(wrong.chars().take(64).collect());
+            let known = Algorithm::from_name(word).filter(|_| algorithm.is_none());
+            match (known, word) {
+                (Some(_), _) => algorithm = known,
+                (None, "burst") if burst.is_none() => {
+                    let units = words.next().unwrap_or_default();
+                    burst = Some(units.parse().map_err(|_| addition(&format!("burst {units}")))?);
+                }
+                _ => return Err(addition(word).into()),
+            }
+        }
+        Ok(Self::parse(limit, burst, algorithm.unwrap_or(Algorithm::TokenBucket))?)
+    }
+}
+
+/// `COUNT/PERIOD`; with `{:#}` all that [`Limit::from_str`] reads.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, self.period)
+        write!(f, "{}/{}", self.count, self.period)?;
+        if f.alternate() {
+            if self.burst != self.count {
+                write!(f, " burst {}", self.burst)?;
+            }
+            if self.algorithm != Algorithm::TokenBucket {
+                write!(f, " {}", self.algorithm)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -437,4 +591,61 @@ fn parse_period(text: &str) -> Result<Period, LimitError> {
         _ => return Err(syntax()),
     };
     Ok(Period::Fixed(Duration::from_millis(number.checked_mul(millis).ok_or_else(syntax)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_in_rust_is_what_is_written_as_text() {
+        for (limit, text) in [
+            (Limit::per_second(100), "100/1s"),
+            (Limit::per_minute(2).burst(5), "2/1m burst 5"),
+            (Limit::per_hour(7).with_algorithm(Algorithm::SlidingWindow), "7/1h sliding_window"),
+            (Limit::per_day(7).burst(1).with_algorithm(Algorithm::LeakyBucket), "7/1d burst 1 leaky_bucket"),
+            (Limit::per(Duration::from_millis(250), 3), "3/250ms"),
+        ] {
+            assert_eq!(text.parse(), Ok(limit));
+            assert_eq!(format!("{limit:#}"), text);
+            assert_eq!(limit.validate(), Ok(()));
+        }
+        assert_eq!("5/1m token_bucket burst 9".parse(), Ok(Limit::per_minute(5).burst(9)));
+    }
+
+    #[test]
+    fn what_is_no_limit_says_so_and_panics_nowhere() {
+        const NOTHING: Limit = Limit::per_minute(0);
+        assert_eq!(NOTHING.validate(), Err(LimitError::ZeroCount));
+        // What was wrong can be put right.
+        assert_eq!(Limit::per_minute(1).burst(0).validate(), Err(LimitError::ZeroBurst));
+        assert_eq!(Limit::per_minute(1).burst(0).burst(2), Limit::per_minute(1).burst(2));
+        let window = Limit::per_minute(1).burst(2).with_algorithm(Algorithm::FixedWindow);
+        assert_eq!(window.validate(), Err(LimitError::BurstOfWindow(Algorithm::FixedWindow)));
+        let brief = Duration::from_millis(1);
+        assert_eq!(Limit::per(brief, 1).validate(), Err(LimitError::Period(brief)));
+        assert_eq!(Limit::per_second(u64::MAX).validate(), Err(LimitError::TooLarge(u64::MAX)));
+        assert!(matches!(Limit::per_day(1).burst(1 << 53).validate(), Err(LimitError::Refill { .. })));
+    }
+
+    #[test]
+    fn a_text_that_is_no_limit_says_what_to_write() {
+        for (text, says) in [
+            ("", "COUNT/PERIOD"),
+            ("100", "COUNT/PERIOD"),
+            ("-1/1m", "COUNT/PERIOD"),
+            ("5/1w", "write 500ms, 1s"),
+            ("0/1m", "a count of 0"),
+            ("5/1m 20", "burst 20"),
+            ("5/1m burst", "burst 20"),
+            ("5/1m burst many", "burst 20"),
+            ("5/1m burst 0", "a burst of 0"),
+            ("5/1m gcra", "sliding_window"),
+            ("5/1m burst 7 sliding_log", "belongs to token_bucket"),
+            ("5/1m sliding_log token_bucket", "cannot follow"),
+        ] {
+            let error = text.parse::<Limit>().unwrap_err().to_string();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
 }

@@ -1,49 +1,43 @@
 //! The front of the crate for one process: rules and buckets together.
 
+use std::collections::HashSet;
+
 use smallvec::SmallVec;
 
 use crate::{
-    Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, HashSecret, Match, Mode, Nanos, NewRule, Rule,
-    RuleError, Rules, Store, StoreConfig, StoreStats, Swept, binding,
-    parse::{Compiler, Place},
+    Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, Error, HashSecret, Match, Mode, Nanos, NewRule, Rule,
+    Rules, Store, StoreConfig, StoreStats, Swept, SystemClock, binding,
+    parse::{Compiler, Place, one_domain},
     store::GROUP,
 };
 
 /// Rules and the buckets that they need, for one process.
 ///
 /// ```
-/// use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-/// use tidegate_limiter::{Algorithm, Cost, Limit, Limiter, Nanos, NewRule};
-///
-/// // One reading of the wall clock, then the monotonic one.
-/// let (start, unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH)?);
-/// let now = || Nanos::new(0).saturating_add(unix + start.elapsed());
+/// use std::time::Duration;
+/// use tidegate_limiter::{Algorithm, Cost, Limit, Limiter, NewRule};
 ///
 /// let limiter = Limiter::builder()
-///     .rule(NewRule::new("per-user", Limit::parse("100/1m", None, Algorithm::SlidingWindow)?).key("user"))
-///     .rule(
-///         NewRule::new("logins", Limit::parse("2/1h", None, Algorithm::TokenBucket)?)
-///             .when("path", ["/login"])
-///             .key("ip"),
-///     )
-///     .build(now())
-///     .map_err(|faults| faults[0].clone())?;
+///     .rule(NewRule::new("per-user", Limit::per_minute(100).with_algorithm(Algorithm::SlidingWindow)).key("user"))
+///     .rule(NewRule::new("logins", Limit::per_hour(2)).when("path", ["/login"]).key("ip"))
+///     .build()?;
 ///
 /// let request = [("user", "ada"), ("ip", "203.0.113.7"), ("path", "/login")];
-/// assert!(limiter.check(&request[..], Cost::ONE, now()).allowed);
-/// assert!(limiter.check(&request[..], Cost::ONE, now()).allowed);
-/// let denied = limiter.check(&request[..], Cost::ONE, now());
+/// assert!(limiter.check_now(&request, Cost::ONE).allowed);
+/// assert!(limiter.check_now(&request, Cost::ONE).allowed);
+/// let denied = limiter.check_now(&request, Cost::ONE);
 /// assert!(!denied.allowed);
-/// let binding = denied.binding().unwrap();
+/// let binding = denied.binding().expect("some rule has denied it");
 /// assert_eq!(binding.rule.name(), "logins");
-/// assert!(binding.decision.retry_after.unwrap() > Duration::from_secs(1700));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// assert!(binding.decision.retry_after > Some(Duration::from_secs(1700)));
+/// # Ok::<(), tidegate_limiter::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Limiter {
     rules: Rules,
     store: Store,
     domain: String,
+    clock: SystemClock,
 }
 
 /// What a [`Limiter`] is made of.
@@ -53,11 +47,13 @@ pub struct LimiterBuilder {
     secret: Option<HashSecret>,
     config: StoreConfig,
     rules: Vec<NewRule>,
+    yaml: Option<String>,
     deny_unmatched: bool,
 }
 
 /// One rule that was about a request, and what it says.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Ruled<'l> {
     /// The rule.
     pub rule: &'l Rule,
@@ -74,14 +70,20 @@ struct Limited<'l> {
 
 /// The answer to a check.
 #[derive(Debug, Clone)]
+#[must_use = "it says whether the request may run"]
+#[non_exhaustive]
 pub struct Verdict<'l> {
     /// Whether the request may run. Then all rules have been charged; otherwise none.
     pub allowed: bool,
-    /// What each rule said that was about the request and did not find it unlimited, in their order. None if no rule was.
-    pub rules: SmallVec<[Ruled<'l>; 4]>,
+    rules: SmallVec<[Ruled<'l>; 4]>,
 }
 
 impl<'l> Verdict<'l> {
+    /// What each rule said that was about the request and did not find it unlimited, in their order. None if no rule was.
+    pub fn rules(&self) -> &[Ruled<'l>] {
+        &self.rules
+    }
+
     /// The rule that binds most: of those that deny the one with the longest wait, otherwise the one with the least
     /// remaining. Rules in shadow mode only count when there is no other.
     pub fn binding(&self) -> Option<&Ruled<'l>> {
@@ -96,6 +98,11 @@ impl Limiter {
     /// Begins with no rules, which allow everything, and at most 1 GiB for buckets.
     pub fn builder() -> LimiterBuilder {
         LimiterBuilder::default()
+    }
+
+    /// As [`Limiter::check`], now.
+    pub fn check_now<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost) -> Verdict<'_> {
+        self.check(attributes, cost, self.clock.now())
     }
 
     /// Decides about a request and charges it if all rules that are about it allow. A check of one known bucket locks
@@ -186,7 +193,14 @@ impl Limiter {
         matched.iter().for_each(|one| self.store.reset(one.key));
     }
 
-    /// Removes some idle buckets; see [`Store::sweep`].
+    /// As [`Limiter::sweep`], now.
+    pub fn sweep_now(&self) -> Swept {
+        self.sweep(self.clock.now())
+    }
+
+    /// Removes some buckets that have been full again for a second, and gives their memory back; each call goes on where the
+    /// last one ended. Call it often, e.g. each 10 ms, from a thread that serves nobody. Without it nothing is wrong: memory
+    /// stays taken until a table is full.
     pub fn sweep(&self, now: Nanos) -> Swept {
         self.store.sweep(now)
     }
@@ -209,6 +223,24 @@ impl LimiterBuilder {
         self
     }
 
+    /// Takes the rules of a rule file, as nodes have them, before those that are written in Rust; the last file counts. It is one
+    /// document, whose `domain` says nothing here. What its rules say about nodes that are lost means nothing in one process; of
+    /// a rule that is `carved` the quarter is set aside here too.
+    ///
+    /// ```
+    /// use tidegate_limiter::{Cost, Limiter};
+    ///
+    /// let rules = "rules: [{ name: per-ip, key: [ip], limit: 2/1m }]";
+    /// let limiter = Limiter::builder().yaml(rules).build()?;
+    /// assert!(limiter.check_now(&[("ip", "203.0.113.7")], Cost::ONE).allowed);
+    /// # Ok::<(), tidegate_limiter::Error>(())
+    /// ```
+    #[cfg(feature = "yaml")]
+    pub fn yaml(mut self, text: impl Into<String>) -> Self {
+        self.yaml = Some(text.into());
+        self
+    }
+
     /// Denies requests that no rule is about.
     pub fn deny_unmatched(mut self) -> Self {
         self.deny_unmatched = true;
@@ -228,25 +260,33 @@ impl LimiterBuilder {
         self
     }
 
-    /// Makes the limiter. `now` is the earliest instant that it knows.
+    /// Makes the limiter.
     ///
     /// # Errors
-    /// All that is wrong with the rules: names that are there twice, names that none can have, networks that are none.
-    pub fn build(self, now: Nanos) -> Result<Limiter, Vec<RuleError>> {
+    /// All that is wrong with the rules: names that are there twice, names that none can have, limits and networks that are
+    /// none.
+    pub fn build(self) -> Result<Limiter, Error> {
         let secret = self.secret.unwrap_or_else(HashSecret::random);
-        let mut compiler = Compiler::new("", &secret);
-        let mut rules = Vec::with_capacity(self.rules.len());
-        for (place, rule) in self.rules.iter().enumerate() {
-            if self.rules[..place].iter().any(|other| other.name() == rule.name()) {
+        let (mut rules, mut allow_unmatched) = (Vec::with_capacity(self.rules.len()), !self.deny_unmatched);
+        let mut compiler = Compiler::new(self.yaml.as_deref().unwrap_or_default(), &secret);
+        if let Some(text) = &self.yaml
+            && let Some((written, allow)) = one_domain(text, DEFAULT_DOMAIN, &mut compiler)
+        {
+            rules.extend(written);
+            allow_unmatched &= allow;
+        }
+        let mut names: HashSet<String> = rules.iter().map(|rule: &Rule| rule.name().to_owned()).collect();
+        for rule in &self.rules {
+            if !names.insert(rule.name().to_owned()) {
                 let message = format!("the rule name {:?} is there twice", rule.name());
                 compiler.fault(Place::NOWHERE, message, "give each rule a name of its own");
             }
             rules.extend(rule.compile(DEFAULT_DOMAIN, &mut compiler));
         }
         compiler.finish()?;
-        let rules = Rules::of_domain(&secret, DEFAULT_DOMAIN, rules, !self.deny_unmatched);
-        let store = Store::new(self.config, now);
+        let rules = Rules::of_domain(&secret, DEFAULT_DOMAIN, rules, allow_unmatched);
+        let store = Store::new(self.config, Nanos::new(0));
         store.set_rules(&rules);
-        Ok(Limiter { rules, store, domain: DEFAULT_DOMAIN.to_owned() })
+        Ok(Limiter { rules, store, domain: DEFAULT_DOMAIN.to_owned(), clock: SystemClock::new() })
     }
 }

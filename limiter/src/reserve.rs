@@ -222,7 +222,8 @@ impl Reserve {
         if !self.refills_for_shares() {
             return Some(spent);
         }
-        let refilled = begun.ticks().saturating_sub(heard.ticks()).min(gcra::ticks_for(limit, limit.burst()));
+        let refilled =
+            begun.ticks().saturating_sub(heard.ticks()).min(gcra::ticks_for(limit, limit.burst_size()));
         Some(spent.max(Mark(begun.ticks().saturating_add(refilled))))
     }
 
@@ -266,7 +267,7 @@ impl Reserve {
 fn quantum(limit: &Limit) -> Option<u64> {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => {
-            Some(gcra::ticks_for(limit, (limit.burst() / QUANTUM_PART).max(1)))
+            Some(gcra::ticks_for(limit, (limit.burst_size() / QUANTUM_PART).max(1)))
         }
         // One that its first charge opens has no end before that.
         Algorithm::FixedWindow if matches!(limit.period(), Period::FromFirst { .. }) => None,

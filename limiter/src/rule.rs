@@ -36,6 +36,12 @@ impl<N: AsRef<str>, V: AsRef<str>> Attributes for [(N, V)] {
     }
 }
 
+impl<N: AsRef<str>, V: AsRef<str>, const COUNT: usize> Attributes for [(N, V); COUNT] {
+    fn get(&self, name: &str) -> Option<&str> {
+        <[(N, V)] as Attributes>::get(self, name)
+    }
+}
+
 impl<N: Borrow<str> + Ord, V: AsRef<str>> Attributes for BTreeMap<N, V> {
     fn get(&self, name: &str) -> Option<&str> {
         BTreeMap::get(self, name).map(AsRef::as_ref)
@@ -299,6 +305,16 @@ impl Rules {
     pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         let (reserves, by_id) = (reserves(&domains), by_id(&domains));
         Self { inline: self.inline, reserves, by_id, domains, revision: self.revision }
+    }
+
+    /// These rules and a domain that denies everything, for one whose rules cannot be used; `None` if there is one of that name.
+    pub fn with_denied_domain(&self, name: &str) -> Option<Self> {
+        if self.domains.contains_key(name) {
+            return None;
+        }
+        let mut domains = self.domains.clone();
+        domains.insert(name.into(), Arc::new(Domain::new(Vec::new(), false)));
+        Some(self.with_domains(domains))
     }
 
     /// All that was written up to this revision is in these rules.

@@ -13,13 +13,12 @@ use crate::{
 /// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
 ///
 /// ```
-/// use tidegate_limiter::{Algorithm, Limit, NewRule};
+/// use tidegate_limiter::{Limit, NewRule};
 ///
-/// let logins = NewRule::new("logins", Limit::parse("5/1m", Some(10), Algorithm::TokenBucket)?)
+/// let logins = NewRule::new("logins", Limit::per_minute(5).burst(10))
 ///     .when("path", ["/login", "/token/*"])
 ///     .key("ip")
 ///     .unlimited_when("ip", ["10.0.0.0/8"]);
-/// # Ok::<(), tidegate_limiter::LimitError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "a rule is for a builder"]
@@ -112,6 +111,10 @@ impl NewRule {
     pub(crate) fn compile(&self, domain: &str, compiler: &mut Compiler<'_>) -> Option<Rule> {
         let before = compiler.faults();
         compiler.check_name("rule", &Written::nowhere(&self.name));
+        let limits = self.overrides.iter().filter_map(|(_, limit)| limit.as_ref());
+        for error in [&self.limit].into_iter().chain(limits).filter_map(|limit| limit.validate().err()) {
+            compiler.fault(Place::NOWHERE, format!("the rule {:?}: {error}", self.name), "");
+        }
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });

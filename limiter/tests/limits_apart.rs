@@ -198,7 +198,7 @@ fn a_reset_forgets_all_buckets_that_a_key_has_in_the_rule() {
                     .limit_when("path", ["/same"], limit("3/1d"))
                     .unlimited_when("path", ["/free"]),
             )
-            .build(START)
+            .build()
             .unwrap();
         let ask =
             |user: &str, path: &str| limiter.check(&[("user", user), ("path", path)][..], Cost::ONE, START);
@@ -250,7 +250,7 @@ proptest! {
         for algorithm in Algorithm::ALL {
             let (base, other) = (parse(&pair.0, algorithm), parse(&pair.1, algorithm));
             let rule = |limit| NewRule::new("r", limit).key("user");
-            let build = |rule| Limiter::builder().secret(secret()).rule(rule).build(START).unwrap();
+            let build = |rule| Limiter::builder().secret(secret()).rule(rule).build().unwrap();
             let both = build(rule(base).limit_when("path", ["/a"], other));
             let alone = [build(rule(base)), build(rule(other))];
             let mut now = 0;
@@ -258,7 +258,7 @@ proptest! {
                 now += pause;
                 let request = [("user", "ada"), ("path", if is_other { "/a" } else { "/" })];
                 let cost = Cost::new(cost).unwrap();
-                let said = |limiter: &Limiter| -> Decision { limiter.check(&request[..], cost, at(now)).rules[0].decision };
+                let said = |limiter: &Limiter| -> Decision { limiter.check(&request[..], cost, at(now)).rules()[0].decision };
                 prop_assert_eq!(said(&both), said(&alone[usize::from(is_other)]), "{}", algorithm);
                 if now % 7 == 0 {
                     both.sweep(at(now));

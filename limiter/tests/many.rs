@@ -58,7 +58,7 @@ proptest! {
 #[test]
 fn keys_together_have_the_buckets_that_they_have_alone() {
     let limit = Limit::parse("2/1m", None, Algorithm::TokenBucket).unwrap();
-    let keyed = Keyed::new(limit, HashSecret::new([7; 16]), StoreConfig::default(), START);
+    let keyed = Keyed::new(limit).unwrap();
     let names: Vec<String> = (0..100).map(|number| format!("user-{number}")).collect();
     assert!(keyed.check("user-7", Cost::ONE, START).is_allowed());
     let mut allowed = 0;
@@ -77,7 +77,7 @@ fn requests_together_have_the_verdicts_that_they_have_alone() {
         let rule = |name, text| NewRule::new(name, Limit::parse(text, None, Algorithm::TokenBucket).unwrap());
         let secret = HashSecret::new([7; 16]);
         let builder = Limiter::builder().secret(secret).rule(rule("user", "3/1m").key("user"));
-        builder.rule(rule("login", "2/1m").when("path", ["/login"]).key("ip")).build(START).unwrap()
+        builder.rule(rule("login", "2/1m").when("path", ["/login"]).key("ip")).build().unwrap()
     };
     let (together, apart) = (build(), build());
     let names: Vec<String> = (0..9).map(|number| number.to_string()).collect();
@@ -94,7 +94,7 @@ fn requests_together_have_the_verdicts_that_they_have_alone() {
         .collect();
     let told = |verdict: &tidegate_limiter::Verdict<'_>| {
         let rules: Vec<_> =
-            verdict.rules.iter().map(|one| (one.rule.name().to_owned(), one.decision)).collect();
+            verdict.rules().iter().map(|one| (one.rule.name().to_owned(), one.decision)).collect();
         (verdict.allowed, rules)
     };
     let mut verdicts = Vec::new();

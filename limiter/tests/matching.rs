@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Cost, Limit, Limiter, Nanos, NewRule,
+    Algorithm, Cost, Error, Limit, Limiter, LimiterBuilder, Nanos, NewRule,
     cluster::{Match, Rules, StoreConfig},
-    rules::HashSecret,
+    rules::{HashSecret, Rule},
 };
 
 const NOW: Nanos = Nanos::new(1_800_000_000_000_000_000);
@@ -103,7 +103,7 @@ fn rules_written_in_rust_limit_as_they_say() {
         ))
         .rule(NewRule::new("all", limit("6/1h")).when("path", ["/x/*"]))
         .rule(NewRule::new("seen", limit("1/1h")).shadow())
-        .build(NOW)
+        .build()
         .unwrap();
     let admitted =
         |request: &[(&str, &str)]| (0..20).filter(|_| limiter.check(request, Cost::ONE, NOW).allowed).count();
@@ -114,8 +114,8 @@ fn rules_written_in_rust_limit_as_they_say() {
     let denied = limiter.check(&[("ip", "1.1.1.4"), ("path", "/x/y")][..], Cost::ONE, NOW);
     assert!(!denied.allowed);
     assert_eq!(denied.binding().unwrap().rule.name(), "all", "not the shadow rule, which denies too");
-    assert!(!denied.rules[2].decision.allowed);
-    let enforced: Vec<(&str, bool, u64)> = denied.rules[..2]
+    assert!(!denied.rules()[2].decision.allowed);
+    let enforced: Vec<(&str, bool, u64)> = denied.rules()[..2]
         .iter()
         .map(|ruled| (ruled.rule.name(), ruled.decision.allowed, ruled.decision.remaining))
         .collect();
@@ -132,15 +132,45 @@ fn rules_written_in_rust_limit_as_they_say() {
 
 #[test]
 fn what_is_wrong_with_rules_in_rust_is_told_at_once() {
-    let faults = Limiter::builder()
+    let error = Limiter::builder()
         .rule(NewRule::new("a b", limit("1/1s")))
         .rule(NewRule::new("r", limit("1/1s")).when("ip", ["10.0.0.0/99"]))
         .rule(NewRule::new("r", limit("1/1s")).key("x").key("x"))
-        .build(NOW)
+        .rule(NewRule::new("none", Limit::per_minute(0)).limit_when("a", ["b"], Limit::per_day(1).burst(0)))
+        .build()
         .unwrap_err();
-    let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    assert_eq!(faults.len(), 4, "{text:?}");
-    assert!(text[0].contains("cannot name a rule") && text[1].contains("no network"), "{text:?}");
+    let text = error.to_string();
+    let Error::Rules(faults) = error else { panic!("{text}") };
+    assert_eq!(faults.len(), 6, "{text}");
+    for says in
+        ["cannot name a rule", "no network", "\"r\" is there twice", "\"none\": a count of 0", "a burst of 0"]
+    {
+        assert!(text.contains(says), "{text}");
+    }
+}
+
+#[test]
+fn a_limiter_takes_a_rule_file_and_rules_in_rust_together() {
+    let yaml = "domain: api\nunmatched: deny\nrules: [{ name: file, key: [ip], limit: 2/1h }]";
+    let builder = || Limiter::builder().yaml(yaml);
+    let limiter = builder().rule(NewRule::new("rust", Limit::per_hour(1)).key("user")).build().unwrap();
+    let names: Vec<&str> = limiter.rules().iter().map(Rule::name).collect();
+    assert_eq!(names, ["file", "rust"]);
+    let admitted =
+        |request: &[(&str, &str)]| (0..9).filter(|_| limiter.check(request, Cost::ONE, NOW).allowed).count();
+    assert_eq!(admitted(&[("ip", "1.1.1.1")]), 2);
+    assert_eq!(admitted(&[("ip", "1.1.1.2"), ("user", "ada")]), 1);
+    assert_eq!(admitted(&[("host", "h")]), 0, "the file denies what no rule is about");
+
+    let said = |builder: LimiterBuilder| builder.build().unwrap_err().to_string();
+    let twice = said(builder().rule(NewRule::new("file", Limit::per_hour(1))));
+    assert!(twice.contains("\"file\" is there twice"), "{twice}");
+    assert!(said(Limiter::builder().yaml("rules: [")).contains("line 1"));
+    assert!(
+        said(Limiter::builder().yaml("rules:\n  - { name: x, key: [], limt: 1/1s }")).contains("`limit`")
+    );
+    assert!(said(Limiter::builder().yaml("rules: []\n---\nrules: []")).contains("2 documents"));
+    assert_eq!(Limiter::builder().yaml("").build().unwrap().rules().len(), 0);
 }
 
 #[test]
@@ -150,7 +180,7 @@ fn unmatched_requests_are_denied_when_asked_and_memory_can_be_set() {
         .max_memory(StoreConfig::default().max_memory / 4)
         .deny_unmatched()
         .rule(NewRule::new("r", limit("1/1s")).when("path", ["/x"]))
-        .build(NOW)
+        .build()
         .unwrap();
     assert!(!limiter.check(&[("path", "/y")][..], Cost::ONE, NOW).allowed);
     assert!(limiter.check(&[("path", "/x")][..], Cost::PEEK, NOW).allowed);

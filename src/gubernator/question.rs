@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(token.algorithm(), Algorithm::FixedWindow);
         assert_eq!(token.period(), Period::from_first(Duration::from_secs(60)));
         let leaky = limit(&RateLimitReq { algorithm: 1, burst: 20, ..request() });
-        assert_eq!((leaky.algorithm(), leaky.count(), leaky.burst()), (Algorithm::TokenBucket, 10, 20));
-        assert_eq!(limit(&RateLimitReq { algorithm: 1, ..request() }).burst(), 10);
+        assert_eq!((leaky.algorithm(), leaky.count(), leaky.burst_size()), (Algorithm::TokenBucket, 10, 20));
+        assert_eq!(limit(&RateLimitReq { algorithm: 1, ..request() }).burst_size(), 10);
         let day = limit(&RateLimitReq { behavior: 4, duration: 2, ..request() });
         assert_eq!(day.period(), Period::Day);
         assert!(matches!(

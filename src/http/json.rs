@@ -277,7 +277,7 @@ mod tests {
         let request = parse(body.as_bytes()).unwrap();
         assert_eq!(request.cost, Cost::ONE);
         let Subject::Inline { key, limit } = request.subject else { panic!("a limit is given") };
-        assert_eq!((&*key, limit.burst()), ("k", 20));
+        assert_eq!((&*key, limit.burst_size()), ("k", 20));
     }
 
     #[test]

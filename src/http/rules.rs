@@ -323,7 +323,7 @@ fn invalid_rules(faults: Vec<RuleError>) -> Problem {
     let detail = if count == 1 { first } else { format!("{count} faults, the first: {first}") };
     let faults: Vec<Value> = faults
         .into_iter()
-        .map(|RuleError { message, help, line, column, offset, length }| {
+        .map(|RuleError { message, help, line, column, offset, length, .. }| {
             json!({ "message": message, "help": help, "line": line, "column": column, "offset": offset, "length": length })
         })
         .collect();

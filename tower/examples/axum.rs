@@ -10,7 +10,7 @@
 use std::{error::Error, net::SocketAddr};
 
 use axum::{Extension, Router, extract::ConnectInfo, routing::get};
-use tidegate_limiter::{Algorithm, Limit, Limiter, Nanos, NewRule};
+use tidegate_limiter::{Algorithm, Limit, Limiter, NewRule};
 use tidegate_tower::{Answer, Tidegate};
 
 #[tokio::main]
@@ -19,9 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let builder = if nodes.is_empty() {
         let limit = Limit::parse("5/1m", None, Algorithm::TokenBucket)?;
         let rule = NewRule::new("per-client", limit).key("ip");
-        Tidegate::local(
-            Limiter::builder().rule(rule).build(Nanos::new(0)).map_err(|faults| faults[0].clone())?,
-        )
+        Tidegate::local(Limiter::builder().rule(rule).build()?)
     } else {
         Tidegate::nodes(nodes)
     };

@@ -8,7 +8,7 @@
 
 use std::error::Error;
 
-use tidegate_limiter::{Algorithm, Limit, Limiter, Nanos, NewRule};
+use tidegate_limiter::{Algorithm, Limit, Limiter, NewRule};
 use tidegate_tower::{OnFailure, Tidegate};
 use tonic::transport::Server;
 
@@ -18,9 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let builder = if nodes.is_empty() {
         let limit = Limit::parse("5/1m", None, Algorithm::TokenBucket)?;
         let rule = NewRule::new("health", limit).when("path", ["/grpc.health.v1.Health/*"]);
-        Tidegate::local(
-            Limiter::builder().rule(rule).build(Nanos::new(0)).map_err(|faults| faults[0].clone())?,
-        )
+        Tidegate::local(Limiter::builder().rule(rule).build()?)
     } else {
         Tidegate::nodes(nodes)
     };

@@ -52,7 +52,7 @@ impl Local {
             retry_after: retry,
             delay: numbers.map_or(Duration::ZERO, |decision| decision.delay),
             decided_by: if binding.is_some() { "local" } else { "unmatched" }.to_owned(),
-            headers: headers(&verdict.rules, binding, retry),
+            headers: headers(verdict.rules(), binding, retry),
         }
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use axum::{Extension, Router, body::Body, routing::get};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use tidegate_limiter::{Algorithm, Limit, Limiter, Nanos, NewRule};
+use tidegate_limiter::{Algorithm, Limit, Limiter, NewRule};
 use tidegate_tower::{Answer, Tidegate};
 use tower::{Layer as _, ServiceExt as _};
 
 fn limiter(limit: &str, burst: Option<u64>, algorithm: Algorithm) -> Limiter {
     let limit = Limit::parse(limit, burst, algorithm).unwrap();
     let rule = NewRule::new("per-user", limit).key("user").unlimited_when("user", ["root"]);
-    Limiter::builder().rule(rule).build(Nanos::new(0)).unwrap()
+    Limiter::builder().rule(rule).build().unwrap()
 }
 
 fn app(limiter: Limiter) -> Router {

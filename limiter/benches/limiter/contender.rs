@@ -12,11 +12,7 @@ use governor::{
     middleware::NoOpMiddleware,
     state::keyed::DashMapStateStore,
 };
-use tidegate_limiter::{
-    Algorithm, Answer, Cost, Keyed, Limit, Nanos,
-    cluster::StoreConfig,
-    rules::{HashSecret, Period},
-};
+use tidegate_limiter::{Algorithm, Answer, Cost, Keyed, Limit, Nanos, rules::Period};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -87,7 +83,7 @@ impl Tidegate {
         let ticker = Ticker::new();
         let period = Period::Fixed(Duration::from_secs(seconds.into()));
         let limit = Limit::new(Algorithm::TokenBucket, count.into(), period, None).unwrap();
-        let limiter = Keyed::new(limit, HashSecret::random(), StoreConfig::default(), ticker.now());
+        let limiter = Keyed::new(limit).unwrap();
         Self { limiter, ticker }
     }
 }
@@ -104,12 +100,12 @@ impl Contender for Tidegate {
     fn check_many(&self, keys: &[String]) -> usize {
         let mut allowed = 0;
         let count = |answer: Answer<'_>| allowed += usize::from(answer.is_allowed());
-        self.limiter.check_many(keys.iter().map(String::as_str), Cost::ONE, self.ticker.now(), count);
+        self.limiter.check_many(keys, Cost::ONE, self.ticker.now(), count);
         allowed
     }
 
     fn check_number(&self, key: u64) -> bool {
-        self.limiter.check_number(key, Cost::ONE, self.ticker.now()).is_allowed()
+        self.limiter.check(&key, Cost::ONE, self.ticker.now()).is_allowed()
     }
 
     fn sweep(&self) {

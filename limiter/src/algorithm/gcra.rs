@@ -42,7 +42,7 @@ impl Verdict {
     pub(crate) fn of(limit: &Limit, tat: u64, raise: Raise, at_most: u64, cost: Cost, now: u64) -> Self {
         let before = tat.max(raise.at_least);
         let latest = now.saturating_add(limit.refill());
-        let can_ever = cost.get() <= limit.burst();
+        let can_ever = cost.get() <= limit.burst_size();
         // A look says whether one unit would pass.
         let add = if cost == Cost::PEEK { ticks_for(limit, 1) } else { raise.add };
         let wanted = before.saturating_add(add);
@@ -62,7 +62,7 @@ impl Verdict {
         let waits = self.taken && limit.algorithm() == Algorithm::LeakyBucket;
         Decision {
             allowed: self.allowed,
-            limit: limit.burst(),
+            limit: limit.burst_size(),
             remaining: units_in(limit, self.latest.saturating_sub(after)),
             reset_after: duration(after - now),
             // None of what the limit would allow: that is held by the bound.
@@ -103,7 +103,7 @@ fn units_in(limit: &Limit, ticks: u64) -> u64 {
         (interval, 1) => ticks / interval,
         (numerator, denominator) => {
             let units = u128::from(ticks) * u128::from(denominator) / u128::from(numerator);
-            u64::try_from(units).unwrap_or(u64::MAX).min(limit.burst())
+            u64::try_from(units).unwrap_or(u64::MAX).min(limit.burst_size())
         }
     }
 }

@@ -19,8 +19,11 @@ use crate::{
 };
 
 /// What ends are multiples of, for a window of so many ticks.
-pub(crate) fn quantum(length: u64) -> u64 {
-    1 << (length / 1024).max(1).ilog2()
+pub(crate) const fn quantum(length: u64) -> u64 {
+    match length / 1024 {
+        0 => 1,
+        part => 1 << part.ilog2(),
+    }
 }
 
 fn ticks(limit: &Limit) -> u64 {

@@ -1,12 +1,17 @@
 //! What can be wrong with a rule file, and where.
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "yaml")]
 use serde_saphyr::Location;
 
 use super::MAX_FAULTS;
 
+/// Longest word that is compared with known ones, and that is repeated whole in a message.
+pub(super) const MAX_WORD_CHARS: usize = 64;
+
 /// One fault in a rule file. As JSON it is what a node answers to rules that it refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RuleError {
     /// What is wrong.
     pub message: String,
@@ -64,6 +69,7 @@ impl Place {
     }
 }
 
+#[cfg(feature = "yaml")]
 impl From<Location> for Place {
     fn from(location: Location) -> Self {
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -103,6 +109,12 @@ impl<'t> Faults<'t> {
         self.found.push(locate(self.text, place, message.into(), help));
     }
 
+    /// Adds one that knows its place.
+    #[cfg(feature = "yaml")]
+    pub(super) fn found(&mut self, fault: RuleError) {
+        self.found.push(fault);
+    }
+
     /// All of them in the order of the text, each once (what an alias repeats is one fault), at most [`MAX_FAULTS`].
     pub(crate) fn into_result(mut self) -> Result<(), Vec<RuleError>> {
         if self.found.is_empty() {
@@ -116,6 +128,7 @@ impl<'t> Faults<'t> {
 }
 
 /// The fault of a text that is no YAML.
+#[cfg(feature = "yaml")]
 pub(crate) fn of_syntax(text: &str, error: &serde_saphyr::Error) -> RuleError {
     let mut message = error.without_snippet().to_string();
     // The place is told by itself.
@@ -131,6 +144,7 @@ pub(crate) fn of_syntax(text: &str, error: &serde_saphyr::Error) -> RuleError {
 }
 
 /// Some places of the parser are only a line and a column.
+#[cfg(feature = "yaml")]
 fn by_line(text: &str, location: Location) -> Place {
     let place = Place::from(location);
     let before: usize =
@@ -153,5 +167,13 @@ fn locate(text: &str, place: Place, message: String, help: Option<String>) -> Ru
         column: place.column as usize,
         offset,
         length: end - offset,
+    }
+}
+
+/// A word of the file, for a message: it may be as long as the file.
+pub(super) fn shortened(word: &str) -> String {
+    match word.char_indices().nth(MAX_WORD_CHARS) {
+        Some((end, _)) => format!("{}...", &word[..end]),
+        None => word.to_owned(),
     }
 }

@@ -1,13 +1,10 @@
 //! The fields of a map in a rule file: those that are known, and what is wrong with the others.
 
 use super::{
-    fault::{Faults, Place},
+    compile::Written,
+    fault::{Faults, MAX_WORD_CHARS, Place, shortened},
     node::{Node, Value},
-    shape::Written,
 };
-
-/// Longest word that is compared with known ones, and that is repeated whole in a message.
-const MAX_WORD_CHARS: usize = 64;
 
 /// What a map of a rule file can hold.
 pub(super) struct Kind {
@@ -148,14 +145,6 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
         .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
-}
-
-/// A word of the file, for a message: it may be as long as the file.
-pub(super) fn shortened(word: &str) -> String {
-    match word.char_indices().nth(MAX_WORD_CHARS) {
-        Some((end, _)) => format!("{}...", &word[..end]),
-        None => word.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,13 @@ use serde_saphyr::{
 };
 
 use super::{
-    MAX_NODES, RuleError,
+    RuleError,
     fault::{self, Place},
 };
+
+/// Values, lists and maps of a rule file: about a hundred thousand rules. What else a file may have (depth, aliases) is
+/// what the parser thinks enough.
+const MAX_NODES: usize = 2_000_000;
 
 /// A value of the file and where it stands.
 #[derive(Debug)]

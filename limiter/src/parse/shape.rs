@@ -1,24 +1,11 @@
 //! The shape of a rule file: which fields there are and of what kind. What they mean is another matter.
 
 use super::{
+    compile::{RawKey, RawTest, Written},
     fault::{Faults, Place},
     fields::{Fields, Kind},
     node::{Node, Value},
 };
-
-/// A text of the file, and where it stands.
-#[derive(Debug, Clone)]
-pub(crate) struct Written {
-    pub(crate) text: String,
-    pub(crate) place: Place,
-}
-
-impl Written {
-    /// Not of a file.
-    pub(crate) fn nowhere(text: impl Into<String>) -> Self {
-        Self { text: text.into(), place: Place::NOWHERE }
-    }
-}
 
 /// One document. What is `None` was left out, or is faulty, which has been told.
 #[derive(Debug)]
@@ -55,21 +42,6 @@ pub(super) struct RawLimit {
 pub(super) struct RawOverride {
     pub(super) when: Vec<RawTest>,
     pub(super) limit: RawLimit,
-}
-
-/// An attribute of a condition.
-#[derive(Debug)]
-pub(crate) struct RawTest {
-    pub(crate) attribute: Written,
-    pub(crate) patterns: Vec<Written>,
-    /// Of all patterns together.
-    pub(crate) place: Place,
-}
-
-#[derive(Debug)]
-pub(crate) struct RawKey {
-    pub(crate) parts: Vec<Written>,
-    pub(crate) place: Place,
 }
 
 const FILE: Kind = Kind {

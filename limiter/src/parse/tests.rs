@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Algorithm, Limit, Match, Matched, Period};
+use crate::{Algorithm, HashSecret, Limit, Match, Matched, Period, Rules};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use std::time::Duration;
@@ -55,7 +55,7 @@ fn the_example_of_the_documentation_means_what_it_says() {
     let found = matched(&rules, "default", &login);
     let limit = found[0].limit.unwrap();
     assert_eq!(
-        (limit.count(), limit.burst(), limit.period()),
+        (limit.count(), limit.burst_size(), limit.period()),
         (5, 10, Period::Fixed(Duration::from_secs(60)))
     );
     assert_eq!(found[0].rule.name(), "login-per-ip");
@@ -63,7 +63,7 @@ fn the_example_of_the_documentation_means_what_it_says() {
     let inside = [("path", "/login"), ("method", "POST"), ("ip", "10.1.2.3")];
     assert!(matched(&rules, "default", &inside)[0].limit.is_none());
     let gold = [("path", "/login"), ("method", "POST"), ("ip", "203.0.113.7"), ("tier", "gold")];
-    assert_eq!(matched(&rules, "default", &gold)[0].limit.unwrap().burst(), 100);
+    assert_eq!(matched(&rules, "default", &gold)[0].limit.unwrap().burst_size(), 100);
     assert!(matched(&rules, "default", &login[1..]).is_empty());
     assert!(
         matched(&rules, "default", &login[..2]).is_empty(),
@@ -337,7 +337,7 @@ fn empty_fields_that_can_be_left_out_are_left_out() {
 fn json_is_read_too() {
     let text = r#"{ "domain": "x", "rules": [ { "name": "r", "key": ["ip"], "limit": "5/1m", "burst": 7,
         "when": { "path": ["/a", "/b"], "word": "\u00e9" } } ] }"#;
-    assert_eq!(rules(text).unwrap().rules("x")[0].limit().unwrap().burst(), 7);
+    assert_eq!(rules(text).unwrap().rules("x")[0].limit().unwrap().burst_size(), 7);
     assert_fault(&text.replace("burst", "brust"), "\"brust\"", "did you mean `burst`?");
     assert_fault(
         "{\n\t\"rules\": [ { \"name\": \"é\" , \"key\": [], \"limit\": \"1/1s\" } ]\n}",
@@ -510,7 +510,7 @@ proptest! {
     #[test]
     fn arbitrary_limits_are_read_or_refused(text in "[0-9]{0,21}/?[0-9]{0,21}[a-z]{0,6}", burst in any::<Option<u64>>()) {
         if let Ok(limit) = Limit::parse(&text, burst, Algorithm::TokenBucket) {
-            let again = Limit::parse(&limit.to_string(), Some(limit.burst()), Algorithm::TokenBucket);
+            let again = Limit::parse(&limit.to_string(), Some(limit.burst_size()), Algorithm::TokenBucket);
             prop_assert_eq!(again.unwrap(), limit);
         }
     }

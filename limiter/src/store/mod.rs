@@ -96,14 +96,18 @@ impl Default for StoreConfig {
 /// The buckets.
 ///
 /// ```
-/// use tidegate_limiter::{Algorithm, Charge, Cost, KeyHash, Limit, Mode, Nanos, RuleId, Store, StoreConfig};
+/// use tidegate_limiter::{
+///     Cost, Limit, Nanos,
+///     cluster::{Charge, KeyHash, RuleId, Store, StoreConfig},
+///     rules::Mode,
+/// };
 ///
 /// let now = Nanos::new(1_800_000_000_000_000_000);
 /// let store = Store::new(StoreConfig::default(), now);
 /// let charge = Charge {
 ///     key: KeyHash::from_raw(0x9e37_79b9_7f4a_7c15),
 ///     rule: RuleId::INLINE,
-///     limit: Limit::parse("10/1s", None, Algorithm::TokenBucket)?,
+///     limit: Limit::per_second(10),
 ///     cost: Cost::new(4)?,
 ///     mode: Mode::Enforce,
 ///     floor: None,
@@ -138,6 +142,7 @@ pub struct Store {
 
 /// What a store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct StoreStats {
     /// Buckets with a state of their own, logs included.
     pub buckets: usize,

@@ -33,6 +33,7 @@ const SWEEP_HOLDS: usize = 256;
 
 /// What one call of [`Store::sweep`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Swept {
     /// Buckets that were looked at.
     pub looked_at: usize,

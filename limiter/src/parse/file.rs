@@ -1,0 +1,186 @@
+//! What a rule file means: from its texts to rules, or to all that is wrong with them.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    compile::{Compiler, Written},
+    fault::shortened,
+    fields::nearest,
+    shape::{RawFile, RawLimit, RawRule},
+};
+use crate::{
+    Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule, Takeover,
+    condition::Condition,
+    key::KeyHasher,
+    limit::LimitError,
+    limits::{Carved, LimitId, Override},
+    revised,
+};
+
+impl Compiler<'_> {
+    /// The rules, and whether requests that none is about are allowed.
+    pub(super) fn rules(&mut self, name: &str, file: &RawFile) -> (Vec<Rule>, bool) {
+        let mut seen = HashSet::new();
+        let mut rules = Vec::with_capacity(file.rules.len());
+        for raw in &file.rules {
+            if let Some(rule) = &raw.name {
+                self.check_name("rule", rule);
+                if !seen.insert(&*rule.text) {
+                    let message =
+                        format!("the rule name {:?} is there twice in the domain {name:?}", rule.text);
+                    self.fault(rule.place, message, "give each rule a name of its own");
+                }
+            }
+            rules.extend(self.rule(name, raw));
+        }
+        let allow_unmatched =
+            self.word("unmatched", file.unmatched.as_ref(), &[("allow", true), ("deny", false)]);
+        (rules, allow_unmatched)
+    }
+
+    /// `None` if there is a fault in it, or if something is missing.
+    fn rule(&mut self, domain: &str, raw: &RawRule) -> Option<Rule> {
+        let before = self.faults();
+        let known = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+        let algorithm = self.word("algorithm", raw.algorithm.as_ref(), &known);
+        let limit = self.limit(&raw.limit, algorithm);
+        let when = self.condition(&raw.when);
+        let key = raw.key.as_ref().map(|key| self.key(key));
+        let overrides: Vec<(Condition, Option<Limit>)> = raw
+            .overrides
+            .iter()
+            .map(|special| {
+                let limit = self.limit(&special.limit, algorithm);
+                (self.condition(&special.when), limit.flatten())
+            })
+            .collect();
+        let mode =
+            self.word("mode", raw.mode.as_ref(), &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)]);
+        let consistency = self.word(
+            "consistency",
+            raw.consistency.as_ref(),
+            &[("available", Consistency::Available), ("strict", Consistency::Strict)],
+        );
+        let on_owner_loss = self.word(
+            "on_owner_loss",
+            raw.on_owner_loss.as_ref(),
+            &[("share", OnOwnerLoss::Share), ("deny", OnOwnerLoss::Deny), ("allow", OnOwnerLoss::Allow)],
+        );
+        let wants_carved = self.word("carved", raw.carved.as_ref(), &[("false", false), ("true", true)]);
+        let mut carved = None;
+        if let (true, Some(written), Some(limit)) = (wants_carved, &raw.carved, &limit) {
+            carved = Carved::of(limit.as_ref(), &overrides).map(Box::new);
+            if on_owner_loss != OnOwnerLoss::Share {
+                self.fault(
+                    written.place,
+                    "carved: true sets a part aside for shares, which this rule does not give",
+                    "write on_owner_loss: share, or leave carved out",
+                );
+            } else if carved.is_none() {
+                self.fault(
+                    written.place,
+                    "the limit is too small for a part of it to be set aside",
+                    "a count and a burst of at least 4, or leave carved out",
+                );
+            }
+        }
+        let limits =
+            || limit.iter().flatten().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
+        let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
+        let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
+        let on_memory_full = self.word("on_memory_full", raw.on_memory_full.as_ref(), &words);
+        let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
+        let hasher = KeyHasher::of_rule(self.secret, domain, &name.text);
+        let limits = || limit.iter().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
+        let reserve = match (&carved, takeover, mode) {
+            // The shares of a carved rule come out of the part that is set aside.
+            (Some(carved), Takeover::Reserve, Mode::Enforce) => {
+                Reserve::of(hasher.rule(), carved.limits(), false)
+            }
+            (None, Takeover::Reserve, Mode::Enforce) => {
+                Reserve::of(hasher.rule(), limits(), on_owner_loss != OnOwnerLoss::Deny)
+            }
+            _ => None,
+        };
+        let overrides = Override::all(hasher, limit.as_ref(), overrides);
+        (self.faults() == before).then(|| Rule {
+            domain: self.shared(domain),
+            name: name.text.as_str().into(),
+            shape: revised::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
+            id: hasher.rule(),
+            hasher,
+            when,
+            key,
+            limit,
+            limit_id: LimitId::of_rule(limit.as_ref()),
+            algorithm,
+            overrides,
+            mode,
+            consistency,
+            on_owner_loss,
+            carved,
+            takeover,
+            on_memory_full,
+            reserve,
+            touched: Arc::default(),
+        })
+    }
+
+    fn takeover(&mut self, given: Option<&Written>, algorithm: Algorithm, default: Takeover) -> Takeover {
+        let Some(written) = given else { return default };
+        let words = [Takeover::Zero, Takeover::Reserve].map(|one| (one.as_str(), one));
+        let takeover = self.word("takeover", given, &words);
+        if takeover == Takeover::Reserve && !Takeover::is_possible(algorithm) {
+            self.fault(
+                written.place,
+                format!("what a {algorithm} has counted cannot be told in advance"),
+                "write takeover: zero, or another algorithm: token_bucket, leaky_bucket or fixed_window",
+            );
+        }
+        takeover
+    }
+
+    /// `None`: faulty. `Some(None)`: unlimited.
+    fn limit(&mut self, raw: &RawLimit, algorithm: Algorithm) -> Option<Option<Limit>> {
+        let text = raw.limit.as_ref()?;
+        if text.text == "unlimited" {
+            if let Some((_, place)) = raw.burst {
+                self.fault(place, "what is unlimited has no burst", "leave it out");
+            }
+            return Some(None);
+        }
+        match Limit::parse(&text.text, raw.burst.map(|(burst, _)| burst), algorithm) {
+            Ok(limit) => Some(Some(limit)),
+            Err(error) => {
+                let place = match (&error, raw.burst) {
+                    (
+                        LimitError::ZeroBurst | LimitError::Refill { .. } | LimitError::BurstOfWindow(_),
+                        Some((_, place)),
+                    ) => place,
+                    (LimitError::TooLarge(number), Some((burst, place))) if *number == burst => place,
+                    _ => text.place,
+                };
+                let near = nearest(&text.text, ["unlimited"].into_iter());
+                let help = near.map_or(String::new(), |word| format!("did you mean `{word}`?"));
+                self.fault(place, error.to_string(), help);
+                None
+            }
+        }
+    }
+
+    /// The first word of the list is the default.
+    fn word<T: Copy>(&mut self, field: &str, given: Option<&Written>, words: &[(&str, T)]) -> T {
+        let Some(given) = given else { return words[0].1 };
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == given.text) {
+            return *value;
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let all = format!("write one of: {}", known.join(", "));
+        let help = match nearest(&given.text, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`? {all}"),
+            None => all,
+        };
+        self.fault(given.place, format!("{:?} is no value for {field}", shortened(&given.text)), help);
+        words[0].1
+    }
+}
