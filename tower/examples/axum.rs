@@ -10,15 +10,14 @@
 use std::{error::Error, net::SocketAddr};
 
 use axum::{Extension, Router, extract::ConnectInfo, routing::get};
-use tidegate_limiter::{Algorithm, Limit, Limiter, NewRule};
+use tidegate_limiter::{Limit, Limiter, NewRule};
 use tidegate_tower::{Answer, Tidegate};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let nodes: Vec<String> = std::env::args().skip(1).collect();
     let builder = if nodes.is_empty() {
-        let limit = Limit::parse("5/1m", None, Algorithm::TokenBucket)?;
-        let rule = NewRule::new("per-client", limit).key("ip");
+        let rule = NewRule::new("per-client", Limit::per_minute(5)).key("ip");
         Tidegate::local(Limiter::builder().rule(rule).build()?)
     } else {
         Tidegate::nodes(nodes)

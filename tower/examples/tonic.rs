@@ -8,7 +8,7 @@
 
 use std::error::Error;
 
-use tidegate_limiter::{Algorithm, Limit, Limiter, NewRule};
+use tidegate_limiter::{Limit, Limiter, NewRule};
 use tidegate_tower::{OnFailure, Tidegate};
 use tonic::transport::Server;
 
@@ -16,8 +16,7 @@ use tonic::transport::Server;
 async fn main() -> Result<(), Box<dyn Error>> {
     let nodes: Vec<String> = std::env::args().skip(1).collect();
     let builder = if nodes.is_empty() {
-        let limit = Limit::parse("5/1m", None, Algorithm::TokenBucket)?;
-        let rule = NewRule::new("health", limit).when("path", ["/grpc.health.v1.Health/*"]);
+        let rule = NewRule::new("health", Limit::per_minute(5)).when("path", ["/grpc.health.v1.Health/*"]);
         Tidegate::local(Limiter::builder().rule(rule).build()?)
     } else {
         Tidegate::nodes(nodes)

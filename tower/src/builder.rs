@@ -2,14 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderName, Uri, header, request::Parts};
+use bytes::Bytes;
+use http::{HeaderName, Response, Uri, header, request::Parts};
+#[cfg(feature = "local")]
 use tidegate_limiter::Limiter;
 
+#[cfg(feature = "local")]
+use crate::local::Local;
 use crate::{
     answer::Answer,
-    clock::Clock,
-    local::Local,
     nodes::{Nodes, Unanswered},
+    refusal::Refusal,
     service::Limited,
 };
 
@@ -20,9 +23,12 @@ const MAX_VALUE_BYTES: usize = 4096;
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(150);
 const DEFAULT_IN_FLIGHT: usize = 1024;
 const DEFAULT_PORT: u16 = 7800;
+/// The domain of rules that name none.
+const DEFAULT_DOMAIN: &str = "default";
 
 /// What happens to a request when no node answers in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnFailure {
     /// It runs.
     #[default]
@@ -58,6 +64,7 @@ pub(crate) struct Facts {
 
 type AttributeOf = Arc<dyn Fn(&Parts) -> Option<String> + Send + Sync>;
 type CostOf = Arc<dyn Fn(&Parts) -> u64 + Send + Sync>;
+type ResponseTo = Arc<dyn Fn(&Refusal<'_>) -> Response<Bytes> + Send + Sync>;
 
 /// Settings of a layer; [`Builder::build`] makes it.
 #[must_use = "it makes a layer by `build`"]
@@ -73,6 +80,7 @@ pub struct Builder {
 
 enum Way {
     Nodes(Vec<String>),
+    #[cfg(feature = "local")]
     Local(Box<Limiter>),
 }
 
@@ -82,6 +90,7 @@ struct Shared {
     attributes: Vec<(String, AttributeOf)>,
     cost: CostOf,
     on_failure: OnFailure,
+    on_refused: Option<ResponseTo>,
 }
 
 /// The layer. Clones share nodes, connections and buckets.
@@ -94,6 +103,7 @@ pub struct Tidegate {
 #[derive(Clone, Debug)]
 enum Decider {
     Nodes(Arc<Nodes>),
+    #[cfg(feature = "local")]
     Local(Arc<Local>),
 }
 
@@ -105,6 +115,7 @@ impl Tidegate {
     }
 
     /// Asks nobody: the limiter is in this process, and its limits are this process's own.
+    #[cfg(feature = "local")]
     pub fn local(limiter: Limiter) -> Builder {
         Builder::new(Way::Local(Box::new(limiter)))
     }
@@ -117,12 +128,21 @@ impl Tidegate {
         let facts = self.shared.facts(parts);
         match &self.decider {
             Decider::Nodes(nodes) => nodes.ask(&facts).await,
+            #[cfg(feature = "local")]
             Decider::Local(local) => Ok(local.decide(&facts)),
         }
     }
 
     pub(crate) fn on_failure(&self) -> OnFailure {
         self.shared.on_failure
+    }
+
+    /// What a request that does not run is answered.
+    pub(crate) fn response(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
+        match &self.shared.on_refused {
+            Some(response) => refusal.complete(response(refusal)),
+            None => refusal.response(),
+        }
     }
 }
 
@@ -138,12 +158,17 @@ impl Builder {
     fn new(way: Way) -> Self {
         Self {
             way,
-            domain: tidegate_limiter::cluster::DEFAULT_DOMAIN.to_owned(),
+            domain: DEFAULT_DOMAIN.to_owned(),
             timeout: DEFAULT_TIMEOUT,
             max_in_flight: DEFAULT_IN_FLIGHT,
             charge_once: false,
             headers: Vec::new(),
-            shared: Shared { attributes: usual(), cost: Arc::new(|_| 1), on_failure: OnFailure::default() },
+            shared: Shared {
+                attributes: usual(),
+                cost: Arc::new(|_| 1),
+                on_failure: OnFailure::default(),
+                on_refused: None,
+            },
         }
     }
 
@@ -199,6 +224,31 @@ impl Builder {
         self
     }
 
+    /// What a request that does not run is answered, instead of problem+json (or a gRPC status): one that is over its limit, and
+    /// with [`OnFailure::Deny`] one that nobody has decided about. The headers that tell of limits, and when to try again, are
+    /// added unless the response has them.
+    ///
+    /// ```
+    /// # use http::{Response, StatusCode};
+    /// # use tidegate_tower::Tidegate;
+    /// Tidegate::nodes(["http://127.0.0.1:7800"]).on_refused(|refusal| {
+    ///     if refusal.is_grpc() || refusal.answer().is_none() {
+    ///         return refusal.response(); // as without this
+    ///     }
+    ///     let mut response = Response::new(format!("{} is too busy", refusal.request().uri.path()).into());
+    ///     *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    ///     response
+    /// })
+    /// # ;
+    /// ```
+    pub fn on_refused(
+        mut self,
+        response: impl Fn(&Refusal<'_>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.shared.on_refused = Some(Arc::new(response));
+        self
+    }
+
     /// How long a request waits for a decision at most, all attempts together; 150 ms if not said.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -230,9 +280,9 @@ impl Builder {
         if self.max_in_flight == 0 {
             return Err(ConfigError::NothingInFlight);
         }
-        let clock = Clock::start();
         let decider = match self.way {
-            Way::Local(limiter) => Decider::Local(Arc::new(Local::new(*limiter, clock))),
+            #[cfg(feature = "local")]
+            Way::Local(limiter) => Decider::Local(Arc::new(Local::new(*limiter))),
             Way::Nodes(nodes) => {
                 if nodes.is_empty() {
                     return Err(ConfigError::NoNodes);
@@ -244,7 +294,6 @@ impl Builder {
                     self.timeout,
                     self.max_in_flight,
                     self.charge_once,
-                    clock,
                 )))
             }
         };

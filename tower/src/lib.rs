@@ -20,20 +20,21 @@
 //! In the order in which a request meets them:
 //!
 //! - [`Builder`]: what a request is asked about: by default `method`, `path` and `host`, and what you add.
-//! - `nodes`: asks a node, the least busy of two, and another one if that does not answer. `local`: a limiter in here.
+//! - `nodes`: asks a node, the least busy of two, and another one if that does not answer. `local`: a limiter in here (the feature
+//!   `local`, which is on unless you turn it off; who asks nodes only can do without it, and without `tidegate-limiter`).
 //! - [`Answer`]: what was decided; handlers find it in the request's extensions.
-//! - `refusal`: what a request over its limit is answered.
+//! - [`Refusal`]: what a request over its limit is answered, unless you answer it ([`Builder::on_refused`]).
 //!
 //! # What it costs, and what happens when no node answers
 //!
 //! A request waits for one round trip to a node that should be on the same machine: some dozens of microseconds. It never
 //! waits longer than [`Builder::timeout`] (150 ms, of which a node takes at most 100). A node that does not answer is not
-//! asked for a while, so that requests do not wait for it; when none answers, [`OnFailure`] decides. At most
+//! asked for a while, so that requests do not wait for it, and its name is resolved anew then; when none answers, [`OnFailure`] decides. At most
 //! [`Builder::max_in_flight`] checks are under way at once; one more counts as not answered.
 
 mod answer;
 mod builder;
-mod clock;
+#[cfg(feature = "local")]
 mod local;
 mod nodes;
 mod refusal;
@@ -43,5 +44,6 @@ pub use self::{
     answer::Answer,
     builder::{Builder, ConfigError, OnFailure, Tidegate},
     nodes::Unanswered,
+    refusal::Refusal,
     service::{Limited, LimitedBody},
 };

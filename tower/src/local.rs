@@ -8,14 +8,13 @@ use std::{
 use http::{HeaderMap, HeaderValue, header};
 use sfv::{ListSerializer, StringRef, key_ref};
 use tidegate_limiter::{
-    Cost, Limiter,
+    Cost, Limiter, SystemClock,
     rules::{Mode, Ruled},
 };
 
 use crate::{
     answer::{Answer, PASSED_ON, retry_after, seconds},
     builder::Facts,
-    clock::Clock,
 };
 
 /// After so many checks some idle buckets are removed, in a small step.
@@ -24,13 +23,13 @@ const SWEEP_AFTER: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Local {
     limiter: Limiter,
-    clock: Clock,
+    clock: SystemClock,
     checks: AtomicU32,
 }
 
 impl Local {
-    pub(crate) fn new(limiter: Limiter, clock: Clock) -> Self {
-        Self { limiter, clock, checks: AtomicU32::new(0) }
+    pub(crate) fn new(limiter: Limiter) -> Self {
+        Self { limiter, clock: SystemClock::new(), checks: AtomicU32::new(0) }
     }
 
     pub(crate) fn decide(&self, facts: &Facts) -> Answer {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use crate::answer::{Answer, retry_after};
@@ -26,41 +26,85 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
+/// A request that does not run, for who answers it: see [`Builder::on_refused`](crate::Builder::on_refused).
+#[derive(Debug)]
+pub struct Refusal<'r> {
+    request: &'r Parts,
+    answer: Option<&'r Answer>,
+    grpc: bool,
+}
+
+impl<'r> Refusal<'r> {
+    /// With no answer nobody could decide.
+    pub(crate) fn new(request: &'r Parts, answer: Option<&'r Answer>, grpc: bool) -> Self {
+        Self { request, answer, grpc }
+    }
+
+    /// The request.
+    pub fn request(&self) -> &Parts {
+        self.request
+    }
+
+    /// What was decided about it; `None` when no node has answered in time, and requests must not run then.
+    pub fn answer(&self) -> Option<&Answer> {
+        self.answer
+    }
+
+    /// Whether the caller speaks gRPC, and wants its status in the headers of a response without a body.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// What is answered unless something else is said.
+    pub fn response(&self) -> Response<Bytes> {
+        self.complete(match self.answer {
+            Some(answer) => over_limit(answer, self.grpc),
+            None => undecided(self.grpc),
+        })
+    }
+
+    /// With the headers that tell of limits, and when to try again, where it has not got them.
+    pub(crate) fn complete(&self, mut response: Response<Bytes>) -> Response<Bytes> {
+        let headers = response.headers_mut();
+        for (name, value) in self.answer.into_iter().flat_map(Answer::headers) {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+        if self.answer.is_none() {
+            headers.entry(header::RETRY_AFTER).or_insert_with(|| retry_after(SOON));
+        }
+        response
+    }
+}
+
 /// The answer to a request over its limit.
-pub(crate) fn over_limit(answer: &Answer, grpc: bool) -> Response<Bytes> {
+fn over_limit(answer: &Answer, grpc: bool) -> Response<Bytes> {
     let rule = answer.rule.as_deref();
     let detail = match answer.retry_after {
         Some(wait) => format!("try again in {:.3} s", wait.as_secs_f64()),
         None => "the request costs more than the limit ever allows, or is not allowed at all".to_owned(),
     };
-    let mut response = if grpc {
-        status(RESOURCE_EXHAUSTED, &format!("over the limit: {detail}"))
-    } else {
-        let violated: Vec<_> = rule.into_iter().collect();
-        problem(
-            StatusCode::TOO_MANY_REQUESTS,
-            &json!({
-                "type": QUOTA_EXCEEDED, "title": "over the limit", "status": 429, "detail": detail,
-                "violated-policies": violated,
-            }),
-        )
-    };
-    response.headers_mut().extend(answer.headers().clone());
-    response
+    if grpc {
+        return status(RESOURCE_EXHAUSTED, &format!("over the limit: {detail}"));
+    }
+    let violated: Vec<_> = rule.into_iter().collect();
+    problem(
+        StatusCode::TOO_MANY_REQUESTS,
+        &json!({
+            "type": QUOTA_EXCEEDED, "title": "over the limit", "status": 429, "detail": detail,
+            "violated-policies": violated,
+        }),
+    )
 }
 
 /// The answer when nobody could decide and requests must not run then.
-pub(crate) fn undecided(grpc: bool) -> Response<Bytes> {
+fn undecided(grpc: bool) -> Response<Bytes> {
     let detail = "the rate limiter does not answer";
-    let mut response = if grpc {
-        status(UNAVAILABLE, detail)
-    } else {
-        let problem_of =
-            json!({ "type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail });
-        problem(StatusCode::SERVICE_UNAVAILABLE, &problem_of)
-    };
-    response.headers_mut().insert(header::RETRY_AFTER, retry_after(SOON));
-    response
+    if grpc {
+        return status(UNAVAILABLE, detail);
+    }
+    let problem_of =
+        json!({ "type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail });
+    problem(StatusCode::SERVICE_UNAVAILABLE, &problem_of)
 }
 
 fn problem(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {

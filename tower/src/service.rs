@@ -15,7 +15,7 @@ use tower_service::Service;
 use crate::{
     answer::Answer,
     builder::{OnFailure, Tidegate},
-    refusal,
+    refusal::{Refusal, is_grpc},
 };
 
 /// A service whose requests are limited; made by the layer [`Tidegate`].
@@ -56,16 +56,16 @@ where
         let tidegate = self.tidegate.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            let grpc = refusal::is_grpc(&parts.headers);
+            let grpc = is_grpc(&parts.headers);
             let answer = match tidegate.check(&parts).await {
                 Ok(answer) => answer,
                 Err(_) if tidegate.on_failure() == OnFailure::Allow => {
                     return Ok(inner.call(Request::from_parts(parts, body)).await?.map(Either::Left));
                 }
-                Err(_) => return Ok(refused(refusal::undecided(grpc))),
+                Err(_) => return Ok(refused(tidegate.response(&Refusal::new(&parts, None, grpc)))),
             };
             if !answer.allowed {
-                return Ok(refused(refusal::over_limit(&answer, grpc)));
+                return Ok(refused(tidegate.response(&Refusal::new(&parts, Some(&answer), grpc))));
             }
             if !answer.delay.is_zero() {
                 // A leaky bucket is a queue: it is charged, and it is not its turn yet.

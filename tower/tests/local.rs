@@ -64,6 +64,25 @@ async fn each_user_has_so_many_requests_and_is_told() {
 }
 
 #[tokio::test]
+async fn a_service_answers_refused_requests_in_its_own_words_and_callers_still_hear_when_to_try_again() {
+    let builder = Tidegate::local(limiter("1/1m", None, Algorithm::TokenBucket)).header("x-user", "user");
+    let limited = builder.on_refused(|refusal| {
+        let (path, rule) = (refusal.request().uri.path(), refusal.answer().unwrap().rule.as_deref());
+        let response = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
+        response.header("x-ratelimit-limit", "secret").body(format!("{path} {rule:?}").into()).unwrap()
+    });
+    let app = Router::new().route("/", get(async || "run")).layer(limited.build().unwrap());
+    assert_eq!(app.clone().oneshot(of("ada")).await.unwrap().status(), StatusCode::OK);
+    let denied = app.oneshot(of("ada")).await.unwrap();
+    assert_eq!(denied.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(text(denied.headers(), "retry-after"), Some("60"));
+    assert_eq!(text(denied.headers(), "ratelimit-policy"), Some("\"per-user\";q=1;w=60"));
+    assert_eq!(text(denied.headers(), "x-ratelimit-limit"), Some("secret"), "what the service says counts");
+    assert_eq!(denied.headers().get_all("x-ratelimit-limit").iter().count(), 1);
+    assert_eq!(body(denied).await, "/ Some(\"per-user\")");
+}
+
+#[tokio::test]
 async fn a_leaky_bucket_holds_requests_back_until_their_turn() {
     let app = app(limiter("20/1s", Some(2), Algorithm::LeakyBucket));
     let begun = tokio::time::Instant::now();

@@ -1,4 +1,4 @@
-//! Which node to ask: a state machine of values, with time as an argument.
+//! Which node to ask: a state machine of values, with time as an argument: how long ago the layer was made.
 //!
 //! Of the nodes that may be asked two are drawn, and the one with fewer checks under way is taken (Mitzenmacher: "The
 //! power of two choices in randomized load balancing", 2001). **A node that did not answer is left alone for a while**,
@@ -12,8 +12,6 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::Nanos;
-
 /// How long a node is left alone after its first failure; twice as long after each further one.
 const FIRST_REST: Duration = Duration::from_millis(100);
 /// At most so long.
@@ -25,7 +23,7 @@ pub(super) struct Health {
     in_flight: AtomicU32,
     /// Failures since it answered the last time.
     failures: AtomicU32,
-    /// It is not asked before this instant; 0: it may be.
+    /// It is not asked before this instant, in nanoseconds; 0: it may be.
     rests_until: AtomicU64,
 }
 
@@ -49,22 +47,27 @@ impl Health {
     }
 
     /// It has not. Whether that is news.
-    pub(super) fn failed(&self, now: Nanos) -> bool {
+    pub(super) fn failed(&self, now: Duration) -> bool {
         let before = self.failures.fetch_add(1, SeqCst);
         let rest = FIRST_REST.saturating_mul(1 << before.min(16)).min(LONGEST_REST);
-        self.rests_until.store(now.saturating_add(rest).get(), SeqCst);
+        self.rests_until.store(nanos(now.saturating_add(rest)), SeqCst);
         before == 0
     }
 
     /// Whether it may be asked. Of those who find that a rest is over, one gets to try: the others see the next rest.
-    fn may_be_asked(&self, now: Nanos) -> bool {
+    fn may_be_asked(&self, now: Duration) -> bool {
         let until = self.rests_until.load(Relaxed);
         if until == 0 {
             return true;
         }
-        let next = now.saturating_add(FIRST_REST).get();
-        until <= now.get() && self.rests_until.compare_exchange(until, next, SeqCst, Relaxed).is_ok()
+        let next = nanos(now.saturating_add(FIRST_REST));
+        until <= nanos(now) && self.rests_until.compare_exchange(until, next, SeqCst, Relaxed).is_ok()
     }
+}
+
+/// Enough for 584 years.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Asking<'_> {
@@ -77,7 +80,7 @@ impl Drop for Asking<'_> {
 pub(super) fn choose(
     nodes: &[Health],
     tried: Option<usize>,
-    now: Nanos,
+    now: Duration,
     mut draw: impl FnMut(usize) -> usize,
 ) -> Option<usize> {
     // A node whose rest is over is tried with the next request, whatever the others do: it must come back some time.
@@ -102,8 +105,8 @@ pub(super) fn choose(
 mod tests {
     use super::*;
 
-    fn at(millis: u64) -> Nanos {
-        Nanos::new((1_000 + millis) * 1_000_000)
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(1_000 + millis)
     }
 
     fn nodes(count: usize) -> Vec<Health> {

@@ -1,36 +1,35 @@
 //! Asks Tidegate nodes by HTTP, over connections that stay open.
 
 mod choice;
+mod client;
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use self::choice::{Health, choose};
+use self::{
+    choice::{Health, choose},
+    client::{HttpClient, NodeClient, Resolver},
+};
 use crate::{
     answer::{Answer, PASSED_ON},
     builder::Facts,
-    clock::Clock,
 };
 
 /// Bytes of an answer to a check.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
-/// Connections to a node that are kept open while nothing is asked, and for how long: less than the node keeps them.
-const IDLE_CONNECTIONS: usize = 64;
-const IDLE_FOR: Duration = Duration::from_secs(20);
 /// A node, and another one if that does not answer: more would only add load where there is trouble.
 const ATTEMPTS: usize = 2;
 
@@ -54,8 +53,8 @@ pub enum Unanswered {
 
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    client: Client<HttpConnector, Full<Bytes>>,
     calls: Vec<Uri>,
+    clients: Vec<NodeClient>,
     health: Vec<Health>,
     domain: String,
     timeout: Duration,
@@ -64,7 +63,8 @@ pub(crate) struct Nodes {
     in_flight: AtomicUsize,
     /// A check that was refused has been logged: all others of this layer are likely to be, and one line is enough.
     refusal_logged: AtomicBool,
-    clock: Clock,
+    /// When the layer was made.
+    start: Instant,
 }
 
 #[derive(Serialize)]
@@ -103,20 +103,23 @@ impl Nodes {
         timeout: Duration,
         max_in_flight: usize,
         charge_once: bool,
-        clock: Clock,
     ) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(timeout));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_FOR)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .build(connector);
+        Self::resolved_by(&Resolver::default(), calls, domain, timeout, max_in_flight, charge_once)
+    }
+
+    fn resolved_by(
+        resolver: &Resolver,
+        calls: Vec<Uri>,
+        domain: String,
+        timeout: Duration,
+        max_in_flight: usize,
+        charge_once: bool,
+    ) -> Self {
+        let clients = calls.iter().map(|_| NodeClient::new(resolver.clone(), timeout)).collect();
         let health = calls.iter().map(|_| Health::default()).collect();
         Self {
-            client,
             calls,
+            clients,
             health,
             domain,
             timeout,
@@ -124,7 +127,7 @@ impl Nodes {
             charge_once,
             in_flight: AtomicUsize::new(0),
             refusal_logged: AtomicBool::new(false),
-            clock,
+            start: Instant::now(),
         }
     }
 
@@ -139,13 +142,15 @@ impl Nodes {
         let body = Bytes::from(body);
         let (mut tried, mut reason) = (None, "all of them rest after they did not".to_owned());
         for _ in 0..ATTEMPTS {
-            let Some(place) = choose(&self.health, tried, self.clock.now(), |below| fastrand::usize(..below))
+            let Some(place) =
+                choose(&self.health, tried, self.start.elapsed(), |below| fastrand::usize(..below))
             else {
                 break;
             };
             tried = Some(place);
             let _asking = self.health[place].begin();
-            match timeout_at(deadline, self.ask_one(place, body.clone())).await {
+            let client = self.clients[place].current();
+            match timeout_at(deadline, self.ask_one(&client, place, body.clone())).await {
                 Ok(Ok(answer)) => {
                     if self.health[place].answered() {
                         info!(node = %self.calls[place], "a Tidegate node answers again");
@@ -159,11 +164,11 @@ impl Nodes {
                     return Err(Unanswered::Refused(why));
                 }
                 Ok(Err(Fault::Node(why))) => {
-                    self.note_failure(place, &why);
+                    self.note_failure(place, &client, &why);
                     reason = why;
                 }
                 Err(_elapsed) => {
-                    self.note_failure(place, "it has not answered in time");
+                    self.note_failure(place, &client, "it has not answered in time");
                     return Err(Unanswered::Late);
                 }
             }
@@ -171,13 +176,13 @@ impl Nodes {
         Err(Unanswered::Nobody(reason))
     }
 
-    async fn ask_one(&self, place: usize, body: Bytes) -> Result<Answer, Fault> {
+    async fn ask_one(&self, client: &HttpClient, place: usize, body: Bytes) -> Result<Answer, Fault> {
         let node = |error: &dyn std::fmt::Display| Fault::Node(error.to_string());
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.calls[place].clone();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let response = self.client.request(request).await.map_err(|error| {
+        let response = client.request(request).await.map_err(|error| {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             Fault::Node(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
         })?;
@@ -189,19 +194,27 @@ impl Nodes {
                 let told: Told = serde_json::from_slice(&body).map_err(|error| node(&error))?;
                 Ok(told.with(&head.headers))
             }
-            // It says what is wrong, in text that is for people.
-            status if status.is_client_error() => {
+            // It says what is wrong, in text that is for people. Whoever says so otherwise is no node: its address may be
+            // somebody else's by now.
+            status if status.is_client_error() && is_problem(&head.headers) => {
                 Err(Fault::Check(format!("{status}: {}", String::from_utf8_lossy(&body))))
             }
             status => Err(Fault::Node(format!("it answers {status}"))),
         }
     }
 
-    fn note_failure(&self, place: usize, reason: &str) {
-        if self.health[place].failed(self.clock.now()) {
+    fn note_failure(&self, place: usize, client: &Arc<HttpClient>, reason: &str) {
+        self.clients[place].give_up(client);
+        if self.health[place].failed(self.start.elapsed()) {
             warn!(node = %self.calls[place], reason, "a Tidegate node does not answer: it is left alone for a while");
         }
     }
+}
+
+/// Whether it is a problem as nodes tell it (RFC 9457).
+fn is_problem(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/problem+json"))
 }
 
 impl Told {
@@ -239,5 +252,97 @@ impl<'p> Place<'p> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{IpAddr, Ipv4Addr},
+        sync::Mutex,
+    };
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        task::JoinSet,
+        time::sleep,
+    };
+
+    use super::*;
+
+    const HOMES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+    const ALLOWED: &str = r#"{"allowed":true,"rule":null,"limit":null,"remaining":null,"retry_after_ms":null,"decided_by":"owner"}"#;
+
+    /// What stands at the old address of a node after it has moved.
+    #[derive(Debug, Clone, Copy)]
+    enum Left {
+        /// It takes what it is asked and never answers, as a machine that was cut off.
+        Nothing,
+        /// Another service.
+        Stranger,
+    }
+
+    /// Answers one check of each connection as a node, the ones after it as is said.
+    async fn serve(listener: TcpListener, left: Option<Left>) {
+        let mut connections = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut asked = 0;
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {
+                    asked += 1;
+                    let (status, body) = match left.filter(|_| asked > 1) {
+                        None => ("200 OK", ALLOWED),
+                        Some(Left::Stranger) => ("404 Not Found", "who are you?"),
+                        Some(Left::Nothing) => continue,
+                    };
+                    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+                    if stream.write_all((head + body).as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_moved_to_another_address_is_found_again() {
+        for left in [Left::Nothing, Left::Stranger] {
+            let old = TcpListener::bind((HOMES[0], 0)).await.unwrap();
+            let port = old.local_addr().unwrap().port();
+            let new = TcpListener::bind((HOMES[1], port)).await.unwrap();
+            let mut servers = JoinSet::new();
+            servers.spawn(serve(old, Some(left)));
+            servers.spawn(serve(new, None));
+
+            let home = Arc::new(Mutex::new((HOMES[0], 0)));
+            let told = Arc::clone(&home);
+            let resolver = Resolver::Told(Arc::new(move |name| {
+                assert_eq!(name, "node.test");
+                let mut home = told.lock().unwrap();
+                home.1 += 1;
+                IpAddr::V4(home.0)
+            }));
+            let call = format!("http://node.test:{port}/v1/check").parse().unwrap();
+            let timeout = Duration::from_millis(150);
+            let nodes = Nodes::resolved_by(&resolver, vec![call], "default".to_owned(), timeout, 64, false);
+            let facts = Facts { attributes: Vec::new(), cost: 1 };
+
+            // Together, so that each opens a connection of its own.
+            let ask = || nodes.ask(&facts);
+            for answer in <[_; 4]>::from(tokio::join!(ask(), ask(), ask(), ask())) {
+                assert!(answer.unwrap().allowed);
+            }
+            let before = std::mem::replace(&mut *home.lock().unwrap(), (HOMES[1], 0)).1;
+            assert!(before > 2, "{before} connections are kept");
+            // They are there, and what they lead to is no node any more.
+            let lost = nodes.ask(&facts).await.unwrap_err();
+            assert!(matches!(lost, Unanswered::Late | Unanswered::Nobody(_)), "{left:?}: {lost}");
+            sleep(Duration::from_millis(110)).await;
+            assert!(nodes.ask(&facts).await.unwrap().allowed, "{left:?}");
+            assert!(nodes.ask(&facts).await.unwrap().allowed);
+            assert_eq!(home.lock().unwrap().1, 1, "a name is resolved for a connection, not for a check");
+        }
     }
 }
