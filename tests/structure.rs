@@ -218,7 +218,7 @@ fn no_room_of_the_cluster_imports_one_above_it() {
     assert_eq!(wrong, []);
 }
 
-/// Who uses the limiter alone reads all of them before the first line is written.
+/// A user of the limiter alone reads all of them before the first line is written.
 const MOST_NAMES: usize = 15;
 
 #[test]

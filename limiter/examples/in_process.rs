@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run -p tidegate-limiter --example in_process
 //! ```
+#![allow(clippy::print_stdout, reason = "an example")]
 
 use tidegate_limiter::{Algorithm, Cost, Error, Limit, Limiter, NewRule};
 

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run -p tidegate-limiter --example per_key
 //! ```
+#![allow(clippy::print_stdout, reason = "an example")]
 
 use std::{thread::sleep, time::Duration};
 

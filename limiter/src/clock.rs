@@ -1,4 +1,4 @@
-//! The clock of the system, for who has none.
+//! The clock of the system, for applications that have none of their own.
 
 use std::{
     sync::OnceLock,

@@ -1,7 +1,7 @@
 //! The parts of which a Tidegate node is made: compiled rules, fingerprints, buckets that move between nodes.
 //!
-//! **No promise of compatibility is made here.** These names change with the program, in any release. Who limits requests in one
-//! process finds all that is needed at the [root](crate) and in [`rules`](crate::rules).
+//! **No promise of compatibility is made here.** These names change with the program, in any release. An application that limits requests
+//! in one process finds all that it needs at the [root](crate) and in [`rules`](crate::rules).
 //!
 //! In the order in which a check meets them:
 //!

@@ -40,7 +40,7 @@ use crate::{
 /// `&()` where one bucket is for all. A key is not kept, only 63 bits of a pseudo-random function of it (SipHash-1-3), whose
 /// secret nobody knows: clients that choose their keys cannot look for two that have a bucket together.
 ///
-/// **Take one type of key for a limiter.** Two values of one type that differ never hash the same input, but `42_u32` and `42_u64`
+/// **Take one type of key for a limiter.** Two values of a type with a derived `Hash` never look alike, but `42_u32` and `42_u64`
 /// have two buckets, and a text can hash the same as a number. Where keys are of several kinds, make them an `enum`.
 ///
 /// ```

@@ -7,7 +7,8 @@ pub(crate) const TICKS_PER_NANO: u64 = 4;
 
 /// An instant on the caller's clock, in nanoseconds since the Unix epoch.
 ///
-/// The clock must not step: read the wall clock once, then add what a monotonic clock has counted since. Where windows
+/// The clock must not step, as [`SystemClock`](crate::SystemClock) does not: it reads the wall clock once, then adds what a monotonic
+/// clock has counted since. Where windows
 /// and calendars matter, the error of that first reading matters too; everywhere else only differences do.
 ///
 /// - Time that stands still or jumps ahead is fine.

@@ -21,7 +21,7 @@
 //!
 //! - [`Builder`]: what a request is asked about: by default `method`, `path` and `host`, and what you add.
 //! - `nodes`: asks a node, the least busy of two, and another one if that does not answer. `local`: a limiter in here (the feature
-//!   `local`, which is on unless you turn it off; who asks nodes only can do without it, and without `tidegate-limiter`).
+//!   `local`, on by default; a service that only asks nodes can turn it off, and does not build `tidegate-limiter` then).
 //! - [`Answer`]: what was decided; handlers find it in the request's extensions.
 //! - [`Refusal`]: what a request over its limit is answered, unless you answer it ([`Builder::on_refused`]).
 //!

@@ -26,7 +26,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// A request that does not run, for who answers it: see [`Builder::on_refused`](crate::Builder::on_refused).
+/// A request that does not run, as the code that answers it sees it: see [`Builder::on_refused`](crate::Builder::on_refused).
 #[derive(Debug)]
 pub struct Refusal<'r> {
     request: &'r Parts,
