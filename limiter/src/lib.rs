@@ -90,8 +90,8 @@
 //! - A changed count or burst keeps what was consumed: windows and the log in units, the two buckets in time (a bucket
 //!   that needs ten seconds to be full again still does). Windows of another period begin anew, since they do not line up.
 //! - Rates above 3.9 million units a second (windows: 488,000) are counted in coarser steps, each check rounded up.
-//! - What time may do stands at [`Nanos`], what memory may do at [`OnMemoryFull`](rules::OnMemoryFull), what a collision of fingerprints
-//!   does at [`KeyHash`](cluster::KeyHash).
+//! - What time may do stands at [`Nanos`], what memory may do at [`OnMemoryFull`], what a collision of fingerprints
+//!   does at [`KeyHash`].
 #![deny(unsafe_code)]
 #![cfg_attr(
     not(feature = "yaml"),

@@ -113,7 +113,7 @@ impl Rule {
         self.carved.is_some()
     }
 
-    /// Registers that count the buckets which were used lately; see [`estimate`](crate::estimate). Those of several nodes
+    /// Registers that count the buckets which were used lately; see [`estimate`](crate::cluster::estimate). Those of several nodes
     /// are joined by the maximum of each.
     pub fn touched(&self) -> Vec<u8> {
         self.touched.registers()
