@@ -17,7 +17,7 @@ use tidegate_limiter::{
 use tokio::time::sleep;
 
 use super::{
-    node::{Shared, name},
+    shared::{Shared, name},
     workload::{
         ALL, FAMILIES, GIVEN_BACK, INLINE, INLINE_BURST, INLINE_LIMIT, KEYS, LONG, LONG_TURNS_EVERY_MS,
         family_of, hot_key, team_of,

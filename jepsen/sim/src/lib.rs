@@ -4,9 +4,10 @@
 //! (`jepsen/sim/cluster`), so that nothing else in the workspace gets that feature. The checkers are those of `jepsen`.
 //!
 //! - [`entropy`]: all randomness of a thread from one seed.
-//! - [`plan`]: what a seed means: nodes, rules, loads, faults.
-//! - [`themes`]: what a seed is about, so that it finds something. `workload`: the rules, and what each may admit.
-//! - `node`: one node. `client`: who asks it. `world`: all of them, and what is done to them. `links`: the network between
+//! - [`plan`]: what a run is: nodes, network, loads, faults. [`fault`]: what can happen. [`theme`]: what a seed is about, so that
+//!   it finds something. `planner`: the plan of a seed. `workload`: the rules, and what each may admit.
+//! - `shared`: what nodes, clients and the world share. `node`: one node. `client`: who asks it. `writers`: who changes rules.
+//! - `links`: the network between the nodes. `world`: all of them, from the first start to the end. `injection`: what is done to
 //!   them.
 //! - `observe`: what is seen of them. `verdict`, `steps`: whether the promises were kept. `trace`: panics, and what happened,
 //!   for people.
@@ -16,16 +17,21 @@
 pub mod campaign;
 mod client;
 pub mod entropy;
+pub mod fault;
+mod injection;
 mod links;
 mod node;
 mod observe;
 pub mod outcome;
 pub mod plan;
+mod planner;
 pub mod planted;
+mod shared;
 pub mod simulator;
 mod steps;
-pub mod themes;
+pub mod theme;
 mod trace;
 mod verdict;
 mod workload;
 mod world;
+mod writers;

@@ -9,9 +9,9 @@ use std::{
 use tidegate_cluster::Readiness;
 
 use super::{
-    node::{self, name},
+    fault::{Fault, Kind},
     outcome::Outcome,
-    plan::Kind,
+    shared::{DOMAINS, name},
     verdict,
     world::World,
 };
@@ -20,7 +20,7 @@ impl World {
     /// At no instant do two nodes decide about one slot, for rules that are `strict`.
     pub(super) fn one_decider(&mut self) {
         let lingers = self.shared.plan.session_ms + 1_000;
-        let was_stunned = |fault: &&super::plan::Fault| {
+        let was_stunned = |fault: &&Fault| {
             matches!(fault.kind, Kind::Stun(_))
                 && (fault.at_ms..fault.ends_ms() + lingers).contains(&self.now)
         };
@@ -161,7 +161,7 @@ impl World {
 
     /// What each node tells of the rules that were written.
     fn histories(&self) -> Vec<verdict::Histories> {
-        let mut histories = vec![verdict::Histories::new(); node::DOMAINS];
+        let mut histories = vec![verdict::Histories::new(); DOMAINS];
         for node in 0..self.there {
             let state = self.shared.nodes[node].borrow();
             let Some(inside) = &state.inside else { continue };

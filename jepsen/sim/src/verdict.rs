@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    node::{ChangeOfRules, Did, RuleOperation},
-    plan::{Aim, Fault, Kind, Plan},
+    fault::{Aim, Fault, Kind},
+    plan::Plan,
+    shared::{ChangeOfRules, Did, RuleOperation},
     steps,
     workload::{self, CARVED, CHANGING, END, FAMILIES, GIVEN_BACK, Law, family_of, name_of},
 };
@@ -311,7 +312,7 @@ fn up_to_the_shortest(histories: &Histories) -> Histories {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{node::ChangeOfRules, plan::Shape, workload::Mode};
+    use super::super::{plan::Shape, shared::ChangeOfRules, workload::Mode};
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;

@@ -14,12 +14,14 @@ use turmoil::Sim;
 
 use super::{
     entropy,
-    links::Way,
-    node::{self, ChangeOfRules, Command, Shared, State, name},
+    fault::{Aim, Fault, Kind},
+    links::Links,
+    node,
     outcome::Outcome,
-    plan::{Aim, Fault, Kind, Plan},
+    plan::Plan,
+    shared::{ChangeOfRules, Command, Shared, State, name},
     trace,
-    workload::{Floors, LONG, Mode, hot_key},
+    workload::{LONG, Mode},
 };
 
 /// How often it is looked at what only changes slowly.
@@ -54,8 +56,7 @@ pub(super) struct World {
     pub(super) there: usize,
     /// Faults that have begun and are not over.
     pub(super) active: Vec<Fault>,
-    /// The link of two nodes, in both directions.
-    pub(super) ways: BTreeMap<(usize, usize), (Way, Way)>,
+    pub(super) links: Links,
     /// Nodes that are down, and from when on they may start again.
     pub(super) down: BTreeMap<usize, u64>,
     /// Nodes that a rolling restart still has before it.
@@ -68,10 +69,10 @@ pub(super) struct World {
     /// The highest vote that was seen of a node, with the number of its disk.
     pub(super) votes: BTreeMap<usize, (u32, (u64, u64))>,
     /// What is wanted of the rules, and when it was asked for last.
-    wanted: Mode,
+    pub(super) wanted: Mode,
     asked_at: u64,
     /// An owner crashes as soon as the rules are as they are wanted.
-    crashes_then: bool,
+    pub(super) crashes_then: bool,
     /// Faults that came of others.
     more: Vec<Fault>,
     /// Faults that have begun, with the node that they were aimed at.
@@ -115,7 +116,7 @@ impl World {
             now: 0,
             there: 0,
             active: Vec::new(),
-            ways: BTreeMap::new(),
+            links: Links::default(),
             down: BTreeMap::new(),
             rolling: Vec::new(),
             rolls_at: 0,
@@ -192,121 +193,25 @@ impl World {
         let shared = Rc::clone(&self.shared);
         self.sim.host(name(node), move || node::run(Rc::clone(&shared), node));
         self.there += 1;
-        self.set_ways();
+        self.set_links();
     }
 
-    fn runs(&self, node: usize) -> bool {
+    pub(super) fn set_links(&mut self) {
+        self.links.set(&self.sim, &self.shared, self.there, &self.active);
+    }
+
+    pub(super) fn runs(&self, node: usize) -> bool {
         node < self.there && self.shared.nodes[node].borrow().inside.is_some()
     }
 
-    fn command(&self, node: usize, command: Command) {
+    pub(super) fn command(&self, node: usize, command: Command) {
         if let Some(inside) = &self.shared.nodes[node].borrow().inside {
             // If it has just ended, it does not matter.
             let _ = inside.commands.send(command);
         }
     }
 
-    fn begin(&mut self, mut fault: Fault) {
-        if let Some(aim) = fault.kind.aim() {
-            fault.kind = fault.kind.at(self.node_at(aim));
-        }
-        tracing::info!("begins: {fault}");
-        let at = match fault.kind.aim() {
-            Some(Aim::Node(node)) => node,
-            _ => 0,
-        };
-        match fault.kind {
-            Kind::Crash { silent, forgets, .. } if self.runs(at) => {
-                self.crash(at, silent, forgets);
-                self.down.insert(at, fault.ends_ms());
-            }
-            Kind::Restart(node) if self.runs(node) => {
-                self.command(node, Command::Leave);
-                self.down.insert(node, fault.ends_ms());
-            }
-            Kind::RollingRestart => {
-                self.rolling = (0..self.there).rev().collect();
-                self.rolls_at = self.now;
-            }
-            Kind::Drain(node) => self.drain(node, true),
-            Kind::Pause(_) | Kind::Stun(_) if self.runs(at) => self.pause(at, true),
-            Kind::Disk(_) => self.fill_disk(at, true),
-            Kind::HungSync(_) => disk::hang(&self.shared.disk(at), true),
-            Kind::Lowered => self.want(Mode { lowered: true, ..self.wanted }),
-            Kind::NoFloors { shadow, .. } => {
-                self.want(Mode { floors: if shadow { Floors::Shadow } else { Floors::Zero }, ..self.wanted });
-            }
-            Kind::Flood => self.shared.floods.set(true),
-            _ => {}
-        }
-        self.begun.push(fault);
-        self.active.push(fault);
-        self.set_ways();
-    }
-
-    fn end(&mut self, fault: Fault) {
-        tracing::info!("is over: {fault}");
-        let at = match fault.kind.aim() {
-            Some(Aim::Node(node)) => node,
-            _ => 0,
-        };
-        match fault.kind {
-            Kind::Drain(node) => self.drain(node, false),
-            Kind::Pause(_) => self.pause(at, false),
-            Kind::Stun(_) => {
-                clock::resume(self.shared.clocks[at]);
-                self.pause(at, false);
-            }
-            Kind::Disk(_) => self.fill_disk(at, false),
-            Kind::HungSync(_) => disk::hang(&self.shared.disk(at), false),
-            Kind::RollingRestart => self.rolling.clear(),
-            Kind::Slow(side, _) => {
-                // The least that it can be set to again: always the same.
-                self.set_latency(side, self.shared.plan.latency_ms.0);
-            }
-            Kind::Lowered => self.want(Mode { lowered: false, ..self.wanted }),
-            Kind::NoFloors { crash, .. } => {
-                self.want(Mode { floors: Floors::Told, ..self.wanted });
-                self.crashes_then = crash;
-            }
-            Kind::Flood => self.shared.floods.set(false),
-            _ => {}
-        }
-        self.set_ways();
-    }
-
-    /// The node that is aimed at now.
-    fn node_at(&mut self, aim: Aim) -> usize {
-        let there = self.there.max(1);
-        let found = |world: &Self, wanted: &dyn Fn(&node::Inside) -> bool| {
-            (0..world.there)
-                .find(|node| world.shared.nodes[*node].borrow().inside.as_ref().is_some_and(wanted))
-        };
-        let owner = |world: &Self, family: usize| {
-            let key = hot_key(family, world.now);
-            let hash = *world.shared.hashes.borrow().get(&key)?;
-            found(world, &|inside| inside.probe.decides_strictly(hash))
-        };
-        let leader = |world: &Self| found(world, &|inside| inside.probe.leads());
-        let any = self.dice.usize(..there);
-        match aim {
-            Aim::Node(node) => node,
-            Aim::Owner(family) => owner(self, family).unwrap_or(any),
-            Aim::Leader => leader(self).unwrap_or(any),
-            Aim::Bystander(family) => {
-                let not = [owner(self, family), leader(self)];
-                (0..there).find(|node| !not.contains(&Some(*node))).unwrap_or(any)
-            }
-            Aim::Follower => {
-                let leads = leader(self);
-                let is_hit =
-                    |node: usize| self.active.iter().any(|fault| fault.kind.aim() == Some(Aim::Node(node)));
-                (0..there).find(|node| leads != Some(*node) && !is_hit(*node)).unwrap_or(any)
-            }
-        }
-    }
-
-    fn want(&mut self, mode: Mode) {
+    pub(super) fn want(&mut self, mode: Mode) {
         self.wanted = mode;
         self.asked_at = 0;
         let called = self.now * 1_000_000;
@@ -361,47 +266,6 @@ impl World {
                 self.down.insert(node, self.now + self.dice.u64(30..400));
             }
         }
-    }
-
-    fn crash(&mut self, node: usize, silent: bool, forgets: bool) {
-        let path = self.shared.disk(node);
-        let dice = &mut self.dice;
-        // What a process has written is with the system when it dies; when the power goes, only what was synced is safe.
-        disk::power_off(&path, || !silent || dice.bool());
-        if silent {
-            for other in (0..self.there).filter(|other| *other != node) {
-                self.sim.partition(name(node), name(other));
-            }
-        }
-        self.shared.nodes[node].borrow_mut().inside = None;
-        self.sim.crash(name(node));
-        if silent {
-            self.ways.retain(|(one, other), _| *one != node && *other != node);
-            for other in (0..self.there).filter(|other| *other != node) {
-                self.sim.repair(name(node), name(other));
-            }
-        }
-        if forgets {
-            self.shared.nodes[node].borrow_mut().disk += 1;
-        }
-    }
-
-    fn fill_disk(&self, node: usize, full: bool) {
-        disk::fail(&self.shared.disk(node), full);
-        self.shared.nodes[node].borrow_mut().full = full;
-    }
-
-    /// By a node that can be asked.
-    fn drain(&mut self, node: usize, on: bool) {
-        let can = |other: &usize| self.runs(*other) && !self.shared.nodes[*other].borrow().paused;
-        if let Some(other) = (0..self.there).rev().find(can) {
-            self.command(other, Command::Drain(name(node), on));
-        }
-    }
-
-    fn pause(&mut self, node: usize, paused: bool) {
-        self.shared.nodes[node].borrow_mut().paused = paused;
-        clock::freeze(self.shared.clocks[node], paused);
     }
 
     fn roll(&mut self) {

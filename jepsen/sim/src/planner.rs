@@ -1,117 +1,71 @@
-//! What a seed is about. A bit of everything in each run finds little: what breaks a promise needs a certain fault, aimed at a
-//! certain node, under a certain load. So each seed turns on a few faults that have to do with each other, strongly, on the load
-//! that shows them; every fourth is a mixture of anything.
+//! From a seed to a plan: nodes, network and load by chance, and faults and more load by its theme.
 
 use fastrand::Rng;
 
 use super::{
-    plan::{Aim, Fault, Kind, Nodes, Plan, STARTED_MS},
+    fault::{Aim, Fault, Kind, Nodes},
+    plan::{Plan, Shape},
+    theme::Theme,
     workload::{CARVED, CHANGING, FAMILIES, FIXED, INLINE, LEAKY, LOG, LONG, OPEN, SLIDING, STRICT},
 };
 
-/// What a seed is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Theme {
-    /// Anything, of everything a bit.
-    Mixed,
-    /// Nodes crash, hang and restart, and nothing is cut.
-    Crashes,
-    /// Owners crash beside nodes that answer and own nothing.
-    OwningNothing,
-    /// Nobody can connect to the owner of a carved rule, and it goes on.
-    LonelyOwner,
-    /// Nobody can connect to the leader, and it goes on.
-    LonelyLeader,
-    /// Slots move, and answers to hand-overs are lost.
-    LostAnswers,
-    /// Slots move to and fro, and calls arrive late.
-    LateCalls,
-    /// A disk does not answer.
-    HungDisk,
-    /// A limit is lowered while a node does not hear of it.
-    Lowered,
-    /// Rules lose their floors and get them again, and owners crash.
-    Floors,
-    /// A leader is stopped while it expires a session.
-    StoppedLeader,
-    /// A virtual machine is stopped.
-    Stun,
-    /// A small memory is flooded.
-    Memory,
-    /// Nodes with the same arguments start while the first ones found a cluster.
-    Founding,
-    /// Nodes are far from each other.
-    Far,
-    /// Gossip is lost, late, and comes twice.
-    Datagrams,
-    /// Long sessions, and clocks at the ends of what they may differ.
-    Clocks,
-    /// Elections, and power that goes.
-    Votes,
-}
+/// How long a cluster may take until all of its nodes are there.
+const STARTED_MS: u64 = 6_000;
+/// How long after the last fault the cluster must be whole again.
+const HEALS_MS: u64 = 14_000;
 
-impl Theme {
-    /// All of them.
-    pub const ALL: [Self; 18] = [
-        Self::Mixed,
-        Self::Crashes,
-        Self::OwningNothing,
-        Self::LonelyOwner,
-        Self::LonelyLeader,
-        Self::LostAnswers,
-        Self::LateCalls,
-        Self::HungDisk,
-        Self::Lowered,
-        Self::Floors,
-        Self::StoppedLeader,
-        Self::Stun,
-        Self::Memory,
-        Self::Founding,
-        Self::Far,
-        Self::Datagrams,
-        Self::Clocks,
-        Self::Votes,
-    ];
-
-    /// Of 24 seeds so many are about it.
-    fn weight(self) -> usize {
-        match self {
-            Self::Mixed => 5,
-            Self::Crashes | Self::StoppedLeader => 2,
-            _ => 1,
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64, shape: Shape) -> Self {
+        let mut dice = Rng::with_seed(seed);
+        let theme = Theme::any(&mut dice);
+        // Small clusters more often: they are quick, and most of what can go wrong needs three.
+        let of_seed = theme.nodes(&mut dice);
+        let nodes = shape.nodes.unwrap_or(of_seed);
+        let late = if nodes >= 4 { dice.usize(..=1) } else { 0 };
+        let longest = [3, 5, 10, 20][dice.usize(..4)];
+        let clocks = (0..nodes)
+            .map(|_| (dice.i64(-3_600_000_000_000..3_600_000_000_000), dice.i64(-500..=500)))
+            .collect();
+        let length = shape.faults_ms.unwrap_or_else(|| dice.u64(8_000..16_000));
+        let starts_ms = (0..nodes).map(|node| if node < nodes - late { 0 } else { 7_000 }).collect();
+        let mut plan = Self {
+            seed,
+            theme,
+            nodes,
+            starts_ms,
+            expecting: nodes - late,
+            expect: nodes - late,
+            ghosts: 0,
+            latency_ms: (1, longest),
+            pause_ms: dice.u64(20..100),
+            clients: 1 + dice.usize(..2),
+            families: (0..2 + dice.usize(..4)).map(|_| dice.usize(..FAMILIES.len())).collect(),
+            writers: 1 + dice.usize(..3),
+            clocks,
+            session_ms: 2_200,
+            store_bytes: 4 << 20,
+            tick_ms: 1,
+            faults: Vec::new(),
+            healed_ms: STARTED_MS + length,
+            end_ms: 0,
+        };
+        add_faults(&mut plan, &mut dice, length);
+        plan.faults.sort_by_key(|fault| fault.at_ms);
+        for (place, fault) in plan.faults.iter_mut().enumerate() {
+            fault.place = place;
         }
-    }
-
-    pub(super) fn any(dice: &mut Rng) -> Self {
-        let all: usize = Self::ALL.iter().map(|theme| theme.weight()).sum();
-        let mut thrown = dice.usize(..all);
-        for theme in Self::ALL {
-            match thrown.checked_sub(theme.weight()) {
-                Some(rest) => thrown = rest,
-                None => return theme,
-            }
-        }
-        Self::Mixed
-    }
-
-    pub(super) fn nodes(self, dice: &mut Rng) -> usize {
-        match self {
-            Self::Mixed | Self::Datagrams => [3, 3, 3, 5, 1, 2, 4, 5, 3, 7, 3, 9][dice.usize(..12)],
-            Self::OwningNothing => dice.usize(5..=7),
-            Self::LonelyLeader => dice.usize(6..=7),
-            Self::LonelyOwner => dice.usize(3..=5),
-            Self::Founding => dice.usize(6..=12),
-            Self::Crashes | Self::Floors | Self::LateCalls | Self::LostAnswers => {
-                [3, 3, 4, 5][dice.usize(..4)]
-            }
-            Self::StoppedLeader => 3,
-            _ => [3, 3, 3, 5][dice.usize(..4)],
-        }
+        plan.healed_ms = plan.faults.iter().map(Fault::ends_ms).max().unwrap_or(0).max(STARTED_MS);
+        // Founders ask addresses at which there is nobody for some seconds.
+        let asks_ghosts = if plan.ghosts > 0 || plan.theme == Theme::Founding { 12_000 } else { 0 };
+        plan.end_ms =
+            asks_ghosts + plan.healed_ms + HEALS_MS + 2 * (plan.session_ms - 2_200) + 60 * plan.latency_ms.1;
+        plan
     }
 }
 
 /// The plan with faults, and with the load that shows what they do.
-pub(super) fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
+fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
     let begin = STARTED_MS + dice.u64(200..1_500);
     let nodes = plan.nodes;
     // Windows lie by the wall clock: what they promise needs clocks that agree.
@@ -413,4 +367,25 @@ fn goes_with(one: &Fault, other: &Fault) -> bool {
     let one_rolls = rolls(one) && (rolls(other) || other.kind.aim().is_some())
         || rolls(other) && one.kind.aim().is_some();
     apart || !(same || one_rolls || of_rules(one) && of_rules(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Choice;
+
+    #[test]
+    fn a_seed_has_one_plan_and_a_plan_ends() {
+        let mut themes = std::collections::BTreeSet::new();
+        for seed in 0..500 {
+            let plan = Plan::of(seed, Shape::default());
+            assert_eq!(plan, Plan::of(seed, Shape::default()));
+            themes.insert(plan.theme);
+            assert!(plan.faults.iter().all(|fault| fault.ends_ms() <= plan.healed_ms), "{plan:?}");
+            assert!(plan.starts_ms.is_sorted() && plan.starts_ms.len() == plan.nodes, "{plan:?}");
+            let only = plan.with(&Choice::Only(vec![0]));
+            assert_eq!(only.faults, plan.faults.iter().take(1).copied().collect::<Vec<_>>());
+        }
+        assert_eq!(themes.len(), Theme::ALL.len(), "each theme comes");
+    }
 }
