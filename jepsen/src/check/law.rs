@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     bound::{Bound, Worst},
     interval::{Allowance, Allowances, Job, neediest},
-    log, window,
+    log,
+    window::{self, Windows},
 };
 
 /// Which promise.
@@ -116,7 +117,15 @@ impl Limit {
             Law::Log => {
                 log::worst(&jobs, &beyond.steps, self.bound.count, self.bound.period.as_nanos() as u64)
             }
-            Law::Window => window::worst(&jobs, &beyond.steps, self),
+            Law::Window => {
+                let windows = Windows {
+                    count: self.bound.count,
+                    period: self.bound.period,
+                    unix_ahead: self.unix_ahead,
+                    skew: self.skew,
+                };
+                window::worst(&jobs, &beyond.steps, &windows)
+            }
         };
         let Some(needs) = needs.filter(|_| burst > 0) else { return Worst::default() };
         let inside = checks.iter().filter(|one| one.from >= needs.from && one.to <= needs.to).count() as u64;

@@ -4,25 +4,33 @@
 //! one of them, with no window above its count, is a matter of going through the windows and filling each with the checks that
 //! are most urgent: exact, in O(n log n).
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
-use super::{
-    interval::{Allowances, Job, Needs},
-    law::Limit,
-};
+use super::interval::{Allowances, Job, Needs};
+
+/// The windows of a windows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Windows {
+    /// Units that each admits.
+    pub(super) count: u64,
+    pub(super) period: Duration,
+    /// What Unix time is ahead of the history's clock, and how far the clocks of two nodes may differ.
+    pub(super) unix_ahead: i64,
+    pub(super) skew: u64,
+}
 
 /// The interval that comes nearest, and the count that explains it.
-pub(super) fn worst(jobs: &[Job], allowances: &Allowances, limit: &Limit) -> (Option<Needs>, u64) {
-    let period = limit.bound.period.as_nanos() as i128;
-    let (ahead, skew) = (i128::from(limit.unix_ahead), i128::from(limit.skew));
+pub(super) fn worst(jobs: &[Job], allowances: &Allowances, windows: &Windows) -> (Option<Needs>, u64) {
+    let period = windows.period.as_nanos() as i128;
+    let (ahead, skew) = (i128::from(windows.unix_ahead), i128::from(windows.skew));
     let first_of = |job: &Job| (i128::from(job.from) + ahead - skew).div_euclid(period);
     let last_of = |job: &Job| (i128::from(job.to) + ahead + skew).div_euclid(period);
     let edge = |window: i128| (window * period - ahead).clamp(0, i128::from(u64::MAX)) as u64;
     let between = |first: i128, last: i128| (edge(first), edge(last + 1).saturating_sub(1));
     let room = |window: i128| {
         let (from, to) = between(window, window);
-        let skew = limit.skew;
-        limit.bound.count as i128 + allowances.meeting(from.saturating_sub(skew), to.saturating_add(skew))
+        let skew = windows.skew;
+        windows.count as i128 + allowances.meeting(from.saturating_sub(skew), to.saturating_add(skew))
     };
     // Windows in which something lies wholly, and how much: what is told if all is well.
     let mut fullest: Option<Needs> = None;
@@ -58,7 +66,7 @@ pub(super) fn worst(jobs: &[Job], allowances: &Allowances, limit: &Limit) -> (Op
         window += 1;
     }
     let Some(last) = excess else {
-        let count = limit.bound.count;
+        let count = windows.count;
         // It is explained: what was allowed beyond the count is no part of what the limit needs.
         return (fullest, fullest.map_or(0, |needs| (needs.steps as u64).min(count)));
     };
@@ -80,23 +88,20 @@ pub(super) fn worst(jobs: &[Job], allowances: &Allowances, limit: &Limit) -> (Op
     }
     let (from, to) = between(worst.1, last);
     let needs = Needs { steps: worst.0, from, to };
-    (Some(needs), limit.bound.count + (worst.0.max(1) as u64).div_ceil((last - worst.1 + 1).max(1) as u64))
+    (Some(needs), windows.count + (worst.0.max(1) as u64).div_ceil((last - worst.1 + 1).max(1) as u64))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::check::{bound::Bound, interval::tests::sorted, law::Law};
+    use crate::check::interval::tests::sorted;
 
     const PERIOD: u64 = 10;
 
-    fn limit(count: u64) -> Limit {
-        let bound = Bound { burst: count, count, period: Duration::from_nanos(PERIOD) };
-        Limit { law: Law::Window, bound, scale: count, unix_ahead: 0, skew: 0 }
+    fn windows(count: u64) -> Windows {
+        Windows { count, period: Duration::from_nanos(PERIOD), unix_ahead: 0, skew: 0 }
     }
 
     /// Tries all windows for each check.
@@ -118,15 +123,16 @@ mod tests {
     fn two_windows_that_touch_may_both_be_full_and_one_may_not_hold_one_more() {
         let job = |at| Job { from: at, to: at + 1, steps: 1 };
         let touching: Vec<Job> = [7, 7, 8, 10, 11, 11].map(job).into();
-        assert_eq!(worst(&touching, &Allowances::default(), &limit(3)).1, 3);
-        let (needs, burst) = worst(&[&touching[..], &[job(12)]].concat(), &Allowances::default(), &limit(3));
+        assert_eq!(worst(&touching, &Allowances::default(), &windows(3)).1, 3);
+        let (needs, burst) =
+            worst(&[&touching[..], &[job(12)]].concat(), &Allowances::default(), &windows(3));
         assert_eq!((burst, needs.unwrap().from, needs.unwrap().to), (4, 10, 19));
         // Where wall clocks differ a little, what lies at an edge may be on either side of it.
         let late: Vec<Job> = [7, 7, 10, 11, 11, 12].map(job).into();
-        assert_eq!(worst(&late, &Allowances::default(), &limit(3)).1, 4);
-        assert!(worst(&late, &Allowances::default(), &Limit { skew: 2, ..limit(3) }).1 <= 3);
+        assert_eq!(worst(&late, &Allowances::default(), &windows(3)).1, 4);
+        assert!(worst(&late, &Allowances::default(), &Windows { skew: 2, ..windows(3) }).1 <= 3);
         // Windows lie by Unix time, not by the history's.
-        let shifted = Limit { unix_ahead: 5, ..limit(3) };
+        let shifted = Windows { unix_ahead: 5, ..windows(3) };
         assert!(worst(&touching, &Allowances::default(), &shifted).1 > 3);
     }
 
@@ -139,7 +145,7 @@ mod tests {
             count in 1u64..4,
         ) {
             let jobs = sorted(times.into_iter().map(|(at, took)| Job { from: at, to: at + took, steps: 1 }).collect());
-            let (_, burst) = worst(&jobs, &Allowances::default(), &limit(count));
+            let (_, burst) = worst(&jobs, &Allowances::default(), &windows(count));
             prop_assert_eq!(burst <= count, slowly(&jobs, count, &mut [0; 9]));
         }
     }
