@@ -3,12 +3,9 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -16,24 +13,21 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-pub use crate::node::{Node, signal};
 use crate::{
     history::monotonic,
     machine::{self, Orders, Told},
     network::Network,
+    ports::{NODE_STEP, port_apart},
+};
+pub use crate::{
+    node::{Node, signal},
+    ports::{free_ports, free_ports_for},
 };
 
 /// How long a cluster may take to be ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a node may take to stop when it is asked to.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
-/// Ports of a node: HTTP, gRPC, Redis protocol, peers.
-pub(crate) const PORTS: u16 = 4;
-/// From the first port of a node to that of the next one, as `tidegate dev` lays them out.
-pub const NODE_STEP: u16 = 10;
-/// Below the range from which the system takes ports for outgoing connections.
-const PORT_RANGE: std::ops::Range<u16> = 20_000..32_000;
-
 /// How to start the nodes of a cluster.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -416,41 +410,4 @@ pub fn wait_for(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool)
         assert!(monotonic() < end, "not within {deadline:?}: {what}");
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// The first port of a node that has a network of its own, by its number there.
-pub fn port_apart(number: u8) -> u16 {
-    7800 + u16::from(number - 1) * NODE_STEP
-}
-
-/// The first of a node's consecutive ports, all of them free: for TCP, and the last for UDP too.
-///
-/// # Panics
-/// When no ports are free.
-pub fn free_ports() -> u16 {
-    free_ports_for(1)
-}
-
-/// The same for several nodes: the ports of each begin [`NODE_STEP`] after those of the one before.
-///
-/// # Panics
-/// When no ports are free.
-pub fn free_ports_for(nodes: u16) -> u16 {
-    // No block is given out twice by one program; several programs at the same time each begin somewhere else.
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let blocks = PORT_RANGE.len() as u16 / NODE_STEP;
-    let start = (std::process::id() as u16).wrapping_mul(37);
-    for _ in 0..blocks {
-        let block = start.wrapping_add(NEXT.fetch_add(nodes, Ordering::Relaxed)) % blocks;
-        let base = PORT_RANGE.start + block * NODE_STEP;
-        if (0..nodes).all(|node| are_free(base + node * NODE_STEP)) {
-            return base;
-        }
-    }
-    panic!("no free ports in {PORT_RANGE:?}")
-}
-
-fn are_free(base: u16) -> bool {
-    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    (base..base + PORTS).all(is_free) && UdpSocket::bind((Ipv4Addr::LOCALHOST, base + PORTS - 1)).is_ok()
 }

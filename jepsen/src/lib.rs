@@ -4,7 +4,7 @@
 //! In the order in which a test meets them:
 //!
 //! - [`cluster`]: starts nodes, waits for what they say of themselves, stops and kills them, shows their logs when a
-//!   test fails. [`node`]: one of them.
+//!   test fails. [`node`]: one of them. [`ports`]: where they listen.
 //! - [`client`]: asks a node over HTTP, with a deadline.
 //! - [`load`]: many clients at once, each asking one question after the other.
 //! - [`history`]: what was asked and answered, and when; also as a file, for later looks.
@@ -16,6 +16,7 @@
 //! - [`check`]: was more admitted than the limit allows, in any interval? A file a question. [`mod@judge`]: all of them.
 //! - [`report`]: the verdict for a terminal, for a browser, and as a picture.
 //! - [`starts`]: clusters that are founded, in whatever order their nodes come, and what is killed meanwhile.
+//! - [`timing`]: how long the product takes for what plan and checkers count with.
 //! - [`binary`], [`args`]: which program is a node, and what several command lines have in common.
 //!
 //! This crate depends on nothing of the product. The simulation, which does, is `jepsen/sim`.
@@ -34,8 +35,10 @@ pub mod machine;
 pub mod nemesis;
 pub mod network;
 pub mod node;
+pub mod ports;
 pub mod record;
 pub mod report;
 pub mod sampler;
 pub mod starts;
+pub mod timing;
 pub mod workload;

@@ -13,14 +13,11 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{client::Client, network::Network};
-
-/// How far the port for gRPC is from that for HTTP.
-const GRPC_PORT_OFFSET: u16 = 1;
-/// How far the port for the Redis protocol is from that for HTTP.
-const RESP_PORT_OFFSET: u16 = 2;
-/// How far the port for peers is from that for HTTP.
-pub(crate) const PEER_PORT_OFFSET: u16 = 3;
+use crate::{
+    client::Client,
+    network::Network,
+    ports::{GRPC_PORT_OFFSET, PEER_PORT_OFFSET, RESP_PORT_OFFSET},
+};
 
 /// A node and its process.
 #[derive(Debug)]

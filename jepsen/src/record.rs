@@ -15,7 +15,7 @@ use crate::{
     sampler::Sample,
     workload::{
         changes::Change,
-        checks::{Limited, Question},
+        limits::{Limited, Question},
         rules::{Done, Told},
     },
 };

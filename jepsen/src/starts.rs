@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::{
     client::Client,
-    cluster::{Cluster, NODE_STEP, Settings, free_ports_for},
+    cluster::{Cluster, Settings},
     node::PLANTED_BUG,
+    ports::{NODE_STEP, free_ports_for},
 };
 
 /// How long a start may take after its last command.

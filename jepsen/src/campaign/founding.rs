@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::atomic::AtomicBool, time::Duration};
 
-use super::{NOT_READY, READY_WITHIN, await_settled, last_lines};
+use super::settled::{NOT_READY, READY_WITHIN, await_settled, last_lines};
 use crate::{
-    cluster::{Cluster, port_apart},
+    cluster::Cluster,
     history::monotonic,
     nemesis::{Kind, Special},
+    ports::port_apart,
 };
 
 /// So few found a cluster where not all of them do.

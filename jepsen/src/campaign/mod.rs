@@ -9,23 +9,28 @@ use std::{
 };
 
 mod founding;
+mod settled;
 
 use founding::Founding;
 use rustix::time::{ClockId, clock_gettime};
 
+pub use self::settled::NOT_READY;
+use self::settled::{READY_WITHIN, is_settled};
 use crate::{
-    cluster::{Cluster, Settings, port_apart},
+    cluster::{Cluster, Settings},
     disk::SmallDisk,
     history::{History, monotonic},
     load::MAX_OPERATIONS,
     nemesis::{Builds, Driver, Fault, Kind, Phases, schedule},
     network::Form,
     node::{Node, PLANTED_BUG},
+    ports::port_apart,
     record::{Record, Setup, Times},
     sampler::Watched,
     workload::{
         changes,
         checks::{self, Crowd},
+        limits::Limited,
         rules,
     },
 };
@@ -39,9 +44,6 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Clients that write and read rules.
 const WRITERS: u32 = 2;
 const TICK: Duration = Duration::from_millis(40);
-const READY_WITHIN: Duration = Duration::from_secs(60);
-/// What an error begins with that says that the cluster never came to be.
-pub const NOT_READY: &str = "the nodes were not ready";
 /// All must be as it should for so long: longer than a session that nobody renews.
 const SETTLED_FOR: u64 = 2_500_000_000;
 
@@ -274,46 +276,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Whether all nodes are ready, and name the same leader and the same owners, who have a session.
-fn is_settled(cluster: &Cluster) -> bool {
-    let ask = |node: &Node| {
-        let answer = node.client(Duration::from_millis(500)).get("/v1/cluster").ok()?;
-        let status: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        let settled = status["ready"] == true
-            && status["session"] == true
-            && status["raft"]["trouble"].is_null()
-            && status["raft"]["leader"].is_string()
-            && status["slots_moving"] == 0
-            && status["slots_to_move"] == 0;
-        let members = status["members"].as_array().cloned().unwrap_or_default();
-        // Who is gone, some still know of and others do not.
-        let owners = members.iter().filter(|one| one["slots"] != 0);
-        let owned: Vec<_> = owners.map(|one| (one["name"].clone(), one["slots"].clone())).collect();
-        // A node that owns nothing counts itself in, so that its table is another one.
-        let owns = owned.iter().any(|(name, _)| *name == status["node"]);
-        let table = owns.then(|| status["table"].clone());
-        settled.then(|| (table, owned, status["raft"]["leader"].clone()))
-    };
-    let seen: Vec<_> = cluster.running().map(ask).collect();
-    let Some(seen) = seen.into_iter().collect::<Option<Vec<_>>>() else { return false };
-    let mut tables = seen.iter().filter_map(|one| one.0.as_ref());
-    let first = tables.next();
-    tables.all(|table| Some(table) == first)
-        && seen.iter().all(|one| one.1 == seen[0].1 && one.2 == seen[0].2)
-}
-
-fn await_settled(cluster: &Cluster, within: Duration, interrupted: &AtomicBool) -> Option<()> {
-    let end = monotonic() + within.as_nanos() as u64;
-    while !is_settled(cluster) {
-        if monotonic() > end || interrupted.load(Relaxed) {
-            return None;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Some(())
-}
-
-fn limits_of(cluster: &Cluster) -> Result<Vec<checks::Limited>, String> {
+fn limits_of(cluster: &Cluster) -> Result<Vec<Limited>, String> {
     let answer = cluster
         .node("n1")
         .client(Duration::from_secs(5))
@@ -360,17 +323,6 @@ fn outcries(cluster: &Cluster) -> Vec<String> {
         found.extend(lines.take(5).map(|line| format!("{}: {line}", node.name)));
     }
     found
-}
-
-fn last_lines(cluster: &Cluster) -> String {
-    let mut text = String::new();
-    for node in &cluster.nodes {
-        let log = node.log();
-        let lines: Vec<&str> = log.lines().collect();
-        let last = lines[lines.len().saturating_sub(5)..].join("\n");
-        text.push_str(&format!("--- {}\n{last}\n", node.name));
-    }
-    text
 }
 
 /// Unix time in nanoseconds, as nodes read it when they start.

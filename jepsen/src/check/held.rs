@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     record::Record,
-    workload::{changes::InForce, checks::Limited},
+    workload::{changes::InForce, limits::Limited},
 };
 
 /// What a clock may run faster than another one: a thousandth.

@@ -5,15 +5,12 @@ use crate::{
     history::Operation,
     nemesis::{Cuts, Fault, Kind, Lane},
     record::Record,
+    timing::{PARTITION_LINGERS, SESSION},
 };
 
 /// From one instant to another, in nanoseconds of the history's clock.
 pub type Interval = (u64, u64);
 
-/// How long a session lasts (`Timing::session`): nobody else gets a node's slots before.
-pub const SESSION: u64 = 2_200_000_000;
-/// After the network is whole again, old and new owner may both still decide: a session, and a takeover.
-pub const PARTITION_LINGERS: u64 = SESSION + 2_800_000_000;
 /// An owner that hangs for longer is replaced.
 const REPLACED_AFTER: u64 = PARTITION_LINGERS;
 /// A node that ended is back within this time, if nobody said when.

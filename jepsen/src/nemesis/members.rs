@@ -6,7 +6,7 @@ use super::{
     Fault, Kind, acts,
     driver::{Active, BETWEEN_LOOKS, Driver, State},
 };
-use crate::{cluster::port_apart, workload::flood::Flood};
+use crate::{ports::port_apart, workload::flood::Flood};
 
 /// Of 4,096 slots: who is being drained has far fewer than its part.
 const FEW_SLOTS: u64 = 600;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Aim, Kind, Lane};
-use crate::check::times::PARTITION_LINGERS;
+use crate::timing::PARTITION_LINGERS;
 
 /// A fault to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

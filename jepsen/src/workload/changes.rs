@@ -10,10 +10,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    checks::Limited,
     families::{CHANGING, COUNTS, Variant, text_of},
+    limits::Limited,
 };
-use crate::{check::times::SESSION, client::Client, history::monotonic};
+use crate::{client::Client, history::monotonic, timing::SESSION};
 
 /// A node is given up after this, and another one asked.
 const ATTEMPT: Duration = Duration::from_secs(4);

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::check::{bound::Bound, law::Law};
 
-use super::checks::{Limited, Question};
+use super::limits::{Limited, Question};
 
 /// How a key is chosen among those of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,4 +4,5 @@ pub mod changes;
 pub mod checks;
 mod families;
 pub mod flood;
+pub mod limits;
 pub mod rules;

@@ -6,7 +6,7 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 use tokio::time::sleep;
 
 use super::{
-    Passage,
+    passage::Passage,
     socket::{self, Found},
 };
 
@@ -19,23 +19,23 @@ pub(super) async fn of(caller: SocketAddr, proxy: SocketAddr, passage: &Passage)
     let (SocketAddr::V4(caller), SocketAddr::V4(proxy)) = (caller, proxy) else { return None };
     let Found::Inode(inode) = socket::between(caller, proxy) else { return None };
     for _ in 0..ATTEMPTS {
-        let holder = holder_of(inode, &passage.processes());
-        if holder.is_some() {
-            return holder;
+        let caller = node_with_socket(inode, &passage.processes());
+        if caller.is_some() {
+            return caller;
         }
         sleep(BETWEEN).await;
     }
     None
 }
 
-/// Which of these processes has the socket.
-fn holder_of(inode: u64, processes: &[(u8, u32)]) -> Option<u8> {
+/// The node whose process has this socket open.
+fn node_with_socket(inode: u64, processes: &[(u8, u32)]) -> Option<u8> {
     let socket = format!("socket:[{inode}]");
-    let has_it = |pid: u32| {
+    let has_socket = |pid: u32| {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         descriptors
             .map(|one| one.path())
             .any(|path| fs::read_link(path).is_ok_and(|target| target.as_path() == Path::new(&socket)))
     };
-    processes.iter().find(|(_, pid)| has_it(*pid)).map(|(node, _)| *node)
+    processes.iter().find(|(_, pid)| has_socket(*pid)).map(|(node, _)| *node)
 }

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Passage, faults::Fate};
+use super::{faults::Fate, passage::Passage};
 
 /// Longer ones do not exist.
 const MAX_BYTES: usize = 65_536;

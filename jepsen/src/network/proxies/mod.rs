@@ -17,14 +17,15 @@
 mod caller;
 mod datagrams;
 mod faults;
+mod passage;
 mod socket;
 mod streams;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -32,12 +33,9 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
-use self::faults::Faults;
 pub(super) use self::faults::Link;
-use crate::{
-    cluster::{PORTS, port_apart},
-    node::PEER_PORT_OFFSET,
-};
+use self::passage::Passage;
+use crate::ports::{PORTS, port_apart};
 
 /// Networks of other programs may have the same number: then the next one is tried.
 const ATTEMPTS: u32 = 32;
@@ -50,17 +48,6 @@ pub struct Proxies {
     passage: Arc<Passage>,
     /// Runs all proxies, in one thread. Only dropping takes it.
     runtime: Option<Runtime>,
-}
-
-/// What all proxies of a network share.
-#[derive(Debug)]
-struct Passage {
-    /// The second and the third byte of the nodes' addresses.
-    place: [u8; 2],
-    nodes: u8,
-    faults: Faults,
-    /// The process of each node that was started, the first one's first.
-    processes: Mutex<Vec<Option<u32>>>,
 }
 
 impl Proxies {
@@ -94,12 +81,7 @@ impl Proxies {
     }
 
     fn at(place: [u8; 2], nodes: u8) -> io::Result<Self> {
-        let passage = Arc::new(Passage {
-            place,
-            nodes,
-            faults: Faults::new(nodes),
-            processes: Mutex::new(vec![None; usize::from(nodes)]),
-        });
+        let passage = Arc::new(Passage::new(place, nodes));
         // The proxies' ports are what keeps other programs off these addresses; the nodes' own are looked at now, so that
         // no node has to fail.
         let mut sockets = Vec::new();
@@ -143,10 +125,7 @@ impl Proxies {
 
     /// From now on this process is that node: what it connects to comes from there.
     pub(super) fn started(&self, node: u8, pid: u32) {
-        let mut processes = self.passage.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = processes.get_mut(usize::from(node - 1)) {
-            *known = Some(pid);
-        }
+        self.passage.started(node, pid);
     }
 
     /// Does something to what goes from the first of each pair to the second.
@@ -191,37 +170,6 @@ impl Drop for Proxies {
             // No task of it waits for anything but sockets and time.
             runtime.shutdown_background();
         }
-    }
-}
-
-impl Passage {
-    fn address(&self, node: u8) -> Ipv4Addr {
-        Ipv4Addr::new(127, self.place[0], self.place[1], node)
-    }
-
-    fn proxy_address(&self, node: u8) -> Ipv4Addr {
-        Ipv4Addr::new(127, self.place[0], self.place[1] + 1, node)
-    }
-
-    /// Where a node's peer port is.
-    fn node(&self, node: u8) -> SocketAddr {
-        (self.address(node), port_apart(node) + PEER_PORT_OFFSET).into()
-    }
-
-    /// Where others look for it.
-    fn proxy(&self, node: u8) -> SocketAddr {
-        (self.proxy_address(node), port_apart(node) + PEER_PORT_OFFSET).into()
-    }
-
-    /// The node whose datagrams come from this address.
-    fn sender(&self, from: SocketAddr) -> Option<u8> {
-        (1..=self.nodes).find(|node| self.node(*node) == from)
-    }
-
-    /// The nodes' processes, by the nodes' numbers.
-    fn processes(&self) -> Vec<(u8, u32)> {
-        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        (1..).zip(processes.iter()).filter_map(|(node, pid)| Some((node, (*pid)?))).collect()
     }
 }
 

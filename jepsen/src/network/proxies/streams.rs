@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Passage, caller};
+use super::{caller, passage::Passage};
 
 /// Streams through one proxy at one time; more wait.
 const MAX_STREAMS: usize = 1024;
