@@ -3,8 +3,9 @@
 
 use super::{
     Fault, Kind, Planned,
-    driver::{Active, Driver, State},
+    driver::Driver,
     network,
+    state::{Active, State},
 };
 use crate::machine::{self, Orders, Told};
 

@@ -4,7 +4,9 @@ use std::{thread::JoinHandle, time::Duration};
 
 use super::{
     Fault, Kind, acts,
-    driver::{Active, BETWEEN_LOOKS, Driver, State},
+    driver::Driver,
+    progress::BETWEEN_LOOKS,
+    state::{Active, State},
 };
 use crate::{ports::port_apart, workload::flood::Flood};
 

@@ -3,12 +3,14 @@
 
 mod acts;
 mod aim;
+mod builds;
 mod driver;
 mod machine;
 mod members;
 mod network;
 mod possible;
 mod process;
+mod progress;
 mod repeat;
 mod schedule;
 mod state;
@@ -16,10 +18,11 @@ mod state;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    driver::{Driver, Ends, Special},
+    builds::Builds,
+    driver::Driver,
     possible::Means,
-    process::Builds,
     schedule::{Phases, Planned, schedule, seasons},
+    state::{Ends, Special},
 };
 
 /// A kind of fault.

@@ -1,36 +1,16 @@
 //! What is done to processes: killed, stopped, restarted, one or all in turn.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::{
     Fault, Kind, acts,
-    driver::{Active, Driver, STOP_WITHIN, State},
+    driver::Driver,
+    progress::STOP_WITHIN,
+    state::{Active, State},
 };
 use crate::{machine::program_of, node::signal};
-
-/// With which programs nodes are restarted in an upgrade.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Builds {
-    first: PathBuf,
-    /// `None`: there are no upgrades.
-    other: Option<PathBuf>,
-    /// Whether the last upgrade was to the other one.
-    is_other: bool,
-}
-
-impl Builds {
-    /// Nodes begin with the first one.
-    pub fn new(first: PathBuf, other: Option<PathBuf>) -> Self {
-        Self { first, other, is_other: false }
-    }
-
-    /// That of the last upgrade.
-    fn wanted(&self) -> &PathBuf {
-        self.other.as_ref().filter(|_| self.is_other).unwrap_or(&self.first)
-    }
-}
 
 impl Driver<'_> {
     pub(super) fn begin_process(
@@ -79,7 +59,7 @@ impl Driver<'_> {
         left.retain(|name| candidates.contains(name));
         fault.what = "all nodes restarted, one after the other".to_owned();
         if kind == Kind::Upgrade {
-            self.builds.is_other = !self.builds.is_other;
+            self.builds.change();
             let file = self.builds.wanted().display().to_string();
             fault.what = format!("all nodes restarted, one after the other, and each runs {file} now");
         }

@@ -1,10 +1,6 @@
 //! What was planned and seen by nobody is done once more, some times at most: a run of which one fault missed would prove nothing.
 
-use super::{
-    Aim, Kind, Lane, Planned, acts,
-    driver::{Driver, State},
-    schedule::lasts,
-};
+use super::{Aim, Kind, Lane, Planned, acts, driver::Driver, schedule::lasts, state::State};
 use crate::history::monotonic;
 
 /// So often at most.
