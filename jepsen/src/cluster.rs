@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     history::monotonic,
-    machine::{self, Orders, Told},
+    machine::{self, MachineReport, Orders},
     network::Network,
     ports::{NODE_STEP, port_apart},
 };
@@ -148,9 +148,9 @@ impl Cluster {
         orders.give(&self.orders_of(name)).expect("orders can be written");
     }
 
-    /// What a node has told of its machine last.
-    pub fn told(&self, name: &str) -> Option<Told> {
-        Told::beside(&self.orders_of(name))
+    /// What a node has reported of its machine last.
+    pub fn machine_report(&self, name: &str) -> Option<MachineReport> {
+        MachineReport::beside(&self.orders_of(name))
     }
 
     fn orders_of(&self, name: &str) -> PathBuf {

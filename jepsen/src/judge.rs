@@ -48,7 +48,7 @@ pub fn judge(record: &Record) -> Judgement {
 /// Rules as a register: linearizable, nothing acknowledged lost, one order.
 fn of_register(record: &Record, steps: u64) -> [Finding; 2] {
     let mut report = rules::Report::default();
-    rules::judge(&record.rules, &record.told, steps, &mut report);
+    rules::judge(&record.rules, &record.rule_histories, steps, &mut report);
     let (linear, ledger): (Vec<String>, Vec<String>) =
         report.faults.into_iter().partition(|fault| fault.contains("linearizable"));
     let says =
@@ -62,7 +62,7 @@ fn of_register(record: &Record, steps: u64) -> [Finding; 2] {
         report.written,
         record.repeated,
         report.unknown,
-        record.told.iter().flatten().map(std::collections::BTreeMap::len).max().unwrap_or(0)
+        record.rule_histories.iter().flatten().map(std::collections::BTreeMap::len).max().unwrap_or(0)
     );
     let mut ledger = Finding::of("no acknowledged rule is lost", says, ledger);
     if report.written == 0 {
@@ -79,13 +79,15 @@ mod tests {
     #[test]
     fn a_search_that_finds_no_end_is_unknown_and_a_violation_elsewhere_is_one_all_the_same() {
         let mut record = record();
-        record.told = vec![Ok(Default::default()); 2];
+        record.rule_histories = vec![Ok(Default::default()); 2];
         let did =
             |domain, at: u64, act| Done { domain, called: at, answered: Some(at + 1), act, write: None };
         record.rules = (0..24).map(|n| did(0, 10 * n, Act::Write(n))).collect();
         // Some write counts, so that it is not for want of any.
-        record.rules[0].write =
-            Some(crate::check::ledger::Write { value: 0, told: crate::check::ledger::Told::Written(1) });
+        record.rules[0].write = Some(crate::check::ledger::Write {
+            value: 0,
+            outcome: crate::check::ledger::WriteOutcome::Written(1),
+        });
         let of = |record: &Record, steps| of_register(record, steps)[0].clone();
         assert_eq!(of(&record, rules::STEPS).verdict, Verdict::Valid);
         let undecided = of(&record, 10);

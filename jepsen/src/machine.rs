@@ -64,7 +64,7 @@ impl Orders {
 
 /// What a node tells of its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct MachineReport {
     /// The process that tells it.
     pub pid: u32,
     /// What its clock says, in Unix milliseconds.
@@ -81,7 +81,7 @@ pub struct Told {
     pub power_cut: Option<String>,
 }
 
-impl Told {
+impl MachineReport {
     /// What was told last, beside the file with the orders.
     pub(crate) fn beside(orders: &Path) -> Option<Self> {
         Some(Self::of(&fs::read_to_string(orders.with_extension("told")).ok()?))
@@ -104,8 +104,8 @@ impl Told {
 
 /// Whether a node's program follows orders.
 pub fn follows_orders(binary: &Path) -> bool {
-    let told = Command::new(binary).arg("--version").output();
-    told.is_ok_and(|told| String::from_utf8_lossy(&told.stdout).contains(SAYS))
+    let output = Command::new(binary).arg("--version").output();
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(SAYS))
 }
 
 /// The file of a process's program, as the system knows it.
@@ -139,10 +139,10 @@ mod tests {
         let written =
             "wall-ahead-ms -5\nrate-ppm 500\nfail-syncs 7 3\npower-cut 8 4711\nhang-syncs\nhold-clock\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), written);
-        assert_eq!(Told::beside(&path), None);
+        assert_eq!(MachineReport::beside(&path), None);
         let text = "pid 12\nclock-ms 1800\nwall-ahead-ms -5\nrate-ppm 500\ngained-ns -99\nsyncs-failed 2\nsyncs-hung 4\nheld-ns 5\n";
         fs::write(directory.path().join("n1.told"), text).unwrap();
-        let told = Told {
+        let report = MachineReport {
             pid: 12,
             clock_ms: 1800,
             gained_ns: -99,
@@ -151,8 +151,8 @@ mod tests {
             held_ns: 5,
             power_cut: None,
         };
-        assert_eq!(Told::beside(&path), Some(told));
-        let told = Told::of("pid 12\npower-cut with 9 writes on their way\n");
-        assert_eq!(told.power_cut.as_deref(), Some("with 9 writes on their way"));
+        assert_eq!(MachineReport::beside(&path), Some(report));
+        let report = MachineReport::of("pid 12\npower-cut with 9 writes on their way\n");
+        assert_eq!(report.power_cut.as_deref(), Some("with 9 writes on their way"));
     }
 }

@@ -81,7 +81,7 @@ impl fmt::Display for Way {
 
 /// What is done to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deed {
+enum Action {
     Start(usize),
     Kill(usize),
     Stop(usize),
@@ -104,45 +104,45 @@ const MANY: usize = 12;
 const MANY_ADDRESSES: usize = 32;
 
 /// What is done when, in milliseconds from the beginning.
-fn plan(way: Way, dice: &mut Rng) -> Vec<(u64, Deed)> {
-    let mut deeds: Vec<(u64, Deed)> = Vec::new();
+fn plan(way: Way, dice: &mut Rng) -> Vec<(u64, Action)> {
+    let mut actions: Vec<(u64, Action)> = Vec::new();
     let mut order: Vec<usize> = (0..=FOUNDERS).collect();
     let mut at = 0;
     match way {
         Way::Pasted => {
             for node in order {
-                deeds.push((at, Deed::Start(node)));
+                actions.push((at, Action::Start(node)));
                 at += dice.u64(0..=5);
             }
         }
-        Way::SameInstant => deeds.extend(order.into_iter().map(|node| (0, Deed::Start(node)))),
+        Way::SameInstant => actions.extend(order.into_iter().map(|node| (0, Action::Start(node)))),
         Way::Shuffled => {
             dice.shuffle(&mut order);
             for node in order {
-                deeds.push((at, Deed::Start(node)));
+                actions.push((at, Action::Start(node)));
                 at += dice.u64(0..2_000);
             }
         }
         Way::JoinerFirst => {
-            deeds.push((0, Deed::Start(FOUNDERS)));
+            actions.push((0, Action::Start(FOUNDERS)));
             at = dice.u64(0..2_000);
-            deeds.extend((0..FOUNDERS).map(|node| (at, Deed::Start(node))));
+            actions.extend((0..FOUNDERS).map(|node| (at, Action::Start(node))));
         }
         Way::OneLate => {
             let late = dice.usize(..FOUNDERS);
             for node in order {
-                deeds.push((if node == late { dice.u64(2_000..7_000) } else { 0 }, Deed::Start(node)));
+                actions.push((if node == late { dice.u64(2_000..7_000) } else { 0 }, Action::Start(node)));
             }
         }
         Way::Killed | Way::Stopped => {
-            deeds.extend(order.into_iter().map(|node| (0, Deed::Start(node))));
+            actions.extend(order.into_iter().map(|node| (0, Action::Start(node))));
             let (node, killed) = (dice.usize(..FOUNDERS), dice.u64(300..2_500));
-            let end = if way == Way::Killed { Deed::Kill(node) } else { Deed::Stop(node) };
-            deeds.push((killed, end));
-            deeds.push((killed + dice.u64(0..4_000), Deed::StartAgain(node)));
+            let end = if way == Way::Killed { Action::Kill(node) } else { Action::Stop(node) };
+            actions.push((killed, end));
+            actions.push((killed + dice.u64(0..4_000), Action::StartAgain(node)));
         }
         Way::KilledAgain | Way::KilledInMemory => {
-            deeds.extend(order.into_iter().map(|node| (0, Deed::Start(node))));
+            actions.extend(order.into_iter().map(|node| (0, Action::Start(node))));
             let mut free = [300; FOUNDERS];
             // Two of three that lose what they know are most of the cluster, once it is founded.
             let only = dice.usize(..FOUNDERS);
@@ -150,24 +150,24 @@ fn plan(way: Way, dice: &mut Rng) -> Vec<(u64, Deed)> {
                 let node = if way == Way::KilledInMemory { only } else { dice.usize(..FOUNDERS) };
                 let killed = free[node] + dice.u64(0..900);
                 let again = killed + dice.u64(0..600);
-                deeds.push((killed, Deed::Kill(node)));
-                deeds.push((again, Deed::StartAgain(node)));
+                actions.push((killed, Action::Kill(node)));
+                actions.push((again, Action::StartAgain(node)));
                 free[node] = again + 100;
             }
         }
         Way::ScaledUp => {
-            deeds.extend((0..FOUNDERS).map(|node| (0, Deed::Start(node))));
+            actions.extend((0..FOUNDERS).map(|node| (0, Action::Start(node))));
             // Sometimes into the middle of the founding.
             at = if dice.bool() { dice.u64(6_000..9_000) } else { dice.u64(500..7_000) };
             let between = dice.u64(0..=100);
-            deeds.extend((FOUNDERS..MANY).map(|node| (at + between * node as u64, Deed::Start(node))));
+            actions.extend((FOUNDERS..MANY).map(|node| (at + between * node as u64, Action::Start(node))));
         }
         Way::ManyAtOnce => {
-            deeds.extend((0..MANY).map(|node| (dice.u64(..300), Deed::Start(node))));
+            actions.extend((0..MANY).map(|node| (dice.u64(..300), Action::Start(node))));
         }
     }
-    deeds.sort_by_key(|(at, _)| *at);
-    deeds
+    actions.sort_by_key(|(at, _)| *at);
+    actions
 }
 
 /// Makes one start, from a seed, and ends all of its nodes.
@@ -183,9 +183,9 @@ pub fn start(way: Way, seed: u64, settings: &Settings, planted_bug: Option<&str>
         cluster.set_environment(PLANTED_BUG, bug);
     }
     let begun = Instant::now();
-    for (at, deed) in plan(way, &mut dice) {
+    for (at, action) in plan(way, &mut dice) {
         thread::sleep((begun + Duration::from_millis(at)).saturating_duration_since(Instant::now()));
-        act(&mut cluster, way, &ports, deed);
+        act(&mut cluster, way, &ports, action);
     }
     let last = Instant::now();
     let fault = loop {
@@ -207,9 +207,9 @@ fn name(node: usize) -> String {
     format!("n{}", node + 1)
 }
 
-fn act(cluster: &mut Cluster, way: Way, ports: &[u16], deed: Deed) {
-    match deed {
-        Deed::Start(node) => {
+fn act(cluster: &mut Cluster, way: Way, ports: &[u16], action: Action) {
+    match action {
+        Action::Start(node) => {
             let expects = ["--bootstrap-expect".to_owned(), FOUNDERS.to_string()];
             let is_joiner = !way.is_of_many() && node == FOUNDERS;
             let (join, flags) = match (way.is_of_many(), is_joiner) {
@@ -219,9 +219,9 @@ fn act(cluster: &mut Cluster, way: Way, ports: &[u16], deed: Deed) {
             };
             cluster.spawn_as(&name(node), ports[node], join, flags);
         }
-        Deed::Kill(node) => cluster.kill(&name(node)),
-        Deed::Stop(node) => drop(cluster.terminate(&name(node))),
-        Deed::StartAgain(node) => cluster.restart(&name(node)),
+        Action::Kill(node) => cluster.kill(&name(node)),
+        Action::Stop(node) => drop(cluster.terminate(&name(node))),
+        Action::StartAgain(node) => cluster.restart(&name(node)),
     }
 }
 
@@ -294,14 +294,14 @@ mod tests {
             for (_, way) in Way::ALL {
                 let mut runs = BTreeSet::new();
                 let mut last = 0;
-                for (at, deed) in plan(way, &mut Rng::with_seed(seed)) {
+                for (at, action) in plan(way, &mut Rng::with_seed(seed)) {
                     assert!(at >= last);
                     last = at;
-                    let is_sound = match deed {
-                        Deed::Start(node) | Deed::StartAgain(node) => runs.insert(node),
-                        Deed::Kill(node) | Deed::Stop(node) => runs.remove(&node),
+                    let is_sound = match action {
+                        Action::Start(node) | Action::StartAgain(node) => runs.insert(node),
+                        Action::Kill(node) | Action::Stop(node) => runs.remove(&node),
                     };
-                    assert!(is_sound, "{way} of seed {seed}: {deed:?}");
+                    assert!(is_sound, "{way} of seed {seed}: {action:?}");
                 }
                 let nodes = if way.is_of_many() { MANY } else { FOUNDERS + 1 };
                 assert_eq!(runs.len(), nodes, "{way} of seed {seed}");

@@ -30,7 +30,7 @@ impl World {
                 self.down.insert(node, fault.ends_ms());
             }
             Kind::RollingRestart => {
-                self.rolling = (0..self.there).rev().collect();
+                self.rolling = (0..self.started).rev().collect();
                 self.rolls_at = self.now;
             }
             Kind::Drain(node) => self.drain(node, true),
@@ -68,11 +68,11 @@ impl World {
             Kind::Slow(side, _) => {
                 // The least that it can be set to again: always the same.
                 let least = self.shared.plan.latency_ms.0;
-                links::set_latency(&self.sim, self.there, side, least);
+                links::set_latency(&self.sim, self.started, side, least);
             }
             Kind::Lowered => self.want(Mode { lowered: false, ..self.wanted }),
             Kind::NoFloors { crash, .. } => {
-                self.want(Mode { floors: Floors::Told, ..self.wanted });
+                self.want(Mode { floors: Floors::Replicated, ..self.wanted });
                 self.crashes_then = crash;
             }
             Kind::Flood => self.shared.floods.set(false),
@@ -83,9 +83,9 @@ impl World {
 
     /// The node that is aimed at now.
     fn node_at(&mut self, aim: Aim) -> usize {
-        let there = self.there.max(1);
+        let started = self.started.max(1);
         let found = |world: &Self, wanted: &dyn Fn(&Inside) -> bool| {
-            (0..world.there)
+            (0..world.started)
                 .find(|node| world.shared.nodes[*node].borrow().inside.as_ref().is_some_and(wanted))
         };
         let owner = |world: &Self, family: usize| {
@@ -94,20 +94,20 @@ impl World {
             found(world, &|inside| inside.probe.decides_strictly(hash))
         };
         let leader = |world: &Self| found(world, &|inside| inside.probe.leads());
-        let any = self.dice.usize(..there);
+        let any = self.dice.usize(..started);
         match aim {
             Aim::Node(node) => node,
             Aim::Owner(family) => owner(self, family).unwrap_or(any),
             Aim::Leader => leader(self).unwrap_or(any),
             Aim::Bystander(family) => {
                 let not = [owner(self, family), leader(self)];
-                (0..there).find(|node| !not.contains(&Some(*node))).unwrap_or(any)
+                (0..started).find(|node| !not.contains(&Some(*node))).unwrap_or(any)
             }
             Aim::Follower => {
                 let leads = leader(self);
                 let is_hit =
                     |node: usize| self.active.iter().any(|fault| fault.kind.aim() == Some(Aim::Node(node)));
-                (0..there).find(|node| leads != Some(*node) && !is_hit(*node)).unwrap_or(any)
+                (0..started).find(|node| leads != Some(*node) && !is_hit(*node)).unwrap_or(any)
             }
         }
     }
@@ -118,7 +118,7 @@ impl World {
         // What a process has written is with the system when it dies; when the power goes, only what was synced is safe.
         disk::power_off(&path, || !silent || dice.bool());
         if silent {
-            for other in (0..self.there).filter(|other| *other != node) {
+            for other in (0..self.started).filter(|other| *other != node) {
                 self.sim.partition(name(node), name(other));
             }
         }
@@ -126,7 +126,7 @@ impl World {
         self.sim.crash(name(node));
         if silent {
             self.links.forget(node);
-            for other in (0..self.there).filter(|other| *other != node) {
+            for other in (0..self.started).filter(|other| *other != node) {
                 self.sim.repair(name(node), name(other));
             }
         }
@@ -143,7 +143,7 @@ impl World {
     /// By a node that can be asked.
     fn drain(&mut self, node: usize, on: bool) {
         let can = |other: &usize| self.runs(*other) && !self.shared.nodes[*other].borrow().paused;
-        if let Some(other) = (0..self.there).rev().find(can) {
+        if let Some(other) = (0..self.started).rev().find(can) {
             self.command(other, Command::Drain(name(node), on));
         }
     }

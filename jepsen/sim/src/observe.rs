@@ -30,7 +30,7 @@ impl World {
         }
         for (key, hash) in &*self.shared.hashes.borrow() {
             let mut deciders: Option<usize> = None;
-            for node in 0..self.there {
+            for node in 0..self.started {
                 let state = self.shared.nodes[node].borrow();
                 let Some(inside) = state.inside.as_ref().filter(|_| !state.paused) else { continue };
                 if !inside.probe.decides_strictly(*hash) {
@@ -50,7 +50,7 @@ impl World {
 
     /// What a node has applied, and epochs, never fall.
     pub(super) fn nothing_falls(&mut self) {
-        for node in 0..self.there {
+        for node in 0..self.started {
             let state = self.shared.nodes[node].borrow();
             let Some(inside) = &state.inside else { continue };
             let seen = self.seen.entry(node).or_default();
@@ -114,7 +114,7 @@ impl World {
         faults.extend(verdict::bounds(&shared.plan, &operations, &refunds, &changes));
         faults.extend(verdict::owners_are_replaced(&shared.plan, &self.begun, &operations));
         faults.extend(shared.locked_out.take().into_iter().next());
-        let clusters: BTreeSet<String> = (0..self.there)
+        let clusters: BTreeSet<String> = (0..self.started)
             .filter_map(|node| shared.nodes[node].borrow().inside.as_ref()?.probe.cluster())
             .map(|cluster| cluster.to_string())
             .collect();
@@ -140,7 +140,7 @@ impl World {
             format!("{operation:?}").hash(&mut hasher);
         }
         format!("{histories:?} {} {faults:?}", self.now).hash(&mut hasher);
-        for node in 0..self.there {
+        for node in 0..self.started {
             let state = shared.nodes[node].borrow();
             state.inside.as_ref().map(|inside| inside.probe.applied()).hash(&mut hasher);
         }
@@ -162,11 +162,11 @@ impl World {
     /// What each node tells of the rules that were written.
     fn histories(&self) -> Vec<verdict::Histories> {
         let mut histories = vec![verdict::Histories::new(); DOMAINS];
-        for node in 0..self.there {
+        for node in 0..self.started {
             let state = self.shared.nodes[node].borrow();
             let Some(inside) = &state.inside else { continue };
             let applied = inside.cluster.ledger().applied();
-            for (domain, told) in histories.iter_mut().enumerate() {
+            for (domain, of_nodes) in histories.iter_mut().enumerate() {
                 let history = applied.state.domains.get(format!("d{domain}").as_str());
                 let lines = history.map(|history| {
                     let line = |change: &tidegate_cluster::state::Change| {
@@ -175,7 +175,7 @@ impl World {
                     };
                     history.changes().iter().map(line).collect()
                 });
-                told.insert(name(node), lines.unwrap_or_default());
+                of_nodes.insert(name(node), lines.unwrap_or_default());
             }
         }
         histories

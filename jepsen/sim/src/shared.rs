@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{plan::Plan, workload::Mode};
 use tidegate_jepsen::{
-    check::{ledger::Told, linear::Act},
+    check::{ledger::WriteOutcome, linear::Act},
     history::{Operation, Refund},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct RuleOperation {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Did {
     /// It wrote this value; what came of it.
-    Write(u64, Told),
+    Write(u64, WriteOutcome),
     /// It read this; `None` within: there was nothing. Not answered: nothing is known.
     Read(Option<u64>),
 }

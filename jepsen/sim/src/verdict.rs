@@ -266,7 +266,7 @@ pub(super) fn rules(operations: &[RuleOperation], histories: &[Histories]) -> (V
         let of_domain = || operations.iter().filter(move |one| one.domain == domain);
         let writes: Vec<ledger::Write> = of_domain()
             .filter_map(|one| match one.did {
-                Did::Write(value, told) => Some(ledger::Write { value, told }),
+                Did::Write(value, outcome) => Some(ledger::Write { value, outcome }),
                 Did::Read(_) => None,
             })
             .collect();
@@ -274,7 +274,7 @@ pub(super) fn rules(operations: &[RuleOperation], histories: &[Histories]) -> (V
             faults.push(format!("rules of d{domain}: {fault:?}"));
         }
         let calls: Vec<linear::Operation> = of_domain()
-            .filter(|one| !matches!(one.did, Did::Write(_, ledger::Told::NotWritten)))
+            .filter(|one| !matches!(one.did, Did::Write(_, ledger::WriteOutcome::NotWritten)))
             .map(|one| linear::Operation { called: one.called, answered: one.answered, act: one.act() })
             .collect();
         match linear::check(&calls, STEPS) {
@@ -413,7 +413,7 @@ mod tests {
             domain: 0,
             called: value,
             answered: None,
-            did: Did::Write(value, ledger::Told::Nothing),
+            did: Did::Write(value, ledger::WriteOutcome::Nothing),
         };
         let mut all: Vec<RuleOperation> = (1..40).map(write).collect();
         let read = |value, called| RuleOperation {

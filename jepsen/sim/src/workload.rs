@@ -186,7 +186,7 @@ pub(super) struct Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Floors {
     #[default]
-    Told,
+    Replicated,
     /// The rule says `takeover: zero`.
     Zero,
     /// The rule only counts.
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_rules_of_each_mode_can_be_read_and_long_has_floors_or_has_not() {
-        for (floors, some) in [(Floors::Told, true), (Floors::Zero, false), (Floors::Shadow, false)] {
+        for (floors, some) in [(Floors::Replicated, true), (Floors::Zero, false), (Floors::Shadow, false)] {
             let text = rules(Mode { lowered: floors == Floors::Zero, floors });
             let read = Rules::from_yaml(&text, &HashSecret::new([0; 16])).unwrap();
             let long = read.rules("default").iter().find(|rule| rule.name() == "long").unwrap();

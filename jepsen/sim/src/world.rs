@@ -25,7 +25,7 @@ use super::{
 };
 
 /// How often it is looked at what only changes slowly.
-const LOOK_EVERY_MS: u64 = 50;
+const OBSERVE_EVERY_MS: u64 = 50;
 /// How long a cluster that is whole again is watched.
 const WATCH_MS: u64 = 1_500;
 /// Between one node and the next of a rolling restart.
@@ -53,7 +53,7 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) dice: Rng,
     /// Nodes that have been started once.
-    pub(super) there: usize,
+    pub(super) started: usize,
     /// Faults that have begun and are not over.
     pub(super) active: Vec<Fault>,
     pub(super) links: Links,
@@ -114,7 +114,7 @@ impl World {
             dice: Rng::with_seed(shared.plan.seed ^ 0x5eed),
             shared,
             now: 0,
-            there: 0,
+            started: 0,
             active: Vec::new(),
             links: Links::default(),
             down: BTreeMap::new(),
@@ -138,7 +138,7 @@ impl World {
         let mut waiting = plan.faults.clone();
         waiting.reverse();
         while self.now < plan.end_ms {
-            while plan.starts_ms.get(self.there).is_some_and(|at| *at <= self.now) {
+            while plan.starts_ms.get(self.started).is_some_and(|at| *at <= self.now) {
                 self.start_next();
             }
             while waiting.last().is_some_and(|next| next.at_ms <= self.now) {
@@ -167,13 +167,13 @@ impl World {
             self.now += plan.tick_ms;
             clock::set(self.sim.elapsed());
             self.one_decider();
-            if self.now.is_multiple_of(LOOK_EVERY_MS) {
+            if self.now.is_multiple_of(OBSERVE_EVERY_MS) {
                 self.nothing_falls();
                 let is_over = waiting.is_empty()
                     && self.active.is_empty()
                     && self.down.is_empty()
                     && self.more.is_empty()
-                    && self.there == plan.nodes
+                    && self.started == plan.nodes
                     && self.now >= plan.settled_ms();
                 if is_over && self.is_whole().is_ok() {
                     let since = *self.whole_at.get_or_insert(self.now);
@@ -189,19 +189,19 @@ impl World {
     }
 
     fn start_next(&mut self) {
-        let node = self.there;
+        let node = self.started;
         let shared = Rc::clone(&self.shared);
         self.sim.host(name(node), move || node::run(Rc::clone(&shared), node));
-        self.there += 1;
+        self.started += 1;
         self.set_links();
     }
 
     pub(super) fn set_links(&mut self) {
-        self.links.set(&self.sim, &self.shared, self.there, &self.active);
+        self.links.set(&self.sim, &self.shared, self.started, &self.active);
     }
 
     pub(super) fn runs(&self, node: usize) -> bool {
-        node < self.there && self.shared.nodes[node].borrow().inside.is_some()
+        node < self.started && self.shared.nodes[node].borrow().inside.is_some()
     }
 
     pub(super) fn command(&self, node: usize, command: Command) {
@@ -235,7 +235,7 @@ impl World {
         }
         self.asked_at = self.now;
         let can = |node: &usize| self.runs(*node) && !self.shared.nodes[*node].borrow().paused;
-        let able: Vec<usize> = (0..self.there).filter(can).collect();
+        let able: Vec<usize> = (0..self.started).filter(can).collect();
         if !able.is_empty() {
             let node = able[self.dice.usize(..able.len())];
             self.command(node, Command::Rules(self.wanted));
@@ -245,7 +245,7 @@ impl World {
     /// A vote that was given is never forgotten, whatever becomes of the node. And where the power goes at votes, it goes.
     fn votes_are_kept(&mut self) {
         let cuts = self.active.iter().any(|fault| fault.kind == Kind::PowerCutsAtVotes);
-        for node in 0..self.there {
+        for node in 0..self.started {
             let (vote, disk) = {
                 let state = self.shared.nodes[node].borrow();
                 (state.inside.as_ref().and_then(|inside| inside.probe.vote()), state.disk)

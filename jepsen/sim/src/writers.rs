@@ -8,7 +8,7 @@ use tidegate_cluster::{
     simulation::clock::elapsed,
     state::Expected,
 };
-use tidegate_jepsen::check::ledger::Told;
+use tidegate_jepsen::check::ledger::WriteOutcome;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -53,21 +53,21 @@ pub(super) async fn write_rules(shared: Rc<Shared>, node: usize, ledger: Ledger,
             let place = {
                 let mut all = shared.rule_operations.borrow_mut();
                 // If the node ends before it is answered, this is what is known.
-                let did = Did::Write(value, Told::Nothing);
+                let did = Did::Write(value, WriteOutcome::Nothing);
                 all.push(RuleOperation { domain, called, answered: None, did });
                 all.len() - 1
             };
             let mut new = NewRules::new(&name, &format!("# {value}\nrules: []\n"));
             new.message = format!("v{value}");
-            let told = match ledger.write(new, deadline).await {
-                Ok(written) => Told::Written(written.revision.get()),
-                Err(WriteError::NoQuorum(no_quorum)) if no_quorum.in_doubt => Told::Nothing,
-                Err(_) => Told::NotWritten,
+            let outcome = match ledger.write(new, deadline).await {
+                Ok(written) => WriteOutcome::Written(written.revision.get()),
+                Err(WriteError::NoQuorum(no_quorum)) if no_quorum.in_doubt => WriteOutcome::Nothing,
+                Err(_) => WriteOutcome::NotWritten,
             };
-            tracing::debug!(%name, value, ?told, "wrote rules");
+            tracing::debug!(%name, value, ?outcome, "wrote rules");
             let one = &mut shared.rule_operations.borrow_mut()[place];
-            one.answered = (told != Told::Nothing).then(elapsed);
-            one.did = Did::Write(value, told);
+            one.answered = (outcome != WriteOutcome::Nothing).then(elapsed);
+            one.did = Did::Write(value, outcome);
         } else if let Ok(applied) = ledger.latest(deadline).await {
             let value = applied
                 .state

@@ -237,7 +237,7 @@ pub fn run(
         )
     });
     let (faults, mut ends, repeated) = (driver.faults, driver.ends, written.1);
-    let told = if times.interrupted { Vec::new() } else { rules::told_by(&cluster) };
+    let rule_histories = if times.interrupted { Vec::new() } else { rules::histories_of_all(&cluster) };
     if !times.interrupted {
         stop_all(&mut cluster, &mut ends);
     }
@@ -253,7 +253,7 @@ pub fn run(
         outcries: outcries(&cluster),
         rules: written.0,
         repeated,
-        told,
+        rule_histories,
         logs: cluster.nodes.iter().map(|node| (node.name.clone(), node.log())).collect(),
     })
 }

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     Finding,
     bound::{Bound, Worst},
-    given_back,
     held::Held,
     law::{Admitted, Beyond, More},
+    refunds,
     times::{self, Interval, Partition},
 };
 use crate::{
@@ -88,7 +88,7 @@ impl Done<'_> {
         if self.refunds.is_empty() {
             return known.clone();
         }
-        let refunds = self.refunds.iter().map(|one| given_back::more_of(one));
+        let refunds = self.refunds.iter().map(|one| refunds::more_of(one));
         rule.limit.beyond(&always.iter().copied().chain(refunds).collect::<Vec<_>>())
     }
 }

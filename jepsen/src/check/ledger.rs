@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-/// What a client was told of a write.
+/// What a client knows of its write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
+pub enum WriteOutcome {
     /// It happened, as this revision.
     Written(u64),
     /// It did not happen.
@@ -15,13 +15,14 @@ pub enum Told {
     Nothing,
 }
 
-/// One write: what it wrote, which nobody else wrote, and what the client was told.
+/// One write: what it wrote, which nobody else wrote, and what its client knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// What it wrote.
     pub value: u64,
-    /// What its client was told.
-    pub told: Told,
+    /// What its client knows of it.
+    #[serde(rename = "told")]
+    pub outcome: WriteOutcome,
 }
 
 /// What is wrong with the histories of a domain.
@@ -91,13 +92,13 @@ pub fn check(writes: &[Write], histories: &BTreeMap<String, Lines>) -> Result<()
         }
     }
     let begins_at = first.first().map_or(0, |(revision, _)| *revision);
-    for Write { value, told } in writes {
+    for Write { value, outcome } in writes {
         let there = revision_of.get(value).copied();
-        match told {
-            Told::Written(revision) if *revision >= begins_at && there != Some(*revision) => {
+        match outcome {
+            WriteOutcome::Written(revision) if *revision >= begins_at && there != Some(*revision) => {
                 return Err(Fault::Lost { value: *value, revision: *revision });
             }
-            Told::NotWritten if there.is_some() => return Err(Fault::Ghost { value: *value }),
+            WriteOutcome::NotWritten if there.is_some() => return Err(Fault::Ghost { value: *value }),
             _ => {}
         }
     }
@@ -117,11 +118,11 @@ mod tests {
     #[test]
     fn what_was_acknowledged_and_is_there_is_fine() {
         let writes = [
-            Write { value: 1, told: Told::Written(7) },
-            Write { value: 2, told: Told::Nothing },
-            Write { value: 3, told: Told::NotWritten },
-            Write { value: 4, told: Told::Nothing },
-            Write { value: 5, told: Told::Written(2) },
+            Write { value: 1, outcome: WriteOutcome::Written(7) },
+            Write { value: 2, outcome: WriteOutcome::Nothing },
+            Write { value: 3, outcome: WriteOutcome::NotWritten },
+            Write { value: 4, outcome: WriteOutcome::Nothing },
+            Write { value: 5, outcome: WriteOutcome::Written(2) },
         ];
         assert_eq!(check(&writes, &histories(&GOOD, &GOOD)), Ok(()));
     }
@@ -129,11 +130,11 @@ mod tests {
     #[test]
     fn each_kind_of_fault_is_found() {
         let good = histories(&GOOD, &GOOD);
-        let lost = check(&[Write { value: 8, told: Told::Written(8) }], &good);
+        let lost = check(&[Write { value: 8, outcome: WriteOutcome::Written(8) }], &good);
         assert_eq!(lost, Err(Fault::Lost { value: 8, revision: 8 }));
-        let moved = check(&[Write { value: 1, told: Told::Written(9) }], &good);
+        let moved = check(&[Write { value: 1, outcome: WriteOutcome::Written(9) }], &good);
         assert_eq!(moved, Err(Fault::Lost { value: 1, revision: 9 }));
-        let ghost = check(&[Write { value: 2, told: Told::NotWritten }], &good);
+        let ghost = check(&[Write { value: 2, outcome: WriteOutcome::NotWritten }], &good);
         assert_eq!(ghost, Err(Fault::Ghost { value: 2 }));
         let swapped = [GOOD[0], (7, Some(2)), (9, Some(1))];
         assert!(matches!(check(&[], &histories(&GOOD, &swapped)), Err(Fault::Differs { at: 7, .. })));

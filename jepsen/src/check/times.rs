@@ -3,7 +3,7 @@
 
 use crate::{
     history::Operation,
-    nemesis::{Cuts, Fault, Kind, Lane},
+    nemesis::{Cuts, Fault, Kind, Track},
     record::Record,
     timing::{PARTITION_LINGERS, SESSION},
 };
@@ -139,14 +139,14 @@ pub fn stale_sessions(record: &Record) -> Vec<Interval> {
 
 fn takes_nodes_away(kind: Kind) -> bool {
     // Whose disk fails has no session until its log has worked for a while.
-    kind.lane() == Lane::Process || matches!(kind, Kind::FullDisk | Kind::FailedFsync | Kind::HungFsync)
+    kind.track() == Track::Process || matches!(kind, Kind::FullDisk | Kind::FailedFsync | Kind::HungFsync)
 }
 
 /// When a node had a reason not to answer.
 pub fn impaired(record: &Record, node: u16) -> Vec<Interval> {
     let name = format!("n{}", node + 1);
     let of_node = record.faults.iter().filter(|fault| {
-        fault.kind.lane() == Lane::Process
+        fault.kind.track() == Track::Process
             && (fault.targets.contains(&name) || matches!(fault.kind, Kind::Rolling | Kind::Upgrade))
     });
     let mut all: Vec<Interval> = of_node.map(|fault| harm_of(fault, record.times.ended)).collect();

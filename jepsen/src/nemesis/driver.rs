@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Aim, Fault, Kind, Lane, Planned, acts,
-    aim::Roles,
+    Aim, Fault, Kind, Planned, Track, actions,
     builds::Builds,
     network,
     state::{Active, Ends, Special, State},
+    targets::Roles,
 };
 use crate::{
     cluster::Cluster,
@@ -143,7 +143,7 @@ impl<'a> Driver<'a> {
             let Some((due, planned)) = self.planned.pop_front() else { break };
             self.begin(due, planned);
         }
-        // Those whose lane is still taken come first the next time.
+        // Those whose track is still taken come first the next time.
         for one in self.postponed.drain(..).rev() {
             self.planned.push_front(one);
         }
@@ -195,7 +195,7 @@ impl<'a> Driver<'a> {
                 left.last().filter(|name| self.faults[active.fault].targets.contains(name)).cloned()
             }
             State::Stopping { .. } => Some(active.target.clone()),
-            State::On => (active.kind.lane() == Lane::Process).then(|| active.target.clone()),
+            State::On => (active.kind.track() == Track::Process).then(|| active.target.clone()),
             State::Recovering { .. } | State::Over => None,
         }
     }
@@ -217,8 +217,8 @@ impl<'a> Driver<'a> {
         let mut random = fastrand::Rng::with_seed(seed);
         // What is stopped does not answer, and what is being restarted is not hit again.
         let is_busy = |name: &str| {
-            let lane = |active: &&Active| active.kind.lane() == Lane::Process || active.kind == kind;
-            self.active.iter().filter(lane).any(|active| match &active.state {
+            let track = |active: &&Active| active.kind.track() == Track::Process || active.kind == kind;
+            self.active.iter().filter(track).any(|active| match &active.state {
                 State::Rolling { left, .. } => left.last().is_some_and(|last| last == name),
                 _ => active.target == name,
             }) || self.active.iter().any(|active| {
@@ -231,15 +231,15 @@ impl<'a> Driver<'a> {
             .running()
             .map(|node| node.name.clone())
             .filter(|name| !is_busy(name))
-            .filter(|name| acts::number(name) <= self.nodes || kind.lane() == Lane::Process)
+            .filter(|name| actions::number(name) <= self.nodes || kind.track() == Track::Process)
             .filter(|name| self.may_be_hit(kind, name))
             .collect();
-        let lane_is_taken = self.active.iter().any(|active| {
+        let track_is_taken = self.active.iter().any(|active| {
             let is_on = !matches!(active.state, State::Recovering { .. } | State::Over);
-            active.kind == kind || is_on && active.kind.lane() == kind.lane()
+            active.kind == kind || is_on && active.kind.track() == kind.track()
         });
         let roles = Roles::of(&self.seen);
-        if lane_is_taken
+        if track_is_taken
             || aim == Aim::Moving
                 && !candidates.iter().any(|name| self.is_moving(name))
                 && monotonic() < due + MOVE_WITHIN
@@ -294,7 +294,7 @@ impl<'a> Driver<'a> {
         };
         let target = fault.targets.first().cloned().unwrap_or_default();
         let before = match kind {
-            Kind::HungFsync => self.told_now(&target).map_or(0, |told| told.syncs_hung),
+            Kind::HungFsync => self.machine_report(&target).map_or(0, |report| report.syncs_hung),
             _ => 0,
         };
         self.faults.push(fault);

@@ -7,7 +7,7 @@ use super::{
     network,
     state::{Active, State},
 };
-use crate::machine::{self, Orders, Told};
+use crate::machine::{self, MachineReport, Orders};
 
 /// How far a wall clock jumps, either way, in milliseconds: so far at least that it is seen, and an hour at most.
 const JUMP_MS: (f64, f64) = (5_000.0, 3_600_000.0);
@@ -97,7 +97,7 @@ impl Driver<'_> {
             return;
         }
         active.stopped = true;
-        active.before = self.told_now(&active.target).map_or(0, |told| told.held_ns);
+        active.before = self.machine_report(&active.target).map_or(0, |report| report.held_ns);
         active.until += now - begun;
         self.cluster.node(&active.target).pause();
     }
@@ -120,47 +120,47 @@ impl Driver<'_> {
     }
 
     /// What the process that runs now tells.
-    pub(super) fn told_now(&self, name: &str) -> Option<Told> {
+    pub(super) fn machine_report(&self, name: &str) -> Option<MachineReport> {
         let pid = self.cluster.node(name).pid();
-        self.cluster.told(name).filter(|told| Some(told.pid) == pid)
+        self.cluster.machine_report(name).filter(|report| Some(report.pid) == pid)
     }
 
     /// Looks whether it hits.
     pub(super) fn look_at_machine(&self, active: &mut Active) -> Option<String> {
-        let told = self.told_now(&active.target)?;
+        let report = self.machine_report(&active.target)?;
         match (active.kind, &active.state) {
             (Kind::ClockJump, State::Recovering { .. }) => {
                 let (is, should) =
-                    (told.clock_ms - machine::wall_ms(), self.orders_of(&active.target).wall_ahead_ms);
+                    (report.clock_ms - machine::wall_ms(), self.orders_of(&active.target).wall_ahead_ms);
                 (is.abs_diff(should) < TOLD_LATE_MS as u64)
                     .then(|| format!("started again, its clock is {}", ahead(is)))
             }
             (Kind::ClockDrift | Kind::ClockRunaway, State::On) => {
                 // Another process begins anew.
-                let first = active.gained.filter(|(pid, _)| *pid == told.pid);
-                let (_, before) = *active.gained.insert(first.unwrap_or((told.pid, told.gained_ns)));
-                let gained = told.gained_ns - before;
+                let first = active.gained.filter(|(pid, _)| *pid == report.pid);
+                let (_, before) = *active.gained.insert(first.unwrap_or((report.pid, report.gained_ns)));
+                let gained = report.gained_ns - before;
                 (gained.abs() >= SEEN_NS)
                     .then(|| format!("its clock has gained {:.3} ms", gained as f64 / 1e6))
             }
-            (Kind::HungFsync, State::On | State::Recovering { .. }) if told.syncs_hung > active.before => {
+            (Kind::HungFsync, State::On | State::Recovering { .. }) if report.syncs_hung > active.before => {
                 let says = self.seen.get(&active.target).and_then(|seen| seen.trouble.as_ref());
                 let says = says.map_or(String::new(), |trouble| format!(", and the node says: {trouble}"));
                 let known = self.faults[active.fault].evidence.as_ref();
                 let is_better = known.is_none_or(|known| !known.contains("says") || !says.is_empty());
-                is_better.then(|| format!("{} syncs hung{says}", told.syncs_hung - active.before))
+                is_better.then(|| format!("{} syncs hung{says}", report.syncs_hung - active.before))
             }
             (Kind::VmStop, State::Recovering { .. }) => {
-                let held = told.held_ns.saturating_sub(active.before);
+                let held = report.held_ns.saturating_sub(active.before);
                 (held > VM_HELD_NS).then(|| format!("its clock stood still for {:.3} s", held as f64 / 1e9))
             }
-            (Kind::FailedFsync, State::On | State::Recovering { .. }) if told.syncs_failed > 0 => {
+            (Kind::FailedFsync, State::On | State::Recovering { .. }) if report.syncs_failed > 0 => {
                 let says = self.seen.get(&active.target).and_then(|seen| seen.trouble.as_ref());
                 let says = says.map_or(String::new(), |trouble| format!(", and the node says: {trouble}"));
                 let known = self.faults[active.fault].evidence.as_ref();
                 // What it says is worth more than what it says no more.
                 let is_better = known.is_none_or(|known| !known.contains("says") || !says.is_empty());
-                is_better.then(|| format!("{} syncs failed{says}", told.syncs_failed))
+                is_better.then(|| format!("{} syncs failed{says}", report.syncs_failed))
             }
             _ => None,
         }
@@ -184,7 +184,7 @@ impl Driver<'_> {
     /// Waits for a machine's power to go. Whether it has.
     pub(super) fn await_power_cut(&mut self, fault: usize, target: &str) -> bool {
         let Some(code) = self.cluster.take_exit(target) else { return false };
-        match self.cluster.told(target).and_then(|told| told.power_cut) {
+        match self.cluster.machine_report(target).and_then(|report| report.power_cut) {
             Some(what) => self.faults[fault].evidence = Some(format!("the power went {what}")),
             None => self.note_end(target, code, Some("it ended by itself".to_owned())),
         }

@@ -3,7 +3,7 @@
 use std::{thread::JoinHandle, time::Duration};
 
 use super::{
-    Fault, Kind, acts,
+    Fault, Kind, actions,
     driver::Driver,
     progress::BETWEEN_LOOKS,
     state::{Active, State},
@@ -49,7 +49,7 @@ impl Driver<'_> {
 
     fn start_joining(&mut self, name: &str) {
         if self.cluster.nodes.iter().any(|node| node.name == name) {
-            acts::empty(self.cluster, name);
+            actions::empty(self.cluster, name);
             self.cluster.restart(name);
         } else {
             let ports: Vec<u16> = (1..=self.nodes).map(port_apart).collect();
@@ -63,7 +63,7 @@ impl Driver<'_> {
         match active.kind {
             Kind::FullDisk => {
                 if active.errand.as_ref().is_none_or(JoinHandle::is_finished) {
-                    active.errand = Some(acts::write_large_rules(self.cluster, target, active.looked));
+                    active.errand = Some(actions::write_large_rules(self.cluster, target, active.looked));
                 }
                 let trouble = self.seen.get(target).and_then(|seen| seen.trouble.clone());
                 trouble.map(|trouble| format!("the node says: {trouble}"))

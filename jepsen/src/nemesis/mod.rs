@@ -1,26 +1,26 @@
 //! What is done against a cluster: which faults there are, when they happen, at whom they are aimed, and how they are
 //! undone.
 
-mod acts;
-mod aim;
+mod actions;
 mod builds;
 mod driver;
 mod machine;
 mod members;
 mod network;
-mod possible;
 mod process;
 mod progress;
 mod repeat;
+mod requirements;
 mod schedule;
 mod state;
+mod targets;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
     builds::Builds,
     driver::Driver,
-    possible::Means,
+    requirements::Means,
     schedule::{Phases, Planned, schedule, seasons},
     state::{Ends, Special},
 };
@@ -93,7 +93,7 @@ pub enum Kind {
 
 /// Which kinds never happen at the same time as another one of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub enum Track {
     /// Something happens to a process.
     Process,
     /// Something happens to the network, or a node does not learn of what the others decide: promises about partitions hold.
@@ -185,14 +185,14 @@ impl Kind {
         }
     }
 
-    /// In which lane it is.
-    pub fn lane(self) -> Lane {
+    /// In which track it is.
+    pub fn track(self) -> Track {
         match self {
-            Self::Kill | Self::Pause | Self::Restart | Self::Wipe | Self::Rolling => Lane::Process,
-            Self::ClockJump | Self::TornWrite | Self::Upgrade | Self::VmStop => Lane::Process,
-            Self::FullDisk | Self::Drain | Self::Join | Self::Flood => Lane::Members,
-            Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync => Lane::Members,
-            _ => Lane::Network,
+            Self::Kill | Self::Pause | Self::Restart | Self::Wipe | Self::Rolling => Track::Process,
+            Self::ClockJump | Self::TornWrite | Self::Upgrade | Self::VmStop => Track::Process,
+            Self::FullDisk | Self::Drain | Self::Join | Self::Flood => Track::Members,
+            Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync => Track::Members,
+            _ => Track::Network,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kind, acts::number};
+use super::{Kind, actions::number};
 use crate::network::Network;
 
 /// Groups of nodes of which each reaches all of its own, and nobody else.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{
-    Fault, Kind, acts,
+    Fault, Kind, actions,
     driver::Driver,
     progress::STOP_WITHIN,
     state::{Active, State},
@@ -40,7 +40,7 @@ impl Driver<'_> {
                 };
                 fault.evidence = Some(format!("process {pid} ended by the signal"));
                 if kind == Kind::Wipe {
-                    acts::empty(self.cluster, target);
+                    actions::empty(self.cluster, target);
                 }
                 State::On
             }
@@ -69,7 +69,7 @@ impl Driver<'_> {
 
     /// Whether a process is stopped.
     pub(super) fn look_at_process(&self, target: &str) -> Option<String> {
-        let pid = self.cluster.node(target).pid().filter(|pid| acts::is_stopped(*pid))?;
+        let pid = self.cluster.node(target).pid().filter(|pid| actions::is_stopped(*pid))?;
         Some(format!("process {pid} was stopped"))
     }
 

@@ -1,7 +1,7 @@
 //! How a fault that is on goes on: it is looked at, undone when its time has come, and its target waited for.
 
 use super::{
-    Kind, acts,
+    Kind, actions,
     driver::Driver,
     state::{Active, State},
 };
@@ -98,7 +98,7 @@ impl Driver<'_> {
             }
             under_way @ Some(_) => active.errand = under_way,
             None => {
-                active.errand = Some(acts::ask_any(self.cluster, &active.target, method, path.to_owned()))
+                active.errand = Some(actions::ask_any(self.cluster, &active.target, method, path.to_owned()))
             }
         }
         false

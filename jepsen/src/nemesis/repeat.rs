@@ -1,11 +1,11 @@
 //! What was planned and seen by nobody is done once more, some times at most: a run of which one fault missed would prove nothing.
 
-use super::{Aim, Kind, Lane, Planned, acts, driver::Driver, schedule::lasts, state::State};
+use super::{Aim, Kind, Planned, Track, actions, driver::Driver, schedule::lasts, state::State};
 use crate::history::monotonic;
 
 /// So often at most.
 const ROUNDS: u32 = 2;
-/// Between two faults of a lane.
+/// Between two faults of a track.
 const BETWEEN: u64 = 800_000_000;
 
 impl Driver<'_> {
@@ -20,7 +20,7 @@ impl Driver<'_> {
             Kind::Wipe => !self.ends.iter().any(|end| {
                 end.node != name
                     && end.wrong.is_some()
-                    && acts::number(&end.node) <= self.nodes
+                    && actions::number(&end.node) <= self.nodes
                     && !self.is_ready(&end.node, end.at)
             }),
             _ => true,
@@ -45,9 +45,9 @@ impl Driver<'_> {
         let now = monotonic();
         let mut random = fastrand::Rng::with_seed(now);
         let mut end = now;
-        for lane in [Lane::Process, Lane::Network, Lane::Members] {
+        for track in [Track::Process, Track::Network, Track::Members] {
             let mut at = now + BETWEEN / 2;
-            for kind in unseen.iter().copied().filter(|kind| kind.lane() == lane) {
+            for kind in unseen.iter().copied().filter(|kind| kind.track() == track) {
                 let lasts = lasts(kind, &mut random);
                 let seed = random.u64(..);
                 let after = std::time::Duration::from_nanos(at);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Aim, Kind, Lane};
+use super::{Aim, Kind, Track};
 use crate::timing::PARTITION_LINGERS;
 
 /// A fault to come.
@@ -77,7 +77,7 @@ const SHORTEST: Duration = Duration::from_secs(17);
 /// The seasons of a run.
 pub fn seasons(kinds: &[Kind], seed: u64, phases: &Phases) -> Vec<Season> {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x005e_a504);
-    let has = |network: bool| kinds.iter().any(|kind| (kind.lane() == Lane::Network) == network);
+    let has = |network: bool| kinds.iter().any(|kind| (kind.track() == Track::Network) == network);
     let season = |from, to, exact_from, network| Season { from, to, exact_from, network };
     let (begin, end) = (phases.calm, phases.heal);
     if !has(true) || !has(false) || end.saturating_sub(begin) < SHORTEST {
@@ -104,19 +104,19 @@ pub fn seasons(kinds: &[Kind], seed: u64, phases: &Phases) -> Vec<Season> {
     }
 }
 
-/// The faults of a run, in the order of their times. Each lane goes through its kinds in an order of chance, again and
+/// The faults of a run, in the order of their times. Each track goes through its kinds in an order of chance, again and
 /// again: so each kind comes, if there is time for it.
 pub fn schedule(kinds: &[Kind], seed: u64, phases: &Phases) -> Vec<Planned> {
     let mut random = fastrand::Rng::with_seed(seed);
     let seasons = seasons(kinds, seed, phases);
     let mut planned = Vec::new();
-    for lane in [Lane::Process, Lane::Network, Lane::Members] {
-        let of_lane: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.lane() == lane).collect();
-        if of_lane.is_empty() {
+    for track in [Track::Process, Track::Network, Track::Members] {
+        let of_track: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.track() == track).collect();
+        if of_track.is_empty() {
             continue;
         }
-        let mut deck = Deck { of_lane, left: Vec::new(), longest_first: true };
-        if lane == Lane::Network {
+        let mut deck = Deck { of_track, left: Vec::new(), longest_first: true };
+        if track == Track::Network {
             for season in seasons.iter().filter(|season| season.network) {
                 let at = season.from + millis(&mut random, 0..700);
                 planned.extend(
@@ -137,9 +137,9 @@ pub fn schedule(kinds: &[Kind], seed: u64, phases: &Phases) -> Vec<Planned> {
     planned
 }
 
-/// The kinds of a lane, each once before any comes twice.
+/// The kinds of a track, each once before any comes twice.
 struct Deck {
-    of_lane: Vec<Kind>,
+    of_track: Vec<Kind>,
     left: Vec<Kind>,
     longest_first: bool,
 }
@@ -156,7 +156,7 @@ impl Deck {
         let mut planned = Vec::new();
         loop {
             if self.left.is_empty() {
-                self.left.clone_from(&self.of_lane);
+                self.left.clone_from(&self.of_track);
                 random.shuffle(&mut self.left);
                 if self.longest_first {
                     // At the end of a short run there may be no room for it.
@@ -221,7 +221,7 @@ fn millis(random: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
 mod tests {
     use super::*;
 
-    const LANES: [Lane; 3] = [Lane::Process, Lane::Network, Lane::Members];
+    const TRACKS: [Track; 3] = [Track::Process, Track::Network, Track::Members];
 
     #[test]
     fn the_same_seed_gives_the_same_faults_and_another_one_others() {
@@ -232,17 +232,20 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_a_lane_do_not_overlap_and_all_are_over_in_time() {
+    fn faults_of_a_track_do_not_overlap_and_all_are_over_in_time() {
         for (seed, length) in (0..200).zip([45, 60, 90].into_iter().cycle()) {
             let phases = Phases::of(Duration::from_secs(length));
             let planned = schedule(&Kind::ALL, seed, &phases);
             assert!(
                 planned.iter().all(|one| one.after >= phases.calm && one.after + one.lasts <= phases.heal)
             );
-            for lane in LANES {
-                let of_lane: Vec<_> = planned.iter().filter(|one| one.kind.lane() == lane).collect();
-                assert!(of_lane.len() >= if lane == Lane::Network { 1 } else { 2 }, "seed {seed} {lane:?}");
-                assert!(of_lane.windows(2).all(|two| two[0].after + two[0].lasts < two[1].after));
+            for track in TRACKS {
+                let of_track: Vec<_> = planned.iter().filter(|one| one.kind.track() == track).collect();
+                assert!(
+                    of_track.len() >= if track == Track::Network { 1 } else { 2 },
+                    "seed {seed} {track:?}"
+                );
+                assert!(of_track.windows(2).all(|two| two[0].after + two[0].lasts < two[1].after));
             }
         }
     }
@@ -259,7 +262,7 @@ mod tests {
             );
             let mut exact = Duration::ZERO;
             for season in seasons.iter().filter(|season| !season.network) {
-                let of_network = planned.iter().filter(|one| one.kind.lane() == Lane::Network);
+                let of_network = planned.iter().filter(|one| one.kind.track() == Track::Network);
                 for one in of_network {
                     let apart = one.after + one.lasts <= season.from || one.after >= season.to;
                     assert!(apart, "seed {seed}: {one:?} in {season:?}");
@@ -269,13 +272,13 @@ mod tests {
                 if season.to - season.exact_from < Duration::from_secs(6) {
                     continue;
                 }
-                for lane in [Lane::Process, Lane::Members] {
-                    let of_lane = planned.iter().filter(|one| one.kind.lane() == lane);
+                for track in [Track::Process, Track::Members] {
+                    let of_track = planned.iter().filter(|one| one.kind.track() == track);
                     // A fault that is too long for what is left of the run is not begun.
                     let fits = season.exact_from + Duration::from_secs(13) < phases.heal;
                     assert!(
-                        !fits || of_lane.filter(is_in).count() > 0,
-                        "seed {seed}: {lane:?} in {season:?}"
+                        !fits || of_track.filter(is_in).count() > 0,
+                        "seed {seed}: {track:?} in {season:?}"
                     );
                 }
             }
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_one_lane_is_one_season() {
+    fn a_run_of_one_track_is_one_season() {
         let phases = Phases::of(Duration::from_secs(60));
         for (kinds, network) in [(vec![Kind::Kill], false), (vec![Kind::Alone], true)] {
             let seasons = seasons(&kinds, 1, &phases);

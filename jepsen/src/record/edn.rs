@@ -17,7 +17,7 @@ pub(super) fn write(record: &Record, path: &Path) -> io::Result<()> {
     let mut events: Vec<(u64, bool, String)> = Vec::new();
     for (place, done) in record.rules.iter().enumerate() {
         let value = |value: Option<u64>| value.map_or("nil".to_owned(), |value| value.to_string());
-        let (function, asked, told, kind) = match &done.act {
+        let (function, asked, answer, kind) = match &done.act {
             Act::Write(new) => (":write", new.to_string(), new.to_string(), ":ok"),
             Act::Swap(from, new) => {
                 let pair = format!("[{} {new}]", value(*from));
@@ -37,7 +37,7 @@ pub(super) fn write(record: &Record, path: &Path) -> io::Result<()> {
         };
         events.push((done.called, false, line(":invoke", &asked, done.called)));
         match done.answered {
-            Some(at) => events.push((at, true, line(kind, &told, at))),
+            Some(at) => events.push((at, true, line(kind, &answer, at))),
             None => events.push((record.times.ended, true, line(":info", &asked, record.times.ended))),
         }
     }

@@ -12,7 +12,7 @@ use super::{Record, Setup, Times, edn};
 use crate::{
     history::History,
     nemesis::Ends,
-    workload::{changes::Change, rules::Told},
+    workload::{changes::Change, rules::RuleHistories},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -24,7 +24,8 @@ struct Run {
     repeated: u64,
     #[serde(default)]
     changes: Vec<Change>,
-    told: Told,
+    #[serde(rename = "told")]
+    rule_histories: RuleHistories,
 }
 
 impl Record {
@@ -41,7 +42,7 @@ impl Record {
             outcries: self.outcries.clone(),
             repeated: self.repeated,
             changes: self.changes.clone(),
-            told: self.told.clone(),
+            rule_histories: self.rule_histories.clone(),
         };
         fs::write(directory.join("run.json"), serde_json::to_vec_pretty(&run)?)?;
         self.history.write(&directory.join("history.ndjson"))?;
@@ -74,7 +75,7 @@ impl Record {
             outcries: run.outcries,
             repeated: run.repeated,
             changes: run.changes,
-            told: run.told,
+            rule_histories: run.rule_histories,
             logs: Vec::new(),
             history: History::read(&path("history.ndjson"))
                 .map_err(|error| within("history.ndjson", error))?,

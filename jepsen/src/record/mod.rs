@@ -13,7 +13,7 @@ use crate::{
     workload::{
         changes::Change,
         limits::{Limited, Question},
-        rules::{Done, Told},
+        rules::{Done, RuleHistories},
     },
 };
 
@@ -109,8 +109,8 @@ pub struct Record {
     pub rules: Vec<Done>,
     /// Attempts at writes that were not answered and repeated.
     pub repeated: u64,
-    /// What each node told of the rules in the end.
-    pub told: Told,
+    /// What each node has of the rules in the end.
+    pub rule_histories: RuleHistories,
     /// What each node logged; not read again.
     pub logs: Vec<(String, String)>,
 }
@@ -189,7 +189,7 @@ pub(crate) mod tests {
             outcries: Vec::new(),
             rules: Vec::new(),
             repeated: 0,
-            told: Vec::new(),
+            rule_histories: Vec::new(),
             logs: Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    ink::{BAD, DOUBT, GOOD, escape},
+    svg::{BAD, DOUBT, GOOD, escape},
     terminal::word,
     timeline,
 };

@@ -4,14 +4,14 @@
 use std::fmt::Write as _;
 
 use super::{
-    ink::{self, ADMITTED, BAD, DENIED, FAINT, GOOD, INK, LEFT, LOSS, Sheet},
+    svg::{self, ADMITTED, BAD, DENIED, FAINT, GOOD, INK, LEFT, LOSS, Sheet},
     terminal::word,
 };
 use crate::{
     check::Verdict,
     history::{Operation, Outcome},
     judge::Judgement,
-    nemesis::{Fault, Lane},
+    nemesis::{Fault, Track},
     record::Record,
 };
 
@@ -101,7 +101,7 @@ fn head(sheet: &mut Sheet, record: &Record, judgement: &Judgement) {
     let colour = match judgement.verdict {
         Verdict::Valid => GOOD,
         Verdict::Violated => BAD,
-        Verdict::Unknown => ink::DOUBT,
+        Verdict::Unknown => svg::DOUBT,
     };
     let style = format!(r#"font-size="17" font-weight="bold" fill="{colour}""#);
     let text = format!("{}: seed {}", word(judgement.verdict), record.setup.seed);
@@ -113,7 +113,7 @@ fn head(sheet: &mut Sheet, record: &Record, judgement: &Judgement) {
         record.faults.len()
     );
     let style = format!(r#"font-size="12" text-anchor="end" fill="{FAINT}""#);
-    sheet.text(ink::WIDTH - 18.0, 26.0, &style, &text);
+    sheet.text(svg::WIDTH - 18.0, 26.0, &style, &text);
     sheet.y = 34.0;
 }
 
@@ -124,7 +124,7 @@ fn behind(sheet: &Sheet, record: &Record, top: f64, bottom: f64) -> String {
     for fault in &record.faults {
         let (from, to) = (record.seconds(fault.begun), record.seconds(fault.ended.unwrap_or(end)));
         let (x, width) = (sheet.x(from), (sheet.x(to) - sheet.x(from)).max(1.0));
-        let colour = of_lane(fault);
+        let colour = of_track(fault);
         let _ = writeln!(
             text,
             r#"<rect x="{x:.1}" y="{top:.1}" width="{width:.1}" height="{:.1}" fill="{colour}" opacity="0.04"/>"#,
@@ -143,11 +143,11 @@ fn behind(sheet: &Sheet, record: &Record, top: f64, bottom: f64) -> String {
     text
 }
 
-fn of_lane(fault: &Fault) -> &'static str {
-    match fault.kind.lane() {
-        Lane::Process => "#c0504d",
-        Lane::Network => "#6a5acd",
-        Lane::Members => "#2a8c82",
+fn of_track(fault: &Fault) -> &'static str {
+    match fault.kind.track() {
+        Track::Process => "#c0504d",
+        Track::Network => "#6a5acd",
+        Track::Members => "#2a8c82",
     }
 }
 
@@ -168,15 +168,16 @@ fn faults(sheet: &mut Sheet, record: &Record) {
         sheet.text(x + 3.0, y + 8.0, &format!(r#"font-size="10" fill="{FAINT}""#), "settled");
     }
     sheet.y += 16.0;
-    for (lane, name) in [(Lane::Process, "processes"), (Lane::Network, "network"), (Lane::Members, "members")]
+    for (track, name) in
+        [(Track::Process, "processes"), (Track::Network, "network"), (Track::Members, "members")]
     {
         const HEIGHT: f64 = 22.0;
         sheet.row(name, HEIGHT);
         let y = sheet.y;
-        for fault in record.faults.iter().filter(|fault| fault.kind.lane() == lane) {
+        for fault in record.faults.iter().filter(|fault| fault.kind.track() == track) {
             let from = record.seconds(fault.begun);
             let to = record.seconds(fault.ended.unwrap_or(times.ended));
-            let colour = of_lane(fault);
+            let colour = of_track(fault);
             if let Some(recovered) = fault.recovered {
                 let style = format!(r#"fill="{colour}" opacity="0.3""#);
                 sheet.span(
@@ -303,7 +304,7 @@ fn latency(sheet: &mut Sheet, steps: &Steps) {
 fn owners(sheet: &mut Sheet, record: &Record) {
     const HEIGHT: f64 = 17.0;
     let names: Vec<String> = (1..=record.setup.nodes + 1).map(|node| format!("n{node}")).collect();
-    let mut legend: Vec<(&str, &str)> = names.iter().map(|name| (&**name, ink::of_node(name))).collect();
+    let mut legend: Vec<(&str, &str)> = names.iter().map(|name| (&**name, svg::of_node(name))).collect();
     legend.push(("no owner", DENIED));
     sheet.title("Who decided about chosen keys", &legend);
     for rule in 0..record.setup.limits.len().min(CHOSEN) {
@@ -318,7 +319,7 @@ fn owners(sheet: &mut Sheet, record: &Record) {
         let y = sheet.y;
         for (from, to, owner) in tenures(record, question as u32) {
             let (colour, who) = match &owner {
-                Some(owner) => (ink::of_node(owner), &**owner),
+                Some(owner) => (svg::of_node(owner), &**owner),
                 None => (DENIED, "no owner"),
             };
             let (from, to) = (record.seconds(from), record.seconds(to));

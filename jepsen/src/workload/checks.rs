@@ -113,8 +113,8 @@ fn give_back(client: &mut Client, value: &str, key: u32, node: u16) -> Option<Re
     let body = format!("{{\"attributes\":{{\"{GIVEN_BACK}\":\"{value}\"}},\"cost\":1}}");
     let answer = client.post("/v1/refund", &body);
     let applied = answer.ok().and_then(|answer| {
-        let told: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        told["buckets"][0]["applied"].as_bool()
+        let amended: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+        amended["buckets"][0]["applied"].as_bool()
     });
     let completed = match applied {
         Some(true) => Some(monotonic()),

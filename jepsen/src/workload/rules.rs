@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::{
     check::{
-        ledger::{self, Told as Answered, Write},
+        ledger::{self, Write, WriteOutcome},
         linear::{self, Act, Verdict},
     },
     client::{Client, Response},
@@ -123,10 +123,10 @@ pub fn ask_until(
 }
 
 /// What each node tells of each domain in the end.
-pub type Told = Vec<Result<BTreeMap<String, ledger::Lines>, String>>;
+pub type RuleHistories = Vec<Result<BTreeMap<String, ledger::Lines>, String>>;
 
 /// Asks all running nodes what they have of each domain, after they have all that was acknowledged.
-pub fn told_by(cluster: &Cluster) -> Told {
+pub fn histories_of_all(cluster: &Cluster) -> RuleHistories {
     (0..DOMAINS).map(|domain| histories(cluster, domain).map_err(|fault| fault.to_string())).collect()
 }
 
@@ -189,7 +189,7 @@ pub fn run(cluster: &mut Cluster, plan: Plan, mut progress: impl FnMut(u32, &Rep
     });
     report.repeated = repeated.load(Relaxed) as usize;
     cluster.await_ready();
-    judge(&done, &told_by(cluster), STEPS, &mut report);
+    judge(&done, &histories_of_all(cluster), STEPS, &mut report);
     report
 }
 
@@ -223,7 +223,7 @@ fn act(field: &Field<'_>, client: usize, random: &mut fastrand::Rng) -> Vec<Done
             _ => write(field, &mut clients, domain, Some(known[domain]), &mut known, random),
         };
         if let Some(one) = one {
-            if matches!(one.write, Some(Write { told: Answered::Written(_), .. })) {
+            if matches!(one.write, Some(Write { outcome: WriteOutcome::Written(_), .. })) {
                 field.writes[client].fetch_add(1, Relaxed);
             }
             done.push(one);
@@ -281,8 +281,8 @@ fn write(
     let request = put(domain, value, on);
     let called = monotonic();
     let mut in_doubt = false;
-    let finish = |answered, act, told| {
-        Some(Done { domain, called, answered, act, write: Some(Write { value, told }) })
+    let finish = |answered, act, outcome| {
+        Some(Done { domain, called, answered, act, write: Some(Write { value, outcome }) })
     };
     loop {
         let node = random.usize(..clients.len());
@@ -292,13 +292,13 @@ fn write(
                 let revision = answer?.json()["revision"].as_u64()?;
                 field.see(domain, revision, value);
                 known[domain] = Some(revision);
-                return finish(Some(monotonic()), act, Answered::Written(revision));
+                return finish(Some(monotonic()), act, WriteOutcome::Written(revision));
             }
             412 => {
                 // The revision that it was to be on top of has passed, and passes only once.
                 known[domain] =
                     answer?.json()["revision"].as_u64().filter(|now| field.value_at(domain, *now).is_some());
-                return finish(Some(monotonic()), Act::SwapRefused(on_value?), Answered::NotWritten);
+                return finish(Some(monotonic()), Act::SwapRefused(on_value?), WriteOutcome::NotWritten);
             }
             503 if answer.as_ref().is_some_and(|answer| answer.json()["applied"] == false) => {}
             // Not ready yet: it was not looked at.
@@ -307,7 +307,7 @@ fn write(
         }
         field.repeated.fetch_add(1, Relaxed);
         if monotonic() - called > PATIENCE {
-            return if in_doubt { finish(None, act, Answered::Nothing) } else { None };
+            return if in_doubt { finish(None, act, WriteOutcome::Nothing) } else { None };
         }
         thread::sleep(Duration::from_millis(random.u64(10..150)));
     }
@@ -343,17 +343,18 @@ impl Field<'_> {
 }
 
 /// Holds what the clients know against what the nodes tell, and all of it against one register a domain.
-pub fn judge(done: &[Done], told: &Told, steps: u64, report: &mut Report) {
-    for (domain, told) in told.iter().enumerate() {
+pub fn judge(done: &[Done], rule_histories: &RuleHistories, steps: u64, report: &mut Report) {
+    for (domain, histories) in rule_histories.iter().enumerate() {
         let of_domain: Vec<&Done> = done.iter().filter(|one| one.domain == domain).collect();
         let writes: Vec<Write> = of_domain.iter().filter_map(|one| one.write).collect();
-        let count = |wanted: fn(&Answered) -> bool| writes.iter().filter(|write| wanted(&write.told)).count();
-        report.written += count(|told| matches!(told, Answered::Written(_)));
-        report.refused += count(|told| matches!(told, Answered::NotWritten));
-        report.unknown += count(|told| matches!(told, Answered::Nothing));
+        let count =
+            |wanted: fn(&WriteOutcome) -> bool| writes.iter().filter(|write| wanted(&write.outcome)).count();
+        report.written += count(|outcome| matches!(outcome, WriteOutcome::Written(_)));
+        report.refused += count(|outcome| matches!(outcome, WriteOutcome::NotWritten));
+        report.unknown += count(|outcome| matches!(outcome, WriteOutcome::Nothing));
         report.reads += of_domain.iter().filter(|one| matches!(one.act, Act::Read(_))).count();
 
-        match told {
+        match histories {
             Ok(histories) => {
                 if let Err(fault) = ledger::check(&writes, histories) {
                     report.faults.push(format!("d{domain}: {fault:?}"));
