@@ -93,12 +93,12 @@ pub fn check(writes: &[Write], histories: &BTreeMap<String, Lines>) -> Result<()
     }
     let begins_at = first.first().map_or(0, |(revision, _)| *revision);
     for Write { value, outcome } in writes {
-        let there = revision_of.get(value).copied();
+        let known = revision_of.get(value).copied();
         match outcome {
-            WriteOutcome::Written(revision) if *revision >= begins_at && there != Some(*revision) => {
+            WriteOutcome::Written(revision) if *revision >= begins_at && known != Some(*revision) => {
                 return Err(Fault::Lost { value: *value, revision: *revision });
             }
-            WriteOutcome::NotWritten if there.is_some() => return Err(Fault::Ghost { value: *value }),
+            WriteOutcome::NotWritten if known.is_some() => return Err(Fault::Ghost { value: *value }),
             _ => {}
         }
     }

@@ -54,8 +54,8 @@ impl Kind {
                 },
             }
         }
-        let told = left_out.iter().map(|(why, names)| format!("{}: {why}", names.join(", ")));
-        Ok((kinds, told.collect()))
+        let reasons = left_out.iter().map(|(why, names)| format!("{}: {why}", names.join(", ")));
+        Ok((kinds, reasons.collect()))
     }
 }
 

@@ -122,7 +122,7 @@ fn tried(bug: &str, unit: Unit, trials: &[Trial]) -> String {
         Unit::Seeds => ("simulation", "seeds"),
         Unit::Minutes => ("real processes", "min"),
     };
-    let told: Vec<String> = trials
+    let by_trial: Vec<String> = trials
         .iter()
         .map(|trial| match trial.after {
             Some(after) => number(after),
@@ -140,7 +140,7 @@ fn tried(bug: &str, unit: Unit, trials: &[Trial]) -> String {
     let checkers: Vec<&str> = checkers.into_iter().map(|(name, _)| name).collect();
     let count = trials.len();
     let of = if count == 1 { "1 trial".to_owned() } else { format!("{count} trials") };
-    format!("| {bug} | {by} | {amount} (of {of}: {}) | {} |", told.join(", "), checkers.join(", "))
+    format!("| {bug} | {by} | {amount} (of {of}: {}) | {} |", by_trial.join(", "), checkers.join(", "))
 }
 
 #[cfg(test)]
