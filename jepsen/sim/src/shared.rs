@@ -9,7 +9,7 @@ use std::{
 };
 
 use tidegate_cluster::{Clock, Cluster, simulation::Probe};
-use tidegate_limiter::KeyHash;
+use tidegate_limiter::cluster::KeyHash;
 use tokio::sync::mpsc;
 
 use super::{plan::Plan, workload::Mode};

@@ -1,5 +1,8 @@
 use arc_swap::ArcSwap;
-use tidegate_limiter::{Match, Nanos, StoreConfig};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{Match, StoreConfig},
+};
 
 use super::*;
 use crate::{
