@@ -706,10 +706,11 @@ fn a_leader_expects_to_take_slots_only_while_it_can_write_that_and_somebody_can_
     assert!(world.takes_over_soon(), "it goes on");
     // The others' sessions ended long ago; whoever asks hears of it first.
     world.table.apply(1, REIGN, &Entry::Assign(vec![holder(2); 4096]));
+    world.index += 20;
     let mut waited = 0;
-    while world.next().is_none() {
+    while !matches!(world.next(), Some(Step::Write(Entry::Expire { .. }))) {
         waited += 1;
-        world.index += 1;
+        assert!(waited < 50, "the slots are taken over");
         world.leader.note_log(world.index, world.index, world.now());
         world.pass(100, &[1]);
     }
