@@ -9,7 +9,7 @@ impl Rules {
     /// Reads a rule file: one YAML document (or JSON, which is YAML) for each domain.
     ///
     /// # Errors
-    /// All faults that could be found, the first [`MAX_FAULTS`] of them, in the order of the text. A text that is no YAML
+    /// All faults that could be found, the first [`MAX_FAULTS`](crate::cluster::MAX_FAULTS) of them, in the order of the text. A text that is no YAML
     /// has one: the place where it is none.
     pub fn from_yaml(text: &str, secret: &HashSecret) -> Result<Self, Vec<RuleError>> {
         let documents = node::read(text).map_err(|fault| vec![fault])?;
