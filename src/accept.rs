@@ -113,8 +113,9 @@ pub(crate) async fn accept<S>(
             let so_far = stats.refused.fetch_add(1, Relaxed);
             if so_far.is_multiple_of(1000) {
                 tracing::warn!(
+                    protocol = what,
                     refused = so_far + 1,
-                    "too many {what} connections (--max-connections): refusing"
+                    "too many connections (--max-connections): refusing"
                 );
             }
             // Each lives for at most REFUSE_TIMEOUT, so they cannot pile up beyond this.

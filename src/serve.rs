@@ -168,10 +168,10 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeE
         () = tell_when_ready(&node) => "",
         _ = &mut serving => return Err(ServeError::AcceptLoop),
     };
-    info!("stopping: {why}");
+    info!(why, "stopping");
     tokio::select! {
         () = leave(&node, stop_fronts, serving) => info!("stopped"),
-        why = signals.recv() => warn!("stopping at once: {why} again"),
+        why = signals.recv() => warn!(why, "stopping at once: asked again"),
     }
     Ok(())
 }
@@ -187,9 +187,7 @@ async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task
     // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.
     let _ = serving.await;
     if owned > 0 && timeout(SAVE_WITHIN, node.cluster.keep_debts()).await.is_err() {
-        warn!(
-            "the disk did not take the buckets within {SAVE_WITHIN:?}: they start exhausted after the next start"
-        );
+        warn!(within = ?SAVE_WITHIN, "the disk did not take the buckets: they start exhausted after the next start");
     }
 }
 

@@ -257,3 +257,53 @@ fn a_circle_is_found_through_a_name_that_is_handed_on() {
     let imports = Crate::read(directory.path()).imports();
     assert_eq!(in_circles(&imports), ["a", "b/one"]);
 }
+
+/// The texts in a call of a macro that begins there, after its parenthesis.
+fn texts_in(call: &str) -> Vec<String> {
+    let (mut depth, mut texts, mut letters) = (1, Vec::new(), call.chars());
+    while let Some(letter) = letters.next() {
+        match letter {
+            '(' => depth += 1,
+            ')' if depth == 1 => break,
+            ')' => depth -= 1,
+            '"' => {
+                let mut text = String::new();
+                while let Some(letter) = letters.next().filter(|letter| *letter != '"') {
+                    text.push(if letter == '\\' { letters.next().unwrap() } else { letter });
+                }
+                texts.push(text);
+            }
+            _ => {}
+        }
+    }
+    texts
+}
+
+/// Whoever looks for a message, or counts it, needs it to be the same each time: what differs is a field.
+#[test]
+fn messages_of_the_log_are_fixed() {
+    let mut files = Vec::new();
+    for directory in ["src", "cluster/src", "proto/src", "limiter/src", "tower/src"] {
+        rust_files(&root(directory), &mut files);
+    }
+    let mut count = 0;
+    let mut written_anew = Vec::new();
+    for file in files {
+        let code = code_of(&file);
+        for level in ["trace", "debug", "info", "warn", "error"] {
+            for (at, found) in code.match_indices(&format!("{level}!(")) {
+                let before = code[..at].chars().next_back();
+                if before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_') {
+                    continue;
+                }
+                count += 1;
+                let texts = texts_in(&code[at + found.len()..]);
+                // The format of a field alone is none.
+                let differing = texts.into_iter().filter(|text| text.contains('{') && text.contains(' '));
+                written_anew.extend(differing.map(|text| format!("{}: {text:?}", file.display())));
+            }
+        }
+    }
+    assert!(count > 50, "{count} lines of the log");
+    assert!(written_anew.is_empty(), "{written_anew:#?}");
+}

@@ -150,7 +150,7 @@ impl Controller {
                 // The node goes on: who owns what comes by the log, and the leader knows by its session that it is there. It cannot
                 //  begin again as the same node, whose versions and heartbeats the others know.
                 reason = self.gossip.died(), if hears => {
-                    error!("{reason}: this node no longer hears who comes and goes; restart it");
+                    error!(%reason, "this node no longer hears who comes and goes: restart it");
                     self.status.send_modify(|status| status.gossip_alive = false);
                     hears = false;
                     // What was heard last would be true for ever; who has a session is there without it.

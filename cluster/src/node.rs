@@ -493,9 +493,7 @@ impl Cluster {
             Ok(Ok(0)) => {}
             Ok(Ok(buckets)) => tracing::info!(buckets, "what the buckets know is kept for the next start"),
             Ok(Err(reason)) => {
-                tracing::warn!(
-                    "what the buckets know is not kept, they start exhausted at the next start: {reason}"
-                );
+                tracing::warn!(%reason, "what the buckets know is not kept: they start exhausted at the next start");
             }
             Err(_panicked) => {}
         }
@@ -538,7 +536,7 @@ impl Cluster {
         self.cancel.cancel();
         self.tasks.close();
         if timeout(STOP_DEADLINE, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some connections to other nodes did not end within {STOP_DEADLINE:?}");
+            tracing::warn!(within = ?STOP_DEADLINE, "some connections to other nodes did not end");
         }
     }
 }

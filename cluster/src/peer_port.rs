@@ -353,7 +353,7 @@ impl RefusalLog {
     fn log(&self, from: SocketAddr, reason: &str, explained: &str) {
         let Some(place) = PEER_REFUSALS.iter().position(|known| *known == reason) else { return };
         if is_due(&mut self.refused.lock().unwrap_or_else(PoisonError::into_inner)[place]) {
-            warn!(%from, reason, "a stream to the peer port is refused: {explained}");
+            warn!(%from, reason, detail = explained, "a stream to the peer port is refused");
         }
     }
 
@@ -361,7 +361,7 @@ impl RefusalLog {
         let place = error as usize;
         if is_due(&mut self.broken.lock().unwrap_or_else(PoisonError::into_inner)[place]) {
             let reason = STREAM_ERRORS[place];
-            warn!(%from, peer = %peer.member, reason, "a stream of a peer is closed: {explained}");
+            warn!(%from, peer = %peer.member, reason, detail = explained, "a stream of a peer is closed");
         }
     }
 }

@@ -128,7 +128,8 @@ impl Trust {
             if headers.contains_key(&name) && !self.told.swap(true, Relaxed) {
                 tracing::warn!(
                     from = %client,
-                    "the header {name} is ignored: it did not come from a trusted proxy (--trusted-proxies); this is said once"
+                    header = %name,
+                    "a header is ignored: it did not come from a trusted proxy (--trusted-proxies); this is said once"
                 );
             }
             return client;

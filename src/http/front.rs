@@ -58,7 +58,7 @@ impl ConnectionService for Front {
                 Ok(announced) => peer = announced.unwrap_or(peer),
                 Err(NoAddress::Io(_)) => return None,
                 Err(fault) => {
-                    tracing::debug!(from = %peer, "a connection is closed: {fault}");
+                    tracing::debug!(from = %peer, %fault, "a connection is closed");
                     return None;
                 }
             }

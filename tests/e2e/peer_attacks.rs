@@ -185,7 +185,7 @@ fn who_is_on_the_path_ends_streams_and_nothing_else() {
     for node in &cluster.nodes {
         // Nothing that was put in, changed or repeated came as far as to be looked at.
         assert_eq!((refused(node, "absurd"), refused(node, "sender")), (0.0, 0.0), "{}", node.name);
-        let lines = node.log().lines().filter(|line| line.contains("is closed: the seal")).count();
+        let lines = node.log().lines().filter(|line| line.contains("a stream of a peer is closed")).count();
         assert!(lines < 500, "{lines} lines");
     }
 }

@@ -120,7 +120,7 @@ impl SealedSocket {
         let logged = &mut self.logged[rejection as usize];
         if logged.is_none_or(|last| now.duration_since(last) >= LOG_EVERY) {
             *logged = Some(now);
-            warn!(%from, reason = rejection.as_str(), "a gossip datagram is refused: {}", rejection.explain());
+            warn!(%from, reason = rejection.as_str(), detail = rejection.explain(), "a gossip datagram is refused");
         }
     }
 }

@@ -144,7 +144,7 @@ pub(crate) fn before_sync() -> io::Result<()> {
 
 /// Ends the process as a machine ends that loses its power: nothing is done any more.
 pub(crate) fn power_off(what: &str) -> ! {
-    warn!("fault injection: the power goes {what}");
+    warn!(when = what, "fault injection: the power goes");
     // Nobody says anything after this.
     let _last_words = file().map(|path| tell(&path, &format!("power-cut {what}\n")));
     loop {
@@ -178,14 +178,16 @@ pub(crate) fn begin() -> i64 {
 pub(crate) fn follow(unix_ms: impl Fn() -> u64 + Send + 'static) {
     let Some(path) = file() else { return };
     let follow = move || {
-        warn!("fault injection: this build follows {}; never run it in production", path.display());
+        warn!(file = %path.display(), "fault injection: this build follows a file; never run it in production");
         let mut last = String::new();
         for look in 0_u32.. {
             match fs::read_to_string(&path) {
                 Ok(text) if text != last => {
                     match text.parse() {
                         Ok(orders) => carry_out(orders),
-                        Err(fault) => error!("fault injection: {}: {fault}", path.display()),
+                        Err(fault) => {
+                            error!(file = %path.display(), %fault, "fault injection: the orders cannot be read")
+                        }
                     }
                     last = text;
                 }

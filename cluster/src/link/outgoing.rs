@@ -296,7 +296,7 @@ impl Runner {
                     }
                     let reason = ended.to_string();
                     if reason != told {
-                        info!(peer = %self.peer.name, address = %self.address, lost, "link lost: {reason}");
+                        info!(peer = %self.peer.name, address = %self.address, lost, reason, "link lost");
                     }
                     if begun.elapsed() < GOOD_STREAM {
                         // A peer that lets us in and ends the stream at once would be asked again at once, for ever.
@@ -316,7 +316,7 @@ impl Runner {
                     self.health.set(State::Down);
                     let reason = error.to_string();
                     if reason != told {
-                        warn!(peer = %self.peer.name, address = %self.address, "no link: {reason}");
+                        warn!(peer = %self.peer.name, address = %self.address, reason, "no link");
                         told = reason;
                     }
                     self.wait(&mut pause).await;

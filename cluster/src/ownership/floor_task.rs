@@ -305,7 +305,7 @@ impl Way {
         if !slots.is_empty() {
             info!(
                 slots = slots.len(),
-                node = format!("{:x}", self.successor.node),
+                node = format_args!("{:x}", self.successor.node),
                 "a successor does not answer: another is wanted"
             );
             let strike = || Call::Strike { successor: self.successor, slots: slots.clone() };

@@ -134,7 +134,7 @@ pub(crate) fn restore(
     let saved: Saved = match codec::decode(&bytes) {
         Ok(saved) => saved,
         Err(error) => {
-            warn!("what the buckets knew cannot be read: they start exhausted ({error})");
+            warn!(%error, "what the buckets knew cannot be read: they start exhausted");
             return Ok(false);
         }
     };

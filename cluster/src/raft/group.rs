@@ -236,7 +236,7 @@ impl RaftGroup {
                     forgets = true;
                 }
                 reason = self.failed() => {
-                    error!("the replicated log has failed: {reason}; this node goes on with the rules that it has and tries again");
+                    error!(%reason, "the replicated log has failed: this node goes on with the rules that it has and tries again");
                     self.shared.set_trouble(Some(format!("the replicated log of this node has failed: {reason}")));
                 }
             }
@@ -351,7 +351,7 @@ pub(crate) async fn watch_disk(shared: Arc<Shared>) {
         match (shared.disk_trouble(), hung_since) {
             (Some(trouble), None) => {
                 hung_since = Some(Instant::now());
-                error!("{trouble}: until it does, this node asks for no session and answers no call of Raft");
+                error!(%trouble, "the disk hangs: until it goes on, this node asks for no session and answers no call of Raft");
             }
             (None, Some(since)) => {
                 hung_since = None;

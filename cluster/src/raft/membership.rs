@@ -174,8 +174,8 @@ async fn take(running: &Running, step: Step) {
     match changed {
         Ok(Ok(_)) => {}
         // It is looked at again: the change is begun anew, or ended by the next leader.
-        Ok(Err(error)) => info!("the Raft group could not be changed yet: {error}"),
-        Err(_) => info!("changing the Raft group takes longer than {PATIENCE:?}"),
+        Ok(Err(error)) => info!(%error, "the Raft group could not be changed yet"),
+        Err(_) => info!(patience = ?PATIENCE, "changing the Raft group takes long"),
     }
 }
 

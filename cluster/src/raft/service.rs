@@ -93,7 +93,7 @@ impl RaftService {
         self.shared.identity.stats.count_call_refusal(refusal);
         let place = refusal as usize;
         if is_due(&mut self.logged.lock().unwrap_or_else(PoisonError::into_inner)[place]) {
-            warn!(peer = %peer.member, reason = CALL_REFUSALS[place], "a call of a peer is refused: {explained}");
+            warn!(peer = %peer.member, reason = CALL_REFUSALS[place], detail = explained, "a call of a peer is refused");
         }
         Reply::Refused(explained)
     }

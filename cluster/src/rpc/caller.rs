@@ -127,7 +127,7 @@ impl Caller {
         self.calling.stats.called(envelope.call.kind(), sent + received);
         sane::reply(&envelope.call, &reply).inspect_err(|absurd| {
             self.calling.identity.stats.count_call_refusal(CallRefusal::Absurd);
-            warn!(to = %self.node, "the answer to a call is refused: {absurd}");
+            warn!(to = %self.node, fault = %absurd, "the answer to a call is refused");
         })?;
         exchange.end();
         if is_answered_at_once {

@@ -211,7 +211,8 @@ impl Peer {
         let measured = state.network.measured();
         let was_slow = std::mem::replace(&mut state.is_slow, measured > SUPPORTED);
         if state.is_slow && !was_slow {
-            warn!(peer = %self.node, "{}", self.too_slow(measured));
+            let (measured_ms, supported_ms) = (measured.as_millis(), SUPPORTED.as_millis());
+            warn!(peer = %self.node, measured_ms, supported_ms, "round trips take longer than is supported: elections and sessions may fail");
         }
     }
 

@@ -117,11 +117,11 @@ pub(crate) async fn serve_calls(
         {
             server.stats.count_broken(error);
             if server.logs_broken() {
-                warn!(peer = %member, "a stream of the Raft group is closed: {fault}");
+                warn!(peer = %member, %fault, "a stream of the Raft group is closed");
             }
         }
     } else {
-        warn!(peer = %member, "more than {MAX_CALL_STREAMS} streams of the Raft group: this one is closed");
+        warn!(peer = %member, most = MAX_CALL_STREAMS, "too many streams of the Raft group: this one is closed");
     }
     server.open.fetch_sub(1, Relaxed);
 }

@@ -189,7 +189,7 @@ async fn plant(shared: &Shared, ledger: &Ledger, seed: &[(String, String)]) {
         match ledger.write(new, Instant::now() + SEED_PATIENCE).await {
             Ok(_) | Err(WriteError::Mismatch { .. }) => {}
             Err(fault) => {
-                warn!(domain, "the rules at the start are not written yet: {fault}");
+                warn!(domain, %fault, "the rules at the start are not written yet");
                 sleep(Duration::from_millis(200)).await;
             }
         }
