@@ -307,3 +307,18 @@ fn messages_of_the_log_are_fixed() {
     assert!(count > 50, "{count} lines of the log");
     assert!(written_anew.is_empty(), "{written_anew:#?}");
 }
+
+/// Decision 17: who speaks h2 without tonic stands in few files.
+#[test]
+fn few_files_know_h2() {
+    let mut files = Vec::new();
+    rust_files(&root("src"), &mut files);
+    let knows = |file: &&PathBuf| code_of(file).contains("h2::");
+    let mut found: Vec<String> = files
+        .iter()
+        .filter(knows)
+        .map(|file| file.strip_prefix(root("src")).unwrap().display().to_string())
+        .collect();
+    found.sort();
+    assert_eq!(found, ["grpc/connection.rs", "grpc/front.rs", "grpc/stream.rs", "grpc/unary.rs"]);
+}
