@@ -46,7 +46,7 @@ pub(crate) fn check(
     let sender = NodeStart { node: peer.id, incarnation: peer.member.incarnation };
     if let Some(row) = applied.state.members.get(&from) {
         let is_later = sender.incarnation > row.incarnation;
-        // An earlier start may still run, where its disk was taken away from it: it is told that nothing is its own any more.
+        // An earlier start may still run, where its disk was taken away from it: the answer says that it owns nothing any more.
         let asks_only = matches!(call, Call::Renew { wants: false, .. }) && row.name == *peer.member.name;
         if !is_later && !asks_only && (sender.incarnation < row.incarnation || row.name != *peer.member.name)
         {
