@@ -30,7 +30,9 @@ use crate::{
     member::{Alive, MemberId, MemberRow, MemberState},
     owner::{SlotRow, session::SessionTiming, slot_ownership::SlotOwnership},
     ownership::{
-        buckets, floor_task, leader_task, saved,
+        buckets,
+        earlier_start::EarlierStart,
+        floor_task, leader_task, saved,
         service::{LeaderService, OwnerService},
         session_task,
     },
@@ -116,6 +118,7 @@ struct GroupTasks {
     shared: Arc<Shared>,
     leader: Arc<LeaderClient>,
     ledger: Ledger,
+    earlier: EarlierStart,
 }
 
 impl GroupTasks {
@@ -145,7 +148,7 @@ impl GroupTasks {
         spawn(Box::pin(beat(shared())));
         spawn(Box::pin(watch_disk(shared())));
         spawn(Box::pin(membership::tend(shared())));
-        spawn(Box::pin(session_task::renew(shared(), leader())));
+        spawn(Box::pin(session_task::renew(shared(), leader(), self.earlier)));
         spawn(Box::pin(session_task::watch(shared())));
         spawn(Box::pin(leader_task::preside(shared())));
         spawn(Box::pin(floor_task::tell(shared(), leader())));
@@ -285,6 +288,8 @@ impl Cluster {
             rules: Arc::clone(&rules),
             clock,
         };
+        // What is saved was saved by a start that decided nothing any more.
+        let earlier = EarlierStart::new(on_disk.came_from_elsewhere && !keeps);
         let group = RaftGroup::start(group, disk, on_disk).await?;
         let shared = group.shared();
         let raft = Arc::new(RaftService::new(Arc::clone(&shared)));
@@ -356,7 +361,7 @@ impl Cluster {
             alive,
             tasks.clone(),
         );
-        let group_tasks = GroupTasks { shared: Arc::clone(&shared), leader, ledger: ledger.clone() };
+        let group_tasks = GroupTasks { shared: Arc::clone(&shared), leader, ledger: ledger.clone(), earlier };
         group_tasks.spawn(group, config.rules, &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
         let pause = config.timing.gossip_interval;

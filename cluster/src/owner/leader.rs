@@ -47,7 +47,12 @@ const FOUNDERS_WITHIN: Duration = Duration::from_secs(3);
 /// A leader that did not look for so long was stopped meanwhile.
 const MAX_GAP: Duration = Duration::from_millis(1500);
 /// A leader whose own entries wait for longer writes nothing more, and expects to take no slots from anybody meanwhile.
-const STUCK_AFTER: Duration = Duration::from_millis(1000);
+const STUCK_AFTER: Duration = Duration::from_millis(1250);
+/// For so long a leader that can write says that it will take slots before it does: who cannot read its log asks again within
+/// 150 ms, and a quorum has to confirm the answer. Shorter than a leader is not stuck after an entry that waited: entries that
+/// wait again and again do not put a takeover off for ever.
+const NOTICE: Duration = Duration::from_millis(1100);
+const _: () = assert!(NOTICE.as_millis() < STUCK_AFTER.as_millis());
 
 /// What the log says, as far as the leader has applied it.
 #[derive(Debug, Clone, Copy)]
@@ -250,6 +255,7 @@ impl Leader {
     /// Up to where the log is written and applied at this leader; to be called several times a second.
     pub(crate) fn note_log(&mut self, written: u64, applied: u64, now: Nanos) {
         if self.is_stuck(now) {
+            // Also where that has just ended: nobody knows since when.
             self.able_since = now;
         }
         if self.waiting.is_none_or(|(index, _)| applied >= index) {
@@ -258,7 +264,7 @@ impl Leader {
     }
 
     /// Whether what this leader has written is not applied for so long that a quorum of disks may not work.
-    fn is_stuck(&self, now: Nanos) -> bool {
+    pub(crate) fn is_stuck(&self, now: Nanos) -> bool {
         self.waiting.is_some_and(|(_, since)| now.saturating_since(since) >= STUCK_AFTER)
     }
 
@@ -273,7 +279,7 @@ impl Leader {
 
     /// Whether who asks has had the time to hear that slots will be taken over.
     fn has_given_notice(&self, now: Nanos) -> bool {
-        now >= self.able_since.saturating_add(self.timing.leader / 2)
+        now >= self.able_since.saturating_add(NOTICE)
     }
 
     /// Whether the holder's session must have ended, whoever granted it.

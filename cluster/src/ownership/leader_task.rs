@@ -170,6 +170,15 @@ fn name(shared: &Shared, holder: NodeStart) -> String {
 }
 
 impl Shared {
+    /// Whether what this leader has written waits for so long that one more entry would only fill its disk: what nodes ask for by
+    /// themselves they ask for again.
+    pub(super) fn leads_stuck(&self, running: &Running) -> bool {
+        let (applied, now) = (self.applied.borrow().index, self.clock.now());
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        leader.note_log(running.last_log(), applied, now);
+        leader.is_stuck(now)
+    }
+
     /// Writes that moves are done, if this node leads.
     pub(crate) async fn moved_here(&self, running: &Running, moves: Vec<SlotMove>) -> Result<(), NotServed> {
         running.propose(Command::Slots(Entry::Commit(moves)), PATIENCE).await.map(|_| ())
@@ -205,6 +214,9 @@ impl Shared {
         let slots: Vec<u16> = slots.into_iter().filter(is_named).collect();
         if slots.is_empty() {
             return Ok(());
+        }
+        if self.leads_stuck(running) {
+            return Err(NotServed::Unknown);
         }
         running.propose(Command::Slots(Entry::Succeed(vec![(None, slots)])), PATIENCE).await.map(|_| ())
     }

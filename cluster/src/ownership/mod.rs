@@ -3,11 +3,13 @@
 //! - `leader_task`: sees to it that each slot has the owner that it should have, while this node leads.
 //! - `session_task`: asks for a session, and grants them. `taken_over`: asks whether others own this node's slots, when it does
 //!   not follow the log.
+//!   `earlier_start`: waits for whoever may still run where the disk comes from.
 //! - `hand_over`: sends the buckets of slots that move by plan, and takes them. `floor_task`: tells successors floors.
 //! - `saved`, `buckets`: buckets that come from this node's disk or from floors.
 //! - `service`: what other nodes ask for.
 
 pub(crate) mod buckets;
+pub(crate) mod earlier_start;
 pub(crate) mod floor_task;
 pub(crate) mod hand_over;
 pub(crate) mod leader_task;

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::taken_over::AskedMembers;
+use super::{earlier_start::EarlierStart, taken_over::AskedMembers};
 use crate::{
     ids::{NodeId, RaftNode},
     member::MemberRow,
@@ -35,13 +35,14 @@ const CONFIRMED_WITHIN: Duration = Duration::from_millis(600);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// Asks for a session again and again, once this node has what it needs to decide.
-pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
+pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>, mut earlier: EarlierStart) {
     let length = shared.ownership.timing().node;
     let (mut way, mut others) = (Way::default(), AskedMembers::default());
     let mut had_session = false;
     loop {
         let next = Instant::now() + length / RENEWALS;
-        let granted = ask(&shared, &leader, &mut way, &mut others).await;
+        let may_own = !earlier.may_run(&shared);
+        let granted = ask(&shared, &leader, &mut way, &mut others, may_own).await;
         let has_session = shared.ownership.has_session(shared.clock.now());
         match (had_session, has_session) {
             (false, true) => info!("this node has a session with the leader: it may own slots"),
@@ -90,7 +91,13 @@ impl Way {
 }
 
 /// Asks for a session; without a log that works, whether this node still has its slots. Whether a session is granted.
-async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way, others: &mut AskedMembers) -> bool {
+async fn ask(
+    shared: &Shared,
+    client: &LeaderClient,
+    way: &mut Way,
+    others: &mut AskedMembers,
+    may_own: bool,
+) -> bool {
     let turn = way.failed;
     match shared.running() {
         Some(running) if shared.log_works(&running) => {
@@ -99,12 +106,24 @@ async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way, others: &mut
                 && running.is_leader()
                 && shared.in_force.borrow().complete
                 && !shared.ownership.is_given_up();
-            let (granted, ()) = tokio::join!(ask_for_session(shared, client, &running, way), async {
-                if may_be_replaced {
-                    others.ask(shared, turn, PATIENCE).await;
+            if !may_be_replaced {
+                // What others still say was asked when it was.
+                *others = AskedMembers::default();
+                return ask_for_session(shared, client, &running, way, may_own).await;
+            }
+            let (session, answers) =
+                (ask_for_session(shared, client, &running, way, may_own), others.ask(shared, turn, PATIENCE));
+            tokio::pin!(session, answers);
+            tokio::select! {
+                granted = &mut session => {
+                    // What others say about a session does not end the one after it.
+                    if !granted {
+                        answers.await;
+                    }
+                    granted
                 }
-            });
-            granted
+                () = &mut answers => session.await,
+            }
         }
         _ => {
             others.ask(shared, turn, PATIENCE).await;
@@ -113,10 +132,16 @@ async fn ask(shared: &Shared, client: &LeaderClient, way: &mut Way, others: &mut
     }
 }
 
-async fn ask_for_session(shared: &Shared, client: &LeaderClient, running: &Running, way: &mut Way) -> bool {
+async fn ask_for_session(
+    shared: &Shared,
+    client: &LeaderClient,
+    running: &Running,
+    way: &mut Way,
+    may_own: bool,
+) -> bool {
     let Some((leader, node)) = way.next(running, shared.me) else { return false };
     // Without the rules of the cluster it could not decide; but it says that it is there.
-    let wants = shared.in_force.borrow().complete && !shared.ownership.is_given_up();
+    let wants = may_own && shared.in_force.borrow().complete && !shared.ownership.is_given_up();
     let applied = {
         let known = shared.applied.borrow();
         // Without a table there is nothing that this node could lose or give.
@@ -198,6 +223,9 @@ impl Shared {
         }
         if known.as_ref() != Some(&row) {
             if !is_in_group {
+                return Ok(Renewal::NotGranted);
+            }
+            if self.leads_stuck(running) {
                 return Ok(Renewal::NotGranted);
             }
             // Who comes first says where it is; then it asks again.

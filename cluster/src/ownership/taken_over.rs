@@ -19,9 +19,11 @@ const EVERY: Duration = Duration::from_millis(150);
 /// How many members have a question at a time.
 const MAX_ASKED: usize = 64;
 
-/// The members that are asked whether others own the slots of this node, or will when its session has ended.
+/// The members that are asked whether others own the slots of this node, or will when its session has ended. When this is
+/// dropped, what they still answer counts for nothing; that they answer does: the questions go on until their deadline.
 #[derive(Default)]
 pub(super) struct AskedMembers {
+    /// At most [`MAX_ASKED`].
     asked: BTreeSet<NodeId>,
     /// Whether each says so. Who is silent keeps nobody else from being asked again.
     answers: FuturesUnordered<BoxFuture<'static, (NodeId, bool)>>,
@@ -47,9 +49,10 @@ impl AskedMembers {
                 let says_so = async move {
                     let answer =
                         caller.call_when_open(Call::Renew { row, wants: false, applied }, patience).await;
-                    (id, matches!(answer, Ok(Reply::Renew(Ok(Renewal::Behind(_))))))
+                    matches!(answer, Ok(Reply::Renew(Ok(Renewal::Behind(_)))))
                 };
-                self.answers.push(says_so.boxed());
+                let answered = tokio::spawn(says_so);
+                self.answers.push(async move { (id, answered.await.unwrap_or(false)) }.boxed());
             }
         }
         while let Ok(Some((id, says_so))) = timeout_at(until, self.answers.next()).await {

@@ -23,9 +23,9 @@ use tokio::{
 };
 
 use super::{
-    disk::{Disk, KEY_CLUSTER, LOG, META},
+    disk::{Disk, KEY_CLUSTER, KEY_PURGED, KEY_VOTE, LOG, META},
     files::DiskError,
-    log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE},
+    log::KEY_COMMITTED,
 };
 use crate::{
     fabric,
@@ -286,6 +286,8 @@ impl Disk {
             }
             Ok(transaction.commit()?)
         };
+        // Before: what reports an error may be on the disk all the same.
+        self.promised.forget();
         forget().map_err(|reason| self.fault(reason))
     }
 }

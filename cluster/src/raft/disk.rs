@@ -7,18 +7,22 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use openraft::{Entry, LeaderId, LogId, Vote};
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    AccessGuard, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
     backends::InMemoryBackend,
 };
+use serde::de::DeserializeOwned;
+use tidegate_proto::codec;
 
 use super::files::{DiskError, SAVED_FILE, SNAPSHOT_FILE, Snapshots, draft_of, sync};
 use crate::{
     fabric,
-    ids::{ClusterId, NodeId},
+    ids::{ClusterId, NodeId, NodeStart},
+    state::types::Group,
 };
 
 const DATABASE_FILE: &str = "raft.redb";
@@ -35,6 +39,9 @@ pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 const KEY_FORMAT: &str = "format";
 const KEY_NODE: &str = "node";
 pub(crate) const KEY_CLUSTER: &str = "cluster";
+const KEY_BOOT: &str = "boot";
+pub(crate) const KEY_PURGED: &str = "purged";
+pub(crate) const KEY_VOTE: &str = "vote";
 const KEY_INCARNATION: &str = "incarnation";
 
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +58,8 @@ enum Damage {
     Absurd(u64),
     #[error("it is not the log of the node that runs here: it was replaced or cut off")]
     OfAnother,
+    #[error("the file is empty: it was cut off")]
+    Empty,
 }
 
 /// Who a node is in the group.
@@ -59,6 +68,9 @@ pub(crate) struct DiskIdentity {
     pub(crate) node: NodeId,
     /// Later than that of each earlier start from this directory, whatever the wall clock says.
     pub(crate) incarnation: u64,
+    /// It was last started by another system: the lock of the directory does not tell whether that start has ended, where the
+    /// disk was taken from it by force.
+    pub(crate) came_from_elsewhere: bool,
 }
 
 /// Whether a node has kept its part of a group in this directory.
@@ -66,12 +78,56 @@ pub(crate) fn is_kept_in(directory: &Path) -> bool {
     directory.join(DATABASE_FILE).is_file()
 }
 
+/// What this process has got onto its disk: a disk that does not say so any more is not gone on with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Promised(Arc<Mutex<Kept>>);
+
+/// The last leader that the node has voted for, or followed, and the last entry of its log; ordered as Raft orders logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Kept {
+    leader: Option<LeaderId<NodeId>>,
+    last: Option<LogId<NodeId>>,
+}
+
+impl Promised {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing in here is left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note_vote(&self, vote: &Vote<NodeId>) {
+        let mut kept = self.kept();
+        kept.leader = kept.leader.max(Some(vote.leader_id));
+    }
+
+    pub(crate) fn note_entry(&self, id: LogId<NodeId>) {
+        self.kept().last = Some(id);
+    }
+
+    /// Entries are removed again: nothing is known of the last one until there is another.
+    pub(crate) fn note_truncation(&self) {
+        self.kept().last = None;
+    }
+
+    pub(crate) fn forget(&self) {
+        *self.kept() = Kept::default();
+    }
+}
+
 /// An open data directory, or one in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
     pub(crate) database: Arc<Database>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) promised: Promised,
     path: PathBuf,
+}
+
+/// What outlives a database that is closed and opened again by this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Outlives {
+    pub(crate) snapshots: Snapshots,
+    promised: Promised,
 }
 
 impl Disk {
@@ -79,7 +135,7 @@ impl Disk {
     pub(crate) fn open(directory: &Path) -> Result<Self, DiskError> {
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
-            return Self::open_with(directory, Snapshots::of(directory));
+            return Self::open_with(directory, Outlives::none(directory));
         }
         // A draft is what a crash left of a file that never counted.
         for name in [SNAPSHOT_FILE, SAVED_FILE] {
@@ -87,42 +143,44 @@ impl Disk {
         }
         make_if_missing(directory)
             .map_err(|reason| DiskError { path: directory.join(DATABASE_FILE), reason: reason.into() })?;
-        Self::open_with(directory, Snapshots::of(directory))
+        Self::open_with(directory, Outlives::none(directory))
     }
 
     /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
-    pub(crate) fn open_again(directory: &Path, before: &Snapshots, me: NodeId) -> Result<Self, DiskError> {
+    pub(crate) fn open_again(directory: &Path, before: &Outlives, me: NodeStart) -> Result<Self, DiskError> {
         // A node that has forgotten what it promised is another node: this process goes on without a disk.
-        let path = directory.join(DATABASE_FILE);
-        let is_there = || {
-            fs::metadata(&path).and_then(|known| {
-                if known.len() > 0 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-            })
-        };
-        #[cfg(feature = "simulation")]
-        let is_there = || if crate::simulation::is_on() { Ok(()) } else { is_there() };
-        is_there().map_err(|reason| DiskError { path: path.clone(), reason: reason.into() })?;
         let disk = Self::open_with(directory, before.clone())?;
-        if disk.kept_identity()?.0 != Some(me) {
+        let promised = *before.promised.kept();
+        let lacks = disk.kept_leader()? < promised.leader || disk.kept_last()? < promised.last;
+        if lacks || disk.kept_start()? != Some(me) {
             return Err(disk.fault(Damage::OfAnother));
         }
         Ok(disk)
     }
 
-    fn open_with(directory: &Path, snapshots: Snapshots) -> Result<Self, DiskError> {
+    /// What is to be known when it is opened again.
+    pub(crate) fn outlives(&self) -> Outlives {
+        Outlives { snapshots: self.snapshots.clone(), promised: self.promised.clone() }
+    }
+
+    fn open_with(directory: &Path, before: Outlives) -> Result<Self, DiskError> {
         let path = directory.join(DATABASE_FILE);
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
-            return Self::simulated(directory, path, snapshots);
+            return Self::simulated(directory, path, before);
         }
-        let fault = |reason: redb::Error| DiskError { path: path.clone(), reason: reason.into() };
-        let database = create(&path).map_err(|error| fault(error.into()))?;
-        Self { database: Arc::new(database), snapshots, path }.prepared()
+        let database = open(&path).map_err(|reason| DiskError { path: path.clone(), reason })?;
+        Self::made_of(database, before, path).prepared()
+    }
+
+    fn made_of(database: Database, before: Outlives, path: PathBuf) -> Self {
+        let Outlives { snapshots, promised } = before;
+        Self { database: Arc::new(database), snapshots, promised, path }
     }
 
     /// A directory of a simulated machine.
     #[cfg(feature = "simulation")]
-    fn simulated(directory: &Path, path: PathBuf, snapshots: Snapshots) -> Result<Self, DiskError> {
+    fn simulated(directory: &Path, path: PathBuf, before: Outlives) -> Result<Self, DiskError> {
         let fault = |reason: redb::Error| DiskError { path: path.clone(), reason: reason.into() };
         let backend =
             crate::simulation::disk::open(directory).database().map_err(|error| fault(error.into()))?;
@@ -130,7 +188,7 @@ impl Disk {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(backend)
             .map_err(|error| fault(error.into()))?;
-        Self { database: Arc::new(database), snapshots, path }.prepared()
+        Self::made_of(database, before, path).prepared()
     }
 
     /// Whether what is written there waits.
@@ -142,11 +200,7 @@ impl Disk {
     /// A directory that a test has made up.
     #[cfg(test)]
     pub(crate) fn on(database: Database) -> Self {
-        let disk = Self {
-            database: Arc::new(database),
-            snapshots: Snapshots::Memory(Arc::default()),
-            path: PathBuf::from("test"),
-        };
+        let disk = Self::made_of(database, Outlives::in_memory(), PathBuf::from("test"));
         disk.prepared().expect("it can be written")
     }
 
@@ -157,7 +211,7 @@ impl Disk {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(InMemoryBackend::new())
             .map_err(|error| DiskError { path: path.clone(), reason: error.into() })?;
-        Self { database: Arc::new(database), snapshots: Snapshots::Memory(Arc::default()), path }.prepared()
+        Self::made_of(database, Outlives::in_memory(), path).prepared()
     }
 
     fn prepared(self) -> Result<Self, DiskError> {
@@ -206,14 +260,31 @@ impl Disk {
             };
             let before = meta.get(KEY_INCARNATION)?.and_then(|bytes| number(bytes.value())).unwrap_or(0);
             let incarnation = now_ms.max(before.saturating_add(1));
+            meta.insert(KEY_INCARNATION, &incarnation.to_be_bytes()[..])?;
+            let boot = boot_id();
+            let is_first = meta.get(KEY_NODE)?.is_none();
+            if is_first {
+                meta.insert(KEY_BOOT, &boot[..])?;
+            }
+            let is_of_this_boot = |kept: AccessGuard<'_, &[u8]>| kept.value() == boot && !boot.is_empty();
+            let came_from_elsewhere = !is_first && !meta.get(KEY_BOOT)?.is_some_and(is_of_this_boot);
             if let Some(node) = node {
                 meta.insert(KEY_NODE, &node.to_be_bytes()[..])?;
             }
-            meta.insert(KEY_INCARNATION, &incarnation.to_be_bytes()[..])?;
-            node.map(|node| DiskIdentity { node, incarnation })
+            node.map(|node| DiskIdentity { node, incarnation, came_from_elsewhere })
         };
         transaction.commit()?;
         Ok(identity)
+    }
+
+    /// Notes that the node runs on this system, once no earlier start of it can have a session on another one.
+    pub(crate) fn note_system(&self) -> Result<(), DiskError> {
+        let note = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            transaction.open_table(META)?.insert(KEY_BOOT, &boot_id()[..])?;
+            Ok(transaction.commit()?)
+        };
+        note().map_err(|reason| self.fault(reason))
     }
 
     /// Who the node is and which cluster it belongs to, as far as it has started before and belongs to one.
@@ -235,6 +306,40 @@ impl Disk {
         note().map_err(|reason| self.fault(reason))
     }
 
+    /// Which start of which node it was last written by, as far as there was one.
+    fn kept_start(&self) -> Result<Option<NodeStart>, DiskError> {
+        let (node, _) = self.kept_identity()?;
+        let incarnation = self.meta(KEY_INCARNATION).map_err(|reason| self.fault(reason))?;
+        let incarnation = incarnation.and_then(|bytes| number(&bytes));
+        Ok(node.zip(incarnation).map(|(node, incarnation)| NodeStart { node, incarnation }))
+    }
+
+    /// For whom the node has voted last.
+    fn kept_leader(&self) -> Result<Option<LeaderId<NodeId>>, DiskError> {
+        let vote: Option<Vote<NodeId>> = self.decoded(KEY_VOTE)?;
+        Ok(vote.map(|vote| vote.leader_id))
+    }
+
+    fn kept_last(&self) -> Result<Option<LogId<NodeId>>, DiskError> {
+        let last = self.last_entry().map_err(|reason| self.fault(reason))?;
+        Ok(last.max(self.decoded(KEY_PURGED)?))
+    }
+
+    fn decoded<T: DeserializeOwned>(&self, key: &'static str) -> Result<Option<T>, DiskError> {
+        let bytes = self.meta(key).map_err(|reason| self.fault(reason))?;
+        bytes.map(|bytes| codec::decode(&bytes).map_err(|reason| self.fault(reason))).transpose()
+    }
+
+    /// The last entry of the log that has not been purged.
+    pub(crate) fn last_entry(
+        &self,
+    ) -> Result<Option<LogId<NodeId>>, Box<dyn std::error::Error + Send + Sync>> {
+        let table = self.database.begin_read()?.open_table(LOG)?;
+        let Some((_, bytes)) = table.last()? else { return Ok(None) };
+        let entry: Entry<Group> = codec::decode(bytes.value())?;
+        Ok(Some(entry.log_id))
+    }
+
     /// It holds a number that no cluster comes to.
     pub(crate) fn absurd(&self, number: u64) -> DiskError {
         self.fault(Damage::Absurd(number))
@@ -247,6 +352,17 @@ impl Disk {
     pub(crate) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
         let meta = self.database.begin_read()?.open_table(META)?;
         Ok(meta.get(key)?.map(|bytes| bytes.value().to_vec()))
+    }
+}
+
+impl Outlives {
+    /// Of a directory that this process has not opened yet.
+    fn none(directory: &Path) -> Self {
+        Self { snapshots: Snapshots::of(directory), promised: Promised::default() }
+    }
+
+    fn in_memory() -> Self {
+        Self { snapshots: Snapshots::Memory(Arc::default()), promised: Promised::default() }
     }
 }
 
@@ -281,6 +397,14 @@ fn sync_names(directory: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens the database, which must be there: one that was cut off to nothing would be made anew, and with it another node.
+fn open(path: &Path) -> Result<Database, Box<dyn std::error::Error + Send + Sync>> {
+    if fs::metadata(path)?.len() == 0 {
+        return Err(Damage::Empty.into());
+    }
+    Ok(create(path)?)
+}
+
 /// Opens the database, and makes it if it is not there.
 #[cfg(not(feature = "fault-injection"))]
 fn create(path: &Path) -> Result<Database, DatabaseError> {
@@ -292,6 +416,15 @@ fn create(path: &Path) -> Result<Database, DatabaseError> {
 fn create(path: &Path) -> Result<Database, DatabaseError> {
     let file = crate::injection::disk::open(path)?;
     Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
+}
+
+/// Which start of which machine this process runs in; nothing where the system does not say.
+fn boot_id() -> Vec<u8> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        return b"simulated".to_vec();
+    }
+    fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
 fn number(bytes: &[u8]) -> Option<u64> {
@@ -321,6 +454,33 @@ mod tests {
     }
 
     #[test]
+    fn a_node_knows_whether_its_disk_was_last_used_by_the_system_that_it_runs_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let start = |now| Disk::open(directory.path()).unwrap().start(now).unwrap().came_from_elsewhere;
+        let used_by = |boot: Option<&[u8]>| {
+            let disk = Disk::open(directory.path()).unwrap();
+            let transaction = disk.database.begin_write().unwrap();
+            {
+                let mut meta = transaction.open_table(META).unwrap();
+                match boot {
+                    Some(boot) => drop(meta.insert(KEY_BOOT, boot).unwrap()),
+                    None => drop(meta.remove(KEY_BOOT).unwrap()),
+                }
+            }
+            transaction.commit().unwrap();
+        };
+        assert!(!start(1), "there was no start before");
+        assert!(!start(2));
+        used_by(Some(b"another"));
+        assert!(start(3));
+        assert!(start(4), "the start before may have ended before it could wait");
+        Disk::open(directory.path()).unwrap().note_system().unwrap();
+        assert!(!start(5));
+        used_by(None);
+        assert!(start(6), "a version that did not note it");
+    }
+
+    #[test]
     fn what_a_crash_left_of_a_snapshot_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::open(directory.path()).unwrap();
@@ -341,8 +501,11 @@ mod tests {
         drop(Disk::open(directory.path()).unwrap());
         assert!(!draft.exists());
         // What has the name of the database is one, or damaged.
-        fs::write(directory.path().join(DATABASE_FILE), [0; 4096]).unwrap();
-        assert!(Disk::open(directory.path()).is_err());
+        for left in [&[0; 4096][..], &[]] {
+            fs::write(directory.path().join(DATABASE_FILE), left).unwrap();
+            assert!(Disk::open(directory.path()).is_err());
+            assert_eq!(fs::read(directory.path().join(DATABASE_FILE)).unwrap(), left, "nothing replaces it");
+        }
     }
 
     /// Found by review: whoever cuts the file off must not make this node forget what it has voted.
@@ -350,21 +513,80 @@ mod tests {
     fn a_log_that_was_replaced_or_cut_off_is_not_gone_on_with() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::open(directory.path()).unwrap();
-        let me = disk.start(1_000).unwrap().node;
-        let snapshots = disk.snapshots.clone();
+        let me = disk.start(1_000).unwrap();
+        let me = NodeStart { node: me.node, incarnation: me.incarnation };
+        let before = disk.outlives();
         drop(disk);
-        drop(Disk::open_again(directory.path(), &snapshots, me).unwrap());
+        drop(Disk::open_again(directory.path(), &before, me).unwrap());
         let path = directory.path().join(DATABASE_FILE);
         let kept = fs::read(&path).unwrap();
         fs::write(&path, b"").unwrap();
-        assert!(Disk::open_again(directory.path(), &snapshots, me).is_err());
+        assert!(Disk::open_again(directory.path(), &before, me).is_err());
         assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing is made in its place");
         fs::remove_file(&path).unwrap();
         Disk::open(directory.path()).unwrap().start(2_000).unwrap();
-        let error = Disk::open_again(directory.path(), &snapshots, me).unwrap_err().to_string();
+        let error = Disk::open_again(directory.path(), &before, me).unwrap_err().to_string();
         assert!(error.contains("not the log of the node"), "{error}");
-        fs::write(&path, kept).unwrap();
-        drop(Disk::open_again(directory.path(), &snapshots, me).unwrap());
+        fs::write(&path, &kept).unwrap();
+        drop(Disk::open_again(directory.path(), &before, me).unwrap());
+        // A copy that an earlier start has left is not what this one has written.
+        let later = Disk::open(directory.path()).unwrap().start(3_000).unwrap();
+        let later = NodeStart { incarnation: later.incarnation, ..me };
+        drop(Disk::open_again(directory.path(), &before, later).unwrap());
+        fs::write(&path, &kept).unwrap();
+        assert!(Disk::open_again(directory.path(), &before, later).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_lacks_a_vote_or_an_entry_of_this_process_is_not_gone_on_with() {
+        use openraft::{
+            CommittedLeaderId, EntryPayload,
+            storage::{RaftLogStorage as _, RaftLogStorageExt as _},
+        };
+
+        use crate::raft::log::Log;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(DATABASE_FILE);
+        let disk = Disk::open(directory.path()).unwrap();
+        let me = disk.start(4_000).unwrap();
+        let me = NodeStart { node: me.node, incarnation: me.incarnation };
+        let before = disk.outlives();
+        drop(disk);
+        let again = || Disk::open_again(directory.path(), &before, me);
+        // The thread of a log that was dropped closes the database a moment later.
+        let closed = || async {
+            while again().is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        let id = |term, index| LogId::new(CommittedLeaderId::new(term, me.node), index);
+        let mut earlier = Vec::new();
+        for step in 0..3_u64 {
+            earlier.push(fs::read(&path).unwrap());
+            let mut log = Log::start(again().unwrap()).unwrap();
+            if step == 1 {
+                log.save_vote(&Vote::new(3, me.node)).await.unwrap();
+            } else {
+                let entry = Entry { log_id: id(1 + step, step / 2), payload: EntryPayload::Blank };
+                log.blocking_append([entry]).await.unwrap();
+            }
+            drop(log);
+            closed().await;
+        }
+        let whole = fs::read(&path).unwrap();
+        for (step, copy) in earlier.into_iter().enumerate() {
+            fs::write(&path, copy).unwrap();
+            assert!(again().is_err(), "what step {step} wrote is missing");
+        }
+        fs::write(&path, &whole).unwrap();
+        // What Raft itself takes away is not missing.
+        let mut log = Log::start(again().unwrap()).unwrap();
+        log.truncate(id(3, 1)).await.unwrap();
+        drop(log);
+        closed().await;
+        again().unwrap().forget_cluster().unwrap();
+        again().unwrap();
     }
 
     /// Found by an hour of faults: a node that ended while Raft wrote a snapshot found its buckets' debts in its place, and did

@@ -21,8 +21,8 @@ use tracing::{error, info};
 use super::{
     applied::Machine,
     belonging::Belonging,
-    disk::{Disk, DiskIdentity},
-    files::{DiskError, Snapshots},
+    disk::{Disk, DiskIdentity, Outlives},
+    files::DiskError,
     handle::Shared,
     heard::{ELECTION, Heard, Reached},
     log::Log,
@@ -101,7 +101,7 @@ pub(crate) struct RaftGroup {
     config: Arc<GroupConfig>,
     /// What a node without a data directory has promised: as long as the process lives, Raft may not forget it.
     in_memory: Option<Disk>,
-    snapshots: Snapshots,
+    before: Outlives,
 }
 
 impl RaftGroup {
@@ -174,8 +174,8 @@ impl RaftGroup {
             resigns: Notify::new(),
         });
         let in_memory = config.data_dir.is_none().then(|| disk.clone());
-        let snapshots = disk.snapshots.clone();
-        let group = Self { shared, config: Arc::new(config), in_memory, snapshots };
+        let before = disk.outlives();
+        let group = Self { shared, config: Arc::new(config), in_memory, before };
         group.run_raft(disk).await?;
         Ok(group)
     }
@@ -275,11 +275,11 @@ impl RaftGroup {
         let disk = match (&self.in_memory, &self.config.data_dir) {
             (Some(disk), _) => disk.clone(),
             (None, Some(directory)) => {
-                let (directory, before) = (directory.clone(), self.snapshots.clone());
+                let (directory, before) = (directory.clone(), self.before.clone());
                 // It reads and syncs, and may hang. Given up, it is closed when it has been opened after all.
-                let me = self.shared.me;
+                let me = self.shared.row.holder();
                 let opened = fabric::blocking(move || Disk::open_again(&directory, &before, me)).await;
-                opened.map_err(|panicked| self.snapshots.fault(panicked))??
+                opened.map_err(|panicked| self.before.snapshots.fault(panicked))??
             }
             (None, None) => unreachable!("without a directory it is in memory"),
         };

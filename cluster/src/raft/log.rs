@@ -18,7 +18,7 @@ use openraft::{
     Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
-use redb::{Durability, ReadableDatabase as _, ReadableTable as _};
+use redb::{Durability, ReadableDatabase as _};
 use serde::{Serialize, de::DeserializeOwned};
 use tidegate_proto::{MAX_CALL_BYTES, codec};
 use tokio::{
@@ -26,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::disk::{Disk, LOG, META};
+use super::disk::{Disk, KEY_PURGED, KEY_VOTE, LOG, META};
 use crate::{
     ids::NodeId,
     owner::shares::ShareChange,
@@ -48,9 +48,7 @@ const _: () = assert!(READ_BYTES + MAX_ENTRY_BYTES < MAX_CALL_BYTES, "they fit o
 /// A write that takes so long will perhaps never end.
 const HANGS_AFTER: Duration = Duration::from_secs(3);
 
-pub(crate) const KEY_VOTE: &str = "vote";
 pub(crate) const KEY_COMMITTED: &str = "committed";
-pub(crate) const KEY_PURGED: &str = "purged";
 
 type Fault = StorageError<NodeId>;
 /// Entries that were found, with their bytes.
@@ -134,7 +132,11 @@ impl Log {
     /// the same term and without knowing which entries of this term were acknowledged, so that a read from it could miss
     /// them. And so one term has one process that leads it: what a leader only has in memory, it need not look for.
     pub(crate) async fn step_down(&mut self, me: NodeId) -> Result<(), Fault> {
-        match self.read_vote().await? {
+        let vote = self.read_vote().await?;
+        if let Some(vote) = vote.as_ref().filter(|_| !PlantedBug::VoteNotSynced.is_on()) {
+            self.disk.promised.note_vote(vote);
+        }
+        match vote {
             Some(vote) if vote.committed && vote.leader_id.node_id == me => {
                 // It has voted for itself in this term, and nobody else gets its vote in it.
                 self.save_vote(&Vote { committed: false, ..vote }).await
@@ -265,7 +267,7 @@ impl RaftLogStorage<Group> for Log {
         let pending = self.pending.entries().last_key_value().map(|(_, (_, entry))| entry.log_id);
         let last = match pending {
             Some(id) => Some(id),
-            None => last_of(&self.disk).map_err(|error| fault(io::Error::other(error)))?,
+            None => self.disk.last_entry().map_err(|error| fault(io::Error::other(error)))?,
         };
         Ok(LogState { last_purged_log_id, last_log_id: last.or(last_purged_log_id) })
     }
@@ -278,7 +280,11 @@ impl RaftLogStorage<Group> for Log {
         let value = encode(vote).map_err(|error| Fault::from(StorageIOError::write_vote(&error)))?;
         let durable = !PlantedBug::VoteNotSynced.is_on();
         let write = Write::Meta { key: KEY_VOTE, value, durable };
-        self.write(write).await.map_err(|error| StorageIOError::write_vote(&error).into())
+        self.write(write).await.map_err(|error| Fault::from(StorageIOError::write_vote(&error)))?;
+        if durable {
+            self.disk.promised.note_vote(vote);
+        }
+        Ok(())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<NodeId>>, Fault> {
@@ -368,13 +374,6 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, io::Error> {
     Ok(bytes)
 }
 
-fn last_of(disk: &Disk) -> Result<Option<LogId<NodeId>>, Box<dyn std::error::Error + Send + Sync>> {
-    let table = disk.database.begin_read()?.open_table(LOG)?;
-    let Some((_, bytes)) = table.last()? else { return Ok(None) };
-    let entry: Entry<Group> = codec::decode(bytes.value())?;
-    Ok(Some(entry.log_id))
-}
-
 /// The thread that writes.
 struct Writer {
     disk: Disk,
@@ -461,11 +460,19 @@ impl Writer {
             Job::Append { entries, flushed } => {
                 if outcome.is_ok() {
                     self.forget(&entries);
+                    if let Some((id, _)) = entries.last() {
+                        self.disk.promised.note_entry(*id);
+                    }
                 }
                 flushed.log_io_completed(outcome.clone().map_err(io::Error::other));
             }
-            // Whoever asked may have been dropped.
-            Job::Do { done, .. } => drop(done.send(outcome.clone())),
+            Job::Do { write, done } => {
+                if let Write::Truncate(_) = write {
+                    self.disk.promised.note_truncation();
+                }
+                // Whoever asked may have been dropped.
+                drop(done.send(outcome.clone()));
+            }
         }
     }
 

@@ -25,9 +25,9 @@ use tokio::sync::watch;
 
 use super::{
     applied::Machine,
-    disk::{Disk, KEY_CLUSTER, LOG, META, is_kept_in},
+    disk::{Disk, KEY_CLUSTER, KEY_PURGED, KEY_VOTE, LOG, META, is_kept_in},
     files::{DiskError, drop_saved_buckets},
-    log::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, encode},
+    log::{KEY_COMMITTED, encode},
 };
 use crate::{
     ids::{ClusterId, NodeId, RaftNode, Revision},

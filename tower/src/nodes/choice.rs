@@ -66,7 +66,7 @@ impl Health {
 }
 
 /// Enough for 584 years.
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

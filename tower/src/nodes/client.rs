@@ -2,7 +2,8 @@
 //!
 //! **A node that fails is looked up again.** A name is resolved when a connection is opened, and kept connections go where the name
 //! pointed then: while they are there, a node that came back with another address would not be found. So all of them are given
-//! up with the first failure, and the next attempt resolves the name anew.
+//! up when a check has failed and one that began after that has failed too, and the next attempt resolves the name anew. One
+//! failure may be a pause of the node: new connections for all would be one more burden for it.
 
 use std::{
     fmt,
@@ -10,7 +11,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     time::Duration,
     vec,
@@ -30,6 +34,8 @@ use hyper_util::{
 };
 use tower_service::Service;
 
+use super::choice::nanos;
+
 /// Connections to a node that are kept open while nothing is asked, and for how long: less than the node keeps them.
 const IDLE_CONNECTIONS: usize = 64;
 const IDLE_FOR: Duration = Duration::from_secs(20);
@@ -43,24 +49,43 @@ pub(super) struct NodeClient {
     current: RwLock<Arc<HttpClient>>,
     resolver: Resolver,
     connect_timeout: Duration,
+    /// Nanoseconds after the layer was made at which a check over these connections failed, with none answered since; 0: none.
+    failed_at: AtomicU64,
 }
 
 impl NodeClient {
     pub(super) fn new(resolver: Resolver, connect_timeout: Duration) -> Self {
         let current = RwLock::new(Arc::new(client(&resolver, connect_timeout)));
-        Self { current, resolver, connect_timeout }
+        Self { current, resolver, connect_timeout, failed_at: AtomicU64::new(0) }
     }
 
     pub(super) fn current(&self) -> Arc<HttpClient> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Gives up the connections by which the node could not be asked, unless that has been done: checks that fail together are
-    /// one failure. What is under way over them goes on.
-    pub(super) fn give_up(&self, failed: &Arc<HttpClient>) {
+    /// The node has answered over its connections.
+    pub(super) fn answered(&self) {
+        // Nearly always 0 already: a line of memory that is only read stays where all can read it.
+        if self.failed_at.load(SeqCst) != 0 {
+            self.failed_at.store(0, SeqCst);
+        }
+    }
+
+    /// A check over these connections has failed that began then; both are times since the layer was made. Gives the connections
+    /// up if it began so long `after` another one had failed: checks that fail together are one failure. What is under way over
+    /// them goes on.
+    pub(super) fn failed(&self, over: &Arc<HttpClient>, began: Duration, now: Duration, after: Duration) {
+        if !Arc::ptr_eq(&self.current(), over) {
+            return;
+        }
+        match self.failed_at.compare_exchange(0, nanos(now).max(1), SeqCst, SeqCst) {
+            Err(failed_at) if nanos(began) >= failed_at.saturating_add(nanos(after)) => {}
+            _ => return,
+        }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&current, failed) {
+        if Arc::ptr_eq(&current, over) {
             *current = Arc::new(client(&self.resolver, self.connect_timeout));
+            self.failed_at.store(0, SeqCst);
         }
     }
 }

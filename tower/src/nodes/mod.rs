@@ -5,10 +5,7 @@ mod client;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -30,6 +27,8 @@ use crate::{
 
 /// Bytes of an answer to a check.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// For so long a node may say that it cannot decide before its name is resolved again: it may have been replaced.
+const REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// A node, and another one if that does not answer: more would only add load where there is trouble.
 const ATTEMPTS: usize = 2;
 
@@ -92,6 +91,8 @@ struct Told {
 enum Fault {
     /// Another one may.
     Node(String),
+    /// Another one may. It says so itself: its connections are good.
+    Answered(String),
     /// No other one would.
     Check(String),
 }
@@ -150,25 +151,39 @@ impl Nodes {
             tried = Some(place);
             let _asking = self.health[place].begin();
             let client = self.clients[place].current();
+            let began = self.start.elapsed();
             match timeout_at(deadline, self.ask_one(&client, place, body.clone())).await {
                 Ok(Ok(answer)) => {
+                    self.clients[place].answered();
                     if self.health[place].answered() {
                         info!(node = %self.calls[place], "a Tidegate node answers again");
                     }
                     return Ok(answer);
                 }
                 Ok(Err(Fault::Check(why))) => {
+                    self.clients[place].answered();
                     if !self.refusal_logged.swap(true, SeqCst) {
                         error!(node = %self.calls[place], why, "a Tidegate node refuses checks: the layer is set up wrongly");
                     }
                     return Err(Unanswered::Refused(why));
                 }
                 Ok(Err(Fault::Node(why))) => {
-                    self.note_failure(place, &client, &why);
+                    self.clients[place].failed(&client, began, self.start.elapsed(), Duration::ZERO);
+                    self.note_failure(place, &why);
+                    reason = why;
+                }
+                Ok(Err(Fault::Answered(why))) => {
+                    self.clients[place].failed(&client, began, self.start.elapsed(), REPLACED_AFTER);
+                    self.note_failure(place, &why);
                     reason = why;
                 }
                 Err(_elapsed) => {
-                    self.note_failure(place, &client, "it has not answered in time");
+                    // What the node before it has used up is not this one's fault.
+                    let now = self.start.elapsed();
+                    if now.saturating_sub(began) >= self.timeout / 2 {
+                        self.clients[place].failed(&client, began, now, Duration::ZERO);
+                        self.note_failure(place, "it has not answered in time");
+                    }
                     return Err(Unanswered::Late);
                 }
             }
@@ -199,12 +214,12 @@ impl Nodes {
             status if status.is_client_error() && is_problem(&head.headers) => {
                 Err(Fault::Check(format!("{status}: {}", String::from_utf8_lossy(&body))))
             }
+            status if is_problem(&head.headers) => Err(Fault::Answered(format!("it answers {status}"))),
             status => Err(Fault::Node(format!("it answers {status}"))),
         }
     }
 
-    fn note_failure(&self, place: usize, client: &Arc<HttpClient>, reason: &str) {
-        self.clients[place].give_up(client);
+    fn note_failure(&self, place: usize, reason: &str) {
         if self.health[place].failed(self.start.elapsed()) {
             warn!(node = %self.calls[place], reason, "a Tidegate node does not answer: it is left alone for a while");
         }
@@ -259,7 +274,7 @@ impl Drop for Place<'_> {
 mod tests {
     use std::{
         net::{IpAddr, Ipv4Addr},
-        sync::Mutex,
+        sync::{Arc, Mutex},
     };
 
     use tokio::{
@@ -336,13 +351,92 @@ mod tests {
             }
             let before = std::mem::replace(&mut *home.lock().unwrap(), (HOMES[1], 0)).1;
             assert!(before > 2, "{before} connections are kept");
-            // They are there, and what they lead to is no node any more.
-            let lost = nodes.ask(&facts).await.unwrap_err();
-            assert!(matches!(lost, Unanswered::Late | Unanswered::Nobody(_)), "{left:?}: {lost}");
-            sleep(Duration::from_millis(110)).await;
+            // They are there, and what they lead to is no node any more. One failure may be a pause.
+            for rest in [110, 210] {
+                let lost = nodes.ask(&facts).await.unwrap_err();
+                assert!(matches!(lost, Unanswered::Late | Unanswered::Nobody(_)), "{left:?}: {lost}");
+                sleep(Duration::from_millis(rest)).await;
+            }
             assert!(nodes.ask(&facts).await.unwrap().allowed, "{left:?}");
             assert!(nodes.ask(&facts).await.unwrap().allowed);
             assert_eq!(home.lock().unwrap().1, 1, "a name is resolved for a connection, not for a check");
+        }
+    }
+
+    /// Answers each connection's checks as is said: for how long it waits, and with which status. Counts connections.
+    async fn serve_slowly(
+        listener: TcpListener,
+        opened: Arc<AtomicUsize>,
+        slow: Arc<AtomicBool>,
+        problem: bool,
+    ) {
+        let mut connections = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            opened.fetch_add(1, SeqCst);
+            let slow = Arc::clone(&slow);
+            connections.spawn(async move {
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {
+                    let (status, kind, body) = match slow.load(SeqCst) {
+                        true if problem => ("503 Service Unavailable", "application/problem+json", "{}"),
+                        true => {
+                            sleep(Duration::from_millis(300)).await;
+                            ("200 OK", "application/json", ALLOWED)
+                        }
+                        false => ("200 OK", "application/json", ALLOWED),
+                    };
+                    let head = format!(
+                        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    if stream.write_all((head + body).as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Found by review: all connections to the node were closed, and opened again, when it could least use that.
+    #[tokio::test]
+    async fn a_pause_and_an_answer_that_it_cannot_decide_cost_a_node_no_connections() {
+        for problem in [false, true] {
+            let listener = TcpListener::bind((HOMES[0], 0)).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (opened, slow) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+            let mut servers = JoinSet::new();
+            servers.spawn(serve_slowly(listener, Arc::clone(&opened), Arc::clone(&slow), problem));
+            let call = format!("http://127.0.0.1:{port}/v1/check").parse().unwrap();
+            let timeout = Duration::from_millis(150);
+            let nodes = Nodes::resolved_by(
+                &Resolver::default(),
+                vec![call],
+                "default".to_owned(),
+                timeout,
+                64,
+                false,
+            );
+            let facts = Facts { attributes: Vec::new(), cost: 1 };
+            let ask = || nodes.ask(&facts);
+            for answer in <[_; 4]>::from(tokio::join!(ask(), ask(), ask(), ask())) {
+                assert!(answer.unwrap().allowed);
+            }
+            let kept = opened.load(SeqCst);
+            assert!(kept > 2, "{kept} connections are kept");
+            slow.store(true, SeqCst);
+            // Those that are asked together fail together; what says so itself may do it more than once.
+            for rest in [110, 210] {
+                assert!(tokio::join!(ask(), ask()).0.is_err());
+                sleep(Duration::from_millis(rest)).await;
+                if !problem {
+                    break;
+                }
+            }
+            slow.store(false, SeqCst);
+            sleep(Duration::from_millis(450)).await;
+            assert!(nodes.ask(&facts).await.unwrap().allowed);
+            // A check that was given up has closed its own connection.
+            assert!(opened.load(SeqCst) <= kept, "{} of {kept} were opened anew", opened.load(SeqCst) - kept);
         }
     }
 }
