@@ -24,9 +24,9 @@ use crate::{
     link::Identity,
     member::{Alive, Member, MemberRow, MemberState},
     owner::slot_ownership::SlotOwnership,
-    ownership::{buckets, hand_over},
+    ownership::{context::Context, hand_over},
     placement::{Candidate, Placement},
-    raft::{belonging::Foreign, handle::Shared},
+    raft::belonging::Foreign,
     router::Router,
     routes::Routes,
     rules::{ledger::Ledger, status::GroupRole},
@@ -80,7 +80,7 @@ pub(crate) struct Controller {
     foreign: watch::Receiver<Option<Foreign>>,
     /// What keeps this node from founding a cluster.
     obstacle: watch::Receiver<Option<String>>,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     /// For the tasks of the group.
     alive: watch::Sender<Alive>,
     ownership: Arc<SlotOwnership>,
@@ -104,8 +104,7 @@ impl Controller {
         router: Arc<Router>,
         clock: Clock,
         workers: Vec<(Handle, Arc<WorkerStats>)>,
-        ownership: Arc<SlotOwnership>,
-        shared: Arc<Shared>,
+        context: Arc<Context>,
         ledger: Ledger,
         alive: watch::Sender<Alive>,
         tasks: TaskTracker,
@@ -125,13 +124,13 @@ impl Controller {
             commands: received,
             status,
             alive,
-            in_force: shared.in_force.subscribe(),
+            in_force: context.rules.progress.subscribe(),
             applied: ledger.watch(),
             foreign: ledger.watch_foreign(),
             obstacle: ledger.watch_obstacle(),
             ledger,
-            shared,
-            ownership,
+            ownership: Arc::clone(&context.ownership),
+            context,
             announced: MemberState::Joining,
             live: Vec::new(),
             namesake: None,
@@ -259,12 +258,12 @@ impl Controller {
         // admitted under others since.
         let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
         let are_in_force = self.ownership.floors_are_of(revision);
-        let share = applied.state.shares.parts(self.shared.me);
+        let share = applied.state.shares.parts(self.ledger.id());
         self.ownership.set_share(applied.index, share, self.clock.now());
         let todo =
             self.ownership.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
                 if are_in_force {
-                    buckets::inherit(&self.shared, slots, by);
+                    self.context.buckets.inherit(slots, by, self.clock.now());
                 }
                 are_in_force
             });
@@ -279,7 +278,7 @@ impl Controller {
             self.publish(&applied.state);
         }
         for moves in todo.send.chunk_by(|one, other| one.id == other.id) {
-            self.tasks.spawn(hand_over::send(Arc::clone(&self.shared), moves.to_vec()));
+            self.tasks.spawn(hand_over::send(Arc::clone(&self.context), moves.to_vec()));
         }
         if self.standing == Standing::Joining {
             info!(members = applied.state.members.len(), "this node has the slot table");

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -28,9 +28,10 @@ use crate::{
     link::Identity,
     loss::Shares,
     member::{Alive, MemberId, MemberRow, MemberState},
-    owner::{SlotRow, session::SessionTiming, slot_ownership::SlotOwnership},
+    owner::{SlotRow, leader::Leader, session::SessionTiming, slot_ownership::SlotOwnership},
     ownership::{
-        buckets,
+        buckets::Buckets,
+        context::Context,
         earlier_start::EarlierStart,
         floor_task, leader_task, saved,
         service::{LeaderService, OwnerService},
@@ -42,7 +43,6 @@ use crate::{
         files::DiskError,
         foreign,
         group::{GroupConfig, RaftGroup, beat, watch_disk},
-        handle::Shared,
         leader_client::LeaderClient,
         membership,
         service::RaftService,
@@ -115,10 +115,11 @@ pub enum MemberError {
 
 /// What keeps the group going, and what is owned where it should be.
 struct GroupTasks {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     leader: Arc<LeaderClient>,
     ledger: Ledger,
     earlier: EarlierStart,
+    compiler: in_force::Compiler,
 }
 
 impl GroupTasks {
@@ -139,19 +140,21 @@ impl GroupTasks {
                 }
             });
         };
-        let (shared, leader) = (|| Arc::clone(&self.shared), || Arc::clone(&self.leader));
-        spawn(Box::pin(in_force::keep(shared(), self.ledger, seed)));
+        let shared = || Arc::clone(&self.context.group);
+        let raft = || Arc::clone(&self.context.group.raft);
+        let (context, leader) = (|| Arc::clone(&self.context), || Arc::clone(&self.leader));
+        spawn(Box::pin(in_force::keep(shared(), self.ledger, self.compiler, seed)));
         spawn(Box::pin(bootstrap::form(shared())));
         spawn(Box::pin(abandon::watch(shared())));
         spawn(Box::pin(foreign::watch(shared())));
         spawn(Box::pin(election::stand(shared())));
-        spawn(Box::pin(beat(shared())));
-        spawn(Box::pin(watch_disk(shared())));
-        spawn(Box::pin(membership::tend(shared())));
-        spawn(Box::pin(session_task::renew(shared(), leader(), self.earlier)));
-        spawn(Box::pin(session_task::watch(shared())));
-        spawn(Box::pin(leader_task::preside(shared())));
-        spawn(Box::pin(floor_task::tell(shared(), leader())));
+        spawn(Box::pin(beat(raft())));
+        spawn(Box::pin(watch_disk(raft())));
+        spawn(Box::pin(membership::tend(shared(), Arc::clone(&self.context.leader))));
+        spawn(Box::pin(session_task::renew(context(), leader(), self.earlier)));
+        spawn(Box::pin(session_task::watch(context())));
+        spawn(Box::pin(leader_task::preside(context())));
+        spawn(Box::pin(floor_task::tell(context(), leader())));
         tasks.spawn(group.supervise(cancel.clone()));
     }
 }
@@ -166,7 +169,7 @@ pub struct Cluster {
     tasks: TaskTracker,
     cancel: CancellationToken,
     ownership: Arc<SlotOwnership>,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     data_dir: Option<PathBuf>,
     /// Until the others have heard what gossip tells them.
     pause: Duration,
@@ -268,42 +271,55 @@ impl Cluster {
         let (alive, sees) = watch::channel(Alive::default());
         let data_dir = config.data_dir.clone();
         let group = GroupConfig {
-            keeps,
-            alive: sees,
-            store: Arc::clone(&store),
-            floors: Arc::clone(&floors),
-            shares: Arc::clone(&shares),
-            ownership: Arc::clone(&ownership),
-            requests: Arc::clone(&requests),
-            stats: Arc::clone(&stats.moves),
-            calls: Arc::clone(&stats.calls),
-            timing,
-            peer: SocketAddr::new(advertise, config.peer_port),
-            zone: config.zone.clone(),
-            weight: config.weight,
             identity: Arc::clone(&identity),
+            row: MemberRow {
+                id: on_disk.node,
+                name: me.name.to_string(),
+                incarnation: me.incarnation,
+                peer: SocketAddr::new(advertise, config.peer_port),
+                zone: config.zone.clone(),
+                weight: config.weight,
+                keeps,
+            },
             data_dir: config.data_dir,
             expect,
             join: seeds.clone(),
-            rules: Arc::clone(&rules),
+            alive: sees,
+            ownership: Arc::clone(&ownership),
+            calls: Arc::clone(&stats.calls),
             clock,
         };
         // What is saved was saved by a start that decided nothing any more.
         let earlier = EarlierStart::new(on_disk.came_from_elsewhere && !keeps);
-        let group = RaftGroup::start(group, disk, on_disk).await?;
+        let group = RaftGroup::start(group, disk).await?;
         let shared = group.shared();
+        let buckets = Buckets {
+            store: Arc::clone(&store),
+            floors: Arc::clone(&floors),
+            requests: Arc::clone(&requests),
+        };
+        let context = Arc::new(Context {
+            group: Arc::clone(&shared),
+            ownership: Arc::clone(&ownership),
+            leader: Arc::new(Mutex::new(Leader::new(timing))),
+            buckets,
+            rules: Arc::clone(&rules),
+            moves: Arc::clone(&stats.moves),
+        });
+        let stores = [&store, &floors, &shares].map(Arc::clone);
+        let compiler = in_force::Compiler::new(Arc::clone(&rules), Arc::clone(&ownership), stores);
         let raft = Arc::new(RaftService::new(Arc::clone(&shared)));
         let services = Services {
             raft: Arc::clone(&raft) as Arc<dyn Service>,
-            rules: Arc::new(RulesService(Arc::clone(&shared))),
-            leader: Arc::new(LeaderService(Arc::clone(&shared))),
+            rules: Arc::new(RulesService { raft: Arc::clone(&shared.raft), rules: Arc::clone(&rules) }),
+            leader: Arc::new(LeaderService(Arc::clone(&context))),
             owner: raft.clone(),
         };
         let leader = Arc::new(LeaderClient::new(Arc::clone(&shared), &services));
-        let owner = OwnerService { shared: Arc::clone(&shared), leader: Arc::clone(&leader) };
+        let owner = OwnerService { context: Arc::clone(&context), leader: Arc::clone(&leader) };
         let services = Services { owner: Arc::new(owner), ..services };
         let calls = Arc::new(CallServer::new(raft, services, Arc::clone(&stats.peers)));
-        let ledger = Ledger::new(Arc::clone(&shared), Arc::clone(&leader));
+        let ledger = Ledger::new(shared, Arc::clone(&leader), Arc::clone(&rules));
         let gossip = Gossip::start(
             GossipConfig {
                 me: me.clone(),
@@ -355,13 +371,13 @@ impl Cluster {
             Arc::clone(&router),
             clock,
             workers.into_iter().zip(stats.workers.iter().cloned()).collect(),
-            Arc::clone(&ownership),
-            Arc::clone(&shared),
+            Arc::clone(&context),
             ledger.clone(),
             alive,
             tasks.clone(),
         );
-        let group_tasks = GroupTasks { shared: Arc::clone(&shared), leader, ledger: ledger.clone(), earlier };
+        let group_tasks =
+            GroupTasks { context: Arc::clone(&context), leader, ledger: ledger.clone(), earlier, compiler };
         group_tasks.spawn(group, config.rules, &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
         let pause = config.timing.gossip_interval;
@@ -374,7 +390,7 @@ impl Cluster {
             tasks,
             cancel,
             ownership,
-            shared,
+            context,
             data_dir,
             pause,
         })
@@ -493,8 +509,8 @@ impl Cluster {
     /// Decides nothing any more, and keeps what the buckets know for the next start of this node, if it has a data directory.
     /// For when all others were asked to go, too.
     pub async fn keep_debts(&self) {
-        let (shared, Some(directory)) = (Arc::clone(&self.shared), self.data_dir.clone()) else { return };
-        match fabric::blocking(move || buckets::save(&shared, &directory)).await {
+        let (context, Some(directory)) = (Arc::clone(&self.context), self.data_dir.clone()) else { return };
+        match fabric::blocking(move || context.save(&directory)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(buckets)) => tracing::info!(buckets, "what the buckets know is kept for the next start"),
             Ok(Err(reason)) => {

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use tidegate_limiter::cluster::Rules;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -27,13 +27,14 @@ pub(crate) struct RulesInForce {
     /// Of the last change of any domain that is in force, where another one is not: never behind the rules.
     newest: AtomicU64,
     changed: Notify,
+    pub(crate) progress: watch::Sender<InForce>,
 }
 
 impl RulesInForce {
     pub(crate) fn new(rules: Arc<ArcSwap<Rules>>) -> Self {
         let revision = AtomicU64::new(rules.load().revision());
         let newest = AtomicU64::new(rules.load().newest());
-        Self { rules, revision, newest, changed: Notify::new() }
+        Self { rules, revision, newest, changed: Notify::new(), progress: watch::Sender::default() }
     }
 
     pub(crate) fn load(&self) -> Guard<Arc<Rules>> {

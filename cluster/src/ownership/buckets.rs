@@ -1,33 +1,40 @@
-//! The buckets of this node's slots, where they come from and go to other than by a move: its own disk, and floors.
+//! The buckets of this node's slots, and what it knows of other nodes' buckets.
 
-use std::{path::Path, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tidegate_limiter::cluster::{Bucket, LetGo};
+use tidegate_limiter::{
+    Nanos,
+    cluster::{Bucket, LetGo, Store},
+};
 
-use super::saved;
 use crate::{
-    raft::handle::Shared,
+    requests::Requests,
     slots::{SLOTS, SlotId},
 };
 
-/// Decides nothing any more, and saves the buckets for the next start. How many are saved.
-pub(crate) fn save(shared: &Shared, directory: &Path) -> Result<usize, String> {
-    let Shared { ownership, store, clock, .. } = shared;
-    saved::save(directory, ownership, store, clock.now())
+/// The buckets that this node decides about, and what it needs to take over others.
+pub(crate) struct Buckets {
+    /// The buckets that this node decides about.
+    pub(crate) store: Arc<Store>,
+    /// The floors that owners have replicated to this node: apart, because a slot that comes by plan comes with more than floors.
+    pub(crate) floors: Arc<Store>,
+    /// What was charged lately, by the clients' names for it.
+    pub(crate) requests: Arc<Requests>,
 }
 
-/// Puts the floors of these slots where the buckets are, as if time had stood still for so long.
-pub(crate) fn inherit(shared: &Shared, slots: &[usize], unheard: Duration) {
-    let mut wanted = vec![false; SLOTS];
-    slots.iter().for_each(|slot| wanted[*slot] = true);
-    let Shared { store, floors, clock, .. } = shared;
-    let now = clock.now();
-    let is_wanted = |key| wanted[SlotId::of(key).index()];
-    store.postpone(unheard, now);
-    floors.buckets(now, is_wanted, |Bucket { key, rule, held }| {
-        store.take_over(&Bucket { key, rule, held: held.postponed(unheard) }, now);
-    });
-    for LetGo { rule, held } in floors.let_go(now) {
-        store.take_over_let_go(&LetGo { rule, held: held.postponed(unheard) }, now);
+impl Buckets {
+    /// Puts the floors of these slots where the buckets are, as if time had stood still for so long.
+    pub(crate) fn inherit(&self, slots: &[usize], unheard: Duration, now: Nanos) {
+        let mut wanted = vec![false; SLOTS];
+        slots.iter().for_each(|slot| wanted[*slot] = true);
+        let Self { store, floors, .. } = self;
+        let is_wanted = |key| wanted[SlotId::of(key).index()];
+        store.postpone(unheard, now);
+        floors.buckets(now, is_wanted, |Bucket { key, rule, held }| {
+            store.take_over(&Bucket { key, rule, held: held.postponed(unheard) }, now);
+        });
+        for LetGo { rule, held } in floors.let_go(now) {
+            store.take_over_let_go(&LetGo { rule, held: held.postponed(unheard) }, now);
+        }
     }
 }

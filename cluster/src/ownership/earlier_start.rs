@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidegate_limiter::Nanos;
 use tracing::{info, warn};
 
-use crate::{fabric, raft::handle::Shared};
+use super::context::Context;
+use crate::fabric;
 
 /// What is known of the earlier start.
 ///
@@ -30,17 +31,23 @@ impl EarlierStart {
         Self { may_run, named: None }
     }
 
-    pub(super) fn may_run(&mut self, shared: &Shared) -> bool {
+    pub(super) fn may_run(&mut self, context: &Context) -> bool {
         if !self.may_run {
             return false;
         }
-        let now = shared.clock.now();
-        let is_named =
-            shared.applied.borrow().state.members.get(&shared.me).is_some_and(|row| *row == shared.row);
-        if self.may_run_at(is_named, shared.ownership.timing().leader, now) {
+        let now = context.group.clock.now();
+        let is_named = context
+            .group
+            .applied
+            .borrow()
+            .state
+            .members
+            .get(&context.group.me)
+            .is_some_and(|row| *row == context.group.row);
+        if self.may_run_at(is_named, context.ownership.timing().leader, now) {
             return true;
         }
-        if let Some(running) = shared.running() {
+        if let Some(running) = context.group.raft.running() {
             let disk = running.disk.clone();
             // A disk that hangs keeps nobody waiting.
             tokio::spawn(async move {

@@ -17,6 +17,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+use super::context::Context;
 use crate::{
     fabric,
     ids::NodeStart,
@@ -26,7 +27,7 @@ use crate::{
         floors::{Agreement, SuccessorRef},
         takeover::TakeoverState,
     },
-    raft::{handle::Shared, leader_client::LeaderClient},
+    raft::leader_client::LeaderClient,
     rpc::{
         buckets::{FloorUpdate, WireInheritance, WireLetGo},
         caller::Caller,
@@ -57,15 +58,15 @@ const MESSAGE: usize = 4096;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs until it is dropped, and with it all its tasks.
-pub(crate) async fn tell(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
-    let mut applied = shared.applied.subscribe();
+pub(crate) async fn tell(context: Arc<Context>, leader: Arc<LeaderClient>) {
+    let mut applied = context.group.applied.subscribe();
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut told: BTreeMap<NodeStart, tokio::task::AbortHandle> = BTreeMap::new();
     loop {
         told.retain(|_, task| !task.is_finished());
-        for successor in shared.ownership.successors() {
+        for successor in context.ownership.successors() {
             told.entry(successor).or_insert_with(|| {
-                tasks.spawn(tell_one(Arc::clone(&shared), Arc::clone(&leader), successor))
+                tasks.spawn(tell_one(Arc::clone(&context), Arc::clone(&leader), successor))
             });
         }
         while tasks.try_join_next().is_some() {}
@@ -77,11 +78,13 @@ pub(crate) async fn tell(shared: Arc<Shared>, leader: Arc<LeaderClient>) {
 }
 
 /// Tells one successor, for as long as it is one.
-async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: NodeStart) {
-    let Some(row) = shared.applied.borrow().state.members.get(&successor.node).cloned() else { return };
-    let caller = Caller::new(&shared.calling, successor.node, row.raft_node());
+async fn tell_one(context: Arc<Context>, leader: Arc<LeaderClient>, successor: NodeStart) {
+    let Some(row) = context.group.applied.borrow().state.members.get(&successor.node).cloned() else {
+        return;
+    };
+    let caller = Caller::new(&context.group.calling, successor.node, row.raft_node());
     let mut way = Way {
-        shared,
+        context,
         leader,
         successor,
         caller,
@@ -94,7 +97,7 @@ async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: Nod
     };
     let mut seen = None;
     loop {
-        let ownership = &way.shared.ownership;
+        let ownership = &way.context.ownership;
         let now = Instant::now();
         if now < way.rests_until {
             sleep(RETRY).await;
@@ -129,7 +132,7 @@ async fn tell_one(shared: Arc<Shared>, leader: Arc<LeaderClient>, successor: Nod
 
 /// The way to one successor.
 struct Way {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     leader: Arc<LeaderClient>,
     successor: NodeStart,
     caller: Caller,
@@ -147,7 +150,7 @@ struct Way {
 impl Way {
     /// Tells what has come up; or waits for it.
     async fn go_on(&mut self) -> Option<()> {
-        let ownership = Arc::clone(&self.shared.ownership);
+        let ownership = Arc::clone(&self.context.ownership);
         if ownership.wants() == self.wants {
             let _ = timeout(TELL_EVERY, ownership.urgent(self.wants)).await;
         }
@@ -161,7 +164,7 @@ impl Way {
 
     /// Has the successor know enough to begin from floors.
     async fn begin(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<()> {
-        let ownership = Arc::clone(&self.shared.ownership);
+        let ownership = Arc::clone(&self.context.ownership);
         let started = Instant::now();
         let bonds = ownership.attempt(slots);
         self.say(&bonds, &[], &[]).await?;
@@ -188,9 +191,10 @@ impl Way {
     async fn tell_all(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<Option<usize>> {
         let mut wanted: Vec<Option<SuccessorRef>> = vec![None; SLOTS];
         slots.iter().for_each(|(slot, naming)| wanted[usize::from(*slot)] = Some(*naming));
-        let shared = Arc::clone(&self.shared);
+        let context = Arc::clone(&self.context);
         let look = move || {
-            let (store, ownership, now) = (&shared.store, &shared.ownership, shared.clock.now());
+            let (store, ownership, now) =
+                (&context.buckets.store, &context.ownership, context.group.clock.now());
             let reserves = ownership.reserves();
             let mut found: Vec<Raise> = Vec::new();
             store.buckets(
@@ -214,9 +218,9 @@ impl Way {
         // It locks one shard after the other, for as long as that takes.
         let Some(found) = fabric::blocking(look).await.ok()? else { return Some(None) };
         for part in found.chunks(MESSAGE) {
-            self.wants = self.shared.ownership.wants();
+            self.wants = self.context.ownership.wants();
             let mut part = part.to_vec();
-            part.extend(self.shared.ownership.take_raises(self.successor, MESSAGE));
+            part.extend(self.context.ownership.take_raises(self.successor, MESSAGE));
             self.say(&[], &part, &[]).await?;
         }
         Some(Some(found.len()))
@@ -229,8 +233,8 @@ impl Way {
         raises: &[Raise],
         testament: &[(u16, Agreement, TakeoverState)],
     ) -> Option<()> {
-        let ownership = Arc::clone(&self.shared.ownership);
-        let now = self.shared.clock.now();
+        let ownership = Arc::clone(&self.context.ownership);
+        let now = self.context.group.clock.now();
         let bucket =
             |one: &Raise| Bucket { key: one.key, rule: one.rule, held: one.mark.held(one.key, now) }.into();
         let wire = |(slot, bond, inheritance): &(u16, Agreement, TakeoverState)| {
@@ -243,7 +247,11 @@ impl Way {
             begin: begin.to_vec(),
             buckets: raises.iter().map(bucket).collect(),
             complete: testament.iter().map(wire).collect(),
-            let_go: if testament.is_empty() { Vec::new() } else { WireLetGo::all(&self.shared.store, now) },
+            let_go: if testament.is_empty() {
+                Vec::new()
+            } else {
+                WireLetGo::all(&self.context.buckets.store, now)
+            },
         };
         let patience = self.caller.patience(PATIENCE);
         match self.caller.call(Call::Tell(words), patience).await {
@@ -253,7 +261,7 @@ impl Way {
                     ownership.is_heard_again(&std::mem::take(&mut self.silent));
                 }
                 ownership.floor_stats().count_told(raises.len() as u64);
-                let full = ownership.acknowledge(raises, self.shared.clock.now());
+                let full = ownership.acknowledge(raises, self.context.group.clock.now());
                 if full.is_empty() { Some(()) } else { Box::pin(self.release(full)).await }
             }
             Ok(_) => {
@@ -270,7 +278,7 @@ impl Way {
 
     /// There is no room for what these slots need: their buckets will count as exhausted.
     async fn release(&mut self, slots: Vec<u16>) -> Option<()> {
-        let ownership = Arc::clone(&self.shared.ownership);
+        let ownership = Arc::clone(&self.context.ownership);
         let named: BTreeMap<u16, SuccessorRef> =
             ownership.told_to(self.successor).into_iter().map(|(slot, naming, _)| (slot, naming)).collect();
         let slots: BTreeSet<u16> = slots.into_iter().collect();
@@ -295,9 +303,9 @@ impl Way {
         if self.heard.elapsed() < STRIKE_AFTER.max(2 * self.caller.patience(Duration::ZERO)) {
             return;
         }
-        let ownership = Arc::clone(&self.shared.ownership);
+        let ownership = Arc::clone(&self.context.ownership);
         let slots: Vec<u16> = ownership.bound_to(self.successor);
-        if ownership.is_silent(&slots, self.shared.clock.now()) {
+        if ownership.is_silent(&slots, self.context.group.clock.now()) {
             self.silent = slots;
             self.rests_until = Instant::now() + LOOK_EVERY;
             return;
@@ -315,10 +323,10 @@ impl Way {
     }
 }
 
-impl Shared {
+impl Context {
     /// Hears what the owner of slots tells this node as their successor. `None`: another start of this node was meant.
     pub(crate) fn hear(&self, words: FloorUpdate) -> Option<u64> {
-        let now = self.clock.now();
+        let now = self.group.clock.now();
         let FloorUpdate { owner, to, answer, begin, buckets, complete, let_go } = words;
         if to != self.ownership.me() {
             return None;
@@ -326,14 +334,14 @@ impl Shared {
         self.ownership.hear(owner, answer, now);
         self.ownership.begin_hearing(&begin);
         for bucket in buckets {
-            self.floors.take_over(&bucket.into(), now);
+            self.buckets.floors.take_over(&bucket.into(), now);
         }
-        let_go.into_iter().for_each(|let_go| let_go.take_over(&self.floors, now));
+        let_go.into_iter().for_each(|let_go| let_go.take_over(&self.buckets.floors, now));
         let complete: Vec<(u16, Agreement, TakeoverState)> = complete
             .into_iter()
             .map(|(slot, bond, inheritance)| (slot, bond, inheritance.into_inheritance(now)))
             .collect();
         self.ownership.complete_hearing(&complete);
-        Some(self.ownership.answer(owner, self.clock.now()))
+        Some(self.ownership.answer(owner, self.group.clock.now()))
     }
 }

@@ -21,12 +21,13 @@ use tidegate_limiter::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
+use super::context::Context;
 use crate::{
     fabric,
     member::MemberRow,
     owner::{node::Install, slot_ownership::Frozen, table::SlotMove},
     planted::PlantedBug,
-    raft::{handle::Shared, leader_client::LeaderClient},
+    raft::leader_client::LeaderClient,
     rpc::{
         buckets::{HandOver, HandedOver, WireBirth, WireBucket, WireLetGo, WireRequest, WireSlot},
         caller::Caller,
@@ -48,36 +49,36 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Sends the buckets of slots that one move takes to one target, and stops deciding about them. Ends when the log says that
 /// the move is over.
-pub(crate) async fn send(shared: Arc<Shared>, moves: Vec<SlotMove>) {
-    let Some(target) = target_of(&shared, &moves) else { return };
-    let mut caller = Caller::new(&shared.calling, target.id, target.raft_node());
+pub(crate) async fn send(context: Arc<Context>, moves: Vec<SlotMove>) {
+    let Some(target) = target_of(&context, &moves) else { return };
+    let mut caller = Caller::new(&context.group.calling, target.id, target.raft_node());
     let started = Instant::now();
-    let Some(sent) = send_all(&shared, &mut caller, &moves).await else { return };
+    let Some(sent) = send_all(&context, &mut caller, &moves).await else { return };
 
     let frozen_at = Instant::now();
-    let (frozen, keys) = shared.ownership.freeze(&moves);
+    let (frozen, keys) = context.ownership.freeze(&moves);
     if frozen.is_empty() {
         return;
     }
     let changed = keys.len();
-    let mut last = last_of(&shared, &frozen, keys, &sent.strict);
+    let mut last = last_of(&context, &frozen, keys, &sent.strict);
     // A large rest goes ahead of the message that gives the slots away.
     while last.buckets.iter().map(WireBucket::bytes).sum::<usize>() > MESSAGE_BYTES
         && let Some(part) = cut(&mut last.buckets)
     {
-        if !deliver(&shared, &mut caller, &moves, HandOver::part(&moves, part)).await {
+        if !deliver(&context, &mut caller, &moves, HandOver::part(&moves, part)).await {
             return;
         }
     }
-    if deliver(&shared, &mut caller, &moves, last).await {
+    if deliver(&context, &mut caller, &moves, last).await {
         let (took, frozen_for) = (started.elapsed(), frozen_at.elapsed());
         debug!(to = %target.name, slots = moves.len(), buckets = sent.count, changed, ?took, ?frozen_for, "slots are handed over");
-        shared.stats.moved(moves.len() as u64, sent.count as u64, frozen_for);
+        context.moves.moved(moves.len() as u64, sent.count as u64, frozen_for);
     }
 }
 
-fn target_of(shared: &Shared, moves: &[SlotMove]) -> Option<MemberRow> {
-    let applied = shared.applied.borrow();
+fn target_of(context: &Context, moves: &[SlotMove]) -> Option<MemberRow> {
+    let applied = context.group.applied.borrow();
     let row = applied.state.slots.row(usize::from(moves.first()?.slot))?;
     applied.state.members.get(&row.moving?.to.node).cloned()
 }
@@ -90,11 +91,12 @@ struct Sent {
 }
 
 /// Sends all buckets of the slots as they are.
-async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove]) -> Option<Sent> {
+async fn send_all(context: &Arc<Context>, caller: &mut Caller, moves: &[SlotMove]) -> Option<Sent> {
     let slots: BTreeSet<u16> = moves.iter().map(|one| one.slot).collect();
     let mut wanted = vec![false; crate::slots::SLOTS];
     slots.iter().for_each(|slot| wanted[usize::from(*slot)] = true);
-    let (store, rules, now) = (Arc::clone(&shared.store), shared.rules.load_full(), shared.clock.now());
+    let (store, rules, now) =
+        (Arc::clone(&context.buckets.store), context.rules.load_full(), context.group.clock.now());
     let look = move || {
         let strict = rules.all().filter(|rule| rule.on_memory_full() == OnMemoryFull::Strict);
         let strict: HashSet<RuleId> = strict.map(tidegate_limiter::rules::Rule::id).collect();
@@ -112,7 +114,7 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
     let (mut buckets, strict) = fabric::blocking(look).await.ok()?;
     let count = buckets.len();
     while let Some(part) = cut(&mut buckets) {
-        if !deliver(shared, caller, moves, HandOver::part(moves, part)).await {
+        if !deliver(context, caller, moves, HandOver::part(moves, part)).await {
             return None;
         }
     }
@@ -121,17 +123,17 @@ async fn send_all(shared: &Arc<Shared>, caller: &mut Caller, moves: &[SlotMove])
 
 /// What goes last: what was charged since the first look, and the slots.
 fn last_of(
-    shared: &Shared,
+    context: &Context,
     frozen: &[Frozen],
     keys: Vec<KeyHash>,
     sent: &HashMap<KeyHash, RuleId>,
 ) -> HandOver {
-    let now = shared.clock.now();
+    let now = context.group.clock.now();
     let mut buckets: Vec<WireBucket> = Vec::new();
     let mut gone = Vec::new();
     for key in keys {
         let before = buckets.len();
-        shared.store.bucket(key, now, |bucket| buckets.push(bucket.into()));
+        context.buckets.store.bucket(key, now, |bucket| buckets.push(bucket.into()));
         if buckets.len() == before
             && let Some(rule) = sent.get(&key)
         {
@@ -140,7 +142,7 @@ fn last_of(
     }
     // What is not in memory any more cannot be sent by itself; what is known of it goes along. After the buckets: those that
     // were let go of since they were looked for are among them.
-    let known = if PlantedBug::LetGoNotSent.is_on() { Vec::new() } else { shared.store.let_go(now) };
+    let known = if PlantedBug::LetGoNotSent.is_on() { Vec::new() } else { context.buckets.store.let_go(now) };
     // Of those that the target has as they were before they were charged and let go of.
     for (key, rule) in gone {
         let of_rule = known.iter().filter(|one| one.rule == rule).map(|one| one.held.clone());
@@ -157,7 +159,8 @@ fn last_of(
     });
     // After the buckets: what is undone meanwhile stays charged at the target, and must not be known and not charged there.
     let moves = |slot: SlotId| frozen.iter().any(|one| one.one.slot == slot.get());
-    let requests = shared.requests.of_slots(moves, MAX_DECISIONS, now).into_iter().map(WireRequest::from);
+    let requests =
+        context.buckets.requests.of_slots(moves, MAX_DECISIONS, now).into_iter().map(WireRequest::from);
     let moves = frozen.iter().map(|slot| slot.one).collect();
     HandOver { moves, buckets, let_go, slots: slots.collect(), requests: requests.collect() }
 }
@@ -178,8 +181,8 @@ fn cut(buckets: &mut Vec<WireBucket>) -> Option<Vec<WireBucket>> {
 }
 
 /// Delivers a message, again and again until it is there or the move is over.
-async fn deliver(shared: &Shared, caller: &mut Caller, moves: &[SlotMove], part: HandOver) -> bool {
-    while shared.ownership.is_moving(moves) {
+async fn deliver(context: &Context, caller: &mut Caller, moves: &[SlotMove], part: HandOver) -> bool {
+    while context.ownership.is_moving(moves) {
         match caller.call(Call::HandOver(part.clone()), PATIENCE).await {
             Ok(Reply::HandOver(HandedOver::Done)) => return true,
             Ok(Reply::HandOver(HandedOver::Never)) => return false,
@@ -218,21 +221,21 @@ impl Awaited {
 }
 
 /// Takes over what another node hands over.
-pub(crate) fn take_over(shared: &Shared, leader: &Arc<LeaderClient>, part: HandOver) -> HandedOver {
-    let now = shared.clock.now();
-    let awaited = Awaited::of(&part.moves, &shared.ownership.awaits(&part.moves));
+pub(crate) fn take_over(context: &Context, leader: &Arc<LeaderClient>, part: HandOver) -> HandedOver {
+    let now = context.group.clock.now();
+    let awaited = Awaited::of(&part.moves, &context.ownership.awaits(&part.moves));
     for bucket in part.buckets.into_iter().map(Bucket::from) {
         if PlantedBug::LogReplaced.is_on() && matches!(bucket.held, Held::Log { .. }) {
-            shared.store.reset(bucket.key);
+            context.buckets.store.reset(bucket.key);
         } else if !awaited.has(SlotId::of(bucket.key)) {
             continue;
         }
-        shared.store.take_over(&bucket, now);
+        context.buckets.store.take_over(&bucket, now);
     }
-    part.let_go.into_iter().for_each(|let_go| let_go.take_over(&shared.store, now));
+    part.let_go.into_iter().for_each(|let_go| let_go.take_over(&context.buckets.store, now));
     for remembered in part.requests.into_iter().filter_map(WireRequest::into_remembered) {
         if awaited.has(remembered.slot) {
-            shared.requests.take_over(remembered, now);
+            context.buckets.requests.take_over(remembered, now);
         }
     }
     let mut outcome = if part.slots.is_empty() { awaited.outcome } else { HandedOver::Done };
@@ -240,8 +243,8 @@ pub(crate) fn take_over(shared: &Shared, leader: &Arc<LeaderClient>, part: HandO
     for slot in part.slots {
         let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
         let birth = slot.birth.map(|birth| birth.into_birth(now));
-        let birth = birth.and_then(|(rules, birth)| birth.with(rules, shared.ownership.reserves()));
-        match shared.ownership.install(slot.one, slot.epoch, floor, birth, now) {
+        let birth = birth.and_then(|(rules, birth)| birth.with(rules, context.ownership.reserves()));
+        match context.ownership.install(slot.one, slot.epoch, floor, birth, now) {
             Install::Now => installed.push(slot.one),
             Install::Before => {}
             Install::NotYet if outcome == HandedOver::Done => outcome = HandedOver::NotYet,

@@ -1,14 +1,12 @@
 //! The task of the leader that sees to it that each slot has the owner that it should have: asks [`Leader::next`] what to
 //! do, and does it.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::context::Context;
 use crate::{
     ids::{NodeId, NodeStart},
     owner::{
@@ -17,7 +15,7 @@ use crate::{
         slot_ownership::Refusal,
         table::{Entry, SlotMove},
     },
-    raft::{handle::Shared, running::Running},
+    raft::running::Running,
     rpc::{
         caller::Caller,
         message::{Call, NotServed, Reply},
@@ -31,34 +29,34 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(1000);
 
 /// Runs until it is dropped.
-pub(crate) async fn preside(shared: Arc<Shared>) {
-    let mut applied = shared.applied.subscribe();
+pub(crate) async fn preside(context: Arc<Context>) {
+    let mut applied = context.group.applied.subscribe();
     loop {
-        let step = look(&shared);
+        let step = look(&context);
         let Some((running, step)) = step else {
             // What is applied may be the end of a move, and the next can begin.
-            let _ = timeout(pause(&shared), applied.changed()).await;
+            let _ = timeout(pause(&context), applied.changed()).await;
             continue;
         };
         match step {
-            Step::Write(entry) => write(&shared, &running, entry).await,
-            Step::Refuse { target, moves } => refuse(&shared, &running, target, moves).await,
+            Step::Write(entry) => write(&context, &running, entry).await,
+            Step::Refuse { target, moves } => refuse(&context, &running, target, moves).await,
             Step::Share(change) => share(&running, change).await,
             Step::Resign(reason) => {
                 warn!(reason, "this leader resigns: another one is to be elected");
-                shared.resigns.notify_one();
+                context.group.raft.resigns.notify_one();
                 sleep(LOOK_EVERY).await;
             }
         }
     }
 }
 
-fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
-    let running = shared.running();
+fn look(context: &Context) -> Option<(Arc<Running>, Step)> {
+    let running = context.group.raft.running();
     let leadership = running.as_ref().and_then(|running| running.leadership());
-    let now = shared.clock.now();
-    let applied = Arc::clone(&shared.applied.borrow());
-    let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = context.group.clock.now();
+    let applied = Arc::clone(&context.group.applied.borrow());
+    let mut leader = context.leader();
     leader.look(leadership, now);
     let running = running?;
     leadership?;
@@ -66,10 +64,13 @@ fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
     let metrics = running.metrics();
     let membership = metrics.membership_config.membership();
     let members = &applied.state.members;
-    let answered =
-        shared.answered.among(|id| members.contains_key(&id) || membership.get_node(&id).is_some());
+    let answered = context
+        .group
+        .contacts
+        .answered
+        .among(|id| members.contains_key(&id) || membership.get_node(&id).is_some());
     let view = View {
-        me: shared.me,
+        me: context.group.me,
         index: applied.index,
         shares: &applied.state.shares,
         voters: membership.get_joint_config(),
@@ -81,33 +82,33 @@ fn look(shared: &Shared) -> Option<(Arc<Running>, Step)> {
     };
     let step = leader.next(view, now)?;
     if let Step::Write(Entry::Prepare { slots, .. }) = &step {
-        leader.rest_after(slots.len() * buckets_per_slot(shared, &applied));
+        leader.rest_after(slots.len() * buckets_per_slot(context, &applied));
     }
     Some((running, step))
 }
 
 /// About, as far as this node can tell from what it owns.
-fn buckets_per_slot(shared: &Shared, applied: &Applied) -> usize {
-    let owned = applied.state.slots.rows().iter().filter(|row| row.owner.node == shared.me).count();
-    shared.store.stats().buckets / owned.max(1)
+fn buckets_per_slot(context: &Context, applied: &Applied) -> usize {
+    let owned = applied.state.slots.rows().iter().filter(|row| row.owner.node == context.group.me).count();
+    context.buckets.store.stats().buckets / owned.max(1)
 }
 
 /// For how long nothing is to be done, unless something changes.
-fn pause(shared: &Shared) -> Duration {
-    let leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = shared.clock.now();
+fn pause(context: &Context) -> Duration {
+    let leader = context.leader();
+    let now = context.group.clock.now();
     let rest = leader.rests_until().map(|until| until.saturating_since(now)).filter(|rest| !rest.is_zero());
     rest.map_or(LOOK_EVERY, |rest| rest.min(LOOK_EVERY))
 }
 
-async fn write(shared: &Shared, running: &Running, entry: Entry) {
+async fn write(context: &Context, running: &Running, entry: Entry) {
     match &entry {
         Entry::Assign(_) => info!("the first owners of the slots are written"),
         Entry::Prepare { slots, to } => {
-            debug!(slots = slots.len(), to = %name(shared, *to), "slots begin to move")
+            debug!(slots = slots.len(), to = %name(context, *to), "slots begin to move")
         }
         Entry::Expire { lapsed, slots, .. } => {
-            let names: Vec<String> = lapsed.iter().map(|holder| name(shared, *holder)).collect();
+            let names: Vec<String> = lapsed.iter().map(|holder| name(context, *holder)).collect();
             warn!(
                 slots = slots.len(),
                 nodes = names.join(", "),
@@ -126,7 +127,7 @@ async fn write(shared: &Shared, running: &Running, entry: Entry) {
     };
     match running.propose(Command::Slots(entry), PATIENCE).await {
         Ok(_) => {
-            let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut leader = context.leader();
             leader.expiry_is_over(&lapsed);
         }
         // It may be in the log: what it is about is left as it is until that is known.
@@ -142,13 +143,13 @@ async fn share(running: &Running, change: ShareChange) {
     }
 }
 
-async fn refuse(shared: &Shared, running: &Running, target: NodeStart, moves: Vec<SlotMove>) {
-    let Some(row) = shared.applied.borrow().state.members.get(&target.node).cloned() else { return };
+async fn refuse(context: &Context, running: &Running, target: NodeStart, moves: Vec<SlotMove>) {
+    let Some(row) = context.group.applied.borrow().state.members.get(&target.node).cloned() else { return };
     info!(to = %row.name, slots = moves.len(), "a move of slots takes too long: it is given up");
-    let Refusal { refused, taken } = if target.node == shared.me {
-        shared.ownership.refuse(&moves)
+    let Refusal { refused, taken } = if target.node == context.group.me {
+        context.ownership.refuse(&moves)
     } else {
-        let mut caller = Caller::new(&shared.calling, target.node, row.raft_node());
+        let mut caller = Caller::new(&context.group.calling, target.node, row.raft_node());
         match caller.call(Call::Refuse(moves), PATIENCE).await {
             Ok(Reply::Refuse(refusal)) => refusal,
             _ => return,
@@ -160,8 +161,8 @@ async fn refuse(shared: &Shared, running: &Running, target: NodeStart, moves: Ve
     }
 }
 
-fn name(shared: &Shared, holder: NodeStart) -> String {
-    let applied = shared.applied.borrow();
+fn name(context: &Context, holder: NodeStart) -> String {
+    let applied = context.group.applied.borrow();
     applied
         .state
         .members
@@ -169,12 +170,12 @@ fn name(shared: &Shared, holder: NodeStart) -> String {
         .map_or_else(|| format!("{:x}", holder.node), |row| row.name.clone())
 }
 
-impl Shared {
+impl Context {
     /// Whether what this leader has written waits for so long that one more entry would only fill its disk: what nodes ask for by
     /// themselves they ask for again.
     pub(super) fn leads_stuck(&self, running: &Running) -> bool {
-        let (applied, now) = (self.applied.borrow().index, self.clock.now());
-        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        let (applied, now) = (self.group.applied.borrow().index, self.group.clock.now());
+        let mut leader = self.leader();
         leader.note_log(running.last_log(), applied, now);
         leader.is_stuck(now)
     }
@@ -206,7 +207,7 @@ impl Shared {
         successor: NodeStart,
         slots: Vec<u16>,
     ) -> Result<(), NotServed> {
-        let rows = Arc::clone(&self.applied.borrow().state.slots);
+        let rows = Arc::clone(&self.group.applied.borrow().state.slots);
         let is_named = |slot: &u16| {
             let row = rows.row(usize::from(*slot));
             row.and_then(|row| row.successor).is_some_and(|next| next.holder == successor)

@@ -5,10 +5,11 @@
 //!   not follow the log.
 //!   `earlier_start`: waits for whoever may still run where the disk comes from.
 //! - `hand_over`: sends the buckets of slots that move by plan, and takes them. `floor_task`: tells successors floors.
-//! - `saved`, `buckets`: buckets that come from this node's disk or from floors.
-//! - `service`: what other nodes ask for.
+//! - `buckets`: the buckets, and those that come from floors. `saved`: those that come from this node's disk.
+//! - `service`: what other nodes ask for. `context`: what all of these share.
 
 pub(crate) mod buckets;
+pub(crate) mod context;
 pub(crate) mod earlier_start;
 pub(crate) mod floor_task;
 pub(crate) mod hand_over;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::hand_over;
+use super::{context::Context, hand_over};
 use crate::{
     ids::NodeId,
-    raft::{handle::Shared, leader_client::LeaderClient},
+    raft::leader_client::LeaderClient,
     rpc::{
         message::{Call, Reply},
         server::Service,
@@ -15,22 +15,22 @@ use crate::{
 };
 
 /// Answers for the leader: sessions, and who owns what.
-pub(crate) struct LeaderService(pub(crate) Arc<Shared>);
+pub(crate) struct LeaderService(pub(crate) Arc<Context>);
 
 #[async_trait]
 impl Service for LeaderService {
     async fn call(&self, _from: NodeId, call: Call, _bytes: usize) -> Reply {
-        let shared = &self.0;
-        let Some(running) = shared.running() else { return shared.not_running() };
+        let context = &self.0;
+        let Some(running) = context.group.raft.running() else { return context.group.raft.not_running() };
         match call {
             Call::Renew { row, wants, applied } => {
-                Reply::Renew(shared.renew_here(&running, row, wants, applied).await)
+                Reply::Renew(context.renew_here(&running, row, wants, applied).await)
             }
-            Call::Moved(moves) => Reply::Written(shared.moved_here(&running, moves).await),
-            Call::Drain { holder, on } => Reply::Written(shared.drain_here(&running, holder, on).await),
-            Call::Evict(node) => Reply::Written(shared.evict_here(&running, node).await),
+            Call::Moved(moves) => Reply::Written(context.moved_here(&running, moves).await),
+            Call::Drain { holder, on } => Reply::Written(context.drain_here(&running, holder, on).await),
+            Call::Evict(node) => Reply::Written(context.evict_here(&running, node).await),
             Call::Strike { successor, slots } => {
-                Reply::Written(shared.strike_here(&running, successor, slots).await)
+                Reply::Written(context.strike_here(&running, successor, slots).await)
             }
             _ => Reply::Refused("that is no call to a leader".to_owned()),
         }
@@ -39,21 +39,21 @@ impl Service for LeaderService {
 
 /// Answers for a node that owns slots or is to have some.
 pub(crate) struct OwnerService {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) context: Arc<Context>,
     pub(crate) leader: Arc<LeaderClient>,
 }
 
 #[async_trait]
 impl Service for OwnerService {
     async fn call(&self, _from: NodeId, call: Call, _bytes: usize) -> Reply {
-        let shared = &self.shared;
-        if shared.running().is_none() {
-            return shared.not_running();
+        let context = &self.context;
+        if context.group.raft.running().is_none() {
+            return context.group.raft.not_running();
         }
         match call {
-            Call::Refuse(moves) => Reply::Refuse(shared.ownership.refuse(&moves)),
-            Call::HandOver(part) => Reply::HandOver(hand_over::take_over(shared, &self.leader, part)),
-            Call::Tell(words) => Reply::Told(shared.hear(words)),
+            Call::Refuse(moves) => Reply::Refuse(context.ownership.refuse(&moves)),
+            Call::HandOver(part) => Reply::HandOver(hand_over::take_over(context, &self.leader, part)),
+            Call::Tell(words) => Reply::Told(context.hear(words)),
             _ => Reply::Refused("that is no call to an owner".to_owned()),
         }
     }

@@ -1,19 +1,16 @@
 //! Asking for sessions, granting them, and noticing that this process was stopped.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::{earlier_start::EarlierStart, taken_over::AskedMembers};
+use super::{context::Context, earlier_start::EarlierStart, taken_over::AskedMembers};
 use crate::{
     ids::{NodeId, RaftNode},
     member::MemberRow,
     owner::leader::{Asked, Granting},
-    raft::{handle::Shared, leader_client::LeaderClient, running::Running},
+    raft::{leader_client::LeaderClient, running::Running},
     rpc::{
         caller::Caller,
         message::{Call, NotServed, Renewal, Reply},
@@ -35,15 +32,15 @@ const CONFIRMED_WITHIN: Duration = Duration::from_millis(600);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// Asks for a session again and again, once this node has what it needs to decide.
-pub(crate) async fn renew(shared: Arc<Shared>, leader: Arc<LeaderClient>, mut earlier: EarlierStart) {
-    let length = shared.ownership.timing().node;
+pub(crate) async fn renew(context: Arc<Context>, leader: Arc<LeaderClient>, mut earlier: EarlierStart) {
+    let length = context.ownership.timing().node;
     let (mut way, mut others) = (Way::default(), AskedMembers::default());
     let mut had_session = false;
     loop {
         let next = Instant::now() + length / RENEWALS;
-        let may_own = !earlier.may_run(&shared);
-        let granted = ask(&shared, &leader, &mut way, &mut others, may_own).await;
-        let has_session = shared.ownership.has_session(shared.clock.now());
+        let may_own = !earlier.may_run(&context);
+        let granted = ask(&context, &leader, &mut way, &mut others, may_own).await;
+        let has_session = context.ownership.has_session(context.group.clock.now());
         match (had_session, has_session) {
             (false, true) => info!("this node has a session with the leader: it may own slots"),
             (true, false) => warn!("the session has ended: rules that are `strict` are not decided here"),
@@ -92,27 +89,29 @@ impl Way {
 
 /// Asks for a session; without a log that works, whether this node still has its slots. Whether a session is granted.
 async fn ask(
-    shared: &Shared,
+    context: &Context,
     client: &LeaderClient,
     way: &mut Way,
     others: &mut AskedMembers,
     may_own: bool,
 ) -> bool {
     let turn = way.failed;
-    match shared.running() {
-        Some(running) if shared.log_works(&running) => {
+    match context.group.raft.running() {
+        Some(running) if context.group.raft.log_works(&running) => {
             // One that holds itself for the leader hears of its successor from others only.
             let may_be_replaced = turn > 0
                 && running.is_leader()
-                && shared.in_force.borrow().complete
-                && !shared.ownership.is_given_up();
+                && context.rules.progress.borrow().complete
+                && !context.ownership.is_given_up();
             if !may_be_replaced {
                 // What others still say was asked when it was.
                 *others = AskedMembers::default();
-                return ask_for_session(shared, client, &running, way, may_own).await;
+                return ask_for_session(context, client, &running, way, may_own).await;
             }
-            let (session, answers) =
-                (ask_for_session(shared, client, &running, way, may_own), others.ask(shared, turn, PATIENCE));
+            let (session, answers) = (
+                ask_for_session(context, client, &running, way, may_own),
+                others.ask(context, turn, PATIENCE),
+            );
             tokio::pin!(session, answers);
             tokio::select! {
                 granted = &mut session => {
@@ -126,36 +125,36 @@ async fn ask(
             }
         }
         _ => {
-            others.ask(shared, turn, PATIENCE).await;
+            others.ask(context, turn, PATIENCE).await;
             false
         }
     }
 }
 
 async fn ask_for_session(
-    shared: &Shared,
+    context: &Context,
     client: &LeaderClient,
     running: &Running,
     way: &mut Way,
     may_own: bool,
 ) -> bool {
-    let Some((leader, node)) = way.next(running, shared.me) else { return false };
+    let Some((leader, node)) = way.next(running, context.group.me) else { return false };
     // Without the rules of the cluster it could not decide; but it says that it is there.
-    let wants = may_own && shared.in_force.borrow().complete && !shared.ownership.is_given_up();
+    let wants = may_own && context.rules.progress.borrow().complete && !context.ownership.is_given_up();
     let applied = {
-        let known = shared.applied.borrow();
+        let known = context.group.applied.borrow();
         // Without a table there is nothing that this node could lose or give.
-        if known.state.slots.is_assigned() { shared.ownership.applied() } else { known.index }
+        if known.state.slots.is_assigned() { context.ownership.applied() } else { known.index }
     };
-    let asked = shared.clock.now();
-    let question = shared.ownership.ask(asked);
-    let call = Call::Renew { row: shared.row.clone(), wants, applied };
-    let reply = if leader == shared.me {
+    let asked = context.group.clock.now();
+    let question = context.ownership.ask(asked);
+    let call = Call::Renew { row: context.group.row.clone(), wants, applied };
+    let reply = if leader == context.group.me {
         Ok(client.ask_here(call).await)
     } else {
         let (_, caller) = match &mut way.caller {
             Some(known) if known.0 == leader => known,
-            other => other.insert((leader, Caller::new(&shared.calling, leader, node))),
+            other => other.insert((leader, Caller::new(&context.group.calling, leader, node))),
         };
         caller.call_when_open(call, PATIENCE).await
     };
@@ -169,11 +168,11 @@ async fn ask_for_session(
     };
     match answer {
         Ok(Renewal::Granted(index)) => {
-            shared.ownership.grant(question, index, asked);
+            context.ownership.grant(question, index, asked);
             true
         }
         Ok(Renewal::Behind(needed)) if wants => {
-            shared.ownership.is_behind(needed, shared.clock.now());
+            context.ownership.is_behind(needed, context.group.clock.now());
             false
         }
         Ok(Renewal::Behind(_) | Renewal::NotGranted) | Err(_) => false,
@@ -181,20 +180,20 @@ async fn ask_for_session(
 }
 
 /// Notes again and again that this process runs.
-pub(crate) async fn watch(shared: Arc<Shared>) {
+pub(crate) async fn watch(context: Arc<Context>) {
     let mut ticks = interval(WATCH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        shared.ownership.watch(shared.clock.now());
+        context.ownership.watch(context.group.clock.now());
         // Alone there is nobody whose slots it could have missed.
-        if shared.running().is_none() && shared.applied.borrow().state.members.len() > 1 {
-            shared.ownership.is_blind(shared.clock.now());
+        if context.group.raft.running().is_none() && context.group.applied.borrow().state.members.len() > 1 {
+            context.ownership.is_blind(context.group.clock.now());
         }
     }
 }
 
-impl Shared {
+impl Context {
     /// Grants a session, if this node leads and a quorum says so too.
     pub(crate) async fn renew_here(
         &self,
@@ -208,7 +207,7 @@ impl Shared {
         let Some(leadership) = running.leadership() else {
             return lost.map(Renewal::Behind).ok_or(NotServed::NotLeader);
         };
-        let known = self.applied.borrow().state.members.get(&holder.node).cloned();
+        let known = self.group.applied.borrow().state.members.get(&holder.node).cloned();
         if known.as_ref().is_some_and(|known| known.incarnation > row.incarnation) {
             return Ok(lost.map_or(Renewal::NotGranted, Renewal::Behind));
         }
@@ -216,8 +215,8 @@ impl Shared {
         // Nobody has applied more than there is.
         let applied = applied.min(running.last_log());
         if known.is_some() || is_in_group {
-            let now = self.clock.now();
-            let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.group.clock.now();
+            let mut leader = self.leader();
             leader.look(Some(leadership), now);
             leader.note_contact(holder.node, applied, now);
         }
@@ -238,10 +237,10 @@ impl Shared {
                 return Ok(Renewal::Behind(index));
             }
             let takes_over = {
-                let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-                let now = self.clock.now();
+                let mut leader = self.leader();
+                let now = self.group.clock.now();
                 leader.look(Some(leadership), now);
-                leader.note_log(running.last_log(), self.applied.borrow().index, now);
+                leader.note_log(running.last_log(), self.group.applied.borrow().index, now);
                 leader.takes_over_soon(holder, now)
             };
             if !takes_over {
@@ -251,8 +250,8 @@ impl Shared {
             return Ok(index.map_or(Renewal::NotGranted, Renewal::Behind));
         }
         let asked = {
-            let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-            leader.look(Some(leadership), self.clock.now());
+            let mut leader = self.leader();
+            leader.look(Some(leadership), self.group.clock.now());
             leader.begin_grant(holder, applied)
         };
         let granting = match asked {
@@ -261,7 +260,7 @@ impl Shared {
             Asked::Never => return Ok(Renewal::NotGranted),
         };
         // A task that is dropped here must not leave the grant under way for ever.
-        let guard = Under { shared: self, granting: Some(granting) };
+        let guard = Under { context: self, granting: Some(granting) };
         let index = running.read_index_here(PATIENCE).await;
         let granted = guard.end(index.ok());
         Ok(index.ok().filter(|_| granted).map_or(Renewal::NotGranted, Renewal::Granted))
@@ -270,7 +269,7 @@ impl Shared {
 
 /// A grant that ends, whatever becomes of who waits for it.
 struct Under<'s> {
-    shared: &'s Shared,
+    context: &'s Context,
     granting: Option<Granting>,
 }
 
@@ -281,8 +280,8 @@ impl Under<'_> {
 
     fn finish(&mut self, confirmed: Option<u64>) -> bool {
         let Some(granting) = self.granting.take() else { return false };
-        let mut leader = self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        leader.granted(granting, confirmed, self.shared.clock.now())
+        let mut leader = self.context.leader();
+        leader.granted(granting, confirmed, self.context.group.clock.now())
     }
 }
 

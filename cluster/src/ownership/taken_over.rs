@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::context::Context;
 use crate::{
     ids::{NodeId, NodeStart, RaftNode},
-    raft::handle::Shared,
     rpc::{
         caller::Caller,
         message::{Call, Renewal, Reply},
@@ -32,10 +32,10 @@ pub(super) struct AskedMembers {
 impl AskedMembers {
     /// Asks all who have no question to answer, and takes in what is answered until it is time to ask again. An answer has to
     /// come within `patience`, from when there is a stream on.
-    pub(super) async fn ask(&mut self, shared: &Shared, turn: u32, patience: Duration) {
+    pub(super) async fn ask(&mut self, context: &Context, turn: u32, patience: Duration) {
         let until = Instant::now() + EVERY;
-        let applied = Arc::clone(&shared.applied.borrow());
-        let others = applied.state.members.values().filter(|row| row.id != shared.me);
+        let applied = Arc::clone(&context.group.applied.borrow());
+        let others = applied.state.members.values().filter(|row| row.id != context.group.me);
         let mut others: Vec<(NodeId, RaftNode)> = others.map(|row| (row.id, row.raft_node())).collect();
         let count = others.len().max(1);
         others.rotate_left(turn as usize * MAX_ASKED % count);
@@ -44,8 +44,8 @@ impl AskedMembers {
                 break;
             }
             if self.asked.insert(id) {
-                let mut caller = Caller::new(&shared.calling, id, node);
-                let (row, applied) = (shared.row.clone(), shared.ownership.applied());
+                let mut caller = Caller::new(&context.group.calling, id, node);
+                let (row, applied) = (context.group.row.clone(), context.ownership.applied());
                 let says_so = async move {
                     let answer =
                         caller.call_when_open(Call::Renew { row, wants: false, applied }, patience).await;
@@ -58,18 +58,18 @@ impl AskedMembers {
         while let Ok(Some((id, says_so))) = timeout_at(until, self.answers.next()).await {
             self.asked.remove(&id);
             if says_so {
-                shared.ownership.is_taken_over(shared.clock.now());
+                context.ownership.is_taken_over(context.group.clock.now());
             }
         }
         sleep_until(until).await;
     }
 }
 
-impl Shared {
+impl Context {
     /// Up to where a node must apply the log to learn that it owns nothing any more, if that is so. Each member that has applied
     /// it can tell, without a leader too.
     pub(super) fn knows_that_nothing_is_left(&self, start: NodeStart, applied: u64) -> Option<u64> {
-        let known = self.applied.borrow();
+        let known = self.group.applied.borrow();
         let slots = &known.state.slots;
         let is_left = || {
             let mut rows = slots.rows().iter();

@@ -84,7 +84,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     loop {
         sleep(LOOK_EVERY).await;
         let now = Instant::now();
-        let (Some(running), Some(cluster)) = (shared.running(), shared.belonging.get()) else {
+        let (Some(running), Some(cluster)) = (shared.raft.running(), shared.belonging.get()) else {
             quiet_since = now;
             continue;
         };
@@ -93,7 +93,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
             applied.index > 0 || applied.state.founding.is_some()
         };
         let may_be_known = running.last_log() > LAST_OF_FOUNDING;
-        let heard = shared.heard().leader().is_some_and(|at| now.duration_since(at) < QUIET);
+        let heard = shared.contacts.heard().leader().is_some_and(|at| now.duration_since(at) < QUIET);
         if has_applied || may_be_known || heard || running.is_leader() {
             quiet_since = now;
             continue;
@@ -105,7 +105,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         let known =
             join_all(founders.iter().map(|(id, node)| ask(&shared, &running, cluster, *id, node))).await;
         // Meanwhile somebody may have been elected.
-        if !is_dead(&known) || shared.heard().leader().is_some_and(|at| at > now) {
+        if !is_dead(&known) || shared.contacts.heard().leader().is_some_and(|at| at > now) {
             if said != known {
                 info!(%cluster, founders = ?known, "no leader is there, and nothing of the cluster's log is known here");
                 said = known;
@@ -116,7 +116,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
             %cluster, founders = ?known,
             "the cluster that this node was to found can never have a leader: it is left, nothing of it ever counted"
         );
-        shared.abandoned.notify_one();
+        shared.founding.abandoned.notify_one();
         quiet_since = Instant::now();
     }
 }

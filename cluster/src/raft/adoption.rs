@@ -13,16 +13,11 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use openraft::{
     CommittedLeaderId, Entry, EntryPayload, LogId, Membership, Vote,
     raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest},
 };
 use redb::{Database, StorageBackend, backends::InMemoryBackend};
-use tidegate_limiter::{
-    cluster::{Rules, Store, StoreConfig},
-    rules::HashSecret,
-};
 use tokio::time::sleep;
 
 use super::{
@@ -35,14 +30,13 @@ use crate::{
     clock::Clock,
     ids::{ClusterId, NodeId, NodeStart, RaftNode, Weight},
     link::{Identity, Peer},
-    member::MemberId,
+    member::{MemberId, MemberRow},
     owner::{session::SessionTiming, slot_ownership::SlotOwnership},
     rpc::{
         message::{Call, Envelope, Proposal, Reply, Standing},
         server::CallServer,
         server::{Service, Services},
     },
-    rules_in_force::RulesInForce,
     state::{
         command::{Command, Founding},
         types::Group,
@@ -102,7 +96,6 @@ impl SlowDisk {
         let clock = Clock::start();
         let timing = SessionTiming::of(Duration::from_secs(2));
         let holder = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
-        let store = || Arc::new(Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, clock.now()));
         let me = MemberId { name: "n3".into(), incarnation: on_disk.incarnation };
         let config = GroupConfig {
             identity: Arc::new(Identity {
@@ -112,29 +105,25 @@ impl SlowDisk {
                 key: [0; 32],
                 stats: Arc::default(),
             }),
+            row: MemberRow {
+                id: on_disk.node,
+                name: "n3".to_owned(),
+                incarnation: on_disk.incarnation,
+                peer: ([127, 0, 0, 1], 9).into(),
+                zone: None,
+                weight: Weight::default(),
+                keeps: false,
+            },
             // What is on the disk is there after a restart; where, it does not know.
             data_dir: None::<PathBuf>,
             expect,
             join: Vec::new(),
-            keeps: false,
             alive: tokio::sync::watch::channel(crate::member::Alive::default()).1,
-            rules: Arc::new(RulesInForce::new(Arc::new(ArcSwap::from_pointee(Rules::empty(
-                &HashSecret::new([0; 16]),
-            ))))),
-            store: store(),
-            floors: store(),
-            shares: store(),
             ownership: Arc::new(SlotOwnership::new(holder, timing, clock.now())),
-            requests: Arc::default(),
-            stats: Arc::default(),
             calls: Arc::default(),
-            timing,
-            peer: ([127, 0, 0, 1], 9).into(),
-            zone: None,
-            weight: Weight::default(),
             clock,
         };
-        let group = RaftGroup::start(config, disk, on_disk).await.unwrap();
+        let group = RaftGroup::start(config, disk).await.unwrap();
         let raft = Arc::new(RaftService::new(group.shared()));
         // It refuses what is no call of Raft.
         let service = || Arc::clone(&raft) as Arc<dyn Service>;
@@ -291,7 +280,7 @@ async fn a_founder_without_a_log_finds_who_asks_for_its_vote_by_its_promise_also
     let (group, server, me) = slow.node(Some(3)).await;
     let known = |group: &RaftGroup, id| {
         let shared = group.shared();
-        shared.running().and_then(|running| shared.node_of(&running, id)).map(|node| node.name)
+        shared.raft.running().and_then(|running| shared.node_of(&running, id)).map(|node| node.name)
     };
     assert_eq!(known(&group, ONE), None);
     send(&server, ONE, me, Call::Found(proposal(ONE, me))).await;

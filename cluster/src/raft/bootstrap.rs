@@ -46,8 +46,8 @@ const _: () = assert!(
 
 /// Founds a cluster with the others, if this node expects others and there is none. Runs until it is dropped.
 pub(crate) async fn form(shared: Arc<Shared>) {
-    let Some(expect) = shared.expect else { return };
-    tokio::join!(shared.survey.keep(shared.asker()), found_when_enough(&shared, expect));
+    let Some(expect) = shared.founding.expect else { return };
+    tokio::join!(shared.founding.survey.keep(shared.asker()), found_when_enough(&shared, expect));
 }
 
 async fn found_when_enough(shared: &Shared, expect: u32) {
@@ -56,9 +56,9 @@ async fn found_when_enough(shared: &Shared, expect: u32) {
     let mut said = String::new();
     loop {
         sleep(LOOK_EVERY).await;
-        let Some(running) = shared.running() else { continue };
+        let Some(running) = shared.raft.running() else { continue };
         if shared.belonging.get().is_some() {
-            shared.set_obstacle(None);
+            shared.founding.set_obstacle(None);
             finish(shared, &running).await;
             sleep(SETTLE).await;
             continue;
@@ -72,12 +72,14 @@ async fn found_when_enough(shared: &Shared, expect: u32) {
         }
         let settled = founders.len() == 1 || since.elapsed() >= SETTLE;
         if waiting.len() < expect as usize || !settled || live.iter().any(|member| member.group.is_some()) {
-            shared.set_obstacle(None);
+            shared.founding.set_obstacle(None);
             continue;
         }
         let obstacle = match lowest {
             Some(lowest) if lowest == shared.me => found(shared, &running, waiting).await,
-            Some(lowest) => shared.survey.verdict(lowest, Instant::now()).map_err(|one| one.to_string()),
+            Some(lowest) => {
+                shared.founding.survey.verdict(lowest, Instant::now()).map_err(|one| one.to_string())
+            }
             None => Ok(()),
         };
         let Err(reason) = obstacle else { continue };
@@ -85,7 +87,7 @@ async fn found_when_enough(shared: &Shared, expect: u32) {
             info!(waits_for = reason, "cluster_not_founded_yet");
             said.clone_from(&reason);
         }
-        shared.set_obstacle(Some(reason));
+        shared.founding.set_obstacle(Some(reason));
         sleep(LOOK_EVERY + random(SPREAD)).await;
     }
 }
@@ -110,8 +112,8 @@ async fn found(shared: &Shared, running: &Running, waiting: Vec<(NodeId, RaftNod
     // First said, then asked: of two that do so, at least one hears of the other.
     let _proposing = shared.belonging.propose(right);
     if !PlantedBug::FoundsUnasked.is_on() {
-        shared.survey.ask_all(shared.asker()).await;
-        shared.survey.verdict(shared.me, Instant::now()).map_err(|obstacle| obstacle.to_string())?;
+        shared.founding.survey.ask_all(shared.asker()).await;
+        shared.founding.survey.verdict(shared.me, Instant::now()).map_err(|obstacle| obstacle.to_string())?;
     }
     let voters = voter_count(waiting.len());
     let founders = waiting.into_iter().take(voters).collect();
@@ -178,8 +180,8 @@ fn random(below: Duration) -> Duration {
 impl Shared {
     /// Whether this node promises to found that cluster together with the one that asks.
     pub(crate) async fn accept_founding(&self, proposal: Proposal, from: NodeId) -> Result<(), String> {
-        let running = self.running().ok_or("Raft is not running")?;
-        if self.expect.is_none() {
+        let running = self.raft.running().ok_or("Raft is not running")?;
+        if self.founding.expect.is_none() {
             return Err("this node only joins (it was started without --bootstrap-expect)".to_owned());
         }
         if !proposal.founders.contains_key(&self.me) || !proposal.founders.contains_key(&from) {
@@ -195,12 +197,12 @@ impl Shared {
         self.belonging.may_promise(from, Instant::now())?;
         if !PlantedBug::FoundsUnasked.is_on() {
             // What was answered before may be as old as a name service is slow.
-            self.survey.ask_all(self.asker()).await;
-            self.survey.verdict(from, Instant::now()).map_err(|obstacle| obstacle.to_string())?;
+            self.founding.survey.ask_all(self.asker()).await;
+            self.founding.survey.verdict(from, Instant::now()).map_err(|obstacle| obstacle.to_string())?;
         }
         let kept = self.belonging.keep_promise(Promise { proposal, to: from }, &running.disk).await;
         kept.map_err(|error| {
-            self.note_bind_error(&error);
+            self.raft.note_bind_error(&error);
             error.to_string()
         })
     }

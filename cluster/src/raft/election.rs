@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     ids::{NodeId, RaftNode},
     owner::leader::is_quorum,
     planted::PlantedBug,
-    raft::heard::{Heard, RESIGNED_FOR},
+    raft::heard::RESIGNED_FOR,
     rpc::{
         caller::Caller,
         message::{Call, Question, Reply},
@@ -49,7 +49,7 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
     loop {
         sleep(LOOK_EVERY).await;
         let now = Instant::now();
-        let Some(running) = shared.running() else { continue };
+        let Some(running) = shared.raft.running() else { continue };
         let voters = running.voters();
         if voters.is_empty() {
             // A founder without a log: who asks for its vote may be far away.
@@ -61,7 +61,7 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         }
         // Nobody else could lead: there is nobody to wait for.
         let is_alone = voters.iter().all(|set| set.len() == 1 && set.contains(&shared.me));
-        let heard = shared.heard();
+        let heard = shared.contacts.heard();
         if !is_alone && now >= heard.looks_ahead_from() {
             ahead.attempt(&shared, running.other_voters(shared.me));
         }
@@ -115,7 +115,7 @@ async fn would_win(
     agree.insert(shared.me);
     // Meanwhile the leader may have been heard.
     is_quorum(voters, |id| agree.contains(&id))
-        && Instant::now() >= shared.heard().missed_from()
+        && Instant::now() >= shared.contacts.heard().missed_from()
         && !running.is_leader()
 }
 
@@ -147,20 +147,12 @@ impl Running {
 }
 
 impl Shared {
-    pub(crate) fn heard(&self) -> Heard {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Somebody has said that it leads. It counts if this node does not know better: a leader that was replaced, and does
     /// not know it yet, keeps nobody from electing the next.
     pub(crate) fn note_leader(&self, running: &Running, vote: &Vote<NodeId>) {
         if *vote >= running.metrics().vote {
-            self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leader(Instant::now());
+            self.contacts.note_leader();
         }
-    }
-
-    pub(crate) fn note_vote(&self) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
     }
 
     /// The other founders of the cluster that this node has promised to found.
@@ -178,7 +170,7 @@ impl Shared {
     /// Whether this node would vote for who asks.
     pub(crate) async fn may_stand(&self, running: &Running, question: Question, from: NodeId) -> bool {
         // One that asks although it leads is not missed: it has been cut off, and stands as soon as it hears of that.
-        if running.is_leader() || Instant::now() < self.heard().missed_from() {
+        if running.is_leader() || Instant::now() < self.contacts.heard().missed_from() {
             return false;
         }
         let is_no_older = running.last_entry().await.is_some_and(|mine| question.last >= mine);

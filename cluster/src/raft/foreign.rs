@@ -35,7 +35,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
             Some(ours) => find(&shared, ours).await,
             None => None,
         };
-        shared.foreign.send_if_modified(|known| {
+        shared.founding.foreign.send_if_modified(|known| {
             let is_news = *known != found;
             if is_news {
                 match &found {

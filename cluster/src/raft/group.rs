@@ -1,18 +1,10 @@
 //! Raft on this node: started on its disk, and again when the disk has failed.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use openraft::{Config, Raft, SnapshotPolicy};
-use tidegate_limiter::cluster::Store;
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -21,27 +13,24 @@ use tracing::{error, info};
 use super::{
     applied::Machine,
     belonging::Belonging,
+    consensus::Consensus,
     disk::{Disk, DiskIdentity, Outlives},
     files::DiskError,
+    founding::Founding,
     handle::Shared,
-    heard::{ELECTION, Heard, Reached},
+    heard::{Contacts, ELECTION},
     log::Log,
     network::Callers,
-    reads::Reads,
     running::Running,
-    survey::Survey,
 };
 use crate::{
     clock::Clock,
     fabric,
-    ids::Weight,
     link::Identity,
     member::{Alive, MemberRow},
-    owner::{leader::Leader, session::SessionTiming, shares::ShareTable, slot_ownership::SlotOwnership},
-    requests::Requests,
+    owner::{shares::ShareTable, slot_ownership::SlotOwnership},
     rpc::{caller::Calling, connections::Connections, sane::is_absurd},
-    rules_in_force::RulesInForce,
-    stats::{CallStats, MoveStats},
+    stats::CallStats,
 };
 
 /// How often the leader shows that it is there.
@@ -65,32 +54,17 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// What the group needs to know of this node.
 pub(crate) struct GroupConfig {
     pub(crate) identity: Arc<Identity>,
+    /// What this node says of itself when it asks for a session.
+    pub(crate) row: MemberRow,
     pub(crate) data_dir: Option<PathBuf>,
     /// As in [`crate::ClusterConfig::bootstrap_expect`], with a node alone being one.
     pub(crate) expect: Option<u32>,
     /// As in [`crate::ClusterConfig::join`], each with a port.
     pub(crate) join: Vec<String>,
-    /// Whether the buckets of before this start are back.
-    pub(crate) keeps: bool,
     /// Whom gossip sees.
     pub(crate) alive: watch::Receiver<Alive>,
-    /// Where the rules in force are put.
-    pub(crate) rules: Arc<RulesInForce>,
-    /// Where the buckets are.
-    pub(crate) store: Arc<Store>,
-    /// Where the floors are that other owners have told.
-    pub(crate) floors: Arc<Store>,
-    /// Where the shares are.
-    pub(crate) shares: Arc<Store>,
     pub(crate) ownership: Arc<SlotOwnership>,
-    pub(crate) requests: Arc<Requests>,
-    pub(crate) stats: Arc<MoveStats>,
     pub(crate) calls: Arc<CallStats>,
-    pub(crate) timing: SessionTiming,
-    /// Where the others reach this node.
-    pub(crate) peer: SocketAddr,
-    pub(crate) zone: Option<String>,
-    pub(crate) weight: Weight,
     pub(crate) clock: Clock,
 }
 
@@ -98,7 +72,8 @@ pub(crate) struct GroupConfig {
 #[derive(Clone)]
 pub(crate) struct RaftGroup {
     shared: Arc<Shared>,
-    config: Arc<GroupConfig>,
+    ownership: Arc<SlotOwnership>,
+    data_dir: Option<PathBuf>,
     /// What a node without a data directory has promised: as long as the process lives, Raft may not forget it.
     in_memory: Option<Disk>,
     before: Outlives,
@@ -119,63 +94,32 @@ impl RaftGroup {
     }
 
     /// Starts Raft.
-    pub(crate) async fn start(
-        config: GroupConfig,
-        disk: Disk,
-        identity: DiskIdentity,
-    ) -> Result<Self, DiskError> {
+    pub(crate) async fn start(config: GroupConfig, disk: Disk) -> Result<Self, DiskError> {
+        let GroupConfig { identity, row, data_dir, expect, join, alive, ownership, calls, clock } = config;
         let belonging = Arc::new(Belonging::of(&disk, Instant::now())?);
         let bound = Arc::clone(&belonging);
         let calling = Arc::new(Calling {
-            identity: Arc::clone(&config.identity),
-            connections: Connections::new(Arc::clone(&config.identity)),
-            stats: Arc::clone(&config.calls),
+            identity: Arc::clone(&identity),
+            connections: Connections::new(Arc::clone(&identity)),
+            stats: calls,
             cluster: Box::new(move || bound.get()),
         });
         let shared = Arc::new(Shared {
-            me: identity.node,
-            identity: Arc::clone(&config.identity),
-            belonging,
+            me: row.id,
+            identity,
+            row,
+            clock,
             calling,
-            expect: config.expect,
-            survey: Survey::new(&config.join, Instant::now()),
-            foreign: watch::Sender::default(),
-            abandoned: Notify::new(),
-            obstacle: watch::Sender::default(),
+            alive,
+            belonging,
+            founding: Founding::new(expect, &join, Instant::now()),
+            raft: Arc::default(),
+            contacts: Contacts::new(Instant::now()),
             applied: watch::Sender::new(Arc::default()),
-            in_force: watch::Sender::default(),
-            alive: config.alive.clone(),
-            rules: Arc::clone(&config.rules),
-            store: Arc::clone(&config.store),
-            floors: Arc::clone(&config.floors),
-            shares: Arc::clone(&config.shares),
-            ownership: Arc::clone(&config.ownership),
-            requests: Arc::clone(&config.requests),
-            stats: Arc::clone(&config.stats),
-            reads: Reads::default(),
-            leader: Mutex::new(Leader::new(config.timing)),
-            row: MemberRow {
-                keeps: config.keeps,
-                id: identity.node,
-                name: config.identity.me.name.to_string(),
-                incarnation: identity.incarnation,
-                peer: config.peer,
-                zone: config.zone.clone(),
-                weight: config.weight,
-            },
-            clock: config.clock,
-            running: ArcSwapOption::empty(),
-            trouble: Mutex::default(),
-            disk_failed: Notify::new(),
-            trial: Mutex::default(),
-            heard: Mutex::new(Heard::new(Instant::now())),
-            answered: Arc::default(),
-            reached: Reached::default(),
-            resigns: Notify::new(),
         });
-        let in_memory = config.data_dir.is_none().then(|| disk.clone());
+        let in_memory = data_dir.is_none().then(|| disk.clone());
         let before = disk.outlives();
-        let group = Self { shared, config: Arc::new(config), in_memory, before };
+        let group = Self { shared, ownership, data_dir, in_memory, before };
         group.run_raft(disk).await?;
         Ok(group)
     }
@@ -201,8 +145,7 @@ impl RaftGroup {
         let raft = Raft::new(self.shared.me, Arc::new(raft_config()), callers, log.clone(), machine)
             .await
             .map_err(|error| disk.fault(error))?;
-        self.shared.running.store(Some(Arc::new(Running::new(raft, disk, log))));
-        self.shared.set_trouble(None);
+        self.shared.raft.runs(Running::new(raft, disk, log));
         Ok(())
     }
 
@@ -212,7 +155,7 @@ impl RaftGroup {
         let next = machine.state().0.map_or(0, |applied| applied.index + 1);
         let (changes, last) = log.share_changes(next)?;
         if let Some(parts) = ShareTable::smallest(self.shared.me, &changes) {
-            self.shared.ownership.hold_share(parts, last);
+            self.ownership.hold_share(parts, last);
         }
         Ok(())
     }
@@ -224,25 +167,25 @@ impl RaftGroup {
             let mut forgets = false;
             tokio::select! {
                 () = cancel.cancelled() => break,
-                () = self.shared.resigns.notified() => {
+                () = self.shared.raft.resigns.notified() => {
                     if self.resign().await {
                         continue;
                     }
                     // It ends as if its disk had failed: only when nobody has that any more does Raft begin again.
-                    self.shared.set_trouble(Some("Raft has not ended in time at this node".to_owned()));
+                    self.shared.raft.set_trouble(Some("Raft has not ended in time at this node".to_owned()));
                 }
-                () = self.shared.abandoned.notified() => {
-                    self.shared.set_trouble(Some("the cluster that this node was to found is given up".to_owned()));
+                () = self.shared.founding.abandoned.notified() => {
+                    self.shared.raft.set_trouble(Some("the cluster that this node was to found is given up".to_owned()));
                     forgets = true;
                 }
                 reason = self.failed() => {
                     error!(%reason, "the replicated log has failed: this node goes on with the rules that it has and tries again");
-                    self.shared.set_trouble(Some(format!("the replicated log of this node has failed: {reason}")));
+                    self.shared.raft.set_trouble(Some(format!("the replicated log of this node has failed: {reason}")));
                 }
             }
-            self.shared.trial().failed(Instant::now());
+            self.shared.raft.trial().failed(Instant::now());
             let _ = self.stop_raft().await;
-            while self.shared.running().is_none() {
+            while self.shared.raft.running().is_none() {
                 tokio::select! {
                     () = cancel.cancelled() => break,
                     () = sleep(RESTART_AFTER) => {}
@@ -253,7 +196,7 @@ impl RaftGroup {
                 };
                 let fault = match restarted {
                     Ok(Ok(())) => {
-                        self.shared.trial().started(Instant::now());
+                        self.shared.raft.trial().started(Instant::now());
                         self.shared.forget_wishes();
                         info!("the replicated log has started again");
                         continue;
@@ -261,7 +204,9 @@ impl RaftGroup {
                     Ok(Err(fault)) => fault.to_string(),
                     Err(_) => format!("its disk has not opened it within {RESTART_WITHIN:?}"),
                 };
-                self.shared.set_trouble(Some(format!("the replicated log of this node has failed: {fault}")));
+                self.shared
+                    .raft
+                    .set_trouble(Some(format!("the replicated log of this node has failed: {fault}")));
             }
             if cancel.is_cancelled() {
                 break;
@@ -272,7 +217,7 @@ impl RaftGroup {
 
     /// `forgets`: with nothing of the cluster that the node belonged to.
     async fn restart(&self, forgets: bool) -> Result<(), DiskError> {
-        let disk = match (&self.in_memory, &self.config.data_dir) {
+        let disk = match (&self.in_memory, &self.data_dir) {
             (Some(disk), _) => disk.clone(),
             (None, Some(directory)) => {
                 let (directory, before) = (directory.clone(), self.before.clone());
@@ -292,7 +237,7 @@ impl RaftGroup {
     }
 
     async fn failed(&self) -> String {
-        let Some(running) = self.shared.running() else { return "it is not running".to_owned() };
+        let Some(running) = self.shared.raft.running() else { return "it is not running".to_owned() };
         let mut metrics = running.watch();
         loop {
             if let Err(fatal) = &metrics.borrow_and_update().running_state {
@@ -302,7 +247,7 @@ impl RaftGroup {
                 changed = metrics.changed() => if changed.is_err() {
                     return "Raft has ended".to_owned();
                 },
-                () = self.shared.disk_failed.notified() => return "its disk cannot be written".to_owned(),
+                () = self.shared.raft.disk_failed.notified() => return "its disk cannot be written".to_owned(),
             }
         }
     }
@@ -310,10 +255,12 @@ impl RaftGroup {
     /// Leads no more: Raft begins again, as after a restart, and does not go on to lead ([`Log::step_down`]). openraft 0.9 has no
     /// other way that leaves no message of this term behind. False: it has not ended.
     async fn resign(&self) -> bool {
-        let Some(running) = self.shared.running().filter(|running| running.is_leader()) else { return true };
+        let Some(running) = self.shared.raft.running().filter(|running| running.is_leader()) else {
+            return true;
+        };
         let (disk, log) = (running.disk.clone(), running.log.clone());
         drop(running);
-        self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner).note_resigned(Instant::now());
+        self.shared.contacts.note_resigned();
         // What the earlier one was still writing must not come after what the next one writes.
         self.stop_raft().await
             && timeout(STOP_WITHIN, log.flush()).await.is_ok_and(|flushed| flushed.is_ok())
@@ -322,7 +269,7 @@ impl RaftGroup {
 
     /// False: it has not ended.
     pub(crate) async fn stop_raft(&self) -> bool {
-        match self.shared.running.swap(None) {
+        match self.shared.raft.take() {
             Some(running) => timeout(STOP_WITHIN, running.raft.shutdown()).await.is_ok(),
             None => true,
         }
@@ -330,13 +277,13 @@ impl RaftGroup {
 }
 
 /// Shows the others that this node leads, while it does.
-pub(crate) async fn beat(shared: Arc<Shared>) {
+pub(crate) async fn beat(raft: Arc<Consensus>) {
     let mut ticks = interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // A Raft whose disk hangs would only remember them.
-        if let Some(running) = shared.running().filter(|running| running.is_leader() && !running.hangs()) {
+        if let Some(running) = raft.running().filter(|running| running.is_leader() && !running.hangs()) {
             // If Raft has ended, it is started again by others.
             let _ = running.raft.trigger().heartbeat().await;
         }
@@ -344,11 +291,11 @@ pub(crate) async fn beat(shared: Arc<Shared>) {
 }
 
 /// Says once when the disk hangs, and once when it goes on.
-pub(crate) async fn watch_disk(shared: Arc<Shared>) {
+pub(crate) async fn watch_disk(raft: Arc<Consensus>) {
     let mut hung_since: Option<Instant> = None;
     loop {
         sleep(LOOK_AT_DISK_EVERY).await;
-        match (shared.disk_trouble(), hung_since) {
+        match (raft.disk_trouble(), hung_since) {
             (Some(trouble), None) => {
                 hung_since = Some(Instant::now());
                 error!(%trouble, "the disk hangs: until it goes on, this node asks for no session and answers no call of Raft");
@@ -356,8 +303,8 @@ pub(crate) async fn watch_disk(shared: Arc<Shared>) {
             (None, Some(since)) => {
                 hung_since = None;
                 // As after a failure: it has to work for a while.
-                shared.trial().failed(since);
-                shared.trial().started(Instant::now());
+                raft.trial().failed(since);
+                raft.trial().started(Instant::now());
                 info!(hung_for = ?since.elapsed(), "the disk of this node has finished its write and goes on");
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +23,37 @@ const LOOK_AHEAD_AFTER: Duration = ELECTION.0;
 const STARTED_WITHIN: Duration = ELECTION.0;
 /// That a node was reached counts for so long.
 const COUNTS_FOR: Duration = Duration::from_secs(2);
+
+/// The nodes that this one has heard from, that have answered it, and that it could reach.
+pub(crate) struct Contacts {
+    heard: Mutex<Heard>,
+    /// Who answers this node's own messages as a leader.
+    pub(crate) answered: Arc<Answered>,
+    /// To whom this node could open a connection.
+    pub(crate) reached: Reached,
+}
+
+impl Contacts {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { heard: Mutex::new(Heard::new(now)), answered: Arc::default(), reached: Reached::default() }
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note_leader(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leader(Instant::now());
+    }
+
+    pub(crate) fn note_vote(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
+    }
+
+    pub(crate) fn note_resigned(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_resigned(Instant::now());
+    }
+}
 
 /// Of whom a node has heard, and when.
 #[derive(Debug, Clone, Copy)]

@@ -36,7 +36,7 @@ impl LeaderClient {
     /// # Errors
     /// [`NotServed::NotLeader`] if nobody was asked, because no leader is known.
     pub(crate) async fn ask(&self, call: Call, patience: Duration) -> Result<Reply, NotServed> {
-        let running = self.shared.running().ok_or(NotServed::NotLeader)?;
+        let running = self.shared.raft.running().ok_or(NotServed::NotLeader)?;
         let (leader, node) = running.leader().ok_or(NotServed::NotLeader)?;
         if leader == self.shared.me {
             return Ok(self.ask_here(call).await);

@@ -4,11 +4,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use openraft::ChangeMembers;
+use tidegate_limiter::Nanos;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::info;
 
@@ -20,8 +21,8 @@ use super::{
 use crate::{
     fabric,
     ids::{NodeId, RaftNode},
-    member::Alive,
-    member::{Member, MemberRow},
+    member::{Alive, Member, MemberRow},
+    owner::leader::Leader,
     state::{
         applied::Applied,
         command::{Command, Founding},
@@ -37,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CAUGHT_UP: u64 = 200;
 
 /// Runs until it is dropped.
-pub(crate) async fn tend(shared: Arc<Shared>) {
+pub(crate) async fn tend(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
     let mut seen: HashMap<NodeId, Instant> = HashMap::new();
     let mut led_since: Option<Instant> = None;
     loop {
@@ -46,11 +47,11 @@ pub(crate) async fn tend(shared: Arc<Shared>) {
         let alive = shared.alive.borrow().clone();
         let applied = Arc::clone(&shared.applied.borrow());
         seen.extend(alive.members.iter().filter_map(|member| Some((member.node?, now))));
-        let Some(running) = shared.running().filter(|running| running.is_leader()) else {
+        let Some(running) = shared.raft.running().filter(|running| running.is_leader()) else {
             led_since = None;
             continue;
         };
-        let with_session = with_session(&shared, &running, &applied);
+        let with_session = with_session(&leader, shared.clock.now(), &running, &applied);
         seen.extend(with_session.iter().map(|row| (row.id, now)));
         // Who was not seen since this node leads counts as gone since then, not since for ever.
         let led_since = *led_since.get_or_insert(now);
@@ -103,9 +104,13 @@ async fn tend_once(
 }
 
 /// The members that may have a session, also one that an earlier leader has granted.
-fn with_session<'s>(shared: &Shared, running: &Running, applied: &'s Applied) -> Vec<&'s MemberRow> {
-    let now = shared.clock.now();
-    let mut leader = shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+fn with_session<'s>(
+    leader: &Mutex<Leader>,
+    now: Nanos,
+    running: &Running,
+    applied: &'s Applied,
+) -> Vec<&'s MemberRow> {
+    let mut leader = leader.lock().unwrap_or_else(PoisonError::into_inner);
     leader.look(running.leadership(), now);
     applied.state.members.values().filter(|row| !leader.has_lapsed(row.holder(), now)).collect()
 }

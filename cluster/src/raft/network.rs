@@ -34,9 +34,9 @@ impl RaftNetworkFactory<Group> for Callers {
     type Network = RaftCaller;
 
     async fn new_client(&mut self, target: NodeId, node: &RaftNode) -> RaftCaller {
-        let Shared { calling, answered, clock, .. } = &*self.0;
+        let Shared { calling, contacts, clock, .. } = &*self.0;
         let caller = Caller::new(calling, target, node.clone());
-        RaftCaller { caller, answered: Arc::clone(answered), clock: *clock }
+        RaftCaller { caller, answered: Arc::clone(&contacts.answered), clock: *clock }
     }
 }
 

@@ -47,7 +47,7 @@ impl Ahead {
         }
         self.next = now + AHEAD_EVERY;
         for (id, node) in nodes {
-            if self.attempts.len() >= MAX_ATTEMPTS || shared.reached.counts(id, now) {
+            if self.attempts.len() >= MAX_ATTEMPTS || shared.contacts.reached.counts(id, now) {
                 continue;
             }
             let shared = Arc::clone(shared);
@@ -63,7 +63,7 @@ impl Shared {
     async fn reach(&self, id: NodeId, node: RaftNode, patience: Duration) -> bool {
         match Caller::opening(&self.calling, id, node).call(Call::Reach, patience).await {
             Ok(Reply::Reached) => {
-                self.reached.note(id, Instant::now());
+                self.contacts.reached.note(id, Instant::now());
                 true
             }
             Ok(_) => false,
@@ -76,7 +76,7 @@ impl Shared {
 
     /// Whether a node that asks for a vote can be reached.
     pub(crate) async fn can_reach(&self, id: NodeId, node: Option<RaftNode>) -> bool {
-        if self.reached.counts(id, Instant::now()) {
+        if self.contacts.reached.counts(id, Instant::now()) {
             return true;
         }
         let Some(node) = node else { return false };

@@ -2,13 +2,14 @@
 //! what the log knows of that one. All members hold the same key, so this keeps a member from being taken for another by mistake
 //! or by what was recorded; it is no defence against who has the key.
 
-use super::{handle::Shared, running::Running};
+use super::running::Running;
 use crate::{
     ids::{NodeId, NodeStart},
     link::Peer,
     owner::table::SlotMove,
     planted::PlantedBug,
     rpc::message::Call,
+    state::applied::Applied,
 };
 
 /// Why a call is not its sender's to make.
@@ -30,7 +31,7 @@ pub(crate) enum SenderError {
 
 /// Whether that peer may make this call. Slots that it cannot speak for are taken out where the rest counts by itself.
 pub(crate) fn check(
-    shared: &Shared,
+    applied: &Applied,
     running: &Running,
     peer: &Peer,
     from: NodeId,
@@ -42,7 +43,6 @@ pub(crate) fn check(
     if from != peer.id {
         return Err(SenderError::Id { said: from, proved: peer.id });
     }
-    let applied = shared.applied.borrow().clone();
     let sender = NodeStart { node: peer.id, incarnation: peer.member.incarnation };
     if let Some(row) = applied.state.members.get(&from) {
         let is_later = sender.incarnation > row.incarnation;

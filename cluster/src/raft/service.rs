@@ -71,7 +71,7 @@ impl RaftService {
         if PlantedBug::AnswersWithoutDeadline.is_on() {
             return Ok(work.await);
         }
-        if let Some(trouble) = self.shared.disk_trouble() {
+        if let Some(trouble) = self.shared.raft.disk_trouble() {
             return Err(trouble);
         }
         let units = bytes.div_ceil(RAFT_UNIT).clamp(1, RAFT_ROOM) as u32;
@@ -112,8 +112,8 @@ impl Gate for RaftService {
                 self.shared.me
             )));
         }
-        let Some(running) = self.shared.running() else {
-            return Err(self.shared.not_running());
+        let Some(running) = self.shared.raft.running() else {
+            return Err(self.shared.raft.not_running());
         };
         // First of all: numbers of another cluster say nothing.
         if let Some(ours) = self.shared.belonging.get()
@@ -127,7 +127,8 @@ impl Gate for RaftService {
         if let Err(absurd) = sane::call(&running.position(), &call) {
             return Err(self.refuse(peer, CallRefusal::Absurd, absurd.to_string()));
         }
-        if let Err(error) = senders::check(&self.shared, &running, peer, from, &mut call) {
+        let applied = Arc::clone(&self.shared.applied.borrow());
+        if let Err(error) = senders::check(&applied, &running, peer, from, &mut call) {
             return Err(self.refuse(peer, CallRefusal::Sender, error.to_string()));
         }
         if matches!(call, Call::Found(_) | Call::Release(_) | Call::Reach) {
@@ -155,7 +156,7 @@ impl Service for RaftService {
             Call::Reach => return Reply::Reached,
             _ => {}
         }
-        let Some(running) = self.shared.running() else { return self.shared.not_running() };
+        let Some(running) = self.shared.raft.running() else { return self.shared.raft.not_running() };
         let raft = &running.raft;
         match call {
             Call::Append(request) => {
@@ -176,7 +177,7 @@ impl Service for RaftService {
                 // One that was given up may still be given.
                 if answer.as_ref().map_or(true, |answer| answer.as_ref().is_ok_and(|vote| vote.vote_granted))
                 {
-                    self.shared.note_vote();
+                    self.shared.contacts.note_vote();
                 }
                 answer.map_or_else(Reply::Refused, Reply::Vote)
             }
@@ -204,11 +205,6 @@ impl Service for RaftService {
 }
 
 impl Shared {
-    /// What is answered while Raft does not run.
-    pub(crate) fn not_running(&self) -> Reply {
-        Reply::Refused(self.trouble().unwrap_or_else(|| "Raft is not running".to_owned()))
-    }
-
     /// Binds this node to the cluster of which Raft is about to be given the first thing, if this call is such a thing.
     ///
     /// **Raft is given nothing of a cluster before the disk says that this node belongs to it, and nothing of another one
@@ -249,7 +245,7 @@ impl Shared {
     /// What this node says of itself to one that asks before it founds a cluster.
     fn introduction(&self) -> Introduction {
         // A log that does not run may have anything in it.
-        let has_log = self.running().is_none_or(|running| running.metrics().last_log_index.is_some());
+        let has_log = self.raft.running().is_none_or(|running| running.metrics().last_log_index.is_some());
         Introduction {
             id: self.me,
             name: self.identity.me.name.to_string(),

@@ -27,16 +27,18 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(4);
 const SEED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
-pub(crate) async fn keep(shared: Arc<Shared>, ledger: Ledger, mut seed: Vec<(String, String)>) {
-    let rules = Arc::clone(&shared.rules);
+pub(crate) async fn keep(
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    mut compiler: Compiler,
+    mut seed: Vec<(String, String)>,
+) {
+    let in_force = Arc::clone(&compiler.rules);
     let mut applied = shared.applied.subscribe();
-    let ownership = Arc::clone(&shared.ownership);
-    let stores = [&shared.store, &shared.floors, &shared.shares].map(Arc::clone);
-    let mut compiler = Compiler { rules, ownership, stores, compiled: BTreeMap::new(), secret: None };
     // Who had the rules on its disk decides by them; who had not waits until it has all of them.
     let mut now = Arc::clone(&applied.borrow_and_update());
     let had_some = now.state.founding.is_some();
-    let last_at_start = shared.running().map_or(0, |running| running.last_log());
+    let last_at_start = shared.raft.running().map_or(0, |running| running.last_log());
     let catch_up_until = Instant::now() + CATCH_UP_WITHIN;
     let mut has_all = false;
     loop {
@@ -61,12 +63,12 @@ pub(crate) async fn keep(shared: Arc<Shared>, ledger: Ledger, mut seed: Vec<(Str
         });
         // With rules that cannot be used a node does not begin to decide. One that has begun goes on with those before, and
         // others whose rules are newer say so when they ask it: only who follows the log learns what it has lost.
-        let has_begun = shared.in_force.borrow().complete;
+        let has_begun = in_force.progress.borrow().complete;
         let can_begin = has_all && broken.is_empty() && seed.is_empty() && now.state.founding.is_some();
         let complete = has_begun || can_begin;
         // A rule that is not in force must not count as such.
-        let index = if broken.is_empty() { now.index } else { shared.in_force.borrow().index };
-        shared.in_force.send_replace(InForce { index, complete, broken });
+        let index = if broken.is_empty() { now.index } else { in_force.progress.borrow().index };
+        in_force.progress.send_replace(InForce { index, complete, broken });
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
             () = plant(&shared, &ledger, &seed), if has_all && !seed.is_empty() => {}
@@ -76,7 +78,8 @@ pub(crate) async fn keep(shared: Arc<Shared>, ledger: Ledger, mut seed: Vec<(Str
     }
 }
 
-struct Compiler {
+/// Puts rules in force, wherever this node decides by them.
+pub(crate) struct Compiler {
     rules: Arc<RulesInForce>,
     ownership: Arc<SlotOwnership>,
     /// All in which there are buckets of the rules.
@@ -86,6 +89,15 @@ struct Compiler {
 }
 
 impl Compiler {
+    /// `stores`: all in which there are buckets of the rules.
+    pub(crate) fn new(
+        rules: Arc<RulesInForce>,
+        ownership: Arc<SlotOwnership>,
+        stores: [Arc<Store>; 3],
+    ) -> Self {
+        Self { rules, ownership, stores, compiled: BTreeMap::new(), secret: None }
+    }
+
     /// Puts in force what has changed, all at once, and says what could not be. **The revision of the rules in force is one
     /// up to which nothing is missing**: other nodes decide by their own rules what has changed after it.
     async fn compile(&mut self, applied: &Applied) -> Vec<String> {

@@ -12,11 +12,12 @@ use crate::{
     fabric,
     ids::{NodeId, NodeStart, Revision},
     planted::PlantedBug,
-    raft::{handle::Shared, leader_client::LeaderClient},
+    raft::{handle::Shared, leader_client::LeaderClient, reads::Reads},
     rpc::{
         caller::Caller,
         message::{Call, NotServed, Reply},
     },
+    rules_in_force::RulesInForce,
     state::{
         applied::Applied,
         command::{Expected, Extent, Origin, Outcome, RuleWrite, Written},
@@ -35,6 +36,8 @@ const TOUCHED_WITHIN: Duration = Duration::from_secs(1);
 pub struct Ledger {
     shared: Arc<Shared>,
     leader: Arc<LeaderClient>,
+    rules: Arc<RulesInForce>,
+    reads: Arc<Reads>,
 }
 
 /// New rules for a domain.
@@ -150,12 +153,16 @@ enum Attempt<T> {
 }
 
 impl Ledger {
-    pub(crate) fn new(shared: Arc<Shared>, leader: Arc<LeaderClient>) -> Self {
-        Self { shared, leader }
+    pub(crate) fn new(shared: Arc<Shared>, leader: Arc<LeaderClient>, rules: Arc<RulesInForce>) -> Self {
+        Self { shared, leader, rules, reads: Arc::default() }
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    pub(super) fn rules(&self) -> &RulesInForce {
+        &self.rules
     }
 
     /// This node's id in the group.
@@ -181,15 +188,15 @@ impl Ledger {
 
     /// How long this node has not heard from the leader; `None`: never.
     pub fn age(&self) -> Option<Duration> {
-        if self.shared.running().is_some_and(|running| running.is_leader()) {
+        if self.shared.raft.running().is_some_and(|running| running.is_leader()) {
             return Some(Duration::ZERO);
         }
-        self.shared.heard().leader_or_led().map(|heard| heard.elapsed())
+        self.shared.contacts.heard().leader_or_led().map(|heard| heard.elapsed())
     }
 
     /// Why some rules of the log are not in force at this node.
     pub fn broken(&self) -> Vec<String> {
-        self.shared.in_force.borrow().broken.clone()
+        self.rules.progress.borrow().broken.clone()
     }
 
     /// Writes at the leader, and returns when the rules are in force at this node too, or at the deadline. A leader that
@@ -208,7 +215,7 @@ impl Ledger {
             author,
             message,
             node: self.shared.identity.me.name.to_string(),
-            at_ms: self.shared.unix_ms(),
+            at_ms: self.shared.clock.unix_millis(),
             extent,
         };
         let mut in_doubt = false;
@@ -287,12 +294,12 @@ impl Ledger {
             }
         };
         let is_hasty = deadline.saturating_duration_since(Instant::now()) < ATTEMPT;
-        self.shared.reads.index(is_hasty, ask).await.map_or(Attempt::Not, Attempt::Done)
+        self.reads.index(is_hasty, ask).await.map_or(Attempt::Not, Attempt::Done)
     }
 
     /// Returns when what the log says up to a revision is in force here, or at the deadline.
     async fn reach_here(&self, revision: Revision, deadline: Instant) {
-        let mut in_force = self.shared.in_force.subscribe();
+        let mut in_force = self.rules.progress.subscribe();
         let reached = in_force.wait_for(|now| now.index >= revision.get() || !now.broken.is_empty());
         let _ = timeout_at(deadline, reached).await;
     }
@@ -312,7 +319,7 @@ impl Ledger {
     pub fn spread(&self, revision: Revision) -> Spread {
         let mut spread = Spread::default();
         let cluster = self.shared.belonging.get();
-        let here = self.shared.in_force.borrow().index;
+        let here = self.rules.progress.borrow().index;
         for member in self.shared.live() {
             let me = member.node == Some(self.shared.me);
             if !me && member.group.is_some() && member.group != cluster {
@@ -334,7 +341,7 @@ impl Ledger {
 
     /// For each of some rules of a domain the joined registers of all live nodes; see [`tidegate_limiter::cluster::estimate`].
     pub async fn touched(&self, domain: &str, rules: &[String]) -> Vec<Vec<u8>> {
-        let mut joined = touched(&self.shared.rules, domain, rules);
+        let mut joined = touched(&self.rules, domain, rules);
         let others: Vec<_> =
             self.shared.live().into_iter().filter(|member| member.node != Some(self.shared.me)).collect();
         let asked = others.iter().filter_map(|member| {
@@ -358,7 +365,7 @@ impl Ledger {
 
     /// How far each live node is, by name.
     pub fn in_force_by_node(&self) -> BTreeMap<String, Option<u64>> {
-        let here = self.shared.in_force.borrow().index;
+        let here = self.rules.progress.borrow().index;
         let of = |member: &crate::Member| {
             if member.node == Some(self.shared.me) { Some(here) } else { member.in_force }
         };

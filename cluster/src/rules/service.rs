@@ -7,7 +7,7 @@ use tidegate_limiter::rules::Rule;
 
 use crate::{
     ids::NodeId,
-    raft::handle::Shared,
+    raft::consensus::Consensus,
     rpc::{
         message::{Call, Reply},
         server::Service,
@@ -19,18 +19,21 @@ use crate::{
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers about rules.
-pub(crate) struct RulesService(pub(crate) Arc<Shared>);
+pub(crate) struct RulesService {
+    pub(crate) raft: Arc<Consensus>,
+    pub(crate) rules: Arc<RulesInForce>,
+}
 
 #[async_trait]
 impl Service for RulesService {
     async fn call(&self, _from: NodeId, call: Call, _bytes: usize) -> Reply {
-        let Some(running) = self.0.running() else { return self.0.not_running() };
+        let Some(running) = self.raft.running() else { return self.raft.not_running() };
         match call {
             Call::Write { write, patience_ms } => {
                 let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
                 Reply::Write(running.write_here(write, patience).await)
             }
-            Call::Touched { domain, rules } => Reply::Touched(touched(&self.0.rules, &domain, &rules)),
+            Call::Touched { domain, rules } => Reply::Touched(touched(&self.rules, &domain, &rules)),
             _ => Reply::Refused("that is no call about rules".to_owned()),
         }
     }

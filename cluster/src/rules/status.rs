@@ -69,7 +69,7 @@ pub struct GroupStatus {
 impl Ledger {
     /// The cluster in whose group this node has a part.
     pub fn group(&self) -> Option<ClusterId> {
-        let has_part = match self.shared().running() {
+        let has_part = match self.shared().raft.running() {
             // Bound, it may have nothing of that cluster yet.
             Some(running) => running.is_initialized(),
             // Its disk has failed; it belongs where it did.
@@ -81,11 +81,11 @@ impl Ledger {
     /// Says that the disk of this node hangs or its log has failed, if others could go on without it.
     pub(crate) fn disk_trouble(&self) -> Option<String> {
         let shared = self.shared();
-        let is_alone = match shared.running() {
+        let is_alone = match shared.raft.running() {
             Some(running) => running.is_alone(),
             None => shared.applied.borrow().state.members.len() <= 1,
         };
-        shared.trouble().filter(|_| !is_alone)
+        shared.raft.trouble().filter(|_| !is_alone)
     }
 
     /// Says to which node the network is slower than is supported, if it is to one.
@@ -95,22 +95,22 @@ impl Ledger {
 
     /// What keeps this node from founding a cluster with the others that wait.
     pub(crate) fn watch_obstacle(&self) -> watch::Receiver<Option<String>> {
-        self.shared().obstacle.subscribe()
+        self.shared().founding.obstacle.subscribe()
     }
 
     /// A second cluster of this cluster's name, and what to do about it.
     pub fn foreign_cluster(&self) -> Option<String> {
-        self.shared().foreign.borrow().as_ref().map(|foreign| foreign.text.clone())
+        self.shared().founding.foreign.borrow().as_ref().map(|foreign| foreign.text.clone())
     }
 
     pub(crate) fn watch_foreign(&self) -> watch::Receiver<Option<Foreign>> {
-        self.shared().foreign.subscribe()
+        self.shared().founding.foreign.subscribe()
     }
 
     /// The highest vote that this node has given: the term and for whom.
     #[cfg(feature = "simulation")]
     pub(crate) fn vote(&self) -> Option<(u64, NodeId)> {
-        let metrics = self.shared().running()?.watch();
+        let metrics = self.shared().raft.running()?.watch();
         let vote = metrics.borrow().vote;
         let leader = vote.leader_id();
         // Before Raft has read its disk it shows a vote of term 0.
@@ -120,7 +120,7 @@ impl Ledger {
     /// What this node can tell of the group.
     pub fn status(&self) -> GroupStatus {
         let shared = self.shared();
-        let in_force = shared.in_force.borrow().index;
+        let in_force = self.rules().progress.borrow().index;
         let mut status = GroupStatus {
             id: shared.me,
             cluster: shared.belonging.get(),
@@ -132,9 +132,9 @@ impl Ledger {
             last_log: 0,
             applied: shared.applied.borrow().index,
             in_force,
-            trouble: shared.trouble(),
+            trouble: shared.raft.trouble(),
         };
-        let Some(running) = shared.running() else { return status };
+        let Some(running) = shared.raft.running() else { return status };
         let metrics = running.metrics();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
