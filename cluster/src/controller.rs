@@ -422,7 +422,7 @@ impl Controller {
         let Some(routes) = routes else { return 0 };
         let state = &self.applied.borrow().state;
         let is_live = |row: &&MemberRow| {
-            !state.draining.contains(&row.holder())
+            !state.draining.contains(&row.node_start())
                 && self
                     .live
                     .iter()

@@ -130,7 +130,7 @@ impl MemberRow {
     }
 
     /// The member from this start to the next.
-    pub fn holder(&self) -> NodeStart {
+    pub fn node_start(&self) -> NodeStart {
         NodeStart { node: self.id, incarnation: self.incarnation }
     }
 }

@@ -242,8 +242,8 @@ impl Cluster {
         let (disk, on_disk) = RaftGroup::open(config.data_dir.as_deref(), clock.unix_millis())?;
         let me = MemberId { name: config.name.into(), incarnation: on_disk.incarnation };
         let timing = SessionTiming::of(config.timing.session);
-        let holder = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
-        let ownership = Arc::new(SlotOwnership::new(holder, timing, clock.now()));
+        let start = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
+        let ownership = Arc::new(SlotOwnership::new(start, timing, clock.now()));
         let stats = ClusterStats {
             workers: workers.iter().map(|_| Arc::default()).collect(),
             gossip: Arc::default(),
@@ -448,8 +448,8 @@ impl Cluster {
     /// # Errors
     /// When there is no such node, or a quorum cannot be reached before the deadline.
     pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberError> {
-        let holder = self.member(name)?;
-        if self.ledger.drain(holder, on, deadline).await {
+        let start = self.member(name)?;
+        if self.ledger.drain(start, on, deadline).await {
             return Ok(());
         }
         Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
@@ -460,13 +460,13 @@ impl Cluster {
     /// # Errors
     /// When there is no such node, when it is alive, or when a quorum cannot be reached before the deadline.
     pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberError> {
-        let holder = self.member(name)?;
-        if self.status.borrow().live.iter().any(|member| member.node == Some(holder.node)) {
+        let start = self.member(name)?;
+        if self.status.borrow().live.iter().any(|member| member.node == Some(start.node)) {
             return Err(MemberError::Live);
         }
-        let written = self.ledger.evict(holder.node, deadline).await;
+        let written = self.ledger.evict(start.node, deadline).await;
         let mut applied = self.ledger.watch();
-        let gone = applied.wait_for(|applied| !applied.state.members.contains_key(&holder.node));
+        let gone = applied.wait_for(|applied| !applied.state.members.contains_key(&start.node));
         if written && matches!(tokio::time::timeout_at(deadline, gone).await, Ok(Ok(_))) {
             return Ok(());
         }
@@ -476,20 +476,20 @@ impl Cluster {
     fn member(&self, name: &str) -> Result<NodeStart, MemberError> {
         let applied = self.ledger.applied();
         let row = applied.state.members.values().find(|row| row.name == name);
-        row.map(MemberRow::holder).ok_or(MemberError::NoSuchNode)
+        row.map(MemberRow::node_start).ok_or(MemberError::NoSuchNode)
     }
 
     /// The names of the nodes whose slots are given to others.
     pub fn draining(&self) -> BTreeSet<String> {
         let state = &self.ledger.applied().state;
-        let rows = state.members.values().filter(|row| state.draining.contains(&row.holder()));
+        let rows = state.members.values().filter(|row| state.draining.contains(&row.node_start()));
         rows.map(|row| row.name.clone()).collect()
     }
 
     /// For each slot the name of who takes it over when its owner is lost.
     pub fn slot_successors(&self) -> Vec<Option<String>> {
         let state = &self.ledger.applied().state;
-        let name = |row: &SlotRow| Some(state.members.get(&row.successor?.holder.node)?.name.clone());
+        let name = |row: &SlotRow| Some(state.members.get(&row.successor?.node.node)?.name.clone());
         state.slots.rows().iter().map(name).collect()
     }
 
@@ -530,13 +530,13 @@ impl Cluster {
             let concerns_me = |row: &&SlotRow| {
                 row.owner == me
                     || row.moving.is_some_and(|pending| pending.to == me)
-                    || row.successor.is_some_and(|next| next.holder == me)
+                    || row.successor.is_some_and(|next| next.node == me)
             };
             let mine = rows.filter(concerns_me).count();
             let live = self.status.borrow().live.clone();
             let others = applied.state.members.values().filter(|row| {
-                row.holder() != me
-                    && !applied.state.draining.contains(&row.holder())
+                row.node_start() != me
+                    && !applied.state.draining.contains(&row.node_start())
                     && live
                         .iter()
                         .any(|member| member.node == Some(row.id) && member.state == MemberState::Serving)

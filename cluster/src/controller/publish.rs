@@ -26,8 +26,8 @@ impl Controller {
         let me = self.ledger.id();
         let rows = state.slots.rows();
         // Who owns something, or will.
-        let holders = rows.iter().flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)]);
-        let mut ids: BTreeSet<NodeId> = holders.flatten().map(|holder| holder.node).collect();
+        let starts = rows.iter().flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)]);
+        let mut ids: BTreeSet<NodeId> = starts.flatten().map(|start| start.node).collect();
         ids.insert(me);
         let mut members: Vec<(NodeId, Member)> = ids
             .into_iter()

@@ -138,7 +138,7 @@ struct World {
     config: Config,
 }
 
-fn holder(node: u8) -> NodeStart {
+fn start(node: u8) -> NodeStart {
     NodeStart { node: u64::from(node), incarnation: 1 }
 }
 
@@ -165,12 +165,12 @@ impl World {
 
     fn row(log: &[Written]) -> SlotRow {
         let mut table = Table::default();
-        table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
+        table.apply(1, REIGN, &Entry::Assign(vec![start(0)]));
         for (index, written) in (2u64..).zip(log) {
             let entry = match *written {
-                Written::Name(node) => Entry::Succeed(vec![(Some(holder(node)), vec![0])]),
+                Written::Name(node) => Entry::Succeed(vec![(Some(start(node)), vec![0])]),
                 Written::Expire(to) => {
-                    Entry::Expire { leadership: REIGN, lapsed: vec![holder(0)], slots: vec![(0, holder(to))] }
+                    Entry::Expire { leadership: REIGN, lapsed: vec![start(0)], slots: vec![(0, start(to))] }
                 }
                 // A write of rules leaves the table as it is.
                 Written::Floors(_) => continue,
@@ -189,7 +189,7 @@ impl World {
 
     fn first(&self) -> State {
         let mut slot = Slot::NEW;
-        slot.observe(holder(0), &Self::row(&[]), None, FloorReceiver::default(), |_| {});
+        slot.observe(start(0), &Self::row(&[]), None, FloorReceiver::default(), |_| {});
         let owner = Owner {
             applied: 0,
             slot,
@@ -277,14 +277,14 @@ impl World {
             push(&|owner, next| {
                 owner.applied += 1;
                 let row = Self::row(&next.log[..usize::from(owner.applied)]);
-                owner.slot.observe(holder(0), &row, None, FloorReceiver::default(), |_| {});
+                owner.slot.observe(start(0), &row, None, FloorReceiver::default(), |_| {});
                 if let Written::Floors(_) = next.log[usize::from(owner.applied) - 1] {
                     // All is to be told anew; what binds, binds. A check is decided by the rules before or by these.
                     (owner.stale, owner.step, owner.changes) =
                         (owner.attempts, Step::Idle, owner.changes + 1);
                     owner.teller.doubt();
                 }
-                if owner.teller.observe(SuccessorRef::of(holder(0), &row)) {
+                if owner.teller.observe(SuccessorRef::of(start(0), &row)) {
                     owner.changes += 1;
                     (owner.acknowledged, owner.step) = (Mark::default(), Step::Idle);
                 }
@@ -315,9 +315,9 @@ impl World {
         let Some(floors) = floors else { return };
         let row = Self::row(&state.log[..usize::from(owner.applied)]);
         let Some((naming, to)) = owner.teller.naming().zip(row.successor) else { return };
-        let to = to.holder.node as u8;
+        let to = to.node.node as u8;
         if owner.attempts < self.config.attempts {
-            let bond = Agreement { naming, attempt: u64::from(owner.attempts) + 1, owner: holder(0) };
+            let bond = Agreement { naming, attempt: u64::from(owner.attempts) + 1, owner: start(0) };
             for step in [Step::Begun(bond), Step::Ending(bond)] {
                 push(&|owner, next| {
                     owner.attempts += 1;
@@ -424,7 +424,7 @@ impl World {
                     _ => {}
                 }
                 let mut begun = None;
-                one.slot.observe(holder(node), &row, None, one.heir, |effect| begun = Some(effect));
+                one.slot.observe(start(node), &row, None, one.heir, |effect| begun = Some(effect));
                 let floors = Self::floors(&next.log[..usize::from(one.applied)]);
                 if begun.is_some_and(|effect| matches!(effect, Effect::BeginReserved(_)))
                     && (floors.is_none() || one.agreed != floors && !self.config.old_floors)

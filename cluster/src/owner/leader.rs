@@ -118,7 +118,7 @@ pub(crate) enum Asked {
 /// A grant that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Granting {
-    holder: NodeStart,
+    start: NodeStart,
     leadership: Leadership,
 }
 
@@ -151,7 +151,7 @@ pub(crate) struct Leader {
 
 #[derive(Debug)]
 struct Wanted {
-    holders: Vec<NodeStart>,
+    eligible: Vec<NodeStart>,
     since: Nanos,
     owners: Vec<NodeStart>,
     /// Who takes over from these owners.
@@ -211,10 +211,10 @@ impl Leader {
     }
 
     /// Begins to grant a session to a node that has applied the log up to there: from now on until [`Leader::granted`] the
-    /// holder is not expired.
-    pub(crate) fn begin_grant(&mut self, holder: NodeStart, applied: u64) -> Asked {
+    /// node is not expired.
+    pub(crate) fn begin_grant(&mut self, start: NodeStart, applied: u64) -> Asked {
         let Some(leadership) = self.leadership else { return Asked::Never };
-        let known = self.sessions.entry(holder).or_default();
+        let known = self.sessions.entry(start).or_default();
         if known.expiring {
             return Asked::Never;
         }
@@ -222,7 +222,7 @@ impl Leader {
             return Asked::Behind(known.bound);
         }
         known.under_way += 1;
-        Asked::Granting(Granting { holder, leadership })
+        Asked::Granting(Granting { start, leadership })
     }
 
     /// A quorum has confirmed that this node leads, at this index of the log, or has not. Whether the session is granted.
@@ -231,7 +231,7 @@ impl Leader {
             return false;
         }
         // Where the gap was too long, what was under way has been forgotten.
-        let Some(known) = self.sessions.get_mut(&granting.holder).filter(|known| known.under_way > 0) else {
+        let Some(known) = self.sessions.get_mut(&granting.start).filter(|known| known.under_way > 0) else {
             return false;
         };
         known.under_way -= 1;
@@ -282,9 +282,9 @@ impl Leader {
         now >= self.able_since.saturating_add(NOTICE)
     }
 
-    /// Whether the holder's session must have ended, whoever granted it.
-    pub(crate) fn has_lapsed(&self, holder: NodeStart, now: Nanos) -> bool {
-        let known = self.sessions.get(&holder);
+    /// Whether the node's session must have ended, whoever granted it.
+    pub(crate) fn has_lapsed(&self, start: NodeStart, now: Nanos) -> bool {
+        let known = self.sessions.get(&start);
         if PlantedBug::NewLeaderDoesNotWait.is_on() && known.and_then(|known| known.last).is_none() {
             return true;
         }
@@ -292,24 +292,24 @@ impl Leader {
         known.is_none_or(|known| known.under_way == 0) && self.timing.has_lapsed(last, now)
     }
 
-    /// Whether this leader has granted the holder a session that has not ended.
-    pub(crate) fn is_live(&self, holder: NodeStart, now: Nanos) -> bool {
-        let known = self.sessions.get(&holder);
+    /// Whether this leader has granted the node a session that has not ended.
+    pub(crate) fn is_live(&self, start: NodeStart, now: Nanos) -> bool {
+        let known = self.sessions.get(&start);
         let last = known.filter(|known| !known.expiring).and_then(|known| known.last);
         last.is_some_and(|last| now < last.saturating_add(self.timing.node))
     }
 
-    /// Whether the holder lives, and has not started again since.
-    fn is_there(&self, holder: NodeStart, view: View<'_>, now: Nanos) -> bool {
-        let is_member = view.members.get(&holder.node).is_some_and(|row| row.holder() == holder);
-        is_member && self.is_live(holder, now)
+    /// Whether the node lives, and has not started again since.
+    fn is_there(&self, start: NodeStart, view: View<'_>, now: Nanos) -> bool {
+        let is_member = view.members.get(&start.node).is_some_and(|row| row.node_start() == start);
+        is_member && self.is_live(start, now)
     }
 
     /// What became of an expiry that was proposed. Known or not: it is looked at again, and an entry that comes twice does
     /// nothing more. Only what is not in the log for sure lets sessions be granted again.
     pub(crate) fn expiry_is_over(&mut self, lapsed: &[NodeStart]) {
-        for holder in lapsed {
-            if let Some(known) = self.sessions.get_mut(holder) {
+        for start in lapsed {
+            if let Some(known) = self.sessions.get_mut(start) {
                 known.expiring = false;
             }
         }
@@ -326,22 +326,22 @@ impl Leader {
             return None;
         }
         let from = *self.from.get_or_insert(view.index);
-        let holders = |filter: &dyn Fn(NodeStart) -> bool| -> Vec<NodeStart> {
+        let starts = |filter: &dyn Fn(NodeStart) -> bool| -> Vec<NodeStart> {
             let all =
                 view.members.values().map(|row| NodeStart { node: row.id, incarnation: row.incarnation });
-            all.filter(|holder| filter(*holder)).collect()
+            all.filter(|start| filter(*start)).collect()
         };
-        let live = holders(&|holder| self.is_live(holder, now));
+        let live = starts(&|start| self.is_live(start, now));
         let mut eligible = live.clone();
-        eligible.retain(|holder| !view.draining.contains(holder) && self.has_applied(holder.node, from));
+        eligible.retain(|start| !view.draining.contains(start) && self.has_applied(start.node, from));
         if eligible.is_empty() {
             // Better one that is about to go than nobody.
             eligible = live;
         }
-        self.sessions.retain(|holder, known| {
+        self.sessions.retain(|start, known| {
             known.under_way > 0
                 || known.expiring
-                || view.members.get(&holder.node).is_some_and(|row| row.incarnation <= holder.incarnation)
+                || view.members.get(&start.node).is_some_and(|row| row.incarnation <= start.incarnation)
         });
         self.contacts.retain(|node, _| {
             view.members.contains_key(node) || view.voters.iter().any(|set| set.contains(node))
@@ -371,15 +371,15 @@ impl Leader {
     }
 
     fn want(&mut self, eligible: &[NodeStart], members: &BTreeMap<NodeId, MemberRow>, now: Nanos) {
-        if self.wanted.as_ref().is_some_and(|wanted| wanted.holders == eligible) {
+        if self.wanted.as_ref().is_some_and(|wanted| wanted.eligible == eligible) {
             return;
         }
-        let rows = || eligible.iter().filter_map(|holder| members.get(&holder.node));
-        let named: BTreeMap<&str, NodeStart> = rows().map(|row| (&*row.name, row.holder())).collect();
+        let rows = || eligible.iter().filter_map(|start| members.get(&start.node));
+        let named: BTreeMap<&str, NodeStart> = rows().map(|row| (&*row.name, row.node_start())).collect();
         let placement = Placement::of(rows().map(Candidate::from));
         let owners = placement.owners.owners().map(|name| named[&**name]).collect();
         let successors = placement.successors().map(|name| name.map(|name| named[&**name])).collect();
-        self.wanted = Some(Wanted { holders: eligible.to_vec(), since: now, owners, successors });
+        self.wanted = Some(Wanted { eligible: eligible.to_vec(), since: now, owners, successors });
     }
 }
 

@@ -207,7 +207,7 @@ pub(crate) struct Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     /// As whom.
-    pub(crate) holder: NodeStart,
+    pub(crate) start: NodeStart,
     /// Each slot that it owned.
     pub(crate) slots: BTreeMap<u16, KeptSlot>,
 }
@@ -280,7 +280,7 @@ impl Node {
             self.table = Arc::clone(table);
             for (slot, (known, row)) in self.slots.iter_mut().zip(table.rows()).enumerate() {
                 let kept = self.kept.as_ref().and_then(|kept| {
-                    kept.slots.get(&(slot as u16)).map(|(epoch, _, _)| (kept.holder, *epoch))
+                    kept.slots.get(&(slot as u16)).map(|(epoch, _, _)| (kept.start, *epoch))
                 });
                 let heir = self.heirs.get(&(slot as u16)).copied().unwrap_or_default();
                 known.observe(self.me, row, kept, heir, |effect| changes.push(Change { slot, effect }));
@@ -339,13 +339,13 @@ mod tests {
         nodes: [Node; 2],
     }
 
-    fn holder(node: u64) -> NodeStart {
+    fn start(node: u64) -> NodeStart {
         NodeStart { node, incarnation: 1 }
     }
 
     impl World {
         fn new() -> Self {
-            let nodes = [Node::new(holder(1), 1), Node::new(holder(2), 1)];
+            let nodes = [Node::new(start(1), 1), Node::new(start(2), 1)];
             Self { index: 0, table: Table::default(), nodes }
         }
 
@@ -361,13 +361,13 @@ mod tests {
     }
 
     fn prepare(to: u64) -> Entry {
-        Entry::Prepare { slots: vec![0], to: holder(to) }
+        Entry::Prepare { slots: vec![0], to: start(to) }
     }
 
     #[test]
     fn a_planned_move_hands_over_without_a_gap_in_the_counts() {
         let mut world = World::new();
-        world.write(&Entry::Assign(vec![holder(1)]));
+        world.write(&Entry::Assign(vec![start(1)]));
         assert_eq!(world.observe(0), [Effect::BeginFull]);
         assert_eq!(world.observe(1), []);
         world.write(&prepare(2));
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn buckets_are_taken_only_between_the_beginning_of_a_move_and_its_last_message() {
         let mut world = World::new();
-        world.write(&Entry::Assign(vec![holder(1)]));
+        world.write(&Entry::Assign(vec![start(1)]));
         world.write(&prepare(2));
         let one = SlotMove { slot: 0, id: 2 };
         assert_eq!(world.nodes[1].awaits(one), Install::NotYet);
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn a_refused_move_leaves_the_owner_its_buckets() {
         let mut world = World::new();
-        world.write(&Entry::Assign(vec![holder(1)]));
+        world.write(&Entry::Assign(vec![start(1)]));
         world.write(&prepare(2));
         assert_eq!(world.observe(0), [Effect::BeginFull, Effect::Send]);
         assert_eq!(world.observe(1), []);
@@ -443,7 +443,7 @@ mod tests {
     fn an_owner_whose_move_was_given_up_keeps_its_buckets_only_if_it_had_not_frozen_them() {
         for frozen in [false, true] {
             let mut world = World::new();
-            world.write(&Entry::Assign(vec![holder(1)]));
+            world.write(&Entry::Assign(vec![start(1)]));
             world.write(&prepare(2));
             world.observe(0);
             let one = SlotMove { slot: 0, id: 2 };
@@ -458,12 +458,12 @@ mod tests {
     #[test]
     fn who_skipped_what_happened_to_its_slot_begins_drained() {
         let mut world = World::new();
-        world.write(&Entry::Assign(vec![holder(1)]));
+        world.write(&Entry::Assign(vec![start(1)]));
         world.observe(0);
         let expire = |from, to| Entry::Expire {
             leadership: REIGN,
-            lapsed: vec![holder(from)],
-            slots: vec![(0, holder(to))],
+            lapsed: vec![start(from)],
+            slots: vec![(0, start(to))],
         };
         world.write(&expire(1, 2));
         world.write(&expire(2, 1));

@@ -24,7 +24,7 @@ use crate::ids::{Leadership, NodeStart};
 
 const NODES: usize = 3;
 /// Each node from its first start, and from its second.
-const HOLDERS: usize = 2 * NODES;
+const NODE_STARTS: usize = 2 * NODES;
 const MAX_LOG: usize = 4;
 const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 /// When time begins, in ticks.
@@ -39,7 +39,7 @@ enum Written {
     Prepare(u8),
     Commit(u8),
     Refused(u8),
-    /// `lapsed` has a bit for each holder.
+    /// `lapsed` has a bit for each start of a node.
     Expire {
         lapsed: u8,
         to: u8,
@@ -85,7 +85,7 @@ struct State {
     len: u8,
     /// The last entry may be in the leader's log and nowhere else: nobody applies more than this.
     committed: u8,
-    /// Those that the leader is expiring, as bits of holders: it grants them nothing.
+    /// Those that the leader is expiring, as bits of starts: it grants them nothing.
     expiring: u8,
     /// The leader was stopped for a while, and leads on.
     stopped: bool,
@@ -93,8 +93,8 @@ struct State {
     /// The node that has started again, of which there is one at most.
     again: Option<u8>,
     check: Check,
-    /// To each holder.
-    last_grant: [u8; HOLDERS],
+    /// To each start of a node.
+    last_grant: [u8; NODE_STARTS],
     leader_since: u8,
     leader_changed: bool,
     /// The last message of a move that was sent: id, epoch, target.
@@ -162,18 +162,18 @@ const SMALL: Config = Config {
     no_session_wait: false,
 };
 
-/// The holder with this number: a node at its first start, or at its second.
-fn holder(number: u8) -> NodeStart {
+/// The start with this number: the first of a node, or its second.
+fn start(number: u8) -> NodeStart {
     let nodes = NODES as u8;
     NodeStart { node: u64::from(number % nodes), incarnation: u64::from(1 + number / nodes) }
 }
 
-fn number(holder: NodeStart) -> usize {
-    holder.node as usize + NODES * (holder.incarnation as usize - 1)
+fn number(start: NodeStart) -> usize {
+    start.node as usize + NODES * (start.incarnation as usize - 1)
 }
 
 impl State {
-    /// Which holder a node is.
+    /// Which start of it a node is at.
     fn number(&self, node: usize) -> usize {
         node + if self.again == Some(node as u8) { NODES } else { 0 }
     }
@@ -211,13 +211,13 @@ impl Explorer {
             return *row;
         }
         let mut table = Table::default();
-        table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
+        table.apply(1, REIGN, &Entry::Assign(vec![start(0)]));
         for (index, written) in (2u64..).zip(&log[..usize::from(len)]) {
             let named = |id: u8| vec![SlotMove { slot: 0, id: u64::from(id) }];
             let pending = table.rows()[0].moving;
             let entry = match *written {
                 Written::Nothing => continue,
-                Written::Prepare(to) => Entry::Prepare { slots: vec![0], to: holder(to) },
+                Written::Prepare(to) => Entry::Prepare { slots: vec![0], to: start(to) },
                 Written::Commit(id) => match pending {
                     Some(pending) if self.config.commit_any_move => {
                         Entry::Commit(vec![SlotMove { slot: 0, id: pending.id }])
@@ -225,7 +225,7 @@ impl Explorer {
                     None if self.config.commit_without_move => {
                         // As if it were a move of its own.
                         let to = (table.rows()[0].owner.node as u8 + 1) % NODES as u8;
-                        table.apply(index, REIGN, &Entry::Prepare { slots: vec![0], to: holder(to) });
+                        table.apply(index, REIGN, &Entry::Prepare { slots: vec![0], to: start(to) });
                         Entry::Commit(vec![SlotMove { slot: 0, id: index }])
                     }
                     _ => Entry::Commit(named(id)),
@@ -233,8 +233,8 @@ impl Explorer {
                 Written::Refused(id) => Entry::Abort { moves: named(id), refused: true },
                 Written::Expire { lapsed, to } => Entry::Expire {
                     leadership: REIGN,
-                    lapsed: (0..HOLDERS as u8).filter(|one| lapsed >> one & 1 == 1).map(holder).collect(),
-                    slots: vec![(0, holder(to))],
+                    lapsed: (0..NODE_STARTS as u8).filter(|one| lapsed >> one & 1 == 1).map(start).collect(),
+                    slots: vec![(0, start(to))],
                 },
             };
             table.apply(index, REIGN, &entry);
@@ -254,8 +254,8 @@ impl Explorer {
         let one = |node: u8| {
             let mut slot = Slot::NEW;
             let mut table = Table::default();
-            table.apply(1, REIGN, &Entry::Assign(vec![holder(0)]));
-            slot.observe(holder(node), &table.rows()[0], None, FloorReceiver::default(), |_| {});
+            table.apply(1, REIGN, &Entry::Assign(vec![start(0)]));
+            slot.observe(start(node), &table.rows()[0], None, FloorReceiver::default(), |_| {});
             let mut session = Session::new(self.config.timing());
             let question = session.ask(ticks(START));
             session.grant(question, 0, 0);
@@ -273,7 +273,7 @@ impl Explorer {
             nodes: [one(0), one(1), one(2)],
             again: None,
             check: Check::None,
-            last_grant: [START as u8; HOLDERS],
+            last_grant: [START as u8; NODE_STARTS],
             leader_since: 0,
             leader_changed: false,
             handover: None,
@@ -324,7 +324,7 @@ impl Explorer {
     /// A node takes in what it has applied.
     fn observe(&self, next: &mut State, node: usize) {
         let row = self.rows[&Self::key(&next.log, next.nodes[node].applied)];
-        let mut me = holder(next.number(node) as u8);
+        let mut me = start(next.number(node) as u8);
         if self.config.any_incarnation && row.owner.node == me.node {
             me = row.owner;
         }
@@ -433,7 +433,7 @@ impl Explorer {
             let waited = config.timing().has_lapsed(ticks(u64::from(last)), ticks(u64::from(state.time)));
             (config.no_session_wait || waited) && (config.expire_while_granting || !under_way)
         };
-        let lapsed = (0..HOLDERS).filter(|one| has_lapsed(*one)).fold(0u8, |all, one| all | 1 << one);
+        let lapsed = (0..NODE_STARTS).filter(|one| has_lapsed(*one)).fold(0u8, |all, one| all | 1 << one);
         let target = row.moving.map(|pending| number(pending.to) as u8);
         if lapsed >> owner & 1 == 1 {
             for to in (0..NODES).map(|node| state.number(node) as u8).filter(|to| *to != owner) {
@@ -459,7 +459,7 @@ impl Explorer {
     /// The leader has forgotten which sessions were granted, and which are being granted.
     fn without_memory(state: &State) -> State {
         let mut next = *state;
-        next.last_grant = [0; HOLDERS];
+        next.last_grant = [0; NODE_STARTS];
         for one in &mut next.nodes {
             if matches!(one.renewal, Renewal::Asked(_) | Renewal::Confirmed(..)) {
                 one.renewal = Renewal::None;
@@ -470,7 +470,7 @@ impl Explorer {
 
     /// What a node may do: apply an entry, hand over, take over, refuse.
     fn node(&mut self, state: &State, node: usize, out: &mut Vec<State>) {
-        let (one, me) = (state.nodes[node], holder(state.number(node) as u8));
+        let (one, me) = (state.nodes[node], start(state.number(node) as u8));
         if one.applied < state.committed {
             let mut next = *state;
             let applied = one.applied + 1;

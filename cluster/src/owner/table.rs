@@ -52,7 +52,7 @@ pub struct Move {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Successor {
     /// The node.
-    pub holder: NodeStart,
+    pub node: NodeStart,
     /// The log index that named it. It was named without a break since, but the owner, and with it the epoch, may have
     /// changed: what the owner tells it belongs to both.
     pub since: u64,
@@ -153,7 +153,7 @@ impl Table {
             Entry::Commit(moves) => {
                 for (row, pending) in pending(&mut self.rows, moves) {
                     // It lives and knows all of the slot; the leader names another if another is wanted.
-                    let successor = Some(Successor { holder: row.owner, since: index });
+                    let successor = Some(Successor { node: row.owner, since: index });
                     *row = SlotRow {
                         owner: pending.to,
                         epoch: index,
@@ -177,10 +177,10 @@ impl Table {
                 }
             }
             Entry::Succeed(named) => {
-                for (holder, slots) in named {
+                for (successor, slots) in named {
                     for slot in slots {
                         if let Some(row) = self.rows.get_mut(usize::from(*slot)) {
-                            row.name_successor(index, *holder);
+                            row.name_successor(index, *successor);
                         }
                     }
                 }
@@ -200,12 +200,12 @@ impl Table {
                 Some(pending) if !lapsed.contains(&pending.to) => continue,
                 Some(_) => Start::Drained { from: row.owner, epoch: 0, named: None },
                 None => {
-                    let named = row.successor.filter(|next| next.holder == *to).map(|next| next.since);
+                    let named = row.successor.filter(|next| next.node == *to).map(|next| next.since);
                     Start::Drained { from: row.owner, epoch: row.epoch, named }
                 }
             };
             // Who was to come after the dead one can come after the next too, if that was another.
-            let successor = row.successor.filter(|next| next.holder != *to && !lapsed.contains(&next.holder));
+            let successor = row.successor.filter(|next| next.node != *to && !lapsed.contains(&next.node));
             *row = SlotRow { owner: *to, epoch: index, successor, start, moving: None };
         }
         for row in &mut self.rows {
@@ -220,9 +220,9 @@ impl Table {
 }
 
 impl SlotRow {
-    fn name_successor(&mut self, index: u64, holder: Option<NodeStart>) {
-        if holder != Some(self.owner) && holder != self.successor.map(|known| known.holder) {
-            self.successor = holder.map(|holder| Successor { holder, since: index });
+    fn name_successor(&mut self, index: u64, successor: Option<NodeStart>) {
+        if successor != Some(self.owner) && successor != self.successor.map(|known| known.node) {
+            self.successor = successor.map(|node| Successor { node, since: index });
         }
     }
 }
@@ -247,30 +247,30 @@ mod tests {
 
     const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 
-    fn holder(node: NodeId) -> NodeStart {
+    fn node(node: NodeId) -> NodeStart {
         NodeStart { node, incarnation: 1 }
     }
 
     fn table() -> Table {
         let mut table = Table::default();
-        table.apply(3, REIGN, &Entry::Assign(vec![holder(1), holder(2)]));
+        table.apply(3, REIGN, &Entry::Assign(vec![node(1), node(2)]));
         table
     }
 
     fn prepare(table: &mut Table, index: u64, slot: u16, to: NodeId) {
-        table.apply(index, REIGN, &Entry::Prepare { slots: vec![slot], to: holder(to) });
+        table.apply(index, REIGN, &Entry::Prepare { slots: vec![slot], to: node(to) });
     }
 
     fn expire(lapsed: &[NodeId], slot: u16, to: NodeId) -> Entry {
-        let lapsed = lapsed.iter().copied().map(holder).collect();
-        Entry::Expire { leadership: REIGN, lapsed, slots: vec![(slot, holder(to))] }
+        let lapsed = lapsed.iter().copied().map(node).collect();
+        Entry::Expire { leadership: REIGN, lapsed, slots: vec![(slot, node(to))] }
     }
 
     #[test]
     fn slots_are_given_out_once() {
         let mut table = table();
-        table.apply(4, REIGN, &Entry::Assign(vec![holder(9), holder(9)]));
-        assert_eq!(table.row(1).unwrap().owner, holder(2));
+        table.apply(4, REIGN, &Entry::Assign(vec![node(9), node(9)]));
+        assert_eq!(table.row(1).unwrap().owner, node(2));
         assert_eq!(table.row(0).unwrap().start, Start::Full);
     }
 
@@ -282,10 +282,10 @@ mod tests {
         assert_eq!(table.row(0).unwrap().start, Start::Aborted(5));
         prepare(&mut table, 7, 0, 2);
         table.apply(8, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 5 }]));
-        assert_eq!(table.row(0).unwrap().owner, holder(1));
+        assert_eq!(table.row(0).unwrap().owner, node(1));
         table.apply(9, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 7 }]));
         let row = *table.row(0).unwrap();
-        assert_eq!((row.owner, row.epoch, row.start), (holder(2), 9, Start::Moved(7)));
+        assert_eq!((row.owner, row.epoch, row.start), (node(2), 9, Start::Moved(7)));
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         let mut table = table();
         prepare(&mut table, 5, 0, 3);
         prepare(&mut table, 6, 0, 2);
-        assert_eq!(table.row(0).unwrap().moving, Some(Move { to: holder(3), id: 5 }));
+        assert_eq!(table.row(0).unwrap().moving, Some(Move { to: node(3), id: 5 }));
     }
 
     #[test]
@@ -313,8 +313,8 @@ mod tests {
         table.apply(6, Leadership { term: 1, leader: 2 }, &expire(&[1], 0, 2));
         assert_eq!(table, before);
         table.apply(7, REIGN, &expire(&[1], 0, 2));
-        assert_eq!(table.row(0).unwrap().owner, holder(2));
-        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3, named: None });
+        assert_eq!(table.row(0).unwrap().owner, node(2));
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: node(1), epoch: 3, named: None });
     }
 
     #[test]
@@ -322,10 +322,10 @@ mod tests {
         let mut table = table();
         prepare(&mut table, 5, 0, 3);
         table.apply(6, REIGN, &expire(&[1], 0, 2));
-        assert_eq!(table.row(0).unwrap().owner, holder(1));
+        assert_eq!(table.row(0).unwrap().owner, node(1));
         let mut other = table.clone();
         table.apply(7, REIGN, &expire(&[1, 3], 0, 2));
-        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 0, named: None });
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: node(1), epoch: 0, named: None });
         other.apply(7, REIGN, &expire(&[1], 0, 3));
         assert_eq!(other.row(0).unwrap().start, Start::Moved(5));
     }
@@ -334,34 +334,34 @@ mod tests {
     fn a_move_to_a_lapsed_node_is_given_up() {
         let mut table = table();
         prepare(&mut table, 5, 0, 3);
-        table.apply(6, REIGN, &Entry::Expire { leadership: REIGN, lapsed: vec![holder(3)], slots: vec![] });
+        table.apply(6, REIGN, &Entry::Expire { leadership: REIGN, lapsed: vec![node(3)], slots: vec![] });
         let row = *table.row(0).unwrap();
-        assert_eq!((row.owner, row.moving, row.start), (holder(1), None, Start::Aborted(5)));
+        assert_eq!((row.owner, row.moving, row.start), (node(1), None, Start::Aborted(5)));
     }
 
     #[test]
     fn a_successor_is_named_at_one_index_and_never_owns_the_slot() {
         let mut table = table();
-        let succeed = |holder: Option<NodeStart>| Entry::Succeed(vec![(holder, vec![0, 9999])]);
-        let named = |table: &Table| table.row(0).unwrap().successor.map(|next| (next.holder, next.since));
+        let succeed = |successor: Option<NodeStart>| Entry::Succeed(vec![(successor, vec![0, 9999])]);
+        let named = |table: &Table| table.row(0).unwrap().successor.map(|next| (next.node, next.since));
         assert_eq!(named(&table), None);
-        table.apply(5, REIGN, &succeed(Some(holder(2))));
-        table.apply(6, REIGN, &succeed(Some(holder(2))));
-        table.apply(7, REIGN, &succeed(Some(holder(1))));
-        assert_eq!(named(&table), Some((holder(2), 5)), "the owner is none");
+        table.apply(5, REIGN, &succeed(Some(node(2))));
+        table.apply(6, REIGN, &succeed(Some(node(2))));
+        table.apply(7, REIGN, &succeed(Some(node(1))));
+        assert_eq!(named(&table), Some((node(2), 5)), "the owner is none");
         assert_eq!(table.row(0).unwrap().epoch, 3, "who decides is the same");
         // By plan: the owner before knows the most.
         prepare(&mut table, 8, 0, 3);
         table.apply(9, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 8 }]));
-        assert_eq!(named(&table), Some((holder(1), 9)));
+        assert_eq!(named(&table), Some((node(1), 9)));
         // By force: who has it now is no successor of itself.
         table.apply(10, REIGN, &expire(&[3], 0, 1));
-        let named_at = Start::Drained { from: holder(3), epoch: 9, named: Some(9) };
+        let named_at = Start::Drained { from: node(3), epoch: 9, named: Some(9) };
         assert_eq!(table.row(0).unwrap().start, named_at, "it was the successor");
-        assert_eq!((table.row(0).unwrap().owner, named(&table)), (holder(1), None));
-        table.apply(11, REIGN, &succeed(Some(holder(2))));
+        assert_eq!((table.row(0).unwrap().owner, named(&table)), (node(1), None));
+        table.apply(11, REIGN, &succeed(Some(node(2))));
         table.apply(12, REIGN, &expire(&[1], 0, 3));
-        assert_eq!((table.row(0).unwrap().owner, named(&table)), (holder(3), Some((holder(2), 11))));
+        assert_eq!((table.row(0).unwrap().owner, named(&table)), (node(3), Some((node(2), 11))));
         table.apply(13, REIGN, &succeed(None));
         assert_eq!(named(&table), None);
     }
@@ -370,9 +370,9 @@ mod tests {
     fn a_restarted_node_is_not_the_owner_that_it_was() {
         let mut table = table();
         let again = NodeStart { node: 1, incarnation: 2 };
-        let entry = Entry::Expire { leadership: REIGN, lapsed: vec![holder(1)], slots: vec![(0, again)] };
+        let entry = Entry::Expire { leadership: REIGN, lapsed: vec![node(1)], slots: vec![(0, again)] };
         table.apply(5, REIGN, &entry);
         assert_eq!(table.row(0).unwrap().owner, again);
-        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: holder(1), epoch: 3, named: None });
+        assert_eq!(table.row(0).unwrap().start, Start::Drained { from: node(1), epoch: 3, named: None });
     }
 }

@@ -108,7 +108,7 @@ async fn write(context: &Context, running: &Running, entry: Entry) {
             debug!(slots = slots.len(), to = %name(context, *to), "slots begin to move")
         }
         Entry::Expire { lapsed, slots, .. } => {
-            let names: Vec<String> = lapsed.iter().map(|holder| name(context, *holder)).collect();
+            let names: Vec<String> = lapsed.iter().map(|start| name(context, *start)).collect();
             warn!(
                 slots = slots.len(),
                 nodes = names.join(", "),
@@ -161,13 +161,9 @@ async fn refuse(context: &Context, running: &Running, target: NodeStart, moves: 
     }
 }
 
-fn name(context: &Context, holder: NodeStart) -> String {
+fn name(context: &Context, start: NodeStart) -> String {
     let applied = context.group.applied.borrow();
-    applied
-        .state
-        .members
-        .get(&holder.node)
-        .map_or_else(|| format!("{:x}", holder.node), |row| row.name.clone())
+    applied.state.members.get(&start.node).map_or_else(|| format!("{:x}", start.node), |row| row.name.clone())
 }
 
 impl Context {
@@ -189,10 +185,10 @@ impl Context {
     pub(crate) async fn drain_here(
         &self,
         running: &Running,
-        holder: NodeStart,
+        start: NodeStart,
         on: bool,
     ) -> Result<(), NotServed> {
-        running.propose(Command::Drain { holder, on }, PATIENCE).await.map(|_| ())
+        running.propose(Command::Drain { start, on }, PATIENCE).await.map(|_| ())
     }
 
     /// Writes that a node which is gone will not come back.
@@ -210,7 +206,7 @@ impl Context {
         let rows = Arc::clone(&self.group.applied.borrow().state.slots);
         let is_named = |slot: &u16| {
             let row = rows.row(usize::from(*slot));
-            row.and_then(|row| row.successor).is_some_and(|next| next.holder == successor)
+            row.and_then(|row| row.successor).is_some_and(|next| next.node == successor)
         };
         let slots: Vec<u16> = slots.into_iter().filter(is_named).collect();
         if slots.is_empty() {

@@ -33,7 +33,7 @@ const MAX_BYTES: usize = 1 << 30;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Saved {
-    pub(crate) holder: NodeStart,
+    pub(crate) start: NodeStart,
     pub(crate) slots: Vec<SavedSlot>,
     pub(crate) buckets: Vec<WireBucket>,
     pub(crate) let_go: Vec<WireLetGo>,
@@ -55,7 +55,7 @@ pub(crate) fn save(
     store: &Store,
     now: Nanos,
 ) -> Result<usize, String> {
-    let holder = ownership.me();
+    let start = ownership.me();
     let owned = ownership.retire();
     let mut wanted = vec![false; crate::slots::SLOTS];
     owned.iter().for_each(|slot| wanted[usize::from(slot.one.slot)] = true);
@@ -69,7 +69,7 @@ pub(crate) fn save(
         birth: slot.birth.as_ref().map(|birth| WireBirth::of(birth, now)),
     };
     let_go.extend(WireLetGo::all(store, now));
-    let saved = Saved { holder, slots: owned.iter().map(slot).collect(), buckets, let_go };
+    let saved = Saved { start, slots: owned.iter().map(slot).collect(), buckets, let_go };
     let mut bytes = Vec::new();
     codec::encode(&saved, &mut bytes, MAX_BYTES).map_err(|error| error.to_string())?;
     save_buckets(directory, &bytes).map_err(|error| error.to_string())?;
@@ -138,7 +138,7 @@ pub(crate) fn restore(
             return Ok(false);
         }
     };
-    if saved.holder.node != node {
+    if saved.start.node != node {
         return Ok(false);
     }
     let count = saved.buckets.len();
@@ -149,7 +149,7 @@ pub(crate) fn restore(
     let slots: BTreeMap<u16, KeptSlot> =
         saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), birth(slot)))).collect();
     info!(buckets = count, slots = slots.len(), "what the buckets knew is read");
-    ownership.keep(Kept { holder: saved.holder, slots });
+    ownership.keep(Kept { start: saved.start, slots });
     Ok(true)
 }
 

@@ -27,7 +27,7 @@ impl Service for LeaderService {
                 Reply::Renew(context.renew_here(&running, row, wants, applied).await)
             }
             Call::Moved(moves) => Reply::Written(context.moved_here(&running, moves).await),
-            Call::Drain { holder, on } => Reply::Written(context.drain_here(&running, holder, on).await),
+            Call::Drain { start, on } => Reply::Written(context.drain_here(&running, start, on).await),
             Call::Evict(node) => Reply::Written(context.evict_here(&running, node).await),
             Call::Strike { successor, slots } => {
                 Reply::Written(context.strike_here(&running, successor, slots).await)

@@ -202,12 +202,12 @@ impl Context {
         wants: bool,
         applied: u64,
     ) -> Result<Renewal, NotServed> {
-        let holder = row.holder();
-        let lost = if wants { None } else { self.knows_that_nothing_is_left(holder, applied) };
+        let start = row.node_start();
+        let lost = if wants { None } else { self.knows_that_nothing_is_left(start, applied) };
         let Some(leadership) = running.leadership() else {
             return lost.map(Renewal::Behind).ok_or(NotServed::NotLeader);
         };
-        let known = self.group.applied.borrow().state.members.get(&holder.node).cloned();
+        let known = self.group.applied.borrow().state.members.get(&start.node).cloned();
         if known.as_ref().is_some_and(|known| known.incarnation > row.incarnation) {
             return Ok(lost.map_or(Renewal::NotGranted, Renewal::Behind));
         }
@@ -218,7 +218,7 @@ impl Context {
             let now = self.group.clock.now();
             let mut leader = self.leader();
             leader.look(Some(leadership), now);
-            leader.note_contact(holder.node, applied, now);
+            leader.note_contact(start.node, applied, now);
         }
         if known.as_ref() != Some(&row) {
             if !is_in_group {
@@ -241,7 +241,7 @@ impl Context {
                 let now = self.group.clock.now();
                 leader.look(Some(leadership), now);
                 leader.note_log(running.last_log(), self.group.applied.borrow().index, now);
-                leader.takes_over_soon(holder, now)
+                leader.takes_over_soon(start, now)
             };
             if !takes_over {
                 return Ok(Renewal::NotGranted);
@@ -252,7 +252,7 @@ impl Context {
         let asked = {
             let mut leader = self.leader();
             leader.look(Some(leadership), self.group.clock.now());
-            leader.begin_grant(holder, applied)
+            leader.begin_grant(start, applied)
         };
         let granting = match asked {
             Asked::Granting(granting) => granting,

@@ -95,7 +95,7 @@ impl SlowDisk {
         let on_disk = disk.start(1).unwrap();
         let clock = Clock::start();
         let timing = SessionTiming::of(Duration::from_secs(2));
-        let holder = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
+        let start = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
         let me = MemberId { name: "n3".into(), incarnation: on_disk.incarnation };
         let config = GroupConfig {
             identity: Arc::new(Identity {
@@ -119,7 +119,7 @@ impl SlowDisk {
             expect,
             join: Vec::new(),
             alive: tokio::sync::watch::channel(crate::member::Alive::default()).1,
-            ownership: Arc::new(SlotOwnership::new(holder, timing, clock.now())),
+            ownership: Arc::new(SlotOwnership::new(start, timing, clock.now())),
             calls: Arc::default(),
             clock,
         };

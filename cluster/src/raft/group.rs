@@ -222,7 +222,7 @@ impl RaftGroup {
             (None, Some(directory)) => {
                 let (directory, before) = (directory.clone(), self.before.clone());
                 // It reads and syncs, and may hang. Given up, it is closed when it has been opened after all.
-                let me = self.shared.row.holder();
+                let me = self.shared.row.node_start();
                 let opened = fabric::blocking(move || Disk::open_again(&directory, &before, me)).await;
                 opened.map_err(|panicked| self.before.snapshots.fault(panicked))??
             }

@@ -94,7 +94,7 @@ async fn tend_once(
         slots
             .flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)])
             .flatten()
-            .any(|holder| holder.node == id)
+            .any(|start| start.node == id)
     };
     if let Some(gone) =
         applied.state.members.keys().find(|id| !membership.nodes.contains_key(id) && !owns(**id))
@@ -112,7 +112,7 @@ fn with_session<'s>(
 ) -> Vec<&'s MemberRow> {
     let mut leader = leader.lock().unwrap_or_else(PoisonError::into_inner);
     leader.look(running.leadership(), now);
-    applied.state.members.values().filter(|row| !leader.has_lapsed(row.holder(), now)).collect()
+    applied.state.members.values().filter(|row| !leader.has_lapsed(row.node_start(), now)).collect()
 }
 
 /// The group, and who of it is there.

@@ -272,14 +272,14 @@ mod tests {
         let me = disk.start(1).unwrap().node;
         let cluster = ClusterId::from_bytes([7; 16]);
         disk.belong_to(cluster).unwrap();
-        let holder = crate::ids::NodeStart { node: me, incarnation: 1 };
+        let start = crate::ids::NodeStart { node: me, incarnation: 1 };
         let voters = BTreeSet::from([me, 2, 3]);
         let nodes = voters.iter().map(|id| (*id, RaftNode { name: format!("n{id}"), ..Default::default() }));
         let membership = Membership::new(vec![voters.clone()], nodes.collect::<BTreeMap<_, _>>());
         let payloads = [
             EntryPayload::Membership(membership),
             EntryPayload::Normal(Command::Found(Founding { cluster, hash_secret: [1; 16] })),
-            EntryPayload::Normal(Command::Slots(table::Entry::Assign(vec![holder; crate::slots::SLOTS]))),
+            EntryPayload::Normal(Command::Slots(table::Entry::Assign(vec![start; crate::slots::SLOTS]))),
             EntryPayload::Blank,
         ];
         let transaction = disk.database.begin_write().unwrap();

@@ -54,8 +54,8 @@ pub(crate) fn check(
             return Err(SenderError::Start { id: from, known, since, said: peer.member.to_string() });
         }
     }
-    let is_sender = |holder: NodeStart| {
-        if holder == sender { Ok(()) } else { Err(SenderError::For(holder.node, holder.incarnation)) }
+    let is_sender = |start: NodeStart| {
+        if start == sender { Ok(()) } else { Err(SenderError::For(start.node, start.incarnation)) }
     };
     let leads = |node: NodeId| if node == from { Ok(()) } else { Err(SenderError::Leader(node)) };
     let is_member = || if running.has_member(from) { Ok(()) } else { Err(SenderError::Foreign) };
@@ -74,7 +74,7 @@ pub(crate) fn check(
             _ => Err(SenderError::Foreign),
         },
         Call::Renew { row, .. } => {
-            is_sender(row.holder())?;
+            is_sender(row.node_start())?;
             if row.name == *peer.member.name {
                 Ok(())
             } else {

@@ -131,7 +131,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("write", Command::Write(rule_write())),
         ("member", Command::Member(row())),
         ("forget", Command::Forget(0x11)),
-        ("drain", Command::Drain { holder: OWNER, on: true }),
+        ("drain", Command::Drain { start: OWNER, on: true }),
         ("evict", Command::Evict(0x11)),
         (
             "shares",
@@ -200,7 +200,7 @@ fn calls() -> Vec<(&'static str, Call)> {
         ("touched", Call::Touched { domain: "api".to_owned(), rules: vec!["one".to_owned()] }),
         ("renew", Call::Renew { row: row(), wants: true, applied: 9 }),
         ("moved", Call::Moved(vec![MOVE])),
-        ("drain", Call::Drain { holder: OWNER, on: true }),
+        ("drain", Call::Drain { start: OWNER, on: true }),
         ("evict", Call::Evict(0x11)),
         ("refuse", Call::Refuse(vec![MOVE])),
         (
@@ -328,7 +328,7 @@ fn all() -> String {
     line("meta", "promise", hex(&Promise { proposal: proposal(), to: 0x13 }));
     line("snapshot", "state", hex(&state()));
     let slot = SavedSlot { slot: 7, epoch: 8, drained_ago: Some(9), birth: Some(birth()) };
-    let saved = Saved { holder: OWNER, slots: vec![slot], buckets: buckets(), let_go: let_go() };
+    let saved = Saved { start: OWNER, slots: vec![slot], buckets: buckets(), let_go: let_go() };
     line("saved", "buckets", hex(&saved));
     lines
 }

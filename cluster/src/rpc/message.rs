@@ -59,7 +59,7 @@ pub(crate) enum Call {
     Moved(Vec<SlotMove>),
     /// Asks the leader to give all slots of a node to others, or to let it have some again.
     Drain {
-        holder: NodeStart,
+        start: NodeStart,
         on: bool,
     },
     /// Says to the leader that a node which is gone will not come back.

@@ -177,8 +177,8 @@ impl Ledger {
 
     /// Has the leader give all slots of a node to others (`on`), or let it have some again; whether that was written before
     /// the deadline.
-    pub async fn drain(&self, holder: NodeStart, on: bool, deadline: Instant) -> bool {
-        self.leader.write(|| Call::Drain { holder, on }, deadline).await
+    pub async fn drain(&self, start: NodeStart, on: bool, deadline: Instant) -> bool {
+        self.leader.write(|| Call::Drain { start, on }, deadline).await
     }
 
     /// Has the leader take a node out that is gone; whether that was written before the deadline.

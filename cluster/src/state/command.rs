@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Says whether a node wants to own nothing.
     Drain {
         /// Which one, until its next start.
-        holder: NodeStart,
+        start: NodeStart,
         /// Whether it does.
         on: bool,
     },

@@ -143,7 +143,7 @@ impl Replicated {
             Command::Member(row) => {
                 if self.members.contains_key(&row.id) || self.members.len() < MAX_MEMBERS {
                     // Who starts again wants its share again.
-                    self.draining.retain(|one| one.node != row.id || *one == row.holder());
+                    self.draining.retain(|one| one.node != row.id || *one == row.node_start());
                     // It has come back after all.
                     self.evicted.remove(&row.id);
                     self.members.insert(row.id, row);
@@ -158,7 +158,7 @@ impl Replicated {
             Command::Forget(id) => {
                 // Its share stays promised: it may live on.
                 self.members.remove(&id);
-                self.draining.retain(|holder| holder.node != id);
+                self.draining.retain(|start| start.node != id);
                 self.evicted.remove(&id);
                 Outcome::Done
             }
@@ -172,11 +172,11 @@ impl Replicated {
                 }
                 Outcome::Done
             }
-            Command::Drain { holder, on } => {
-                let is_member = self.members.get(&holder.node).is_some_and(|row| row.holder() == holder);
+            Command::Drain { start, on } => {
+                let is_member = self.members.get(&start.node).is_some_and(|row| row.node_start() == start);
                 match on {
-                    true if is_member => self.draining.insert(holder),
-                    _ => self.draining.remove(&holder),
+                    true if is_member => self.draining.insert(start),
+                    _ => self.draining.remove(&start),
                 };
                 Outcome::Done
             }
@@ -403,7 +403,7 @@ mod tests {
             zone: None,
             weight: Weight::default(),
         };
-        let drain = |incarnation| Command::Drain { holder: NodeStart { node: 1, incarnation }, on: true };
+        let drain = |incarnation| Command::Drain { start: NodeStart { node: 1, incarnation }, on: true };
         state.apply(1, REIGN, drain(1));
         assert!(state.draining.is_empty());
         state.apply(2, REIGN, Command::Member(row(1)));

@@ -81,10 +81,10 @@ impl SlotOwnership {
         let me = core.node.me();
         let rows = (0..SLOTS).filter_map(|slot| core.node.row(slot));
         let named = rows.filter(|row| row.owner == me).filter_map(|row| row.successor);
-        let mut holders: Vec<NodeStart> = named.map(|next| next.holder).collect();
-        holders.sort_unstable();
-        holders.dedup();
-        holders
+        let mut starts: Vec<NodeStart> = named.map(|next| next.node).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        starts
     }
 
     /// The slots of which this successor is to be told, and whether there is nothing to do about them.
@@ -94,7 +94,7 @@ impl SlotOwnership {
             .filter_map(|slot| {
                 let next = core.node.row(slot)?.successor?;
                 let teller = core.tellings.tellers[slot];
-                let naming = teller.naming().filter(|_| next.holder == successor)?;
+                let naming = teller.naming().filter(|_| next.node == successor)?;
                 // Of a slot that is moving another one will be told.
                 let is_moving = core.node.row(slot).is_some_and(|row| row.moving.is_some());
                 Some((slot as u16, naming, teller.is_complete() || is_moving))
@@ -190,7 +190,7 @@ impl SlotOwnership {
         let naming = |key: &KeyHash| {
             let slot = SlotId::of(*key).index();
             let next = core.node.row(slot).and_then(|row| row.successor)?;
-            core.tellings.tellers[slot].naming().filter(|_| next.holder == successor)
+            core.tellings.tellers[slot].naming().filter(|_| next.node == successor)
         };
         // Of slots that are another's now, or that nobody takes over, nobody is told.
         raises.retain(|key, _| core.tellings.tellers[SlotId::of(*key).index()].naming().is_some());
@@ -249,7 +249,7 @@ impl SlotOwnership {
         let core = self.core();
         let is_bound = |slot: &usize| {
             let next = core.node.row(*slot).and_then(|row| row.successor);
-            core.tellings.tellers[*slot].bond().is_some() && next.is_some_and(|next| next.holder == successor)
+            core.tellings.tellers[*slot].bond().is_some() && next.is_some_and(|next| next.node == successor)
         };
         (0..SLOTS).filter(is_bound).map(|slot| slot as u16).collect()
     }

@@ -23,27 +23,28 @@ impl Leader {
             named.insert(row.owner);
             named.extend(row.moving.map(|pending| pending.to));
         }
-        // What became of an earlier expiry may not be known, and it may have been carried out: then no row names its holder any
-        // more. When the same one is applied once more, the earlier one must have been, or never will be, and the holder can
+        // What became of an earlier expiry may not be known, and it may have been carried out: then no row names that node any
+        // more. When the same one is applied once more, the earlier one must have been, or never will be, and the node can
         // have a session again.
         let unsettled: BTreeSet<NodeStart> =
-            self.sessions.iter().filter(|(_, known)| known.expiring).map(|(holder, _)| *holder).collect();
+            self.sessions.iter().filter(|(_, known)| known.expiring).map(|(start, _)| *start).collect();
         named.extend(&unsettled);
         // A node that has started again has the disk, and with it the lock, of the one that it was: that one has ended.
-        let again = |holder: NodeStart| {
-            let row = view.members.get(&holder.node)?;
-            (row.incarnation > holder.incarnation && self.is_live(row.holder(), now)).then(|| row.holder())
+        let again = |start: NodeStart| {
+            let row = view.members.get(&start.node)?;
+            (row.incarnation > start.incarnation && self.is_live(row.node_start(), now))
+                .then(|| row.node_start())
         };
         let has_heard = self.has_given_notice(now);
         let has_ended =
-            |holder: &NodeStart| again(*holder).is_some() || has_heard && self.has_lapsed(*holder, now);
+            |start: &NodeStart| again(*start).is_some() || has_heard && self.has_lapsed(*start, now);
         let lapsed: Vec<NodeStart> = named.into_iter().filter(has_ended).collect();
         if lapsed.is_empty() {
             return None;
         }
         // A leader that is new does not know yet who lives: the successor may be about to ask for its session.
         let may_come = |next: NodeStart| {
-            let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
+            let is_member = view.members.get(&next.node).is_some_and(|row| row.node_start() == next);
             let is_new = now < self.since.saturating_add(self.timing.leader);
             is_new && is_member && !self.is_live(next, now)
         };
@@ -56,13 +57,13 @@ impl Leader {
                     // It may have kept what it knew; else the successor may know something. What should be elsewhere moves
                     // from there by plan.
                     let keeps = |one: &NodeStart| view.members.get(&one.node).is_some_and(|row| row.keeps);
-                    let successor = row.successor.map(|next| next.holder);
+                    let successor = row.successor.map(|next| next.node);
                     let again_with_all = again(row.owner).filter(keeps);
                     if again_with_all.is_none() && successor.is_some_and(may_come) {
                         return None;
                     }
                     let to = again_with_all
-                        .or(successor.filter(|next| wanted.holders.contains(next)))
+                        .or(successor.filter(|next| wanted.eligible.contains(next)))
                         .or(again(row.owner))
                         .unwrap_or(wanted.owners[usize::from(slot)]);
                     (!lapsed.contains(&to)).then_some((slot, to))
@@ -70,12 +71,12 @@ impl Leader {
             })
             .collect();
         let ends_moves = |row: &SlotRow| row.moving.is_some_and(|pending| lapsed.contains(&pending.to));
-        let settles = lapsed.iter().any(|holder| unsettled.contains(holder));
+        let settles = lapsed.iter().any(|start| unsettled.contains(start));
         if slots.is_empty() && !settles && !view.table.rows().iter().any(ends_moves) {
             return None;
         }
-        for holder in &lapsed {
-            self.sessions.entry(*holder).or_default().expiring = true;
+        for start in &lapsed {
+            self.sessions.entry(*start).or_default().expiring = true;
         }
         Some(Step::Write(Entry::Expire { leadership, lapsed, slots }))
     }

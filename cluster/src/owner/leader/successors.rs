@@ -17,15 +17,15 @@ impl Leader {
         let wanted = self.wanted.as_ref()?;
         // Who is silent may be busy: it is a successor as long as it would be an owner.
         let stays = |next: NodeStart| {
-            let is_member = view.members.get(&next.node).is_some_and(|row| row.holder() == next);
+            let is_member = view.members.get(&next.node).is_some_and(|row| row.node_start() == next);
             is_member && (self.is_live(next, now) || !self.has_lapsed(next, now))
         };
         let usable: BTreeMap<NodeStart, bool> = {
             let named = view.table.rows().iter().filter_map(|row| row.successor);
-            let holders: BTreeSet<NodeStart> = named.map(|next| next.holder).collect();
-            holders.into_iter().map(|holder| (holder, stays(holder))).collect()
+            let starts: BTreeSet<NodeStart> = named.map(|next| next.node).collect();
+            starts.into_iter().map(|start| (start, stays(start))).collect()
         };
-        succeed(view.table, wanted, |row| row.successor.is_none_or(|next| !usable[&next.holder]))
+        succeed(view.table, wanted, |row| row.successor.is_none_or(|next| !usable[&next.node]))
     }
 
     /// Names the successors that there should be, when the slots are where they should be.
@@ -33,7 +33,8 @@ impl Leader {
         let wanted = self.wanted.as_ref()?;
         let settled = now >= wanted.since.saturating_add(SETTLE);
         // Until it is known of each member whether it lives, those that were named are not replaced.
-        let known = |row: &MemberRow| self.is_live(row.holder(), now) || self.has_lapsed(row.holder(), now);
+        let known =
+            |row: &MemberRow| self.is_live(row.node_start(), now) || self.has_lapsed(row.node_start(), now);
         if !settled || view.table.moving() > 0 || !view.members.values().all(known) {
             return None;
         }
@@ -49,7 +50,7 @@ fn succeed(table: &Table, wanted: &Wanted, wants: impl Fn(&SlotRow) -> bool) -> 
         let (owner, successor) = (wanted.owners[usize::from(slot)], wanted.successors[usize::from(slot)]);
         // A slot that is not yet where it should be: who should have it can take it over.
         let best = if row.owner == owner { successor } else { Some(owner) };
-        if best != row.successor.map(|next| next.holder) && wants(row) {
+        if best != row.successor.map(|next| next.node) && wants(row) {
             named.entry(best).or_default().push(slot);
         }
     }

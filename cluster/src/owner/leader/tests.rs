@@ -19,7 +19,7 @@ struct World {
     now: u64,
 }
 
-fn holder(node: NodeId) -> NodeStart {
+fn start(node: NodeId) -> NodeStart {
     NodeStart { node, incarnation: 1 }
 }
 
@@ -63,24 +63,24 @@ impl World {
         while self.now < end {
             self.now = (self.now + 500).min(end);
             self.leader.look(Some(REIGN), self.now());
-            live.iter().for_each(|node| assert!(self.renew(holder(*node))));
+            live.iter().for_each(|node| assert!(self.renew(start(*node))));
         }
         self.leader.look(Some(REIGN), self.now());
     }
 
     /// A node that has applied all of the log asks.
-    fn renew(&mut self, holder: NodeStart) -> bool {
-        self.renew_from(holder, self.index)
+    fn renew(&mut self, start: NodeStart) -> bool {
+        self.renew_from(start, self.index)
     }
 
-    fn renew_from(&mut self, holder: NodeStart, applied: u64) -> bool {
-        self.leader.note_contact(holder.node, applied, self.now());
-        let Asked::Granting(granting) = self.leader.begin_grant(holder, applied) else { return false };
+    fn renew_from(&mut self, start: NodeStart, applied: u64) -> bool {
+        self.leader.note_contact(start.node, applied, self.now());
+        let Asked::Granting(granting) = self.leader.begin_grant(start, applied) else { return false };
         self.leader.granted(granting, Some(self.index), self.now())
     }
 
     fn takes_over_soon(&self) -> bool {
-        self.leader.takes_over_soon(holder(2), self.now())
+        self.leader.takes_over_soon(start(2), self.now())
     }
 
     /// What to do next beside shares, which are given at once.
@@ -147,7 +147,7 @@ impl World {
     }
 
     fn owned(&self, node: NodeId) -> usize {
-        self.table.rows().iter().filter(|row| row.owner == holder(node)).count()
+        self.table.rows().iter().filter(|row| row.owner == start(node)).count()
     }
 }
 
@@ -209,7 +209,7 @@ fn slots_with_many_buckets_move_at_a_pace_that_leaves_time_to_checks_and_nobody_
     // 16,000 buckets a batch: a rest of 160 ms after each.
     let took = world.now - begun;
     assert!((batches - 1) * 160 <= took && took <= batches * 190, "{batches} batches in {took} ms");
-    world.draining.insert(holder(1));
+    world.draining.insert(start(1));
     assert!(matches!(world.next(), Some(Step::Write(Entry::Prepare { .. }))), "it is waited for");
 }
 
@@ -240,7 +240,7 @@ fn among_fifty_nodes_only_the_slots_of_those_move_that_come_and_go() {
 #[test]
 fn a_node_that_drains_owns_nothing_in_the_end() {
     let mut world = founded(3);
-    world.draining.insert(holder(2));
+    world.draining.insert(start(2));
     assert!(world.settle() > 1000);
     assert_eq!(world.owned(2), 0);
     world.draining.clear();
@@ -259,7 +259,7 @@ fn a_silent_node_keeps_its_slots_until_its_session_must_have_ended() {
     world.pass(100, &[1, 2]);
     world.settle();
     assert_eq!(world.owned(3), 0);
-    assert!(world.table.rows().iter().all(|row| row.owner == holder(1) || row.owner == holder(2)));
+    assert!(world.table.rows().iter().all(|row| row.owner == start(1) || row.owner == start(2)));
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_new_leader_waits_as_long_as_any_session_may_last() {
     for step in 1..=30u64 {
         world.now += 100;
         world.leader.look(Some(next), world.now());
-        assert!(world.renew(holder(1)));
+        assert!(world.renew(start(1)));
         assert_eq!(world.next(), None, "after {step} tenths of a second");
     }
     world.now += 60;
@@ -278,20 +278,20 @@ fn a_new_leader_waits_as_long_as_any_session_may_last() {
     let Some(Step::Write(Entry::Expire { lapsed, .. })) = world.next() else {
         panic!("it should take the slots of the silent nodes now")
     };
-    assert_eq!(lapsed, [holder(2), holder(3)]);
+    assert_eq!(lapsed, [start(2), start(3)]);
 }
 
 #[test]
 fn who_is_being_expired_is_granted_nothing_and_who_is_being_granted_is_not_expired() {
     let mut world = founded(3);
     world.pass(3060, &[1, 2]);
-    let Asked::Granting(granting) = world.leader.begin_grant(holder(3), world.index) else { panic!() };
+    let Asked::Granting(granting) = world.leader.begin_grant(start(3), world.index) else { panic!() };
     assert_eq!(world.next(), None);
     assert!(!world.leader.granted(granting, None, world.now()));
     assert!(matches!(world.next(), Some(Step::Write(Entry::Expire { .. }))));
-    assert_eq!(world.leader.begin_grant(holder(3), world.index), Asked::Never);
-    world.leader.expiry_is_over(&[holder(3)]);
-    assert!(matches!(world.leader.begin_grant(holder(3), world.index), Asked::Granting(_)));
+    assert_eq!(world.leader.begin_grant(start(3), world.index), Asked::Never);
+    world.leader.expiry_is_over(&[start(3)]);
+    assert!(matches!(world.leader.begin_grant(start(3), world.index), Asked::Granting(_)));
 }
 
 /// Review H11: the expiry is in the log, not committed, and a grant of this reign is not bound to it.
@@ -302,11 +302,11 @@ fn who_is_being_expired_stays_so_when_the_leader_is_stopped_and_leads_on() {
     assert!(matches!(world.next(), Some(Step::Write(Entry::Expire { .. }))));
     world.now += 1_600;
     world.leader.look(Some(REIGN), world.now());
-    assert_eq!(world.leader.begin_grant(holder(3), world.index), Asked::Never);
-    assert!(world.renew(holder(2)), "the others ask as always");
+    assert_eq!(world.leader.begin_grant(start(3), world.index), Asked::Never);
+    assert!(world.renew(start(2)), "the others ask as always");
     // A grant that was under way when the leader was stopped is forgotten, and another reign begins with nothing.
     world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
-    assert!(matches!(world.leader.begin_grant(holder(3), world.index), Asked::Granting(_)));
+    assert!(matches!(world.leader.begin_grant(start(3), world.index), Asked::Granting(_)));
 }
 
 /// The same, when what became of it is known only after the stop, or never.
@@ -319,12 +319,12 @@ fn an_expiry_from_before_a_stop_is_settled_like_any_other() {
     world.table.apply(world.index, REIGN, &entry);
     world.now += 1_600;
     world.leader.look(Some(REIGN), world.now());
-    assert!(!world.renew(holder(3)));
+    assert!(!world.renew(start(3)));
     world.pass(3_100, &[1, 2]);
     let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
-    assert_eq!((&lapsed[..], slots.len()), (&[holder(3)][..], 0));
+    assert_eq!((&lapsed[..], slots.len()), (&[start(3)][..], 0));
     world.leader.expiry_is_over(&lapsed);
-    assert!(world.renew(holder(3)));
+    assert!(world.renew(start(3)));
 }
 
 /// Review H7: a node asks, and does not apply what it was granted for.
@@ -333,18 +333,18 @@ fn a_node_that_applies_nothing_more_loses_its_session_in_the_usual_time_and_gets
     let mut world = founded(3);
     let stuck = world.index;
     world.carry_out(Entry::Succeed(Vec::new()));
-    assert!(world.renew_from(holder(3), stuck), "it is bound to what was written since");
+    assert!(world.renew_from(start(3), stuck), "it is bound to what was written since");
     for _ in 0..6 {
         world.pass(500, &[1, 2]);
-        assert!(!world.renew_from(holder(3), stuck));
+        assert!(!world.renew_from(start(3), stuck));
     }
     world.pass(100, &[1, 2]);
-    assert_eq!(world.leader.begin_grant(holder(3), stuck), Asked::Behind(stuck + 1));
+    assert_eq!(world.leader.begin_grant(start(3), stuck), Asked::Behind(stuck + 1));
     world.settle();
     assert_eq!(world.owned(3), 0);
-    assert!(!world.renew_from(holder(3), stuck), "also when it is expired");
+    assert!(!world.renew_from(start(3), stuck), "also when it is expired");
     let caught_up = world.index;
-    assert!(world.renew_from(holder(3), caught_up));
+    assert!(world.renew_from(start(3), caught_up));
     for _ in 0..2 {
         world.pass(1_000, &[1, 2, 3]);
         world.settle();
@@ -363,8 +363,8 @@ fn a_new_leader_gives_nothing_more_to_a_node_that_applies_nothing() {
     for step in 0..20 {
         world.now += 300;
         world.leader.look(Some(next), world.now());
-        assert!(world.renew(holder(1)) && world.renew(holder(2)));
-        assert_eq!(world.renew_from(holder(3), stuck), step == 0, "it is not known before it has asked once");
+        assert!(world.renew(start(1)) && world.renew(start(2)));
+        assert_eq!(world.renew_from(start(3), stuck), step == 0, "it is not known before it has asked once");
         world.settle();
         assert_eq!(world.owned(3), 0);
     }
@@ -459,7 +459,7 @@ fn parts(world: &World) -> Vec<Option<u32>> {
 fn all_members_have_the_same_share_whether_they_own_slots_or_not() {
     let mut world = founded(5);
     assert_eq!(parts(&world), [Some(5); 5]);
-    world.draining.extend([3, 4, 5].map(holder));
+    world.draining.extend([3, 4, 5].map(start));
     world.settle();
     assert_eq!((world.owned(1) + world.owned(2), parts(&world)), (SLOTS, vec![Some(5); 5]));
     // One crashes, and is a member until it is removed.
@@ -521,7 +521,7 @@ fn a_new_leader_counts_the_time_of_removed_nodes_anew() {
     world.now += late + 1_000;
     // It was stopped, which is the same.
     world.leader.look(Some(REIGN), world.now());
-    assert!(world.renew(holder(1)));
+    assert!(world.renew(start(1)));
     world.settle();
     assert!(world.shares.parts(2).is_some());
 }
@@ -531,7 +531,7 @@ fn a_leader_that_was_stopped_counts_as_new() {
     let mut world = founded(3);
     world.now += 10_000;
     world.leader.look(Some(REIGN), world.now());
-    assert!(world.renew(holder(1)));
+    assert!(world.renew(start(1)));
     assert_eq!(world.next(), None);
 }
 
@@ -543,19 +543,19 @@ fn a_node_that_started_again_takes_over_from_the_one_that_it_was_at_once() {
     assert_eq!(world.next(), None, "it has no session yet");
     assert!(world.renew(again));
     let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
-    assert_eq!((lapsed, slots.len()), (vec![holder(1)], SLOTS));
+    assert_eq!((lapsed, slots.len()), (vec![start(1)], SLOTS));
     assert!(slots.iter().all(|(_, to)| *to == again));
 }
 
 fn successors(world: &World) -> Vec<Option<NodeStart>> {
-    world.table.rows().iter().map(|row| row.successor.map(|next| next.holder)).collect()
+    world.table.rows().iter().map(|row| row.successor.map(|next| next.node)).collect()
 }
 
 #[test]
 fn each_slot_has_a_successor_and_goes_to_it_when_the_owner_is_lost() {
     let mut world = founded(3);
     let named = successors(&world);
-    assert!(world.table.rows().iter().all(|row| row.successor.is_some_and(|next| next.holder != row.owner)));
+    assert!(world.table.rows().iter().all(|row| row.successor.is_some_and(|next| next.node != row.owner)));
     world.pass(3100, &[1, 2]);
     let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
     assert!(slots.len() > 1000);
@@ -564,8 +564,8 @@ fn each_slot_has_a_successor_and_goes_to_it_when_the_owner_is_lost() {
     world.pass(1000, &[1, 2]);
     world.settle();
     assert!(world.table.rows().iter().all(|row| {
-        let next = row.successor.unwrap().holder;
-        next != row.owner && next != holder(3)
+        let next = row.successor.unwrap().node;
+        next != row.owner && next != start(3)
     }));
 }
 
@@ -577,7 +577,7 @@ fn the_successor_stands_in_another_zone() {
     }
     world.pass(500, &[1, 2, 3, 4]);
     world.settle();
-    let is_elsewhere = |row: &SlotRow| (row.owner.node <= 2) != (row.successor.unwrap().holder.node <= 2);
+    let is_elsewhere = |row: &SlotRow| (row.owner.node <= 2) != (row.successor.unwrap().node.node <= 2);
     assert!(world.table.rows().iter().all(is_elsewhere));
 }
 
@@ -590,19 +590,19 @@ fn who_starts_again_is_a_successor_again_and_who_drains_is_none() {
     world.settle();
     let named =
         |world: &World, one: NodeStart| successors(world).iter().filter(|next| **next == Some(one)).count();
-    assert_eq!(named(&world, holder(3)), 0);
+    assert_eq!(named(&world, start(3)), 0);
     world.pass(1000, &[1, 2]);
     assert!(world.renew(again));
     world.settle();
     assert!(named(&world, again) > 1000);
-    world.draining.insert(holder(1));
+    world.draining.insert(start(1));
     world.settle();
     for _ in 0..3 {
         world.pass(300, &[1, 2]);
         assert!(world.renew(again));
     }
     world.settle();
-    assert_eq!((world.owned(1), named(&world, holder(1))), (0, 0));
+    assert_eq!((world.owned(1), named(&world, start(1))), (0, 0));
 }
 
 /// Seed 6 of the simulation: the leader could not write for some seconds, and the expiry was carried out later.
@@ -611,15 +611,15 @@ fn an_expiry_whose_end_is_not_known_does_not_keep_the_node_out_for_ever() {
     let mut world = founded(3);
     world.pass(3_500, &[1, 2]);
     let Some(Step::Write(entry)) = world.next() else { panic!() };
-    assert!(!world.renew(holder(3)), "it is being expired");
+    assert!(!world.renew(start(3)), "it is being expired");
     // Nobody says that it was written, but it was.
     world.index += 1;
     world.table.apply(world.index, REIGN, &entry);
-    assert!(!world.renew(holder(3)));
+    assert!(!world.renew(start(3)));
     let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
-    assert_eq!((&lapsed[..], slots.len()), (&[holder(3)][..], 0));
+    assert_eq!((&lapsed[..], slots.len()), (&[start(3)][..], 0));
     world.leader.expiry_is_over(&lapsed);
-    assert!(world.renew(holder(3)));
+    assert!(world.renew(start(3)));
 }
 
 #[test]
@@ -633,7 +633,7 @@ fn who_started_again_and_knows_nothing_leaves_its_slots_to_the_successors_that_i
     }
     let of_three = |world: &World| -> Vec<usize> {
         let rows = world.table.rows().iter().enumerate();
-        rows.filter(|(_, row)| row.owner == holder(3)).map(|(slot, _)| slot).collect()
+        rows.filter(|(_, row)| row.owner == start(3)).map(|(slot, _)| slot).collect()
     };
     let lost = of_three(&world);
     assert!(lost.len() > 1000 && lost.iter().all(|slot| successors(&world)[*slot] == named[*slot]));
@@ -650,9 +650,9 @@ fn a_new_leader_waits_for_the_successors_of_who_knows_nothing() {
     world.members.insert(3, MemberRow { keeps: false, ..row(3, 2) });
     world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
     assert!(world.renew(NodeStart { node: 3, incarnation: 2 }));
-    assert!(world.renew(holder(1)));
+    assert!(world.renew(start(1)));
     let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
-    assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to) && *to == holder(1)));
+    assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to) && *to == start(1)));
 }
 
 #[test]
@@ -663,7 +663,7 @@ fn a_member_that_is_silent_for_a_moment_stays_the_successor() {
     for _ in 0..4 {
         world.now += 500;
         world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
-        assert!(world.renew(holder(1)) && world.renew(holder(2)));
+        assert!(world.renew(start(1)) && world.renew(start(2)));
         world.settle();
     }
     assert_eq!(successors(&world), before);
@@ -672,13 +672,13 @@ fn a_member_that_is_silent_for_a_moment_stays_the_successor() {
 #[test]
 fn a_move_that_takes_too_long_is_given_up_with_its_targets_consent() {
     let mut world = founded(2);
-    world.draining.insert(holder(2));
+    world.draining.insert(start(2));
     let Some(Step::Write(entry)) = world.next() else { panic!() };
     world.table.apply(9, REIGN, &entry);
     assert_eq!(world.next(), None);
     world.pass(4100, &[1, 2]);
     let Some(Step::Refuse { target, moves }) = world.next() else { panic!() };
-    assert_eq!((target, moves.len()), (holder(1), BATCH));
+    assert_eq!((target, moves.len()), (start(1), BATCH));
     assert_eq!(moves[0].id, 9);
 }
 
@@ -705,7 +705,7 @@ fn a_leader_expects_to_take_slots_only_while_it_can_write_that_and_somebody_can_
     world.leader.note_log(index + 20, index + 1, world.now());
     assert!(world.takes_over_soon(), "it goes on");
     // The others' sessions ended long ago; whoever asks hears of it first.
-    world.table.apply(1, REIGN, &Entry::Assign(vec![holder(2); 4096]));
+    world.table.apply(1, REIGN, &Entry::Assign(vec![start(2); 4096]));
     world.index += 20;
     let mut waited = 0;
     while !matches!(world.next(), Some(Step::Write(Entry::Expire { .. }))) {

@@ -6,7 +6,7 @@ use crate::{ids::Leadership, owner::table::Entry};
 const REIGN: Leadership = Leadership { term: 1, leader: 1 };
 const LENGTH: Duration = Duration::from_secs(3);
 
-fn holder(node: u64) -> NodeStart {
+fn start(node: u64) -> NodeStart {
     NodeStart { node, incarnation: 1 }
 }
 
@@ -30,10 +30,10 @@ struct World {
 
 impl World {
     fn owning() -> Self {
-        let ownership = SlotOwnership::new(holder(1), SessionTiming::of(LENGTH), at(0));
+        let ownership = SlotOwnership::new(start(1), SessionTiming::of(LENGTH), at(0));
         ownership.set_share(0, Some(2), at(0));
         let mut world = Self { ownership, table: Table::default(), index: 0 };
-        world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
+        world.write(&Entry::Assign(vec![start(1); SLOTS]), at(0));
         world.ownership.watch(at(0));
         let question = world.ownership.ask(at(0));
         world.ownership.grant(question, 1, at(0));
@@ -56,7 +56,7 @@ impl World {
     }
 
     fn begin_move(&mut self) -> Vec<SlotMove> {
-        self.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1)).send
+        self.write(&Entry::Prepare { slots: vec![slot().get()], to: start(2) }, at(1)).send
     }
 }
 
@@ -202,7 +202,7 @@ fn shares_are_given_out_only_by_who_can_know_that_an_owner_is_lost() {
 fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links_are_there() {
     let world = |granted: Option<u64>, linked: Option<u64>| {
         let mut world = World {
-            ownership: SlotOwnership::new(holder(2), SessionTiming::of(LENGTH), at(0)),
+            ownership: SlotOwnership::new(start(2), SessionTiming::of(LENGTH), at(0)),
             table: Table::default(),
             index: 0,
         };
@@ -213,7 +213,7 @@ fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links
                 let question = world.ownership.ask(at(millis));
                 world.ownership.grant(question, 1, at(millis));
                 // It is told what it was granted for, and has to apply that first.
-                world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(millis));
+                world.write(&Entry::Assign(vec![start(1); SLOTS]), at(millis));
                 let question = world.ownership.ask(at(millis));
                 world.ownership.grant(question, 1, at(millis));
             }
@@ -248,8 +248,8 @@ fn shares_of_a_slot_without_a_session_count_from_when_no_new_leader_has_granted_
     let session = SessionTiming::of(LENGTH).node;
     assert_eq!(world.ownership.lapsed_since(), at(0).saturating_add(session * 2));
     for to in [2, 1] {
-        let lapsed = vec![holder(3 - to)];
-        let slots = vec![(slot().get(), holder(to))];
+        let lapsed = vec![start(3 - to)];
+        let slots = vec![(slot().get(), start(to))];
         world.write(&Entry::Expire { leadership: REIGN, lapsed, slots }, at(8000));
     }
     assert!(world.claim(Consistency::Strict, at(8001)).is_err());
@@ -282,8 +282,8 @@ fn a_claim_of_an_earlier_tenure_does_not_count() {
     let mut world = World::owning();
     let early = world.claim(Consistency::Available, at(1)).unwrap();
     for to in [2, 1] {
-        let lapsed = vec![holder(3 - to)];
-        let slots = vec![(slot().get(), holder(to))];
+        let lapsed = vec![start(3 - to)];
+        let slots = vec![(slot().get(), start(to))];
         world.write(&Entry::Expire { leadership: REIGN, lapsed, slots }, at(5));
     }
     let claim = world.claim(Consistency::Available, at(6)).unwrap();
@@ -304,9 +304,9 @@ fn who_has_told_what_it_knew_decides_nothing_whatever_the_log_says() {
 
 #[test]
 fn what_was_kept_counts_for_slots_that_nobody_owned_in_between() {
-    let again = NodeStart { incarnation: 2, ..holder(1) };
+    let again = NodeStart { incarnation: 2, ..start(1) };
     let mut table = Table::default();
-    table.apply(1, REIGN, &Entry::Assign(vec![holder(1); SLOTS]));
+    table.apply(1, REIGN, &Entry::Assign(vec![start(1); SLOTS]));
     let mine = slot().get();
     let other = (mine + 1) % SLOTS as u16;
     let expire = |lapsed: NodeStart, slot: u16, to: NodeStart| Entry::Expire {
@@ -314,12 +314,12 @@ fn what_was_kept_counts_for_slots_that_nobody_owned_in_between() {
         lapsed: vec![lapsed],
         slots: vec![(slot, to)],
     };
-    table.apply(2, REIGN, &expire(holder(1), other, holder(2)));
-    table.apply(3, REIGN, &expire(holder(2), other, again));
-    table.apply(4, REIGN, &expire(holder(1), mine, again));
+    table.apply(2, REIGN, &expire(start(1), other, start(2)));
+    table.apply(3, REIGN, &expire(start(2), other, again));
+    table.apply(4, REIGN, &expire(start(1), mine, again));
     let ownership = SlotOwnership::new(again, SessionTiming::of(LENGTH), at(0));
     let kept = [mine, other].map(|slot| (slot, (1, 77, None))).into();
-    ownership.keep(Kept { holder: holder(1), slots: kept });
+    ownership.keep(Kept { start: start(1), slots: kept });
     ownership.watch(at(0));
     ownership.observe(4, &Arc::new(table), at(5), |_, _| true);
     assert_eq!(world_floor(&ownership, slot()), Some(Nanos::new(77)));
@@ -333,11 +333,11 @@ fn world_floor(ownership: &SlotOwnership, slot: SlotId) -> Option<Nanos> {
 
 #[test]
 fn a_target_decides_as_soon_as_it_has_the_buckets() {
-    let ownership = SlotOwnership::new(holder(2), SessionTiming::of(LENGTH), at(0));
+    let ownership = SlotOwnership::new(start(2), SessionTiming::of(LENGTH), at(0));
     ownership.watch(at(0));
     let mut world = World { ownership, table: Table::default(), index: 0 };
-    world.write(&Entry::Assign(vec![holder(1); SLOTS]), at(0));
-    world.write(&Entry::Prepare { slots: vec![slot().get()], to: holder(2) }, at(1));
+    world.write(&Entry::Assign(vec![start(1); SLOTS]), at(0));
+    world.write(&Entry::Prepare { slots: vec![slot().get()], to: start(2) }, at(1));
     let one = SlotMove { slot: slot().get(), id: 2 };
     assert_eq!(world.ownership.install(one, 1, Some(at(0)), None, at(1)), Install::Now);
     let claim = world.claim(Consistency::Available, at(1)).unwrap();
@@ -354,7 +354,7 @@ fn no_charge_that_counts_is_missed_by_the_move() {
         let mut world = World::owning();
         let bucket = AtomicU64::new(0);
         let counted = AtomicU64::new(0);
-        let entry = Entry::Prepare { slots: vec![slot().get()], to: holder(2) };
+        let entry = Entry::Prepare { slots: vec![slot().get()], to: start(2) };
         world.index += 1;
         world.table.apply(world.index, REIGN, &entry);
         let table = Arc::new(world.table.clone());
