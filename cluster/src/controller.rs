@@ -19,7 +19,7 @@ use tracing::{error, info};
 
 use crate::{
     clock::Clock,
-    gossip::{Gossip, members_of, namesake_of},
+    gossip::{Gossip, members_of, name_conflict_of},
     ids::Revision,
     link::Identity,
     member::{Alive, Member, MemberRow, MemberState},
@@ -46,7 +46,7 @@ const MAX_LOST: usize = 64;
 
 /// What the controller is asked for.
 pub(crate) enum Command {
-    /// Tell the others that this node leaves; `done` when they are being told.
+    /// Say to the others that this node leaves; `done` when that is being announced.
     Leave { done: oneshot::Sender<()> },
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct Controller {
     announced: MemberState,
     live: Vec<Member>,
     /// A newer node that is said to have this node's name.
-    namesake: Option<Member>,
+    name_conflict: Option<Member>,
     lost: BTreeMap<Arc<str>, Lost>,
     /// Who should own which slot, if these were all.
     placed: Option<(Vec<Candidate>, SlotTable)>,
@@ -133,7 +133,7 @@ impl Controller {
             context,
             announced: MemberState::Joining,
             live: Vec::new(),
-            namesake: None,
+            name_conflict: None,
             lost: BTreeMap::new(),
             placed: None,
         };
@@ -154,8 +154,8 @@ impl Controller {
                     hears = false;
                     // What was heard last would be true for ever; who has a session is there without it.
                     self.live.retain(|member| member.id == self.identity.me);
-                    self.namesake = None;
-                    self.tell_status();
+                    self.name_conflict = None;
+                    self.publish_status();
                 }
                 changed = news.changed(), if hears => {
                     if changed.is_err() {
@@ -163,7 +163,7 @@ impl Controller {
                     }
                     let live = {
                         let (news, me) = (news.borrow_and_update(), &self.identity.me);
-                        self.namesake = namesake_of(&news, me);
+                        self.name_conflict = name_conflict_of(&news, me);
                         members_of(&news, (self.standing != Standing::Superseded).then_some(me))
                     };
                     self.take_in(live).await;
@@ -183,24 +183,24 @@ impl Controller {
                         self.note_successor();
                         self.take_table();
                         self.announce().await;
-                        self.tell_status();
+                        self.publish_status();
                     }
                 }
                 changed = self.obstacle.changed() => {
                     if changed.is_ok() {
-                        self.tell_status();
+                        self.publish_status();
                     }
                 }
                 changed = self.foreign.changed() => {
                     if changed.is_ok() {
-                        self.tell_status();
+                        self.publish_status();
                     }
                 }
                 Some(command) = self.commands.recv() => match command {
                     Command::Leave { done } => {
                         self.standing = Standing::Leaving;
                         self.announce().await;
-                        self.tell_status();
+                        self.publish_status();
                         // Whoever asked may be gone.
                         let _ = done.send(());
                     }
@@ -223,7 +223,7 @@ impl Controller {
         self.note_successor();
         self.take_table();
         self.announce().await;
-        self.tell_status();
+        self.publish_status();
     }
 
     /// Ends this node's part if a newer one has its name: not when anybody says so, only when that one has told the leader where
@@ -231,7 +231,8 @@ impl Controller {
     fn note_successor(&mut self) {
         let me = &self.identity.me;
         let is_later = |row: &MemberRow| *row.name == *me.name && row.incarnation > me.incarnation;
-        let Some(newer) = self.namesake.as_ref().filter(|_| self.standing != Standing::Superseded) else {
+        let Some(newer) = self.name_conflict.as_ref().filter(|_| self.standing != Standing::Superseded)
+        else {
             return;
         };
         if !self.applied.borrow().state.members.values().any(is_later) {
@@ -250,11 +251,11 @@ impl Controller {
         let applied = Arc::clone(&self.applied.borrow_and_update());
         // A node without the cluster's secret and rules would decide about other buckets, or allow everything; one with
         // those of another cluster too.
-        let is_able = self.is_complete() && self.stranger().is_none() && self.alone_at.is_none();
+        let is_able = self.is_complete() && self.foreign_cluster().is_none() && self.alone_at.is_none();
         if !is_able || self.standing == Standing::Superseded || !applied.state.slots.is_assigned() {
             return;
         }
-        // Rules are in force a little after they are applied. Floors that were told under those before may be behind what was
+        // Rules are in force a little after they are applied. Floors that were sent under those before may be behind what was
         // admitted under others since.
         let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
         let are_in_force = self.ownership.floors_are_of(revision);
@@ -319,7 +320,7 @@ impl Controller {
     }
 
     /// A node that has the log of another cluster than the others, and what to do.
-    fn stranger(&self) -> Option<String> {
+    fn foreign_cluster(&self) -> Option<String> {
         let ours = self.ledger.group()?;
         if self.status.borrow().was_ready() {
             // It is the others who came.
@@ -356,7 +357,7 @@ impl Controller {
     fn waiting_for_others(&self) -> Option<String> {
         let me = &self.identity.me;
         let may_wait = matches!(self.standing, Standing::Joining | Standing::Superseded);
-        if let Some(newer) = self.namesake.as_ref().filter(|_| may_wait) {
+        if let Some(newer) = self.name_conflict.as_ref().filter(|_| may_wait) {
             return Some(format!(
                 "another name: a newer node at {} calls itself {} too (--name)",
                 newer.peer, me.name
@@ -445,10 +446,11 @@ impl Controller {
         wanted.owners().zip(routes.table.owners()).filter(|(wanted, owner)| wanted != owner).count()
     }
 
-    fn tell_status(&mut self) {
+    fn publish_status(&mut self) {
         let routes = self.router.routes();
         // Worked out before: both look at the status themselves.
-        let waiting_for = self.stranger().or_else(|| self.outnumbered()).or_else(|| self.waiting_for_rules());
+        let waiting_for =
+            self.foreign_cluster().or_else(|| self.outnumbered()).or_else(|| self.waiting_for_rules());
         let waiting_for = waiting_for.or_else(|| self.waiting_for_others());
         // It may be the reason.
         let waiting_for = waiting_for.map(|reason| match self.ledger.slow_network() {
@@ -458,10 +460,11 @@ impl Controller {
         let now = self.clock.now();
         let has_session = self.ownership.has_session(now);
         let misplaced = self.misplaced(routes.as_deref());
-        self.alive.send_replace(Alive { members: self.live.clone(), namesake: self.namesake.clone() });
+        self.alive
+            .send_replace(Alive { members: self.live.clone(), name_conflict: self.name_conflict.clone() });
         self.status.send_modify(|status| {
             status.live = self.live.clone();
-            status.namesake = self.namesake.clone();
+            status.name_conflict = self.name_conflict.clone();
             status.lost = self.lost.values().cloned().collect();
             status.state = self.state();
             status.has_session = has_session;

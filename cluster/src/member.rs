@@ -101,7 +101,7 @@ impl Member {
 pub(crate) struct Alive {
     pub(crate) members: Vec<Member>,
     /// A newer node that is said to have this node's name.
-    pub(crate) namesake: Option<Member>,
+    pub(crate) name_conflict: Option<Member>,
 }
 
 /// A member as the log knows it.

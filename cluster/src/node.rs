@@ -62,7 +62,7 @@ use crate::{
 
 /// How often it is looked whether all slots are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Memory for what other owners tell, at most: two and a half million buckets. Beyond that slots would start exhausted.
+/// Memory for the floors of other owners, at most: two and a half million buckets. Beyond that slots would start exhausted.
 const FLOOR_BYTES: usize = 64 << 20;
 /// At least as many as other stores have, so that it has as many classes: by these it tells rules apart.
 const FLOOR_SHARDS: usize = 1024;
@@ -150,11 +150,11 @@ impl GroupTasks {
         spawn(Box::pin(election::stand(shared())));
         spawn(Box::pin(beat(raft())));
         spawn(Box::pin(watch_disk(raft())));
-        spawn(Box::pin(membership::tend(shared(), Arc::clone(&self.context.leader))));
+        spawn(Box::pin(membership::run(shared(), Arc::clone(&self.context.leader))));
         spawn(Box::pin(session_task::renew(context(), leader(), self.earlier)));
         spawn(Box::pin(session_task::watch(context())));
-        spawn(Box::pin(leader_task::preside(context())));
-        spawn(Box::pin(floor_task::tell(context(), leader())));
+        spawn(Box::pin(leader_task::run(context())));
+        spawn(Box::pin(floor_task::replicate(context(), leader())));
         tasks.spawn(group.supervise(cancel.clone()));
     }
 }
@@ -188,7 +188,7 @@ pub struct ClusterStats {
     pub moves: Arc<MoveStats>,
     /// What the calls of the Raft group cost.
     pub calls: Arc<CallStats>,
-    /// What successors are told.
+    /// Floors that are replicated to successors.
     pub floors: Arc<FloorStats>,
 }
 
@@ -522,7 +522,7 @@ impl Cluster {
 
     async fn hand_over_all(&self, deadline: Instant) -> usize {
         let me = self.ownership.me();
-        let mut told = false;
+        let mut is_drained = false;
         loop {
             let applied = self.ledger.applied();
             let rows = applied.state.slots.rows().iter();
@@ -544,8 +544,8 @@ impl Cluster {
             if mine == 0 || others.count() == 0 || Instant::now() >= deadline {
                 return mine;
             }
-            if !told {
-                told = self.ledger.drain(me, true, deadline).await;
+            if !is_drained {
+                is_drained = self.ledger.drain(me, true, deadline).await;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -105,7 +105,7 @@ pub enum CallKind {
     Session,
     /// Slots that go from one node to another.
     Move,
-    /// What successors are told.
+    /// Floors of buckets, for successors.
     Floor,
     /// The rest.
     Other,
@@ -151,18 +151,18 @@ impl CallStats {
     }
 }
 
-/// What this node tells the successors of its slots, so that they could begin from floors.
+/// The floors that this node replicates to the successors of its slots.
 #[derive(Debug, Default)]
 pub struct FloorStats {
-    told: Counter,
+    replicated: Counter,
     held: Counter,
     begun: Counter,
     complete: AtomicU64,
 }
 
 impl FloorStats {
-    pub(crate) fn count_told(&self, buckets: u64) {
-        self.told.add(buckets);
+    pub(crate) fn count_replicated(&self, buckets: u64) {
+        self.replicated.add(buckets);
     }
 
     pub(crate) fn count_held(&self) {
@@ -177,12 +177,12 @@ impl FloorStats {
         self.complete.store(slots, Ordering::Relaxed);
     }
 
-    /// Times that a bucket was told to a successor.
+    /// Times that the floor of a bucket was replicated to a successor.
     pub fn told(&self) -> u64 {
-        self.told.get()
+        self.replicated.get()
     }
 
-    /// Times that a charge had to wait until a successor was told.
+    /// Times that a charge had to wait until a floor was replicated.
     pub fn held(&self) -> u64 {
         self.held.get()
     }

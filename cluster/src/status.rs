@@ -40,7 +40,7 @@ pub struct ClusterStatus {
     /// The nodes that gossip holds for alive, this one among them, by name.
     pub live: Vec<Member>,
     /// A newer node that is said to have this node's name.
-    pub(crate) namesake: Option<Member>,
+    pub(crate) name_conflict: Option<Member>,
     /// Those that it held for alive some time ago.
     pub lost: Vec<Lost>,
     /// The slot table in force; none while the node waits for its cluster.
@@ -76,7 +76,7 @@ impl ClusterStatus {
             me,
             state: MemberState::Joining,
             live: Vec::new(),
-            namesake: None,
+            name_conflict: None,
             lost: Vec::new(),
             table: None,
             waiting_for: Some("the first news from gossip".to_owned()),

@@ -150,7 +150,7 @@ pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: Option<&Mem
 }
 
 /// The newest of those that are said to have this node's name, and to have started after it.
-pub(crate) fn namesake_of(live: &BTreeMap<ChitchatId, NodeState>, me: &MemberId) -> Option<Member> {
+pub(crate) fn name_conflict_of(live: &BTreeMap<ChitchatId, NodeState>, me: &MemberId) -> Option<Member> {
     let members = live.iter().filter_map(|(id, about)| member_of(id, about));
     let later = members.filter(|member| member.id.name == me.name && member.id.incarnation > me.incarnation);
     later.max_by_key(|member| member.id.incarnation)
@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(seen_by(None), [2, 9]);
         for (mine, later) in [(5, Some(9)), (7, Some(9)), (9, None)] {
             assert_eq!(seen_by(Some(&me(mine))), [2, mine]);
-            let namesake = namesake_of(&live, &me(mine));
-            assert_eq!(namesake.map(|member| member.id.incarnation), later);
+            let name_conflict = name_conflict_of(&live, &me(mine));
+            assert_eq!(name_conflict.map(|member| member.id.incarnation), later);
         }
     }
 

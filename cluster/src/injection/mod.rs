@@ -146,7 +146,7 @@ pub(crate) fn before_sync() -> io::Result<()> {
 pub(crate) fn power_off(what: &str) -> ! {
     warn!(when = what, "fault injection: the power goes");
     // Nobody says anything after this.
-    let _last_words = file().map(|path| tell(&path, &format!("power-cut {what}\n")));
+    let _guard = file().map(|path| report(&path, &format!("power-cut {what}\n")));
     loop {
         // Nobody can refuse that; it may take a moment until this thread notices.
         let _ = kill_process(getpid(), Signal::KILL);
@@ -195,7 +195,7 @@ pub(crate) fn follow(unix_ms: impl Fn() -> u64 + Send + 'static) {
                 Ok(_) | Err(_) => {}
             }
             if look % TELL_EVERY == 0 {
-                drop(tell(&path, &seen(unix_ms())));
+                drop(report(&path, &seen(unix_ms())));
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -225,14 +225,14 @@ fn seen(now: u64) -> String {
 }
 
 /// The file is there whole or not at all. That it cannot be written is seen by whoever waits for it.
-/// Others wait with what they have to tell until the guard is dropped.
-fn tell(path: &Path, text: &str) -> MutexGuard<'static, ()> {
-    static TELLING: Mutex<()> = Mutex::new(());
-    let telling = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
+/// Others wait with what they have to report until the guard is dropped.
+fn report(path: &Path, text: &str) -> MutexGuard<'static, ()> {
+    static REPORTING: Mutex<()> = Mutex::new(());
+    let guard = REPORTING.lock().unwrap_or_else(PoisonError::into_inner);
     let draft = path.with_extension("telling");
     let text = format!("pid {}\n{text}", std::process::id());
     let _ = fs::write(&draft, text).and_then(|()| fs::rename(&draft, path.with_extension("told")));
-    telling
+    guard
 }
 
 #[cfg(test)]

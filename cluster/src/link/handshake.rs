@@ -356,11 +356,11 @@ async fn within_deadline<T>(
 /// Tells a caller that has proved nothing that the stream ends, without waiting long for it to listen.
 async fn turn_away<S: AsyncWrite + Unpin>(stream: &mut S, refusal: Refusal) {
     let bytes = Greeting::Refusal(refusal).to_bytes();
-    let tell = async {
+    let refusal = async {
         stream.write_all(&bytes).await?;
         stream.shutdown().await
     };
-    let _ = tokio::time::timeout(REFUSE_WITHIN, tell).await;
+    let _ = tokio::time::timeout(REFUSE_WITHIN, refusal).await;
 }
 
 /// Tells a peer why the stream ends, without waiting long for it to listen.
@@ -369,11 +369,11 @@ pub(crate) async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, outbox: &mut O
     if outbox.put(&Refused { reason }).is_err() {
         return;
     }
-    let tell = async {
+    let refusal = async {
         stream.write_all_buf(outbox.sealed()).await?;
         stream.shutdown().await
     };
-    let _ = tokio::time::timeout(REFUSE_WITHIN, tell).await;
+    let _ = tokio::time::timeout(REFUSE_WITHIN, refusal).await;
 }
 
 async fn greeting<S>(stream: &mut S, unread: &mut BytesMut) -> Result<Greeting, HandshakeError>

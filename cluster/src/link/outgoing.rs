@@ -275,13 +275,13 @@ impl Ended {
 impl Runner {
     async fn run(mut self) {
         let mut pause = RETRY.start;
-        let mut told = String::new();
+        let mut reported = String::new();
         loop {
             match self.open_soon().await {
                 Ok((stream, session)) => {
                     self.health.set(State::Up);
                     self.lost_since.is_up_again();
-                    if told.is_empty() {
+                    if reported.is_empty() {
                         info!(peer = %self.peer.name, address = %self.address, "linked");
                     }
                     let begun = Instant::now();
@@ -295,18 +295,18 @@ impl Runner {
                         return;
                     }
                     let reason = ended.to_string();
-                    if reason != told {
+                    if reason != reported {
                         info!(peer = %self.peer.name, address = %self.address, lost, reason, "link lost");
                     }
                     if begun.elapsed() < GOOD_STREAM {
                         // A peer that lets us in and ends the stream at once would be asked again at once, for ever.
-                        told = reason;
+                        reported = reason;
                         self.health.set(State::Down);
                         self.wait(&mut pause).await;
                         continue;
                     }
                     pause = RETRY.start;
-                    told.clear();
+                    reported.clear();
                     // A peer whose process ended may be back at once: checks may wait for the first attempt. One that
                     // was silent will not answer that either.
                     let next = if matches!(ended, Ended::Silent) { State::Down } else { State::Opening };
@@ -315,9 +315,9 @@ impl Runner {
                 Err(error) => {
                     self.health.set(State::Down);
                     let reason = error.to_string();
-                    if reason != told {
+                    if reason != reported {
                         warn!(peer = %self.peer.name, address = %self.address, reason, "no link");
-                        told = reason;
+                        reported = reason;
                     }
                     self.wait(&mut pause).await;
                 }

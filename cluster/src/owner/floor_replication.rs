@@ -1,5 +1,5 @@
-//! Floors where checks meet them: how far a charge may go, what is to be told to successors, and what this node was told as
-//! one. `floors` says when either counts.
+//! Floors where checks meet them: how far a charge may go, which floors are to be replicated to successors, and which this node
+//! has received as one. `floors` says when either counts.
 
 mod check;
 mod owner;
@@ -27,24 +27,24 @@ use crate::{ids::NodeStart, slots::SLOTS, stats::FloorStats};
 /// What a charge sees of the agreement with the successor. The other bits count changes.
 const BOUND: u64 = 1;
 /// The slot was begun from floors.
-const BORN: u64 = 2;
+const FROM_FLOORS: u64 = 2;
 /// The successor is silent, and so is the leader.
 const SILENT: u64 = 4;
 const CHANGE: u64 = 8;
 
-/// Buckets that wait to be told of. Beyond that a charge that needs it is held, and asks again.
+/// Floors that wait to be sent. Beyond that a charge that needs it is held, and asks again.
 const MAX_RAISES: usize = 1 << 16;
-/// Owners of which it is known when they were heard of.
+/// Owners of which it is known when they were alive.
 const MAX_OWNERS: usize = 1024;
 
-/// This node's floors: those that it tells, and those that it was told.
+/// This node's floors: those that it sends, and those that it has received.
 #[derive(Debug)]
 pub(super) struct Floors {
-    /// For each slot: [`BOUND`], [`BORN`], [`SILENT`].
+    /// For each slot: [`BOUND`], [`FROM_FLOORS`], [`SILENT`].
     bindings: Box<[AtomicU64]>,
     acknowledged: Acknowledged,
     /// Of the slots that were begun from floors.
-    births: ArcSwap<BTreeMap<u16, Arc<TakeoverBasis>>>,
+    bases: ArcSwap<BTreeMap<u16, Arc<TakeoverBasis>>>,
     /// The rules in force that have floors.
     reserves: ArcSwap<Reserves>,
     raises: Mutex<HashMap<KeyHash, (RuleId, Mark)>>,
@@ -52,7 +52,7 @@ pub(super) struct Floors {
     urgent: Notify,
     wants: AtomicU64,
     /// More is acknowledged.
-    told: Notify,
+    acknowledgements: Notify,
     /// Counts changes of what there is to do.
     version: AtomicU64,
     stats: Arc<FloorStats>,
@@ -63,12 +63,12 @@ impl Default for Floors {
         Self {
             bindings: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             acknowledged: Acknowledged::default(),
-            births: ArcSwap::default(),
+            bases: ArcSwap::default(),
             reserves: ArcSwap::default(),
             raises: Mutex::default(),
             urgent: Notify::new(),
             wants: AtomicU64::new(0),
-            told: Notify::new(),
+            acknowledgements: Notify::new(),
             version: AtomicU64::new(0),
             stats: Arc::default(),
         }
@@ -87,10 +87,10 @@ pub(crate) struct ClaimedFloors {
 
 /// Since which entries of the log the domains whose rules have floors have these rules.
 ///
-/// An owner admits without telling its successor while no rule has floors. When the same rules are back, the successor may
-/// still have what it was told before, all of it, by the same bond. So **floors count only under the very writes of the rules
-/// under which they were told**. By their content the rules of before and after cannot be told apart; by their place in the
-/// log they can, also at a node that has skipped what was in between.
+/// An owner admits without replicating floors while no rule has any. When the same rules are back, the successor may
+/// still have the floors of before, all of them, by the same agreement. So **floors count only under the very writes of the rules
+/// under which they were sent**. By their content the rules of before and after look the same; by their place in the
+/// log they do not, also at a node that has skipped what was in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Since(BTreeMap<Arc<str>, u64>);
 
@@ -127,43 +127,43 @@ struct Heard {
 /// What is known under the lock of [`SlotOwnership`].
 #[derive(Debug)]
 pub(super) struct FloorAgreements {
-    tellers: Box<[super::floors::FloorSender]>,
+    senders: Box<[super::floors::FloorSender]>,
     attempts: u64,
     /// Attempts up to this one do not count any more.
     stale: u64,
     since: Since,
-    inheritances: BTreeMap<u16, TakeoverState>,
+    takeovers: BTreeMap<u16, TakeoverState>,
     heard: BTreeMap<NodeStart, Heard>,
 }
 
 impl Default for FloorAgreements {
     fn default() -> Self {
         Self {
-            tellers: (0..SLOTS).map(|_| Default::default()).collect(),
+            senders: (0..SLOTS).map(|_| Default::default()).collect(),
             attempts: 0,
             stale: 0,
             since: Since::default(),
-            inheritances: BTreeMap::new(),
+            takeovers: BTreeMap::new(),
             heard: BTreeMap::new(),
         }
     }
 }
 
-/// A bucket that is to be told of.
+/// A floor that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Raise {
     pub(crate) key: KeyHash,
     pub(crate) rule: RuleId,
     pub(crate) mark: Mark,
-    pub(crate) naming: SuccessorRef,
+    pub(crate) successor_ref: SuccessorRef,
 }
 
 impl FloorAgreements {
-    /// No successor is complete any more, until all is told again.
+    /// No successor is complete any more, until all floors are sent again.
     fn begin_anew(&mut self) {
         self.stale = self.attempts;
-        for teller in &mut self.tellers {
-            teller.doubt();
+        for sender in &mut self.senders {
+            sender.doubt();
         }
     }
 }

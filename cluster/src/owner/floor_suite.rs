@@ -24,7 +24,7 @@ use super::{
 };
 use crate::ids::{Leadership, NodeStart};
 
-const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 /// A unit refills in one tick.
 const TICK: u64 = 100_000_000;
 const BURST: u64 = 2;
@@ -52,12 +52,12 @@ enum Said {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Word {
     to: u8,
-    bond: Agreement,
+    agreement: Agreement,
     said: Said,
     sent: u8,
 }
 
-/// What the owner does about its successor, as the task that tells it.
+/// What the owner does about its successor, as the replication task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     Idle,
@@ -71,7 +71,7 @@ enum Step {
 struct Owner {
     applied: u8,
     slot: Slot,
-    teller: FloorSender,
+    sender: FloorSender,
     tat: u64,
     acknowledged: Mark,
     attempts: u8,
@@ -88,7 +88,7 @@ struct Owner {
 struct Successor {
     applied: u8,
     slot: Slot,
-    heir: FloorReceiver,
+    receiver: FloorReceiver,
     mark: Mark,
     /// Since when the rules had floors by which it is complete.
     agreed: Option<u8>,
@@ -165,17 +165,19 @@ impl World {
 
     fn row(log: &[Written]) -> SlotRow {
         let mut table = Table::default();
-        table.apply(1, REIGN, &Entry::Assign(vec![start(0)]));
+        table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(0)]));
         for (index, written) in (2u64..).zip(log) {
             let entry = match *written {
                 Written::Name(node) => Entry::Succeed(vec![(Some(start(node)), vec![0])]),
-                Written::Expire(to) => {
-                    Entry::Expire { leadership: REIGN, lapsed: vec![start(0)], slots: vec![(0, start(to))] }
-                }
+                Written::Expire(to) => Entry::Expire {
+                    leadership: LEADERSHIP,
+                    lapsed: vec![start(0)],
+                    slots: vec![(0, start(to))],
+                },
                 // A write of rules leaves the table as it is.
                 Written::Floors(_) => continue,
             };
-            table.apply(index, REIGN, &entry);
+            table.apply(index, LEADERSHIP, &entry);
         }
         table.rows()[0]
     }
@@ -193,7 +195,7 @@ impl World {
         let owner = Owner {
             applied: 0,
             slot,
-            teller: FloorSender::default(),
+            sender: FloorSender::default(),
             tat: 0,
             acknowledged: Mark::default(),
             attempts: 0,
@@ -205,7 +207,7 @@ impl World {
         let successor = Successor {
             applied: 0,
             slot: Slot::NEW,
-            heir: FloorReceiver::default(),
+            receiver: FloorReceiver::default(),
             mark: Mark::default(),
             agreed: None,
             heard: 0,
@@ -279,12 +281,12 @@ impl World {
                 let row = Self::row(&next.log[..usize::from(owner.applied)]);
                 owner.slot.observe(start(0), &row, None, FloorReceiver::default(), |_| {});
                 if let Written::Floors(_) = next.log[usize::from(owner.applied) - 1] {
-                    // All is to be told anew; what binds, binds. A check is decided by the rules before or by these.
+                    // All is to be sent anew; what binds, binds. A check is decided by the rules before or by these.
                     (owner.stale, owner.step, owner.changes) =
                         (owner.attempts, Step::Idle, owner.changes + 1);
-                    owner.teller.doubt();
+                    owner.sender.doubt();
                 }
-                if owner.teller.observe(SuccessorRef::of(start(0), &row)) {
+                if owner.sender.observe(SuccessorRef::of(start(0), &row)) {
                     owner.changes += 1;
                     (owner.acknowledged, owner.step) = (Mark::default(), Step::Idle);
                 }
@@ -292,7 +294,7 @@ impl World {
         }
         // A charge looks, and is made.
         let floors = Self::floors(&state.log[..usize::from(owner.applied)]);
-        let is_bound = owner.teller.bond().is_some() && floors.is_some() && !self.config.lagging;
+        let is_bound = owner.sender.agreement().is_some() && floors.is_some() && !self.config.lagging;
         let at_most = if is_bound {
             self.reserve.at_most(&self.limit, Some(owner.acknowledged), now)
         } else {
@@ -314,28 +316,29 @@ impl World {
         // What it says.
         let Some(floors) = floors else { return };
         let row = Self::row(&state.log[..usize::from(owner.applied)]);
-        let Some((naming, to)) = owner.teller.naming().zip(row.successor) else { return };
+        let Some((successor_ref, to)) = owner.sender.successor_ref().zip(row.successor) else { return };
         let to = to.node.node as u8;
         if owner.attempts < self.config.attempts {
-            let bond = Agreement { naming, attempt: u64::from(owner.attempts) + 1, owner: start(0) };
-            for step in [Step::Begun(bond), Step::Ending(bond)] {
+            let agreement =
+                Agreement { successor_ref, attempt: u64::from(owner.attempts) + 1, owner: start(0) };
+            for step in [Step::Begun(agreement), Step::Ending(agreement)] {
                 push(&|owner, next| {
                     owner.attempts += 1;
                     owner.step = step;
-                    next.sent.insert(Word { to, bond, said: Said::Begin, sent: next.now });
-                    if self.config.free_too_early && step == Step::Ending(bond) {
-                        owner.teller.bind(bond);
-                        owner.teller.free(bond);
+                    next.sent.insert(Word { to, agreement, said: Said::Begin, sent: next.now });
+                    if self.config.free_too_early && step == Step::Ending(agreement) {
+                        owner.sender.bind(agreement);
+                        owner.sender.free(agreement);
                         owner.changes += 1;
                     }
                 });
             }
         }
-        if let Step::Bound(bond) | Step::Begun(bond) = owner.step {
+        if let Step::Bound(agreement) | Step::Begun(agreement) = owner.step {
             let mark = self.reserve.ahead(Mark::new(owner.tat.max(raw(now))));
             if mark > owner.acknowledged {
                 push(&|owner, next| {
-                    next.sent.insert(Word { to, bond, said: Said::Mark(mark), sent: next.now });
+                    next.sent.insert(Word { to, agreement, said: Said::Mark(mark), sent: next.now });
                     if self.config.spend_before_the_answer {
                         owner.acknowledged = owner.acknowledged.max(mark);
                     }
@@ -344,35 +347,37 @@ impl World {
         }
         let has_told = owner.tat <= self.reserve.at_most(&self.limit, Some(owner.acknowledged), now).get();
         match owner.step {
-            Step::Bound(bond) if has_told => push(&|_, next| {
-                next.sent.insert(Word { to, bond, said: Said::Complete(floors), sent: next.now });
+            Step::Bound(agreement) if has_told => push(&|_, next| {
+                next.sent.insert(Word { to, agreement, said: Said::Complete(floors), sent: next.now });
             }),
-            Step::Begun(bond) if self.config.complete_unbound && has_told => push(&|_, next| {
-                next.sent.insert(Word { to, bond, said: Said::Complete(floors), sent: next.now });
+            Step::Begun(agreement) if self.config.complete_unbound && has_told => push(&|_, next| {
+                next.sent.insert(Word { to, agreement, said: Said::Complete(floors), sent: next.now });
             }),
             _ => {}
         }
         for word in &state.answered {
             push(&|owner, _| match (word.said, owner.step) {
-                (Said::Begin, Step::Begun(bond)) if bond == word.bond => {
-                    let was_bound = owner.teller.bond().is_some();
-                    if owner.teller.bind(bond) {
-                        owner.step = Step::Bound(bond);
+                (Said::Begin, Step::Begun(agreement)) if agreement == word.agreement => {
+                    let was_bound = owner.sender.agreement().is_some();
+                    if owner.sender.bind(agreement) {
+                        owner.step = Step::Bound(agreement);
                         owner.changes += u8::from(!was_bound);
                     }
                 }
-                (Said::Begin, Step::Ending(bond)) if bond == word.bond => {
-                    let was_bound = owner.teller.bond().is_some();
-                    if owner.teller.bind(bond) && owner.teller.free(bond) {
+                (Said::Begin, Step::Ending(agreement)) if agreement == word.agreement => {
+                    let was_bound = owner.sender.agreement().is_some();
+                    if owner.sender.bind(agreement) && owner.sender.free(agreement) {
                         owner.changes += u8::from(was_bound);
                     }
                     (owner.step, owner.acknowledged) = (Step::Idle, Mark::default());
                 }
-                (Said::Mark(mark), _) if owner.teller.naming() == Some(word.bond.naming) => {
+                (Said::Mark(mark), _)
+                    if owner.sender.successor_ref() == Some(word.agreement.successor_ref) =>
+                {
                     owner.acknowledged = owner.acknowledged.max(mark);
                 }
-                (Said::Complete(_), _) if word.bond.attempt > u64::from(owner.stale) => {
-                    owner.teller.completed(word.bond);
+                (Said::Complete(_), _) if word.agreement.attempt > u64::from(owner.stale) => {
+                    owner.sender.completed(word.agreement);
                 }
                 _ => {}
             });
@@ -393,15 +398,17 @@ impl World {
         for word in state.sent.iter().filter(|word| word.to == node) {
             push(&|one, next| {
                 match word.said {
-                    Said::Begin => one.heir.begin(word.bond),
+                    Said::Begin => one.receiver.begin(word.agreement),
                     Said::Mark(mark) => one.mark = one.mark.max(mark),
                     Said::Complete(floors) => {
                         let attempts = if self.config.any_attempt {
                             1..=2
                         } else {
-                            word.bond.attempt..=word.bond.attempt
+                            word.agreement.attempt..=word.agreement.attempt
                         };
-                        if { attempts }.any(|attempt| one.heir.complete(Agreement { attempt, ..word.bond })) {
+                        if { attempts }
+                            .any(|attempt| one.receiver.complete(Agreement { attempt, ..word.agreement }))
+                        {
                             one.agreed = Some(floors);
                         }
                     }
@@ -414,9 +421,13 @@ impl World {
             push(&|one, next| {
                 one.applied += 1;
                 let mut row = Self::row(&next.log[..usize::from(one.applied)]);
-                let said = next.sent.iter().filter(|word| word.to == node).map(|word| word.bond.naming.named);
+                let said = next
+                    .sent
+                    .iter()
+                    .filter(|word| word.to == node)
+                    .map(|word| word.agreement.successor_ref.named);
                 match &mut row.start {
-                    // As if the one by which it was told were the one that counts.
+                    // As if the one by which it has received floors were the one that counts.
                     Start::Drained { named: Some(named), .. } if self.config.any_naming => {
                         *named = said.min().unwrap_or(*named);
                     }
@@ -424,7 +435,7 @@ impl World {
                     _ => {}
                 }
                 let mut begun = None;
-                one.slot.observe(start(node), &row, None, one.heir, |effect| begun = Some(effect));
+                one.slot.observe(start(node), &row, None, one.receiver, |effect| begun = Some(effect));
                 let floors = Self::floors(&next.log[..usize::from(one.applied)]);
                 if begun.is_some_and(|effect| matches!(effect, Effect::BeginReserved(_)))
                     && (floors.is_none() || one.agreed != floors && !self.config.old_floors)

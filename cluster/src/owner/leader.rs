@@ -96,7 +96,7 @@ struct Grants {
     expiring: bool,
 }
 
-/// What a member has told this leader by asking it.
+/// What a member has reported to this leader by asking it.
 #[derive(Debug, Clone, Copy)]
 struct Contact {
     at: Nanos,
@@ -365,7 +365,7 @@ impl Leader {
             .or_else(|| if self.pace.rests(now) { None } else { self.name_successors(view, now) })
     }
 
-    /// Whether a member has told that it has applied the log up to this index.
+    /// Whether a member has reported that it has applied the log up to this index.
     fn has_applied(&self, node: NodeId, index: u64) -> bool {
         self.contacts.get(&node).is_some_and(|known| known.applied >= index)
     }

@@ -43,7 +43,7 @@ pub(crate) enum Effect {
     BeginDrained,
     /// This node decides from now on, with what it knew when it ended the last time: nobody else has decided since.
     BeginKept,
-    /// This node decides from now on, from the floors that this owner has told it.
+    /// This node decides from now on, from the floors that this owner has sent it.
     BeginReserved(NodeStart),
     /// It goes on with the buckets that it has.
     Resume,
@@ -81,14 +81,14 @@ impl Slot {
     }
 
     /// Takes in the row; changes of it may have been skipped.
-    /// `kept` is the owner, with the epoch of the row, whose last buckets this node has; `heir` what it was told of the slot
-    /// as a successor.
+    /// `kept` is the owner, with the epoch of the row, whose last buckets this node has; `receiver` what it has received of
+    /// the slot as a successor.
     pub(crate) fn observe(
         &mut self,
         me: NodeStart,
         row: &SlotRow,
         kept: Option<(NodeStart, u64)>,
-        heir: FloorReceiver,
+        receiver: FloorReceiver,
         mut note: impl FnMut(Effect),
     ) {
         if row.owner != me {
@@ -110,7 +110,7 @@ impl Slot {
                 (Start::Full, _) => Effect::BeginFull,
                 (Start::Drained { from, epoch, .. }, _) if kept == Some((from, epoch)) => Effect::BeginKept,
                 (Start::Drained { from, epoch, named: Some(named) }, _)
-                    if heir.may_begin(from, SuccessorRef { epoch, named }) =>
+                    if receiver.may_begin(from, SuccessorRef { epoch, named }) =>
                 {
                     Effect::BeginReserved(from)
                 }
@@ -200,7 +200,7 @@ pub(crate) struct Node {
     table: Arc<Table>,
     slots: Vec<Slot>,
     kept: Option<Kept>,
-    heirs: BTreeMap<u16, FloorReceiver>,
+    receivers: BTreeMap<u16, FloorReceiver>,
 }
 
 /// What a node knew when it ended.
@@ -224,7 +224,7 @@ impl Node {
             table: Arc::default(),
             slots: vec![Slot::NEW; slots],
             kept: None,
-            heirs: BTreeMap::new(),
+            receivers: BTreeMap::new(),
         }
     }
 
@@ -240,14 +240,14 @@ impl Node {
     }
 
     /// How a slot that was kept had begun.
-    pub(crate) fn kept_birth(&self, slot: usize) -> Option<(u64, TakeoverBasis)> {
+    pub(crate) fn kept_basis(&self, slot: usize) -> Option<(u64, TakeoverBasis)> {
         let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
-        kept.and_then(|(_, _, birth)| birth.clone())
+        kept.and_then(|(_, _, basis)| basis.clone())
     }
 
-    /// What this node was told of a slot as a successor.
-    pub(crate) fn heir(&mut self, slot: u16) -> &mut FloorReceiver {
-        self.heirs.entry(slot).or_default()
+    /// What this node has received of a slot as its successor.
+    pub(crate) fn receiver(&mut self, slot: u16) -> &mut FloorReceiver {
+        self.receivers.entry(slot).or_default()
     }
 
     /// The row of a slot.
@@ -282,8 +282,8 @@ impl Node {
                 let kept = self.kept.as_ref().and_then(|kept| {
                     kept.slots.get(&(slot as u16)).map(|(epoch, _, _)| (kept.start, *epoch))
                 });
-                let heir = self.heirs.get(&(slot as u16)).copied().unwrap_or_default();
-                known.observe(self.me, row, kept, heir, |effect| changes.push(Change { slot, effect }));
+                let receiver = self.receivers.get(&(slot as u16)).copied().unwrap_or_default();
+                known.observe(self.me, row, kept, receiver, |effect| changes.push(Change { slot, effect }));
             }
         }
         changes
@@ -331,7 +331,7 @@ mod tests {
     use crate::ids::Leadership;
     use crate::owner::{node::*, table::Entry};
 
-    const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+    const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 
     struct World {
         index: u64,
@@ -351,7 +351,7 @@ mod tests {
 
         fn write(&mut self, entry: &Entry) {
             self.index += 1;
-            self.table.apply(self.index, REIGN, entry);
+            self.table.apply(self.index, LEADERSHIP, entry);
         }
 
         fn observe(&mut self, node: usize) -> Vec<Effect> {
@@ -461,7 +461,7 @@ mod tests {
         world.write(&Entry::Assign(vec![start(1)]));
         world.observe(0);
         let expire = |from, to| Entry::Expire {
-            leadership: REIGN,
+            leadership: LEADERSHIP,
             lapsed: vec![start(from)],
             slots: vec![(0, start(to))],
         };

@@ -77,7 +77,7 @@ pub(crate) struct Claim {
     /// When the slot's buckets count as exhausted.
     pub(crate) floor: Option<Nanos>,
     /// What the charge sees of the agreement with the successor, if its rule has one.
-    pub(super) told: Option<ClaimedFloors>,
+    pub(super) agreed: Option<ClaimedFloors>,
 }
 
 impl Claim {
@@ -141,11 +141,11 @@ pub(super) struct Core {
     granted: bool,
     /// When this node began to have links.
     linked: Nanos,
-    /// It has told what it knew, and decides nothing any more.
+    /// It has given away what it knew, and decides nothing any more.
     retired: bool,
     /// Until it has applied the log up to there, this node gives one of no fewer parts than these.
     held_share: Option<(u32, u64)>,
-    pub(super) tellings: FloorAgreements,
+    pub(super) agreements: FloorAgreements,
 }
 
 /// What a node does about a change of the table.
@@ -180,7 +180,7 @@ impl SlotOwnership {
                 linked: now,
                 retired: false,
                 held_share: None,
-                tellings: FloorAgreements::default(),
+                agreements: FloorAgreements::default(),
             }),
             noted: Mutex::default(),
             given_up: AtomicBool::new(false),
@@ -221,7 +221,7 @@ impl SlotOwnership {
         }
         let floor = place.floor.load(Relaxed);
         let floor = (floor != 0).then(|| Nanos::new(floor));
-        Ok(Claim { slot, word, consistency, floor, told: None })
+        Ok(Claim { slot, word, consistency, floor, agreed: None })
     }
 
     /// Whether a charge that was made under a claim counts. `now` is read after the charge.
@@ -230,7 +230,7 @@ impl SlotOwnership {
         fence(SeqCst);
         let word = self.slots[claim.slot.index()].word.load(Acquire);
         let counts = word == claim.word && word & STATE == DECIDES || self.note(claim, word, key);
-        counts && self.lasts(claim.consistency, now) && self.is_as_told(claim, now)
+        counts && self.lasts(claim.consistency, now) && self.is_as_agreed(claim, now)
     }
 
     /// The slot's buckets are being sent: notes the key, so that it is sent again.
@@ -279,14 +279,14 @@ impl SlotOwnership {
             )
         };
         let begun = changes.iter().filter(|change| begins(change.effect));
-        let mut born: Vec<(usize, Option<Arc<TakeoverBasis>>)> = begun
+        let mut bases: Vec<(usize, Option<Arc<TakeoverBasis>>)> = begun
             .map(|change| match change.effect {
                 Effect::BeginReserved(owner) => {
-                    (change.slot, self.birth(&core, change.slot, owner, now).map(Arc::new))
+                    (change.slot, self.takeover_basis(&core, change.slot, owner, now).map(Arc::new))
                 }
                 Effect::BeginKept => {
-                    let kept = core.node.kept_birth(change.slot);
-                    (change.slot, kept.and_then(|(rules, birth)| birth.with(rules, self.reserves())))
+                    let kept = core.node.kept_basis(change.slot);
+                    (change.slot, kept.and_then(|(rules, basis)| basis.with(rules, self.reserves())))
                 }
                 _ => (change.slot, None),
             })
@@ -295,18 +295,18 @@ impl SlotOwnership {
             .iter()
             .filter(|change| matches!(change.effect, Effect::BeginReserved(_)))
             .map(|change| change.slot)
-            .filter(|slot| born.iter().any(|(known, birth)| known == slot && birth.is_some()))
+            .filter(|slot| bases.iter().any(|(known, basis)| known == slot && basis.is_some()))
             .collect();
         if !reserved.is_empty() {
-            if inherit(&reserved, Self::unheard(&born)) {
+            if inherit(&reserved, Self::unheard(&bases)) {
                 todo.reserved = reserved.len();
             } else {
                 let is_lost = |(slot, _): &&mut (usize, Option<Arc<TakeoverBasis>>)| reserved.contains(slot);
-                born.iter_mut().filter(is_lost).for_each(|(_, birth)| *birth = None);
+                bases.iter_mut().filter(is_lost).for_each(|(_, basis)| *basis = None);
             }
         }
-        if !born.is_empty() {
-            self.bear(&born);
+        if !bases.is_empty() {
+            self.set_bases(&bases);
             self.began.fetch_max(now.get(), Relaxed);
         }
         for Change { slot, effect } in changes {
@@ -368,8 +368,8 @@ impl SlotOwnership {
         let keys = frozen.iter().filter_map(|one| noted.remove(&one.slot)).flatten().collect();
         let with_floor = |one: &SlotMove| {
             let slot = usize::from(one.slot);
-            let birth = self.birth_of(one.slot);
-            Frozen { one: *one, epoch: core.node.epoch(slot), floor: self.floor_of(slot), birth }
+            let basis = self.basis_of(one.slot);
+            Frozen { one: *one, epoch: core.node.epoch(slot), floor: self.floor_of(slot), basis }
         };
         (frozen.iter().map(with_floor).collect(), keys)
     }
@@ -395,7 +395,7 @@ impl SlotOwnership {
         one: SlotMove,
         epoch: u64,
         floor: Option<Nanos>,
-        birth: Option<Arc<TakeoverBasis>>,
+        basis: Option<Arc<TakeoverBasis>>,
         now: Nanos,
     ) -> Install {
         let mut core = self.core();
@@ -405,7 +405,7 @@ impl SlotOwnership {
         let outcome = core.node.install(one, epoch);
         if outcome == Install::Now {
             self.began.fetch_max(now.get(), Relaxed);
-            self.bear(&[(usize::from(one.slot), birth)]);
+            self.set_bases(&[(usize::from(one.slot), basis)]);
             self.begin(usize::from(one.slot), floor.map_or(0, |floor| floor.get().max(1)));
         }
         outcome
@@ -439,7 +439,7 @@ impl SlotOwnership {
         self.core().node.keep(kept);
     }
 
-    /// Decides nothing any more, and tells which slots were this node's and nobody else's, with epochs and floors.
+    /// Decides nothing any more, and returns which slots were this node's and nobody else's, with epochs and floors.
     pub(crate) fn retire(&self) -> Vec<Frozen> {
         self.give_up();
         let mut core = self.core();
@@ -453,7 +453,7 @@ impl SlotOwnership {
                     one: SlotMove { slot: slot as u16, id: 0 },
                     epoch: core.node.epoch(slot),
                     floor,
-                    birth: self.birth_of(slot as u16),
+                    basis: self.basis_of(slot as u16),
                 });
             }
         }
@@ -494,7 +494,7 @@ pub(crate) struct Frozen {
     pub(crate) epoch: u64,
     pub(crate) floor: Option<Nanos>,
     /// If it was begun from floors: how.
-    pub(crate) birth: Option<Arc<TakeoverBasis>>,
+    pub(crate) basis: Option<Arc<TakeoverBasis>>,
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const NODES: usize = 3;
 /// Each node from its first start, and from its second.
 const NODE_STARTS: usize = 2 * NODES;
 const MAX_LOG: usize = 4;
-const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 /// When time begins, in ticks.
 const START: u64 = 10;
 /// States that one exploration may see; one more, and it has failed.
@@ -211,7 +211,7 @@ impl Explorer {
             return *row;
         }
         let mut table = Table::default();
-        table.apply(1, REIGN, &Entry::Assign(vec![start(0)]));
+        table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(0)]));
         for (index, written) in (2u64..).zip(&log[..usize::from(len)]) {
             let named = |id: u8| vec![SlotMove { slot: 0, id: u64::from(id) }];
             let pending = table.rows()[0].moving;
@@ -225,19 +225,19 @@ impl Explorer {
                     None if self.config.commit_without_move => {
                         // As if it were a move of its own.
                         let to = (table.rows()[0].owner.node as u8 + 1) % NODES as u8;
-                        table.apply(index, REIGN, &Entry::Prepare { slots: vec![0], to: start(to) });
+                        table.apply(index, LEADERSHIP, &Entry::Prepare { slots: vec![0], to: start(to) });
                         Entry::Commit(vec![SlotMove { slot: 0, id: index }])
                     }
                     _ => Entry::Commit(named(id)),
                 },
                 Written::Refused(id) => Entry::Abort { moves: named(id), refused: true },
                 Written::Expire { lapsed, to } => Entry::Expire {
-                    leadership: REIGN,
+                    leadership: LEADERSHIP,
                     lapsed: (0..NODE_STARTS as u8).filter(|one| lapsed >> one & 1 == 1).map(start).collect(),
                     slots: vec![(0, start(to))],
                 },
             };
-            table.apply(index, REIGN, &entry);
+            table.apply(index, LEADERSHIP, &entry);
         }
         let row = table.rows()[0];
         self.rows.insert(key, row);
@@ -254,7 +254,7 @@ impl Explorer {
         let one = |node: u8| {
             let mut slot = Slot::NEW;
             let mut table = Table::default();
-            table.apply(1, REIGN, &Entry::Assign(vec![start(0)]));
+            table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(0)]));
             slot.observe(start(node), &table.rows()[0], None, FloorReceiver::default(), |_| {});
             let mut session = Session::new(self.config.timing());
             let question = session.ask(ticks(START));

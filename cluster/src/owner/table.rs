@@ -29,7 +29,7 @@ pub enum Start {
         from: NodeStart,
         /// Of the row before.
         epoch: u64,
-        /// The log index that had named the owner as successor, if it was named: it may have been told floors.
+        /// The log index that had named the owner as successor, if it was named: it may have received floors.
         named: Option<u64>,
     },
     /// The move with this id gave it the buckets; if it never got them, they count as exhausted.
@@ -54,7 +54,7 @@ pub struct Successor {
     /// The node.
     pub node: NodeStart,
     /// The log index that named it. It was named without a break since, but the owner, and with it the epoch, may have
-    /// changed: what the owner tells it belongs to both.
+    /// changed: what the owner sends it belongs to both.
     pub since: u64,
 }
 
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::ids::NodeId;
 
-    const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+    const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 
     fn node(node: NodeId) -> NodeStart {
         NodeStart { node, incarnation: 1 }
@@ -253,23 +253,23 @@ mod tests {
 
     fn table() -> Table {
         let mut table = Table::default();
-        table.apply(3, REIGN, &Entry::Assign(vec![node(1), node(2)]));
+        table.apply(3, LEADERSHIP, &Entry::Assign(vec![node(1), node(2)]));
         table
     }
 
     fn prepare(table: &mut Table, index: u64, slot: u16, to: NodeId) {
-        table.apply(index, REIGN, &Entry::Prepare { slots: vec![slot], to: node(to) });
+        table.apply(index, LEADERSHIP, &Entry::Prepare { slots: vec![slot], to: node(to) });
     }
 
     fn expire(lapsed: &[NodeId], slot: u16, to: NodeId) -> Entry {
         let lapsed = lapsed.iter().copied().map(node).collect();
-        Entry::Expire { leadership: REIGN, lapsed, slots: vec![(slot, node(to))] }
+        Entry::Expire { leadership: LEADERSHIP, lapsed, slots: vec![(slot, node(to))] }
     }
 
     #[test]
     fn slots_are_given_out_once() {
         let mut table = table();
-        table.apply(4, REIGN, &Entry::Assign(vec![node(9), node(9)]));
+        table.apply(4, LEADERSHIP, &Entry::Assign(vec![node(9), node(9)]));
         assert_eq!(table.row(1).unwrap().owner, node(2));
         assert_eq!(table.row(0).unwrap().start, Start::Full);
     }
@@ -278,12 +278,16 @@ mod tests {
     fn a_commit_ends_the_move_that_it_names_and_no_other() {
         let mut table = table();
         prepare(&mut table, 5, 0, 3);
-        table.apply(6, REIGN, &Entry::Abort { moves: vec![SlotMove { slot: 0, id: 5 }], refused: false });
+        table.apply(
+            6,
+            LEADERSHIP,
+            &Entry::Abort { moves: vec![SlotMove { slot: 0, id: 5 }], refused: false },
+        );
         assert_eq!(table.row(0).unwrap().start, Start::Aborted(5));
         prepare(&mut table, 7, 0, 2);
-        table.apply(8, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 5 }]));
+        table.apply(8, LEADERSHIP, &Entry::Commit(vec![SlotMove { slot: 0, id: 5 }]));
         assert_eq!(table.row(0).unwrap().owner, node(1));
-        table.apply(9, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 7 }]));
+        table.apply(9, LEADERSHIP, &Entry::Commit(vec![SlotMove { slot: 0, id: 7 }]));
         let row = *table.row(0).unwrap();
         assert_eq!((row.owner, row.epoch, row.start), (node(2), 9, Start::Moved(7)));
     }
@@ -293,7 +297,7 @@ mod tests {
         let mut table = table();
         let before = table.clone();
         prepare(&mut table, 5, 0, 3);
-        table.apply(6, REIGN, &Entry::Abort { moves: vec![SlotMove { slot: 0, id: 5 }], refused: true });
+        table.apply(6, LEADERSHIP, &Entry::Abort { moves: vec![SlotMove { slot: 0, id: 5 }], refused: true });
         assert_eq!(table, before);
     }
 
@@ -312,7 +316,7 @@ mod tests {
         table.apply(5, Leadership { term: 2, leader: 1 }, &expire(&[1], 0, 2));
         table.apply(6, Leadership { term: 1, leader: 2 }, &expire(&[1], 0, 2));
         assert_eq!(table, before);
-        table.apply(7, REIGN, &expire(&[1], 0, 2));
+        table.apply(7, LEADERSHIP, &expire(&[1], 0, 2));
         assert_eq!(table.row(0).unwrap().owner, node(2));
         assert_eq!(table.row(0).unwrap().start, Start::Drained { from: node(1), epoch: 3, named: None });
     }
@@ -321,12 +325,12 @@ mod tests {
     fn a_third_node_gets_a_moving_slot_only_when_the_target_has_lapsed_too() {
         let mut table = table();
         prepare(&mut table, 5, 0, 3);
-        table.apply(6, REIGN, &expire(&[1], 0, 2));
+        table.apply(6, LEADERSHIP, &expire(&[1], 0, 2));
         assert_eq!(table.row(0).unwrap().owner, node(1));
         let mut other = table.clone();
-        table.apply(7, REIGN, &expire(&[1, 3], 0, 2));
+        table.apply(7, LEADERSHIP, &expire(&[1, 3], 0, 2));
         assert_eq!(table.row(0).unwrap().start, Start::Drained { from: node(1), epoch: 0, named: None });
-        other.apply(7, REIGN, &expire(&[1], 0, 3));
+        other.apply(7, LEADERSHIP, &expire(&[1], 0, 3));
         assert_eq!(other.row(0).unwrap().start, Start::Moved(5));
     }
 
@@ -334,7 +338,11 @@ mod tests {
     fn a_move_to_a_lapsed_node_is_given_up() {
         let mut table = table();
         prepare(&mut table, 5, 0, 3);
-        table.apply(6, REIGN, &Entry::Expire { leadership: REIGN, lapsed: vec![node(3)], slots: vec![] });
+        table.apply(
+            6,
+            LEADERSHIP,
+            &Entry::Expire { leadership: LEADERSHIP, lapsed: vec![node(3)], slots: vec![] },
+        );
         let row = *table.row(0).unwrap();
         assert_eq!((row.owner, row.moving, row.start), (node(1), None, Start::Aborted(5)));
     }
@@ -345,24 +353,24 @@ mod tests {
         let succeed = |successor: Option<NodeStart>| Entry::Succeed(vec![(successor, vec![0, 9999])]);
         let named = |table: &Table| table.row(0).unwrap().successor.map(|next| (next.node, next.since));
         assert_eq!(named(&table), None);
-        table.apply(5, REIGN, &succeed(Some(node(2))));
-        table.apply(6, REIGN, &succeed(Some(node(2))));
-        table.apply(7, REIGN, &succeed(Some(node(1))));
+        table.apply(5, LEADERSHIP, &succeed(Some(node(2))));
+        table.apply(6, LEADERSHIP, &succeed(Some(node(2))));
+        table.apply(7, LEADERSHIP, &succeed(Some(node(1))));
         assert_eq!(named(&table), Some((node(2), 5)), "the owner is none");
         assert_eq!(table.row(0).unwrap().epoch, 3, "who decides is the same");
         // By plan: the owner before knows the most.
         prepare(&mut table, 8, 0, 3);
-        table.apply(9, REIGN, &Entry::Commit(vec![SlotMove { slot: 0, id: 8 }]));
+        table.apply(9, LEADERSHIP, &Entry::Commit(vec![SlotMove { slot: 0, id: 8 }]));
         assert_eq!(named(&table), Some((node(1), 9)));
         // By force: who has it now is no successor of itself.
-        table.apply(10, REIGN, &expire(&[3], 0, 1));
+        table.apply(10, LEADERSHIP, &expire(&[3], 0, 1));
         let named_at = Start::Drained { from: node(3), epoch: 9, named: Some(9) };
         assert_eq!(table.row(0).unwrap().start, named_at, "it was the successor");
         assert_eq!((table.row(0).unwrap().owner, named(&table)), (node(1), None));
-        table.apply(11, REIGN, &succeed(Some(node(2))));
-        table.apply(12, REIGN, &expire(&[1], 0, 3));
+        table.apply(11, LEADERSHIP, &succeed(Some(node(2))));
+        table.apply(12, LEADERSHIP, &expire(&[1], 0, 3));
         assert_eq!((table.row(0).unwrap().owner, named(&table)), (node(3), Some((node(2), 11))));
-        table.apply(13, REIGN, &succeed(None));
+        table.apply(13, LEADERSHIP, &succeed(None));
         assert_eq!(named(&table), None);
     }
 
@@ -370,8 +378,8 @@ mod tests {
     fn a_restarted_node_is_not_the_owner_that_it_was() {
         let mut table = table();
         let again = NodeStart { node: 1, incarnation: 2 };
-        let entry = Entry::Expire { leadership: REIGN, lapsed: vec![node(1)], slots: vec![(0, again)] };
-        table.apply(5, REIGN, &entry);
+        let entry = Entry::Expire { leadership: LEADERSHIP, lapsed: vec![node(1)], slots: vec![(0, again)] };
+        table.apply(5, LEADERSHIP, &entry);
         assert_eq!(table.row(0).unwrap().owner, again);
         assert_eq!(table.row(0).unwrap().start, Start::Drained { from: node(1), epoch: 3, named: None });
     }

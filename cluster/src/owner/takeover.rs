@@ -1,4 +1,4 @@
-//! How a slot was begun from floors: what its buckets count as, of which little or nothing was told.
+//! How a slot was begun from floors: what its buckets count as, of which few or no floors are known.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::planted::PlantedBug;
 pub(crate) struct TakeoverBasis {
     /// The rules that had floors then: buckets of others count as exhausted.
     pub(crate) rules: Arc<Reserves>,
-    /// When the owner before was heard of for the last time.
+    /// When the owner before was alive for the last time, as far as its successor knows.
     pub(crate) heard: Nanos,
     pub(crate) begun: Nanos,
     /// When the owner before had counted all buckets as exhausted.
     pub(crate) before: Option<Nanos>,
     /// The same two instants of the owner before, if it had begun from floors too.
-    pub(crate) elder: Option<(Nanos, Nanos)>,
+    pub(crate) earlier: Option<(Nanos, Nanos)>,
 }
 
 impl TakeoverBasis {
@@ -35,7 +35,7 @@ impl TakeoverBasis {
         if reserve.refills_for_shares() { self.postponed_before() } else { self.before }
     }
 
-    /// The same for every rule: what this owner tells the next one.
+    /// The same for every rule: what this owner sends the next one.
     pub(super) fn postponed_before(&self) -> Option<Nanos> {
         let unheard = self.begun.saturating_since(self.heard);
         self.before.map(|before| before.saturating_add(unheard).min(self.begun))
@@ -46,8 +46,9 @@ impl TakeoverBasis {
         if !self.rules.contains(reserve) {
             return None;
         }
-        // A window that has ended while nobody could tell counts as exhausted, to the next owner too.
-        if let Some((heard, begun)) = self.elder
+        // A window that ended between the last answer of an earlier owner and the takeover counts as exhausted, to the next owner
+        // too.
+        if let Some((heard, begun)) = self.earlier
             && reserve.at_least(limit, heard, begun).is_none()
             && reserve.at_least(limit, begun, self.begun).is_some()
         {
@@ -57,15 +58,15 @@ impl TakeoverBasis {
             return reserve.at_least(limit, self.begun, self.begun);
         }
         let mark = reserve.at_least(limit, self.heard, self.begun)?;
-        // The owner before, if it had taken over from floors too, need not have told what it assumed itself.
-        let assumed = self.elder.and_then(|(heard, begun)| reserve.at_least(limit, heard, begun));
+        // The owner before, if it had taken over from floors too, need not have sent what it assumed itself.
+        let assumed = self.earlier.and_then(|(heard, begun)| reserve.at_least(limit, heard, begun));
         let is_of_window = limit.algorithm() == Algorithm::FixedWindow;
         let assumed = assumed.filter(|_| !is_of_window).unwrap_or_default();
         Some(mark.max(assumed.postponed(self.begun.saturating_since(self.heard))))
     }
 }
 
-/// What an owner says when it has told all.
+/// What an owner says when it has sent all floors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TakeoverState {
     /// Of the rules that have floors, as the owner had them.
@@ -74,5 +75,5 @@ pub(crate) struct TakeoverState {
     pub(crate) since: u64,
     /// When the owner had counted all buckets as exhausted.
     pub(crate) before: Option<Nanos>,
-    pub(crate) elder: Option<(Nanos, Nanos)>,
+    pub(crate) earlier: Option<(Nanos, Nanos)>,
 }

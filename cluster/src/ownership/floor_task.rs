@@ -1,8 +1,8 @@
-//! Tells the successors of this node's slots how far buckets may be used, ahead of it, and hears what other owners tell. What
-//! is said when, and what it is worth, stands in [`crate::owner::floors`].
+//! Replicates the floors of this node's buckets to the successors of its slots, and receives those of other owners. What is sent
+//! when, and what it is worth, stands in [`crate::owner::floors`].
 //!
-//! One task a successor, one call at a time: what comes up meanwhile goes with the next one. Charges that wait are told at
-//! once, the others every 20 ms.
+//! One task a successor, one call at a time: what comes up meanwhile goes with the next one. Floors that charges wait for are
+//! sent at once, the others every 20 ms.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,16 +29,16 @@ use crate::{
     },
     raft::leader_client::LeaderClient,
     rpc::{
-        buckets::{FloorUpdate, WireInheritance, WireLetGo},
+        buckets::{FloorUpdate, WireLetGo, WireTakeoverState},
         caller::Caller,
         message::{Call, Reply},
     },
     slots::{SLOTS, SlotId},
 };
 
-/// How often it is told what nobody waits for.
-const TELL_EVERY: Duration = Duration::from_millis(20);
-/// An owner that has nothing to tell says that it is there.
+/// How often floors are sent that nobody waits for.
+const SEND_EVERY: Duration = Duration::from_millis(20);
+/// An owner that has nothing to send says that it is there.
 const PING_EVERY: Duration = Duration::from_millis(400);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -46,27 +46,27 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const STRIKE_AFTER: Duration = Duration::from_millis(300);
 /// How long it is asked for that.
 const STRIKE_WITHIN: Duration = Duration::from_secs(1);
-/// After that, it is told nothing for so long.
+/// After that, it is sent nothing for so long.
 const REST: Duration = Duration::from_secs(2);
 /// The pause before something is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// Slots whose buckets cannot all be told are tried again after this.
+/// Slots that have more floors than can be sent are tried again after this.
 const POSTPONE: Duration = Duration::from_secs(15);
 /// Buckets in one message.
 const MESSAGE: usize = 4096;
-/// How often it is looked who is to be told.
+/// How often it is looked who the successors are.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs until it is dropped, and with it all its tasks.
-pub(crate) async fn tell(context: Arc<Context>, leader: Arc<LeaderClient>) {
+pub(crate) async fn replicate(context: Arc<Context>, leader: Arc<LeaderClient>) {
     let mut applied = context.group.applied.subscribe();
     let mut tasks: JoinSet<()> = JoinSet::new();
-    let mut told: BTreeMap<NodeStart, tokio::task::AbortHandle> = BTreeMap::new();
+    let mut started: BTreeMap<NodeStart, tokio::task::AbortHandle> = BTreeMap::new();
     loop {
-        told.retain(|_, task| !task.is_finished());
+        started.retain(|_, task| !task.is_finished());
         for successor in context.ownership.successors() {
-            told.entry(successor).or_insert_with(|| {
-                tasks.spawn(tell_one(Arc::clone(&context), Arc::clone(&leader), successor))
+            started.entry(successor).or_insert_with(|| {
+                tasks.spawn(replicate_to(Arc::clone(&context), Arc::clone(&leader), successor))
             });
         }
         while tasks.try_join_next().is_some() {}
@@ -77,13 +77,13 @@ pub(crate) async fn tell(context: Arc<Context>, leader: Arc<LeaderClient>) {
     }
 }
 
-/// Tells one successor, for as long as it is one.
-async fn tell_one(context: Arc<Context>, leader: Arc<LeaderClient>, successor: NodeStart) {
+/// Replicates floors to one successor, for as long as it is one.
+async fn replicate_to(context: Arc<Context>, leader: Arc<LeaderClient>, successor: NodeStart) {
     let Some(row) = context.group.applied.borrow().state.members.get(&successor.node).cloned() else {
         return;
     };
     let caller = Caller::new(&context.group.calling, successor.node, row.raft_node());
-    let mut way = Way {
+    let mut sender = Sender {
         context,
         leader,
         successor,
@@ -97,20 +97,20 @@ async fn tell_one(context: Arc<Context>, leader: Arc<LeaderClient>, successor: N
     };
     let mut seen = None;
     loop {
-        let ownership = &way.context.ownership;
+        let ownership = &sender.context.ownership;
         let now = Instant::now();
-        if now < way.rests_until {
+        if now < sender.rests_until {
             sleep(RETRY).await;
             continue;
         }
         let version = ownership.version();
-        if seen == Some(version) && way.postponed.is_empty() && !ownership.reserves().is_empty() {
-            if way.go_on().await.is_none() {
-                way.give_up().await;
+        if seen == Some(version) && sender.postponed.is_empty() && !ownership.reserves().is_empty() {
+            if sender.go_on().await.is_none() {
+                sender.give_up().await;
             }
             continue;
         }
-        let slots = ownership.told_to(successor);
+        let slots = ownership.slots_for(successor);
         if slots.is_empty() {
             return;
         }
@@ -118,20 +118,22 @@ async fn tell_one(context: Arc<Context>, leader: Arc<LeaderClient>, successor: N
             sleep(LOOK_EVERY).await;
             continue;
         }
-        way.postponed.retain(|_, until| now < *until);
-        let open = slots.iter().filter(|(slot, _, complete)| !complete && !way.postponed.contains_key(slot));
-        let open: Vec<(u16, SuccessorRef)> = open.map(|(slot, naming, _)| (*slot, *naming)).collect();
+        sender.postponed.retain(|_, until| now < *until);
+        let open =
+            slots.iter().filter(|(slot, _, complete)| !complete && !sender.postponed.contains_key(slot));
+        let open: Vec<(u16, SuccessorRef)> =
+            open.map(|(slot, successor_ref, _)| (*slot, *successor_ref)).collect();
         // What is not done yet is looked at again.
         seen = open.is_empty().then_some(version);
-        let said = if open.is_empty() { way.go_on().await } else { way.begin(&open).await };
-        if said.is_none() {
-            way.give_up().await;
+        let sent = if open.is_empty() { sender.go_on().await } else { sender.begin(&open).await };
+        if sent.is_none() {
+            sender.give_up().await;
         }
     }
 }
 
-/// The way to one successor.
-struct Way {
+/// Sends floors to one successor.
+struct Sender {
     context: Arc<Context>,
     leader: Arc<LeaderClient>,
     successor: NodeStart,
@@ -139,7 +141,7 @@ struct Way {
     /// The number of its last answer.
     answer: u64,
     heard: Instant,
-    /// How many charges had waited when it was last told.
+    /// How many charges had waited when it was last sent something.
     wants: u64,
     rests_until: Instant,
     postponed: BTreeMap<u16, Instant>,
@@ -147,50 +149,50 @@ struct Way {
     silent: Vec<u16>,
 }
 
-impl Way {
-    /// Tells what has come up; or waits for it.
+impl Sender {
+    /// Sends what has come up; or waits for it.
     async fn go_on(&mut self) -> Option<()> {
         let ownership = Arc::clone(&self.context.ownership);
         if ownership.wants() == self.wants {
-            let _ = timeout(TELL_EVERY, ownership.urgent(self.wants)).await;
+            let _ = timeout(SEND_EVERY, ownership.urgent(self.wants)).await;
         }
         self.wants = ownership.wants();
         let raises = ownership.take_raises(self.successor, MESSAGE);
         if raises.is_empty() && self.heard.elapsed() < PING_EVERY {
             return Some(());
         }
-        self.say(&[], &raises, &[]).await
+        self.send(&[], &raises, &[]).await
     }
 
     /// Has the successor know enough to begin from floors.
     async fn begin(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<()> {
         let ownership = Arc::clone(&self.context.ownership);
         let started = Instant::now();
-        let bonds = ownership.attempt(slots);
-        self.say(&bonds, &[], &[]).await?;
+        let agreements = ownership.attempt(slots);
+        self.send(&agreements, &[], &[]).await?;
         // Most of it goes ahead, so that few charges have to wait for their turn.
-        let ahead = self.tell_all(slots).await?;
-        let bound = ownership.bind(&bonds);
-        let rest = if ahead.is_some() { self.tell_all(slots).await? } else { None };
+        let ahead = self.send_all(slots).await?;
+        let bound = ownership.bind(&agreements);
+        let rest = if ahead.is_some() { self.send_all(slots).await? } else { None };
         if rest.is_none() {
-            // It knows that this attempt has begun, and will never hear that all was told.
-            bound.iter().for_each(|(slot, bond)| ownership.free(*slot, *bond));
+            // It knows that this attempt has begun, and will never receive that it is complete.
+            bound.iter().for_each(|(slot, agreement)| ownership.free(*slot, *agreement));
             let until = Instant::now() + POSTPONE;
             self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
             return Some(());
         }
-        let testament = ownership.testament(&bound);
-        self.say(&[], &[], &testament).await?;
-        ownership.completed(testament.iter().map(|(slot, bond, _)| (*slot, *bond)));
-        debug!(slots = testament.len(), buckets = ahead, rest, took = ?started.elapsed(), "a successor knows all");
+        let complete = ownership.takeover_states(&bound);
+        self.send(&[], &[], &complete).await?;
+        ownership.completed(complete.iter().map(|(slot, agreement, _)| (*slot, *agreement)));
+        debug!(slots = complete.len(), buckets = ahead, rest, took = ?started.elapsed(), "a successor knows all");
         Some(())
     }
 
-    /// Tells all that is known of these slots and not acknowledged. How much that was; none (the inner one): it cannot all be
-    /// told, because it is too much. What is not in memory any more is told with the last words.
-    async fn tell_all(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<Option<usize>> {
+    /// Sends all that is known of these slots and not acknowledged. How much that was; none (the inner one): it cannot all be
+    /// sent, because it is too much. What is not in memory any more is sent with the last update.
+    async fn send_all(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<Option<usize>> {
         let mut wanted: Vec<Option<SuccessorRef>> = vec![None; SLOTS];
-        slots.iter().for_each(|(slot, naming)| wanted[usize::from(*slot)] = Some(*naming));
+        slots.iter().for_each(|(slot, successor_ref)| wanted[usize::from(*slot)] = Some(*successor_ref));
         let context = Arc::clone(&self.context);
         let look = move || {
             let (store, ownership, now) =
@@ -201,15 +203,15 @@ impl Way {
                 now,
                 |key| wanted[SlotId::of(key).index()].is_some(),
                 |Bucket { key, rule, held }| {
-                    // Of other rules there may be any number, which must not keep these from being told.
-                    if let Some(naming) = wanted[SlotId::of(key).index()]
+                    // Of other rules there may be any number, which must not keep these from being sent.
+                    if let Some(successor_ref) = wanted[SlotId::of(key).index()]
                         && let Some(mark) = held.mark_ahead(now)
                         && reserves.concerns(&held)
                         && reserves.wants(rule, mark, now)
                         && !ownership.is_acknowledged(key, mark)
                         && found.len() <= MAX_MARKS
                     {
-                        found.push(Raise { key, rule, mark, naming });
+                        found.push(Raise { key, rule, mark, successor_ref });
                     }
                 },
             );
@@ -221,46 +223,46 @@ impl Way {
             self.wants = self.context.ownership.wants();
             let mut part = part.to_vec();
             part.extend(self.context.ownership.take_raises(self.successor, MESSAGE));
-            self.say(&[], &part, &[]).await?;
+            self.send(&[], &part, &[]).await?;
         }
         Some(Some(found.len()))
     }
 
-    /// Says something. `None`: it is not known whether it was heard.
-    async fn say(
+    /// Sends one update. `None`: it is not known whether it was received.
+    async fn send(
         &mut self,
         begin: &[(u16, Agreement)],
         raises: &[Raise],
-        testament: &[(u16, Agreement, TakeoverState)],
+        complete: &[(u16, Agreement, TakeoverState)],
     ) -> Option<()> {
         let ownership = Arc::clone(&self.context.ownership);
         let now = self.context.group.clock.now();
         let bucket =
             |one: &Raise| Bucket { key: one.key, rule: one.rule, held: one.mark.held(one.key, now) }.into();
-        let wire = |(slot, bond, inheritance): &(u16, Agreement, TakeoverState)| {
-            (*slot, *bond, WireInheritance::of(inheritance, now))
+        let wire = |(slot, agreement, state): &(u16, Agreement, TakeoverState)| {
+            (*slot, *agreement, WireTakeoverState::of(state, now))
         };
-        let words = FloorUpdate {
+        let update = FloorUpdate {
             owner: ownership.me(),
             to: self.successor,
             answer: self.answer,
             begin: begin.to_vec(),
             buckets: raises.iter().map(bucket).collect(),
-            complete: testament.iter().map(wire).collect(),
-            let_go: if testament.is_empty() {
+            complete: complete.iter().map(wire).collect(),
+            let_go: if complete.is_empty() {
                 Vec::new()
             } else {
                 WireLetGo::all(&self.context.buckets.store, now)
             },
         };
         let patience = self.caller.patience(PATIENCE);
-        match self.caller.call(Call::Tell(words), patience).await {
-            Ok(Reply::Told(Some(answer))) => {
+        match self.caller.call(Call::UpdateFloors(update), patience).await {
+            Ok(Reply::FloorsUpdated(Some(answer))) => {
                 (self.answer, self.heard) = (answer, Instant::now());
                 if !self.silent.is_empty() {
                     ownership.is_heard_again(&std::mem::take(&mut self.silent));
                 }
-                ownership.floor_stats().count_told(raises.len() as u64);
+                ownership.floor_stats().count_replicated(raises.len() as u64);
                 let full = ownership.acknowledge(raises, self.context.group.clock.now());
                 if full.is_empty() { Some(()) } else { Box::pin(self.release(full)).await }
             }
@@ -279,8 +281,11 @@ impl Way {
     /// There is no room for what these slots need: their buckets will count as exhausted.
     async fn release(&mut self, slots: Vec<u16>) -> Option<()> {
         let ownership = Arc::clone(&self.context.ownership);
-        let named: BTreeMap<u16, SuccessorRef> =
-            ownership.told_to(self.successor).into_iter().map(|(slot, naming, _)| (slot, naming)).collect();
+        let named: BTreeMap<u16, SuccessorRef> = ownership
+            .slots_for(self.successor)
+            .into_iter()
+            .map(|(slot, successor_ref, _)| (slot, successor_ref))
+            .collect();
         let slots: BTreeSet<u16> = slots.into_iter().collect();
         let slots: Vec<(u16, SuccessorRef)> =
             slots.iter().filter_map(|slot| Some((*slot, *named.get(slot)?))).collect();
@@ -291,8 +296,8 @@ impl Way {
         let bound = ownership.bind(&ownership.attempt(&slots));
         let until = Instant::now() + POSTPONE;
         self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
-        self.say(&bound, &[], &[]).await?;
-        bound.iter().for_each(|(slot, bond)| ownership.free(*slot, *bond));
+        self.send(&bound, &[], &[]).await?;
+        bound.iter().for_each(|(slot, agreement)| ownership.free(*slot, *agreement));
         Some(())
     }
 
@@ -324,24 +329,24 @@ impl Way {
 }
 
 impl Context {
-    /// Hears what the owner of slots tells this node as their successor. `None`: another start of this node was meant.
-    pub(crate) fn hear(&self, words: FloorUpdate) -> Option<u64> {
+    /// Receives the floors of slots whose successor this node is. `None`: another start of this node was meant.
+    pub(crate) fn receive_floors(&self, update: FloorUpdate) -> Option<u64> {
         let now = self.group.clock.now();
-        let FloorUpdate { owner, to, answer, begin, buckets, complete, let_go } = words;
+        let FloorUpdate { owner, to, answer, begin, buckets, complete, let_go } = update;
         if to != self.ownership.me() {
             return None;
         }
-        self.ownership.hear(owner, answer, now);
-        self.ownership.begin_hearing(&begin);
+        self.ownership.note_owner(owner, answer, now);
+        self.ownership.begin_receiving(&begin);
         for bucket in buckets {
             self.buckets.floors.take_over(&bucket.into(), now);
         }
         let_go.into_iter().for_each(|let_go| let_go.take_over(&self.buckets.floors, now));
         let complete: Vec<(u16, Agreement, TakeoverState)> = complete
             .into_iter()
-            .map(|(slot, bond, inheritance)| (slot, bond, inheritance.into_inheritance(now)))
+            .map(|(slot, agreement, state)| (slot, agreement, state.into_state(now)))
             .collect();
-        self.ownership.complete_hearing(&complete);
+        self.ownership.complete_receiving(&complete);
         Some(self.ownership.answer(owner, self.group.clock.now()))
     }
 }

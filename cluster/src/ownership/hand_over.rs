@@ -29,7 +29,7 @@ use crate::{
     planted::PlantedBug,
     raft::leader_client::LeaderClient,
     rpc::{
-        buckets::{HandOver, HandedOver, WireBirth, WireBucket, WireLetGo, WireRequest, WireSlot},
+        buckets::{HandOver, HandedOver, WireBucket, WireLetGo, WireRequest, WireSlot, WireTakeoverBasis},
         caller::Caller,
         message::{Call, Reply},
     },
@@ -155,7 +155,7 @@ fn last_of(
         one: slot.one,
         epoch: slot.epoch,
         drained_ago: slot.floor.map(ago),
-        birth: slot.birth.as_ref().map(|birth| WireBirth::of(birth, now)),
+        basis: slot.basis.as_ref().map(|basis| WireTakeoverBasis::of(basis, now)),
     });
     // After the buckets: what is undone meanwhile stays charged at the target, and must not be known and not charged there.
     let moves = |slot: SlotId| frozen.iter().any(|one| one.one.slot == slot.get());
@@ -242,9 +242,9 @@ pub(crate) fn take_over(context: &Context, leader: &Arc<LeaderClient>, part: Han
     let mut installed = Vec::new();
     for slot in part.slots {
         let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
-        let birth = slot.birth.map(|birth| birth.into_birth(now));
-        let birth = birth.and_then(|(rules, birth)| birth.with(rules, context.ownership.reserves()));
-        match context.ownership.install(slot.one, slot.epoch, floor, birth, now) {
+        let basis = slot.basis.map(|basis| basis.into_basis(now));
+        let basis = basis.and_then(|(rules, basis)| basis.with(rules, context.ownership.reserves()));
+        match context.ownership.install(slot.one, slot.epoch, floor, basis, now) {
             Install::Now => installed.push(slot.one),
             Install::Before => {}
             Install::NotYet if outcome == HandedOver::Done => outcome = HandedOver::NotYet,

@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(1000);
 
 /// Runs until it is dropped.
-pub(crate) async fn preside(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>) {
     let mut applied = context.group.applied.subscribe();
     loop {
         let step = look(&context);

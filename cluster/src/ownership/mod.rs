@@ -4,7 +4,7 @@
 //! - `session_task`: asks for a session, and grants them. `taken_over`: asks whether others own this node's slots, when it does
 //!   not follow the log.
 //!   `earlier_start`: waits for whoever may still run where the disk comes from.
-//! - `hand_over`: sends the buckets of slots that move by plan, and takes them. `floor_task`: tells successors floors.
+//! - `hand_over`: sends the buckets of slots that move by plan, and takes them. `floor_task`: replicates floors to successors.
 //! - `buckets`: the buckets, and those that come from floors. `saved`: those that come from this node's disk.
 //! - `service`: what other nodes ask for. `context`: what all of these share.
 

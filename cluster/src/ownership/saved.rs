@@ -21,7 +21,7 @@ use crate::{
         slot_ownership::{Frozen, SlotOwnership},
     },
     raft::files::{DiskError, load_buckets, save_buckets},
-    rpc::buckets::{WireBirth, WireBucket, WireLetGo},
+    rpc::buckets::{WireBucket, WireLetGo, WireTakeoverBasis},
     slots::SlotId,
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct SavedSlot {
     pub(crate) epoch: u64,
     /// How long ago its buckets were exhausted, in nanoseconds.
     pub(crate) drained_ago: Option<u64>,
-    pub(crate) birth: Option<WireBirth>,
+    pub(crate) basis: Option<WireTakeoverBasis>,
 }
 
 /// Decides nothing any more, and writes what is known of the buckets. Returns of how many.
@@ -66,7 +66,7 @@ pub(crate) fn save(
         slot: slot.one.slot,
         epoch: slot.epoch,
         drained_ago: slot.floor.map(ago),
-        birth: slot.birth.as_ref().map(|birth| WireBirth::of(birth, now)),
+        basis: slot.basis.as_ref().map(|basis| WireTakeoverBasis::of(basis, now)),
     };
     let_go.extend(WireLetGo::all(store, now));
     let saved = Saved { start, slots: owned.iter().map(slot).collect(), buckets, let_go };
@@ -145,9 +145,9 @@ pub(crate) fn restore(
     saved.buckets.into_iter().for_each(|bucket| store.take_over(&bucket.into(), now));
     saved.let_go.into_iter().for_each(|let_go| let_go.take_over(store, now));
     let floor = |slot: &SavedSlot| slot.drained_ago.map_or(0, |ago| now.get().saturating_sub(ago).max(1));
-    let birth = |slot: &SavedSlot| slot.birth.map(|birth| birth.into_birth(now));
+    let basis = |slot: &SavedSlot| slot.basis.map(|basis| basis.into_basis(now));
     let slots: BTreeMap<u16, KeptSlot> =
-        saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), birth(slot)))).collect();
+        saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), basis(slot)))).collect();
     info!(buckets = count, slots = slots.len(), "what the buckets knew is read");
     ownership.keep(Kept { start: saved.start, slots });
     Ok(true)

@@ -53,7 +53,7 @@ impl Service for OwnerService {
         match call {
             Call::Refuse(moves) => Reply::Refuse(context.ownership.refuse(&moves)),
             Call::HandOver(part) => Reply::HandOver(hand_over::take_over(context, &self.leader, part)),
-            Call::Tell(words) => Reply::Told(context.hear(words)),
+            Call::UpdateFloors(update) => Reply::FloorsUpdated(context.receive_floors(update)),
             _ => Reply::Refused("that is no call to an owner".to_owned()),
         }
     }

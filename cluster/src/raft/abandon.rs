@@ -61,7 +61,7 @@ fn is_dead(founders: &[Founder]) -> bool {
 /// What a founder is, from what answers where it was.
 fn founder(cluster: ClusterId, id: NodeId, node: &RaftNode, asked: Asked) -> Founder {
     match asked {
-        Asked::Told(Introduction { id: found, standing: Standing::Bound(theirs), has_log, .. })
+        Asked::Introduced(Introduction { id: found, standing: Standing::Bound(theirs), has_log, .. })
             if found == id =>
         {
             if theirs == cluster {
@@ -71,9 +71,11 @@ fn founder(cluster: ClusterId, id: NodeId, node: &RaftNode, asked: Asked) -> Fou
             }
         }
         // A name stands for one node: it has lost its disk.
-        Asked::Told(other) if other.id != id && other.name == node.name => Founder::Gone,
+        Asked::Introduced(other) if other.id != id && other.name == node.name => Founder::Gone,
         // What has not been bound yet may still be.
-        Asked::Told(_) | Asked::Myself | Asked::Refuses(_) | Asked::Mute | Asked::Silent => Founder::Unknown,
+        Asked::Introduced(_) | Asked::Myself | Asked::Refuses(_) | Asked::Mute | Asked::Silent => {
+            Founder::Unknown
+        }
     }
 }
 
@@ -169,17 +171,17 @@ mod tests {
     fn a_founder_is_gone_only_with_its_disk_or_to_another_cluster() {
         let (ours, theirs) = (ClusterId::from_bytes([1; 16]), ClusterId::from_bytes([2; 16]));
         let node = RaftNode { name: "n2".to_owned(), ..RaftNode::default() };
-        let told = |id, name: &str, standing| {
-            Asked::Told(Introduction { id, name: name.to_owned(), standing, has_log: true })
+        let introduced = |id, name: &str, standing| {
+            Asked::Introduced(Introduction { id, name: name.to_owned(), standing, has_log: true })
         };
         for (asked, expected) in [
-            (told(2, "n2", Standing::Bound(ours)), FULL),
-            (told(2, "n2", Standing::Bound(theirs)), Founder::Gone),
-            (told(2, "n2", Standing::Promised(1)), Founder::Unknown),
-            (told(2, "n2", Standing::Free), Founder::Unknown),
-            (told(3, "n2", Standing::Free), Founder::Gone),
+            (introduced(2, "n2", Standing::Bound(ours)), FULL),
+            (introduced(2, "n2", Standing::Bound(theirs)), Founder::Gone),
+            (introduced(2, "n2", Standing::Promised(1)), Founder::Unknown),
+            (introduced(2, "n2", Standing::Free), Founder::Unknown),
+            (introduced(3, "n2", Standing::Free), Founder::Gone),
             // Another node has got its address.
-            (told(3, "n9", Standing::Bound(theirs)), Founder::Unknown),
+            (introduced(3, "n9", Standing::Bound(theirs)), Founder::Unknown),
             (Asked::Silent, Founder::Unknown),
             (Asked::Refuses(String::new()), Founder::Unknown),
         ] {

@@ -203,8 +203,8 @@ async fn of_two_leaders_a_node_follows_the_one_that_came_first_with_its_rules_an
             drop(founded);
             assert_eq!(shared.belonging.get(), Some(cluster(followed)));
             // And so it stays.
-            let stranger = if followed == ONE { TWO } else { ONE };
-            assert!(!append(&server, stranger, me).await);
+            let other = if followed == ONE { TWO } else { ONE };
+            assert!(!append(&server, other, me).await);
             assert!(append(&server, followed, me).await);
             slow.sync_ms.store(0, Relaxed);
             group.stop_raft().await;

@@ -153,11 +153,11 @@ async fn ask_founders(shared: &Shared, proposal: &Proposal) -> Result<(), String
 /// Tells the founders that this proposal is given up; who does not hear it waits until its promise is over.
 async fn release(shared: &Shared, proposal: &Proposal) {
     let others = proposal.founders.iter().filter(|(id, _)| **id != shared.me);
-    let told = others.map(|(id, node)| async move {
+    let released = others.map(|(id, node)| async move {
         let mut caller = Caller::new(&shared.calling, *id, node.clone());
         let _ = caller.call(Call::Release(proposal.cluster), PATIENCE / 4).await;
     });
-    join_all(told).await;
+    join_all(released).await;
 }
 
 /// Writes the first entry of a cluster that this node was about to found when it ended: nobody else can have written it.

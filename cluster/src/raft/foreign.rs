@@ -1,4 +1,4 @@
-//! A second cluster of the same name: found, and told.
+//! A second cluster of the same name: found, and said.
 //!
 //! It should not come to be, but can: when no node of the first cluster could be reached while the second one was founded, or
 //! when a data directory of another cluster is started here. Each of the two admits every limit by itself, so every node of
@@ -54,8 +54,8 @@ async fn find(shared: &Shared, ours: ClusterId) -> Option<Foreign> {
     let claims = live.iter().filter(|member| member.group.is_some_and(|theirs| theirs != ours));
     let asked = claims.take(MAX_ASKED).map(|member| async move {
         match introduce(&shared.identity, member.peer).await {
-            Asked::Told(told) if Some(told.id) == member.node => match told.standing {
-                Standing::Bound(theirs) if theirs != ours => Some((theirs, told.name)),
+            Asked::Introduced(found) if Some(found.id) == member.node => match found.standing {
+                Standing::Bound(theirs) if theirs != ours => Some((theirs, found.name)),
                 _ => None,
             },
             _ => None,

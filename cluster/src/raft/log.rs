@@ -415,7 +415,7 @@ impl Writer {
         let outcome = self.commit(together).map_err(Arc::new);
         *self.write.since() = None;
         for job in together.drain(..) {
-            self.tell(job, &outcome);
+            self.answer(job, &outcome);
         }
     }
 
@@ -455,7 +455,7 @@ impl Writer {
         Ok(())
     }
 
-    fn tell(&self, job: Job, outcome: &Result<(), Arc<redb::Error>>) {
+    fn answer(&self, job: Job, outcome: &Result<(), Arc<redb::Error>>) {
         match job {
             Job::Append { entries, flushed } => {
                 if outcome.is_ok() {

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CAUGHT_UP: u64 = 200;
 
 /// Runs until it is dropped.
-pub(crate) async fn tend(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
+pub(crate) async fn run(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
     let mut seen: HashMap<NodeId, Instant> = HashMap::new();
     let mut led_since: Option<Instant> = None;
     loop {
@@ -58,11 +58,11 @@ pub(crate) async fn tend(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
         seen.retain(|_, at| now.duration_since(*at) < Duration::from_secs(24 * 3600));
         let gone_for =
             |id: NodeId| now.duration_since(seen.get(&id).copied().unwrap_or(led_since).max(led_since));
-        tend_once(&shared, &running, &alive, &applied, &with_session, gone_for).await;
+        run_once(&shared, &running, &alive, &applied, &with_session, gone_for).await;
     }
 }
 
-async fn tend_once(
+async fn run_once(
     shared: &Shared,
     running: &Running,
     alive: &Alive,
@@ -78,14 +78,14 @@ async fn tend_once(
     }
     let cluster = shared.belonging.get();
     // A node with the log of another cluster is none of ours, whatever it says of itself.
-    let live = alive.members.iter().chain(&alive.namesake);
+    let live = alive.members.iter().chain(&alive.name_conflict);
     let ours: Vec<&Member> =
         live.filter(|member| member.group.is_none() || member.group == cluster).collect();
     let (membership, present) = look(running, &ours, with_session);
     if let Some(step) = voters::next_step(&membership, &present, &gone_for, |id| {
         applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER
     }) {
-        take(running, step).await;
+        apply(running, step).await;
         return;
     }
     // Who owns slots is still asked for them.
@@ -134,8 +134,10 @@ fn look(running: &Running, live: &[&Member], with_session: &[&MemberRow]) -> (Me
                 .and_then(|progress| progress.get(&id).copied().flatten())
                 .is_some_and(|matched| matched.index + CAUGHT_UP >= last)
     };
-    let present =
-        there(live, with_session.iter().copied().filter(|row| membership.nodes.contains_key(&row.id)));
+    let present = present_members(
+        live,
+        with_session.iter().copied().filter(|row| membership.nodes.contains_key(&row.id)),
+    );
     let present =
         present.into_iter().map(|(id, (node, zone))| Present { id, node, zone, caught_up: matched(id) });
     let present = present.collect();
@@ -143,7 +145,7 @@ fn look(running: &Running, live: &[&Member], with_session: &[&MemberRow]) -> (Me
 }
 
 /// Who is there, where, and in which zone: what gossip says, and before that what the log says of those who have a session.
-fn there<'s>(
+fn present_members<'s>(
     live: &[&Member],
     with_session: impl Iterator<Item = &'s MemberRow>,
 ) -> BTreeMap<NodeId, (RaftNode, Option<String>)> {
@@ -157,7 +159,7 @@ fn there<'s>(
     there
 }
 
-async fn take(running: &Running, step: Step) {
+async fn apply(running: &Running, step: Step) {
     info!(change = ?step, "the Raft group changes");
     let raft = &running.raft;
     let changed = match step {
@@ -219,7 +221,7 @@ mod tests {
         let rows = [row(1, 1), row(2, 1), row(3, 1)];
         // A later start of n2 with another id, and one of n3 with its own id elsewhere.
         let forged = [said(9, "n2", u64::MAX), said(3, "n3", u64::MAX)];
-        let there = there(&forged.iter().collect::<Vec<_>>(), rows.iter());
+        let there = present_members(&forged.iter().collect::<Vec<_>>(), rows.iter());
         for row in &rows {
             assert_eq!(there[&row.id].0, row.raft_node());
         }

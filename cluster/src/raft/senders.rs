@@ -103,7 +103,7 @@ pub(crate) fn check(
             Some((leader, _)) => leads(leader),
             None => Ok(()),
         },
-        Call::Tell(words) => is_sender(words.owner()),
+        Call::UpdateFloors(update) => is_sender(update.owner()),
         Call::Strike { slots: struck, .. } => {
             is_member()?;
             let owned = |slot: &u16| slots.row(usize::from(*slot)).is_some_and(|row| row.owner == sender);

@@ -60,7 +60,7 @@ enum Contact {
     Myself,
     /// A node of Tidegate answers, and will not talk to this one.
     Refuses(String),
-    Told(Introduction),
+    Introduced(Introduction),
 }
 
 /// An entry of `--join`.
@@ -198,7 +198,7 @@ impl Survey {
         let Some(contact) = entries[place].contacts.get_mut(&address) else { return };
         *contact = match asked {
             Asked::Myself => Contact::Myself,
-            Asked::Told(introduction) => Contact::Told(introduction),
+            Asked::Introduced(introduction) => Contact::Introduced(introduction),
             Asked::Refuses(why) => Contact::Refuses(why),
             // It may be a node of the cluster: as likely to answer later as one that has answered before.
             Asked::Mute => match contact {
@@ -207,7 +207,7 @@ impl Survey {
             },
             Asked::Silent => match contact {
                 Contact::Silent { .. } => return,
-                Contact::Told(before) => {
+                Contact::Introduced(before) => {
                     Contact::Silent { since: now, knew: matches!(before.standing, Standing::Bound(_)) }
                 }
                 _ => Contact::Silent { since: now, knew: false },
@@ -220,23 +220,25 @@ impl Survey {
         let entries = self.entries();
         let contacts = || entries.iter().flat_map(|entry| &entry.contacts);
         for (at, contact) in contacts() {
-            if let Contact::Told(Introduction { standing: Standing::Bound(cluster), name, .. }) = contact {
+            if let Contact::Introduced(Introduction { standing: Standing::Bound(cluster), name, .. }) =
+                contact
+            {
                 return Err(Obstacle::Cluster { at: *at, name: name.clone(), cluster: *cluster });
             }
         }
         for (at, contact) in contacts() {
-            let told = match contact {
+            let found = match contact {
                 Contact::Refuses(why) => return Err(Obstacle::Refuses { at: *at, why: why.clone() }),
-                Contact::Told(told) => told,
+                Contact::Introduced(found) => found,
                 Contact::Silent { .. } | Contact::Myself => continue,
             };
-            let founds = match told.standing {
-                Standing::Proposing => told.id != proposer,
+            let founds = match found.standing {
+                Standing::Proposing => found.id != proposer,
                 Standing::Promised(to) => to != proposer,
                 Standing::Free | Standing::Bound(_) => false,
             };
             if founds {
-                return Err(Obstacle::Founding { at: *at, name: told.name.clone() });
+                return Err(Obstacle::Founding { at: *at, name: found.name.clone() });
             }
         }
         let silent: Vec<String> = entries
@@ -265,8 +267,8 @@ mod tests {
         ([10, 0, 0, last], 7803).into()
     }
 
-    fn told(id: NodeId, standing: Standing) -> Asked {
-        Asked::Told(Introduction { id, name: format!("n{id}"), standing, has_log: false })
+    fn introduced(id: NodeId, standing: Standing) -> Asked {
+        Asked::Introduced(Introduction { id, name: format!("n{id}"), standing, has_log: false })
     }
 
     /// Two entries, of which the second stands for two addresses.
@@ -282,10 +284,10 @@ mod tests {
         let now = Instant::now();
         let survey = survey(now);
         survey.note(0, at(1), Asked::Myself, now);
-        survey.note(1, at(2), told(2, Standing::Free), now);
+        survey.note(1, at(2), introduced(2, Standing::Free), now);
         let Err(Obstacle::Silent(silent)) = survey.verdict(ME, now) else { panic!("one was not asked") };
         assert_eq!(silent, ["10.0.0.3:7803"]);
-        survey.note(1, at(3), told(3, Standing::Promised(ME)), now);
+        survey.note(1, at(3), introduced(3, Standing::Promised(ME)), now);
         assert_eq!(survey.verdict(ME, now), Ok(()));
         // For another proposer n3 is taken.
         assert!(matches!(survey.verdict(2, now), Err(Obstacle::Founding { .. })));
@@ -303,7 +305,7 @@ mod tests {
         // It answers once, and goes: the time begins again, and is longer.
         let cluster = ClusterId::from_bytes([9; 16]);
         let later = start + ABSENT_AFTER;
-        survey.note(0, at(1), told(1, Standing::Bound(cluster)), later);
+        survey.note(0, at(1), introduced(1, Standing::Bound(cluster)), later);
         assert!(matches!(survey.verdict(ME, later), Err(Obstacle::Cluster { .. })));
         survey.note(0, at(1), Asked::Silent, later);
         assert!(survey.verdict(ME, later + ABSENT_AFTER).is_err());
@@ -330,11 +332,11 @@ mod tests {
         assert_eq!(survey.verdict(ME, start + ABSENT_AFTER), Ok(()));
         let later = start + ABSENT_AFTER;
         survey.take_addresses(0, &[at(1)], later);
-        survey.note(0, at(1), told(1, Standing::Free), later);
+        survey.note(0, at(1), introduced(1, Standing::Free), later);
         survey.take_addresses(0, &[at(2)], later);
         assert_eq!(survey.verdict(ME, later), Err(Obstacle::Silent(vec![at(2).to_string()])));
         // What answers to one who was dropped meanwhile is nobody's.
-        survey.note(0, at(1), told(1, Standing::Bound(ClusterId::from_bytes([1; 16]))), later);
+        survey.note(0, at(1), introduced(1, Standing::Bound(ClusterId::from_bytes([1; 16]))), later);
         assert_eq!(survey.verdict(ME, later + ABSENT_AFTER), Ok(()));
     }
 
@@ -343,7 +345,7 @@ mod tests {
         let now = Instant::now();
         let survey = Survey::new(&["one:1".to_owned()], now);
         survey.take_addresses(0, &[at(1)], now);
-        survey.note(0, at(1), told(1, Standing::Proposing), now);
+        survey.note(0, at(1), introduced(1, Standing::Proposing), now);
         assert!(matches!(survey.verdict(ME, now), Err(Obstacle::Founding { .. })));
         assert_eq!(survey.verdict(1, now), Ok(()), "who answers the proposer's own question");
     }

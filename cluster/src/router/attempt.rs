@@ -54,7 +54,7 @@ pub(super) enum AttemptOutcome {
     Decided(Verdict),
     /// An owner has changed: worth another attempt.
     Misrouted,
-    /// The successor of a slot has to be told first. Where that takes until the deadline, the check is denied: the owner lives, so
+    /// The successor of a slot must acknowledge the floor first. Where that takes until the deadline, the check is denied: the owner lives, so
     /// `on_owner_loss` says nothing about it.
     Held {
         /// Another node owns it: its acknowledgements are not heard of here.

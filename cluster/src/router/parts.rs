@@ -162,7 +162,7 @@ fn is_like(part: &Part, policies: &[LossPolicy], place: usize) -> bool {
     part.places.first().is_none_or(|first| policies[*first].consistency == policies[place].consistency)
 }
 
-/// Whether a check that was denied was so only because successors have to be told first.
+/// Whether a check that was denied was so only because successors must acknowledge floors first.
 pub(super) fn is_held(charges: &[Charge], decisions: &[Decision]) -> bool {
     let denied = || charges.iter().zip(decisions).filter(|(_, decision)| !decision.allowed);
     let enforced = |(charge, _): &(&Charge, &Decision)| charge.mode == Mode::Enforce;

@@ -91,43 +91,43 @@ pub(crate) struct WireSlot {
     pub(crate) epoch: u64,
     /// How long ago its buckets were exhausted, in nanoseconds; `None`: they never were.
     pub(crate) drained_ago: Option<u64>,
-    pub(crate) birth: Option<WireBirth>,
+    pub(crate) basis: Option<WireTakeoverBasis>,
 }
 
 /// As [`TakeoverBasis`]: all of it as long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct WireBirth {
+pub(crate) struct WireTakeoverBasis {
     /// Of the rules that had floors.
     pub(crate) fingerprint: u64,
     pub(crate) heard: u64,
     pub(crate) begun: u64,
     pub(crate) before: Option<u64>,
-    pub(crate) elder: Option<(u64, u64)>,
+    pub(crate) earlier: Option<(u64, u64)>,
 }
 
-impl WireBirth {
-    pub(crate) fn of(birth: &TakeoverBasis, now: Nanos) -> Self {
+impl WireTakeoverBasis {
+    pub(crate) fn of(basis: &TakeoverBasis, now: Nanos) -> Self {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
-            fingerprint: birth.rules.fingerprint(),
-            heard: ago(birth.heard),
-            begun: ago(birth.begun),
-            before: birth.before.map(ago),
-            elder: birth.elder.map(|(heard, begun)| (ago(heard), ago(begun))),
+            fingerprint: basis.rules.fingerprint(),
+            heard: ago(basis.heard),
+            begun: ago(basis.begun),
+            before: basis.before.map(ago),
+            earlier: basis.earlier.map(|(heard, begun)| (ago(heard), ago(begun))),
         }
     }
 
     /// With the fingerprint of the rules, but without them.
-    pub(crate) fn into_birth(self, now: Nanos) -> (u64, TakeoverBasis) {
+    pub(crate) fn into_basis(self, now: Nanos) -> (u64, TakeoverBasis) {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
-        let birth = TakeoverBasis {
+        let basis = TakeoverBasis {
             rules: Arc::default(),
             heard: at(self.heard),
             begun: at(self.begun),
             before: self.before.map(at),
-            elder: self.elder.map(|(heard, begun)| (at(heard), at(begun))),
+            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))),
         };
-        (self.fingerprint, birth)
+        (self.fingerprint, basis)
     }
 }
 
@@ -228,13 +228,13 @@ pub(crate) struct FloorUpdate {
     /// These buckets are used so far, or will be.
     pub(crate) buckets: Vec<WireBucket>,
     /// The successor has received everything about these slots.
-    pub(crate) complete: Vec<(u16, Agreement, WireInheritance)>,
+    pub(crate) complete: Vec<(u16, Agreement, WireTakeoverState)>,
     /// What strict rules had let go of before that.
     pub(crate) let_go: Vec<WireLetGo>,
 }
 
 impl FloorUpdate {
-    /// In whose name they are.
+    /// In whose name it is.
     pub(crate) fn owner(&self) -> NodeStart {
         self.owner
     }
@@ -242,31 +242,31 @@ impl FloorUpdate {
 
 /// As [`TakeoverState`]: instants as so long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct WireInheritance {
+pub(crate) struct WireTakeoverState {
     pub(crate) fingerprint: u64,
     pub(crate) since: u64,
     pub(crate) before: Option<u64>,
-    pub(crate) elder: Option<(u64, u64)>,
+    pub(crate) earlier: Option<(u64, u64)>,
 }
 
-impl WireInheritance {
-    pub(crate) fn of(inheritance: &TakeoverState, now: Nanos) -> Self {
+impl WireTakeoverState {
+    pub(crate) fn of(state: &TakeoverState, now: Nanos) -> Self {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
-            fingerprint: inheritance.fingerprint,
-            since: inheritance.since,
-            before: inheritance.before.map(ago),
-            elder: inheritance.elder.map(|(heard, begun)| (ago(heard), ago(begun))),
+            fingerprint: state.fingerprint,
+            since: state.since,
+            before: state.before.map(ago),
+            earlier: state.earlier.map(|(heard, begun)| (ago(heard), ago(begun))),
         }
     }
 
-    pub(crate) fn into_inheritance(self, now: Nanos) -> TakeoverState {
+    pub(crate) fn into_state(self, now: Nanos) -> TakeoverState {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
         TakeoverState {
             fingerprint: self.fingerprint,
             since: self.since,
             before: self.before.map(at),
-            elder: self.elder.map(|(heard, begun)| (at(heard), at(begun))),
+            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))),
         }
     }
 }

@@ -180,7 +180,7 @@ pub(crate) enum Asked {
     /// This node.
     Myself,
     /// A node with the same cluster name and key.
-    Told(Introduction),
+    Introduced(Introduction),
     /// A node that has others, or another version.
     Refuses(String),
     /// Somebody takes the connection, and says nothing: a node that is stopped, or too busy.
@@ -208,7 +208,7 @@ pub(crate) async fn introduce(identity: &Identity, address: SocketAddr) -> Asked
             return Asked::Mute;
         }
         match wire.receive(Kind::Reply).await {
-            Ok(Some((Reply::Introduced(introduction), _))) => Asked::Told(introduction),
+            Ok(Some((Reply::Introduced(introduction), _))) => Asked::Introduced(introduction),
             Ok(Some((Reply::Refused(reason), _))) => Asked::Refuses(reason),
             _ => Asked::Mute,
         }

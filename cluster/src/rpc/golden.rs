@@ -18,8 +18,8 @@ use tidegate_proto::{codec, peer};
 
 use super::{
     buckets::{
-        FloorUpdate, HandOver, HandedOver, WireBirth, WireBucket, WireHeld, WireInheritance, WireLetGo,
-        WireRequest, WireSlot,
+        FloorUpdate, HandOver, HandedOver, WireBucket, WireHeld, WireLetGo, WireRequest, WireSlot,
+        WireTakeoverBasis, WireTakeoverState,
     },
     message::{Call, Envelope, Introduction, NotServed, Proposal, Question, Renewal, Reply, Standing},
 };
@@ -93,12 +93,12 @@ fn proposal() -> Proposal {
     Proposal { cluster: CLUSTER, founders: BTreeMap::from([(0x11, node())]) }
 }
 
-fn bond() -> Agreement {
-    Agreement { naming: SuccessorRef { epoch: 8, named: 9 }, attempt: 10, owner: OWNER }
+fn agreement() -> Agreement {
+    Agreement { successor_ref: SuccessorRef { epoch: 8, named: 9 }, attempt: 10, owner: OWNER }
 }
 
-fn birth() -> WireBirth {
-    WireBirth { fingerprint: 1, heard: 2, begun: 3, before: Some(4), elder: Some((5, 6)) }
+fn basis() -> WireTakeoverBasis {
+    WireTakeoverBasis { fingerprint: 1, heard: 2, begun: 3, before: Some(4), earlier: Some((5, 6)) }
 }
 
 fn buckets() -> Vec<WireBucket> {
@@ -158,7 +158,7 @@ fn calls() -> Vec<(&'static str, Call)> {
         last_membership: StoredMembership::new(Some(id(1)), membership()),
         snapshot_id: "2-ff".to_owned(),
     };
-    let inheritance = WireInheritance { fingerprint: 1, since: 2, before: Some(3), elder: Some((4, 5)) };
+    let state = WireTakeoverState { fingerprint: 1, since: 2, before: Some(3), earlier: Some((4, 5)) };
     let request = WireRequest {
         key: (1, 2),
         slot: 7,
@@ -209,20 +209,20 @@ fn calls() -> Vec<(&'static str, Call)> {
                 moves: vec![MOVE],
                 buckets: buckets(),
                 let_go: let_go(),
-                slots: vec![WireSlot { one: MOVE, epoch: 8, drained_ago: Some(9), birth: Some(birth()) }],
+                slots: vec![WireSlot { one: MOVE, epoch: 8, drained_ago: Some(9), basis: Some(basis()) }],
                 requests: vec![request],
             }),
         ),
         ("may-stand", Call::MayStand(Question { last: Some(id(1)) })),
         (
             "tell",
-            Call::Tell(FloorUpdate {
+            Call::UpdateFloors(FloorUpdate {
                 owner: OWNER,
                 to: NEXT,
                 answer: 1,
-                begin: vec![(7, bond())],
+                begin: vec![(7, agreement())],
                 buckets: buckets(),
-                complete: vec![(7, bond(), inheritance)],
+                complete: vec![(7, agreement(), state)],
                 let_go: let_go(),
             }),
         ),
@@ -266,7 +266,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("hand-over-not-yet", Reply::HandOver(HandedOver::NotYet)),
         ("hand-over-never", Reply::HandOver(HandedOver::Never)),
         ("may-stand", Reply::MayStand(true)),
-        ("told", Reply::Told(Some(9))),
+        ("told", Reply::FloorsUpdated(Some(9))),
         ("refused", Reply::Refused("why".to_owned())),
         ("reached", Reply::Reached),
         ("introduced-free", introduced(Standing::Free)),
@@ -327,7 +327,7 @@ fn all() -> String {
     line("meta", "purged", hex(&id(1)));
     line("meta", "promise", hex(&Promise { proposal: proposal(), to: 0x13 }));
     line("snapshot", "state", hex(&state()));
-    let slot = SavedSlot { slot: 7, epoch: 8, drained_ago: Some(9), birth: Some(birth()) };
+    let slot = SavedSlot { slot: 7, epoch: 8, drained_ago: Some(9), basis: Some(basis()) };
     let saved = Saved { start: OWNER, slots: vec![slot], buckets: buckets(), let_go: let_go() };
     line("saved", "buckets", hex(&saved));
     lines

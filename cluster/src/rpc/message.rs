@@ -71,7 +71,7 @@ pub(crate) enum Call {
     /// Asks whether this node would vote for who asks.
     MayStand(Question),
     /// Tells a successor floors.
-    Tell(FloorUpdate),
+    UpdateFloors(FloorUpdate),
     /// Asks the leader to name no successor of these slots: theirs does not answer.
     Strike {
         successor: NodeStart,
@@ -93,14 +93,14 @@ impl Call {
             }
             Self::Renew { .. } => CallKind::Session,
             Self::HandOver(_) | Self::Moved(_) | Self::Refuse(_) => CallKind::Move,
-            Self::Tell(_) | Self::Strike { .. } => CallKind::Floor,
+            Self::UpdateFloors(_) | Self::Strike { .. } => CallKind::Floor,
             _ => CallKind::Other,
         }
     }
 
     /// Whether the time until the answer is that of the network: neither a disk nor a third node is waited for.
     pub(crate) fn waits_for_network_only(&self) -> bool {
-        matches!(self, Self::Tell(_) | Self::Reach)
+        matches!(self, Self::UpdateFloors(_) | Self::Reach)
     }
 
     /// Whether nothing has to be done for the answer. A disk that is slow for a moment may be waited for all the same, and so may a
@@ -108,7 +108,7 @@ impl Call {
     pub(crate) fn is_answered_at_once(&self) -> bool {
         match self {
             Self::Append(request) => request.entries.is_empty(),
-            Self::MayStand(_) | Self::Tell(_) => true,
+            Self::MayStand(_) | Self::UpdateFloors(_) => true,
             _ => false,
         }
     }
@@ -146,7 +146,7 @@ impl Call {
             | Self::Drain { .. }
             | Self::Evict(_)
             | Self::Strike { .. } => Room::Leader,
-            Self::Refuse(_) | Self::HandOver(_) | Self::Tell(_) => Room::Owner,
+            Self::Refuse(_) | Self::HandOver(_) | Self::UpdateFloors(_) => Room::Owner,
         }
     }
 }
@@ -182,7 +182,7 @@ pub(crate) enum Reply {
     HandOver(HandedOver),
     MayStand(bool),
     /// The number of this answer; `None`: that was for another start of this node.
-    Told(Option<u64>),
+    FloorsUpdated(Option<u64>),
     /// It was not looked at, for this reason.
     Refused(String),
     Reached,

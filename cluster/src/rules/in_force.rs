@@ -152,9 +152,9 @@ impl Compiler {
             self.compiled.extend(compiled);
             let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
             // Before anything is decided by them: a strict rule forgets nothing.
-            self.stores.iter().for_each(|store| tell_policies(store, &rules));
+            self.stores.iter().for_each(|store| set_policies(store, &rules));
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
-            // After it: what was decided by the rules before is told too.
+            // After it: what was decided by the rules before is replicated too.
             self.ownership.set_reserves(reserves, since);
         }
         let rules = self.rules.load();
@@ -176,7 +176,7 @@ impl Compiler {
 }
 
 /// Says what happens with the buckets of each rule when there is no room for all of them.
-fn tell_policies(store: &Store, rules: &Rules) {
+fn set_policies(store: &Store, rules: &Rules) {
     if PlantedBug::FloodSpills.is_on() {
         store.share_memory_among_all();
     }

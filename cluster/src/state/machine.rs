@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::ids::Weight;
 
-    const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+    const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 
     fn write(text: &str, key: &str, expected: Expected) -> RuleWrite {
         RuleWrite {
@@ -322,12 +322,12 @@ mod tests {
     #[test]
     fn a_write_that_comes_again_happens_once() {
         let mut state = Replicated::default();
-        let first = state.apply(7, REIGN, Command::Write(write("a", "k", Expected::Absent)));
-        let again = state.apply(9, REIGN, Command::Write(write("a", "k", Expected::Absent)));
+        let first = state.apply(7, LEADERSHIP, Command::Write(write("a", "k", Expected::Absent)));
+        let again = state.apply(9, LEADERSHIP, Command::Write(write("a", "k", Expected::Absent)));
         assert_eq!(first, again);
         assert_eq!(written(first).revision, Revision::new(7));
         assert_eq!(
-            state.apply(10, REIGN, Command::Write(write("b", "k", Expected::Any))),
+            state.apply(10, LEADERSHIP, Command::Write(write("b", "k", Expected::Any))),
             Outcome::KeyReused
         );
         assert_eq!(state.domains["d"].changes().len(), 1);
@@ -336,20 +336,21 @@ mod tests {
     #[test]
     fn a_lost_update_is_refused_and_not_remembered_as_a_write() {
         let mut state = Replicated::default();
-        state.apply(1, REIGN, Command::Write(write("a", "1", Expected::Absent)));
-        let refused = state.apply(2, REIGN, Command::Write(write("b", "2", Expected::Absent)));
+        state.apply(1, LEADERSHIP, Command::Write(write("a", "1", Expected::Absent)));
+        let refused = state.apply(2, LEADERSHIP, Command::Write(write("b", "2", Expected::Absent)));
         assert_eq!(refused, Outcome::Mismatch { current: Some(Revision::new(1)) });
-        let taken = state.apply(3, REIGN, Command::Write(write("b", "2", Expected::At(Revision::new(1)))));
+        let taken =
+            state.apply(3, LEADERSHIP, Command::Write(write("b", "2", Expected::At(Revision::new(1)))));
         assert_eq!(written(taken).previous, Some(Revision::new(1)));
     }
 
     #[test]
     fn the_same_rules_again_are_no_new_revision() {
         let mut state = Replicated::default();
-        state.apply(1, REIGN, Command::Write(write("a", "1", Expected::Any)));
-        let same = written(state.apply(2, REIGN, Command::Write(write("a", "2", Expected::Any))));
+        state.apply(1, LEADERSHIP, Command::Write(write("a", "1", Expected::Any)));
+        let same = written(state.apply(2, LEADERSHIP, Command::Write(write("a", "2", Expected::Any))));
         assert_eq!((same.revision, same.changed), (Revision::new(1), false));
-        let back = written(state.apply(3, REIGN, Command::Write(write("b", "3", Expected::Any))));
+        let back = written(state.apply(3, LEADERSHIP, Command::Write(write("b", "3", Expected::Any))));
         assert_eq!((back.revision, back.previous), (Revision::new(3), Some(Revision::new(1))));
     }
 
@@ -359,7 +360,7 @@ mod tests {
         for index in 1..=(MAX_HISTORY as u64 + 50) {
             state.apply(
                 index,
-                REIGN,
+                LEADERSHIP,
                 Command::Write(write(&index.to_string(), &index.to_string(), Expected::Any)),
             );
         }
@@ -378,7 +379,7 @@ mod tests {
             let text = format!("{index}{}", "x".repeat(MAX_RULES_BYTES - 8));
             written(state.apply(
                 index,
-                REIGN,
+                LEADERSHIP,
                 Command::Write(write(&text, &index.to_string(), Expected::Any)),
             ));
         }
@@ -387,7 +388,7 @@ mod tests {
         assert_eq!(kept.iter().filter(|kept| **kept).count(), MAX_KEPT_BYTES / MAX_RULES_BYTES + 1);
         assert!(!kept[0] && kept[19]);
         let long = write(&"x".repeat(MAX_RULES_BYTES + 1), "long", Expected::Any);
-        assert!(matches!(state.apply(21, REIGN, Command::Write(long)), Outcome::Full(_)));
+        assert!(matches!(state.apply(21, LEADERSHIP, Command::Write(long)), Outcome::Full(_)));
     }
 
     #[test]
@@ -404,13 +405,13 @@ mod tests {
             weight: Weight::default(),
         };
         let drain = |incarnation| Command::Drain { start: NodeStart { node: 1, incarnation }, on: true };
-        state.apply(1, REIGN, drain(1));
+        state.apply(1, LEADERSHIP, drain(1));
         assert!(state.draining.is_empty());
-        state.apply(2, REIGN, Command::Member(row(1)));
-        state.apply(3, REIGN, drain(1));
+        state.apply(2, LEADERSHIP, Command::Member(row(1)));
+        state.apply(3, LEADERSHIP, drain(1));
         assert_eq!(state.draining.len(), 1);
-        state.apply(4, REIGN, Command::Member(row(2)));
-        state.apply(5, REIGN, drain(1));
+        state.apply(4, LEADERSHIP, Command::Member(row(2)));
+        state.apply(5, LEADERSHIP, drain(1));
         assert!(state.draining.is_empty());
     }
 
@@ -420,8 +421,8 @@ mod tests {
         let founding =
             |secret| Founding { cluster: ClusterId::from_bytes([1; 16]), hash_secret: [secret; 16] };
         use crate::ids::ClusterId;
-        state.apply(1, REIGN, Command::Found(founding(1)));
-        state.apply(2, REIGN, Command::Found(founding(2)));
+        state.apply(1, LEADERSHIP, Command::Found(founding(1)));
+        state.apply(2, LEADERSHIP, Command::Found(founding(2)));
         assert_eq!(state.founding, Some(founding(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a check through the floors: how far a charge may go, and what it leaves to be told.
+//! The way of a check through the floors: how far a charge may go, and what it leaves to be replicated.
 
 use std::sync::{
     Arc, PoisonError,
@@ -11,7 +11,7 @@ use tidegate_limiter::{
 };
 use tokio::sync::Notify;
 
-use super::{BORN, BOUND, ClaimedFloors, MAX_RAISES, SILENT};
+use super::{BOUND, ClaimedFloors, FROM_FLOORS, MAX_RAISES, SILENT};
 use crate::{
     owner::slot_ownership::{Claim, SlotOwnership},
     stats::FloorStats,
@@ -37,55 +37,55 @@ impl SlotOwnership {
         let slot = claim.slot.index();
         let binding = self.floors.bindings[slot].load(Acquire);
         let (mut empty_at, mut at_least) = (claim.floor, Mark::default());
-        if binding & BORN != 0
-            && let Some(birth) = self.floors.births.load().get(&claim.slot.get())
-            && let Some(mark) = birth.at_least(reserve, &charge.limit)
+        if binding & FROM_FLOORS != 0
+            && let Some(basis) = self.floors.bases.load().get(&claim.slot.get())
+            && let Some(mark) = basis.at_least(reserve, &charge.limit)
         {
-            (empty_at, at_least) = (birth.empty_at(reserve), mark);
+            (empty_at, at_least) = (basis.empty_at(reserve), mark);
         }
-        let mut told = ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
+        let mut agreed = ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
         if binding & BOUND != 0 && charge.cost != Cost::PEEK {
             let is_cut_off = binding & SILENT != 0 && !self.has_session(now);
-            told.beyond = is_cut_off && claim.consistency == Consistency::Available;
-            if !told.beyond {
+            agreed.beyond = is_cut_off && claim.consistency == Consistency::Available;
+            if !agreed.beyond {
                 let acknowledged = self.floors.acknowledged.get(slot, charge.key);
-                told.at_most = reserve.at_most(&charge.limit, acknowledged, now);
+                agreed.at_most = reserve.at_most(&charge.limit, acknowledged, now);
             }
         }
-        claim.told = Some(told);
-        (empty_at.is_some() || at_least != Mark::default() || told.at_most != Mark::new(u64::MAX))
-            .then(|| Floor::between(empty_at, at_least, told.at_most))
+        claim.agreed = Some(agreed);
+        (empty_at.is_some() || at_least != Mark::default() || agreed.at_most != Mark::new(u64::MAX))
+            .then(|| Floor::between(empty_at, at_least, agreed.at_most))
     }
 
     /// Whether the agreement is what it was when the charge was made. The caller has made a fence.
     #[inline]
-    pub(in crate::owner) fn is_as_told(&self, claim: &Claim, now: Nanos) -> bool {
-        claim.told.is_none_or(|told| {
+    pub(in crate::owner) fn is_as_agreed(&self, claim: &Claim, now: Nanos) -> bool {
+        claim.agreed.is_none_or(|agreed| {
             let binding = self.floors.bindings[claim.slot.index()].load(Acquire);
-            binding == told.binding && !(told.beyond && self.has_session(now))
+            binding == agreed.binding && !(agreed.beyond && self.has_session(now))
         })
     }
 
-    /// A charge counts: tells the successor more, if that is near what it knows.
+    /// A charge counts: raises the floor, if the bucket is near it.
     #[inline]
     pub(crate) fn spent(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
-        if let Some(told) = claim.told
-            && told.binding & BOUND != 0
-            && !told.beyond
+        if let Some(agreed) = claim.agreed
+            && agreed.binding & BOUND != 0
+            && !agreed.beyond
             && charge.cost != Cost::PEEK
         {
-            let mark = told.reserve.mark(&charge.limit, charge.cost, decision, now);
-            if decision.allowed && told.reserve.is_near(mark, told.at_most) {
-                self.raise(charge.key, charge.rule, told.reserve.ahead(mark));
+            let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
+            if decision.allowed && agreed.reserve.is_near(mark, agreed.at_most) {
+                self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark));
             }
         }
     }
 
-    /// A charge is [held](Decision::is_held): has its successor told, at once.
+    /// A charge is [held](Decision::is_held): its floor is replicated at once.
     pub(crate) fn want(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
-        if let Some(told) = claim.told.filter(|_| decision.is_held()) {
-            let mark = told.reserve.mark(&charge.limit, charge.cost, decision, now);
-            self.raise(charge.key, charge.rule, told.reserve.ahead(mark));
+        if let Some(agreed) = claim.agreed.filter(|_| decision.is_held()) {
+            let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
+            self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark));
             self.floors.stats.count_held();
             self.floors.wants.fetch_add(1, SeqCst);
             self.floors.urgent.notify_waiters();
@@ -103,7 +103,7 @@ impl SlotOwnership {
 
     /// Wakes who waits for more to be acknowledged.
     pub(crate) fn acknowledgements(&self) -> &Notify {
-        &self.floors.told
+        &self.floors.acknowledgements
     }
 
     /// What is counted of floors.

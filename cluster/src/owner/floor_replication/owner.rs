@@ -1,4 +1,4 @@
-//! Floors at the owner: what its successors have to be told, and what they have acknowledged.
+//! Floors at the owner: which its successors must receive, and what they have acknowledged.
 
 use std::sync::{
     Arc, PoisonError,
@@ -26,31 +26,31 @@ use crate::{
 impl SlotOwnership {
     /// The rules with floors are these from now on, as those domains have them since those entries of the log.
     pub(crate) fn set_reserves(&self, reserves: Arc<Reserves>, since: Since) {
-        // Under the lock, so that nobody tells that all was told for these by what was told for those before.
+        // Under the lock, so that nobody says that all floors were sent for these by what was sent for those before.
         let mut core = self.core();
         let before = self.floors.reserves.swap(Arc::clone(&reserves));
-        if *before != *reserves || core.tellings.since != since {
-            core.tellings.since = since;
-            core.tellings.begin_anew();
+        if *before != *reserves || core.agreements.since != since {
+            core.agreements.since = since;
+            core.agreements.begin_anew();
             self.count_complete(&core);
         }
     }
 
     /// Whether the rules with floors in force are those of a state in which the domains have these revisions.
     pub(crate) fn floors_are_of(&self, revision: impl Fn(&str) -> Option<u64>) -> bool {
-        self.core().tellings.since.is_of(revision)
+        self.core().agreements.since.is_of(revision)
     }
 
     pub(crate) fn reserves(&self) -> Arc<Reserves> {
         self.floors.reserves.load_full()
     }
 
-    /// Takes in who is to be told, after a change of the table.
+    /// Takes in who the successors are, after a change of the table.
     pub(in crate::owner) fn observe_successors(&self, core: &mut Core) {
         let me = core.node.me();
         for slot in 0..SLOTS {
-            let naming = core.node.row(slot).and_then(|row| SuccessorRef::of(me, row));
-            if core.tellings.tellers[slot].observe(naming) {
+            let successor_ref = core.node.row(slot).and_then(|row| SuccessorRef::of(me, row));
+            if core.agreements.senders[slot].observe(successor_ref) {
                 self.rebind(slot, |binding| binding & !(BOUND | SILENT));
                 self.floors.acknowledged.clear(slot);
             }
@@ -59,7 +59,7 @@ impl SlotOwnership {
     }
 
     fn count_complete(&self, core: &Core) {
-        let complete = core.tellings.tellers.iter().filter(|teller| teller.is_complete());
+        let complete = core.agreements.senders.iter().filter(|sender| sender.is_complete());
         self.floors.stats.set_complete(complete.count() as u64);
         self.floors.version.fetch_add(1, SeqCst);
     }
@@ -75,7 +75,7 @@ impl SlotOwnership {
         self.floors.version.load(SeqCst)
     }
 
-    /// Who is to be told of slots of this node.
+    /// The successors of this node's slots.
     pub(crate) fn successors(&self) -> Vec<NodeStart> {
         let core = self.core();
         let me = core.node.me();
@@ -87,17 +87,17 @@ impl SlotOwnership {
         starts
     }
 
-    /// The slots of which this successor is to be told, and whether there is nothing to do about them.
-    pub(crate) fn told_to(&self, successor: NodeStart) -> Vec<(u16, SuccessorRef, bool)> {
+    /// The slots whose floors this successor receives, and whether there is nothing to do about them.
+    pub(crate) fn slots_for(&self, successor: NodeStart) -> Vec<(u16, SuccessorRef, bool)> {
         let core = self.core();
         (0..SLOTS)
             .filter_map(|slot| {
                 let next = core.node.row(slot)?.successor?;
-                let teller = core.tellings.tellers[slot];
-                let naming = teller.naming().filter(|_| next.node == successor)?;
-                // Of a slot that is moving another one will be told.
+                let sender = core.agreements.senders[slot];
+                let successor_ref = sender.successor_ref().filter(|_| next.node == successor)?;
+                // A slot that is moving will have another one.
                 let is_moving = core.node.row(slot).is_some_and(|row| row.moving.is_some());
-                Some((slot as u16, naming, teller.is_complete() || is_moving))
+                Some((slot as u16, successor_ref, sender.is_complete() || is_moving))
             })
             .collect()
     }
@@ -105,106 +105,112 @@ impl SlotOwnership {
     /// A new attempt for these slots.
     pub(crate) fn attempt(&self, slots: &[(u16, SuccessorRef)]) -> Vec<(u16, Agreement)> {
         let mut core = self.core();
-        core.tellings.attempts += 1;
-        let (attempt, owner) = (core.tellings.attempts, core.node.me());
-        slots.iter().map(|(slot, naming)| (*slot, Agreement { naming: *naming, attempt, owner })).collect()
+        core.agreements.attempts += 1;
+        let (attempt, owner) = (core.agreements.attempts, core.node.me());
+        slots
+            .iter()
+            .map(|(slot, successor_ref)| (*slot, Agreement { successor_ref: *successor_ref, attempt, owner }))
+            .collect()
     }
 
-    /// Binds this node; returns the bonds that hold.
-    pub(crate) fn bind(&self, bonds: &[(u16, Agreement)]) -> Vec<(u16, Agreement)> {
+    /// Binds this node; returns the agreements that hold.
+    pub(crate) fn bind(&self, agreements: &[(u16, Agreement)]) -> Vec<(u16, Agreement)> {
         let mut core = self.core();
-        let is_stale = |bond: &Agreement| bond.attempt <= core.tellings.stale;
-        let bonds: Vec<(u16, Agreement)> =
-            bonds.iter().filter(|(_, bond)| !is_stale(bond)).copied().collect();
-        let bind = |(slot, bond): &(u16, Agreement)| {
+        let is_stale = |agreement: &Agreement| agreement.attempt <= core.agreements.stale;
+        let agreements: Vec<(u16, Agreement)> =
+            agreements.iter().filter(|(_, agreement)| !is_stale(agreement)).copied().collect();
+        let bind = |(slot, agreement): &(u16, Agreement)| {
             let slot = usize::from(*slot);
-            let was_bound = core.tellings.tellers[slot].bond().is_some();
-            let binds = core.tellings.tellers[slot].bind(*bond);
+            let was_bound = core.agreements.senders[slot].agreement().is_some();
+            let binds = core.agreements.senders[slot].bind(*agreement);
             if binds && !was_bound {
                 self.rebind(slot, |binding| binding | BOUND);
             }
             binds
         };
-        bonds.into_iter().filter(bind).collect()
+        agreements.into_iter().filter(bind).collect()
     }
 
-    /// Frees this node from a bond of which the successor knows that it is not complete.
-    pub(crate) fn free(&self, slot: u16, bond: Agreement) {
+    /// Frees this node from an agreement of which the successor knows that it is not complete.
+    pub(crate) fn free(&self, slot: u16, agreement: Agreement) {
         let mut core = self.core();
         let slot = usize::from(slot);
-        if core.tellings.tellers[slot].free(bond) {
+        if core.agreements.senders[slot].free(agreement) {
             self.rebind(slot, |binding| binding & !(BOUND | SILENT));
             self.floors.acknowledged.clear(slot);
         }
     }
 
-    /// What is said of these slots to who could begin from their floors: all was told.
-    pub(crate) fn testament(&self, bonds: &[(u16, Agreement)]) -> Vec<(u16, Agreement, TakeoverState)> {
+    /// The state of these slots for the successor that could begin from their floors: all of these were sent.
+    pub(crate) fn takeover_states(
+        &self,
+        agreements: &[(u16, Agreement)],
+    ) -> Vec<(u16, Agreement, TakeoverState)> {
         let core = self.core();
-        let (births, reserves) = (self.floors.births.load(), self.reserves());
-        let current = |(slot, bond): &&(u16, Agreement)| {
-            bond.attempt > core.tellings.stale
-                && core.tellings.tellers[usize::from(*slot)].bond() == Some(*bond)
+        let (bases, reserves) = (self.floors.bases.load(), self.reserves());
+        let current = |(slot, agreement): &&(u16, Agreement)| {
+            agreement.attempt > core.agreements.stale
+                && core.agreements.senders[usize::from(*slot)].agreement() == Some(*agreement)
         };
-        let tell = |(slot, bond): &(u16, Agreement)| {
-            let (fingerprint, since) = (reserves.fingerprint(), core.tellings.since.number());
-            let inheritance = match births.get(slot) {
-                // Of rules that are others now it cannot be told how their buckets begun.
-                Some(birth) if birth.rules != reserves => {
-                    TakeoverState { fingerprint, since, before: Some(birth.begun), elder: None }
+        let state_of = |(slot, agreement): &(u16, Agreement)| {
+            let (fingerprint, since) = (reserves.fingerprint(), core.agreements.since.number());
+            let state = match bases.get(slot) {
+                // For rules that are others now nothing is known of how their buckets began.
+                Some(basis) if basis.rules != reserves => {
+                    TakeoverState { fingerprint, since, before: Some(basis.begun), earlier: None }
                 }
-                Some(birth) => TakeoverState {
+                Some(basis) => TakeoverState {
                     fingerprint,
                     since,
-                    before: birth.postponed_before(),
-                    elder: Some((birth.elder.map_or(birth.heard, |(heard, _)| heard), birth.begun)),
+                    before: basis.postponed_before(),
+                    earlier: Some((basis.earlier.map_or(basis.heard, |(heard, _)| heard), basis.begun)),
                 },
                 None => {
                     let before = self.floor_of(usize::from(*slot));
-                    TakeoverState { fingerprint, since, before, elder: None }
+                    TakeoverState { fingerprint, since, before, earlier: None }
                 }
             };
-            (*slot, *bond, inheritance)
+            (*slot, *agreement, state)
         };
-        bonds.iter().filter(current).map(tell).collect()
+        agreements.iter().filter(current).map(state_of).collect()
     }
 
     /// The successor is complete.
-    pub(crate) fn completed(&self, bonds: impl IntoIterator<Item = (u16, Agreement)>) {
+    pub(crate) fn completed(&self, agreements: impl IntoIterator<Item = (u16, Agreement)>) {
         let mut core = self.core();
-        for (slot, bond) in bonds {
-            if bond.attempt > core.tellings.stale {
-                core.tellings.tellers[usize::from(slot)].completed(bond);
+        for (slot, agreement) in agreements {
+            if agreement.attempt > core.agreements.stale {
+                core.agreements.senders[usize::from(slot)].completed(agreement);
             }
         }
         self.count_complete(&core);
     }
 
-    /// What this successor has to be told of.
+    /// The floors that this successor must receive.
     pub(crate) fn take_raises(&self, successor: NodeStart, most: usize) -> Vec<Raise> {
         if self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return Vec::new();
         }
         let core = self.core();
         let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
-        let naming = |key: &KeyHash| {
+        let successor_ref = |key: &KeyHash| {
             let slot = SlotId::of(*key).index();
             let next = core.node.row(slot).and_then(|row| row.successor)?;
-            core.tellings.tellers[slot].naming().filter(|_| next.node == successor)
+            core.agreements.senders[slot].successor_ref().filter(|_| next.node == successor)
         };
-        // Of slots that are another's now, or that nobody takes over, nobody is told.
-        raises.retain(|key, _| core.tellings.tellers[SlotId::of(*key).index()].naming().is_some());
+        // Floors of slots that are another's now, or that nobody takes over, are sent to nobody.
+        raises.retain(|key, _| core.agreements.senders[SlotId::of(*key).index()].successor_ref().is_some());
         let keys: Vec<(KeyHash, SuccessorRef)> =
-            raises.keys().filter_map(|key| Some((*key, naming(key)?))).take(most).collect();
+            raises.keys().filter_map(|key| Some((*key, successor_ref(key)?))).take(most).collect();
         keys.into_iter()
-            .filter_map(|(key, naming)| {
+            .filter_map(|(key, successor_ref)| {
                 let (rule, mark) = raises.remove(&key)?;
-                Some(Raise { key, rule, mark, naming })
+                Some(Raise { key, rule, mark, successor_ref })
             })
             .collect()
     }
 
-    /// What could not be told is still to be.
+    /// What could not be sent is still to be.
     pub(crate) fn put_back(&self, raises: &[Raise]) {
         raises.iter().for_each(|one| self.raise(one.key, one.rule, one.mark));
     }
@@ -215,13 +221,13 @@ impl SlotOwnership {
         let mut full = Vec::new();
         for one in raises {
             let slot = SlotId::of(one.key);
-            let is_named = core.tellings.tellers[slot.index()].naming() == Some(one.naming);
+            let is_named = core.agreements.senders[slot.index()].successor_ref() == Some(one.successor_ref);
             if is_named && !self.floors.acknowledged.note(slot.index(), one.key, one.mark, now) {
                 full.push(slot.get());
             }
         }
         drop(core);
-        self.floors.told.notify_waiters();
+        self.floors.acknowledgements.notify_waiters();
         full.dedup();
         full
     }
@@ -231,7 +237,7 @@ impl SlotOwnership {
         self.floors.acknowledged.get(SlotId::of(key).index(), key).is_some_and(|known| known >= mark)
     }
 
-    /// How many charges have waited for their successor to be told.
+    /// How many charges have waited for their floor to be replicated.
     pub(crate) fn wants(&self) -> u64 {
         self.floors.wants.load(SeqCst)
     }
@@ -249,13 +255,14 @@ impl SlotOwnership {
         let core = self.core();
         let is_bound = |slot: &usize| {
             let next = core.node.row(*slot).and_then(|row| row.successor);
-            core.tellings.tellers[*slot].bond().is_some() && next.is_some_and(|next| next.node == successor)
+            core.agreements.senders[*slot].agreement().is_some()
+                && next.is_some_and(|next| next.node == successor)
         };
         (0..SLOTS).filter(is_bound).map(|slot| slot as u16).collect()
     }
 
     /// The successor of these slots is silent. True if the leader is too: then rules that are to stay available go on without
-    /// either, until the successor is heard again.
+    /// either, until the successor answers again.
     pub(crate) fn is_silent(&self, slots: &[u16], now: Nanos) -> bool {
         let _core = self.core();
         let is_cut_off = !self.has_session(now);
@@ -265,10 +272,10 @@ impl SlotOwnership {
         is_cut_off
     }
 
-    /// The successor is heard again: what was charged meanwhile has to be told.
+    /// The successor answers again: floors that were passed meanwhile must be sent.
     pub(crate) fn is_heard_again(&self, slots: &[u16]) {
         let mut core = self.core();
-        core.tellings.begin_anew();
+        core.agreements.begin_anew();
         self.count_complete(&core);
         slots.iter().for_each(|slot| self.rebind(usize::from(*slot), |binding| binding & !SILENT));
     }

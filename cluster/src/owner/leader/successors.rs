@@ -38,7 +38,7 @@ impl Leader {
         if !settled || view.table.moving() > 0 || !view.members.values().all(known) {
             return None;
         }
-        // What a lost owner has told its successor, no other one knows.
+        // The floors that a lost owner has sent its successor, no other one has.
         succeed(view.table, wanted, |row| self.is_there(row.owner, view, now))
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{ids::Weight, owner::table::SlotRow, slots::SLOTS};
 
 const LENGTH: Duration = Duration::from_secs(3);
-const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 
 struct World {
     leader: Leader,
@@ -62,10 +62,10 @@ impl World {
         let end = self.now + millis;
         while self.now < end {
             self.now = (self.now + 500).min(end);
-            self.leader.look(Some(REIGN), self.now());
+            self.leader.look(Some(LEADERSHIP), self.now());
             live.iter().for_each(|node| assert!(self.renew(start(*node))));
         }
-        self.leader.look(Some(REIGN), self.now());
+        self.leader.look(Some(LEADERSHIP), self.now());
     }
 
     /// A node that has applied all of the log asks.
@@ -119,14 +119,14 @@ impl World {
     /// What is written is applied, and a move succeeds.
     fn carry_out(&mut self, entry: Entry) {
         self.index += 1;
-        self.table.apply(self.index, REIGN, &entry);
+        self.table.apply(self.index, LEADERSHIP, &entry);
         match entry {
             Entry::Prepare { slots, .. } => {
                 assert!(slots.len() <= BATCH);
                 let id = self.index;
                 self.index += 1;
                 let moves = slots.into_iter().map(|slot| SlotMove { slot, id }).collect();
-                self.table.apply(self.index, REIGN, &Entry::Commit(moves));
+                self.table.apply(self.index, LEADERSHIP, &Entry::Commit(moves));
             }
             Entry::Expire { lapsed, .. } => self.leader.expiry_is_over(&lapsed),
             _ => {}
@@ -301,7 +301,7 @@ fn who_is_being_expired_stays_so_when_the_leader_is_stopped_and_leads_on() {
     world.pass(3060, &[1, 2]);
     assert!(matches!(world.next(), Some(Step::Write(Entry::Expire { .. }))));
     world.now += 1_600;
-    world.leader.look(Some(REIGN), world.now());
+    world.leader.look(Some(LEADERSHIP), world.now());
     assert_eq!(world.leader.begin_grant(start(3), world.index), Asked::Never);
     assert!(world.renew(start(2)), "the others ask as always");
     // A grant that was under way when the leader was stopped is forgotten, and another reign begins with nothing.
@@ -316,9 +316,9 @@ fn an_expiry_from_before_a_stop_is_settled_like_any_other() {
     world.pass(3060, &[1, 2]);
     let Some(Step::Write(entry)) = world.next() else { panic!() };
     world.index += 1;
-    world.table.apply(world.index, REIGN, &entry);
+    world.table.apply(world.index, LEADERSHIP, &entry);
     world.now += 1_600;
-    world.leader.look(Some(REIGN), world.now());
+    world.leader.look(Some(LEADERSHIP), world.now());
     assert!(!world.renew(start(3)));
     world.pass(3_100, &[1, 2]);
     let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
@@ -520,7 +520,7 @@ fn a_new_leader_counts_the_time_of_removed_nodes_anew() {
     let late = super::super::shares::RELEASE_AFTER.as_millis() as u64;
     world.now += late + 1_000;
     // It was stopped, which is the same.
-    world.leader.look(Some(REIGN), world.now());
+    world.leader.look(Some(LEADERSHIP), world.now());
     assert!(world.renew(start(1)));
     world.settle();
     assert!(world.shares.parts(2).is_some());
@@ -530,7 +530,7 @@ fn a_new_leader_counts_the_time_of_removed_nodes_anew() {
 fn a_leader_that_was_stopped_counts_as_new() {
     let mut world = founded(3);
     world.now += 10_000;
-    world.leader.look(Some(REIGN), world.now());
+    world.leader.look(Some(LEADERSHIP), world.now());
     assert!(world.renew(start(1)));
     assert_eq!(world.next(), None);
 }
@@ -614,7 +614,7 @@ fn an_expiry_whose_end_is_not_known_does_not_keep_the_node_out_for_ever() {
     assert!(!world.renew(start(3)), "it is being expired");
     // Nobody says that it was written, but it was.
     world.index += 1;
-    world.table.apply(world.index, REIGN, &entry);
+    world.table.apply(world.index, LEADERSHIP, &entry);
     assert!(!world.renew(start(3)));
     let Some(Step::Write(Entry::Expire { lapsed, slots, .. })) = world.next() else { panic!() };
     assert_eq!((&lapsed[..], slots.len()), (&[start(3)][..], 0));
@@ -674,7 +674,7 @@ fn a_move_that_takes_too_long_is_given_up_with_its_targets_consent() {
     let mut world = founded(2);
     world.draining.insert(start(2));
     let Some(Step::Write(entry)) = world.next() else { panic!() };
-    world.table.apply(9, REIGN, &entry);
+    world.table.apply(9, LEADERSHIP, &entry);
     assert_eq!(world.next(), None);
     world.pass(4100, &[1, 2]);
     let Some(Step::Refuse { target, moves }) = world.next() else { panic!() };
@@ -705,7 +705,7 @@ fn a_leader_expects_to_take_slots_only_while_it_can_write_that_and_somebody_can_
     world.leader.note_log(index + 20, index + 1, world.now());
     assert!(world.takes_over_soon(), "it goes on");
     // The others' sessions ended long ago; whoever asks hears of it first.
-    world.table.apply(1, REIGN, &Entry::Assign(vec![start(2); 4096]));
+    world.table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(2); 4096]));
     world.index += 20;
     let mut waited = 0;
     while !matches!(world.next(), Some(Step::Write(Entry::Expire { .. }))) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{ids::Leadership, owner::table::Entry};
 
-const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 const LENGTH: Duration = Duration::from_secs(3);
 
 fn start(node: u64) -> NodeStart {
@@ -42,7 +42,7 @@ impl World {
 
     fn write(&mut self, entry: &Entry, now: Nanos) -> ToDo {
         self.index += 1;
-        self.table.apply(self.index, REIGN, entry);
+        self.table.apply(self.index, LEADERSHIP, entry);
         self.ownership.observe(self.index, &Arc::new(self.table.clone()), now, |_, _| true)
     }
 
@@ -212,7 +212,7 @@ fn who_has_just_begun_gives_out_shares_when_it_knows_who_owns_what_and_its_links
             if granted == Some(millis) {
                 let question = world.ownership.ask(at(millis));
                 world.ownership.grant(question, 1, at(millis));
-                // It is told what it was granted for, and has to apply that first.
+                // It learns what it was granted for, and has to apply that first.
                 world.write(&Entry::Assign(vec![start(1); SLOTS]), at(millis));
                 let question = world.ownership.ask(at(millis));
                 world.ownership.grant(question, 1, at(millis));
@@ -250,7 +250,7 @@ fn shares_of_a_slot_without_a_session_count_from_when_no_new_leader_has_granted_
     for to in [2, 1] {
         let lapsed = vec![start(3 - to)];
         let slots = vec![(slot().get(), start(to))];
-        world.write(&Entry::Expire { leadership: REIGN, lapsed, slots }, at(8000));
+        world.write(&Entry::Expire { leadership: LEADERSHIP, lapsed, slots }, at(8000));
     }
     assert!(world.claim(Consistency::Strict, at(8001)).is_err());
     assert_eq!(
@@ -284,7 +284,7 @@ fn a_claim_of_an_earlier_tenure_does_not_count() {
     for to in [2, 1] {
         let lapsed = vec![start(3 - to)];
         let slots = vec![(slot().get(), start(to))];
-        world.write(&Entry::Expire { leadership: REIGN, lapsed, slots }, at(5));
+        world.write(&Entry::Expire { leadership: LEADERSHIP, lapsed, slots }, at(5));
     }
     let claim = world.claim(Consistency::Available, at(6)).unwrap();
     assert_eq!(claim.floor, Some(at(5)));
@@ -293,7 +293,7 @@ fn a_claim_of_an_earlier_tenure_does_not_count() {
 }
 
 #[test]
-fn who_has_told_what_it_knew_decides_nothing_whatever_the_log_says() {
+fn who_has_given_away_what_it_knew_decides_nothing_whatever_the_log_says() {
     let mut world = World::owning();
     let claim = world.claim(Consistency::Available, at(1)).unwrap();
     assert_eq!(world.ownership.retire().len(), SLOTS);
@@ -306,17 +306,17 @@ fn who_has_told_what_it_knew_decides_nothing_whatever_the_log_says() {
 fn what_was_kept_counts_for_slots_that_nobody_owned_in_between() {
     let again = NodeStart { incarnation: 2, ..start(1) };
     let mut table = Table::default();
-    table.apply(1, REIGN, &Entry::Assign(vec![start(1); SLOTS]));
+    table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(1); SLOTS]));
     let mine = slot().get();
     let other = (mine + 1) % SLOTS as u16;
     let expire = |lapsed: NodeStart, slot: u16, to: NodeStart| Entry::Expire {
-        leadership: REIGN,
+        leadership: LEADERSHIP,
         lapsed: vec![lapsed],
         slots: vec![(slot, to)],
     };
-    table.apply(2, REIGN, &expire(start(1), other, start(2)));
-    table.apply(3, REIGN, &expire(start(2), other, again));
-    table.apply(4, REIGN, &expire(start(1), mine, again));
+    table.apply(2, LEADERSHIP, &expire(start(1), other, start(2)));
+    table.apply(3, LEADERSHIP, &expire(start(2), other, again));
+    table.apply(4, LEADERSHIP, &expire(start(1), mine, again));
     let ownership = SlotOwnership::new(again, SessionTiming::of(LENGTH), at(0));
     let kept = [mine, other].map(|slot| (slot, (1, 77, None))).into();
     ownership.keep(Kept { start: start(1), slots: kept });
@@ -356,7 +356,7 @@ fn no_charge_that_counts_is_missed_by_the_move() {
         let counted = AtomicU64::new(0);
         let entry = Entry::Prepare { slots: vec![slot().get()], to: start(2) };
         world.index += 1;
-        world.table.apply(world.index, REIGN, &entry);
+        world.table.apply(world.index, LEADERSHIP, &entry);
         let table = Arc::new(world.table.clone());
         let (ownership, index) = (&world.ownership, world.index);
         let sent = std::thread::scope(|scope| {

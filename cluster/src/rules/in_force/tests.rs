@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-const REIGN: Leadership = Leadership { term: 1, leader: 1 };
+const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 
 struct World {
     compiler: Compiler,
@@ -46,7 +46,7 @@ impl World {
 
     fn apply(&mut self, command: Command) {
         self.index += 1;
-        let _ = self.state.apply(self.index, REIGN, command);
+        let _ = self.state.apply(self.index, LEADERSHIP, command);
     }
 
     fn write(&mut self, domain: &str, text: &str) {
