@@ -13,24 +13,27 @@
 //!    the rest; one that looks later finds the slot frozen, and is forfeited.
 
 mod awake;
+mod moving;
+mod observe;
 mod share;
 
-pub(crate) use crate::owner::slot_ownership::share::Share;
+pub(crate) use crate::owner::slot_ownership::{
+    moving::{Frozen, Refusal},
+    share::Share,
+};
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, SeqCst},
             fence,
         },
     },
-    time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tidegate_limiter::{
     Nanos,
     cluster::{Consistency, KeyHash},
@@ -38,15 +41,12 @@ use tidegate_limiter::{
 
 use super::{
     floor_replication::{ClaimedFloors, FloorAgreements, Floors},
-    node::{Change, Effect, Install, Kept, Node, Role},
+    node::{Kept, Node},
     session::{Session, SessionTiming},
-    shares::{WITHOUT_CONTACT, WITHOUT_CONTACT_AT_START},
-    table::{SlotMove, Table},
-    takeover::TakeoverBasis,
+    shares::WITHOUT_CONTACT_AT_START,
 };
 use crate::{
     ids::NodeStart,
-    planted::PlantedBug,
     slots::{SLOTS, SlotId},
 };
 
@@ -148,15 +148,6 @@ pub(super) struct Core {
     pub(super) agreements: FloorAgreements,
 }
 
-/// What a node does about a change of the table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ToDo {
-    /// Moves whose buckets this node has to send, by id.
-    pub(crate) send: Vec<SlotMove>,
-    /// How many slots were begun from floors.
-    pub(crate) reserved: usize,
-}
-
 impl SlotOwnership {
     pub(crate) fn new(me: NodeStart, timing: SessionTiming, now: Nanos) -> Self {
         Self {
@@ -255,90 +246,6 @@ impl SlotOwnership {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what the log says up to this index. Afterwards [`SlotOwnership::applied`] has to be called when the router knows it
-    /// too. Before slots are begun from floors, `inherit` is called with them, and for how long time is to stand still for
-    /// their buckets; if it returns false, they count as exhausted.
-    pub(crate) fn observe(
-        &self,
-        index: u64,
-        table: &Arc<Table>,
-        now: Nanos,
-        inherit: impl FnOnce(&[usize], Duration) -> bool,
-    ) -> ToDo {
-        let mut core = self.core();
-        let mut todo = ToDo::default();
-        if core.retired {
-            return todo;
-        }
-        let changes = core.node.observe(index, table);
-        self.observe_successors(&mut core);
-        let begins = |effect| {
-            matches!(
-                effect,
-                Effect::BeginFull | Effect::BeginDrained | Effect::BeginKept | Effect::BeginReserved(_)
-            )
-        };
-        let begun = changes.iter().filter(|change| begins(change.effect));
-        let mut bases: Vec<(usize, Option<Arc<TakeoverBasis>>)> = begun
-            .map(|change| match change.effect {
-                Effect::BeginReserved(owner) => {
-                    (change.slot, self.takeover_basis(&core, change.slot, owner, now).map(Arc::new))
-                }
-                Effect::BeginKept => {
-                    let kept = core.node.kept_basis(change.slot);
-                    (change.slot, kept.and_then(|(rules, basis)| basis.with(rules, self.reserves())))
-                }
-                _ => (change.slot, None),
-            })
-            .collect();
-        let reserved: Vec<usize> = changes
-            .iter()
-            .filter(|change| matches!(change.effect, Effect::BeginReserved(_)))
-            .map(|change| change.slot)
-            .filter(|slot| bases.iter().any(|(known, basis)| known == slot && basis.is_some()))
-            .collect();
-        if !reserved.is_empty() {
-            if inherit(&reserved, Self::unheard(&bases)) {
-                todo.reserved = reserved.len();
-            } else {
-                let is_lost = |(slot, _): &&mut (usize, Option<Arc<TakeoverBasis>>)| reserved.contains(slot);
-                bases.iter_mut().filter(is_lost).for_each(|(_, basis)| *basis = None);
-            }
-        }
-        if !bases.is_empty() {
-            self.set_bases(&bases);
-            self.began.fetch_max(now.get(), Relaxed);
-        }
-        for Change { slot, effect } in changes {
-            let role = core.node.role(slot);
-            debug_assert!(role.decides() || effect == Effect::End, "{effect:?} of a slot that is {role:?}");
-            match effect {
-                Effect::BeginFull => self.begin(slot, 0),
-                Effect::BeginDrained | Effect::BeginReserved(_) if PlantedBug::FullStart.is_on() => {
-                    self.begin(slot, 0);
-                }
-                // What has no floors starts exhausted in any case.
-                Effect::BeginDrained | Effect::BeginReserved(_) => self.begin(slot, now.get()),
-                Effect::BeginKept => self.begin(slot, core.node.kept_floor(slot)),
-                Effect::Resume => self.set(slot, DECIDES),
-                Effect::Send => {
-                    let Role::Sending(id) = role else { continue };
-                    self.noted().remove(&(slot as u16));
-                    self.set(slot, SENDS);
-                    todo.send.push(SlotMove { slot: slot as u16, id });
-                }
-                Effect::End => {
-                    self.noted().remove(&(slot as u16));
-                    self.set(slot, NOTHING);
-                }
-            }
-        }
-        // After all of it: who was granted time for this index has given up what it lost.
-        core.session.applied(index);
-        self.note_granted(&mut core);
-        todo
-    }
-
     /// A new tenure.
     fn begin(&self, slot: usize, floor: u64) {
         let place = &self.slots[slot];
@@ -356,108 +263,15 @@ impl SlotOwnership {
         fence(SeqCst);
     }
 
-    /// Freezes slots at their sender. Returns those that are, with their epochs and floors, and the keys that were charged
-    /// since they began to be sent.
-    pub(crate) fn freeze(&self, moves: &[SlotMove]) -> (Vec<Frozen>, Vec<KeyHash>) {
-        let mut core = self.core();
-        let frozen = core.node.freeze(moves);
-        if !PlantedBug::MoveWithoutFreeze.is_on() {
-            frozen.iter().for_each(|one| self.set(usize::from(one.slot), FROZEN));
-        }
-        let mut noted = self.noted();
-        let keys = frozen.iter().filter_map(|one| noted.remove(&one.slot)).flatten().collect();
-        let with_floor = |one: &SlotMove| {
-            let slot = usize::from(one.slot);
-            let basis = self.basis_of(one.slot);
-            Frozen { one: *one, epoch: core.node.epoch(slot), floor: self.floor_of(slot), basis }
-        };
-        (frozen.iter().map(with_floor).collect(), keys)
-    }
-
     /// When a slot's buckets count as exhausted.
     pub(super) fn floor_of(&self, slot: usize) -> Option<Nanos> {
         let floor = self.slots[slot].floor.load(Relaxed);
         (floor != 0).then(|| Nanos::new(floor))
     }
 
-    /// Whether slots of these moves still have to be sent.
-    pub(crate) fn is_moving(&self, moves: &[SlotMove]) -> bool {
-        let core = self.core();
-        moves.iter().any(|one| {
-            let role = core.node.role(usize::from(one.slot));
-            role == Role::Sending(one.id) || role == Role::Frozen(one.id)
-        })
-    }
-
-    /// Takes over a slot whose buckets are here; its buckets count as exhausted at `floor`.
-    pub(crate) fn install(
-        &self,
-        one: SlotMove,
-        epoch: u64,
-        floor: Option<Nanos>,
-        basis: Option<Arc<TakeoverBasis>>,
-        now: Nanos,
-    ) -> Install {
-        let mut core = self.core();
-        if core.retired {
-            return Install::NotYet;
-        }
-        let outcome = core.node.install(one, epoch);
-        if outcome == Install::Now {
-            self.began.fetch_max(now.get(), Relaxed);
-            self.set_bases(&[(usize::from(one.slot), basis)]);
-            self.begin(usize::from(one.slot), floor.map_or(0, |floor| floor.get().max(1)));
-        }
-        outcome
-    }
-
-    /// Whether buckets that come by each of these moves are taken.
-    pub(crate) fn awaits(&self, moves: &[SlotMove]) -> Vec<Install> {
-        let core = self.core();
-        if core.retired {
-            return vec![Install::NotYet; moves.len()];
-        }
-        moves.iter().map(|one| core.node.awaits(*one)).collect()
-    }
-
-    /// Promises not to take these slots, where they are not taken.
-    pub(crate) fn refuse(&self, moves: &[SlotMove]) -> Refusal {
-        let mut core = self.core();
-        let mut refusal = Refusal::default();
-        for one in moves {
-            if core.node.refuse(*one) {
-                refusal.refused.push(*one);
-            } else if core.node.role(usize::from(one.slot)) == Role::Installed(one.id) {
-                refusal.taken.push(*one);
-            }
-        }
-        refusal
-    }
-
     /// It has what it knew when it ended the last time.
     pub(crate) fn keep(&self, kept: Kept) {
         self.core().node.keep(kept);
-    }
-
-    /// Decides nothing any more, and returns which slots were this node's and nobody else's, with epochs and floors.
-    pub(crate) fn retire(&self) -> Vec<Frozen> {
-        self.give_up();
-        let mut core = self.core();
-        core.retired = true;
-        let mut owned = Vec::new();
-        for slot in 0..SLOTS {
-            let floor = self.floor_of(slot);
-            self.set(slot, NOTHING);
-            if core.node.role(slot) == Role::Owner {
-                owned.push(Frozen {
-                    one: SlotMove { slot: slot as u16, id: 0 },
-                    epoch: core.node.epoch(slot),
-                    floor,
-                    basis: self.basis_of(slot as u16),
-                });
-            }
-        }
-        owned
     }
 
     /// This node wants to own nothing any more, not even what it would get if another one died.
@@ -476,25 +290,6 @@ impl SlotOwnership {
     pub(crate) fn timing(&self) -> SessionTiming {
         self.timing
     }
-}
-
-/// What a target says of moves that should be given up.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Refusal {
-    /// It will not take these.
-    pub(crate) refused: Vec<SlotMove>,
-    /// It has these.
-    pub(crate) taken: Vec<SlotMove>,
-}
-
-/// A slot that is frozen at its sender.
-#[derive(Debug, Clone)]
-pub(crate) struct Frozen {
-    pub(crate) one: SlotMove,
-    pub(crate) epoch: u64,
-    pub(crate) floor: Option<Nanos>,
-    /// If it was begun from floors: how.
-    pub(crate) basis: Option<Arc<TakeoverBasis>>,
 }
 
 #[cfg(test)]

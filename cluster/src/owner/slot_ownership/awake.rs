@@ -7,7 +7,8 @@ use std::{
 
 use tidegate_limiter::{Nanos, cluster::Consistency};
 
-use super::{Core, SlotOwnership, WITHOUT_CONTACT};
+use super::{Core, SlotOwnership};
+use crate::owner::shares::WITHOUT_CONTACT;
 
 /// Within this time after this process has begun or gone on it has links to all who can be reached.
 pub(super) const LINKS_BACK: Duration = Duration::from_secs(1);

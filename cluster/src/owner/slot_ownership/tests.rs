@@ -1,7 +1,15 @@
 //! The rights of one node, step by step.
 
-use super::*;
-use crate::{ids::Leadership, owner::table::Entry};
+use std::{sync::Arc, time::Duration};
+
+use super::{observe::ToDo, *};
+use crate::{
+    ids::Leadership,
+    owner::{
+        node::Install,
+        table::{Entry, SlotMove, Table},
+    },
+};
 
 const LEADERSHIP: Leadership = Leadership { term: 1, leader: 1 };
 const LENGTH: Duration = Duration::from_secs(3);
