@@ -1,0 +1,75 @@
+//! Changes of members, as an operator asks for them, and who takes over from whom.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+
+use super::Cluster;
+use crate::{ids::NodeStart, member::MemberRow, owner::SlotRow, rules::ledger::NoQuorum};
+
+/// Why a change of a member was not made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MemberError {
+    /// Nobody has that name.
+    #[error("no member of the cluster has this name")]
+    NoSuchNode,
+    /// It lives.
+    #[error("it is alive; only a dead node can be removed")]
+    Live,
+    /// A quorum could not be reached in time.
+    #[error("{0}")]
+    NoQuorum(NoQuorum),
+}
+
+impl Cluster {
+    /// Has all slots of a node given to others (`on`), or lets it have its share again. Returns when that is written, not
+    /// when it is done.
+    ///
+    /// # Errors
+    /// When there is no such node, or a quorum cannot be reached before the deadline.
+    pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberError> {
+        let start = self.member(name)?;
+        if self.ledger.drain(start, on, deadline).await {
+            return Ok(());
+        }
+        Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
+    }
+
+    /// Takes a dead node out of the cluster.
+    ///
+    /// # Errors
+    /// When there is no such node, when it is alive, or when a quorum cannot be reached before the deadline.
+    pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberError> {
+        let start = self.member(name)?;
+        if self.status.borrow().live.iter().any(|member| member.node == Some(start.node)) {
+            return Err(MemberError::Live);
+        }
+        let written = self.ledger.evict(start.node, deadline).await;
+        let mut applied = self.ledger.watch();
+        let gone = applied.wait_for(|applied| !applied.state.members.contains_key(&start.node));
+        if written && matches!(tokio::time::timeout_at(deadline, gone).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
+    }
+
+    fn member(&self, name: &str) -> Result<NodeStart, MemberError> {
+        let applied = self.ledger.applied();
+        let row = applied.state.members.values().find(|row| row.name == name);
+        row.map(MemberRow::node_start).ok_or(MemberError::NoSuchNode)
+    }
+
+    /// The names of the nodes whose slots are given to others.
+    pub fn draining(&self) -> BTreeSet<String> {
+        let state = &self.ledger.applied().state;
+        let rows = state.members.values().filter(|row| state.draining.contains(&row.node_start()));
+        rows.map(|row| row.name.clone()).collect()
+    }
+
+    /// For each slot the name of who takes it over when its owner is lost.
+    pub fn slot_successors(&self) -> Vec<Option<String>> {
+        let state = &self.ledger.applied().state;
+        let name = |row: &SlotRow| Some(state.members.get(&row.successor?.node.node)?.name.clone());
+        state.slots.rows().iter().map(name).collect()
+    }
+}

@@ -1,0 +1,288 @@
+//! How a node starts: opens the peer port and the disk, and puts together what it is made of.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use arc_swap::ArcSwap;
+use tidegate_limiter::cluster::{Rules, Store, StoreConfig};
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Cluster, ClusterStats,
+    address::{reachable_address, with_port},
+    tasks::GroupTasks,
+};
+use crate::{
+    clock::Clock,
+    config::ClusterConfig,
+    controller::Controller,
+    fabric,
+    gossip::{Gossip, GossipConfig, is_valid_name},
+    ids::NodeStart,
+    link::Identity,
+    loss::Shares,
+    member::{Alive, MemberId, MemberRow},
+    owner::{leader::Leader, session::SessionTiming, slot_ownership::SlotOwnership},
+    ownership::{
+        buckets::Buckets,
+        context::Context,
+        earlier_start::EarlierStart,
+        saved,
+        service::{LeaderService, OwnerService},
+    },
+    peer_port::{Answering, accept_peers},
+    raft::{
+        files::DiskError,
+        group::{GroupConfig, RaftGroup},
+        leader_client::LeaderClient,
+        service::RaftService,
+    },
+    requests::Requests,
+    router::Router,
+    rpc::server::{CallServer, Service, Services},
+    rules::{in_force, ledger::Ledger, service::RulesService},
+    rules_in_force::RulesInForce,
+};
+
+/// Memory for the floors of other owners, at most: two and a half million buckets. Beyond that slots would start exhausted.
+const FLOOR_BYTES: usize = 64 << 20;
+/// At least as many as other stores have, so that it has as many classes: by these it tells rules apart.
+const FLOOR_SHARDS: usize = 1024;
+
+/// Why a node could not take its place.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The name cannot be used.
+    #[error("{0:?} cannot name a node: 1 to 64 letters, digits, '.', '_' and '-' (--name)")]
+    Name(String),
+    /// The peer port could not be opened.
+    #[error("cannot listen for peers on {address}/{protocol}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// For what.
+        protocol: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A cluster needs at least one node.
+    #[error("a cluster cannot be founded by 0 nodes (--bootstrap-expect)")]
+    ExpectsNobody,
+    /// There is no thread that could answer peers.
+    #[error("a node needs at least one worker thread")]
+    NoWorkers,
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The gossip library did not start.
+    #[error("gossip did not start: {0}")]
+    Gossip(String),
+}
+
+impl Cluster {
+    /// Opens the peer port and starts. `workers` are the runtimes of the threads that will ask and answer; the tasks that
+    /// are not on the way of a check run on the runtime that this is called on. `shares` holds the buckets that are used
+    /// when an owner is lost. `rules` is where the rules of the cluster are put when they are in force.
+    ///
+    /// # Errors
+    /// When a port is taken or a setting cannot be.
+    pub async fn start(
+        config: ClusterConfig,
+        store: Arc<Store>,
+        shares: Store,
+        rules: Arc<ArcSwap<Rules>>,
+        clock: Clock,
+        workers: Vec<Handle>,
+    ) -> Result<Self, StartError> {
+        if !is_valid_name(&config.name) {
+            return Err(StartError::Name(config.name));
+        }
+        if workers.is_empty() {
+            return Err(StartError::NoWorkers);
+        }
+        let expect = match config.bootstrap_expect {
+            Some(0) => return Err(StartError::ExpectsNobody),
+            // Alone with nobody to join: a cluster of one.
+            None if config.join.is_empty() => Some(1),
+            expect => expect,
+        };
+        let listen = SocketAddr::new(config.listen, config.peer_port);
+        let listener = fabric::listen(listen).await.map_err(|source| StartError::Bind {
+            address: listen,
+            protocol: "TCP",
+            source,
+        })?;
+        let datagrams = fabric::bind_datagrams(listen).await.map_err(|source| StartError::Bind {
+            address: listen,
+            protocol: "UDP",
+            source,
+        })?;
+
+        let seeds: Vec<String> = config.join.iter().map(|seed| with_port(seed)).collect();
+        let advertise = match config.advertise {
+            Some(address) => address,
+            None if !config.listen.is_unspecified() => config.listen,
+            None => reachable_address(&seeds).await,
+        };
+        let http_address = if config.http.ip().is_unspecified() { advertise } else { config.http.ip() };
+
+        let (disk, on_disk) = RaftGroup::open(config.data_dir.as_deref(), clock.unix_millis())?;
+        let me = MemberId { name: config.name.into(), incarnation: on_disk.incarnation };
+        let timing = SessionTiming::of(config.timing.session);
+        let start = NodeStart { node: on_disk.node, incarnation: on_disk.incarnation };
+        let ownership = Arc::new(SlotOwnership::new(start, timing, clock.now()));
+        let stats = ClusterStats {
+            workers: workers.iter().map(|_| Arc::default()).collect(),
+            gossip: Arc::default(),
+            peers: Arc::default(),
+            moves: Arc::default(),
+            calls: Arc::default(),
+            floors: Arc::clone(ownership.floor_stats()),
+        };
+        let identity = Arc::new(Identity {
+            me: me.clone(),
+            id: on_disk.node,
+            stats: Arc::clone(&stats.peers),
+            cluster: config.cluster.clone(),
+            key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
+        });
+        let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
+        let floors = Arc::new(Store::new(floors, clock.now()));
+        let shares = Arc::new(shares);
+        let requests = Arc::new(Requests::default());
+        let rules = Arc::new(RulesInForce::new(rules));
+        let keeps = match &config.data_dir {
+            Some(directory) => saved::restore(directory, on_disk.node, &ownership, &store, clock.now())?,
+            None => false,
+        };
+        let (alive, sees) = watch::channel(Alive::default());
+        let data_dir = config.data_dir.clone();
+        let group = GroupConfig {
+            identity: Arc::clone(&identity),
+            row: MemberRow {
+                id: on_disk.node,
+                name: me.name.to_string(),
+                incarnation: me.incarnation,
+                peer: SocketAddr::new(advertise, config.peer_port),
+                zone: config.zone.clone(),
+                weight: config.weight,
+                keeps,
+            },
+            data_dir: config.data_dir,
+            expect,
+            join: seeds.clone(),
+            alive: sees,
+            ownership: Arc::clone(&ownership),
+            calls: Arc::clone(&stats.calls),
+            clock,
+        };
+        // What is saved was saved by a start that decided nothing any more.
+        let earlier = EarlierStart::new(on_disk.came_from_elsewhere && !keeps);
+        let group = RaftGroup::start(group, disk).await?;
+        let shared = group.shared();
+        let buckets = Buckets {
+            store: Arc::clone(&store),
+            floors: Arc::clone(&floors),
+            requests: Arc::clone(&requests),
+        };
+        let context = Arc::new(Context {
+            group: Arc::clone(&shared),
+            ownership: Arc::clone(&ownership),
+            leader: Arc::new(Mutex::new(Leader::new(timing))),
+            buckets,
+            rules: Arc::clone(&rules),
+            moves: Arc::clone(&stats.moves),
+        });
+        let stores = [&store, &floors, &shares].map(Arc::clone);
+        let compiler = in_force::Compiler::new(Arc::clone(&rules), Arc::clone(&ownership), stores);
+        let raft = Arc::new(RaftService::new(Arc::clone(&shared)));
+        let services = Services {
+            raft: Arc::clone(&raft) as Arc<dyn Service>,
+            rules: Arc::new(RulesService { raft: Arc::clone(&shared.raft), rules: Arc::clone(&rules) }),
+            leader: Arc::new(LeaderService(Arc::clone(&context))),
+            owner: raft.clone(),
+        };
+        let leader = Arc::new(LeaderClient::new(Arc::clone(&shared), &services));
+        let owner = OwnerService { context: Arc::clone(&context), leader: Arc::clone(&leader) };
+        let services = Services { owner: Arc::new(owner), ..services };
+        let calls = Arc::new(CallServer::new(raft, services, Arc::clone(&stats.peers)));
+        let ledger = Ledger::new(shared, Arc::clone(&leader), Arc::clone(&rules));
+        let gossip = Gossip::start(
+            GossipConfig {
+                me: me.clone(),
+                advertise: SocketAddr::new(advertise, config.peer_port),
+                cluster: config.cluster,
+                key: config.key.as_ref().map(|key| key.gossip()),
+                seeds,
+                interval: config.timing.gossip_interval,
+                http: SocketAddr::new(http_address, config.http.port()),
+                zone: config.zone,
+                weight: config.weight,
+                node: on_disk.node,
+                group: ledger.group(),
+                expect,
+            },
+            datagrams,
+            Arc::clone(&stats.gossip),
+        )
+        .await
+        .map_err(|error| StartError::Gossip(error.to_string()))?;
+
+        let router = Arc::new(Router::new(
+            store,
+            floors,
+            Shares::new(shares),
+            Arc::clone(&ownership),
+            requests,
+            rules,
+            clock,
+            stats.workers.clone(),
+            config.timing.forward_timeout(),
+        ));
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let answering = Arc::new(Answering {
+            identity: Arc::clone(&identity),
+            router: Arc::clone(&router),
+            stats: Arc::clone(&stats.peers),
+            calls,
+            calls_runtime: Handle::current(),
+            tasks: tasks.clone(),
+            cancel: cancel.clone(),
+        });
+        tasks.spawn(accept_peers(listener, answering, workers.clone(), tasks.clone(), cancel.clone()));
+        let (controller, commands, status) = Controller::new(
+            !config.join.is_empty(),
+            expect,
+            gossip,
+            identity,
+            Arc::clone(&router),
+            clock,
+            workers.into_iter().zip(stats.workers.iter().cloned()).collect(),
+            Arc::clone(&context),
+            ledger.clone(),
+            alive,
+            tasks.clone(),
+        );
+        let group_tasks =
+            GroupTasks { context: Arc::clone(&context), leader, ledger: ledger.clone(), earlier, compiler };
+        group_tasks.spawn(group, config.rules, &tasks, &cancel);
+        tasks.spawn(controller.run(cancel.clone()));
+        let pause = config.timing.gossip_interval;
+        Ok(Self {
+            router,
+            ledger,
+            status,
+            commands,
+            stats,
+            tasks,
+            cancel,
+            ownership,
+            context,
+            data_dir,
+            pause,
+        })
+    }
+}
