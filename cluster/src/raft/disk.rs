@@ -3,11 +3,13 @@
 //! Without a data directory both are in memory. Such a node is a new member each time that it starts, so it never
 //! breaks a promise that it has forgotten.
 
+mod promised;
+
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use openraft::{Entry, LeaderId, LogId, Vote};
@@ -18,6 +20,8 @@ use redb::{
 use serde::de::DeserializeOwned;
 use tidegate_proto::codec;
 
+pub(crate) use self::promised::Lasting;
+use self::promised::Promised;
 use super::files::{DiskError, SAVED_FILE, SNAPSHOT_FILE, Snapshots, draft_of, sync};
 use crate::{
     fabric,
@@ -78,42 +82,6 @@ pub(crate) fn is_kept_in(directory: &Path) -> bool {
     directory.join(DATABASE_FILE).is_file()
 }
 
-/// What this process has got onto its disk: a disk that does not say so any more is not gone on with.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Promised(Arc<Mutex<Kept>>);
-
-/// The last leader that the node has voted for, or followed, and the last entry of its log; ordered as Raft orders logs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Kept {
-    leader: Option<LeaderId<NodeId>>,
-    last: Option<LogId<NodeId>>,
-}
-
-impl Promised {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        // Nothing in here is left half done by a panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn note_vote(&self, vote: &Vote<NodeId>) {
-        let mut kept = self.kept();
-        kept.leader = kept.leader.max(Some(vote.leader_id));
-    }
-
-    pub(crate) fn note_entry(&self, id: LogId<NodeId>) {
-        self.kept().last = Some(id);
-    }
-
-    /// Entries are removed again: nothing is known of the last one until there is another.
-    pub(crate) fn note_truncation(&self) {
-        self.kept().last = None;
-    }
-
-    pub(crate) fn forget(&self) {
-        *self.kept() = Kept::default();
-    }
-}
-
 /// An open data directory, or one in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
@@ -123,19 +91,12 @@ pub(crate) struct Disk {
     path: PathBuf,
 }
 
-/// What outlives a database that is closed and opened again by this process.
-#[derive(Debug, Clone)]
-pub(crate) struct Outlives {
-    pub(crate) snapshots: Snapshots,
-    promised: Promised,
-}
-
 impl Disk {
     /// Opens the directory, which must be there.
     pub(crate) fn open(directory: &Path) -> Result<Self, DiskError> {
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
-            return Self::open_with(directory, Outlives::none(directory));
+            return Self::open_with(directory, Lasting::none(directory));
         }
         // A draft is what a crash left of a file that never counted.
         for name in [SNAPSHOT_FILE, SAVED_FILE] {
@@ -143,27 +104,26 @@ impl Disk {
         }
         make_if_missing(directory)
             .map_err(|reason| DiskError { path: directory.join(DATABASE_FILE), reason: reason.into() })?;
-        Self::open_with(directory, Outlives::none(directory))
+        Self::open_with(directory, Lasting::none(directory))
     }
 
     /// Opens it again, after it has failed: what is still being written for the one before is known to this one.
-    pub(crate) fn open_again(directory: &Path, before: &Outlives, me: NodeStart) -> Result<Self, DiskError> {
+    pub(crate) fn open_again(directory: &Path, before: &Lasting, me: NodeStart) -> Result<Self, DiskError> {
         // A node that has forgotten what it promised is another node: this process goes on without a disk.
         let disk = Self::open_with(directory, before.clone())?;
-        let promised = *before.promised.kept();
-        let lacks = disk.kept_leader()? < promised.leader || disk.kept_last()? < promised.last;
-        if lacks || disk.kept_start()? != Some(me) {
+        let lacks_nothing = before.promised.are_kept(disk.kept_leader()?, disk.kept_last()?);
+        if !lacks_nothing || disk.kept_start()? != Some(me) {
             return Err(disk.fault(Damage::OfAnother));
         }
         Ok(disk)
     }
 
     /// What is to be known when it is opened again.
-    pub(crate) fn outlives(&self) -> Outlives {
-        Outlives { snapshots: self.snapshots.clone(), promised: self.promised.clone() }
+    pub(crate) fn lasting(&self) -> Lasting {
+        Lasting { snapshots: self.snapshots.clone(), promised: self.promised.clone() }
     }
 
-    fn open_with(directory: &Path, before: Outlives) -> Result<Self, DiskError> {
+    fn open_with(directory: &Path, before: Lasting) -> Result<Self, DiskError> {
         let path = directory.join(DATABASE_FILE);
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
@@ -173,14 +133,14 @@ impl Disk {
         Self::made_of(database, before, path).prepared()
     }
 
-    fn made_of(database: Database, before: Outlives, path: PathBuf) -> Self {
-        let Outlives { snapshots, promised } = before;
+    fn made_of(database: Database, before: Lasting, path: PathBuf) -> Self {
+        let Lasting { snapshots, promised } = before;
         Self { database: Arc::new(database), snapshots, promised, path }
     }
 
     /// A directory of a simulated machine.
     #[cfg(feature = "simulation")]
-    fn simulated(directory: &Path, path: PathBuf, before: Outlives) -> Result<Self, DiskError> {
+    fn simulated(directory: &Path, path: PathBuf, before: Lasting) -> Result<Self, DiskError> {
         let fault = |reason: redb::Error| DiskError { path: path.clone(), reason: reason.into() };
         let backend =
             crate::simulation::disk::open(directory).database().map_err(|error| fault(error.into()))?;
@@ -200,7 +160,7 @@ impl Disk {
     /// A directory that a test has made up.
     #[cfg(test)]
     pub(crate) fn on(database: Database) -> Self {
-        let disk = Self::made_of(database, Outlives::in_memory(), PathBuf::from("test"));
+        let disk = Self::made_of(database, Lasting::in_memory(), PathBuf::from("test"));
         disk.prepared().expect("it can be written")
     }
 
@@ -211,7 +171,7 @@ impl Disk {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(InMemoryBackend::new())
             .map_err(|error| DiskError { path: path.clone(), reason: error.into() })?;
-        Self::made_of(database, Outlives::in_memory(), path).prepared()
+        Self::made_of(database, Lasting::in_memory(), path).prepared()
     }
 
     fn prepared(self) -> Result<Self, DiskError> {
@@ -355,17 +315,6 @@ impl Disk {
     }
 }
 
-impl Outlives {
-    /// Of a directory that this process has not opened yet.
-    fn none(directory: &Path) -> Self {
-        Self { snapshots: Snapshots::of(directory), promised: Promised::default() }
-    }
-
-    fn in_memory() -> Self {
-        Self { snapshots: Snapshots::Memory(Arc::default()), promised: Promised::default() }
-    }
-}
-
 /// Makes an empty database where there is none. It is there whole or not at all: redb cannot open what a crash leaves of one that
 /// it was making.
 fn make_if_missing(directory: &Path) -> Result<(), redb::Error> {
@@ -432,185 +381,4 @@ fn number(bytes: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::raft::files::{load_buckets, save_buckets};
-
-    #[test]
-    fn a_node_is_the_same_after_a_restart_and_its_incarnation_grows_whatever_the_clock_says() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = Disk::open(directory.path()).unwrap().start(1_000).unwrap();
-        let disk = Disk::open(directory.path()).unwrap();
-        let second = disk.start(7).unwrap();
-        assert_eq!((first.node, disk.kept_identity().unwrap().1), (second.node, None));
-        assert_eq!((first.incarnation, second.incarnation), (1_000, 1_001));
-        disk.belong_to(ClusterId::from_bytes([7; 16])).unwrap();
-        drop(disk);
-        let disk = Disk::open(directory.path()).unwrap();
-        assert_eq!(disk.start(5_000).unwrap().incarnation, 5_000);
-        assert_eq!(disk.kept_identity().unwrap(), (Some(first.node), Some(ClusterId::from_bytes([7; 16]))));
-        let other = Disk::in_memory().unwrap().start(1).unwrap();
-        assert_ne!(other.node, first.node);
-    }
-
-    #[test]
-    fn a_node_knows_whether_its_disk_was_last_used_by_the_system_that_it_runs_on() {
-        let directory = tempfile::tempdir().unwrap();
-        let start = |now| Disk::open(directory.path()).unwrap().start(now).unwrap().came_from_elsewhere;
-        let used_by = |boot: Option<&[u8]>| {
-            let disk = Disk::open(directory.path()).unwrap();
-            let transaction = disk.database.begin_write().unwrap();
-            {
-                let mut meta = transaction.open_table(META).unwrap();
-                match boot {
-                    Some(boot) => drop(meta.insert(KEY_BOOT, boot).unwrap()),
-                    None => drop(meta.remove(KEY_BOOT).unwrap()),
-                }
-            }
-            transaction.commit().unwrap();
-        };
-        assert!(!start(1), "there was no start before");
-        assert!(!start(2));
-        used_by(Some(b"another"));
-        assert!(start(3));
-        assert!(start(4), "the start before may have ended before it could wait");
-        Disk::open(directory.path()).unwrap().note_system().unwrap();
-        assert!(!start(5));
-        used_by(None);
-        assert!(start(6), "a version that did not note it");
-    }
-
-    #[test]
-    fn what_a_crash_left_of_a_snapshot_does_not_count() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::open(directory.path()).unwrap();
-        disk.snapshots.write(1, b"one").unwrap();
-        fs::write(directory.path().join(draft_of(SNAPSHOT_FILE)), b"TGS1 half of").unwrap();
-        drop(disk);
-        let disk = Disk::open(directory.path()).unwrap();
-        assert_eq!(disk.snapshots.read().unwrap().unwrap(), b"one");
-        assert!(!directory.path().join(draft_of(SNAPSHOT_FILE)).exists());
-    }
-
-    /// Found by starts on a busy disk: redb writes the mark of its files last, and refuses one that was being made.
-    #[test]
-    fn what_a_crash_left_of_a_database_that_was_being_made_does_not_count() {
-        let directory = tempfile::tempdir().unwrap();
-        let draft = directory.path().join(draft_of(DATABASE_FILE));
-        fs::write(&draft, [0; 4096]).unwrap();
-        drop(Disk::open(directory.path()).unwrap());
-        assert!(!draft.exists());
-        // What has the name of the database is one, or damaged.
-        for left in [&[0; 4096][..], &[]] {
-            fs::write(directory.path().join(DATABASE_FILE), left).unwrap();
-            assert!(Disk::open(directory.path()).is_err());
-            assert_eq!(fs::read(directory.path().join(DATABASE_FILE)).unwrap(), left, "nothing replaces it");
-        }
-    }
-
-    /// Found by review: whoever cuts the file off must not make this node forget what it has voted.
-    #[test]
-    fn a_log_that_was_replaced_or_cut_off_is_not_gone_on_with() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::open(directory.path()).unwrap();
-        let me = disk.start(1_000).unwrap();
-        let me = NodeStart { node: me.node, incarnation: me.incarnation };
-        let before = disk.outlives();
-        drop(disk);
-        drop(Disk::open_again(directory.path(), &before, me).unwrap());
-        let path = directory.path().join(DATABASE_FILE);
-        let kept = fs::read(&path).unwrap();
-        fs::write(&path, b"").unwrap();
-        assert!(Disk::open_again(directory.path(), &before, me).is_err());
-        assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing is made in its place");
-        fs::remove_file(&path).unwrap();
-        Disk::open(directory.path()).unwrap().start(2_000).unwrap();
-        let error = Disk::open_again(directory.path(), &before, me).unwrap_err().to_string();
-        assert!(error.contains("not the log of the node"), "{error}");
-        fs::write(&path, &kept).unwrap();
-        drop(Disk::open_again(directory.path(), &before, me).unwrap());
-        // A copy that an earlier start has left is not what this one has written.
-        let later = Disk::open(directory.path()).unwrap().start(3_000).unwrap();
-        let later = NodeStart { incarnation: later.incarnation, ..me };
-        drop(Disk::open_again(directory.path(), &before, later).unwrap());
-        fs::write(&path, &kept).unwrap();
-        assert!(Disk::open_again(directory.path(), &before, later).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_log_that_lacks_a_vote_or_an_entry_of_this_process_is_not_gone_on_with() {
-        use openraft::{
-            CommittedLeaderId, EntryPayload,
-            storage::{RaftLogStorage as _, RaftLogStorageExt as _},
-        };
-
-        use crate::raft::log::Log;
-
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(DATABASE_FILE);
-        let disk = Disk::open(directory.path()).unwrap();
-        let me = disk.start(4_000).unwrap();
-        let me = NodeStart { node: me.node, incarnation: me.incarnation };
-        let before = disk.outlives();
-        drop(disk);
-        let again = || Disk::open_again(directory.path(), &before, me);
-        // The thread of a log that was dropped closes the database a moment later.
-        let closed = || async {
-            while again().is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-        };
-        let id = |term, index| LogId::new(CommittedLeaderId::new(term, me.node), index);
-        let mut earlier = Vec::new();
-        for step in 0..3_u64 {
-            earlier.push(fs::read(&path).unwrap());
-            let mut log = Log::start(again().unwrap()).unwrap();
-            if step == 1 {
-                log.save_vote(&Vote::new(3, me.node)).await.unwrap();
-            } else {
-                let entry = Entry { log_id: id(1 + step, step / 2), payload: EntryPayload::Blank };
-                log.blocking_append([entry]).await.unwrap();
-            }
-            drop(log);
-            closed().await;
-        }
-        let whole = fs::read(&path).unwrap();
-        for (step, copy) in earlier.into_iter().enumerate() {
-            fs::write(&path, copy).unwrap();
-            assert!(again().is_err(), "what step {step} wrote is missing");
-        }
-        fs::write(&path, &whole).unwrap();
-        // What Raft itself takes away is not missing.
-        let mut log = Log::start(again().unwrap()).unwrap();
-        log.truncate(id(3, 1)).await.unwrap();
-        drop(log);
-        closed().await;
-        again().unwrap().forget_cluster().unwrap();
-        again().unwrap();
-    }
-
-    /// Found by an hour of faults: a node that ended while Raft wrote a snapshot found its buckets' debts in its place, and did
-    /// not start any more.
-    #[test]
-    fn snapshots_and_debts_are_written_at_once_and_are_what_they_should_be() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::open(directory.path()).unwrap();
-        std::thread::scope(|scope| {
-            for writer in 1..=2_u64 {
-                let snapshots = disk.snapshots.clone();
-                scope.spawn(move || {
-                    for index in 0..100 {
-                        snapshots.write(2 * index + writer, &vec![b's'; 10 * writer as usize]).unwrap();
-                    }
-                });
-            }
-            scope.spawn(|| {
-                for _ in 0..100 {
-                    save_buckets(directory.path(), b"debts of some buckets").unwrap();
-                }
-            });
-        });
-        assert_eq!(disk.snapshots.read().unwrap().unwrap(), [b's'; 20]);
-        assert_eq!(load_buckets(directory.path()).unwrap().unwrap(), b"debts of some buckets");
-    }
-}
+mod tests;

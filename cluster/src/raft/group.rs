@@ -14,7 +14,7 @@ use super::{
     applied::Machine,
     belonging::Belonging,
     consensus::Consensus,
-    disk::{Disk, DiskIdentity, Outlives},
+    disk::{Disk, DiskIdentity, Lasting},
     files::DiskError,
     founding::Founding,
     handle::Shared,
@@ -76,7 +76,7 @@ pub(crate) struct RaftGroup {
     data_dir: Option<PathBuf>,
     /// What a node without a data directory has promised: as long as the process lives, Raft may not forget it.
     in_memory: Option<Disk>,
-    before: Outlives,
+    before: Lasting,
 }
 
 impl RaftGroup {
@@ -118,7 +118,7 @@ impl RaftGroup {
             applied: watch::Sender::new(Arc::default()),
         });
         let in_memory = data_dir.is_none().then(|| disk.clone());
-        let before = disk.outlives();
+        let before = disk.lasting();
         let group = Self { shared, ownership, data_dir, in_memory, before };
         group.run_raft(disk).await?;
         Ok(group)

@@ -29,6 +29,8 @@ const SETTLES_NS: u64 = 500_000_000;
 const SKEW: Duration = Duration::from_millis(40);
 /// After a change of a limit is acknowledged, each owner decides by it within this time: its session is bound to it.
 const IN_FORCE_AFTER_MS: u64 = 1_000;
+/// What was asked before an owner went on is answered within this time.
+const AFTER_STALL_MS: u64 = 1_000;
 /// A node that is of no use to others is replaced within this time, also if it was the leader.
 const REPLACED_WITHIN_MS: u64 = 7_000;
 
@@ -103,6 +105,15 @@ pub(super) fn bounds(
         .filter(is_stun)
         .map(|fault| (ns(fault.at_ms), ns(fault.ends_ms() + after_stun)))
         .collect();
+    // An owner that was stopped for less than a session goes on with its buckets, beside what shares gave meanwhile.
+    let is_short_stall =
+        |fault: &&Fault| matches!(fault.kind, Kind::Pause(_)) && fault.lasts_ms < plan.session_ms + 500;
+    let stalls: Vec<Interval> = plan
+        .faults
+        .iter()
+        .filter(is_short_stall)
+        .map(|fault| (ns(fault.at_ms), ns(fault.ends_ms() + AFTER_STALL_MS)))
+        .collect();
     for (key, of_key) in (0..END).zip(&by_key) {
         let law = workload::law_of(key);
         let of_key_refunds = if key == GIVEN_BACK { &refunds[..] } else { &[] };
@@ -113,13 +124,14 @@ pub(super) fn bounds(
         // What it says of itself: once for each side.
         let sides = if is_open && !cuts.is_empty() { plan.sides().max(2) } else { 1 };
         // Whoever was stopped with its clock decides for a session more beside its successor.
-        let times = sides * if stuns.is_empty() { 1 } else { 2 };
+        let stalls = if is_open { &stalls[..] } else { &[] };
+        let times = sides * if stuns.is_empty() && stalls.is_empty() { 1 } else { 2 };
         if let Some(what) = excess(law, times, of_key, of_key_refunds) {
             tell(what, "");
             continue;
         }
         if times > 1 {
-            let apart = stuns.iter().chain(if is_open { &cuts[..] } else { &[] });
+            let apart = stuns.iter().chain(stalls).chain(if is_open { &cuts[..] } else { &[] });
             for (from, to) in without(apart.copied().collect()) {
                 let part: Vec<&Operation> =
                     of_key.iter().copied().filter(|one| one.invoked >= from && one.completed <= to).collect();
@@ -128,7 +140,7 @@ pub(super) fn bounds(
                 }
             }
         }
-        if let Some(side) = only_side(plan).filter(|_| is_open && stuns.is_empty()) {
+        if let Some(side) = only_side(plan).filter(|_| is_open && stuns.is_empty() && stalls.is_empty()) {
             for within in [true, false] {
                 let part: Vec<&Operation> = of_key
                     .iter()
@@ -390,6 +402,18 @@ mod tests {
         let stunned = plan(vec![fault(10_000, 2_000, Kind::Stun(Aim::Node(0)))]);
         let at = |second: u64| broken(&stunned, &admitted(workload::STRICT, 16, second * SECOND, "n1"));
         assert_eq!((at(13), at(30)), (0, 1));
+    }
+
+    /// Seed 23: the README says so of rules whose shares are not carved.
+    #[test]
+    fn what_shares_gave_during_a_short_stall_may_come_on_top_and_nothing_else() {
+        let stalled = |lasts| plan(vec![fault(10_000, lasts, Kind::Pause(Aim::Node(0)))]);
+        let at = |lasts, family, second: u64| {
+            broken(&stalled(lasts), &admitted(family, 12, second * SECOND, "n1"))
+        };
+        assert_eq!((at(900, workload::OPEN, 11), at(900, workload::OPEN, 30)), (0, 1));
+        assert_eq!(at(900, workload::STRICT, 11), 1);
+        assert_eq!(at(6_000, workload::OPEN, 11), 1, "who was stopped for longer knows it");
     }
 
     #[test]

@@ -1,0 +1,182 @@
+//! Directories that crashes, other systems and other nodes have left.
+
+use super::*;
+use crate::raft::files::{load_buckets, save_buckets};
+
+#[test]
+fn a_node_is_the_same_after_a_restart_and_its_incarnation_grows_whatever_the_clock_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Disk::open(directory.path()).unwrap().start(1_000).unwrap();
+    let disk = Disk::open(directory.path()).unwrap();
+    let second = disk.start(7).unwrap();
+    assert_eq!((first.node, disk.kept_identity().unwrap().1), (second.node, None));
+    assert_eq!((first.incarnation, second.incarnation), (1_000, 1_001));
+    disk.belong_to(ClusterId::from_bytes([7; 16])).unwrap();
+    drop(disk);
+    let disk = Disk::open(directory.path()).unwrap();
+    assert_eq!(disk.start(5_000).unwrap().incarnation, 5_000);
+    assert_eq!(disk.kept_identity().unwrap(), (Some(first.node), Some(ClusterId::from_bytes([7; 16]))));
+    let other = Disk::in_memory().unwrap().start(1).unwrap();
+    assert_ne!(other.node, first.node);
+}
+
+#[test]
+fn a_node_knows_whether_its_disk_was_last_used_by_the_system_that_it_runs_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |now| Disk::open(directory.path()).unwrap().start(now).unwrap().came_from_elsewhere;
+    let used_by = |boot: Option<&[u8]>| {
+        let disk = Disk::open(directory.path()).unwrap();
+        let transaction = disk.database.begin_write().unwrap();
+        {
+            let mut meta = transaction.open_table(META).unwrap();
+            match boot {
+                Some(boot) => drop(meta.insert(KEY_BOOT, boot).unwrap()),
+                None => drop(meta.remove(KEY_BOOT).unwrap()),
+            }
+        }
+        transaction.commit().unwrap();
+    };
+    assert!(!start(1), "there was no start before");
+    assert!(!start(2));
+    used_by(Some(b"another"));
+    assert!(start(3));
+    assert!(start(4), "the start before may have ended before it could wait");
+    Disk::open(directory.path()).unwrap().note_system().unwrap();
+    assert!(!start(5));
+    used_by(None);
+    assert!(start(6), "a version that did not note it");
+}
+
+#[test]
+fn what_a_crash_left_of_a_snapshot_does_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::open(directory.path()).unwrap();
+    disk.snapshots.write(1, b"one").unwrap();
+    fs::write(directory.path().join(draft_of(SNAPSHOT_FILE)), b"TGS1 half of").unwrap();
+    drop(disk);
+    let disk = Disk::open(directory.path()).unwrap();
+    assert_eq!(disk.snapshots.read().unwrap().unwrap(), b"one");
+    assert!(!directory.path().join(draft_of(SNAPSHOT_FILE)).exists());
+}
+
+/// Found by starts on a busy disk: redb writes the mark of its files last, and refuses one that was being made.
+#[test]
+fn what_a_crash_left_of_a_database_that_was_being_made_does_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let draft = directory.path().join(draft_of(DATABASE_FILE));
+    fs::write(&draft, [0; 4096]).unwrap();
+    drop(Disk::open(directory.path()).unwrap());
+    assert!(!draft.exists());
+    // What has the name of the database is one, or damaged.
+    for left in [&[0; 4096][..], &[]] {
+        fs::write(directory.path().join(DATABASE_FILE), left).unwrap();
+        assert!(Disk::open(directory.path()).is_err());
+        assert_eq!(fs::read(directory.path().join(DATABASE_FILE)).unwrap(), left, "nothing replaces it");
+    }
+}
+
+/// Found by review: whoever cuts the file off must not make this node forget what it has voted.
+#[test]
+fn a_log_that_was_replaced_or_cut_off_is_not_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::open(directory.path()).unwrap();
+    let me = disk.start(1_000).unwrap();
+    let me = NodeStart { node: me.node, incarnation: me.incarnation };
+    let before = disk.lasting();
+    drop(disk);
+    drop(Disk::open_again(directory.path(), &before, me).unwrap());
+    let path = directory.path().join(DATABASE_FILE);
+    let kept = fs::read(&path).unwrap();
+    fs::write(&path, b"").unwrap();
+    assert!(Disk::open_again(directory.path(), &before, me).is_err());
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing is made in its place");
+    fs::remove_file(&path).unwrap();
+    Disk::open(directory.path()).unwrap().start(2_000).unwrap();
+    let error = Disk::open_again(directory.path(), &before, me).unwrap_err().to_string();
+    assert!(error.contains("not the log of the node"), "{error}");
+    fs::write(&path, &kept).unwrap();
+    drop(Disk::open_again(directory.path(), &before, me).unwrap());
+    // A copy that an earlier start has left is not what this one has written.
+    let later = Disk::open(directory.path()).unwrap().start(3_000).unwrap();
+    let later = NodeStart { incarnation: later.incarnation, ..me };
+    drop(Disk::open_again(directory.path(), &before, later).unwrap());
+    fs::write(&path, &kept).unwrap();
+    assert!(Disk::open_again(directory.path(), &before, later).is_err());
+}
+
+#[tokio::test]
+async fn a_log_that_lacks_a_vote_or_an_entry_of_this_process_is_not_gone_on_with() {
+    use openraft::{
+        CommittedLeaderId, EntryPayload,
+        storage::{RaftLogStorage as _, RaftLogStorageExt as _},
+    };
+
+    use crate::raft::log::Log;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(DATABASE_FILE);
+    let disk = Disk::open(directory.path()).unwrap();
+    let me = disk.start(4_000).unwrap();
+    let me = NodeStart { node: me.node, incarnation: me.incarnation };
+    let before = disk.lasting();
+    drop(disk);
+    let again = || Disk::open_again(directory.path(), &before, me);
+    // The thread of a log that was dropped closes the database a moment later.
+    let closed = || async {
+        while again().is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let id = |term, index| LogId::new(CommittedLeaderId::new(term, me.node), index);
+    let mut earlier = Vec::new();
+    for step in 0..3_u64 {
+        earlier.push(fs::read(&path).unwrap());
+        let mut log = Log::start(again().unwrap()).unwrap();
+        if step == 1 {
+            log.save_vote(&Vote::new(3, me.node)).await.unwrap();
+        } else {
+            let entry = Entry { log_id: id(1 + step, step / 2), payload: EntryPayload::Blank };
+            log.blocking_append([entry]).await.unwrap();
+        }
+        drop(log);
+        closed().await;
+    }
+    let whole = fs::read(&path).unwrap();
+    for (step, copy) in earlier.into_iter().enumerate() {
+        fs::write(&path, copy).unwrap();
+        assert!(again().is_err(), "what step {step} wrote is missing");
+    }
+    fs::write(&path, &whole).unwrap();
+    // What Raft itself takes away is not missing.
+    let mut log = Log::start(again().unwrap()).unwrap();
+    log.truncate(id(3, 1)).await.unwrap();
+    drop(log);
+    closed().await;
+    again().unwrap().forget_cluster().unwrap();
+    again().unwrap();
+}
+
+/// Found by an hour of faults: a node that ended while Raft wrote a snapshot found its buckets' debts in its place, and did
+/// not start any more.
+#[test]
+fn snapshots_and_debts_are_written_at_once_and_are_what_they_should_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::open(directory.path()).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 1..=2_u64 {
+            let snapshots = disk.snapshots.clone();
+            scope.spawn(move || {
+                for index in 0..100 {
+                    snapshots.write(2 * index + writer, &vec![b's'; 10 * writer as usize]).unwrap();
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..100 {
+                save_buckets(directory.path(), b"debts of some buckets").unwrap();
+            }
+        });
+    });
+    assert_eq!(disk.snapshots.read().unwrap().unwrap(), [b's'; 20]);
+    assert_eq!(load_buckets(directory.path()).unwrap().unwrap(), b"debts of some buckets");
+}
