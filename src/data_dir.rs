@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn two_nodes_can_not_share_a_directory() {
+    fn two_nodes_cannot_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let _first = DataDir::open(dir.path()).unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::InUse(_))));

@@ -165,7 +165,7 @@ async fn an_owner_takes_the_mode_and_the_floors_of_its_newer_rules() {
 }
 
 #[tokio::test]
-async fn what_an_owner_can_not_carry_over_is_to_be_matched_again() {
+async fn what_an_owner_cannot_carry_over_is_to_be_matched_again() {
     let nodes = patient_nodes().await;
     let old = write(&nodes, &rule("limit: 100/1h")).await;
     for newer in [

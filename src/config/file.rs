@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_can_not_be_is_named_with_its_place() {
+    fn a_value_that_cannot_be_is_named_with_its_place() {
         assert!(
             fault("\n\ncheck-timeout = \"soon\"").starts_with("node.toml:3: \"soon\" is no length of time")
         );

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_that_can_not_be_is_refused() {
+    fn a_cluster_that_cannot_be_is_refused() {
         assert!(matches!(plan(0, 7800), Err(PlanError::Nodes(0))));
         assert!(matches!(plan(21, 7800), Err(PlanError::Nodes(21))));
         assert!(matches!(plan(3, 65_520), Err(PlanError::Ports { .. })));

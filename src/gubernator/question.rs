@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_done_is_told() {
+    fn what_cannot_be_done_is_told() {
         for (request, why) in [
             (RateLimitReq { unique_key: String::new(), ..request() }, "unique_key"),
             (RateLimitReq { name: String::new(), ..request() }, "namespace"),

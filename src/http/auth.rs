@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_can_not_be_is_refused() {
+    fn a_query_that_cannot_be_is_refused() {
         for (query, field) in [
             ("deny_status=200", "deny_status"),
             ("deny_status=no", "deny_status"),

@@ -135,7 +135,7 @@ fn a_new_node_takes_the_place_of_a_dead_one() {
 }
 
 #[test]
-fn without_most_voters_a_node_gives_shares_of_what_a_living_node_may_not_decide() {
+fn without_a_quorum_a_node_gives_shares_of_what_a_living_node_may_not_decide() {
     let _machine = kit::alone();
     let rules = kit::per_user("40/1s", 40, "share, consistency: strict");
     let mut cluster = kit::nodes(4, &rules);

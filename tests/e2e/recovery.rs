@@ -24,7 +24,7 @@ fn recover(directory: &Path, flags: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn one_node_goes_on_with_the_rules_when_most_voters_are_lost_for_good() {
+fn one_node_goes_on_with_the_rules_when_a_quorum_is_lost_for_good() {
     let mut cluster = Cluster::start(3, keeping());
     await_voters(&cluster, 3);
     let revision = write(cluster.node("n1"), "api", &limit("4/1h"));

@@ -213,7 +213,7 @@ fn what_is_wrong_is_told_and_the_connection_goes_on_if_it_can() {
 }
 
 #[test]
-fn a_node_that_can_not_decide_says_that_it_is_loading_and_one_that_stops_answers_first() {
+fn a_node_that_cannot_decide_says_that_it_is_loading_and_one_that_stops_answers_first() {
     let mut cluster = Cluster::empty(kit::settings(NO_RULES));
     let (port, absent) = (tidegate_jepsen::cluster::free_ports(), tidegate_jepsen::cluster::free_ports());
     cluster.spawn(port, &[port, absent], &["--bootstrap-expect".to_owned(), "2".to_owned()]);

@@ -66,7 +66,7 @@ mod tests {
     const BARE: Means = Means { network: Form::Namespaces, follows_orders: false, other_build: false };
 
     #[test]
-    fn what_namespaces_can_not_do_is_left_out_of_all_with_the_reason_and_refused_by_name() {
+    fn what_namespaces_cannot_do_is_left_out_of_all_with_the_reason_and_refused_by_name() {
         let (kinds, left_out) = Kind::parse_possible("all", &BARE).unwrap();
         assert!(!kinds.contains(&Kind::Delay) && kinds.contains(&Kind::Loss));
         assert!(
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_can_not_do_to_its_machine_is_left_out_of_all_and_refused_by_name() {
+    fn what_a_program_cannot_do_to_its_machine_is_left_out_of_all_and_refused_by_name() {
         let (kinds, left_out) = Kind::parse_possible("all", &BARE).unwrap();
         assert!(!kinds.iter().any(|kind| kind.needs_orders() || *kind == Kind::Upgrade));
         let of_machines = "clock-jump, clock-drift, failed-fsync, torn-write, vm-stop, hung-fsync: the node's program has no fault injection";

@@ -178,7 +178,7 @@ impl Nodes {
                     reason = why;
                 }
                 Err(_elapsed) => {
-                    // What the node before it has used up is not this one's fault.
+                    // The time that the node before it has taken is not this one's fault.
                     let now = self.start.elapsed();
                     if now.saturating_sub(began) >= self.timeout / 2 {
                         self.clients[place].failed(&client, began, now, Duration::ZERO);
