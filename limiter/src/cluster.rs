@@ -12,17 +12,24 @@
 //! - [`Held`], [`LetGo`]: buckets on their way to another node, or to a disk.
 
 pub use crate::{
-    decision::{Charge, binding},
+    cardinality::estimate,
+    charge::Charge,
+    decision::binding,
     describe::{
         Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
         RulesDiff, WorstCase,
     },
+    floor::Floor,
     key::{KeyHash, RuleId},
     limit::UnknownAlgorithm,
+    limits::LimitRef,
+    mark::{Held, Mark},
+    matching::Matched,
     parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, is_valid_name},
-    reserve::{Floor, Mark, Reserve, Reserves, Takeover},
-    revised::{LimitRef, Newer, Standing},
-    rule::{Consistency, Match, Matched, OnOwnerLoss, Rules},
-    store::{Bucket, Held, HoldId, LetGo, Store, StoreConfig, level},
-    touched::estimate,
+    policy::{Consistency, OnOwnerLoss},
+    reserve::{Reserve, Reserves},
+    revised::{Newer, Standing},
+    rule_set::{Match, Rules},
+    store::{Bucket, HoldId, LetGo, Store, StoreConfig, level},
+    takeover::Takeover,
 };

@@ -3,18 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
     sync::Arc,
 };
 
 use ipnet::IpNet;
 
-use crate::{Attributes, key::KeyBytes};
+use crate::key::KeyBytes;
 
 /// All attributes that a rule tests; every test must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Condition {
-    tests: Box<[Test]>,
+    pub(crate) tests: Box<[Test]>,
 }
 
 /// One attribute with the patterns for its value.
@@ -24,7 +23,7 @@ pub(crate) struct Test {
     /// At least one of these must fit, if there are any.
     pub(crate) any_of: Box<[Pattern]>,
     /// None of these may fit.
-    none_of: Box<[Pattern]>,
+    pub(crate) none_of: Box<[Pattern]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,16 +59,6 @@ impl Condition {
         if let Some(place) = self.tests.iter().position(|test| *test.attribute == *attribute) {
             self.tests.swap(0, place);
         }
-    }
-
-    pub(crate) fn holds<A: Attributes + ?Sized>(&self, attributes: &A) -> bool {
-        self.holds_from(0, attributes)
-    }
-
-    /// The same, when it is known that the first `done` tests hold.
-    #[inline]
-    pub(crate) fn holds_from<A: Attributes + ?Sized>(&self, done: usize, attributes: &A) -> bool {
-        self.tests[done..].iter().all(|test| test.holds(attributes.get(&test.attribute)))
     }
 }
 
@@ -120,12 +109,6 @@ impl Test {
     pub(crate) fn excludes_nothing(&self) -> bool {
         self.none_of.is_empty()
     }
-
-    /// A missing attribute fits no pattern: `!gold` holds for it, `gold` and `*` do not.
-    fn holds(&self, value: Option<&str>) -> bool {
-        let fits = |pattern: &Pattern| value.is_some_and(|value| pattern.fits(value));
-        (self.any_of.is_empty() || self.any_of.iter().any(fits)) && !self.none_of.iter().any(fits)
-    }
 }
 
 impl Pattern {
@@ -144,17 +127,6 @@ impl Pattern {
         }
         Self::Exact(text.into())
     }
-
-    fn fits(&self, value: &str) -> bool {
-        match self {
-            Self::Exact(exact) => **exact == *value,
-            Self::Prefix(prefix) => value.starts_with(&**prefix),
-            Self::Network(network) => {
-                value.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
-            }
-            Self::Present => true,
-        }
-    }
 }
 
 impl fmt::Display for Pattern {
@@ -165,37 +137,5 @@ impl fmt::Display for Pattern {
             Self::Network(network) => network.fmt(f),
             Self::Present => f.write_str("*"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn holds(patterns: &[&str], value: Option<&str>) -> bool {
-        let condition = Condition::new([Test::new("a".into(), patterns.iter().copied())]);
-        let attributes: Vec<(&str, &str)> = value.map(|value| ("a", value)).into_iter().collect();
-        condition.holds(&attributes[..])
-    }
-
-    #[test]
-    fn each_kind_of_pattern_fits_what_it_should() {
-        assert!(holds(&["POST"], Some("POST")) && !holds(&["POST"], Some("post")));
-        assert!(holds(&["/api/*"], Some("/api/x")) && !holds(&["/api/*"], Some("/ap")));
-        assert!(holds(&["10.0.0.0/8"], Some("10.9.8.7")) && !holds(&["10.0.0.0/8"], Some("11.0.0.1")));
-        assert!(holds(&["10.0.0.0/8"], Some("::ffff:10.1.2.3")));
-        assert!(holds(&["2001:db8::/32"], Some("2001:db8::1")) && !holds(&["10.0.0.0/8"], Some("ten")));
-        assert!(holds(&["*"], Some("")) && !holds(&["*"], None));
-        assert!(holds(&["a", "b"], Some("b")) && !holds(&["a", "b"], Some("c")));
-    }
-
-    #[test]
-    fn an_opposite_holds_for_a_missing_attribute_too() {
-        assert!(
-            holds(&["!gold"], Some("silver")) && holds(&["!gold"], None) && !holds(&["!gold"], Some("gold"))
-        );
-        assert!(!holds(&["!gold", "!silver"], Some("silver")));
-        assert!(holds(&["*", "!gold"], Some("x")) && !holds(&["*", "!gold"], None));
-        assert!(!holds(&["!*"], Some("x")) && holds(&["!*"], None));
     }
 }

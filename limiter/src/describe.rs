@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, algorithm::gcra,
-    limits::Override, reserve::QUANTUM_PART, time::TICKS_PER_NANO,
+    limits::Override, mark::QUANTUM_PART, time::TICKS_PER_NANO,
 };
 
 /// From when the successor has last heard of an owner that crashed until it has taken over, at most, in a cluster whose leader is

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::rules::{CostTooLarge, LimitError, RuleError};
+use crate::{cost::CostTooLarge, limit::LimitError, parse::RuleError};
 
 /// What is wrong with a limit, a cost or rules, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]

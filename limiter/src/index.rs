@@ -12,17 +12,17 @@ use smallvec::SmallVec;
 use crate::{
     Attributes, Rule,
     condition::{Pattern, Test},
-    nested::{Nested, Prefix},
+    prefix_index::{Prefix, PrefixIndex},
 };
 
-/// Rules that were found.
-pub(crate) type Places = SmallVec<[Found; 16]>;
+/// Rules that could hold.
+pub(crate) type Candidates = SmallVec<[Candidate; 16]>;
 
 /// A rule that could hold: its place in its domain, and whether it is known that its first test does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Found(u32);
+pub(crate) struct Candidate(u32);
 
-impl Found {
+impl Candidate {
     const FIRST_HOLDS: u32 = 1 << 31;
 
     fn asked(place: u32) -> Self {
@@ -47,7 +47,7 @@ impl Found {
 }
 
 /// Most have one.
-type Few = SmallVec<[Found; 4]>;
+type Few = SmallVec<[Candidate; 4]>;
 
 /// Rules by what an attribute must be for them to hold.
 ///
@@ -58,15 +58,15 @@ type Few = SmallVec<[Found; 4]>;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
     attributes: Vec<(Arc<str>, ByPattern)>,
-    others: Vec<Found>,
+    others: Vec<Candidate>,
 }
 
-/// Places by what one attribute is.
+/// Candidates by what one attribute is.
 #[derive(Debug, Clone, Default)]
 struct ByPattern {
     values: HashMap<Box<str>, Few>,
-    prefixes: Nested<Box<str>, Few>,
-    networks: Nested<IpNet, Few>,
+    prefixes: PrefixIndex<Box<str>, Few>,
+    networks: PrefixIndex<IpNet, Few>,
 }
 
 impl Index {
@@ -77,7 +77,7 @@ impl Index {
         let mut drafts: Vec<(Arc<str>, Draft)> = Vec::new();
         for ((place, rule), attribute) in (0..).zip(rules).zip(finding) {
             let Some(attribute) = attribute else {
-                index.others.push(Found::asked(place));
+                index.others.push(Candidate::asked(place));
                 continue;
             };
             rule.when.put_first(&attribute);
@@ -87,15 +87,15 @@ impl Index {
                 drafts.len() - 1
             });
             let test = rule.when.insisting().next().expect("the first test is the one that finds it");
-            drafts[known].1.add(test, Found::by(test, place));
+            drafts[known].1.add(test, Candidate::by(test, place));
         }
         index.attributes = drafts.into_iter().map(|(attribute, draft)| (attribute, draft.into())).collect();
         index
     }
 
     /// The rules that could hold, in their order, each once.
-    pub(crate) fn candidates<A: Attributes + ?Sized>(&self, attributes: &A) -> Places {
-        let mut places = Places::from_slice(&self.others);
+    pub(crate) fn candidates<A: Attributes + ?Sized>(&self, attributes: &A) -> Candidates {
+        let mut places = Candidates::from_slice(&self.others);
         for (attribute, by_pattern) in &self.attributes {
             if let Some(value) = attributes.get(attribute) {
                 by_pattern.find(value, &mut places);
@@ -135,7 +135,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn add(&mut self, test: &Test, found: Found) {
+    fn add(&mut self, test: &Test, found: Candidate) {
         for (_, pattern) in with_patterns(test) {
             let places = match pattern {
                 Pattern::Exact(value) => self.values.entry(value.clone()).or_default(),
@@ -152,12 +152,12 @@ impl Draft {
 impl From<Draft> for ByPattern {
     fn from(draft: Draft) -> Self {
         let Draft { values, prefixes, networks } = draft;
-        Self { values, prefixes: Nested::new(prefixes), networks: Nested::new(networks) }
+        Self { values, prefixes: PrefixIndex::new(prefixes), networks: PrefixIndex::new(networks) }
     }
 }
 
 impl ByPattern {
-    fn find(&self, value: &str, places: &mut Places) {
+    fn find(&self, value: &str, places: &mut Candidates) {
         if let Some(found) = self.values.get(value) {
             places.extend_from_slice(found);
         }

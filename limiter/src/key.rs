@@ -107,17 +107,17 @@ pub(crate) struct KeyHasher(SipHash);
 impl KeyHasher {
     /// For the buckets of a rule.
     pub(crate) fn of_rule(secret: &HashSecret, domain: &str, rule: &str) -> Self {
-        Self(SipHash::new(secret)).with("rule").with(domain).with(rule)
+        Self(SipHash::new(secret.bytes())).with("rule").with(domain).with(rule)
     }
 
     /// For the buckets of limits that a request brings along.
     pub(crate) fn of_inline(secret: &HashSecret) -> Self {
-        Self(SipHash::new(secret)).with("inline")
+        Self(SipHash::new(secret.bytes())).with("inline")
     }
 
     /// For a limiter with one limit.
     pub(crate) fn of_keyed(secret: &HashSecret) -> Self {
-        Self(SipHash::new(secret)).with("keyed")
+        Self(SipHash::new(secret.bytes())).with("keyed")
     }
 
     /// Takes in a text of the prefix.
@@ -155,6 +155,17 @@ impl KeyBytes {
     #[inline]
     pub(crate) fn number(&mut self, number: u64) {
         self.0.word(number, u64::BITS);
+    }
+
+    /// Takes in all by which a limit is the [same](Limit::is_same) as another one.
+    #[inline]
+    pub(crate) fn limit(&mut self, limit: &Limit) {
+        let has_burst = limit.burst_size() != limit.count();
+        self.number(limit.period_number() << 8 | u64::from(has_burst) << 7 | limit.algorithm() as u64);
+        self.number(limit.count());
+        if has_burst {
+            self.number(limit.burst_size());
+        }
     }
 
     /// The fingerprint of the bucket of a limit.

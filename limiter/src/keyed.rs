@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::{
     Answer, Cost, Error, HashSecret, KeyHash, Limit, Nanos, OnMemoryFull, RuleId, Store, StoreConfig,
     StoreStats, Swept, SystemClock,
-    decision::{Asked, Bounds},
+    algorithm::{Asked, Bounds},
     key::KeyHasher,
     store::GROUP,
 };

@@ -99,27 +99,37 @@
 )]
 
 mod algorithm;
+mod answer;
+mod attributes;
 mod calendar;
+mod cardinality;
+mod charge;
 mod clock;
 mod condition;
+mod cost;
 mod decision;
 mod describe;
 mod error;
+mod floor;
 mod index;
 mod key;
 mod keyed;
 mod limit;
 mod limiter;
 mod limits;
-mod nested;
+mod mark;
+mod matching;
 mod parse;
+mod policy;
+mod prefix_index;
 mod reserve;
 mod revised;
 mod rule;
+mod rule_set;
 mod siphash;
 mod store;
+mod takeover;
 mod time;
-mod touched;
 mod typed;
 
 pub mod cluster;
@@ -127,8 +137,10 @@ pub mod rules;
 
 // What an application needs. `tests/structure.rs` counts it: a name more here is one more to read for everybody.
 pub use self::{
+    answer::Answer,
     clock::SystemClock,
-    decision::{Answer, Cost, Decision},
+    cost::Cost,
+    decision::Decision,
     error::Error,
     keyed::Keyed,
     limit::{Algorithm, Limit},
@@ -138,12 +150,18 @@ pub use self::{
 };
 // Inside of the crate each name is at the root.
 use self::{
-    decision::{Charge, Mode, OnMemoryFull, binding},
+    attributes::Attributes,
+    charge::Charge,
+    decision::binding,
     key::{HashSecret, KeyHash, RuleId},
     limit::Period,
+    limits::LimitRef,
+    matching::Matched,
     parse::DEFAULT_DOMAIN,
-    reserve::{Floor, Reserve, Reserves, Takeover},
-    revised::LimitRef,
-    rule::{Attributes, Consistency, Match, Matched, OnOwnerLoss, Rule, Rules},
-    store::{Held, Store, StoreConfig, StoreStats, Swept},
+    policy::{Consistency, Mode, OnMemoryFull, OnOwnerLoss},
+    reserve::{Reserve, Reserves},
+    rule::Rule,
+    rule_set::{Match, Rules},
+    store::{Store, StoreConfig, StoreStats, Swept},
+    takeover::Takeover,
 };

@@ -1,4 +1,4 @@
-//! The limits of a rule, its own and those of its overrides, and from a request's key to the bucket of each.
+//! The limits of a rule, its own and those of its overrides, and what tells the buckets of each apart.
 //!
 //! **Another limit is another bucket.** So no check under one limit changes what another one admits, whatever the algorithm.
 //! What tells the buckets of a key apart is not the limit's numbers, so that what was consumed stays when these change:
@@ -8,13 +8,7 @@
 //!
 //! An override that says the very limit of its rule has the rule's bucket.
 
-use std::net::IpAddr;
-
-use crate::{
-    Attributes, Limit, LimitRef, Matched, Rule,
-    condition::Condition,
-    key::{KeyBytes, KeyHasher},
-};
+use crate::{Limit, condition::Condition, key::KeyHasher};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +66,9 @@ impl Override {
 /// The owner's part of a rule's limits.
 #[derive(Debug, Clone)]
 pub(crate) struct Carved {
-    limit: Option<Limit>,
+    pub(crate) limit: Option<Limit>,
     /// In the order of the overrides.
-    overrides: Box<[Option<Limit>]>,
+    pub(crate) overrides: Box<[Option<Limit>]>,
 }
 
 impl Carved {
@@ -94,55 +88,51 @@ impl Carved {
     }
 }
 
-impl Rule {
-    /// The limit in force, by the place of the override that fits.
-    pub(crate) fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
-        match (&self.carved, special) {
-            (Some(carved), Some(place)) => carved.overrides[place].as_ref(),
-            (Some(carved), None) => carved.limit.as_ref(),
-            (None, Some(place)) => self.overrides[place].limit.as_ref(),
-            (None, None) => self.limit.as_ref(),
-        }
+/// Which of a rule's limits a charge has, and a fingerprint of what the choice was made by. The same at each node of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LimitRef {
+    shape: u64,
+    place: u32,
+}
+
+impl LimitRef {
+    /// Of a limit that came with the check: no rule is about it.
+    pub const INLINE: Self = Self { shape: 0, place: 0 };
+
+    /// From the wire.
+    pub const fn new(shape: u64, place: u32) -> Self {
+        Self { shape, place }
     }
 
-    /// What tells its buckets from those of the others.
-    #[inline]
-    pub(crate) fn limit_id_at(&self, special: Option<usize>) -> LimitId {
-        special.map_or(self.limit_id, |place| self.overrides[place].id)
+    /// What the rule tells requests apart by.
+    pub const fn shape(self) -> u64 {
+        self.shape
     }
 
-    /// What the fingerprints of all buckets of the request's key begin with; `None` when the request lacks an attribute of it.
-    pub(crate) fn key_of<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyBytes> {
-        let mut key = self.hasher.key();
-        for name in &self.key {
-            let value = attributes.get(name)?;
-            match network_of(name, value) {
-                Some(network) => key.number(network),
-                None => key.text(value),
-            }
-        }
-        Some(key)
-    }
-
-    /// With the limit of the override at that place.
-    #[inline]
-    pub(crate) fn matched(&self, mut key: KeyBytes, special: Option<usize>) -> Matched<'_> {
-        let limit = self.limit_at(special);
-        key.number(self.limit_id_at(special).get());
-        let limit_ref = LimitRef::new(self.shape, special.map_or(0, |place| place as u32 + 1));
-        Matched { rule: self, limit, key: key.finish(limit), limit_ref }
+    /// 0: the limit where no override fits; otherwise that of an override, counted from 1.
+    pub const fn place(self) -> u32 {
+        self.place
     }
 }
 
-/// An address as a number, so that each way of writing it is the same bucket. Of an IPv6 address only the network
-/// counts: whoever has one address has all 2^64 of its /64. An IPv4 address in IPv6 clothes is still one host.
-fn network_of(name: &str, value: &str) -> Option<u64> {
-    if name != "ip" {
-        return None;
+/// A fingerprint of all by which a rule tells requests apart, and which of its limits have a bucket together. Keyed, so that nobody looks for rules with the same one.
+pub(crate) fn shape(
+    hasher: KeyHasher,
+    when: &Condition,
+    key: &[impl AsRef<str>],
+    own: LimitId,
+    overrides: &[Override],
+) -> u64 {
+    let mut bytes = hasher.key();
+    bytes.text("shape");
+    when.feed(&mut bytes);
+    bytes.number(key.len() as u64);
+    key.iter().for_each(|name| bytes.text(name.as_ref()));
+    bytes.number(overrides.len() as u64);
+    for special in overrides {
+        special.when.feed(&mut bytes);
+        // Where that changes, the same request has another bucket.
+        bytes.number(u64::from(special.id == own));
     }
-    match value.parse::<IpAddr>().ok()?.to_canonical() {
-        // No unicast IPv6 network begins with a one bit followed by zeros.
-        IpAddr::V4(address) => Some(u64::from(address.to_bits()) | 1 << 63),
-        IpAddr::V6(address) => Some((address.to_bits() >> 64) as u64),
-    }
+    bytes.finish(None).get()
 }

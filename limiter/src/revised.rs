@@ -4,39 +4,7 @@
 //! anew. But where a rule tells requests apart as it did before, and the same of its overrides have buckets of their own, the
 //! same request has the same bucket and the same override, and only the numbers are others. Each charge says by what its rule told requests apart ([`LimitRef`]), as a fingerprint.
 
-use crate::{
-    Consistency, Limit, Mode, Reserve, RuleId, Rules,
-    condition::Condition,
-    key::KeyHasher,
-    limits::{LimitId, Override},
-};
-
-/// Which of a rule's limits a charge has, and a fingerprint of what the choice was made by. The same at each node of a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LimitRef {
-    shape: u64,
-    place: u32,
-}
-
-impl LimitRef {
-    /// Of a limit that came with the check: no rule is about it.
-    pub const INLINE: Self = Self { shape: 0, place: 0 };
-
-    /// From the wire.
-    pub const fn new(shape: u64, place: u32) -> Self {
-        Self { shape, place }
-    }
-
-    /// What the rule tells requests apart by.
-    pub const fn shape(self) -> u64 {
-        self.shape
-    }
-
-    /// 0: the limit where no override fits; otherwise that of an override, counted from 1.
-    pub const fn place(self) -> u32 {
-        self.place
-    }
-}
+use crate::{Consistency, Limit, LimitRef, Mode, Reserve, RuleId, Rules};
 
 /// What a node's rules say of a charge that another node made by its own rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,28 +33,6 @@ pub struct Newer {
     pub reserve: Option<Reserve>,
 }
 
-/// A fingerprint of all by which a rule tells requests apart, and which of its limits have a bucket together. Keyed, so that nobody looks for rules with the same one.
-pub(crate) fn shape(
-    hasher: KeyHasher,
-    when: &Condition,
-    key: &[impl AsRef<str>],
-    own: LimitId,
-    overrides: &[Override],
-) -> u64 {
-    let mut bytes = hasher.key();
-    bytes.text("shape");
-    when.feed(&mut bytes);
-    bytes.number(key.len() as u64);
-    key.iter().for_each(|name| bytes.text(name.as_ref()));
-    bytes.number(overrides.len() as u64);
-    for special in overrides {
-        special.when.feed(&mut bytes);
-        // Where that changes, the same request has another bucket.
-        bytes.number(u64::from(special.id == own));
-    }
-    bytes.finish(None).get()
-}
-
 impl Rules {
     /// What is to be charged here where a node whose rules are those of `revision` has found this limit of this rule. A map
     /// is asked once.
@@ -102,10 +48,10 @@ impl Rules {
         if revision >= since {
             return Standing::AsAsked;
         }
-        if known.shape != found.shape {
+        if known.shape != found.shape() {
             return Standing::Unknown { revision: since };
         }
-        let special = (found.place as usize).checked_sub(1);
+        let special = (found.place() as usize).checked_sub(1);
         if special.is_some_and(|special| special >= known.overrides.len()) {
             // The shape says otherwise, so this was made up.
             return Standing::Unknown { revision: since };

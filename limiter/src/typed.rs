@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
     key::KeyHasher,
-    limits::{LimitId, Override},
+    limits::{self, LimitId, Override},
     parse::{Compiler, Place, RawKey, RawTest, Written},
-    revised,
 };
 
 /// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
@@ -124,7 +123,7 @@ impl NewRule {
         (compiler.faults() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
-            shape: revised::shape(hasher, &when, &key, LimitId::of_rule(Some(&self.limit)), &overrides),
+            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(Some(&self.limit)), &overrides),
             id: hasher.rule(),
             hasher,
             when,
@@ -140,7 +139,7 @@ impl NewRule {
             takeover: Takeover::Zero,
             on_memory_full: self.on_memory_full,
             reserve: None,
-            touched: std::sync::Arc::default(),
+            cardinality: std::sync::Arc::default(),
         })
     }
 }

@@ -10,11 +10,10 @@
 //!
 //! At most `count` units in each window; in any interval of length d at most count · (⌊d / period⌋ + 2).
 
+use super::step::{Bounds, Raise, Step};
 use crate::{
     Cost, Decision, Limit,
-    algorithm::{Raise, Step},
     calendar::{window_end, window_start},
-    decision::Bounds,
     time::duration,
 };
 

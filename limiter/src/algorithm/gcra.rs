@@ -14,21 +14,17 @@
 //! moves TAT by T, TAT starts at or after the interval's start and ends at most B·T after its end. The requests of a
 //! leaky bucket have their turns at least c·T apart.
 
-use crate::{
-    Algorithm, Cost, Decision, Limit,
-    algorithm::{Raise, Step},
-    decision::Bounds,
-    time::duration,
-};
+use super::step::{Bounds, Raise, Step};
+use crate::{Algorithm, Cost, Decision, Limit, time::duration};
 
 pub(crate) fn decide(limit: &Limit, tat: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
-    let verdict = Verdict::of(limit, tat, raise(limit, bounds, cost, now), bounds.at_most, cost, now);
-    Step { decision: verdict.explain(limit, now), state: verdict.state(tat) }
+    let outcome = Outcome::of(limit, tat, raise(limit, bounds, cost, now), bounds.at_most, cost, now);
+    Step { decision: outcome.explain(limit, now), state: outcome.state(tat) }
 }
 
 /// What is decided, before it is explained: explaining takes longer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Verdict {
+pub(crate) struct Outcome {
     before: u64,
     pub(crate) wanted: u64,
     latest: u64,
@@ -37,7 +33,7 @@ pub(crate) struct Verdict {
     taken: bool,
 }
 
-impl Verdict {
+impl Outcome {
     #[inline]
     pub(crate) fn of(limit: &Limit, tat: u64, raise: Raise, at_most: u64, cost: Cost, now: u64) -> Self {
         let before = tat.max(raise.at_least);

@@ -7,20 +7,12 @@
 pub(crate) mod fixed;
 pub(crate) mod gcra;
 pub(crate) mod log;
-pub(crate) mod opened;
 pub(crate) mod sliding;
+mod step;
+pub(crate) mod window_from_first;
 
-use crate::{
-    Algorithm, Cost, Decision, Limit, Period, calendar,
-    decision::{Asked, Bounds},
-};
-
-/// A decision, with the bucket's state after it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    pub(crate) decision: Decision,
-    pub(crate) state: u64,
-}
+pub(crate) use self::step::{Asked, Bounds, Raise, Step};
+use crate::{Algorithm, Cost, Limit, Period, calendar};
 
 /// Decides about `cost` units at `now`, for a bucket in state `state` of which `bounds` say more. When it denies, or nothing
 /// is taken, the state after is the one before. Nobody says of windows that slide, and of logs, more than when they were empty.
@@ -28,7 +20,9 @@ pub(crate) struct Step {
 pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::decide(limit, state, bounds, cost, now),
-        Algorithm::FixedWindow if is_opened(limit) => opened::decide(limit, state, bounds.floor(), cost, now),
+        Algorithm::FixedWindow if is_from_first(limit) => {
+            window_from_first::decide(limit, state, bounds.floor(), cost, now)
+        }
         Algorithm::FixedWindow => fixed::decide(limit, state, bounds, cost, now),
         Algorithm::SlidingWindow => sliding::decide(limit, state, bounds.floor(), cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
@@ -37,7 +31,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
 
 /// A decision without its explanation, which takes longer than the decision.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Verdict {
+pub(crate) struct Outcome {
     pub(crate) allowed: bool,
     /// The state after it, if something was taken.
     pub(crate) taken: Option<u64>,
@@ -45,24 +39,24 @@ pub(crate) struct Verdict {
 
 /// As [`decide`].
 #[inline]
-pub(crate) fn verdict(asked: &Asked<'_>, state: u64, now: u64) -> Verdict {
+pub(crate) fn outcome(asked: &Asked<'_>, state: u64, now: u64) -> Outcome {
     let (limit, cost) = (asked.limit, asked.cost);
     let (allowed, after) = if limit.algorithm().has_burst() {
         let raise = gcra::raise(limit, asked.bounds, cost, now);
-        let verdict = gcra::Verdict::of(limit, state, raise, asked.bounds.at_most, cost, now);
-        (verdict.allowed, verdict.wanted)
+        let outcome = gcra::Outcome::of(limit, state, raise, asked.bounds.at_most, cost, now);
+        (outcome.allowed, outcome.wanted)
     } else {
         let step = decide(limit, state, asked.bounds, cost, now);
         (step.decision.allowed, step.state)
     };
-    Verdict { allowed, taken: (allowed && cost != Cost::PEEK).then_some(after) }
+    Outcome { allowed, taken: (allowed && cost != Cost::PEEK).then_some(after) }
 }
 
 /// The state after `cost` units were given back.
 pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::refund(limit, state, cost, now),
-        Algorithm::FixedWindow if is_opened(limit) => opened::refund(limit, state, cost, now),
+        Algorithm::FixedWindow if is_from_first(limit) => window_from_first::refund(limit, state, cost, now),
         Algorithm::FixedWindow => fixed::refund(limit, state, cost, now),
         Algorithm::SlidingWindow => sliding::refund(limit, state, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
@@ -86,7 +80,7 @@ pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
 #[cold]
 fn nearest_window(limit: &Limit, state: u64, now: u64) -> u64 {
     match limit.algorithm() {
-        Algorithm::FixedWindow if is_opened(limit) => opened::nearest(limit, state, now),
+        Algorithm::FixedWindow if is_from_first(limit) => window_from_first::nearest(limit, state, now),
         Algorithm::FixedWindow => fixed::nearest(limit, state, now),
         Algorithm::SlidingWindow => sliding::nearest(limit, state, now),
         Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => state,
@@ -111,7 +105,7 @@ pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
         return state;
     }
     match limit.algorithm() {
-        Algorithm::FixedWindow if is_opened(limit) => opened::strictest(limit, state, now),
+        Algorithm::FixedWindow if is_from_first(limit) => window_from_first::strictest(limit, state, now),
         Algorithm::FixedWindow => fixed::strictest(limit, state, now),
         Algorithm::SlidingWindow => sliding::strictest(limit, state, now),
         Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingLog => {
@@ -120,33 +114,25 @@ pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
     }
 }
 
-/// A charge as a map of states, for algorithms of which each charge is `state -> max(state, at_least) + add`. These maps
-/// are closed under composition, which is what makes a charge exactly removable later (see `store/holds.rs`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Raise {
-    pub(crate) at_least: u64,
-    pub(crate) add: u64,
-}
-
 /// The charge as such a map; `None` for the algorithms that are not of that kind.
 pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Option<Raise> {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => Some(gcra::raise(limit, bounds, cost, now)),
-        Algorithm::FixedWindow if is_opened(limit) => None,
+        Algorithm::FixedWindow if is_from_first(limit) => None,
         Algorithm::FixedWindow => Some(fixed::raise(limit, bounds, cost, now)),
         Algorithm::SlidingWindow | Algorithm::SlidingLog => None,
     }
 }
 
 /// Whether a fixed window begins with its first charge, not where the calendar has it.
-fn is_opened(limit: &Limit) -> bool {
+fn is_from_first(limit: &Limit) -> bool {
     matches!(limit.period(), Period::FromFirst { .. })
 }
 
 /// Where a charge at `now` is counted, for algorithms without a [`Raise`]: the instant, or what else tells the window.
 pub(crate) fn counted_at(limit: &Limit, state: u64, now: u64) -> u64 {
-    if is_opened(limit) {
-        opened::counted_at(limit, state, now)
+    if is_from_first(limit) {
+        window_from_first::counted_at(limit, state, now)
     } else {
         sliding::counted_at(limit, state, now)
     }
@@ -154,13 +140,13 @@ pub(crate) fn counted_at(limit: &Limit, state: u64, now: u64) -> u64 {
 
 /// The same: whether being empty at `floor` is part of the counts, so that no charge can be taken out of them.
 pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bool {
-    !is_opened(limit) && sliding::is_bound_by(limit, state, floor, now)
+    !is_from_first(limit) && sliding::is_bound_by(limit, state, floor, now)
 }
 
 /// The same: the state without a charge that was counted `at` there.
 pub(crate) fn undo(limit: &Limit, state: u64, cost: Cost, at: u64, now: u64) -> u64 {
-    if is_opened(limit) {
-        opened::undo(limit, state, cost, at)
+    if is_from_first(limit) {
+        window_from_first::undo(limit, state, cost, at)
     } else {
         sliding::undo(limit, state, cost, at, now)
     }

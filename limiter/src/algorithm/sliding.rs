@@ -16,9 +16,9 @@
 //! period. It takes the requests of the window before as evenly spread; where they were not, it admits or denies some
 //! that the exact log would not.
 
+use super::step::Step;
 use crate::{
     Cost, Decision, Limit,
-    algorithm::Step,
     calendar::{window_end, window_start},
     limit::PREVIOUS_CODES,
     time::duration,

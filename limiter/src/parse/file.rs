@@ -13,8 +13,7 @@ use crate::{
     condition::Condition,
     key::KeyHasher,
     limit::LimitError,
-    limits::{Carved, LimitId, Override},
-    revised,
+    limits::{self, Carved, LimitId, Override},
 };
 
 impl Compiler<'_> {
@@ -106,7 +105,7 @@ impl Compiler<'_> {
         (self.faults() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            shape: revised::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
+            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
             id: hasher.rule(),
             hasher,
             when,
@@ -122,7 +121,7 @@ impl Compiler<'_> {
             takeover,
             on_memory_full,
             reserve,
-            touched: Arc::default(),
+            cardinality: Arc::default(),
         })
     }
 

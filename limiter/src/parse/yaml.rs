@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{DEFAULT_DOMAIN, compile::Compiler, fault::Place, fault::RuleError, node, shape};
-use crate::{HashSecret, Rule, Rules, rule::Domain};
+use crate::{HashSecret, Rule, Rules, rule_set::Domain};
 
 impl Rules {
     /// Reads a rule file: one YAML document (or JSON, which is YAML) for each domain.

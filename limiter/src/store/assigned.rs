@@ -10,7 +10,7 @@ use std::sync::atomic::{
 
 use sdd::{AtomicShared, Guard, Shared, Tag};
 
-use super::classes::Class;
+use super::class::Class;
 use crate::RuleId;
 
 const FIRST_PLACES: usize = 64;

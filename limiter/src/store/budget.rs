@@ -1,6 +1,6 @@
 //! How the memory of a store is laid out.
 
-use super::{classes::MAX_CLASS_BITS, holds::Most, table::LINE_SLOTS};
+use super::{class::MAX_CLASS_BITS, holds::Most, line::LINE_SLOTS};
 
 /// Bytes of one bucket in a table: fingerprint and state.
 const SLOT_BYTES: usize = size_of::<(u64, u64)>();

@@ -8,17 +8,10 @@ use std::sync::atomic::{
 use sdd::Guard;
 use smallvec::SmallVec;
 
-use super::{
-    Store,
-    classes::Class,
-    holds::Keys,
-    journal::Deed,
-    locked::Locked,
-    table::{TAKEN, table_key},
-};
+use super::{Store, class::Class, holds::Keys, journal::Deed, line::TAKEN, locked::Locked, table::table_key};
 use crate::{
-    Algorithm, Charge, Cost, Decision, KeyHash, Mode, Nanos, algorithm,
-    decision::{Answer, Asked},
+    Algorithm, Answer, Charge, Cost, Decision, KeyHash, Mode, Nanos,
+    algorithm::{self, Asked},
 };
 
 /// A bucket of a check, with its state taken out of the table.
@@ -85,14 +78,14 @@ impl Store {
         let mut found = state.load(Relaxed);
         while found != TAKEN {
             let known = algorithm::nearest(asked.limit, found, now);
-            let verdict = algorithm::verdict(asked, known, now);
-            let next = verdict.taken.unwrap_or(known);
+            let outcome = algorithm::outcome(asked, known, now);
+            let next = outcome.taken.unwrap_or(known);
             if next == found {
-                return Some(Answer::lazy(verdict.allowed, asked, known, now));
+                return Some(Answer::lazy(outcome.allowed, asked, known, now));
             }
-            // Nothing else is told by this number, so it needs no order with anything.
+            // Nothing else follows from this number, so it needs no order with anything.
             match state.compare_exchange_weak(found, next, Relaxed, Relaxed) {
-                Ok(_) => return Some(Answer::lazy(verdict.allowed, asked, known, now)),
+                Ok(_) => return Some(Answer::lazy(outcome.allowed, asked, known, now)),
                 Err(changed) => found = changed,
             }
         }
@@ -109,26 +102,26 @@ impl Store {
             if decision.allowed && asked.cost != Cost::PEEK {
                 locked.push_log(asked, now, None);
             }
-            return Answer::told(decision);
+            return Answer::ready(decision);
         }
         let known = locked.take(key).map(|state| algorithm::nearest(asked.limit, state, now));
         if let Some(before) = known {
-            let verdict = algorithm::verdict(asked, before, now);
-            if verdict.taken.is_some() {
+            let outcome = algorithm::outcome(asked, before, now);
+            if outcome.taken.is_some() {
                 locked.note_charge(asked, before, now, None);
             }
-            locked.put(key, verdict.taken.unwrap_or(before));
-            return Answer::lazy(verdict.allowed, asked, before, now);
+            locked.put(key, outcome.taken.unwrap_or(before));
+            return Answer::lazy(outcome.allowed, asked, before, now);
         }
         let class = self.classes.of(asked.rule);
         let assumed = locked.assumed(key, class, asked.limit, now);
         let before = assumed.unwrap_or(0);
-        let verdict = algorithm::verdict(asked, before, now);
-        if let Some(after) = verdict.taken {
+        let outcome = algorithm::outcome(asked, before, now);
+        if let Some(after) = outcome.taken {
             locked.note_charge(asked, before, now, None);
             locked.add(key, class, after, now);
         }
-        Answer::lazy(verdict.allowed, asked, before, now).with_assumed(assumed.is_some())
+        Answer::lazy(outcome.allowed, asked, before, now).with_assumed(assumed.is_some())
     }
 
     /// Charges all buckets or none, with all their shards locked. Returns which were charged.
@@ -247,7 +240,7 @@ fn after(asked: &Asked<'_>, before: u64, now: u64) -> u64 {
     if asked.limit.algorithm() == Algorithm::SlidingLog {
         before.saturating_add(asked.cost.get())
     } else {
-        algorithm::verdict(asked, before, now).taken.unwrap_or(before)
+        algorithm::outcome(asked, before, now).taken.unwrap_or(before)
     }
 }
 

@@ -17,15 +17,19 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use super::{assigned::Assigned, level::level};
+use super::{
+    assigned::Assigned,
+    class::Class,
+    level::level,
+    marks::{ClassMark, Marks},
+};
 use crate::{OnMemoryFull, RuleId};
 
-pub(super) const MAX_CLASS_BITS: u32 = 10;
 /// Classes that are no rule's own: those of limits that come with a check, and those that are shared.
 const SHARED_CLASSES: usize = 4;
 
@@ -34,14 +38,6 @@ const FORGETS: u8 = 0;
 const STRICT: u8 = 1;
 /// The rule was not told yet, or is no more: what is let go of it is marked, and nothing is assumed.
 const UNKNOWN: u8 = 2;
-
-/// Debts are told apart by powers of the fourth root of two, from 2^`LEAST_DEBT` ticks (67 ms) on.
-const LEAST_DEBT: u32 = 28;
-const STEPS: usize = 4;
-const BINS: usize = (u64::BITS - LEAST_DEBT) as usize * STEPS;
-
-/// A class: below 2^10.
-pub(super) type Class = u16;
 
 pub(super) struct Classes {
     /// By class.
@@ -70,16 +66,7 @@ struct OfClass {
     rule: AtomicU64,
     on_full: AtomicU8,
     log_bytes: AtomicUsize,
-    /// Of buckets that refill steadily and logs, and of windows.
-    marks: [OnceLock<Box<[AtomicU64]>>; 2],
-}
-
-/// What is known of buckets that are not in memory any more: none of them is later than this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) rule: RuleId,
-    pub(super) is_of_window: bool,
-    pub(super) state: u64,
+    marks: Marks,
 }
 
 impl Classes {
@@ -182,7 +169,7 @@ impl Classes {
             return Some(known.taken as Class);
         }
         let class = known.vacant.pop_front()?;
-        self.all[usize::from(class)].forget_marks();
+        self.all[usize::from(class)].marks.forget();
         let mut all = self.assigned.all();
         all.retain(|(_, of)| *of != class);
         self.assigned.replace(&all);
@@ -201,7 +188,7 @@ impl Classes {
             of.on_full.store(on_full.map_or(UNKNOWN, number_of), Relaxed);
             match on_full {
                 Some(OnMemoryFull::Strict) => {}
-                Some(OnMemoryFull::Forget) => of.forget_marks(),
+                Some(OnMemoryFull::Forget) => of.marks.forget(),
                 None => _ = vacant.insert(class),
             }
         }
@@ -230,9 +217,7 @@ impl Classes {
 
     /// A bucket of this class in this state is let go. Called with its shard locked, so that the next check of it knows.
     pub(super) fn mark(&self, class: Class, is_of_window: bool, state: u64, now: u64) {
-        let marks = &self.all[usize::from(class)].marks[usize::from(is_of_window)];
-        let marks = marks.get_or_init(|| (0..BINS).map(|_| AtomicU64::new(0)).collect());
-        marks[bin(state.saturating_sub(now))].fetch_max(state, Relaxed);
+        self.all[usize::from(class)].marks.note(is_of_window, state, now);
         self.latest.fetch_max(state, Relaxed);
     }
 
@@ -250,11 +235,7 @@ impl Classes {
         let charged = horizon.saturating_mul(2);
         let [by, until] = self.postponed.each_ref().map(|one| one.load(Relaxed));
         let ahead = if until.saturating_add(charged) > now { charged.saturating_add(by) } else { charged };
-        let latest = |class: Class| {
-            let marks = self.all[usize::from(class)].marks[usize::from(is_of_window)].get();
-            let marks = marks.map_or(&[][..], |marks| &marks[..=bin(ahead)]);
-            marks.iter().map(|mark| mark.load(Relaxed)).max().unwrap_or(0)
-        };
+        let latest = |class: Class| self.all[usize::from(class)].marks.latest(is_of_window, ahead);
         latest(class).max(latest(self.elsewhere()))
     }
 
@@ -264,19 +245,16 @@ impl Classes {
     }
 
     /// All marks that say something.
-    pub(super) fn marks(&self, now: u64) -> Vec<Mark> {
+    pub(super) fn marks(&self, now: u64) -> Vec<ClassMark> {
         if !self.has_marks(now) {
             return Vec::new();
         }
         let of_class = |of: &OfClass| {
             let rule = RuleId::from_raw(of.rule.load(Relaxed));
-            [false, true].map(|is_of_window| {
-                let marks = of.marks[usize::from(is_of_window)].get().map_or(&[][..], |marks| marks);
-                let states = marks.iter().map(|mark| mark.load(Relaxed)).filter(|state| *state > now);
-                states.map(|state| Mark { rule, is_of_window, state }).collect::<Vec<_>>()
-            })
+            let marks = of.marks.all().filter(|(_, state)| *state > now);
+            marks.map(|(is_of_window, state)| ClassMark { rule, is_of_window, state }).collect::<Vec<_>>()
         };
-        self.all.iter().flat_map(of_class).flatten().collect()
+        self.all.iter().flat_map(of_class).collect()
     }
 
     pub(super) fn count_log_bytes(&self, class: Class, before: usize, after: usize) {
@@ -301,14 +279,6 @@ impl Classes {
     }
 }
 
-impl OfClass {
-    fn forget_marks(&self) {
-        for marks in self.marks.iter().filter_map(OnceLock::get) {
-            marks.iter().for_each(|mark| mark.store(0, Relaxed));
-        }
-    }
-}
-
 fn number_of(on_full: OnMemoryFull) -> u8 {
     match on_full {
         OnMemoryFull::Forget => FORGETS,
@@ -322,132 +292,5 @@ impl std::fmt::Debug for Classes {
     }
 }
 
-/// Grows with the debt.
-fn bin(debt: u64) -> usize {
-    let Some(power) = debt.checked_ilog2().and_then(|power| power.checked_sub(LEAST_DEBT)) else { return 0 };
-    let step = (debt >> (power + LEAST_DEBT - 2)) & 3;
-    power as usize * STEPS + step as usize
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn rule(number: u64) -> RuleId {
-        RuleId::from_raw(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !1)
-    }
-
-    #[test]
-    fn rules_have_classes_of_their_own_while_there_are_some_and_then_share_those_of_their_kind() {
-        let classes = Classes::new(4);
-        let rules = |strict: u64| {
-            let on_full =
-                move |number| if number < strict { OnMemoryFull::Strict } else { OnMemoryFull::Forget };
-            (1..=40).map(move |number| (rule(number), on_full(number)))
-        };
-        classes.set_rules(rules(20));
-        let of: Vec<Class> = (1..=40).map(|number| classes.of(rule(number))).collect();
-        let own: HashSet<Class> = of.iter().copied().filter(|class| *class < 13).collect();
-        assert_eq!(own.len(), 12, "{of:?}");
-        assert!(!own.contains(&Classes::INLINE));
-        for (number, class) in (1..).zip(&of) {
-            assert_eq!(classes.is_strict(*class), number < 20);
-            assert_eq!(classes.of(rule(number)), *class, "it stays");
-            let elsewhere = Classes::new(5);
-            elsewhere.set_rules(rules(20));
-            assert_eq!(elsewhere.forgets(elsewhere.of(classes.rule_of(*class))), number >= 20);
-        }
-        assert_eq!(classes.of(RuleId::INLINE), Classes::INLINE);
-    }
-
-    #[test]
-    fn as_many_rules_as_there_are_classes_have_one_whatever_their_numbers_are() {
-        let classes = Classes::new(MAX_CLASS_BITS);
-        let numbers = (1..=1_020).map(|number: u64| RuleId::from_raw(number << 40));
-        classes.set_rules(numbers.clone().map(|rule| (rule, OnMemoryFull::Strict)));
-        let own: HashSet<Class> = numbers.map(|rule| classes.of(rule)).collect();
-        assert!(own.len() == 1_020 && own.iter().all(|class| (1..=1_020).contains(class)));
-    }
-
-    /// Found by review: a rule that shared a class got one of its own when another rule went, and nothing of what it had let go of
-    /// was known there; and one that came back found its class taken.
-    #[test]
-    fn a_rule_keeps_its_class_while_others_go_and_when_it_comes_back_while_there_are_others() {
-        let classes = Classes::new(4);
-        let rules =
-            |numbers: std::ops::Range<u64>| numbers.map(|number| (rule(number), OnMemoryFull::Strict));
-        classes.set_rules(rules(1..14));
-        let of: Vec<Class> = (1..14).map(|number| classes.of(rule(number))).collect();
-        let shared = *of.last().unwrap();
-        assert_eq!(shared, classes.shared_strict());
-        classes.set_rules(rules(9..14));
-        assert_eq!(classes.of(rule(13)), shared);
-        classes.mark(of[0], false, 900, 100);
-        classes.set_rules(rules(1..14));
-        assert_eq!(classes.of(rule(1)), of[0]);
-        assert_eq!(classes.assumed(of[0], false, 1 << 40, 100), 900, "and so do its marks");
-        // One that comes when all are taken gets the class of the rule that went first, and none of its marks.
-        classes.set_rules(rules(2..14));
-        classes.set_rules(rules(3..14));
-        classes.set_rules(rules(3..16));
-        assert_eq!([14, 15].map(|number| classes.of(rule(number))), [of[0], of[1]]);
-        assert_eq!(classes.assumed(of[0], false, 1 << 40, 100), 0);
-        classes.set_rules(rules(1..16));
-        assert_eq!(classes.of(rule(1)), shared);
-    }
-
-    #[test]
-    fn what_is_let_go_of_before_the_rules_are_told_counts_when_they_are() {
-        let classes = Classes::new(4);
-        let [strict, forgets, later] = [1, 2, 3].map(|number| classes.of(rule(number)));
-        assert!(
-            [strict, forgets, later]
-                .iter()
-                .all(|class| !classes.forgets(*class) && !classes.is_strict(*class))
-        );
-        [strict, forgets, later].iter().for_each(|class| classes.mark(*class, false, 900, 100));
-        let known = [(rule(1), OnMemoryFull::Strict), (rule(2), OnMemoryFull::Forget)];
-        classes.set_rules(known.into_iter());
-        let assumed =
-            |class| if classes.is_strict(class) { classes.assumed(class, false, 1 << 40, 100) } else { 0 };
-        assert_eq!([strict, forgets, later].map(assumed), [900, 0, 0]);
-        classes.set_rules(known.into_iter().chain([(rule(3), OnMemoryFull::Strict)]));
-        assert_eq!([strict, forgets, later].map(assumed), [900, 0, 900]);
-    }
-
-    #[test]
-    fn what_another_store_has_let_go_of_without_knowing_whose_it_was_may_be_any_strict_rules() {
-        let classes = Classes::new(4);
-        classes.set_rules([(rule(1), OnMemoryFull::Strict)].into_iter());
-        let elsewhere = classes.of(RuleId::SHARED_STRICT);
-        classes.mark(elsewhere, false, 900, 100);
-        assert_eq!(classes.assumed(classes.of(rule(1)), false, 1 << 40, 100), 900);
-        // What rules of this store share is these rules' own.
-        classes.mark(classes.shared_strict(), false, 1_900, 100);
-        assert_eq!(classes.assumed(classes.of(rule(1)), false, 1 << 40, 100), 900);
-    }
-
-    #[test]
-    fn marks_of_buckets_further_in_debt_than_ever_possible_say_nothing() {
-        let (classes, now) = (Classes::new(4), 1 << 60);
-        let (second, day) = (4_000_000_000, 86_400 * 4_000_000_000);
-        classes.mark(3, false, now + day, now);
-        assert_eq!(classes.assumed(3, false, second, now), 0);
-        assert_eq!(classes.assumed(3, false, day, now), now + day);
-        assert_eq!((classes.assumed(3, true, day, now), classes.assumed(4, false, day, now)), (0, 0));
-        classes.mark(3, false, now + second, now);
-        assert_eq!(classes.assumed(3, false, second, now), now + second);
-        assert_eq!(classes.marks(now).len(), 2);
-        assert!(classes.has_marks(now) && !classes.has_marks(now + day));
-    }
-
-    proptest! {
-        #[test]
-        fn bins_grow_with_debts(debt in any::<u64>(), more in any::<u64>()) {
-            prop_assert!(bin(debt) <= bin(debt.saturating_add(more)));
-            prop_assert!(bin(debt) < BINS);
-        }
-    }
-}
+mod tests;

@@ -12,12 +12,14 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
     Store,
-    classes::{Class, Mark},
+    class::Class,
+    line::TAKEN,
     locked::{Locked, bytes_of},
+    marks::ClassMark,
     shard::KeptLog,
-    table::{Entry, TAKEN, table_key},
+    table::{Entry, table_key},
 };
-use crate::{KeyHash, Nanos, RuleId, algorithm::log::Log};
+use crate::{KeyHash, Nanos, RuleId, algorithm::log::Log, mark::Held};
 
 /// A bucket that knows of something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,22 +40,6 @@ pub struct LetGo {
     pub rule: RuleId,
     /// What they know; never a log.
     pub held: Held,
-}
-
-/// What a bucket knows, for another clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Held {
-    /// Of a token bucket or leaky bucket: the time in which it will be full again, in quarters of a nanosecond.
-    Debt(u64),
-    /// Of a fixed or sliding window: its state.
-    Window(u64),
-    /// Of a sliding log.
-    Log {
-        /// How long an entry counts, in quarters of a nanosecond.
-        memory: u64,
-        /// Age, in the same unit, and units of each entry, the oldest first.
-        entries: Vec<(u64, u64)>,
-    },
 }
 
 impl Store {
@@ -143,7 +129,7 @@ impl Store {
     /// What is known of buckets that are not in memory any more, of all rules that are strict about it.
     pub fn let_go(&self, now: Nanos) -> Vec<LetGo> {
         let now = self.not_before(now);
-        let let_go = |mark: Mark| {
+        let let_go = |mark: ClassMark| {
             let held =
                 if mark.is_of_window { Held::Window(mark.state) } else { Held::Debt(mark.state - now) };
             LetGo { rule: mark.rule, held }

@@ -1,20 +1,23 @@
 //! A shard with its lock held: taking states out, putting them back, adding buckets, and what is noted of them.
 
-use std::sync::{MutexGuard, atomic::Ordering::Relaxed};
+use std::sync::{
+    MutexGuard, PoisonError,
+    atomic::Ordering::{Acquire, Relaxed},
+};
 
-use sdd::Shared;
+use sdd::{Guard, Shared};
 
 use super::{
     Store, budget,
-    classes::Class,
+    class::Class,
     journal::{Deed, Journal, Undo},
+    line::TAKEN,
     shard::{Kept, KeptLog, Shard},
-    table::{self, Entry, TAKEN, Table, table_key},
+    table::{self, Entry, Table, table_key},
 };
 use crate::{
     Algorithm, Cost, Decision, KeyHash, Limit,
-    algorithm::{self, log::Log},
-    decision::Asked,
+    algorithm::{self, Asked, log::Log},
 };
 
 pub(super) struct Locked<'s> {
@@ -23,6 +26,19 @@ pub(super) struct Locked<'s> {
     pub(super) shard: MutexGuard<'s, Shard>,
     /// It stays the shard's table while the lock is held, except by `make_room`.
     pub(super) table: Shared<Table>,
+}
+
+impl Store {
+    pub(super) fn lock(&self, key: KeyHash) -> Locked<'_> {
+        self.lock_number(self.shard_of(key))
+    }
+
+    pub(super) fn lock_number(&self, number: usize) -> Locked<'_> {
+        // A panic can leave a state taken out, and nothing passes then; see `Locked::take`.
+        let shard = self.shards[number].lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.tables[number].get_shared(Acquire, &Guard::new());
+        Locked { store: self, number, shard, table: table.expect("each shard has a table") }
+    }
 }
 
 impl Locked<'_> {

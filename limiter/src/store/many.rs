@@ -7,10 +7,7 @@ use sdd::Guard;
 use smallvec::SmallVec;
 
 use super::Store;
-use crate::{
-    Charge, Decision, KeyHash, Nanos,
-    decision::{Answer, Asked},
-};
+use crate::{Answer, Charge, Decision, KeyHash, Nanos, algorithm::Asked};
 
 /// Checks whose lines are asked for at once: about as many as a processor waits for at the same time.
 pub(crate) const GROUP: usize = 32;

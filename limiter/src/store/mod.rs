@@ -12,133 +12,43 @@
 mod assigned;
 mod budget;
 mod charging;
+mod class;
 mod classes;
 mod handover;
 mod holds;
 mod journal;
 mod level;
+mod line;
 mod locked;
 mod many;
-mod near;
+mod marks;
 mod pages;
+mod prefetch;
 mod shard;
+mod shards;
 mod sweep;
 mod table;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{
-        AtomicU64, AtomicUsize,
-        Ordering::{Acquire, Relaxed},
-    },
-};
+use std::sync::atomic::Ordering::Relaxed;
 
-use sdd::{AtomicShared, Guard};
 use smallvec::SmallVec;
 
 pub(crate) use self::many::GROUP;
-use self::{
-    budget::Budget,
-    classes::Classes,
-    holds::{Holds, Keys},
-    locked::Locked,
-    near::Hint,
-    shard::{MAX_SPARED, Shard},
-    table::{Table, table_key},
-};
 pub use self::{
-    handover::{Bucket, Held, LetGo},
+    handover::{Bucket, LetGo},
     holds::HoldId,
     level::level,
+    shards::{Store, StoreConfig},
     sweep::Swept,
 };
+use self::{holds::Keys, shard::MAX_SPARED, table::table_key};
 use crate::{
-    Algorithm, Charge, Cost, Decision, KeyHash, Limit, Nanos, OnMemoryFull, RuleId, Rules, algorithm,
-    decision::{Answer, Asked},
+    Algorithm, Answer, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, OnMemoryFull, RuleId, Rules,
+    algorithm::{self, Asked},
 };
 
 /// Holds past their deadline that are closed on the way to a new one.
 const HOLDS_AT_ONCE: usize = 64;
-
-/// How a store is built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// Bytes that the buckets may take, all told: tables and logs, what is known of charges that can be undone, and what of these is there twice for a moment while it is
-    /// made anew. At least a few hundred for each shard. Each rule with buckets, and all limits together that come with
-    /// checks, can have an equal part of it.
-    pub max_memory: usize,
-    /// How many parts are locked by themselves; rounded up to a power of two, at least 16. More of them let more threads work
-    /// side by side, and make the longest step of growing and sweeping shorter. As many rules, less four and at most 1,020,
-    /// have a part of the memory by themselves; those beyond share one with each other (or two, one for each
-    /// [`OnMemoryFull`]).
-    pub shards: usize,
-}
-
-/// Memory of a shard, about. A check that fills one waits while the whole shard is looked at, and so does each that needs its lock:
-/// 2 ms with 32,000 buckets, of one rule or a thousand; it was 33 ms where 16 GiB were in 1,024 shards.
-const SHARD_MEMORY: usize = 1 << 20;
-/// As many as there can be classes.
-const LEAST_SHARDS: usize = 1 << classes::MAX_CLASS_BITS;
-
-impl StoreConfig {
-    /// For so many bytes, with as many shards as keep the longest wait for one short: 1,024, or more for more than 1 GiB.
-    pub fn of_memory(max_memory: usize) -> Self {
-        Self { max_memory, shards: (max_memory / SHARD_MEMORY).next_power_of_two().max(LEAST_SHARDS) }
-    }
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self::of_memory(1 << 30)
-    }
-}
-
-/// The buckets.
-///
-/// ```
-/// use tidegate_limiter::{
-///     Cost, Limit, Nanos,
-///     cluster::{Charge, KeyHash, RuleId, Store, StoreConfig},
-///     rules::Mode,
-/// };
-///
-/// let now = Nanos::new(1_800_000_000_000_000_000);
-/// let store = Store::new(StoreConfig::default(), now);
-/// let charge = Charge {
-///     key: KeyHash::from_raw(0x9e37_79b9_7f4a_7c15),
-///     rule: RuleId::INLINE,
-///     limit: Limit::per_second(10),
-///     cost: Cost::new(4)?,
-///     mode: Mode::Enforce,
-///     floor: None,
-/// };
-/// assert_eq!(store.check(&charge, now).remaining, 6);
-/// assert_eq!(store.check(&charge, now).remaining, 2);
-/// assert_eq!(store.check(&charge, now).retry_after, Some(std::time::Duration::from_millis(200)));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct Store {
-    /// One for each shard. They are apart from the locks, so that these pointers, which each check reads and nearly none
-    /// changes, stay together in the nearest cache.
-    tables: Box<[AtomicShared<Table>]>,
-    /// Where their lines are, for who only wants them near.
-    hints: Box<[Hint]>,
-    shards: Box<[Mutex<Shard>]>,
-    budget: Budget,
-    /// Nothing is decided as if it were earlier: buckets that know of nothing at this instant may have been removed.
-    earliest: AtomicU64,
-    /// The shard that is swept next.
-    cursor: AtomicUsize,
-    /// Also of those that were given up and are still read.
-    table_bytes: Arc<AtomicUsize>,
-    log_bytes: AtomicUsize,
-    classes: Classes,
-    /// Buckets that were removed although they knew of something, of rules that forget and of those that are strict.
-    let_go: [AtomicU64; 2],
-    /// A lock of its own, never taken together with that of a shard.
-    holds: Mutex<Holds>,
-}
 
 /// What a store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -161,26 +71,6 @@ pub struct StoreStats {
 }
 
 impl Store {
-    /// An empty store. `now` is the earliest instant that it knows; an earlier one counts as this.
-    pub fn new(config: StoreConfig, now: Nanos) -> Self {
-        let budget = Budget::new(config.max_memory, config.shards);
-        let table_bytes = Arc::default();
-        let empty = || Table::with_slots(0, budget.class_bits, &table_bytes);
-        Self {
-            tables: (0..budget.shards).map(|_| AtomicShared::new(empty())).collect(),
-            hints: (0..budget.shards).map(|_| Hint::default()).collect(),
-            shards: (0..budget.shards).map(|_| Mutex::default()).collect(),
-            budget,
-            earliest: AtomicU64::new(now.ticks()),
-            cursor: AtomicUsize::new(0),
-            table_bytes,
-            log_bytes: AtomicUsize::new(0),
-            classes: Classes::new(budget.class_bits),
-            let_go: Default::default(),
-            holds: Mutex::new(Holds::new(budget.holds)),
-        }
-    }
-
     /// Says which rules there are, and what happens with the buckets of each when there is no room for all: from now on. Rules
     /// that are not among them, and limits that come with checks, forget.
     pub fn set_rules(&self, rules: &Rules) {
@@ -215,7 +105,7 @@ impl Store {
         if let [charge] = charges {
             let decision = self.check(charge, now);
             decisions.push(decision);
-            return decision.allowed || charge.mode == crate::Mode::Shadow;
+            return decision.allowed || charge.mode == Mode::Shadow;
         }
         self.charge_all(charges, now, None, decisions).is_some()
     }
@@ -324,38 +214,5 @@ impl Store {
         for key in keys {
             self.lock(key).close(table_key(key), hold);
         }
-    }
-
-    fn new_table(&self, slots: usize) -> Table {
-        Table::with_slots(slots, self.budget.class_bits, &self.table_bytes)
-    }
-
-    fn lock(&self, key: KeyHash) -> Locked<'_> {
-        self.lock_number(self.shard_of(key))
-    }
-
-    fn lock_number(&self, number: usize) -> Locked<'_> {
-        // A panic can leave a state taken out, and nothing passes then; see `Locked::take`.
-        let shard = self.shards[number].lock().unwrap_or_else(PoisonError::into_inner);
-        let table = self.tables[number].get_shared(Acquire, &Guard::new());
-        Locked { store: self, number, shard, table: table.expect("each shard has a table") }
-    }
-
-    /// By the upper bits; tables use the lower ones. All of them are equally random in a fingerprint.
-    #[inline]
-    fn shard_of(&self, key: KeyHash) -> usize {
-        // There are at least 16 shards, a power of two of them.
-        (key.get() >> (u64::BITS - self.budget.shards.ilog2())) as usize
-    }
-
-    /// Asked with the shard locked, or of a bucket that was found: what was removed before was removed at an earlier instant
-    /// than this.
-    fn not_before(&self, now: Nanos) -> u64 {
-        now.ticks().max(self.earliest.load(Relaxed))
-    }
-
-    fn holds(&self) -> MutexGuard<'_, Holds> {
-        // Nothing in here is left half done by a panic.
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

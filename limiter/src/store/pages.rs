@@ -6,7 +6,7 @@
 
 use std::{fmt, ops::Deref, ptr::NonNull};
 
-use super::table::Line;
+use super::line::Line;
 
 /// Tables from this size on have pages of their own: at most an eighth of them is not used.
 #[cfg(all(unix, not(miri)))]

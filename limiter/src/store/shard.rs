@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{classes::Class, journal::Journal};
+use super::{class::Class, journal::Journal};
 use crate::algorithm::log::Log;
 
 #[derive(Debug)]

@@ -31,20 +31,11 @@ use std::sync::{
 };
 
 use super::{
-    classes::{Class, MAX_CLASS_BITS},
+    class::{Class, MAX_CLASS_BITS},
+    line::{FREE, LINE_SLOTS, LONG_AGO, Line, Slot, TAKEN},
     pages::Lines,
 };
 use crate::KeyHash;
-
-/// No state: it is elsewhere. A bucket that knows of nothing has [`LONG_AGO`].
-pub(super) const TAKEN: u64 = 0;
-/// The earliest state.
-const LONG_AGO: u64 = 1;
-/// No key.
-const FREE: u64 = 0;
-
-/// Slots of a cache line.
-pub(super) const LINE_SLOTS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -68,25 +59,6 @@ pub(super) struct Entry {
     pub(super) key: u64,
     pub(super) class: Class,
     pub(super) state: u64,
-}
-
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub(super) struct Line([Slot; LINE_SLOTS]);
-
-#[cfg(test)]
-impl Line {
-    pub(super) fn is_free(&self) -> bool {
-        self.0.iter().all(|slot| slot.key.load(Relaxed) == FREE && slot.state.load(Relaxed) == TAKEN)
-    }
-}
-
-const _: () = assert!(size_of::<Line>() == 64);
-
-#[derive(Debug, Default)]
-struct Slot {
-    key: AtomicU64,
-    state: AtomicU64,
 }
 
 impl Table {

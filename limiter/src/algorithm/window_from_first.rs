@@ -4,27 +4,20 @@
 //!     state  =  end of the window  +  units used in it
 //! ```
 //!
-//! So that both can be told from the sum, ends are multiples of a [`quantum`], a power of two of at most a 1024th of the
-//! window, and the units are fewer. A window is as long as asked, or longer by up to that: stricter. Counts above a quantum
+//! So that both can be told from the sum, ends are multiples of an [`end_step`], a power of two of at most a 1024th of the
+//! window, and the units are fewer. A window is as long as asked, or longer by up to that: stricter. Counts above a step
 //! (2 million units a second) do not fit; there several units (a *grain*) are counted as one, and each cost is rounded up.
 //!
 //! At most `count` units in each window; in any interval of length d at most count · (⌊d / period⌋ + 2).
 
 use std::time::Duration;
 
+use super::step::Step;
 use crate::{
     Cost, Decision, Limit,
-    algorithm::Step,
+    limit::end_step,
     time::{TICKS_PER_NANO, duration},
 };
-
-/// What ends are multiples of, for a window of so many ticks.
-pub(crate) const fn quantum(length: u64) -> u64 {
-    match length / 1024 {
-        0 => 1,
-        part => 1 << part.ilog2(),
-    }
-}
 
 fn ticks(limit: &Limit) -> u64 {
     // Periods are at most 31 days.
@@ -33,15 +26,15 @@ fn ticks(limit: &Limit) -> u64 {
 
 /// The end of a window that is opened at an instant.
 fn end_of(limit: &Limit, opened: u64) -> u64 {
-    let (length, quantum) = (ticks(limit), quantum(ticks(limit)));
+    let (length, step) = (ticks(limit), end_step(ticks(limit)));
     // At the end of time (the year 2116) it ends with it.
-    let end = opened.saturating_add(length).saturating_add(quantum - 1);
-    end - end % quantum
+    let end = opened.saturating_add(length).saturating_add(step - 1);
+    end - end % step
 }
 
 /// The end of the window that a state tells of.
 fn known_end(limit: &Limit, state: u64) -> u64 {
-    state - state % quantum(ticks(limit))
+    state - state % end_step(ticks(limit))
 }
 
 /// The window at `now`: its end, and what is used of it.

@@ -19,7 +19,7 @@ pub(crate) trait Prefix: Ord {
 
 /// Values by things that may contain one another.
 #[derive(Debug, Clone)]
-pub(crate) struct Nested<P, T> {
+pub(crate) struct PrefixIndex<P, T> {
     entries: Vec<Entry<P, T>>,
 }
 
@@ -31,13 +31,13 @@ struct Entry<P, T> {
     value: T,
 }
 
-impl<P: Prefix, T> Default for Nested<P, T> {
+impl<P: Prefix, T> Default for PrefixIndex<P, T> {
     fn default() -> Self {
         Self::new(BTreeMap::new())
     }
 }
 
-impl<P: Prefix, T> Nested<P, T> {
+impl<P: Prefix, T> PrefixIndex<P, T> {
     pub(crate) fn new(values: BTreeMap<P, T>) -> Self {
         let mut entries: Vec<Entry<P, T>> = Vec::with_capacity(values.len());
         let mut around: Vec<u32> = Vec::new();
@@ -83,9 +83,9 @@ mod tests {
             for prefix in &prefixes {
                 *counts.entry(prefix.as_str().into()).or_default() += 1;
             }
-            let nested = Nested::new(counts);
+            let index = PrefixIndex::new(counts);
             let mut found = 0;
-            nested.containing(&whole, |count| found += count);
+            index.containing(&whole, |count| found += count);
             prop_assert_eq!(found, prefixes.iter().filter(|prefix| whole.starts_with(&***prefix)).count());
         }
     }

@@ -21,12 +21,12 @@ type Generation = OnceLock<Box<[AtomicU8; REGISTERS]>>;
 
 /// The buckets that were used lately. It takes memory only when there are any.
 #[derive(Debug, Default)]
-pub(crate) struct Touched {
+pub(crate) struct Cardinality {
     generations: [Generation; 2],
     current: AtomicUsize,
 }
 
-impl Touched {
+impl Cardinality {
     /// Notes that a bucket is used.
     #[inline]
     pub(crate) fn note(&self, key: KeyHash) {
@@ -95,23 +95,23 @@ mod tests {
     #[test]
     fn the_estimate_is_near_from_none_to_millions() {
         for count in [0, 1, 10, 100, 1_000, 20_000, 3_000_000] {
-            let touched = Touched::default();
+            let cardinality = Cardinality::default();
             for _ in 0..2 {
-                keys(7, count).for_each(|key| touched.note(key));
+                keys(7, count).for_each(|key| cardinality.note(key));
             }
-            let estimate = estimate(&touched.registers()) as f64;
+            let estimate = estimate(&cardinality.registers()) as f64;
             assert!((estimate - count as f64).abs() <= 0.2 * count as f64, "{count}: {estimate}");
         }
     }
 
     #[test]
     fn what_is_not_used_for_two_turns_is_forgotten() {
-        let touched = Touched::default();
-        keys(0, 500).for_each(|key| touched.note(key));
-        touched.turn();
-        assert!(estimate(&touched.registers()) > 400);
-        keys(0, 10).for_each(|key| touched.note(key));
-        touched.turn();
-        assert!((8..=12).contains(&estimate(&touched.registers())));
+        let cardinality = Cardinality::default();
+        keys(0, 500).for_each(|key| cardinality.note(key));
+        cardinality.turn();
+        assert!(estimate(&cardinality.registers()) > 400);
+        keys(0, 10).for_each(|key| cardinality.note(key));
+        cardinality.turn();
+        assert!((8..=12).contains(&estimate(&cardinality.registers())));
     }
 }

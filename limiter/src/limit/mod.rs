@@ -1,0 +1,288 @@
+//! A limit: so many units in a period, by which algorithm.
+
+mod algorithm;
+mod arithmetic;
+mod error;
+mod period;
+mod text;
+
+use std::time::Duration;
+
+pub(crate) use self::arithmetic::{PREVIOUS_CODES, end_step};
+pub use self::{
+    algorithm::{Algorithm, UnknownAlgorithm},
+    arithmetic::MAX_REFILL,
+    error::LimitError,
+    period::{MAX_PERIOD, MIN_PERIOD, Period},
+};
+use self::{
+    arithmetic::{fill_time, pace, shortest, window},
+    error::NumbersError,
+};
+use crate::{cost::Cost, time::TICKS_PER_NANO};
+
+/// So many units in a period, by an [`Algorithm`]: with its arithmetic worked out, so that each check finds it done.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate_limiter::{Algorithm, Limit, rules::Period};
+///
+/// const LOGINS: Limit = Limit::per_minute(100).burst(20);
+/// assert_eq!((LOGINS.count(), LOGINS.burst_size()), (100, 20));
+///
+/// // As rule files write it, e.g. from settings.
+/// assert_eq!("100/1m burst 20".parse::<Limit>()?, LOGINS);
+/// assert_eq!("100/1m sliding_log".parse::<Limit>()?, Limit::per_minute(100).with_algorithm(Algorithm::SlidingLog));
+///
+/// // With all that can be said.
+/// let month = Limit::new(Algorithm::FixedWindow, 10_000, Period::Month, None)?;
+/// assert_eq!(month.to_string(), "10000/month");
+/// # Ok::<(), tidegate_limiter::Error>(())
+/// ```
+///
+/// # Numbers that make no limit
+///
+/// A text that is no limit is an error at once. [`Limit::per_second`] and its like never panic, and can stand in constants:
+/// what is wrong with their numbers, a count of 0 for instance, is told when a limiter is made
+/// ([`Keyed::new`](crate::Keyed::new), [`LimiterBuilder::build`](crate::LimiterBuilder::build)), or by [`Limit::validate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limit {
+    count: u64,
+    burst: u64,
+    period: Period,
+    /// Buckets: `numerator / denominator` ticks in which one unit refills. Windows: units that are counted as one, / 1.
+    numerator: u64,
+    denominator: u64,
+    /// Buckets: ticks in which an empty one fills. Windows: units of `numerator` that fit. Log: ticks of the period.
+    span: u64,
+    algorithm: Algorithm,
+}
+
+const _: () = assert!(size_of::<Limit>() <= 64, "a limit fits a cache line");
+
+impl Limit {
+    /// `count` units in each second: a token bucket that holds as many, unless a [burst](Self::burst) is said.
+    pub const fn per_second(count: u64) -> Self {
+        Self::per(Duration::from_secs(1), count)
+    }
+
+    /// As [`Limit::per_second`], in each minute.
+    pub const fn per_minute(count: u64) -> Self {
+        Self::per(Duration::from_secs(60), count)
+    }
+
+    /// As [`Limit::per_second`], in each hour.
+    pub const fn per_hour(count: u64) -> Self {
+        Self::per(Duration::from_secs(3_600), count)
+    }
+
+    /// As [`Limit::per_second`], in each 24 hours.
+    pub const fn per_day(count: u64) -> Self {
+        Self::per(Duration::from_secs(86_400), count)
+    }
+
+    /// As [`Limit::per_second`], in each `period` (100 ms to 31 days).
+    pub const fn per(period: Duration, count: u64) -> Self {
+        Self::asked(Algorithm::TokenBucket, count, Period::Fixed(period), count)
+    }
+
+    /// With another capacity of the bucket: so many units can be taken at once, when it is full. It replaces what was said
+    /// before. The windows and the log have none.
+    #[must_use = "it is another limit"]
+    pub const fn burst(self, units: u64) -> Self {
+        Self::asked(self.algorithm, self.count, self.period, units)
+    }
+
+    /// Counted otherwise than by a token bucket.
+    #[must_use = "it is another limit"]
+    pub const fn with_algorithm(self, algorithm: Algorithm) -> Self {
+        Self::asked(algorithm, self.count, self.period, self.burst)
+    }
+
+    /// Whether something can be limited by it. No other limit needs this than one of [`Limit::per_second`] and its like.
+    ///
+    /// # Errors
+    /// As [`Limit::new`].
+    pub fn validate(&self) -> Result<(), LimitError> {
+        match self.span {
+            0 => Self::worked_out(self.algorithm, self.count, self.period, self.burst)?.validate(),
+            _ => Ok(()),
+        }
+    }
+
+    /// `count` units in each `period`. `burst` is the capacity of a token bucket or the length of a leaky bucket's queue,
+    /// by default `count`; the other algorithms have none.
+    ///
+    /// # Errors
+    /// When nothing could ever pass, or a number is out of range.
+    pub fn new(
+        algorithm: Algorithm,
+        count: u64,
+        period: Period,
+        burst: Option<u64>,
+    ) -> Result<Self, LimitError> {
+        Ok(Self::worked_out(algorithm, count, period, burst.unwrap_or(count))?)
+    }
+
+    /// What was asked for. Where that is no limit it has a `span` of 0, which none that is one has, and no limiter takes it.
+    const fn asked(algorithm: Algorithm, count: u64, period: Period, burst: u64) -> Self {
+        match Self::worked_out(algorithm, count, period, burst) {
+            Ok(limit) => limit,
+            Err(_) => Self { count, burst, period, numerator: 1, denominator: 1, span: 0, algorithm },
+        }
+    }
+
+    const fn worked_out(
+        algorithm: Algorithm,
+        count: u64,
+        period: Period,
+        burst: u64,
+    ) -> Result<Self, NumbersError> {
+        if count == 0 {
+            return Err(NumbersError::ZeroCount);
+        }
+        if burst == 0 {
+            return Err(NumbersError::ZeroBurst);
+        }
+        if count > Cost::MAX.get() {
+            return Err(NumbersError::TooLarge(count));
+        }
+        if burst > Cost::MAX.get() {
+            return Err(NumbersError::TooLarge(burst));
+        }
+        if burst != count && !algorithm.has_burst() {
+            return Err(NumbersError::BurstOfWindow(algorithm));
+        }
+        let from_first = matches!(period, Period::FromFirst { .. });
+        if from_first && !matches!(algorithm, Algorithm::FixedWindow) {
+            return Err(NumbersError::FromFirst(algorithm));
+        }
+        let nanos = period.length().as_nanos();
+        if nanos < MIN_PERIOD.as_nanos() || nanos > MAX_PERIOD.as_nanos() {
+            return Err(NumbersError::Period(period.length()));
+        }
+        // At most 31 days: 2^54 ticks.
+        let ticks = nanos as u64 * TICKS_PER_NANO;
+        let (numerator, denominator, span) = match algorithm {
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => match pace(count, ticks, burst) {
+                Some(pace) => pace,
+                None => return Err(NumbersError::Refill { burst }),
+            },
+            Algorithm::FixedWindow if from_first => window(count, end_step(ticks) - 1),
+            Algorithm::FixedWindow => window(count, shortest(period, ticks) - 1),
+            // Two codes of room, so that the count with all of its codes stays below the window's ticks.
+            Algorithm::SlidingWindow => window(count, shortest(period, ticks) / PREVIOUS_CODES - 2),
+            Algorithm::SlidingLog => (1, 1, ticks),
+        };
+        Ok(Self { count, burst, period, numerator, denominator, span, algorithm })
+    }
+
+    /// How it counts.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Units in a period.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The period.
+    pub const fn period(&self) -> Period {
+        self.period
+    }
+
+    /// Capacity of a token bucket, or length of a leaky bucket's queue, in units; otherwise the count.
+    pub const fn burst_size(&self) -> u64 {
+        self.burst
+    }
+
+    /// The length of the period; the mean one of a month.
+    pub const fn window(&self) -> Duration {
+        self.period.length()
+    }
+
+    /// One of `parts` equal parts of this limit, in rate and in burst, rounded down; `None` when nothing is left of it.
+    pub fn share(&self, parts: u32) -> Option<Self> {
+        let parts = u64::from(parts.max(1));
+        let burst = self.burst / parts;
+        if burst == 0 {
+            return None;
+        }
+        if !self.algorithm.has_burst() {
+            return Self::new(self.algorithm, burst, self.period, None).ok();
+        }
+        // The rate is cut exactly, by stretching the interval: a rate below one unit in a period is one too.
+        let numerator = self.numerator.checked_mul(parts)?;
+        let span = fill_time(numerator, self.denominator, burst)?;
+        Some(Self { burst, numerator, span, count: (self.count / parts).max(1), ..*self })
+    }
+
+    /// The three quarters of this limit that an owner gives when the rest is carved out for shares; `None` when nothing is left
+    /// of it. What is carved out of the whole is a third of this: [`CARVED_PARTS`](Self::CARVED_PARTS) of it make this.
+    pub fn carve(&self) -> Option<Self> {
+        if !self.algorithm.has_burst() {
+            return Self::new(self.algorithm, self.count / 4 * 3, self.period, None).ok();
+        }
+        // The rate is cut by a longer period, because it may not be a whole number of units.
+        let nanos = self.period.length().as_nanos().checked_mul(4)?.div_ceil(3);
+        let longer = Duration::from_nanos(u64::try_from(nanos).ok()?);
+        Self::new(self.algorithm, self.count, Period::Fixed(longer), Some(self.burst / 4 * 3)).ok()
+    }
+
+    /// Of a [carved](Self::carve) limit: so many times what was carved out make it.
+    pub const CARVED_PARTS: u32 = 3;
+
+    /// Buckets: ticks in which one unit refills, rounded up, is `numerator / denominator`.
+    pub(crate) fn interval(&self) -> (u64, u64) {
+        (self.numerator, self.denominator)
+    }
+
+    /// Buckets: ticks in which an empty one fills.
+    pub(crate) fn refill(&self) -> u64 {
+        self.span
+    }
+
+    /// Windows: units that are counted as one.
+    pub(crate) fn grain(&self) -> u64 {
+        self.numerator
+    }
+
+    /// Windows: grains that fit.
+    pub(crate) fn grains(&self) -> u64 {
+        self.span
+    }
+
+    /// Log: ticks that an entry counts.
+    pub(crate) fn memory(&self) -> u64 {
+        self.span
+    }
+
+    /// What tells buckets of the same limit of a rule apart after a change of that limit, because their states mean different
+    /// things: the algorithm and, where windows do not line up, the period. A change of anything else keeps what was consumed.
+    pub(crate) fn class(&self) -> u64 {
+        let windows = matches!(self.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
+        let period = if windows { self.period_number() } else { 0 };
+        period << 8 | self.algorithm as u64
+    }
+
+    /// Below 2^53. The same for the same windows, or lengths, however they are written.
+    pub(crate) fn period_number(&self) -> u64 {
+        match (self.algorithm, self.period) {
+            (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Day) => 1,
+            (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Month) => 2,
+            // No period has so many nanoseconds.
+            (_, Period::FromFirst { nanos }) => nanos | 1 << 52,
+            (_, period) => period.length().as_nanos() as u64,
+        }
+    }
+
+    /// Whether it is the same limit, maybe written otherwise.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let all = |limit: &Self| (limit.algorithm, limit.period_number(), limit.count, limit.burst);
+        all(self) == all(other)
+    }
+}
+
+#[cfg(test)]
+mod tests;

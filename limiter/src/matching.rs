@@ -1,0 +1,141 @@
+//! Whether a rule is about a request, and from the request's key to its bucket.
+
+use std::net::IpAddr;
+
+use crate::{
+    Attributes, KeyHash, Limit, LimitRef, Rule,
+    condition::{Condition, Pattern, Test},
+    key::KeyBytes,
+    limits::LimitId,
+};
+
+/// A rule that is about a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Matched<'r> {
+    /// The rule.
+    pub rule: &'r Rule,
+    /// The limit for this request; `None`: unlimited.
+    pub limit: Option<&'r Limit>,
+    /// Its bucket.
+    pub key: KeyHash,
+    /// Which of the rule's limits that is.
+    pub limit_ref: LimitRef,
+}
+
+impl Condition {
+    pub(crate) fn holds<A: Attributes + ?Sized>(&self, attributes: &A) -> bool {
+        self.holds_from(0, attributes)
+    }
+
+    /// The same, when it is known that the first `done` tests hold.
+    #[inline]
+    pub(crate) fn holds_from<A: Attributes + ?Sized>(&self, done: usize, attributes: &A) -> bool {
+        self.tests[done..].iter().all(|test| test.holds(attributes.get(&test.attribute)))
+    }
+}
+
+impl Test {
+    /// A missing attribute fits no pattern: `!gold` holds for it, `gold` and `*` do not.
+    fn holds(&self, value: Option<&str>) -> bool {
+        let fits = |pattern: &Pattern| value.is_some_and(|value| pattern.fits(value));
+        (self.any_of.is_empty() || self.any_of.iter().any(fits)) && !self.none_of.iter().any(fits)
+    }
+}
+
+impl Pattern {
+    fn fits(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *value,
+            Self::Prefix(prefix) => value.starts_with(&**prefix),
+            Self::Network(network) => {
+                value.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
+            }
+            Self::Present => true,
+        }
+    }
+}
+
+impl Rule {
+    /// The limit in force, by the place of the override that fits.
+    pub(crate) fn limit_at(&self, special: Option<usize>) -> Option<&Limit> {
+        match (&self.carved, special) {
+            (Some(carved), Some(place)) => carved.overrides[place].as_ref(),
+            (Some(carved), None) => carved.limit.as_ref(),
+            (None, Some(place)) => self.overrides[place].limit.as_ref(),
+            (None, None) => self.limit.as_ref(),
+        }
+    }
+
+    /// What tells its buckets from those of the others.
+    #[inline]
+    pub(crate) fn limit_id_at(&self, special: Option<usize>) -> LimitId {
+        special.map_or(self.limit_id, |place| self.overrides[place].id)
+    }
+
+    /// What the fingerprints of all buckets of the request's key begin with; `None` when the request lacks an attribute of it.
+    pub(crate) fn key_of<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyBytes> {
+        let mut key = self.hasher.key();
+        for name in &self.key {
+            let value = attributes.get(name)?;
+            match network_of(name, value) {
+                Some(network) => key.number(network),
+                None => key.text(value),
+            }
+        }
+        Some(key)
+    }
+
+    /// With the limit of the override at that place.
+    #[inline]
+    pub(crate) fn matched(&self, mut key: KeyBytes, special: Option<usize>) -> Matched<'_> {
+        let limit = self.limit_at(special);
+        key.number(self.limit_id_at(special).get());
+        let limit_ref = LimitRef::new(self.shape, special.map_or(0, |place| place as u32 + 1));
+        Matched { rule: self, limit, key: key.finish(limit), limit_ref }
+    }
+}
+
+/// An address as a number, so that each way of writing it is the same bucket. Of an IPv6 address only the network
+/// counts: whoever has one address has all 2^64 of its /64. An IPv4 address in IPv6 clothes is still one host.
+fn network_of(name: &str, value: &str) -> Option<u64> {
+    if name != "ip" {
+        return None;
+    }
+    match value.parse::<IpAddr>().ok()?.to_canonical() {
+        // No unicast IPv6 network begins with a one bit followed by zeros.
+        IpAddr::V4(address) => Some(u64::from(address.to_bits()) | 1 << 63),
+        IpAddr::V6(address) => Some((address.to_bits() >> 64) as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(patterns: &[&str], value: Option<&str>) -> bool {
+        let condition = Condition::new([Test::new("a".into(), patterns.iter().copied())]);
+        let attributes: Vec<(&str, &str)> = value.map(|value| ("a", value)).into_iter().collect();
+        condition.holds(&attributes[..])
+    }
+
+    #[test]
+    fn each_kind_of_pattern_fits_what_it_should() {
+        assert!(holds(&["POST"], Some("POST")) && !holds(&["POST"], Some("post")));
+        assert!(holds(&["/api/*"], Some("/api/x")) && !holds(&["/api/*"], Some("/ap")));
+        assert!(holds(&["10.0.0.0/8"], Some("10.9.8.7")) && !holds(&["10.0.0.0/8"], Some("11.0.0.1")));
+        assert!(holds(&["10.0.0.0/8"], Some("::ffff:10.1.2.3")));
+        assert!(holds(&["2001:db8::/32"], Some("2001:db8::1")) && !holds(&["10.0.0.0/8"], Some("ten")));
+        assert!(holds(&["*"], Some("")) && !holds(&["*"], None));
+        assert!(holds(&["a", "b"], Some("b")) && !holds(&["a", "b"], Some("c")));
+    }
+
+    #[test]
+    fn an_opposite_holds_for_a_missing_attribute_too() {
+        assert!(
+            holds(&["!gold"], Some("silver")) && holds(&["!gold"], None) && !holds(&["!gold"], Some("gold"))
+        );
+        assert!(!holds(&["!gold", "!silver"], Some("silver")));
+        assert!(holds(&["*", "!gold"], Some("x")) && !holds(&["*", "!gold"], None));
+        assert!(!holds(&["!*"], Some("x")) && holds(&["!*"], None));
+    }
+}

@@ -1,0 +1,259 @@
+//! The rules of all domains: which of them are about a request.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use smallvec::SmallVec;
+
+use crate::{
+    Attributes, HashSecret, KeyHash, Limit, Matched, Mode, Reserves, Rule, RuleId,
+    cardinality::Cardinality,
+    index::Index,
+    key::{KeyBytes, KeyHasher},
+};
+
+/// Whether rules are about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// At least one is.
+    Rules,
+    /// None is.
+    Unmatched {
+        /// What the domain says of such requests.
+        allow: bool,
+    },
+}
+
+/// The rules of all domains, compiled and immutable.
+#[derive(Clone)]
+pub struct Rules {
+    inline: KeyHasher,
+    /// Shared with the rules before and after a change of another domain.
+    pub(crate) domains: HashMap<Box<str>, Arc<Domain>>,
+    reserves: Arc<Reserves>,
+    /// By the number of the rule: its domain, and its place there.
+    by_id: HashMap<RuleId, (Arc<Domain>, usize)>,
+    revision: u64,
+}
+
+/// The rules of one domain.
+#[derive(Debug, Clone)]
+pub(crate) struct Domain {
+    rules: Vec<Rule>,
+    index: Index,
+    allow_unmatched: bool,
+    /// Of its last change.
+    pub(crate) revision: u64,
+}
+
+impl Domain {
+    pub(crate) fn new(mut rules: Vec<Rule>, allow_unmatched: bool) -> Self {
+        Self { index: Index::new(&mut rules), rules, allow_unmatched, revision: 0 }
+    }
+
+    /// Goes on with what is known of the rules with the same names.
+    pub(crate) fn following(mut self, before: &Self) -> Self {
+        let known: HashMap<&str, &Arc<Cardinality>> =
+            before.rules.iter().map(|rule| (&*rule.name, &rule.cardinality)).collect();
+        for rule in &mut self.rules {
+            if let Some(cardinality) = known.get(&*rule.name) {
+                rule.cardinality = Arc::clone(cardinality);
+            }
+        }
+        self
+    }
+
+    /// Each rule that is about a request, with what the fingerprints of the request's key begin with, and the place of the
+    /// override that fits.
+    #[inline]
+    fn each_about<'r, A: Attributes + ?Sized>(
+        &'r self,
+        attributes: &A,
+        mut each: impl FnMut(&'r Rule, KeyBytes, Option<usize>),
+    ) {
+        let candidates = self.index.candidates(attributes);
+        let rules = candidates.into_iter().map(|found| (found, &self.rules[found.rule()]));
+        let rules = rules.filter(|(found, rule)| {
+            rule.when.holds_from(found.tests_done(), attributes) && attributes.may_match(rule)
+        });
+        for (_, rule) in rules {
+            if let Some(key) = rule.key_of(attributes) {
+                each(rule, key, rule.overrides.iter().position(|special| special.when.holds(attributes)));
+            }
+        }
+    }
+}
+
+impl Rules {
+    /// No rules: everything is allowed.
+    pub fn empty(secret: &HashSecret) -> Self {
+        Self::of_domains(secret, HashMap::new())
+    }
+
+    /// The rules of one domain.
+    pub(crate) fn of_domain(
+        secret: &HashSecret,
+        name: &str,
+        rules: Vec<Rule>,
+        allow_unmatched: bool,
+    ) -> Self {
+        Self::of_domains(
+            secret,
+            HashMap::from([(name.into(), Arc::new(Domain::new(rules, allow_unmatched)))]),
+        )
+    }
+
+    pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
+        let (reserves, by_id) = (reserves(&domains), by_id(&domains));
+        Self { inline: KeyHasher::of_inline(secret), reserves, by_id, domains, revision: 0 }
+    }
+
+    /// These, with other domains.
+    pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
+        let (reserves, by_id) = (reserves(&domains), by_id(&domains));
+        Self { inline: self.inline, reserves, by_id, domains, revision: self.revision }
+    }
+
+    /// These rules and a domain that denies everything, for one whose rules cannot be used; `None` if there is one of that name.
+    pub fn with_denied_domain(&self, name: &str) -> Option<Self> {
+        if self.domains.contains_key(name) {
+            return None;
+        }
+        let mut domains = self.domains.clone();
+        domains.insert(name.into(), Arc::new(Domain::new(Vec::new(), false)));
+        Some(self.with_domains(domains))
+    }
+
+    /// All that was written up to this revision is in these rules.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Of the last change of any domain: later than [`Rules::revision`] where an earlier change of another domain is missing.
+    pub fn newest(&self) -> u64 {
+        self.domains.values().map(|domain| domain.revision).max().unwrap_or(0).max(self.revision)
+    }
+
+    /// Whether a rule with this number is there, and denies.
+    pub fn enforces(&self, rule: RuleId) -> bool {
+        self.rule_of(rule).is_some_and(|(rule, _)| rule.mode == Mode::Enforce)
+    }
+
+    /// The same, of this revision: that of the last change of any domain.
+    pub fn at_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// The rule with a number, and the revision of the last change of its domain.
+    pub(crate) fn rule_of(&self, id: RuleId) -> Option<(&Rule, u64)> {
+        let (domain, place) = self.by_id.get(&id)?;
+        Some((&domain.rules[*place], domain.revision))
+    }
+
+    /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
+    /// condition holds and the request has all attributes of its key. A domain without rules allows everything.
+    pub fn matching<'r, A: Attributes + ?Sized>(
+        &'r self,
+        domain: &str,
+        attributes: &A,
+        found: &mut SmallVec<[Matched<'r>; 4]>,
+    ) -> Match {
+        let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
+        let before = found.len();
+        domain.each_about(attributes, |rule, key, special| {
+            let matched = rule.matched(key, special);
+            rule.cardinality.note(matched.key);
+            found.push(matched);
+        });
+        if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
+    }
+
+    /// Finds all buckets that the request's keys have in the rules that are about it: of each rule first that of the limit in
+    /// force, then those of its other limits. What is unlimited has none.
+    pub fn buckets<'r, A: Attributes + ?Sized>(
+        &'r self,
+        domain: &str,
+        attributes: &A,
+        found: &mut SmallVec<[Matched<'r>; 4]>,
+    ) {
+        let Some(domain) = self.domains.get(domain) else { return };
+        domain.each_about(attributes, |rule, key, special| {
+            let first = found.len();
+            let others = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
+            for place in [special].into_iter().chain(others) {
+                let matched = rule.matched(key, place);
+                if matched.limit.is_some() && found[first..].iter().all(|known| known.key != matched.key) {
+                    found.push(matched);
+                }
+            }
+        });
+    }
+
+    /// The bucket of a limit that a request brings along: the same key with another limit is another bucket.
+    pub fn inline_key(&self, domain: &str, key: &str, limit: &Limit) -> KeyHash {
+        let mut bytes = self.inline.key();
+        bytes.text(domain);
+        bytes.text(key);
+        bytes.limit(limit);
+        bytes.finish(Some(limit))
+    }
+
+    /// A number for what a client calls its request; the same at each node of a cluster.
+    pub fn request_number(&self, domain: &str, id: &str) -> u64 {
+        let mut bytes = self.inline.key();
+        bytes.text("request");
+        bytes.text(domain);
+        bytes.text(id);
+        bytes.finish(None).get()
+    }
+
+    /// Forgets which buckets were used only before the last time that this was called: to be called every few minutes.
+    pub fn forget_touched(&self) {
+        self.domains.values().flat_map(|domain| &domain.rules).for_each(|rule| rule.cardinality.turn());
+    }
+
+    /// Whether a domain allows requests that no rule is about.
+    pub fn allows_unmatched(&self, domain: &str) -> bool {
+        self.domains.get(domain).is_none_or(|domain| domain.allow_unmatched)
+    }
+
+    /// All rules whose owners tell floors.
+    pub fn reserves(&self) -> &Arc<Reserves> {
+        &self.reserves
+    }
+
+    /// The rules of all domains.
+    pub fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.domains.values().flat_map(|domain| &domain.rules)
+    }
+
+    /// The names of the domains, sorted.
+    pub fn domains(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.domains.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The rules of a domain, in the order in which they were written.
+    pub fn rules(&self, domain: &str) -> &[Rule] {
+        self.domains.get(domain).map_or(&[], |domain| &domain.rules)
+    }
+}
+
+fn by_id(domains: &HashMap<Box<str>, Arc<Domain>>) -> HashMap<RuleId, (Arc<Domain>, usize)> {
+    let places = |domain: &Arc<Domain>| {
+        let rules = domain.rules.iter().enumerate();
+        rules.map(|(place, rule)| (rule.id, (Arc::clone(domain), place))).collect::<Vec<_>>()
+    };
+    domains.values().flat_map(places).collect()
+}
+
+fn reserves(domains: &HashMap<Box<str>, Arc<Domain>>) -> Arc<Reserves> {
+    let rules = domains.values().flat_map(|domain| &domain.rules);
+    Arc::new(Reserves::of(rules.filter_map(Rule::reserve)))
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").field("domains", &self.domains).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! How the buckets of a rule begin at the node that takes them over.
+
+use std::time::Duration;
+
+use crate::{Algorithm, Limit};
+
+/// Where an empty bucket is full again in less time, starting anew with an empty one is the default.
+const SHORT_REFILL: Duration = Duration::from_secs(10);
+
+/// How the buckets of a rule begin when their owner was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Takeover {
+    /// Exhausted: nothing is told to the successor.
+    Zero,
+    /// From the floor that the successor holds.
+    Reserve,
+}
+
+impl Takeover {
+    /// Its name in rules.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Zero => "zero",
+            Self::Reserve => "reserve",
+        }
+    }
+
+    /// Whether floors can be told of buckets of this algorithm: of those that a single number describes, whatever was in the
+    /// window before.
+    pub const fn is_possible(algorithm: Algorithm) -> bool {
+        matches!(algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::FixedWindow)
+    }
+
+    /// What a rule with these limits does if it does not say.
+    pub(crate) fn default_of<'l>(limits: impl IntoIterator<Item = &'l Limit>) -> Self {
+        let is_long = |limit: &Limit| Self::is_possible(limit.algorithm()) && refill(limit) > SHORT_REFILL;
+        if limits.into_iter().any(is_long) { Self::Reserve } else { Self::Zero }
+    }
+}
+
+/// The time after which nothing is left of what was spent.
+fn refill(limit: &Limit) -> Duration {
+    match limit.algorithm() {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => crate::time::duration(limit.refill()),
+        _ => limit.window(),
+    }
+}
