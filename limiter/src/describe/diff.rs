@@ -1,0 +1,136 @@
+//! What changes from some rules to others.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Conditions, DomainDescription, OverrideDescription, RuleDescription};
+
+/// What changes from some rules to others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesDiff {
+    /// Rules that are new.
+    pub added: Vec<RuleDescription>,
+    /// Rules that are no longer there.
+    pub removed: Vec<RuleDescription>,
+    /// Rules that are different.
+    pub changed: Vec<RuleChange>,
+    /// Whether requests that no rule is about are allowed, if that changes: before and after, `allow` or `deny`.
+    pub unmatched: Option<FieldChange>,
+}
+
+/// A rule that is different.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleChange {
+    /// Its name.
+    pub name: String,
+    /// What is different.
+    pub fields: Vec<FieldChange>,
+}
+
+/// A field that is different, as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldChange {
+    /// Which.
+    pub field: String,
+    /// What it was; none if the rule did not have it.
+    pub from: Option<String>,
+    /// What it is; none if the rule does not have it any more.
+    pub to: Option<String>,
+}
+
+impl RulesDiff {
+    /// Whether nothing changes. (The order of rules does not count: all that are about a request must allow.)
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty()
+            && self.removed.is_empty()
+            && self.changed.is_empty()
+            && self.unmatched.is_none()
+    }
+
+    /// What changes from `before` to `after`; rules are known by their names.
+    pub fn between(before: &DomainDescription, after: &DomainDescription) -> Self {
+        let by_name = |domain: &DomainDescription| -> BTreeMap<String, RuleDescription> {
+            domain.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect()
+        };
+        let mut old = by_name(before);
+        let mut diff = Self::default();
+        for rule in &after.rules {
+            match old.remove(&rule.name) {
+                None => diff.added.push(rule.clone()),
+                Some(was) => {
+                    let fields = changes(&fields(&was), &fields(rule));
+                    if !fields.is_empty() {
+                        diff.changed.push(RuleChange { name: rule.name.clone(), fields });
+                    }
+                }
+            }
+        }
+        diff.removed = before.rules.iter().filter(|rule| old.contains_key(&rule.name)).cloned().collect();
+        let word = |allow: bool| Some(if allow { "allow" } else { "deny" }.to_owned());
+        if before.allow_unmatched != after.allow_unmatched {
+            let (from, to) = (word(before.allow_unmatched), word(after.allow_unmatched));
+            diff.unmatched = Some(FieldChange { field: "unmatched".to_owned(), from, to });
+        }
+        diff
+    }
+}
+
+/// The fields of a rule but its name, in the order in which they are written.
+fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
+    let mut fields = Vec::new();
+    if !rule.when.is_empty() {
+        fields.push(("when", conditions_text(&rule.when)));
+    }
+    fields.push(("key", format!("[{}]", rule.key.join(", "))));
+    fields.push(("limit", rule.limit.clone()));
+    fields.extend(rule.burst.map(|burst| ("burst", burst.to_string())));
+    fields.extend(rule.algorithm.clone().map(|algorithm| ("algorithm", algorithm)));
+    fields.push(("mode", rule.mode.clone()));
+    fields.push(("consistency", rule.consistency.clone()));
+    fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
+    fields.push(("carved", rule.carved.to_string()));
+    fields.push(("takeover", rule.takeover.clone()));
+    fields.push(("on_memory_full", rule.on_memory_full.clone()));
+    if !rule.overrides.is_empty() {
+        let special = |special: &OverrideDescription| {
+            let burst = special.burst.map_or(String::new(), |burst| format!(" burst {burst}"));
+            format!("{} for {}{burst}", special.limit, conditions_text(&special.when))
+        };
+        fields.push(("overrides", rule.overrides.iter().map(special).collect::<Vec<_>>().join("; ")));
+    }
+    fields
+}
+
+/// As in `ip=10.0.0.0/8 path=/a|/b`.
+fn conditions_text(conditions: &Conditions) -> String {
+    let one = |(name, patterns): (&String, &Vec<String>)| format!("{name}={}", patterns.join("|"));
+    conditions.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
+    const ORDER: [&str; 12] = [
+        "when",
+        "key",
+        "limit",
+        "burst",
+        "algorithm",
+        "mode",
+        "consistency",
+        "on_owner_loss",
+        "carved",
+        "takeover",
+        "on_memory_full",
+        "overrides",
+    ];
+    let value = |fields: &[(&'static str, String)], name: &str| {
+        fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
+    };
+    ORDER
+        .into_iter()
+        .filter_map(|name| {
+            let (from, to) = (value(before, name), value(after, name));
+            (from != to).then(|| FieldChange { field: name.to_owned(), from, to })
+        })
+        .collect()
+}

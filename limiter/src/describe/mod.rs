@@ -1,0 +1,148 @@
+//! Rules as people and programs read them.
+
+mod diff;
+mod worst_case;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    diff::{FieldChange, RuleChange, RulesDiff},
+    worst_case::WorstCase,
+};
+use crate::{Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override};
+
+/// Patterns by attribute.
+pub type Conditions = BTreeMap<String, Vec<String>>;
+
+/// A rule, with all that it leaves to defaults written out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDescription {
+    /// Its name.
+    pub name: String,
+    /// Which requests it is about.
+    pub when: Conditions,
+    /// The attributes whose values make a bucket.
+    pub key: Vec<String>,
+    /// As in `5/1m`, or `unlimited`.
+    pub limit: String,
+    /// Capacity or queue length, of the algorithms that have one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub burst: Option<u64>,
+    /// How it counts; none of an unlimited rule.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub algorithm: Option<String>,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    /// `available` or `strict`.
+    pub consistency: String,
+    /// `share`, `deny` or `allow`.
+    pub on_owner_loss: String,
+    /// Whether a part of the limit is set aside for shares.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub carved: bool,
+    /// `zero` or `reserve`.
+    #[serde(default = "zero")]
+    pub takeover: String,
+    /// `forget` or `strict`.
+    #[serde(default = "forget")]
+    pub on_memory_full: String,
+    /// Other limits for some requests; the first that fits counts.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub overrides: Vec<OverrideDescription>,
+}
+
+/// Another limit for some requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverrideDescription {
+    /// Which.
+    pub when: Conditions,
+    /// As in `5/1m`, or `unlimited`.
+    pub limit: String,
+    /// Capacity or queue length, of the algorithms that have one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub burst: Option<u64>,
+}
+
+/// The rules of a domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainDescription {
+    /// In their order.
+    pub rules: Vec<RuleDescription>,
+    /// Whether requests that no rule is about are allowed.
+    pub allow_unmatched: bool,
+}
+
+impl Rule {
+    /// The rule as people and programs read it.
+    pub fn describe(&self) -> RuleDescription {
+        RuleDescription {
+            name: self.name.to_string(),
+            when: self.when.describe(),
+            key: self.key.iter().map(|name| name.to_string()).collect(),
+            limit: limit_text(self.limit.as_ref()),
+            burst: burst(self.limit.as_ref()),
+            algorithm: self.limit.map(|limit| limit.algorithm().to_string()),
+            mode: match self.mode {
+                Mode::Enforce => "enforce",
+                Mode::Shadow => "shadow",
+            }
+            .to_owned(),
+            consistency: match self.consistency {
+                Consistency::Available => "available",
+                Consistency::Strict => "strict",
+            }
+            .to_owned(),
+            on_owner_loss: match self.on_owner_loss {
+                OnOwnerLoss::Share => "share",
+                OnOwnerLoss::Deny => "deny",
+                OnOwnerLoss::Allow => "allow",
+            }
+            .to_owned(),
+            carved: self.is_carved(),
+            takeover: self.takeover.as_str().to_owned(),
+            on_memory_full: self.on_memory_full.as_str().to_owned(),
+            overrides: self
+                .overrides
+                .iter()
+                .map(|Override { when, limit, .. }| OverrideDescription {
+                    when: when.describe(),
+                    limit: limit_text(limit.as_ref()),
+                    burst: burst(limit.as_ref()),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Rules {
+    /// The rules of a domain as people and programs read them; none of a domain that is not there.
+    pub fn describe(&self, domain: &str) -> DomainDescription {
+        DomainDescription {
+            rules: self.rules(domain).iter().map(Rule::describe).collect(),
+            allow_unmatched: self.allows_unmatched(domain),
+        }
+    }
+}
+
+/// Of descriptions that an older version wrote.
+fn zero() -> String {
+    Takeover::Zero.as_str().to_owned()
+}
+
+/// As `zero`.
+fn forget() -> String {
+    OnMemoryFull::Forget.as_str().to_owned()
+}
+
+fn limit_text(limit: Option<&Limit>) -> String {
+    limit.map_or("unlimited".to_owned(), Limit::to_string)
+}
+
+fn burst(limit: Option<&Limit>) -> Option<u64> {
+    limit.filter(|limit| limit.algorithm().has_burst()).map(Limit::burst_size)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use super::*;
+use crate::HashSecret;
+
+fn describe(yaml: &str) -> DomainDescription {
+    Rules::from_yaml(yaml, &HashSecret::new([1; 16])).unwrap().describe("default")
+}
+
+const BEFORE: &str = r#"
+rules:
+  - name: login
+    when: { path: ["/login", "/signin/*"], ip: "!10.0.0.0/8", user: "*" }
+    key: [ip]
+    limit: 5/1m
+  - name: old
+    key: []
+    limit: unlimited
+"#;
+
+#[test]
+fn a_rule_is_described_with_its_defaults_and_its_patterns_as_written() {
+    let rule = &describe(BEFORE).rules[0];
+    assert_eq!(
+        (&*rule.limit, rule.burst, rule.algorithm.as_deref()),
+        ("5/1m", Some(5), Some("token_bucket"))
+    );
+    assert_eq!(rule.when["path"], ["/login", "/signin/*"]);
+    assert_eq!((&*rule.when["ip"][0], &*rule.when["user"][0]), ("!10.0.0.0/8", "*"));
+    let json = serde_json::to_string(&describe(BEFORE)).unwrap();
+    assert_eq!(serde_json::from_str::<DomainDescription>(&json).unwrap(), describe(BEFORE));
+}
+
+#[test]
+fn a_description_written_as_a_rule_file_is_the_same_rules() {
+    let rules = serde_json::to_value(describe(BEFORE).rules).unwrap();
+    let again = serde_json::json!({ "rules": rules }).to_string();
+    assert_eq!(describe(&again), describe(BEFORE));
+}
+
+#[test]
+fn what_changes_is_told_by_rule_and_field() {
+    let after = BEFORE.replace("5/1m", "10/1m\n    mode: shadow").replace("name: old", "name: new");
+    let diff = RulesDiff::between(&describe(BEFORE), &describe(&after));
+    let names = |rules: &[RuleDescription]| rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
+    assert_eq!((names(&diff.added), names(&diff.removed)), (vec!["new".to_owned()], vec!["old".to_owned()]));
+    let fields: Vec<_> = diff.changed[0].fields.iter().map(|change| &*change.field).collect();
+    assert_eq!((&*diff.changed[0].name, fields), ("login", vec!["limit", "burst", "mode"]));
+    assert_eq!(diff.changed[0].fields[0].to.as_deref(), Some("10/1m"));
+    assert!(RulesDiff::between(&describe(BEFORE), &describe(BEFORE)).is_empty());
+}
+
+#[test]
+fn a_domain_that_denies_the_unmatched_says_so() {
+    let after = format!("unmatched: deny{BEFORE}");
+    let diff = RulesDiff::between(&describe(BEFORE), &describe(&after));
+    assert_eq!(diff.unmatched.unwrap().to.as_deref(), Some("deny"));
+}
+
+#[test]
+fn a_rule_tells_its_worst_case_and_a_carved_one_is_exact_in_a_partition() {
+    let worst = |rest: &str| {
+        let text = format!("rules:\n  - {{ name: r, key: [ip], limit: 8/1s, {rest} }}\n");
+        describe(&text).rules[0].worst_case()
+    };
+    assert_eq!(worst("consistency: strict, on_owner_loss: deny").partition, Some(1));
+    assert_eq!(worst("consistency: strict, carved: true").partition, Some(1));
+    assert_eq!(worst("consistency: strict").partition, Some(2));
+    assert_eq!(worst("consistency: strict").further_side, Some(0));
+    assert_eq!(worst("carved: true").partition, Some(2));
+    assert_eq!(worst("carved: true").further_side, Some(1), "whoever is cut off goes on");
+    assert_eq!(worst("on_owner_loss: allow").crash, None);
+    assert_eq!(worst("burst: 64").lost, Some(64));
+    assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(40), "what refills in five seconds");
+    assert_eq!(worst("burst: 64, takeover: reserve, on_owner_loss: deny").lost, Some(4));
+    assert_eq!(worst("burst: 1000, takeover: reserve").lost, Some(62));
+    assert_eq!(worst("burst: 64").memory_full, None);
+    assert_eq!(worst("on_memory_full: strict").memory_full, Some(1));
+}
+
+#[test]
+fn what_happens_when_memory_is_full_is_described_and_a_change_of_it_is_one() {
+    let rule = |rest: &str| describe(&format!("rules: [{{ name: r, key: [ip], limit: 8/1s{rest} }}]"));
+    assert_eq!(rule("").rules[0].on_memory_full, "forget");
+    assert_eq!(rule(", on_memory_full: forget"), rule(""));
+    let diff = RulesDiff::between(&rule(""), &rule(", on_memory_full: strict"));
+    let change = &diff.changed[0].fields[0];
+    assert_eq!(
+        (&*change.field, change.from.as_deref(), change.to.as_deref()),
+        ("on_memory_full", Some("forget"), Some("strict"))
+    );
+    // Descriptions of versions before have none.
+    let old = serde_json::to_string(&rule("").rules[0]).unwrap();
+    let old = old.replace(r#","on_memory_full":"forget""#, "");
+    assert!(!old.contains("on_memory_full"), "{old}");
+    let old: RuleDescription = serde_json::from_str(&old).unwrap();
+    assert_eq!(old, rule("").rules[0]);
+}
+
+#[test]
+fn how_buckets_begin_again_is_said_and_refused_where_it_can_not_be() {
+    let takeover = |rest: &str| {
+        let text = format!("rules:\n  - {{ name: r, key: [ip], {rest} }}\n");
+        let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16]));
+        rules.map(|rules| (rules.describe("default").rules[0].takeover.clone(), rules.reserves().is_empty()))
+    };
+    assert_eq!(takeover("limit: 5/1s").unwrap(), ("zero".to_owned(), true));
+    assert_eq!(takeover("limit: 5/1h").unwrap(), ("reserve".to_owned(), false));
+    assert_eq!(takeover("limit: 5/1h, takeover: zero").unwrap(), ("zero".to_owned(), true));
+    assert_eq!(takeover("limit: 5/1s, takeover: reserve").unwrap(), ("reserve".to_owned(), false));
+    assert_eq!(takeover("limit: 5/1h, mode: shadow").unwrap(), ("reserve".to_owned(), true));
+    let faults = takeover("limit: 5/1h, algorithm: sliding_log, takeover: reserve").unwrap_err();
+    assert!(faults[0].to_string().contains("sliding_log"), "{}", faults[0]);
+}
+
+#[test]
+fn all_parts_of_a_carved_limit_are_no_more_than_the_whole() {
+    for algorithm in crate::Algorithm::ALL {
+        for (limit, burst) in
+            [("100/1s", Some(40)), ("7/1m", None), ("1000003/1h", Some(11)), ("30/day", None)]
+        {
+            let burst = burst.filter(|_| algorithm.has_burst());
+            let whole = Limit::parse(limit, burst, algorithm).unwrap();
+            let owner = whole.carve().unwrap();
+            for nodes in [1u32, 3, 50] {
+                let share = owner.share(nodes * Limit::CARVED_PARTS);
+                let shares = share.map_or(0, |share| share.burst_size() * u64::from(nodes));
+                assert!(owner.burst_size() + shares <= whole.burst_size(), "{whole} {algorithm:?}");
+            }
+            let rate = |limit: &Limit| limit.count() as f64 / limit.window().as_secs_f64();
+            assert!(rate(&owner) <= rate(&whole) * 0.750_000_1, "{whole} {algorithm:?}");
+        }
+    }
+}
