@@ -36,13 +36,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The headers that tell the caller: `RateLimit`, `RateLimit-Policy`, `X-RateLimit-*`, `Retry-After`.
+    /// The headers for the caller: `RateLimit`, `RateLimit-Policy`, `X-RateLimit-*`, `Retry-After`.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 }
 
-/// Whole seconds, rounded up: who waits so long waits long enough.
+/// Whole seconds, rounded up, so that a caller that waits for them waits long enough.
 pub(crate) fn seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }

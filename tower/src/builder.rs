@@ -1,4 +1,4 @@
-//! What a layer is made of.
+//! The settings of a layer.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,38 +10,22 @@ use tidegate_limiter::Limiter;
 #[cfg(feature = "local")]
 use crate::local::Local;
 use crate::{
-    answer::Answer,
-    nodes::{Nodes, Unanswered},
+    layer::{AttributeOf, Decider, OnFailure, Shared, Tidegate},
+    nodes::Nodes,
     refusal::Refusal,
-    service::Limited,
 };
 
-/// What a node takes of attributes; what is beyond is left out.
-const MAX_ATTRIBUTES: usize = 64;
-/// Bytes of a value that a node takes; a longer one is left out.
-const MAX_VALUE_BYTES: usize = 4096;
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(150);
 const DEFAULT_IN_FLIGHT: usize = 1024;
 const DEFAULT_PORT: u16 = 7800;
 /// The domain of rules that name none.
 const DEFAULT_DOMAIN: &str = "default";
 
-/// What happens to a request when no node answers in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OnFailure {
-    /// It runs.
-    #[default]
-    Allow,
-    /// It is answered 503 (gRPC: `UNAVAILABLE`).
-    Deny,
-}
-
 /// What is wrong with the settings of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// There is nobody to ask.
+    /// No node was named.
     #[error("no node is given: name at least one, http://HOST:PORT")]
     NoNodes,
     /// It is no address of a node.
@@ -50,26 +34,15 @@ pub enum ConfigError {
     /// It cannot name a header.
     #[error("{0:?} cannot be the name of a header")]
     Header(String),
-    /// Nobody could ask.
+    /// No check could be made.
     #[error("max_in_flight is 0: no check could be made")]
     NothingInFlight,
 }
 
-/// What a request is asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) attributes: Vec<(String, String)>,
-    pub(crate) cost: u64,
-}
-
-type AttributeOf = Arc<dyn Fn(&Parts) -> Option<String> + Send + Sync>;
-type CostOf = Arc<dyn Fn(&Parts) -> u64 + Send + Sync>;
-type ResponseTo = Arc<dyn Fn(&Refusal<'_>) -> Response<Bytes> + Send + Sync>;
-
 /// Settings of a layer; [`Builder::build`] makes it.
 #[must_use = "it makes a layer by `build`"]
 pub struct Builder {
-    way: Way,
+    backend: Backend,
     domain: String,
     timeout: Duration,
     max_in_flight: usize,
@@ -78,86 +51,30 @@ pub struct Builder {
     headers: Vec<(String, String)>,
 }
 
-enum Way {
+enum Backend {
     Nodes(Vec<String>),
     #[cfg(feature = "local")]
     Local(Box<Limiter>),
-}
-
-/// What each service of a layer needs.
-#[derive(Clone)]
-struct Shared {
-    attributes: Vec<(String, AttributeOf)>,
-    cost: CostOf,
-    on_failure: OnFailure,
-    on_refused: Option<ResponseTo>,
-}
-
-/// The layer. Clones share nodes, connections and buckets.
-#[derive(Clone)]
-pub struct Tidegate {
-    decider: Decider,
-    shared: Arc<Shared>,
-}
-
-#[derive(Clone, Debug)]
-enum Decider {
-    Nodes(Arc<Nodes>),
-    #[cfg(feature = "local")]
-    Local(Arc<Local>),
 }
 
 impl Tidegate {
     /// Asks Tidegate nodes, named by their HTTP address, `http://HOST:PORT`. With one node that is the nearest one; of
     /// several the less busy of two is asked, and another one if it does not answer.
     pub fn nodes(nodes: impl IntoIterator<Item = impl Into<String>>) -> Builder {
-        Builder::new(Way::Nodes(nodes.into_iter().map(Into::into).collect()))
+        Builder::new(Backend::Nodes(nodes.into_iter().map(Into::into).collect()))
     }
 
     /// Asks nobody: the limiter is in this process, and its limits are this process's own.
     #[cfg(feature = "local")]
     pub fn local(limiter: Limiter) -> Builder {
-        Builder::new(Way::Local(Box::new(limiter)))
-    }
-
-    /// Decides about a request without a layer, e.g. in a handler that knows more about it.
-    ///
-    /// # Errors
-    /// When no node has answered in time; [`Builder::on_failure`] is for layers.
-    pub async fn check(&self, parts: &Parts) -> Result<Answer, Unanswered> {
-        let facts = self.shared.facts(parts);
-        match &self.decider {
-            Decider::Nodes(nodes) => nodes.ask(&facts).await,
-            #[cfg(feature = "local")]
-            Decider::Local(local) => Ok(local.decide(&facts)),
-        }
-    }
-
-    pub(crate) fn on_failure(&self) -> OnFailure {
-        self.shared.on_failure
-    }
-
-    /// What a request that does not run is answered.
-    pub(crate) fn response(&self, refusal: &Refusal<'_>) -> Response<Bytes> {
-        match &self.shared.on_refused {
-            Some(response) => refusal.complete(response(refusal)),
-            None => refusal.response(),
-        }
-    }
-}
-
-impl<S> tower_layer::Layer<S> for Tidegate {
-    type Service = Limited<S>;
-
-    fn layer(&self, inner: S) -> Limited<S> {
-        Limited::new(inner, self.clone())
+        Builder::new(Backend::Local(Box::new(limiter)))
     }
 }
 
 impl Builder {
-    fn new(way: Way) -> Self {
+    fn new(backend: Backend) -> Self {
         Self {
-            way,
+            backend,
             domain: DEFAULT_DOMAIN.to_owned(),
             timeout: DEFAULT_TIMEOUT,
             max_in_flight: DEFAULT_IN_FLIGHT,
@@ -181,7 +98,7 @@ impl Builder {
     /// Adds an attribute, or replaces one of the usual ones (`method`, `path`, `host`). Requests for which it is `None` do
     /// not have it; rules that need it are not about them.
     ///
-    /// The address of the client is not among the usual ones, because only you know whom to believe. Of a connection that
+    /// The address of the client is not among the usual ones, because only you know which proxies are trusted. Of a connection that
     /// clients make themselves, in axum:
     ///
     /// ```
@@ -205,8 +122,8 @@ impl Builder {
         self
     }
 
-    /// Makes a header an attribute. Clients can write what they like into headers: limit by one only if somebody whom you
-    /// trust sets or checks it.
+    /// Makes a header an attribute. Clients can write what they like into headers: limit by one only if something that
+    /// you trust sets or checks it.
     pub fn header(mut self, header: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.headers.push((header.into(), attribute.into()));
         self
@@ -225,7 +142,7 @@ impl Builder {
     }
 
     /// What a request that does not run is answered, instead of problem+json (or a gRPC status): one that is over its limit, and
-    /// with [`OnFailure::Deny`] one that nobody has decided about. The headers that tell of limits, and when to try again, are
+    /// with [`OnFailure::Deny`] one that nobody has decided about. The headers about limits, and about when to try again, are
     /// added unless the response has them.
     ///
     /// ```
@@ -280,10 +197,10 @@ impl Builder {
         if self.max_in_flight == 0 {
             return Err(ConfigError::NothingInFlight);
         }
-        let decider = match self.way {
+        let decider = match self.backend {
             #[cfg(feature = "local")]
-            Way::Local(limiter) => Decider::Local(Arc::new(Local::new(*limiter))),
-            Way::Nodes(nodes) => {
+            Backend::Local(limiter) => Decider::Local(Arc::new(Local::new(*limiter))),
+            Backend::Nodes(nodes) => {
                 if nodes.is_empty() {
                     return Err(ConfigError::NoNodes);
                 }
@@ -303,15 +220,15 @@ impl Builder {
 
 /// Where a node answers checks.
 fn check_call(node: &str) -> Result<Uri, ConfigError> {
-    let fault = || ConfigError::Node(node.to_owned());
-    let url: Uri = node.parse().map_err(|_| fault())?;
+    let error = || ConfigError::Node(node.to_owned());
+    let url: Uri = node.parse().map_err(|_| error())?;
     let authority =
-        url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(fault)?;
+        url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(error)?;
     if url.scheme_str() != Some("http") || !matches!(url.path(), "" | "/") || url.query().is_some() {
-        return Err(fault());
+        return Err(error());
     }
     let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
-    format!("http://{}:{port}/v1/check", authority.host()).parse().map_err(|_| fault())
+    format!("http://{}:{port}/v1/check", authority.host()).parse().map_err(|_| error())
 }
 
 /// What each request is asked about unless it is replaced.
@@ -332,28 +249,6 @@ fn text_of(parts: &Parts, name: &HeaderName) -> Option<String> {
     let mut values = parts.headers.get_all(name).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     Some(value.to_str().ok()?.to_owned())
-}
-
-impl Shared {
-    fn facts(&self, parts: &Parts) -> Facts {
-        let attributes = self
-            .attributes
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value(parts)?)))
-            .filter(|(_, value)| value.len() <= MAX_VALUE_BYTES)
-            .take(MAX_ATTRIBUTES)
-            .collect();
-        Facts { attributes, cost: (self.cost)(parts) }
-    }
-}
-
-impl fmt::Debug for Tidegate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tidegate")
-            .field("decider", &self.decider)
-            .field("on_failure", &self.shared.on_failure)
-            .finish_non_exhaustive()
-    }
 }
 
 impl fmt::Debug for Builder {
@@ -405,15 +300,15 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_can_not_be_are_told() {
-        let fault = |builder: Builder| builder.build().unwrap_err();
-        assert_eq!(fault(Tidegate::nodes([] as [&str; 0])), ConfigError::NoNodes);
+    fn invalid_settings_are_errors() {
+        let error = |builder: Builder| builder.build().unwrap_err();
+        assert_eq!(error(Tidegate::nodes([] as [&str; 0])), ConfigError::NoNodes);
         for node in ["n1:7800", "https://n1", "http://n1/x", "http://u:p@n1", "http://"] {
-            assert_eq!(fault(Tidegate::nodes([node])), ConfigError::Node(node.to_owned()));
+            assert_eq!(error(Tidegate::nodes([node])), ConfigError::Node(node.to_owned()));
         }
         let builder = Tidegate::nodes(["http://n1"]);
-        assert_eq!(fault(builder.header("a b", "x")), ConfigError::Header("a b".to_owned()));
-        assert_eq!(fault(Tidegate::nodes(["http://n1"]).max_in_flight(0)), ConfigError::NothingInFlight);
+        assert_eq!(error(builder.header("a b", "x")), ConfigError::Header("a b".to_owned()));
+        assert_eq!(error(Tidegate::nodes(["http://n1"]).max_in_flight(0)), ConfigError::NothingInFlight);
         assert_eq!(check_call("http://[::1]").unwrap(), "http://[::1]:7800/v1/check");
         assert_eq!(check_call("http://n1:99/").unwrap(), "http://n1:99/v1/check");
     }

@@ -34,6 +34,8 @@
 
 mod answer;
 mod builder;
+mod facts;
+mod layer;
 #[cfg(feature = "local")]
 mod local;
 mod nodes;
@@ -42,7 +44,8 @@ mod service;
 
 pub use self::{
     answer::Answer,
-    builder::{Builder, ConfigError, OnFailure, Tidegate},
+    builder::{Builder, ConfigError},
+    layer::{OnFailure, Tidegate},
     nodes::Unanswered,
     refusal::Refusal,
     service::{Limited, LimitedBody},

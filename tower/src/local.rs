@@ -14,7 +14,7 @@ use tidegate_limiter::{
 
 use crate::{
     answer::{Answer, PASSED_ON, retry_after, seconds},
-    builder::Facts,
+    facts::Facts,
 };
 
 /// After so many checks some idle buckets are removed, in a small step.

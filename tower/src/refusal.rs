@@ -1,4 +1,4 @@
-//! What a request that does not run is answered: problem+json (RFC 9457), or a gRPC status to who speaks gRPC.
+//! What a request that does not run is answered: problem+json (RFC 9457), or a gRPC status where the caller speaks gRPC.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct Refusal<'r> {
 }
 
 impl<'r> Refusal<'r> {
-    /// With no answer nobody could decide.
+    /// Without an answer: no node has decided.
     pub(crate) fn new(request: &'r Parts, answer: Option<&'r Answer>, grpc: bool) -> Self {
         Self { request, answer, grpc }
     }
@@ -63,7 +63,7 @@ impl<'r> Refusal<'r> {
         })
     }
 
-    /// With the headers that tell of limits, and when to try again, where it has not got them.
+    /// With the headers about limits, and about when to try again, where it has none.
     pub(crate) fn complete(&self, mut response: Response<Bytes>) -> Response<Bytes> {
         let headers = response.headers_mut();
         for (name, value) in self.answer.into_iter().flat_map(Answer::headers) {

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::{
     answer::Answer,
-    builder::{OnFailure, Tidegate},
+    layer::{OnFailure, Tidegate},
     refusal::{Refusal, is_grpc},
 };
 
@@ -31,6 +31,14 @@ pub type LimitedBody<B> = Either<B, Full<Bytes>>;
 impl<S> Limited<S> {
     pub(crate) fn new(inner: S, tidegate: Tidegate) -> Self {
         Self { inner, tidegate }
+    }
+}
+
+impl<S> tower_layer::Layer<S> for Tidegate {
+    type Service = Limited<S>;
+
+    fn layer(&self, inner: S) -> Limited<S> {
+        Limited::new(inner, self.clone())
     }
 }
 

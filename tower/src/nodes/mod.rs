@@ -22,7 +22,7 @@ use self::{
 };
 use crate::{
     answer::{Answer, PASSED_ON},
-    builder::Facts,
+    facts::Facts,
 };
 
 /// Bytes of an answer to a check.
