@@ -16,7 +16,8 @@ type ModulePath = Vec<String>;
 struct Crate {
     /// By module: its file, with what stands in it outside of tests.
     files: BTreeMap<ModulePath, (PathBuf, String)>,
-    /// By module: names that it only hands on, and where they come from.
+    /// By module: names that it only has by `use`, and where they come from. Others find them there: all where it is a `pub use`,
+    /// and those below the module where it is not.
     handed_on: BTreeMap<ModulePath, BTreeMap<String, ModulePath>>,
 }
 
@@ -125,9 +126,10 @@ impl Crate {
         let mut handed_on: BTreeMap<ModulePath, BTreeMap<String, ModulePath>> = BTreeMap::new();
         for (module, (_, code)) in &files {
             let names = handed_on.entry(module.clone()).or_default();
-            for (path, _) in uses(code, module).into_iter().filter(|(_, is_handed_on)| *is_handed_on) {
+            for (mut path, _) in uses(code, module) {
+                path.pop_if(|last| last == "self");
                 if let Some(name) = path.last() {
-                    names.insert(name.clone(), path.clone());
+                    names.insert(name.clone(), path);
                 }
             }
         }
@@ -190,7 +192,8 @@ fn root(path: &str) -> PathBuf {
 }
 
 /// The crates whose files do not import each other in a circle.
-const WITHOUT_CIRCLES: [&str; 4] = ["cluster/src", "src", "jepsen/src", "jepsen/sim/src"];
+const WITHOUT_CIRCLES: [&str; 6] =
+    ["limiter/src", "cluster/src", "src", "tower/src", "jepsen/src", "jepsen/sim/src"];
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
@@ -247,15 +250,18 @@ fn a_circle_is_found_through_a_name_that_is_handed_on() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     };
-    write("lib.rs", "mod a;\nmod b;\n");
+    write("lib.rs", "mod a;\nmod b;\nmod d;\nuse self::d::Four;\n");
     write("a.rs", "use crate::b::{One, Two};\npub struct Three;\n");
+    // What the root has for itself, those below it find there; it is still of the file that defines it.
+    write("d.rs", "use crate::e;\npub struct Four;\n");
+    write("e.rs", "use crate::Four;\n");
     write("b/mod.rs", "mod one;\npub use self::one::One;\npub struct Two;\n");
     write(
         "b/one.rs",
         "use crate::{\n    a::Three,\n};\npub struct One;\n#[cfg(test)]\nmod tests {\n    use crate::c;\n}\n",
     );
     let imports = Crate::read(directory.path()).imports();
-    assert_eq!(in_circles(&imports), ["a", "b/one"]);
+    assert_eq!(in_circles(&imports), ["a", "b/one", "d", "e"]);
 }
 
 /// The texts in a call of a macro that begins there, after its parenthesis.
