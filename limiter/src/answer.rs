@@ -7,8 +7,8 @@ use crate::{
     limit::Limit,
 };
 
-/// A decision that explains itself when it is asked: whoever only wants to know whether a request may run does not pay
-/// for working out what remains and until when.
+/// A decision that explains itself when it is asked: a caller that only wants to know whether a request may run does not
+/// pay for working out what remains and until when.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "it says whether the request may run"]
 pub struct Answer<'l> {

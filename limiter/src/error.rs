@@ -33,7 +33,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// It has no source: it tells all of it by itself.
+/// It has no source: its text says all.
 impl std::error::Error for Error {}
 
 impl From<LimitError> for Error {

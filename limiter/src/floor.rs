@@ -23,7 +23,7 @@ impl Floor {
         Self { empty_at, at_least, at_most }
     }
 
-    /// For who only looks: whatever a charge may do.
+    /// For a check that only looks: without the limit of what a charge may do.
     pub const fn unbounded(self) -> Self {
         Self { at_most: Mark::new(u64::MAX), ..self }
     }

@@ -3,7 +3,7 @@
 //! A bucket is known by 63 bits, a keyed pseudo-random function (SipHash-1-3) of the domain, the rule and the values of
 //! its key. The key itself is not kept. Two keys with the same fingerprint share a bucket, which is stricter than it
 //! should be for both; among n buckets that happens with a chance of about n² / 2^64 (ten million: 5 in a million).
-//! Who does not know the secret cannot look for such pairs, nor for keys that fall together in one shard or slot.
+//! Without the secret nobody can look for such pairs, nor for keys that fall together in one shard or slot.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use crate::{Algorithm, Limit, siphash::SipHash};
 ///
 /// The key itself is not kept. Two keys with the same fingerprint share a bucket, which is stricter than it should be for
 /// both. Among n buckets some pair does so with a chance of about n² / 2^64: ten million, 5 in a million; a thousand
-/// million, 5 in a hundred. Who does not know the secret cannot look for such pairs.
+/// million, 5 in a hundred. Without the secret nobody can look for such pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(u64);
 

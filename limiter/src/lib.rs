@@ -42,7 +42,7 @@
 //! | governor | here |
 //! | --- | --- |
 //! | `Quota::per_second(nonzero!(50u32)).allow_burst(nonzero!(100u32))` | `Limit::per_second(50).burst(100)` |
-//! | `RateLimiter::keyed(quota)` | `Keyed::new(limit)?`; a count of 0 is told here |
+//! | `RateLimiter::keyed(quota)` | `Keyed::new(limit)?`; a count of 0 is an error here |
 //! | `RateLimiter::direct(quota)` | the same, with the key `&()` |
 //! | `limiter.check_key(&key).is_ok()` | `limiter.check_now(&key, Cost::ONE).is_allowed()` |
 //! | `limiter.check_key_n(&key, n)` | `limiter.check_now(&key, Cost::new(n)?)` |

@@ -1,9 +1,9 @@
 //! What a bucket's owner keeps with the node that would take the bucket over.
 //!
 //! The *successor* holds a floor of each bucket: a state that is not earlier than the owner's can be. **No charge may make the
-//! state later than that**, so that whoever begins from the floor admits nothing twice. A floor is told ahead of spending, by
-//! a *quantum*: so much is lost at most when it is begun from. A bucket of which the successor knows nothing counts as if
-//! one quantum had been spent: below that nothing needs to be told.
+//! state later than that**, so that a successor that begins from the floor admits nothing twice. A floor is sent ahead of spending, by
+//! a *quantum*: at most that much is lost when a successor begins from it. A bucket of which the successor knows nothing counts
+//! as if one quantum had been spent: below that no floor needs to be sent.
 //!
 //! All states of a bucket are numbers of which the later is the stricter, so floors may come late, twice, or in any order.
 
@@ -17,8 +17,8 @@ use crate::{
     time::TICKS_PER_NANO,
 };
 
-/// A rule whose owner tells floors: the same for all of its buckets, whatever override is in force, so that those who tell
-/// and those who begin mean the same.
+/// A rule whose floors are replicated: the same for all of its buckets, whatever override is in force, so that the owner and the
+/// successor mean the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reserve {
     rule: u64,
@@ -58,8 +58,8 @@ impl Reserve {
     }
 
     /// How far a bucket counts as used by the node that has taken it over at `begun`, and has heard of its owner at `heard` for
-    /// the last time, whatever floor it knows. `None`: the bucket is exhausted, because a window has ended in between, about which
-    /// nobody can tell.
+    /// the last time, whatever floor it knows. `None`: the bucket is exhausted, because a window has ended in between, and its
+    /// count is not known.
     ///
     /// With `u = begun - heard`, the owner had spent one quantum at most beyond what refilled, and shares have admitted at most
     /// what refills in `u`, perhaps all of it in the end: the bucket is used as far as the larger of both. A floor `f` that
@@ -87,7 +87,7 @@ impl Reserve {
     }
 
     /// How far the bucket is used after this decision; by one that is [held](Decision::is_held), how far it would be. It may
-    /// tell less where the time of the decision is not `now`, but not more.
+    /// be less where the time of the decision is not `now`, but not more.
     pub fn mark(&self, limit: &Limit, cost: Cost, decision: &Decision, now: Nanos) -> Mark {
         let add = if decision.allowed { 0 } else { cost.get().max(1) };
         match limit.algorithm() {
@@ -103,12 +103,12 @@ impl Reserve {
         }
     }
 
-    /// What to tell the successor of a bucket that is used that far.
+    /// The floor to send to the successor, of a bucket that is used that far.
     pub fn ahead(&self, mark: Mark) -> Mark {
         Mark::new(mark.get().saturating_add(self.quantum))
     }
 
-    /// Whether it is time to tell the successor more: less than half a quantum is left.
+    /// Whether it is time to send the successor a later floor: less than half a quantum is left.
     pub fn is_near(&self, mark: Mark, at_most: Mark) -> bool {
         at_most.get().saturating_sub(mark.get()) < self.quantum.div_ceil(2)
     }
@@ -126,7 +126,7 @@ fn quantum(limit: &Limit) -> Option<u64> {
     }
 }
 
-/// All rules whose owners tell floors.
+/// All rules whose floors are replicated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reserves {
     rules: BTreeMap<u64, Reserve>,
@@ -143,7 +143,7 @@ impl Reserves {
         Self { rules, least_debt: least.map(Duration::from_nanos) }
     }
 
-    /// The rule with this number, if its owner tells floors.
+    /// The rule with this number, if its floors are replicated.
     pub fn get(&self, rule: u64) -> Option<Reserve> {
         self.rules.get(&rule).copied()
     }
@@ -153,7 +153,7 @@ impl Reserves {
         self.get(reserve.rule) == Some(reserve)
     }
 
-    /// Whether something has to be told of such a bucket: below a quantum of all rules nothing has.
+    /// Whether such a bucket needs a floor: below a quantum of all rules none does.
     pub fn concerns(&self, held: &Held) -> bool {
         match held {
             Held::Debt(debt) => self.least_debt.is_some_and(|least| crate::time::duration(*debt) > least),
@@ -162,7 +162,7 @@ impl Reserves {
         }
     }
 
-    /// Whether a bucket of that rule has to be told that is used so far.
+    /// Whether a bucket of that rule that is used so far needs a floor.
     pub fn wants(&self, rule: RuleId, mark: Mark, now: Nanos) -> bool {
         match self.get(rule.get()) {
             Some(reserve) => reserve.is_of_window || mark.get() > now.ticks().saturating_add(reserve.quantum),

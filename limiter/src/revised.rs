@@ -2,7 +2,8 @@
 //!
 //! The owner of a bucket does not see the attributes of a request that another node forwards, so it cannot match its rules
 //! anew. But where a rule tells requests apart as it did before, and the same of its overrides have buckets of their own, the
-//! same request has the same bucket and the same override, and only the numbers are others. Each charge says by what its rule told requests apart ([`LimitRef`]), as a fingerprint.
+//! same request has the same bucket and the same override, and only the numbers are others. Each charge
+//! carries a fingerprint of what its rule told requests apart by ([`LimitRef`]).
 
 use crate::{Consistency, Limit, LimitRef, Mode, Reserve, RuleId, Rules};
 
@@ -13,7 +14,7 @@ pub enum Standing {
     AsAsked,
     /// The rule has changed since, and this is what counts.
     Newer(Newer),
-    /// Nobody can tell without the attributes of the request: only a node with the rules of this revision, or a later one.
+    /// It cannot be decided without the attributes of the request: only a node with the rules of this revision, or a later one, can.
     Unknown {
         /// The first revision that says.
         revision: u64,
@@ -29,7 +30,7 @@ pub struct Newer {
     pub mode: Mode,
     /// What the rule demands in a partition.
     pub consistency: Consistency,
-    /// What the owner tells of the bucket.
+    /// How floors of the bucket are replicated.
     pub reserve: Option<Reserve>,
 }
 

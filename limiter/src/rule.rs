@@ -36,7 +36,7 @@ pub struct Rule {
     pub(crate) carved: Option<Box<Carved>>,
     pub(crate) takeover: Takeover,
     pub(crate) on_memory_full: OnMemoryFull,
-    /// Of a rule whose owners tell floors.
+    /// Of a rule whose floors are replicated.
     pub(crate) reserve: Option<Reserve>,
     /// Shared with the same rule before and after a change.
     pub(crate) cardinality: Arc<Cardinality>,
@@ -121,7 +121,7 @@ impl Rule {
         self.on_memory_full
     }
 
-    /// What its owners tell of its buckets to those who would take them over; `None`: nothing.
+    /// How the floors of its buckets are replicated to their successors; `None`: they are not.
     pub fn reserve(&self) -> Option<Reserve> {
         self.reserve
     }

@@ -216,7 +216,7 @@ impl Rules {
         self.domains.get(domain).is_none_or(|domain| domain.allow_unmatched)
     }
 
-    /// All rules whose owners tell floors.
+    /// All rules whose floors are replicated.
     pub fn reserves(&self) -> &Arc<Reserves> {
         &self.reserves
     }

@@ -1,4 +1,4 @@
-//! What rules and limits are made of beside what stands at the root, and what is told of them.
+//! What rules and limits are made of beside what stands at the root, with their errors and statistics.
 
 pub use crate::{
     attributes::Attributes,

@@ -10,9 +10,9 @@ const SHORT_REFILL: Duration = Duration::from_secs(10);
 /// How the buckets of a rule begin when their owner was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Takeover {
-    /// Exhausted: nothing is told to the successor.
+    /// Exhausted: no floors are replicated.
     Zero,
-    /// From the floor that the successor holds.
+    /// From the floor that was replicated to the successor.
     Reserve,
 }
 
@@ -25,7 +25,7 @@ impl Takeover {
         }
     }
 
-    /// Whether floors can be told of buckets of this algorithm: of those that a single number describes, whatever was in the
+    /// Whether buckets of this algorithm can have floors: those that a single number describes, whatever was in the
     /// window before.
     pub const fn is_possible(algorithm: Algorithm) -> bool {
         matches!(algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::FixedWindow)

@@ -168,17 +168,17 @@ fn in_a_flooded_strict_rule_a_key_is_denied_no_longer_than_its_own_limit_takes_t
             store.check(&setup.charge(Some(2), key, "5/1d", Algorithm::TokenBucket), at(0));
         }
         assert!(store.stats().folded > 10_000);
-        let stranger = |key: u64| setup.charge(Some(2), 1 << 32 | key, own, Algorithm::TokenBucket);
+        let newcomer = |key: u64| setup.charge(Some(2), 1 << 32 | key, own, Algorithm::TokenBucket);
         let mut denied = 0;
         for key in 0..100 {
-            let first = store.check(&stranger(key), at(0));
+            let first = store.check(&newcomer(key), at(0));
             if !first.allowed {
                 denied += 1;
                 assert!(first.assumed);
                 assert!(first.retry_after.unwrap() <= Duration::from_millis(refill));
             }
         }
-        assert!(store.check(&units(burst - 1, stranger(100)), at(2 * refill)).allowed, "{own}");
+        assert!(store.check(&units(burst - 1, newcomer(100)), at(2 * refill)).allowed, "{own}");
         // Those of the flood that were let go of cannot have been these.
         assert_eq!(denied, if own == "5/1d" { 100 } else { 0 }, "{own}");
     }
@@ -191,16 +191,16 @@ fn what_had_to_be_assumed_says_so_and_a_reset_undoes_it() {
         let store = setup.store(SMALL);
         let one = |key: u64| setup.charge(Some(2), key, "2/1d", algorithm);
         (0..60_000).for_each(|key| _ = store.check(&units(2, one(key)), START));
-        let stranger = one(1 << 32);
-        let denied = store.check(&stranger, at(10));
+        let newcomer = one(1 << 32);
+        let denied = store.check(&newcomer, at(10));
         assert!(!denied.allowed && denied.assumed, "{algorithm}: {denied:?}");
-        store.reset(stranger.key);
-        let look = store.check(&units(0, stranger), at(20));
+        store.reset(newcomer.key);
+        let look = store.check(&units(0, newcomer), at(20));
         assert!(look.allowed && look.remaining == 2 && !look.assumed, "{algorithm}: {look:?}");
         // It stays so, whatever is swept.
         (0..64).for_each(|_| _ = store.sweep(at(5_000)));
-        assert!(store.check(&units(2, stranger), at(5_000)).allowed, "{algorithm}");
-        assert!(!store.check(&stranger, at(5_001)).allowed, "{algorithm}");
+        assert!(store.check(&units(2, newcomer), at(5_000)).allowed, "{algorithm}");
+        assert!(!store.check(&newcomer, at(5_001)).allowed, "{algorithm}");
     }
 }
 

@@ -82,7 +82,7 @@ impl Log {
         }
     }
 
-    /// Remembers a request that was admitted; tells the instant at which it counts.
+    /// Remembers a request that was admitted; returns the instant at which it counts.
     pub(crate) fn push(&mut self, limit: &Limit, cost: Cost, now: u64) -> u64 {
         self.memory = self.memory.max(limit.memory());
         if self.units() > MANY_UNITS {

@@ -92,7 +92,7 @@ pub(crate) fn horizon(limit: &Limit) -> u64 {
     match limit.algorithm() {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => limit.refill(),
         Algorithm::SlidingLog => limit.memory(),
-        // Units are told by fewer ticks than a window has.
+        // Units take fewer ticks than a window has.
         Algorithm::FixedWindow => calendar::longest(limit.period()).saturating_mul(2),
         Algorithm::SlidingWindow => calendar::longest(limit.period()).saturating_mul(3),
     }

@@ -109,7 +109,7 @@ pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bo
     bound != nothing
 }
 
-/// As for the fixed window: the state tells the window after the one that it counts.
+/// As for the fixed window: the state holds the window after the one that it counts.
 pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
     let period = limit.period();
     let last = window_end(period, window_end(period, window_end(period, now)));

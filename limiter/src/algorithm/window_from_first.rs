@@ -1,4 +1,4 @@
-//! The window that its first charge opens: so many units until it ends, and then nothing until the next charge opens one.
+//! The window that its first charge begins: so many units until it ends, and then nothing until the next charge begins one.
 //!
 //! ```text
 //!     state  =  end of the window  +  units used in it
@@ -24,15 +24,15 @@ fn ticks(limit: &Limit) -> u64 {
     limit.window().as_nanos() as u64 * TICKS_PER_NANO
 }
 
-/// The end of a window that is opened at an instant.
-fn end_of(limit: &Limit, opened: u64) -> u64 {
+/// The end of a window that begins at an instant.
+fn end_of(limit: &Limit, start: u64) -> u64 {
     let (length, step) = (ticks(limit), end_step(ticks(limit)));
     // At the end of time (the year 2116) it ends with it.
-    let end = opened.saturating_add(length).saturating_add(step - 1);
+    let end = start.saturating_add(length).saturating_add(step - 1);
     end - end % step
 }
 
-/// The end of the window that a state tells of.
+/// The end of the window that a state is of.
 fn known_end(limit: &Limit, state: u64) -> u64 {
     state - state % end_step(ticks(limit))
 }
@@ -78,7 +78,7 @@ pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
     if end > now { end.saturating_add(limit.grains()) } else { state }
 }
 
-/// A window that was not opened yet is taken as one that is opened now.
+/// A window that has not begun yet is taken as one that begins now.
 pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
     let (end, last) = (known_end(limit, state), end_of(limit, now));
     if end > last { last.saturating_add(state - end) } else { state }

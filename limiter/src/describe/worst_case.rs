@@ -85,7 +85,7 @@ impl RuleDescription {
         let gives_shares = self.on_owner_loss != "deny" && !self.carved;
         let of_window = self.algorithm.as_deref() == Some("fixed_window");
         let refilled = match Limit::parse(&self.limit, None, Algorithm::TokenBucket) {
-            // Nobody can tell whether shares have admitted it.
+            // Shares may have admitted it, and that is not known.
             Ok(limit) if gives_shares && !of_window => {
                 UNOWNED.as_nanos() as u64 * TICKS_PER_NANO / gcra::ticks_for(&limit, 1).max(1)
             }

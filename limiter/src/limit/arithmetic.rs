@@ -62,6 +62,7 @@ pub(super) const fn shortest(period: Period, ticks: u64) -> u64 {
 
 /// What the ends of windows that begin with their first charge are multiples of, for a window of so many ticks: a power of two
 /// of at most a 1024th of it.
+#[inline]
 pub(crate) const fn end_step(length: u64) -> u64 {
     match length / 1024 {
         0 => 1,

@@ -43,7 +43,7 @@ use crate::{cost::Cost, time::TICKS_PER_NANO};
 /// # Numbers that make no limit
 ///
 /// A text that is no limit is an error at once. [`Limit::per_second`] and its like never panic, and can stand in constants:
-/// what is wrong with their numbers, a count of 0 for instance, is told when a limiter is made
+/// what is wrong with their numbers, a count of 0 for instance, is an error when a limiter is made
 /// ([`Keyed::new`](crate::Keyed::new), [`LimiterBuilder::build`](crate::LimiterBuilder::build)), or by [`Limit::validate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limit {

@@ -50,7 +50,7 @@ fn a_debt_that_is_postponed_lasts_longer_and_a_window_lies_where_it_lies() {
 }
 
 #[test]
-fn windows_that_end_between_the_last_word_and_the_takeover_count_as_used_up() {
+fn windows_that_end_between_the_last_floor_and_the_takeover_count_as_exhausted() {
     let limit = Limit::parse("160/1m", None, Algorithm::FixedWindow).unwrap();
     let reserve = Reserve::of(RuleId::from_raw(1), [&limit], true).unwrap();
     let at = |seconds: u64| Nanos::new(START + seconds * 1_000_000_000);
@@ -79,7 +79,7 @@ fn what_shares_may_have_admitted_counts_as_used_and_not_more_than_a_burst() {
 }
 
 #[test]
-fn who_refills_for_long_tells_floors_unless_said_otherwise() {
+fn rules_that_refill_for_long_replicate_floors_unless_said_otherwise() {
     let limit = |text, burst, algorithm| Limit::parse(text, burst, algorithm).unwrap();
     let of = |text, burst, algorithm| Takeover::default_of([&limit(text, burst, algorithm)]);
     assert_eq!(of("100/1s", None, Algorithm::TokenBucket), Takeover::Zero);
@@ -92,9 +92,9 @@ fn who_refills_for_long_tells_floors_unless_said_otherwise() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Whoever begins from what was acknowledged has never more left than a bucket that saw all charges.
+    /// A successor that begins from what was acknowledged has never more left than a bucket that saw all charges.
     #[test]
-    fn who_begins_from_the_floor_admits_nothing_twice(
+    fn a_successor_that_begins_from_the_floor_admits_nothing_twice(
         algorithm in prop::sample::select(vec![
             Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow,
         ]),
@@ -120,11 +120,11 @@ proptest! {
                 prop_assert!(same.allowed);
                 prop_assert_eq!(same.remaining, decision.remaining);
             }
-            // The floor is told; it may get lost.
+            // The floor is sent; it may get lost.
             if comes && (decision.is_held() || decision.allowed && reserve.is_near(mark, at_most)) {
-                let told = reserve.ahead(mark);
-                successor.take_over(&crate::store::Bucket { key: one.key, rule: one.rule, held: told.held(one.key, now) }, now);
-                acknowledged = acknowledged.max(Some(told));
+                let floor = reserve.ahead(mark);
+                successor.take_over(&crate::store::Bucket { key: one.key, rule: one.rule, held: floor.held(one.key, now) }, now);
+                acknowledged = acknowledged.max(Some(floor));
             }
         }
         let heard = now;

@@ -1,7 +1,7 @@
 //! The class of each rule that has one, found without a lock.
 //!
 //! An open table of rules and classes, at most half full. One thread at a time adds to it; where it has to grow, or a rule goes,
-//! another one takes its place. Who reads the one before finds what was there.
+//! another one takes its place. A thread that still reads the one before finds what was there.
 
 use std::sync::atomic::{
     AtomicU16, AtomicU64, AtomicUsize,

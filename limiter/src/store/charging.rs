@@ -8,7 +8,9 @@ use std::sync::atomic::{
 use sdd::Guard;
 use smallvec::SmallVec;
 
-use super::{Store, class::Class, holds::Keys, journal::Deed, line::TAKEN, locked::Locked, table::table_key};
+use super::{
+    Store, class::Class, holds::Keys, journal::ChargeEffect, line::TAKEN, locked::Locked, table::table_key,
+};
 use crate::{
     Algorithm, Answer, Charge, Cost, Decision, KeyHash, Mode, Nanos,
     algorithm::{self, Asked},
@@ -57,7 +59,7 @@ impl Store {
         self.hints[self.shard_of(key)].ask_for(table_key(key));
     }
 
-    /// The state of a bucket in the tables; of `None`, only who locks the shard can say more.
+    /// The state of a bucket in the tables; of `None`, only the thread that locks the shard can say more.
     #[inline]
     pub(super) fn find<'g>(&self, key: KeyHash, guard: &'g Guard) -> Option<&'g AtomicU64> {
         self.tables[self.shard_of(key)].load(Acquire, guard).as_ref()?.get(table_key(key))
@@ -180,7 +182,7 @@ impl Store {
         let mut keys = Keys::new();
         for (charge, planned) in charges.iter().zip(&plan).filter(|(_, planned)| planned.taken) {
             let (asked, place) = (charge.asked(), place_of(&shards, self.shard_of(charge.key)));
-            // While the states are taken out: whoever charges them next, it is noted after this.
+            // While the states are taken out: a charge by another thread is noted after this.
             if asked.limit.algorithm() != Algorithm::SlidingLog {
                 shards[place].note_charge(&asked, planned.before, now, hold);
             }
@@ -272,17 +274,21 @@ impl Locked<'_> {
             return;
         }
         let (key, limit) = (table_key(asked.key), *asked.limit);
-        let deed = match algorithm::raise(&limit, asked.bounds, asked.cost, now) {
-            Some(raise) => Deed::Raised(raise),
+        let effect = match algorithm::raise(&limit, asked.bounds, asked.cost, now) {
+            Some(raise) => ChargeEffect::Raised(raise),
             None => {
                 let floor = asked.bounds.floor();
                 if floor.is_some_and(|floor| algorithm::is_bound_by(&limit, before, floor, now)) {
                     // Taking an earlier charge out of these counts would take some of the floor out.
                     self.forget_journal(key);
                 }
-                Deed::Counted { limit, at: algorithm::counted_at(&limit, before, now), cost: asked.cost }
+                ChargeEffect::Counted {
+                    limit,
+                    at: algorithm::counted_at(&limit, before, now),
+                    cost: asked.cost,
+                }
             }
         };
-        self.note(key, before, deed, hold);
+        self.note(key, before, effect, hold);
     }
 }

@@ -36,7 +36,7 @@ const SHARED_CLASSES: usize = 4;
 /// What happens with the buckets of a class for which there is no room.
 const FORGETS: u8 = 0;
 const STRICT: u8 = 1;
-/// The rule was not told yet, or is no more: what is let go of it is marked, and nothing is assumed.
+/// The rule is not known yet, or is no more: what is let go of it is marked, and nothing is assumed.
 const UNKNOWN: u8 = 2;
 
 pub(super) struct Classes {
@@ -176,7 +176,7 @@ impl Classes {
         Some(class)
     }
 
-    /// These are all the rules. A rule that is no more, or is not told yet, keeps its class and its marks for as long as there are
+    /// These are all the rules. A rule that is no more, or is not known yet, keeps its class and its marks for as long as there are
     /// classes for others. Buckets that are left of it when it loses that count as those of the one that gets it.
     pub(super) fn set_rules(&self, rules: impl Iterator<Item = (RuleId, OnMemoryFull)>) {
         let mut known = self.known();

@@ -2,8 +2,8 @@
 //!
 //! Two clocks never show the same, so what a bucket owes travels as a duration, and the store that takes it over adds its
 //! own present: the time on the way makes the bucket stricter, never looser. Windows lie where the calendar has them; their
-//! states travel as they are, and the difference of the clocks shifts the end of the window: who is handed one that ends later
-//! than its own next one charges it as that (`algorithm::nearest`).
+//! states travel as they are, and the difference of the clocks shifts the end of the window: a store that takes over one that
+//! ends later than its own next one charges it as that (`algorithm::nearest`).
 //!
 //! **What arrives twice, or late, makes a bucket stricter, never looser**: what is known here stays, and the result is the
 //! stricter of both.
@@ -16,7 +16,7 @@ use super::{
     line::TAKEN,
     locked::{Locked, bytes_of},
     marks::ClassMark,
-    shard::KeptLog,
+    shard::ClassLog,
     table::{Entry, table_key},
 };
 use crate::{KeyHash, Nanos, RuleId, algorithm::log::Log, mark::Held};
@@ -57,7 +57,7 @@ impl Store {
                     each(Bucket { key: hash, rule: self.classes.rule_of(class), held });
                 }
             }
-            for (key, KeptLog { class, log }) in &locked.shard.logs {
+            for (key, ClassLog { class, log }) in &locked.shard.logs {
                 let hash = KeyHash::from_raw(*key);
                 if wanted(hash)
                     && let Some(held) = held_log(log, now)
@@ -168,7 +168,7 @@ impl Locked<'_> {
     fn put_log(&mut self, key: u64, class: Class, log: Log, now: u64) {
         let bytes = bytes_of(&log);
         self.count_log(class, 0, bytes);
-        self.shard.logs.insert(key, KeptLog { class, log });
+        self.shard.logs.insert(key, ClassLog { class, log });
         self.make_room_for_log(key, class, bytes, now);
     }
 }

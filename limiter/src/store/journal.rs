@@ -45,7 +45,7 @@ impl Chain {
 
 /// What a charge did.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Deed {
+pub(super) enum ChargeEffect {
     Raised(Raise),
     /// It was counted at an instant.
     Counted {
@@ -102,20 +102,20 @@ pub(super) enum Undo {
 
 impl Journal {
     /// Begins with a charge of a bucket that was in `state`.
-    pub(super) fn begin(state: u64, hold: u64, deed: Deed) -> Self {
-        let mut journal = match deed {
-            Deed::Raised(_) => Self::Raises(Raises { base: state, open: VecDeque::with_capacity(1) }),
-            Deed::Counted { .. } => Self::Counts(Counts::default()),
+    pub(super) fn begin(state: u64, hold: u64, effect: ChargeEffect) -> Self {
+        let mut journal = match effect {
+            ChargeEffect::Raised(_) => Self::Raises(Raises { base: state, open: VecDeque::with_capacity(1) }),
+            ChargeEffect::Counted { .. } => Self::Counts(Counts::default()),
         };
-        journal.note(Some(hold), deed);
+        journal.note(Some(hold), effect);
         journal
     }
 
     /// Notes a charge that was made; with `hold` it may be undone. False if the bucket has become another one, whose
     /// charges this journal cannot hold.
-    pub(super) fn note(&mut self, hold: Option<u64>, deed: Deed) -> bool {
-        match (self, deed) {
-            (Self::Raises(raises), Deed::Raised(raise)) => {
+    pub(super) fn note(&mut self, hold: Option<u64>, effect: ChargeEffect) -> bool {
+        match (self, effect) {
+            (Self::Raises(raises), ChargeEffect::Raised(raise)) => {
                 match hold {
                     Some(hold) => raises.open.push_back(Open { hold, raise, after: Chain::default() }),
                     None => raises.follow(raises.open.len(), Chain::default().then(raise)),
@@ -125,7 +125,7 @@ impl Journal {
                 }
                 true
             }
-            (Self::Counts(counts), Deed::Counted { limit, at, cost }) => {
+            (Self::Counts(counts), ChargeEffect::Counted { limit, at, cost }) => {
                 // Another limit counts in other units.
                 let same = counts.open.back().is_none_or(|open| open.limit == limit);
                 if let (true, Some(hold)) = (same, hold) {

@@ -1,8 +1,8 @@
 //! Equal parts, and what some leave for others.
 
 /// How many each may keep, so that all of them together keep at most `most`: those that have less keep all that they have, and
-/// what they leave is for the others. So who has no more than its part (`most` by the number of those that have any) is not
-/// touched, however much others have.
+/// what they leave is for the others. So one that has no more than its part (`most` by the number of those that have any) keeps
+/// it, however much others have.
 pub fn level(counts: impl Iterator<Item = usize>, most: usize) -> usize {
     let mut counts: Vec<usize> = counts.filter(|count| *count > 0).collect();
     counts.sort_unstable();

@@ -1,4 +1,4 @@
-//! A cache line of a table: four buckets, each a key and a state. `table.rs` says who may change them.
+//! A cache line of a table: four buckets, each a key and a state. `table.rs` says what may change them.
 
 use std::sync::atomic::AtomicU64;
 #[cfg(test)]

@@ -10,9 +10,9 @@ use sdd::{Guard, Shared};
 use super::{
     Store, budget,
     class::Class,
-    journal::{Deed, Journal, Undo},
+    journal::{ChargeEffect, Journal, Undo},
     line::TAKEN,
-    shard::{Kept, KeptLog, Shard},
+    shard::{ClassLog, JournaledBucket, Shard},
     table::{self, Entry, Table, table_key},
 };
 use crate::{
@@ -49,17 +49,17 @@ impl Locked<'_> {
         shard & !(u64::MAX >> budget.class_bits)
     }
 
-    /// Takes the state of a bucket out of the table, if it is there. Until it is [put](Self::put) back, who wants to
-    /// charge it waits for the lock; room must not be made meanwhile.
+    /// Takes the state of a bucket out of the table, if it is there. Until it is [put](Self::put) back, a thread that
+    /// wants to charge it waits for the lock; room must not be made meanwhile.
     pub(super) fn take(&mut self, key: u64) -> Option<u64> {
         let state = match self.table.get(key)?.swap(TAKEN, Relaxed) {
-            TAKEN => self.kept_state(key),
+            TAKEN => self.journaled_state(key),
             state => state,
         };
         Some(state)
     }
 
-    pub(super) fn kept_state(&mut self, key: u64) -> u64 {
+    pub(super) fn journaled_state(&mut self, key: u64) -> u64 {
         let kept = self.shard.journals.get_mut(&key).and_then(|kept| kept.state.take());
         // Only a panic between taking and putting can lose one. Then nothing passes, rather than everything.
         kept.unwrap_or(u64::MAX)
@@ -96,23 +96,23 @@ impl Locked<'_> {
     }
 
     /// Notes a charge, while the state of its bucket is taken out.
-    pub(super) fn note(&mut self, key: u64, before: u64, deed: Deed, hold: Option<u64>) {
+    pub(super) fn note(&mut self, key: u64, before: u64, effect: ChargeEffect, hold: Option<u64>) {
         if let Some(kept) = self.shard.journals.get_mut(&key)
-            && !kept.journal.note(hold, deed)
+            && !kept.journal.note(hold, effect)
         {
             self.forget_journal(key);
         }
         if let Some(hold) = hold {
-            self.shard
-                .journals
-                .entry(key)
-                .or_insert_with(|| Kept { journal: Journal::begin(before, hold, deed), state: None });
+            self.shard.journals.entry(key).or_insert_with(|| JournaledBucket {
+                journal: Journal::begin(before, hold, effect),
+                state: None,
+            });
         }
     }
 
     /// Nothing that was charged before can be undone any more.
     pub(super) fn forget_journal(&mut self, key: u64) {
-        if let Some(Kept { state: Some(state), .. }) = self.shard.journals.remove(&key) {
+        if let Some(JournaledBucket { state: Some(state), .. }) = self.shard.journals.remove(&key) {
             self.put(key, state);
         }
     }
@@ -182,13 +182,14 @@ impl Locked<'_> {
 
     pub(super) fn decide_log(&mut self, asked: &Asked<'_>, pending: u64, now: u64) -> Decision {
         let key = table_key(asked.key);
-        let used_up = asked.bounds.floor().map_or(0, |floor| floor.saturating_add(asked.limit.memory()));
-        if let Some(KeptLog { log, .. }) = self.shard.logs.get_mut(&key) {
-            return log.decide(asked.limit, used_up, pending, asked.cost, now);
+        let exhausted_until =
+            asked.bounds.floor().map_or(0, |floor| floor.saturating_add(asked.limit.memory()));
+        if let Some(ClassLog { log, .. }) = self.shard.logs.get_mut(&key) {
+            return log.decide(asked.limit, exhausted_until, pending, asked.cost, now);
         }
         let class = self.store.classes.of(asked.rule);
         let assumed = self.assumed(key, class, asked.limit, now).unwrap_or(0);
-        let until = used_up.max(assumed);
+        let until = exhausted_until.max(assumed);
         let decision = Log::default().decide(asked.limit, until, pending, asked.cost, now);
         Decision { assumed: assumed > now, ..decision }
     }
@@ -197,12 +198,13 @@ impl Locked<'_> {
         let key = table_key(asked.key);
         let known = self.shard.logs.get(&key).map_or(0, |kept| bytes_of(&kept.log));
         let of = || self.store.classes.of(asked.rule);
-        let kept = self.shard.logs.entry(key).or_insert_with(|| KeptLog { class: of(), log: Log::default() });
+        let kept =
+            self.shard.logs.entry(key).or_insert_with(|| ClassLog { class: of(), log: Log::default() });
         let class = kept.class;
         let at = kept.log.push(asked.limit, asked.cost, now);
         let bytes = bytes_of(&kept.log);
         if hold.is_some() || !self.shard.journals.is_empty() {
-            self.note(key, 0, Deed::Counted { limit: *asked.limit, at, cost: asked.cost }, hold);
+            self.note(key, 0, ChargeEffect::Counted { limit: *asked.limit, at, cost: asked.cost }, hold);
         }
         self.count_log(class, known, bytes);
         if bytes > known {
@@ -217,7 +219,7 @@ impl Locked<'_> {
     }
 
     pub(super) fn remove_log(&mut self, key: u64) -> Option<Log> {
-        let KeptLog { class, log } = self.shard.logs.remove(&key)?;
+        let ClassLog { class, log } = self.shard.logs.remove(&key)?;
         self.count_log(class, bytes_of(&log), 0);
         Some(log)
     }
@@ -233,5 +235,5 @@ impl Locked<'_> {
 
 /// Bytes of a log with its place in the map, which may be filled by half.
 pub(super) fn bytes_of(log: &Log) -> usize {
-    log.bytes() + 2 * size_of::<(u64, KeptLog)>()
+    log.bytes() + 2 * size_of::<(u64, ClassLog)>()
 }

@@ -100,7 +100,7 @@ impl Store {
 
     /// Decides about all buckets of a check at once. True if every one that is enforced allows; then all of those are
     /// charged, and of those in shadow mode each one that allows. Otherwise none is. Appends a decision for each; if
-    /// nothing was charged, they tell what remains without it.
+    /// nothing was charged, they say what remains without it.
     pub fn check_all(&self, charges: &[Charge], now: Nanos, decisions: &mut SmallVec<[Decision; 4]>) -> bool {
         if let [charge] = charges {
             let decision = self.check(charge, now);

@@ -1,7 +1,7 @@
 //! Asking for a bucket's cache line ahead of its charge.
 //!
 //! A line that is read first and charged then comes twice from a processor that has charged it last: once to be read, once
-//! to be written. And it comes late: the table that tells where it is stands behind a pointer, which may only be followed
+//! to be written. And it comes late: the table that knows where it is stands behind a pointer, which may only be followed
 //! once the epoch is announced, by an operation that waits for all before it. So where each shard's lines are is noted
 //! beside the pointer, as numbers that nobody follows. They may be wrong, or not belong together; then nothing but a little
 //! time is lost.

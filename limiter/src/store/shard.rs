@@ -1,4 +1,4 @@
-//! What a shard has beside its table. All of it belongs to who holds the shard's lock.
+//! What a shard has beside its table. All of it belongs to the thread that has the shard's lock.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,11 +12,11 @@ pub(super) struct Shard {
     /// The soonest that one of them knows of nothing, and how many there were, when all of them were last looked at.
     soonest: u64,
     settled: usize,
-    pub(super) logs: HashMap<u64, KeptLog, Unhashed>,
+    pub(super) logs: HashMap<u64, ClassLog, Unhashed>,
     /// Of all logs of the shard, and how many there have to be before it is worth a look again which of them can go.
     log_bytes: usize,
     look_at: usize,
-    pub(super) journals: HashMap<u64, Kept, Unhashed>,
+    pub(super) journals: HashMap<u64, JournaledBucket, Unhashed>,
     /// Buckets that were reset while marks said something of their like: these are not meant. Each is let go of with its bucket,
     /// and all of them when no mark says anything.
     pub(super) spared: HashSet<u64, Unhashed>,
@@ -31,7 +31,7 @@ pub(super) const MAX_SPARED: usize = 64;
 
 /// A log, and whose it is.
 #[derive(Debug)]
-pub(super) struct KeptLog {
+pub(super) struct ClassLog {
     pub(super) class: Class,
     pub(super) log: Log,
 }
@@ -39,7 +39,7 @@ pub(super) struct KeptLog {
 /// A journal. It also keeps its bucket's state, while that is in the table: nobody can charge the bucket without the lock
 /// then, and each charge is noted.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct JournaledBucket {
     pub(super) journal: Journal,
     /// `None`: the bucket is a log, knows of nothing any more, or its state has been taken out for the moment.
     pub(super) state: Option<u64>,

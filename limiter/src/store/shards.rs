@@ -16,9 +16,9 @@ use crate::{KeyHash, Nanos};
 /// How a store is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Bytes that the buckets may take, all told: tables and logs, what is known of charges that can be undone, and what of these is there twice for a moment while it is
-    /// made anew. At least a few hundred for each shard. Each rule with buckets, and all limits together that come with
-    /// checks, can have an equal part of it.
+    /// Bytes that the buckets may take in all: tables and logs, what is known of charges that can be undone, and what of these is
+    /// there twice for a moment while it is made anew. At least a few hundred for each shard. Each rule with buckets, and all
+    /// limits together that come with checks, can have an equal part of it.
     pub max_memory: usize,
     /// How many parts are locked by themselves; rounded up to a power of two, at least 16. More of them let more threads work
     /// side by side, and make the longest step of growing and sweeping shorter. As many rules, less four and at most 1,020,
@@ -75,7 +75,7 @@ pub struct Store {
     /// One for each shard. They are apart from the locks, so that these pointers, which each check reads and nearly none
     /// changes, stay together in the nearest cache.
     pub(super) tables: Box<[AtomicShared<Table>]>,
-    /// Where their lines are, for who only wants them near.
+    /// Where their lines are, for prefetching them.
     pub(super) hints: Box<[Hint]>,
     pub(super) shards: Box<[Mutex<Shard>]>,
     pub(super) budget: Budget,

@@ -14,7 +14,7 @@ use super::{
     level::level,
     line::TAKEN,
     locked::{Locked, bytes_of},
-    shard::KeptLog,
+    shard::ClassLog,
     table::Entry,
 };
 use crate::{Nanos, time::TICKS_PER_NANO};
@@ -80,8 +80,8 @@ impl Store {
 /// Epochs after which what was retired in the first one is freed.
 const EPOCHS: usize = 4;
 
-/// Frees tables that were given up and that nobody reads any more, now rather than hundreds of checks later: whoever grows
-/// next finds their memory free. While a thread is in the middle of a check, it may come later.
+/// Frees tables that were given up and that nobody reads any more, now rather than hundreds of checks later: the shard
+/// that grows next finds their memory free. While a thread is in the middle of a check, it may come later.
 fn free_retired() {
     for _ in 0..EPOCHS {
         Guard::new().accelerate();
@@ -116,7 +116,7 @@ impl Locked<'_> {
         let (before, old) = (self.shard.buckets, self.table.clone());
         let mut busy: Vec<Entry> = Vec::with_capacity(before);
         for entry in old.drain(self.upper()) {
-            let state = if entry.state == TAKEN { self.kept_state(entry.key) } else { entry.state };
+            let state = if entry.state == TAKEN { self.journaled_state(entry.key) } else { entry.state };
             let entry = Entry { state, ..entry };
             if stays(&entry) {
                 busy.push(entry);
@@ -208,10 +208,10 @@ impl Locked<'_> {
     /// than this shard's part of what the class may keep; those first that count the fewest units, and of
     /// these the ones that were charged the longest ago. The one of `but` stays: it has just been charged.
     fn shed_logs_of(&mut self, class: Class, level: usize, but: Option<u64>, grown: usize, now: u64) {
-        let of_class = |(_, kept): &(&u64, &KeptLog)| kept.class == class;
+        let of_class = |(_, kept): &(&u64, &ClassLog)| kept.class == class;
         let mut own: Vec<(u64, u64, u64)> = Vec::new();
         let mut bytes = 0;
-        for (key, KeptLog { log, .. }) in self.shard.logs.iter().filter(of_class) {
+        for (key, ClassLog { log, .. }) in self.shard.logs.iter().filter(of_class) {
             bytes += bytes_of(log);
             own.push((log.units(), log.busy_until(), *key));
         }
@@ -225,7 +225,7 @@ impl Locked<'_> {
             if left == 0 {
                 break;
             }
-            let Some(KeptLog { log, .. }) = self.shard.logs.get_mut(&key) else { continue };
+            let Some(ClassLog { log, .. }) = self.shard.logs.get_mut(&key) else { continue };
             let before = bytes_of(log);
             if log.len() > THIN_BEYOND {
                 log.thin();
@@ -256,7 +256,7 @@ impl Locked<'_> {
         // As in `make_room`.
         self.store.earliest.fetch_max(now, Relaxed);
         let idle: Vec<u64> = {
-            let is_idle = |(_, kept): &(&u64, &KeptLog)| kept.log.busy_until() <= now;
+            let is_idle = |(_, kept): &(&u64, &ClassLog)| kept.log.busy_until() <= now;
             self.shard.logs.iter().filter(is_idle).map(|(key, _)| *key).collect()
         };
         idle.iter().for_each(|key| _ = self.remove_log(*key));

@@ -12,11 +12,11 @@
 //!
 //! A fingerprint belongs to one line, and where that is full, to the next one that is not. What makes this right:
 //!
-//! 1. Only who holds the shard's lock adds a key. A slot gets its key once in the life of its table, and keeps it.
-//! 2. A state of 0 ([`TAKEN`]) is none: whoever holds the lock has taken it out for the moment, or the bucket's journal
-//!    keeps it (`shard.rs`), or it has moved to another table. Who finds it without the lock has to take the lock.
-//! 3. Whoever finds another state may swap it for a later one, with a compare-and-swap, lock or not. Only who holds the
-//!    lock takes a state out or puts one back.
+//! 1. Only the thread with the shard's lock adds a key. A slot gets its key once in the life of its table, and keeps it.
+//! 2. A state of 0 ([`TAKEN`]) is none: the thread with the lock has taken it out for the moment, or the bucket's journal
+//!    keeps it (`shard.rs`), or it has moved to another table. A thread that finds it without the lock has to take the lock.
+//! 3. Any thread that finds another state may swap it for a later one, with a compare-and-swap, lock or not. Only the thread
+//!    with the lock takes a state out or puts one back.
 //! 4. A table is given up only after all of its states were taken out, so a swap that comes too late fails: no charge is
 //!    made to a bucket that is no more.
 //!
@@ -100,7 +100,7 @@ impl Table {
             .find_map(|(known, slot)| (known & self.mask == wanted).then_some(&slot.state))
     }
 
-    /// Adds a bucket that is not there, with its state or with [`TAKEN`]. Only for who holds the shard's lock. There must
+    /// Adds a bucket that is not there, with its state or with [`TAKEN`]. Only with the shard's lock held. There must
     /// be a slot that is free, and should be more of them.
     pub(super) fn add(&self, Entry { key, class, state }: Entry) {
         debug_assert_eq!(u64::from(class) & self.mask, 0, "a class fits the bits that are left for it");
@@ -111,7 +111,7 @@ impl Table {
     }
 
     /// All buckets, with the states that were there and are now taken; `upper` are the bits that all of them begin with. Only
-    /// for who holds the shard's lock.
+    /// with the shard's lock held.
     pub(super) fn drain(&self, upper: u64) -> impl Iterator<Item = Entry> {
         self.used().map(move |slot| self.entry(slot, upper, slot.state.swap(TAKEN, Relaxed)))
     }

@@ -63,7 +63,7 @@ fn a_rule_keeps_its_class_while_others_go_and_when_it_comes_back_while_there_are
 }
 
 #[test]
-fn what_is_let_go_of_before_the_rules_are_told_counts_when_they_are() {
+fn what_is_let_go_of_before_the_rules_are_known_counts_when_they_are() {
     let classes = Classes::new(4);
     let [strict, forgets, later] = [1, 2, 3].map(|number| classes.of(rule(number)));
     assert!(
