@@ -25,7 +25,7 @@ pub use crate::{
     limits::LimitRef,
     mark::{Held, Mark},
     matching::Matched,
-    parse::{DEFAULT_DOMAIN, MAX_FAULTS, MAX_KEY_PARTS, MAX_NAME_BYTES, is_valid_name},
+    parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, MAX_RULE_ERRORS, is_valid_name},
     policy::{Consistency, OnOwnerLoss},
     reserve::{Reserve, Reserves},
     revised::{Newer, Standing},

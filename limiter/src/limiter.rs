@@ -88,9 +88,9 @@ impl<'l> Verdict<'l> {
     /// remaining. Rules in shadow mode only count when there is no other.
     pub fn binding(&self) -> Option<&Ruled<'l>> {
         let enforced = self.rules.iter().any(|ruled| ruled.rule.mode() == Mode::Enforce);
-        let telling = || self.rules.iter().filter(|ruled| !enforced || ruled.rule.mode() == Mode::Enforce);
-        let place = binding(telling().map(|ruled| &ruled.decision))?;
-        telling().nth(place)
+        let counting = || self.rules.iter().filter(|ruled| !enforced || ruled.rule.mode() == Mode::Enforce);
+        let place = binding(counting().map(|ruled| &ruled.decision))?;
+        counting().nth(place)
     }
 }
 
@@ -279,7 +279,7 @@ impl LimiterBuilder {
         for rule in &self.rules {
             if !names.insert(rule.name().to_owned()) {
                 let message = format!("the rule name {:?} is there twice", rule.name());
-                compiler.fault(Place::NOWHERE, message, "give each rule a name of its own");
+                compiler.error(Place::NOWHERE, message, "give each rule a name of its own");
             }
             rules.extend(rule.compile(DEFAULT_DOMAIN, &mut compiler));
         }

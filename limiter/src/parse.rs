@@ -1,11 +1,11 @@
 //! From what rules are written in to compiled rules, or to all that is wrong with them, with places.
 //!
 //! Of a rule file (the feature `yaml`) in steps: `node` reads any YAML to a tree with places, `shape` finds the fields that a rule
-//! file has in it, `file` makes rules of them. Each step goes on behind a fault, so that all are told at once. What `compile`
+//! file has in it, `file` makes rules of them. Each step goes on behind an error, so that all are reported at once. What `compile`
 //! knows holds for rules that are written in Rust, too.
 
 mod compile;
-mod fault;
+mod error;
 #[cfg(feature = "yaml")]
 mod fields;
 #[cfg(feature = "yaml")]
@@ -17,12 +17,12 @@ mod shape;
 #[cfg(feature = "yaml")]
 mod yaml;
 
-pub use self::fault::RuleError;
+pub use self::error::RuleError;
 #[cfg(feature = "yaml")]
 pub(crate) use self::yaml::one_domain;
 pub(crate) use self::{
     compile::{Compiler, RawKey, RawTest, Written},
-    fault::Place,
+    error::Place,
 };
 
 /// The domain of rules that name none.
@@ -31,8 +31,8 @@ pub const DEFAULT_DOMAIN: &str = "default";
 pub const MAX_NAME_BYTES: usize = 128;
 /// Most attributes in one key.
 pub const MAX_KEY_PARTS: usize = 8;
-/// Faults that are told at once.
-pub const MAX_FAULTS: usize = 100;
+/// Most errors that are reported at once.
+pub const MAX_RULE_ERRORS: usize = 100;
 
 /// Without the feature nobody gives a file.
 #[cfg(not(feature = "yaml"))]

@@ -106,13 +106,13 @@ impl NewRule {
         &self.name
     }
 
-    /// `None` if there is a fault in it.
+    /// `None` if there is an error in it.
     pub(crate) fn compile(&self, domain: &str, compiler: &mut Compiler<'_>) -> Option<Rule> {
-        let before = compiler.faults();
+        let before = compiler.errors();
         compiler.check_name("rule", &Written::nowhere(&self.name));
         let limits = self.overrides.iter().filter_map(|(_, limit)| limit.as_ref());
         for error in [&self.limit].into_iter().chain(limits).filter_map(|limit| limit.validate().err()) {
-            compiler.fault(Place::NOWHERE, format!("the rule {:?}: {error}", self.name), "");
+            compiler.error(Place::NOWHERE, format!("the rule {:?}: {error}", self.name), "");
         }
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
@@ -120,7 +120,7 @@ impl NewRule {
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         let overrides = self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit));
         let overrides = Override::all(hasher, Some(&self.limit), overrides);
-        (compiler.faults() == before).then(|| Rule {
+        (compiler.errors() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
             shape: limits::shape(hasher, &when, &key, LimitId::of_rule(Some(&self.limit)), &overrides),

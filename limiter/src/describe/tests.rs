@@ -107,8 +107,8 @@ fn how_buckets_begin_again_is_said_and_refused_where_it_can_not_be() {
     assert_eq!(takeover("limit: 5/1h, takeover: zero").unwrap(), ("zero".to_owned(), true));
     assert_eq!(takeover("limit: 5/1s, takeover: reserve").unwrap(), ("reserve".to_owned(), false));
     assert_eq!(takeover("limit: 5/1h, mode: shadow").unwrap(), ("reserve".to_owned(), true));
-    let faults = takeover("limit: 5/1h, algorithm: sliding_log, takeover: reserve").unwrap_err();
-    assert!(faults[0].to_string().contains("sliding_log"), "{}", faults[0]);
+    let errors = takeover("limit: 5/1h, algorithm: sliding_log, takeover: reserve").unwrap_err();
+    assert!(errors[0].to_string().contains("sliding_log"), "{}", errors[0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     MAX_KEY_PARTS, MAX_NAME_BYTES,
-    fault::{Faults, Place, RuleError, shortened},
+    error::{Place, RuleError, RuleErrors, shortened},
 };
 use crate::{
     HashSecret,
@@ -46,18 +46,18 @@ pub(crate) struct RawKey {
 /// Makes rules, and collects what is wrong with them.
 pub(crate) struct Compiler<'t> {
     pub(crate) secret: &'t HashSecret,
-    pub(super) faults: Faults<'t>,
+    pub(super) errors: RuleErrors<'t>,
     /// Names that many rules share are there once.
     names: HashSet<Arc<str>>,
 }
 
 impl<'t> Compiler<'t> {
     pub(crate) fn new(text: &'t str, secret: &'t HashSecret) -> Self {
-        Self { secret, faults: Faults::new(text), names: HashSet::new() }
+        Self { secret, errors: RuleErrors::new(text), names: HashSet::new() }
     }
 
-    pub(crate) fn fault(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
-        self.faults.add(place, message, help);
+    pub(crate) fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.errors.add(place, message, help);
     }
 
     pub(crate) fn shared(&mut self, name: &str) -> Arc<str> {
@@ -69,14 +69,14 @@ impl<'t> Compiler<'t> {
         name
     }
 
-    /// How many faults there are so far.
-    pub(crate) fn faults(&self) -> usize {
-        self.faults.count()
+    /// How many errors there are so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors.count()
     }
 
     /// What was made may be used if this is `Ok`.
     pub(crate) fn finish(self) -> Result<(), Vec<RuleError>> {
-        self.faults.into_result()
+        self.errors.into_result()
     }
 
     pub(crate) fn condition(&mut self, when: &[RawTest]) -> Condition {
@@ -85,12 +85,12 @@ impl<'t> Compiler<'t> {
             self.check_attribute(attribute);
             if patterns.is_empty() {
                 let message = format!("the list for {:?} is empty: no request could match", attribute.text);
-                self.fault(*place, message, "name at least one value, or leave the attribute out");
+                self.error(*place, message, "name at least one value, or leave the attribute out");
             }
             for pattern in patterns {
                 let bare = pattern.text.strip_prefix('!').unwrap_or(&pattern.text);
                 if attribute.text == "ip" && bare.contains('/') && bare.parse::<ipnet::IpNet>().is_err() {
-                    self.fault(
+                    self.error(
                         pattern.place,
                         format!("{:?} is no network", shortened(bare)),
                         "write e.g. 10.0.0.0/8 or 2001:db8::/32",
@@ -109,13 +109,13 @@ impl<'t> Compiler<'t> {
         if key.parts.len() > MAX_KEY_PARTS {
             let message =
                 format!("a key of {} attributes, at most {MAX_KEY_PARTS} are possible", key.parts.len());
-            self.fault(key.place, message, "");
+            self.error(key.place, message, "");
         }
         let mut seen = HashSet::new();
         for part in &key.parts {
             self.check_attribute(part);
             if !seen.insert(&*part.text) {
-                self.fault(part.place, format!("{:?} is twice in the key", part.text), "name it once");
+                self.error(part.place, format!("{:?} is twice in the key", part.text), "name it once");
             }
         }
         key.parts.iter().map(|part| self.shared(&part.text)).collect()
@@ -125,9 +125,9 @@ impl<'t> Compiler<'t> {
         if RESERVED.contains(&&*name.text) {
             let message =
                 format!("{:?} cannot be an attribute: calls use that name for something else", name.text);
-            self.fault(name.place, message, "choose another name");
+            self.error(name.place, message, "choose another name");
         } else if name.text.is_empty() || name.text.len() > MAX_NAME_BYTES {
-            self.fault(name.place, format!("an attribute needs a name of 1 to {MAX_NAME_BYTES} bytes"), "");
+            self.error(name.place, format!("an attribute needs a name of 1 to {MAX_NAME_BYTES} bytes"), "");
         }
     }
 
@@ -135,7 +135,7 @@ impl<'t> Compiler<'t> {
         let text = &name.text;
         if !super::is_valid_name(text) {
             let message = format!("{:?} cannot name a {what}", shortened(text));
-            self.fault(
+            self.error(
                 name.place,
                 message,
                 format!("use 1 to {MAX_NAME_BYTES} letters, digits and - _ . / :"),

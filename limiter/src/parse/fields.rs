@@ -2,7 +2,7 @@
 
 use super::{
     compile::Written,
-    fault::{Faults, MAX_WORD_CHARS, Place, shortened},
+    error::{MAX_WORD_CHARS, Place, RuleErrors, shortened},
     node::{Node, Value},
 };
 
@@ -28,7 +28,7 @@ impl Kind {
 
 /// The fields of one map.
 pub(super) struct Fields<'f, 't> {
-    pub(super) faults: &'f mut Faults<'t>,
+    pub(super) errors: &'f mut RuleErrors<'t>,
     kind: &'static Kind,
     /// The map's beginning.
     place: Place,
@@ -38,13 +38,13 @@ pub(super) struct Fields<'f, 't> {
 impl<'f, 't> Fields<'f, 't> {
     /// Looks at the names of all fields. A field whose name is nearly right is read as the one that it resembles, so that
     /// its value is looked at too, and the right one is not missed.
-    pub(super) fn of(node: Node, kind: &'static Kind, faults: &'f mut Faults<'t>) -> Option<Self> {
+    pub(super) fn of(node: Node, kind: &'static Kind, errors: &'f mut RuleErrors<'t>) -> Option<Self> {
         let place = node.shown();
         let entries = match node.value {
             Value::Map(entries) => entries,
             _ => {
                 let message = format!("{} is a map of its fields, here is {}", kind.name, node.kind());
-                faults.add(place, message, format!("write e.g. {}", kind.example));
+                errors.add(place, message, format!("write e.g. {}", kind.example));
                 return None;
             }
         };
@@ -52,13 +52,13 @@ impl<'f, 't> Fields<'f, 't> {
         let mut unknown = Vec::new();
         for (key, value) in entries {
             let (place, what) = (key.shown(), key.kind());
-            let Ok(name) = key.into_text(faults.text()) else {
-                faults.add(place, format!("the name of a field must be a text, here is {what}"), "");
+            let Ok(name) = key.into_text(errors.text()) else {
+                errors.add(place, format!("the name of a field must be a text, here is {what}"), "");
                 continue;
             };
             match kind.names().find(|known| *known == name) {
                 None => unknown.push((name, place, value)),
-                Some(field) if found.iter().any(|(known, _)| *known == field) => faults.add(
+                Some(field) if found.iter().any(|(known, _)| *known == field) => errors.add(
                     place,
                     format!("the field `{field}` is there twice in {}", kind.name),
                     "keep one of them",
@@ -72,12 +72,12 @@ impl<'f, 't> Fields<'f, 't> {
                 Some(field) => format!("did you mean `{field}`?"),
                 None => format!("{} has: {}", kind.name, kind.names().collect::<Vec<_>>().join(", ")),
             };
-            faults.add(place, format!("{} has no field `{}`", kind.name, shortened(&name)), help);
+            errors.add(place, format!("{} has no field `{}`", kind.name, shortened(&name)), help);
             if let Some(field) = near.filter(|near| found.iter().all(|(known, _)| known != near)) {
                 found.push((field, value));
             }
         }
-        Some(Self { faults, kind, place, found })
+        Some(Self { errors, kind, place, found })
     }
 
     /// A field that can be left out, or be empty.
@@ -86,7 +86,7 @@ impl<'f, 't> Fields<'f, 't> {
         Some(self.found.swap_remove(place).1).filter(|node| !matches!(node.value, Value::Nothing))
     }
 
-    /// A field that must be there. `None`: it is not, which is a fault.
+    /// A field that must be there. `None`: it is not, which is an error.
     pub(super) fn need(&mut self, field: &str) -> Option<Node> {
         let empty = self
             .found
@@ -97,8 +97,8 @@ impl<'f, 't> Fields<'f, 't> {
         if found.is_none() {
             let help = format!("write e.g. {}", self.kind.example_of(field));
             match empty {
-                Some(place) => self.faults.add(place, format!("`{field}` is empty"), help),
-                None => self.faults.add(self.place, format!("{} needs `{field}`", self.kind.name), help),
+                Some(place) => self.errors.add(place, format!("`{field}` is empty"), help),
+                None => self.errors.add(self.place, format!("{} needs `{field}`", self.kind.name), help),
             }
         }
         found
@@ -119,12 +119,12 @@ impl<'f, 't> Fields<'f, 't> {
     /// Says that a field is not what it must be.
     pub(super) fn mistaken(&mut self, field: &str, expected: &str, node: &Node) {
         let help = format!("write e.g. {}", self.kind.example_of(field));
-        self.faults.add(node.shown(), format!("`{field}` must be {expected}, here is {}", node.kind()), help);
+        self.errors.add(node.shown(), format!("`{field}` must be {expected}, here is {}", node.kind()), help);
     }
 
     fn read_text(&mut self, field: &str, node: Node) -> Option<Written> {
         let place = node.place;
-        match node.into_text(self.faults.text()) {
+        match node.into_text(self.errors.text()) {
             Ok(text) => Some(Written { text, place }),
             Err(node) => {
                 self.mistaken(field, "a text", &node);

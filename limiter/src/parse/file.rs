@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     compile::{Compiler, Written},
-    fault::shortened,
+    error::shortened,
     fields::nearest,
     shape::{RawFile, RawLimit, RawRule},
 };
@@ -27,7 +27,7 @@ impl Compiler<'_> {
                 if !seen.insert(&*rule.text) {
                     let message =
                         format!("the rule name {:?} is there twice in the domain {name:?}", rule.text);
-                    self.fault(rule.place, message, "give each rule a name of its own");
+                    self.error(rule.place, message, "give each rule a name of its own");
                 }
             }
             rules.extend(self.rule(name, raw));
@@ -37,9 +37,9 @@ impl Compiler<'_> {
         (rules, allow_unmatched)
     }
 
-    /// `None` if there is a fault in it, or if something is missing.
+    /// `None` if there is an error in it, or if something is missing.
     fn rule(&mut self, domain: &str, raw: &RawRule) -> Option<Rule> {
-        let before = self.faults();
+        let before = self.errors();
         let known = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
         let algorithm = self.word("algorithm", raw.algorithm.as_ref(), &known);
         let limit = self.limit(&raw.limit, algorithm);
@@ -70,13 +70,13 @@ impl Compiler<'_> {
         if let (true, Some(written), Some(limit)) = (wants_carved, &raw.carved, &limit) {
             carved = Carved::of(limit.as_ref(), &overrides).map(Box::new);
             if on_owner_loss != OnOwnerLoss::Share {
-                self.fault(
+                self.error(
                     written.place,
                     "carved: true sets a part aside for shares, which this rule does not give",
                     "write on_owner_loss: share, or leave carved out",
                 );
             } else if carved.is_none() {
-                self.fault(
+                self.error(
                     written.place,
                     "the limit is too small for a part of it to be set aside",
                     "a count and a burst of at least 4, or leave carved out",
@@ -102,7 +102,7 @@ impl Compiler<'_> {
             _ => None,
         };
         let overrides = Override::all(hasher, limit.as_ref(), overrides);
-        (self.faults() == before).then(|| Rule {
+        (self.errors() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
             shape: limits::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
@@ -130,7 +130,7 @@ impl Compiler<'_> {
         let words = [Takeover::Zero, Takeover::Reserve].map(|one| (one.as_str(), one));
         let takeover = self.word("takeover", given, &words);
         if takeover == Takeover::Reserve && !Takeover::is_possible(algorithm) {
-            self.fault(
+            self.error(
                 written.place,
                 format!("what a {algorithm} has counted cannot be told in advance"),
                 "write takeover: zero, or another algorithm: token_bucket, leaky_bucket or fixed_window",
@@ -139,12 +139,12 @@ impl Compiler<'_> {
         takeover
     }
 
-    /// `None`: faulty. `Some(None)`: unlimited.
+    /// `None`: invalid. `Some(None)`: unlimited.
     fn limit(&mut self, raw: &RawLimit, algorithm: Algorithm) -> Option<Option<Limit>> {
         let text = raw.limit.as_ref()?;
         if text.text == "unlimited" {
             if let Some((_, place)) = raw.burst {
-                self.fault(place, "what is unlimited has no burst", "leave it out");
+                self.error(place, "what is unlimited has no burst", "leave it out");
             }
             return Some(None);
         }
@@ -161,7 +161,7 @@ impl Compiler<'_> {
                 };
                 let near = nearest(&text.text, ["unlimited"].into_iter());
                 let help = near.map_or(String::new(), |word| format!("did you mean `{word}`?"));
-                self.fault(place, error.to_string(), help);
+                self.error(place, error.to_string(), help);
                 None
             }
         }
@@ -179,7 +179,7 @@ impl Compiler<'_> {
             Some(near) => format!("did you mean `{near}`? {all}"),
             None => all,
         };
-        self.fault(given.place, format!("{:?} is no value for {field}", shortened(&given.text)), help);
+        self.error(given.place, format!("{:?} is no value for {field}", shortened(&given.text)), help);
         words[0].1
     }
 }

@@ -1,4 +1,4 @@
-//! The tree of a rule file, whatever its shape: so that all that is wrong with the shape can be told, not only the first.
+//! The tree of a rule file, whatever its shape: so that all that is wrong with the shape can be reported, not only the first.
 
 use serde::{
     Deserialize, Deserializer,
@@ -11,7 +11,7 @@ use serde_saphyr::{
 
 use super::{
     RuleError,
-    fault::{self, Place},
+    error::{self, Place},
 };
 
 /// Values, lists and maps of a rule file: about a hundred thousand rules. What else a file may have (depth, aliases) is
@@ -53,7 +53,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, RuleError> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| fault::of_syntax(text, &error))
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error::of_syntax(text, &error))
 }
 
 impl Node {
@@ -69,7 +69,7 @@ impl Node {
         }
     }
 
-    /// Where a fault of it is shown: lists and maps can be long, so these by their beginning.
+    /// Where an error of it is shown: lists and maps can be long, so these by their beginning.
     pub(super) fn shown(&self) -> Place {
         match self.value {
             Value::List(_) | Value::Map(_) => self.place.start(),

@@ -2,12 +2,12 @@
 
 use super::{
     compile::{RawKey, RawTest, Written},
-    fault::{Faults, Place},
+    error::{Place, RuleErrors},
     fields::{Fields, Kind},
     node::{Node, Value},
 };
 
-/// One document. What is `None` was left out, or is faulty, which has been told.
+/// One document. What is `None` was left out, or is invalid, which has been reported.
 #[derive(Debug)]
 pub(super) struct RawFile {
     pub(super) place: Place,
@@ -84,50 +84,44 @@ const OVERRIDE: Kind = Kind {
     example: "`- { when: { tier: gold }, limit: 50/1m }`",
 };
 
-/// Reads a document. `None`: it is no map, which has been told.
-pub(super) fn file(node: Node, faults: &mut Faults<'_>) -> Option<RawFile> {
+/// Reads a document. `None`: it is no map, which has been reported.
+pub(super) fn file(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawFile> {
     let place = node.shown();
-    let mut fields = Fields::of(node, &FILE, faults)?;
+    let mut fields = Fields::of(node, &FILE, errors)?;
     let domain = fields.text("domain");
     let unmatched = fields.text("unmatched");
     let rules = fields.need("rules");
     let rules = rules.map_or_else(Vec::new, |node| list(&mut fields, "rules", "a list of rules", node));
-    let rules = rules.into_iter().filter_map(|node| rule(node, fields.faults)).collect();
+    let rules = rules.into_iter().filter_map(|node| rule(node, fields.errors)).collect();
     Some(RawFile { place, domain, unmatched, rules })
 }
 
-fn rule(node: Node, faults: &mut Faults<'_>) -> Option<RawRule> {
-    let mut fields = Fields::of(node, &RULE, faults)?;
-    let name = fields.needed_text("name");
-    let when = fields.take("when");
-    let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
-    let key = fields.need("key").map(|node| key(&mut fields, node));
-    let limit = limit(&mut fields);
-    let [algorithm, mode, consistency, on_owner_loss, carved, takeover, on_memory_full] =
-        ["algorithm", "mode", "consistency", "on_owner_loss", "carved", "takeover", "on_memory_full"]
-            .map(|field| fields.text(field));
-    let overrides = fields.take("overrides");
-    let overrides =
-        overrides.map_or_else(Vec::new, |node| list(&mut fields, "overrides", "a list of overrides", node));
-    let overrides = overrides.into_iter().filter_map(|node| special(node, fields.faults)).collect();
+fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {
+    let mut fields = Fields::of(node, &RULE, errors)?;
     Some(RawRule {
-        name,
-        when,
-        key,
-        limit,
-        algorithm,
-        mode,
-        consistency,
-        on_owner_loss,
-        carved,
-        takeover,
-        on_memory_full,
-        overrides,
+        name: fields.needed_text("name"),
+        when: fields.take("when").map_or_else(Vec::new, |node| condition(&mut fields, node)),
+        key: fields.need("key").map(|node| key(&mut fields, node)),
+        limit: limit(&mut fields),
+        algorithm: fields.text("algorithm"),
+        mode: fields.text("mode"),
+        consistency: fields.text("consistency"),
+        on_owner_loss: fields.text("on_owner_loss"),
+        carved: fields.text("carved"),
+        takeover: fields.text("takeover"),
+        on_memory_full: fields.text("on_memory_full"),
+        overrides: overrides(&mut fields),
     })
 }
 
-fn special(node: Node, faults: &mut Faults<'_>) -> Option<RawOverride> {
-    let mut fields = Fields::of(node, &OVERRIDE, faults)?;
+fn overrides(fields: &mut Fields<'_, '_>) -> Vec<RawOverride> {
+    let Some(node) = fields.take("overrides") else { return Vec::new() };
+    let nodes = list(fields, "overrides", "a list of overrides", node);
+    nodes.into_iter().filter_map(|node| special(node, fields.errors)).collect()
+}
+
+fn special(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawOverride> {
+    let mut fields = Fields::of(node, &OVERRIDE, errors)?;
     let when = fields.need("when");
     let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
     Some(RawOverride { when, limit: limit(&mut fields) })
@@ -148,7 +142,7 @@ fn limit(fields: &mut Fields<'_, '_>) -> RawLimit {
 fn key(fields: &mut Fields<'_, '_>, node: Node) -> RawKey {
     let place = node.shown();
     let parts = list(fields, "key", "a list of attributes", node);
-    let parts = parts.into_iter().filter_map(|part| word(fields.faults, "an attribute of `key`", part));
+    let parts = parts.into_iter().filter_map(|part| word(fields.errors, "an attribute of `key`", part));
     RawKey { parts: parts.collect(), place }
 }
 
@@ -160,10 +154,10 @@ fn condition(fields: &mut Fields<'_, '_>, node: Node) -> Vec<RawTest> {
     };
     let mut tests: Vec<RawTest> = Vec::with_capacity(entries.len());
     for (name, value) in entries {
-        let Some(attribute) = word(fields.faults, "the name of an attribute", name) else { continue };
+        let Some(attribute) = word(fields.errors, "the name of an attribute", name) else { continue };
         if tests.iter().any(|test| test.attribute.text == attribute.text) {
             let message = format!("the attribute {:?} is there twice in `when`", attribute.text);
-            fields.faults.add(attribute.place, message, "write all its values as one list: [a, b]");
+            fields.errors.add(attribute.place, message, "write all its values as one list: [a, b]");
             continue;
         }
         let place = value.shown();
@@ -173,8 +167,8 @@ fn condition(fields: &mut Fields<'_, '_>, node: Node) -> Vec<RawTest> {
         };
         let count = values.len();
         let patterns: Vec<Written> =
-            values.into_iter().filter_map(|value| word(fields.faults, "a value in `when`", value)).collect();
-        // One that is faulty has been told; without it the list may seem empty.
+            values.into_iter().filter_map(|value| word(fields.errors, "a value in `when`", value)).collect();
+        // One that is invalid has been reported; without it the list may seem empty.
         if patterns.len() == count {
             tests.push(RawTest { attribute, patterns, place });
         }
@@ -192,16 +186,16 @@ fn list(fields: &mut Fields<'_, '_>, field: &str, expected: &str, node: Node) ->
     }
 }
 
-fn word(faults: &mut Faults<'_>, what: &str, node: Node) -> Option<Written> {
+fn word(errors: &mut RuleErrors<'_>, what: &str, node: Node) -> Option<Written> {
     let place = node.place;
-    match node.into_text(faults.text()) {
+    match node.into_text(errors.text()) {
         Ok(text) => Some(Written { text, place }),
         Err(node) => {
             let help = match node.value {
                 Value::Nothing => "write \"\" for the empty text",
                 _ => "write single words: [a, b]",
             };
-            faults.add(node.shown(), format!("{what} must be a text, here is {}", node.kind()), help);
+            errors.add(node.shown(), format!("{what} must be a text, here is {}", node.kind()), help);
             None
         }
     }

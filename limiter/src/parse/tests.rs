@@ -1,26 +1,31 @@
+//! Rule files, as they should and should not be written.
+
+mod arbitrary;
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
 use super::*;
 use crate::{Algorithm, HashSecret, Limit, Match, Matched, Period, Rules};
-use proptest::prelude::*;
-use smallvec::SmallVec;
-use std::time::Duration;
 
 fn rules(text: &str) -> Result<Rules, Vec<RuleError>> {
     Rules::from_yaml(text, &HashSecret::new([1; 16]))
 }
 
-fn faults(text: &str) -> Vec<RuleError> {
-    rules(text).expect_err("the file is faulty")
+fn errors(text: &str) -> Vec<RuleError> {
+    rules(text).expect_err("the file is invalid")
 }
 
-/// The file's only fault must point at `place` and say `words`.
-fn assert_fault(text: &str, place: &str, words: &str) {
-    let faults = faults(text);
-    assert_eq!(faults.len(), 1, "{faults:?}");
-    let fault = &faults[0];
-    assert!(fault.to_string().contains(words), "{fault}");
+/// The file's only error must point at `place` and say `words`.
+fn assert_error(text: &str, place: &str, words: &str) {
+    let errors = errors(text);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let error = &errors[0];
+    assert!(error.to_string().contains(words), "{error}");
     let offset = text.find(place).expect("the place is in the text");
-    assert_eq!(fault.offset, offset, "{fault:?}");
-    assert_eq!(fault.line, text[..offset].matches('\n').count() + 1, "{fault:?}");
+    assert_eq!(error.offset, offset, "{error:?}");
+    assert_eq!(error.line, text[..offset].matches('\n').count() + 1, "{error:?}");
 }
 
 fn matched<'r>(rules: &'r Rules, domain: &str, attributes: &[(&str, &str)]) -> SmallVec<[Matched<'r>; 4]> {
@@ -73,105 +78,105 @@ fn the_example_of_the_documentation_means_what_it_says() {
 }
 
 #[test]
-fn each_mistake_is_told_with_its_place_and_what_to_write() {
+fn each_mistake_is_reported_with_its_place_and_what_to_write() {
     let rule = |rest: &str| format!("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1m\n{rest}");
-    assert_fault("rules:\n  - name: r\n    key: [ip]\n    limit: 0/1m\n", "0/1m", "count of 0");
-    assert_fault("rules:\n  - name: r\n    key: [ip]\n    limit: 5/0s\n", "5/0s", "100ms to 31d");
-    assert_fault("rules:\n  - name: r\n    key: [ip]\n    limit: 5 a minute\n", "5 a minute", "COUNT/PERIOD");
-    assert_fault("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1w\n", "5/1w", "no period");
-    assert_fault(
+    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 0/1m\n", "0/1m", "count of 0");
+    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/0s\n", "5/0s", "100ms to 31d");
+    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5 a minute\n", "5 a minute", "COUNT/PERIOD");
+    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1w\n", "5/1w", "no period");
+    assert_error(
         "rules:\n  - name: r\n    key: [ip]\n    limit: 9007199254740993/1s\n",
         "9007199254740993/1s",
         "2^53",
     );
-    assert_fault(&rule("    burst: 0\n"), "0\n", "burst of 0");
-    assert_fault(&rule("    algorithm: magic\n"), "magic", "token_bucket");
-    assert_fault(&rule("    mode: loud\n"), "loud", "enforce, shadow");
-    assert_fault(&rule("    on_owner_loss: panic\n"), "panic", "share, deny, allow");
-    assert_fault(&rule("    consistency: some\n"), "some", "available, strict");
-    assert_fault(&rule("    carved: maybe\n"), "maybe", "false, true");
-    assert_fault(&rule("    on_memory_full: deny\n"), "deny", "forget, strict");
-    assert_fault(&rule("    carved: true\n    on_owner_loss: deny\n"), "true", "does not give");
-    assert_fault(&rule("    when: { ip: 10.0.0.0/99 }\n"), "10.0.0.0/99", "no network");
-    assert_fault(&rule("    when: { cost: \"1\" }\n"), "cost", "another name");
-    assert_fault(&rule("    when: { path: [/a, [/b]] }\n"), "[/b]", "here is a list (write single words");
-    assert_fault(&rule("    when: { path: [] }\n"), "[]", "no request could match");
-    assert_fault(&rule("    when: { ip: [10.0.0.1, 10.0.0.0/x] }\n"), "10.0.0.0/x", "no network");
-    assert_fault(
+    assert_error(&rule("    burst: 0\n"), "0\n", "burst of 0");
+    assert_error(&rule("    algorithm: magic\n"), "magic", "token_bucket");
+    assert_error(&rule("    mode: loud\n"), "loud", "enforce, shadow");
+    assert_error(&rule("    on_owner_loss: panic\n"), "panic", "share, deny, allow");
+    assert_error(&rule("    consistency: some\n"), "some", "available, strict");
+    assert_error(&rule("    carved: maybe\n"), "maybe", "false, true");
+    assert_error(&rule("    on_memory_full: deny\n"), "deny", "forget, strict");
+    assert_error(&rule("    carved: true\n    on_owner_loss: deny\n"), "true", "does not give");
+    assert_error(&rule("    when: { ip: 10.0.0.0/99 }\n"), "10.0.0.0/99", "no network");
+    assert_error(&rule("    when: { cost: \"1\" }\n"), "cost", "another name");
+    assert_error(&rule("    when: { path: [/a, [/b]] }\n"), "[/b]", "here is a list (write single words");
+    assert_error(&rule("    when: { path: [] }\n"), "[]", "no request could match");
+    assert_error(&rule("    when: { ip: [10.0.0.1, 10.0.0.0/x] }\n"), "10.0.0.0/x", "no network");
+    assert_error(
         &rule("    algorithm: tokenbucket\n"),
         "tokenbucket",
         "did you mean `token_bucket`? write one",
     );
-    assert_fault(&rule("    algorithm: sliding_log\n    burst: 10\n"), "10\n", "belongs to token_bucket");
-    assert_fault("rules: [{ name: r, key: [], limit: unlimted }]", "unlimted", "did you mean `unlimited`?");
-    assert_fault(
+    assert_error(&rule("    algorithm: sliding_log\n    burst: 10\n"), "10\n", "belongs to token_bucket");
+    assert_error("rules: [{ name: r, key: [], limit: unlimted }]", "unlimted", "did you mean `unlimited`?");
+    assert_error(
         "rules: [{ name: r, key: [], limit: unlimited, burst: 5 }]",
         "5 }",
         "what is unlimited has no burst",
     );
-    assert_fault("rules:\n  - name: r\n    key: [ip, ip]\n    limit: 5/1m\n", "ip]", "twice");
-    assert_fault("rules:\n  - name: r\n    key: [domain]\n    limit: 5/1m\n", "domain]", "another name");
-    assert_fault("unmatched: maybe\nrules: []\n", "maybe", "allow, deny");
-    assert_fault("rules:\n  - name: a b\n    key: []\n    limit: 5/1m\n", "a b", "cannot name a rule");
+    assert_error("rules:\n  - name: r\n    key: [ip, ip]\n    limit: 5/1m\n", "ip]", "twice");
+    assert_error("rules:\n  - name: r\n    key: [domain]\n    limit: 5/1m\n", "domain]", "another name");
+    assert_error("unmatched: maybe\nrules: []\n", "maybe", "allow, deny");
+    assert_error("rules:\n  - name: a b\n    key: []\n    limit: 5/1m\n", "a b", "cannot name a rule");
 }
 
 #[test]
-fn a_field_that_is_unknown_is_told_with_what_was_probably_meant() {
+fn a_field_that_is_unknown_is_reported_with_what_was_probably_meant() {
     let rule = |rest: &str| format!("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1m\n    {rest}\n");
-    assert_fault(&rule("brust: 10"), "brust", "a rule has no field `brust` (did you mean `burst`?)");
-    assert_fault(&rule("Mode: shadow"), "Mode", "did you mean `mode`?");
-    assert_fault(&rule("on-owner-loss: deny"), "on-owner-loss", "did you mean `on_owner_loss`?");
-    assert_fault(&rule("colour: red"), "colour", "a rule has: name, when, key, limit, burst");
-    assert_fault(
+    assert_error(&rule("brust: 10"), "brust", "a rule has no field `brust` (did you mean `burst`?)");
+    assert_error(&rule("Mode: shadow"), "Mode", "did you mean `mode`?");
+    assert_error(&rule("on-owner-loss: deny"), "on-owner-loss", "did you mean `on_owner_loss`?");
+    assert_error(&rule("colour: red"), "colour", "a rule has: name, when, key, limit, burst");
+    assert_error(
         &rule("overrides: [{ when: {}, limit: 1/1s, key: [a] }]"),
         "key: [a]",
         "an override has: when",
     );
-    assert_fault("rules: []\nrule: []\n", "rule: []", "did you mean `rules`?");
-    assert_fault("rules: [{ name: r, key: [], limt: 5/1m }]", "limt", "did you mean `limit`?");
+    assert_error("rules: []\nrule: []\n", "rule: []", "did you mean `rules`?");
+    assert_error("rules: [{ name: r, key: [], limt: 5/1m }]", "limt", "did you mean `limit`?");
     let long = format!("rules: []\n{}: 1\n", "x".repeat(900));
-    assert!(faults(&long)[0].message.len() < 200);
-    let wrong_twice = faults("rules: [{ name: r, key: [], limt: 0/1m }]");
+    assert!(errors(&long)[0].message.len() < 200);
+    let wrong_twice = errors("rules: [{ name: r, key: [], limt: 0/1m }]");
     assert_eq!(wrong_twice.len(), 2, "what a misspelt field says is looked at too: {wrong_twice:?}");
 }
 
 #[test]
-fn a_field_that_is_missing_is_told_with_an_example() {
-    assert_fault("rules:\n  - key: [ip]\n    limit: 5/1m\n", "key", "a rule needs `name`");
-    assert_fault(
+fn a_field_that_is_missing_is_reported_with_an_example() {
+    assert_error("rules:\n  - key: [ip]\n    limit: 5/1m\n", "key", "a rule needs `name`");
+    assert_error(
         "rules:\n  - name: r\n    limit: 5/1m\n",
         "name",
         "a rule needs `key` (write e.g. `key: [ip]`",
     );
-    assert_fault(
+    assert_error(
         "rules:\n  - { name: r, key: [ip] }\n",
         "{",
         "a rule needs `limit` (write e.g. `limit: 5/1m`)",
     );
-    assert_fault("rules: [{ name: r, key: [], limit: }]", ": }", "`limit` is empty");
-    assert_fault("domain: x\n", "domain", "a rule file needs `rules`");
-    assert_fault(
+    assert_error("rules: [{ name: r, key: [], limit: }]", ": }", "`limit` is empty");
+    assert_error("domain: x\n", "domain", "a rule file needs `rules`");
+    assert_error(
         "rules: [{ name: r, key: [], limit: 1/1s, overrides: [{ when: { a: b } }] }]",
         "{ when",
         "an override needs `limit`",
     );
-    assert_fault(
+    assert_error(
         "rules: [{ name: r, key: [], limit: 1/1s, overrides: [{ limit: 2/1s }] }]",
         "{ limit: 2",
         "an override needs `when`",
     );
-    assert_eq!(faults("rules: [{}]").len(), 3, "all that is missing");
+    assert_eq!(errors("rules: [{}]").len(), 3, "all that is missing");
 }
 
 #[test]
-fn a_field_that_is_there_twice_is_told_at_the_second() {
-    assert_fault("rules: []\nrules: [ ]\n", "rules: [ ]", "`rules` is there twice");
-    assert_fault(
+fn a_field_that_is_there_twice_is_reported_at_the_second() {
+    assert_error("rules: []\nrules: [ ]\n", "rules: [ ]", "`rules` is there twice");
+    assert_error(
         "rules:\n  - name: r\n    key: []\n    limit: 5/1m\n    limit: 6/1m\n",
         "limit: 6",
         "`limit` is there twice in a rule (keep one of them)",
     );
-    assert_fault(
+    assert_error(
         "rules:\n  - { name: r, key: [], limit: 5/1m, when: { path: /a, \"path\": /b } }\n",
         "\"path\"",
         "\"path\" is there twice in `when` (write all its values as one list: [a, b])",
@@ -179,63 +184,63 @@ fn a_field_that_is_there_twice_is_told_at_the_second() {
 }
 
 #[test]
-fn a_value_of_another_kind_is_told_with_what_is_expected() {
+fn a_value_of_another_kind_is_reported_with_what_is_expected() {
     let rule = |rest: &str| format!("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1m\n    {rest}\n");
-    assert_fault("- name: r\n", "- name", "a rule file is a map of its fields, here is a list");
-    assert_fault("just words", "just words", "here is a text");
-    assert_fault("rules: { a: b }\n", "{", "`rules` must be a list of rules, here is a map");
-    assert_fault("rules: [r1]\n", "r1", "a rule is a map of its fields, here is a text");
-    assert_fault(
+    assert_error("- name: r\n", "- name", "a rule file is a map of its fields, here is a list");
+    assert_error("just words", "just words", "here is a text");
+    assert_error("rules: { a: b }\n", "{", "`rules` must be a list of rules, here is a map");
+    assert_error("rules: [r1]\n", "r1", "a rule is a map of its fields, here is a text");
+    assert_error(
         "rules: [{ name: [r], key: [], limit: 1/1s }]",
         "[r]",
         "`name` must be a text, here is a list",
     );
-    assert_fault(
+    assert_error(
         "rules: [{ name: r, key: ip, limit: 1/1s }]",
         "ip",
         "must be a list of attributes, here is a text",
     );
-    assert_fault(
+    assert_error(
         "rules: [{ name: r, key: [{ a: b }], limit: 1/1s }]",
         "{ a",
         "an attribute of `key` must be",
     );
-    assert_fault("rules: [{ name: r, key: [], limit: { count: 5 } }]", "{ count", "`limit` must be a text");
-    assert_fault("rules: [{ name: r, key: [], limit: 5 }]", "5", "write COUNT/PERIOD");
-    assert_fault(&rule("burst: many"), "many", "`burst` must be a whole number, here is a text");
-    assert_fault(&rule("burst: -1"), "-1", "`burst` must be a whole number");
-    assert_fault(&rule("burst: 1.5"), "1.5", "`burst` must be a whole number");
-    assert_fault(&rule("when: /login"), "/login", "`when` must be a map of attributes, here is a text");
-    assert_fault(&rule("when: [path]"), "[path]", "`when` must be a map of attributes, here is a list");
-    assert_fault(
+    assert_error("rules: [{ name: r, key: [], limit: { count: 5 } }]", "{ count", "`limit` must be a text");
+    assert_error("rules: [{ name: r, key: [], limit: 5 }]", "5", "write COUNT/PERIOD");
+    assert_error(&rule("burst: many"), "many", "`burst` must be a whole number, here is a text");
+    assert_error(&rule("burst: -1"), "-1", "`burst` must be a whole number");
+    assert_error(&rule("burst: 1.5"), "1.5", "`burst` must be a whole number");
+    assert_error(&rule("when: /login"), "/login", "`when` must be a map of attributes, here is a text");
+    assert_error(&rule("when: [path]"), "[path]", "`when` must be a map of attributes, here is a list");
+    assert_error(
         &rule("when: { path: { is: /a } }"),
         "{ is",
         "a value in `when` must be a text, here is a map",
     );
-    assert_fault(&rule("when: { path: }"), ": }", "here is nothing (write \"\"");
-    assert_fault(&rule("overrides: { limit: 1/1s }"), "{ limit", "`overrides` must be a list");
-    assert_fault(&rule("overrides: [gold]"), "gold", "an override is a map of its fields");
-    assert_fault(&rule("mode: [enforce]"), "[enforce]", "`mode` must be a text, here is a list");
-    assert_fault(&rule("? [a, b]\n    : c"), "[a, b]", "the name of a field must be a text");
+    assert_error(&rule("when: { path: }"), ": }", "here is nothing (write \"\"");
+    assert_error(&rule("overrides: { limit: 1/1s }"), "{ limit", "`overrides` must be a list");
+    assert_error(&rule("overrides: [gold]"), "gold", "an override is a map of its fields");
+    assert_error(&rule("mode: [enforce]"), "[enforce]", "`mode` must be a text, here is a list");
+    assert_error(&rule("? [a, b]\n    : c"), "[a, b]", "the name of a field must be a text");
 }
 
 #[test]
-fn what_is_no_yaml_has_one_fault_with_its_place() {
+fn what_is_no_yaml_has_one_error_with_its_place() {
     for (text, line, offset) in [
         ("a: é\nrules: [\n", 2, 13),
         ("rules:\n\t- a\n", 2, 8),
         ("a: b: c\n", 1, 4),
         ("rules: []\n\"x", 2, 10),
     ] {
-        let faults = faults(text);
-        assert_eq!(faults.len(), 1, "{text:?}: {faults:?}");
-        assert_eq!((faults[0].line, faults[0].offset), (line, offset), "{text:?}: {faults:?}");
+        let errors = errors(text);
+        assert_eq!(errors.len(), 1, "{text:?}: {errors:?}");
+        assert_eq!((errors[0].line, errors[0].offset), (line, offset), "{text:?}: {errors:?}");
     }
 }
 
 #[test]
-fn a_file_with_many_mistakes_tells_all_of_them() {
-    let faults = faults(
+fn a_file_with_many_mistakes_reports_all_of_them() {
+    let errors = errors(
         "domain: a b
 unmatched: dny
 rules:
@@ -256,7 +261,7 @@ rules:
 rule: 7
 ",
     );
-    let told: Vec<(usize, &str)> = faults.iter().map(|fault| (fault.line, &*fault.message)).collect();
+    let reported: Vec<(usize, &str)> = errors.iter().map(|error| (error.line, &*error.message)).collect();
     let expected = [
         (1, "cannot name a domain"),
         (2, "\"dny\" is no value for unmatched"),
@@ -277,18 +282,18 @@ rule: 7
         (18, "no field `rule`"),
         (18, "`rules` must be a list"),
     ];
-    assert_eq!(told.len(), expected.len(), "{told:#?}");
-    for ((line, message), (expected_line, words)) in told.iter().zip(expected) {
+    assert_eq!(reported.len(), expected.len(), "{reported:#?}");
+    for ((line, message), (expected_line, words)) in reported.iter().zip(expected) {
         assert!(*line == expected_line && message.contains(words), "{line}: {message}, not {words}");
     }
 }
 
 #[test]
-fn at_most_a_hundred_faults_are_told() {
+fn at_most_a_hundred_errors_are_reported() {
     let text = format!("rules:\n{}", "- { name: r, key: ip, limit: 0/1s }\n".repeat(1_000));
-    let faults = faults(&text);
-    assert_eq!(faults.len(), MAX_FAULTS);
-    assert!(faults.iter().all(|fault| fault.line <= MAX_FAULTS), "the first ones");
+    let errors = errors(&text);
+    assert_eq!(errors.len(), MAX_RULE_ERRORS);
+    assert!(errors.iter().all(|error| error.line <= MAX_RULE_ERRORS), "the first ones");
 }
 
 #[test]
@@ -320,8 +325,8 @@ rules:
     assert_eq!(found.iter().map(|one| one.rule.name()).collect::<String>(), "abc");
     assert!(found[1].limit.is_none());
 
-    let faults = faults(&text.replace("10.0.0.0/8", "10.0.0.0/88"));
-    assert!(faults.iter().all(|fault| fault.message.contains("no network")), "{faults:?}");
+    let errors = errors(&text.replace("10.0.0.0/8", "10.0.0.0/88"));
+    assert!(errors.iter().all(|error| error.message.contains("no network")), "{errors:?}");
 }
 
 #[test]
@@ -338,8 +343,8 @@ fn json_is_read_too() {
     let text = r#"{ "domain": "x", "rules": [ { "name": "r", "key": ["ip"], "limit": "5/1m", "burst": 7,
         "when": { "path": ["/a", "/b"], "word": "\u00e9" } } ] }"#;
     assert_eq!(rules(text).unwrap().rules("x")[0].limit().unwrap().burst_size(), 7);
-    assert_fault(&text.replace("burst", "brust"), "\"brust\"", "did you mean `burst`?");
-    assert_fault(
+    assert_error(&text.replace("burst", "brust"), "\"brust\"", "did you mean `burst`?");
+    assert_error(
         "{\n\t\"rules\": [ { \"name\": \"é\" , \"key\": [], \"limit\": \"1/1s\" } ]\n}",
         "\"é\"",
         "name a rule",
@@ -347,12 +352,12 @@ fn json_is_read_too() {
 }
 
 #[test]
-fn all_faults_are_told_at_once_in_the_order_of_the_file() {
-    let faults = faults(
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
+    let errors = errors(
         "rules:\n  - {name: a, key: [ip], limit: 0/1m}\n  - {name: a, key: [ip], limit: 5/1m, mode: x}\n  - {name: c, key: [], limit: z}\n",
     );
-    let lines: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
-    assert_eq!(lines, [2, 3, 3, 4], "{faults:?}");
+    let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [2, 3, 3, 4], "{errors:?}");
 }
 
 #[test]
@@ -386,132 +391,4 @@ fn ten_thousand_rules_are_read() {
     let rules = rules(&text).unwrap();
     assert_eq!(rules.rules("default").len(), 10_000);
     assert_eq!(matched(&rules, "default", &[("path", "/p77"), ("ip", "1.2.3.4")]).len(), 1);
-}
-
-#[test]
-fn a_file_that_grows_while_it_is_read_is_refused() {
-    for deep in ["[", "{a: ", "- "] {
-        assert!(rules(&deep.repeat(100_000)).is_err());
-        let inside =
-            format!("rules: [{{name: r, key: [], limit: 1/1s, when: {{a: {}}}}}]", deep.repeat(20_000));
-        assert!(rules(&inside).is_err());
-    }
-    let mut bomb = "x0: &x0 [a, a]\n".to_owned();
-    (1..40).for_each(|n| bomb.push_str(&format!("x{n}: &x{n} [*x{0}, *x{0}]\n", n - 1)));
-    assert!(rules(&bomb).is_err());
-    let inside = "rules:\n- name: r\n  key: []\n  limit: 1/1s\n  when:\n    a: &x0 [a, a]\n".to_owned();
-    let inside = (1..40).fold(inside, |text, n| format!("{text}    a{n}: &x{n} [*x{0}, *x{0}]\n", n - 1));
-    assert!(rules(&inside).is_err());
-}
-
-/// Whatever is wrong is shown within the text: never beyond its end, never inside of a letter.
-fn assert_places(text: &str) {
-    for fault in rules(text).err().unwrap_or_default() {
-        assert!(text.get(fault.offset..fault.offset + fault.length).is_some(), "{fault:?} in {text:?}");
-    }
-}
-
-/// What rule files are made of, right and wrong.
-fn piece() -> BoxedStrategy<String> {
-    let words: Vec<String> = [
-        "rules:",
-        "domain: ",
-        "name: ",
-        "when: ",
-        "key: ",
-        "limit: ",
-        "burst: ",
-        "overrides:",
-        "unmatched: ",
-        "\n",
-        "\n  ",
-        "\n    ",
-        "- ",
-        "[",
-        "]",
-        "{",
-        "}",
-        ", ",
-        ": ",
-        "? ",
-        "\"",
-        "'",
-        "#",
-        " #",
-        "|\n",
-        ">\n",
-        "&a ",
-        "*a",
-        "<<: ",
-        "!!str ",
-        "!!int ",
-        "!x ",
-        "---\n",
-        "...\n",
-        "%YAML 1.2\n",
-        "\t",
-        "é",
-        "😀",
-        "\u{feff}",
-        "5/1m",
-        "7",
-        "-1",
-        "1.5",
-        "0x10",
-        "true",
-        "null",
-        "~",
-        ".inf",
-        "ip",
-        "r",
-        "10.0.0.0/8",
-        "\r\n",
-        "\u{85}",
-        "\0",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    proptest::sample::select(words).boxed()
-}
-
-proptest! {
-    #[test]
-    fn arbitrary_text_never_panics(text in "(?s).{0,200}") {
-        assert_places(&text);
-    }
-
-    #[test]
-    fn arbitrary_pieces_of_yaml_never_panic(pieces in proptest::collection::vec(piece(), 0..40)) {
-        assert_places(&pieces.concat());
-    }
-
-    #[test]
-    fn arbitrary_damage_to_a_good_file_never_panics(
-        at in 0..EXAMPLE.len(), cut in 0usize..40, put in prop_oneof![piece(), ".{0,4}".boxed()],
-    ) {
-        let end = (at + cut).min(EXAMPLE.len());
-        assert_places(&format!("{}{put}{}", &EXAMPLE[..at], &EXAMPLE[end..]));
-    }
-
-    #[test]
-    fn arbitrary_rules_never_panic_and_faults_point_into_the_text(
-        name in ".{0,10}", value in ".{0,12}", key in "[a-zé]{0,5}", limit in "[0-9]{0,20}/[0-9]{0,20}[a-z]{0,5}",
-        burst in any::<u64>(),
-    ) {
-        let text = format!(
-            "rules:\n- name: {name:?}\n  when: {{ path: {value:?} }}\n  key: [{key:?}]\n  limit: {limit:?}\n  burst: {burst}\n"
-        );
-        match rules(&text) {
-            Ok(rules) => { matched(&rules, "default", &[("path", &value), (&key, "x")]); }
-            Err(_) => assert_places(&text),
-        }
-    }
-
-    #[test]
-    fn arbitrary_limits_are_read_or_refused(text in "[0-9]{0,21}/?[0-9]{0,21}[a-z]{0,6}", burst in any::<Option<u64>>()) {
-        if let Ok(limit) = Limit::parse(&text, burst, Algorithm::TokenBucket) {
-            let again = Limit::parse(&limit.to_string(), Some(limit.burst_size()), Algorithm::TokenBucket);
-            prop_assert_eq!(again.unwrap(), limit);
-        }
-    }
 }

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "yaml")]
 use serde_saphyr::Location;
 
-use super::MAX_FAULTS;
+use super::MAX_RULE_ERRORS;
 
 /// Longest word that is compared with known ones, and that is repeated whole in a message.
 pub(super) const MAX_WORD_CHARS: usize = 64;
 
-/// One fault in a rule file. As JSON it is what a node answers to rules that it refuses.
+/// One error in a rule file. As JSON it is what a node answers to rules that it refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RuleError {
@@ -17,7 +17,7 @@ pub struct RuleError {
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
-    /// The line, from 1; 0 when the fault has no place.
+    /// The line, from 1; 0 when the error has no place.
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
@@ -57,7 +57,7 @@ impl Place {
     /// Written in no file.
     pub(crate) const NOWHERE: Self = Self { line: 0, column: 0, offset: 0, length: 0 };
 
-    /// The parts of the file that are told by their first character, as lists and maps, have a length of 1.
+    /// The parts of the file that are shown by their first character, as lists and maps, have a length of 1.
     pub(crate) fn start(self) -> Self {
         Self { length: 1, ..self }
     }
@@ -84,12 +84,12 @@ impl From<Location> for Place {
 }
 
 /// Collects what is wrong with a text.
-pub(crate) struct Faults<'t> {
+pub(crate) struct RuleErrors<'t> {
     text: &'t str,
     found: Vec<RuleError>,
 }
 
-impl<'t> Faults<'t> {
+impl<'t> RuleErrors<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
         Self { text, found: Vec::new() }
     }
@@ -111,27 +111,27 @@ impl<'t> Faults<'t> {
 
     /// Adds one that knows its place.
     #[cfg(feature = "yaml")]
-    pub(super) fn found(&mut self, fault: RuleError) {
-        self.found.push(fault);
+    pub(super) fn found(&mut self, error: RuleError) {
+        self.found.push(error);
     }
 
-    /// All of them in the order of the text, each once (what an alias repeats is one fault), at most [`MAX_FAULTS`].
+    /// All of them in the order of the text, each once (what an alias repeats is one error), at most [`MAX_RULE_ERRORS`].
     pub(crate) fn into_result(mut self) -> Result<(), Vec<RuleError>> {
         if self.found.is_empty() {
             return Ok(());
         }
-        self.found.sort_by_key(|fault| fault.offset);
+        self.found.sort_by_key(|error| error.offset);
         self.found.dedup();
-        self.found.truncate(MAX_FAULTS);
+        self.found.truncate(MAX_RULE_ERRORS);
         Err(self.found)
     }
 }
 
-/// The fault of a text that is no YAML.
+/// The error of a text that is no YAML.
 #[cfg(feature = "yaml")]
 pub(crate) fn of_syntax(text: &str, error: &serde_saphyr::Error) -> RuleError {
     let mut message = error.without_snippet().to_string();
-    // The place is told by itself.
+    // The place has fields of its own.
     if let Some(end) = message.find(" at line ") {
         message.truncate(end);
     }
