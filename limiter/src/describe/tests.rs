@@ -96,7 +96,7 @@ fn what_happens_when_memory_is_full_is_described_and_a_change_of_it_is_one() {
 }
 
 #[test]
-fn how_buckets_begin_again_is_said_and_refused_where_it_can_not_be() {
+fn how_buckets_begin_again_is_said_and_refused_where_it_cannot_be() {
     let takeover = |rest: &str| {
         let text = format!("rules:\n  - {{ name: r, key: [ip], {rest} }}\n");
         let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16]));
