@@ -179,8 +179,7 @@ impl Cluster {
             calls: Arc::clone(&stats.calls),
             clock,
         };
-        // What is saved was saved by a start that decided nothing any more.
-        let earlier = EarlierStart::new(on_disk.came_from_elsewhere && !keeps);
+        let earlier = EarlierStart::new(on_disk.came_from_elsewhere, keeps);
         let group = RaftGroup::start(group, disk).await?;
         let shared = group.shared();
         let buckets = Buckets {

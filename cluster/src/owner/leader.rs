@@ -47,11 +47,11 @@ const FOUNDERS_WITHIN: Duration = Duration::from_secs(3);
 /// A leader that did not look for so long was stopped meanwhile.
 const MAX_GAP: Duration = Duration::from_millis(1500);
 /// A leader whose own entries wait for longer writes nothing more, and expects to take no slots from anybody meanwhile.
-const STUCK_AFTER: Duration = Duration::from_millis(1250);
+pub(crate) const STUCK_AFTER: Duration = Duration::from_millis(1250);
 /// For so long a leader that can write says that it will take slots before it does: who cannot read its log asks again within
 /// 150 ms, and a quorum has to confirm the answer. Shorter than a leader is not stuck after an entry that waited: entries that
 /// wait again and again do not put a takeover off for ever.
-const NOTICE: Duration = Duration::from_millis(1100);
+pub(crate) const NOTICE: Duration = Duration::from_millis(1100);
 const _: () = assert!(NOTICE.as_millis() < STUCK_AFTER.as_millis());
 
 /// What the log says, as far as the leader has applied it.

@@ -10,7 +10,7 @@ use super::context::Context;
 use crate::{
     ids::{NodeId, NodeStart},
     owner::{
-        leader::{Step, View},
+        leader::{NOTICE, STUCK_AFTER, Step, View},
         shares::ShareChange,
         slot_ownership::Refusal,
         table::{Entry, SlotMove},
@@ -27,6 +27,10 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long one step may take.
 const PATIENCE: Duration = Duration::from_millis(1000);
+/// After a step whose end is not known the leader looks again when notice was given and it does not count as stuck yet.
+const NEXT_LOOK: Duration = PATIENCE.saturating_add(LOOK_EVERY);
+const _: () =
+    assert!(NEXT_LOOK.as_millis() >= NOTICE.as_millis() && NEXT_LOOK.as_millis() < STUCK_AFTER.as_millis());
 
 /// Runs until it is dropped.
 pub(crate) async fn run(context: Arc<Context>) {

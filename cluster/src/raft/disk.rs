@@ -43,7 +43,8 @@ pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 const KEY_FORMAT: &str = "format";
 const KEY_NODE: &str = "node";
 pub(crate) const KEY_CLUSTER: &str = "cluster";
-const KEY_BOOT: &str = "boot";
+/// Which start of the machine the node ran on, and in which start of its own.
+const KEY_SYSTEM: &str = "system";
 pub(crate) const KEY_PURGED: &str = "purged";
 pub(crate) const KEY_VOTE: &str = "vote";
 const KEY_INCARNATION: &str = "incarnation";
@@ -221,13 +222,16 @@ impl Disk {
             let before = meta.get(KEY_INCARNATION)?.and_then(|bytes| number(bytes.value())).unwrap_or(0);
             let incarnation = now_ms.max(before.saturating_add(1));
             meta.insert(KEY_INCARNATION, &incarnation.to_be_bytes()[..])?;
-            let boot = boot_id();
             let is_first = meta.get(KEY_NODE)?.is_none();
-            if is_first {
-                meta.insert(KEY_BOOT, &boot[..])?;
+            // Of the very start before this one: a version that notes nothing may have run in between.
+            let is_of_this_system =
+                meta.get(KEY_SYSTEM)?.is_some_and(|kept| is_this_system(kept.value(), before));
+            let came_from_elsewhere = !is_first && !is_of_this_system;
+            if came_from_elsewhere {
+                meta.remove(KEY_SYSTEM)?;
+            } else {
+                meta.insert(KEY_SYSTEM, &system(incarnation)[..])?;
             }
-            let is_of_this_boot = |kept: AccessGuard<'_, &[u8]>| kept.value() == boot && !boot.is_empty();
-            let came_from_elsewhere = !is_first && !meta.get(KEY_BOOT)?.is_some_and(is_of_this_boot);
             if let Some(node) = node {
                 meta.insert(KEY_NODE, &node.to_be_bytes()[..])?;
             }
@@ -238,10 +242,10 @@ impl Disk {
     }
 
     /// Notes that the node runs on this system, once no earlier start of it can have a session on another one.
-    pub(crate) fn note_system(&self) -> Result<(), DiskError> {
+    pub(crate) fn note_system(&self, incarnation: u64) -> Result<(), DiskError> {
         let note = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
-            transaction.open_table(META)?.insert(KEY_BOOT, &boot_id()[..])?;
+            transaction.open_table(META)?.insert(KEY_SYSTEM, &system(incarnation)[..])?;
             Ok(transaction.commit()?)
         };
         note().map_err(|reason| self.fault(reason))
@@ -365,6 +369,16 @@ fn create(path: &Path) -> Result<Database, DatabaseError> {
 fn create(path: &Path) -> Result<Database, DatabaseError> {
     let file = crate::injection::disk::open(path)?;
     Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
+}
+
+/// What is noted of this system by this start of the node.
+fn system(incarnation: u64) -> Vec<u8> {
+    [&incarnation.to_be_bytes()[..], &boot_id()].concat()
+}
+
+/// Whether that was noted by this system in that start. Where the system does not say who it is, it may have been another one.
+fn is_this_system(noted: &[u8], incarnation: u64) -> bool {
+    !boot_id().is_empty() && noted == system(incarnation)
 }
 
 /// Which start of which machine this process runs in; nothing where the system does not say.

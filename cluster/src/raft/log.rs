@@ -467,8 +467,10 @@ impl Writer {
                 flushed.log_io_completed(outcome.clone().map_err(io::Error::other));
             }
             Job::Do { write, done } => {
-                if let Write::Truncate(_) = write {
-                    self.disk.promised.note_truncation();
+                match write {
+                    Write::Truncate(_) => self.disk.promised.note_truncation(),
+                    Write::Purge { through, .. } => self.disk.promised.note_purge(through),
+                    Write::Nothing | Write::Meta { .. } => {}
                 }
                 // Whoever asked may have been dropped.
                 drop(done.send(outcome.clone()));

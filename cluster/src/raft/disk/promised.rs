@@ -46,6 +46,12 @@ impl Promised {
         self.kept().last = None;
     }
 
+    /// Entries up to there have been removed, because a snapshot has what they say: also entries that it does not.
+    pub(crate) fn note_purge(&self, through: u64) {
+        let mut kept = self.kept();
+        kept.last = kept.last.filter(|last| last.index > through);
+    }
+
     pub(crate) fn forget(&self) {
         *self.kept() = Kept::default();
     }

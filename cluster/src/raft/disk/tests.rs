@@ -23,28 +23,31 @@ fn a_node_is_the_same_after_a_restart_and_its_incarnation_grows_whatever_the_clo
 #[test]
 fn a_node_knows_whether_its_disk_was_last_used_by_the_system_that_it_runs_on() {
     let directory = tempfile::tempdir().unwrap();
-    let start = |now| Disk::open(directory.path()).unwrap().start(now).unwrap().came_from_elsewhere;
-    let used_by = |boot: Option<&[u8]>| {
-        let disk = Disk::open(directory.path()).unwrap();
-        let transaction = disk.database.begin_write().unwrap();
-        {
-            let mut meta = transaction.open_table(META).unwrap();
-            match boot {
-                Some(boot) => drop(meta.insert(KEY_BOOT, boot).unwrap()),
-                None => drop(meta.remove(KEY_BOOT).unwrap()),
-            }
-        }
-        transaction.commit().unwrap();
+    let start = |now| {
+        let start = Disk::open(directory.path()).unwrap().start(now).unwrap();
+        (start.came_from_elsewhere, start.incarnation)
     };
-    assert!(!start(1), "there was no start before");
-    assert!(!start(2));
-    used_by(Some(b"another"));
-    assert!(start(3));
-    assert!(start(4), "the start before may have ended before it could wait");
-    Disk::open(directory.path()).unwrap().note_system().unwrap();
-    assert!(!start(5));
-    used_by(None);
-    assert!(start(6), "a version that did not note it");
+    let noted = |system: &dyn Fn(&Disk) -> Result<(), DiskError>| {
+        system(&Disk::open(directory.path()).unwrap()).unwrap();
+    };
+    let note = |value: Vec<u8>| {
+        noted(&|disk| {
+            let transaction = disk.database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().insert(KEY_SYSTEM, value.as_slice()).unwrap();
+            transaction.commit().unwrap();
+            Ok(())
+        });
+    };
+    assert_eq!(start(1), (false, 1), "there was no start before");
+    assert_eq!(start(2), (false, 2));
+    note([&2_u64.to_be_bytes()[..], b"another"].concat());
+    assert_eq!(start(3), (true, 3));
+    assert_eq!(start(4), (true, 4), "the start before may have ended before it could wait");
+    noted(&|disk| disk.note_system(4));
+    assert_eq!(start(5), (false, 5));
+    // It was elsewhere in between, and nothing was noted there.
+    note(system(4));
+    assert_eq!(start(6), (true, 6));
 }
 
 #[test]
@@ -150,6 +153,12 @@ async fn a_log_that_lacks_a_vote_or_an_entry_of_this_process_is_not_gone_on_with
     // What Raft itself takes away is not missing.
     let mut log = Log::start(again().unwrap()).unwrap();
     log.truncate(id(3, 1)).await.unwrap();
+    drop(log);
+    closed().await;
+    let mut log = Log::start(again().unwrap()).unwrap();
+    log.blocking_append([Entry { log_id: id(3, 1), payload: EntryPayload::Blank }]).await.unwrap();
+    // A snapshot of an earlier term is longer than the log, whose last entry it does not have.
+    log.purge(id(2, 5)).await.unwrap();
     drop(log);
     closed().await;
     again().unwrap().forget_cluster().unwrap();
