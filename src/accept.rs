@@ -115,7 +115,8 @@ pub(crate) async fn accept<S>(
                 tracing::warn!(
                     protocol = what,
                     refused = so_far + 1,
-                    "too many connections (--max-connections): refusing"
+                    allowed = max_connections,
+                    "too many connections (--max-connections, or what the limit of open files leaves): refusing"
                 );
             }
             // Each lives for at most REFUSE_TIMEOUT, so they cannot pile up beyond this.

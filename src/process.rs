@@ -1,6 +1,10 @@
 //! This process as the operating system sees it.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -42,6 +46,32 @@ impl Usage {
     }
 }
 
+/// Bytes of memory that the process's control groups allow, as containers set it (version 1 or 2); nothing where there is no limit.
+pub(crate) fn memory_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    memory_limit_of(&groups, Path::new("/sys/fs/cgroup"))
+}
+
+/// The least limit of the groups in that file (cgroups(7)), and of those above them.
+fn memory_limit_of(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (parts.next()?, parts.next()?);
+        let (place, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        let group = PathBuf::from(group.trim_start_matches('/'));
+        let within = group.ancestors().map(|above| place.join(above).join(file));
+        // Without a limit it says `max`, or (version 1) a number that no machine has.
+        within.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()).min()
+    });
+    limits.min().filter(|bytes| *bytes < 1 << 60)
+}
+
 /// Raises this process's limit of open files as far as it may, and returns it.
 pub(crate) fn raise_open_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
@@ -65,6 +95,28 @@ mod tests {
         assert_eq!(usage.threads, 9);
         assert_eq!(usage.started, Duration::from_secs(1_010));
         assert_eq!(usage.resident_bytes, 2 * rustix::param::page_size() as u64);
+    }
+
+    #[test]
+    fn the_least_memory_limit_of_all_groups_around_the_process_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        let of = |groups: &str| memory_limit_of(groups, root.path());
+        assert_eq!(of("0::/kube/pod/container\n"), None, "there are no files");
+        write("kube/memory.max", "400000000\n");
+        write("kube/pod/memory.max", "100663296\n");
+        write("kube/pod/container/memory.max", "max\n");
+        assert_eq!(of("0::/kube/pod/container\n"), Some(100_663_296));
+        assert_eq!(of("0::/kube\n"), Some(400_000_000));
+        assert_eq!(of("0::/\n"), None);
+        write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        write("memory/docker/1/memory.limit_in_bytes", "268435456\n");
+        assert_eq!(of("9:cpu:/\n4:memory:/docker/1\n0::/\n"), Some(268_435_456));
+        assert_eq!(of("4:memory:/\nnonsense\n"), None);
     }
 
     #[test]

@@ -44,6 +44,11 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 /// The part of the memory that is for shares, which are only used when an owner is lost.
 const SHARES_PART: u64 = 8;
 
+/// Fewer connections than that are hardly what an operator wants.
+const FEW_CONNECTIONS: u64 = 256;
+/// What a node of several takes besides its buckets, without connections (docs/http.md, "Memory").
+const BESIDES_BUCKETS: u64 = 160 << 20;
+
 /// Why a node could not run.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ServeError {
@@ -79,22 +84,24 @@ pub enum ServeError {
     System(io::Error),
 }
 
-/// Runs a node until it is told to stop by a signal, or by `stop`.
+/// Runs a node until it is told to stop by a signal, or by `stop`. `reload` is called at each SIGHUP.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(settings: Settings, stop: CancellationToken) -> Result<(), ServeError> {
+pub fn run(settings: Settings, stop: CancellationToken, reload: impl Fn()) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
-    let served = runtime.block_on(serve(settings, stop));
+    let served = runtime.block_on(serve(settings, stop, reload));
     // A write that hangs in the disk keeps no process alive.
     runtime.shutdown_timeout(DISK_WITHIN);
     served
 }
 
-async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeError> {
+async fn serve(settings: Settings, stop: CancellationToken, reload: impl Fn()) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
-    let connection_cap = settings.connection_cap(process::raise_open_file_limit());
+    let mut others = OtherSignals::listen().map_err(ServeError::System)?;
+    let open_files = process::raise_open_file_limit();
+    let connection_cap = settings.connection_cap(open_files);
     let to_begin_with = settings.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default();
     let data_dir = settings.data_dir.as_deref().map(DataDir::open).transpose()?;
     let name = name_of(&settings, data_dir.as_ref())?;
@@ -131,6 +138,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeE
     // Everything is open now: only from here on is it said that the node is up.
     info!(%name, http = %settings.http, grpc = %settings.grpc, resp = %settings.resp, peers = %settings.peers, workers = settings.workers, "listening");
     warn_of(&settings);
+    warn_of_limits(&settings, open_files, process::memory_limit());
     let http_stats = ServerStats::default();
     let node = Arc::new(Node {
         name,
@@ -165,6 +173,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), ServeE
     let why = tokio::select! {
         why = signals.recv() => why,
         () = stop.cancelled() => "standard input ended",
+        () = others.take_in(&reload) => "",
         () = tell_when_ready(&node) => "",
         _ = &mut serving => return Err(ServeError::AcceptLoop),
     };
@@ -222,6 +231,29 @@ fn warn_of(settings: &Settings) {
         warn!(
             peers = %settings.peers,
             "INSECURE: there is no cluster key (--insecure-no-cluster-key): whoever reaches the peer port can change rules, take keys over, and end the cluster"
+        );
+    }
+}
+
+/// What the system allows this process is looked at once: when it is not enough, that shows hours later, and elsewhere.
+fn warn_of_limits(settings: &Settings, open_files: Option<u64>, memory: Option<u64>) {
+    let connections = settings.connection_cap(open_files);
+    if let Some(open_files) =
+        open_files.filter(|_| connections < settings.connection_cap(None).min(FEW_CONNECTIONS))
+    {
+        warn!(
+            open_files,
+            connections,
+            "few files may be open, so few connections are taken at a time: raise the limit (ulimit -n, or LimitNOFILE of systemd)"
+        );
+    }
+    let needed = settings.max_memory.saturating_add(BESIDES_BUCKETS);
+    if let Some(memory) = memory.filter(|memory| *memory < needed) {
+        warn!(
+            memory,
+            needed,
+            max_memory = settings.max_memory,
+            "the memory limit of this control group (container) is less than this node may need: it would be killed; lower --max-memory or raise the limit"
         );
     }
 }
@@ -296,6 +328,31 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Signals that would end a process without a word, and that managers of processes, terminals and log rotation send.
+struct OtherSignals {
+    hang_up: tokio::signal::unix::Signal,
+    user: [tokio::signal::unix::Signal; 2],
+}
+
+impl OtherSignals {
+    fn listen() -> io::Result<Self> {
+        let user = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+        Ok(Self { hang_up: signal(SignalKind::hangup())?, user })
+    }
+
+    /// Does not end.
+    async fn take_in(&mut self, reload: &impl Fn()) {
+        let [one, two] = &mut self.user;
+        loop {
+            tokio::select! {
+                _ = self.hang_up.recv() => reload(),
+                _ = one.recv() => info!("SIGUSR1: it means nothing here"),
+                _ = two.recv() => info!("SIGUSR2: it means nothing here"),
+            }
         }
     }
 }

@@ -76,6 +76,7 @@ pub(crate) async fn accept_peers(
     let mut strangers = Strangers::new(ROOM);
     let mut next_worker = (0..workers.len()).cycle();
     let refusals = Arc::new(RefusalLog::default());
+    let mut said: Option<Instant> = None;
     loop {
         let (stream, from) = tokio::select! {
             () = cancel.cancelled() => return,
@@ -83,7 +84,10 @@ pub(crate) async fn accept_peers(
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: wait for some to come back.
-                    warn!(%error, "no stream of a peer can be accepted");
+                    if said.is_none_or(|last| last.elapsed() >= LOG_EVERY) {
+                        said = Some(Instant::now());
+                        warn!(%error, "no stream of a peer can be accepted (open files: ulimit -n, or LimitNOFILE of systemd)");
+                    }
                     sleep(Duration::from_millis(100)).await;
                     continue;
                 }

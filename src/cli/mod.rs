@@ -3,6 +3,7 @@
 mod check;
 mod cluster;
 mod dev;
+mod environment;
 mod node;
 mod outcome;
 mod recover;
@@ -11,7 +12,7 @@ mod serve;
 
 use std::{process::ExitCode, sync::LazyLock};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::outcome::Failure;
 pub use self::outcome::{BAD_USAGE, DENIED, DONE, FAILED};
@@ -67,7 +68,9 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     terminal::set_up();
-    let outcome = match CommandLine::parse().command {
+    let matches = environment::without_empty(CommandLine::command()).get_matches();
+    let command_line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let outcome = match command_line.command {
         Command::Dev(args) => args.run(),
         Command::Serve(args) => args.run(),
         Command::Check(args) => args.run(),
@@ -85,8 +88,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -2,14 +2,20 @@
 
 use std::{io, path::PathBuf, thread};
 
-use clap::Args;
+use clap::{Args, CommandFactory as _};
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
-use super::outcome::{BAD_USAGE, DONE, Failure};
+use super::{
+    CommandLine, environment,
+    outcome::{BAD_USAGE, DONE, Failure},
+};
 use crate::{
     config::{self, LogFormat, Options, Settings},
     logging, serve,
 };
+
+const DEFAULT_LEVEL: &str = "info";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -42,10 +48,17 @@ impl ServeArgs {
             Some(path) => config::read_file(path).map_err(Failure::bad_usage)?,
             None => Options::default(),
         };
-        let options = self.options.or(file);
+        let options = self.options.clone().or(file);
         let format = options.log_format.unwrap_or(LogFormat::Text);
-        logging::start(format, options.log_level.as_deref().unwrap_or("info"))
+        let log = logging::start(format, options.log_level.as_deref().unwrap_or(DEFAULT_LEVEL))
             .map_err(|fault| Failure::of(BAD_USAGE, fault))?;
+        for variable in environment::unknown(&CommandLine::command()) {
+            let meant = variable.meant.as_deref().unwrap_or("-");
+            warn!(
+                name = variable.name,
+                meant, "a variable of the environment is none of an option: it has no effect"
+            );
+        }
         let settings = Settings::resolve(&options).map_err(|fault| Failure::of(BAD_USAGE, fault))?;
 
         let stop = CancellationToken::new();
@@ -57,7 +70,30 @@ impl ServeArgs {
                 stop.cancel();
             });
         }
-        serve::run(settings, stop).map_err(Failure::failed)?;
+        serve::run(settings, stop, || self.reload(&log)).map_err(Failure::failed)?;
         Ok(DONE)
+    }
+
+    /// Takes from the configuration file what can change while the node runs: the level of the log.
+    fn reload(&self, log: &logging::Log) {
+        let Some(path) = &self.config else {
+            info!("SIGHUP: there is no configuration file (--config), so nothing is read again");
+            return;
+        };
+        let level = match config::read_file(path) {
+            Ok(file) => self.options.clone().or(file).log_level,
+            Err(fault) => {
+                warn!(file = %path.display(), %fault, "SIGHUP: the configuration file cannot be used, so nothing changes");
+                return;
+            }
+        };
+        let level = level.as_deref().unwrap_or(DEFAULT_LEVEL);
+        match log.set_level(level) {
+            Ok(()) => info!(
+                level,
+                "SIGHUP: the level of the log is read again; what else the file says holds after a restart"
+            ),
+            Err(fault) => warn!(%fault, "SIGHUP: nothing changes"),
+        }
     }
 }

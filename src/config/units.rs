@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
-/// A number of bytes: a whole number, alone or with `KiB`, `MiB`, `GiB`, `KB`, `MB` or `GB`.
+/// A number of bytes: a whole number, alone or with `KiB`, `MiB`, `GiB`, `KB`, `MB` or `GB`; as Kubernetes writes them too, without
+/// the `B`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteCount(pub u64);
 
@@ -40,14 +41,18 @@ impl FromStr for ByteCount {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let units = [
             ("", 1),
-            ("KiB", 1 << 10),
-            ("MiB", 1 << 20),
-            ("GiB", 1 << 30),
-            ("KB", 1_000),
-            ("MB", 1_000_000),
-            ("GB", 1_000_000_000),
+            ("Ki", 1 << 10),
+            ("Mi", 1 << 20),
+            ("Gi", 1 << 30),
+            ("K", 1_000),
+            ("k", 1_000),
+            ("M", 1_000_000),
+            ("G", 1_000_000_000),
         ];
-        scaled(text, &units).map(Self).ok_or_else(|| UnitError {
+        let number = text.trim_end();
+        let number =
+            number.strip_suffix('B').filter(|rest| !rest.ends_with(char::is_numeric)).unwrap_or(number);
+        scaled(number, &units).map(Self).ok_or_else(|| UnitError {
             text: text.to_owned(),
             what: "size",
             example: "for example 256MiB or 2GiB",
@@ -101,7 +106,11 @@ mod tests {
         assert_eq!("512".parse(), Ok(ByteCount(512)));
         assert_eq!("256MiB".parse(), Ok(ByteCount(256 << 20)));
         assert_eq!("2GB".parse(), Ok(ByteCount(2_000_000_000)));
-        for wrong in ["", "MiB", "1TiB", "1mb", "99999999999GiB"] {
+        // As in the manifests of Kubernetes.
+        assert_eq!("512Mi".parse(), Ok(ByteCount(512 << 20)));
+        assert_eq!("1Gi".parse(), Ok(ByteCount(1 << 30)));
+        assert_eq!("512M".parse(), Ok(ByteCount(512_000_000)));
+        for wrong in ["", "MiB", "1TiB", "1mb", "1B", "1BB", "1MiBB", "B", "99999999999GiB"] {
             assert!(wrong.parse::<ByteCount>().is_err(), "{wrong}");
         }
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     accept::ServerStats,
     check::{Decider, ProblemKind},
-    process,
+    logging, process,
 };
 
 /// One of the numbers that each worker counts.
@@ -353,6 +353,12 @@ fn store(page: &mut Page, node: &Sources<'_>) {
 fn process_info(page: &mut Page) {
     page.family("tidegate_build_info", "gauge", "The version of this node.");
     page.sample("tidegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.simple(
+        "tidegate_log_lines_dropped_total",
+        "counter",
+        "Lines of the log that were dropped because standard error was not read.",
+        logging::dropped_lines(),
+    );
     let Some(process) = process::Usage::read() else { return };
     page.simple(
         "process_cpu_seconds_total",

@@ -47,6 +47,7 @@ mod rules_data_dir;
 mod rules_replicated;
 mod rules_survive_kills;
 mod rules_without_quorum;
+mod supervised;
 mod takeover;
 mod version;
 mod wide_network;

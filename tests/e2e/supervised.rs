@@ -1,0 +1,214 @@
+//! The promise: what starts a node, signals it and reads its log cannot break it by chance.
+
+use std::{
+    fs::{self, File},
+    io::{PipeReader, Read as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tidegate_jepsen::{
+    client::Client,
+    cluster::{free_ports, signal, wait_for},
+};
+
+use crate::kit;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node that is alone, started as a manager of processes would.
+struct Supervised {
+    process: Child,
+    base: u16,
+    log: PathBuf,
+    place: TempDir,
+}
+
+impl Supervised {
+    fn start(arguments: &[&str], environment: &[(&str, &str)], config: Option<&str>) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join("log");
+        let stderr = File::create(&log).unwrap();
+        let base = free_ports();
+        let mut command = command(base, arguments, environment);
+        if let Some(text) = config {
+            fs::write(place.path().join("tidegate.toml"), text).unwrap();
+            command.arg("--config").arg(place.path().join("tidegate.toml"));
+        }
+        let process = command.stderr(stderr).spawn().unwrap();
+        let node = Self { process, base, log, place };
+        wait_for("the node is ready", PATIENCE, || {
+            node.get("/readyz").is_some_and(|(status, _)| status == 200)
+        });
+        node
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        get(self.base, path)
+    }
+
+    fn says(&self, text: &str) -> bool {
+        fs::read_to_string(&self.log).unwrap().contains(text)
+    }
+
+    fn signal(&self, which: Signal) {
+        signal(self.process.id(), which);
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn command(base: u16, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(kit::binary());
+    command.args(["serve", "--name", "n1", "--base-port", &base.to_string()]).args(arguments);
+    command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn get(base: u16, path: &str) -> Option<(u16, String)> {
+    let mut client = Client::new(([127, 0, 0, 1], base).into(), Duration::from_secs(2));
+    let response = client.get(path).ok()?;
+    Some((response.status, response.text()))
+}
+
+/// The value of a number without labels.
+fn metric(base: u16, name: &str) -> Option<f64> {
+    let (_, page) = get(base, "/metrics")?;
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[test]
+fn a_node_whose_log_nobody_reads_answers_counts_what_it_drops_and_ends_when_it_is_told() {
+    let (unread, stderr) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&stderr, 4096).unwrap();
+    let base = free_ports();
+    let mut process = command(base, &["--log-level", "trace"], &[]).stderr(stderr).spawn().unwrap();
+    wait_for("lines are dropped", PATIENCE, || {
+        metric(base, "tidegate_log_lines_dropped_total").is_some_and(|dropped| dropped > 100.0)
+    });
+    let begun = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(get(base, "/v1/check?ip=192.0.2.1").map(|(status, _)| status), Some(200));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    signal(process.id(), Signal::TERM);
+    let mut ended = None;
+    wait_for("the node has ended", PATIENCE, || {
+        ended = process.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success());
+    drop(unread);
+}
+
+/// What comes out of it until nobody writes any more.
+fn read_all(mut from: PipeReader) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+#[test]
+fn the_last_lines_of_a_node_that_ends_are_written() {
+    let (stderr, writes) = std::io::pipe().unwrap();
+    let base = free_ports();
+    let mut process = command(base, &[], &[]).stderr(writes).spawn().unwrap();
+    let text = read_all(stderr);
+    wait_for("the node is ready", PATIENCE, || get(base, "/readyz").is_some_and(|(status, _)| status == 200));
+    signal(process.id(), Signal::TERM);
+    assert!(process.wait().unwrap().success());
+    let text = text.join().unwrap();
+    assert!(text.trim_end().ends_with("stopped"), "{text}");
+}
+
+#[test]
+fn signals_that_mean_nothing_end_no_node_and_sighup_reads_the_level_of_the_log_again() {
+    let node = Supervised::start(&[], &[], Some("log-level = \"warn\"\n"));
+    assert!(!node.says("listening"));
+    node.signal(Signal::USR1);
+    node.signal(Signal::USR2);
+    node.signal(Signal::HUP);
+    assert_eq!(node.get("/healthz").map(|(status, _)| status), Some(200));
+    let config = |text: &str| fs::write(node.place.path().join("tidegate.toml"), text).unwrap();
+    config("log-level = \"info\"\n");
+    wait_for("the level is read again", PATIENCE, || {
+        node.signal(Signal::HUP);
+        node.says("the level of the log is read again")
+    });
+    node.signal(Signal::USR1);
+    wait_for("what means nothing is said", PATIENCE, || node.says("SIGUSR1: it means nothing here"));
+    for (wrong, says) in [("log-level = \"loud\"\n", "is no log level"), ("log-level", "cannot be used")] {
+        config(wrong);
+        wait_for("the fault is said", PATIENCE, || {
+            node.signal(Signal::HUP);
+            node.says(says)
+        });
+    }
+    assert_eq!(node.get("/readyz").map(|(status, _)| status), Some(200));
+}
+
+#[test]
+fn empty_variables_are_none_and_mistyped_ones_are_named() {
+    let empty = [
+        "JOIN",
+        "ZONE",
+        "ADVERTISE",
+        "WEIGHT",
+        "BOOTSTRAP_EXPECT",
+        "TRUSTED_PROXIES",
+        "LOG_LEVEL",
+        "DATA_DIR",
+    ]
+    .map(|name| format!("TIDEGATE_{name}"));
+    let mut environment: Vec<(&str, &str)> = empty.iter().map(|name| (&**name, "")).collect();
+    environment.extend([
+        ("TIDEGATE_BOOTSTRAP_EXEPCT", "3"),
+        ("TIDEGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TIDEGATE_MAX_MEMORY", "64Mi"),
+    ]);
+    let node = Supervised::start(&[], &environment, None);
+    assert!(node.says("TIDEGATE_BOOTSTRAP_EXEPCT") && node.says("TIDEGATE_BOOTSTRAP_EXPECT"));
+    assert!(!node.says("TIDEGATE_SERVICE_HOST"));
+}
+
+#[test]
+fn few_open_files_are_said_at_the_start() {
+    let base = free_ports();
+    let place = tempfile::tempdir().unwrap();
+    let log = place.path().join("log");
+    let stderr = File::create(&log).unwrap();
+    let serve = format!(
+        "ulimit -n 200; exec {} serve --name n1 --base-port {base} --workers 2",
+        kit::binary().display()
+    );
+    let mut process =
+        Command::new("sh").args(["-c", &serve]).stderr(stderr).stdin(Stdio::null()).spawn().unwrap();
+    wait_for("it says so", PATIENCE, || {
+        let text = fs::read_to_string(&log).unwrap();
+        text.contains("few files may be open")
+            && text.contains("open_files=200")
+            && text.contains("connections=72")
+    });
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn a_level_of_the_log_that_is_none_is_refused() {
+    for level in ["verbose", "tidegate_cluster"] {
+        let output = command(free_ports(), &["--log-level", level], &[]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("is no log level"), "{text}");
+    }
+}
