@@ -9,7 +9,7 @@
 //!   about. `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
 //! - `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
-//! - `metrics`, [`logging`], `process`: what is told of all that.
+//! - `metrics`, [`logging`], `lasting`, `process`: what is told of all that; `lasting` says in the log what is wrong and lasts.
 //! - `import`: rules from the configuration of another limiter.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 
@@ -26,6 +26,7 @@ mod gubernator;
 pub mod http;
 mod import;
 mod instant;
+mod lasting;
 #[cfg(test)]
 mod layers;
 pub mod logging;

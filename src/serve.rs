@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use miette::Diagnostic;
-use tidegate_cluster::{Clock, Cluster, ClusterConfig, ClusterKey, Readiness, StartError, Timing};
+use tidegate_cluster::{Clock, Cluster, ClusterConfig, ClusterKey, StartError, Timing};
 use tidegate_limiter::{
     cluster::{Rules, Store, StoreConfig},
     rules::HashSecret,
@@ -12,7 +12,7 @@ use tidegate_limiter::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
-    time::{Instant, interval, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,6 +23,7 @@ use crate::{
     data_dir::{DataDir, DataDirError},
     grpc,
     http::{self, Front, Limits},
+    lasting,
     metrics::WorkerMetrics,
     node::Node,
     process, resp,
@@ -33,8 +34,6 @@ use crate::{
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// How often a node that is not ready yet looks whether it is.
-const READY_POLL: Duration = Duration::from_millis(50);
 /// How long handing all slots over may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 /// How long saving the buckets may take.
@@ -174,7 +173,7 @@ async fn serve(settings: Settings, stop: CancellationToken, reload: impl Fn()) -
         why = signals.recv() => why,
         () = stop.cancelled() => "standard input ended",
         () = others.take_in(&reload) => "",
-        () = tell_when_ready(&node) => "",
+        () = lasting::say(&node) => "",
         _ = &mut serving => return Err(ServeError::AcceptLoop),
     };
     info!(why, "stopping");
@@ -197,22 +196,6 @@ async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task
     let _ = serving.await;
     if owned > 0 && timeout(SAVE_WITHIN, node.cluster.keep_debts()).await.is_err() {
         warn!(within = ?SAVE_WITHIN, "the disk did not take the buckets: they start exhausted after the next start");
-    }
-}
-
-/// Says once that the node is ready. Does not end.
-async fn tell_when_ready(node: &Node) {
-    let mut ticks = interval(READY_POLL);
-    loop {
-        ticks.tick().await;
-        if node.cluster.readiness() == Readiness::Ready {
-            let status = node.cluster.status();
-            info!(members = status.live.len(), "ready");
-            if node.rules.load().domains().is_empty() {
-                warn!("there are no rules (`tidegate rules apply`): every check by attributes is allowed");
-            }
-            return std::future::pending().await;
-        }
     }
 }
 

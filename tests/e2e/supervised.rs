@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tidegate_jepsen::{
     client::Client,
-    cluster::{free_ports, signal, wait_for},
+    cluster::{Cluster, free_ports, signal, wait_for},
 };
 
 use crate::kit;
@@ -179,6 +179,33 @@ fn empty_variables_are_none_and_mistyped_ones_are_named() {
     let node = Supervised::start(&[], &environment, None);
     assert!(node.says("TIDEGATE_BOOTSTRAP_EXEPCT") && node.says("TIDEGATE_BOOTSTRAP_EXPECT"));
     assert!(!node.says("TIDEGATE_SERVICE_HOST"));
+}
+
+#[test]
+fn what_keeps_a_node_from_being_ready_and_from_having_a_leader_is_in_its_log_when_it_lasts() {
+    let (base, nobody) = (free_ports(), free_ports() + 3);
+    let join = format!("127.0.0.1:{nobody}");
+    let place = tempfile::tempdir().unwrap();
+    let log = place.path().join("log");
+    let stderr = File::create(&log).unwrap();
+    let mut process = command(base, &["--join", &join], &[]).stderr(stderr).spawn().unwrap();
+    let mut cluster = Cluster::start(3, kit::rules::keeping());
+    kit::rules::await_voters(&cluster, 3);
+    cluster.kill("n2");
+    cluster.kill("n3");
+    wait_for("n1 says that it has no session, and who is missing", Duration::from_secs(40), || {
+        let text = cluster.node("n1").log();
+        text.contains("this node has no session with a leader") && text.contains("missing=\"n2, n3\"")
+    });
+    cluster.restart("n2");
+    wait_for("n1 says that it has one again", Duration::from_secs(40), || {
+        cluster.node("n1").log().contains("this node has a session with a leader again")
+    });
+    wait_for("a node that finds nobody says so", PATIENCE, || {
+        fs::read_to_string(&log).unwrap().contains("this node is not ready")
+    });
+    process.kill().unwrap();
+    process.wait().unwrap();
 }
 
 #[test]
