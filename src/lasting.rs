@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tidegate_cluster::Readiness;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::node::Node;
@@ -57,7 +57,7 @@ impl State {
 pub(crate) async fn say(node: &Node) {
     let (mut unready, mut alone) = (State::default(), State::default());
     let mut was_ready = false;
-    let mut ticks = interval(FIRST_READY_POLL);
+    let mut ticks = ticks_of(FIRST_READY_POLL);
     loop {
         ticks.tick().await;
         let now = Instant::now();
@@ -78,7 +78,7 @@ pub(crate) async fn say(node: &Node) {
         }
         if reason.is_none() && !was_ready {
             was_ready = true;
-            ticks = interval(POLL);
+            ticks = ticks_of(POLL);
             info!(members = node.cluster.status().live.len(), "ready");
             if node.rules.load().domains().is_empty() {
                 warn!("there are no rules (`tidegate rules apply`): every check by attributes is allowed");
@@ -86,6 +86,13 @@ pub(crate) async fn say(node: &Node) {
         }
         say_without_session(node, &mut alone, now);
     }
+}
+
+/// Ticks that are not made up for when this process was stopped.
+fn ticks_of(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Without a session for so long a node most likely lacks a quorum: who a node last heard as the leader may be gone for long.

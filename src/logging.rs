@@ -1,14 +1,9 @@
 //! The log of a node: to standard error, as text or JSON. Nothing is logged for a check, and what others send is escaped.
-//!
-//! **One thread writes**, from a queue with a bound: who reads standard error may be slow, or stop reading, and no thread that
-//! answers checks or signals waits for that. Lines for which there is no room are dropped and counted.
 
-use std::{
-    io::{self, IsTerminal as _},
-    sync::OnceLock,
-};
+mod writer;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use std::io::{self, IsTerminal as _};
+
 use tracing_subscriber::{
     EnvFilter, Registry,
     filter::{LevelFilter, ParseError},
@@ -17,30 +12,35 @@ use tracing_subscriber::{
     reload,
 };
 
+pub(crate) use self::writer::dropped_lines;
+use self::writer::{Flush, Lines};
 use crate::config::LogFormat;
 
 /// Libraries whose news below a warning nobody asked for. Raft says five times a second that a peer is away; who comes and
 /// goes is logged once by the cluster, and so is a failure that ends Raft.
 const QUIET: [&str; 3] = ["chitchat=warn", "hyper=warn", "openraft=off"];
-/// Lines that wait to be written: some 1 MB.
-const MAX_WAITING: usize = 4096;
 
-/// What counts the lines that were dropped. A process has one log.
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
-
-/// A level that is none.
+/// Why there is no log.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{level:?} is no log level; write error, warn, info, debug, trace, or by module as in warn,tidegate_cluster=debug (--log-level): {reason}"
-)]
-pub struct LevelError {
-    level: String,
-    reason: String,
+pub enum LogError {
+    /// A level that is none.
+    #[error(
+        "{level:?} is no log level; write error, warn, info, debug, trace, or by module as in warn,tidegate_cluster=debug (--log-level): {reason}"
+    )]
+    Level {
+        /// As it was given.
+        level: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system gives no thread that writes, or standard error is closed.
+    #[error("the log cannot be written: {0}")]
+    System(#[from] io::Error),
 }
 
 /// The log of this process. When it is dropped, what waits is written, for a second at most.
 pub(crate) struct Log {
-    _writer: WorkerGuard,
+    _flush: Flush,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -49,7 +49,7 @@ impl Log {
     ///
     /// # Errors
     /// When `level` cannot be understood.
-    pub(crate) fn set_level(&self, level: &str) -> Result<(), LevelError> {
+    pub(crate) fn set_level(&self, level: &str) -> Result<(), LogError> {
         let filter = filter_of(level)?;
         // It lasts as long as this process has the log.
         let _ = self.filter.reload(filter);
@@ -57,41 +57,33 @@ impl Log {
     }
 }
 
-/// How many lines were dropped because nobody read them.
-pub(crate) fn dropped_lines() -> usize {
-    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
-}
-
-/// Starts logging. Once in a process; a second call changes nothing.
+/// Starts logging. Once in a process.
 ///
 /// # Errors
 /// When `level` cannot be understood.
-pub(crate) fn start(format: LogFormat, level: &str) -> Result<Log, LevelError> {
+pub(crate) fn start(format: LogFormat, level: &str) -> Result<Log, LogError> {
     let (filter, handle) = reload::Layer::new(filter_of(level)?);
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(MAX_WAITING)
-        .thread_name("log")
-        .finish(io::stderr());
-    let dropped = writer.error_counter();
+    let (lines, flush) = Lines::start()?;
+    let panics = lines.clone();
+    std::panic::set_hook(Box::new(move |panic| panics.put_panic(panic)));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(writer);
+    let layer = fmt::layer().with_writer(move || lines.clone());
     let started = match format {
-        LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal())).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
     // Only a test starts twice.
-    if started.is_ok() {
-        let _ = DROPPED.set(dropped);
-    }
-    Ok(Log { _writer: guard, filter: handle })
+    drop(started);
+    Ok(Log { _flush: flush, filter: handle })
 }
 
-fn filter_of(level: &str) -> Result<EnvFilter, LevelError> {
-    let fault = |reason: String| LevelError { level: level.to_owned(), reason };
+fn filter_of(level: &str) -> Result<EnvFilter, LogError> {
+    let fault = |reason: String| LogError::Level { level: level.to_owned(), reason };
     // A word alone would be taken for a module, and switch off the log of all others.
     for part in level.split(',').map(str::trim).filter(|part| !part.contains('=')) {
-        part.parse::<LevelFilter>().map_err(|_| fault(format!("{part:?} is no level")))?;
+        if part.is_empty() || part.parse::<LevelFilter>().is_err() {
+            return Err(fault(format!("{part:?} is none")));
+        }
     }
     let quiet = QUIET.iter().filter(|_| !level.contains('=')).copied();
     let directives: Vec<&str> = std::iter::once(level).chain(quiet).collect();

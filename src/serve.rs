@@ -87,7 +87,11 @@ pub enum ServeError {
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(settings: Settings, stop: CancellationToken, reload: impl Fn()) -> Result<(), ServeError> {
+pub fn run(
+    settings: Settings,
+    stop: CancellationToken,
+    reload: impl Fn() + Clone + Send + 'static,
+) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
     let served = runtime.block_on(serve(settings, stop, reload));
@@ -96,7 +100,11 @@ pub fn run(settings: Settings, stop: CancellationToken, reload: impl Fn()) -> Re
     served
 }
 
-async fn serve(settings: Settings, stop: CancellationToken, reload: impl Fn()) -> Result<(), ServeError> {
+async fn serve(
+    settings: Settings,
+    stop: CancellationToken,
+    reload: impl Fn() + Clone + Send + 'static,
+) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let mut others = OtherSignals::listen().map_err(ServeError::System)?;
     let open_files = process::raise_open_file_limit();
@@ -328,11 +336,12 @@ impl OtherSignals {
     }
 
     /// Does not end.
-    async fn take_in(&mut self, reload: &impl Fn()) {
+    async fn take_in(&mut self, reload: &(impl Fn() + Clone + Send + 'static)) {
         let [one, two] = &mut self.user;
         loop {
             tokio::select! {
-                _ = self.hang_up.recv() => reload(),
+                // It reads a file, and the disk may hang.
+                _ = self.hang_up.recv() => drop(tokio::task::spawn_blocking(reload.clone())),
                 _ = one.recv() => info!("SIGUSR1: it means nothing here"),
                 _ = two.recv() => info!("SIGUSR2: it means nothing here"),
             }

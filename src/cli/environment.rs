@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, ffi::OsStr};
 
 use clap::{Command, builder::Resettable};
 
-/// How like a known name another one must be to be taken for it, mistyped.
+const PREFIX: &str = "TIDEGATE_";
+/// How like a known name another one must be to be taken for it, mistyped; both without the prefix.
 const LIKE: f64 = 0.85;
 /// What test builds and `jepsen` read besides.
 const OTHERS: [&str; 2] = ["TIDEGATE_PLANTED_BUG", "TIDEGATE_FAULTS"];
@@ -36,19 +37,21 @@ pub(super) struct Unknown {
 
 /// The variables of this process's environment that nothing reads.
 pub(super) fn unknown(command: &Command) -> Vec<Unknown> {
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    unknown_of(command, names)
+    let utf8 = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    unknown_of(command, std::env::vars_os().map(|(name, value)| (utf8(name), utf8(value))))
 }
 
-fn unknown_of(command: &Command, names: impl Iterator<Item = String>) -> Vec<Unknown> {
+fn unknown_of(command: &Command, variables: impl Iterator<Item = (String, String)>) -> Vec<Unknown> {
     let mut known: BTreeSet<String> = OTHERS.map(str::to_owned).into();
     collect(command, &mut known);
-    let is_unknown =
-        |name: &String| name.starts_with("TIDEGATE_") && !known.contains(name) && !is_of_kubernetes(name);
-    let mut unknown: Vec<Unknown> = names
+    let is_unknown = |(name, value): &(String, String)| {
+        name.starts_with(PREFIX) && !known.contains(name) && !is_of_kubernetes(name, value)
+    };
+    let mut unknown: Vec<Unknown> = variables
         .filter(is_unknown)
-        .map(|name| {
-            let likeness = |other: &&String| strsim::jaro_winkler(&name, other);
+        .map(|(name, _)| {
+            let likeness =
+                |other: &&String| strsim::jaro_winkler(&name[PREFIX.len()..], &other[PREFIX.len()..]);
             let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
             let meant = nearest.filter(|other| likeness(other) >= LIKE).cloned();
             Unknown { name, meant }
@@ -59,8 +62,9 @@ fn unknown_of(command: &Command, names: impl Iterator<Item = String>) -> Vec<Unk
 }
 
 /// Kubernetes tells each container of services by such variables: of one called `tidegate` too.
-fn is_of_kubernetes(name: &str) -> bool {
-    name.contains("_SERVICE_") || name.ends_with("_PORT") || name.contains("_PORT_")
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    name.contains("_SERVICE_") || name.contains("_PORT_") || name.ends_with("_PORT") && is_address
 }
 
 fn collect(command: &Command, known: &mut BTreeSet<String>) {
@@ -84,10 +88,12 @@ mod tests {
             "TIDEGATE_NODE",
             "TIDEGATE_SERVICE_HOST",
             "TIDEGATE_PORT_7800_TCP",
-            "TIDEGATE_PORT",
+            "TIDEGATE_BSE_PORT",
             "PATH",
         ];
-        let found = unknown_of(&CommandLine::command(), names.map(str::to_owned).into_iter());
+        let of_kubernetes = ("TIDEGATE_PORT".to_owned(), "tcp://10.0.0.1:7800".to_owned());
+        let variables = names.map(|name| (name.to_owned(), "3".to_owned())).into_iter();
+        let found = unknown_of(&CommandLine::command(), variables.chain([of_kubernetes]));
         let meant = |name: &str, meant: Option<&str>| Unknown {
             name: name.to_owned(),
             meant: meant.map(str::to_owned),
@@ -96,6 +102,7 @@ mod tests {
             found,
             [
                 meant("TIDEGATE_BOOTSTRAP_EXEPCT", Some("TIDEGATE_BOOTSTRAP_EXPECT")),
+                meant("TIDEGATE_BSE_PORT", Some("TIDEGATE_BASE_PORT")),
                 meant("TIDEGATE_SOMETHING_OF_MINE", None)
             ]
         );

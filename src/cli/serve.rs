@@ -1,6 +1,11 @@
 //! `tidegate serve`.
 
-use std::{io, path::PathBuf, thread};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use clap::{Args, CommandFactory as _};
 use tokio_util::sync::CancellationToken;
@@ -70,30 +75,35 @@ impl ServeArgs {
                 stop.cancel();
             });
         }
-        serve::run(settings, stop, || self.reload(&log)).map_err(Failure::failed)?;
+        let log = Arc::new(log);
+        let reload = {
+            let (log, config, options) = (Arc::clone(&log), self.config, self.options);
+            move || reload(config.as_deref(), &options, &log)
+        };
+        serve::run(settings, stop, reload).map_err(Failure::failed)?;
         Ok(DONE)
     }
+}
 
-    /// Takes from the configuration file what can change while the node runs: the level of the log.
-    fn reload(&self, log: &logging::Log) {
-        let Some(path) = &self.config else {
-            info!("SIGHUP: there is no configuration file (--config), so nothing is read again");
+/// Takes from the configuration file what can change while the node runs: the level of the log.
+fn reload(config: Option<&Path>, options: &Options, log: &logging::Log) {
+    let Some(path) = config else {
+        info!("SIGHUP: there is no configuration file (--config), so nothing is read again");
+        return;
+    };
+    let level = match config::read_file(path) {
+        Ok(file) => options.clone().or(file).log_level,
+        Err(fault) => {
+            warn!(file = %path.display(), %fault, "SIGHUP: the configuration file cannot be used, so nothing changes");
             return;
-        };
-        let level = match config::read_file(path) {
-            Ok(file) => self.options.clone().or(file).log_level,
-            Err(fault) => {
-                warn!(file = %path.display(), %fault, "SIGHUP: the configuration file cannot be used, so nothing changes");
-                return;
-            }
-        };
-        let level = level.as_deref().unwrap_or(DEFAULT_LEVEL);
-        match log.set_level(level) {
-            Ok(()) => info!(
-                level,
-                "SIGHUP: the level of the log is read again; what else the file says holds after a restart"
-            ),
-            Err(fault) => warn!(%fault, "SIGHUP: nothing changes"),
         }
+    };
+    let level = level.as_deref().unwrap_or(DEFAULT_LEVEL);
+    match log.set_level(level) {
+        Ok(()) => info!(
+            level,
+            "SIGHUP: the level of the log is read again; what else the file says holds after a restart"
+        ),
+        Err(fault) => warn!(%fault, "SIGHUP: nothing changes"),
     }
 }

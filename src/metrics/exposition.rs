@@ -356,7 +356,7 @@ fn process_info(page: &mut Page) {
     page.simple(
         "tidegate_log_lines_dropped_total",
         "counter",
-        "Lines of the log that were dropped because standard error was not read.",
+        "Lines of the log that were dropped because standard error was not read in time, or failed.",
         logging::dropped_lines(),
     );
     let Some(process) = process::Usage::read() else { return };

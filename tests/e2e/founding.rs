@@ -97,7 +97,7 @@ fn who_joins_two_clusters_follows_one_of_them_and_all_say_that_there_are_two() {
         let trouble = status(cluster.node(with))["raft"]["trouble"].to_string();
         code == 200 && text.contains("a second cluster named") && trouble.contains(against)
     });
-    assert!(cluster.node(with).log().contains("foreign_cluster_found"));
+    wait_for("its log says so", PATIENCE, || cluster.node(with).log().contains("foreign_cluster_found"));
     assert_eq!(cluster.node(with).metric("tidegate_foreign_cluster"), Some(1.0));
 
     // What it tells to do is done.

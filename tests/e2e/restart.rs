@@ -107,7 +107,7 @@ fn the_newer_of_two_nodes_with_one_name_stays_and_the_older_says_so() {
         answer.is_ok_and(|answer| answer.status == 503 && answer.text().contains("--name"))
     });
     assert_eq!(older.client(PATIENCE).get(&path_of(1)).unwrap().status, 503);
-    assert!(older.log().contains("a newer node has this node's name"));
+    wait_for("its log says so", PATIENCE, || older.log().contains("a newer node has this node's name"));
     for node in &cluster.nodes[1..] {
         wait_for(&format!("{} decides every check", node.http), PATIENCE, || {
             let mut client = node.client(PATIENCE);

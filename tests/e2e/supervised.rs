@@ -2,10 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{PipeReader, Read as _},
+    io::{PipeReader, Read as _, Write as _},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -14,6 +15,7 @@ use tidegate_jepsen::{
     client::Client,
     cluster::{Cluster, free_ports, signal, wait_for},
 };
+use tokio::time::Instant;
 
 use crate::kit;
 
@@ -21,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that is alone, started as a manager of processes would.
 struct Supervised {
-    process: Child,
+    process: Killed,
     base: u16,
     log: PathBuf,
     place: TempDir,
@@ -38,7 +40,7 @@ impl Supervised {
             fs::write(place.path().join("tidegate.toml"), text).unwrap();
             command.arg("--config").arg(place.path().join("tidegate.toml"));
         }
-        let process = command.stderr(stderr).spawn().unwrap();
+        let process = Killed(command.stderr(stderr).spawn().unwrap());
         let node = Self { process, base, log, place };
         wait_for("the node is ready", PATIENCE, || {
             node.get("/readyz").is_some_and(|(status, _)| status == 200)
@@ -55,14 +57,7 @@ impl Supervised {
     }
 
     fn signal(&self, which: Signal) {
-        signal(self.process.id(), which);
-    }
-}
-
-impl Drop for Supervised {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        signal(self.process.0.id(), which);
     }
 }
 
@@ -85,13 +80,33 @@ fn metric(base: u16, name: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
+/// A process that is killed when nobody needs it any more.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_node_whose_log_nobody_reads_answers_counts_what_it_drops_and_ends_when_it_is_told() {
     let (unread, stderr) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&stderr, 4096).unwrap();
     let base = free_ports();
-    let mut process = command(base, &["--log-level", "trace"], &[]).stderr(stderr).spawn().unwrap();
-    wait_for("lines are dropped", PATIENCE, || {
+    // A library that says much, for each connection: here of gRPC.
+    let mut command = command(base, &["--log-level", "trace"], &[]);
+    let mut node = Killed(command.stdout(stderr.try_clone().unwrap()).stderr(stderr).spawn().unwrap());
+    drop(command);
+    wait_for("lines are dropped", Duration::from_secs(60), || {
+        for _ in 0..50 {
+            if let Ok(mut grpc) = TcpStream::connect(("127.0.0.1", base + 1)) {
+                let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+                let _ = grpc.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings[..]].concat());
+                let _ = grpc.read(&mut [0; 64]);
+            }
+        }
         metric(base, "tidegate_log_lines_dropped_total").is_some_and(|dropped| dropped > 100.0)
     });
     let begun = Instant::now();
@@ -99,10 +114,10 @@ fn a_node_whose_log_nobody_reads_answers_counts_what_it_drops_and_ends_when_it_i
         assert_eq!(get(base, "/v1/check?ip=192.0.2.1").map(|(status, _)| status), Some(200));
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    signal(process.id(), Signal::TERM);
+    signal(node.0.id(), Signal::TERM);
     let mut ended = None;
     wait_for("the node has ended", PATIENCE, || {
-        ended = process.try_wait().unwrap();
+        ended = node.0.try_wait().unwrap();
         ended.is_some()
     });
     assert!(ended.unwrap().success());
@@ -122,11 +137,14 @@ fn read_all(mut from: PipeReader) -> std::thread::JoinHandle<String> {
 fn the_last_lines_of_a_node_that_ends_are_written() {
     let (stderr, writes) = std::io::pipe().unwrap();
     let base = free_ports();
-    let mut process = command(base, &[], &[]).stderr(writes).spawn().unwrap();
+    let mut command = command(base, &[], &[]);
+    let mut node = Killed(command.stderr(writes).spawn().unwrap());
+    // It keeps the end of the pipe to which the node writes.
+    drop(command);
     let text = read_all(stderr);
     wait_for("the node is ready", PATIENCE, || get(base, "/readyz").is_some_and(|(status, _)| status == 200));
-    signal(process.id(), Signal::TERM);
-    assert!(process.wait().unwrap().success());
+    signal(node.0.id(), Signal::TERM);
+    assert!(node.0.wait().unwrap().success());
     let text = text.join().unwrap();
     assert!(text.trim_end().ends_with("stopped"), "{text}");
 }
@@ -188,7 +206,7 @@ fn what_keeps_a_node_from_being_ready_and_from_having_a_leader_is_in_its_log_whe
     let place = tempfile::tempdir().unwrap();
     let log = place.path().join("log");
     let stderr = File::create(&log).unwrap();
-    let mut process = command(base, &["--join", &join], &[]).stderr(stderr).spawn().unwrap();
+    let _joiner = Killed(command(base, &["--join", &join], &[]).stderr(stderr).spawn().unwrap());
     let mut cluster = Cluster::start(3, kit::rules::keeping());
     kit::rules::await_voters(&cluster, 3);
     cluster.kill("n2");
@@ -204,8 +222,6 @@ fn what_keeps_a_node_from_being_ready_and_from_having_a_leader_is_in_its_log_whe
     wait_for("a node that finds nobody says so", PATIENCE, || {
         fs::read_to_string(&log).unwrap().contains("this node is not ready")
     });
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 #[test]
@@ -218,16 +234,14 @@ fn few_open_files_are_said_at_the_start() {
         "ulimit -n 200; exec {} serve --name n1 --base-port {base} --workers 2",
         kit::binary().display()
     );
-    let mut process =
-        Command::new("sh").args(["-c", &serve]).stderr(stderr).stdin(Stdio::null()).spawn().unwrap();
+    let process = Command::new("sh").args(["-c", &serve]).stderr(stderr).stdin(Stdio::null()).spawn();
+    let _node = Killed(process.unwrap());
     wait_for("it says so", PATIENCE, || {
         let text = fs::read_to_string(&log).unwrap();
         text.contains("few files may be open")
             && text.contains("open_files=200")
             && text.contains("connections=72")
     });
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 #[test]

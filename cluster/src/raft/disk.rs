@@ -14,7 +14,7 @@ use std::{
 
 use openraft::{Entry, LeaderId, LogId, Vote};
 use redb::{
-    AccessGuard, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
     backends::InMemoryBackend,
 };
 use serde::de::DeserializeOwned;
