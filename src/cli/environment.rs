@@ -50,8 +50,10 @@ fn unknown_of(command: &Command, variables: impl Iterator<Item = (String, String
     let mut unknown: Vec<Unknown> = variables
         .filter(is_unknown)
         .map(|(name, _)| {
-            let likeness =
-                |other: &&String| strsim::jaro_winkler(&name[PREFIX.len()..], &other[PREFIX.len()..]);
+            let likeness = |other: &String| match (name.strip_prefix(PREFIX), other.strip_prefix(PREFIX)) {
+                (Some(one), Some(other)) => strsim::jaro_winkler(one, other),
+                _ => 0.0,
+            };
             let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
             let meant = nearest.filter(|other| likeness(other) >= LIKE).cloned();
             Unknown { name, meant }
