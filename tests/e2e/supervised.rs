@@ -109,6 +109,7 @@ fn a_node_whose_log_nobody_reads_answers_counts_what_it_drops_and_ends_when_it_i
         }
         metric(base, "tidegate_log_lines_dropped_total").is_some_and(|dropped| dropped > 100.0)
     });
+    wait_for("the node is ready", PATIENCE, || get(base, "/readyz").is_some_and(|(status, _)| status == 200));
     let begun = Instant::now();
     for _ in 0..50 {
         assert_eq!(get(base, "/v1/check?ip=192.0.2.1").map(|(status, _)| status), Some(200));

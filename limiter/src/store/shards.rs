@@ -23,7 +23,7 @@ pub struct StoreConfig {
     /// How many parts are locked by themselves; rounded up to a power of two, at least 16. More of them let more threads work
     /// side by side, and make the longest step of growing and sweeping shorter. As many rules, less four and at most 1,020,
     /// have a part of the memory by themselves; those beyond share one with each other (or two, one for each
-    /// [`OnMemoryFull`]).
+    /// [`OnMemoryFull`](crate::rules::OnMemoryFull)).
     pub shards: usize,
 }
 
