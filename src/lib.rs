@@ -9,7 +9,7 @@
 //!   about. `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
 //! - `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
-//! - `metrics`, [`logging`], `lasting`, `process`: what is told of all that; `lasting` says in the log what is wrong and lasts.
+//! - `metrics`, [`logging`], `lasting`, `process`: numbers and log lines about all of it; `lasting` logs a fault that persists.
 //! - `import`: rules from the configuration of another limiter.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 

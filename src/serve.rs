@@ -83,7 +83,7 @@ pub enum ServeError {
     System(io::Error),
 }
 
-/// Runs a node until it is told to stop by a signal, or by `stop`. `reload` is called at each SIGHUP.
+/// Runs a node until a signal or `stop` ends it, and calls `reload` at each SIGHUP.
 ///
 /// # Errors
 /// When it cannot start.

@@ -1,6 +1,6 @@
 //! Windows: the parts into which a period divides time. All are aligned to the Unix epoch; months are those of UTC.
 
-use crate::{limit::Period, time::TICKS_PER_NANO};
+use crate::{period::Period, time::TICKS_PER_NANO};
 
 const SECOND: u64 = 1_000_000_000 * TICKS_PER_NANO;
 pub(crate) const DAY: u64 = 86_400 * SECOND;

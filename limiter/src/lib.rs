@@ -120,6 +120,7 @@ mod limits;
 mod mark;
 mod matching;
 mod parse;
+mod period;
 mod policy;
 mod prefix_index;
 mod reserve;
@@ -154,10 +155,10 @@ use self::{
     charge::Charge,
     decision::binding,
     key::{HashSecret, KeyHash, RuleId},
-    limit::Period,
     limits::LimitRef,
     matching::Matched,
     parse::DEFAULT_DOMAIN,
+    period::Period,
     policy::{Consistency, Mode, OnMemoryFull, OnOwnerLoss},
     reserve::{Reserve, Reserves},
     rule::Rule,

@@ -18,7 +18,7 @@ use crate::{
     terminal::{note, print},
 };
 
-/// How often it is looked how far a node is.
+/// How often the command asks how far a node is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often that is told.
 const TELL_EVERY: Duration = Duration::from_secs(1);

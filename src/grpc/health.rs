@@ -12,7 +12,7 @@ use tonic_health::pb::{
 
 use crate::node::Node;
 
-/// How often it is looked for those who watch.
+/// How often the node looks for those who watch.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Services that can be asked about; the empty name is the node as a whole.
 const SERVICES: [&str; 3] = ["", "envoy.service.ratelimit.v3.RateLimitService", "pb.gubernator.V1"];

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Cluster;
 use crate::{controller::Command, fabric, member::MemberState, owner::SlotRow};
 
-/// How often it is looked whether all slots are gone.
+/// How often a leaving node checks whether all its slots are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Cluster {

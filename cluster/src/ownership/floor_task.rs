@@ -54,7 +54,7 @@ const RETRY: Duration = Duration::from_millis(20);
 const POSTPONE: Duration = Duration::from_secs(15);
 /// Buckets in one message.
 const MESSAGE: usize = 4096;
-/// How often it is looked who the successors are.
+/// How often an owner reads who its successors are.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs until it is dropped, and with it all its tasks.

@@ -23,7 +23,7 @@ use crate::{
     state::{applied::Applied, command::Command},
 };
 
-/// How often it is looked whether there is something to do.
+/// How often a leader checks whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long one step may take.
 const PATIENCE: Duration = Duration::from_millis(1000);

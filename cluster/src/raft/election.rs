@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// How often it is looked whether somebody leads.
+/// How often a voter checks whether somebody leads.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long the others are waited for: who answers later is asked again.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);

@@ -47,7 +47,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 /// How long starting it again may take: a disk that has failed may hang next.
 const RESTART_WITHIN: Duration = Duration::from_secs(10);
-/// How often it is looked whether the disk hangs.
+/// How often a node checks whether its disk hangs.
 const LOOK_AT_DISK_EVERY: Duration = Duration::from_millis(200);
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 

@@ -24,7 +24,7 @@ use super::{
     workload::{LONG, Mode},
 };
 
-/// How often it is looked at what only changes slowly.
+/// How often the run looks at what changes slowly.
 const OBSERVE_EVERY_MS: u64 = 50;
 /// How long a cluster that is whole again is watched.
 const WATCH_MS: u64 = 1_500;

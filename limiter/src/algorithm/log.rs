@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use crate::{
     Cost, Decision, Limit,
-    limit::MAX_PERIOD,
+    period::MAX_PERIOD,
     time::{TICKS_PER_NANO, duration},
 };
 

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::period::Period;
-use crate::{calendar, time::TICKS_PER_NANO};
+use crate::{calendar, period::Period, time::TICKS_PER_NANO};
 
 /// Longest time that an empty bucket may take to fill.
 pub const MAX_REFILL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -3,7 +3,6 @@
 mod algorithm;
 mod arithmetic;
 mod error;
-mod period;
 mod text;
 
 use std::time::Duration;
@@ -13,13 +12,16 @@ pub use self::{
     algorithm::{Algorithm, UnknownAlgorithm},
     arithmetic::MAX_REFILL,
     error::LimitError,
-    period::{MAX_PERIOD, MIN_PERIOD, Period},
 };
 use self::{
     arithmetic::{fill_time, pace, shortest, window},
     error::NumbersError,
 };
-use crate::{cost::Cost, time::TICKS_PER_NANO};
+use crate::{
+    cost::Cost,
+    period::{MAX_PERIOD, MIN_PERIOD, Period},
+    time::TICKS_PER_NANO,
+};
 
 /// So many units in a period, by an [`Algorithm`]: with its arithmetic worked out, so that each check finds it done.
 ///

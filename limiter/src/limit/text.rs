@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::{Algorithm, Limit, LimitError, Period};
-use crate::Error;
+use super::{Algorithm, Limit, LimitError};
+use crate::{Error, period::Period};
 
 impl Limit {
     /// Reads `COUNT/PERIOD`, e.g. `5/1m`.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use crate::RuleId;
 
-/// Debts are told apart by powers of the fourth root of two, from 2^`LEAST_DEBT` ticks (67 ms) on.
+/// Debts are distinguished by powers of the fourth root of two, from 2^`LEAST_DEBT` ticks (67 ms) on.
 const LEAST_DEBT: u32 = 28;
 const STEPS: usize = 4;
 const BINS: usize = (u64::BITS - LEAST_DEBT) as usize * STEPS;

@@ -126,9 +126,13 @@ async fn a_log_that_lacks_a_vote_or_an_entry_of_this_process_is_not_gone_on_with
     let again = || Disk::open_again(directory.path(), &before, me);
     // The thread of a log that was dropped closes the database a moment later.
     let closed = || async {
-        while again().is_err() {
+        for _ in 0..10_000 {
+            if again().is_ok() {
+                return;
+            }
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
+        panic!("the database is not closed within ten seconds: {:?}", again().err());
     };
     let id = |term, index| LogId::new(CommittedLeaderId::new(term, me.node), index);
     let mut earlier = Vec::new();
