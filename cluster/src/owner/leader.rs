@@ -339,8 +339,11 @@ impl Leader {
             eligible = live;
         }
         self.sessions.retain(|start, known| {
+            // Also of a start that is no member any more: it may run, where its disk was taken from it.
+            let may_last = known.last.is_some_and(|last| !self.timing.has_lapsed(last, now));
             known.under_way > 0
                 || known.expiring
+                || may_last
                 || view.members.get(&start.node).is_some_and(|row| row.incarnation <= start.incarnation)
         });
         self.contacts.retain(|node, _| {

@@ -102,7 +102,7 @@ enum Write {
     Truncate(u64),
     /// Removes this entry and all before it.
     Purge {
-        through: u64,
+        through: LogId<NodeId>,
         id: Vec<u8>,
     },
 }
@@ -337,7 +337,7 @@ impl RaftLogStorage<Group> for Log {
     async fn purge(&mut self, id: LogId<NodeId>) -> Result<(), Fault> {
         let fault = |error: io::Error| Fault::from(StorageIOError::write_logs(&error));
         let encoded = encode(&id).map_err(fault)?;
-        self.write(Write::Purge { through: id.index, id: encoded }).await.map_err(fault)
+        self.write(Write::Purge { through: id, id: encoded }).await.map_err(fault)
     }
 }
 
@@ -446,7 +446,7 @@ impl Writer {
                     Job::Do { write: Write::Truncate(from), .. } => log.retain_in(*from.., |_, _| false)?,
                     Job::Do { write: Write::Purge { through, id }, .. } => {
                         meta.insert(KEY_PURGED, id.as_slice())?;
-                        log.retain_in(..=*through, |_, _| false)?;
+                        log.retain_in(..=through.index, |_, _| false)?;
                     }
                 }
             }
@@ -469,7 +469,7 @@ impl Writer {
             Job::Do { write, done } => {
                 match write {
                     Write::Truncate(_) => self.disk.promised.note_truncation(),
-                    Write::Purge { through, .. } => self.disk.promised.note_purge(through),
+                    Write::Purge { through, .. } => self.disk.promised.note_purge(through, outcome.is_ok()),
                     Write::Nothing | Write::Meta { .. } => {}
                 }
                 // Whoever asked may have been dropped.

@@ -643,6 +643,26 @@ fn who_started_again_and_knows_nothing_leaves_its_slots_to_the_successors_that_i
     assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to)));
 }
 
+/// Found by starting a node under another boot id: when the log named its later start, the session of the earlier one was forgotten,
+/// and its slots went to others at once.
+#[test]
+fn the_session_of_an_earlier_start_lasts_though_the_log_names_a_later_one_that_has_none() {
+    let mut world = founded(3);
+    world.pass(300, &[1, 2, 3]);
+    world.members.insert(3, row(3, 2));
+    let expires = |world: &mut World| matches!(world.next(), Some(Step::Write(Entry::Expire { .. })));
+    for _ in 0..10 {
+        world.pass(300, &[1, 2]);
+        assert!(!expires(&mut world), "the earlier start may run elsewhere");
+    }
+    let mut waited = 0;
+    while !expires(&mut world) {
+        waited += 1;
+        assert!(waited < 10, "it has lapsed");
+        world.pass(300, &[1, 2]);
+    }
+}
+
 #[test]
 fn a_new_leader_waits_for_the_successors_of_who_knows_nothing() {
     let mut world = founded(3);

@@ -47,9 +47,10 @@ impl Promised {
     }
 
     /// Entries up to there have been removed, because a snapshot has what they say: also entries that it does not.
-    pub(crate) fn note_purge(&self, through: u64) {
+    pub(crate) fn note_purge(&self, through: LogId<NodeId>, is_on_disk: bool) {
         let mut kept = self.kept();
-        kept.last = kept.last.filter(|last| last.index > through);
+        let last = kept.last.filter(|last| last.index > through.index);
+        kept.last = last.or(Some(through).filter(|_| is_on_disk));
     }
 
     pub(crate) fn forget(&self) {
