@@ -12,8 +12,8 @@ use tracing_subscriber::{
     reload,
 };
 
-pub(crate) use self::writer::dropped_lines;
-use self::writer::{Flush, Lines};
+use self::writer::Lines;
+pub(crate) use self::writer::{Flush, dropped_lines};
 use crate::config::LogFormat;
 
 /// Libraries whose news below a warning nobody asked for. Raft says five times a second that a peer is away; who comes and
@@ -38,9 +38,9 @@ pub enum LogError {
     System(#[from] io::Error),
 }
 
-/// The log of this process. When it is dropped, what waits is written, for a second at most.
+/// The log of this process.
+#[derive(Clone)]
 pub(crate) struct Log {
-    _flush: Flush,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -57,11 +57,11 @@ impl Log {
     }
 }
 
-/// Starts logging. Once in a process.
+/// Starts logging. Once in a process. When the second of the pair is dropped, what waits is written, for two seconds at most.
 ///
 /// # Errors
 /// When `level` cannot be understood.
-pub(crate) fn start(format: LogFormat, level: &str) -> Result<Log, LogError> {
+pub(crate) fn start(format: LogFormat, level: &str) -> Result<(Log, Flush), LogError> {
     let (filter, handle) = reload::Layer::new(filter_of(level)?);
     let (lines, flush) = Lines::start()?;
     let panics = lines.clone();
@@ -74,7 +74,7 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<Log, LogError> {
     };
     // Only a test starts twice.
     drop(started);
-    Ok(Log { _flush: flush, filter: handle })
+    Ok((Log { filter: handle }, flush))
 }
 
 fn filter_of(level: &str) -> Result<EnvFilter, LogError> {

@@ -3,7 +3,6 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
 };
 
@@ -55,7 +54,7 @@ impl ServeArgs {
         };
         let options = self.options.clone().or(file);
         let format = options.log_format.unwrap_or(LogFormat::Text);
-        let log = logging::start(format, options.log_level.as_deref().unwrap_or(DEFAULT_LEVEL))
+        let (log, _flush) = logging::start(format, options.log_level.as_deref().unwrap_or(DEFAULT_LEVEL))
             .map_err(|fault| Failure::of(BAD_USAGE, fault))?;
         for variable in environment::unknown(&CommandLine::command()) {
             let meant = variable.meant.as_deref().unwrap_or("-");
@@ -75,11 +74,8 @@ impl ServeArgs {
                 stop.cancel();
             });
         }
-        let log = Arc::new(log);
-        let reload = {
-            let (log, config, options) = (Arc::clone(&log), self.config, self.options);
-            move || reload(config.as_deref(), &options, &log)
-        };
+        let (config, options) = (self.config, self.options);
+        let reload = move || reload(config.as_deref(), &options, &log);
         serve::run(settings, stop, reload).map_err(Failure::failed)?;
         Ok(DONE)
     }
