@@ -90,7 +90,8 @@ impl Cluster {
             ));
         }
         // Its slots are about to be another's, and what it decides it cannot follow up. One alone decides as before.
-        match (self.status.borrow().readiness(&self.router), self.ledger.disk_trouble()) {
+        let awaits_vote = self.ledger.awaits_vote();
+        match (self.status.borrow().readiness(&self.router, awaits_vote), self.ledger.disk_trouble()) {
             (Readiness::Ready, Some(trouble)) => {
                 Readiness::NotReady(format!("this node asks for no session: {trouble}"))
             }

@@ -21,6 +21,9 @@ use crate::{
 /// answer for each check, and waiting longer would not help.
 const LINKS_EXPECTED_WITHIN: Duration = Duration::from_secs(5);
 
+/// So long after its start a node without a vote is ready all the same: it may be too far behind to get one soon.
+const VOTE_EXPECTED_WITHIN: Duration = Duration::from_secs(10);
+
 /// A member that was live.
 #[derive(Debug, Clone)]
 pub struct Lost {
@@ -102,7 +105,8 @@ impl ClusterStatus {
         self.was_ready.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn readiness(&self, router: &Router) -> Readiness {
+    /// `awaits_vote`: the group has too few votes, and this node has none.
+    pub(crate) fn readiness(&self, router: &Router, awaits_vote: bool) -> Readiness {
         if self.state == MemberState::Leaving {
             return Readiness::NotReady("this node is leaving the cluster".to_owned());
         }
@@ -120,6 +124,15 @@ impl ClusterStatus {
         }
         if self.was_ready.load(Ordering::Relaxed) {
             return Readiness::Ready;
+        }
+        // Whoever replaces nodes goes on to the next when this one is ready: it has to count.
+        if !self.has_session {
+            return Readiness::NotReady(
+                "waiting for a session with the leader: that takes a quorum of the voters (`tidegate cluster status`)".to_owned(),
+            );
+        }
+        if awaits_vote && since.elapsed() < VOTE_EXPECTED_WITHIN {
+            return Readiness::NotReady("waiting for its vote in the Raft group".to_owned());
         }
         let missing: Vec<&str> = routes
             .peers

@@ -258,6 +258,24 @@ impl Cluster {
         self.nodes.insert(place, node);
     }
 
+    /// Starts nodes that have ended once more, each on its own directory and at other ports, as a platform does that gives out
+    /// new addresses. Whom to join is told by the new ones. Does not wait for them.
+    ///
+    /// # Panics
+    /// When one of them is running, or cannot be started.
+    pub fn restart_elsewhere(&mut self, names: &[&str]) {
+        let ports: BTreeMap<u16, u16> =
+            names.iter().map(|name| (self.node(name).http.port(), free_ports())).collect();
+        for name in names {
+            let place = self.nodes.iter().position(|node| node.name == *name).expect("there is such a node");
+            let node = self.nodes.remove(place);
+            assert!(node.process.is_none(), "{name} is running");
+            let mut node = node.at(&ports);
+            self.start_process(&mut node);
+            self.nodes.insert(place, node);
+        }
+    }
+
     /// Waits until each running node is ready and sees all the others.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! One real node: its process, and what it says of itself.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -55,6 +56,30 @@ impl Node {
             (address(port), address(port + GRPC_PORT_OFFSET), address(port + RESP_PORT_OFFSET));
         let peer = address(port + PEER_PORT_OFFSET);
         Self { name: name.to_owned(), http, grpc, resp, peer, arguments, log, net, process: None }
+    }
+
+    /// The same node at another first port, with all ports that its flags name replaced.
+    pub(crate) fn at(self, ports: &BTreeMap<u16, u16>) -> Self {
+        let moved = |address: &str| {
+            let (host, port) = address.rsplit_once(':')?;
+            let first = port.parse::<u16>().ok()? - PEER_PORT_OFFSET;
+            Some(format!("{host}:{}", ports.get(&first)? + PEER_PORT_OFFSET))
+        };
+        let old = self.http.port();
+        let port = ports.get(&old).copied().unwrap_or(old);
+        let mut arguments = self.arguments;
+        for place in 1..arguments.len() {
+            arguments[place] = match &*arguments[place - 1] {
+                "--base-port" => port.to_string(),
+                "--join" => {
+                    let all = arguments[place].split(',');
+                    let all: Vec<_> = all.map(|one| moved(one).unwrap_or_else(|| one.to_owned())).collect();
+                    all.join(",")
+                }
+                _ => continue,
+            };
+        }
+        Self::new(&self.name, port, arguments, self.log, self.net)
     }
 
     pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>, environment: &[(String, String)]) {

@@ -16,14 +16,10 @@ use super::{
 use crate::node::Node;
 
 /// What a node that does not wait makes of a check.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "lives on the stack, and nearly always the small one is written"
-)]
 pub(crate) enum FirstLook<T> {
     Decided(Result<T, Problem>),
     /// Another node owns one of its slots, or the check has a request id; nothing has been charged. This is for [`check`].
-    Elsewhere(Prepared),
+    Elsewhere(Box<Prepared>),
 }
 
 /// Decides a check right here, without waiting, and gives the answer to `render`, if this node owns all of its slots. `worker`
@@ -40,7 +36,7 @@ pub(crate) fn check_here<T>(
     let ruling = rule(&rules, request, &mut limited);
     match decide_here(node, worker, request, &ruling, &mut limited, now, render) {
         Some(decided) => FirstLook::Decided(decided),
-        None => FirstLook::Elsewhere(Prepared::new(&rules, request, &mut limited)),
+        None => FirstLook::Elsewhere(Box::new(Prepared::new(&rules, request, &mut limited))),
     }
 }
 
@@ -73,7 +69,7 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     worker: usize,
     requests: impl Iterator<Item = &'c CheckRequest<'r>>,
     render: impl Fn(CheckAnswer<'_>) -> T,
-    elsewhere: &mut impl Extend<Prepared>,
+    elsewhere: &mut impl Extend<Box<Prepared>>,
 ) -> Vec<Option<Result<T, Problem>>> {
     let now = node.clock.now();
     let rules = node.rules.load();
@@ -89,7 +85,7 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     let decide = |(request, ruling, limited): &mut (&CheckRequest<'_>, Ruling<'_>, Charges<'_>)| {
         let decided = decide_here(node, worker, request, ruling, limited, now, &render);
         if decided.is_none() {
-            elsewhere.extend([Prepared::new(&rules, request, limited)]);
+            elsewhere.extend([Box::new(Prepared::new(&rules, request, limited))]);
         }
         decided
     };
@@ -138,7 +134,7 @@ pub(crate) fn check<T>(
     node: &Node,
     worker: usize,
     request: &CheckRequest<'_>,
-    mut prepared: Option<Prepared>,
+    mut prepared: Option<Box<Prepared>>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> impl Future<Output = Result<T, Problem>> {
     async move {
@@ -153,7 +149,7 @@ pub(crate) fn check<T>(
                     if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
                         return answer_unlimited(node, worker, allowed, rule, since, render);
                     }
-                    prepared.insert(Prepared::new(&rules, request, &mut limited))
+                    prepared.insert(Box::new(Prepared::new(&rules, request, &mut limited)))
                 }
             };
             // Not held while other nodes are waited for: a thread has room for a few, and looks up more slowly beyond.

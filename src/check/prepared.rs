@@ -1,8 +1,8 @@
 //! A check that was matched and not decided yet: what the rules have charged for it, without a hold on the rules.
 //!
 //! The first look hands it on to those who wait for the owners, so that a check is matched and hashed once. It is for the
-//! rules that it was matched by: where others are in force when it goes on, it is matched anew (decision 15). What it has
-//! lies where it stands, on the stack or in the task that waits.
+//! rules that it was matched by: where others are in force when it goes on, it is matched anew (decision 15). It is
+//! large, so it lies in a box: it is handed on several times, and each task that may wait would keep room for it.
 
 use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;

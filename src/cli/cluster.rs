@@ -31,7 +31,7 @@ Examples:
   tidegate cluster status
   tidegate cluster drain n2                          then n2 may be stopped, and no count is lost
   tidegate cluster drain n2 --undo                   it takes its share again
-  tidegate cluster remove n2                         it is dead and will not come back
+  tidegate cluster remove n2                         it is dead, or was drained, and will not come back
   tidegate cluster recover --data-dir /var/lib/tidegate    a quorum is permanently lost"
 )]
 pub(super) struct ClusterArgs {
@@ -45,7 +45,7 @@ enum ClusterCommand {
     Status(StatusArgs),
     /// Give all slots of a node to the others, with their counts; returns when it owns none and may be stopped
     Drain(DrainArgs),
-    /// Forget a dead node
+    /// Take out a node that is dead or drained
     Remove(RemoveArgs),
     /// Go on from one node's data directory when a quorum is permanently lost
     Recover(RecoverArgs),
@@ -124,6 +124,35 @@ struct Member {
 #[derive(Debug, Deserialize)]
 struct Raft {
     leader: Option<String>,
+    #[serde(default)]
+    voters: Vec<String>,
+    /// What an earlier version does not tell.
+    live_voters: Option<usize>,
+}
+
+impl Raft {
+    /// What the group can still lose, in one line.
+    fn tolerance(&self) -> Option<String> {
+        let (there, all) = (self.live_voters?, self.voters.len());
+        if all == 0 {
+            return None;
+        }
+        let there_are = match (there, all) {
+            (1, 1) => "1 voter is there".to_owned(),
+            (there, all) if there == all => format!("all {all} voters are there"),
+            (there, all) => format!("{there} of {all} voters are there"),
+        };
+        let quorum = all / 2 + 1;
+        Some(match there.checked_sub(quorum) {
+            None => format!(
+                "{there_are} ({}): {quorum} are needed to change rules and members",
+                self.voters.join(", ")
+            ),
+            Some(0) => format!("{there_are}: one more loss stops changes of rules and members"),
+            Some(1) => format!("{there_are}: one more may be lost"),
+            Some(more) => format!("{there_are}: {more} more may be lost"),
+        })
+    }
 }
 
 impl ClusterArgs {
@@ -185,6 +214,12 @@ impl View {
                 writeln!(text, "\n{moving} slots are on their way, {waiting} of {} have to move", self.slots)
             }
         };
+        if let Some(tolerance) = self.raft.tolerance() {
+            let _ = writeln!(text, "{tolerance}");
+        }
+        if self.raft.leader.is_none() && !self.raft.voters.is_empty() {
+            let _ = writeln!(text, "no leader: rules and members cannot be changed, and no slots can move");
+        }
         text
     }
 }
@@ -242,5 +277,31 @@ impl RemoveArgs {
             Output::Text => print(&format!("{} is no member any more", self.name)),
         }
         Ok(DONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_group_can_still_lose_is_one_line() {
+        let told = |live_voters, all: usize| {
+            let voters = (1..=all).map(|number| format!("n{number}")).collect();
+            Raft { leader: None, voters, live_voters }.tolerance().unwrap_or_default()
+        };
+        assert_eq!(told(Some(1), 1), "1 voter is there: one more loss stops changes of rules and members");
+        assert_eq!(
+            told(Some(2), 3),
+            "2 of 3 voters are there: one more loss stops changes of rules and members"
+        );
+        assert_eq!(told(Some(3), 3), "all 3 voters are there: one more may be lost");
+        assert_eq!(told(Some(5), 5), "all 5 voters are there: 2 more may be lost");
+        assert_eq!(
+            told(Some(1), 3),
+            "1 of 3 voters are there (n1, n2, n3): 2 are needed to change rules and members"
+        );
+        assert_eq!(told(None, 3), "", "an earlier version does not say");
+        assert_eq!(told(Some(0), 0), "");
     }
 }

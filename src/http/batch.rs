@@ -63,7 +63,7 @@ pub(super) async fn decide(node: &Node, worker: usize, body: &[u8]) -> Result<By
 enum Step<'a> {
     Told(Vec<u8>),
     /// Another node owns a slot of it.
-    Elsewhere(Box<(CheckRequest<'a>, Option<Prepared>)>),
+    Elsewhere(Box<(CheckRequest<'a>, Option<Box<Prepared>>)>),
 }
 
 fn decide_group<'a>(node: &Node, worker: usize, group: &[&'a RawValue], steps: &mut Vec<Step<'a>>) {

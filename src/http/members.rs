@@ -52,6 +52,10 @@ struct GroupView {
     leader: Option<String>,
     term: u64,
     voters: Vec<String>,
+    /// How many of them seem alive.
+    live_voters: usize,
+    /// How many more may be lost before rules and members cannot be changed; none: they cannot now.
+    failures_tolerated: Option<usize>,
     learners: Vec<String>,
     last_log: u64,
     applied: u64,
@@ -139,6 +143,7 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
     };
     let owned = status.slots_owned();
     let group = cluster.ledger().status();
+    let failures_tolerated = group.failures_tolerated();
     let in_force = cluster.ledger().in_force_by_node();
     let draining = cluster.draining();
     let member = |member: &Member, live, gone_for_ms| MemberView {
@@ -189,6 +194,8 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
             role: group.role.as_str(),
             leader: group.leader,
             term: group.term,
+            live_voters: group.live_voters,
+            failures_tolerated,
             voters: group.voters,
             learners: group.learners,
             last_log: group.last_log,

@@ -288,6 +288,18 @@ fn raft(page: &mut Page, node: &Sources<'_>) {
     );
     page.simple("tidegate_raft_voters", "gauge", "Nodes that vote in the Raft group.", status.voters.len());
     page.simple(
+        "tidegate_raft_live_voters",
+        "gauge",
+        "Nodes that vote in the Raft group and seem alive.",
+        status.live_voters,
+    );
+    page.simple(
+        "tidegate_raft_failures_tolerated",
+        "gauge",
+        "How many more voters may be lost before rules and members cannot be changed; -1: they cannot now.",
+        status.failures_tolerated().map_or(-1, |failures| failures as i64),
+    );
+    page.simple(
         "tidegate_raft_has_leader",
         "gauge",
         "Whether a leader is known.",

@@ -141,24 +141,16 @@ impl Connection {
             }
             let command = Command::read(&words, &mut self.limit);
             if let Command::Throttle(throttle) = command {
+                let mut found = None;
                 // The order of answers is that of commands, so those behind one that waits wait too.
-                let here = waiting.is_none().then(|| {
-                    check_here(&node, self.worker, &throttle.check(), |answer| throttle.five(&answer))
-                });
-                match here {
-                    Some(FirstLook::Decided(decided)) => self.tell(decided),
-                    elsewhere => {
-                        let found = if let Some(FirstLook::Elsewhere(found)) = elsewhere {
-                            Some(found)
-                        } else {
-                            None
-                        };
-                        let decided = decide(&node, self.worker, throttle, found);
-                        waiting.get_or_insert_with(FuturesOrdered::new).push_back(decided);
+                let is_told = waiting.is_none() && self.tell_here(&node, &throttle, &mut found);
+                if !is_told {
+                    let decided = decide(&node, self.worker, throttle, found);
+                    let waiting_now = waiting.get_or_insert_with(FuturesOrdered::new);
+                    waiting_now.push_back(decided);
+                    if waiting_now.len() >= MAX_WAITING {
+                        self.gather(&mut waiting).await;
                     }
-                }
-                if waiting.as_ref().is_some_and(|waiting| waiting.len() >= MAX_WAITING) {
-                    self.gather(&mut waiting).await;
                 }
             } else {
                 self.gather(&mut waiting).await;
@@ -171,6 +163,15 @@ impl Connection {
         }
         self.gather(&mut waiting).await;
         Ok((at, after))
+    }
+
+    /// Answers a check if this node owns its slots. If not, `found` takes what the way on to their owners needs.
+    fn tell_here(&mut self, node: &Node, throttle: &Throttle<'_>, found: &mut Option<Box<Prepared>>) -> bool {
+        match check_here(node, self.worker, &throttle.check(), |answer| throttle.five(&answer)) {
+            FirstLook::Decided(decided) => self.tell(decided),
+            FirstLook::Elsewhere(prepared) => *found = Some(prepared),
+        }
+        found.is_none()
     }
 
     async fn gather<F: Future<Output = Result<Five, Problem>>>(
@@ -247,7 +248,7 @@ async fn decide(
     node: &Node,
     worker: usize,
     throttle: Throttle<'_>,
-    found: Option<Prepared>,
+    found: Option<Box<Prepared>>,
 ) -> Result<Five, Problem> {
     check(node, worker, &throttle.check(), found, |answer: CheckAnswer<'_>| throttle.five(&answer)).await
 }

@@ -5,10 +5,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::Cluster;
-use crate::{controller::Command, fabric, member::MemberState, owner::SlotRow};
+use crate::{
+    controller::Command,
+    fabric,
+    member::{MemberRow, MemberState},
+    owner::SlotRow,
+};
 
 /// How often a leaving node checks whether all its slots are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a leaving node waits for its vote to be taken.
+const VOTE_WITHIN: Duration = Duration::from_secs(3);
 
 impl Cluster {
     /// Gives all slots to others, with what is known of their buckets, and returns when this node owns none; or at the
@@ -16,12 +23,38 @@ impl Cluster {
     /// owns.
     pub async fn leave(&self, deadline: Instant) -> usize {
         let owned = self.hand_over_all(deadline).await;
+        if owned == 0 {
+            self.give_vote_back(deadline.min(Instant::now() + VOTE_WITHIN)).await;
+        }
         self.ownership.give_up();
         let (done, heard) = tokio::sync::oneshot::channel();
         if self.commands.send(Command::Leave { done }).await.is_ok() && heard.await.is_ok() {
             tokio::time::sleep(self.pause).await;
         }
         owned
+    }
+
+    /// Waits until the leader has taken this node's vote, where others stay: those that are left are a quorum by themselves
+    /// then. Without that it keeps its vote, as after a crash.
+    async fn give_vote_back(&self, deadline: Instant) {
+        while self.ledger.votes() && self.others_stay() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether a member is there that was not told to leave.
+    fn others_stay(&self) -> bool {
+        let me = self.ownership.me();
+        let state = &self.ledger.applied().state;
+        let live = self.status.borrow().live.clone();
+        let serves = |row: &MemberRow| {
+            live.iter().any(|member| member.node == Some(row.id) && member.state == MemberState::Serving)
+        };
+        let mut others = state
+            .members
+            .values()
+            .filter(|row| row.node_start() != me && !state.draining.contains(&row.node_start()));
+        others.any(serves)
     }
 
     /// Decides nothing any more, and keeps what the buckets know for the next start of this node, if it has a data directory.
@@ -51,15 +84,7 @@ impl Cluster {
                     || row.successor.is_some_and(|next| next.node == me)
             };
             let mine = rows.filter(concerns_me).count();
-            let live = self.status.borrow().live.clone();
-            let others = applied.state.members.values().filter(|row| {
-                row.node_start() != me
-                    && !applied.state.draining.contains(&row.node_start())
-                    && live
-                        .iter()
-                        .any(|member| member.node == Some(row.id) && member.state == MemberState::Serving)
-            });
-            if mine == 0 || others.count() == 0 || Instant::now() >= deadline {
+            if mine == 0 || !self.others_stay() || Instant::now() >= deadline {
                 return mine;
             }
             if !is_drained {

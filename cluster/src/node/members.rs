@@ -1,11 +1,14 @@
 //! Changes of members, as an operator asks for them, and who takes over from whom.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
 use super::Cluster;
 use crate::{ids::NodeStart, member::MemberRow, owner::SlotRow, rules::ledger::NoQuorum};
+
+/// How often it is looked whether a change is done.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Why a change of a member was not made.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -13,8 +16,8 @@ pub enum MemberError {
     /// Nobody has that name.
     #[error("no member of the cluster has this name")]
     NoSuchNode,
-    /// It lives.
-    #[error("it is alive; only a dead node can be removed")]
+    /// It lives, and was not told to leave.
+    #[error("it is alive; only a node that was drained, or is dead, can be removed")]
     Live,
     /// A quorum could not be reached in time.
     #[error("{0}")]
@@ -35,20 +38,27 @@ impl Cluster {
         Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
     }
 
-    /// Takes a dead node out of the cluster.
+    /// Takes a node out of the cluster that is dead, or was drained: who has been told to leave may still be there, or seem
+    /// so for a while.
     ///
     /// # Errors
-    /// When there is no such node, when it is alive, or when a quorum cannot be reached before the deadline.
+    /// When there is no such node, when it is alive and was not drained, or when a quorum cannot be reached before the deadline.
     pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberError> {
         let start = self.member(name)?;
-        if self.status.borrow().live.iter().any(|member| member.node == Some(start.node)) {
+        let is_there = self.status.borrow().live.iter().any(|member| member.node == Some(start.node));
+        if is_there && !self.ledger.applied().state.draining.contains(&start) {
             return Err(MemberError::Live);
         }
-        let written = self.ledger.evict(start.node, deadline).await;
-        let mut applied = self.ledger.watch();
-        let gone = applied.wait_for(|applied| !applied.state.members.contains_key(&start.node));
-        if written && matches!(tokio::time::timeout_at(deadline, gone).await, Ok(Ok(_))) {
-            return Ok(());
+        if self.ledger.evict(start.node, deadline).await {
+            while Instant::now() < deadline {
+                // As long as it seems to be there its name is kept, so that it is not taken in as somebody new.
+                if !self.ledger.applied().state.members.contains_key(&start.node)
+                    || !self.ledger.has_part(start.node)
+                {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
         Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
     }

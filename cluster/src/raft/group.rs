@@ -29,7 +29,11 @@ use crate::{
     link::Identity,
     member::{Alive, MemberRow},
     owner::{shares::ShareTable, slot_ownership::SlotOwnership},
-    rpc::{caller::Calling, connections::Connections, sane::is_absurd},
+    rpc::{
+        caller::Calling,
+        connections::{Connections, LastHeard},
+        sane::is_absurd,
+    },
     stats::CallStats,
 };
 
@@ -100,7 +104,7 @@ impl RaftGroup {
         let bound = Arc::clone(&belonging);
         let calling = Arc::new(Calling {
             identity: Arc::clone(&identity),
-            connections: Connections::new(Arc::clone(&identity)),
+            connections: Connections::new(Arc::clone(&identity), last_heard(alive.clone())),
             stats: calls,
             cluster: Box::new(move || bound.get()),
         });
@@ -310,6 +314,13 @@ pub(crate) async fn watch_disk(raft: Arc<Consensus>) {
             _ => {}
         }
     }
+}
+
+/// Where gossip has heard of a member last.
+fn last_heard(alive: watch::Receiver<Alive>) -> Arc<LastHeard> {
+    Arc::new(move |id| {
+        alive.borrow().members.iter().find(|member| member.node == Some(id)).map(|member| member.peer)
+    })
 }
 
 fn raft_config() -> Config {

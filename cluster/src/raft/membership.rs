@@ -3,7 +3,7 @@
 //! where the log says, whatever gossip says of it**: else who forges a later start of it could have it taken out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,11 +16,11 @@ use tracing::info;
 use super::{
     handle::Shared,
     running::Running,
-    voters::{self, Membership, Present, Step},
+    voters::{self, Known, Membership, Present, Step},
 };
 use crate::{
     fabric,
-    ids::{NodeId, RaftNode},
+    ids::{NodeId, NodeStart, RaftNode},
     member::{Alive, Member, MemberRow},
     owner::leader::Leader,
     state::{
@@ -32,6 +32,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A member that is gone for so long is taken out.
 const EVICT_AFTER: Duration = Duration::from_secs(3600);
+/// How long a member has been told to leave before it counts as one that does: where all are, it shows within this time.
+const LEAVE_SETTLES: Duration = Duration::from_millis(500);
 /// How long one change may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A node that lacks fewer entries than this may vote: it has the rest before it is asked for much.
@@ -41,12 +43,17 @@ const CAUGHT_UP: u64 = 200;
 pub(crate) async fn run(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
     let mut seen: HashMap<NodeId, Instant> = HashMap::new();
     let mut led_since: Option<Instant> = None;
+    let mut draining: HashMap<NodeStart, Instant> = HashMap::new();
     loop {
         sleep(LOOK_EVERY).await;
         let now = Instant::now();
         let alive = shared.alive.borrow().clone();
         let applied = Arc::clone(&shared.applied.borrow());
         seen.extend(alive.members.iter().filter_map(|member| Some((member.node?, now))));
+        draining.retain(|start, _| applied.state.draining.contains(start));
+        for start in &applied.state.draining {
+            draining.entry(*start).or_insert(now);
+        }
         let Some(running) = shared.raft.running().filter(|running| running.is_leader()) else {
             led_since = None;
             continue;
@@ -58,7 +65,10 @@ pub(crate) async fn run(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
         seen.retain(|_, at| now.duration_since(*at) < Duration::from_secs(24 * 3600));
         let gone_for =
             |id: NodeId| now.duration_since(seen.get(&id).copied().unwrap_or(led_since).max(led_since));
-        run_once(&shared, &running, &alive, &applied, &with_session, gone_for).await;
+        let settled = draining.iter().filter(|(_, since)| now.duration_since(**since) >= LEAVE_SETTLES);
+        let leaving: BTreeSet<NodeId> =
+            settled.map(|(start, _)| start.node).filter(|id| !owns(&applied, *id)).collect();
+        run_once(&shared, &running, &alive, &applied, &with_session, &leaving, gone_for).await;
     }
 }
 
@@ -68,6 +78,7 @@ async fn run_once(
     alive: &Alive,
     applied: &Applied,
     with_session: &[&MemberRow],
+    leaving: &BTreeSet<NodeId>,
     gone_for: impl Fn(NodeId) -> Duration,
 ) {
     if applied.state.founding.is_none() {
@@ -82,25 +93,37 @@ async fn run_once(
     let ours: Vec<&Member> =
         live.filter(|member| member.group.is_none() || member.group == cluster).collect();
     let (membership, present) = look(running, &ours, with_session);
-    if let Some(step) = voters::next_step(&membership, &present, &gone_for, |id| {
-        applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER
-    }) {
+    let known = Known {
+        leaves: |id| leaving.contains(&id),
+        evicted: |id| applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER,
+        gone_for: &gone_for,
+    };
+    if let Some(step) = voters::next_step(&membership, &present, &known) {
         apply(running, step).await;
         return;
     }
-    // Who owns slots is still asked for them.
-    let owns = |id: NodeId| {
-        let slots = applied.state.slots.rows().iter();
-        slots
-            .flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)])
-            .flatten()
-            .any(|start| start.node == id)
+    // Who was taken out while it was there would be taken in again, as somebody new, as soon as it is forgotten.
+    let lingers = |row: &MemberRow| {
+        applied.state.evicted.contains(&row.id)
+            && ours
+                .iter()
+                .any(|member| member.node == Some(row.id) && member.id.incarnation == row.incarnation)
     };
-    if let Some(gone) =
-        applied.state.members.keys().find(|id| !membership.nodes.contains_key(id) && !owns(**id))
-    {
-        let _ = running.propose(Command::Forget(*gone), PATIENCE).await;
+    let gone = applied
+        .state
+        .members
+        .values()
+        .find(|row| !membership.nodes.contains_key(&row.id) && !lingers(row) && !owns(applied, row.id));
+    if let Some(gone) = gone {
+        let _ = running.propose(Command::Forget(gone.id), PATIENCE).await;
     }
+}
+
+/// Whether a member owns slots, or is about to: then it is still asked for them.
+fn owns(applied: &Applied, id: NodeId) -> bool {
+    let slots = applied.state.slots.rows().iter();
+    let starts = slots.flat_map(|row| [Some(row.owner), row.moving.map(|pending| pending.to)]);
+    starts.flatten().any(|start| start.node == id)
 }
 
 /// The members that may have a session, also one that an earlier leader has granted.
@@ -235,6 +258,7 @@ mod tests {
             .into_iter()
             .map(|(id, (node, zone))| Present { id, node, zone, caught_up: id != 9 })
             .collect();
-        assert_eq!(voters::next_step(&group, &present, |_| Duration::ZERO, |_| false), None);
+        let known = Known { gone_for: |_| Duration::ZERO, leaves: |_| false, evicted: |_| false };
+        assert_eq!(voters::next_step(&group, &present, &known), None);
     }
 }

@@ -89,6 +89,14 @@ impl Running {
         self.metrics.borrow().membership_config.membership().get_joint_config().clone()
     }
 
+    /// Whether a member votes, or the change by which it does not any more is not known to be agreed on.
+    pub(crate) fn may_vote(&self, node: NodeId) -> bool {
+        let metrics = self.metrics.borrow();
+        let membership = &metrics.membership_config;
+        let is_agreed = membership.log_id().is_none_or(|id| metrics.last_applied >= Some(id));
+        !is_agreed || membership.membership().voter_ids().any(|id| id == node)
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         self.metrics.borrow().state == ServerState::Leader
     }

@@ -43,24 +43,28 @@ const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Up to this round trip the timing of sessions and elections is tested.
 const SUPPORTED: Duration = Duration::from_millis(150);
 
+/// Where a member was last heard of, if it was.
+pub(crate) type LastHeard = dyn Fn(NodeId) -> Option<SocketAddr> + Send + Sync;
+
 /// The streams of this node to all others.
-#[derive(Debug)]
 pub(crate) struct Connections {
     identity: Arc<Identity>,
+    last_heard: Arc<LastHeard>,
     peers: Mutex<Peers>,
 }
 
-#[derive(Debug)]
 struct Peers {
     known: HashMap<(NodeId, SocketAddr), Arc<Peer>>,
     swept: Instant,
 }
 
 /// The streams to one peer.
-#[derive(Debug)]
 pub(crate) struct Peer {
+    id: NodeId,
+    /// As the log names it.
     node: RaftNode,
     identity: Arc<Identity>,
+    last_heard: Arc<LastHeard>,
     state: Mutex<State>,
 }
 
@@ -74,11 +78,33 @@ struct State {
     /// How long the network alone takes.
     network: RoundTrip,
     is_slow: bool,
+    /// Which of its addresses the next stream is opened to.
+    turn: Turn,
+}
+
+/// Addresses are hints, and the handshake proves who answers there. What gossip heard last comes first: who started again
+/// elsewhere is found by it before a leader has written that into the log, and where there is no leader to write it. Then the
+/// other one: each stream that is not opened is followed by one to the next.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    #[default]
+    LastHeard,
+    Logged,
+}
+
+impl Turn {
+    fn next(self) -> Self {
+        match self {
+            Self::LastHeard => Self::Logged,
+            Self::Logged => Self::LastHeard,
+        }
+    }
 }
 
 impl Connections {
-    pub(crate) fn new(identity: Arc<Identity>) -> Self {
-        Self { identity, peers: Mutex::new(Peers { known: HashMap::new(), swept: Instant::now() }) }
+    pub(crate) fn new(identity: Arc<Identity>, last_heard: Arc<LastHeard>) -> Self {
+        let peers = Mutex::new(Peers { known: HashMap::new(), swept: Instant::now() });
+        Self { identity, last_heard, peers }
     }
 
     fn peers(&self) -> MutexGuard<'_, Peers> {
@@ -96,7 +122,8 @@ impl Connections {
         }
         let peer = peers.known.entry((id, node.peer)).or_insert_with(|| {
             let (node, identity) = (node.clone(), Arc::clone(&self.identity));
-            Arc::new(Peer { node, identity, state: Mutex::default() })
+            let last_heard = Arc::clone(&self.last_heard);
+            Arc::new(Peer { id, node, identity, last_heard, state: Mutex::default() })
         });
         Arc::clone(peer)
     }
@@ -192,8 +219,22 @@ impl Peer {
         guard.end(outcome);
     }
 
+    /// Where a stream is opened to now, and whose turn that is.
+    fn take_turn(&self) -> (SocketAddr, Turn) {
+        // Not under the lock: it is somebody else's.
+        let heard = (self.last_heard)(self.id);
+        let mut state = self.state();
+        let turn = state.turn;
+        state.turn = turn.next();
+        match turn {
+            Turn::LastHeard => (heard.unwrap_or(self.node.peer), turn),
+            Turn::Logged => (self.node.peer, turn),
+        }
+    }
+
     async fn dial(&self) -> Result<Wire, CallError> {
-        let stream = fabric::connect(self.node.peer).await?;
+        let (address, turn) = self.take_turn();
+        let stream = fabric::connect(address).await?;
         let asked = Instant::now();
         let mut wire = Wire::open(stream, &self.identity, &self.node.name).await?;
         let after = asked.elapsed();
@@ -202,6 +243,7 @@ impl Peer {
         // On a stream that waits for a call nothing must come.
         wire.flush().await?;
         wire.welcomed().await?;
+        self.state().turn = turn;
         Ok(wire)
     }
 

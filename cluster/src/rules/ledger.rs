@@ -12,7 +12,7 @@ use crate::{
     fabric,
     ids::{NodeId, NodeStart, Revision},
     planted::PlantedBug,
-    raft::{handle::Shared, leader_client::LeaderClient, reads::Reads},
+    raft::{handle::Shared, leader_client::LeaderClient, reads::Reads, voters::voter_count},
     rpc::{
         caller::Caller,
         message::{Call, NotServed, Reply},
@@ -184,6 +184,28 @@ impl Ledger {
     /// Has the leader take a node out that is gone; whether that was written before the deadline.
     pub(crate) async fn evict(&self, node: NodeId, deadline: Instant) -> bool {
         self.leader.write(|| Call::Evict(node), deadline).await
+    }
+
+    /// Whether this node has a vote, as far as it knows that for sure: a change that is written and not agreed on is none.
+    pub(crate) fn votes(&self) -> bool {
+        self.shared.raft.running().is_some_and(|running| running.may_vote(self.shared.me))
+    }
+
+    /// Whether this node has no vote while those that are alive should have more votes than there are.
+    pub(crate) fn awaits_vote(&self) -> bool {
+        let Some(running) = self.shared.raft.running() else { return false };
+        let voters = running.voters().pop().unwrap_or_default();
+        if voters.contains(&self.shared.me) {
+            return false;
+        }
+        let live = self.shared.live();
+        let members = live.iter().filter_map(|member| member.node).filter(|id| running.has_member(*id));
+        voters.len() < voter_count(members.count())
+    }
+
+    /// Whether a node has a part in the group: gets the log, or votes.
+    pub(crate) fn has_part(&self, node: NodeId) -> bool {
+        self.shared.raft.running().is_some_and(|running| running.has_member(node))
     }
 
     /// How long this node has not heard from the leader; `None`: never.

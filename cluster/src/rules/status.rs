@@ -1,6 +1,6 @@
 //! What a node can tell of the group.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use openraft::ServerState;
 use tokio::sync::watch;
@@ -10,6 +10,9 @@ use crate::{
     ids::{ClusterId, NodeId},
     raft::belonging::Foreign,
 };
+
+/// Who was not heard for so long is not called the leader any more.
+const LEADER_LASTS: Duration = Duration::from_secs(5);
 
 /// What this node is to the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct GroupStatus {
     pub term: u64,
     /// Names of those that vote.
     pub voters: Vec<String>,
+    /// How many of them seem alive.
+    pub live_voters: usize,
     /// Names of those that only get the log.
     pub learners: Vec<String>,
     /// The last entry in this node's log.
@@ -64,6 +69,13 @@ pub struct GroupStatus {
     pub in_force: u64,
     /// Why Raft does not run here.
     pub trouble: Option<String>,
+}
+
+impl GroupStatus {
+    /// How many more voters may be lost before no quorum is left that could change rules and members; `None`: none is left now.
+    pub fn failures_tolerated(&self) -> Option<usize> {
+        self.live_voters.checked_sub(self.voters.len() / 2 + 1)
+    }
 }
 
 impl Ledger {
@@ -128,6 +140,7 @@ impl Ledger {
             leader: None,
             term: 0,
             voters: Vec::new(),
+            live_voters: 0,
             learners: Vec::new(),
             last_log: 0,
             applied: shared.applied.borrow().index,
@@ -138,10 +151,14 @@ impl Ledger {
         let metrics = running.metrics();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+        let live: BTreeSet<NodeId> = shared.live().iter().filter_map(|member| member.node).collect();
+        status.live_voters = voters.iter().filter(|id| **id == shared.me || live.contains(id)).count();
+        // Raft keeps the name of a leader that is long gone.
+        let leader = metrics.current_leader.filter(|_| self.age().is_some_and(|age| age < LEADER_LASTS));
         for (id, node) in membership.nodes() {
             let names = if voters.contains(id) { &mut status.voters } else { &mut status.learners };
             names.push(node.name.clone());
-            if metrics.current_leader == Some(*id) {
+            if leader == Some(*id) {
                 status.leader = Some(node.name.clone());
             }
         }

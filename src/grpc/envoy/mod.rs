@@ -35,7 +35,7 @@ type Answer = Result<RateLimitResponse, Status>;
 /// What is told of each descriptor.
 type All = SmallVec<[Option<Told>; 1]>;
 /// The checks that others decide, in their order.
-type Elsewhere = SmallVec<[Prepared; 1]>;
+type Elsewhere = SmallVec<[Box<Prepared>; 1]>;
 
 /// A request of which everything is done that needs no waiting.
 pub(super) enum Begun<W> {
