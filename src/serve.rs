@@ -69,11 +69,14 @@ pub enum ServeError {
         /// Why not.
         reason: io::Error,
     },
-    /// The node could not take its place in the cluster.
+    /// The peer port could not be opened.
     #[error("{0}")]
     #[diagnostic(help(
         "HTTP listens on --base-port, gRPC on + 1, the Redis protocol on + 2, peers on + 3 (TCP and UDP), all at --listen"
     ))]
+    PeerPort(StartError),
+    /// The node could not take its place in the cluster.
+    #[error("{0}")]
     Cluster(StartError),
     /// Nobody accepts connections any more.
     #[error("the accept loop ended by itself, which it never should; the log says more")]
@@ -138,12 +141,15 @@ async fn serve(
         workers.handles(),
     )
     .await
-    .map_err(ServeError::Cluster)?;
+    .map_err(|error| match error {
+        StartError::Bind { .. } => ServeError::PeerPort(error),
+        error => ServeError::Cluster(error),
+    })?;
     let _sweeper = Sweeper::start(Arc::clone(cluster.router()), Arc::clone(&rules), clock)
         .map_err(ServeError::System)?;
 
     // Everything is open now: only from here on is it said that the node is up.
-    info!(%name, http = %settings.http, grpc = %settings.grpc, resp = %settings.resp, peers = %settings.peers, workers = settings.workers, "listening");
+    info!(%name, http = %settings.http, grpc = %settings.grpc, resp = %settings.resp, peers = %settings.peers, advertise = %cluster.advertised(), workers = settings.workers, "listening");
     warn_of(&settings);
     warn_of_limits(&settings, open_files, process::memory_limit());
     let http_stats = ServerStats::default();

@@ -7,12 +7,13 @@
 mod address;
 mod leave;
 mod members;
+mod seeds;
 mod start;
 mod tasks;
 
 pub use self::{members::MemberError, start::StartError};
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -27,7 +28,7 @@ use crate::{
     router::Router,
     rules::ledger::Ledger,
     stats::{CallStats, FloorStats, GossipStats, MoveStats, PeerStats, WorkerStats},
-    status::{ClusterStatus, Readiness},
+    status::{ClusterStatus, Readiness, ToCome},
 };
 
 /// How long tasks may take to end.
@@ -90,13 +91,23 @@ impl Cluster {
             ));
         }
         // Its slots are about to be another's, and what it decides it cannot follow up. One alone decides as before.
-        let awaits_vote = self.ledger.awaits_vote();
-        match (self.status.borrow().readiness(&self.router, awaits_vote), self.ledger.disk_trouble()) {
+        let has_session = self.ownership.has_session(self.context.group.clock.now());
+        // Without a quorum a node waits for nothing: nobody could start the others when it is ready. It has an answer for each check.
+        let to_come = ToCome {
+            session: !has_session && self.ledger.has_quorum_in_sight(),
+            vote: self.ledger.awaits_vote(),
+        };
+        match (self.status.borrow().readiness(&self.router, to_come), self.ledger.disk_trouble()) {
             (Readiness::Ready, Some(trouble)) => {
                 Readiness::NotReady(format!("this node asks for no session: {trouble}"))
             }
             (readiness, _) => readiness,
         }
+    }
+
+    /// The peer port of this node, as the others are told.
+    pub fn advertised(&self) -> SocketAddr {
+        self.context.group.row.peer
     }
 
     /// Looks into this node, for tests.

@@ -64,6 +64,15 @@ pub struct ClusterStatus {
     was_ready: Arc<AtomicBool>,
 }
 
+/// What a node has not got yet since its start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ToCome {
+    /// A session, which those that are there can give.
+    pub(crate) session: bool,
+    /// A vote: there are too few.
+    pub(crate) vote: bool,
+}
+
 /// Whether a node can decide checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -105,8 +114,8 @@ impl ClusterStatus {
         self.was_ready.load(Ordering::Relaxed)
     }
 
-    /// `awaits_vote`: the group has too few votes, and this node has none.
-    pub(crate) fn readiness(&self, router: &Router, awaits_vote: bool) -> Readiness {
+    /// Where it has not been ready since its start, `to_come` says what it still gets, as far as others can give it.
+    pub(crate) fn readiness(&self, router: &Router, to_come: ToCome) -> Readiness {
         if self.state == MemberState::Leaving {
             return Readiness::NotReady("this node is leaving the cluster".to_owned());
         }
@@ -126,12 +135,12 @@ impl ClusterStatus {
             return Readiness::Ready;
         }
         // Whoever replaces nodes goes on to the next when this one is ready: it has to count.
-        if !self.has_session {
+        if to_come.session {
             return Readiness::NotReady(
-                "waiting for a session with the leader: that takes a quorum of the voters (`tidegate cluster status`)".to_owned(),
+                "waiting for a session with the leader (`tidegate cluster status`)".to_owned(),
             );
         }
-        if awaits_vote && since.elapsed() < VOTE_EXPECTED_WITHIN {
+        if to_come.vote && since.elapsed() < VOTE_EXPECTED_WITHIN {
             return Readiness::NotReady("waiting for its vote in the Raft group".to_owned());
         }
         let missing: Vec<&str> = routes

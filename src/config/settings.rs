@@ -108,6 +108,14 @@ pub enum SettingsError {
         "this node listens on {0}, where {1} cannot reach it; give an address of this machine (--listen 0.0.0.0)"
     )]
     Unreachable(IpAddr, String),
+    #[error(
+        "{0} stands for every address and is none that other nodes could reach: name one of this machine (--advertise)"
+    )]
+    AdvertisesNowhere(IpAddr),
+    #[error(
+        "this node tells the others to reach it at {0}, where {1} cannot: name an address of this machine (--advertise)"
+    )]
+    AdvertisesLoopback(IpAddr, String),
     #[error("a check cannot take {0:?}: from 10ms to 60s (--check-timeout)")]
     CheckTimeout(Duration),
     #[error("{0} bytes are too few for buckets: at least 1MiB (--max-memory)")]
@@ -204,11 +212,19 @@ impl Settings {
         if self.bootstrap_expect == Some(0) {
             return Err(SettingsError::ExpectsNobody);
         }
-        if self.http.ip().is_loopback()
-            && self.advertise.is_none()
-            && let Some(far) = self.join.iter().find(|entry| !is_this_machine(entry))
-        {
-            return Err(SettingsError::Unreachable(self.http.ip(), far.clone()));
+        if let Some(nowhere) = self.advertise.filter(IpAddr::is_unspecified) {
+            return Err(SettingsError::AdvertisesNowhere(nowhere));
+        }
+        if let Some(far) = self.join.iter().find(|entry| !is_this_machine(entry)) {
+            match self.advertise {
+                None if self.http.ip().is_loopback() => {
+                    return Err(SettingsError::Unreachable(self.http.ip(), far.clone()));
+                }
+                Some(here) if here.is_loopback() => {
+                    return Err(SettingsError::AdvertisesLoopback(here, far.clone()));
+                }
+                _ => {}
+            }
         }
         let addresses = std::iter::once(self.peers.ip()).chain(self.advertise);
         if self.cluster_key.is_none()
@@ -317,6 +333,23 @@ mod tests {
         let told =
             Options { listen: Some([0, 0, 0, 0].into()), cluster_key: key, ..joining("10.0.0.1:7803") };
         assert!(Settings::resolve(&told).is_ok());
+    }
+
+    #[test]
+    fn nobody_tells_the_others_an_address_at_which_they_cannot_reach_it() {
+        let key = || Some("0123456789abcdef".into());
+        let advertise = |address: &str, join: &str| Options {
+            listen: Some([0, 0, 0, 0].into()),
+            advertise: Some(address.parse().unwrap()),
+            cluster_key: key(),
+            ..joining(join)
+        };
+        for nowhere in ["0.0.0.0", "::"] {
+            assert!(fault(advertise(nowhere, "10.0.0.2")).contains("--advertise"), "{nowhere}");
+        }
+        assert!(fault(advertise("127.0.0.1", "10.0.0.2:7803")).contains("10.0.0.2:7803 cannot"));
+        assert!(Settings::resolve(&advertise("127.0.0.1", "127.0.0.2:7803")).is_ok());
+        assert!(Settings::resolve(&advertise("10.0.0.1", "node-2")).is_ok());
     }
 
     #[test]

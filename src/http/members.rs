@@ -128,7 +128,7 @@ pub(super) async fn remove(cluster: &Cluster, name: &str) -> Result<Value, Probl
 fn problem(name: &str, fault: &MemberError) -> Problem {
     let kind = match fault {
         MemberError::NoSuchNode => ProblemKind::NoSuchNode,
-        MemberError::Live => ProblemKind::NodeIsLive,
+        MemberError::Live | MemberError::Itself | MemberError::Removed => ProblemKind::NodeIsLive,
         MemberError::NoQuorum(_) => ProblemKind::NoQuorum,
     };
     Problem::new(kind, format!("{:?}: {fault}", echo(name)))
@@ -143,7 +143,6 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
     };
     let owned = status.slots_owned();
     let group = cluster.ledger().status();
-    let failures_tolerated = group.failures_tolerated();
     let in_force = cluster.ledger().in_force_by_node();
     let draining = cluster.draining();
     let member = |member: &Member, live, gone_for_ms| MemberView {
@@ -195,7 +194,7 @@ pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
             leader: group.leader,
             term: group.term,
             live_voters: group.live_voters,
-            failures_tolerated,
+            failures_tolerated: group.failures_tolerated,
             voters: group.voters,
             learners: group.learners,
             last_log: group.last_log,

@@ -297,7 +297,7 @@ fn raft(page: &mut Page, node: &Sources<'_>) {
         "tidegate_raft_failures_tolerated",
         "gauge",
         "How many more voters may be lost before rules and members cannot be changed; -1: they cannot now.",
-        status.failures_tolerated().map_or(-1, |failures| failures as i64),
+        status.failures_tolerated.map_or(-1, |failures| failures as i64),
     );
     page.simple(
         "tidegate_raft_has_leader",

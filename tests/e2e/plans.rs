@@ -121,17 +121,17 @@ fn one_becomes_five_and_one_again_and_each_step_can_be_followed_by_the_next() {
         let vote: Vec<&str> = ["n1", "n2", "n3", "n4", "n5"][..if count == 4 { 3 } else { count }].into();
         await_voters(&cluster, &vote);
     }
-    for count in (1..=4_u32).rev() {
+    for count in (1..=4_u64).rev() {
         assert_eq!(cluster.terminate(&format!("n{}", count + 1)), Some(0));
-        let seen = voters(&cluster);
-        let here: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
-        for seen in seen {
-            assert!(seen.iter().all(|name| here.contains(name)), "{seen:?} vote of {here:?}");
-        }
         assert_rules_change(&cluster, &format!("with-{count}"));
+        // As many as the size allows: of three or four one, of two or one none.
+        wait_for(&format!("{count} nodes tolerate what they can"), PATIENCE, || {
+            cluster.running().all(|node| status(node)["raft"]["failures_tolerated"] == (count - 1) / 2)
+        });
         wait_for("all slots are decided", PATIENCE, || cluster.running().all(Node::is_settled));
-        assert_decides(&cluster, count * 50);
+        assert_decides(&cluster, count as u32 * 50);
     }
+    await_voters(&cluster, &["n1"]);
     // They come back, and vote.
     for name in ["n2", "n3", "n4", "n5"] {
         cluster.restart(name);
@@ -151,6 +151,7 @@ fn three_become_five_and_three_again_and_then_one_may_crash() {
         assert_eq!(cluster.terminate(name), Some(0));
     }
     await_voters(&cluster, &["n1", "n2", "n3"]);
+    assert_eq!(status(cluster.node("n1"))["raft"]["failures_tolerated"], 1);
     cluster.kill("n3");
     wait_for("the others have taken its slots over", PATIENCE, || {
         let owners = cluster.node("n1").slot_owners();
@@ -164,6 +165,29 @@ fn three_become_five_and_three_again_and_then_one_may_crash() {
     wait_for("they vote", PATIENCE, || {
         voters(&cluster).iter().all(|seen| seen.contains(&"n4".to_owned()) && seen.contains(&"n5".to_owned()))
     });
+}
+
+/// Of three nodes one has crashed, and one goes by plan: the last one goes on by itself, and whoever comes back takes part again.
+#[test]
+fn one_of_three_has_crashed_and_another_goes_by_plan() {
+    let _machine = kit::alone();
+    let mut cluster = Cluster::start(3, settings(true));
+    cluster.kill("n3");
+    wait_for("the others have taken its slots over", PATIENCE, || {
+        let owners = cluster.node("n1").slot_owners();
+        !owners.is_empty() && owners.iter().all(|owner| owner == "n1" || owner == "n2")
+    });
+    assert_rules_change(&cluster, "after-the-crash");
+    // It has been away for so long that its vote does not count on its return.
+    std::thread::sleep(Duration::from_secs(11));
+    assert_eq!(cluster.terminate("n2"), Some(0));
+    assert_rules_change(&cluster, "alone");
+    wait_for("all slots are decided", PATIENCE, || cluster.running().all(Node::is_settled));
+    assert_decides(&cluster, 0);
+    cluster.restart("n3");
+    cluster.restart("n2");
+    cluster.await_ready();
+    await_voters(&cluster, &["n1", "n2", "n3"]);
 }
 
 /// Each node ends by plan, and another one with a new name takes its place.

@@ -6,6 +6,7 @@
 #[path = "../e2e/kit/mod.rs"]
 mod kit;
 
+mod late_names;
 mod partition;
 mod shares;
 mod unreachable_leader;

@@ -50,7 +50,7 @@ pub(crate) struct GossipConfig {
 
 /// This node's part in the gossip.
 pub(crate) struct Gossip {
-    handle: ChitchatHandle,
+    handle: Arc<ChitchatHandle>,
     live: watch::Receiver<BTreeMap<ChitchatId, NodeState>>,
 }
 
@@ -91,7 +91,16 @@ impl Gossip {
         let transport = SealedUdp::new(socket, seal, intake, stats);
         let handle = spawn_chitchat(chitchat, about_me, &transport).await?;
         let live = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
-        Ok(Self { handle, live })
+        Ok(Self { handle: Arc::new(handle), live })
+    }
+
+    /// Begins to gossip with whoever is at an address.
+    pub(crate) fn greeter(&self) -> impl Fn(SocketAddr) + Send + 'static {
+        let handle = Arc::clone(&self.handle);
+        move |address| {
+            // It may have stopped.
+            let _ = handle.gossip(address);
+        }
     }
 
     /// Signals each change of the live members.

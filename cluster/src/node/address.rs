@@ -1,8 +1,12 @@
 //! Where nodes are: the ports of `--join`, and the address at which the others reach this node.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
-use tokio::net::lookup_host;
+use futures_util::future::join_all;
+use tokio::{net::lookup_host, time::timeout};
 
 use crate::{config::DEFAULT_PEER_PORT, fabric};
 
@@ -19,18 +23,33 @@ pub(super) fn with_port(seed: &str) -> String {
     }
 }
 
-/// The address that packets to the first seed leave from; without seeds, those to the internet. Nothing is sent.
-pub(super) async fn reachable_address(seeds: &[String]) -> IpAddr {
-    const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
-    for seed in seeds {
-        let Ok(mut addresses) = lookup_host(seed).await else { continue };
-        if let Some(target) = addresses.next()
-            && let Ok(source) = fabric::source_address_towards(target).await
+/// How long the names of seeds are waited for: a name service that does not answer must not keep a node from starting.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The address that packets to the seeds leave from; if none of them is known yet, those to the internet. Nothing is sent. `None`:
+/// there is no such address but of this machine alone.
+pub(super) async fn reachable_address(seeds: &[String]) -> Option<IpAddr> {
+    // Addresses that are in no network, of both families.
+    const SOMEWHERE: [SocketAddr; 2] = [
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+        SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+    ];
+    let resolved = join_all(seeds.iter().map(|seed| async move {
+        let found = timeout(RESOLVED_WITHIN, lookup_host(seed)).await;
+        found.ok().and_then(Result::ok).map(Iterator::collect::<Vec<_>>).unwrap_or_default()
+    }));
+    let targets: Vec<SocketAddr> = resolved.await.into_iter().flatten().collect();
+    // Where all seeds are on this machine, so are all nodes.
+    let all_here = !targets.is_empty() && targets.iter().all(|target| target.ip().is_loopback());
+    for target in targets.into_iter().chain(SOMEWHERE) {
+        if let Ok(source) = fabric::source_address_towards(target).await
+            && (all_here || !source.is_loopback())
+            && !source.is_unspecified()
         {
-            return source;
+            return Some(source);
         }
     }
-    fabric::source_address_towards(SOMEWHERE).await.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    None
 }
 
 #[cfg(test)]
@@ -48,6 +67,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_advertised_address_is_one_that_the_seeds_can_reach() {
-        assert_eq!(reachable_address(&["127.0.0.1:7803".to_owned()]).await, Ipv4Addr::LOCALHOST);
+        let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        assert_eq!(reachable_address(&["127.0.0.1:7803".to_owned()]).await, loopback);
+        // A seed elsewhere is not reached from there.
+        let far = reachable_address(&["127.0.0.1:7803".to_owned(), "192.0.2.7:7803".to_owned()]).await;
+        assert!(far.is_none_or(|address| !address.is_loopback()), "{far:?}");
     }
 }

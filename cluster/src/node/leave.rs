@@ -1,6 +1,6 @@
 //! How a node goes: it gives its slots to others, or keeps what their buckets know.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,6 +8,7 @@ use super::Cluster;
 use crate::{
     controller::Command,
     fabric,
+    ids::NodeId,
     member::{MemberRow, MemberState},
     owner::SlotRow,
 };
@@ -22,9 +23,11 @@ impl Cluster {
     /// deadline, or when nobody is there to take them. Until then checks are decided as before. Returns how many it still
     /// owns.
     pub async fn leave(&self, deadline: Instant) -> usize {
-        let owned = self.hand_over_all(deadline).await;
+        let mut owned = self.hand_over_all(deadline).await;
         if owned == 0 {
             self.give_vote_back(deadline.min(Instant::now() + VOTE_WITHIN)).await;
+            // Where all others began to go meanwhile, it may have got some again.
+            owned = self.counted_on();
         }
         self.ownership.give_up();
         let (done, heard) = tokio::sync::oneshot::channel();
@@ -34,27 +37,42 @@ impl Cluster {
         owned
     }
 
-    /// Waits until the leader has taken this node's vote, where others stay: those that are left are a quorum by themselves
-    /// then. Without that it keeps its vote, as after a crash.
+    /// Waits until those that stay are a quorum without this node: for that the leader takes its vote, where one more or less
+    /// matters. Without that it keeps its vote, as after a crash.
     async fn give_vote_back(&self, deadline: Instant) {
-        while self.ledger.votes() && self.others_stay() && Instant::now() < deadline {
+        while self.ledger.is_needed(&self.staying()) && self.others_stay() && Instant::now() < deadline {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Whether a member is there that was not told to leave.
-    fn others_stay(&self) -> bool {
+    /// The members that are there and were not told to leave, but this one.
+    fn staying(&self) -> BTreeSet<NodeId> {
         let me = self.ownership.me();
         let state = &self.ledger.applied().state;
         let live = self.status.borrow().live.clone();
-        let serves = |row: &MemberRow| {
+        let serves = |row: &&MemberRow| {
             live.iter().any(|member| member.node == Some(row.id) && member.state == MemberState::Serving)
         };
-        let mut others = state
+        let others = state
             .members
             .values()
             .filter(|row| row.node_start() != me && !state.draining.contains(&row.node_start()));
-        others.any(serves)
+        others.filter(serves).map(|row| row.id).collect()
+    }
+
+    /// In how many slots others count on this node: as their owner, the next one, or a successor.
+    fn counted_on(&self) -> usize {
+        let me = self.ownership.me();
+        let concerns_me = |row: &&SlotRow| {
+            row.owner == me
+                || row.moving.is_some_and(|pending| pending.to == me)
+                || row.successor.is_some_and(|next| next.node == me)
+        };
+        self.ledger.applied().state.slots.rows().iter().filter(concerns_me).count()
+    }
+
+    fn others_stay(&self) -> bool {
+        !self.staying().is_empty()
     }
 
     /// Decides nothing any more, and keeps what the buckets know for the next start of this node, if it has a data directory.
@@ -75,20 +93,18 @@ impl Cluster {
         let me = self.ownership.me();
         let mut is_drained = false;
         loop {
-            let applied = self.ledger.applied();
-            let rows = applied.state.slots.rows().iter();
-            // Nobody should count on this node, as a successor neither.
-            let concerns_me = |row: &&SlotRow| {
-                row.owner == me
-                    || row.moving.is_some_and(|pending| pending.to == me)
-                    || row.successor.is_some_and(|next| next.node == me)
-            };
-            let mine = rows.filter(concerns_me).count();
-            if mine == 0 || !self.others_stay() || Instant::now() >= deadline {
+            let mine = self.counted_on();
+            // One that owns nothing yet, or no more, may have a vote all the same.
+            let is_done = mine == 0 && (is_drained || !self.ledger.votes());
+            if is_done || !self.others_stay() || Instant::now() >= deadline {
                 return mine;
             }
             if !is_drained {
-                is_drained = self.ledger.drain(me, true, deadline).await;
+                let within = if mine == 0 { deadline.min(Instant::now() + VOTE_WITHIN) } else { deadline };
+                is_drained = self.ledger.drain(me, true, within).await;
+                if !is_drained && mine == 0 {
+                    return 0;
+                }
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -19,6 +19,12 @@ pub enum MemberError {
     /// It lives, and was not told to leave.
     #[error("it is alive; only a node that was drained, or is dead, can be removed")]
     Live,
+    /// It is asked to take itself out.
+    #[error("it is the node that was asked: ask another one to remove it")]
+    Itself,
+    /// It was taken out.
+    #[error("it was removed: started again, it joins again")]
+    Removed,
     /// A quorum could not be reached in time.
     #[error("{0}")]
     NoQuorum(NoQuorum),
@@ -32,6 +38,9 @@ impl Cluster {
     /// When there is no such node, or a quorum cannot be reached before the deadline.
     pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberError> {
         let start = self.member(name)?;
+        if !on && self.ledger.applied().state.evicted.contains(&start.node) {
+            return Err(MemberError::Removed);
+        }
         if self.ledger.drain(start, on, deadline).await {
             return Ok(());
         }
@@ -49,6 +58,9 @@ impl Cluster {
         if is_there && !self.ledger.applied().state.draining.contains(&start) {
             return Err(MemberError::Live);
         }
+        if start == self.ownership.me() {
+            return Err(MemberError::Itself);
+        }
         if self.ledger.evict(start.node, deadline).await {
             while Instant::now() < deadline {
                 // As long as it seems to be there its name is kept, so that it is not taken in as somebody new.
@@ -65,7 +77,9 @@ impl Cluster {
 
     fn member(&self, name: &str) -> Result<NodeStart, MemberError> {
         let applied = self.ledger.applied();
-        let row = applied.state.members.values().find(|row| row.name == name);
+        let rows = applied.state.members.values().filter(|row| row.name == name);
+        // One that was taken out, or lost its disk, is known for a while.
+        let row = rows.max_by_key(|row| row.incarnation);
         row.map(MemberRow::node_start).ok_or(MemberError::NoSuchNode)
     }
 

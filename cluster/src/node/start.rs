@@ -1,7 +1,7 @@
 //! How a node starts: opens the peer port and the disk, and puts together what it is made of.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Cluster, ClusterStats,
     address::{reachable_address, with_port},
+    seeds::{is_name, keep_looking_up},
     tasks::GroupTasks,
 };
 use crate::{
@@ -71,6 +72,11 @@ pub enum StartError {
     /// A cluster needs at least one node.
     #[error("a cluster cannot be founded by 0 nodes (--bootstrap-expect)")]
     ExpectsNobody,
+    /// The others have to be told where this node is.
+    #[error(
+        "this machine has no address that other nodes could reach, as far as its routes say (--advertise ADDRESS)"
+    )]
+    NoAddress,
     /// There is no thread that could answer peers.
     #[error("a node needs at least one worker thread")]
     NoWorkers,
@@ -125,7 +131,18 @@ impl Cluster {
         let advertise = match config.advertise {
             Some(address) => address,
             None if !config.listen.is_unspecified() => config.listen,
-            None => reachable_address(&seeds).await,
+            None => match reachable_address(&seeds).await {
+                Some(address) => address,
+                // Alone it can be used from here.
+                None if seeds.is_empty() && expect == Some(1) => {
+                    tracing::warn!(
+                        advertise = %Ipv4Addr::LOCALHOST,
+                        "this machine has no address that others could reach: no other node can join this one (--advertise)"
+                    );
+                    Ipv4Addr::LOCALHOST.into()
+                }
+                None => return Err(StartError::NoAddress),
+            },
         };
         let http_address = if config.http.ip().is_unspecified() { advertise } else { config.http.ip() };
 
@@ -209,13 +226,15 @@ impl Cluster {
         let services = Services { owner: Arc::new(owner), ..services };
         let calls = Arc::new(CallServer::new(raft, services, Arc::clone(&stats.peers)));
         let ledger = Ledger::new(shared, Arc::clone(&leader), Arc::clone(&rules));
+        let names: Vec<String> = seeds.iter().filter(|seed| is_name(seed)).cloned().collect();
         let gossip = Gossip::start(
             GossipConfig {
                 me: me.clone(),
                 advertise: SocketAddr::new(advertise, config.peer_port),
                 cluster: config.cluster,
                 key: config.key.as_ref().map(|key| key.gossip()),
-                seeds,
+                // Names it would look up before anything else, one after the other, and then once a minute.
+                seeds: seeds.into_iter().filter(|seed| !is_name(seed)).collect(),
                 interval: config.timing.gossip_interval,
                 http: SocketAddr::new(http_address, config.http.port()),
                 zone: config.zone,
@@ -242,6 +261,10 @@ impl Cluster {
             config.timing.forward_timeout(),
         ));
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        for name in names {
+            let looked_up = keep_looking_up(name, gossip.greeter(), ledger.clone());
+            tasks.spawn(cancel.clone().run_until_cancelled_owned(looked_up));
+        }
         let answering = Arc::new(Answering {
             identity: Arc::clone(&identity),
             router: Arc::clone(&router),

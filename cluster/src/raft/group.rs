@@ -318,8 +318,12 @@ pub(crate) async fn watch_disk(raft: Arc<Consensus>) {
 
 /// Where gossip has heard of a member last.
 fn last_heard(alive: watch::Receiver<Alive>) -> Arc<LastHeard> {
-    Arc::new(move |id| {
-        alive.borrow().members.iter().find(|member| member.node == Some(id)).map(|member| member.peer)
+    Arc::new(move |id, name| {
+        let members = &alive.borrow().members;
+        members
+            .iter()
+            .find(|member| member.node == Some(id) && *member.id.name == *name)
+            .map(|member| member.peer)
     })
 }
 

@@ -33,7 +33,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A member that is gone for so long is taken out.
 const EVICT_AFTER: Duration = Duration::from_secs(3600);
 /// How long a member has been told to leave before it counts as one that does: where all are, it shows within this time.
-const LEAVE_SETTLES: Duration = Duration::from_millis(500);
+const LEAVE_SETTLES: Duration = Duration::from_secs(1);
+/// Who has not answered the leader for so long may be gone.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// Who was taken out while it was there is not forgotten before it has not been seen for so long.
+const LINGERS_FOR: Duration = Duration::from_secs(60);
 /// How long one change may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A node that lacks fewer entries than this may vote: it has the rest before it is asked for much.
@@ -67,7 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
             |id: NodeId| now.duration_since(seen.get(&id).copied().unwrap_or(led_since).max(led_since));
         let settled = draining.iter().filter(|(_, since)| now.duration_since(**since) >= LEAVE_SETTLES);
         let leaving: BTreeSet<NodeId> =
-            settled.map(|(start, _)| start.node).filter(|id| !owns(&applied, *id)).collect();
+            settled.map(|(start, _)| start.node).filter(|id| !is_concerned(&applied, *id)).collect();
         run_once(&shared, &running, &alive, &applied, &with_session, &leaving, gone_for).await;
     }
 }
@@ -92,8 +96,9 @@ async fn run_once(
     let live = alive.members.iter().chain(&alive.name_conflict);
     let ours: Vec<&Member> =
         live.filter(|member| member.group.is_none() || member.group == cluster).collect();
-    let (membership, present) = look(running, &ours, with_session);
+    let (membership, present) = look(shared, running, &ours, with_session);
     let known = Known {
+        drains: |id| applied.state.draining.iter().any(|start| start.node == id),
         leaves: |id| leaving.contains(&id),
         evicted: |id| applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER,
         gone_for: &gone_for,
@@ -105,9 +110,8 @@ async fn run_once(
     // Who was taken out while it was there would be taken in again, as somebody new, as soon as it is forgotten.
     let lingers = |row: &MemberRow| {
         applied.state.evicted.contains(&row.id)
-            && ours
-                .iter()
-                .any(|member| member.node == Some(row.id) && member.id.incarnation == row.incarnation)
+            && applied.state.draining.contains(&row.node_start())
+            && gone_for(row.id) < LINGERS_FOR
     };
     let gone = applied
         .state
@@ -126,6 +130,12 @@ fn owns(applied: &Applied, id: NodeId) -> bool {
     starts.flatten().any(|start| start.node == id)
 }
 
+/// Whether others count on a member: it owns slots, is about to, or takes some over when their owner is lost.
+fn is_concerned(applied: &Applied, id: NodeId) -> bool {
+    let mut rows = applied.state.slots.rows().iter();
+    owns(applied, id) || rows.any(|row| row.successor.is_some_and(|next| next.node.node == id))
+}
+
 /// The members that may have a session, also one that an earlier leader has granted.
 fn with_session<'s>(
     leader: &Mutex<Leader>,
@@ -139,7 +149,12 @@ fn with_session<'s>(
 }
 
 /// The group, and who of it is there.
-fn look(running: &Running, live: &[&Member], with_session: &[&MemberRow]) -> (Membership, Vec<Present>) {
+fn look(
+    shared: &Shared,
+    running: &Running,
+    live: &[&Member],
+    with_session: &[&MemberRow],
+) -> (Membership, Vec<Present>) {
     let metrics = running.metrics();
     let config = metrics.membership_config.membership();
     let last = metrics.last_log_index.unwrap_or(0);
@@ -161,9 +176,20 @@ fn look(running: &Running, live: &[&Member], with_session: &[&MemberRow]) -> (Me
         live,
         with_session.iter().copied().filter(|row| membership.nodes.contains_key(&row.id)),
     );
-    let present =
-        present.into_iter().map(|(id, (node, zone))| Present { id, node, zone, caught_up: matched(id) });
-    let present = present.collect();
+    let applied = Arc::clone(&shared.applied.borrow());
+    let members = &applied.state.members;
+    let answered =
+        shared.contacts.answered.among(|id| membership.nodes.contains_key(&id) || members.contains_key(&id));
+    let now = shared.clock.now();
+    let answers = |id: NodeId| {
+        let lately = |at: &Nanos| now.saturating_since(*at) < ANSWERS_WITHIN;
+        id == shared.me || answered.get(&id).is_some_and(lately)
+    };
+    let there = present.into_iter().map(|(id, (node, zone))| {
+        let (caught_up, answers) = (matched(id), answers(id));
+        Present { id, node, zone, caught_up, answers }
+    });
+    let present = there.collect();
     (membership, present)
 }
 
@@ -256,9 +282,10 @@ mod tests {
         };
         let present: Vec<Present> = there
             .into_iter()
-            .map(|(id, (node, zone))| Present { id, node, zone, caught_up: id != 9 })
+            .map(|(id, (node, zone))| Present { id, node, zone, caught_up: id != 9, answers: true })
             .collect();
-        let known = Known { gone_for: |_| Duration::ZERO, leaves: |_| false, evicted: |_| false };
+        let known =
+            Known { gone_for: |_| Duration::ZERO, drains: |_| false, leaves: |_| false, evicted: |_| false };
         assert_eq!(voters::next_step(&group, &present, &known), None);
     }
 }

@@ -6,7 +6,10 @@
 //! - **A voter that cannot be reached keeps its vote until it has been gone for [`GRACE`] and another can take it**:
 //!   nothing is won by a smaller group, and a crash is not worth two changes.
 //! - **Who leaves by plan gives its vote back before it ends**, and does not count any more: the group becomes as small as
-//!   what is left, down to one. Where all leave, nobody does: they come back together.
+//!   what is left, down to one. Where that is an even number, one of those that leave keeps its vote: a quorum is as many nodes
+//!   either way, and it may come back. Where all leave, nobody gives a vote back: they come back together.
+//! - **Of those that are to vote, a majority is there**, and of those that vote now: any other change would be begun and never
+//!   agreed on, and nothing after it.
 //! - One change at a time: what was begun is ended first.
 
 use std::{
@@ -27,6 +30,8 @@ pub(crate) struct Present {
     pub(crate) zone: Option<String>,
     /// It has nearly all of the log.
     pub(crate) caught_up: bool,
+    /// It has answered the leader a moment ago: gossip takes seconds to notice that a node is gone.
+    pub(crate) answers: bool,
 }
 
 /// The group as its log has it.
@@ -61,30 +66,33 @@ pub(crate) fn voter_count(members: usize) -> usize {
 }
 
 /// What is known of members beside whether they are there.
-pub(crate) struct Known<G, L, E> {
+pub(crate) struct Known<G, D, L, E> {
     /// Since when a member has not been there.
     pub(crate) gone_for: G,
-    /// Whether it has been told to leave, and owns nothing any more.
+    /// Whether it has been told to leave.
+    pub(crate) drains: D,
+    /// Whether that was a while ago, and it owns nothing any more.
     pub(crate) leaves: L,
     /// Whether it is to be taken out, or was gone for too long.
     pub(crate) evicted: E,
 }
 
 /// The next change; `None` if all is as it should be.
-pub(crate) fn next_step<G, L, E>(
+pub(crate) fn next_step<G, D, L, E>(
     membership: &Membership,
     present: &[Present],
-    known: &Known<G, L, E>,
+    known: &Known<G, D, L, E>,
 ) -> Option<Step>
 where
     G: Fn(NodeId) -> Duration,
+    D: Fn(NodeId) -> bool,
     L: Fn(NodeId) -> bool,
     E: Fn(NodeId) -> bool,
 {
     let Membership { nodes, voters, in_between } = membership;
-    let Known { gone_for, evicted, .. } = known;
-    // Somebody has to stay.
-    let one_stays = present.iter().any(|one| one.caught_up && !(known.leaves)(one.id));
+    let Known { gone_for, drains, evicted, .. } = known;
+    // Somebody has to stay, who was not told to leave either.
+    let one_stays = present.iter().any(|one| one.caught_up && !drains(one.id));
     let leaves = |id: NodeId| one_stays && (known.leaves)(id);
     if *in_between {
         return Some(Step::Voters(voters.clone()));
@@ -108,29 +116,36 @@ where
     let members = nodes.keys().filter(|id| !goes(**id)).count();
     let wanted = voter_count(members);
 
-    let (mut keep, rest): (BTreeSet<NodeId>, Vec<NodeId>) = {
-        let stays =
-            |id: &NodeId| nodes.contains_key(id) && !goes(*id) && (is_present(*id) || gone_for(*id) < GRACE);
-        (
-            voters.iter().copied().filter(|id| stays(id)).collect(),
-            voters.iter().copied().filter(|id| !stays(id)).collect(),
-        )
-    };
-    while keep.len() < wanted.max(voters.len().min(members)) {
-        let Some(best) = best_candidate(present, &keep, leaves) else { break };
+    let is_there = |id: NodeId| present.iter().any(|one| one.id == id && one.answers);
+    // Those that stay, also if they are away for a moment; then who can take a vote.
+    let stays = |id: NodeId| nodes.contains_key(&id) && !goes(id) && (is_present(id) || gone_for(id) < GRACE);
+    let mut keep: BTreeSet<NodeId> = voters.iter().copied().filter(|id| stays(*id)).collect();
+    let full = wanted.max(voters.len().min(members));
+    while keep.len() < full {
+        let Some(best) = best_candidate(present, &keep, |id| drains(id)) else { break };
         keep.insert(best);
     }
-    // Nobody can take these votes over: they stay, and with them how many make a quorum. More of them than are needed only
-    // where those that are there remain one.
-    let there = keep.len();
-    let mut absent = rest.into_iter().filter(|id| nodes.contains_key(id) && !goes(*id));
-    let fits = |votes: usize| votes < wanted || votes < voters.len().min(members) && 2 * there > votes + 1;
-    while fits(keep.len())
-        && let Some(id) = absent.next()
-    {
-        keep.insert(id);
+    // Nobody can take the votes of those that are gone: they stay, and with them how many make a quorum, as long as those that are
+    // there remain one.
+    let add = |keep: &mut BTreeSet<NodeId>, id: NodeId| {
+        let there = keep.iter().filter(|id| is_there(**id)).count();
+        if 2 * there > keep.len() + 1 {
+            keep.insert(id);
+        }
+    };
+    for id in voters.iter().copied().filter(|id| nodes.contains_key(id) && !goes(*id) && !stays(*id)) {
+        if keep.len() < full {
+            add(&mut keep, id);
+        }
     }
-    if keep != *voters && !keep.is_empty() {
+    let leaving = voters.iter().copied().filter(|id| leaves(*id) && !replaced(*id));
+    if keep.len().is_multiple_of(2)
+        && let Some(id) = leaving.max_by_key(|id| is_there(*id))
+    {
+        add(&mut keep, id);
+    }
+    let there = |of: &BTreeSet<NodeId>| of.iter().filter(|id| is_there(**id)).count();
+    if keep != *voters && 2 * there(&keep) > keep.len() && 2 * there(voters) > voters.len() {
         return Some(Step::Voters(keep));
     }
     nodes.keys().copied().find(|id| replaced(*id) && !voters.contains(id)).map(Step::Remove)
@@ -145,8 +160,9 @@ fn best_candidate(
     let votes_in = |zone: &Option<String>| {
         present.iter().filter(|one| voters.contains(&one.id) && one.zone == *zone).count()
     };
-    let candidates =
-        present.iter().filter(|one| one.caught_up && !voters.contains(&one.id) && !leaves(one.id));
+    let candidates = present
+        .iter()
+        .filter(|one| one.caught_up && one.answers && !voters.contains(&one.id) && !leaves(one.id));
     candidates.min_by_key(|one| (votes_in(&one.zone), one.id)).map(|one| one.id)
 }
 
@@ -159,7 +175,8 @@ mod tests {
     }
 
     fn present(ids: impl IntoIterator<Item = NodeId>) -> Vec<Present> {
-        ids.into_iter().map(|id| Present { id, node: node(id), zone: None, caught_up: true }).collect()
+        let there = |id| Present { id, node: node(id), zone: None, caught_up: true, answers: true };
+        ids.into_iter().map(there).collect()
     }
 
     fn group(
@@ -180,7 +197,7 @@ mod tests {
         gone_for: impl Fn(NodeId) -> Duration,
         evicted: impl Fn(NodeId) -> bool,
     ) -> Option<Step> {
-        next_step(membership, present, &Known { gone_for, leaves: |_| false, evicted })
+        next_step(membership, present, &Known { gone_for, drains: |_| false, leaves: |_| false, evicted })
     }
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -270,30 +287,43 @@ mod tests {
         assert_eq!(step(&membership, &there, |_| LONG, |_| false), voters([1, 3, 4]));
     }
 
-    /// What the group becomes when these are there, and some of them leave or are taken out.
+    /// What the group becomes when these are there, and some of all leave or are taken out. Each change of votes is one that is
+    /// agreed on.
     fn settle(mut membership: Membership, there: &[Present], leave: &[NodeId], out: &[NodeId]) -> Membership {
+        let leaves = |id: NodeId| leave.contains(&id);
         let known =
-            Known { gone_for: |_| LONG, leaves: |id| leave.contains(&id), evicted: |id| out.contains(&id) };
+            Known { gone_for: |_| LONG, drains: leaves, leaves, evicted: |id: NodeId| out.contains(&id) };
         for _ in 0..50 {
             match next_step(&membership, there, &known) {
                 None => return membership,
                 Some(Step::Add(id, node) | Step::Move(id, node)) => drop(membership.nodes.insert(id, node)),
                 Some(Step::Remove(id)) => drop(membership.nodes.remove(&id)),
-                Some(Step::Voters(voters)) => membership.voters = voters,
+                Some(Step::Voters(voters)) => {
+                    assert_is_agreed_on(&membership.voters, &voters, there);
+                    membership.voters = voters;
+                }
             }
         }
         panic!("it never ends: {membership:?}");
+    }
+
+    fn assert_is_agreed_on(before: &BTreeSet<NodeId>, after: &BTreeSet<NodeId>, there: &[Present]) {
+        for set in [before, after] {
+            let answer = there.iter().filter(|one| one.answers && set.contains(&one.id)).count();
+            assert!(2 * answer > set.len(), "{before:?} -> {after:?}, where {there:?} are there");
+        }
     }
 
     #[test]
     fn who_leaves_by_plan_gives_its_vote_back_one_after_the_other_down_to_one() {
         let mut membership = settle(group([1], [1]), &present(1..=5), &[], &[]);
         assert_eq!(membership.voters, (1..=5).collect());
-        for last in [4, 3, 2, 1] {
+        // Of an even number one of those that have left keeps a vote: it makes a quorum no larger.
+        for (last, vote) in [(4, 5), (3, 3), (2, 3), (1, 1)] {
             let leaves: Vec<NodeId> = (last + 1..=5).collect();
             // It is there until it has left, and then gone for long.
             membership = settle(membership, &present(1..=last + 1), &leaves, &[]);
-            assert_eq!(membership.voters, (1..=last).collect());
+            assert_eq!(membership.voters, (1..=vote).collect());
             assert_eq!(settle(membership.clone(), &present(1..=last), &leaves, &[]), membership);
             assert_eq!(membership.nodes.len(), 5, "they have the log, and may come back");
         }
@@ -325,6 +355,16 @@ mod tests {
     fn where_all_leave_nobody_gives_a_vote_back() {
         let membership = group(1..=3, 1..=3);
         assert_eq!(settle(membership.clone(), &present(1..=3), &[1, 2, 3], &[]), membership);
+        // Also while some of them still own something.
+        for leave in [&[1][..], &[1, 2]] {
+            let known = Known {
+                gone_for: |_| LONG,
+                drains: |_| true,
+                leaves: |id| leave.contains(&id),
+                evicted: |_| false,
+            };
+            assert_eq!(next_step(&membership, &present(1..=3), &known), None);
+        }
     }
 
     #[test]
@@ -341,6 +381,37 @@ mod tests {
         let membership = settle(group(1..=5, 1..=5), &present(1..=3), &[3], &[]);
         assert_eq!(membership.voters.len(), 3);
         assert!(membership.voters.is_superset(&[1, 2].into()));
+        // Of three, one has crashed and one leaves: with the crashed one nothing could be agreed on.
+        assert_eq!(settle(group(1..=3, 1..=3), &present([1, 2]), &[2], &[]).voters, [1].into());
+    }
+
+    /// Whoever of five is there, seems to be, leaves, is evicted, or was gone for however long.
+    #[test]
+    fn every_change_of_votes_is_one_that_can_be_agreed_on() {
+        let bits = |set: u64, id: NodeId| set >> (id - 1) & 1 == 1;
+        for count in 1..=5_u64 {
+            for voters in 1..1_u64 << count {
+                for (there, seem, leave) in (0..1_u64 << (3 * count)).map(|all| {
+                    (all & 31 & ((1 << count) - 1), all >> count & ((1 << count) - 1), all >> (2 * count))
+                }) {
+                    // To spare time, who answers is a part of who seems to be there.
+                    if there & !seem != 0 || leave % 3 == 1 && count == 5 {
+                        continue;
+                    }
+                    let voters: Vec<NodeId> = (1..=count).filter(|id| bits(voters, *id)).collect();
+                    let mut present = present((1..=count).filter(|id| bits(seem, *id)));
+                    present.iter_mut().for_each(|one| one.answers = bits(there, one.id));
+                    let membership = group(1..=count, voters);
+                    for gone in [Duration::ZERO, LONG] {
+                        let leaves = |id| bits(leave, id);
+                        let known = Known { gone_for: |_| gone, drains: leaves, leaves, evicted: |_| false };
+                        if let Some(Step::Voters(next)) = next_step(&membership, &present, &known) {
+                            assert_is_agreed_on(&membership.voters, &next, &present);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

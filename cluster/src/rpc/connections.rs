@@ -43,8 +43,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(20);
 /// Up to this round trip the timing of sessions and elections is tested.
 const SUPPORTED: Duration = Duration::from_millis(150);
 
-/// Where a member was last heard of, if it was.
-pub(crate) type LastHeard = dyn Fn(NodeId) -> Option<SocketAddr> + Send + Sync;
+/// Where a member of this id and name was last heard of, if it was.
+pub(crate) type LastHeard = dyn Fn(NodeId, &str) -> Option<SocketAddr> + Send + Sync;
 
 /// The streams of this node to all others.
 pub(crate) struct Connections {
@@ -84,7 +84,8 @@ struct State {
 
 /// Addresses are hints, and the handshake proves who answers there. What gossip heard last comes first: who started again
 /// elsewhere is found by it before a leader has written that into the log, and where there is no leader to write it. Then the
-/// other one: each stream that is not opened is followed by one to the next.
+/// other one, after each stream that was not opened and each call that was not answered as by who was called: whoever has the
+/// cluster key can say that it is somebody else.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     #[default]
@@ -175,9 +176,21 @@ impl Peer {
         self.state().give(wire);
     }
 
+    /// Whoever is there does not answer as the one who was called.
+    pub(crate) fn turn_away(&self) {
+        let heard = (self.last_heard)(self.id, &self.node.name);
+        if heard.is_none_or(|heard| heard == self.node.peer) {
+            return;
+        }
+        let mut state = self.state();
+        state.idle.clear();
+        state.turn = state.turn.next();
+    }
+
     /// A call has failed: what else is open to the peer probably leads nowhere too.
     pub(crate) fn failed(self: &Arc<Self>) {
         let mut state = self.state();
+        state.turn = state.turn.next();
         state.idle.clear();
         state.answers.missed();
         self.open_for_waiting(&mut state);
@@ -219,21 +232,12 @@ impl Peer {
         guard.end(outcome);
     }
 
-    /// Where a stream is opened to now, and whose turn that is.
-    fn take_turn(&self) -> (SocketAddr, Turn) {
-        // Not under the lock: it is somebody else's.
-        let heard = (self.last_heard)(self.id);
-        let mut state = self.state();
-        let turn = state.turn;
-        state.turn = turn.next();
-        match turn {
-            Turn::LastHeard => (heard.unwrap_or(self.node.peer), turn),
-            Turn::Logged => (self.node.peer, turn),
-        }
-    }
-
     async fn dial(&self) -> Result<Wire, CallError> {
-        let (address, turn) = self.take_turn();
+        let attempt = Attempt { peer: self, turn: self.state().turn, has_succeeded: false };
+        let address = match attempt.turn {
+            Turn::LastHeard => (self.last_heard)(self.id, &self.node.name).unwrap_or(self.node.peer),
+            Turn::Logged => self.node.peer,
+        };
         let stream = fabric::connect(address).await?;
         let asked = Instant::now();
         let mut wire = Wire::open(stream, &self.identity, &self.node.name).await?;
@@ -243,7 +247,7 @@ impl Peer {
         // On a stream that waits for a call nothing must come.
         wire.flush().await?;
         wire.welcomed().await?;
-        self.state().turn = turn;
+        attempt.succeed();
         Ok(wire)
     }
 
@@ -301,6 +305,29 @@ impl State {
         if self.opening == 0 {
             // Nobody else would bring them one. Dropped, they know.
             self.waiting.clear();
+        }
+    }
+}
+
+/// A stream that is being opened to one of a peer's addresses. If it is not, or not waited for any longer, the other is next.
+struct Attempt<'p> {
+    peer: &'p Peer,
+    turn: Turn,
+    has_succeeded: bool,
+}
+
+impl Attempt<'_> {
+    fn succeed(mut self) {
+        self.has_succeeded = true;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let mut state = self.peer.state();
+        // Several that fail at the same time are one turn.
+        if !self.has_succeeded && state.turn == self.turn {
+            state.turn = self.turn.next();
         }
     }
 }

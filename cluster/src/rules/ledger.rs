@@ -1,6 +1,11 @@
 //! Reads and writes what is replicated, from any node.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -11,6 +16,7 @@ use super::service::touched;
 use crate::{
     fabric,
     ids::{NodeId, NodeStart, Revision},
+    owner::leader::is_quorum,
     planted::PlantedBug,
     raft::{handle::Shared, leader_client::LeaderClient, reads::Reads, voters::voter_count},
     rpc::{
@@ -189,6 +195,19 @@ impl Ledger {
     /// Whether this node has a vote, as far as it knows that for sure: a change that is written and not agreed on is none.
     pub(crate) fn votes(&self) -> bool {
         self.shared.raft.running().is_some_and(|running| running.may_vote(self.shared.me))
+    }
+
+    /// Whether these are no quorum without this node, as far as is agreed on.
+    pub(crate) fn is_needed(&self, others: &BTreeSet<NodeId>) -> bool {
+        let Some(running) = self.shared.raft.running() else { return false };
+        running.may_vote(self.shared.me) && !is_quorum(&running.voters(), |id| others.contains(&id))
+    }
+
+    /// Whether this node has a session soon if it has none: those that are there are a quorum.
+    pub(crate) fn has_quorum_in_sight(&self) -> bool {
+        let Some(running) = self.shared.raft.running() else { return false };
+        let live: BTreeSet<NodeId> = self.shared.live().iter().filter_map(|member| member.node).collect();
+        is_quorum(&running.voters(), |id| id == self.shared.me || live.contains(&id))
     }
 
     /// Whether this node has no vote while those that are alive should have more votes than there are.

@@ -59,6 +59,8 @@ pub struct GroupStatus {
     pub voters: Vec<String>,
     /// How many of them seem alive.
     pub live_voters: usize,
+    /// How many more voters may be lost before no quorum is left that could change rules and members; `None`: none is left now.
+    pub failures_tolerated: Option<usize>,
     /// Names of those that only get the log.
     pub learners: Vec<String>,
     /// The last entry in this node's log.
@@ -69,13 +71,6 @@ pub struct GroupStatus {
     pub in_force: u64,
     /// Why Raft does not run here.
     pub trouble: Option<String>,
-}
-
-impl GroupStatus {
-    /// How many more voters may be lost before no quorum is left that could change rules and members; `None`: none is left now.
-    pub fn failures_tolerated(&self) -> Option<usize> {
-        self.live_voters.checked_sub(self.voters.len() / 2 + 1)
-    }
 }
 
 impl Ledger {
@@ -141,6 +136,7 @@ impl Ledger {
             term: 0,
             voters: Vec::new(),
             live_voters: 0,
+            failures_tolerated: None,
             learners: Vec::new(),
             last_log: 0,
             applied: shared.applied.borrow().index,
@@ -152,9 +148,19 @@ impl Ledger {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         let live: BTreeSet<NodeId> = shared.live().iter().filter_map(|member| member.node).collect();
-        status.live_voters = voters.iter().filter(|id| **id == shared.me || live.contains(id)).count();
-        // Raft keeps the name of a leader that is long gone.
-        let leader = metrics.current_leader.filter(|_| self.age().is_some_and(|age| age < LEADER_LASTS));
+        let is_live = |id: &&NodeId| **id == shared.me || live.contains(id);
+        status.live_voters = voters.iter().filter(is_live).count();
+        // While the voters change there are two sets, and each has to agree.
+        let spare =
+            |set: &BTreeSet<NodeId>| set.iter().filter(is_live).count().checked_sub(set.len() / 2 + 1);
+        let spare = membership.get_joint_config().iter().map(spare).min().flatten();
+        status.failures_tolerated = spare;
+        // Raft keeps the name of a leader that is long gone, also where that is the node itself, without a quorum.
+        let age = match metrics.state {
+            ServerState::Leader => metrics.millis_since_quorum_ack.map(Duration::from_millis).or(self.age()),
+            _ => self.age(),
+        };
+        let leader = metrics.current_leader.filter(|_| age.is_some_and(|age| age < LEADER_LASTS));
         for (id, node) in membership.nodes() {
             let names = if voters.contains(id) { &mut status.voters } else { &mut status.learners };
             names.push(node.name.clone());
