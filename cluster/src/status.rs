@@ -21,6 +21,9 @@ use crate::{
 /// answer for each check, and waiting longer would not help.
 const LINKS_EXPECTED_WITHIN: Duration = Duration::from_secs(5);
 
+/// So long after its start a node without a session is ready all the same: those that are there seem to be a quorum, and are none.
+const SESSION_EXPECTED_WITHIN: Duration = Duration::from_secs(30);
+
 /// So long after its start a node without a vote is ready all the same: it may be too far behind to get one soon.
 const VOTE_EXPECTED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -135,7 +138,7 @@ impl ClusterStatus {
             return Readiness::Ready;
         }
         // Whoever replaces nodes goes on to the next when this one is ready: it has to count.
-        if to_come.session {
+        if to_come.session && since.elapsed() < SESSION_EXPECTED_WITHIN {
             return Readiness::NotReady(
                 "waiting for a session with the leader (`tidegate cluster status`)".to_owned(),
             );

@@ -40,7 +40,12 @@ impl Cluster {
     /// Waits until those that stay are a quorum without this node: for that the leader takes its vote, where one more or less
     /// matters. Without that it keeps its vote, as after a crash.
     async fn give_vote_back(&self, deadline: Instant) {
-        while self.ledger.is_needed(&self.staying()) && self.others_stay() && Instant::now() < deadline {
+        let is_told = || self.ledger.applied().state.draining.contains(&self.ownership.me());
+        while is_told()
+            && self.ledger.is_needed(&self.staying())
+            && self.others_stay()
+            && Instant::now() < deadline
+        {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -131,7 +131,7 @@ impl Cluster {
         let advertise = match config.advertise {
             Some(address) => address,
             None if !config.listen.is_unspecified() => config.listen,
-            None => match reachable_address(&seeds).await {
+            None => match reachable_address(&seeds, config.listen).await {
                 Some(address) => address,
                 // Alone it can be used from here.
                 None if seeds.is_empty() && expect == Some(1) => {

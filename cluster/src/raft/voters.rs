@@ -145,6 +145,14 @@ where
         add(&mut keep, id);
     }
     let there = |of: &BTreeSet<NodeId>| of.iter().filter(|id| is_there(**id)).count();
+    // Who leaves does not wait until those that have just crashed count as gone: without it nothing could be agreed on any more.
+    if voters.iter().any(|id| leaves(*id)) {
+        while 2 * there(&keep) <= keep.len()
+            && let Some(silent) = keep.iter().copied().find(|id| !is_there(*id))
+        {
+            keep.remove(&silent);
+        }
+    }
     if keep != *voters && 2 * there(&keep) > keep.len() && 2 * there(voters) > voters.len() {
         return Some(Step::Voters(keep));
     }
@@ -383,6 +391,14 @@ mod tests {
         assert!(membership.voters.is_superset(&[1, 2].into()));
         // Of three, one has crashed and one leaves: with the crashed one nothing could be agreed on.
         assert_eq!(settle(group(1..=3, 1..=3), &present([1, 2]), &[2], &[]).voters, [1].into());
+        // Also while gossip has not noticed the crash.
+        let mut there = present(1..=3);
+        there[2].answers = false;
+        assert_eq!(settle(group(1..=3, 1..=3), &there, &[2], &[]).voters, [1].into());
+        let mut there = present(1..=5);
+        (there[2].answers, there[3].answers) = (false, false);
+        let left = settle(group(1..=5, 1..=5), &there, &[5], &[]).voters;
+        assert!(left.len() == 3 && left.is_superset(&[1, 2].into()), "{left:?}");
     }
 
     /// Whoever of five is there, seems to be, leaves, is evicted, or was gone for however long.

@@ -135,10 +135,7 @@ impl Caller {
         }
         self.peer.give_back(wire);
         match reply {
-            Reply::Refused(reason) => {
-                self.peer.turn_away();
-                Err(CallError::Refused(reason))
-            }
+            Reply::Refused(reason) => Err(CallError::Refused(reason)),
             reply => Ok(reply),
         }
     }

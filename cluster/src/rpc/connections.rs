@@ -84,8 +84,7 @@ struct State {
 
 /// Addresses are hints, and the handshake proves who answers there. What gossip heard last comes first: who started again
 /// elsewhere is found by it before a leader has written that into the log, and where there is no leader to write it. Then the
-/// other one, after each stream that was not opened and each call that was not answered as by who was called: whoever has the
-/// cluster key can say that it is somebody else.
+/// other one, after each stream that was not opened.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     #[default]
@@ -176,21 +175,9 @@ impl Peer {
         self.state().give(wire);
     }
 
-    /// Whoever is there does not answer as the one who was called.
-    pub(crate) fn turn_away(&self) {
-        let heard = (self.last_heard)(self.id, &self.node.name);
-        if heard.is_none_or(|heard| heard == self.node.peer) {
-            return;
-        }
-        let mut state = self.state();
-        state.idle.clear();
-        state.turn = state.turn.next();
-    }
-
     /// A call has failed: what else is open to the peer probably leads nowhere too.
     pub(crate) fn failed(self: &Arc<Self>) {
         let mut state = self.state();
-        state.turn = state.turn.next();
         state.idle.clear();
         state.answers.missed();
         self.open_for_waiting(&mut state);
@@ -319,6 +306,7 @@ struct Attempt<'p> {
 impl Attempt<'_> {
     fn succeed(mut self) {
         self.has_succeeded = true;
+        self.peer.state().turn = self.turn;
     }
 }
 

@@ -217,9 +217,12 @@ impl Ledger {
         if voters.contains(&self.shared.me) {
             return false;
         }
+        let applied = self.applied();
+        let drains = |id: &NodeId| applied.state.draining.iter().any(|start| start.node == *id);
         let live = self.shared.live();
-        let members = live.iter().filter_map(|member| member.node).filter(|id| running.has_member(*id));
-        voters.len() < voter_count(members.count())
+        let staying = live.iter().filter_map(|member| member.node).filter(|id| !drains(id));
+        let members: BTreeSet<NodeId> = staying.filter(|id| running.has_member(*id)).collect();
+        members.intersection(&voters).count() < voter_count(members.len())
     }
 
     /// Whether a node has a part in the group: gets the log, or votes.
