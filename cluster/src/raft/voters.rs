@@ -122,7 +122,7 @@ where
     let mut keep: BTreeSet<NodeId> = voters.iter().copied().filter(|id| stays(*id)).collect();
     let full = wanted.max(voters.len().min(members));
     while keep.len() < full {
-        let Some(best) = best_candidate(present, &keep, |id| drains(id)) else { break };
+        let Some(best) = best_candidate(present, &keep, drains) else { break };
         keep.insert(best);
     }
     // Nobody can take the votes of those that are gone: they stay, and with them how many make a quorum, as long as those that are
