@@ -24,6 +24,7 @@ use axum::{Router, http::header, response::IntoResponse, routing::get};
 use hdrhistogram::Histogram;
 use hyper_util::service::TowerToHyperService;
 use tidegate::{
+    ending::Ending,
     http::{Limits, ServerStats, serve},
     workers::Workers,
 };
@@ -35,7 +36,6 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -272,7 +272,7 @@ fn serve_constant(address: SocketAddr) {
         let listener = TcpListener::bind(address).await.unwrap();
         let router = Router::new().route("/v1/check", get(constant));
         let service = |_| TowerToHyperService::new(router.clone());
-        let (stats, stop) = (Arc::new(ServerStats::default()), CancellationToken::new());
-        serve(listener, workers.handles(), service, Limits::default(), stats, stop).await;
+        let (stats, ending) = (Arc::new(ServerStats::default()), Ending::default());
+        serve(listener, workers.handles(), service, Limits::default(), stats, ending).await;
     });
 }

@@ -80,7 +80,7 @@ pub(crate) struct AcceptOptions {
 }
 
 /// Accepts until `stop`, then waits for the connections to end. Connection number i is served on worker i modulo their number,
-/// by `serve`, which is to end soon after `stop`.
+/// by `serve`, which is to end soon after `stop`. Who has connected before is let in: the system has told them that they are.
 pub(crate) async fn accept<S>(
     listener: TcpListener,
     workers: Vec<Handle>,
@@ -93,10 +93,16 @@ pub(crate) async fn accept<S>(
     let AcceptOptions { what, max_connections, drain_timeout, too_many, stats } = options;
     let connections = TaskTracker::new();
     let mut turns = (0..workers.len()).cycle();
+    let mut stops = false;
     loop {
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
+            () = stop.cancelled(), if !stops => {
+                stops = true;
+                continue;
+            }
+            () = std::future::ready(()), if stops => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -104,6 +110,9 @@ pub(crate) async fn accept<S>(
                 stats.accept_errors.fetch_add(1, Relaxed);
                 // A client that gave up before it was accepted is no reason to pause.
                 if error.kind() != io::ErrorKind::ConnectionAborted {
+                    if stops {
+                        break;
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;

@@ -61,7 +61,7 @@ pub(crate) async fn say(node: &Node) {
     loop {
         ticks.tick().await;
         let now = Instant::now();
-        let reason = match node.cluster.readiness() {
+        let reason = match node.readiness() {
             Readiness::Ready => None,
             Readiness::NotReady(reason) => Some(reason),
         };

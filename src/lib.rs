@@ -4,7 +4,7 @@
 //!
 //! - [`cli`]: the command line. [`config`]: flags, environment and file become settings. `data_dir`: the node's name.
 //! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
-//! - `accept`: lets connections in. [`http`], `grpc`, `resp`: the front ends, from a request's bytes to those of its answer.
+//! - `accept`: lets connections in. [`ending`]: how it ends. [`http`], `grpc`, `resp`: the front ends, from a request's bytes to those of its answer.
 //! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP. [`client_address`]: whose request it is that a proxy asks
 //!   about. `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
@@ -21,6 +21,7 @@ pub mod client_address;
 pub mod config;
 mod data_dir;
 mod dev;
+pub mod ending;
 mod grpc;
 mod gubernator;
 pub mod http;

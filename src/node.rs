@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use tidegate_cluster::{Clock, Cluster, Router};
+use tidegate_cluster::{Clock, Cluster, Readiness, Router};
 use tidegate_limiter::cluster::{Rules, Store};
 
 use crate::{
     accept::ServerStats,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
+    ending::Ending,
     metrics::WorkerMetrics,
 };
 
@@ -35,4 +36,16 @@ pub(crate) struct Node {
     pub(crate) grpc_address: SocketAddr,
     /// What Envoy is told to add to answers.
     pub(crate) envoy_headers: EnvoyHeaders,
+    /// How far this node is on its way to its end.
+    pub(crate) ending: Ending,
+}
+
+impl Node {
+    /// Whether this node is to be asked: it decides checks, and is not about to stop.
+    pub(crate) fn readiness(&self) -> Readiness {
+        if self.ending.is_closing() {
+            return Readiness::NotReady("this node stops".to_owned());
+        }
+        self.cluster.readiness()
+    }
 }

@@ -12,7 +12,7 @@ use tidegate_limiter::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
-    time::{Instant, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,6 +21,7 @@ use crate::{
     accept::ServerStats,
     config::Settings,
     data_dir::{DataDir, DataDirError},
+    ending::Ending,
     grpc,
     http::{self, Front, Limits},
     lasting,
@@ -34,6 +35,8 @@ use crate::{
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
+/// How long clients are told at least to ask elsewhere before they are not let in any more.
+const CLOSES_FOR: Duration = Duration::from_millis(500);
 /// How long handing all slots over may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 /// How long saving the buckets may take.
@@ -168,19 +171,20 @@ async fn serve(
         http: Arc::new(http_stats),
         grpc_address: settings.grpc,
         envoy_headers: settings.envoy_headers,
+        ending: Ending::default(),
     });
     let limits = Limits { max_connections: connection_cap, ..Limits::default() };
-    let stop_fronts = CancellationToken::new();
+    let ending = node.ending.clone();
     let front = {
         let node = Arc::clone(&node);
         move |worker| Front::new(Arc::clone(&node), worker)
     };
     let over_http =
-        http::serve(listener, workers.handles(), front, limits, Arc::clone(&node.http), stop_fronts.clone());
+        http::serve(listener, workers.handles(), front, limits, Arc::clone(&node.http), ending.clone());
     let over_grpc =
-        grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), connection_cap, stop_fronts.clone());
+        grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), connection_cap, ending.clone());
     let over_resp =
-        resp::serve(resp_listener, workers.handles(), Arc::clone(&node), connection_cap, stop_fronts.clone());
+        resp::serve(resp_listener, workers.handles(), Arc::clone(&node), connection_cap, ending.clone());
     let mut serving = tokio::spawn(async { tokio::join!(over_http, over_grpc, over_resp) });
 
     let why = tokio::select! {
@@ -192,20 +196,25 @@ async fn serve(
     };
     info!(why, "stopping");
     tokio::select! {
-        () = leave(&node, stop_fronts, serving) => info!("stopped"),
+        () = leave(&node, settings.stop_delay, serving) => info!("stopped"),
         why = signals.recv() => warn!(why, "stopping at once: asked again"),
     }
     Ok(())
 }
 
-/// Stops so that nobody notices: the others take the slots over while this node still answers, then connections end as
-/// their requests do.
-async fn leave(node: &Node, stop_fronts: CancellationToken, serving: tokio::task::JoinHandle<((), (), ())>) {
+/// Stops so that nobody notices: clients are told to ask elsewhere, and load balancers have `delay` for it; the others take the
+/// slots over while this node still answers, then connections end as their requests do.
+async fn leave(node: &Node, delay: Duration, serving: tokio::task::JoinHandle<((), (), ())>) {
+    let since = Instant::now();
+    node.ending.close();
+    sleep(delay).await;
     let owned = node.cluster.leave(Instant::now() + LEAVE_WITHIN).await;
     if owned > 0 {
         info!(slots = owned, "nobody was there to take the last slots over");
     }
-    stop_fronts.cancel();
+    // Each client that asks now and then has been told.
+    sleep_until(since + CLOSES_FOR.max(delay)).await;
+    node.ending.stop();
     // It ends by itself after its drain timeout; that it could panic on the way is no reason to stay.
     let _ = serving.await;
     if owned > 0 && timeout(SAVE_WITHIN, node.cluster.keep_debts()).await.is_err() {

@@ -81,6 +81,11 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_CHECK_TIMEOUT", value_name = "TIME")]
     pub check_timeout: Option<Span>,
 
+    /// How long a node that was asked to stop goes on as before, not ready and telling its clients to ask elsewhere: what load
+    /// balancers need to take it out; up to 60s [default: 0s]
+    #[arg(long, env = "TIDEGATE_STOP_DELAY", value_name = "TIME")]
+    pub stop_delay: Option<Span>,
+
     /// Memory for buckets [default: 256MiB]
     #[arg(long, env = "TIDEGATE_MAX_MEMORY", value_name = "SIZE")]
     pub max_memory: Option<ByteCount>,
@@ -149,6 +154,7 @@ impl Options {
             cluster_key_file: self.cluster_key_file.or(key_source.cluster_key_file),
             insecure_no_cluster_key: self.insecure_no_cluster_key.or(file.insecure_no_cluster_key),
             check_timeout: self.check_timeout.or(file.check_timeout),
+            stop_delay: self.stop_delay.or(file.stop_delay),
             max_memory: self.max_memory.or(file.max_memory),
             max_connections: self.max_connections.or(file.max_connections),
             workers: self.workers.or(file.workers),

@@ -24,6 +24,7 @@ const GRPC_PORT_OFFSET: u16 = 1;
 const RESP_PORT_OFFSET: u16 = 2;
 /// How far the port for peers is from that for HTTP.
 const PEER_PORT_OFFSET: u16 = 3;
+const MAX_STOP_DELAY: Duration = Duration::from_secs(60);
 const CHECK_TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(60);
 const DEFAULT_MAX_MEMORY: u64 = 256 << 20;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub insecure_no_cluster_key: bool,
     /// A check is answered within this time.
     pub check_timeout: Duration,
+    /// How long a node that was asked to stop goes on before it hands over.
+    pub stop_delay: Duration,
     /// Bytes for buckets.
     pub max_memory: u64,
     /// HTTP connections at a time; none: as many as the open file limit allows, up to the default.
@@ -118,6 +121,8 @@ pub enum SettingsError {
     AdvertisesLoopback(IpAddr, String),
     #[error("a check cannot take {0:?}: from 10ms to 60s (--check-timeout)")]
     CheckTimeout(Duration),
+    #[error("a node cannot go on for {0:?} after it was asked to stop: at most 60s (--stop-delay)")]
+    StopDelay(Duration),
     #[error("{0} bytes are too few for buckets: at least 1MiB (--max-memory)")]
     MaxMemory(u64),
     #[error("a node takes at least one connection (--max-connections)")]
@@ -170,6 +175,7 @@ impl Settings {
             cluster_key: cluster_key(options)?,
             insecure_no_cluster_key: options.insecure_no_cluster_key.unwrap_or(false),
             check_timeout: options.check_timeout.map_or(Duration::from_millis(100), |span| span.0),
+            stop_delay: options.stop_delay.map_or(Duration::ZERO, |span| span.0),
             max_memory: options.max_memory.map_or(DEFAULT_MAX_MEMORY, |size| size.0),
             max_connections: options.max_connections,
             workers: workers(options.workers)?,
@@ -235,6 +241,9 @@ impl Settings {
         }
         if !CHECK_TIMEOUTS.contains(&self.check_timeout) {
             return Err(SettingsError::CheckTimeout(self.check_timeout));
+        }
+        if self.stop_delay > MAX_STOP_DELAY {
+            return Err(SettingsError::StopDelay(self.stop_delay));
         }
         if self.max_memory < MIN_MAX_MEMORY {
             return Err(SettingsError::MaxMemory(self.max_memory));

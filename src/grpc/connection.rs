@@ -26,9 +26,9 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::front::Front;
+use crate::ending::Ending;
 
 /// Requests of one connection at a time.
 const MAX_STREAMS: u32 = 256;
@@ -44,6 +44,8 @@ const CONNECTION_WINDOW: u32 = 256 << 10;
 const MAX_UNSENT_BYTES: usize = 64 << 10;
 /// For what every connection begins with.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For it when the server stops.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// How often a client is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// For its answer.
@@ -54,11 +56,16 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const NOT_HTTP_1: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nThis port speaks gRPC, that is HTTP/2 without TLS. HTTP is one port below.\n";
 
-/// Serves a connection until either side ends it. Told to stop, it answers what has come.
-pub(super) async fn serve(mut tcp: TcpStream, front: Front, stop: CancellationToken) {
+/// Serves a connection until either side ends it. While the server closes, the client is told to open another one, elsewhere;
+/// what has come is answered.
+pub(super) async fn serve(mut tcp: TcpStream, front: Front, ending: Ending) {
+    let silent_at_the_end = async {
+        ending.stopped().cancelled().await;
+        sleep(BEGINS_WITHIN).await;
+    };
     let begun = tokio::select! {
         begun = timeout(PREFACE_TIMEOUT, begins_as_http_2(&mut tcp)) => begun,
-        () = stop.cancelled() => return,
+        () = silent_at_the_end => return,
     };
     match begun {
         Ok(Ok(true)) => {}
@@ -80,7 +87,7 @@ pub(super) async fn serve(mut tcp: TcpStream, front: Front, stop: CancellationTo
     let Ok(Ok(mut connection)) = timeout(PREFACE_TIMEOUT, handshake).await else { return };
     let Some(pings) = connection.ping_pong() else { return };
     let mut silent = pin!(until_silent(pings));
-    let mut stopped = pin!(stop.cancelled());
+    let mut stopped = pin!(ending.closing());
     let mut stopping = false;
     // Not `select!` in a loop: this is polled for every request.
     poll_fn(|cx| {

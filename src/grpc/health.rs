@@ -29,7 +29,7 @@ fn status_of(node: &Node, service: &str) -> ServingStatus {
     if !SERVICES.contains(&service) {
         return ServingStatus::ServiceUnknown;
     }
-    match node.cluster.readiness() {
+    match node.readiness() {
         Readiness::Ready => ServingStatus::Serving,
         Readiness::NotReady(_) => ServingStatus::NotServing,
     }

@@ -7,7 +7,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::{self, DRAIN_TIMEOUT},
@@ -15,16 +14,17 @@ use super::{
 };
 use crate::{
     accept::{AcceptOptions, accept},
+    ending::Ending,
     node::Node,
 };
 
-/// Serves until `stop`.
+/// Serves until `ending` says stop.
 pub(crate) async fn serve(
     listener: TcpListener,
     workers: Vec<Handle>,
     node: Arc<Node>,
     max_connections: u64,
-    stop: CancellationToken,
+    ending: Ending,
 ) {
     let fronts: Vec<Front> = (0..workers.len()).map(|worker| Front::new(Arc::clone(&node), worker)).collect();
     let options = AcceptOptions {
@@ -34,9 +34,9 @@ pub(crate) async fn serve(
         too_many: too_many_connections(),
         stats: Arc::clone(&node.grpc),
     };
-    let stopping = stop.clone();
+    let stop = ending.stopped().clone();
     let serve = move |worker: usize, stream: TcpStream| {
-        connection::serve(stream, fronts[worker].clone(), stopping.clone())
+        connection::serve(stream, fronts[worker].clone(), ending.clone())
     };
     accept(listener, workers, options, serve, stop).await;
 }

@@ -119,7 +119,7 @@ fn in_their_words(node: &Node, told: Told) -> RateLimitResp {
 
 /// Whether this node can decide.
 pub(crate) fn health(node: &Node) -> HealthCheckResp {
-    let (status, message) = match node.cluster.readiness() {
+    let (status, message) = match node.readiness() {
         Readiness::Ready => ("healthy", String::new()),
         Readiness::NotReady(reason) => ("unhealthy", reason),
     };

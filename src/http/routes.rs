@@ -187,7 +187,7 @@ async fn healthz(State(worker): State<OnWorker>) -> Response {
 }
 
 async fn readyz(State(worker): State<OnWorker>) -> Response {
-    match worker.node.cluster.readiness() {
+    match worker.node.readiness() {
         Readiness::Ready => match worker.node.cluster.ledger().foreign_cluster() {
             None => Json(json!({ "ready": true, "node": worker.node.name })).into_response(),
             Some(trouble) => {
@@ -207,6 +207,7 @@ async fn metrics_page(State(worker): State<OnWorker>) -> Response {
         http: &node.http,
         grpc: &node.grpc,
         resp: &node.resp,
+        readiness: node.readiness(),
         cluster: &node.cluster,
         router: &node.router,
         store: &node.store,

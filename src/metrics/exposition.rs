@@ -26,6 +26,7 @@ pub(crate) struct Sources<'n> {
     pub(crate) http: &'n ServerStats,
     pub(crate) grpc: &'n ServerStats,
     pub(crate) resp: &'n ServerStats,
+    pub(crate) readiness: Readiness,
     pub(crate) cluster: &'n Cluster,
     pub(crate) router: &'n Router,
     pub(crate) store: &'n Store,
@@ -145,7 +146,7 @@ fn resp(page: &mut Page, node: &Sources<'_>) {
 fn cluster(page: &mut Page, node: &Sources<'_>) {
     let status = node.cluster.status();
     let stats = node.cluster.stats();
-    let ready = node.cluster.readiness() == Readiness::Ready;
+    let ready = node.readiness == Readiness::Ready;
     page.simple("tidegate_ready", "gauge", "Whether this node can decide checks.", u8::from(ready));
     page.family(
         "tidegate_members",

@@ -36,12 +36,15 @@ const WRITE_BYTES: usize = 64 << 10;
 const MAX_WAITING: usize = 64;
 /// From the first byte of a command to its last.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the first command of a client that has connected while the server stops.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// For a client that does not take its answers.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For what comes after the last answer; see `Connection::end`.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Serves a connection until either side ends it. Told to stop, it answers what has come.
+/// Serves a connection until either side ends it. While the server closes, it ends behind an answer; told to stop, it answers what
+/// has come. A client that has just connected is about to ask.
 pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker: usize, stopping: Stopping) {
     let connection = Connection {
         stream,
@@ -75,12 +78,18 @@ impl Connection {
     async fn run(mut self, stopping: &Stopping) -> io::Result<()> {
         let mut input = BytesMut::new();
         let mut told = pin!(stopping.told());
+        let mut is_fresh = true;
         loop {
             input.reserve(READ_BYTES);
-            let Some(read) = self.read(&mut input, told.as_mut()).await else { return self.end().await };
-            if read? == 0 {
+            let read = match self.read(&mut input, told.as_mut()).await {
+                Some(read) => read?,
+                None if is_fresh => timeout(BEGINS_WITHIN, self.stream.read_buf(&mut input)).await??,
+                None => return self.end().await,
+            };
+            if read == 0 {
                 return Ok(());
             }
+            is_fresh = false;
             let (used, after) = self.answer(&input).await?;
             self.write().await?;
             // Also when the server stops: who asks without a pause would never wait for a command, and not hear of it.

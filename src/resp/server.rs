@@ -8,11 +8,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{connection::serve_connection, stopping::Stopping};
 use crate::{
     accept::{AcceptOptions, accept},
+    ending::Ending,
     node::Node,
 };
 
@@ -21,13 +21,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// An idle connection is asked by the kernel after this whether somebody is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Serves until `stop`.
+/// Serves until `ending` says stop.
 pub(crate) async fn serve(
     listener: TcpListener,
     workers: Vec<Handle>,
     node: Arc<Node>,
     max_connections: u64,
-    stop: CancellationToken,
+    ending: Ending,
 ) {
     let options = AcceptOptions {
         what: "Redis protocol",
@@ -36,12 +36,13 @@ pub(crate) async fn serve(
         too_many: Bytes::from_static(b"-ERR max number of clients reached (--max-connections)\r\n"),
         stats: Arc::clone(&node.resp),
     };
-    let stopping = Stopping::default();
+    let stop = ending.stopped().clone();
+    let stopping = Stopping::of(ending);
     let told = stopping.clone();
     let serve = move |worker: usize, stream: TcpStream| {
         // Without it connections of hosts that have gone stay a little longer.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         serve_connection(stream, Arc::clone(&node), worker, told.clone())
     };
-    tokio::join!(stopping.follow(&stop), accept(listener, workers, options, serve, stop.clone()));
+    tokio::join!(stopping.follow(), accept(listener, workers, options, serve, stop));
 }

@@ -18,9 +18,12 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Whether the server stops. Cheap to clone.
+use crate::ending::Ending;
+
+/// Whether the server closes, or stops. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stopping {
+    ending: Ending,
     /// It is set before anybody is woken: who was woken together with something else sees it at the next look.
     stops: Arc<AtomicBool>,
     wakes: CancellationToken,
@@ -29,6 +32,7 @@ pub(super) struct Stopping {
 pin_project! {
     /// One connection's wait for the end.
     pub(super) struct Told<'s> {
+        ending: &'s Ending,
         stops: &'s AtomicBool,
         #[pin]
         wakes: WaitForCancellationFuture<'s>,
@@ -37,22 +41,26 @@ pin_project! {
 }
 
 impl Stopping {
-    /// Tells all connections when `stop` is cancelled, and ends.
-    pub(super) async fn follow(&self, stop: &CancellationToken) {
-        stop.cancelled().await;
+    pub(super) fn of(ending: Ending) -> Self {
+        Self { ending, ..Self::default() }
+    }
+
+    /// Tells all connections when the server stops, and ends.
+    pub(super) async fn follow(&self) {
+        self.ending.stopped().cancelled().await;
         self.stops.store(true, Release);
         self.wakes.cancel();
     }
 
     pub(super) fn told(&self) -> Told<'_> {
-        Told { stops: &self.stops, wakes: self.wakes.cancelled(), known: None }
+        Told { ending: &self.ending, stops: &self.stops, wakes: self.wakes.cancelled(), known: None }
     }
 }
 
 impl Told<'_> {
-    /// Whether the server stops.
+    /// Whether the client is to ask elsewhere from now on.
     pub(super) fn has_come(&self) -> bool {
-        self.stops.load(Acquire)
+        self.ending.is_closing()
     }
 
     /// Whether the server stops; if not, the task is woken when it does.

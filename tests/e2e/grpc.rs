@@ -26,7 +26,7 @@ const DEFINITIONS: [&str; 5] = [
 ];
 
 /// Python with grpcio, if it is there.
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     let python = root().join("target/tools/grpc-py/bin/python");
     if python.exists() {
         return Some(python);
@@ -35,12 +35,12 @@ fn python() -> Option<PathBuf> {
     None
 }
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a script with code made of the definitions, against these ports.
-fn run(python: &Path, script: &str, ports: &[u16]) {
+/// Code made of the definitions.
+pub(super) fn made_of_definitions(python: &Path) -> tempfile::TempDir {
     let made = tempfile::tempdir().unwrap();
     let output = Command::new(python)
         .args(["-m", "grpc_tools.protoc", "-I"])
@@ -51,6 +51,12 @@ fn run(python: &Path, script: &str, ports: &[u16]) {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    made
+}
+
+/// Runs a script with code made of the definitions, against these ports.
+fn run(python: &Path, script: &str, ports: &[u16]) {
+    let made = made_of_definitions(python);
     let output = Command::new(python)
         .arg(root().join("tests/python").join(script))
         .arg(made.path())

@@ -35,6 +35,7 @@ mod pause;
 mod peer_attacks;
 mod pipelining;
 mod placement;
+mod planned_stop;
 mod plans;
 mod proxies;
 mod recovery;

@@ -7,10 +7,7 @@
 use std::{
     convert::Infallible,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,6 +16,7 @@ use bytes::Bytes;
 use hyper::{
     Request, Response,
     body::{Body, Incoming},
+    header::{self, HeaderValue},
     server::conn::http1,
     service::Service,
 };
@@ -36,17 +34,15 @@ use super::{
     service::{ConnectionService, Limits, TransportError},
     stream::ClientStream,
 };
+use crate::ending::Ending;
 
 /// How often a connection is looked at. The timeouts are this exact.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves one connection until either side ends it. Told to stop, it finishes the request that it is in.
-pub(super) async fn serve_connection<S, B>(
-    tcp: TcpStream,
-    service: S,
-    limits: Limits,
-    stop: CancellationToken,
-) where
+/// Serves one connection until either side ends it. While the server closes, the next answer is the last one, and says so. Told to
+/// stop, it finishes the request that it is in; a client that has just connected is about to ask the first.
+pub(super) async fn serve_connection<S, B>(tcp: TcpStream, service: S, limits: Limits, ending: Ending)
+where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + ConnectionService
         + Send
@@ -61,14 +57,10 @@ pub(super) async fn serve_connection<S, B>(
     let activity = Arc::new(Activity::default());
     let mut stream = ClientStream::new(tcp, Arc::clone(&activity));
     let mut tick = pin!(sleep(TICK_EVERY));
-    let mut watch = Watch::new(&activity, &limits, &stop, tick.as_mut());
+    let mut watch = Watch::new(&activity, &limits, ending.stopped(), tick.as_mut());
     if let Some(path) = S::FAST_PATH {
-        let stopping = AtomicBool::new(false);
-        let answering = answer_whole(&mut stream, &service, path, &activity, &limits, &stopping);
-        let stop = |_: Pin<&mut _>| {
-            stopping.store(true, Relaxed);
-            matches!(activity.phase(), Phase::Idle(_))
-        };
+        let answering = answer_whole(&mut stream, &service, path, &activity, &limits, &ending);
+        let stop = |_: Pin<&mut _>| matches!(activity.phase(), Phase::Idle(1..));
         let ended = watch.until_ended(pin!(answering), stop).await;
         match ended {
             Ok(Ok(Some(rest))) => stream.put_back(rest),
@@ -80,7 +72,7 @@ pub(super) async fn serve_connection<S, B>(
             Err(GivenUp::Silent) => return,
         }
     }
-    let tracked = Tracked { service, activity: Arc::clone(&activity) };
+    let tracked = Tracked { service, activity: Arc::clone(&activity), ending: ending.clone() };
     let mut connection = http1::Builder::new()
         // hyper's way of joining the answers to a pipeline writes none of them while any byte of another request is there: a
         // client that does not read would fill the memory.
@@ -89,12 +81,14 @@ pub(super) async fn serve_connection<S, B>(
         .max_headers(limits.max_headers)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), tracked);
-    if watch.stopping {
+    if watch.stopping && activity.has_answered() {
         Pin::new(&mut connection).graceful_shutdown();
     }
     let ended = watch
         .until_ended(Pin::new(&mut connection), |connection| {
-            connection.graceful_shutdown();
+            if activity.has_answered() {
+                connection.graceful_shutdown();
+            }
             // It ends when all is written.
             false
         })
@@ -178,6 +172,10 @@ impl<'a> Watch<'a> {
     fn tick(&mut self) -> Result<(), GivenUp> {
         let (now, phase) = (Instant::now(), self.activity.phase());
         self.tick.as_mut().reset(now + TICK_EVERY);
+        if self.stopping && matches!(phase, Phase::Idle(_)) {
+            // It has connected, and asks nothing.
+            return Err(GivenUp::Stopped);
+        }
         if self.seen.0 != phase {
             self.seen = (phase, now);
         } else if let Some(patience) = phase.patience(self.limits)
@@ -197,16 +195,21 @@ impl<'a> Watch<'a> {
 struct Tracked<S> {
     service: S,
     activity: Arc<Activity>,
+    ending: Ending,
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Tracked<S> {
+impl<S, B> Service<Request<Incoming>> for Tracked<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
     type Response = S::Response;
     type Error = S::Error;
     type Future = TrackedFuture<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.activity.note_request();
-        TrackedFuture { future: self.service.call(request), activity: Arc::clone(&self.activity) }
+        let (activity, ending) = (Arc::clone(&self.activity), self.ending.clone());
+        TrackedFuture { future: self.service.call(request), activity, ending }
     }
 }
 
@@ -216,17 +219,23 @@ pin_project! {
         #[pin]
         future: F,
         activity: Arc<Activity>,
+        ending: Ending,
     }
 }
 
-impl<F: Future> Future for TrackedFuture<F> {
+impl<F: Future<Output = Result<Response<B>, E>>, B, E> Future for TrackedFuture<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let answer = this.future.poll(cx);
-        if answer.is_ready() {
+        let mut answer = this.future.poll(cx);
+        if let Poll::Ready(answer) = &mut answer {
             this.activity.note_answer();
+            if let Ok(response) = answer
+                && this.ending.is_closing()
+            {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
         }
         answer
     }

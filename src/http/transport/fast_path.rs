@@ -6,11 +6,7 @@
 //! is written at once. With the first other request hyper keeps the connection, together with what was read: what is
 //! not understood here is not refused here (decision 11).
 
-use std::{
-    io,
-    mem::MaybeUninit,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::{io, mem::MaybeUninit};
 
 use bytes::{Buf as _, BytesMut};
 use httparse::Status;
@@ -22,21 +18,22 @@ use super::{
     service::{ConnectionService, FastPath, Limits, MAX_HEADERS, Question},
     stream::ClientStream,
 };
+use crate::ending::Ending;
 
 /// Bytes that are read at once, at least.
 const READ_BYTES: usize = 8 << 10;
 /// Answers are written when so many bytes are there, though questions are left: who does not read does not fill the memory.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Answers whole requests for `path` until something else comes, which is returned, or the connection ends. Ends after the
-/// answers to what has come when `stopping` is set.
+/// Answers whole requests for `path` until something else comes, which is returned, or the connection ends. While the server
+/// closes, hyper is to have all: it tells the client.
 pub(super) async fn answer_whole<S: ConnectionService>(
     stream: &mut ClientStream,
     service: &S,
     path: FastPath,
     activity: &Activity,
     limits: &Limits,
-    stopping: &AtomicBool,
+    ending: &Ending,
 ) -> io::Result<Option<BytesMut>> {
     let (mut input, mut replies) = (BytesMut::new(), Replies::default());
     loop {
@@ -44,6 +41,9 @@ pub(super) async fn answer_whole<S: ConnectionService>(
         if stream.read_buf(&mut input).await? == 0 {
             // What is left is no whole request: hyper knows what to say, if anything.
             return Ok((!input.is_empty()).then_some(input));
+        }
+        if ending.is_closing() {
+            return Ok(Some(input));
         }
         let mut used = 0;
         let mut rest = parse_first(&input, path, limits.max_head_bytes);
@@ -58,9 +58,6 @@ pub(super) async fn answer_whole<S: ConnectionService>(
             }
         }
         stream.write_all_buf(&mut replies.out).await?;
-        if used > 0 && stopping.load(Relaxed) {
-            return Ok(None);
-        }
         if used == input.len() {
             // Without a trace, so that its memory is used from the start again.
             input.clear();

@@ -3,6 +3,14 @@
 
 use std::{convert::Infallible, sync::Arc};
 
+use super::{
+    connection::serve_connection,
+    service::{ConnectionService, Limits, TransportError},
+};
+use crate::{
+    accept::{AcceptOptions, ServerStats, accept},
+    ending::Ending,
+};
 use hyper::{
     Request, Response,
     body::{Body, Incoming},
@@ -12,15 +20,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{
-    connection::serve_connection,
-    service::{ConnectionService, Limits, TransportError},
-};
-use crate::accept::{AcceptOptions, ServerStats, accept};
-
-/// Serves until `stop`, then waits for the requests in flight. Connection number i is served on worker i modulo their
+/// Serves until `ending` says stop, then waits for the requests in flight. Connection number i is served on worker i modulo their
 /// number, by what `service` makes for that worker.
 pub async fn serve<S, B>(
     listener: TcpListener,
@@ -28,7 +29,7 @@ pub async fn serve<S, B>(
     service: impl Fn(usize) -> S,
     limits: Limits,
     stats: Arc<ServerStats>,
-    stop: CancellationToken,
+    ending: Ending,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + ConnectionService
@@ -50,12 +51,12 @@ pub async fn serve<S, B>(
         too_many: S::final_response(TransportError::TooManyConnections),
         stats,
     };
-    let stopping = stop.clone();
+    let stop = ending.stopped().clone();
     let serve = move |worker: usize, mut stream: TcpStream| {
-        let (service, stop) = (services[worker].clone(), stopping.clone());
+        let (service, ending) = (services[worker].clone(), ending.clone());
         async move {
             if let Some(service) = service.begin(&mut stream).await {
-                serve_connection(stream, service, limits, stop).await;
+                serve_connection(stream, service, limits, ending).await;
             }
         }
     };
