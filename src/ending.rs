@@ -16,9 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 /// How far the end is. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Ending {
+pub struct Ending(Arc<Steps>);
+
+#[derive(Debug, Default)]
+struct Steps {
     /// Looked at for each request; a token takes a lock for that, which all connections share.
-    closes: Arc<AtomicBool>,
+    closes: AtomicBool,
     closing: CancellationToken,
     stop: CancellationToken,
 }
@@ -26,28 +29,28 @@ pub struct Ending {
 impl Ending {
     /// The first step.
     pub fn close(&self) {
-        self.closes.store(true, Release);
-        self.closing.cancel();
+        self.0.closes.store(true, Release);
+        self.0.closing.cancel();
     }
 
     /// The second one, and the first if that was left out.
     pub fn stop(&self) {
         self.close();
-        self.stop.cancel();
+        self.0.stop.cancel();
     }
 
     /// Whether clients are to ask elsewhere.
     pub(crate) fn is_closing(&self) -> bool {
-        self.closes.load(Acquire)
+        self.0.closes.load(Acquire)
     }
 
     /// Returns when clients are to ask elsewhere.
     pub(crate) async fn closing(&self) {
-        self.closing.cancelled().await;
+        self.0.closing.cancelled().await;
     }
 
     /// Is cancelled when nobody is served any more who does not wait for an answer.
     pub(crate) fn stopped(&self) -> &CancellationToken {
-        &self.stop
+        &self.0.stop
     }
 }
