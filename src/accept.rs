@@ -4,7 +4,7 @@
 //! connection, and no workers.
 
 use std::{
-    io,
+    io, net,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -23,6 +23,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The pause after the system refused to give a connection (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that are let in after the end, because the system had taken them before: as many as may wait to be accepted.
+const MAX_LAST: u32 = 4096;
 /// Connections above the cap that are told so at the same time; more are closed without a word.
 const MAX_REFUSING: u64 = 64;
 /// How long one of them may take to listen.
@@ -93,31 +95,7 @@ pub(crate) async fn accept<S>(
     let AcceptOptions { what, max_connections, drain_timeout, too_many, stats } = options;
     let connections = TaskTracker::new();
     let mut turns = (0..workers.len()).cycle();
-    let mut stops = false;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled(), if !stops => {
-                stops = true;
-                continue;
-            }
-            () = std::future::ready(()), if stops => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                stats.accept_errors.fetch_add(1, Relaxed);
-                // A client that gave up before it was accepted is no reason to pause.
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    if stops {
-                        break;
-                    }
-                    sleep(ACCEPT_PAUSE).await;
-                }
-                continue;
-            }
-        };
+    let mut let_in = |stream: net::TcpStream| {
         let Some(open) = Open::count(&stats, max_connections) else {
             let so_far = stats.refused.fetch_add(1, Relaxed);
             if so_far.is_multiple_of(1000) {
@@ -129,18 +107,19 @@ pub(crate) async fn accept<S>(
                 );
             }
             // Each lives for at most REFUSE_TIMEOUT, so they cannot pile up beyond this.
-            if (connections.len() as u64).saturating_sub(stats.open()) < MAX_REFUSING {
+            if (connections.len() as u64).saturating_sub(stats.open()) < MAX_REFUSING
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
                 connections.spawn(refuse(stream, too_many.clone()));
             }
-            continue;
+            return;
         };
         let Some(worker) = turns.next() else { return };
-        // The stream must be known to the runtime of the thread that serves it.
-        let Ok(stream) = stream.into_std() else { continue };
         let serve = serve.clone();
         connections.spawn_on(
             async move {
                 let _open = open;
+                // The stream must be known to the runtime of the thread that serves it.
                 if let Ok(stream) = TcpStream::from_std(stream)
                     && stream.set_nodelay(true).is_ok()
                 {
@@ -149,8 +128,37 @@ pub(crate) async fn accept<S>(
             },
             &workers[worker],
         );
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                if let Ok(stream) = stream.into_std() {
+                    let_in(stream);
+                }
+            }
+            Err(error) => {
+                stats.accept_errors.fetch_add(1, Relaxed);
+                // A client that gave up before it was accepted is no reason to pause.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
     }
-    drop(listener);
+    // Whoever has connected before.
+    if let Ok(listener) = listener.into_std() {
+        for _ in 0..MAX_LAST {
+            let Ok((stream, _)) = listener.accept() else { break };
+            if stream.set_nonblocking(true).is_ok() {
+                let_in(stream);
+            }
+        }
+    }
     connections.close();
     // What is left then is cut off when the workers end.
     let _ = timeout(drain_timeout, connections.wait()).await;

@@ -1,7 +1,7 @@
 //! How the front ends of a node end, in two steps, so that no client loses a request:
 //!
 //! 1. **Closing**: the node goes on answering, and lets each client know that it should ask elsewhere from now on: `Connection: close`
-//!    (HTTP), GOAWAY (gRPC), or the end of the connection behind an answer (Redis). New connections are taken as before.
+//!    (HTTP), GOAWAY (gRPC), or the end of the connection behind a check's answer (Redis). New connections are taken as before.
 //! 2. **Stop**: nobody is let in any more, what is being asked is answered, and what is idle is closed.
 
 use std::sync::{

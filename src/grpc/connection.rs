@@ -87,18 +87,25 @@ pub(super) async fn serve(mut tcp: TcpStream, front: Front, ending: Ending) {
     let Ok(Ok(mut connection)) = timeout(PREFACE_TIMEOUT, handshake).await else { return };
     let Some(pings) = connection.ping_pong() else { return };
     let mut silent = pin!(until_silent(pings));
-    let mut stopped = pin!(ending.closing());
-    let mut stopping = false;
+    let mut closing = pin!(ending.closing());
+    // Who has just connected is about to ask: it is told behind that, or it would connect again and again.
+    let is_late = ending.is_closing();
+    let mut silent_at_the_end = pin!(async {
+        ending.stopped().cancelled().await;
+        sleep(BEGINS_WITHIN).await;
+    });
+    let (mut closes, mut is_told, mut has_asked) = (false, false, false);
     // Not `select!` in a loop: this is polled for every request.
     poll_fn(|cx| {
-        if !stopping && stopped.as_mut().poll(cx).is_ready() {
-            stopping = true;
+        closes = closes || closing.as_mut().poll(cx).is_ready();
+        if closes && !is_told && (!is_late || has_asked || silent_at_the_end.as_mut().poll(cx).is_ready()) {
+            is_told = true;
             connection.graceful_shutdown();
         }
         if silent.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        poll_requests(&mut connection, &front, cx)
+        poll_requests(&mut connection, &front, &mut has_asked, cx)
     })
     .await;
 }
@@ -107,7 +114,12 @@ type Connection = server::Connection<Begun, Bytes>;
 type Asked = (Request<RecvStream>, server::SendResponse<Bytes>);
 
 /// Answers what has come. Ready when the connection has ended; why a client has gone is its own affair.
-fn poll_requests(connection: &mut Connection, front: &Front, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_requests(
+    connection: &mut Connection,
+    front: &Front,
+    has_asked: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
     // All are taken before the first is answered: each look for the next one writes what waits to be sent, and the answers to
     // requests that came together are to leave in one write.
     let mut asked: SmallVec<[Asked; 1]> = SmallVec::new();
@@ -119,6 +131,7 @@ fn poll_requests(connection: &mut Connection, front: &Front, cx: &mut Context<'_
         }
     }
     if !asked.is_empty() {
+        *has_asked = true;
         for (request, respond) in asked {
             front.answer(request, respond, cx);
         }

@@ -135,9 +135,9 @@ fn problem(name: &str, fault: &MemberError) -> Problem {
 }
 
 /// Looks at the cluster.
-pub(super) fn view(cluster: &Cluster, wanted: &Wanted) -> View {
+pub(super) fn view(cluster: &Cluster, readiness: Readiness, wanted: &Wanted) -> View {
     let status = cluster.status();
-    let (ready, waiting_for) = match cluster.readiness() {
+    let (ready, waiting_for) = match readiness {
         Readiness::Ready => (true, None),
         Readiness::NotReady(reason) => (false, Some(reason)),
     };

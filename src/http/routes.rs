@@ -89,7 +89,9 @@ async fn reset(State(worker): State<OnWorker>, wanted: Asked<AmendOptions>, requ
 
 async fn cluster(State(worker): State<OnWorker>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
     match wanted {
-        Ok(Query(wanted)) => Json(members::view(&worker.node.cluster, &wanted)).into_response(),
+        Ok(Query(wanted)) => {
+            Json(members::view(&worker.node.cluster, worker.node.readiness(), &wanted)).into_response()
+        }
         Err(fault) => worker.refuse(Problem::new(ProblemKind::InvalidValue, fault.body_text())),
     }
 }

@@ -22,6 +22,7 @@ use crate::{
 };
 use bytes::{Buf as _, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
+use rustix::net::{RecvFlags, recv};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -53,6 +54,7 @@ pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker:
         version: Version::default(),
         limit: LastLimit::default(),
         out: BytesMut::new(),
+        has_asked: false,
     };
     // Why a client has gone is its own affair.
     let _ = connection.run(&stopping).await;
@@ -65,6 +67,8 @@ struct Connection {
     version: Version,
     limit: LastLimit,
     out: BytesMut,
+    /// A check was asked.
+    has_asked: bool,
 }
 
 /// Whether the connection goes on.
@@ -78,22 +82,24 @@ impl Connection {
     async fn run(mut self, stopping: &Stopping) -> io::Result<()> {
         let mut input = BytesMut::new();
         let mut told = pin!(stopping.told());
-        let mut is_fresh = true;
         loop {
             input.reserve(READ_BYTES);
             let read = match self.read(&mut input, told.as_mut()).await {
                 Some(read) => read?,
-                None if is_fresh => timeout(BEGINS_WITHIN, self.stream.read_buf(&mut input)).await??,
+                // It has just connected, or is in the middle of a command.
+                None if !self.has_asked || !input.is_empty() => {
+                    timeout(BEGINS_WITHIN, self.stream.read_buf(&mut input)).await??
+                }
                 None => return self.end().await,
             };
             if read == 0 {
                 return Ok(());
             }
-            is_fresh = false;
             let (used, after) = self.answer(&input).await?;
             self.write().await?;
-            // Also when the server stops: who asks without a pause would never wait for a command, and not hear of it.
-            if after == After::End || told.has_come() {
+            // A client that greets, or looks whether the connection works, is about to ask.
+            let is_last = told.has_come() && self.has_asked && used == input.len() && !self.has_more();
+            if after == After::End || is_last {
                 return self.end().await;
             }
             if used == input.len() {
@@ -125,6 +131,13 @@ impl Connection {
         .await
     }
 
+    /// Whether the client has sent something that was not read yet.
+    fn has_more(&self) -> bool {
+        // Not by what the runtime remembers, which says no after each read that did not fill its buffer.
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(&self.stream, &mut [0_u8], flags).is_ok_and(|(bytes, _)| bytes > 0)
+    }
+
     /// Answers all whole commands. Returns how many bytes they had.
     async fn answer(&mut self, input: &[u8]) -> io::Result<(usize, After)> {
         let (mut at, mut after) = (0, After::GoOn);
@@ -150,6 +163,7 @@ impl Connection {
             }
             let command = Command::read(&words, &mut self.limit);
             if let Command::Throttle(throttle) = command {
+                self.has_asked = true;
                 let mut found = None;
                 // The order of answers is that of commands, so those behind one that waits wait too.
                 let is_told = waiting.is_none() && self.tell_here(&node, &throttle, &mut found);

@@ -24,10 +24,10 @@ enum After {
     Last,
 }
 
-/// Asks once on a connection and reads the answer.
-type Ask = fn(&mut TcpStream) -> io::Result<After>;
+/// Asks once on a connection, which may be a new one, and reads the answer.
+type Ask = fn(&mut TcpStream, bool) -> io::Result<After>;
 
-fn over_http(stream: &mut TcpStream) -> io::Result<After> {
+fn over_http(stream: &mut TcpStream, _is_new: bool) -> io::Result<After> {
     let body = r#"{"attributes":{"user":"ada"}}"#;
     let head = format!(
         "POST /v1/check HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -44,13 +44,23 @@ fn over_http(stream: &mut TcpStream) -> io::Result<After> {
         if body.len() < length.unwrap_or(0) {
             continue;
         }
+        if body.contains("leav") || body.contains("left") {
+            return Err(io::Error::other(text.into_owned()));
+        }
         // A node that has just started may not be ready: who follows it asks another one then, and has lost nothing.
         let is_last = head.contains("connection: close") || head.starts_with("http/1.1 503");
         return Ok(if is_last { After::Last } else { After::Kept });
     }
 }
 
-fn over_resp(stream: &mut TcpStream) -> io::Result<After> {
+fn over_resp(stream: &mut TcpStream, is_new: bool) -> io::Result<After> {
+    if is_new {
+        // As libraries do when they connect, and from a pool.
+        stream.write_all(b"*1\r\n$4\r\nPING\r\n")?;
+        let mut pong = Vec::new();
+        read_some(stream, &mut pong)?;
+        assert_eq!(pong, b"+PONG\r\n");
+    }
     stream.write_all(
         b"*5\r\n$11\r\nCL.THROTTLE\r\n$3\r\nada\r\n$6\r\n100000\r\n$6\r\n100000\r\n$2\r\n60\r\n",
     )?;
@@ -58,7 +68,9 @@ fn over_resp(stream: &mut TcpStream) -> io::Result<After> {
     loop {
         read_some(stream, &mut answer)?;
         if answer.starts_with(b"-") {
-            return Ok(After::Last);
+            let text = String::from_utf8_lossy(&answer);
+            let leaves = text.contains("leav") || text.contains("left");
+            return if leaves { Err(io::Error::other(text.into_owned())) } else { Ok(After::Last) };
         }
         // A head and five numbers.
         if answer.split(|byte| *byte == b'\n').count() == 7 {
@@ -96,10 +108,10 @@ fn client(
 ) -> Vec<String> {
     let (mut lost, mut at, mut kept) = (Vec::new(), first, None::<TcpStream>);
     while !over.load(Relaxed) {
-        let mut stream = match kept.take().filter(|stream| !is_closed(stream)) {
-            Some(stream) => stream,
+        let (mut stream, is_new) = match kept.take().filter(|stream| !is_closed(stream)) {
+            Some(stream) => (stream, false),
             None => match TcpStream::connect_timeout(&nodes[at % nodes.len()], Duration::from_secs(2)) {
-                Ok(stream) => stream,
+                Ok(stream) => (stream, true),
                 Err(_) => {
                     at += 1;
                     continue;
@@ -108,7 +120,7 @@ fn client(
         };
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        match ask(&mut stream) {
+        match ask(&mut stream, is_new) {
             Ok(After::Kept) => kept = Some(stream),
             Ok(After::Last) => at += 1,
             Err(error) => {

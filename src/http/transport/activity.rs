@@ -47,11 +47,6 @@ impl Activity {
         self.in_service.store(false, Relaxed);
     }
 
-    /// Whether a request of this connection was answered.
-    pub(super) fn has_answered(&self) -> bool {
-        self.requests.load(Relaxed) > u32::from(self.in_service.load(Relaxed))
-    }
-
     pub(super) fn phase(&self) -> Phase {
         if self.in_service.load(Relaxed) {
             Phase::InService

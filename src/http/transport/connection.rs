@@ -81,12 +81,10 @@ where
         .max_headers(limits.max_headers)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), tracked);
-    if watch.stopping && activity.has_answered() {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
     let ended = watch
         .until_ended(Pin::new(&mut connection), |connection| {
-            if activity.has_answered() {
+            // Whoever asks has its answer as the last one; hyper would drop what has come of a request.
+            if matches!(activity.phase(), Phase::Idle(1..)) {
                 connection.graceful_shutdown();
             }
             // It ends when all is written.

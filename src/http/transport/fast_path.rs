@@ -26,7 +26,7 @@ const READ_BYTES: usize = 8 << 10;
 const WRITE_BYTES: usize = 64 << 10;
 
 /// Answers whole requests for `path` until something else comes, which is returned, or the connection ends. While the server
-/// closes, hyper is to have all: it tells the client.
+/// closes, hyper is to have the last one that has come: it tells the client.
 pub(super) async fn answer_whole<S: ConnectionService>(
     stream: &mut ClientStream,
     service: &S,
@@ -42,12 +42,15 @@ pub(super) async fn answer_whole<S: ConnectionService>(
             // What is left is no whole request: hyper knows what to say, if anything.
             return Ok((!input.is_empty()).then_some(input));
         }
-        if ending.is_closing() {
-            return Ok(Some(input));
-        }
+        let is_closing = ending.is_closing();
         let mut used = 0;
         let mut rest = parse_first(&input, path, limits.max_head_bytes);
         while let First::Whole { question, length } = rest {
+            // The last one of those that have come is hyper's.
+            let next = || parse_first(&input[used + length..], path, limits.max_head_bytes);
+            if is_closing && !matches!(next(), First::Whole { .. }) {
+                break;
+            }
             activity.note_request();
             service.answer(question, &mut replies).await;
             activity.note_answer();
@@ -58,6 +61,10 @@ pub(super) async fn answer_whole<S: ConnectionService>(
             }
         }
         stream.write_all_buf(&mut replies.out).await?;
+        if is_closing {
+            input.advance(used);
+            return Ok(Some(input));
+        }
         if used == input.len() {
             // Without a trace, so that its memory is used from the start again.
             input.clear();
