@@ -16,7 +16,7 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 from envoy.service.ratelimit.v3.rls_pb2_grpc import RateLimitServiceStub
 
 NODES = "ipv4:" + ",".join("127.0.0.1:" + port for port in sys.argv[2:])
-OPTIONS = [("grpc.lb_policy_name", "round_robin"), ("grpc.use_local_subchannel_pool", 1)]
+OPTIONS = [("grpc.default_authority", "tidegate"), ("grpc.lb_policy_name", "round_robin"), ("grpc.use_local_subchannel_pool", 1)]
 stop = threading.Event()
 answered, errors, lock = [0], collections.Counter(), threading.Lock()
 
