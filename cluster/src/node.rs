@@ -105,7 +105,7 @@ impl Cluster {
         }
     }
 
-    /// The peer port of this node, as the others are told.
+    /// The address of the peer port that this node advertises.
     pub fn advertised(&self) -> SocketAddr {
         self.context.group.row.peer
     }

@@ -259,7 +259,7 @@ impl Cluster {
     }
 
     /// Starts nodes that have ended once more, each on its own directory and at other ports, as a platform does that gives out
-    /// new addresses. Whom to join is told by the new ones. Does not wait for them.
+    /// new addresses. Their `--join` names the new ones. Does not wait for them.
     ///
     /// # Panics
     /// When one of them is running, or cannot be started.

@@ -56,7 +56,7 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const NOT_HTTP_1: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nThis port speaks gRPC, that is HTTP/2 without TLS. HTTP is one port below.\n";
 
-/// Serves a connection until either side ends it. While the server closes, the client is told to open another one, elsewhere;
+/// Serves a connection until either side ends it. While the server closes, a GOAWAY asks the client to open another one, elsewhere;
 /// what has come is answered.
 pub(super) async fn serve(mut tcp: TcpStream, front: Front, ending: Ending) {
     let silent_at_the_end = async {

@@ -29,7 +29,7 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
 /// The address that packets to the seeds leave from; if none of them is known yet, those to the internet. Nothing is sent. `None`:
 /// there is no such address but of this machine alone.
 ///
-/// A node that listens on IPv4 addresses only is told of by one of these.
+/// A node that listens on IPv4 addresses only advertises one of these.
 pub(super) async fn reachable_address(seeds: &[String], listen: IpAddr) -> Option<IpAddr> {
     // Addresses that are in no network, of both families.
     const SOMEWHERE: [SocketAddr; 2] = [

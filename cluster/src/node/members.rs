@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Cluster;
 use crate::{ids::NodeStart, member::MemberRow, owner::SlotRow, rules::ledger::NoQuorum};
 
-/// How often it is looked whether a change is done.
+/// How often a node checks whether a change is done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Why a change of a member was not made.

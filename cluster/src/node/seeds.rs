@@ -1,5 +1,5 @@
-//! Names of `--join`, looked up in the background: each by a task of its own, so that a name service that hangs holds one look-up for
-//! each name, and neither the start nor the end of a node. As long as this node has no cluster, a name is looked up each second: it
+//! Names of `--join`, looked up in the background: each by a task of its own, so that a name service that hangs holds up neither
+//! the start nor the end of a node (a look-up that was given up ends by the timeout of the resolver). As long as this node has no cluster, a name is looked up each second: it
 //! may appear when the nodes behind it have started, as those of Kubernetes do. Afterwards twice a minute, for as long as the node
 //! runs: two parts of a cluster that have lost sight of each other find each other by it.
 
