@@ -85,9 +85,10 @@ impl NodeArgs {
                 Some("`GET /v1/cluster` shows who is there; start the missing nodes".to_owned())
             }
             Some("no-such-node") => Some("`tidegate cluster status` lists the nodes".to_owned()),
-            Some("node-is-live") => {
-                Some("`tidegate cluster drain` first, then stop it; it leaves by itself".to_owned())
-            }
+            Some("node-is-live") => Some(
+                "`tidegate cluster drain` first; then stop it, or remove it by asking another node"
+                    .to_owned(),
+            ),
             Some("no-such-revision") => Some("`tidegate rules history` lists the revisions".to_owned()),
             Some("not-everywhere-yet") => {
                 Some("nothing has to be done: the nodes that are behind take it in".to_owned())
