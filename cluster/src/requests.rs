@@ -47,7 +47,7 @@ impl RequestKey {
     pub(crate) fn of(number: u64, charges: &[Charge]) -> Self {
         let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
         let charges =
-            charges.iter().fold(0, |bits, charge| mix(mix(bits, charge.key.get()), charge.cost.get()));
+            charges.iter().fold(0, |bits, charge| mix(mix(bits, charge.key.place()), charge.cost.get()));
         Self { number, charges }
     }
 

@@ -15,10 +15,10 @@ pub const SLOTS: usize = 4096;
 pub struct SlotId(u16);
 
 impl SlotId {
-    /// The slot of a key. The hash is mixed again (the finisher of MurmurHash3): the bucket map uses its bits too, and
+    /// The slot of a key, the same for all limits that a rule has for it, or had. The hash is mixed again (the finisher of MurmurHash3): the bucket map uses its bits too, and
     /// a node that owns 1/N of the slots must still fill all of its shards.
     pub fn of(key: KeyHash) -> Self {
-        let mut bits = key.get();
+        let mut bits = key.place();
         bits ^= bits >> 33;
         bits = bits.wrapping_mul(0xff51_afd7_ed55_8ccd);
         bits ^= bits >> 33;

@@ -25,6 +25,11 @@ impl Cost {
         if units > Self::MAX.0 { Err(CostTooLarge(units)) } else { Ok(Self(units)) }
     }
 
+    /// So many units, or the most that there can be.
+    pub(crate) fn saturating(units: u64) -> Self {
+        Self(units.min(Self::MAX.0))
+    }
+
     /// The units.
     pub const fn get(self) -> u64 {
         self.0

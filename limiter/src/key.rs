@@ -32,9 +32,38 @@ impl KeyHash {
         self.0
     }
 
+    /// Its bits without those that tell the limits of a key apart: the same before and after a limit has changed. By these a
+    /// bucket has its place in a cluster.
+    pub const fn place(self) -> u64 {
+        self.0 & !Self::LIMIT_BITS
+    }
+
     /// Whether the bucket is one of windows, by its last bit: their states mean another thing on another clock.
     pub(crate) const fn is_of_window(self) -> bool {
         self.0 & 1 == 1
+    }
+
+    /// Which bits tell the limits of a key apart: not the upper ones, by which stores choose a shard, and the last one, which says
+    /// whether it is a window.
+    const LIMIT_BITS: u64 = ((1 << 22) - 1) << 20 | 1;
+
+    /// The bits for a limit whose states mean this. Two limits have the same ones with a chance of 1 in 4 million; then a change
+    /// from one to the other leaves the states of buckets as they are.
+    pub(crate) fn limit_bits(meaning: [u64; 3], is_window: bool) -> u64 {
+        let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let mixed = mix(meaning.into_iter().fold(0, mix), 0);
+        mixed & Self::LIMIT_BITS & !1 | u64::from(is_window)
+    }
+
+    /// The bucket of the same key under another limit.
+    pub(crate) fn under(self, known: &Limit, other: &Limit) -> Self {
+        Self(self.0 ^ known.bits() ^ other.bits())
+    }
+
+    /// Where the same bucket is kept for a limit that comes back.
+    pub(crate) const fn aside(self) -> Self {
+        // One bit of those that tell limits apart: other limits have that state with the same chance as each other's.
+        Self(self.0 ^ 1 << 20)
     }
 }
 
@@ -168,7 +197,13 @@ impl KeyBytes {
         }
     }
 
-    /// The fingerprint of the bucket of a limit.
+    /// The fingerprint of the bucket of one of a rule's limits, by the [bits](Limit::bits) of that limit.
+    #[inline]
+    pub(crate) fn finish_under(self, bits: u64) -> KeyHash {
+        KeyHash(self.0.finish() & !1 ^ bits)
+    }
+
+    /// The fingerprint of the bucket of a limit that is part of what was taken in.
     #[inline]
     pub(crate) fn finish(self, limit: Option<&Limit>) -> KeyHash {
         let windows = limit.is_some_and(|limit| {

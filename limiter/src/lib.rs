@@ -87,8 +87,8 @@
 //! - A cost above the burst (or count) is denied for ever: no `retry_after`.
 //! - A look ([`Cost::PEEK`]) is allowed if a cost of 1 would be, and takes nothing.
 //! - Several rules: all must allow, else none is charged ([`Limiter::check`]).
-//! - A changed count or burst keeps what was consumed: windows and the log in units, the two buckets in time (a bucket
-//!   that needs ten seconds to be full again still does). Windows of another period begin anew, since they do not line up.
+//! - A limit that changes keeps what was consumed, in units, whatever it was and becomes; no wait is longer than the new limit needs
+//!   to refill. (One process does not change its rules; nodes do: see [`Store::set_limits`](cluster::Store::set_limits).)
 //! - Rates above 3.9 million units a second (windows: 488,000) are counted in coarser steps, each check rounded up.
 //! - What time may do stands at [`Nanos`], what memory may do at [`OnMemoryFull`], what a collision of fingerprints
 //!   does at [`KeyHash`].

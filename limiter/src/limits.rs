@@ -1,37 +1,35 @@
 //! The limits of a rule, its own and those of its overrides, and what tells the buckets of each apart.
 //!
 //! **Another limit is another bucket.** So no check under one limit changes what another one admits, whatever the algorithm.
-//! What tells the buckets of a key apart is not the limit's numbers, so that what was consumed stays when these change:
-//!
-//! - of the rule's own limit, what its states mean: its [class](Limit::class),
-//! - of an override, the same and its condition, wherever it stands among the others and however it is written.
-//!
-//! An override that says the very limit of its rule has the rule's bucket.
+//! What tells the buckets of a key apart is, of an override, its condition, wherever it stands among the others and however it is
+//! written. An override that says the very limit of its rule has the rule's bucket. It is not the limit's numbers, so that what was
+//! consumed stays when these change: where that gives a bucket's state another meaning, the fingerprint differs in some bits only
+//! ([`Limit::bits`]), and what is known of the same bucket under the limits before is found by these (`store/former.rs`).
+
+use std::sync::Arc;
 
 use crate::{Limit, condition::Condition, key::KeyHasher};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LimitId(u64);
+pub(crate) struct LimitId {
+    /// Whose limit it is.
+    pub(crate) number: u64,
+    /// What its states mean; see [`Limit::bits`].
+    pub(crate) bits: u64,
+}
 
 impl LimitId {
-    /// Of a rule's own limit.
+    /// Of a rule's own limit; `None`: unlimited.
     pub(crate) fn of_rule(limit: Option<&Limit>) -> Self {
-        // No class is that.
-        Self(limit.map_or(u64::MAX, Limit::class))
+        Self { number: 0, bits: limit.map_or(0, Limit::bits) }
     }
 
     fn of_override(rule: KeyHasher, when: &Condition, limit: Option<&Limit>) -> Self {
         let mut bytes = rule.key();
         bytes.text("override");
         when.feed(&mut bytes);
-        bytes.number(Self::of_rule(limit).0);
-        Self(bytes.finish(None).get())
-    }
-
-    #[inline]
-    pub(crate) fn get(self) -> u64 {
-        self.0
+        Self { number: bytes.finish(None).get(), ..Self::of_rule(limit) }
     }
 }
 
@@ -50,16 +48,18 @@ impl Override {
         rule: KeyHasher,
         own: Option<&Limit>,
         overrides: impl IntoIterator<Item = (Condition, Option<Limit>)>,
+        carved: Option<&Carved>,
     ) -> Box<[Self]> {
-        let one = |(when, limit): (Condition, Option<Limit>)| {
+        let one = |(place, (when, limit)): (usize, (Condition, Option<Limit>))| {
             let is_own = own.zip(limit.as_ref()).is_some_and(|(own, limit)| own.is_same(limit));
+            let given = carved.map_or(limit.as_ref(), |carved| carved.overrides[place].as_ref());
             let id = match is_own {
-                true => LimitId::of_rule(own),
-                false => LimitId::of_override(rule, &when, limit.as_ref()),
+                true => LimitId::of_rule(given),
+                false => LimitId::of_override(rule, &when, given),
             };
             Self { when, limit, id }
         };
-        overrides.into_iter().map(one).collect()
+        overrides.into_iter().enumerate().map(one).collect()
     }
 }
 
@@ -119,7 +119,8 @@ impl LimitRef {
 pub(crate) fn shape(
     hasher: KeyHasher,
     when: &Condition,
-    key: &[impl AsRef<str>],
+    key: &[Arc<str>],
+    key_order: &[u8],
     own: LimitId,
     overrides: &[Override],
 ) -> u64 {
@@ -127,12 +128,12 @@ pub(crate) fn shape(
     bytes.text("shape");
     when.feed(&mut bytes);
     bytes.number(key.len() as u64);
-    key.iter().for_each(|name| bytes.text(name.as_ref()));
+    key_order.iter().for_each(|place| bytes.text(&key[usize::from(*place)]));
     bytes.number(overrides.len() as u64);
     for special in overrides {
         special.when.feed(&mut bytes);
         // Where that changes, the same request has another bucket.
-        bytes.number(u64::from(special.id == own));
+        bytes.number(u64::from(special.id.number == own.number));
     }
     bytes.finish(None).get()
 }

@@ -1,6 +1,6 @@
 //! Whether a rule is about a request, and from the request's key to its bucket.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Attributes, KeyHash, Limit, LimitRef, Rule,
@@ -66,6 +66,12 @@ impl Rule {
         }
     }
 
+    /// All of its limits, those of overrides too, as its owner gives them.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = &Limit> {
+        let places = [None].into_iter().chain((0..self.overrides.len()).map(Some));
+        places.filter_map(|place| self.limit_at(place))
+    }
+
     /// What tells its buckets from those of the others.
     #[inline]
     pub(crate) fn limit_id_at(&self, special: Option<usize>) -> LimitId {
@@ -75,7 +81,8 @@ impl Rule {
     /// What the fingerprints of all buckets of the request's key begin with; `None` when the request lacks an attribute of it.
     pub(crate) fn key_of<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyBytes> {
         let mut key = self.hasher.key();
-        for name in &self.key {
+        for place in &self.key_order {
+            let name = &self.key[usize::from(*place)];
             let value = attributes.get(name)?;
             match network_of(name, value) {
                 Some(network) => key.number(network),
@@ -88,11 +95,19 @@ impl Rule {
     /// With the limit of the override at that place.
     #[inline]
     pub(crate) fn matched(&self, mut key: KeyBytes, special: Option<usize>) -> Matched<'_> {
-        let limit = self.limit_at(special);
-        key.number(self.limit_id_at(special).get());
+        let id = self.limit_id_at(special);
+        key.number(id.number);
         let limit_ref = LimitRef::new(self.shape, special.map_or(0, |place| place as u32 + 1));
-        Matched { rule: self, limit, key: key.finish(limit), limit_ref }
+        Matched { rule: self, limit: self.limit_at(special), key: key.finish_under(id.bits), limit_ref }
     }
+}
+
+/// The places of a key's attributes in the order of their names.
+pub(crate) fn key_order(key: &[Arc<str>]) -> Box<[u8]> {
+    // A key has few attributes; one that has too many is an error of the rule.
+    let mut places: Vec<u8> = (0..=u8::MAX).take(key.len()).collect();
+    places.sort_by_key(|place| &key[usize::from(*place)]);
+    places.into()
 }
 
 /// An address as a number, so that each way of writing it is the same bucket. Of an IPv6 address only the network

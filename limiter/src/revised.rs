@@ -2,10 +2,10 @@
 //!
 //! The owner of a bucket does not see the attributes of a request that another node forwards, so it cannot match its rules
 //! anew. But where a rule tells requests apart as it did before, and the same of its overrides have buckets of their own, the
-//! same request has the same bucket and the same override, and only the numbers are others. Each charge
-//! carries a fingerprint of what its rule told requests apart by ([`LimitRef`]).
+//! same request has the same override, and of its bucket's fingerprint only those bits are others that tell limits apart. Each
+//! charge carries a fingerprint of what its rule told requests apart by ([`LimitRef`]).
 
-use crate::{Consistency, Limit, LimitRef, Mode, Reserve, RuleId, Rules};
+use crate::{Consistency, KeyHash, Limit, LimitRef, Mode, Reserve, RuleId, Rules};
 
 /// What a node's rules say of a charge that another node made by its own rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Standing {
 /// A charge by newer rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Newer {
+    /// The bucket of the limit in force.
+    pub key: KeyHash,
     /// The limit in force.
     pub limit: Limit,
     /// Whether a denial counts.
@@ -35,9 +37,16 @@ pub struct Newer {
 }
 
 impl Rules {
-    /// What is to be charged here where a node whose rules are those of `revision` has found this limit of this rule. A map
-    /// is asked once.
-    pub fn standing(&self, rule: RuleId, found: LimitRef, limit: &Limit, revision: u64) -> Standing {
+    /// What is to be charged here where a node whose rules are those of `revision` has found this limit of this rule, and its
+    /// bucket `key`. A map is asked once.
+    pub fn standing(
+        &self,
+        rule: RuleId,
+        found: LimitRef,
+        key: KeyHash,
+        limit: &Limit,
+        revision: u64,
+    ) -> Standing {
         let Some((known, since)) = self.rule_of(rule) else {
             // One that is new there, or one that is gone here.
             let newest = self.newest();
@@ -57,14 +66,12 @@ impl Rules {
             // The shape says otherwise, so this was made up.
             return Standing::Unknown { revision: since };
         }
-        let (limit, mode) = match known.limit_at(special) {
-            Some(own) if own.class() == limit.class() => (*own, known.mode),
-            // Another algorithm, or windows that do not line up, is another bucket.
-            Some(_) => return Standing::Unknown { revision: since },
+        let (key, limit, mode) = match known.limit_at(special) {
+            Some(own) => (key.under(limit, own), *own, known.mode),
             // Unlimited: whatever the bucket says, it does not deny.
-            None => (*limit, Mode::Shadow),
+            None => (key, *limit, Mode::Shadow),
         };
-        Standing::Newer(Newer { limit, mode, consistency: known.consistency, reserve: known.reserve })
+        Standing::Newer(Newer { key, limit, mode, consistency: known.consistency, reserve: known.reserve })
     }
 }
 
@@ -76,6 +83,7 @@ mod tests {
     use crate::{HashSecret, Matched};
 
     const DOMAIN: &str = "d";
+    const KEY: KeyHash = KeyHash::from_raw(5);
 
     fn secret() -> HashSecret {
         HashSecret::new([7; 16])
@@ -99,11 +107,15 @@ mod tests {
         };
         let (rule, found, limit, key) = find(&older).unwrap();
         let own = find(&newer);
-        let standing = newer.standing(rule, found, &limit, older.revision());
-        if let (Standing::Newer(newer), Some((_, _, own, _))) = (&standing, own) {
-            assert_eq!(newer.limit, own, "the limit is what the newer rules find for the request themselves");
-        }
-        (standing, own.is_some_and(|(.., own)| own == key))
+        let standing = newer.standing(rule, found, key, &limit, older.revision());
+        let same_bucket = match (&standing, own) {
+            (Standing::Newer(newer), Some((_, _, limit, key))) => {
+                assert_eq!(newer.limit, limit, "what the newer rules find for the request themselves");
+                newer.key == key
+            }
+            (_, own) => own.is_some_and(|(.., own)| own == key),
+        };
+        (standing, same_bucket)
     }
 
     #[test]
@@ -118,6 +130,15 @@ mod tests {
             (format!("limit: 9/1h, {}", gold("20/1h")), format!("limit: 8/1h, {}", gold("10/1m"))),
             (format!("limit: unlimited, {}", gold("20/1h")), format!("limit: 8/1h, {}", gold("10/1m"))),
             (format!("limit: 9/1h, {}", gold("9/1h")), format!("limit: 8/1h, {}", gold("8/1h"))),
+            (
+                format!("limit: 9/1h, {}", gold("20/1h")),
+                format!("limit: 8/1h, algorithm: sliding_log, {}", gold("10/1m")),
+            ),
+            (
+                "limit: 9/1h, algorithm: fixed_window".to_owned(),
+                "limit: 9/1d, algorithm: sliding_window".to_owned(),
+            ),
+            ("limit: 9/1h".to_owned(), "limit: 8/1h, carved: true".to_owned()),
         ] {
             let (found, same_bucket) = standing(&rule(&older), &rule(&newer), &request);
             assert!(matches!(found, Standing::Newer(_)) && same_bucket, "{older} -> {newer}: {found:?}");
@@ -142,7 +163,6 @@ mod tests {
             "{ name: r, key: [user], limit: 20/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], limit: 5/1h, overrides: [{ when: { path: /a }, limit: 1/1h }, { when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], when: { path: /a }, limit: 5/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
-            "{ name: r, key: [user], limit: 5/1h, algorithm: sliding_log, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
         ] {
             let (found, _) = standing(older, newer, &request);
             assert_eq!(found, Standing::Unknown { revision: 9 }, "{newer}");
@@ -158,17 +178,17 @@ mod tests {
         let found = LimitRef::new(here.rules(DOMAIN)[0].shape, 0);
         for (rule, revision) in [(known, 9), (known, 12), (other, 9), (other, 12)] {
             assert_eq!(
-                here.standing(rule, found, &limit, revision),
+                here.standing(rule, found, KEY, &limit, revision),
                 Standing::AsAsked,
                 "{rule:?} {revision}"
             );
         }
         // A later change of another domain does not make these rules newer.
         let later = here.with_domain_at("other", "rules: []", &secret(), 30).unwrap().at_revision(30);
-        assert_eq!(later.standing(known, found, &limit, 9), Standing::AsAsked);
-        assert_eq!(later.standing(other, found, &limit, 9), Standing::Unknown { revision: 30 });
+        assert_eq!(later.standing(known, found, KEY, &limit, 9), Standing::AsAsked);
+        assert_eq!(later.standing(other, found, KEY, &limit, 9), Standing::Unknown { revision: 30 });
         let made_up = LimitRef::new(found.shape(), u32::MAX);
-        assert_eq!(later.standing(known, made_up, &limit, 8), Standing::Unknown { revision: 9 });
+        assert_eq!(later.standing(known, made_up, KEY, &limit, 8), Standing::Unknown { revision: 9 });
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Rule {
     pub(crate) name: Box<str>,
     pub(crate) when: Condition,
     pub(crate) key: Box<[Arc<str>]>,
+    /// The places of the key's attributes in the order of their names: in whichever order a file has them, the bucket is the same.
+    pub(crate) key_order: Box<[u8]>,
     pub(crate) hasher: KeyHasher,
     /// Of all by which it tells requests apart; see [`LimitRef`].
     pub(crate) shape: u64,

@@ -6,6 +6,7 @@ use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
     key::KeyHasher,
     limits::{self, LimitId, Override},
+    matching::key_order,
     parse::{Compiler, Place, RawKey, RawTest, Written},
 };
 
@@ -117,17 +118,26 @@ impl NewRule {
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
+        let key_order = key_order(&key);
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         let overrides = self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit));
-        let overrides = Override::all(hasher, Some(&self.limit), overrides);
+        let overrides = Override::all(hasher, Some(&self.limit), overrides, None);
         (compiler.errors() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
-            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(Some(&self.limit)), &overrides),
+            shape: limits::shape(
+                hasher,
+                &when,
+                &key,
+                &key_order,
+                LimitId::of_rule(Some(&self.limit)),
+                &overrides,
+            ),
             id: hasher.rule(),
             hasher,
             when,
             key,
+            key_order,
             limit: Some(self.limit),
             limit_id: LimitId::of_rule(Some(&self.limit)),
             algorithm: self.limit.algorithm(),

@@ -187,7 +187,7 @@ fn unmatched_requests_are_denied_when_asked_and_memory_can_be_set() {
 }
 
 #[test]
-fn a_rule_has_other_buckets_for_other_algorithms_but_not_for_other_counts() {
+fn another_limit_of_a_rule_is_another_bucket_in_the_same_place_unless_its_states_mean_the_same() {
     let key = |limit: &str, algorithm: &str| {
         let yaml = format!("rules: [{{name: r, key: [k], limit: {limit}, algorithm: {algorithm}}}]");
         let rules = Rules::from_yaml(&yaml, &HashSecret::new([7; 16])).unwrap();
@@ -195,9 +195,14 @@ fn a_rule_has_other_buckets_for_other_algorithms_but_not_for_other_counts() {
         rules.matching("default", &[("k", "v")][..], &mut found);
         found[0].key
     };
-    assert_eq!(key("1/1s", "token_bucket"), key("9/1h", "token_bucket"));
+    assert_eq!(key("1/1s", "token_bucket"), key("60/1m", "token_bucket"), "the same pace");
+    assert_eq!(key("1/1s", "token_bucket"), key("1/1s", "leaky_bucket"));
+    assert_ne!(key("1/1s", "token_bucket"), key("9/1h", "token_bucket"));
     assert_ne!(key("1/1s", "token_bucket"), key("1/1s", "sliding_log"));
     assert_eq!(key("1/1s", "fixed_window"), key("9/1s", "fixed_window"));
     assert_ne!(key("1/1s", "fixed_window"), key("1/1h", "fixed_window"), "their windows do not line up");
     assert_eq!(key("1/1s", "sliding_log"), key("1/1h", "sliding_log"), "it remembers for the longer of both");
+    for (limit, algorithm) in [("9/1h", "token_bucket"), ("1/1h", "fixed_window"), ("1/1s", "sliding_log")] {
+        assert_eq!(key(limit, algorithm).place(), key("1/1s", "token_bucket").place(), "{limit} {algorithm}");
+    }
 }

@@ -213,7 +213,7 @@ impl Cluster {
             moves: Arc::clone(&stats.moves),
         });
         let stores = [&store, &floors, &shares].map(Arc::clone);
-        let compiler = in_force::Compiler::new(Arc::clone(&rules), Arc::clone(&ownership), stores);
+        let compiler = in_force::Compiler::new(Arc::clone(&rules), Arc::clone(&ownership), stores, clock);
         let raft = Arc::new(RaftService::new(Arc::clone(&shared)));
         let services = Services {
             raft: Arc::clone(&raft) as Arc<dyn Service>,

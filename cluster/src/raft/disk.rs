@@ -8,6 +8,7 @@ mod promised;
 use std::{
     fs::{self, File},
     io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,9 +34,9 @@ const DATABASE_FILE: &str = "raft.redb";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
-const FORMAT: u64 = 5;
-/// An earlier one that this version reads. What it writes from then on that one would not: so the format is noted at once.
-const READABLE_FORMAT: u64 = 4;
+const FORMAT: u64 = 6;
+/// Earlier ones that this version reads. What it writes from then on those would not: so the format is noted at once.
+const READABLE_FORMATS: RangeInclusive<u64> = 4..=5;
 
 pub(crate) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -191,12 +192,12 @@ impl Disk {
             transaction.open_table(LOG)?;
             let mut meta = transaction.open_table(META)?;
             let known = meta.get(KEY_FORMAT)?.map(|bytes| number(bytes.value()));
-            match known {
-                None | Some(Some(READABLE_FORMAT)) => {
-                    meta.insert(KEY_FORMAT, &FORMAT.to_be_bytes()[..])?;
-                    Some(FORMAT)
-                }
-                Some(other) => other,
+            let is_older = |known: Option<u64>| known.is_some_and(|known| READABLE_FORMATS.contains(&known));
+            if known.is_none_or(is_older) {
+                meta.insert(KEY_FORMAT, &FORMAT.to_be_bytes()[..])?;
+                Some(FORMAT)
+            } else {
+                known.flatten()
             }
         };
         transaction.commit()?;

@@ -9,7 +9,9 @@ use std::{
 
 pub(super) const SNAPSHOT_FILE: &str = "raft.snapshot";
 /// The saved buckets: what they know when the node ends.
-pub(super) const SAVED_FILE: &str = "debts";
+pub(super) const SAVED_FILE: &str = "saved.buckets";
+/// The same, as format 5 had it: there buckets had other fingerprints, so nothing in it says anything.
+const SAVED_FILE_BEFORE: &str = "debts";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -167,13 +169,15 @@ pub(crate) fn drop_saved_buckets(directory: &Path) -> Result<(), DiskError> {
         crate::simulation::disk::open(directory).remove_file(SAVED_FILE);
         return Ok(());
     }
-    let path = directory.join(SAVED_FILE);
-    match fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DiskError { path, reason: error.into() })
+    for path in [SAVED_FILE, SAVED_FILE_BEFORE].map(|name| directory.join(name)) {
+        match fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(DiskError { path, reason: error.into() });
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 #[cfg(test)]

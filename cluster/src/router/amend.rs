@@ -186,8 +186,14 @@ impl Router {
         let now = self.clock.now();
         let amend_one = |charge: &Charge| {
             match amendment {
-                Amendment::Refund => self.store.refund(charge.key, &charge.limit, charge.cost, now),
-                Amendment::Reset => self.store.reset(charge.key),
+                Amendment::Refund => {
+                    self.store.take_over_former(charge, now);
+                    self.store.refund(charge.key, &charge.limit, charge.cost, now);
+                }
+                Amendment::Reset => {
+                    self.store.forget_former(charge, now);
+                    self.store.reset(charge.key);
+                }
             }
             let floor = charge.floor.map(Floor::unbounded);
             self.store.check(&Charge { cost: Cost::PEEK, floor, ..*charge }, now)

@@ -94,7 +94,7 @@ impl Router {
         if revision != self.in_force.newest()
             && let Some(newer) = self.newer(charge, asked, revision)?
         {
-            (charge.limit, charge.mode) = (newer.limit, newer.mode);
+            (charge.key, charge.limit, charge.mode) = (newer.key, newer.limit, newer.mode);
             let Newer { consistency, reserve, .. } = newer;
             return Ok(Demands { consistency, reserve });
         }
@@ -108,7 +108,7 @@ impl Router {
             return Ok(None);
         }
         let rules = self.in_force.load();
-        match rules.standing(charge.rule, wire::limit_ref_of(asked), &charge.limit, revision) {
+        match rules.standing(charge.rule, wire::limit_ref_of(asked), charge.key, &charge.limit, revision) {
             Standing::AsAsked => Ok(None),
             Standing::Newer(newer) => Ok(Some(newer)),
             // It counts, and denies nothing, by the newer rules too.

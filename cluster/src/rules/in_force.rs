@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::ledger::{Ledger, NewRules, WriteError};
 use crate::{
+    clock::Clock,
     ids::Revision,
     owner::{floor_replication::Since, slot_ownership::SlotOwnership},
     planted::PlantedBug,
@@ -84,18 +85,20 @@ pub(crate) struct Compiler {
     ownership: Arc<SlotOwnership>,
     /// All in which there are buckets of the rules.
     stores: [Arc<Store>; 3],
+    clock: Clock,
     compiled: BTreeMap<Arc<str>, Revision>,
     secret: Option<HashSecret>,
 }
 
 impl Compiler {
-    /// `stores`: all in which there are buckets of the rules.
+    /// `stores`: all in which there are buckets of the rules; the first has those of the slots that the node owns.
     pub(crate) fn new(
         rules: Arc<RulesInForce>,
         ownership: Arc<SlotOwnership>,
         stores: [Arc<Store>; 3],
+        clock: Clock,
     ) -> Self {
-        Self { rules, ownership, stores, compiled: BTreeMap::new(), secret: None }
+        Self { rules, ownership, stores, clock, compiled: BTreeMap::new(), secret: None }
     }
 
     /// Puts in force what has changed, all at once, and says what could not be. **The revision of the rules in force is one
@@ -153,6 +156,8 @@ impl Compiler {
             let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
             // Before anything is decided by them: a strict rule forgets nothing.
             self.stores.iter().for_each(|store| set_policies(store, &rules));
+            // The buckets of slots that this node owns. Those of shares are of parts of limits, and last for a cut.
+            self.stores[0].set_limits(&rules, self.clock.now());
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is replicated too.
             self.ownership.set_reserves(reserves, since);

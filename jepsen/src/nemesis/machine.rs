@@ -236,7 +236,7 @@ impl Driver<'_> {
 }
 
 /// The message that a node ends with names the file that could not be written. It may be broken into several lines.
-const FILES: [&str; 3] = ["raft.redb", "raft.snapshot", "debts"];
+const FILES: [&str; 3] = ["raft.redb", "raft.snapshot", "saved.buckets"];
 const LAST_LINES: usize = 20;
 
 fn ahead(ms: i64) -> String {

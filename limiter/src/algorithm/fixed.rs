@@ -42,6 +42,12 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
     Step { decision, state: if taken { end + wanted } else { state } }
 }
 
+/// Units used of the present window.
+pub(crate) fn consumed(limit: &Limit, state: u64, now: u64) -> u64 {
+    let end = window_start(limit.period(), state);
+    if end > now { (state - end).saturating_mul(limit.grain()) } else { 0 }
+}
+
 /// A window that ends later than the next one is taken as that one.
 pub(crate) fn nearest(limit: &Limit, state: u64, now: u64) -> u64 {
     let period = limit.period();

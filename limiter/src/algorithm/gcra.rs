@@ -82,6 +82,28 @@ pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Rais
     Raise { at_least: floor.max(bounds.at_least).max(now), add: ticks_for(limit, cost.get()) }
 }
 
+/// Units that have not refilled yet, rounded up.
+pub(crate) fn consumed(limit: &Limit, tat: u64, now: u64) -> u64 {
+    let ((ticks, units), debt) = (limit.interval(), tat.saturating_sub(now));
+    let units = (u128::from(debt) * u128::from(units)).div_ceil(u128::from(ticks));
+    u64::try_from(units).unwrap_or(u64::MAX)
+}
+
+/// The TAT of a bucket that refills at the pace of `to` and has consumed as much as one with the pace of `from` in state `tat`:
+/// rounded up, and at most all that it has.
+pub(crate) fn rescaled(from: &Limit, to: &Limit, tat: u64, now: u64) -> u64 {
+    let debt = u128::from(tat.saturating_sub(now));
+    let ((from_ticks, from_units), (to_ticks, to_units)) = (from.interval(), to.interval());
+    // Units consumed: debt · from_units / from_ticks. In ticks of the other limit: that · to_ticks / to_units.
+    let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+    let ticks = debt
+        .checked_mul(product(from_units, to_ticks))
+        .map(|ticks| ticks.div_ceil(product(from_ticks, to_units)))
+        // Of numbers as large as these, whole units tell enough.
+        .unwrap_or_else(|| u128::from(ticks_for(to, consumed(from, tat, now))));
+    now.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX).min(to.refill()))
+}
+
 /// Ticks in which `units` refill, rounded up.
 pub(crate) fn ticks_for(limit: &Limit, units: u64) -> u64 {
     match limit.interval() {

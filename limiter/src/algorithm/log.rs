@@ -82,6 +82,12 @@ impl Log {
         }
     }
 
+    /// Units that count at `now`: more than the limit has, where that was larger before.
+    pub(crate) fn consumed(&mut self, limit: &Limit, now: u64) -> u64 {
+        self.decide(limit, 0, 0, Cost::PEEK, now);
+        self.used(limit, now)
+    }
+
     /// Remembers a request that was admitted; returns the instant at which it counts.
     pub(crate) fn push(&mut self, limit: &Limit, cost: Cost, now: u64) -> u64 {
         self.memory = self.memory.max(limit.memory());

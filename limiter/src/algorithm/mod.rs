@@ -98,6 +98,33 @@ pub(crate) fn horizon(limit: &Limit) -> u64 {
     }
 }
 
+/// The units that a bucket has consumed and not got back by `now`, rounded up: more than the limit has, where that was larger
+/// before.
+pub(crate) fn consumed(limit: &Limit, state: u64, now: u64) -> u64 {
+    match limit.algorithm() {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::consumed(limit, state, now),
+        Algorithm::FixedWindow if is_from_first(limit) => window_from_first::consumed(limit, state, now),
+        Algorithm::FixedWindow => fixed::consumed(limit, state, now),
+        Algorithm::SlidingWindow => sliding::consumed(limit, state, now),
+        Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
+    }
+}
+
+/// The state of a bucket that has consumed so many units now, at most all that it has, and nothing before.
+pub(crate) fn having_consumed(limit: &Limit, units: u64, now: u64) -> u64 {
+    match units.min(limit.burst_size()) {
+        0 => 0,
+        units => decide(limit, 0, Bounds::NONE, Cost::saturating(units), now).state,
+    }
+}
+
+/// The state that a bucket has under another limit after it has consumed as much as under this one, where both refill steadily:
+/// then parts of units count too. `None` for others.
+pub(crate) fn rescaled(from: &Limit, to: &Limit, state: u64, now: u64) -> Option<u64> {
+    let steady = from.algorithm().has_burst() && to.algorithm().has_burst();
+    steady.then(|| gcra::rescaled(from, to, state, now))
+}
+
 /// What a state of another bucket of the same rule stands for at most, where the true one is not later: the other's windows may be
 /// others, so what it says beyond "that instant" says nothing about this one; and no bucket is more than empty.
 pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {

@@ -72,6 +72,14 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
     Step { decision, state: if taken { after.pack(limit) } else { state } }
 }
 
+/// Units that count now, rounded up.
+pub(crate) fn consumed(limit: &Limit, state: u64, now: u64) -> u64 {
+    let Window { start, end, current, previous } = Window::at(limit, state, now);
+    let left = u128::from(end.saturating_sub(now.max(start)));
+    let before = (u128::from(previous) * left).div_ceil(u128::from(end - start));
+    current.saturating_add(before as u64).saturating_mul(limit.grain())
+}
+
 /// Takes from this window first, then from the one before.
 pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     let window = Window::at(limit, state, now);

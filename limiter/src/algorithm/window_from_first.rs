@@ -72,6 +72,11 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
     Step { decision, state: if taken { end + used } else { state } }
 }
 
+/// Units used of the present window.
+pub(crate) fn consumed(limit: &Limit, state: u64, now: u64) -> u64 {
+    window(limit, state, now).1.saturating_mul(limit.grain())
+}
+
 /// How many units a state that is not this bucket's own seems to count is by chance: they count as all of them.
 pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
     let end = known_end(limit, state);

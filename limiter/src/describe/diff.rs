@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conditions, DomainDescription, OverrideDescription, RuleDescription};
+use super::{DomainDescription, OverrideDescription, RuleDescription, conditions_text, counts};
 
 /// What changes from some rules to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub struct RulesDiff {
     pub added: Vec<RuleDescription>,
     /// Rules that are no longer there.
     pub removed: Vec<RuleDescription>,
+    /// What becomes of counts where a rule seems to have got another name.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub renamed: Vec<String>,
     /// Rules that are different.
     pub changed: Vec<RuleChange>,
     /// Whether requests that no rule is about are allowed, if that changes: before and after, `allow` or `deny`.
@@ -26,6 +29,9 @@ pub struct RuleChange {
     pub name: String,
     /// What is different.
     pub fields: Vec<FieldChange>,
+    /// What becomes of what its buckets have counted, where the change touches it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub counts: Option<String>,
 }
 
 /// A field that is different, as text.
@@ -61,12 +67,14 @@ impl RulesDiff {
                 Some(was) => {
                     let fields = changes(&fields(&was), &fields(rule));
                     if !fields.is_empty() {
-                        diff.changed.push(RuleChange { name: rule.name.clone(), fields });
+                        let counts = counts::after(&was, rule);
+                        diff.changed.push(RuleChange { name: rule.name.clone(), fields, counts });
                     }
                 }
             }
         }
         diff.removed = before.rules.iter().filter(|rule| old.contains_key(&rule.name)).cloned().collect();
+        diff.renamed = counts::renamed(&diff.removed, &diff.added);
         let word = |allow: bool| Some(if allow { "allow" } else { "deny" }.to_owned());
         if before.allow_unmatched != after.allow_unmatched {
             let (from, to) = (word(before.allow_unmatched), word(after.allow_unmatched));
@@ -100,12 +108,6 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
         fields.push(("overrides", rule.overrides.iter().map(special).collect::<Vec<_>>().join("; ")));
     }
     fields
-}
-
-/// As in `ip=10.0.0.0/8 path=/a|/b`.
-fn conditions_text(conditions: &Conditions) -> String {
-    let one = |(name, patterns): (&String, &Vec<String>)| format!("{name}={}", patterns.join("|"));
-    conditions.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {

@@ -1,5 +1,6 @@
 //! Rules as people and programs read them.
 
+mod counts;
 mod diff;
 mod worst_case;
 
@@ -142,6 +143,12 @@ fn limit_text(limit: Option<&Limit>) -> String {
 
 fn burst(limit: Option<&Limit>) -> Option<u64> {
     limit.filter(|limit| limit.algorithm().has_burst()).map(Limit::burst_size)
+}
+
+/// As in `ip=10.0.0.0/8 path=/a|/b`.
+fn conditions_text(conditions: &Conditions) -> String {
+    let one = |(name, patterns): (&String, &Vec<String>)| format!("{name}={}", patterns.join("|"));
+    conditions.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use self::{
 };
 use crate::{
     cost::Cost,
+    key::KeyHash,
     period::{MAX_PERIOD, MIN_PERIOD, Period},
     time::TICKS_PER_NANO,
 };
@@ -260,18 +261,24 @@ impl Limit {
         self.span
     }
 
-    /// What tells buckets of the same limit of a rule apart after a change of that limit, because their states mean different
-    /// things: the algorithm and, where windows do not line up, the period. A change of anything else keeps what was consumed.
-    pub(crate) fn class(&self) -> u64 {
-        let windows = matches!(self.algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
-        let period = if windows { self.period_number() } else { 0 };
-        period << 8 | self.algorithm as u64
+    /// What tells the buckets of a key apart before and after a change of its limit, where their states mean different things:
+    /// how the limit counts, the pace at which a bucket refills, the period of windows. A change of anything else (a count of
+    /// windows, a burst) leaves the states as they are. These are bits of the bucket's fingerprint, within
+    /// [`KeyHash::LIMIT_BITS`](crate::KeyHash); see `store/former.rs`.
+    pub(crate) fn bits(&self) -> u64 {
+        let (is_window, meaning) = match self.algorithm {
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => (false, [1, self.numerator, self.denominator]),
+            Algorithm::FixedWindow => (true, [2, self.period_number(), 0]),
+            Algorithm::SlidingWindow => (true, [3, self.period_number(), 0]),
+            // A log knows what came when, whatever the period.
+            Algorithm::SlidingLog => (false, [4, 0, 0]),
+        };
+        KeyHash::limit_bits(meaning, is_window)
     }
 
     /// Below 2^53. The same for the same windows, or lengths, however they are written.
     pub(crate) fn period_number(&self) -> u64 {
         match (self.algorithm, self.period) {
-            (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Day) => 1,
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Month) => 2,
             // No period has so many nanoseconds.
             (_, Period::FromFirst { nanos }) => nanos | 1 << 52,

@@ -14,6 +14,7 @@ use crate::{
     key::KeyHasher,
     limit::LimitError,
     limits::{self, Carved, LimitId, Override},
+    matching::key_order,
 };
 
 impl Compiler<'_> {
@@ -89,6 +90,7 @@ impl Compiler<'_> {
         let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
         let on_memory_full = self.word("on_memory_full", raw.on_memory_full.as_ref(), &words);
         let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
+        let key_order = key_order(&key);
         let hasher = KeyHasher::of_rule(self.secret, domain, &name.text);
         let limits = || limit.iter().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
         let reserve = match (&carved, takeover, mode) {
@@ -101,17 +103,22 @@ impl Compiler<'_> {
             }
             _ => None,
         };
-        let overrides = Override::all(hasher, limit.as_ref(), overrides);
+        let overrides = Override::all(hasher, limit.as_ref(), overrides, carved.as_deref());
+        let limit_id = LimitId::of_rule(match &carved {
+            Some(carved) => carved.limit.as_ref(),
+            None => limit.as_ref(),
+        });
         (self.errors() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
+            shape: limits::shape(hasher, &when, &key, &key_order, limit_id, &overrides),
             id: hasher.rule(),
             hasher,
             when,
             key,
+            key_order,
             limit,
-            limit_id: LimitId::of_rule(limit.as_ref()),
+            limit_id,
             algorithm,
             overrides,
             mode,

@@ -9,7 +9,7 @@ use sdd::Guard;
 use smallvec::SmallVec;
 
 use super::{
-    Store, class::Class, holds::Keys, journal::ChargeEffect, line::TAKEN, locked::Locked, table::table_key,
+    Store, class::Class, holds::Keys, journal::ChargeEffect, line::MOVED, locked::Locked, table::table_key,
 };
 use crate::{
     Algorithm, Answer, Charge, Cost, Decision, KeyHash, Mode, Nanos,
@@ -78,7 +78,7 @@ impl Store {
         }
         let now = self.not_before(now);
         let mut found = state.load(Relaxed);
-        while found != TAKEN {
+        while found > MOVED {
             let known = algorithm::nearest(asked.limit, found, now);
             let outcome = algorithm::outcome(asked, known, now);
             let next = outcome.taken.unwrap_or(known);
@@ -99,6 +99,7 @@ impl Store {
     pub(super) fn charge_locked<'l>(&self, asked: &Asked<'l>, now: Nanos) -> Answer<'l> {
         let mut locked = self.lock(asked.key);
         let (key, now) = (table_key(asked.key), self.not_before(now));
+        locked.take_over_former(asked, now);
         if asked.limit.algorithm() == Algorithm::SlidingLog {
             let decision = locked.decide_log(asked, 0, now);
             if decision.allowed && asked.cost != Cost::PEEK {
@@ -146,6 +147,10 @@ impl Store {
         let mut buckets: SmallVec<[Bucket; 4]> = SmallVec::new();
         let mut plan: SmallVec<[Planned; 4]> = SmallVec::new();
         let mut allowed = true;
+        for charge in charges {
+            let place = place_of(&shards, self.shard_of(charge.key));
+            shards[place].take_over_former(&charge.asked(), now);
+        }
         for charge in charges {
             let (asked, place) = (charge.asked(), place_of(&shards, self.shard_of(charge.key)));
             let bucket = bucket_of(&mut buckets, &mut shards[place], place, &asked, now);

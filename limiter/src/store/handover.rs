@@ -165,7 +165,7 @@ impl Locked<'_> {
         (state > now).then(|| if is_window { Held::Window(state) } else { Held::Debt(state - now) })
     }
 
-    fn put_log(&mut self, key: u64, class: Class, log: Log, now: u64) {
+    pub(super) fn put_log(&mut self, key: u64, class: Class, log: Log, now: u64) {
         let bytes = bytes_of(&log);
         self.count_log(class, 0, bytes);
         self.shard.logs.insert(key, ClassLog { class, log });

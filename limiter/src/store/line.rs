@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// No state: it is elsewhere. A bucket that knows of nothing has [`LONG_AGO`].
 pub(super) const TAKEN: u64 = 0;
+/// No state either: the bucket is that of a limit that is not in force any more (`former.rs`).
+pub(super) const MOVED: u64 = 1;
 /// The earliest state.
-pub(super) const LONG_AGO: u64 = 1;
+pub(super) const LONG_AGO: u64 = 2;
 /// No key.
 pub(super) const FREE: u64 = 0;
 

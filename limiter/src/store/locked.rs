@@ -11,7 +11,7 @@ use super::{
     Store, budget,
     class::Class,
     journal::{ChargeEffect, Journal, Undo},
-    line::TAKEN,
+    line::{MOVED, TAKEN},
     shard::{ClassLog, JournaledBucket, Shard},
     table::{self, Entry, Table, table_key},
 };
@@ -52,11 +52,27 @@ impl Locked<'_> {
     /// Takes the state of a bucket out of the table, if it is there. Until it is [put](Self::put) back, a thread that
     /// wants to charge it waits for the lock; room must not be made meanwhile.
     pub(super) fn take(&mut self, key: u64) -> Option<u64> {
-        let state = match self.table.get(key)?.swap(TAKEN, Relaxed) {
-            TAKEN => self.journaled_state(key),
-            state => state,
-        };
-        Some(state)
+        let place = self.table.get(key)?;
+        match place.swap(TAKEN, Relaxed) {
+            TAKEN => Some(self.journaled_state(key)),
+            MOVED => {
+                place.store(MOVED, Relaxed);
+                None
+            }
+            state => Some(state),
+        }
+    }
+
+    /// Whether there is a bucket to take.
+    pub(super) fn is_there(&self, key: u64) -> bool {
+        self.table.get(key).is_some_and(|state| state.load(Relaxed) != MOVED)
+    }
+
+    /// Leaves a bucket without the state that was taken: it is not there any more.
+    pub(super) fn leave(&mut self, key: u64) {
+        if let Some(place) = self.table.get(key) {
+            place.store(MOVED, Relaxed);
+        }
     }
 
     pub(super) fn journaled_state(&mut self, key: u64) -> u64 {
@@ -80,8 +96,14 @@ impl Locked<'_> {
             self.make_room(1, now, now);
         }
         let state = self.keep(key, state);
-        self.table.add(Entry { key, class, state });
-        self.shard.buckets += 1;
+        match self.table.get(key) {
+            // It has moved, and is back.
+            Some(place) => place.store(state, Relaxed),
+            None => {
+                self.table.add(Entry { key, class, state });
+                self.shard.buckets += 1;
+            }
+        }
     }
 
     /// What a table gets for a state: nothing, where a journal keeps it.

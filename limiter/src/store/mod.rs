@@ -14,6 +14,7 @@ mod budget;
 mod charging;
 mod class;
 mod classes;
+mod former;
 mod handover;
 mod holds;
 mod journal;

@@ -8,8 +8,8 @@ use std::sync::{
 use sdd::AtomicShared;
 
 use super::{
-    budget::Budget, class::MAX_CLASS_BITS, classes::Classes, holds::Holds, prefetch::Hint, shard::Shard,
-    table::Table,
+    budget::Budget, class::MAX_CLASS_BITS, classes::Classes, former::KnownLimits, holds::Holds,
+    prefetch::Hint, shard::Shard, table::Table,
 };
 use crate::{KeyHash, Nanos};
 
@@ -87,6 +87,8 @@ pub struct Store {
     pub(super) table_bytes: Arc<AtomicUsize>,
     pub(super) log_bytes: AtomicUsize,
     pub(super) classes: Classes,
+    /// Of the rules whose owner this store belongs to.
+    pub(super) limits: KnownLimits,
     /// Buckets that were removed although they knew of something, of rules that forget and of those that are strict.
     pub(super) let_go: [AtomicU64; 2],
     /// A lock of its own, never taken together with that of a shard.
@@ -109,6 +111,7 @@ impl Store {
             table_bytes,
             log_bytes: AtomicUsize::new(0),
             classes: Classes::new(budget.class_bits),
+            limits: KnownLimits::default(),
             let_go: Default::default(),
             holds: Mutex::new(Holds::new(budget.holds)),
         }

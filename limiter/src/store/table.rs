@@ -15,6 +15,7 @@
 //! 1. Only the thread with the shard's lock adds a key. A slot gets its key once in the life of its table, and keeps it.
 //! 2. A state of 0 ([`TAKEN`]) is none: the thread with the lock has taken it out for the moment, or the bucket's journal
 //!    keeps it (`shard.rs`), or it has moved to another table. A thread that finds it without the lock has to take the lock.
+//!    A state of 1 ([`MOVED`](super::line::MOVED)) is none either: for the thread with the lock the bucket is not there.
 //! 3. Any thread that finds another state may swap it for a later one, with a compare-and-swap, lock or not. Only the thread
 //!    with the lock takes a state out or puts one back.
 //! 4. A table is given up only after all of its states were taken out, so a swap that comes too late fails: no charge is
@@ -181,7 +182,7 @@ pub(super) fn table_key(key: KeyHash) -> u64 {
     if key << MAX_CLASS_BITS == 0 { key | 1 } else { key }
 }
 
-/// What is stored for a state: never [`TAKEN`].
+/// What is stored for a state: never one that is none.
 pub(super) fn present(state: u64) -> u64 {
     state.max(LONG_AGO)
 }
@@ -197,14 +198,14 @@ mod tests {
             let table = Table::with_slots(slots, class_bits, &Arc::default());
             let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> class_bits | upper;
             let class = |n: u64| n as Class % (1 << class_bits);
-            let keys = 1..=slots as u64;
+            let keys = LONG_AGO..=slots as u64 + 1;
             for n in keys.clone() {
                 assert!(table.get(key(n)).is_none());
                 table.add(Entry { key: key(n), class: class(n), state: present(n) });
                 assert_eq!(table.get(key(n)).map(|state| state.load(Relaxed)), Some(n));
                 assert_eq!(table.class_of(key(n)), Some(class(n)));
             }
-            assert!(table.get(key(slots as u64 + 1)).is_none(), "the search of a full table ends");
+            assert!(table.get(key(slots as u64 + 2)).is_none(), "the search of a full table ends");
             let is_as_it_was =
                 |entry: &Entry| entry.key == key(entry.state) && entry.class == class(entry.state);
             assert!(table.entries(upper).all(|entry| is_as_it_was(&entry)));

@@ -77,21 +77,31 @@ fn lines(diff: &RulesDiff, live_buckets: &std::collections::BTreeMap<String, u64
         Some(count) if *count > 0 => format!("  (about {})", plural(*count as usize, "bucket")),
         _ => String::new(),
     };
-    let mut line = |style: Style, sign: char, name: &str, what: String| {
+    let line = |text: &mut String, style: Style, sign: char, name: &str, what: String| {
         let _ = writeln!(text, "{style}{sign} {name}{style:#}  {what}");
     };
     for change in &diff.changed {
         let fields: Vec<String> = change.fields.iter().map(field_text).collect();
-        line(CHANGED, '~', &change.name, format!("{}{}", fields.join(", "), buckets(&change.name)));
+        let counts = change.counts.as_ref().map_or(String::new(), |counts| format!("; counts: {counts}"));
+        line(
+            &mut text,
+            CHANGED,
+            '~',
+            &change.name,
+            format!("{}{}{counts}", fields.join(", "), buckets(&change.name)),
+        );
     }
     for rule in &diff.added {
-        line(ADDED, '+', &rule.name, rule_text(rule));
+        line(&mut text, ADDED, '+', &rule.name, rule_text(rule));
     }
     for rule in &diff.removed {
-        line(REMOVED, '-', &rule.name, format!("{}{}", rule_text(rule), buckets(&rule.name)));
+        line(&mut text, REMOVED, '-', &rule.name, format!("{}{}", rule_text(rule), buckets(&rule.name)));
+    }
+    for note in &diff.renamed {
+        let _ = writeln!(text, "{CHANGED}!{CHANGED:#} {note}");
     }
     if let Some(change) = &diff.unmatched {
-        line(CHANGED, '~', "unmatched", field_text(change));
+        line(&mut text, CHANGED, '~', "unmatched", field_text(change));
     }
     text
 }
@@ -136,16 +146,18 @@ mod tests {
         let change: Change = serde_json::from_value(serde_json::json!({
             "domain": "default", "revision": 9, "previous": 4, "changed": true, "dry_run": false,
             "diff": {"added": [rule("new")], "removed": [rule("old")], "unmatched": null,
-                "changed": [{"name": "login", "fields": [{"field": "limit", "from": "5/1m", "to": "9/1m"}]}]},
+                "changed": [{"name": "login", "counts": "kept", "fields": [{"field": "limit", "from": "5/1m", "to": "9/1m"}]}],
+                "renamed": ["a note"]},
             "live_buckets": {"login": 12}, "applied_by": ["n1", "n2"],
         }))
         .unwrap();
         let text = anstream::adapter::strip_str(&change.to_text()).to_string();
         assert_eq!(
             text,
-            "~ login  limit 5/1m -> 9/1m  (about 12 buckets)\n\
+            "~ login  limit 5/1m -> 9/1m  (about 12 buckets); counts: kept\n\
              + new  5/1m for each ip, burst 5, token_bucket, shadow\n\
              - old  5/1m for each ip, burst 5, token_bucket, shadow\n\
+             ! a note\n\
              default: 1 added, 1 changed, 1 removed; revision 4 -> 9, in force at n1, n2"
         );
     }

@@ -6,6 +6,7 @@ use tidegate_limiter::{
 
 use super::*;
 use crate::{
+    clock::Clock,
     ids::{ClusterId, Leadership, NodeStart},
     owner::session::SessionTiming,
     state::{
@@ -28,6 +29,7 @@ impl World {
         let timing = SessionTiming::of(Duration::from_secs(2));
         let store = || Arc::new(Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, now));
         let compiler = Compiler {
+            clock: Clock::start(),
             rules: Arc::new(RulesInForce::new(Arc::new(ArcSwap::from_pointee(Rules::empty(
                 &HashSecret::new([0; 16]),
             ))))),

@@ -1,0 +1,261 @@
+//! Limits that have changed: what a bucket has consumed under the limits before counts under the one in force, in units.
+//!
+//! A state says how much was consumed only together with its limit. So where a change of a rule gives states another meaning
+//! ([`Limit::bits`]), the bucket of the new limit is another entry of the table, and the first check that does not find it looks
+//! for those of the same key under the other limits of the rule. What it finds there it takes over, with the shard locked:
+//!
+//! - **At most one of a key's entries is in force**, that of the limit that was asked for last. The others are [`MOVED`](super::line::MOVED)
+//!   or not there, so a check under another limit, of a node whose rules are older or newer, does not find its own either,
+//!   and what it takes over is what all checks before have consumed.
+//! - **What is taken over is no less than what was consumed**, rounded up to a unit (from bucket to bucket: to a tick), and never
+//!   more than the limit has. So no wait is longer than the limit needs to refill.
+//! - A limit that comes back finds its own former state again, too: it was put *aside* when another one took over. The stricter
+//!   of both counts, so that a short period that was a mistake forgives nothing of a long one.
+//!
+//! Checks that find their bucket pay nothing for this. A new bucket costs one look into a map, and of a rule whose limit has
+//! changed lately, two looks into the table for each of its limits.
+
+use dashmap::DashMap;
+use smallvec::SmallVec;
+
+use super::{Store, locked::Locked, shard::Unhashed, table::table_key};
+use crate::{
+    Algorithm, Charge, Cost, KeyHash, Limit, Nanos, RuleId, Rules,
+    algorithm::{self, Asked},
+};
+
+/// Limits of a rule that are known at the same time, those in force first; more changes than that in the time in which the
+/// first one refills, and what was consumed under that one is forgotten.
+const MAX_KNOWN: usize = 16;
+/// In force.
+const NO_END: u64 = u64::MAX;
+
+/// Limits of each rule: those in force and those that were.
+#[derive(Debug, Default)]
+pub(super) struct KnownLimits(DashMap<RuleId, Known, Unhashed>);
+
+type Known = SmallVec<[KnownLimit; 1]>;
+
+#[derive(Debug, Clone, Copy)]
+struct KnownLimit {
+    limit: Limit,
+    /// From when on no state of it says anything.
+    until: u64,
+}
+
+impl KnownLimits {
+    /// These are the limits in force. Of a rule that is no more nothing is kept.
+    fn set(&self, rules: &Rules, now: u64) {
+        let ids: std::collections::HashSet<RuleId> = rules.all().map(|rule| rule.id()).collect();
+        self.0.retain(|rule, _| ids.contains(rule));
+        for rule in rules.all() {
+            let mut in_force = Known::new();
+            for limit in rule.limits() {
+                if !contains(&in_force, limit) {
+                    in_force.push(KnownLimit { limit: *limit, until: NO_END });
+                }
+            }
+            let mut known = self.0.entry(rule.id()).or_default();
+            for former in known.iter() {
+                let until = if former.until == NO_END { end_of(&former.limit, now) } else { former.until };
+                if until > now && !contains(&in_force, &former.limit) {
+                    in_force.push(KnownLimit { until, ..*former });
+                }
+            }
+            in_force.truncate(MAX_KNOWN);
+            in_force.shrink_to_fit();
+            *known = in_force;
+        }
+    }
+
+    /// The other limits under which the key of a charge may have consumed something. A limit that is not known is one of newer rules,
+    /// which another node has, and is known from then on.
+    fn others(&self, rule: RuleId, limit: &Limit, now: u64) -> SmallVec<[Limit; 4]> {
+        let others = |known: &[KnownLimit]| {
+            let is_other = |known: &&KnownLimit| known.until > now && known.limit.bits() != limit.bits();
+            known.iter().filter(is_other).map(|known| known.limit).collect()
+        };
+        match self.0.get(&rule) {
+            Some(known) if contains(&known, limit) => {
+                // The usual case: no limit of the rule has changed.
+                return match known.iter().any(|known| known.until != NO_END && known.until > now) {
+                    true => others(&known),
+                    false => SmallVec::new(),
+                };
+            }
+            Some(_) => {}
+            None => return SmallVec::new(),
+        }
+        let Some(mut known) = self.0.get_mut(&rule) else { return SmallVec::new() };
+        if !contains(&known, limit) {
+            known.truncate(MAX_KNOWN - 1);
+            known.push(KnownLimit { limit: *limit, until: end_of(limit, now) });
+        }
+        others(&known)
+    }
+}
+
+fn contains(known: &[KnownLimit], limit: &Limit) -> bool {
+    known.iter().any(|known| known.limit.bits() == limit.bits())
+}
+
+fn end_of(limit: &Limit, now: u64) -> u64 {
+    now.saturating_add(algorithm::horizon(limit))
+}
+
+impl Store {
+    /// Says which limits the rules have from now on: to be called before anything is decided by them, in the store that has the
+    /// buckets of their owner.
+    pub fn set_limits(&self, rules: &Rules, now: Nanos) {
+        self.limits.set(rules, now.ticks());
+    }
+
+    /// Has what the key of a charge consumed under former limits count in its bucket, as a check would: before units are given
+    /// back to it.
+    pub fn take_over_former(&self, charge: &Charge, now: Nanos) {
+        let mut locked = self.lock(charge.key);
+        let now = self.not_before(now);
+        locked.take_over_former(&charge.asked(), now);
+    }
+
+    /// Forgets what the key of a charge consumed under former limits of its rule.
+    pub fn forget_former(&self, charge: &Charge, now: Nanos) {
+        if charge.rule != RuleId::INLINE {
+            let mut locked = self.lock(charge.key);
+            let now = self.not_before(now);
+            locked.forget_former(charge, now);
+        }
+    }
+}
+
+/// What was consumed under a limit.
+#[derive(Debug)]
+enum Consumed {
+    /// A state of the limit in force.
+    State(u64),
+    /// So many units, by now.
+    Units(u64),
+}
+
+impl Locked<'_> {
+    /// Takes over what the key of a charge has consumed under other limits of its rule, if its own bucket is not there. Room may
+    /// be made for it, so no state may be taken out.
+    pub(super) fn take_over_former(&mut self, asked: &Asked<'_>, now: u64) {
+        if asked.rule == RuleId::INLINE || self.knows(asked) {
+            return;
+        }
+        let others = self.store.limits.others(asked.rule, asked.limit, now);
+        if others.is_empty() {
+            return;
+        }
+        let is_log = asked.limit.algorithm() == Algorithm::SlidingLog;
+        let mut found: SmallVec<[Consumed; 8]> = SmallVec::new();
+        for other in &others {
+            let key = asked.key.under(asked.limit, other);
+            self.put_aside(key, asked.rule, other, now);
+            found.extend(self.consumed(key.aside(), other, asked.limit, now));
+        }
+        let own = asked.key.aside();
+        if is_log && let Some(log) = self.remove_log(table_key(own)) {
+            let class = self.store.classes.of(asked.rule);
+            self.put_log(table_key(asked.key), class, log, now);
+        }
+        found.extend(self.move_out(own).map(Consumed::State));
+        self.begin_with(asked, &found, now);
+    }
+
+    /// Whether the bucket of a charge is there.
+    fn knows(&self, asked: &Asked<'_>) -> bool {
+        let key = table_key(asked.key);
+        match asked.limit.algorithm() {
+            Algorithm::SlidingLog => self.shard.logs.contains_key(&key),
+            _ => self.is_there(key),
+        }
+    }
+
+    /// The bucket of a limit that is not asked for any more, until it is again.
+    fn put_aside(&mut self, key: KeyHash, rule: RuleId, limit: &Limit, now: u64) {
+        let aside = table_key(key.aside());
+        let class = self.store.classes.of(rule);
+        if limit.algorithm() == Algorithm::SlidingLog {
+            self.forget_journal(table_key(key));
+            let Some(log) = self.remove_log(table_key(key)) else { return };
+            let log = match self.remove_log(aside) {
+                Some(known) => known.stricter(log),
+                None => log,
+            };
+            self.put_log(aside, class, log, now);
+            return;
+        }
+        let Some(state) = self.move_out(key).filter(|state| *state > now) else { return };
+        match self.take(aside) {
+            Some(known) => self.put(aside, known.max(state)),
+            None => self.add(aside, class, state, now),
+        }
+    }
+
+    /// Takes a state out for ever: the bucket is not found any more.
+    fn move_out(&mut self, key: KeyHash) -> Option<u64> {
+        let key = table_key(key);
+        // Nothing of what it was charged can be undone in another bucket.
+        self.forget_journal(key);
+        let state = self.take(key)?;
+        self.leave(key);
+        Some(state)
+    }
+
+    /// What was consumed in the bucket of another limit.
+    fn consumed(&mut self, key: KeyHash, other: &Limit, limit: &Limit, now: u64) -> Option<Consumed> {
+        let key = table_key(key);
+        if other.algorithm() == Algorithm::SlidingLog {
+            let log = &mut self.shard.logs.get_mut(&key)?.log;
+            return Some(Consumed::Units(log.consumed(other, now)));
+        }
+        let state = self.take(key)?;
+        self.put(key, state);
+        let state = algorithm::nearest(other, state, now);
+        match algorithm::rescaled(other, limit, state, now) {
+            Some(state) => Some(Consumed::State(state)),
+            None => Some(Consumed::Units(algorithm::consumed(other, state, now))),
+        }
+    }
+
+    /// Begins the bucket of a charge with the strictest of what was found.
+    fn begin_with(&mut self, asked: &Asked<'_>, found: &[Consumed], now: u64) {
+        let (key, class) = (table_key(asked.key), self.store.classes.of(asked.rule));
+        let units = found.iter().map(|one| match one {
+            Consumed::Units(units) => *units,
+            Consumed::State(_) => 0,
+        });
+        let units = units.max().unwrap_or(0).min(asked.limit.burst_size());
+        if asked.limit.algorithm() == Algorithm::SlidingLog {
+            let mut log = self.remove_log(key).unwrap_or_default();
+            let more = units.saturating_sub(log.consumed(asked.limit, now));
+            if more > 0 {
+                log.push(asked.limit, Cost::saturating(more), now);
+            }
+            if log.busy_until() > now {
+                self.put_log(key, class, log, now);
+            }
+            return;
+        }
+        let states = found.iter().map(|one| match one {
+            Consumed::State(state) => *state,
+            Consumed::Units(_) => 0,
+        });
+        let state = states.max().unwrap_or(0).max(algorithm::having_consumed(asked.limit, units, now));
+        if state > now {
+            self.add(key, class, state, now);
+        }
+    }
+
+    fn forget_former(&mut self, charge: &Charge, now: u64) {
+        let Charge { key, rule, limit, .. } = *charge;
+        let others = self.store.limits.others(rule, &limit, now);
+        let others = others.iter().map(|other| key.under(&limit, other));
+        for key in others.flat_map(|other| [other, other.aside()]).chain([key.aside()]) {
+            self.move_out(key);
+            self.remove_log(table_key(key));
+        }
+    }
+}

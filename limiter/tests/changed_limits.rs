@@ -1,0 +1,286 @@
+//! A limit that changes: what was consumed stays, in units, and no wait is longer than the new limit needs to refill.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use smallvec::SmallVec;
+use tidegate_limiter::{
+    Algorithm, Cost, Decision, Nanos,
+    cluster::{Charge, Rules, Store, StoreConfig},
+    rules::{HashSecret, Mode},
+};
+
+const START: Nanos = Nanos::new(1_800_000_007_000_000_000);
+
+fn at(millis: u64) -> Nanos {
+    START.saturating_add(Duration::from_millis(millis))
+}
+
+/// A node's store and rules, which change.
+struct Node {
+    store: Store,
+    rules: Rules,
+    secret: HashSecret,
+}
+
+impl Node {
+    fn new(rule: &str) -> Self {
+        let secret = HashSecret::new([7; 16]);
+        let store = Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, START);
+        let mut node = Self { store, rules: Rules::empty(&secret), secret };
+        node.change(rule, START);
+        node
+    }
+
+    fn change(&mut self, rule: &str, now: Nanos) {
+        self.rules = self.compiled(rule);
+        self.store.set_limits(&self.rules, now);
+    }
+
+    fn compiled(&self, rule: &str) -> Rules {
+        Rules::from_yaml(&format!("rules: [{{ name: r, key: [user], {rule} }}]"), &self.secret).unwrap()
+    }
+
+    fn charge_by(rules: &Rules, request: &[(&str, &str)], cost: u64) -> Charge {
+        let mut found = SmallVec::new();
+        rules.matching("default", request, &mut found);
+        Charge {
+            key: found[0].key,
+            rule: found[0].rule.id(),
+            limit: *found[0].limit.unwrap(),
+            cost: Cost::new(cost).unwrap(),
+            mode: Mode::Enforce,
+            floor: None,
+        }
+    }
+
+    fn check(&self, cost: u64, now: Nanos) -> Decision {
+        self.store.check(&Self::charge_by(&self.rules, &[("user", "ada")], cost), now)
+    }
+
+    fn left(&self, now: Nanos) -> u64 {
+        self.check(0, now).remaining
+    }
+}
+
+const ALL: [Algorithm; 5] = [
+    Algorithm::TokenBucket,
+    Algorithm::LeakyBucket,
+    Algorithm::FixedWindow,
+    Algorithm::SlidingWindow,
+    Algorithm::SlidingLog,
+];
+
+fn rule(limit: &str, algorithm: Algorithm) -> String {
+    format!("limit: {limit}, algorithm: {algorithm}")
+}
+
+#[test]
+fn consumed_units_stay_from_any_limit_to_any_other() {
+    for (from, to) in ALL.iter().flat_map(|from| ALL.map(|to| (*from, to))) {
+        for (used, before, after, left) in [
+            (3, "3/10m", "5/10m", 2),
+            (20, "1000/1h", "10/1h", 0),
+            (7, "10/1m", "10/1h", 3),
+            (7, "10/1h", "100/1m", 93),
+            (40, "50/1d", "1000/1h", 960),
+        ] {
+            let mut node = Node::new(&rule(before, from));
+            assert!(node.check(used, START).allowed);
+            node.change(&rule(after, to), START);
+            assert_eq!(node.left(START), left, "{before} {from} -> {after} {to}");
+            assert_eq!(node.check(left + 1, START).allowed, false, "{before} {from} -> {after} {to}");
+            assert!(left == 0 || node.check(left, START).allowed);
+        }
+    }
+}
+
+#[test]
+fn no_wait_is_longer_than_the_new_limit_needs_to_refill() {
+    for algorithm in ALL {
+        let mut node = Node::new(&rule("100/1d", algorithm));
+        assert!(node.check(100, START).allowed);
+        node.change(&rule("100/1m", algorithm), at(1_000));
+        let denied = node.check(1, at(1_000));
+        let most = if algorithm == Algorithm::SlidingWindow { 120 } else { 60 };
+        let wait = denied.retry_after.unwrap();
+        assert!(!denied.allowed && wait <= Duration::from_secs(most), "{algorithm}: {wait:?}");
+        assert!(denied.reset_after <= Duration::from_secs(most), "{algorithm}: {:?}", denied.reset_after);
+        assert!(node.check(1, at(1_000).saturating_add(wait)).allowed, "{algorithm}: the time comes true");
+    }
+}
+
+#[test]
+fn a_rollback_restores_what_was() {
+    for algorithm in ALL {
+        let mut node = Node::new(&rule("1000/1h", algorithm));
+        assert!(node.check(20, START).allowed);
+        node.change(&rule("10/1h", algorithm), START);
+        assert_eq!(node.left(START), 0, "{algorithm}");
+        node.change(&rule("1000/1h", algorithm), START);
+        assert_eq!(node.left(START), 980, "{algorithm}");
+
+        // Whoever has used up a day does not get it once more by a minute that was a mistake.
+        let mut node = Node::new(&rule("100/1d", algorithm));
+        assert!(node.check(100, START).allowed);
+        node.change(&rule("100/1m", algorithm), START);
+        node.check(1, START);
+        assert!(node.check(1, at(125_000)).allowed, "{algorithm}");
+        node.store.sweep(at(130_000));
+        node.change(&rule("100/1d", algorithm), at(190_000));
+        assert!(!node.check(1, at(190_000)).allowed, "{algorithm}");
+        assert!(node.check(1, at(2 * 86_400_000)).allowed, "{algorithm}");
+    }
+}
+
+#[test]
+fn a_bucket_that_was_full_again_is_found_under_the_limit_that_comes_back_as_it_is_now() {
+    let mut node = Node::new("limit: 10/1s");
+    assert!(node.check(10, START).allowed);
+    node.change("limit: 10/1h", at(5_000));
+    assert_eq!(node.left(at(5_000)), 10, "what has refilled is not consumed");
+    assert!(node.check(10, at(5_000)).allowed);
+    node.change("limit: 10/1s", at(5_000));
+    assert_eq!(node.left(at(5_000)), 0, "the entry of before is still in the table, and says nothing");
+    assert!(node.check(1, at(5_100)).allowed);
+}
+
+#[test]
+fn nodes_with_older_and_newer_rules_count_together_wherever_they_ask() {
+    for (before, after) in
+        [("limit: 100/1h", "limit: 100/1d"), ("limit: 100/1h", "limit: 100/1h, algorithm: fixed_window")]
+    {
+        for told in [false, true] {
+            let mut node = Node::new(before);
+            let (older, newer) = (node.compiled(before), node.compiled(after));
+            if told {
+                node.change(after, START);
+            }
+            for (number, rules) in [&older, &newer].into_iter().cycle().take(100).enumerate() {
+                let charge = Node::charge_by(rules, &[("user", "ada")], 1);
+                assert!(node.store.check(&charge, START).allowed, "{before} -> {after}: {number}, {told}");
+            }
+            node.change(after, START);
+            assert!(!node.check(1, START).allowed, "{before} -> {after}, {told}");
+        }
+    }
+}
+
+#[test]
+fn several_rules_in_one_check_take_over_each_its_own() {
+    let secret = HashSecret::new([7; 16]);
+    let store = Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, START);
+    let rules = |limits: [&str; 3]| {
+        let [a, b, c] = limits;
+        let text = format!(
+            "rules: [{{ name: a, key: [user], limit: {a} }}, {{ name: b, key: [user], limit: {b}, algorithm: sliding_log }}, {{ name: c, key: [user], limit: {c}, algorithm: fixed_window }}]"
+        );
+        let rules = Rules::from_yaml(&text, &secret).unwrap();
+        store.set_limits(&rules, START);
+        rules
+    };
+    let check = |rules: &Rules, cost: u64| {
+        let mut found = SmallVec::new();
+        rules.matching("default", &[("user", "ada")][..], &mut found);
+        let charges: Vec<Charge> = found
+            .iter()
+            .map(|one| Charge {
+                key: one.key,
+                rule: one.rule.id(),
+                limit: *one.limit.unwrap(),
+                cost: Cost::new(cost).unwrap(),
+                mode: Mode::Enforce,
+                floor: None,
+            })
+            .collect();
+        let mut decisions = SmallVec::new();
+        store.check_all(&charges, START, &mut decisions);
+        decisions.iter().map(|one| one.remaining).collect::<Vec<_>>()
+    };
+    assert_eq!(check(&rules(["10/1m", "20/1m", "30/1m"]), 4), [6, 16, 26]);
+    assert_eq!(check(&rules(["15/1h", "25/1h", "35/1h"]), 1), [10, 20, 30]);
+}
+
+#[test]
+fn an_override_and_a_carved_part_keep_their_own_units_too() {
+    let mut node = Node::new("limit: 100/1m, overrides: [{ when: { path: /export }, limit: 5/1h }]");
+    let charge =
+        |node: &Node, cost| Node::charge_by(&node.rules, &[("user", "ada"), ("path", "/export")], cost);
+    assert!(node.store.check(&charge(&node, 4), START).allowed);
+    assert!(node.check(50, START).allowed);
+    node.change("limit: 200/1h, overrides: [{ when: { path: /export }, limit: 7/1d }]", START);
+    assert_eq!(node.store.check(&charge(&node, 0), START).remaining, 3);
+    assert_eq!(node.left(START), 150);
+    node.change("limit: 200/1h, carved: true", START);
+    assert_eq!(node.left(START), 100, "three quarters, less 50");
+}
+
+#[test]
+fn the_same_windows_and_the_same_key_in_other_words_are_the_same_bucket() {
+    let mut node = Node::new("limit: 10/1d, algorithm: fixed_window");
+    assert!(node.check(4, START).allowed);
+    node.change("limit: 10/day, algorithm: fixed_window", START);
+    assert_eq!(node.left(START), 6);
+
+    let keys = |order: &str| {
+        let text = format!("rules: [{{ name: r, key: [{order}], limit: 5/1m }}]");
+        let rules = Rules::from_yaml(&text, &HashSecret::new([7; 16])).unwrap();
+        Node::charge_by(&rules, &[("user", "ada"), ("path", "/")], 1).key
+    };
+    assert_eq!(keys("user, path"), keys("path, user"));
+}
+
+#[test]
+fn a_reset_forgets_what_was_consumed_under_the_limits_before_too() {
+    for (from, to) in ALL.iter().flat_map(|from| ALL.map(|to| (*from, to))) {
+        let mut node = Node::new(&rule("10/1h", from));
+        assert!(node.check(10, START).allowed);
+        node.change(&rule("10/1d", to), START);
+        let charge = Node::charge_by(&node.rules, &[("user", "ada")], 1);
+        node.store.forget_former(&charge, START);
+        node.store.reset(charge.key);
+        assert_eq!(node.left(START), 10, "{from} -> {to}");
+        node.change(&rule("10/1h", from), START);
+        assert_eq!(node.left(START), 10, "{from} -> {to}, and back");
+    }
+}
+
+#[test]
+fn units_are_given_back_to_the_bucket_that_counts_now() {
+    let mut node = Node::new("limit: 10/1h");
+    assert!(node.check(10, START).allowed);
+    node.change("limit: 10/1d", START);
+    let charge = Node::charge_by(&node.rules, &[("user", "ada")], 4);
+    node.store.take_over_former(&charge, START);
+    node.store.refund(charge.key, &charge.limit, charge.cost, START);
+    assert_eq!(node.left(START), 4);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// Whatever limits a rule goes through within an instant: a change gives nothing back of what was consumed under the limit
+    /// before, and a limit that comes back has no more left than it had.
+    #[test]
+    fn changes_give_nothing_back(
+        steps in prop::collection::vec((0usize..6, prop::sample::select(ALL.to_vec()), 0u64..6), 1..24),
+    ) {
+        const LIMITS: [(&str, u64); 6] =
+            [("10/1m", 10), ("10/1h", 10), ("7/1h", 7), ("25/1d", 25), ("3/100ms", 3), ("12/7m", 12)];
+        let mut node = Node::new(&rule(LIMITS[0].0, Algorithm::TokenBucket));
+        let (mut consumed, mut known) = (0, std::collections::HashMap::new());
+        for (limit, algorithm, cost) in steps {
+            let (text, count) = LIMITS[limit];
+            node.change(&rule(text, algorithm), START);
+            let left = node.left(START);
+            prop_assert!(left <= count.saturating_sub(consumed), "{left} left of {text} {algorithm}, {consumed} consumed");
+            let had = known.get(&(limit, algorithm)).copied().unwrap_or(count);
+            prop_assert!(left <= had, "{left} left of {text} {algorithm}, it had {had}");
+            node.check(cost, START);
+            consumed = count - node.left(START);
+            known.insert((limit, algorithm), node.left(START));
+        }
+    }
+}
