@@ -79,8 +79,7 @@ impl RuleDescription {
 
     /// Whether no limit of it lets anything pass.
     fn only_denies(&self) -> bool {
-        let denies =
-            |text: &str| Limit::parse(text, None, Algorithm::TokenBucket).is_ok_and(|limit| limit.denies());
+        let denies = |text: &str| Limit::parse_stored(text, None, None).is_ok_and(|limit| limit.denies());
         denies(&self.limit) && self.overrides.iter().all(|special| denies(&special.limit))
     }
 
@@ -93,7 +92,7 @@ impl RuleDescription {
         }
         let gives_shares = self.on_owner_loss != "deny" && !self.carved;
         let of_window = self.algorithm.as_deref() == Some("fixed_window");
-        let refilled = match Limit::parse(&self.limit, None, Algorithm::TokenBucket) {
+        let refilled = match Limit::parse_stored(&self.limit, None, Some(Algorithm::TokenBucket)) {
             // Shares may have admitted it, and that is not known.
             Ok(limit) if gives_shares && !of_window => {
                 UNOWNED.as_nanos() as u64 * TICKS_PER_NANO / gcra::ticks_for(&limit, 1).max(1)

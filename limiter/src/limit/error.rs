@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::algorithm::Algorithm;
+use crate::period::Period;
 
 /// Why numbers or a text are no limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +29,19 @@ pub enum LimitError {
     /// A window from the first charge that is none.
     #[error("only a fixed_window can begin with its first charge, a {0} cannot")]
     FromFirst(Algorithm),
+    /// A period of the calendar, for an algorithm that has none.
+    #[error(
+        "{period} resets with the calendar, which a {algorithm} does not: write fixed_window (or sliding_window) as the \
+         algorithm, or a period that has a length, e.g. {length}"
+    )]
+    Calendar {
+        /// As it was written.
+        period: Period,
+        /// What was to count by it.
+        algorithm: Algorithm,
+        /// About as long.
+        length: Period,
+    },
     /// The bucket would take too long to fill.
     #[error("a burst of {burst} at that rate takes longer than ten years to fill")]
     Refill {

@@ -38,7 +38,7 @@ use crate::{
 ///
 /// // With all that can be said.
 /// let month = Limit::new(Algorithm::FixedWindow, 10_000, Period::Month, None)?;
-/// assert_eq!(month.to_string(), "10000/month");
+/// assert_eq!(month, "10000/month".parse()?);
 /// # Ok::<(), tidegate_limiter::Error>(())
 /// ```
 ///

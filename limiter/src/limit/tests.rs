@@ -10,6 +10,10 @@ fn what_is_written_in_rust_is_what_is_written_as_text() {
         (Limit::per(Duration::from_millis(250), 3), "3/250ms"),
         (Limit::per_minute(0), "0/1m"),
         (Limit::DENY, "deny"),
+        (Limit::new(Algorithm::FixedWindow, 5, Period::Month, None).unwrap(), "5/month"),
+        (Limit::new(Algorithm::FixedWindow, 5, Period::Day, None).unwrap(), "5/day"),
+        (Limit::new(Algorithm::SlidingWindow, 5, Period::Day, None).unwrap(), "5/day sliding_window"),
+        (Limit::per_day(5).with_algorithm(Algorithm::FixedWindow), "5/1d fixed_window"),
     ] {
         assert_eq!(text.parse(), Ok(limit));
         assert_eq!(format!("{limit:#}"), text);
@@ -46,6 +50,13 @@ fn a_text_that_is_no_limit_says_what_to_write() {
         ("5/1m burst many", "burst 20"),
         ("5/1m burst 0", "a burst of 0"),
         ("5/1m gcra", "sliding_window"),
+        (
+            "5/month token_bucket",
+            "month resets with the calendar, which a token_bucket does not: write fixed_window",
+        ),
+        ("5/month leaky_bucket", "e.g. 30d"),
+        ("5/day sliding_log", "e.g. 1d"),
+        ("5/month burst 9", "a fixed_window admits its count"),
         ("5/1m burst 7 sliding_log", "belongs to token_bucket"),
         ("5/1m sliding_log token_bucket", "cannot follow"),
     ] {

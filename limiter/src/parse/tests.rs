@@ -393,3 +393,75 @@ fn ten_thousand_rules_are_read() {
     assert_eq!(rules.rules("default").len(), 10_000);
     assert_eq!(matched(&rules, "default", &[("path", "/p77"), ("ip", "1.2.3.4")]).len(), 1);
 }
+
+/// Algorithm and period of the limits of a rule, its own first.
+fn counted_by(rules: &Rules) -> Vec<String> {
+    let rule = &rules.rules("default")[0];
+    rule.counting_limits().map(|limit| format!("{limit} {}", limit.algorithm())).collect()
+}
+
+#[test]
+fn words_of_the_calendar_are_windows_of_the_calendar_unless_the_rule_says_otherwise() {
+    for (written, expected) in [
+        ("limit: 1000/month", &["1000/month fixed_window"][..]),
+        ("limit: 1000/day", &["1000/day fixed_window"]),
+        ("limit: 1000/month, algorithm: sliding_window", &["1000/month sliding_window"]),
+        ("limit: 1000/1d", &["1000/1d token_bucket"]),
+        // One algorithm for all limits of a rule: that of its own limit, where that counts.
+        (
+            "limit: 1000/month, overrides: [{ when: { plan: gold }, limit: 5/1m }]",
+            &["1000/month fixed_window", "5/1m fixed_window"],
+        ),
+        ("limit: deny, overrides: [{ when: { plan: gold }, limit: 9/month }]", &["9/month fixed_window"]),
+        ("limit: unlimited, overrides: [{ when: { plan: gold }, limit: 9/day }]", &["9/day fixed_window"]),
+    ] {
+        let text = format!("rules: [{{ name: r, key: [user], {written} }}]");
+        assert_eq!(counted_by(&rules(&text).unwrap()), expected, "{written}");
+    }
+}
+
+#[test]
+fn what_refills_or_slides_has_no_month_and_the_error_says_what_to_write() {
+    let rule = |rest: &str| format!("rules: [{{ name: r, key: [user], {rest} }}]");
+    for (algorithm, limit, length) in [
+        ("token_bucket", "7/month", "30d"),
+        ("leaky_bucket", "7/day", "1d"),
+        ("sliding_log", "7/month", "30d"),
+    ] {
+        let text = rule(&format!("algorithm: {algorithm}, limit: {limit}"));
+        let says = format!("a {algorithm} does not: write fixed_window (or sliding_window) as the");
+        assert_error(&text, limit, &says);
+        assert_error(&text, limit, &format!("e.g. {length}"));
+    }
+    assert_error(&rule("limit: 7/month, burst: 9"), "9 }", "a fixed_window admits its count");
+    let mixed = rule("limit: 7/1m, overrides: [{ when: { plan: gold }, limit: 8/month }]");
+    assert_error(&mixed, "8/month", "a token_bucket does not");
+}
+
+#[test]
+fn what_an_earlier_version_took_is_taken_from_the_log_with_the_meaning_that_it_had() {
+    let stored = |written: &str| {
+        let (secret, text) =
+            (HashSecret::new([1; 16]), format!("rules: [{{ name: r, key: [user], {written} }}]"));
+        let nothing = Rules::empty(&secret);
+        (
+            nothing.with_domain("default", &text, &secret).is_err(),
+            nothing.with_domain_at("default", &text, &secret, 7),
+        )
+    };
+    for (written, expected) in [
+        ("limit: 7/month, algorithm: token_bucket", &["7/month token_bucket"][..]),
+        ("limit: 7/day, algorithm: sliding_log", &["7/day sliding_log"]),
+        ("limit: 7/month, burst: 9", &["7/month token_bucket"]),
+        (
+            "limit: 7/1m, overrides: [{ when: { plan: gold }, limit: 8/month, burst: 9 }]",
+            &["7/1m token_bucket", "8/month token_bucket"],
+        ),
+    ] {
+        let (is_refused, taken) = stored(written);
+        assert!(is_refused, "{written} is written anew");
+        assert_eq!(counted_by(&taken.unwrap()), expected, "{written}");
+    }
+    // The same text means the same, whenever it was written.
+    assert_eq!(counted_by(&stored("limit: 7/month").1.unwrap()), ["7/month fixed_window"]);
+}
