@@ -12,9 +12,9 @@ pub const MAX_PERIOD: Duration = Duration::from_secs(31 * 24 * 3600);
 pub enum Period {
     /// Always as long.
     Fixed(Duration),
-    /// A calendar day, UTC. Buckets, which refill steadily, and the log, which slides, take 24 hours.
+    /// A calendar day, UTC: for windows. Where a [`Limit`](crate::Limit) is made of it for another algorithm, 24 hours.
     Day,
-    /// A calendar month, UTC. Buckets, which refill steadily, and the log, which slides, take the mean month of
+    /// A calendar month, UTC: for windows. Where a [`Limit`](crate::Limit) is made of it for another algorithm, the mean month of
     /// 30.436875 days.
     Month,
     /// Always as long, and begun by the first charge after the one before has ended: only for fixed windows. It can be
@@ -29,6 +29,11 @@ impl Period {
     /// A window of this length that begins with its first charge.
     pub fn from_first(length: Duration) -> Self {
         Self::FromFirst { nanos: u64::try_from(length.as_nanos()).unwrap_or(u64::MAX) }
+    }
+
+    /// Whether its windows are those of the calendar, which have names, not lengths.
+    pub(crate) const fn is_of_calendar(self) -> bool {
+        !matches!(self, Self::Fixed(_) | Self::FromFirst { .. })
     }
 
     /// Its length; the mean one of a month.

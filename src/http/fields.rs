@@ -85,12 +85,12 @@ pub(super) fn no_attributes() -> Problem {
 
 fn parse_limit(text: &str, burst: Option<u64>, algorithm: Option<&str>) -> Result<Limit, Problem> {
     let algorithm = match algorithm {
-        None => Algorithm::TokenBucket,
-        Some(word) => Algorithm::from_name(word).ok_or_else(|| {
+        None => None,
+        Some(word) => Some(Algorithm::from_name(word).ok_or_else(|| {
             let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");
             let detail = format!("there is no algorithm {:?}; there is: {known}", echo(word));
             Problem::of_field(ProblemKind::InvalidValue, "algorithm", detail)
-        })?,
+        })?),
     };
     Limit::parse(text, burst, algorithm)
         .map_err(|error| Problem::of_field(ProblemKind::InvalidValue, "limit", error.to_string()))

@@ -145,7 +145,7 @@ async fn write(
     if let Some(key) = idempotency_key(headers)? {
         new.key = key;
     }
-    let after = Arc::new(compile(domain, Arc::clone(&text)).await?);
+    let after = Arc::new(compile(domain, Arc::clone(&text), origin).await?);
     let ledger = node.cluster.ledger();
     if options.dry_run {
         let patience = deadline.min(Instant::now() + DRY_RUN_PATIENCE);
@@ -296,11 +296,16 @@ fn change_at<'a>(history: &'a DomainHistory, domain: &str, revision: u64) -> Res
 }
 
 /// Compiles away from the threads that answer checks: ten thousand rules take a while.
-async fn compile(domain: &str, text: Arc<str>) -> Result<DomainDescription, Problem> {
+async fn compile(domain: &str, text: Arc<str>, origin: Origin) -> Result<DomainDescription, Problem> {
     let domain = domain.to_owned();
     let compiled = tokio::task::spawn_blocking(move || {
         let secret = reading_secret();
-        let rules = Rules::empty(&secret).with_domain(&domain, &text, &secret)?;
+        let nothing = Rules::empty(&secret);
+        let rules = match origin {
+            Origin::Apply => nothing.with_domain(&domain, &text, &secret)?,
+            // It was taken before, maybe by an earlier version.
+            Origin::Rollback { .. } => nothing.with_domain_at(&domain, &text, &secret, 0)?,
+        };
         Ok(rules.describe(&domain))
     });
     compiled.await.expect("the parser does not panic").map_err(invalid_rules)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::kit;
+use chrono::{DateTime, Datelike as _, TimeZone as _, Utc};
 use serde_json::Value;
 use tidegate_jepsen::{
     client::Client,
@@ -45,6 +46,44 @@ fn each_algorithm_admits_its_limit_over_three_nodes_together() {
             assert_eq!(answers[0]["limit"], 10, "{path}");
             assert_eq!(answers[9]["remaining"], 0, "{path}");
             assert!(answers[14]["retry_after_ms"].as_u64().unwrap() > 0, "{path}: {}", answers[14]);
+        }
+    }
+}
+
+/// Milliseconds from the time of an answer until the next month begins, UTC.
+fn until_next_month(client: &mut Client) -> u64 {
+    let answer = client.get("/healthz").unwrap();
+    let now = DateTime::parse_from_rfc2822(answer.header("date").unwrap()).unwrap().to_utc();
+    let (year, month) = match now.month() {
+        12 => (now.year() + 1, 1),
+        month => (now.year(), month + 1),
+    };
+    let first = Utc.with_ymd_and_hms(year, month, 1, 0, 0, 0).unwrap();
+    (first - now).num_milliseconds() as u64
+}
+
+#[test]
+fn a_month_without_an_algorithm_ends_with_the_calendars() {
+    let rules = "rules: [{ name: r, key: [user], limit: 3/month }]";
+    let cluster = kit::patient_nodes(2, rules);
+    let mut clients = clients(&cluster);
+    let answers = ask(&mut clients, "any", "a", 4);
+    let allowed: Vec<bool> = answers.iter().map(|answer| answer["allowed"] == true).collect();
+    assert_eq!(allowed, [true, true, true, false]);
+    let inline = r#"{ "key": "k", "limit": "1/month", "cost": 1 }"#;
+    let inline: Vec<Value> = (0..2).map(|n| clients[n].post("/v1/check", inline).unwrap().json()).collect();
+    for denied in [&answers[3], &inline[1]] {
+        let wait = denied["retry_after_ms"].as_u64().unwrap();
+        assert!(wait.abs_diff(until_next_month(&mut clients[0])) < 60_000, "{denied}");
+    }
+    for (limit, algorithm, status) in
+        [("9/month", "token_bucket", 400), ("9/day", "leaky_bucket", 400), ("9/day", "sliding_window", 200)]
+    {
+        let body = format!(r#"{{ "key": "k", "limit": "{limit}", "algorithm": "{algorithm}" }}"#);
+        let answer = clients[0].post("/v1/check", &body).unwrap();
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status == 400 {
+            assert!(answer.text().contains("resets with the calendar"), "{}", answer.text());
         }
     }
 }

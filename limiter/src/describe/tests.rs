@@ -115,7 +115,7 @@ fn how_buckets_begin_again_is_said_and_refused_where_it_cannot_be() {
 fn all_parts_of_a_carved_limit_are_no_more_than_the_whole() {
     for algorithm in crate::Algorithm::ALL {
         for (limit, burst) in
-            [("100/1s", Some(40)), ("7/1m", None), ("1000003/1h", Some(11)), ("30/day", None)]
+            [("100/1s", Some(40)), ("7/1m", None), ("1000003/1h", Some(11)), ("30/1d", None)]
         {
             let burst = burst.filter(|_| algorithm.has_burst());
             let whole = Limit::parse(limit, burst, algorithm).unwrap();

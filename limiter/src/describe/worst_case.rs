@@ -67,6 +67,8 @@ impl RuleDescription {
             ..WorstCase::default()
         };
         match (&*self.consistency, &*self.on_owner_loss) {
+            // Whoever is asked denies.
+            _ if self.only_denies() => WorstCase { memory_full: Some(1), ..exact },
             (_, "allow") => WorstCase { crash: None, partition: None, further_side: None, ..exact },
             ("strict", "deny") => exact,
             ("strict", "share") if self.carved => exact,
@@ -75,16 +77,22 @@ impl RuleDescription {
         }
     }
 
+    /// Whether no limit of it lets anything pass.
+    fn only_denies(&self) -> bool {
+        let denies = |text: &str| Limit::parse_stored(text, None, None).is_ok_and(|limit| limit.denies());
+        denies(&self.limit) && self.overrides.iter().all(|special| denies(&special.limit))
+    }
+
     /// How many units of a bucket are lost at most when its owner dies.
     fn lost(&self) -> Option<u64> {
         let count = self.limit.split('/').next().and_then(|count| count.parse().ok());
-        let all = self.burst.or(count)?;
+        let all = self.burst.or(count).filter(|all| *all > 0)?;
         if self.takeover != Takeover::Reserve.as_str() {
             return Some(all);
         }
         let gives_shares = self.on_owner_loss != "deny" && !self.carved;
         let of_window = self.algorithm.as_deref() == Some("fixed_window");
-        let refilled = match Limit::parse(&self.limit, None, Algorithm::TokenBucket) {
+        let refilled = match Limit::parse_stored(&self.limit, None, Some(Algorithm::TokenBucket)) {
             // Shares may have admitted it, and that is not known.
             Ok(limit) if gives_shares && !of_window => {
                 UNOWNED.as_nanos() as u64 * TICKS_PER_NANO / gcra::ticks_for(&limit, 1).max(1)

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::period::Period;
+
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -40,6 +42,16 @@ impl Algorithm {
     /// The algorithm of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
+    /// Whether its windows can be those of the calendar. Buckets refill steadily, and a log slides.
+    pub const fn has_calendar(self) -> bool {
+        matches!(self, Self::FixedWindow | Self::SlidingWindow)
+    }
+
+    /// That of limits with a period which say none.
+    pub(crate) const fn default_of(period: Period) -> Self {
+        if period.is_of_calendar() { Self::FixedWindow } else { Self::TokenBucket }
     }
 
     /// Whether its limits have a burst that differs from their count.

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use super::algorithm::Algorithm;
+use crate::period::Period;
 
 /// Why numbers or a text are no limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
+    /// A limit that denies, with a burst.
+    #[error("a count of 0 denies, so it has no burst; leave the burst out")]
+    BurstOfNothing,
     /// Nothing would ever pass.
-    #[error("a count of 0 would never let anything pass; to deny, say so in a rule, e.g. 1/1d")]
-    ZeroCount,
-    /// Nothing would ever pass.
-    #[error("a burst of 0 would never let anything pass; leave it out to get the count")]
+    #[error(
+        "a burst of 0 would never let anything pass; leave it out to get the count, or write the limit `deny`"
+    )]
     ZeroBurst,
     /// More than numbers in JSON can carry exactly.
     #[error("{0} is above 2^53 (9007199254740992), the largest count that JSON carries exactly")]
@@ -26,6 +29,19 @@ pub enum LimitError {
     /// A window from the first charge that is none.
     #[error("only a fixed_window can begin with its first charge, a {0} cannot")]
     FromFirst(Algorithm),
+    /// A period of the calendar, for an algorithm that has none.
+    #[error(
+        "{period} resets with the calendar, which a {algorithm} does not: write fixed_window (or sliding_window) as the \
+         algorithm, or a period that has a length, e.g. {length}"
+    )]
+    Calendar {
+        /// As it was written.
+        period: Period,
+        /// What was to count by it.
+        algorithm: Algorithm,
+        /// About as long.
+        length: Period,
+    },
     /// The bucket would take too long to fill.
     #[error("a burst of {burst} at that rate takes longer than ten years to fill")]
     Refill {
@@ -33,7 +49,7 @@ pub enum LimitError {
         burst: u64,
     },
     /// Not `COUNT/PERIOD`.
-    #[error("{0:?} is no limit: write COUNT/PERIOD, e.g. 5/1m, 100/1s, 1000/day")]
+    #[error("{0:?} is no limit: write COUNT/PERIOD, e.g. 5/1m, 100/1s, 1000/day, or `deny`")]
     Syntax(String),
     /// A unit that periods do not have.
     #[error("{0:?} is no period: write 500ms, 1s, 10m, 1h, 1d, day or month")]
@@ -49,7 +65,7 @@ pub enum LimitError {
 /// Why numbers are no limit, so that a constant can be made of what is right.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum NumbersError {
-    ZeroCount,
+    BurstOfNothing,
     ZeroBurst,
     TooLarge(u64),
     Period(Duration),
@@ -61,7 +77,7 @@ pub(super) enum NumbersError {
 impl From<NumbersError> for LimitError {
     fn from(error: NumbersError) -> Self {
         match error {
-            NumbersError::ZeroCount => Self::ZeroCount,
+            NumbersError::BurstOfNothing => Self::BurstOfNothing,
             NumbersError::ZeroBurst => Self::ZeroBurst,
             NumbersError::TooLarge(number) => Self::TooLarge(number),
             NumbersError::Period(length) => Self::Period(length),

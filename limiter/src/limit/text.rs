@@ -5,21 +5,58 @@ use std::{fmt, str::FromStr, time::Duration};
 use super::{Algorithm, Limit, LimitError};
 use crate::{Error, period::Period};
 
+/// The limit that denies.
+const DENY: &str = "deny";
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
 impl Limit {
-    /// Reads `COUNT/PERIOD`, e.g. `5/1m`.
+    /// Reads `COUNT/PERIOD`, e.g. `5/1m`, or `deny`, which is short for `0/1s`. Where no algorithm is given it is `fixed_window`
+    /// of a period of the calendar (`day`, `month`), and `token_bucket` of all others.
     ///
     /// # Errors
-    /// When the text is none, or the numbers are out of range.
-    pub fn parse(text: &str, burst: Option<u64>, algorithm: Algorithm) -> Result<Self, LimitError> {
+    /// When the text is none, the numbers are out of range, or the period is one of the calendar and the algorithm has none.
+    pub fn parse(
+        text: &str,
+        burst: Option<u64>,
+        algorithm: impl Into<Option<Algorithm>>,
+    ) -> Result<Self, LimitError> {
+        let limit = Self::parse_stored(text, burst, algorithm.into())?;
+        let Self { algorithm, period, .. } = limit;
+        if period.is_of_calendar() && !algorithm.has_calendar() {
+            let length = Period::Fixed(Duration::from_secs(period.length().as_secs() / DAY * DAY));
+            return Err(LimitError::Calendar { period, algorithm, length });
+        }
+        Ok(limit)
+    }
+
+    /// As [`Limit::parse`], of texts that an earlier version took: a bucket or a log with a period of the calendar takes its mean
+    /// length.
+    pub(crate) fn parse_stored(
+        text: &str,
+        burst: Option<u64>,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Self, LimitError> {
         let syntax = || LimitError::Syntax(text.chars().take(64).collect());
+        if text == DENY {
+            let algorithm = algorithm.unwrap_or(Self::DENY.algorithm());
+            return Self::new(algorithm, 0, Self::DENY.period(), burst);
+        }
         let (count, period) = text.split_once('/').ok_or_else(syntax)?;
         let count: u64 = count.trim().parse().map_err(|_| syntax())?;
-        Self::new(algorithm, count, parse_period(period.trim())?, burst)
+        let period = parse_period(period.trim())?;
+        Self::new(algorithm.unwrap_or(Algorithm::default_of(period)), count, period, burst)
+    }
+
+    /// Whether a text is one of a limit with a period of the calendar.
+    pub(crate) fn has_calendar(text: &str) -> bool {
+        let period = text.split_once('/').and_then(|(_, period)| parse_period(period.trim()).ok());
+        period.is_some_and(Period::is_of_calendar)
     }
 }
 
-/// As rule files write it: `100/1m`, `100/1m burst 20`, `100/1m sliding_window`. Without the name of an algorithm it is a
-/// token bucket.
+/// As rule files write it: `100/1m`, `100/1m burst 20`, `100/1m sliding_window`, `deny`. Without the name of an algorithm it is
+/// one of a token bucket, or with a period of the calendar, as in `1000/month`, of a fixed window.
 impl FromStr for Limit {
     type Err = Error;
 
@@ -39,19 +76,23 @@ impl FromStr for Limit {
                 _ => return Err(addition(word).into()),
             }
         }
-        Ok(Self::parse(limit, burst, algorithm.unwrap_or(Algorithm::TokenBucket))?)
+        Ok(Self::parse(limit, burst, algorithm)?)
     }
 }
 
 /// `COUNT/PERIOD`; with `{:#}` all that [`Limit::from_str`] reads.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, self.period)?;
+        if self.denies() && self.period == Self::DENY.period() {
+            f.write_str(DENY)?;
+        } else {
+            write!(f, "{}/{}", self.count, self.period)?;
+        }
         if f.alternate() {
             if self.burst != self.count {
                 write!(f, " burst {}", self.burst)?;
             }
-            if self.algorithm != Algorithm::TokenBucket {
+            if self.algorithm != Algorithm::default_of(self.period) {
                 write!(f, " {}", self.algorithm)?;
             }
         }

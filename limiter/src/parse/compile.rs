@@ -46,6 +46,8 @@ pub(crate) struct RawKey {
 /// Makes rules, and collects what is wrong with them.
 pub(crate) struct Compiler<'t> {
     pub(crate) secret: &'t HashSecret,
+    /// The text was taken by a version of Tidegate, maybe an earlier one, so what that took is taken.
+    pub(super) is_stored: bool,
     pub(super) errors: RuleErrors<'t>,
     /// Names that many rules share are there once.
     names: HashSet<Arc<str>>,
@@ -53,7 +55,12 @@ pub(crate) struct Compiler<'t> {
 
 impl<'t> Compiler<'t> {
     pub(crate) fn new(text: &'t str, secret: &'t HashSecret) -> Self {
-        Self { secret, errors: RuleErrors::new(text), names: HashSet::new() }
+        Self { secret, is_stored: false, errors: RuleErrors::new(text), names: HashSet::new() }
+    }
+
+    /// Of a text that was written before.
+    pub(crate) fn of_stored(text: &'t str, secret: &'t HashSecret) -> Self {
+        Self { is_stored: true, ..Self::new(text, secret) }
     }
 
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {

@@ -41,8 +41,7 @@ impl Compiler<'_> {
     /// `None` if there is an error in it, or if something is missing.
     fn rule(&mut self, domain: &str, raw: &RawRule) -> Option<Rule> {
         let before = self.errors();
-        let known = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
-        let algorithm = self.word("algorithm", raw.algorithm.as_ref(), &known);
+        let algorithm = self.algorithm(raw);
         let limit = self.limit(&raw.limit, algorithm);
         let when = self.condition(&raw.when);
         let key = raw.key.as_ref().map(|key| self.key(key));
@@ -132,6 +131,31 @@ impl Compiler<'_> {
         })
     }
 
+    /// That of all limits of the rule: as it says, or else as the periods of the calendar want it.
+    fn algorithm(&mut self, raw: &RawRule) -> Algorithm {
+        if raw.algorithm.is_some() {
+            let known = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+            return self.word("algorithm", raw.algorithm.as_ref(), &known);
+        }
+        let own = raw.limit.limit.as_ref().map(|written| &*written.text);
+        let counts = |text: &str| text.contains('/');
+        let overrides = || raw.overrides.iter().map(|special| &special.limit);
+        let has_calendar = match own {
+            Some(own) if counts(own) => Limit::has_calendar(own),
+            // All or nothing: the limits of the overrides say it.
+            _ => overrides()
+                .filter_map(|limit| limit.limit.as_ref())
+                .any(|text| Limit::has_calendar(&text.text)),
+        };
+        // Earlier versions took these to be token buckets, and only these have a burst.
+        let was_bucket = || [&raw.limit].into_iter().chain(overrides()).any(|limit| limit.burst.is_some());
+        if has_calendar && !(self.is_stored && was_bucket()) {
+            Algorithm::FixedWindow
+        } else {
+            Algorithm::TokenBucket
+        }
+    }
+
     fn takeover(&mut self, given: Option<&Written>, algorithm: Algorithm, default: Takeover) -> Takeover {
         let Some(written) = given else { return default };
         let words = [Takeover::Zero, Takeover::Reserve].map(|one| (one.as_str(), one));
@@ -155,18 +179,26 @@ impl Compiler<'_> {
             }
             return Some(None);
         }
-        match Limit::parse(&text.text, raw.burst.map(|(burst, _)| burst), algorithm) {
+        let burst = raw.burst.map(|(burst, _)| burst);
+        let limit = match self.is_stored {
+            true => Limit::parse_stored(&text.text, burst, Some(algorithm)),
+            false => Limit::parse(&text.text, burst, algorithm),
+        };
+        match limit {
             Ok(limit) => Some(Some(limit)),
             Err(error) => {
                 let place = match (&error, raw.burst) {
                     (
-                        LimitError::ZeroBurst | LimitError::Refill { .. } | LimitError::BurstOfWindow(_),
+                        LimitError::ZeroBurst
+                        | LimitError::BurstOfNothing
+                        | LimitError::Refill { .. }
+                        | LimitError::BurstOfWindow(_),
                         Some((_, place)),
                     ) => place,
                     (LimitError::TooLarge(number), Some((burst, place))) if *number == burst => place,
                     _ => text.place,
                 };
-                let near = nearest(&text.text, ["unlimited"].into_iter());
+                let near = nearest(&text.text, ["unlimited", "deny"].into_iter());
                 let help = near.map_or(String::new(), |word| format!("did you mean `{word}`?"));
                 self.error(place, error.to_string(), help);
                 None

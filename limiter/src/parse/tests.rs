@@ -80,7 +80,8 @@ fn the_example_of_the_documentation_means_what_it_says() {
 #[test]
 fn each_mistake_is_reported_with_its_place_and_what_to_write() {
     let rule = |rest: &str| format!("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1m\n{rest}");
-    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 0/1m\n", "0/1m", "count of 0");
+    assert_error("rules: [{ name: r, key: [], limit: 0/1m, burst: 5 }]", "5 }", "a count of 0 denies");
+    assert_error("rules: [{ name: r, key: [], limit: deni }]", "deni", "did you mean `deny`?");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/0s\n", "5/0s", "100ms to 31d");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5 a minute\n", "5 a minute", "COUNT/PERIOD");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1w\n", "5/1w", "no period");
@@ -136,7 +137,7 @@ fn a_field_that_is_unknown_is_reported_with_what_was_probably_meant() {
     assert_error("rules: [{ name: r, key: [], limt: 5/1m }]", "limt", "did you mean `limit`?");
     let long = format!("rules: []\n{}: 1\n", "x".repeat(900));
     assert!(errors(&long)[0].message.len() < 200);
-    let wrong_twice = errors("rules: [{ name: r, key: [], limt: 0/1m }]");
+    let wrong_twice = errors("rules: [{ name: r, key: [], limt: 5/0m }]");
     assert_eq!(wrong_twice.len(), 2, "what a misspelt field says is looked at too: {wrong_twice:?}");
 }
 
@@ -250,7 +251,7 @@ rules:
     when: { ip: [10.0.0.0/99, 1.2.3.4], cost: 1 }
     algorithm: fixedwindow
     overrides:
-      - { when: { tier: gold }, limit: 0/1s }
+      - { when: { tier: gold }, limit: 5/0s }
       - { limit: 1/1s, mode: shadow }
   - just a text
   - name: second
@@ -271,7 +272,7 @@ rule: 7
         (7, "\"10.0.0.0/99\" is no network"),
         (7, "\"cost\" cannot be an attribute"),
         (8, "\"fixedwindow\" is no value for algorithm"),
-        (10, "count of 0"),
+        (10, "100ms to 31d"),
         (11, "an override needs `when`"),
         (11, "an override has no field `mode`"),
         (12, "a rule is a map"),
@@ -290,7 +291,7 @@ rule: 7
 
 #[test]
 fn at_most_a_hundred_errors_are_reported() {
-    let text = format!("rules:\n{}", "- { name: r, key: ip, limit: 0/1s }\n".repeat(1_000));
+    let text = format!("rules:\n{}", "- { name: r, key: ip, limit: 5/0s }\n".repeat(1_000));
     let errors = errors(&text);
     assert_eq!(errors.len(), MAX_RULE_ERRORS);
     assert!(errors.iter().all(|error| error.line <= MAX_RULE_ERRORS), "the first ones");
@@ -354,7 +355,7 @@ fn json_is_read_too() {
 #[test]
 fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     let errors = errors(
-        "rules:\n  - {name: a, key: [ip], limit: 0/1m}\n  - {name: a, key: [ip], limit: 5/1m, mode: x}\n  - {name: c, key: [], limit: z}\n",
+        "rules:\n  - {name: a, key: [ip], limit: 5/0m}\n  - {name: a, key: [ip], limit: 5/1m, mode: x}\n  - {name: c, key: [], limit: z}\n",
     );
     let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
     assert_eq!(lines, [2, 3, 3, 4], "{errors:?}");
@@ -391,4 +392,76 @@ fn ten_thousand_rules_are_read() {
     let rules = rules(&text).unwrap();
     assert_eq!(rules.rules("default").len(), 10_000);
     assert_eq!(matched(&rules, "default", &[("path", "/p77"), ("ip", "1.2.3.4")]).len(), 1);
+}
+
+/// Algorithm and period of the limits of a rule, its own first.
+fn counted_by(rules: &Rules) -> Vec<String> {
+    let rule = &rules.rules("default")[0];
+    rule.counting_limits().map(|limit| format!("{limit} {}", limit.algorithm())).collect()
+}
+
+#[test]
+fn words_of_the_calendar_are_windows_of_the_calendar_unless_the_rule_says_otherwise() {
+    for (written, expected) in [
+        ("limit: 1000/month", &["1000/month fixed_window"][..]),
+        ("limit: 1000/day", &["1000/day fixed_window"]),
+        ("limit: 1000/month, algorithm: sliding_window", &["1000/month sliding_window"]),
+        ("limit: 1000/1d", &["1000/1d token_bucket"]),
+        // One algorithm for all limits of a rule: that of its own limit, where that counts.
+        (
+            "limit: 1000/month, overrides: [{ when: { plan: gold }, limit: 5/1m }]",
+            &["1000/month fixed_window", "5/1m fixed_window"],
+        ),
+        ("limit: deny, overrides: [{ when: { plan: gold }, limit: 9/month }]", &["9/month fixed_window"]),
+        ("limit: unlimited, overrides: [{ when: { plan: gold }, limit: 9/day }]", &["9/day fixed_window"]),
+    ] {
+        let text = format!("rules: [{{ name: r, key: [user], {written} }}]");
+        assert_eq!(counted_by(&rules(&text).unwrap()), expected, "{written}");
+    }
+}
+
+#[test]
+fn what_refills_or_slides_has_no_month_and_the_error_says_what_to_write() {
+    let rule = |rest: &str| format!("rules: [{{ name: r, key: [user], {rest} }}]");
+    for (algorithm, limit, length) in [
+        ("token_bucket", "7/month", "30d"),
+        ("leaky_bucket", "7/day", "1d"),
+        ("sliding_log", "7/month", "30d"),
+    ] {
+        let text = rule(&format!("algorithm: {algorithm}, limit: {limit}"));
+        let says = format!("a {algorithm} does not: write fixed_window (or sliding_window) as the");
+        assert_error(&text, limit, &says);
+        assert_error(&text, limit, &format!("e.g. {length}"));
+    }
+    assert_error(&rule("limit: 7/month, burst: 9"), "9 }", "a fixed_window admits its count");
+    let mixed = rule("limit: 7/1m, overrides: [{ when: { plan: gold }, limit: 8/month }]");
+    assert_error(&mixed, "8/month", "a token_bucket does not");
+}
+
+#[test]
+fn what_an_earlier_version_took_is_taken_from_the_log_with_the_meaning_that_it_had() {
+    let stored = |written: &str| {
+        let (secret, text) =
+            (HashSecret::new([1; 16]), format!("rules: [{{ name: r, key: [user], {written} }}]"));
+        let nothing = Rules::empty(&secret);
+        (
+            nothing.with_domain("default", &text, &secret).is_err(),
+            nothing.with_domain_at("default", &text, &secret, 7),
+        )
+    };
+    for (written, expected) in [
+        ("limit: 7/month, algorithm: token_bucket", &["7/month token_bucket"][..]),
+        ("limit: 7/day, algorithm: sliding_log", &["7/day sliding_log"]),
+        ("limit: 7/month, burst: 9", &["7/month token_bucket"]),
+        (
+            "limit: 7/1m, overrides: [{ when: { plan: gold }, limit: 8/month, burst: 9 }]",
+            &["7/1m token_bucket", "8/month token_bucket"],
+        ),
+    ] {
+        let (is_refused, taken) = stored(written);
+        assert!(is_refused, "{written} is written anew");
+        assert_eq!(counted_by(&taken.unwrap()), expected, "{written}");
+    }
+    // The same text means the same, whenever it was written.
+    assert_eq!(counted_by(&stored("limit: 7/month").1.unwrap()), ["7/month fixed_window"]);
 }

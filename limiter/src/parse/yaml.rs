@@ -41,10 +41,11 @@ impl Rules {
     /// # Errors
     /// All errors that could be found in the text; or that it is about another domain, or several.
     pub fn with_domain(&self, name: &str, text: &str, secret: &HashSecret) -> Result<Self, Vec<RuleError>> {
-        self.with_domain_at(name, text, secret, 0)
+        self.replaced(name, Compiler::new(text, secret), 0)
     }
 
-    /// The same, for rules that were written at this revision.
+    /// The same, for rules that were written at this revision, maybe by an earlier version: what that took is taken, with the
+    /// meaning that it had.
     ///
     /// # Errors
     /// As [`Rules::with_domain`].
@@ -55,8 +56,16 @@ impl Rules {
         secret: &HashSecret,
         revision: u64,
     ) -> Result<Self, Vec<RuleError>> {
-        let mut documents = node::read(text).map_err(|error| vec![error])?;
-        let mut compiler = Compiler::new(text, secret);
+        self.replaced(name, Compiler::of_stored(text, secret), revision)
+    }
+
+    fn replaced(
+        &self,
+        name: &str,
+        mut compiler: Compiler<'_>,
+        revision: u64,
+    ) -> Result<Self, Vec<RuleError>> {
+        let mut documents = node::read(compiler.errors.text()).map_err(|error| vec![error])?;
         let count = documents.len();
         if count != 1 {
             let message = format!("{count} documents, where the rules of one domain are expected");

@@ -86,7 +86,7 @@ fn rules_that_refill_for_long_replicate_floors_unless_said_otherwise() {
     assert_eq!(of("100/1s", Some(1000), Algorithm::TokenBucket), Takeover::Zero);
     assert_eq!(of("100/1m", None, Algorithm::TokenBucket), Takeover::Reserve);
     assert_eq!(of("1000/day", None, Algorithm::FixedWindow), Takeover::Reserve);
-    assert_eq!(of("1000/day", None, Algorithm::SlidingLog), Takeover::Zero);
+    assert_eq!(of("1000/1d", None, Algorithm::SlidingLog), Takeover::Zero);
 }
 
 proptest! {

@@ -50,7 +50,7 @@ impl KnownLimits {
         self.0.retain(|rule, _| ids.contains(rule));
         for rule in rules.all() {
             let mut in_force = Known::new();
-            for limit in rule.limits() {
+            for limit in rule.limits().filter(|limit| !limit.denies()) {
                 if !contains(&in_force, limit) {
                     in_force.push(KnownLimit { limit: *limit, until: NO_END });
                 }
@@ -120,7 +120,7 @@ impl Store {
 
     /// Forgets what the key of a charge consumed under former limits of its rule.
     pub fn forget_former(&self, charge: &Charge, now: Nanos) {
-        if charge.rule != RuleId::INLINE {
+        if charge.rule != RuleId::INLINE && !charge.limit.denies() {
             let mut locked = self.lock(charge.key);
             let now = self.not_before(now);
             locked.forget_former(charge, now);
@@ -141,7 +141,7 @@ impl Locked<'_> {
     /// Takes over what the key of a charge has consumed under other limits of its rule, if its own bucket is not there. Room may
     /// be made for it, so no state may be taken out.
     pub(super) fn take_over_former(&mut self, asked: &Asked<'_>, now: u64) {
-        if asked.rule == RuleId::INLINE || self.knows(asked) {
+        if asked.rule == RuleId::INLINE || asked.limit.denies() || self.knows(asked) {
             return;
         }
         let others = self.store.limits.others(asked.rule, asked.limit, now);

@@ -148,5 +148,5 @@ pub(super) fn reading_secret() -> HashSecret {
 /// Rules that were written are rules; by an older version, if not by this one.
 pub(super) fn rules_of(domain: &str, text: &str) -> Rules {
     let secret = reading_secret();
-    Rules::empty(&secret).with_domain(domain, text, &secret).unwrap_or_else(|_| Rules::empty(&secret))
+    Rules::empty(&secret).with_domain_at(domain, text, &secret, 0).unwrap_or_else(|_| Rules::empty(&secret))
 }
