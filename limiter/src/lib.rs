@@ -153,7 +153,6 @@ pub use self::{
 use self::{
     attributes::Attributes,
     charge::Charge,
-    decision::binding,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,
     matching::Matched,

@@ -13,7 +13,8 @@ use super::request::{CheckRequest, Subject};
 /// The charges of a check, with what its answer needs to know of them.
 #[derive(Default)]
 pub(super) struct Charges<'r> {
-    /// Of the rules; none: the limit came with the check.
+    /// Of the rules; none: the limit came with the check. Behind those of the charges, the name of a rule that finds the
+    /// request unlimited, if one does.
     pub(super) names: SmallVec<[Option<&'r str>; 4]>,
     pub(super) charges: SmallVec<[Charge; 4]>,
     pub(super) policies: SmallVec<[LossPolicy; 4]>,
@@ -53,6 +54,9 @@ pub(super) fn rule<'r>(
             }
             if limited.charges.is_empty() {
                 return Ruling::Unlimited { allowed: true, rule: unlimited_by };
+            }
+            if unlimited_by.is_some() {
+                limited.names.push(unlimited_by);
             }
         }
         Subject::Inline { key, limit } => {
