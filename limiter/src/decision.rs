@@ -101,7 +101,9 @@ mod tests {
     fn what_is_given_back_is_what_was_there_before() {
         let at = |seconds: u64| seconds * 4_000_000_000;
         let now = at(1_800_000_000);
-        for text in ["10/1m", "7/1m burst 9", "10/1m fixed_window", "10/1m sliding_window", "1000003/1s burst 5000"] {
+        for text in
+            ["10/1m", "7/1m burst 9", "10/1m fixed_window", "10/1m sliding_window", "1000003/1s burst 5000"]
+        {
             let limit: Limit = text.parse().unwrap();
             let decide = |state, cost| algorithm::decide(&limit, state, algorithm::Bounds::NONE, cost, now);
             let used = decide(0, Cost::new(3).unwrap()).state;

@@ -123,6 +123,7 @@ mod parse;
 mod period;
 mod policy;
 mod prefix_index;
+mod price;
 mod reserve;
 mod revised;
 mod rule;

@@ -5,8 +5,8 @@ use std::{collections::HashSet, time::Duration};
 use smallvec::SmallVec;
 
 use crate::{
-    Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, Error, HashSecret, Limit, Match, Mode, Nanos, NewRule, Rule,
-    Rules, Store, StoreConfig, StoreStats, Swept, SystemClock,
+    Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, Error, HashSecret, Limit, Match, Mode, Nanos,
+    NewRule, Rule, Rules, Store, StoreConfig, StoreStats, Swept, SystemClock,
     parse::{Compiler, Place, one_domain},
     store::GROUP,
 };
@@ -172,7 +172,7 @@ impl Limiter {
                 key: one.key,
                 rule: one.rule.id(),
                 limit: *limit,
-                cost,
+                cost: one.rule.cost_of(cost, |_| None),
                 mode: one.rule.mode(),
                 floor: None,
             });
@@ -194,7 +194,7 @@ impl Limiter {
         self.rules.matching(&self.domain, attributes, &mut matched);
         for one in matched {
             if let Some(limit) = one.limit {
-                self.store.refund(one.key, limit, cost, now);
+                self.store.refund(one.key, limit, one.rule.cost_of(cost, |_| None), now);
             }
         }
     }

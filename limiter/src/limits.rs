@@ -8,7 +8,7 @@
 //!
 //! An override that says the very limit of its rule has the rule's bucket.
 
-use crate::{Limit, condition::Condition, key::KeyHasher};
+use crate::{Limit, condition::Condition, key::KeyHasher, price::Price};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,13 +115,14 @@ impl LimitRef {
     }
 }
 
-/// A fingerprint of all by which a rule tells requests apart, and which of its limits have a bucket together. Keyed, so that nobody looks for rules with the same one.
+/// A fingerprint of all by which a rule tells requests apart, which of its limits have a bucket together, and what it takes of them. Keyed, so that nobody looks for rules with the same one.
 pub(crate) fn shape(
     hasher: KeyHasher,
     when: &Condition,
     key: &[impl AsRef<str>],
     own: LimitId,
     overrides: &[Override],
+    price: &Price,
 ) -> u64 {
     let mut bytes = hasher.key();
     bytes.text("shape");
@@ -134,5 +135,7 @@ pub(crate) fn shape(
         // Where that changes, the same request has another bucket.
         bytes.number(u64::from(special.id == own));
     }
+    // Who has other rules cannot tell what a request takes.
+    price.feed(&mut bytes);
     bytes.finish(None).get()
 }

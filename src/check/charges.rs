@@ -3,12 +3,18 @@
 use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
-    Cost, Limit,
+    Limit,
     cluster::{Charge, Consistency, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
     rules::Mode,
 };
 
-use super::request::{CheckRequest, Subject};
+use super::{
+    problem::{Problem, ProblemKind, echo},
+    request::{CheckRequest, Subject},
+};
+
+/// Names that a problem repeats at most.
+const NAMES_TOLD: usize = 16;
 
 /// The charges of a check, with what its answer needs to know of them.
 #[derive(Default)]
@@ -26,6 +32,8 @@ pub(super) struct Charges<'r> {
 pub(super) enum Ruling<'r> {
     /// What is to be charged stands in the [`Charges`].
     Limited,
+    /// It cannot be charged as it says.
+    Refused(Box<Problem>),
     /// Nothing limits it, if it is allowed; the rule that says so, if one does.
     Unlimited { allowed: bool, rule: Option<&'r str> },
 }
@@ -39,6 +47,9 @@ pub(super) fn rule<'r>(
     limited.revision = rules.revision();
     match &request.subject {
         Subject::Attributes(attributes) => {
+            if let Some(problem) = no_such_cost(rules, request) {
+                return Ruling::Refused(Box::new(problem));
+            }
             let mut matched = SmallVec::new();
             if let Match::Unmatched { allow } = rules.matching(&request.domain, attributes, &mut matched) {
                 return Ruling::Unlimited { allowed: allow, rule: None };
@@ -46,7 +57,7 @@ pub(super) fn rule<'r>(
             let mut unlimited_by = None;
             for one in matched {
                 match one.limit {
-                    Some(limit) => limited.add_matched(&one, limit, request.cost),
+                    Some(limit) => limited.add_matched(&one, limit, request),
                     None => {
                         unlimited_by.get_or_insert(one.rule.name());
                     }
@@ -88,7 +99,7 @@ pub(super) fn rule_all<'r>(
     rules.buckets(&request.domain, attributes, &mut found);
     for one in found {
         if let Some(limit) = one.limit {
-            limited.add_matched(&one, limit, request.cost);
+            limited.add_matched(&one, limit, request);
         }
     }
     if limited.charges.is_empty() {
@@ -97,9 +108,28 @@ pub(super) fn rule_all<'r>(
     Ruling::Limited
 }
 
+/// The problem of a cost that no rule of the domain takes: a name that is spelled wrongly would limit nothing.
+fn no_such_cost(rules: &Rules, request: &CheckRequest<'_>) -> Option<Problem> {
+    let domain = &request.domain;
+    let name = request.costs.names().find(|name| !rules.is_price(domain, name))?;
+    let known = rules.prices(domain, NAMES_TOLD + 1);
+    let more = if known.len() > NAMES_TOLD { ", and more" } else { "" };
+    let known = match &known[..known.len().min(NAMES_TOLD)] {
+        [] => "it has no rules".to_owned(),
+        known => format!("there are: {}{more}", known.join(", ")),
+    };
+    let name = echo(name);
+    let detail = format!(
+        "no rule of the domain {:?} is called {name:?} or has a cost of that name; {known}",
+        echo(domain)
+    );
+    Some(Problem::of_field(ProblemKind::InvalidValue, format!("costs.{name}"), detail))
+}
+
 impl<'r> Charges<'r> {
-    fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, cost: Cost) {
+    fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, request: &CheckRequest<'_>) {
         let rule = one.rule;
+        let cost = rule.cost_of(request.cost, |name| request.costs.get(name));
         let (key, mode) = (one.key, rule.mode());
         let charge = Charge { key, rule: rule.id(), limit: *limit, cost, mode, floor: None };
         let policy = LossPolicy {
@@ -123,9 +153,12 @@ impl<'r> Charges<'r> {
 mod tests {
     use std::borrow::Cow;
 
-    use tidegate_limiter::rules::HashSecret;
+    use tidegate_limiter::{Cost, rules::HashSecret};
 
-    use super::{super::request::AttributeList, *};
+    use super::{
+        super::request::{AttributeList, Costs},
+        *,
+    };
 
     const RULES: &str = "
 domain: default
@@ -157,6 +190,7 @@ rules: []
             domain: Cow::Borrowed(domain),
             subject: Subject::Attributes(list),
             cost: Cost::new(cost).unwrap(),
+            costs: Costs::default(),
             id: None,
         };
         let mut limited = Charges::default();

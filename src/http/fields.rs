@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use tidegate_limiter::{Algorithm, Cost, Limit, cluster::DEFAULT_DOMAIN};
 
 use crate::check::{
-    AttributeList, CheckRequest, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject, echo,
+    AttributeList, CheckRequest, Costs, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject, echo,
     too_long,
 };
 
@@ -18,6 +18,7 @@ pub(super) struct Fields<'a> {
     pub(super) domain: Option<Cow<'a, str>>,
     pub(super) attributes: Option<AttributeList<'a>>,
     pub(super) cost: Option<u64>,
+    pub(super) costs: Option<Costs<'a>>,
     pub(super) key: Option<Cow<'a, str>>,
     pub(super) limit: Option<Cow<'a, str>>,
     pub(super) burst: Option<u64>,
@@ -33,6 +34,7 @@ impl<'a> Fields<'a> {
             Some(units) => Cost::new(units)
                 .map_err(|error| Problem::of_field(ProblemKind::ValueTooLarge, "cost", error.to_string()))?,
         };
+        let costs = self.costs.unwrap_or_default();
         let domain = self.domain.unwrap_or(Cow::Borrowed(DEFAULT_DOMAIN));
         too_long("the domain", || "domain".to_owned(), &domain, MAX_NAME_BYTES)?;
         let subject = match (self.attributes, self.key, self.limit) {
@@ -45,6 +47,10 @@ impl<'a> Fields<'a> {
                     return Err(Problem::of_field(ProblemKind::InvalidValue, field, detail));
                 }
                 Subject::Attributes(attributes)
+            }
+            (None, Some(_), Some(_)) if !costs.is_empty() => {
+                let detail = "costs are of rules, by their names; a check with key and limit has one cost";
+                return Err(Problem::of_field(ProblemKind::InvalidValue, "costs", detail));
             }
             (None, Some(key), Some(limit)) => {
                 too_long("the key", || "key".to_owned(), &key, MAX_VALUE_BYTES)?;
@@ -73,7 +79,7 @@ impl<'a> Fields<'a> {
             }
             too_long("the request id", || "request_id".to_owned(), id, MAX_ID_BYTES)?;
         }
-        Ok(CheckRequest { domain, subject, cost, id: self.request_id })
+        Ok(CheckRequest { domain, subject, cost, costs, id: self.request_id })
     }
 }
 

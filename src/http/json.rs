@@ -10,9 +10,9 @@ use serde::{
 use serde_json::error::Category;
 
 use super::fields::Fields;
-use crate::check::{AttributeList, CheckRequest, Problem, ProblemKind, echo};
+use crate::check::{AttributeList, CheckRequest, Costs, Problem, ProblemKind, echo};
 
-const FIELDS: &str = "domain, attributes, cost, key, limit, burst, algorithm, request_id";
+const FIELDS: &str = "domain, attributes, cost, costs, key, limit, burst, algorithm, request_id";
 
 /// Reads the body of a check.
 pub(super) fn parse(body: &[u8]) -> Result<CheckRequest<'_>, Problem> {
@@ -106,6 +106,11 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 "request_id" => self.text(&mut map, "request_id", &mut fields.request_id)?,
                 "cost" => self.number(&mut map, "cost", &mut fields.cost)?,
                 "burst" => self.number(&mut map, "burst", &mut fields.burst)?,
+                "costs" => {
+                    self.is_first("costs", &fields.costs)?;
+                    let costs = map.next_value_seed(CostsSeed(self.0));
+                    fields.costs = Some(costs.map_err(|e| self.0.at("costs", e))?);
+                }
                 "attributes" => {
                     self.is_first("attributes", &fields.attributes)?;
                     let attributes = map.next_value_seed(AttributesSeed(self.0));
@@ -184,6 +189,34 @@ impl<'de> Visitor<'de> for AttributesSeed<'_> {
             attributes.insert(name, value).map_err(|problem| self.0.keep(problem))?;
         }
         Ok(attributes)
+    }
+}
+
+struct CostsSeed<'f>(&'f Found);
+
+impl<'de> DeserializeSeed<'de> for CostsSeed<'_> {
+    type Value = Costs<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Costs<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for CostsSeed<'_> {
+    type Value = Costs<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of numbers by the names of rules, as in {\"tokens\": 500}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Costs<'de>, A::Error> {
+        let mut costs = Costs::default();
+        while let Some(Text(name)) = map.next_key()? {
+            let Whole(units) =
+                map.next_value().map_err(|error| self.0.at(format!("costs.{}", echo(&name)), error))?;
+            costs.insert(name, units).map_err(|problem| self.0.keep(problem))?;
+        }
+        Ok(costs)
     }
 }
 
@@ -272,6 +305,15 @@ mod tests {
     }
 
     #[test]
+    fn costs_are_of_rules_by_their_names() {
+        let body = r#"{"attributes":{},"costs":{"tokens":500,"requests":0}}"#;
+        let request = parse(body.as_bytes()).unwrap();
+        let named = |name| request.costs.get(name).map(Cost::get);
+        assert_eq!((named("tokens"), named("requests"), named("other")), (Some(500), Some(0), None));
+        assert_eq!(request.cost, Cost::ONE);
+    }
+
+    #[test]
     fn a_check_can_bring_its_limit() {
         let body = r#"{"key":"k","limit":"100/1m","burst":20,"algorithm":"token_bucket","cost":null}"#;
         let request = parse(body.as_bytes()).unwrap();
@@ -308,6 +350,12 @@ mod tests {
         assert_eq!(field(r#"{"key":"k","limit":"often"}"#), "limit");
         assert_eq!(field(r#"{"key":"k","limit":"1/1s","algorithm":"guess"}"#), "algorithm");
         assert_eq!(field(r#"{"attributes":{},"domain":[]}"#), "domain");
+        assert_eq!(field(r#"{"attributes":{},"costs":5}"#), "costs");
+        assert_eq!(field(r#"{"attributes":{},"costs":{"a":-5}}"#), "costs.a");
+        assert_eq!(field(r#"{"attributes":{},"costs":{"a":9007199254740993}}"#), "costs.a");
+        assert_eq!(field(r#"{"attributes":{},"costs":{"a":1,"a":1}}"#), "costs.a");
+        assert_eq!(field(r#"{"attributes":{},"costs":{},"costs":{}}"#), "costs");
+        assert_eq!(field(r#"{"key":"k","limit":"1/1s","costs":{"a":1}}"#), "costs");
         for cost in ["-1", "1.5", "1e3", "1e300", "18446744073709551616", "9007199254740993", "\"1\"", "[]"] {
             assert_eq!(field(&format!(r#"{{"attributes":{{}},"cost":{cost}}}"#)), "cost", "{cost}");
         }

@@ -47,7 +47,8 @@ impl Router {
     /// Asks the owners of all parts but `first` what they would say.
     pub(super) fn preview_others<'a>(&self, check: &Attempt<'a>, first: &Part) -> Previews<'a> {
         let others = check.parts.iter().filter(|part| !std::ptr::eq(first, *part));
-        let others = others.filter(|part| matches!(part.owner, Owner::Peer(_)) && part.is_enforced(check.charges));
+        let others =
+            others.filter(|part| matches!(part.owner, Owner::Peer(_)) && part.is_enforced(check.charges));
         others.map(|part| (part, self.preview(check, part))).collect()
     }
 

@@ -73,8 +73,11 @@ pub(crate) fn given_back(decision: Decision, limit: &Limit, cost: Cost) -> Decis
     }
     let steadily = limit.algorithm().has_burst();
     let is_log = limit.algorithm() == Algorithm::SlidingLog;
-    let taken =
-        if steadily || is_log { cost.get() } else { cost.get().div_ceil(limit.grain()).saturating_mul(limit.grain()) };
+    let taken = if steadily || is_log {
+        cost.get()
+    } else {
+        cost.get().div_ceil(limit.grain()).saturating_mul(limit.grain())
+    };
     let remaining = decision.remaining.saturating_add(taken).min(decision.limit);
     let reset_after = if remaining == decision.limit {
         Duration::ZERO

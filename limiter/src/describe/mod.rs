@@ -11,7 +11,10 @@ pub use self::{
     diff::{FieldChange, RuleChange, RulesDiff},
     worst_case::WorstCase,
 };
-use crate::{Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override};
+use crate::{
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override,
+    price::Price,
+};
 
 /// Patterns by attribute.
 pub type Conditions = BTreeMap<String, Vec<String>>;
@@ -33,6 +36,9 @@ pub struct RuleDescription {
     /// How it counts; none of an unlimited rule.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub algorithm: Option<String>,
+    /// Units that a request takes for each of its cost, or the name under which a check says how many; none: its cost.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cost: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: String,
     /// `available` or `strict`.
@@ -84,6 +90,7 @@ impl Rule {
             limit: limit_text(self.limit.as_ref()),
             burst: burst(self.limit.as_ref()),
             algorithm: self.limit.map(|limit| limit.algorithm().to_string()),
+            cost: (self.price != Price::ONE).then(|| self.price.to_string()),
             mode: match self.mode {
                 Mode::Enforce => "enforce",
                 Mode::Shadow => "shadow",

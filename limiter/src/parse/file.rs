@@ -87,6 +87,7 @@ impl Compiler<'_> {
             || limit.iter().flatten().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
         let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
         let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
+        let price = self.price(raw.cost.as_ref(), limits());
         let on_memory_full = self.word("on_memory_full", raw.on_memory_full.as_ref(), &words);
         let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
         let hasher = KeyHasher::of_rule(self.secret, domain, &name.text);
@@ -105,7 +106,7 @@ impl Compiler<'_> {
         (self.errors() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
+            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides, &price),
             id: hasher.rule(),
             hasher,
             when,
@@ -114,6 +115,7 @@ impl Compiler<'_> {
             limit_id: LimitId::of_rule(limit.as_ref()),
             algorithm,
             overrides,
+            price,
             mode,
             consistency,
             on_owner_loss,
