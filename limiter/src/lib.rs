@@ -147,6 +147,7 @@ pub use self::{
     keyed::Keyed,
     limit::{Algorithm, Limit},
     limiter::{Limiter, LimiterBuilder, Verdict},
+    price::Costs,
     time::Nanos,
     typed::NewRule,
 };

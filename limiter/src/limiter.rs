@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use smallvec::SmallVec;
 
 use crate::{
-    Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, Error, HashSecret, Limit, Match, Mode, Nanos,
+    Attributes, Charge, Costs, DEFAULT_DOMAIN, Decision, Error, HashSecret, Limit, Match, Mode, Nanos,
     NewRule, Rule, Rules, Store, StoreConfig, StoreStats, Swept, SystemClock,
     parse::{Compiler, Place, one_domain},
     store::GROUP,
@@ -113,16 +113,25 @@ impl Limiter {
     }
 
     /// As [`Limiter::check`], now.
-    pub fn check_now<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost) -> Verdict<'_> {
-        self.check(attributes, cost, self.clock.now())
+    pub fn check_now<'c, A: Attributes + ?Sized>(
+        &self,
+        attributes: &A,
+        costs: impl Into<Costs<'c>>,
+    ) -> Verdict<'_> {
+        self.check(attributes, costs, self.clock.now())
     }
 
     /// Decides about a request and charges it if all rules that are about it allow. A check of one known bucket locks
     /// nothing; of several it takes a lock for some dozens of nanoseconds. It allocates nothing for up to four rules, and
     /// never waits for anything else.
-    pub fn check<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) -> Verdict<'_> {
+    pub fn check<'c, A: Attributes + ?Sized>(
+        &self,
+        attributes: &A,
+        costs: impl Into<Costs<'c>>,
+        now: Nanos,
+    ) -> Verdict<'_> {
         let mut limited = Limited::default();
-        match self.limits(attributes, cost, &mut limited) {
+        match self.limits(attributes, &costs.into(), &mut limited) {
             Some(verdict) => verdict,
             None => self.decide(limited, now),
         }
@@ -130,19 +139,20 @@ impl Limiter {
 
     /// As [`Limiter::check`] for many requests, each by itself and in their order; `each` gets the verdicts. It takes less
     /// time than one after the other where buckets are many, because those of up to 32 requests are looked for at once.
-    pub fn check_many<'a, A: Attributes + ?Sized + 'a>(
+    pub fn check_many<'a, 'c, A: Attributes + ?Sized + 'a>(
         &self,
         requests: impl IntoIterator<Item = &'a A>,
-        cost: Cost,
+        costs: impl Into<Costs<'c>>,
         now: Nanos,
         mut each: impl FnMut(Verdict<'_>),
     ) {
+        let costs = costs.into();
         let mut requests = requests.into_iter();
         let mut group = Vec::with_capacity(GROUP);
         loop {
             group.extend(requests.by_ref().take(GROUP).map(|attributes| {
                 let mut limited = Limited::default();
-                let known = self.limits(attributes, cost, &mut limited);
+                let known = self.limits(attributes, &costs, &mut limited);
                 (known, limited)
             }));
             if group.is_empty() {
@@ -159,7 +169,7 @@ impl Limiter {
     fn limits<'l, A: Attributes + ?Sized>(
         &'l self,
         attributes: &A,
-        cost: Cost,
+        costs: &Costs<'_>,
         limited: &mut Limited<'l>,
     ) -> Option<Verdict<'l>> {
         let mut matched = SmallVec::new();
@@ -172,7 +182,7 @@ impl Limiter {
                 key: one.key,
                 rule: one.rule.id(),
                 limit: *limit,
-                cost: one.rule.cost_of(cost, |_| None),
+                cost: costs.of(one.rule),
                 mode: one.rule.mode(),
                 floor: None,
             });
@@ -189,12 +199,18 @@ impl Limiter {
     }
 
     /// Gives units back to all buckets that a request was charged, e.g. because it failed.
-    pub fn refund<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) {
+    pub fn refund<'c, A: Attributes + ?Sized>(
+        &self,
+        attributes: &A,
+        costs: impl Into<Costs<'c>>,
+        now: Nanos,
+    ) {
+        let costs = costs.into();
         let mut matched = SmallVec::new();
         self.rules.matching(&self.domain, attributes, &mut matched);
         for one in matched {
             if let Some(limit) = one.limit {
-                self.store.refund(one.key, limit, one.rule.cost_of(cost, |_| None), now);
+                self.store.refund(one.key, limit, costs.of(one.rule), now);
             }
         }
     }

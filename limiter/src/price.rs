@@ -7,6 +7,47 @@ use crate::{
     parse::{Compiler, MAX_NAME_BYTES, Written, is_valid_name},
 };
 
+/// What a check takes: the same of each rule, or of some rules what is said for them.
+///
+/// ```
+/// use tidegate_limiter::{Cost, Costs, Limit, Limiter, NewRule};
+///
+/// let limiter = Limiter::builder()
+///     .rule(NewRule::new("requests", Limit::per_minute(60)).key("user"))
+///     .rule(NewRule::new("tokens", Limit::per_minute(100_000)).key("user"))
+///     .build()?;
+/// let costs = Costs::new(Cost::ONE, &[("tokens", Cost::new(500)?)]);
+/// let verdict = limiter.check_now(&[("user", "ada")], costs);
+/// let remaining: Vec<u64> = verdict.rules().iter().map(|one| one.decision.remaining).collect();
+/// assert_eq!(remaining, [59, 99_500]);
+/// # Ok::<(), tidegate_limiter::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Costs<'c> {
+    cost: Cost,
+    named: &'c [(&'c str, Cost)],
+}
+
+impl<'c> Costs<'c> {
+    /// `cost` of each rule but those that `named` says another one for: by their names, or for all whose `cost` in a rule file
+    /// is that name. What no rule is called says nothing.
+    pub const fn new(cost: Cost, named: &'c [(&'c str, Cost)]) -> Self {
+        Self { cost, named }
+    }
+
+    pub(crate) fn of(&self, rule: &Rule) -> Cost {
+        rule.cost_of(self.cost, |name| {
+            self.named.iter().find(|(known, _)| *known == name).map(|(_, cost)| *cost)
+        })
+    }
+}
+
+impl From<Cost> for Costs<'_> {
+    fn from(cost: Cost) -> Self {
+        Self::new(cost, &[])
+    }
+}
+
 /// What a rule makes of the cost of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Price {

@@ -223,6 +223,16 @@ impl Rules {
         bytes.finish(Some(limit))
     }
 
+    /// As [`Rules::inline_key`], of one of several limits with names: each name has a bucket of its own.
+    pub fn named_inline_key(&self, domain: &str, key: &str, name: &str, limit: &Limit) -> KeyHash {
+        let mut bytes = self.inline.key();
+        bytes.text(domain);
+        bytes.text(key);
+        bytes.limit(limit);
+        bytes.text(name);
+        bytes.finish(Some(limit))
+    }
+
     /// A number for what a client calls its request; the same at each node of a cluster.
     pub fn request_number(&self, domain: &str, id: &str) -> u64 {
         let mut bytes = self.inline.key();

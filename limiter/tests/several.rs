@@ -40,7 +40,7 @@ fn check(store: &Store, charges: &[Charge], now: Nanos) -> (bool, SmallVec<[Deci
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_order_of_rules_never_changes_the_answer(

@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
-    Limit,
-    cluster::{Charge, Consistency, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
+    Cost, Limit,
+    cluster::{Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
     rules::Mode,
 };
 
@@ -19,7 +19,7 @@ const NAMES_TOLD: usize = 16;
 /// The charges of a check, with what its answer needs to know of them.
 #[derive(Default)]
 pub(super) struct Charges<'r> {
-    /// Of the rules; none: the limit came with the check. Behind those of the charges, the name of a rule that finds the
+    /// Of the rules, or of limits that came with the check; none: one without a name came with it. Behind those of the charges, the name of a rule that finds the
     /// request unlimited, if one does.
     pub(super) names: SmallVec<[Option<&'r str>; 4]>,
     pub(super) charges: SmallVec<[Charge; 4]>,
@@ -41,7 +41,7 @@ pub(super) enum Ruling<'r> {
 /// Fills in `limited` in place: it is large, and moving it around is felt.
 pub(super) fn rule<'r>(
     rules: &'r Rules,
-    request: &CheckRequest<'_>,
+    request: &'r CheckRequest<'_>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     limited.revision = rules.revision();
@@ -72,16 +72,13 @@ pub(super) fn rule<'r>(
         }
         Subject::Inline { key, limit } => {
             let key = rules.inline_key(&request.domain, key, limit);
-            let policy = LossPolicy {
-                on_owner_loss: OnOwnerLoss::Share,
-                consistency: Consistency::Available,
-                carved: false,
-                reserve: None,
-                limit_ref: LimitRef::INLINE,
-            };
-            let (limit, cost) = (*limit, request.cost);
-            let charge = Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None };
-            limited.add(None, charge, policy);
+            limited.add_inline(None, key, limit, request.cost);
+        }
+        Subject::Named { key, limits } => {
+            for (name, limit) in limits {
+                let key = rules.named_inline_key(&request.domain, key, name, limit);
+                limited.add_inline(Some(name), key, limit, request.costs.get(name).unwrap_or(request.cost));
+            }
         }
     }
     Ruling::Limited
@@ -90,7 +87,7 @@ pub(super) fn rule<'r>(
 /// As [`rule`], with all buckets that the request's keys have, whichever limit is in force.
 pub(super) fn rule_all<'r>(
     rules: &'r Rules,
-    request: &CheckRequest<'_>,
+    request: &'r CheckRequest<'_>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     let Subject::Attributes(attributes) = &request.subject else { return rule(rules, request, limited) };
@@ -142,6 +139,18 @@ impl<'r> Charges<'r> {
         self.add(Some(rule.name()), charge, policy);
     }
 
+    fn add_inline(&mut self, name: Option<&'r str>, key: KeyHash, limit: &Limit, cost: Cost) {
+        let policy = LossPolicy {
+            on_owner_loss: OnOwnerLoss::Share,
+            consistency: Consistency::Available,
+            carved: false,
+            reserve: None,
+            limit_ref: LimitRef::INLINE,
+        };
+        let (rule, limit) = (RuleId::INLINE, *limit);
+        self.add(name, Charge { key, rule, limit, cost, mode: Mode::Enforce, floor: None }, policy);
+    }
+
     fn add(&mut self, name: Option<&'r str>, charge: Charge, policy: LossPolicy) {
         self.names.push(name);
         self.charges.push(charge);
@@ -153,7 +162,7 @@ impl<'r> Charges<'r> {
 mod tests {
     use std::borrow::Cow;
 
-    use tidegate_limiter::{Cost, rules::HashSecret};
+    use tidegate_limiter::rules::HashSecret;
 
     use super::{
         super::request::{AttributeList, Costs},

@@ -14,6 +14,8 @@ use super::problem::{Problem, ProblemKind, echo};
 pub(crate) const MAX_ATTRIBUTES: usize = 64;
 /// Costs of single rules in a check.
 pub(crate) const MAX_COSTS: usize = 64;
+/// Limits that a check brings with it.
+pub(crate) const MAX_LIMITS: usize = 16;
 /// Bytes of an attribute's name, and of a domain.
 pub(crate) const MAX_NAME_BYTES: usize = 256;
 /// Bytes of an attribute's value, and of the key of a check without a rule.
@@ -80,6 +82,8 @@ pub(crate) enum Subject<'a> {
     Attributes(AttributeList<'a>),
     /// A limit that the check brings with it.
     Inline { key: Cow<'a, str>, limit: Limit },
+    /// Several, each under a name of its own; at least one.
+    Named { key: Cow<'a, str>, limits: Vec<(Cow<'a, str>, Limit)> },
 }
 
 /// A check's attributes, by name; there are few, so they are searched one by one.

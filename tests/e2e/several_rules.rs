@@ -209,6 +209,32 @@ fn one_check_takes_of_each_rule_what_it_says_and_a_refund_gives_that_back() {
 }
 
 #[test]
+fn a_check_can_bring_several_limits_along() {
+    let cluster = kit::patient_nodes(3, RULES);
+    for key in 0..20 {
+        let body = |tokens: u64| {
+            json!({ "key": format!("k{key}"), "costs": { "tokens": tokens },
+                "limits": { "requests": "3/1d", "tokens": { "limit": "1000/1d", "burst": 500 }, "other": "3/1d" } })
+        };
+        let check = |node: usize, tokens: u64| {
+            let answer =
+                cluster.nodes[node].client(PATIENCE).post("/v1/check", &body(tokens).to_string()).unwrap();
+            let left = items(&answer, "ratelimit");
+            (
+                answer.status,
+                answer.json()["rule"].clone(),
+                ["requests", "tokens", "other"].map(|name| left[name]["r"]),
+            )
+        };
+        assert_eq!(check(key % 3, 400), (200, json!("other"), [2, 100, 2]), "two names are two buckets");
+        assert_eq!(check((key + 1) % 3, 101), (429, json!("tokens"), [2, 100, 2]));
+        assert_eq!(check((key + 2) % 3, 100), (200, json!("tokens"), [1, 0, 1]));
+        let (status, refunded) = post(&cluster, key % 3, "/v1/refund?rule=tokens", &body(50));
+        assert_eq!((status, &refunded["buckets"][0]["remaining"]), (200, &json!(50)), "{refunded}");
+    }
+}
+
+#[test]
 fn a_cost_of_a_rule_that_is_not_there_is_refused_with_the_names_there_are() {
     let cluster = kit::nodes(1, RULES);
     let refused = |body: Value| {
