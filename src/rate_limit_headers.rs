@@ -86,14 +86,15 @@ impl Policy<'_> {
         }
     }
 
-    /// An item of `RateLimit-Policy`: `"login";q=5;w=60`. A window is told in whole seconds or not at all.
+    /// An item of `RateLimit-Policy`: `"login";q=5;w=60`, of what `r` counts against. A window is told in whole seconds or not
+    /// at all.
     pub(crate) fn write(&self, out: &mut BytesMut) {
         self.write_name(out);
         out.extend_from_slice(b";q=");
-        sf_integer(out, self.count);
-        if self.window.subsec_nanos() == 0 {
+        sf_integer(out, self.quota);
+        if self.quota_window.subsec_nanos() == 0 {
             out.extend_from_slice(b";w=");
-            sf_integer(out, self.window.as_secs());
+            sf_integer(out, self.quota_window.as_secs());
         }
     }
 

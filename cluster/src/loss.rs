@@ -54,24 +54,12 @@ impl Shares {
         let mut from_share: SmallVec<[usize; 4]> = SmallVec::new();
         let mut shares: SmallVec<[Charge; 4]> = SmallVec::new();
         for &(place, share) in lost {
-            let charge = &charges[place];
-            match policies[place].on_owner_loss {
-                OnOwnerLoss::Share => {
-                    let part = share.and_then(|Share { since, parts, .. }| {
-                        let limit = charge.limit.share(parts.saturating_mul(carved(policies[place])))?;
-                        Some((limit, since))
-                    });
-                    match part {
-                        Some((limit, since)) => {
-                            from_share.push(place);
-                            shares.push(Charge { limit, floor: Some(Floor::empty_at(since)), ..*charge });
-                        }
-                        // No share, or a limit smaller than the cluster: this node's part of it is nothing.
-                        None => answers[place] = Some(by_rule(charge, false)),
-                    }
+            match of_share(&charges[place], policies[place], share) {
+                Ok(charge) => {
+                    from_share.push(place);
+                    shares.push(charge);
                 }
-                OnOwnerLoss::Deny => answers[place] = Some(by_rule(charge, false)),
-                OnOwnerLoss::Allow => answers[place] = Some(by_rule(charge, true)),
+                Err(answer) => answers[place] = Some(answer),
             }
         }
         let denies = |(place, _): &(usize, Option<Share>)| {
@@ -79,6 +67,7 @@ impl Shares {
                 && answers[*place].as_ref().is_some_and(|answer| !answer.decision.allowed)
         };
         if lost.iter().any(denies) {
+            self.preview(lost, charges, policies, now, answers);
             return false;
         }
         let mut decisions = Decisions::new();
@@ -87,6 +76,39 @@ impl Shares {
             answers[place] = Some(Answer { decision, by: DecidedBy::Share });
         }
         allowed
+    }
+
+    /// Fills in what is not known of such charges, of a check that is denied: nothing is taken.
+    pub(crate) fn preview(
+        &self,
+        lost: &[(usize, Option<Share>)],
+        charges: &[Charge],
+        policies: &[LossPolicy],
+        now: Nanos,
+        answers: &mut Answers,
+    ) {
+        for &(place, share) in lost {
+            answers[place].get_or_insert_with(|| match of_share(&charges[place], policies[place], share) {
+                Ok(charge) => Answer { decision: self.store.preview(&charge, now), by: DecidedBy::Share },
+                Err(answer) => answer,
+            });
+        }
+    }
+}
+
+/// What is charged to a share; otherwise the answer of the rule itself.
+fn of_share(charge: &Charge, policy: LossPolicy, share: Option<Share>) -> Result<Charge, Answer> {
+    match policy.on_owner_loss {
+        OnOwnerLoss::Share => {
+            let part = share.and_then(|Share { since, parts, .. }| {
+                let limit = charge.limit.share(parts.saturating_mul(carved(policy)))?;
+                Some(Charge { limit, floor: Some(Floor::empty_at(since)), ..*charge })
+            });
+            // No share, or a limit smaller than the cluster: this node's part of it is nothing.
+            part.ok_or_else(|| by_rule(charge, false))
+        }
+        OnOwnerLoss::Deny => Err(by_rule(charge, false)),
+        OnOwnerLoss::Allow => Err(by_rule(charge, true)),
     }
 }
 

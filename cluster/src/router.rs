@@ -5,7 +5,8 @@
 //! which decides it or refuses it, but never forwards it on.
 //!
 //! Several rules can match one request, and their buckets can have several owners. All must allow. Each owner charges
-//! its part all or nothing; when one denies, what the others took is given back ([`Store::undo`]).
+//! its part all or nothing; when one denies, what the others took is given back ([`Store::undo`]), and the others say what they
+//! would have decided.
 
 mod amend;
 mod asking;
@@ -13,6 +14,7 @@ mod attempt;
 mod charging;
 mod core;
 mod denials;
+mod explain;
 mod parts;
 mod peers;
 

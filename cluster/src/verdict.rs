@@ -37,7 +37,8 @@ pub struct CheckOptions {
 
 /// Decisions of one check in the order of its charges.
 pub type Decisions = SmallVec<[Decision; 4]>;
-/// Answers to one check in the order of its charges; `None` where the check was denied before that bucket was asked.
+/// Answers to one check in the order of its charges; `None` where the check was denied, and who else says what of that bucket
+/// could not be found out.
 pub type Answers = SmallVec<[Option<Answer>; 4]>;
 
 /// A decision and who made it.

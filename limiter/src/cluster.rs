@@ -14,7 +14,6 @@
 pub use crate::{
     cardinality::estimate,
     charge::Charge,
-    decision::binding,
     describe::{
         Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
         RulesDiff, WorstCase,

@@ -30,6 +30,11 @@ impl Cost {
         Self(units.min(Self::MAX.0))
     }
 
+    /// For each unit of it so many; at most [`Cost::MAX`].
+    pub(crate) fn times(self, units: u64) -> Self {
+        Self(self.0.saturating_mul(units).min(Self::MAX.0))
+    }
+
     /// The units.
     pub const fn get(self) -> u64 {
         self.0

@@ -1,6 +1,8 @@
 //! What a bucket says of a check.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
+
+use crate::{Cost, Limit, algorithm};
 
 /// What one bucket says of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,22 +32,39 @@ impl Decision {
     }
 }
 
-/// Which of several decisions about one check binds most: a denial before all others, the one with the longest wait
-/// (never, before any time); without a denial the one with the least remaining. `None` of nothing.
-pub fn binding<'a>(decisions: impl IntoIterator<Item = &'a Decision>) -> Option<usize> {
-    let wait = |decision: &Decision| match (decision.allowed, decision.retry_after) {
-        (true, _) => None,
-        (false, Some(wait)) => Some(wait),
-        (false, None) => Some(Duration::MAX),
-    };
-    decisions
-        .into_iter()
-        .enumerate()
-        .reduce(|most, next| {
-            let (a, b) = (wait(most.1), wait(next.1));
-            if b > a || (b == a && next.1.remaining < most.1.remaining) { next } else { most }
-        })
-        .map(|(place, _)| place)
+impl Decision {
+    /// Whether it denies by itself: one that is held does so only where nothing else denies.
+    pub fn denies(&self) -> bool {
+        !self.allowed && !self.is_held()
+    }
+
+    /// What it says beside another one that denies: that it is held keeps nobody from anything.
+    #[must_use = "it is another decision"]
+    pub fn unless_held(self) -> Self {
+        if self.is_held() { Self { allowed: true, retry_after: None, ..self } } else { self }
+    }
+
+    /// What it says of a bucket that another one of the same check has denied for: the units are back, and nobody waits for
+    /// a turn. `limit` and `cost` are those by which it was charged.
+    #[must_use = "it is another decision"]
+    pub fn given_back(self, limit: &Limit, cost: Cost) -> Self {
+        algorithm::given_back(self, limit, cost)
+    }
+
+    /// Which of two decisions about one check binds more, that one is greater: a denial before all others, the one with the
+    /// longest wait (never, before any time); then the one with the least remaining, and of those the one that is full again last.
+    pub fn binds(&self, other: &Self) -> Ordering {
+        let wait = |decision: &Self| match (decision.allowed, decision.retry_after) {
+            (true, _) => None,
+            (false, Some(wait)) => Some(wait),
+            (false, None) => Some(Duration::MAX),
+        };
+        wait(self)
+            .cmp(&wait(other))
+            .then(other.remaining.cmp(&self.remaining))
+            .then(self.reset_after.cmp(&other.reset_after))
+            .then(other.limit.cmp(&self.limit))
+    }
 }
 
 #[cfg(test)]
@@ -70,9 +89,32 @@ mod tests {
         let (full, low) = (decision(true, 9, None), decision(true, 1, None));
         let (soon, late, never) =
             (decision(false, 0, Some(1)), decision(false, 0, Some(9)), decision(false, 5, None));
-        assert_eq!(binding([&full, &low]), Some(1));
-        assert_eq!(binding([&low, &soon, &late, &full]), Some(2));
-        assert_eq!(binding([&never, &late]), Some(0));
-        assert_eq!(binding([]), None);
+        let ascending = [full, low, soon, late, never];
+        for (place, one) in ascending.iter().enumerate() {
+            for (other_place, other) in ascending.iter().enumerate() {
+                assert_eq!(one.binds(other), place.cmp(&other_place), "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_what_was_there_before() {
+        let at = |seconds: u64| seconds * 4_000_000_000;
+        let now = at(1_800_000_000);
+        for text in
+            ["10/1m", "7/1m burst 9", "10/1m fixed_window", "10/1m sliding_window", "1000003/1s burst 5000"]
+        {
+            let limit: Limit = text.parse().unwrap();
+            let decide = |state, cost| algorithm::decide(&limit, state, algorithm::Bounds::NONE, cost, now);
+            let used = decide(0, Cost::new(3).unwrap()).state;
+            for state in [0, used] {
+                let cost = Cost::new(4).unwrap();
+                let given_back = decide(state, cost).decision.given_back(&limit, cost);
+                let look = decide(state, Cost::PEEK).decision;
+                assert_eq!(given_back.remaining, look.remaining, "{text}");
+                let apart = given_back.reset_after.abs_diff(look.reset_after);
+                assert!(apart <= Duration::from_nanos(1), "{text}: {given_back:?} {look:?}");
+            }
+        }
     }
 }

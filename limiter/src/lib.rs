@@ -123,6 +123,7 @@ mod parse;
 mod period;
 mod policy;
 mod prefix_index;
+mod price;
 mod reserve;
 mod revised;
 mod rule;
@@ -146,6 +147,7 @@ pub use self::{
     keyed::Keyed,
     limit::{Algorithm, Limit},
     limiter::{Limiter, LimiterBuilder, Verdict},
+    price::Costs,
     time::Nanos,
     typed::NewRule,
 };
@@ -153,7 +155,6 @@ pub use self::{
 use self::{
     attributes::Attributes,
     charge::Charge,
-    decision::binding,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,
     matching::Matched,

@@ -1,12 +1,12 @@
 //! The front of the crate for one process: rules and buckets together.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use smallvec::SmallVec;
 
 use crate::{
-    Attributes, Charge, Cost, DEFAULT_DOMAIN, Decision, Error, HashSecret, Match, Mode, Nanos, NewRule, Rule,
-    Rules, Store, StoreConfig, StoreStats, Swept, SystemClock, binding,
+    Attributes, Charge, Costs, DEFAULT_DOMAIN, Decision, Error, HashSecret, Limit, Match, Mode, Nanos,
+    NewRule, Rule, Rules, Store, StoreConfig, StoreStats, Swept, SystemClock,
     parse::{Compiler, Place, one_domain},
     store::GROUP,
 };
@@ -57,6 +57,8 @@ pub struct LimiterBuilder {
 pub struct Ruled<'l> {
     /// The rule.
     pub rule: &'l Rule,
+    /// Of its limits, the one of the request.
+    pub limit: &'l Limit,
     /// What it decided.
     pub decision: Decision,
 }
@@ -64,7 +66,7 @@ pub struct Ruled<'l> {
 /// What limits a request.
 #[derive(Default)]
 struct Limited<'l> {
-    rules: SmallVec<[&'l Rule; 4]>,
+    rules: SmallVec<[(&'l Rule, &'l Limit); 4]>,
     charges: SmallVec<[Charge; 4]>,
 }
 
@@ -85,12 +87,22 @@ impl<'l> Verdict<'l> {
     }
 
     /// The rule that binds most: of those that deny the one with the longest wait, otherwise the one with the least
-    /// remaining. Rules in shadow mode only count when there is no other.
+    /// remaining. Never one in shadow mode, which changes nothing for anybody; `None`: no other was about the request.
     pub fn binding(&self) -> Option<&Ruled<'l>> {
-        let enforced = self.rules.iter().any(|ruled| ruled.rule.mode() == Mode::Enforce);
-        let counting = || self.rules.iter().filter(|ruled| !enforced || ruled.rule.mode() == Mode::Enforce);
-        let place = binding(counting().map(|ruled| &ruled.decision))?;
-        counting().nth(place)
+        let before = |a: &&Ruled<'l>, b: &&Ruled<'l>| {
+            a.decision.binds(&b.decision).then_with(|| b.rule.name().cmp(a.rule.name()))
+        };
+        self.enforced().max_by(before)
+    }
+
+    /// How long the request has to wait for its turn: the longest such time of all rules. Zero if it may not run.
+    pub fn delay(&self) -> Duration {
+        let delays = self.enforced().map(|ruled| ruled.decision.delay);
+        if self.allowed { delays.max().unwrap_or_default() } else { Duration::ZERO }
+    }
+
+    fn enforced(&self) -> impl Iterator<Item = &Ruled<'l>> {
+        self.rules.iter().filter(|ruled| ruled.rule.mode() == Mode::Enforce)
     }
 }
 
@@ -101,16 +113,25 @@ impl Limiter {
     }
 
     /// As [`Limiter::check`], now.
-    pub fn check_now<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost) -> Verdict<'_> {
-        self.check(attributes, cost, self.clock.now())
+    pub fn check_now<'c, A: Attributes + ?Sized>(
+        &self,
+        attributes: &A,
+        costs: impl Into<Costs<'c>>,
+    ) -> Verdict<'_> {
+        self.check(attributes, costs, self.clock.now())
     }
 
     /// Decides about a request and charges it if all rules that are about it allow. A check of one known bucket locks
     /// nothing; of several it takes a lock for some dozens of nanoseconds. It allocates nothing for up to four rules, and
     /// never waits for anything else.
-    pub fn check<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) -> Verdict<'_> {
+    pub fn check<'c, A: Attributes + ?Sized>(
+        &self,
+        attributes: &A,
+        costs: impl Into<Costs<'c>>,
+        now: Nanos,
+    ) -> Verdict<'_> {
         let mut limited = Limited::default();
-        match self.limits(attributes, cost, &mut limited) {
+        match self.limits(attributes, &costs.into(), &mut limited) {
             Some(verdict) => verdict,
             None => self.decide(limited, now),
         }
@@ -118,19 +139,20 @@ impl Limiter {
 
     /// As [`Limiter::check`] for many requests, each by itself and in their order; `each` gets the verdicts. It takes less
     /// time than one after the other where buckets are many, because those of up to 32 requests are looked for at once.
-    pub fn check_many<'a, A: Attributes + ?Sized + 'a>(
+    pub fn check_many<'a, 'c, A: Attributes + ?Sized + 'a>(
         &self,
         requests: impl IntoIterator<Item = &'a A>,
-        cost: Cost,
+        costs: impl Into<Costs<'c>>,
         now: Nanos,
         mut each: impl FnMut(Verdict<'_>),
     ) {
+        let costs = costs.into();
         let mut requests = requests.into_iter();
         let mut group = Vec::with_capacity(GROUP);
         loop {
             group.extend(requests.by_ref().take(GROUP).map(|attributes| {
                 let mut limited = Limited::default();
-                let known = self.limits(attributes, cost, &mut limited);
+                let known = self.limits(attributes, &costs, &mut limited);
                 (known, limited)
             }));
             if group.is_empty() {
@@ -147,20 +169,20 @@ impl Limiter {
     fn limits<'l, A: Attributes + ?Sized>(
         &'l self,
         attributes: &A,
-        cost: Cost,
+        costs: &Costs<'_>,
         limited: &mut Limited<'l>,
     ) -> Option<Verdict<'l>> {
         let mut matched = SmallVec::new();
         if let Match::Unmatched { allow } = self.rules.matching(&self.domain, attributes, &mut matched) {
             return Some(Verdict { allowed: allow, rules: SmallVec::new() });
         }
-        for (one, limit) in matched.iter().filter_map(|one| Some((one, *one.limit?))) {
-            limited.rules.push(one.rule);
+        for (one, limit) in matched.iter().filter_map(|one| Some((one, one.limit?))) {
+            limited.rules.push((one.rule, limit));
             limited.charges.push(Charge {
                 key: one.key,
                 rule: one.rule.id(),
-                limit,
-                cost,
+                limit: *limit,
+                cost: costs.of(one.rule),
                 mode: one.rule.mode(),
                 floor: None,
             });
@@ -171,17 +193,24 @@ impl Limiter {
     fn decide<'l>(&self, limited: Limited<'l>, now: Nanos) -> Verdict<'l> {
         let mut decisions = SmallVec::new();
         let allowed = self.store.check_all(&limited.charges, now, &mut decisions);
-        let rules = limited.rules.into_iter().zip(decisions).map(|(rule, decision)| Ruled { rule, decision });
+        let rules = limited.rules.into_iter().zip(decisions);
+        let rules = rules.map(|((rule, limit), decision)| Ruled { rule, limit, decision });
         Verdict { allowed, rules: rules.collect() }
     }
 
     /// Gives units back to all buckets that a request was charged, e.g. because it failed.
-    pub fn refund<A: Attributes + ?Sized>(&self, attributes: &A, cost: Cost, now: Nanos) {
+    pub fn refund<'c, A: Attributes + ?Sized>(
+        &self,
+        attributes: &A,
+        costs: impl Into<Costs<'c>>,
+        now: Nanos,
+    ) {
+        let costs = costs.into();
         let mut matched = SmallVec::new();
         self.rules.matching(&self.domain, attributes, &mut matched);
         for one in matched {
             if let Some(limit) = one.limit {
-                self.store.refund(one.key, limit, cost, now);
+                self.store.refund(one.key, limit, costs.of(one.rule), now);
             }
         }
     }

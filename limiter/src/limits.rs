@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::{Limit, condition::Condition, key::KeyHasher};
+use crate::{Limit, condition::Condition, key::KeyHasher, price::Price};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl LimitRef {
     }
 }
 
-/// A fingerprint of all by which a rule tells requests apart, and which of its limits have a bucket together. Keyed, so that nobody looks for rules with the same one.
+/// A fingerprint of all by which a rule tells requests apart, which of its limits have a bucket together, and what it takes of them. Keyed, so that nobody looks for rules with the same one.
 pub(crate) fn shape(
     hasher: KeyHasher,
     when: &Condition,
@@ -123,6 +123,7 @@ pub(crate) fn shape(
     key_order: &[u8],
     own: LimitId,
     overrides: &[Override],
+    price: &Price,
 ) -> u64 {
     let mut bytes = hasher.key();
     bytes.text("shape");
@@ -135,5 +136,7 @@ pub(crate) fn shape(
         // Where that changes, the same request has another bucket.
         bytes.number(u64::from(special.id.number == own.number));
     }
+    // Who has other rules cannot tell what a request takes.
+    price.feed(&mut bytes);
     bytes.finish(None).get()
 }

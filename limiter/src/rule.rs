@@ -9,6 +9,7 @@ use crate::{
     key::KeyHasher,
     limits::{Carved, LimitId, Override},
     policy::{Consistency, OnOwnerLoss},
+    price::Price,
 };
 
 /// A rule.
@@ -31,6 +32,7 @@ pub struct Rule {
     pub(crate) algorithm: Algorithm,
     /// The first that fits counts.
     pub(crate) overrides: Box<[Override]>,
+    pub(crate) price: Price,
     pub(crate) mode: Mode,
     pub(crate) consistency: Consistency,
     pub(crate) on_owner_loss: OnOwnerLoss,

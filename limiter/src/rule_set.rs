@@ -1,6 +1,10 @@
 //! The rules of all domains: which of them are about a request.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use smallvec::SmallVec;
 
@@ -41,13 +45,16 @@ pub(crate) struct Domain {
     rules: Vec<Rule>,
     index: Index,
     allow_unmatched: bool,
+    /// By which checks say what they take of single rules; worked out when it is first asked for.
+    price_names: OnceLock<HashSet<Box<str>>>,
     /// Of its last change.
     pub(crate) revision: u64,
 }
 
 impl Domain {
     pub(crate) fn new(mut rules: Vec<Rule>, allow_unmatched: bool) -> Self {
-        Self { index: Index::new(&mut rules), rules, allow_unmatched, revision: 0 }
+        let price_names = OnceLock::new();
+        Self { index: Index::new(&mut rules), rules, allow_unmatched, price_names, revision: 0 }
     }
 
     /// Goes on with what is known of the rules with the same names.
@@ -189,12 +196,41 @@ impl Rules {
         });
     }
 
+    /// Whether some rule of the domain has this name, or a `cost` of this name.
+    pub fn is_price(&self, domain: &str, name: &str) -> bool {
+        self.domains.get(domain).is_some_and(|domain| {
+            let names = || domain.rules.iter().flat_map(Rule::price_names).map(Box::from).collect();
+            domain.price_names.get_or_init(names).contains(name)
+        })
+    }
+
+    /// The names of that kind that are there, at most so many, in the order of the rules.
+    pub fn prices(&self, domain: &str, at_most: usize) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.rules(domain).iter().flat_map(Rule::price_names) {
+            if names.len() < at_most && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// The bucket of a limit that a request brings along: the same key with another limit is another bucket.
     pub fn inline_key(&self, domain: &str, key: &str, limit: &Limit) -> KeyHash {
         let mut bytes = self.inline.key();
         bytes.text(domain);
         bytes.text(key);
         bytes.limit(limit);
+        bytes.finish(Some(limit))
+    }
+
+    /// As [`Rules::inline_key`], of one of several limits with names: each name has a bucket of its own.
+    pub fn named_inline_key(&self, domain: &str, key: &str, name: &str, limit: &Limit) -> KeyHash {
+        let mut bytes = self.inline.key();
+        bytes.text(domain);
+        bytes.text(key);
+        bytes.limit(limit);
+        bytes.text(name);
         bytes.finish(Some(limit))
     }
 

@@ -28,6 +28,7 @@ pub struct NewRule {
     when: Patterns,
     key: Vec<String>,
     overrides: Vec<(Patterns, Option<Limit>)>,
+    price: u64,
     mode: Mode,
     on_memory_full: OnMemoryFull,
 }
@@ -44,6 +45,7 @@ impl NewRule {
             when: Patterns::new(),
             key: Vec::new(),
             overrides: Vec::new(),
+            price: 1,
             mode: Mode::Enforce,
             on_memory_full: OnMemoryFull::default(),
         }
@@ -91,6 +93,12 @@ impl NewRule {
         self
     }
 
+    /// A request takes so many units of it for each of its cost: an expensive one several.
+    pub fn cost(mut self, units: u64) -> Self {
+        self.price = units;
+        self
+    }
+
     /// It counts and reports, and never denies.
     pub fn shadow(mut self) -> Self {
         self.mode = Mode::Shadow;
@@ -115,6 +123,9 @@ impl NewRule {
         for error in [&self.limit].into_iter().chain(limits).filter_map(|limit| limit.validate().err()) {
             compiler.error(Place::NOWHERE, format!("the rule {:?}: {error}", self.name), "");
         }
+        let limits =
+            [&self.limit].into_iter().chain(self.overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
+        let price = compiler.price(Some(&Written::nowhere(self.price.to_string())), limits);
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
@@ -132,6 +143,7 @@ impl NewRule {
                 &key_order,
                 LimitId::of_rule(Some(&self.limit)),
                 &overrides,
+                &price,
             ),
             id: hasher.rule(),
             hasher,
@@ -142,6 +154,7 @@ impl NewRule {
             limit_id: LimitId::of_rule(Some(&self.limit)),
             algorithm: self.limit.algorithm(),
             overrides,
+            price,
             mode: self.mode,
             consistency: Consistency::Available,
             on_owner_loss: OnOwnerLoss::Share,

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 use tidegate_cluster::{Amended, Amendment};
+use tidegate_limiter::Cost;
 
 use super::{
     answer::CheckAnswer,
@@ -47,8 +48,10 @@ pub(crate) async fn amend_as_check<T>(
     }
     let rules = node.rules.load_full();
     let mut limited = Charges::default();
-    if let Ruling::Unlimited { rule, .. } = rule(&rules, request, &mut limited) {
-        return Ok(render(unlimited(node, true, rule)));
+    match rule(&rules, request, &mut limited) {
+        Ruling::Limited => {}
+        Ruling::Refused(problem) => return Err(*problem),
+        Ruling::Unlimited { rule, .. } => return Ok(render(unlimited(node, true, rule))),
     }
     let amended =
         node.router.amend(worker, amendment, &limited.charges, &limited.policies, limited.revision).await;
@@ -83,10 +86,16 @@ pub(crate) async fn amend_buckets<T>(
         Amendment::Refund => rule(&rules, request, &mut limited),
         Amendment::Reset => rule_all(&rules, request, &mut limited),
     };
-    if let Ruling::Unlimited { .. } = ruling {
-        return Ok(render(AmendedBuckets { buckets: SmallVec::new(), unsure: false, incomplete: None }));
+    match ruling {
+        Ruling::Limited => {}
+        Ruling::Refused(problem) => return Err(*problem),
+        Ruling::Unlimited { .. } => {
+            return Ok(render(AmendedBuckets { buckets: SmallVec::new(), unsure: false, incomplete: None }));
+        }
     }
-    let wanted = |place: &usize| only.is_none() || limited.names[*place] == only;
+    let is_something =
+        |place: &usize| amendment == Amendment::Reset || limited.charges[*place].cost != Cost::PEEK;
+    let wanted = |place: &usize| (only.is_none() || limited.names[*place] == only) && is_something(place);
     let places: SmallVec<[usize; 4]> = (0..limited.charges.len()).filter(wanted).collect();
     let charges: SmallVec<[_; 4]> = places.iter().map(|place| limited.charges[*place]).collect();
     let policies: SmallVec<[_; 4]> = places.iter().map(|place| limited.policies[*place]).collect();

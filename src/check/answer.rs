@@ -8,7 +8,8 @@ use tidegate_cluster::{Answer, DecidedBy};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CheckAnswer<'a> {
     pub(crate) allowed: bool,
-    /// The rule that binds most; none if no rule matched, or the check brought its limit with it.
+    /// The enforced rule that binds most, or one that says `unlimited`; none if no rule matched, or the check brought its
+    /// limit with it.
     pub(crate) rule: Option<&'a str>,
     /// None if nothing limits the check.
     pub(crate) numbers: Option<Numbers>,
@@ -33,9 +34,12 @@ pub(crate) struct Numbers {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy<'a> {
     pub(crate) name: &'a str,
-    /// Units in a window.
+    /// Units in a window, as the rule has it.
     pub(crate) count: u64,
     pub(crate) window: Duration,
+    /// What `remaining` counts against, the burst of a bucket, and the time in which all of it comes.
+    pub(crate) quota: u64,
+    pub(crate) quota_window: Duration,
     pub(crate) remaining: u64,
     /// Until there is more than that.
     pub(crate) more_after: Duration,

@@ -4,16 +4,23 @@ use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
     Cost, Limit,
-    cluster::{Charge, Consistency, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
+    cluster::{Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
     rules::Mode,
 };
 
-use super::request::{CheckRequest, Subject};
+use super::{
+    problem::{Problem, ProblemKind, echo},
+    request::{CheckRequest, Subject},
+};
+
+/// Names that a problem repeats at most.
+const NAMES_TOLD: usize = 16;
 
 /// The charges of a check, with what its answer needs to know of them.
 #[derive(Default)]
 pub(super) struct Charges<'r> {
-    /// Of the rules; none: the limit came with the check.
+    /// Of the rules, or of limits that came with the check; none: one without a name came with it. Behind those of the charges, the name of a rule that finds the
+    /// request unlimited, if one does.
     pub(super) names: SmallVec<[Option<&'r str>; 4]>,
     pub(super) charges: SmallVec<[Charge; 4]>,
     pub(super) policies: SmallVec<[LossPolicy; 4]>,
@@ -25,6 +32,8 @@ pub(super) struct Charges<'r> {
 pub(super) enum Ruling<'r> {
     /// What is to be charged stands in the [`Charges`].
     Limited,
+    /// It cannot be charged as it says.
+    Refused(Box<Problem>),
     /// Nothing limits it, if it is allowed; the rule that says so, if one does.
     Unlimited { allowed: bool, rule: Option<&'r str> },
 }
@@ -32,12 +41,15 @@ pub(super) enum Ruling<'r> {
 /// Fills in `limited` in place: it is large, and moving it around is felt.
 pub(super) fn rule<'r>(
     rules: &'r Rules,
-    request: &CheckRequest<'_>,
+    request: &'r CheckRequest<'_>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     limited.revision = rules.revision();
     match &request.subject {
         Subject::Attributes(attributes) => {
+            if let Some(problem) = no_such_cost(rules, request) {
+                return Ruling::Refused(Box::new(problem));
+            }
             let mut matched = SmallVec::new();
             if let Match::Unmatched { allow } = rules.matching(&request.domain, attributes, &mut matched) {
                 return Ruling::Unlimited { allowed: allow, rule: None };
@@ -45,7 +57,7 @@ pub(super) fn rule<'r>(
             let mut unlimited_by = None;
             for one in matched {
                 match one.limit {
-                    Some(limit) => limited.add_matched(&one, limit, request.cost),
+                    Some(limit) => limited.add_matched(&one, limit, request),
                     None => {
                         unlimited_by.get_or_insert(one.rule.name());
                     }
@@ -54,19 +66,19 @@ pub(super) fn rule<'r>(
             if limited.charges.is_empty() {
                 return Ruling::Unlimited { allowed: true, rule: unlimited_by };
             }
+            if unlimited_by.is_some() {
+                limited.names.push(unlimited_by);
+            }
         }
         Subject::Inline { key, limit } => {
             let key = rules.inline_key(&request.domain, key, limit);
-            let policy = LossPolicy {
-                on_owner_loss: OnOwnerLoss::Share,
-                consistency: Consistency::Available,
-                carved: false,
-                reserve: None,
-                limit_ref: LimitRef::INLINE,
-            };
-            let (limit, cost) = (*limit, request.cost);
-            let charge = Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None };
-            limited.add(None, charge, policy);
+            limited.add_inline(None, key, limit, request.cost);
+        }
+        Subject::Named { key, limits } => {
+            for (name, limit) in limits {
+                let key = rules.named_inline_key(&request.domain, key, name, limit);
+                limited.add_inline(Some(name), key, limit, request.costs.get(name).unwrap_or(request.cost));
+            }
         }
     }
     Ruling::Limited
@@ -75,7 +87,7 @@ pub(super) fn rule<'r>(
 /// As [`rule`], with all buckets that the request's keys have, whichever limit is in force.
 pub(super) fn rule_all<'r>(
     rules: &'r Rules,
-    request: &CheckRequest<'_>,
+    request: &'r CheckRequest<'_>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     let Subject::Attributes(attributes) = &request.subject else { return rule(rules, request, limited) };
@@ -84,7 +96,7 @@ pub(super) fn rule_all<'r>(
     rules.buckets(&request.domain, attributes, &mut found);
     for one in found {
         if let Some(limit) = one.limit {
-            limited.add_matched(&one, limit, request.cost);
+            limited.add_matched(&one, limit, request);
         }
     }
     if limited.charges.is_empty() {
@@ -93,9 +105,28 @@ pub(super) fn rule_all<'r>(
     Ruling::Limited
 }
 
+/// The problem of a cost that no rule of the domain takes: a name that is spelled wrongly would limit nothing.
+fn no_such_cost(rules: &Rules, request: &CheckRequest<'_>) -> Option<Problem> {
+    let domain = &request.domain;
+    let name = request.costs.names().find(|name| !rules.is_price(domain, name))?;
+    let known = rules.prices(domain, NAMES_TOLD + 1);
+    let more = if known.len() > NAMES_TOLD { ", and more" } else { "" };
+    let known = match &known[..known.len().min(NAMES_TOLD)] {
+        [] => "it has no rules".to_owned(),
+        known => format!("there are: {}{more}", known.join(", ")),
+    };
+    let name = echo(name);
+    let detail = format!(
+        "no rule of the domain {:?} is called {name:?} or has a cost of that name; {known}",
+        echo(domain)
+    );
+    Some(Problem::of_field(ProblemKind::InvalidValue, format!("costs.{name}"), detail))
+}
+
 impl<'r> Charges<'r> {
-    fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, cost: Cost) {
+    fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, request: &CheckRequest<'_>) {
         let rule = one.rule;
+        let cost = rule.cost_of(request.cost, |name| request.costs.get(name));
         let (key, mode) = (one.key, rule.mode());
         let charge = Charge { key, rule: rule.id(), limit: *limit, cost, mode, floor: None };
         let policy = LossPolicy {
@@ -106,6 +137,18 @@ impl<'r> Charges<'r> {
             limit_ref: one.limit_ref,
         };
         self.add(Some(rule.name()), charge, policy);
+    }
+
+    fn add_inline(&mut self, name: Option<&'r str>, key: KeyHash, limit: &Limit, cost: Cost) {
+        let policy = LossPolicy {
+            on_owner_loss: OnOwnerLoss::Share,
+            consistency: Consistency::Available,
+            carved: false,
+            reserve: None,
+            limit_ref: LimitRef::INLINE,
+        };
+        let (rule, limit) = (RuleId::INLINE, *limit);
+        self.add(name, Charge { key, rule, limit, cost, mode: Mode::Enforce, floor: None }, policy);
     }
 
     fn add(&mut self, name: Option<&'r str>, charge: Charge, policy: LossPolicy) {
@@ -121,7 +164,10 @@ mod tests {
 
     use tidegate_limiter::rules::HashSecret;
 
-    use super::{super::request::AttributeList, *};
+    use super::{
+        super::request::{AttributeList, Costs},
+        *,
+    };
 
     const RULES: &str = "
 domain: default
@@ -153,6 +199,7 @@ rules: []
             domain: Cow::Borrowed(domain),
             subject: Subject::Attributes(list),
             cost: Cost::new(cost).unwrap(),
+            costs: Costs::default(),
             id: None,
         };
         let mut limited = Charges::default();

@@ -101,8 +101,12 @@ fn decide_here<T>(
     now: Nanos,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> Option<Result<T, Problem>> {
-    if let Ruling::Unlimited { allowed, rule } = *ruling {
-        return Some(answer_unlimited(node, worker, allowed, rule, now, render));
+    match ruling {
+        Ruling::Limited => {}
+        Ruling::Refused(problem) => return Some(Err(refused(node, problem))),
+        Ruling::Unlimited { allowed, rule } => {
+            return Some(answer_unlimited(node, worker, *allowed, *rule, now, render));
+        }
     }
     if request.id.is_some() {
         // `check` looks whether it was charged before.
@@ -151,8 +155,12 @@ pub(crate) fn check<T>(
                 Some(found) if found.is_by(&rules) => found,
                 _ => {
                     let mut limited = Charges::default();
-                    if let Ruling::Unlimited { allowed, rule } = rule(&rules, request, &mut limited) {
-                        return answer_unlimited(node, worker, allowed, rule, since, render);
+                    match rule(&rules, request, &mut limited) {
+                        Ruling::Limited => {}
+                        Ruling::Refused(problem) => return Err(refused(node, &problem)),
+                        Ruling::Unlimited { allowed, rule } => {
+                            return answer_unlimited(node, worker, allowed, rule, since, render);
+                        }
                     }
                     prepared.insert(Box::new(Prepared::new(&rules, request, &mut limited)))
                 }
@@ -193,6 +201,11 @@ fn answer_unlimited<T>(
     }
     count(node, worker, allowed, Decider::Unmatched, since);
     Ok(render(unlimited(node, allowed, rule)))
+}
+
+/// A node without the cluster's rules does not know their names.
+fn refused(node: &Node, problem: &Problem) -> Problem {
+    if node.router.has_routes() { problem.clone() } else { not_ready(node) }
 }
 
 fn count(node: &Node, worker: usize, allowed: bool, by: Decider, since: Nanos) {

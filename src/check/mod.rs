@@ -24,7 +24,7 @@ pub(crate) use self::{
     prepared::Prepared,
     problem::{Problem, ProblemKind, echo},
     request::{
-        AttributeList, CheckRequest, MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_VALUE_BYTES, Meant, Subject,
-        too_long,
+        AttributeList, CheckRequest, Costs, MAX_ATTRIBUTES, MAX_LIMITS, MAX_NAME_BYTES, MAX_VALUE_BYTES,
+        Meant, Subject, too_long,
     },
 };

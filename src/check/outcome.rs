@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate_cluster::{Answers, DecidedBy};
-use tidegate_limiter::{
-    Decision, Limit,
-    cluster::{Charge, binding},
-    rules::Mode,
-};
+use tidegate_limiter::{Decision, Limit, cluster::Charge, rules::Mode};
 
 use super::answer::{CheckAnswer, Decider, Numbers, Policy};
 use crate::node::Node;
@@ -44,8 +40,9 @@ pub(super) fn unlimited<'a>(node: &'a Node, allowed: bool, rule: Option<&'a str>
     }
 }
 
-/// Chooses what the answer tells of: the enforced limit that binds most; the one of a shadow rule only if there is no
-/// other. Its policies never tell of shadow rules, which callers must not notice.
+/// Puts together what the answer tells, of enforced limits only: a rule in shadow mode changes nothing for anybody. The
+/// numbers are those of the limit that binds most, the delay is the longest. Behind the names of the charges stands that of a
+/// rule that finds the request unlimited, if one does.
 pub(super) fn put_together<'d, T>(
     node: &'d Node,
     worker: usize,
@@ -55,44 +52,50 @@ pub(super) fn put_together<'d, T>(
     decided: impl Fn(usize) -> Option<Decided<'d>>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> (T, Decider) {
-    let mut enforced: SmallVec<[usize; 4]> = SmallVec::new();
-    let mut shadow: SmallVec<[usize; 4]> = SmallVec::new();
     let mut policies: SmallVec<[Policy<'_>; 4]> = SmallVec::new();
+    let mut most: Option<(Option<&str>, Decided<'_>)> = None;
+    let mut delay = Duration::ZERO;
     for (place, charge) in charges.iter().enumerate() {
-        let Some(Decided { decision, .. }) = decided(place) else { continue };
+        let Some(told) = decided(place) else { continue };
+        let (decision, name) = (told.decision, name(place));
         if charge.mode == Mode::Shadow {
-            shadow.push(place);
             if !decision.allowed {
                 node.metrics[worker].count_shadow_denial();
             }
             continue;
         }
-        enforced.push(place);
+        delay = delay.max(decision.delay);
         policies.push(Policy {
-            name: name(place).unwrap_or(INLINE_POLICY),
+            name: name.unwrap_or(INLINE_POLICY),
             count: charge.limit.count(),
             window: charge.limit.window(),
+            quota: decision.limit,
+            quota_window: charge.limit.quota_window(),
             remaining: decision.remaining,
             more_after: more_after(&charge.limit, decision),
-            denied: !decision.allowed,
+            denied: decision.denies(),
         });
+        // The order of rules says nothing: of two that bind alike it is the one whose name comes first.
+        let binds_more = |(known, most): &(Option<&str>, Decided<'_>)| {
+            decision.binds(most.decision).then_with(|| known.cmp(&name)).is_gt()
+        };
+        if most.as_ref().is_none_or(binds_more) {
+            most = Some((name, told));
+        }
     }
-    let told = if enforced.is_empty() { shadow } else { enforced };
-    let most = binding(told.iter().filter_map(|place| decided(*place)).map(|one| one.decision));
-    let Some((place, told)) = most.and_then(|index| Some((told[index], decided(told[index])?))) else {
-        // Nobody said anything about any limit; the verdict stands all the same.
-        return (render(unlimited(node, allowed, None)), Decider::Unmatched);
+    let Some((rule, told)) = most else {
+        return (render(unlimited(node, allowed, name(charges.len()))), Decider::Unmatched);
     };
     let decision = told.decision;
     let answer = CheckAnswer {
         allowed,
-        rule: name(place),
+        rule,
         numbers: Some(Numbers {
             limit: decision.limit,
             remaining: decision.remaining,
             reset_after: decision.reset_after,
             retry_after: decision.retry_after,
-            delay: decision.delay,
+            delay: if allowed { delay } else { Duration::ZERO },
         }),
         decided_by: told.by,
         node: told.node,
@@ -104,7 +107,7 @@ pub(super) fn put_together<'d, T>(
 /// Until the bucket has more than what remains. For buckets that fill up steadily, until the next unit; for the others until
 /// all of it is back, which is not too early.
 fn more_after(limit: &Limit, decision: &Decision) -> Duration {
-    if let (false, Some(wait)) = (decision.allowed, decision.retry_after) {
+    if let (true, Some(wait)) = (decision.denies(), decision.retry_after) {
         return wait;
     }
     let missing = decision.limit.saturating_sub(decision.remaining);

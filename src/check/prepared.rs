@@ -40,9 +40,10 @@ impl Snapshot {
 impl Prepared {
     /// Of what `rules` have charged for a request.
     pub(super) fn new(rules: &Rules, request: &CheckRequest<'_>, limited: &mut Charges<'_>) -> Self {
-        // A look charges nothing, and tells what is so now.
-        let id = request.id.as_deref().filter(|_| request.cost != Cost::PEEK);
         let mut charges = std::mem::take(&mut limited.charges);
+        // A look charges nothing, and tells what is so now.
+        let takes = charges.iter().any(|charge| charge.cost != Cost::PEEK);
+        let id = request.id.as_deref().filter(|_| takes);
         // The first look fills in those of slots that may be another node's by now.
         charges.iter_mut().for_each(|charge| charge.floor = None);
         Self {
@@ -107,7 +108,7 @@ mod tests {
     use super::{
         super::{
             charges::{Ruling, rule},
-            request::Subject,
+            request::{Costs, Subject},
         },
         *,
     };
@@ -135,6 +136,7 @@ mod tests {
                 limit: Limit::parse("5/1s", None, Algorithm::TokenBucket).unwrap(),
             },
             cost,
+            costs: Costs::default(),
             id,
         };
         let prepared = |request: &CheckRequest<'_>| {

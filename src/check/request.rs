@@ -12,6 +12,10 @@ use super::problem::{Problem, ProblemKind, echo};
 
 /// Attributes of a check.
 pub(crate) const MAX_ATTRIBUTES: usize = 64;
+/// Costs of single rules in a check.
+pub(crate) const MAX_COSTS: usize = 64;
+/// Limits that a check brings with it.
+pub(crate) const MAX_LIMITS: usize = 16;
 /// Bytes of an attribute's name, and of a domain.
 pub(crate) const MAX_NAME_BYTES: usize = 256;
 /// Bytes of an attribute's value, and of the key of a check without a rule.
@@ -23,8 +27,51 @@ pub(crate) struct CheckRequest<'a> {
     pub(crate) domain: Cow<'a, str>,
     pub(crate) subject: Subject<'a>,
     pub(crate) cost: Cost,
+    /// What single rules take instead: by their names, or that of their `cost`.
+    pub(crate) costs: Costs<'a>,
     /// What the asker calls the request that the check is for: asked again under this id, it is charged once.
     pub(crate) id: Option<Cow<'a, str>>,
+}
+
+/// Costs by name; there are few, and none in most checks.
+#[derive(Debug, Default)]
+pub(crate) struct Costs<'a>(Vec<(Cow<'a, str>, Cost)>);
+
+impl<'a> Costs<'a> {
+    pub(crate) fn get(&self, name: &str) -> Option<Cost> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, cost)| *cost)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
+    /// Whether none of them takes anything.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.iter().all(|(_, cost)| *cost == Cost::PEEK)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes in one more.
+    pub(crate) fn insert(&mut self, name: Cow<'a, str>, units: u64) -> Result<(), Problem> {
+        let field = || format!("costs.{}", echo(&name));
+        too_long("the name of the cost", field, &name, MAX_NAME_BYTES)?;
+        let cost = Cost::new(units)
+            .map_err(|error| Problem::of_field(ProblemKind::ValueTooLarge, field(), error.to_string()))?;
+        if self.get(&name).is_some() {
+            let detail = format!("the cost {:?} is given twice", echo(&name));
+            return Err(Problem::of_field(ProblemKind::DuplicateParameter, field(), detail));
+        }
+        if self.0.len() == MAX_COSTS {
+            let detail = format!("there are more than {MAX_COSTS} costs");
+            return Err(Problem::of_field(ProblemKind::ValueTooLarge, "costs", detail));
+        }
+        self.0.push((name, cost));
+        Ok(())
+    }
 }
 
 /// What limits it.
@@ -35,6 +82,8 @@ pub(crate) enum Subject<'a> {
     Attributes(AttributeList<'a>),
     /// A limit that the check brings with it.
     Inline { key: Cow<'a, str>, limit: Limit },
+    /// Several, each under a name of its own; at least one.
+    Named { key: Cow<'a, str>, limits: Vec<(Cow<'a, str>, Limit)> },
 }
 
 /// A check's attributes, by name; there are few, so they are searched one by one.

@@ -34,6 +34,10 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     cost: u64,
 
+    /// What single rules take instead, by their names or that of their `cost`, as tokens=500,requests=1
+    #[arg(long, value_name = "NAME=N", value_delimiter = ',', value_parser = named_cost)]
+    costs: Vec<(String, u64)>,
+
     /// The node to ask
     #[arg(long, env = "TIDEGATE_NODE", value_name = "URL", default_value = "http://127.0.0.1:7800")]
     node: NodeAddress,
@@ -85,7 +89,12 @@ impl CheckArgs {
     async fn ask(self) -> Result<u8, Failure> {
         let attributes: Map<String, Value> =
             self.attributes.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
-        let question = json!({ "domain": self.domain, "attributes": attributes, "cost": self.cost });
+        let costs: Map<String, Value> =
+            self.costs.iter().map(|(name, units)| (name.clone(), Value::from(*units))).collect();
+        let mut question = json!({ "domain": self.domain, "attributes": attributes, "cost": self.cost });
+        if !costs.is_empty() {
+            question["costs"] = costs.into();
+        }
         let reply = self
             .node
             .post("/v1/check", question.to_string().into_bytes(), PATIENCE)
@@ -140,6 +149,14 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("an attribute is written NAME=VALUE, as in ip=203.0.113.7".to_owned()),
+    }
+}
+
+fn named_cost(text: &str) -> Result<(String, u64), String> {
+    let (name, units) = text.rsplit_once('=').unwrap_or((text, ""));
+    match units.parse() {
+        Ok(units) if !name.is_empty() => Ok((name.to_owned(), units)),
+        _ => Err("the cost of a rule is written NAME=N, as in tokens=500".to_owned()),
     }
 }
 

@@ -14,7 +14,7 @@ use tidegate_cluster::Amendment;
 use tidegate_limiter::{Algorithm, Cost, Limit, rules::Period};
 use tidegate_proto::grpc::pb::gubernator::{self as theirs, Behavior, RateLimitReq};
 
-use crate::check::{CheckRequest, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject};
+use crate::check::{CheckRequest, Costs, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject};
 
 /// Flags that say how Gubernator works inside. Here every answer is exact, so there is nothing to do.
 const NOTHING_TO_DO: i32 = Behavior::NoBatching as i32 | Behavior::Global as i32;
@@ -78,6 +78,7 @@ impl<'a> Question<'a> {
                 domain: Cow::Borrowed(&request.name),
                 subject: Subject::Inline { key: Cow::Borrowed(&request.unique_key), limit },
                 cost: cost(request.hits.unsigned_abs())?,
+                costs: Costs::default(),
                 id: None,
             })
         };
@@ -99,7 +100,13 @@ impl<'a> Question<'a> {
             unreachable!("a request of Gubernator's brings its limit");
         };
         let subject = Subject::Inline { key: key.clone(), limit: *limit };
-        CheckRequest { domain: check.domain.clone(), subject, cost: check.cost, id: None }
+        CheckRequest {
+            domain: check.domain.clone(),
+            subject,
+            cost: check.cost,
+            costs: Costs::default(),
+            id: None,
+        }
     }
 }
 

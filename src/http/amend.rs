@@ -33,7 +33,7 @@ pub(super) async fn amend(
         let detail = "refunds and resets take no request id: each one that is asked for is made";
         return Err(Problem::of_field(ProblemKind::InvalidValue, "request_id", detail));
     }
-    if amendment == Amendment::Refund && request.cost == Cost::PEEK {
+    if amendment == Amendment::Refund && request.cost == Cost::PEEK && request.costs.is_nothing() {
         let detail = "a refund gives at least one unit back";
         return Err(Problem::of_field(ProblemKind::InvalidValue, "cost", detail));
     }

@@ -71,7 +71,8 @@ pub(super) fn read<'a>(
     is_the_proxys(head)?;
     query::pairs(head.uri.query(), |name, value| match &*name {
         "domain" => query::set_once(&mut fields.domain, value, "domain"),
-        "cost" => query::set_once(&mut fields.cost, query::parse_cost(&value)?, "cost"),
+        "cost" => query::set_once(&mut fields.cost, query::parse_cost("cost", &value)?, "cost"),
+        "costs" => query::set_once(&mut fields.costs, query::parse_costs(&value)?, "costs"),
         "request_id" => query::set_once(&mut fields.request_id, value, "request_id"),
         "deny_status" => query::set_once(&mut denial, parse_status(&value)?, "deny_status"),
         "header" => value.split(',').try_for_each(|one| choose(one, &mut chosen)),

@@ -1,6 +1,8 @@
 //! The JSON of `POST /v1/check`: read in one pass, borrowing the strings that have no escapes, and with faults that
 //! name their field and place.
 
+mod named;
+
 use std::{borrow::Cow, cell::RefCell, fmt};
 
 use serde::{
@@ -9,10 +11,11 @@ use serde::{
 };
 use serde_json::error::Category;
 
+use self::named::{CostsSeed, LimitsSeed};
 use super::fields::Fields;
 use crate::check::{AttributeList, CheckRequest, Problem, ProblemKind, echo};
 
-const FIELDS: &str = "domain, attributes, cost, key, limit, burst, algorithm, request_id";
+const FIELDS: &str = "domain, attributes, cost, costs, key, limit, burst, algorithm, limits, request_id";
 
 /// Reads the body of a check.
 pub(super) fn parse(body: &[u8]) -> Result<CheckRequest<'_>, Problem> {
@@ -101,11 +104,21 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
             match &*name {
                 "domain" => self.text(&mut map, "domain", &mut fields.domain)?,
                 "key" => self.text(&mut map, "key", &mut fields.key)?,
-                "limit" => self.text(&mut map, "limit", &mut fields.limit)?,
-                "algorithm" => self.text(&mut map, "algorithm", &mut fields.algorithm)?,
+                "limit" => self.text(&mut map, "limit", &mut fields.limit.limit)?,
+                "algorithm" => self.text(&mut map, "algorithm", &mut fields.limit.algorithm)?,
                 "request_id" => self.text(&mut map, "request_id", &mut fields.request_id)?,
                 "cost" => self.number(&mut map, "cost", &mut fields.cost)?,
-                "burst" => self.number(&mut map, "burst", &mut fields.burst)?,
+                "burst" => self.number(&mut map, "burst", &mut fields.limit.burst)?,
+                "limits" => {
+                    self.is_first("limits", &fields.limits)?;
+                    let limits = map.next_value_seed(LimitsSeed(self.0));
+                    fields.limits = Some(limits.map_err(|e| self.0.at("limits", e))?);
+                }
+                "costs" => {
+                    self.is_first("costs", &fields.costs)?;
+                    let costs = map.next_value_seed(CostsSeed(self.0));
+                    fields.costs = Some(costs.map_err(|e| self.0.at("costs", e))?);
+                }
                 "attributes" => {
                     self.is_first("attributes", &fields.attributes)?;
                     let attributes = map.next_value_seed(AttributesSeed(self.0));
@@ -272,12 +285,31 @@ mod tests {
     }
 
     #[test]
+    fn costs_are_of_rules_by_their_names() {
+        let body = r#"{"attributes":{},"costs":{"tokens":500,"requests":0}}"#;
+        let request = parse(body.as_bytes()).unwrap();
+        let named = |name| request.costs.get(name).map(Cost::get);
+        assert_eq!((named("tokens"), named("requests"), named("other")), (Some(500), Some(0), None));
+        assert_eq!(request.cost, Cost::ONE);
+    }
+
+    #[test]
     fn a_check_can_bring_its_limit() {
         let body = r#"{"key":"k","limit":"100/1m","burst":20,"algorithm":"token_bucket","cost":null}"#;
         let request = parse(body.as_bytes()).unwrap();
         assert_eq!(request.cost, Cost::ONE);
         let Subject::Inline { key, limit } = request.subject else { panic!("a limit is given") };
         assert_eq!((&*key, limit.burst_size()), ("k", 20));
+    }
+
+    #[test]
+    fn a_check_can_bring_several_limits_by_name() {
+        let body = r#"{"key":"k","limits":{"a":"10/1s","b":{"limit":"100/1m","burst":20}},"costs":{"b":5}}"#;
+        let request = parse(body.as_bytes()).unwrap();
+        let Subject::Named { key, limits } = request.subject else { panic!("limits are given") };
+        let told: Vec<_> = limits.iter().map(|(name, limit)| (&**name, limit.burst_size())).collect();
+        assert_eq!((&*key, &told[..]), ("k", &[("a", 10), ("b", 20)][..]));
+        assert_eq!(request.costs.get("b").map(Cost::get), Some(5));
     }
 
     #[test]
@@ -308,6 +340,31 @@ mod tests {
         assert_eq!(field(r#"{"key":"k","limit":"often"}"#), "limit");
         assert_eq!(field(r#"{"key":"k","limit":"1/1s","algorithm":"guess"}"#), "algorithm");
         assert_eq!(field(r#"{"attributes":{},"domain":[]}"#), "domain");
+        assert_eq!(field(r#"{"attributes":{},"costs":5}"#), "costs");
+        assert_eq!(field(r#"{"attributes":{},"costs":{"a":-5}}"#), "costs.a");
+        assert_eq!(field(r#"{"attributes":{},"costs":{"a":9007199254740993}}"#), "costs.a");
+        assert_eq!(field(r#"{"attributes":{},"costs":{"a":1,"a":1}}"#), "costs.a");
+        assert_eq!(field(r#"{"attributes":{},"costs":{},"costs":{}}"#), "costs");
+        assert_eq!(field(r#"{"key":"k","limit":"1/1s","costs":{"a":1}}"#), "costs");
+        for (limits, at) in [
+            ("5", "limits"),
+            ("{}", "limits"),
+            (r#"{"a b":"1/1s"}"#, "limits.a b"),
+            (r#"{"a":"1/1s","a":"1/1s"}"#, "limits.a"),
+            (r#"{"a":"often"}"#, "limits.a.limit"),
+            (r#"{"a":7}"#, "limits.a"),
+            (r#"{"a":{"burst":7}}"#, "limits.a.limit"),
+            (r#"{"a":{"limit":"1/1s","algorithm":"guess"}}"#, "limits.a.algorithm"),
+            (r#"{"a":{"limit":"1/1s","brust":7}}"#, "limits.a.brust"),
+            (r#"{"a":{"limit":"1/1s","burst":-7}}"#, "limits.a.burst"),
+            (r#"{"a":"1/1s"},"limit":"1/1s""#, "limits"),
+            (r#"{"a":"1/1s"},"burst":5"#, "burst"),
+            (r#"{"a":"1/1s"},"costs":{"b":5}"#, "costs.b"),
+            (r#"{"a":"1/1s"},"attributes":{}"#, "attributes"),
+        ] {
+            assert_eq!(field(&format!(r#"{{"key":"k","limits":{limits}}}"#)), at, "{limits}");
+        }
+        assert_eq!(field(r#"{"limits":{"a":"1/1s"}}"#), "key");
         for cost in ["-1", "1.5", "1e3", "1e300", "18446744073709551616", "9007199254740993", "\"1\"", "[]"] {
             assert_eq!(field(&format!(r#"{{"attributes":{{}},"cost":{cost}}}"#)), "cost", "{cost}");
         }

@@ -1,9 +1,9 @@
-//! The query of `GET /v1/check`: `domain`, `cost` and `request_id` are reserved, everything else is an attribute.
+//! The query of `GET /v1/check`: `domain`, `cost`, `costs` and `request_id` are reserved, everything else is an attribute.
 
 use std::borrow::Cow;
 
 use super::fields::{Fields, no_attributes};
-use crate::check::{CheckRequest, Problem, ProblemKind, echo};
+use crate::check::{CheckRequest, Costs, Problem, ProblemKind, echo};
 
 /// Reads a query. `+` is a space, as HTML forms have it; a plus sign is `%2B`.
 pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
@@ -14,7 +14,8 @@ pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
         match &*name {
             "domain" => set_once(&mut fields.domain, value, "domain"),
             "request_id" => set_once(&mut fields.request_id, value, "request_id"),
-            "cost" => set_once(&mut fields.cost, parse_cost(&value)?, "cost"),
+            "cost" => set_once(&mut fields.cost, parse_cost("cost", &value)?, "cost"),
+            "costs" => set_once(&mut fields.costs, parse_costs(&value)?, "costs"),
             _ => fields.attributes.get_or_insert_default().insert(name, value),
         }
     })?;
@@ -46,13 +47,26 @@ pub(super) fn set_once<T>(field: &mut Option<T>, value: T, name: &str) -> Result
     }
 }
 
-pub(super) fn parse_cost(text: &str) -> Result<u64, Problem> {
+pub(super) fn parse_cost(field: &str, text: &str) -> Result<u64, Problem> {
     text.parse().map_err(|_| {
         let all_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let kind = if all_digits { ProblemKind::ValueTooLarge } else { ProblemKind::InvalidValue };
         let detail = format!("the cost {:?} is no whole number from 0 to 2^53", echo(text));
-        Problem::of_field(kind, "cost", detail)
+        Problem::of_field(kind, field, detail)
     })
+}
+
+/// `tokens:500,requests:2`. Names of rules can have a colon, and no comma.
+pub(super) fn parse_costs(text: &str) -> Result<Costs<'static>, Problem> {
+    let mut costs = Costs::default();
+    for one in text.split(',') {
+        let Some((name, units)) = one.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
+            let detail = format!("{:?} is no cost of a rule; write costs=tokens:500,requests:2", echo(one));
+            return Err(Problem::of_field(ProblemKind::InvalidValue, "costs", detail));
+        };
+        costs.insert(name.to_owned().into(), parse_cost(&format!("costs.{}", echo(name)), units)?)?;
+    }
+    Ok(costs)
 }
 
 /// Takes percent-encoding away; borrows if there is none.
@@ -121,6 +135,9 @@ mod tests {
         assert_eq!(attribute("&ip=1&&", "ip").as_deref(), Some("1"));
         assert_eq!(attribute("a=b=c", "a").as_deref(), Some("b=c"));
         assert_eq!(attribute("domain=x", "domain"), None);
+        let request = parse(Some("ip=1&costs=tokens:500,a:b:2")).unwrap();
+        let named = |name| request.costs.get(name).map(Cost::get);
+        assert_eq!((named("tokens"), named("a:b"), named("a")), (Some(500), Some(2), None));
     }
 
     #[test]
@@ -145,6 +162,16 @@ mod tests {
         assert_eq!(fault("ip=1&cost=99999999999999999999"), (ProblemKind::ValueTooLarge, "cost".to_owned()));
         assert_eq!(fault(&format!("ip=1&user={}", "x".repeat(5000))).1, "attributes.user");
         assert_eq!(fault("=1").1, "attributes");
+        for costs in ["", "tokens", ":5", "tokens:5,", "tokens=5"] {
+            assert_eq!(
+                fault(&format!("ip=1&costs={costs}")),
+                (ProblemKind::InvalidValue, "costs".to_owned()),
+                "{costs}"
+            );
+        }
+        assert_eq!(fault("ip=1&costs=a:1,tokens:-5"), (ProblemKind::InvalidValue, "costs.tokens".to_owned()));
+        assert_eq!(fault("ip=1&costs=a:1,a:1"), (ProblemKind::DuplicateParameter, "costs.a".to_owned()));
+        assert_eq!(fault("ip=1&costs=a:1&costs=b:1"), (ProblemKind::DuplicateParameter, "costs".to_owned()));
         assert_eq!(fault("").0, ProblemKind::MissingField);
         let many: String = (0..65).map(|n| format!("a{n}=1&")).collect();
         assert_eq!(fault(&many).0, ProblemKind::ValueTooLarge);

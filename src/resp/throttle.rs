@@ -9,7 +9,7 @@ use tidegate_limiter::{
 };
 
 use super::reply::Replies;
-use crate::check::{CheckAnswer, CheckRequest, Numbers, Subject};
+use crate::check::{CheckAnswer, CheckRequest, Costs, Numbers, Subject};
 
 /// Bytes of a key.
 const MAX_KEY_BYTES: usize = 4 << 10;
@@ -92,6 +92,7 @@ impl<'a> Throttle<'a> {
             domain: Cow::Borrowed(DEFAULT_DOMAIN),
             subject: Subject::Inline { key: Cow::Borrowed(&self.key), limit: self.limit },
             cost: self.cost,
+            costs: Costs::default(),
             id: None,
         }
     }

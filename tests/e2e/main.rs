@@ -50,6 +50,7 @@ mod rules_data_dir;
 mod rules_replicated;
 mod rules_survive_kills;
 mod rules_without_quorum;
+mod several_rules;
 mod supervised;
 mod takeover;
 mod version;

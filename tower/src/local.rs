@@ -49,7 +49,7 @@ impl Local {
             limit: numbers.map(|decision| decision.limit),
             remaining: numbers.map(|decision| decision.remaining),
             retry_after: retry,
-            delay: numbers.map_or(Duration::ZERO, |decision| decision.delay),
+            delay: verdict.delay(),
             decided_by: if binding.is_some() { "local" } else { "unmatched" }.to_owned(),
             headers: headers(verdict.rules(), binding, retry),
         }
@@ -64,13 +64,13 @@ fn headers(rules: &[Ruled<'_>], binding: Option<&Ruled<'_>>, retry: Option<Durat
     let (mut state, mut policies) = (ListSerializer::new(), ListSerializer::new());
     for ruled in rules.iter().filter(|ruled| ruled.rule.mode() == Mode::Enforce) {
         let (decision, name) = (ruled.decision, printable(ruled.rule.name()));
-        let (Ok(name), Some(limit)) = (StringRef::from_str(&name), ruled.rule.limit()) else { continue };
+        let Ok(name) = StringRef::from_str(&name) else { continue };
         let item = state.bare_item(name).parameter(key_ref("r"), integer(decision.remaining));
         if decision.limit > 0 {
             let _ = item.parameter(key_ref("t"), integer(seconds(decision.reset_after)));
         }
-        let item = policies.bare_item(name).parameter(key_ref("q"), integer(limit.count()));
-        let window = limit.window();
+        let item = policies.bare_item(name).parameter(key_ref("q"), integer(decision.limit));
+        let window = ruled.limit.quota_window();
         if window.subsec_nanos() == 0 {
             let _ = item.parameter(key_ref("w"), integer(window.as_secs()));
         }

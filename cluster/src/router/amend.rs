@@ -118,11 +118,12 @@ impl Router {
                         let own: SmallVec<[Charge; 4]> =
                             part.places.iter().map(|place| charges[*place]).collect();
                         let made = self.amend_here(amendment, claims, &own);
-                        made.inspect(|looks| note(&mut answers, part, looks, || DecidedBy::Owner)).is_some()
+                        made.inspect(|looks| note(&mut answers, part, looks, true, || DecidedBy::Owner))
+                            .is_some()
                     }
                     Owner::Peer(owner) => match self.hear(worker, part, answer, deadline).await {
                         PartOutcome::Decided { decisions, .. } => {
-                            note(&mut answers, part, &decisions, || {
+                            note(&mut answers, part, &decisions, true, || {
                                 DecidedBy::Forwarded(std::sync::Arc::clone(&owner.member.id.name))
                             });
                             true

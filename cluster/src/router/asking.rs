@@ -11,13 +11,14 @@ use tokio::{
 };
 
 use super::{
-    attempt::Attempt,
+    attempt::{Asked, Attempt},
     core::Router,
     parts::{LossReason, Owner, Part, PartOutcome, UndoBy},
 };
 use crate::{
     link::{NotSent, Reply},
     planted::PlantedBug,
+    verdict::LossPolicy,
     wire,
 };
 
@@ -29,11 +30,25 @@ const STILL_TRUE: Duration = Duration::from_millis(25);
 
 impl Router {
     /// Asks the owner of a part; `None` if it cannot be asked.
-    pub(super) fn ask(&self, check: &Attempt<'_>, part: &Part) -> Option<oneshot::Receiver<Reply>> {
+    pub(super) fn ask(&self, check: &Attempt<'_>, part: &Part) -> Asked {
+        self.ask_with(check, part, None)
+    }
+
+    /// As [`Router::ask`]. With one more charge, which must be impossible, it takes nothing.
+    pub(super) fn ask_with(
+        &self,
+        check: &Attempt<'_>,
+        part: &Part,
+        impossible: Option<(&Charge, LossPolicy)>,
+    ) -> Asked {
         let Owner::Peer(owner) = &part.owner else { return None };
+        let (undoable, request) = match impossible {
+            None => (check.is_undoable(), check.request),
+            Some(_) => (false, None),
+        };
         let own = part.places.iter().map(|place| (&check.charges[*place], check.policies[*place]));
-        let wire = wire::charges_to_wire(own)?;
-        match owner.links[check.worker].ask(wire, check.revision, check.is_undoable(), check.request) {
+        let wire = wire::charges_to_wire(own.chain(impossible))?;
+        match owner.links[check.worker].ask(wire, check.revision, undoable, request) {
             Ok(answer) => Some(answer),
             Err(NotSent::Unreachable) => {
                 self.workers[check.worker].unreachable.add(1);

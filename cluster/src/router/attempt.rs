@@ -6,8 +6,9 @@
 //! 4. All other owners, at the same time.
 //! 5. What nobody decides, by what its rule says.
 //!
-//! A denial ends it, and what earlier steps charged is given back. Without a denial that is remembered there is no second step,
-//! and a check takes one round trip, however many owners it has.
+//! A denial ends it, and what earlier steps charged is given back; then the owners that were not asked yet say what they would have
+//! decided (see `explain`). Without a denial that is remembered there is no second step, and a check takes one round trip, however
+//! many owners it has.
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     core::Router,
+    explain::Previews,
     parts::{LossReason, Owner, Part, PartOutcome, UndoBy, denial, is_lapsed, note, part_is_held},
 };
 use crate::{
@@ -70,14 +72,24 @@ pub(super) enum AttemptOutcome {
     },
 }
 
+impl AttemptOutcome {
+    fn denied(&mut self) -> Option<&mut Verdict> {
+        match self {
+            Self::Decided(denied) | Self::Held { denied, .. } | Self::Behind { denied, .. } => Some(denied),
+            Self::Misrouted => None,
+        }
+    }
+}
+
 /// An answer that will come; `None`: nobody could be asked.
-type Asked = Option<oneshot::Receiver<Reply>>;
+pub(super) type Asked = Option<oneshot::Receiver<Reply>>;
 
 /// What is known so far.
 struct Progress<'a> {
     answers: Answers,
     taken: SmallVec<[(&'a Part, UndoBy); 2]>,
     lost: SmallVec<[(&'a Part, LossReason); 2]>,
+    previews: Previews<'a>,
     denied: bool,
     misrouted: bool,
     held: bool,
@@ -129,23 +141,34 @@ impl Router {
             answers: check.charges.iter().map(|_| None).collect(),
             taken: SmallVec::new(),
             lost: SmallVec::new(),
+            previews: Previews::new(),
             denied: false,
             misrouted: false,
             held: false,
             held_by_peer: false,
             behind: None,
         };
-        let tried = self.run(check, &mut course).await;
-        let allowed = matches!(&tried, AttemptOutcome::Decided(verdict) if verdict.allowed);
-        if allowed {
+        let mut tried = self.run(check, &mut course).await;
+        if let AttemptOutcome::Decided(Verdict { allowed: true, .. }) = &tried {
             for (_, undo) in course.taken {
                 // A peer's part stays by itself when its time is over.
                 if let UndoBy::Hold(taken) = undo {
                     self.store.settle(taken.hold);
                 }
             }
-        } else {
-            self.give_back(check.worker, course.taken, check.charges, check.now);
+            return tried;
+        }
+        if let Some(verdict) = tried.denied() {
+            for place in course.taken.iter().flat_map(|(part, _)| &part.places) {
+                if let Some(answer) = &mut verdict.answers[*place] {
+                    let Charge { limit, cost, .. } = &check.charges[*place];
+                    answer.decision = answer.decision.given_back(limit, *cost);
+                }
+            }
+        }
+        self.give_back(check.worker, course.taken, check.charges, check.now);
+        if let AttemptOutcome::Decided(verdict) = &mut tried {
+            self.explain(check, course.previews, course.lost, &mut verdict.answers).await;
         }
         tried
     }
@@ -164,6 +187,7 @@ impl Router {
         let first = self.likely_denial(check);
         if let Some(part) = first {
             let mut answer = self.ask(check, part);
+            course.previews = self.preview_others(check, part);
             match self.hear_by(check.half_way(), &mut answer).await {
                 Some(reply) => {
                     let outcome = self.outcome(check.worker, part, reply);
@@ -224,6 +248,8 @@ impl Router {
             matches!(part.owner, Owner::Peer(_)) && first.is_none_or(|first| !std::ptr::eq(first, *part))
         });
         asked.extend(others.map(|part| (part, self.ask(check, part))));
+        // These answer for all that there is to say.
+        course.previews.clear();
         for (part, answer) in asked {
             let outcome = self.hear(check.worker, part, answer, check.deadline).await;
             self.take(check, part, outcome, course);
@@ -285,7 +311,8 @@ impl Router {
     fn take<'a>(&self, check: &Attempt<'a>, part: &'a Part, outcome: PartOutcome, course: &mut Progress<'a>) {
         match outcome {
             PartOutcome::Decided { allowed, decisions, undo } => {
-                note(&mut course.answers, part, &decisions, || match &part.owner {
+                let is_held = !allowed && part_is_held(part, check.charges, &decisions);
+                note(&mut course.answers, part, &decisions, is_held, || match &part.owner {
                     Owner::Peer(owner) => DecidedBy::Forwarded(Arc::clone(&owner.member.id.name)),
                     Owner::Here(_) | Owner::Anybody | Owner::Nobody { .. } => DecidedBy::Owner,
                 });
@@ -294,7 +321,7 @@ impl Router {
                 }
                 if allowed {
                     course.taken.extend(undo.map(|undo| (part, undo)));
-                } else if check.is_early() && part_is_held(part, check.charges, &decisions) {
+                } else if check.is_early() && is_held {
                     course.held = true;
                     course.held_by_peer |= matches!(part.owner, Owner::Peer(_));
                 } else {
@@ -316,7 +343,7 @@ impl Router {
     }
 
     /// Remembers what has denied, for checks of the same buckets that come next.
-    fn learn(&self, check: &Attempt<'_>, part: &Part, allowed: bool, decisions: &[Decision]) {
+    pub(super) fn learn(&self, check: &Attempt<'_>, part: &Part, allowed: bool, decisions: &[Decision]) {
         for (place, decision) in part.places.iter().zip(decisions) {
             let key = check.charges[*place].key;
             if decision.allowed {
@@ -333,26 +360,39 @@ impl Router {
         if course.lost.is_empty() {
             return true;
         }
-        let noticed = self.clock.now();
-        let share = |now| self.ownership.share(now).map(|share| by_owners(share, check.routes));
-        let known = share(noticed);
-        let mut lost: SmallVec<[(usize, Option<Share>); 4]> = SmallVec::new();
-        for (part, why) in std::mem::take(&mut course.lost) {
-            let since = self.unowned_since(check.worker, part, why, check.now, noticed);
-            let share = known.map(|share| Share { since: share.since.max(since), ..share });
-            lost.extend(part.places.iter().map(|place| (*place, share)));
-        }
+        let (mut lost, known) = self.shares_of(check, std::mem::take(&mut course.lost));
         let mut decide = |lost: &[_]| {
             self.shares.decide(lost, check.charges, check.policies, check.now, &mut course.answers)
         };
         let allowed = decide(&lost);
-        if allowed && share(self.clock.now()) != known {
+        if allowed && self.share(check, self.clock.now()) != known {
             // The process was stopped in between, or the log gives this node another share: what was charged is
             // forfeited.
             lost.iter_mut().for_each(|(_, share)| *share = None);
             return decide(&lost);
         }
         allowed
+    }
+
+    /// Each place that no owner decides about, with the share that counts for it; and this node's share now.
+    pub(super) fn shares_of(
+        &self,
+        check: &Attempt<'_>,
+        parts: SmallVec<[(&Part, LossReason); 2]>,
+    ) -> (SmallVec<[(usize, Option<Share>); 4]>, Option<Share>) {
+        let noticed = self.clock.now();
+        let known = self.share(check, noticed);
+        let mut lost: SmallVec<[(usize, Option<Share>); 4]> = SmallVec::new();
+        for (part, why) in parts {
+            let since = self.unowned_since(check.worker, part, why, check.now, noticed);
+            let share = known.map(|share| Share { since: share.since.max(since), ..share });
+            lost.extend(part.places.iter().map(|place| (*place, share)));
+        }
+        (lost, known)
+    }
+
+    fn share(&self, check: &Attempt<'_>, now: Nanos) -> Option<Share> {
+        self.ownership.share(now).map(|share| by_owners(share, check.routes))
     }
 }
 

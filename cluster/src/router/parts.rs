@@ -23,6 +23,9 @@ use crate::{
 /// none.
 const HELD_RETRY: Duration = Duration::from_millis(250);
 
+/// A frame takes so many; what is more for one owner is asked in another one. One goes along where nothing is to be taken.
+const MAX_PLACES: usize = MAX_CHARGES - 1;
+
 /// The charges of a check that one member owns, by their place in the check.
 pub(super) struct Part {
     pub(super) owner: Owner,
@@ -127,8 +130,7 @@ impl Router {
                     soon == other && is_like(part, policies, index)
                 }
                 (Owner::Peer(peer), Found::There(member)) => {
-                    // A frame takes so many; what is more for one owner is asked in another one.
-                    part.places.len() < MAX_CHARGES
+                    part.places.len() < MAX_PLACES
                         && is_like(part, policies, index)
                         && routes.peers[*member].as_ref().is_some_and(|other| Arc::ptr_eq(peer, other))
                 }
@@ -199,14 +201,21 @@ pub(super) fn part_is_held(part: &Part, charges: &[Charge], decisions: &[Decisio
     is_held(&own, decisions)
 }
 
-pub(super) fn note(answers: &mut Answers, part: &Part, decisions: &[Decision], by: impl Fn() -> DecidedBy) {
+/// Takes in what was decided about a part. `is_held`: it was denied only because successors must acknowledge floors first.
+pub(super) fn note(
+    answers: &mut Answers,
+    part: &Part,
+    decisions: &[Decision],
+    is_held: bool,
+    by: impl Fn() -> DecidedBy,
+) {
     debug_assert_eq!(part.places.len(), decisions.len());
     for (place, decision) in part.places.iter().zip(decisions) {
-        let mut decision = *decision;
-        if decision.is_held() {
+        let decision = match decision.is_held() && is_held {
             // Told to who asked: the successor was waited for long enough.
-            decision.retry_after = Some(HELD_RETRY);
-        }
+            true => Decision { retry_after: Some(HELD_RETRY), ..*decision },
+            false => decision.unless_held(),
+        };
         answers[*place] = Some(Answer { decision, by: by() });
     }
 }

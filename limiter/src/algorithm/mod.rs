@@ -11,8 +11,10 @@ pub(crate) mod sliding;
 mod step;
 pub(crate) mod window_from_first;
 
+use std::time::Duration;
+
 pub(crate) use self::step::{Asked, Bounds, Raise, Step};
-use crate::{Algorithm, Cost, Limit, Period, calendar};
+use crate::{Algorithm, Cost, Decision, Limit, Period, calendar, time::duration};
 
 /// Decides about `cost` units at `now`, for a bucket in state `state` of which `bounds` say more. When it denies, or nothing
 /// is taken, the state after is the one before. Nobody says of windows that slide, and of logs, more than when they were empty.
@@ -61,6 +63,31 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
         Algorithm::SlidingWindow => sliding::refund(limit, state, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
     }
+}
+
+/// What a decision says of the bucket when what it took was given back.
+pub(crate) fn given_back(decision: Decision, limit: &Limit, cost: Cost) -> Decision {
+    let decision = Decision { delay: Duration::ZERO, ..decision };
+    if !decision.allowed || cost == Cost::PEEK {
+        return decision;
+    }
+    let steadily = limit.algorithm().has_burst();
+    let is_log = limit.algorithm() == Algorithm::SlidingLog;
+    let taken = if steadily || is_log {
+        cost.get()
+    } else {
+        cost.get().div_ceil(limit.grain()).saturating_mul(limit.grain())
+    };
+    let remaining = decision.remaining.saturating_add(taken).min(decision.limit);
+    let reset_after = if remaining == decision.limit {
+        Duration::ZERO
+    } else if steadily {
+        decision.reset_after.saturating_sub(duration(gcra::ticks_for(limit, cost.get())))
+    } else {
+        // The window ends when it did; of a log nobody knows here when its other entries go.
+        decision.reset_after
+    };
+    Decision { remaining, reset_after, ..decision }
 }
 
 /// A state that may have been written by another node, for the clock of this one. Where that one's was far ahead its window is

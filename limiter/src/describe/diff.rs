@@ -94,6 +94,7 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     fields.push(("limit", rule.limit.clone()));
     fields.extend(rule.burst.map(|burst| ("burst", burst.to_string())));
     fields.extend(rule.algorithm.clone().map(|algorithm| ("algorithm", algorithm)));
+    fields.extend(rule.cost.clone().map(|cost| ("cost", cost)));
     fields.push(("mode", rule.mode.clone()));
     fields.push(("consistency", rule.consistency.clone()));
     fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
@@ -111,12 +112,13 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
-    const ORDER: [&str; 12] = [
+    const ORDER: [&str; 13] = [
         "when",
         "key",
         "limit",
         "burst",
         "algorithm",
+        "cost",
         "mode",
         "consistency",
         "on_owner_loss",

@@ -12,7 +12,10 @@ pub use self::{
     diff::{FieldChange, RuleChange, RulesDiff},
     worst_case::WorstCase,
 };
-use crate::{Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override};
+use crate::{
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override,
+    price::Price,
+};
 
 /// Patterns by attribute.
 pub type Conditions = BTreeMap<String, Vec<String>>;
@@ -34,6 +37,9 @@ pub struct RuleDescription {
     /// How it counts; none of a rule all limits of which are `unlimited` or `deny`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub algorithm: Option<String>,
+    /// Units that a request takes for each of its cost, or the name under which a check says how many; none: its cost.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cost: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: String,
     /// `available` or `strict`.
@@ -85,6 +91,7 @@ impl Rule {
             limit: limit_text(self.limit.as_ref()),
             burst: burst(self.limit.as_ref()),
             algorithm: self.counting_limits().next().map(|_| self.algorithm.to_string()),
+            cost: (self.price != Price::ONE).then(|| self.price.to_string()),
             mode: match self.mode {
                 Mode::Enforce => "enforce",
                 Mode::Shadow => "shadow",

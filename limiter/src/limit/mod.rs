@@ -221,6 +221,16 @@ impl Limit {
         self.period.length()
     }
 
+    /// The time in which all of what `remaining` counts against comes: of a bucket its [burst](Self::burst_size) at the pace
+    /// of the count, otherwise the count in its window.
+    pub fn quota_window(&self) -> Duration {
+        if !self.algorithm.has_burst() || self.count == self.burst {
+            return self.window();
+        }
+        let nanos = self.window().as_nanos() * u128::from(self.burst) / u128::from(self.count.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
     /// One of `parts` equal parts of this limit, in rate and in burst, rounded down; `None` when nothing is left of it.
     pub fn share(&self, parts: u32) -> Option<Self> {
         let parts = u64::from(parts.max(1));

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Attributes that calls use for themselves.
-const RESERVED: [&str; 3] = ["domain", "cost", "request_id"];
+const RESERVED: [&str; 4] = ["domain", "cost", "costs", "request_id"];
 
 /// A text, and where it stands in the file.
 #[derive(Debug, Clone)]

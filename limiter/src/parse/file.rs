@@ -87,6 +87,7 @@ impl Compiler<'_> {
             || limit.iter().flatten().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
         let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
         let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
+        let price = self.price(raw.cost.as_ref(), limits());
         let on_memory_full = self.word("on_memory_full", raw.on_memory_full.as_ref(), &words);
         let (Some(name), Some(limit), Some(key)) = (&raw.name, limit, key) else { return None };
         let key_order = key_order(&key);
@@ -110,7 +111,7 @@ impl Compiler<'_> {
         (self.errors() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            shape: limits::shape(hasher, &when, &key, &key_order, limit_id, &overrides),
+            shape: limits::shape(hasher, &when, &key, &key_order, limit_id, &overrides, &price),
             id: hasher.rule(),
             hasher,
             when,
@@ -120,6 +121,7 @@ impl Compiler<'_> {
             limit_id,
             algorithm,
             overrides,
+            price,
             mode,
             consistency,
             on_owner_loss,

@@ -1,8 +1,11 @@
 //! Charging buckets: one without a lock, or several with their shards locked.
 
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed},
+use std::{
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed},
+    },
+    time::Duration,
 };
 
 use sdd::Guard;
@@ -30,6 +33,17 @@ struct Bucket {
     /// Its state with all that the check has done to it. Of a log, what the check has taken of it.
     state: u64,
     charged: bool,
+}
+
+impl Bucket {
+    /// What it says with all that the check has done to it so far.
+    fn decide(&self, locked: &mut Locked<'_>, asked: &Asked<'_>, now: u64) -> Decision {
+        if self.is_log {
+            return locked.decide_log(asked, self.state, now);
+        }
+        let decision = algorithm::decide(asked.limit, self.state, asked.bounds, asked.cost, now).decision;
+        Decision { assumed: self.assumed, ..decision }
+    }
 }
 
 /// What one charge of a check would do.
@@ -127,6 +141,23 @@ impl Store {
         Answer::lazy(outcome.allowed, asked, before, now).with_assumed(assumed.is_some())
     }
 
+    /// What [`Store::check`] would say, and what remains without it: nothing is taken.
+    pub fn preview(&self, charge: &Charge, now: Nanos) -> Decision {
+        let (mut locked, now) = (self.lock(charge.key), self.not_before(now));
+        let asked = charge.asked();
+        let mut buckets = SmallVec::new();
+        let bucket = bucket_of(&mut buckets, &mut locked, 0, &asked, now);
+        let decision = bucket.decide(&mut locked, &asked, now);
+        let decision = match decision.allowed && charge.cost != Cost::PEEK {
+            true => without(&mut locked, &asked, bucket.state, now, decision),
+            false => decision,
+        };
+        if let Some(known) = bucket.known {
+            locked.put(bucket.key, known);
+        }
+        decision
+    }
+
     /// Charges all buckets or none, with all their shards locked. Returns which were charged.
     pub(super) fn charge_all(
         &self,
@@ -155,12 +186,7 @@ impl Store {
             let (asked, place) = (charge.asked(), place_of(&shards, self.shard_of(charge.key)));
             let bucket = bucket_of(&mut buckets, &mut shards[place], place, &asked, now);
             let before = bucket.state;
-            let decision = if asked.limit.algorithm() == Algorithm::SlidingLog {
-                shards[place].decide_log(&asked, before, now)
-            } else {
-                let decision = algorithm::decide(asked.limit, before, asked.bounds, asked.cost, now).decision;
-                Decision { assumed: bucket.assumed, ..decision }
-            };
+            let decision = bucket.decide(&mut shards[place], &asked, now);
             let taken = decision.allowed && charge.cost != Cost::PEEK;
             if taken {
                 bucket.charged = true;
@@ -265,7 +291,7 @@ fn without(
     } else {
         algorithm::decide(look.limit, before, look.bounds, look.cost, now).decision
     };
-    Decision { remaining: look.remaining, reset_after: look.reset_after, ..decision }
+    Decision { remaining: look.remaining, reset_after: look.reset_after, delay: Duration::ZERO, ..decision }
 }
 
 fn place_of(shards: &[Locked<'_>], number: usize) -> usize {

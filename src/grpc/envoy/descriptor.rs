@@ -19,7 +19,7 @@ use tidegate_proto::grpc::envoy::{
 };
 
 use crate::check::{
-    AttributeList, CheckRequest, MAX_ATTRIBUTES, MAX_NAME_BYTES, Meant, Problem, ProblemKind, Subject,
+    AttributeList, CheckRequest, Costs, MAX_ATTRIBUTES, MAX_NAME_BYTES, Meant, Problem, ProblemKind, Subject,
 };
 
 /// Descriptors of a request.
@@ -77,7 +77,8 @@ fn one<'a>(
         Some(none) if none.requests_per_unit == 0 => return Ok(Asked::Never(none)),
         Some(brought) => Subject::Inline { key: key_of(&attributes).into(), limit: limit_of(brought)? },
     };
-    let request = CheckRequest { domain: Cow::Borrowed(domain), subject, cost, id: None };
+    let request =
+        CheckRequest { domain: Cow::Borrowed(domain), subject, cost, costs: Costs::default(), id: None };
     // To give nothing back is to look.
     let gives = descriptor.is_negative_hits && cost != Cost::PEEK;
     Ok(if gives { Asked::Refund(request) } else { Asked::Check(request) })

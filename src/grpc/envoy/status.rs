@@ -147,7 +147,16 @@ mod tests {
 
     fn policy(name: &str, window: u64) -> Policy<'_> {
         let (window, more_after) = (Duration::from_secs(window), Duration::from_secs(2));
-        Policy { name, count: 10, window, remaining: 3, more_after, denied: false }
+        Policy {
+            name,
+            count: 10,
+            window,
+            quota: 10,
+            quota_window: window,
+            remaining: 3,
+            more_after,
+            denied: false,
+        }
     }
 
     #[test]

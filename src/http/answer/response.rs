@@ -99,6 +99,8 @@ mod tests {
         name: "login",
         count: 5,
         window: Duration::from_secs(60),
+        quota: 5,
+        quota_window: Duration::from_secs(60),
         remaining: 0,
         more_after: Duration::from_millis(59_001),
         denied: true,
@@ -154,7 +156,8 @@ mod tests {
 
     #[test]
     fn each_rule_is_an_item_of_the_headers() {
-        let other = Policy { name: "a \"b\"\n", window: Duration::from_millis(500), remaining: 7, ..POLICY };
+        let other =
+            Policy { name: "a \"b\"\n", quota_window: Duration::from_millis(500), remaining: 7, ..POLICY };
         let response =
             CheckAnswer { allowed: true, policies: &[POLICY, other], ..DENIED }.to_response(Some(0));
         assert_eq!(header(&response, "ratelimit"), Some("\"login\";r=0;t=60, \"a \\\"b\\\"_\";r=7;t=60"));

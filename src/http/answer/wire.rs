@@ -85,6 +85,8 @@ mod tests {
             name,
             count: 5,
             window: Duration::from_secs(60),
+            quota: 5,
+            quota_window: Duration::from_secs(60),
             remaining: 0,
             more_after: Duration::from_millis(59_001),
             denied: true,
