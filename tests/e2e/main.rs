@@ -8,6 +8,7 @@
 
 mod kit;
 
+mod addresses;
 mod algorithms;
 mod answers;
 mod auth;
@@ -17,8 +18,10 @@ mod batch;
 mod connections;
 mod dev;
 mod envoy;
+mod foreign_pages;
 mod forged_gossip;
 mod founding;
+mod framing;
 mod grpc;
 mod hung_disk;
 mod hung_disk_streams;
@@ -49,6 +52,7 @@ mod rules_data_dir;
 mod rules_replicated;
 mod rules_survive_kills;
 mod rules_without_quorum;
+mod spellings;
 mod supervised;
 mod takeover;
 mod version;
