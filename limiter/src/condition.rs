@@ -8,7 +8,16 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::key::KeyBytes;
+use crate::{
+    address::{self, Address},
+    key::KeyBytes,
+};
+
+/// A path without the slashes at its end, which lead to the same place.
+pub(crate) fn without_end_slashes(path: &str) -> &str {
+    let bare = path.trim_end_matches('/');
+    if bare.is_empty() { &path[..path.len().min(1)] } else { bare }
+}
 
 /// All attributes that a rule tests; every test must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +40,13 @@ pub(crate) enum Pattern {
     Exact(Box<str>),
     Prefix(Box<str>),
     Network(IpNet),
+    /// The same, written as an address or, of `ip`, as `10.1.*`.
+    Hosts {
+        written: Box<str>,
+        network: IpNet,
+    },
+    /// A value of `path`, which a slash at the end makes no other one.
+    Path(Box<str>),
     Present,
 }
 
@@ -94,8 +110,8 @@ impl Test {
         let (mut any_of, mut none_of) = (Vec::new(), Vec::new());
         for pattern in patterns {
             match pattern.strip_prefix('!') {
-                Some(negated) => none_of.push(Pattern::new(negated)),
-                None => any_of.push(Pattern::new(pattern)),
+                Some(negated) => none_of.push(Pattern::of(&attribute, negated)),
+                None => any_of.push(Pattern::of(&attribute, pattern)),
             }
         }
         Self { attribute, any_of: any_of.into(), none_of: none_of.into() }
@@ -112,6 +128,22 @@ impl Test {
 }
 
 impl Pattern {
+    /// Reads a pattern for the values of an attribute: of an address, and of `path`, each way to write one is meant.
+    fn of(attribute: &str, text: &str) -> Self {
+        let network = match text.strip_suffix('*') {
+            Some(beginning) if attribute == "ip" => address::network_of_beginning(beginning),
+            Some(_) => None,
+            None => Address::parse(text).map(|address| address.host().into()),
+        };
+        match network {
+            Some(network) => Self::Hosts { written: text.into(), network },
+            None if attribute == "path" && text.starts_with('/') && !text.ends_with('*') => {
+                Self::Path(text.into())
+            }
+            None => Self::new(text),
+        }
+    }
+
     fn new(text: &str) -> Self {
         if text == "*" {
             return Self::Present;
@@ -121,9 +153,9 @@ impl Pattern {
         }
         // A path begins with its slash, a network does not.
         if text.contains('/')
-            && let Ok(network) = text.parse::<IpNet>()
+            && let Some(network) = address::network(text)
         {
-            return Self::Network(network.trunc());
+            return Self::Network(network);
         }
         Self::Exact(text.into())
     }
@@ -132,7 +164,7 @@ impl Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(exact) => f.write_str(exact),
+            Self::Exact(text) | Self::Path(text) | Self::Hosts { written: text, .. } => f.write_str(text),
             Self::Prefix(prefix) => write!(f, "{prefix}*"),
             Self::Network(network) => network.fmt(f),
             Self::Present => f.write_str("*"),

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::{Limit, condition::Condition, key::KeyHasher, price::Price};
+use crate::{Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, price::Price};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,7 @@ pub(crate) fn shape(
     when: &Condition,
     key: &[Arc<str>],
     key_order: &[u8],
+    ip_prefix: OwnIpPrefix,
     own: LimitId,
     overrides: &[Override],
     price: &Price,
@@ -130,6 +131,11 @@ pub(crate) fn shape(
     when.feed(&mut bytes);
     bytes.number(key.len() as u64);
     key_order.iter().for_each(|place| bytes.text(&key[usize::from(*place)]));
+    if !ip_prefix.says_nothing() {
+        bytes.text("ip_prefix");
+        let bits = |bits: Option<u8>| bits.map_or(0, u64::from);
+        bytes.number(bits(ip_prefix.v4) << 8 | bits(ip_prefix.v6));
+    }
     bytes.number(overrides.len() as u64);
     for special in overrides {
         special.when.feed(&mut bytes);

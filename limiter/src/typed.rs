@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
+    address::OwnIpPrefix,
     key::KeyHasher,
     limits::{self, LimitId, Override},
     matching::key_order,
@@ -27,6 +28,7 @@ pub struct NewRule {
     limit: Limit,
     when: Patterns,
     key: Vec<String>,
+    ip_prefix: OwnIpPrefix,
     overrides: Vec<(Patterns, Option<Limit>)>,
     price: u64,
     mode: Mode,
@@ -44,6 +46,7 @@ impl NewRule {
             limit,
             when: Patterns::new(),
             key: Vec::new(),
+            ip_prefix: OwnIpPrefix::default(),
             overrides: Vec::new(),
             price: 1,
             mode: Mode::Enforce,
@@ -63,9 +66,16 @@ impl NewRule {
     }
 
     /// A bucket for each value of this attribute; of several such attributes, for each combination. The rule is not
-    /// about requests that lack one of them. Of an IPv6 address in `ip` the /64 network counts.
+    /// about requests that lack one of them. Of an IPv6 address in `ip` the /64 network counts, see [`NewRule::ip_prefix`].
     pub fn key(mut self, attribute: impl Into<String>) -> Self {
         self.key.push(attribute.into());
+        self
+    }
+
+    /// How many bits of an address in the key `ip` stand for one client: of IPv4 (1 to 32, by default 32), and of IPv6 (1 to
+    /// 128, by default 64).
+    pub fn ip_prefix(mut self, v4: u8, v6: u8) -> Self {
+        self.ip_prefix = OwnIpPrefix { v4: Some(v4), v6: Some(v6) };
         self
     }
 
@@ -130,6 +140,7 @@ impl NewRule {
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
         let key_order = key_order(&key);
+        compiler.check_ip_prefix(self.ip_prefix, [Place::NOWHERE; 2], &key);
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         let overrides = self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit));
         let overrides = Override::all(hasher, Some(&self.limit), overrides, None);
@@ -141,6 +152,7 @@ impl NewRule {
                 &when,
                 &key,
                 &key_order,
+                self.ip_prefix,
                 LimitId::of_rule(Some(&self.limit)),
                 &overrides,
                 &price,
@@ -150,6 +162,8 @@ impl NewRule {
             when,
             key,
             key_order,
+            ip_prefix: compiler.ip_prefix.or(self.ip_prefix),
+            own_ip_prefix: self.ip_prefix,
             limit: Some(self.limit),
             limit_id: LimitId::of_rule(Some(&self.limit)),
             algorithm: self.limit.algorithm(),

@@ -160,6 +160,32 @@ fn a_head_that_never_ends_is_cut_off() {
 }
 
 #[test]
+fn a_rule_of_a_refund_or_reset_that_there_is_not() {
+    let rules: String =
+        (0..30).map(|n| format!("  - {{ name: rule-{n}, key: [user], limit: 5/1h }}\n")).collect();
+    let cluster = kit::nodes(1, &format!("rules:\n{rules}  - {{ name: other, key: [path], limit: 5/1h }}\n"));
+    let mut client = cluster.nodes[0].client(PATIENCE);
+    let user = r#"{"attributes": {"user": "good"}}"#;
+    for call in ["/v1/refund", "/v1/reset"] {
+        let answer = client.post(&format!("{call}?rule=rule-99"), user).unwrap();
+        assert_eq!(answer.json()["field"], "rule");
+        assert_refused(&cluster, &answer, 404, &["no-such-rule", "rule-99", "rule-0, rule-1", "and 11 more"]);
+        assert!(answer.body.len() < 1_000, "{}", answer.text());
+        let elsewhere =
+            client.post(&format!("{call}?rule=a"), r#"{"domain": "none", "attributes": {}}"#).unwrap();
+        assert_refused(&cluster, &elsewhere, 404, &["no-such-rule", "it has none"]);
+        let inline = client.post(&format!("{call}?rule=rule-1"), r#"{"key": "k", "limit": "5/1s"}"#).unwrap();
+        assert_refused(&cluster, &inline, 400, &["belongs to no rule"]);
+        assert_eq!(
+            client.post(&format!("{call}?rule=rule-1"), user).unwrap().json()["buckets"][0]["rule"],
+            "rule-1"
+        );
+        let not_about = client.post(&format!("{call}?rule=other"), user).unwrap();
+        assert_eq!((not_about.status, &not_about.json()["buckets"]), (200, &serde_json::json!([])));
+    }
+}
+
+#[test]
 fn a_batch_that_is_too_long_and_one_with_a_bad_item() {
     let cluster = node();
     let many = vec![r#"{"attributes": {"user": "a"}}"#; 1_001].join(",");

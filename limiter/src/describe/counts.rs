@@ -4,7 +4,7 @@ use super::{OverrideDescription, RuleDescription, conditions_text};
 
 /// The words for a rule before and after a change; `None` where no bucket counts otherwise than before.
 pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<String> {
-    if sorted(&was.key) != sorted(&is.key) {
+    if sorted(&was.key) != sorted(&is.key) || was.ip_prefix != is.ip_prefix {
         return Some("start anew, the key is another one".to_owned());
     }
     let mut words = Vec::new();

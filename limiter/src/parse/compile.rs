@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     HashSecret,
+    address::{self, IpPrefix, OwnIpPrefix},
     condition::{Condition, Test},
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct Compiler<'t> {
     pub(crate) secret: &'t HashSecret,
     /// The text was taken by a version of Tidegate, maybe an earlier one, so what that took is taken.
     pub(super) is_stored: bool,
+    /// Of rules that say none.
+    pub(crate) ip_prefix: IpPrefix,
     pub(super) errors: RuleErrors<'t>,
     /// Names that many rules share are there once.
     names: HashSet<Arc<str>>,
@@ -55,7 +58,8 @@ pub(crate) struct Compiler<'t> {
 
 impl<'t> Compiler<'t> {
     pub(crate) fn new(text: &'t str, secret: &'t HashSecret) -> Self {
-        Self { secret, is_stored: false, errors: RuleErrors::new(text), names: HashSet::new() }
+        let (ip_prefix, errors) = (IpPrefix::default(), RuleErrors::new(text));
+        Self { secret, is_stored: false, ip_prefix, errors, names: HashSet::new() }
     }
 
     /// Of a text that was written before.
@@ -96,7 +100,7 @@ impl<'t> Compiler<'t> {
             }
             for pattern in patterns {
                 let bare = pattern.text.strip_prefix('!').unwrap_or(&pattern.text);
-                if attribute.text == "ip" && bare.contains('/') && bare.parse::<ipnet::IpNet>().is_err() {
+                if attribute.text == "ip" && bare.contains('/') && address::network(bare).is_none() {
                     self.error(
                         pattern.place,
                         format!("{:?} is no network", shortened(bare)),
@@ -126,6 +130,20 @@ impl<'t> Compiler<'t> {
             }
         }
         key.parts.iter().map(|part| self.shared(&part.text)).collect()
+    }
+
+    /// `places` are those of the two numbers.
+    pub(crate) fn check_ip_prefix(&mut self, own: OwnIpPrefix, places: [Place; 2], key: &[Arc<str>]) {
+        if !own.says_nothing() && !key.iter().any(|name| **name == *"ip") {
+            let message = "ip_prefix says how much of `ip` counts in the key, which has no `ip`";
+            self.error(places[0], message, "add ip to the key, or leave ip_prefix out");
+        }
+        for ((family, bits, max), place) in [("v4", own.v4, 32), ("v6", own.v6, 128)].into_iter().zip(places)
+        {
+            if bits.is_some_and(|bits| !(1..=max).contains(&bits)) {
+                self.error(place, format!("{family} addresses have a prefix of 1 to {max} bits"), "");
+            }
+        }
     }
 
     fn check_attribute(&mut self, name: &Written) {

@@ -66,6 +66,7 @@ impl Rules {
         revision: u64,
     ) -> Result<Self, Vec<RuleError>> {
         let mut documents = node::read(compiler.errors.text()).map_err(|error| vec![error])?;
+        compiler.ip_prefix = self.ip_prefix();
         let count = documents.len();
         if count != 1 {
             let message = format!("{count} documents, where the rules of one domain are expected");
