@@ -139,7 +139,7 @@ impl Router {
                     Owner::Anybody => {
                         let denials: Decisions =
                             part.places.iter().map(|place| denial(&charges[*place])).collect();
-                        note(&mut answers, part, &denials, || DecidedBy::Owner);
+                        note(&mut answers, part, &denials, true, || DecidedBy::Owner);
                         true
                     }
                     Owner::Nobody { .. } => false,

@@ -71,6 +71,11 @@ impl Router {
             let mut places = part.places.iter();
             part.is_enforced(check.charges) && places.any(|place| answers[*place].is_none())
         };
+        // What a rule denies whatever was consumed never passes: the others have nothing to add, and whoever is blocked costs no
+        // other node anything.
+        if check.parts.iter().any(|part| matches!(part.owner, Owner::Anybody) && part.is_enforced(check.charges)) {
+            return;
+        }
         let open: SmallVec<[&Part; 2]> = check.parts.iter().filter(|part| is_open(part)).collect();
         // One that somebody may decide about is asked, maybe once more. What a share would say of it is too strict: it begins empty.
         lost.retain(|(part, why)| is_open(part) && !matches!(why, LossReason::Unknown));
@@ -92,7 +97,7 @@ impl Router {
                     asked.push((part, answer));
                 }
                 // About to have an owner.
-                Owner::Nobody { .. } => {}
+                Owner::Nobody { .. } | Owner::Anybody => {}
             }
         }
         for (part, mut answer) in asked {
@@ -138,7 +143,7 @@ fn note(answers: &mut Answers, part: &Part, decisions: &[Decision]) {
         let decision = decision.unless_held();
         let by = match &part.owner {
             Owner::Peer(owner) => DecidedBy::Forwarded(Arc::clone(&owner.member.id.name)),
-            Owner::Here(_) | Owner::Nobody { .. } => DecidedBy::Owner,
+            Owner::Here(_) | Owner::Anybody | Owner::Nobody { .. } => DecidedBy::Owner,
         };
         answers[*place].get_or_insert(Answer { decision, by });
     }

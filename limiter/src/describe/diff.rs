@@ -120,7 +120,7 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
-    const ORDER: [&str; 13] = [
+    const ORDER: &[&str] = &[
         "when",
         "key",
         "ip_prefix",
@@ -140,10 +140,10 @@ fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) 
         fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
     };
     ORDER
-        .into_iter()
+        .iter()
         .filter_map(|name| {
             let (from, to) = (value(before, name), value(after, name));
-            (from != to).then(|| FieldChange { field: name.to_owned(), from, to })
+            (from != to).then(|| FieldChange { field: (*name).to_owned(), from, to })
         })
         .collect()
 }

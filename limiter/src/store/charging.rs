@@ -145,6 +145,7 @@ impl Store {
     pub fn preview(&self, charge: &Charge, now: Nanos) -> Decision {
         let (mut locked, now) = (self.lock(charge.key), self.not_before(now));
         let asked = charge.asked();
+        locked.take_over_former(&asked, now);
         let mut buckets = SmallVec::new();
         let bucket = bucket_of(&mut buckets, &mut locked, 0, &asked, now);
         let decision = bucket.decide(&mut locked, &asked, now);
