@@ -73,7 +73,11 @@ impl Router {
         };
         // What a rule denies whatever was consumed never passes: the others have nothing to add, and whoever is blocked costs no
         // other node anything.
-        if check.parts.iter().any(|part| matches!(part.owner, Owner::Anybody) && part.is_enforced(check.charges)) {
+        if check
+            .parts
+            .iter()
+            .any(|part| matches!(part.owner, Owner::Anybody) && part.is_enforced(check.charges))
+        {
             return;
         }
         let open: SmallVec<[&Part; 2]> = check.parts.iter().filter(|part| is_open(part)).collect();

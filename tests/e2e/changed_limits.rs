@@ -1,0 +1,142 @@
+//! The promise: a limit that changes keeps what was consumed, in units, whichever node is asked; no wait is longer than the new
+//! limit needs to refill; and a rollback restores what was.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tidegate_jepsen::cluster::{Cluster, Node};
+
+use crate::kit::{
+    self,
+    rules::{PATIENCE, await_voters, put},
+};
+
+const USERS: usize = 12;
+
+fn three() -> Cluster {
+    let cluster = kit::patient_nodes(3, &rule("limit: 3/10m"));
+    await_voters(&cluster, 3);
+    cluster
+}
+
+fn rule(fields: &str) -> String {
+    format!("rules: [{{ name: r, key: [user], {fields} }}]")
+}
+
+/// Changes the rule at each node, and says what becomes of its counts.
+fn change(cluster: &Cluster, fields: &str) -> String {
+    let answer = put(&cluster.nodes[1], "default?wait=all", &[], &rule(fields));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["diff"]["changed"][0]["counts"].as_str().unwrap_or_default().to_owned()
+}
+
+fn post(node: &Node, call: &str, user: &str, cost: u64) -> (u16, Option<u64>, Value) {
+    let body = json!({ "attributes": { "user": user }, "cost": cost }).to_string();
+    let answer = node.client(PATIENCE).post(call, &body).unwrap();
+    let wait = answer.header("retry-after").map(|wait| wait.parse().unwrap());
+    (answer.status, wait, answer.json())
+}
+
+/// Each user at each node in turn.
+fn each(cluster: &Cluster, prefix: &str, mut each: impl FnMut(&Node, &str)) {
+    for (number, node) in (0..USERS).zip(cluster.nodes.iter().cycle()) {
+        each(node, &format!("{prefix}{number}"));
+    }
+}
+
+fn left(node: &Node, user: &str) -> u64 {
+    post(node, "/v1/check", user, 0).2["remaining"].as_u64().unwrap()
+}
+
+#[test]
+fn consumed_units_stay_and_no_wait_is_longer_than_the_new_limit_refills() {
+    let cluster = three();
+    let spend = |user: &str, node: &Node, cost| assert_eq!(post(node, "/v1/check", user, cost).0, 200);
+    each(&cluster, "a", |node, user| spend(user, node, 3));
+    assert_eq!(change(&cluster, "limit: 5/10m"), "kept, consumed units count under the new limit");
+    each(&cluster, "a", |node, user| {
+        assert_eq!(left(node, user), 2, "{user}");
+        spend(user, node, 2);
+        assert_eq!(post(node, "/v1/check", user, 1).0, 429, "{user}");
+    });
+
+    change(&cluster, "limit: 1000/1h");
+    each(&cluster, "b", |node, user| spend(user, node, 20));
+    change(&cluster, "limit: 10/1h");
+    each(&cluster, "b", |node, user| assert_eq!(left(node, user), 0, "{user}"));
+    let back = cluster.nodes[2].client(PATIENCE).get("/v1/rules/default/history?limit=2").unwrap().json();
+    let revision = json!({ "revision": back["revisions"][1]["revision"] }).to_string();
+    let rolled =
+        cluster.nodes[0].client(PATIENCE).post("/v1/rules/default/rollback?wait=all", &revision).unwrap();
+    assert_eq!(rolled.status, 200, "{}", rolled.text());
+    each(&cluster, "b", |node, user| assert_eq!(left(node, user), 980, "{user}"));
+
+    change(&cluster, "limit: 100/1d, algorithm: fixed_window");
+    each(&cluster, "c", |node, user| spend(user, node, 100));
+    for fields in
+        ["limit: 100/1m", "limit: 50/1m, algorithm: sliding_log", "limit: 40/1m, algorithm: leaky_bucket"]
+    {
+        change(&cluster, fields);
+        each(&cluster, "c", |node, user| {
+            let (status, wait, _) = post(node, "/v1/check", user, 1);
+            assert!(status == 429 && wait.is_some_and(|wait| wait <= 60), "{fields}: {user} waits {wait:?}");
+        });
+    }
+}
+
+#[test]
+fn refunds_and_resets_reach_what_was_consumed_before_the_change() {
+    let cluster = three();
+    each(&cluster, "u", |node, user| assert_eq!(post(node, "/v1/check", user, 3).0, 200));
+    change(&cluster, "limit: 6/1h");
+    each(&cluster, "u", |node, user| {
+        let given = post(node, "/v1/refund", user, 2).2["buckets"][0].clone();
+        assert_eq!((&given["applied"], &given["remaining"]), (&json!(true), &json!(5)), "{user}");
+    });
+    change(&cluster, "limit: 9/1d");
+    each(&cluster, "u", |node, user| {
+        assert_eq!(post(node, "/v1/reset", user, 1).2["buckets"][0]["remaining"], 9, "{user}");
+    });
+    change(&cluster, "limit: 6/1h");
+    each(&cluster, "u", |node, user| assert_eq!(left(node, user), 6, "{user}"));
+}
+
+#[test]
+fn limits_that_change_under_load_admit_as_many_as_the_largest_and_no_more() {
+    let cluster = three();
+    change(&cluster, "limit: 60/1h");
+    let (stop, admitted) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 4]);
+    thread::scope(|scope| {
+        for node in &cluster.nodes {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    for (number, admitted) in admitted.iter().enumerate() {
+                        let allowed = post(node, "/v1/check", &format!("u{number}"), 1).0 == 200;
+                        admitted.fetch_add(u64::from(allowed), Relaxed);
+                    }
+                }
+            });
+        }
+        for fields in [
+            "limit: 50/1d",
+            "limit: 60/1h",
+            "limit: 40/1h, algorithm: fixed_window",
+            "limit: 60/1h",
+            "limit: 60/1d, algorithm: sliding_log",
+            "limit: 60/1h",
+        ] {
+            change(&cluster, fields);
+            thread::sleep(Duration::from_millis(100));
+        }
+        stop.store(true, Relaxed);
+    });
+    // One unit refills in a minute.
+    for admitted in admitted {
+        let admitted = admitted.into_inner();
+        assert!((59..=62).contains(&admitted), "{admitted} admitted");
+    }
+}
