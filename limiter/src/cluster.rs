@@ -16,8 +16,8 @@ pub use crate::{
     charge::Charge,
     decision::binding,
     describe::{
-        Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
-        RulesDiff, WorstCase,
+        BlockDescription, Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange,
+        RuleDescription, RulesDiff, WorstCase,
     },
     floor::Floor,
     key::{KeyHash, RuleId},

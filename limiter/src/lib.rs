@@ -101,6 +101,7 @@
 mod algorithm;
 mod answer;
 mod attributes;
+mod block;
 mod calendar;
 mod cardinality;
 mod charge;
@@ -125,6 +126,7 @@ mod policy;
 mod prefix_index;
 mod reserve;
 mod revised;
+mod rfc3339;
 mod rule;
 mod rule_set;
 mod siphash;

@@ -47,7 +47,7 @@ pub(crate) async fn amend_as_check<T>(
     }
     let rules = node.rules.load_full();
     let mut limited = Charges::default();
-    if let Ruling::Unlimited { rule, .. } = rule(&rules, request, &mut limited) {
+    if let Ruling::Unlimited { rule, .. } = rule(&rules, request, None, &mut limited) {
         return Ok(render(unlimited(node, true, rule)));
     }
     let amended =
@@ -80,7 +80,7 @@ pub(crate) async fn amend_buckets<T>(
     let rules = node.rules.load_full();
     let mut limited = Charges::default();
     let ruling = match amendment {
-        Amendment::Refund => rule(&rules, request, &mut limited),
+        Amendment::Refund => rule(&rules, request, None, &mut limited),
         Amendment::Reset => rule_all(&rules, request, &mut limited),
     };
     if let Ruling::Unlimited { .. } = ruling {

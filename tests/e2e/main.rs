@@ -14,6 +14,7 @@ mod auth;
 mod bad_peers;
 mod bad_requests;
 mod batch;
+mod block;
 mod connections;
 mod deny;
 mod dev;

@@ -1,10 +1,10 @@
 //! What changes from some rules to others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conditions, DomainDescription, OverrideDescription, RuleDescription};
+use super::{BlockDescription, Conditions, DomainDescription, OverrideDescription, RuleDescription};
 
 /// What changes from some rules to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,12 @@ pub struct RulesDiff {
     pub changed: Vec<RuleChange>,
     /// Whether requests that no rule is about are allowed, if that changes: before and after, `allow` or `deny`.
     pub unmatched: Option<FieldChange>,
+    /// Entries of the block list that are new.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub blocked: Vec<BlockDescription>,
+    /// Entries of the block list that are no longer there.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unblocked: Vec<BlockDescription>,
 }
 
 /// A rule that is different.
@@ -46,6 +52,8 @@ impl RulesDiff {
             && self.removed.is_empty()
             && self.changed.is_empty()
             && self.unmatched.is_none()
+            && self.blocked.is_empty()
+            && self.unblocked.is_empty()
     }
 
     /// What changes from `before` to `after`; rules are known by their names.
@@ -67,6 +75,10 @@ impl RulesDiff {
             }
         }
         diff.removed = before.rules.iter().filter(|rule| old.contains_key(&rule.name)).cloned().collect();
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) =
+            (before.block.iter().collect(), after.block.iter().collect());
+        diff.blocked = new.difference(&old).map(|entry| (*entry).clone()).collect();
+        diff.unblocked = old.difference(&new).map(|entry| (*entry).clone()).collect();
         let word = |allow: bool| Some(if allow { "allow" } else { "deny" }.to_owned());
         if before.allow_unmatched != after.allow_unmatched {
             let (from, to) = (word(before.allow_unmatched), word(after.allow_unmatched));
@@ -100,6 +112,13 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
         fields.push(("overrides", rule.overrides.iter().map(special).collect::<Vec<_>>().join("; ")));
     }
     fields
+}
+
+impl std::fmt::Display for BlockDescription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}  {}", self.name, conditions_text(&self.when))?;
+        self.until.as_ref().map_or(Ok(()), |until| write!(f, " until {until}"))
+    }
 }
 
 /// As in `ip=10.0.0.0/8 path=/a|/b`.
