@@ -144,7 +144,7 @@ fn each_mistake_in_a_list_is_told_with_its_place_and_what_to_write() {
         (5, "would block every request"),
         (6, "an entry of `block` needs `when`"),
         (7, "\"r\" is the name of a rule"),
-        (8, "cannot name a entry of `block`"),
+        (8, "cannot name a block list entry"),
         (9, "no request could match"),
         (10, "did you mean `until`?"),
         (11, "an entry of `block` is a map of its fields"),

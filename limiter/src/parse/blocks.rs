@@ -27,7 +27,7 @@ impl Compiler<'_> {
         for raw in &file.block {
             let name = raw.name.as_ref().map_or(UNNAMED, |name| &*name.text);
             if let Some(written) = &raw.name {
-                self.check_name("entry of `block`", written);
+                self.check_name("block list entry", written);
                 if of_rules.contains(name) {
                     let message = format!("{:?} is the name of a rule", shortened(name));
                     self.error(written.place, message, "answers name what denies: choose another name");
