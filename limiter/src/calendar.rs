@@ -50,7 +50,7 @@ fn month_start(month: u64) -> u64 {
 
 /// Year and month (1 to 12) of a day since 1970. Howard Hinnant, "chrono-compatible low-level date algorithms",
 /// `civil_from_days`, for days that are not negative.
-fn civil(day: u64) -> (u64, u64) {
+pub(crate) fn civil(day: u64) -> (u64, u64) {
     let shifted = day + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
@@ -62,7 +62,7 @@ fn civil(day: u64) -> (u64, u64) {
 }
 
 /// Days from 1970 to the first of a month. The same source, `days_from_civil`.
-fn days_before(year: u64, month: u64) -> u64 {
+pub(crate) fn days_before(year: u64, month: u64) -> u64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year / 400, year % 400);
     let from_march = if month > 2 { month - 3 } else { month + 9 };

@@ -16,8 +16,8 @@ pub use crate::{
     cardinality::estimate,
     charge::Charge,
     describe::{
-        Conditions, DomainDescription, FieldChange, IpPrefixDescription, OverrideDescription, RuleChange,
-        RuleDescription, RulesDiff, WorstCase,
+        BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
+        OverrideDescription, RuleChange, RuleDescription, RulesDiff, WorstCase,
     },
     floor::Floor,
     key::{KeyHash, RuleId},

@@ -11,14 +11,14 @@ use smallvec::SmallVec;
 use crate::{
     Attributes, Rule,
     address::Address,
-    condition::{Pattern, Test, without_end_slashes},
+    condition::{Condition, Pattern, Test, without_end_slashes},
     prefix_index::{Prefix, PrefixIndex},
 };
 
 /// Rules that could hold.
 pub(crate) type Candidates = SmallVec<[Candidate; 16]>;
 
-/// A rule that could hold: its place in its domain, and whether it is known that its first test does.
+/// A rule that could hold: its place among those that were indexed, and whether it is known that its first test does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Candidate(u32);
 
@@ -35,7 +35,7 @@ impl Candidate {
     }
 
     #[inline]
-    pub(crate) fn rule(self) -> usize {
+    pub(crate) fn place(self) -> usize {
         (self.0 & !Self::FIRST_HOLDS) as usize
     }
 
@@ -43,6 +43,23 @@ impl Candidate {
     #[inline]
     pub(crate) fn tests_done(self) -> usize {
         (self.0 / Self::FIRST_HOLDS) as usize
+    }
+}
+
+/// What holds under a condition.
+pub(crate) trait Conditional {
+    fn when(&self) -> &Condition;
+
+    fn when_mut(&mut self) -> &mut Condition;
+}
+
+impl Conditional for Rule {
+    fn when(&self) -> &Condition {
+        &self.when
+    }
+
+    fn when_mut(&mut self) -> &mut Condition {
+        &mut self.when
     }
 }
 
@@ -73,7 +90,7 @@ struct ByPattern {
 
 impl Index {
     /// Puts the test that finds a rule first among its tests.
-    pub(crate) fn new(rules: &mut [Rule]) -> Self {
+    pub(crate) fn new<C: Conditional>(rules: &mut [C]) -> Self {
         let finding = finding_tests(rules);
         let mut index = Self::default();
         let mut drafts: Vec<(Arc<str>, Draft)> = Vec::new();
@@ -82,13 +99,13 @@ impl Index {
                 index.others.push(Candidate::asked(place));
                 continue;
             };
-            rule.when.put_first(&attribute);
+            rule.when_mut().put_first(&attribute);
             let known = drafts.iter().position(|(known, _)| *known == attribute);
             let known = known.unwrap_or_else(|| {
                 drafts.push((attribute, Draft::default()));
                 drafts.len() - 1
             });
-            let test = rule.when.insisting().next().expect("the first test is the one that finds it");
+            let test = rule.when().insisting().next().expect("the first test is the one that finds it");
             drafts[known].1.add(test, Candidate::by(test, place));
         }
         index.attributes = drafts.into_iter().map(|(attribute, draft)| (attribute, draft.into())).collect();
@@ -103,7 +120,7 @@ impl Index {
                 by_pattern.find(value, &mut places);
             }
         }
-        places.sort_unstable_by_key(|found| found.rule());
+        places.sort_unstable_by_key(|found| found.place());
         // A rule with several patterns may be found by more than one.
         places.dedup();
         places
@@ -111,16 +128,16 @@ impl Index {
 }
 
 /// The attribute of the test that finds each rule.
-fn finding_tests(rules: &[Rule]) -> Vec<Option<Arc<str>>> {
+fn finding_tests<C: Conditional>(rules: &[C]) -> Vec<Option<Arc<str>>> {
     let mut shared: HashMap<(&str, &Pattern), u32> = HashMap::new();
-    for (test, pattern) in rules.iter().flat_map(|rule| rule.when.insisting()).flat_map(with_patterns) {
+    for (test, pattern) in rules.iter().flat_map(|rule| rule.when().insisting()).flat_map(with_patterns) {
         *shared.entry((&test.attribute, pattern)).or_default() += 1;
     }
     let crowd = |test: &&Test| -> u32 {
         with_patterns(test).map(|(test, pattern)| shared[&(&*test.attribute, pattern)]).sum()
     };
     let finding =
-        |rule: &Rule| rule.when.insisting().min_by_key(crowd).map(|test| Arc::clone(&test.attribute));
+        |rule: &C| rule.when().insisting().min_by_key(crowd).map(|test| Arc::clone(&test.attribute));
     rules.iter().map(finding).collect()
 }
 

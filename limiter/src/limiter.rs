@@ -8,6 +8,7 @@ use crate::{
     Attributes, Charge, Costs, DEFAULT_DOMAIN, Decision, Error, HashSecret, Limit, Match, Mode, Nanos,
     NewRule, Rule, Rules, Store, StoreConfig, StoreStats, Swept, SystemClock,
     parse::{Compiler, Place, one_domain},
+    rule_set::Content,
     store::GROUP,
 };
 
@@ -131,7 +132,7 @@ impl Limiter {
         now: Nanos,
     ) -> Verdict<'_> {
         let mut limited = Limited::default();
-        match self.limits(attributes, &costs.into(), &mut limited) {
+        match self.limits(attributes, &costs.into(), now, &mut limited) {
             Some(verdict) => verdict,
             None => self.decide(limited, now),
         }
@@ -152,7 +153,7 @@ impl Limiter {
         loop {
             group.extend(requests.by_ref().take(GROUP).map(|attributes| {
                 let mut limited = Limited::default();
-                let known = self.limits(attributes, &costs, &mut limited);
+                let known = self.limits(attributes, &costs, now, &mut limited);
                 (known, limited)
             }));
             if group.is_empty() {
@@ -170,10 +171,12 @@ impl Limiter {
         &'l self,
         attributes: &A,
         costs: &Costs<'_>,
+        now: Nanos,
         limited: &mut Limited<'l>,
     ) -> Option<Verdict<'l>> {
         let mut matched = SmallVec::new();
-        if let Match::Unmatched { allow } = self.rules.matching(&self.domain, attributes, &mut matched) {
+        let outcome = self.rules.matching_at(&self.domain, attributes, now, &mut matched);
+        if let Match::Unmatched { allow } = outcome {
             return Some(Verdict { allowed: allow, rules: SmallVec::new() });
         }
         for (one, limit) in matched.iter().filter_map(|one| Some((one, one.limit?))) {
@@ -296,24 +299,25 @@ impl LimiterBuilder {
     /// none.
     pub fn build(self) -> Result<Limiter, Error> {
         let secret = self.secret.unwrap_or_else(HashSecret::random);
-        let (mut rules, mut allow_unmatched) = (Vec::with_capacity(self.rules.len()), !self.deny_unmatched);
+        let mut content = Content { rules: Vec::new(), block: None, allow_unmatched: true };
         let mut compiler = Compiler::new(self.yaml.as_deref().unwrap_or_default(), &secret);
         if let Some(text) = &self.yaml
-            && let Some((written, allow)) = one_domain(text, DEFAULT_DOMAIN, &mut compiler)
+            && let Some(written) = one_domain(text, DEFAULT_DOMAIN, &mut compiler)
         {
-            rules.extend(written);
-            allow_unmatched &= allow;
+            content = written;
         }
-        let mut names: HashSet<String> = rules.iter().map(|rule: &Rule| rule.name().to_owned()).collect();
+        content.allow_unmatched &= !self.deny_unmatched;
+        let mut names: HashSet<String> =
+            content.rules.iter().map(|rule: &Rule| rule.name().to_owned()).collect();
         for rule in &self.rules {
             if !names.insert(rule.name().to_owned()) {
                 let message = format!("the rule name {:?} is there twice", rule.name());
                 compiler.error(Place::NOWHERE, message, "give each rule a name of its own");
             }
-            rules.extend(rule.compile(DEFAULT_DOMAIN, &mut compiler));
+            content.rules.extend(rule.compile(DEFAULT_DOMAIN, &mut compiler));
         }
         compiler.finish()?;
-        let rules = Rules::of_domain(&secret, DEFAULT_DOMAIN, rules, allow_unmatched);
+        let rules = Rules::of_domain(&secret, DEFAULT_DOMAIN, content);
         let store = Store::new(self.config, Nanos::new(0));
         store.set_rules(&rules);
         Ok(Limiter { rules, store, domain: DEFAULT_DOMAIN.to_owned(), clock: SystemClock::new() })

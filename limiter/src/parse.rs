@@ -4,6 +4,8 @@
 //! file has in it, `file` makes rules of them. Each step goes on behind an error, so that all are reported at once. What `compile`
 //! knows holds for rules that are written in Rust, too.
 
+#[cfg(feature = "yaml")]
+mod blocks;
 mod compile;
 mod error;
 #[cfg(feature = "yaml")]
@@ -40,7 +42,7 @@ pub(crate) fn one_domain(
     _text: &str,
     _name: &str,
     _compiler: &mut Compiler<'_>,
-) -> Option<(Vec<crate::Rule>, bool)> {
+) -> Option<crate::rule_set::Content> {
     None
 }
 

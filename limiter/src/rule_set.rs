@@ -9,8 +9,9 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Attributes, HashSecret, KeyHash, Limit, Matched, Mode, Reserves, Rule, RuleId,
+    Attributes, HashSecret, KeyHash, Limit, Matched, Mode, Nanos, Reserves, Rule, RuleId,
     address::IpPrefix,
+    block::BlockList,
     cardinality::Cardinality,
     index::Index,
     key::{KeyBytes, KeyHasher},
@@ -42,11 +43,22 @@ pub struct Rules {
     ip_prefix: IpPrefix,
 }
 
+/// What is written of a domain.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) block: Option<BlockList>,
+    /// Whether requests that no rule is about are allowed.
+    pub(crate) allow_unmatched: bool,
+}
+
 /// The rules of one domain.
 #[derive(Debug, Clone)]
 pub(crate) struct Domain {
     rules: Vec<Rule>,
     index: Index,
+    /// Denied before any rule is asked.
+    block: Option<Box<BlockList>>,
     allow_unmatched: bool,
     /// By which checks say what they take of single rules; worked out when it is first asked for.
     price_names: OnceLock<HashSet<Box<str>>>,
@@ -55,9 +67,21 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    pub(crate) fn new(mut rules: Vec<Rule>, allow_unmatched: bool) -> Self {
-        let price_names = OnceLock::new();
-        Self { index: Index::new(&mut rules), rules, allow_unmatched, price_names, revision: 0 }
+    pub(crate) fn new(content: Content) -> Self {
+        let Content { mut rules, block, allow_unmatched } = content;
+        Self {
+            index: Index::new(&mut rules),
+            rules,
+            block: block.map(Box::new),
+            allow_unmatched,
+            price_names: OnceLock::new(),
+            revision: 0,
+        }
+    }
+
+    /// What it blocks, if it has a list.
+    pub(crate) fn block(&self) -> Option<&BlockList> {
+        self.block.as_deref()
     }
 
     /// Goes on with what is known of the rules with the same names.
@@ -81,7 +105,7 @@ impl Domain {
         mut each: impl FnMut(&'r Rule, KeyBytes, Option<usize>),
     ) {
         let candidates = self.index.candidates(attributes);
-        let rules = candidates.into_iter().map(|found| (found, &self.rules[found.rule()]));
+        let rules = candidates.into_iter().map(|found| (found, &self.rules[found.place()]));
         let rules = rules.filter(|(found, rule)| {
             rule.when.holds_from(found.tests_done(), attributes) && attributes.may_match(rule)
         });
@@ -90,6 +114,24 @@ impl Domain {
                 each(rule, key, rule.overrides.iter().position(|special| special.when.holds(attributes)));
             }
         }
+    }
+
+    #[inline]
+    fn matching<'r, A: Attributes + ?Sized>(
+        &'r self,
+        attributes: &A,
+        found: &mut SmallVec<[Matched<'r>; 4]>,
+    ) -> Match {
+        let before = found.len();
+        self.each_about(attributes, |rule, key, special| {
+            let matched = rule.matched(key, special);
+            // What denies has no bucket.
+            if !matched.limit.is_some_and(Limit::denies) {
+                rule.cardinality.note(matched.key);
+            }
+            found.push(matched);
+        });
+        if found.len() > before { Match::Rules } else { Match::Unmatched { allow: self.allow_unmatched } }
     }
 }
 
@@ -100,16 +142,8 @@ impl Rules {
     }
 
     /// The rules of one domain.
-    pub(crate) fn of_domain(
-        secret: &HashSecret,
-        name: &str,
-        rules: Vec<Rule>,
-        allow_unmatched: bool,
-    ) -> Self {
-        Self::of_domains(
-            secret,
-            HashMap::from([(name.into(), Arc::new(Domain::new(rules, allow_unmatched)))]),
-        )
+    pub(crate) fn of_domain(secret: &HashSecret, name: &str, content: Content) -> Self {
+        Self::of_domains(secret, HashMap::from([(name.into(), Arc::new(Domain::new(content)))]))
     }
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
@@ -130,7 +164,8 @@ impl Rules {
             return None;
         }
         let mut domains = self.domains.clone();
-        domains.insert(name.into(), Arc::new(Domain::new(Vec::new(), false)));
+        let nothing = Content { rules: Vec::new(), block: None, allow_unmatched: false };
+        domains.insert(name.into(), Arc::new(Domain::new(nothing)));
         Some(self.with_domains(domains))
     }
 
@@ -179,13 +214,24 @@ impl Rules {
         found: &mut SmallVec<[Matched<'r>; 4]>,
     ) -> Match {
         let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
-        let before = found.len();
-        domain.each_about(attributes, |rule, key, special| {
-            let matched = rule.matched(key, special);
-            rule.cardinality.note(matched.key);
-            found.push(matched);
-        });
-        if found.len() > before { Match::Rules } else { Match::Unmatched { allow: domain.allow_unmatched } }
+        domain.matching(attributes, found)
+    }
+
+    /// As [`Rules::matching`], for a request that is to be decided at this instant: of one that the domain's block list denies
+    /// then, that is all that is found.
+    pub fn matching_at<'r, A: Attributes + ?Sized>(
+        &'r self,
+        domain: &str,
+        attributes: &A,
+        now: Nanos,
+        found: &mut SmallVec<[Matched<'r>; 4]>,
+    ) -> Match {
+        let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
+        if let Some(rule) = domain.block().and_then(|block| block.find(attributes, now)) {
+            found.push(rule.matched(rule.hasher.key(), None));
+            return Match::Rules;
+        }
+        domain.matching(attributes, found)
     }
 
     /// Finds all buckets that the request's keys have in the rules that are about it: of each rule first that of the limit in

@@ -48,7 +48,7 @@ pub(crate) async fn amend_as_check<T>(
     }
     let rules = node.rules.load_full();
     let mut limited = Charges::default();
-    match rule(&rules, request, &mut limited) {
+    match rule(&rules, request, None, &mut limited) {
         Ruling::Limited => {}
         Ruling::Refused(problem) => return Err(*problem),
         Ruling::Unlimited { rule, .. } => return Ok(render(unlimited(node, true, rule))),
@@ -86,7 +86,7 @@ pub(crate) async fn amend_buckets<T>(
     }
     let mut limited = Charges::default();
     let ruling = match amendment {
-        Amendment::Refund => rule(&rules, request, &mut limited),
+        Amendment::Refund => rule(&rules, request, None, &mut limited),
         Amendment::Reset => rule_all(&rules, request, &mut limited),
     };
     match ruling {

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
-    Cost, Limit,
+    Cost, Limit, Nanos,
     cluster::{Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
     rules::Mode,
 };
@@ -38,10 +38,12 @@ pub(super) enum Ruling<'r> {
     Unlimited { allowed: bool, rule: Option<&'r str> },
 }
 
-/// Fills in `limited` in place: it is large, and moving it around is felt.
+/// Fills in `limited` in place: it is large, and moving it around is felt. `at`: when it is to be decided; none of what is no
+/// decision, which a block list does not concern.
 pub(super) fn rule<'r>(
     rules: &'r Rules,
     request: &'r CheckRequest<'_>,
+    at: Option<Nanos>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     limited.revision = rules.revision();
@@ -51,7 +53,11 @@ pub(super) fn rule<'r>(
                 return Ruling::Refused(Box::new(problem));
             }
             let mut matched = SmallVec::new();
-            if let Match::Unmatched { allow } = rules.matching(&request.domain, attributes, &mut matched) {
+            let outcome = match at {
+                Some(now) => rules.matching_at(&request.domain, attributes, now, &mut matched),
+                None => rules.matching(&request.domain, attributes, &mut matched),
+            };
+            if let Match::Unmatched { allow } = outcome {
                 return Ruling::Unlimited { allowed: allow, rule: None };
             }
             let mut unlimited_by = None;
@@ -90,7 +96,9 @@ pub(super) fn rule_all<'r>(
     request: &'r CheckRequest<'_>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
-    let Subject::Attributes(attributes) = &request.subject else { return rule(rules, request, limited) };
+    let Subject::Attributes(attributes) = &request.subject else {
+        return rule(rules, request, None, limited);
+    };
     limited.revision = rules.revision();
     let mut found = SmallVec::new();
     rules.buckets(&request.domain, attributes, &mut found);
@@ -203,7 +211,7 @@ rules: []
             id: None,
         };
         let mut limited = Charges::default();
-        let ruling = rule(&rules, &request, &mut limited);
+        let ruling = rule(&rules, &request, None, &mut limited);
         look(ruling, &limited);
     }
 

@@ -141,7 +141,7 @@ mod tests {
         };
         let prepared = |request: &CheckRequest<'_>| {
             let mut limited = Charges::default();
-            assert!(matches!(rule(&own, request, &mut limited), Ruling::Limited));
+            assert!(matches!(rule(&own, request, None, &mut limited), Ruling::Limited));
             Prepared::new(&own, request, &mut limited)
         };
         let one = prepared(&request(None, Cost::ONE));

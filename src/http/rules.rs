@@ -315,7 +315,7 @@ async fn diff_to(domain: &str, current: Option<&DomainHistory>, after: Arc<Domai
     let before = current.map(|history| Arc::clone(history.text()));
     let domain = domain.to_owned();
     let diff = tokio::task::spawn_blocking(move || {
-        let nothing = DomainDescription { rules: Vec::new(), allow_unmatched: true };
+        let nothing = DomainDescription { allow_unmatched: true, ..Default::default() };
         let before = before.map_or(nothing, |text| rules_of(&domain, &text).describe(&domain));
         RulesDiff::between(&before, &after)
     });

@@ -15,6 +15,7 @@ mod auth;
 mod bad_peers;
 mod bad_requests;
 mod batch;
+mod block;
 mod changed_limits;
 mod connections;
 mod deny;

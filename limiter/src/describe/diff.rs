@@ -1,11 +1,12 @@
 //! What changes from some rules to others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DomainDescription, IpPrefixDescription, OverrideDescription, RuleDescription, conditions_text, counts,
+    BlockDescription, DomainDescription, IpPrefixDescription, OverrideDescription, RuleDescription,
+    conditions_text, counts,
 };
 
 /// What changes from some rules to others.
@@ -22,6 +23,12 @@ pub struct RulesDiff {
     pub changed: Vec<RuleChange>,
     /// Whether requests that no rule is about are allowed, if that changes: before and after, `allow` or `deny`.
     pub unmatched: Option<FieldChange>,
+    /// Entries of the block list that are new.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub blocked: Vec<BlockDescription>,
+    /// Entries of the block list that are no longer there.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unblocked: Vec<BlockDescription>,
 }
 
 /// A rule that is different.
@@ -54,6 +61,8 @@ impl RulesDiff {
             && self.removed.is_empty()
             && self.changed.is_empty()
             && self.unmatched.is_none()
+            && self.blocked.is_empty()
+            && self.unblocked.is_empty()
     }
 
     /// What changes from `before` to `after`; rules are known by their names.
@@ -77,6 +86,10 @@ impl RulesDiff {
         }
         diff.removed = before.rules.iter().filter(|rule| old.contains_key(&rule.name)).cloned().collect();
         diff.renamed = counts::renamed(&diff.removed, &diff.added);
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) =
+            (before.block.iter().collect(), after.block.iter().collect());
+        diff.blocked = new.difference(&old).map(|entry| (*entry).clone()).collect();
+        diff.unblocked = old.difference(&new).map(|entry| (*entry).clone()).collect();
         let word = |allow: bool| Some(if allow { "allow" } else { "deny" }.to_owned());
         if before.allow_unmatched != after.allow_unmatched {
             let (from, to) = (word(before.allow_unmatched), word(after.allow_unmatched));
@@ -117,6 +130,13 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
         fields.push(("overrides", rule.overrides.iter().map(special).collect::<Vec<_>>().join("; ")));
     }
     fields
+}
+
+impl std::fmt::Display for BlockDescription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}  {}", self.name, conditions_text(&self.when))?;
+        self.until.as_ref().map_or(Ok(()), |until| write!(f, " until {until}"))
+    }
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {

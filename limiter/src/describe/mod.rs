@@ -14,7 +14,7 @@ pub use self::{
 };
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, address::OwnIpPrefix,
-    limits::Override, price::Price,
+    block::Blocked, limits::Override, price::Price, rfc3339,
 };
 
 /// Patterns by attribute.
@@ -93,6 +93,21 @@ pub struct DomainDescription {
     pub rules: Vec<RuleDescription>,
     /// Whether requests that no rule is about are allowed.
     pub allow_unmatched: bool,
+    /// What is denied before any rule is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub block: Vec<BlockDescription>,
+}
+
+/// An entry of the block list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlockDescription {
+    /// Its name in answers.
+    pub name: String,
+    /// Which requests it denies.
+    pub when: Conditions,
+    /// Until when, as RFC 3339; none: it does not end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<String>,
 }
 
 impl Rule {
@@ -145,7 +160,21 @@ impl Rules {
         DomainDescription {
             rules: self.rules(domain).iter().map(Rule::describe).collect(),
             allow_unmatched: self.allows_unmatched(domain),
+            block: self.describe_block(domain),
         }
+    }
+}
+
+impl Rules {
+    fn describe_block(&self, domain: &str) -> Vec<BlockDescription> {
+        let list = self.domains.get(domain).and_then(|domain| domain.block());
+        let entries = list.into_iter().flat_map(|list| list.entries());
+        let describe = |(entry, name): (&Blocked, &str)| BlockDescription {
+            name: name.to_owned(),
+            when: entry.when.describe(),
+            until: entry.until.map(rfc3339::text_of),
+        };
+        entries.map(describe).collect()
     }
 }
 

@@ -16,11 +16,12 @@ use crate::{
     limit::LimitError,
     limits::{self, Carved, LimitId, Override},
     matching::key_order,
+    rule_set::Content,
 };
 
 impl Compiler<'_> {
-    /// The rules, and whether requests that none is about are allowed.
-    pub(super) fn rules(&mut self, name: &str, file: &RawFile) -> (Vec<Rule>, bool) {
+    /// What the file says of its domain.
+    pub(super) fn content(&mut self, name: &str, file: &RawFile) -> Content {
         let mut seen = HashSet::new();
         let mut rules = Vec::with_capacity(file.rules.len());
         for raw in &file.rules {
@@ -36,7 +37,7 @@ impl Compiler<'_> {
         }
         let allow_unmatched =
             self.word("unmatched", file.unmatched.as_ref(), &[("allow", true), ("deny", false)]);
-        (rules, allow_unmatched)
+        Content { rules, block: self.block(name, file), allow_unmatched }
     }
 
     /// `None` if there is an error in it, or if something is missing.

@@ -13,7 +13,17 @@ pub(super) struct RawFile {
     pub(super) place: Place,
     pub(super) domain: Option<Written>,
     pub(super) unmatched: Option<Written>,
+    pub(super) block: Vec<RawBlocked>,
     pub(super) rules: Vec<RawRule>,
+}
+
+/// An entry of the block list.
+#[derive(Debug)]
+pub(super) struct RawBlocked {
+    pub(super) place: Place,
+    pub(super) name: Option<Written>,
+    pub(super) when: Vec<RawTest>,
+    pub(super) until: Option<Written>,
 }
 
 #[derive(Debug)]
@@ -58,9 +68,20 @@ const FILE: Kind = Kind {
     fields: &[
         ("domain", "`domain: default`"),
         ("unmatched", "`unmatched: allow`"),
+        ("block", "`block: [{ when: { ip: 203.0.113.7 }, until: 2026-12-31T00:00:00Z }]`"),
         ("rules", "`rules: []`, or a list with a rule each"),
     ],
     example: "`rules: [{ name: per-ip, key: [ip], limit: 5/1m }]`",
+};
+
+const BLOCKED: Kind = Kind {
+    name: "an entry of `block`",
+    fields: &[
+        ("when", "`when: { ip: 203.0.113.7 }`"),
+        ("until", "`until: 2026-12-31T00:00:00Z`"),
+        ("name", "`name: scrapers`"),
+    ],
+    example: "`- { when: { ip: 203.0.113.7 }, until: 2026-12-31T00:00:00Z }`",
 };
 
 const RULE: Kind = Kind {
@@ -107,10 +128,24 @@ pub(super) fn file(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawFile> {
     let mut fields = Fields::of(node, &FILE, errors)?;
     let domain = fields.text("domain");
     let unmatched = fields.text("unmatched");
+    let block = fields.take("block");
+    let block = block.map_or_else(Vec::new, |node| list(&mut fields, "block", "a list of entries", node));
+    let block = block.into_iter().filter_map(|node| blocked(node, fields.errors)).collect();
     let rules = fields.need("rules");
     let rules = rules.map_or_else(Vec::new, |node| list(&mut fields, "rules", "a list of rules", node));
     let rules = rules.into_iter().filter_map(|node| rule(node, fields.errors)).collect();
-    Some(RawFile { place, domain, unmatched, rules })
+    Some(RawFile { place, domain, unmatched, block, rules })
+}
+
+fn blocked(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawBlocked> {
+    let place = node.shown();
+    let before = errors.count();
+    let mut fields = Fields::of(node, &BLOCKED, errors)?;
+    let name = fields.text("name");
+    let until = fields.text("until");
+    let when = fields.need("when").map(|node| condition(&mut fields, node));
+    // What is wrong with `when` may have left nothing of it.
+    (errors.count() == before).then(|| RawBlocked { place, name, when: when.unwrap_or_default(), until })
 }
 
 fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{DEFAULT_DOMAIN, compile::Compiler, error::Place, error::RuleError, node, shape};
-use crate::{HashSecret, Rule, Rules, rule_set::Domain};
+use crate::{
+    HashSecret, Rules,
+    rule_set::{Content, Domain},
+};
 
 impl Rules {
     /// Reads a rule file: one YAML document (or JSON, which is YAML) for each domain.
@@ -28,8 +31,8 @@ impl Rules {
                     "put its rules into one document",
                 );
             }
-            let (rules, allow_unmatched) = compiler.rules(name, &file);
-            domains.insert(name.into(), Arc::new(Domain::new(rules, allow_unmatched)));
+            let content = compiler.content(name, &file);
+            domains.insert(name.into(), Arc::new(Domain::new(content)));
         }
         compiler.finish()?;
         Ok(Self::of_domains(secret, domains))
@@ -79,8 +82,7 @@ impl Rules {
                     format!("these are the rules of the domain {:?}, not of {name:?}", written.text);
                 compiler.error(written.place, message, "leave `domain` out, or write to the other one");
             }
-            let (rules, allow_unmatched) = compiler.rules(name, &file);
-            Domain::new(rules, allow_unmatched)
+            Domain::new(compiler.content(name, &file))
         });
         compiler.finish()?;
         let mut domains = self.domains.clone();
@@ -96,9 +98,8 @@ impl Rules {
     }
 }
 
-/// The rules of a file that is about one domain, whatever its name is, and whether requests that none is about are allowed.
-/// `None`: there is an error in it.
-pub(crate) fn one_domain(text: &str, name: &str, compiler: &mut Compiler<'_>) -> Option<(Vec<Rule>, bool)> {
+/// What a file says that is about one domain, whatever its name is. `None`: there is an error in it.
+pub(crate) fn one_domain(text: &str, name: &str, compiler: &mut Compiler<'_>) -> Option<Content> {
     let mut documents = match node::read(text) {
         Ok(documents) => documents,
         Err(error) => {
@@ -111,7 +112,9 @@ pub(crate) fn one_domain(text: &str, name: &str, compiler: &mut Compiler<'_>) ->
         compiler.error(Place::NOWHERE, message, "make a limiter of each domain");
     }
     // An empty file has no rules.
-    let Some(document) = documents.pop() else { return Some((Vec::new(), true)) };
+    let Some(document) = documents.pop() else {
+        return Some(Content { rules: Vec::new(), block: None, allow_unmatched: true });
+    };
     let file = shape::file(document, &mut compiler.errors)?;
-    Some(compiler.rules(name, &file))
+    Some(compiler.content(name, &file))
 }

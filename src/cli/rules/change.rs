@@ -67,6 +67,9 @@ impl Change {
     }
 }
 
+/// A block list can be long: so many of its entries are shown.
+const MAX_BLOCK_LINES: usize = 20;
+
 const ADDED: Style = AnsiColor::Green.on_default();
 const REMOVED: Style = AnsiColor::Red.on_default();
 const CHANGED: Style = AnsiColor::Yellow.on_default();
@@ -99,6 +102,14 @@ fn lines(diff: &RulesDiff, live_buckets: &std::collections::BTreeMap<String, u64
     }
     for note in &diff.renamed {
         let _ = writeln!(text, "{CHANGED}!{CHANGED:#} {note}");
+    }
+    for (style, sign, entries) in [(ADDED, '+', &diff.blocked), (REMOVED, '-', &diff.unblocked)] {
+        for entry in entries.iter().take(MAX_BLOCK_LINES) {
+            line(style, sign, "block", entry.to_string());
+        }
+        if let Some(more) = entries.len().checked_sub(MAX_BLOCK_LINES).filter(|more| *more > 0) {
+            line(style, sign, "block", format!("and {more} more"));
+        }
     }
     if let Some(change) = &diff.unmatched {
         line(&mut text, CHANGED, '~', "unmatched", field_text(change));

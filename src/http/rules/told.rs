@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 use tidegate_cluster::state::{Applied, Change, Extent, Origin};
 use tidegate_limiter::{
-    cluster::{RuleDescription, Rules, RulesDiff, WorstCase},
+    cluster::{BlockDescription, RuleDescription, Rules, RulesDiff, WorstCase},
     rules::HashSecret,
 };
 
@@ -51,6 +51,8 @@ pub(super) struct Domain {
     pub(super) source: Arc<str>,
     pub(super) rules: Vec<Told>,
     pub(super) unmatched: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) block: Vec<BlockDescription>,
 }
 
 /// A change in the history.
@@ -132,6 +134,7 @@ pub(super) fn domain_view(name: &str, change: &Change) -> Domain {
         source,
         rules: rules.rules.into_iter().map(Told::of).collect(),
         unmatched: if rules.allow_unmatched { "allow" } else { "deny" },
+        block: rules.block,
     }
 }
 
