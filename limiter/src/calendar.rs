@@ -22,6 +22,20 @@ pub(crate) fn window_end(period: Period, instant: u64) -> u64 {
     }
 }
 
+/// Both.
+pub(crate) fn window(period: Period, instant: u64) -> (u64, u64) {
+    match ticks_of(period) {
+        Some(length) => {
+            let start = instant - instant % length;
+            (start, start.saturating_add(length))
+        }
+        None => {
+            let month = month_of(instant);
+            (month_start(month), month_start(month + 1))
+        }
+    }
+}
+
 /// No window is longer than so many ticks.
 pub(crate) fn longest(period: Period) -> u64 {
     ticks_of(period).unwrap_or(31 * DAY)

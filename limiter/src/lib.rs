@@ -79,7 +79,7 @@
 //! | --- | --- | --- | --- |
 //! | token bucket, leaky bucket | b + n·d/p | exact | 8 bytes |
 //! | fixed window | n·(⌊d/p⌋ + 2), and n in each window | exact | 8 bytes |
-//! | sliding window | n·(1 + d/p) | an estimate: the window before counts as evenly spread, and up to 1/128 too high | 8 bytes |
+//! | sliding window | n·(1 + d/p) | an estimate: the window before counts as evenly spread up to its last unit, and above 256 as up to 1/128 too high | 8 bytes |
 //! | sliding log | n·(⌊d/p⌋ + 1), that is n in any period | exact up to 65,536 admitted requests in a period | 16 bytes each |
 //!
 //! Costs are units from 0 (a look) to 2^53, times are nanoseconds, decisions tell times rounded up to a nanosecond.
@@ -89,7 +89,11 @@
 //! - Several rules: all must allow, else none is charged ([`Limiter::check`]).
 //! - A limit that changes keeps what was consumed, in units, whatever it was and becomes; no wait is longer than the new limit needs
 //!   to refill. (One process does not change its rules; nodes do: see [`Store::set_limits`](cluster::Store::set_limits).)
-//! - Rates above 3.9 million units a second (windows: 488,000) are counted in coarser steps, each check rounded up.
+//! - Whoever waits for `retry_after` is admitted if nobody else came first, and at `reset_after` all units are there again.
+//! - A client that always takes what it can get gets at least 0.95 of the count: of a sliding window of one or a few units, too
+//!   (periods from 9 ms on). A full bucket can be emptied at once, at any rate.
+//! - Rates above 3.9 million units a second (fixed windows: 4,000 million; sliding windows: 483,000) are counted in coarser steps, each
+//!   check rounded up.
 //! - What time may do stands at [`Nanos`], what memory may do at [`OnMemoryFull`], what a collision of fingerprints
 //!   does at [`KeyHash`].
 #![deny(unsafe_code)]

@@ -6,7 +6,8 @@
 //!
 //! The end is a multiple of the period (for months: a month's start) and the units are fewer than a window has ticks, so
 //! both can be told from the sum, for windows of any length, and a state that is over lies in the past. Counts above
-//! 4 units a nanosecond do not fit; there several units (a *grain*) are counted as one, and each cost is rounded up.
+//! 4 units a nanosecond do not fit; there several units (a *grain*) are counted as one, and each cost is rounded up, but to no more
+//! than all of them: what is not a whole number of grains still passes at once.
 //!
 //! At most `count` units in each window; in any interval of length d at most count · (⌊d / period⌋ + 2).
 
@@ -32,7 +33,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
     let decision = Decision {
         allowed,
         limit: limit.count(),
-        remaining: limit.grains().saturating_sub(used).saturating_mul(limit.grain()),
+        remaining: limit.units_left(limit.grains().saturating_sub(used)),
         reset_after: duration(if used == 0 { 0 } else { end.saturating_sub(now) }),
         // What the window has room for is held by the bound.
         retry_after: (!allowed && can_ever).then(|| duration(if fits { 0 } else { end.saturating_sub(now) })),
@@ -74,5 +75,5 @@ pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Rais
     let floor = bounds.floor();
     let floor = floor.map_or(0, |floor| window_end(limit.period(), floor).saturating_add(limit.grains()));
     let at_least = floor.max(bounds.at_least).max(window_end(limit.period(), now));
-    Raise { at_least, add: cost.get().div_ceil(limit.grain()) }
+    Raise { at_least, add: limit.grains_of(cost) }
 }

@@ -13,6 +13,9 @@
 //! means a full bucket, which needs no memory. In any interval of length d at most B + d/T units are admitted: each unit
 //! moves TAT by T, TAT starts at or after the interval's start and ends at most B·T after its end. The requests of a
 //! leaky bucket have their turns at least c·T apart.
+//!
+//! Where T is no whole number of ticks, c·T is rounded up and B·T down, so a cost near B does not fit. It passes all the same when the
+//! bucket is full: then TAT was not later than t, and t + c·T is all that is added to it.
 
 use super::step::{Bounds, Raise, Step};
 use crate::{Algorithm, Cost, Decision, Limit, time::duration};
@@ -27,6 +30,8 @@ pub(crate) fn decide(limit: &Limit, tat: u64, bounds: Bounds, cost: Cost, now: u
 pub(crate) struct Outcome {
     before: u64,
     pub(crate) wanted: u64,
+    /// As `wanted`, but of a full bucket not later than `latest`.
+    needed: u64,
     latest: u64,
     pub(crate) allowed: bool,
     can_ever: bool,
@@ -42,8 +47,9 @@ impl Outcome {
         // A look says whether one unit would pass.
         let add = if cost == Cost::PEEK { ticks_for(limit, 1) } else { raise.add };
         let wanted = before.saturating_add(add);
-        let allowed = can_ever && wanted <= latest.min(at_most) && wanted != u64::MAX;
-        Self { before, wanted, latest, allowed, can_ever, taken: allowed && cost != Cost::PEEK }
+        let needed = before.saturating_add(add.min(limit.refill()));
+        let allowed = can_ever && needed <= latest && wanted <= at_most && wanted != u64::MAX;
+        Self { before, wanted, needed, latest, allowed, can_ever, taken: allowed && cost != Cost::PEEK }
     }
 
     /// The state after it, of a bucket that was in state `tat`.
@@ -59,26 +65,32 @@ impl Outcome {
         Decision {
             allowed: self.allowed,
             limit: limit.burst_size(),
-            remaining: units_in(limit, self.latest.saturating_sub(after)),
+            remaining: if after == now {
+                limit.burst_size()
+            } else {
+                units_in(limit, self.latest.saturating_sub(after))
+            },
             reset_after: duration(after - now),
             // None of what the limit would allow: that is held by the bound.
             retry_after: (!self.allowed && self.can_ever)
-                .then(|| duration(self.wanted.saturating_sub(self.latest))),
+                .then(|| duration(self.needed.saturating_sub(self.latest))),
             delay: duration(if waits { self.before - now } else { 0 }),
             assumed: false,
         }
     }
 }
 
-/// Ever more units in a bucket that is full anyway are none.
+/// Ever more units in a bucket that is full anyway are none. Rounded down: what was taken at once may be given back in parts.
 pub(crate) fn refund(limit: &Limit, tat: u64, cost: Cost, now: u64) -> u64 {
-    tat.saturating_sub(ticks_for(limit, cost.get())).max(now)
+    let (numerator, denominator) = limit.interval();
+    let ticks = u128::from(numerator) * u128::from(cost.get()) / u128::from(denominator);
+    tat.saturating_sub(u64::try_from(ticks).unwrap_or(u64::MAX)).max(now)
 }
 
 #[inline]
 pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Raise {
     // An instant at which the bucket was empty is a TAT one whole refill later.
-    let floor = bounds.floor().map_or(0, |floor| floor.saturating_add(limit.refill()));
+    let floor = bounds.floor().map_or(0, |floor| floor.saturating_add(longest_refill(limit)));
     Raise { at_least: floor.max(bounds.at_least).max(now), add: ticks_for(limit, cost.get()) }
 }
 
@@ -101,7 +113,12 @@ pub(crate) fn rescaled(from: &Limit, to: &Limit, tat: u64, now: u64) -> u64 {
         .map(|ticks| ticks.div_ceil(product(from_ticks, to_units)))
         // Of numbers as large as these, whole units tell enough.
         .unwrap_or_else(|| u128::from(ticks_for(to, consumed(from, tat, now))));
-    now.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX).min(to.refill()))
+    now.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX).min(longest_refill(to)))
+}
+
+/// Ticks in which all units refill, rounded up: no charge makes a state further ahead of now.
+pub(crate) fn longest_refill(limit: &Limit) -> u64 {
+    limit.refill().max(ticks_for(limit, limit.burst_size()))
 }
 
 /// Ticks in which `units` refill, rounded up.

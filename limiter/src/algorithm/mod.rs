@@ -13,7 +13,7 @@ pub(crate) mod window_from_first;
 
 use std::time::Duration;
 
-pub(crate) use self::step::{Asked, Bounds, Raise, Step};
+pub(crate) use self::step::{Asked, Bounds, Counted, Raise, Step};
 use crate::{Algorithm, Cost, Decision, Limit, Period, calendar, time::duration};
 
 /// Decides about `cost` units at `now`, for a bucket in state `state` of which `bounds` say more. When it denies, or nothing
@@ -43,15 +43,23 @@ pub(crate) struct Outcome {
 #[inline]
 pub(crate) fn outcome(asked: &Asked<'_>, state: u64, now: u64) -> Outcome {
     let (limit, cost) = (asked.limit, asked.cost);
-    let (allowed, after) = if limit.algorithm().has_burst() {
-        let raise = gcra::raise(limit, asked.bounds, cost, now);
-        let outcome = gcra::Outcome::of(limit, state, raise, asked.bounds.at_most, cost, now);
-        (outcome.allowed, outcome.wanted)
-    } else {
-        let step = decide(limit, state, asked.bounds, cost, now);
-        (step.decision.allowed, step.state)
-    };
-    Outcome { allowed, taken: (allowed && cost != Cost::PEEK).then_some(after) }
+    match limit.algorithm() {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => {
+            let raise = gcra::raise(limit, asked.bounds, cost, now);
+            let outcome = gcra::Outcome::of(limit, state, raise, asked.bounds.at_most, cost, now);
+            let is_taken = outcome.allowed && cost != Cost::PEEK;
+            Outcome { allowed: outcome.allowed, taken: is_taken.then_some(outcome.wanted) }
+        }
+        Algorithm::SlidingWindow => {
+            let outcome = sliding::Outcome::of(limit, state, asked.bounds.floor(), cost, now);
+            Outcome { allowed: outcome.allowed, taken: outcome.state(limit, now) }
+        }
+        Algorithm::FixedWindow | Algorithm::SlidingLog => {
+            let Step { decision, state } = decide(limit, state, asked.bounds, cost, now);
+            let is_taken = decision.allowed && cost != Cost::PEEK;
+            Outcome { allowed: decision.allowed, taken: is_taken.then_some(state) }
+        }
+    }
 }
 
 /// The state after `cost` units were given back.
@@ -117,7 +125,7 @@ fn nearest_window(limit: &Limit, state: u64, now: u64) -> u64 {
 /// How far ahead of now a charge can make a state at most.
 pub(crate) fn horizon(limit: &Limit) -> u64 {
     match limit.algorithm() {
-        Algorithm::TokenBucket | Algorithm::LeakyBucket => limit.refill(),
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::longest_refill(limit),
         Algorithm::SlidingLog => limit.memory(),
         // Units take fewer ticks than a window has.
         Algorithm::FixedWindow => calendar::longest(limit.period()).saturating_mul(2),
@@ -183,13 +191,18 @@ fn is_from_first(limit: &Limit) -> bool {
     matches!(limit.period(), Period::FromFirst { .. })
 }
 
-/// Where a charge at `now` is counted, for algorithms without a [`Raise`]: the instant, or what else tells the window.
-pub(crate) fn counted_at(limit: &Limit, state: u64, now: u64) -> u64 {
+/// Where a charge at `now` is counted, for algorithms without a [`Raise`].
+pub(crate) fn counted(limit: &Limit, state: u64, now: u64) -> Counted {
     if is_from_first(limit) {
-        window_from_first::counted_at(limit, state, now)
+        Counted { at: window_from_first::counted_at(limit, state, now), before: None }
     } else {
-        sliding::counted_at(limit, state, now)
+        sliding::counted(limit, state, now)
     }
+}
+
+/// The same: whether the later one of two charges says when the last unit of the window was that counts the other one, too.
+pub(crate) fn is_same_window(limit: &Limit, one: Counted, other: Counted) -> bool {
+    limit.algorithm() == Algorithm::SlidingWindow && sliding::is_same_window(limit, one.at, other.at)
 }
 
 /// The same: whether being empty at `floor` is part of the counts, so that no charge can be taken out of them.
@@ -197,12 +210,17 @@ pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bo
     !is_from_first(limit) && sliding::is_bound_by(limit, state, floor, now)
 }
 
-/// The same: the state without a charge that was counted `at` there.
-pub(crate) fn undo(limit: &Limit, state: u64, cost: Cost, at: u64, now: u64) -> u64 {
+/// The same: the state as others may be told of it while charges can be undone, and as it is from then on.
+pub(crate) fn without_place(limit: &Limit, state: u64) -> u64 {
+    if limit.algorithm() == Algorithm::SlidingWindow { sliding::without_place(limit, state) } else { state }
+}
+
+/// The same: the state without a charge that was counted there. With `is_last` none was counted in that window after it.
+pub(crate) fn undo(limit: &Limit, state: u64, cost: Cost, counted: Counted, is_last: bool, now: u64) -> u64 {
     if is_from_first(limit) {
-        window_from_first::undo(limit, state, cost, at)
+        window_from_first::undo(limit, state, cost, counted.at)
     } else {
-        sliding::undo(limit, state, cost, at, now)
+        sliding::undo(limit, state, cost, counted, is_last, now)
     }
 }
 
@@ -211,7 +229,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::limit::PREVIOUS_CODES;
+    use crate::limit::{PREVIOUS_CODES, UNIT_BITS};
 
     const MINUTE: u64 = 60 * 4_000_000_000;
 
@@ -219,6 +237,14 @@ mod tests {
     fn states(units: std::ops::Range<u64>) -> impl Strategy<Value = u64> {
         (0u64..5, units, 0u64..11).prop_map(|(window, units, code)| {
             (1_000 + window) * MINUTE + (units * PREVIOUS_CODES + code).min(MINUTE - 1)
+        })
+    }
+
+    /// Those with the place of the current window's last unit, in one of 64.
+    fn small_states(units: std::ops::Range<u64>) -> impl Strategy<Value = u64> {
+        (0u64..5, units, 0u64..63, 0u64..11 * 64).prop_map(|(window, units, place, previous)| {
+            let code = (units * 64 + place) << (UNIT_BITS + 6) | previous;
+            (1_000 + window) * MINUTE - crate::limit::small_states(6) + code
         })
     }
 
@@ -231,8 +257,10 @@ mod tests {
             algorithm in prop::sample::select(vec![
                 Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow,
             ]),
-            state in states(0..11),
-            other in prop_oneof![states(0..1), states(0..14), states(0..MINUTE / PREVIOUS_CODES)],
+            state in prop_oneof![states(0..11), small_states(0..10)],
+            other in prop_oneof![
+                states(0..1), states(0..14), states(0..MINUTE / PREVIOUS_CODES), small_states(0..3), small_states(0..31),
+            ],
             fixed_units in prop::option::of(0u64..11),
             now in 0..5 * MINUTE,
             cost in 0u64..12,

@@ -51,3 +51,13 @@ pub(crate) struct Raise {
     pub(crate) at_least: u64,
     pub(crate) add: u64,
 }
+
+/// Where a charge is counted, for algorithms without a [`Raise`], and what must be known to take it out again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// The instant, or what else tells the window: later than the charge when time went back.
+    pub(crate) at: u64,
+    /// Sliding windows: when the last unit before it was, if that is of the same window. As late as the state has it, and at the end
+    /// of the window where it does not say.
+    pub(crate) before: Option<u64>,
+}

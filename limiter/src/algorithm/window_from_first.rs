@@ -48,13 +48,11 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
     let (end, used) = window(limit, state, now);
     let closed = floor.map_or(0, |floor| end_of(limit, floor));
     let can_ever = cost.get().max(1) <= limit.count();
-    let add = cost.get().div_ceil(limit.grain());
-    let wanted = used.saturating_add(add.max(1));
+    let wanted = used.saturating_add(limit.grains_of(cost).max(1));
     let allowed = can_ever && closed <= now && wanted <= limit.grains() && end.checked_add(wanted).is_some();
     let taken = allowed && cost != Cost::PEEK;
     let used = if taken { wanted } else { used };
-    let left =
-        if closed > now { 0 } else { limit.grains().saturating_sub(used).saturating_mul(limit.grain()) };
+    let left = if closed > now { 0 } else { limit.units_left(limit.grains().saturating_sub(used)) };
     let reset = match used {
         0 => closed,
         _ => end.max(closed),
@@ -101,9 +99,5 @@ pub(crate) fn counted_at(limit: &Limit, state: u64, now: u64) -> u64 {
 
 /// Takes back what was charged in the window that ends at `end`, if that is still the one. It stays open.
 pub(crate) fn undo(limit: &Limit, state: u64, cost: Cost, end: u64) -> u64 {
-    if known_end(limit, state) == end {
-        state - cost.get().div_ceil(limit.grain()).min(state - end)
-    } else {
-        state
-    }
+    if known_end(limit, state) == end { state - limit.grains_of(cost).min(state - end) } else { state }
 }

@@ -8,25 +8,29 @@ use crate::{calendar, period::Period, time::TICKS_PER_NANO};
 pub const MAX_REFILL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Steps that a sliding window tells apart of the count of the window before.
 pub(crate) const PREVIOUS_CODES: u64 = 1 << 13;
+/// So many units of a window, as these bits can hold, are kept with the place of the last one.
+pub(crate) const UNIT_BITS: u32 = 5;
+pub(crate) const PLACED_UNITS: u64 = (1 << UNIT_BITS) - 1;
+/// With 64 places a client that takes each unit a moment after it has come back loses less than 1/64 of the count.
+const MOST_PLACE_BITS: u32 = 6;
 /// Ticks of the shortest month: no window of a month may count further.
 const SHORTEST_MONTH: u64 = 28 * calendar::DAY;
-/// With intervals of so many ticks (256 ns) or more, rounding the interval up costs less than 0.1 % of the rate.
-const MIN_EXACT_INTERVAL: u64 = 1024;
+/// An interval is rounded up to whole ticks where that costs at most this part of the rate.
+const ROUNDING: u64 = 1000;
 
 /// The interval of one unit as a fraction of ticks, and the ticks in which `burst` units refill.
 ///
 /// The interval is rounded up to a whole number of ticks: then each charge is an exact multiple, the burst is exact and
-/// the rate at most the one asked for, by less than 0.1 % lower. Only for rates above 3.9 million units a second that
-/// would be coarse: there each charge is rounded up by itself instead (by less than a quarter of a nanosecond).
+/// the rate at most the one asked for, by at most 0.1 % lower. Only for some rates above 3.9 million units a second that
+/// would be coarse: there each charge is rounded up by itself instead (by less than a quarter of a nanosecond), and the
+/// refill rounded down, so that what passes at once is never more than the burst.
 ///
 /// `None`: an empty bucket would take too long to fill.
 pub(super) const fn pace(count: u64, ticks: u64, burst: u64) -> Option<(u64, u64, u64)> {
     let interval = ticks.div_ceil(count);
-    let (numerator, denominator) = if interval >= MIN_EXACT_INTERVAL || ticks.is_multiple_of(count) {
-        (interval, 1)
-    } else {
-        (ticks, count)
-    };
+    // Below the count, which is at most 2^53.
+    let excess = interval * count - ticks;
+    let (numerator, denominator) = if excess * ROUNDING <= ticks { (interval, 1) } else { (ticks, count) };
     match fill_time(numerator, denominator, burst) {
         Some(span) if span <= MAX_REFILL.as_nanos() as u64 * TICKS_PER_NANO => {
             Some((numerator, denominator, span))
@@ -52,6 +56,29 @@ const MOST_TICKS: u128 = u64::MAX as u128;
 pub(super) const fn window(count: u64, room: u64) -> (u64, u64, u64) {
     let grain = count.div_ceil(room);
     (grain, 1, count / grain)
+}
+
+/// How many places a sliding window with so many ticks tells apart, as a power of two: so many that states with places take less
+/// than the last place does, and that a good part of its ticks is left for counts without a place.
+pub(super) const fn place_bits(ticks: u64) -> u32 {
+    let mut bits = MOST_PLACE_BITS;
+    while bits > 1 && small_states(bits) > ticks >> bits {
+        bits -= 1;
+    }
+    bits
+}
+
+/// States with the place of the last unit of the current window.
+pub(crate) const fn small_states(place_bits: u32) -> u64 {
+    PLACED_UNITS << (UNIT_BITS + 2 * place_bits)
+}
+
+/// What a sliding window with so many ticks has room for: its places, and its grains.
+pub(super) const fn sliding_window(count: u64, ticks: u64) -> (u64, u64, u64) {
+    let bits = place_bits(ticks);
+    // Two codes of room, so that the count with all of its codes stays below what is left of the window's ticks.
+    let (grain, _, grains) = window(count, (ticks - small_states(bits)) / PREVIOUS_CODES - 2);
+    (grain, bits as u64, grains)
 }
 
 /// Ticks of the shortest window of a period.

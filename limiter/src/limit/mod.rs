@@ -7,14 +7,14 @@ mod text;
 
 use std::time::Duration;
 
-pub(crate) use self::arithmetic::{PREVIOUS_CODES, end_step};
+pub(crate) use self::arithmetic::{PLACED_UNITS, PREVIOUS_CODES, UNIT_BITS, end_step, small_states};
 pub use self::{
     algorithm::{Algorithm, UnknownAlgorithm},
     arithmetic::MAX_REFILL,
     error::LimitError,
 };
 use self::{
-    arithmetic::{fill_time, pace, shortest, window},
+    arithmetic::{fill_time, pace, shortest, sliding_window, window},
     error::NumbersError,
 };
 use crate::{
@@ -57,7 +57,8 @@ pub struct Limit {
     count: u64,
     burst: u64,
     period: Period,
-    /// Buckets: `numerator / denominator` ticks in which one unit refills. Windows: units that are counted as one, / 1.
+    /// Buckets: `numerator / denominator` ticks in which one unit refills. Windows: units that are counted as one, and of one that
+    /// slides the bits of a place.
     numerator: u64,
     denominator: u64,
     /// Buckets: ticks in which an empty one fills. Windows: units of `numerator` that fit. Log: ticks of the period. 0 of a limit
@@ -183,8 +184,7 @@ impl Limit {
             },
             Algorithm::FixedWindow if from_first => window(count, end_step(ticks) - 1),
             Algorithm::FixedWindow => window(count, shortest(period, ticks) - 1),
-            // Two codes of room, so that the count with all of its codes stays below the window's ticks.
-            Algorithm::SlidingWindow => window(count, shortest(period, ticks) / PREVIOUS_CODES - 2),
+            Algorithm::SlidingWindow => sliding_window(count, shortest(period, ticks)),
             Algorithm::SlidingLog => (1, 1, ticks),
         };
         Ok(Self { count, burst, period, numerator, denominator, span, algorithm })
@@ -284,6 +284,21 @@ impl Limit {
     /// Windows: grains that fit.
     pub(crate) fn grains(&self) -> u64 {
         self.span
+    }
+
+    /// Windows: what so many grains of one make. One of which nothing is used has room for all of the count.
+    pub(crate) fn units_left(&self, grains: u64) -> u64 {
+        if grains == self.span { self.count } else { grains.saturating_mul(self.numerator) }
+    }
+
+    /// Windows: grains that a cost takes, of one that it fits into. It may need all of them and a part of one more.
+    pub(crate) fn grains_of(&self, cost: Cost) -> u64 {
+        cost.get().div_ceil(self.numerator).min(self.span)
+    }
+
+    /// Sliding windows: how many bits say in which part of its window a unit was.
+    pub(crate) fn place_bits(&self) -> u32 {
+        self.denominator as u32
     }
 
     /// Log: ticks that an entry counts.

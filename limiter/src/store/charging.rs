@@ -314,11 +314,8 @@ impl Locked<'_> {
                     // Taking an earlier charge out of these counts would take some of the floor out.
                     self.forget_journal(key);
                 }
-                ChargeEffect::Counted {
-                    limit,
-                    at: algorithm::counted_at(&limit, before, now),
-                    cost: asked.cost,
-                }
+                let counted = algorithm::counted(&limit, before, now);
+                ChargeEffect::Counted { limit, counted, cost: asked.cost }
             }
         };
         self.note(key, before, effect, hold);

@@ -16,7 +16,7 @@ use super::{
     line::TAKEN,
     locked::{Locked, bytes_of},
     marks::ClassMark,
-    shard::ClassLog,
+    shard::{ClassLog, JournaledBucket, Shard},
     table::{Entry, table_key},
 };
 use crate::{KeyHash, Nanos, RuleId, algorithm::log::Log, mark::Held};
@@ -47,12 +47,14 @@ impl Store {
     /// buckets are looked at.
     pub fn buckets(&self, now: Nanos, wanted: impl Fn(KeyHash) -> bool, mut each: impl FnMut(Bucket)) {
         for number in 0..self.budget.shards {
-            let locked = self.lock_number(number);
+            let mut locked = self.lock_number(number);
             let now = self.not_before(now);
-            for Entry { key, class, state } in locked.table.entries(locked.upper()) {
+            let upper = locked.upper();
+            let Locked { table, shard, .. } = &mut locked;
+            for Entry { key, class, state } in table.entries(upper) {
                 let hash = KeyHash::from_raw(key);
                 if wanted(hash)
-                    && let Some(held) = locked.held(key, state, now)
+                    && let Some(held) = held(shard, key, state, now)
                 {
                     each(Bucket { key: hash, rule: self.classes.rule_of(class), held });
                 }
@@ -70,11 +72,11 @@ impl Store {
 
     /// Tells what is known of one bucket: nothing, one thing, or a state and a log.
     pub fn bucket(&self, key: KeyHash, now: Nanos, mut each: impl FnMut(Bucket)) {
-        let locked = self.lock(key);
+        let mut locked = self.lock(key);
         let now = self.not_before(now);
         let table_key = table_key(key);
         let state = locked.table.get(table_key).map(|state| state.load(Relaxed));
-        let held = state.and_then(|state| locked.held(table_key, state, now));
+        let held = state.and_then(|state| held(&mut locked.shard, table_key, state, now));
         let held = held.zip(locked.table.class_of(table_key));
         let log = locked.shard.logs.get(&table_key);
         let log = log.and_then(|kept| Some((held_log(&kept.log, now)?, kept.class)));
@@ -155,22 +157,22 @@ impl Store {
 }
 
 impl Locked<'_> {
-    fn held(&self, key: u64, state: u64, now: u64) -> Option<Held> {
-        let state = match state {
-            // Only a panic can have lost one; then nothing passes.
-            TAKEN => self.shard.journals.get(&key).map_or(u64::MAX, |kept| kept.state.unwrap_or(0)),
-            state => state,
-        };
-        let is_window = KeyHash::from_raw(key).is_of_window();
-        (state > now).then(|| if is_window { Held::Window(state) } else { Held::Debt(state - now) })
-    }
-
     pub(super) fn put_log(&mut self, key: u64, class: Class, log: Log, now: u64) {
         let bytes = bytes_of(&log);
         self.count_log(class, 0, bytes);
         self.shard.logs.insert(key, ClassLog { class, log });
         self.make_room_for_log(key, class, bytes, now);
     }
+}
+
+fn held(shard: &mut Shard, key: u64, state: u64, now: u64) -> Option<Held> {
+    let state = match state {
+        // Only a panic can have lost one; then nothing passes.
+        TAKEN => shard.journals.get_mut(&key).map_or(u64::MAX, JournaledBucket::tell),
+        state => state,
+    };
+    let is_window = KeyHash::from_raw(key).is_of_window();
+    (state > now).then(|| if is_window { Held::Window(state) } else { Held::Debt(state - now) })
 }
 
 fn held_log(log: &Log, now: u64) -> Option<Held> {

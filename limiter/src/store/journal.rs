@@ -6,12 +6,16 @@
 //! `state -> max(state + add, floor)`, two numbers however long it is. So the journal keeps the state before the oldest
 //! open charge, the open charges, and the chain after each of them: leaving a charge out and applying the rest is exact.
 //!
-//! The counts of the other two algorithms only add up: taking the cost out of the window or the entry where it was
-//! counted is exact, as long as it still counts.
+//! The counts of the other algorithms only add up: taking the cost out of the window or the entry where it was
+//! counted is exact, as long as it still counts. A sliding window also knows when its last unit was, so each open charge knows
+//! when the last one before it was, and whether one that stays came after it.
 
 use std::collections::VecDeque;
 
-use crate::{Cost, Limit, algorithm::Raise};
+use crate::{
+    Cost, Limit,
+    algorithm::{Counted, Raise, is_same_window, without_place},
+};
 
 /// Open charges of one bucket. One more closes the oldest, which can then not be undone: stricter.
 const MAX_OPEN: usize = 1024;
@@ -47,10 +51,10 @@ impl Chain {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ChargeEffect {
     Raised(Raise),
-    /// It was counted at an instant.
+    /// It was counted in a window, or at an instant.
     Counted {
         limit: Limit,
-        at: u64,
+        counted: Counted,
         cost: Cost,
     },
 }
@@ -63,11 +67,13 @@ struct Open {
 }
 
 #[derive(Debug)]
-struct Counted {
+struct OpenCount {
     hold: u64,
     limit: Limit,
-    at: u64,
+    counted: Counted,
     cost: Cost,
+    /// A charge of its window that stays came after it, and before the next open one; or others have been told of it.
+    is_followed: bool,
 }
 
 /// The open charges of one bucket.
@@ -88,7 +94,7 @@ pub(super) struct Raises {
 /// Those of a sliding window or log.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    open: VecDeque<Counted>,
+    open: VecDeque<OpenCount>,
 }
 
 /// How to undo a charge.
@@ -96,8 +102,8 @@ pub(super) struct Counts {
 pub(super) enum Undo {
     /// This is the state without it.
     State(u64),
-    /// It was counted there.
-    Count { limit: Limit, at: u64, cost: Cost },
+    /// It was counted there, and nothing after it if it is the last.
+    Count { limit: Limit, counted: Counted, cost: Cost, is_last: bool },
 }
 
 impl Journal {
@@ -125,13 +131,17 @@ impl Journal {
                 }
                 true
             }
-            (Self::Counts(counts), ChargeEffect::Counted { limit, at, cost }) => {
+            (Self::Counts(counts), ChargeEffect::Counted { limit, counted, cost }) => {
                 // Another limit counts in other units.
                 let same = counts.open.back().is_none_or(|open| open.limit == limit);
-                if let (true, Some(hold)) = (same, hold) {
-                    counts.open.push_back(Counted { hold, limit, at, cost });
-                    if counts.open.len() > MAX_OPEN {
-                        counts.open.pop_front();
+                match hold {
+                    _ if !same => {}
+                    None => counts.follow(counts.open.len(), counted),
+                    Some(hold) => {
+                        counts.open.push_back(OpenCount { hold, limit, counted, cost, is_followed: false });
+                        if counts.open.len() > MAX_OPEN {
+                            counts.open.pop_front();
+                        }
                     }
                 }
                 same
@@ -149,11 +159,7 @@ impl Journal {
                 raises.follow(place, undone.after);
                 Some(Undo::State(raises.state()))
             }
-            Self::Counts(counts) => {
-                let place = counts.open.iter().position(|open| open.hold == hold)?;
-                let Counted { limit, at, cost, .. } = counts.open.remove(place)?;
-                Some(Undo::Count { limit, at, cost })
-            }
+            Self::Counts(counts) => counts.undo(hold),
         }
     }
 
@@ -165,8 +171,21 @@ impl Journal {
                     raises.close(place);
                 }
             }
-            Self::Counts(counts) => counts.open.retain(|open| open.hold != hold),
+            Self::Counts(counts) => {
+                while let Some(place) = counts.open.iter().position(|open| open.hold == hold) {
+                    counts.close(place);
+                }
+            }
         }
+    }
+
+    /// Others are told of the bucket with all of its charges, in this state; returns the one to tell, which it is from now on. When one
+    /// is undone after that, the last unit of its window stays where it was: what they were told has more units, and must not be
+    /// the less strict for it.
+    pub(super) fn tell(&mut self, state: u64) -> u64 {
+        let Self::Counts(counts) = self else { return state };
+        counts.open.iter_mut().for_each(|open| open.is_followed = true);
+        counts.open.back().map_or(state, |open| without_place(&open.limit, state))
     }
 
     /// Nothing can be undone any more.
@@ -196,5 +215,35 @@ impl Raises {
     fn state(&self) -> u64 {
         let step = |state, open: &Open| open.after.apply(Chain::default().then(open.raise).apply(state));
         self.open.iter().fold(self.base, step)
+    }
+}
+
+impl Counts {
+    /// A charge that stays follows the open one before `place`.
+    fn follow(&mut self, place: usize, counted: Counted) {
+        if let Some(before) = place.checked_sub(1).and_then(|before| self.open.get_mut(before)) {
+            before.is_followed |= is_same_window(&before.limit, before.counted, counted);
+        }
+    }
+
+    fn close(&mut self, place: usize) {
+        if let Some(closed) = self.open.remove(place) {
+            self.follow(place, closed.counted);
+        }
+    }
+
+    fn undo(&mut self, hold: u64) -> Option<Undo> {
+        let place = self.open.iter().position(|open| open.hold == hold)?;
+        let OpenCount { limit, counted, cost, is_followed, .. } = self.open.remove(place)?;
+        if is_followed {
+            self.follow(place, counted);
+        }
+        let next = self.open.get_mut(place);
+        let next = next.filter(|next| is_same_window(&limit, counted, next.counted));
+        let is_last = next.is_none() && !is_followed;
+        if let Some(next) = next.filter(|_| !is_followed) {
+            next.counted.before = counted.before;
+        }
+        Some(Undo::Count { limit, counted, cost, is_last })
     }
 }

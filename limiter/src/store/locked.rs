@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Algorithm, Cost, Decision, KeyHash, Limit,
-    algorithm::{self, Asked, log::Log},
+    algorithm::{self, Asked, Counted, log::Log},
 };
 
 pub(super) struct Locked<'s> {
@@ -151,17 +151,17 @@ impl Locked<'_> {
     pub(super) fn undo(&mut self, key: u64, hold: u64, now: u64) {
         while let Some(undo) = self.shard.journals.get_mut(&key).and_then(|kept| kept.journal.undo(hold)) {
             match undo {
-                Undo::Count { limit, at, cost } if limit.algorithm() == Algorithm::SlidingLog => {
+                Undo::Count { limit, counted, cost, .. } if limit.algorithm() == Algorithm::SlidingLog => {
                     // A log that was forgotten as a whole may have been followed by a new one.
-                    let counts = at.saturating_add(limit.memory()) > now;
+                    let counts = counted.at.saturating_add(limit.memory()) > now;
                     if let (true, Some(kept)) = (counts, self.shard.logs.get_mut(&key)) {
-                        kept.log.undo(cost, at);
+                        kept.log.undo(cost, counted.at);
                     }
                 }
                 // Where the bucket has been removed meanwhile, it knew of nothing with the charge.
                 Undo::State(without) => self.change(key, |state| without.min(state)),
-                Undo::Count { limit, at, cost } => {
-                    self.change(key, |state| algorithm::undo(&limit, state, cost, at, now));
+                Undo::Count { limit, counted, cost, is_last } => {
+                    self.change(key, |state| algorithm::undo(&limit, state, cost, counted, is_last, now));
                 }
             }
         }
@@ -226,7 +226,8 @@ impl Locked<'_> {
         let at = kept.log.push(asked.limit, asked.cost, now);
         let bytes = bytes_of(&kept.log);
         if hold.is_some() || !self.shard.journals.is_empty() {
-            self.note(key, 0, ChargeEffect::Counted { limit: *asked.limit, at, cost: asked.cost }, hold);
+            let counted = Counted { at, before: None };
+            self.note(key, 0, ChargeEffect::Counted { limit: *asked.limit, counted, cost: asked.cost }, hold);
         }
         self.count_log(class, known, bytes);
         if bytes > known {

@@ -45,6 +45,14 @@ pub(super) struct JournaledBucket {
     pub(super) state: Option<u64>,
 }
 
+impl JournaledBucket {
+    /// The state that others are told.
+    pub(super) fn tell(&mut self) -> u64 {
+        self.state = self.state.map(|state| self.journal.tell(state));
+        self.state.unwrap_or(0)
+    }
+}
+
 impl Default for Shard {
     fn default() -> Self {
         Self {
