@@ -24,7 +24,7 @@ import tempfile
 import time
 
 RULES = """rules:
-  - { name: per-ip, key: [ip], limit: 10/1s }
+  - { name: per-caller, key: [caller], limit: 10/1s }
   - { name: per-account-day, key: [account], limit: 1000/1d }
   - { name: log-per-client, key: [client], limit: 10/1m, algorithm: sliding_log }
 """
@@ -33,9 +33,9 @@ STRICT = "  - { name: strict-day, key: [strict], limit: 1000/1d, on_memory_full:
 KINDS = {
     "same": ("account", "account"),
     "strict": ("strict", "strict"),
-    "other": ("account", "ip"),
-    "log": ("client", "ip"),
-    "inline": (None, "ip"),
+    "other": ("account", "caller"),
+    "log": ("client", "caller"),
+    "inline": (None, "caller"),
 }
 BATCH = 500
 

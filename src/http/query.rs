@@ -131,8 +131,8 @@ mod tests {
         assert_eq!(request.domain, "shop");
         assert_eq!(request.cost, Cost::new(3).unwrap());
         assert_eq!(attribute("ip=203.0.113.7&path=/a/b", "path").as_deref(), Some("/a/b"));
-        assert_eq!(attribute("ip=1&flag", "flag").as_deref(), Some(""));
-        assert_eq!(attribute("&ip=1&&", "ip").as_deref(), Some("1"));
+        assert_eq!(attribute("a=1&flag", "flag").as_deref(), Some(""));
+        assert_eq!(attribute("&a=1&&", "a").as_deref(), Some("1"));
         assert_eq!(attribute("a=b=c", "a").as_deref(), Some("b=c"));
         assert_eq!(attribute("domain=x", "domain"), None);
         let request = parse(Some("ip=1&costs=tokens:500,a:b:2")).unwrap();
@@ -152,15 +152,15 @@ mod tests {
         assert_eq!(fault("ip=%ff"), (ProblemKind::InvalidUtf8, "ip".to_owned()));
         assert_eq!(fault("ip=%f"), (ProblemKind::InvalidValue, "ip".to_owned()));
         assert_eq!(fault("ip=%zz"), (ProblemKind::InvalidValue, "ip".to_owned()));
-        assert_eq!(fault("ip=1&ip=2"), (ProblemKind::DuplicateParameter, "attributes.ip".to_owned()));
-        assert_eq!(fault("ip=1&%69p=2"), (ProblemKind::DuplicateParameter, "attributes.ip".to_owned()));
+        assert_eq!(fault("a=1&a=2"), (ProblemKind::DuplicateParameter, "attributes.a".to_owned()));
+        assert_eq!(fault("a=1&%61=2"), (ProblemKind::DuplicateParameter, "attributes.a".to_owned()));
         assert_eq!(fault("cost=1&cost=1"), (ProblemKind::DuplicateParameter, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=-1"), (ProblemKind::InvalidValue, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=1.5"), (ProblemKind::InvalidValue, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost="), (ProblemKind::InvalidValue, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=9007199254740993"), (ProblemKind::ValueTooLarge, "cost".to_owned()));
-        assert_eq!(fault("ip=1&cost=99999999999999999999"), (ProblemKind::ValueTooLarge, "cost".to_owned()));
-        assert_eq!(fault(&format!("ip=1&user={}", "x".repeat(5000))).1, "attributes.user");
+        assert_eq!(fault("a=1&cost=-1"), (ProblemKind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("a=1&cost=1.5"), (ProblemKind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("a=1&cost="), (ProblemKind::InvalidValue, "cost".to_owned()));
+        assert_eq!(fault("a=1&cost=9007199254740993"), (ProblemKind::ValueTooLarge, "cost".to_owned()));
+        assert_eq!(fault("a=1&cost=99999999999999999999"), (ProblemKind::ValueTooLarge, "cost".to_owned()));
+        assert_eq!(fault(&format!("a=1&user={}", "x".repeat(5000))).1, "attributes.user");
         assert_eq!(fault("=1").1, "attributes");
         for costs in ["", "tokens", ":5", "tokens:5,", "tokens=5"] {
             assert_eq!(
