@@ -41,6 +41,7 @@ pub(super) fn unlimited<'a>(node: &'a Node, allowed: bool, rule: Option<&'a str>
         decided_by: Decider::Unmatched,
         node: &node.name,
         policies: &[],
+        shadow: None,
     }
 }
 
@@ -68,15 +69,9 @@ pub(super) fn put_together<'d, T>(
             continue;
         }
         enforced.push(place);
-        policies.push(Policy {
-            name: name(place).unwrap_or(INLINE_POLICY),
-            count: charge.limit.count(),
-            window: charge.limit.window(),
-            remaining: decision.remaining,
-            more_after: more_after(&charge.limit, decision),
-            denied: !decision.allowed,
-        });
+        policies.push(policy(name(place), charge, decision));
     }
+    let only_watches = enforced.is_empty();
     let told = if enforced.is_empty() { shadow } else { enforced };
     let most = binding(told.iter().filter_map(|place| decided(*place)).map(|one| one.decision));
     let Some((place, told)) = most.and_then(|index| Some((told[index], decided(told[index])?))) else {
@@ -97,8 +92,20 @@ pub(super) fn put_together<'d, T>(
         decided_by: told.by,
         node: told.node,
         policies: &policies,
+        shadow: only_watches.then(|| policy(name(place), &charges[place], decision)),
     };
     (render(answer), told.by)
+}
+
+fn policy<'d>(name: Option<&'d str>, charge: &Charge, decision: &Decision) -> Policy<'d> {
+    Policy {
+        name: name.unwrap_or(INLINE_POLICY),
+        count: charge.limit.count(),
+        window: charge.limit.window(),
+        remaining: decision.remaining,
+        more_after: more_after(&charge.limit, decision),
+        denied: !decision.allowed,
+    }
 }
 
 /// Until the bucket has more than what remains. For buckets that fill up steadily, until the next unit; for the others until

@@ -104,6 +104,7 @@ mod tests {
             decided_by: Decider::Owner,
             node: "n1",
             policies: &policies,
+            shadow: None,
         };
         assert_same(denied, Some(7)).await;
         assert_same(CheckAnswer { policies: &policies[..1], ..denied }, None).await;
