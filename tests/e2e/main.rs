@@ -51,5 +51,7 @@ mod rules_survive_kills;
 mod rules_without_quorum;
 mod supervised;
 mod takeover;
+mod throttlecrab;
+mod transactions;
 mod version;
 mod wide_network;
