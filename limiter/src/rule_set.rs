@@ -32,6 +32,8 @@ pub struct Rules {
     reserves: Arc<Reserves>,
     /// By the number of the rule: its domain, and its place there.
     by_id: HashMap<RuleId, (Arc<Domain>, usize)>,
+    /// Of any domain: so that requests of the others need not look.
+    has_all_or_nothing: bool,
     revision: u64,
 }
 
@@ -41,13 +43,20 @@ pub(crate) struct Domain {
     rules: Vec<Rule>,
     index: Index,
     allow_unmatched: bool,
+    /// The descriptors of a request are charged together, or none of them is.
+    all_or_nothing: bool,
     /// Of its last change.
     pub(crate) revision: u64,
 }
 
 impl Domain {
     pub(crate) fn new(mut rules: Vec<Rule>, allow_unmatched: bool) -> Self {
-        Self { index: Index::new(&mut rules), rules, allow_unmatched, revision: 0 }
+        Self { index: Index::new(&mut rules), rules, allow_unmatched, all_or_nothing: false, revision: 0 }
+    }
+
+    /// With its descriptors charged together, or each by itself.
+    pub(crate) fn charging(self, all_or_nothing: bool) -> Self {
+        Self { all_or_nothing, ..self }
     }
 
     /// Goes on with what is known of the rules with the same names.
@@ -104,13 +113,16 @@ impl Rules {
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         let (reserves, by_id) = (reserves(&domains), by_id(&domains));
-        Self { inline: KeyHasher::of_inline(secret), reserves, by_id, domains, revision: 0 }
+        let has_all_or_nothing = domains.values().any(|domain| domain.all_or_nothing);
+        let inline = KeyHasher::of_inline(secret);
+        Self { inline, reserves, by_id, domains, has_all_or_nothing, revision: 0 }
     }
 
     /// These, with other domains.
     pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         let (reserves, by_id) = (reserves(&domains), by_id(&domains));
-        Self { inline: self.inline, reserves, by_id, domains, revision: self.revision }
+        let has_all_or_nothing = domains.values().any(|domain| domain.all_or_nothing);
+        Self { inline: self.inline, reserves, by_id, domains, has_all_or_nothing, revision: self.revision }
     }
 
     /// These rules and a domain that denies everything, for one whose rules cannot be used; `None` if there is one of that name.
@@ -214,6 +226,12 @@ impl Rules {
     /// Whether a domain allows requests that no rule is about.
     pub fn allows_unmatched(&self, domain: &str) -> bool {
         self.domains.get(domain).is_none_or(|domain| domain.allow_unmatched)
+    }
+
+    /// Whether the descriptors of a request to a domain are charged together, or none of them is.
+    #[inline]
+    pub fn is_all_or_nothing(&self, domain: &str) -> bool {
+        self.has_all_or_nothing && self.domains.get(domain).is_some_and(|domain| domain.all_or_nothing)
     }
 
     /// All rules whose floors are replicated.

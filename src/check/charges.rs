@@ -29,13 +29,14 @@ pub(super) enum Ruling<'r> {
     Unlimited { allowed: bool, rule: Option<&'r str> },
 }
 
-/// Fills in `limited` in place: it is large, and moving it around is felt.
+/// Adds to `limited` in place: it is large, and moving it around is felt.
 pub(super) fn rule<'r>(
     rules: &'r Rules,
     request: &CheckRequest<'_>,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     limited.revision = rules.revision();
+    let before = limited.charges.len();
     match &request.subject {
         Subject::Attributes(attributes) => {
             let mut matched = SmallVec::new();
@@ -51,7 +52,7 @@ pub(super) fn rule<'r>(
                     }
                 }
             }
-            if limited.charges.is_empty() {
+            if limited.charges.len() == before {
                 return Ruling::Unlimited { allowed: true, rule: unlimited_by };
             }
         }

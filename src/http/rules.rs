@@ -165,7 +165,9 @@ async fn write(
         new.extent = Extent {
             added: diff.added.len() as u32,
             removed: diff.removed.len() as u32,
-            changed: diff.changed.len() as u32 + u32::from(diff.unmatched.is_some()),
+            changed: diff.changed.len() as u32
+                + u32::from(diff.unmatched.is_some())
+                + u32::from(diff.all_or_nothing.is_some()),
         };
         match ledger.write(new.clone(), deadline).await {
             Ok(written) => break (written, diff),
@@ -310,7 +312,7 @@ async fn diff_to(domain: &str, current: Option<&DomainHistory>, after: Arc<Domai
     let before = current.map(|history| Arc::clone(history.text()));
     let domain = domain.to_owned();
     let diff = tokio::task::spawn_blocking(move || {
-        let nothing = DomainDescription { rules: Vec::new(), allow_unmatched: true };
+        let nothing = DomainDescription { allow_unmatched: true, ..DomainDescription::default() };
         let before = before.map_or(nothing, |text| rules_of(&domain, &text).describe(&domain));
         RulesDiff::between(&before, &after)
     });

@@ -17,6 +17,9 @@ pub struct RulesDiff {
     pub changed: Vec<RuleChange>,
     /// Whether requests that no rule is about are allowed, if that changes: before and after, `allow` or `deny`.
     pub unmatched: Option<FieldChange>,
+    /// Whether the descriptors of a request are charged together, if that changes: before and after, `true` or `false`.
+    #[serde(default)]
+    pub all_or_nothing: Option<FieldChange>,
 }
 
 /// A rule that is different.
@@ -46,6 +49,7 @@ impl RulesDiff {
             && self.removed.is_empty()
             && self.changed.is_empty()
             && self.unmatched.is_none()
+            && self.all_or_nothing.is_none()
     }
 
     /// What changes from `before` to `after`; rules are known by their names.
@@ -71,6 +75,11 @@ impl RulesDiff {
         if before.allow_unmatched != after.allow_unmatched {
             let (from, to) = (word(before.allow_unmatched), word(after.allow_unmatched));
             diff.unmatched = Some(FieldChange { field: "unmatched".to_owned(), from, to });
+        }
+        if before.all_or_nothing != after.all_or_nothing {
+            let word = |together: bool| Some(together.to_string());
+            let (from, to) = (word(before.all_or_nothing), word(after.all_or_nothing));
+            diff.all_or_nothing = Some(FieldChange { field: "all_or_nothing".to_owned(), from, to });
         }
         diff
     }

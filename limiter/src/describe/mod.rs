@@ -72,6 +72,9 @@ pub struct DomainDescription {
     pub rules: Vec<RuleDescription>,
     /// Whether requests that no rule is about are allowed.
     pub allow_unmatched: bool,
+    /// Whether the descriptors of a request are charged together, or none of them is.
+    #[serde(default)]
+    pub all_or_nothing: bool,
 }
 
 impl Rule {
@@ -122,6 +125,7 @@ impl Rules {
         DomainDescription {
             rules: self.rules(domain).iter().map(Rule::describe).collect(),
             allow_unmatched: self.allows_unmatched(domain),
+            all_or_nothing: self.is_all_or_nothing(domain),
         }
     }
 }

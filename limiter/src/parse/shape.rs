@@ -13,6 +13,7 @@ pub(super) struct RawFile {
     pub(super) place: Place,
     pub(super) domain: Option<Written>,
     pub(super) unmatched: Option<Written>,
+    pub(super) all_or_nothing: Option<Written>,
     pub(super) rules: Vec<RawRule>,
 }
 
@@ -49,6 +50,7 @@ const FILE: Kind = Kind {
     fields: &[
         ("domain", "`domain: default`"),
         ("unmatched", "`unmatched: allow`"),
+        ("all_or_nothing", "`all_or_nothing: true`"),
         ("rules", "`rules: []`, or a list with a rule each"),
     ],
     example: "`rules: [{ name: per-ip, key: [ip], limit: 5/1m }]`",
@@ -90,10 +92,11 @@ pub(super) fn file(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawFile> {
     let mut fields = Fields::of(node, &FILE, errors)?;
     let domain = fields.text("domain");
     let unmatched = fields.text("unmatched");
+    let all_or_nothing = fields.text("all_or_nothing");
     let rules = fields.need("rules");
     let rules = rules.map_or_else(Vec::new, |node| list(&mut fields, "rules", "a list of rules", node));
     let rules = rules.into_iter().filter_map(|node| rule(node, fields.errors)).collect();
-    Some(RawFile { place, domain, unmatched, rules })
+    Some(RawFile { place, domain, unmatched, all_or_nothing, rules })
 }
 
 fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {

@@ -29,7 +29,8 @@ impl Rules {
                 );
             }
             let (rules, allow_unmatched) = compiler.rules(name, &file);
-            domains.insert(name.into(), Arc::new(Domain::new(rules, allow_unmatched)));
+            let domain = Domain::new(rules, allow_unmatched).charging(compiler.all_or_nothing(&file));
+            domains.insert(name.into(), Arc::new(domain));
         }
         compiler.finish()?;
         Ok(Self::of_domains(secret, domains))
@@ -70,7 +71,7 @@ impl Rules {
                 compiler.error(written.place, message, "leave `domain` out, or write to the other one");
             }
             let (rules, allow_unmatched) = compiler.rules(name, &file);
-            Domain::new(rules, allow_unmatched)
+            Domain::new(rules, allow_unmatched).charging(compiler.all_or_nothing(&file))
         });
         compiler.finish()?;
         let mut domains = self.domains.clone();

@@ -93,6 +93,9 @@ fn lines(diff: &RulesDiff, live_buckets: &std::collections::BTreeMap<String, u64
     if let Some(change) = &diff.unmatched {
         line(CHANGED, '~', "unmatched", field_text(change));
     }
+    if let Some(change) = &diff.all_or_nothing {
+        line(CHANGED, '~', "all_or_nothing", field_text(change));
+    }
     text
 }
 

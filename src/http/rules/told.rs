@@ -51,6 +51,7 @@ pub(super) struct Domain {
     pub(super) source: Arc<str>,
     pub(super) rules: Vec<Told>,
     pub(super) unmatched: &'static str,
+    pub(super) all_or_nothing: bool,
 }
 
 /// A change in the history.
@@ -132,6 +133,7 @@ pub(super) fn domain_view(name: &str, change: &Change) -> Domain {
         source,
         rules: rules.rules.into_iter().map(Told::of).collect(),
         unmatched: if rules.allow_unmatched { "allow" } else { "deny" },
+        all_or_nothing: rules.all_or_nothing,
     }
 }
 
