@@ -5,9 +5,9 @@
 //! - [`cli`]: the command line. [`config`]: flags, environment and file become settings. `data_dir`: the node's name.
 //! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
 //! - `accept`: lets connections in. [`ending`]: how it ends. [`http`], `grpc`, `resp`: the front ends, from a request's bytes to those of its answer.
-//! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP. [`client_address`]: whose request it is that a proxy asks
-//!   about. `allowed_hosts`: the names under which people ask it.
-//!   `rate_limit_headers`: the headers that tell of limits.
+//! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP. `throttle`: the same of redis-cell and throttlecrab, over
+//!   the Redis protocol and HTTP. [`client_address`]: whose request it is that a proxy asks about. `allowed_hosts`: the names under
+//!   which people ask it. `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
 //! - `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `lasting`, `process`: numbers and log lines about all of it; `lasting` logs a fault that persists.
@@ -42,4 +42,5 @@ mod rules_file;
 pub mod serve;
 mod sweeper;
 mod terminal;
+mod throttle;
 pub mod workers;

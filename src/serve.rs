@@ -279,6 +279,7 @@ fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
         advertise: settings.advertise,
         peer_port: settings.peers.port(),
         http: settings.http,
+        grpc: settings.grpc,
         join: settings.join.clone(),
         bootstrap_expect: settings.bootstrap_expect,
         key: settings.cluster_key.clone(),

@@ -30,6 +30,8 @@ pub struct ClusterConfig {
     pub peer_port: u16,
     /// The node's HTTP address, told to the others (`0.0.0.0` is replaced by the advertised address).
     pub http: SocketAddr,
+    /// The same of its gRPC address.
+    pub grpc: SocketAddr,
     /// Peer addresses of other nodes, `HOST[:PORT]`.
     pub join: Vec<String>,
     /// How many nodes found a new cluster. `None`: this node only joins one; with no `join` either, it is one alone.

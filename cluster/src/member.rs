@@ -59,6 +59,8 @@ pub struct Member {
     pub peer: SocketAddr,
     /// Where its HTTP port is, if it said so.
     pub http: Option<SocketAddr>,
+    /// Where its gRPC port is, if it said so.
+    pub grpc: Option<SocketAddr>,
     /// Its zone, if it has one.
     pub zone: Option<String>,
     /// How many slots it should own beside the others.
@@ -81,6 +83,7 @@ impl Member {
             state: MemberState::Serving,
             peer: row.peer,
             http: None,
+            grpc: None,
             zone: row.zone.clone(),
             weight: row.weight,
             node: Some(row.id),

@@ -44,7 +44,7 @@ pub(crate) fn longest(period: Period) -> u64 {
 /// The length of all windows but those of months.
 fn ticks_of(period: Period) -> Option<u64> {
     match period {
-        // Periods are at most 31 days.
+        // Periods are at most ten years.
         Period::FromFirst { nanos } => Some(nanos.saturating_mul(TICKS_PER_NANO)),
         Period::Fixed(length) => Some(length.as_nanos() as u64 * TICKS_PER_NANO),
         Period::Day => Some(DAY),

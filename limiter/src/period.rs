@@ -2,9 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-/// Shortest period.
+/// Shortest period of windows and logs.
 pub const MIN_PERIOD: Duration = Duration::from_millis(100);
-/// Longest period.
+/// The same of buckets, and of windows that begin with their first charge.
+pub(crate) const MIN_BUCKET_PERIOD: Duration = Duration::from_millis(1);
+/// Longest period of windows and logs. Of buckets, and of windows that begin with their first charge, it is
+/// [`MAX_REFILL`](crate::rules::MAX_REFILL).
 pub const MAX_PERIOD: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// The period of a limit.

@@ -38,6 +38,8 @@ pub struct Rules {
     reserves: Arc<Reserves>,
     /// By the number of the rule: its domain, and its place there.
     by_id: HashMap<RuleId, (Arc<Domain>, usize)>,
+    /// Of any domain: so that requests of the others need not look.
+    has_all_or_nothing: bool,
     revision: u64,
     /// Of rules that say none.
     ip_prefix: IpPrefix,
@@ -62,6 +64,8 @@ pub(crate) struct Domain {
     allow_unmatched: bool,
     /// By which checks say what they take of single rules; worked out when it is first asked for.
     price_names: OnceLock<HashSet<Box<str>>>,
+    /// The descriptors of a request are charged together, or none of them is.
+    all_or_nothing: bool,
     /// Of its last change.
     pub(crate) revision: u64,
 }
@@ -75,6 +79,7 @@ impl Domain {
             block: block.map(Box::new),
             allow_unmatched,
             price_names: OnceLock::new(),
+            all_or_nothing: false,
             revision: 0,
         }
     }
@@ -82,6 +87,11 @@ impl Domain {
     /// What it blocks, if it has a list.
     pub(crate) fn block(&self) -> Option<&BlockList> {
         self.block.as_deref()
+    }
+
+    /// With its descriptors charged together, or each by itself.
+    pub(crate) fn charging(self, all_or_nothing: bool) -> Self {
+        Self { all_or_nothing, ..self }
     }
 
     /// Goes on with what is known of the rules with the same names.
@@ -148,14 +158,16 @@ impl Rules {
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         let (reserves, by_id) = (reserves(&domains), by_id(&domains));
-        let ip_prefix = IpPrefix::default();
-        Self { inline: KeyHasher::of_inline(secret), reserves, by_id, domains, revision: 0, ip_prefix }
+        let has_all_or_nothing = domains.values().any(|domain| domain.all_or_nothing);
+        let (inline, ip_prefix) = (KeyHasher::of_inline(secret), IpPrefix::default());
+        Self { inline, reserves, by_id, domains, has_all_or_nothing, revision: 0, ip_prefix }
     }
 
     /// These, with other domains.
     pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         let (reserves, by_id) = (reserves(&domains), by_id(&domains));
-        Self { reserves, by_id, domains, ..*self }
+        let has_all_or_nothing = domains.values().any(|domain| domain.all_or_nothing);
+        Self { reserves, by_id, domains, has_all_or_nothing, ..*self }
     }
 
     /// These rules and a domain that denies everything, for one whose rules cannot be used; `None` if there is one of that name.
@@ -311,6 +323,12 @@ impl Rules {
     /// Whether a domain allows requests that no rule is about.
     pub fn allows_unmatched(&self, domain: &str) -> bool {
         self.domains.get(domain).is_none_or(|domain| domain.allow_unmatched)
+    }
+
+    /// Whether the descriptors of a request to a domain are charged together, or none of them is.
+    #[inline]
+    pub fn is_all_or_nothing(&self, domain: &str) -> bool {
+        self.has_all_or_nothing && self.domains.get(domain).is_some_and(|domain| domain.all_or_nothing)
     }
 
     /// All rules whose floors are replicated.

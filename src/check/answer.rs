@@ -18,6 +18,8 @@ pub(crate) struct CheckAnswer<'a> {
     pub(crate) node: &'a str,
     /// Each enforced limit that was looked at.
     pub(crate) policies: &'a [Policy<'a>],
+    /// Where all of them only watch, the one that binds most: for those who set the rules, callers must not notice it.
+    pub(crate) shadow: Option<Policy<'a>>,
 }
 
 /// How far a limit is exhausted.

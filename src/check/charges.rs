@@ -38,7 +38,7 @@ pub(super) enum Ruling<'r> {
     Unlimited { allowed: bool, rule: Option<&'r str> },
 }
 
-/// Fills in `limited` in place: it is large, and moving it around is felt. `at`: when it is to be decided; none of what is no
+/// Adds to `limited` in place: it is large, and moving it around is felt. `at`: when it is to be decided; none of what is no
 /// decision, which a block list does not concern.
 pub(super) fn rule<'r>(
     rules: &'r Rules,
@@ -47,6 +47,7 @@ pub(super) fn rule<'r>(
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     limited.revision = rules.revision();
+    let before = limited.charges.len();
     match &request.subject {
         Subject::Attributes(attributes) => {
             if let Some(problem) = no_such_cost(rules, request) {
@@ -69,7 +70,7 @@ pub(super) fn rule<'r>(
                     }
                 }
             }
-            if limited.charges.is_empty() {
+            if limited.charges.len() == before {
                 return Ruling::Unlimited { allowed: true, rule: unlimited_by };
             }
             if unlimited_by.is_some() {

@@ -6,7 +6,7 @@
 //! - `charges`: what the rules have charged for it. `prepared`: the same for as long as other nodes are waited for.
 //! - `decide`: decides it, here or where its slots are owned.
 //! - `outcome`: puts the decisions of all its limits together; `answer` is what the front ends write down.
-//! - `amend`: units given back, and buckets that forget.
+//! - `together`: several checks as one. `amend`: units given back, and buckets that forget.
 
 mod amend;
 mod answer;
@@ -16,6 +16,7 @@ mod outcome;
 mod prepared;
 mod problem;
 mod request;
+mod together;
 
 pub(crate) use self::{
     amend::{AmendedBuckets, amend_as_check, amend_buckets},
@@ -27,4 +28,5 @@ pub(crate) use self::{
         AttributeList, CheckRequest, Costs, MAX_ATTRIBUTES, MAX_LIMITS, MAX_NAME_BYTES, MAX_VALUE_BYTES,
         Meant, Subject, too_long,
     },
+    together::check_together,
 };

@@ -37,6 +37,7 @@ pub(super) fn unlimited<'a>(node: &'a Node, allowed: bool, rule: Option<&'a str>
         decided_by: Decider::Unmatched,
         node: &node.name,
         policies: &[],
+        shadow: None,
     }
 }
 
@@ -54,6 +55,7 @@ pub(super) fn put_together<'d, T>(
 ) -> (T, Decider) {
     let mut policies: SmallVec<[Policy<'_>; 4]> = SmallVec::new();
     let mut most: Option<(Option<&str>, Decided<'_>)> = None;
+    let mut watched: Option<(usize, Decided<'_>)> = None;
     let mut delay = Duration::ZERO;
     for (place, charge) in charges.iter().enumerate() {
         let Some(told) = decided(place) else { continue };
@@ -62,29 +64,21 @@ pub(super) fn put_together<'d, T>(
             if !decision.allowed {
                 node.metrics[worker].count_shadow_denial();
             }
+            if watched.as_ref().is_none_or(|(_, most)| decision.binds(most.decision).is_gt()) {
+                watched = Some((place, told));
+            }
             continue;
         }
         delay = delay.max(decision.delay);
-        policies.push(Policy {
-            name: name.unwrap_or(INLINE_POLICY),
-            count: charge.limit.count(),
-            window: charge.limit.window(),
-            quota: decision.limit,
-            quota_window: charge.limit.quota_window(),
-            remaining: decision.remaining,
-            more_after: more_after(&charge.limit, decision),
-            denied: decision.denies(),
-        });
-        // The order of rules says nothing: of two that bind alike it is the one whose name comes first.
-        let binds_more = |(known, most): &(Option<&str>, Decided<'_>)| {
-            decision.binds(most.decision).then_with(|| known.cmp(&name)).is_gt()
-        };
-        if most.as_ref().is_none_or(binds_more) {
+        policies.push(policy(name, charge, decision));
+        if most.as_ref().is_none_or(|most| binds_more(name, told, most)) {
             most = Some((name, told));
         }
     }
     let Some((rule, told)) = most else {
-        return (render(unlimited(node, allowed, name(charges.len()))), Decider::Unmatched);
+        let shadow = watched.map(|(place, told)| policy(name(place), &charges[place], told.decision));
+        let answer = unlimited(node, allowed, name(charges.len()));
+        return (render(CheckAnswer { shadow, ..answer }), Decider::Unmatched);
     };
     let decision = told.decision;
     let answer = CheckAnswer {
@@ -100,8 +94,27 @@ pub(super) fn put_together<'d, T>(
         decided_by: told.by,
         node: told.node,
         policies: &policies,
+        shadow: None,
     };
     (render(answer), told.by)
+}
+
+/// The order of rules says nothing: of two that bind alike it is the one whose name comes first.
+fn binds_more(name: Option<&str>, told: Decided<'_>, (known, most): &(Option<&str>, Decided<'_>)) -> bool {
+    told.decision.binds(most.decision).then_with(|| known.cmp(&name)).is_gt()
+}
+
+fn policy<'d>(name: Option<&'d str>, charge: &Charge, decision: &Decision) -> Policy<'d> {
+    Policy {
+        name: name.unwrap_or(INLINE_POLICY),
+        count: charge.limit.count(),
+        window: charge.limit.window(),
+        quota: decision.limit,
+        quota_window: charge.limit.quota_window(),
+        remaining: decision.remaining,
+        more_after: more_after(&charge.limit, decision),
+        denied: decision.denies(),
+    }
 }
 
 /// Until the bucket has more than what remains. For buckets that fill up steadily, until the next unit; for the others until

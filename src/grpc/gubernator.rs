@@ -44,7 +44,8 @@ impl V1 for Gubernator {
         &self,
         _request: Request<HealthCheckReq>,
     ) -> Result<Response<HealthCheckResp>, Status> {
-        Ok(Response::new(gubernator::health(&self.node)))
+        let health = gubernator::health(&self.node);
+        health.map(Response::new).map_err(|problem| refused(&self.node, self.worker, &problem))
     }
 
     async fn live_check(&self, _request: Request<LiveCheckReq>) -> Result<Response<LiveCheckResp>, Status> {

@@ -8,10 +8,12 @@ pub(crate) mod json;
 mod question;
 
 use futures_util::{StreamExt as _, stream};
-use tidegate_cluster::Readiness;
+use tidegate_cluster::{Member, Readiness};
 use tidegate_proto::{
     batch::{Batch, MAX_REQUESTS},
-    grpc::pb::gubernator::{GetRateLimitsResp, HealthCheckResp, RateLimitReq, RateLimitResp, Status},
+    grpc::pb::gubernator::{
+        GetRateLimitsResp, HealthCheckResp, PeerHealthResp, RateLimitReq, RateLimitResp, Status,
+    },
 };
 
 use self::question::{Asked, Question, cost};
@@ -30,16 +32,22 @@ const IN_FLIGHT: usize = 256;
 /// How often the rest of a bucket is asked for that others take from at the same time.
 const MAX_DRAINS: usize = 8;
 
+/// What the metadata of an answer names its owner by, where that is another node.
+const OWNER: &str = "owner";
+
 /// What is told of one check.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Told {
     allowed: bool,
     numbers: Option<Numbers>,
+    /// The other node that decided.
+    owner: Option<String>,
 }
 
 impl Told {
-    fn of(answer: &CheckAnswer<'_>) -> Self {
-        Self { allowed: answer.allowed, numbers: answer.numbers }
+    fn of(node: &Node, answer: &CheckAnswer<'_>) -> Self {
+        let owner = (answer.node != node.name).then(|| answer.node.to_owned());
+        Self { allowed: answer.allowed, numbers: answer.numbers, owner }
     }
 }
 
@@ -55,7 +63,25 @@ pub(crate) async fn decide(node: &Node, worker: usize, batch: &Batch) -> Result<
     let answers = stream::iter(0..requests.len())
         .map(|place| answer(node, worker, &requests[place]))
         .buffered(IN_FLIGHT);
-    Ok(GetRateLimitsResp { responses: answers.collect().await })
+    let mut responses: Vec<RateLimitResp> = answers.collect().await;
+    name_owners(node, &mut responses);
+    Ok(GetRateLimitsResp { responses })
+}
+
+/// Writes the address where the name of an owner stands: once for a batch, as it takes a copy of the members.
+fn name_owners(node: &Node, responses: &mut [RateLimitResp]) {
+    let mut named = responses.iter_mut().filter_map(|one| one.metadata.get_mut(OWNER)).peekable();
+    if named.peek().is_none() {
+        return;
+    }
+    let status = node.cluster.status();
+    for owner in named {
+        let member = status.live.iter().find(|member| *member.id.name == **owner);
+        // An older version does not tell: its name stays.
+        if let Some(address) = member.and_then(grpc_of) {
+            *owner = address;
+        }
+    }
 }
 
 async fn answer(node: &Node, worker: usize, request: &RateLimitReq) -> RateLimitResp {
@@ -65,7 +91,9 @@ async fn answer(node: &Node, worker: usize, request: &RateLimitReq) -> RateLimit
     };
     let told = answered.unwrap_or_else(|problem| {
         node.metrics[worker].count_problem(problem.kind);
-        RateLimitResp { error: problem.detail.into_owned(), ..Default::default() }
+        // Nobody decided: a client that reads only the status must not take it for a yes.
+        let status = Status::OverLimit.into();
+        RateLimitResp { status, error: problem.detail.into_owned(), ..Default::default() }
     });
     RateLimitResp { limit: if told.error.is_empty() { request.limit } else { 0 }, ..told }
 }
@@ -76,7 +104,7 @@ async fn ask(node: &Node, worker: usize, question: &Question<'_>) -> Result<Rate
         Asked::Never => return Ok(RateLimitResp { status: Status::OverLimit.into(), ..Default::default() }),
     };
     if let Some(amendment) = question.amends {
-        let told = amend_as_check(node, worker, amendment, check, |answer| Told::of(&answer)).await?;
+        let told = amend_as_check(node, worker, amendment, check, |answer| Told::of(node, &answer)).await?;
         if !question.counts {
             return Ok(in_their_words(node, told));
         }
@@ -97,10 +125,10 @@ async fn ask(node: &Node, worker: usize, question: &Question<'_>) -> Result<Rate
 }
 
 async fn decided(node: &Node, worker: usize, check_request: &CheckRequest<'_>) -> Result<Told, Problem> {
-    match check_here(node, worker, check_request, |answer| Told::of(&answer)) {
+    match check_here(node, worker, check_request, |answer| Told::of(node, &answer)) {
         FirstLook::Decided(told) => told,
         FirstLook::Elsewhere(found) => {
-            check(node, worker, check_request, Some(found), |answer| Told::of(&answer)).await
+            check(node, worker, check_request, Some(found), |answer| Told::of(node, &answer)).await
         }
     }
 }
@@ -114,22 +142,39 @@ fn in_their_words(node: &Node, told: Told) -> RateLimitResp {
         let now = node.clock.now().get() / 1_000_000;
         answer.reset_time = integer(now.saturating_add(u64::try_from(reset).unwrap_or(u64::MAX)));
     }
+    if let Some(name) = told.owner {
+        answer.metadata.insert(OWNER.to_owned(), name);
+    }
     answer
 }
 
-/// Whether this node can decide.
-pub(crate) fn health(node: &Node) -> HealthCheckResp {
-    let (status, message) = match node.readiness() {
-        Readiness::Ready => ("healthy", String::new()),
-        Readiness::NotReady(reason) => ("unhealthy", reason),
-    };
-    let peers = node.cluster.status().live.len();
-    HealthCheckResp {
-        status: status.to_owned(),
-        message,
-        peer_count: i32::try_from(peers).unwrap_or(i32::MAX),
-        advertise_address: node.grpc_address.to_string(),
+/// Where gRPC is asked of a node.
+fn grpc_of(member: &Member) -> Option<String> {
+    member.grpc.map(|address| address.to_string())
+}
+
+/// Who is there, as this node sees it.
+///
+/// # Errors
+/// When this node cannot decide.
+pub(crate) fn health(node: &Node) -> Result<HealthCheckResp, Problem> {
+    if let Readiness::NotReady(reason) = node.readiness() {
+        return Err(Problem::new(ProblemKind::NotReady, reason));
     }
+    let status = node.cluster.status();
+    let me = status.live.iter().find(|member| member.id == status.me);
+    let peers = status.live.iter().map(|member| PeerHealthResp {
+        grpc_address: grpc_of(member).unwrap_or_default(),
+        data_center: member.zone.clone().unwrap_or_default(),
+    });
+    Ok(HealthCheckResp {
+        status: "healthy".to_owned(),
+        message: String::new(),
+        peer_count: i32::try_from(status.live.len()).unwrap_or(i32::MAX),
+        advertise_address: me.and_then(grpc_of).unwrap_or_else(|| node.grpc_address.to_string()),
+        local_peers: peers.collect(),
+        region_peers: Vec::new(),
+    })
 }
 
 fn integer(number: u64) -> i64 {

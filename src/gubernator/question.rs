@@ -150,9 +150,15 @@ fn limit_of(request: &RateLimitReq, count: u64, is_gregorian: bool) -> Result<Li
 }
 
 fn length(duration: i64) -> Result<Duration, Problem> {
-    let millis = u64::try_from(duration)
-        .map_err(|_| fault("duration", format!("the duration is {duration} ms, and cannot be negative")))?;
-    Ok(Duration::from_millis(millis))
+    match u64::try_from(duration) {
+        // Gubernator takes it for a window that has ended before the next request: a limit that limits nothing.
+        Ok(0) => Err(fault(
+            "duration",
+            "a duration of 0 limits nothing: write milliseconds, from 1 on, or set DURATION_IS_GREGORIAN, where 0 is a minute",
+        )),
+        Ok(millis) => Ok(Duration::from_millis(millis)),
+        Err(_) => Err(fault("duration", format!("the duration is {duration} ms, and cannot be negative"))),
+    }
 }
 
 fn calendar(unit: i64) -> Result<Period, Problem> {
@@ -202,6 +208,10 @@ mod tests {
         let token = limit(&request());
         assert_eq!(token.algorithm(), Algorithm::FixedWindow);
         assert_eq!(token.period(), Period::from_first(Duration::from_secs(60)));
+        for (duration, algorithm) in [(1, 0), (5, 0), (5, 1), (31_536_000_000, 0), (31_536_000_000, 1)] {
+            let own = limit(&RateLimitReq { duration, algorithm, ..request() });
+            assert_eq!(own.window().as_millis(), duration as u128, "it is kept as asked");
+        }
         let leaky = limit(&RateLimitReq { algorithm: 1, burst: 20, ..request() });
         assert_eq!((leaky.algorithm(), leaky.count(), leaky.burst_size()), (Algorithm::TokenBucket, 10, 20));
         assert_eq!(limit(&RateLimitReq { algorithm: 1, ..request() }).burst_size(), 10);
@@ -241,7 +251,9 @@ mod tests {
             (RateLimitReq { behavior: 4, duration: 3, ..request() }, "weeks"),
             (RateLimitReq { behavior: 4, duration: 60_000, ..request() }, "60000"),
             (RateLimitReq { behavior: 4, duration: 4, algorithm: 1, ..request() }, "months"),
-            (RateLimitReq { duration: 1, ..request() }, "100ms"),
+            (RateLimitReq { duration: 0, ..request() }, "limits nothing"),
+            (RateLimitReq { duration: i64::MAX, ..request() }, "3650d"),
+            (RateLimitReq { duration: i64::MAX, algorithm: 1, ..request() }, "3650d"),
             (RateLimitReq { duration: -1, ..request() }, "negative"),
             (RateLimitReq { limit: -1, ..request() }, "negative"),
             (RateLimitReq { burst: -1, algorithm: 1, ..request() }, "negative"),

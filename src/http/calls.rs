@@ -30,13 +30,17 @@ pub(super) const CALLS: [(&str, &str); 17] = [
     ("GET", "/"),
 ];
 
-/// Those of Gubernator, whose contract is not ours to describe.
-const GUBERNATORS_CALLS: [(&str, &str); 3] =
-    [("POST", "/v1/GetRateLimits"), ("GET", "/v1/HealthCheck"), ("GET", "/v1/LiveCheck")];
+/// Those of Gubernator and of throttlecrab, whose contracts are not ours to describe.
+const FOREIGN_CALLS: [(&str, &str); 4] = [
+    ("POST", "/v1/GetRateLimits"),
+    ("GET", "/v1/HealthCheck"),
+    ("GET", "/v1/LiveCheck"),
+    ("POST", "/throttle"),
+];
 
 /// All that are answered.
 pub(super) fn all() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    CALLS.iter().chain(&GUBERNATORS_CALLS)
+    CALLS.iter().chain(&FOREIGN_CALLS)
 }
 
 /// Whether a path is of a call, in which a name in braces stands for one part.

@@ -8,6 +8,7 @@
 //! - `query`, `json`, `fields`: what is asked, as a check. `auth`, `path`: the same of what a proxy asks before it lets a
 //!   request through.
 //! - `answer`: what is answered; `batch` does it many times. `amend`: refunds and resets.
+//! - `foreign`: the calls of other limiters' clients.
 //! - `problem`: what is said when something is wrong. `response`: the body of any response.
 //! - `rules`, `members`: the rules and the cluster, for people.
 //! - `openapi`: what all of it looks like, for programs.
@@ -18,6 +19,7 @@ mod auth;
 mod batch;
 mod calls;
 mod fields;
+mod foreign;
 mod front;
 mod guard;
 mod json;

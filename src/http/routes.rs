@@ -16,7 +16,7 @@ use super::{
     amend::{self, AmendOptions},
     batch,
     calls::{self, MAX_CHECK_BYTES},
-    json,
+    foreign,
     members::{self, DrainOptions, Wanted},
     openapi,
     response::Body,
@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{
     check::{Problem, ProblemKind, echo},
-    gubernator,
     metrics::{self, Sources},
     node::Node,
 };
@@ -48,9 +47,6 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
         .route("/v1/check/batch", post(check_batch))
         .route("/v1/refund", post(refund))
         .route("/v1/reset", post(reset))
-        .route("/v1/GetRateLimits", post(gubernator_limits))
-        .route("/v1/HealthCheck", get(gubernator_health))
-        .route("/v1/LiveCheck", get(gubernator_live))
         .route("/v1/cluster", get(cluster))
         .route("/v1/cluster/drain/{node}", post(drain))
         .route("/v1/cluster/remove/{node}", post(remove))
@@ -65,7 +61,8 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
         .route("/", get(index))
         .fallback(no_such_call)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(OnWorker { node, number: worker })
+        .with_state(OnWorker { node: Arc::clone(&node), number: worker })
+        .merge(foreign::router(node, worker))
 }
 
 async fn check_batch(State(worker): State<OnWorker>, request: Request) -> Response {
@@ -107,27 +104,6 @@ async fn drain(
 
 async fn remove(State(worker): State<OnWorker>, Path(name): Path<String>) -> Response {
     worker.json(members::remove(&worker.node.cluster, &name)).await
-}
-
-/// Gubernator's calls, as its HTTP gateway has them.
-async fn gubernator_limits(State(worker): State<OnWorker>, request: Request) -> Response {
-    let decide = async {
-        let text = read(request, gubernator::MAX_BYTES).await?;
-        let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
-        gubernator::decide(&worker.node, worker.number, &batch).await
-    };
-    match decide.await {
-        Ok(answers) => Json(gubernator::json::Responses::from(answers)).into_response(),
-        Err(problem) => worker.refuse(problem),
-    }
-}
-
-async fn gubernator_health(State(worker): State<OnWorker>) -> Response {
-    Json(gubernator::json::Health::from(gubernator::health(&worker.node))).into_response()
-}
-
-async fn gubernator_live() -> Response {
-    Json(json!({})).into_response()
 }
 
 async fn all_rules(State(worker): State<OnWorker>, wanted: Asked<ReadOptions>) -> Response {

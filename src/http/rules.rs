@@ -165,7 +165,9 @@ async fn write(
         new.extent = Extent {
             added: diff.added.len() as u32,
             removed: diff.removed.len() as u32,
-            changed: diff.changed.len() as u32 + u32::from(diff.unmatched.is_some()),
+            changed: diff.changed.len() as u32
+                + u32::from(diff.unmatched.is_some())
+                + u32::from(diff.all_or_nothing.is_some()),
         };
         match ledger.write(new.clone(), deadline).await {
             Ok(written) => break (written, diff),

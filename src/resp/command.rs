@@ -1,19 +1,29 @@
 //! What each command does. Besides the one that decides there are those that clients send before and around it.
 
 use super::{
+    about::About,
     reply::{Replies, Version},
+    table::Listing,
     throttle::{LastLimit, Throttle},
 };
 
 /// Bytes of a name in an error.
 const SHOWN: usize = 64;
+/// What to do instead of `DEL`.
+const HOW_TO_RESET: &str = "To fill one again, say which: CL.RESET key max_burst count period (after CL.THROTTLE), or THROTTLE.RESET (after THROTTLE)";
+/// What to do instead of `EXISTS`, `TTL`.
+const HOW_TO_LOOK: &str = "To look at one, ask for nothing: CL.THROTTLE key max_burst count period 0; its last number is the time until it is full, and forgotten";
 
 /// What a command is.
 pub(super) enum Command<'a> {
     /// To be decided.
     Throttle(Throttle<'a>),
+    /// About the connection itself.
+    Control(Control),
     /// Answered from what is known.
     Plain(Plain<'a>),
+    /// Answered from what the node knows of itself.
+    About(About<'a>),
     /// Not to be served.
     Refused(String),
     /// Not our protocol: somebody makes a browser talk to us.
@@ -21,36 +31,53 @@ pub(super) enum Command<'a> {
 }
 
 /// A command that decides nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Plain<'a> {
     Ping(Option<&'a [u8]>),
     Echo(&'a [u8]),
     Hello(Option<Version>),
     Ok,
-    /// An empty list.
-    Nothing,
     /// An empty map.
     NoSettings,
     Zero,
     Null,
-    Info,
+    Listing(Listing<'a>),
     Reset,
     Quit,
+}
+
+/// A command about the connection itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Control {
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Reply(ReplyMode),
+}
+
+/// What a client wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyMode {
+    On,
+    Off,
+    Skip,
 }
 
 impl<'a> Command<'a> {
     /// Reads the words of a command, of which there is at least one.
     pub(super) fn read(words: &[&'a [u8]], limit: &mut LastLimit) -> Self {
-        let [name, arguments @ ..] = words else { return Self::Refused("ERR no command".to_owned()) };
-        for throttle in ["cl.throttle", "throttle"] {
-            if name.eq_ignore_ascii_case(throttle.as_bytes()) {
-                let read = Throttle::read(throttle, arguments, limit);
-                return read.map_or_else(Self::Refused, Self::Throttle);
-            }
+        if let Some(read) = Throttle::read(words, limit) {
+            return read.map_or_else(Self::Refused, Self::Throttle);
         }
+        let [name, arguments @ ..] = words else { return Self::Refused("ERR no command".to_owned()) };
         let name = name.to_ascii_lowercase();
         let plain = match (name.as_slice(), arguments) {
             (b"post" | b"host:", _) => return Self::CrossProtocol,
+            (b"multi", []) => return Self::Control(Control::Multi),
+            (b"exec", []) => return Self::Control(Control::Exec),
+            (b"discard", []) => return Self::Control(Control::Discard),
+            (b"watch", [_, ..]) => return Self::Control(Control::Watch),
             (b"ping", []) => Plain::Ping(None),
             (b"ping", [text]) => Plain::Ping(Some(text)),
             (b"echo", [text]) => Plain::Echo(text),
@@ -58,35 +85,88 @@ impl<'a> Command<'a> {
             (b"auth", [_] | [_, _]) => {
                 return Self::Refused("ERR AUTH: this node asks for no password".to_owned());
             }
-            (b"select", [b"0"]) => Plain::Ok,
+            (b"select", [b"0"]) | (b"unwatch" | b"readonly" | b"readwrite" | b"asking", []) => Plain::Ok,
             (b"select", [_]) => {
                 return Self::Refused("ERR DB index is out of range: there is only 0".to_owned());
             }
-            (b"client", [first, ..]) => match first.to_ascii_lowercase().as_slice() {
-                b"setinfo" | b"setname" | b"no-evict" | b"no-touch" | b"reply" => Plain::Ok,
-                b"getname" => Plain::Null,
-                b"id" => Plain::Zero,
-                _ => return Self::Refused(format!("ERR unknown subcommand '{}' of CLIENT", shown(first))),
+            (b"client", [first, rest @ ..]) => return Self::client(first, rest),
+            (b"command", []) => Plain::Listing(Listing::All),
+            (b"command", [first, rest @ ..]) => match first.to_ascii_lowercase().as_slice() {
+                b"count" => Plain::Listing(Listing::Count),
+                b"list" => Plain::Listing(Listing::Names),
+                b"info" if rest.is_empty() => Plain::Listing(Listing::All),
+                b"info" => Plain::Listing(Listing::Of(rest.to_vec())),
+                b"docs" => Plain::NoSettings,
+                _ => return Self::unknown_subcommand("COMMAND", first),
             },
-            (b"command", [first, ..]) if first.eq_ignore_ascii_case(b"count") => Plain::Zero,
-            (b"command", [first, ..]) if first.eq_ignore_ascii_case(b"docs") => Plain::NoSettings,
-            (b"command", _) => Plain::Nothing,
             // What redis-benchmark asks before it begins.
             (b"config", [first, ..]) if first.eq_ignore_ascii_case(b"get") => Plain::NoSettings,
-            (b"info", _) => Plain::Info,
+            (b"config", [first, ..]) => return Self::unknown_subcommand("CONFIG", first),
+            (b"info", sections) => return Self::About(About::Info(sections.to_vec())),
+            (b"role", []) => return Self::About(About::Role),
+            (b"cluster", [first, ..]) => {
+                return About::cluster(first)
+                    .map_or_else(|| Self::unknown_subcommand("CLUSTER", first), Self::About);
+            }
+            (b"del" | b"unlink", [_, ..]) => return Self::of_key(&name, HOW_TO_RESET),
+            (b"exists", [_, ..]) | (b"ttl" | b"pttl" | b"type", [_]) => {
+                return Self::of_key(&name, HOW_TO_LOOK);
+            }
             (b"reset", []) => Plain::Reset,
             (b"quit", _) => Plain::Quit,
-            (b"ping" | b"echo" | b"auth" | b"select" | b"client" | b"reset", _) => {
+            (
+                b"multi" | b"exec" | b"discard" | b"watch" | b"unwatch" | b"ping" | b"echo" | b"auth"
+                | b"select" | b"client" | b"config" | b"role" | b"cluster" | b"readonly" | b"readwrite"
+                | b"asking" | b"del" | b"unlink" | b"exists" | b"ttl" | b"pttl" | b"type" | b"reset",
+                _,
+            ) => {
                 return Self::Refused(format!("ERR wrong number of arguments for '{}'", shown(&name)));
             }
             _ => {
                 return Self::Refused(format!(
-                    "ERR unknown command '{}': there are CL.THROTTLE, THROTTLE, PING, ECHO, HELLO, INFO, QUIT",
+                    "ERR unknown command '{}': this is a rate limiter; it has CL.THROTTLE, THROTTLE, CL.RESET, THROTTLE.RESET, and what COMMAND LIST names",
                     shown(&name)
                 ));
             }
         };
         Self::Plain(plain)
+    }
+
+    fn client(subcommand: &[u8], rest: &[&[u8]]) -> Self {
+        let plain = match (subcommand.to_ascii_lowercase().as_slice(), rest) {
+            (b"reply", [mode]) => match mode.to_ascii_lowercase().as_slice() {
+                b"on" => return Self::Control(Control::Reply(ReplyMode::On)),
+                b"off" => return Self::Control(Control::Reply(ReplyMode::Off)),
+                b"skip" => return Self::Control(Control::Reply(ReplyMode::Skip)),
+                _ => {
+                    return Self::Refused(format!(
+                        "ERR syntax error in CLIENT REPLY at '{}': it takes ON, OFF or SKIP",
+                        shown(mode)
+                    ));
+                }
+            },
+            (b"reply", _) => {
+                return Self::Refused("ERR wrong number of arguments for 'client|reply'".to_owned());
+            }
+            (b"setinfo" | b"setname" | b"no-evict" | b"no-touch", _) => Plain::Ok,
+            (b"getname", _) => Plain::Null,
+            (b"id", _) => Plain::Zero,
+            _ => return Self::unknown_subcommand("CLIENT", subcommand),
+        };
+        Self::Plain(plain)
+    }
+
+    fn unknown_subcommand(command: &str, subcommand: &[u8]) -> Self {
+        Self::Refused(format!("ERR unknown subcommand '{}' of {command}", shown(subcommand)))
+    }
+
+    /// A command about a key alone. The limit comes with each check, so a key has as many buckets as it was asked with limits,
+    /// and no node knows with which.
+    fn of_key(name: &[u8], what_to_do: &str) -> Self {
+        let name = shown(name).to_ascii_uppercase();
+        Self::Refused(format!(
+            "ERR {name}: a key has a bucket for each limit that it is asked with. {what_to_do}"
+        ))
     }
 
     /// `HELLO [version [AUTH user password] [SETNAME name]]`
@@ -113,7 +193,7 @@ impl<'a> Command<'a> {
 }
 
 impl Plain<'_> {
-    pub(super) fn answer(self, to: &mut Replies<'_>) {
+    pub(super) fn answer(&self, to: &mut Replies<'_>) {
         match self {
             Self::Ping(None) => to.status("PONG"),
             Self::Ping(Some(text)) | Self::Echo(text) => to.bulk(text),
@@ -129,7 +209,7 @@ impl Plain<'_> {
                 to.integer(to.version.number());
                 to.bulk(b"id");
                 to.integer(0);
-                for (name, value) in [("mode", "standalone"), ("role", "master")] {
+                for (name, value) in [("mode", "cluster"), ("role", "master")] {
                     to.bulk(name.as_bytes());
                     to.bulk(value.as_bytes());
                 }
@@ -137,18 +217,10 @@ impl Plain<'_> {
                 to.array(0);
             }
             Self::Ok | Self::Quit => to.status("OK"),
-            Self::Nothing => to.array(0),
             Self::NoSettings => to.map(0),
             Self::Zero => to.integer(0),
             Self::Null => to.null(),
-            Self::Info => {
-                let info = format!(
-                    "# Server\r\nserver_name:tidegate\r\ntidegate_version:{}\r\nprocess_id:{}\r\n",
-                    env!("CARGO_PKG_VERSION"),
-                    std::process::id()
-                );
-                to.bulk(info.as_bytes());
-            }
+            Self::Listing(listing) => listing.answer(to),
             Self::Reset => {
                 to.version = Version::Two;
                 to.status("RESET");
@@ -174,7 +246,7 @@ mod tests {
         match Command::read(&words, &mut LastLimit::default()) {
             Command::Plain(plain) => plain.answer(&mut to),
             Command::Refused(error) => to.error(&error),
-            Command::Throttle(_) | Command::CrossProtocol => panic!(),
+            _ => panic!("{words:?}"),
         }
         String::from_utf8(out.to_vec()).unwrap()
     }
@@ -192,5 +264,24 @@ mod tests {
         assert!(answer(&["GET", "x"]).starts_with("-ERR unknown command 'get'"));
         assert!(answer(&["AUTH", "secret"]).starts_with("-ERR AUTH"));
         assert_eq!(answer(&["COMMAND", "DOCS"]), "*0\r\n");
+        assert_eq!(answer(&["COMMAND", "INFO", "get"]), "*1\r\n*-1\r\n");
+        let throttle = "*6\r\n$11\r\ncl.throttle\r\n:-5\r\n*2\r\n+write\r\n+fast\r\n:1\r\n:1\r\n:1\r\n";
+        assert_eq!(answer(&["COMMAND", "INFO", "CL.THROTTLE"]), format!("*1\r\n{throttle}"));
+        assert!(answer(&["CLIENT", "REPLY", "MAYBE"]).starts_with("-ERR syntax error"));
+        assert!(answer(&["CLIENT", "REPLY"]).starts_with("-ERR wrong number"));
+    }
+
+    #[test]
+    fn a_command_about_a_key_alone_says_what_to_ask_instead() {
+        for (command, instead) in [
+            (&["DEL", "k"][..], "CL.RESET key max_burst count period"),
+            (&["UNLINK", "k", "l"], "CL.RESET key max_burst count period"),
+            (&["TTL", "k"], "CL.THROTTLE key max_burst count period 0"),
+            (&["EXISTS", "k"], "CL.THROTTLE key max_burst count period 0"),
+            (&["DEL"], "wrong number of arguments for 'del'"),
+        ] {
+            let answer = answer(command);
+            assert!(answer.starts_with("-ERR ") && answer.contains(instead), "{answer}");
+        }
     }
 }

@@ -13,16 +13,18 @@ use super::{
     command::{Command, Plain},
     reply::{Replies, Version},
     request,
+    session::{Session, Step},
     stopping::{Stopping, Told},
-    throttle::{Five, LastLimit, Throttle},
+    throttle::{Deed, Five, LastLimit, Throttle},
 };
 use crate::{
-    check::{CheckAnswer, FirstLook, Prepared, Problem, ProblemKind, check, check_here},
+    check::{CheckAnswer, FirstLook, Prepared, Problem, ProblemKind, amend_as_check, check, check_here},
     node::Node,
 };
 use bytes::{Buf as _, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use rustix::net::{RecvFlags, recv};
+use tidegate_cluster::Amendment;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -37,7 +39,9 @@ const WRITE_BYTES: usize = 64 << 10;
 const MAX_WAITING: usize = 64;
 /// From the first byte of a command to its last.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the first command of a client that has connected while the server stops.
+/// From one command of an open transaction to the next: until then the node keeps what was queued.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the first command of a client that has connected while the server stops, and for the rest of a transaction.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// For a client that does not take its answers.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +57,7 @@ pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker:
         worker,
         version: Version::default(),
         limit: LastLimit::default(),
+        session: Session::default(),
         out: BytesMut::new(),
         has_asked: false,
     };
@@ -66,6 +71,7 @@ struct Connection {
     worker: usize,
     version: Version,
     limit: LastLimit,
+    session: Session,
     out: BytesMut,
     /// A check was asked.
     has_asked: bool,
@@ -75,6 +81,8 @@ struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     GoOn,
+    /// With the commands of the transaction, and then with what comes behind.
+    Execute,
     End,
 }
 
@@ -86,8 +94,8 @@ impl Connection {
             input.reserve(READ_BYTES);
             let read = match self.read(&mut input, told.as_mut()).await {
                 Some(read) => read?,
-                // It has just connected, or is in the middle of a command.
-                None if !self.has_asked || !input.is_empty() => {
+                // It has just connected, or is in the middle of a command or a transaction.
+                None if !self.has_asked || !input.is_empty() || self.session.is_queueing() => {
                     timeout(BEGINS_WITHIN, self.stream.read_buf(&mut input)).await??
                 }
                 None => return self.end().await,
@@ -98,7 +106,8 @@ impl Connection {
             let (used, after) = self.answer(&input).await?;
             self.write().await?;
             // A client that greets, or looks whether the connection works, is about to ask.
-            let is_last = told.has_come() && self.has_asked && used == input.len() && !self.has_more();
+            let is_between = used == input.len() && !self.session.is_queueing();
+            let is_last = told.has_come() && self.has_asked && is_between && !self.has_more();
             if after == After::End || is_last {
                 return self.end().await;
             }
@@ -117,11 +126,15 @@ impl Connection {
         input: &mut BytesMut,
         mut told: Pin<&mut Told<'_>>,
     ) -> Option<io::Result<usize>> {
-        let begun = !input.is_empty();
+        let patience = match (input.is_empty(), self.session.is_queueing()) {
+            (false, _) => Some(COMMAND_TIMEOUT),
+            (true, true) => Some(TRANSACTION_TIMEOUT),
+            // A pool keeps connections for later; those of hosts that are gone end by keepalive.
+            (true, false) => None,
+        };
         let mut read = pin!(async {
             let read = self.stream.read_buf(input);
-            // A pool keeps connections for later; those of hosts that are gone end by keepalive.
-            if begun { timeout(COMMAND_TIMEOUT, read).await? } else { read.await }
+            if let Some(patience) = patience { timeout(patience, read).await? } else { read.await }
         });
         poll_fn(|context| match read.as_mut().poll(context) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
@@ -140,44 +153,62 @@ impl Connection {
 
     /// Answers all whole commands. Returns how many bytes they had.
     async fn answer(&mut self, input: &[u8]) -> io::Result<(usize, After)> {
+        let mut at = 0;
+        loop {
+            let (used, after) = self.answer_commands(&input[at..]).await?;
+            at += used;
+            if after != After::Execute {
+                return Ok((at, after));
+            }
+            let transaction = self.session.begin_execution();
+            self.say(|to| to.array(transaction.count));
+            self.answer_commands(&transaction.commands).await?;
+            self.session.end_execution();
+        }
+    }
+
+    /// The same, up to an `EXEC`.
+    async fn answer_commands(&mut self, input: &[u8]) -> io::Result<(usize, After)> {
         let (mut at, mut after) = (0, After::GoOn);
         let node = Arc::clone(&self.node);
         // It is made when it is needed, which is seldom: it allocates.
         let mut waiting = None;
         while after == After::GoOn {
-            let words = match request::first(&input[at..]) {
-                Ok(Some((words, length))) => {
-                    at += length;
-                    words
-                }
+            let (words, bytes) = match request::first(&input[at..]) {
+                Ok(Some((words, length))) => (words, &input[at..at + length]),
                 Ok(None) => break,
                 Err(malformed) => {
                     self.gather(&mut waiting).await;
-                    self.replies().error(&format!("ERR {malformed}"));
+                    self.say(|to| to.error(&format!("ERR {malformed}")));
                     after = After::End;
                     break;
                 }
             };
+            at += bytes.len();
             if words.is_empty() {
                 continue;
             }
             let command = Command::read(&words, &mut self.limit);
-            if let Command::Throttle(throttle) = command {
-                self.has_asked = true;
-                let mut found = None;
-                // The order of answers is that of commands, so those behind one that waits wait too.
-                let is_told = waiting.is_none() && self.tell_here(&node, &throttle, &mut found);
-                if !is_told {
-                    let decided = decide(&node, self.worker, throttle, found);
-                    let waiting_now = waiting.get_or_insert_with(FuturesOrdered::new);
-                    waiting_now.push_back(decided);
-                    if waiting_now.len() >= MAX_WAITING {
-                        self.gather(&mut waiting).await;
+            match self.session.take(command, bytes) {
+                Step::Run(Command::Throttle(throttle)) => {
+                    self.has_asked = true;
+                    let mut found = None;
+                    // The order of answers is that of commands, so those behind one that waits wait too.
+                    let is_told = waiting.is_none() && self.tell_here(&node, &throttle, &mut found);
+                    if !is_told {
+                        let is_silent = self.session.is_silent();
+                        let decided = decide(&node, self.worker, throttle, found, is_silent);
+                        let waiting_now = waiting.get_or_insert_with(FuturesOrdered::new);
+                        waiting_now.push_back(decided);
+                        if waiting_now.len() >= MAX_WAITING {
+                            self.gather(&mut waiting).await;
+                        }
                     }
                 }
-            } else {
-                self.gather(&mut waiting).await;
-                after = self.plain(command);
+                step => {
+                    self.gather(&mut waiting).await;
+                    after = self.plain(step);
+                }
             }
             if self.out.len() >= WRITE_BYTES {
                 self.gather(&mut waiting).await;
@@ -190,47 +221,79 @@ impl Connection {
 
     /// Answers a check if this node owns its slots. If not, `found` takes what the way on to their owners needs.
     fn tell_here(&mut self, node: &Node, throttle: &Throttle<'_>, found: &mut Option<Box<Prepared>>) -> bool {
+        if throttle.deed == Deed::Reset {
+            return false;
+        }
         match check_here(node, self.worker, &throttle.check(), |answer| throttle.five(&answer)) {
-            FirstLook::Decided(decided) => self.tell(decided),
+            FirstLook::Decided(decided) => self.tell(decided, self.session.is_silent()),
             FirstLook::Elsewhere(prepared) => *found = Some(prepared),
         }
         found.is_none()
     }
 
-    async fn gather<F: Future<Output = Result<Five, Problem>>>(
+    async fn gather<F: Future<Output = (Result<Five, Problem>, bool)>>(
         &mut self,
         waiting: &mut Option<FuturesOrdered<F>>,
     ) {
         let Some(mut waiting) = waiting.take() else { return };
-        while let Some(decided) = waiting.next().await {
-            self.tell(decided);
+        while let Some((decided, is_silent)) = waiting.next().await {
+            self.tell(decided, is_silent);
         }
     }
 
-    fn plain(&mut self, command: Command<'_>) -> After {
-        match command {
-            Command::Plain(plain) => {
-                let mut replies = self.replies();
-                plain.answer(&mut replies);
-                self.version = replies.version;
+    /// Everything but what is decided.
+    fn plain(&mut self, step: Step<'_>) -> After {
+        match step {
+            Step::Run(Command::Plain(plain)) => {
+                self.say(|to| plain.answer(to));
                 return if plain == Plain::Quit { After::End } else { After::GoOn };
             }
-            Command::Refused(error) => self.replies().error(&error),
-            Command::CrossProtocol => return After::End,
-            Command::Throttle(_) => unreachable!("it is decided, not answered from what is known"),
+            Step::Run(Command::About(about)) => {
+                let (node, address) = (Arc::clone(&self.node), self.stream.local_addr());
+                match address {
+                    Ok(address) => self.say(|to| about.answer(&node, address, to)),
+                    // The client is gone.
+                    Err(_) => return After::End,
+                }
+            }
+            Step::Run(Command::Refused(error)) => self.say(|to| to.error(&error)),
+            Step::Run(Command::CrossProtocol) => return After::End,
+            Step::Run(Command::Throttle(_) | Command::Control(_)) => {
+                unreachable!("the one is decided, the other one taken by the session")
+            }
+            Step::Status(status) => self.say(|to| to.status(status)),
+            Step::Error(error) => self.say(|to| to.error(&error)),
+            Step::Nothing => {}
+            Step::Execute => return After::Execute,
         }
         After::GoOn
     }
 
-    fn tell(&mut self, decided: Result<Five, Problem>) {
-        match decided {
-            Ok(five) => five.write(&mut self.replies()),
+    fn tell(&mut self, decided: Result<Five, Problem>, is_silent: bool) {
+        let told = match decided {
+            Ok(five) => Ok(five),
             Err(problem) => {
                 self.node.metrics[self.worker].count_problem(problem.kind);
                 // Clients know this word as one for "later".
                 let word = if problem.kind == ProblemKind::NotReady { "LOADING" } else { "ERR" };
-                self.replies().error(&format!("{word} {}", problem.detail));
+                Err(format!("{word} {}", problem.detail))
             }
+        };
+        match told {
+            _ if is_silent => {}
+            Ok(five) => five.write(&mut self.replies()),
+            Err(error) => self.replies().error(&error),
+        }
+    }
+
+    /// Writes the answer of the present command, and keeps it back where the client wants none.
+    fn say(&mut self, write: impl FnOnce(&mut Replies<'_>)) {
+        let before = self.out.len();
+        let mut replies = self.replies();
+        write(&mut replies);
+        self.version = replies.version;
+        if self.session.is_silent() {
+            self.out.truncate(before);
         }
     }
 
@@ -267,11 +330,18 @@ impl Connection {
     }
 }
 
+/// The answer of a check, and whether the client does not want it.
 async fn decide(
     node: &Node,
     worker: usize,
     throttle: Throttle<'_>,
     found: Option<Box<Prepared>>,
-) -> Result<Five, Problem> {
-    check(node, worker, &throttle.check(), found, |answer: CheckAnswer<'_>| throttle.five(&answer)).await
+    is_silent: bool,
+) -> (Result<Five, Problem>, bool) {
+    let (request, render) = (throttle.check(), |answer: CheckAnswer<'_>| throttle.five(&answer));
+    let decided = match throttle.deed {
+        Deed::Check => check(node, worker, &request, found, render).await,
+        Deed::Reset => amend_as_check(node, worker, Amendment::Reset, &request, render).await,
+    };
+    (decided, is_silent)
 }

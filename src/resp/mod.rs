@@ -5,15 +5,19 @@
 //! - [`server`]: accepts connections; `connection` is one of them: reads, answers in order, writes.
 //! - `stopping`: how connections learn that the server stops.
 //! - `request`: the words of a command, out of the bytes.
-//! - `command`: what each command does; `throttle` is the one that decides.
+//! - `command`: what each command is; `throttle` has those that decide, `about` what a node tells of itself, `table` the list of all.
+//! - `session`: what a connection remembers between commands: whether answers are wanted, the transaction that is open.
 //! - `reply`: answers as bytes, in RESP2 or, after `HELLO 3`, RESP3.
 
+mod about;
 mod command;
 mod connection;
 mod reply;
 mod request;
 mod server;
+mod session;
 mod stopping;
+mod table;
 mod throttle;
 
 pub(crate) use self::server::serve;

@@ -95,6 +95,14 @@ impl Replies<'_> {
         }
     }
 
+    /// What stands where an array could not be given.
+    pub(super) fn null_array(&mut self) {
+        match self.version {
+            Version::Two => self.out.put_slice(b"*-1\r\n"),
+            Version::Three => self.null(),
+        }
+    }
+
     fn line(&mut self, kind: u8, number: i64) {
         self.out.put_u8(kind);
         self.out.put_slice(itoa::Buffer::new().format(number).as_bytes());

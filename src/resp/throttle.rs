@@ -1,18 +1,31 @@
-//! `CL.THROTTLE` of redis-cell, and `THROTTLE` of throttlecrab, which is the same: a limit that comes with the check.
+//! The commands that decide: `CL.THROTTLE` of redis-cell and `THROTTLE` of throttlecrab, both with a limit that comes with the
+//! check, and the same for a reset.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
-use tidegate_limiter::{
-    Algorithm, Cost, Limit,
-    cluster::DEFAULT_DOMAIN,
-    rules::{LimitError, Period},
-};
+use tidegate_limiter::{Cost, Limit, rules::LimitError};
 
 use super::reply::Replies;
-use crate::check::{CheckAnswer, CheckRequest, Costs, Numbers, Subject};
+use crate::{
+    check::{CheckAnswer, CheckRequest},
+    throttle::{Dialect, MAX_KEY_BYTES, check_of, limit_of},
+};
 
-/// Bytes of a key.
-const MAX_KEY_BYTES: usize = 4 << 10;
+/// The commands, by name.
+const COMMANDS: [(&str, Dialect, Deed); 4] = [
+    ("cl.throttle", Dialect::Cell, Deed::Check),
+    ("throttle", Dialect::Crab, Deed::Check),
+    ("cl.reset", Dialect::Cell, Deed::Reset),
+    ("throttle.reset", Dialect::Crab, Deed::Reset),
+];
+
+/// What is done with the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Check,
+    /// It is full again. The answer is that of a look after it.
+    Reset,
+}
 
 /// What one command asks.
 #[derive(Debug)]
@@ -20,6 +33,8 @@ pub(super) struct Throttle<'a> {
     key: Cow<'a, str>,
     limit: Limit,
     cost: Cost,
+    dialect: Dialect,
+    pub(super) deed: Deed,
 }
 
 /// The five numbers of an answer.
@@ -32,83 +47,91 @@ pub(super) struct Five([i64; 5]);
 pub(super) struct LastLimit(Option<([u64; 3], Limit)>);
 
 impl LastLimit {
+    /// Units in a full bucket, units that come back in a period, seconds of the period.
     fn of(&mut self, numbers: [u64; 3]) -> Result<Limit, LimitError> {
         if let Some((known, limit)) = &self.0
             && *known == numbers
         {
             return Ok(*limit);
         }
-        let [burst, count, period] = numbers;
-        let period = Period::Fixed(Duration::from_secs(period));
-        // It admits one, and so many more at once.
-        let limit = Limit::new(Algorithm::TokenBucket, count, period, Some(burst.saturating_add(1)))?;
+        let [size, count, period] = numbers;
+        let limit = limit_of(size, count, period)?;
         self.0 = Some((numbers, limit));
         Ok(limit)
     }
 }
 
 impl<'a> Throttle<'a> {
+    /// Reads a command; `None`: it is none of these.
+    pub(super) fn read(words: &[&'a [u8]], limit: &mut LastLimit) -> Option<Result<Self, String>> {
+        let (name, arguments) = words.split_first()?;
+        let (name, dialect, deed) =
+            COMMANDS.into_iter().find(|(known, ..)| name.eq_ignore_ascii_case(known.as_bytes()))?;
+        Some(Self::read_arguments(name, dialect, deed, arguments, limit))
+    }
+
     /// Reads `key max_burst count period [quantity]`.
-    pub(super) fn read(name: &str, arguments: &[&'a [u8]], limit: &mut LastLimit) -> Result<Self, String> {
+    fn read_arguments(
+        name: &str,
+        dialect: Dialect,
+        deed: Deed,
+        arguments: &[&'a [u8]],
+        limit: &mut LastLimit,
+    ) -> Result<Self, String> {
+        let (most, quantity) = match deed {
+            Deed::Check => (4, " [quantity]"),
+            Deed::Reset => (3, ""),
+        };
         let (key, numbers) = match arguments {
-            [key, numbers @ ..] if (3..=4).contains(&numbers.len()) => (*key, numbers),
+            [key, numbers @ ..] if (3..=most).contains(&numbers.len()) => (*key, numbers),
             _ => {
                 return Err(format!(
-                    "ERR wrong number of arguments for '{name}': it takes key max_burst count period [quantity]"
+                    "ERR wrong number of arguments for '{name}': it takes key max_burst count period{quantity}"
                 ));
             }
         };
         if key.len() > MAX_KEY_BYTES {
             return Err(format!("ERR the key has {} bytes, at most {MAX_KEY_BYTES} are allowed", key.len()));
         }
-        let number = |place: usize, what: &str, least: i64| -> Result<u64, String> {
+        let number = |place: usize, what: &str, least: u64| -> Result<u64, String> {
             if let Some(number) = short(numbers[place])
-                && number >= least as u64
+                && number >= least
             {
                 return Ok(number);
             }
             let text = String::from_utf8_lossy(numbers[place]);
             match text.parse::<i64>() {
-                Ok(number) if number >= least => Ok(number as u64),
-                Ok(number) => Err(format!("ERR {what} is {number}, and must be at least {least}")),
+                Ok(number) => u64::try_from(number)
+                    .ok()
+                    .filter(|number| *number >= least)
+                    .ok_or_else(|| format!("ERR {what} is {number}, and must be at least {least}")),
                 Err(_) => {
                     let text: String = text.chars().take(40).collect();
                     Err(format!("ERR {what} {text:?} is not an integer or out of range"))
                 }
             }
         };
-        let burst = number(0, "max_burst", 0)?;
+        let size = dialect.size_of(number(0, "max_burst", dialect.least_burst())?);
         let (count, period) = (number(1, "count", 1)?, number(2, "period", 1)?);
-        let quantity = if numbers.len() == 4 { number(3, "quantity", 0)? } else { 1 };
+        let quantity = match (deed, numbers.len()) {
+            (Deed::Check, 4) => number(3, "quantity", 0)?,
+            (Deed::Check, _) => 1,
+            (Deed::Reset, _) => 0,
+        };
         let refused = |error: &dyn std::fmt::Display| format!("ERR {error}");
-        let limit = limit.of([burst, count, period]).map_err(|error| refused(&error))?;
+        let limit = limit.of([size, count, period]).map_err(|error| refused(&error))?;
         let cost = Cost::new(quantity).map_err(|error| refused(&error))?;
-        Ok(Self { key: text_of(key), limit, cost })
+        Ok(Self { key: text_of(key), limit, cost, dialect, deed })
     }
 
     /// The check. It is large, so it is made where it is decided.
     pub(super) fn check(&self) -> CheckRequest<'_> {
-        CheckRequest {
-            domain: Cow::Borrowed(DEFAULT_DOMAIN),
-            subject: Subject::Inline { key: Cow::Borrowed(&self.key), limit: self.limit },
-            cost: self.cost,
-            costs: Costs::default(),
-            id: None,
-        }
+        check_of(&self.key, self.limit, self.cost)
     }
 
     /// What is answered.
     pub(super) fn five(&self, answer: &CheckAnswer<'_>) -> Five {
-        // A look is never limited.
-        let limited = !answer.allowed && self.cost != Cost::PEEK;
-        let Some(Numbers { limit, remaining, reset_after, retry_after, .. }) = answer.numbers else {
-            return Five([i64::from(limited), 0, 0, -1, 0]);
-        };
-        let retry = match retry_after {
-            Some(after) if limited => seconds(after),
-            _ => -1,
-        };
-        Five([i64::from(limited), integer(limit), integer(remaining), retry, seconds(reset_after)])
+        Five(self.dialect.five(&self.limit, self.cost, answer))
     }
 }
 
@@ -136,80 +159,57 @@ fn text_of(key: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// Rounded up: who comes back after these is not too early.
-fn seconds(span: Duration) -> i64 {
-    integer(span.as_secs() + u64::from(span.subsec_nanos() > 0))
-}
-
-fn integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use tidegate_limiter::Algorithm;
+
     use super::*;
-    use crate::check::Decider;
 
     fn read<'a>(words: &[&'a str]) -> Result<Throttle<'a>, String> {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        Throttle::read("cl.throttle", &words, &mut LastLimit::default())
+        Throttle::read(&words, &mut LastLimit::default()).unwrap()
     }
 
     #[test]
     fn the_limit_is_what_the_words_say() {
-        let throttle = read(&["user123", "15", "30", "60"]).unwrap();
+        let throttle = read(&["CL.THROTTLE", "user123", "15", "30", "60"]).unwrap();
         assert_eq!(throttle.key, "user123");
         assert_eq!(throttle.limit, Limit::parse("30/60s", Some(16), Algorithm::TokenBucket).unwrap());
-        assert_eq!(throttle.cost, Cost::ONE);
-        assert_eq!(read(&["k", "0", "1", "1", "7"]).unwrap().cost.get(), 7);
+        assert_eq!((throttle.cost, throttle.deed), (Cost::ONE, Deed::Check));
+        assert_eq!(read(&["cl.throttle", "k", "0", "1", "1", "7"]).unwrap().cost.get(), 7);
+        let crab = read(&["Throttle", "user123", "15", "30", "60"]).unwrap();
+        assert_eq!(crab.limit, Limit::parse("30/60s", Some(15), Algorithm::TokenBucket).unwrap());
+        let reset = read(&["cl.reset", "user123", "15", "30", "60"]).unwrap();
+        assert_eq!((reset.limit, reset.cost, reset.deed), (throttle.limit, Cost::PEEK, Deed::Reset));
+        assert_eq!(read(&["throttle.reset", "k", "15", "30", "60"]).unwrap().limit, crab.limit);
+        assert!(Throttle::read(&[b"CL.THROTTLES"], &mut LastLimit::default()).is_none());
+    }
+
+    #[test]
+    fn a_period_of_a_year_is_kept_exactly() {
+        let year = read(&["CL.THROTTLE", "k", "0", "1", "31536000"]).unwrap();
+        assert_eq!(year.limit.window().as_secs(), 31_536_000);
     }
 
     #[test]
     fn what_is_wrong_is_told() {
         for (words, wrong) in [
-            (&["k", "1", "2"][..], "number of arguments"),
-            (&["k", "1", "2", "3", "4", "5"], "number of arguments"),
-            (&["k", "one", "2", "3"], "max_burst"),
-            (&["k", "1", "0", "3"], "count"),
-            (&["k", "1", "2", "0"], "period"),
-            (&["k", "1", "2", "99999999999"], "31d"),
-            (&["k", "-1", "2", "3"], "at least 0"),
-            (&["k", "1", "2", "3", "-4"], "quantity"),
-            (&["k", "1", "2", "3", "9007199254740993"], "2^53"),
-            (&["k", "9223372036854775808", "2", "3"], "out of range"),
+            (&["cl.throttle", "k", "1", "2"][..], "number of arguments"),
+            (&["cl.throttle", "k", "1", "2", "3", "4", "5"], "number of arguments"),
+            (&["cl.reset", "k", "1", "2", "3", "4"], "number of arguments"),
+            (&["cl.throttle", "k", "one", "2", "3"], "max_burst"),
+            (&["cl.throttle", "k", "1", "0", "3"], "count"),
+            (&["cl.throttle", "k", "1", "2", "0"], "period"),
+            (&["cl.throttle", "k", "1", "2", "99999999999"], "3650d"),
+            (&["cl.throttle", "k", "99", "1", "31536000"], "ten years"),
+            (&["cl.throttle", "k", "-1", "2", "3"], "at least 0"),
+            (&["throttle", "k", "0", "2", "3"], "at least 1"),
+            (&["cl.throttle", "k", "1", "2", "3", "-4"], "quantity"),
+            (&["cl.throttle", "k", "1", "2", "3", "9007199254740993"], "2^53"),
+            (&["cl.throttle", "k", "9223372036854775808", "2", "3"], "out of range"),
         ] {
             let error = read(words).unwrap_err();
             assert!(error.starts_with("ERR ") && error.contains(wrong), "{words:?}: {error}");
         }
-    }
-
-    #[test]
-    fn seconds_are_rounded_up_and_what_will_never_be_is_less_than_none() {
-        let numbers = |retry_after, reset_millis| Numbers {
-            limit: 16,
-            remaining: 0,
-            reset_after: Duration::from_millis(reset_millis),
-            retry_after,
-            delay: Duration::ZERO,
-        };
-        let five = |allowed, numbers, quantity| {
-            let answer = CheckAnswer {
-                allowed,
-                rule: None,
-                numbers: Some(numbers),
-                decided_by: Decider::Owner,
-                node: "n1",
-                policies: &[],
-            };
-            read(&["k", "15", "30", "60", quantity]).unwrap().five(&answer).0
-        };
-        assert_eq!(five(true, numbers(None, 2_000), "1"), [0, 16, 0, -1, 2]);
-        assert_eq!(five(false, numbers(Some(Duration::from_millis(1_001)), 31_999), "1"), [1, 16, 0, 2, 32]);
-        assert_eq!(five(false, numbers(None, 2_000), "99"), [1, 16, 0, -1, 2]);
-        assert_eq!(
-            five(false, numbers(Some(Duration::from_millis(1)), 1), "0"),
-            [0, 16, 0, -1, 1],
-            "it looks"
-        );
     }
 }

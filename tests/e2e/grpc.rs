@@ -78,6 +78,28 @@ fn envoys_service_answers_python() {
     run(&python, "ask_envoys_service.py", &ports(&cluster));
 }
 
+const TOGETHER: &str = "
+domain: together
+all_or_nothing: true
+rules:
+  - { name: per-service, key: [client, svc], limit: 2/1h }
+  - { name: per-client, key: [client], limit: 10/1h }
+---
+domain: apart
+rules:
+  - { name: per-service, key: [client, svc], limit: 2/1h }
+  - { name: per-client, key: [client], limit: 10/1h }
+  - { name: watched, key: [watched], limit: 2/1h, mode: shadow, algorithm: fixed_window }
+  - { name: slow, key: [slow], limit: 10/1h }
+";
+
+#[test]
+fn envoys_service_answers_as_the_reference_does() {
+    let Some(python) = python() else { return };
+    let cluster = kit::patient_nodes(2, TOGETHER);
+    run(&python, "ask_as_the_reference.py", &ports(&cluster));
+}
+
 #[test]
 fn gubernators_service_answers_python() {
     let Some(python) = python() else { return };
@@ -116,11 +138,30 @@ fn gubernators_calls_answer_over_http() {
 
     let health = client.get("/v1/HealthCheck").unwrap().json();
     assert_eq!((&health["status"], &health["peer_count"]), (&"healthy".into(), &2.into()));
+    let mut peers: Vec<_> =
+        health["local_peers"].as_array().unwrap().iter().map(|peer| peer["grpc_address"].as_str()).collect();
+    peers.sort_unstable();
+    let mut nodes: Vec<_> = cluster.nodes.iter().map(|node| node.grpc.to_string()).collect();
+    nodes.sort_unstable();
+    assert_eq!(peers, nodes.iter().map(|node| Some(&**node)).collect::<Vec<_>>());
+    assert_eq!(health["region_peers"], serde_json::json!([]));
     assert_eq!(client.get("/v1/LiveCheck").unwrap().text(), "{}");
-    assert_eq!(client.post("/v1/GetRateLimits", "{").unwrap().status, 400);
+    // As its gateway reads and refuses.
+    let lax = r#"{"requests": [{"name": "lax", "uniqueKey": "k", "hits": 2.0, "limit": "1e1", "duration": 60000.0,
+        "algorithm": null, "burst": null, "metadata": null, "unknown": [1]}]}"#;
+    let answer = client.post("/v1/GetRateLimits", lax).unwrap().json();
+    assert_eq!(answer["responses"][0]["remaining"], "8", "{answer}");
+    assert_eq!(client.post("/v1/GetRateLimits", "").unwrap().json(), serde_json::json!({"responses": []}));
+    let bad = client.post("/v1/GetRateLimits", "{").unwrap();
+    assert_eq!((bad.status, bad.header("content-type")), (400, Some("application/json")));
+    let json = bad.json();
+    assert_eq!((&json["code"], &json["details"]), (&3.into(), &serde_json::json!([])));
+    assert!(json["message"].as_str().unwrap().contains("EOF"), "{json}");
+    let wrong = client.get("/v1/GetRateLimits").unwrap();
+    assert_eq!((wrong.status, wrong.json()["code"].as_i64()), (501, Some(12)));
     let many = format!("{{\"requests\": [{}{{}}]}}", "{},".repeat(1_000));
     let refused = client.post("/v1/GetRateLimits", &many).unwrap();
-    assert_eq!(refused.status, 400);
+    assert_eq!((refused.status, refused.json()["code"].as_i64()), (400, Some(11)));
     assert!(refused.text().contains("max size is '1000'"), "{}", refused.text());
 }
 

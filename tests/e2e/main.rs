@@ -59,5 +59,7 @@ mod several_rules;
 mod spellings;
 mod supervised;
 mod takeover;
+mod throttlecrab;
+mod transactions;
 mod version;
 mod wide_network;

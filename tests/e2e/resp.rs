@@ -1,8 +1,8 @@
-//! The promise: clients of redis-cell and throttlecrab need another address, and nothing else.
+//! The promise: clients of redis-cell need another address, and nothing else.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    io::Write as _,
+    net::TcpStream,
     path::Path,
     process::{Command, Output},
     thread,
@@ -11,6 +11,7 @@ use std::{
 
 use crate::kit::{
     self,
+    resp::{Client, command},
     rules::{PATIENCE, SOON},
 };
 use tidegate_jepsen::{
@@ -20,51 +21,8 @@ use tidegate_jepsen::{
 
 const NO_RULES: &str = "rules: []\n";
 
-/// A client that says and hears bytes.
-struct Client {
-    stream: TcpStream,
-    reader: BufReader<TcpStream>,
-}
-
-impl Client {
-    fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let reader = BufReader::new(stream.try_clone().unwrap());
-        Self { stream, reader }
-    }
-
-    fn say(&mut self, bytes: &str) {
-        self.stream.write_all(bytes.as_bytes()).unwrap();
-    }
-
-    /// A line, without its end; empty when the connection has ended.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.reader.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    fn five(&mut self) -> Vec<i64> {
-        assert_eq!(self.line(), "*5");
-        (0..5).map(|_| self.line().strip_prefix(':').unwrap().parse().unwrap()).collect()
-    }
-
-    fn ends(&mut self) -> bool {
-        let mut rest = Vec::new();
-        self.reader.read_to_end(&mut rest).is_ok()
-    }
-}
-
 fn seconds_since(start: u64) -> u64 {
     (monotonic() - start) / 1_000_000_000
-}
-
-fn command(words: &[&str]) -> String {
-    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{bulks}", words.len())
 }
 
 #[test]
@@ -102,7 +60,7 @@ fn a_quantity_takes_so_many_looks_or_is_too_much() {
     let cluster = kit::nodes(1, NO_RULES);
     let mut client = Client::new(cluster.nodes[0].resp);
     let mut ask = |quantity: &str| {
-        client.say(&command(&["THROTTLE", "k", "9", "10", "3600", quantity]));
+        client.say(&command(&["CL.THROTTLE", "k", "9", "10", "3600", quantity]));
         client.five()
     };
     assert_eq!(ask("0"), [0, 10, 10, -1, 0]);
@@ -181,6 +139,8 @@ fn what_is_wrong_is_told_and_the_connection_goes_on_if_it_can() {
         (&["CL.THROTTLE", "k", "x", "1", "60"], "-ERR max_burst"),
         (&["CL.THROTTLE", "k", "1", "1", "0"], "-ERR period"),
         (&["GET", "k"], "-ERR unknown command 'get'"),
+        (&["DEL", "k"], "-ERR DEL: a key has a bucket for each limit"),
+        (&["TTL", "k"], "-ERR TTL: a key has a bucket for each limit"),
         (&["HELLO", "9"], "-NOPROTO"),
     ] {
         client.say(&command(words));
@@ -282,10 +242,35 @@ for protocol in (2, 3):
         raise SystemExit('no error')
     except redis.ResponseError as error:
         assert 'max_burst' in str(error), error
+    # Its default pipeline is a transaction.
+    pipe = client.pipeline()
+    for _ in range(3):
+        pipe.execute_command('CL.THROTTLE', key + 'multi', 1, 1, 3600)
+    assert [answer[0] for answer in pipe.execute()] == [0, 0, 1]
+    pipe.execute_command('CL.THROTTLE', key + 'none', 1, 1, 3600)
+    pipe.execute_command('CL.THROTTLE', key + 'none', 1, 'x', 3600)
+    try:
+        pipe.execute()
+        raise SystemExit('no error')
+    except redis.ResponseError as error:
+        assert 'count' in str(error), error
+    assert client.execute_command('CL.THROTTLE', key + 'none', 1, 1, 3600, 0)[2] == 2, 'nothing was charged'
+    pipe.watch(key)
+    pipe.multi()
+    pipe.ping()
+    assert pipe.execute() == [True]
+    info = client.info()
+    assert info['redis_version'] and info['role'] == 'master' and info['loading'] == 0, info
+    assert client.info('replication') == {'role': 'master', 'connected_slaves': 0, 'master_repl_offset': 0}
+    assert client.role()[0] in (b'master', 'master')
     for first in (b'\xff', b'\xfe'):
         binary = first + b'\x00' + key.encode()
         assert client.execute_command('CL.THROTTLE', binary, 1, 1, 60)[:3] == [0, 2, 1]
     client.close()
+    # A client of clusters looks for the keys of commands, and where they are.
+    whole = redis.RedisCluster(host='127.0.0.1', port=port, protocol=protocol, socket_timeout=20)
+    assert whole.execute_command('CL.THROTTLE', key + 'cluster', 15, 30, 60) == [0, 16, 15, -1, 2]
+    whole.close()
 print('fine')
 ";
     let output = Command::new(python)
@@ -295,3 +280,57 @@ print('fine')
     let told = [output.stdout, output.stderr].concat();
     assert_eq!(String::from_utf8_lossy(&told).trim(), "fine");
 }
+
+#[test]
+fn ioredis_and_node_redis_get_along() {
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/redis-node/node_modules");
+    if !modules.join("ioredis").exists() || Command::new("node").arg("--version").output().is_err() {
+        println!("NOT TESTED: ioredis is not in target/tools, or there is no Node (bash .ci/tools-redis)");
+        return;
+    }
+    let cluster = kit::patient_nodes(2, NO_RULES);
+    let output = Command::new("node")
+        .args(["-e", NODE_CLIENTS, "--", &cluster.nodes[0].resp.port().to_string()])
+        .env("NODE_PATH", modules)
+        .output()
+        .unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    assert_eq!(String::from_utf8_lossy(&told).trim(), "fine");
+}
+
+const NODE_CLIENTS: &str = r"
+const assert = require('assert');
+const port = Number(process.argv.at(-1));
+(async () => {
+  const Redis = require('ioredis');
+  // It asks INFO whether the server is ready.
+  const io = new Redis({ port, maxRetriesPerRequest: 1 });
+  assert.deepEqual(await io.call('CL.THROTTLE', 'io', 15, 30, 60), [0, 16, 15, -1, 2]);
+  const answers = await io.multi().call('CL.THROTTLE', 'io-multi', 0, 1, 3600).call('CL.THROTTLE', 'io-multi', 0, 1, 3600).exec();
+  assert.deepEqual(answers.map(([error, five]) => [error, five[0]]), [[null, 0], [null, 1]]);
+  await assert.rejects(io.multi().call('CL.THROTTLE', 'io-none', 0, 1, 3600).call('CL.THROTTLE', 'io-none').exec(), /EXECABORT/);
+  assert.deepEqual((await io.call('CL.THROTTLE', 'io-none', 0, 1, 3600))[0], 0, 'nothing was charged');
+  const piped = await io.pipeline().call('CL.THROTTLE', 'io-pipe', 0, 1, 3600).ping().exec();
+  assert.equal(piped[1][1], 'PONG');
+  await assert.rejects(io.del('io'), /CL.RESET/);
+  io.disconnect();
+
+  const whole = new Redis.Cluster([{ host: '127.0.0.1', port }]);
+  assert.deepEqual(await whole.call('CL.THROTTLE', 'io-cluster', 15, 30, 60), [0, 16, 15, -1, 2]);
+  whole.disconnect();
+
+  const { createClient } = require('redis');
+  for (const RESP of [2, 3]) {
+    const node = createClient({ socket: { port, host: '127.0.0.1' }, RESP });
+    await node.connect();
+    assert.deepEqual(await node.sendCommand(['CL.THROTTLE', 'node' + RESP, '15', '30', '60']), [0, 16, 15, -1, 2]);
+    const both = await node.multi()
+      .addCommand(['CL.THROTTLE', 'node-multi' + RESP, '0', '1', '3600'])
+      .addCommand(['CL.THROTTLE', 'node-multi' + RESP, '0', '1', '3600'])
+      .exec();
+    assert.deepEqual(both.map((five) => five[0]), [0, 1]);
+    node.destroy();
+  }
+  console.log('fine');
+})().catch((error) => { console.log(error); process.exit(1); });
+";

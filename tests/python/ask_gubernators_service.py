@@ -78,6 +78,18 @@ while leaky("l").status == 1:
 assert ask(request("m", algorithm=pb.LEAKY_BUCKET))[0].remaining == 9, "the burst is the limit if none is given"
 assert ask(request("n", algorithm=pb.LEAKY_BUCKET, burst=25))[0].remaining == 24
 
+# Durations from 1 ms to ten years are kept, by both nodes.
+YEAR = 365 * 24 * HOUR
+for kind in (pb.TOKEN_BUCKET, pb.LEAKY_BUCKET):
+    yearly = [ask(request("year:%d" % kind, limit=2, duration=YEAR, algorithm=kind), node=turn % 2)[0] for turn in range(3)]
+    assert [one.status for one in yearly] == [0, 0, 1] and not any(one.error for one in yearly), yearly
+    assert YEAR / 3 < yearly[2].reset_time - now() <= YEAR + YEAR // 500, yearly
+    brief = lambda: ask(request("brief:%d" % kind, limit=1, duration=5, algorithm=kind))[0]
+    assert (brief().error, brief().limit) == ("", 1)
+    time.sleep(0.05)
+    assert brief().status == 0
+    assert "3650d" in ask(request("long", duration=2**62, algorithm=kind))[0].error
+
 # Windows of the calendar.
 day = ask(request("day", behavior=pb.DURATION_IS_GREGORIAN, duration=2))[0]
 assert day.remaining == 9 and day.reset_time % 86_400_000 in (0, 1) and day.reset_time > now(), day
@@ -88,8 +100,10 @@ assert ask(request("g", behavior=pb.NO_BATCHING), node=1)[0].remaining == 8
 assert ask(request("z", limit=0))[0].status == 1
 
 # Each of a batch by itself, in its order; what is wrong with one stands in its place.
-batch = ask(request("a"), request(""), request("b", behavior=pb.MULTI_REGION), request("c", duration=1), request("d", name=""), request("e"))
+batch = ask(request("a"), request(""), request("b", behavior=pb.MULTI_REGION), request("c", duration=0), request("d", name=""), request("e"))
 assert [bool(one.error) for one in batch] == [False, True, True, True, True, False], batch
+assert [one.status for one in batch] == [0, 1, 1, 1, 1, 0], "a client that reads only the status denies what nobody decided"
+assert "limits nothing" in batch[3].error, batch[3]
 assert batch[1].error == "field 'unique_key' cannot be empty" and "MULTI_REGION" in batch[2].error
 assert batch[4].error == "field 'namespace' cannot be empty"
 many = ask(*[request("many:%d" % number, limit=number + 1) for number in range(1000)])
@@ -112,6 +126,12 @@ for body, wanted in ((b"\x0a\x00" * 500_000, "max size"), (b"\x0a\x00" * 600_000
 
 health = stubs[0].HealthCheck(pb.HealthCheckReq(), timeout=20)
 assert (health.status, health.message, health.peer_count) == ("healthy", "", 2), health
+addresses = {"127.0.0.1:" + port for port in sys.argv[2:4]}
+assert {peer.grpc_address for peer in health.local_peers} == addresses, health
+
+# Who decided, where that is the other node.
+owners = [ask(request("owner:%d" % number))[0].metadata.get("owner") for number in range(64)]
+assert set(owners) == {None, "127.0.0.1:" + sys.argv[3]}, owners
 assert health.advertise_address.endswith(":" + sys.argv[2])
 stubs[0].LiveCheck(pb.LiveCheckReq(), timeout=20)
 print("fine")

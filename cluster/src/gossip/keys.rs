@@ -14,6 +14,7 @@ pub(super) const LONGEST_PAUSE: u32 = 20;
 
 pub(super) const KEY_STATE: &str = "state";
 pub(super) const KEY_HTTP: &str = "http";
+pub(super) const KEY_GRPC: &str = "grpc";
 pub(super) const KEY_ZONE: &str = "zone";
 pub(super) const KEY_WEIGHT: &str = "weight";
 pub(super) const KEY_NODE: &str = "node";
@@ -22,8 +23,8 @@ pub(super) const KEY_IN_FORCE: &str = "in-force";
 pub(super) const KEY_EXPECT: &str = "expect";
 /// All that nodes tell of themselves; nothing else is let in. **A key that a later version adds reaches another node of that
 /// version only if no older one stands between them**: nothing may depend on it before all know it.
-pub(super) const KEYS: [&str; 8] =
-    [KEY_STATE, KEY_HTTP, KEY_ZONE, KEY_WEIGHT, KEY_NODE, KEY_GROUP, KEY_IN_FORCE, KEY_EXPECT];
+pub(super) const KEYS: [&str; 9] =
+    [KEY_STATE, KEY_HTTP, KEY_GRPC, KEY_ZONE, KEY_WEIGHT, KEY_NODE, KEY_GROUP, KEY_IN_FORCE, KEY_EXPECT];
 
 /// Longest name of a node.
 pub(super) const MAX_NAME_BYTES: usize = 64;

@@ -18,8 +18,8 @@ pub use self::keys::is_valid_name;
 use self::{
     intake::Intake,
     keys::{
-        DEAD_MEMBER_GRACE, KEY_EXPECT, KEY_GROUP, KEY_HTTP, KEY_IN_FORCE, KEY_NODE, KEY_STATE, KEY_WEIGHT,
-        KEY_ZONE, LONGEST_PAUSE, PHI_THRESHOLD,
+        DEAD_MEMBER_GRACE, KEY_EXPECT, KEY_GROUP, KEY_GRPC, KEY_HTTP, KEY_IN_FORCE, KEY_NODE, KEY_STATE,
+        KEY_WEIGHT, KEY_ZONE, LONGEST_PAUSE, PHI_THRESHOLD,
     },
     seal::Seal,
     transport::SealedUdp,
@@ -40,6 +40,7 @@ pub(crate) struct GossipConfig {
     pub(crate) seeds: Vec<String>,
     pub(crate) interval: Duration,
     pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     pub(crate) zone: Option<String>,
     pub(crate) weight: Weight,
     pub(crate) node: NodeId,
@@ -64,6 +65,7 @@ impl Gossip {
         let mut about_me = vec![
             (KEY_STATE.to_owned(), MemberState::Joining.as_str().to_owned()),
             (KEY_HTTP.to_owned(), config.http.to_string()),
+            (KEY_GRPC.to_owned(), config.grpc.to_string()),
             (KEY_NODE.to_owned(), format!("{:016x}", config.node)),
             (KEY_WEIGHT.to_owned(), config.weight.to_string()),
         ];
@@ -172,6 +174,7 @@ fn member_of(id: &ChitchatId, about: &NodeState) -> Option<Member> {
         state,
         peer: id.gossip_advertise_addr,
         http: about.get(KEY_HTTP).and_then(|http| http.parse().ok()),
+        grpc: about.get(KEY_GRPC).and_then(|grpc| grpc.parse().ok()),
         zone: about.get(KEY_ZONE).map(str::to_owned),
         weight: about
             .get(KEY_WEIGHT)

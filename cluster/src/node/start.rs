@@ -144,7 +144,11 @@ impl Cluster {
                 None => return Err(StartError::NoAddress),
             },
         };
-        let http_address = if config.http.ip().is_unspecified() { advertise } else { config.http.ip() };
+        let told = |own: SocketAddr| {
+            let ip = if own.ip().is_unspecified() { advertise } else { own.ip() };
+            SocketAddr::new(ip, own.port())
+        };
+        let (http, grpc) = (told(config.http), told(config.grpc));
 
         let (disk, on_disk) = RaftGroup::open(config.data_dir.as_deref(), clock.unix_millis())?;
         let me = MemberId { name: config.name.into(), incarnation: on_disk.incarnation };
@@ -236,7 +240,8 @@ impl Cluster {
                 // Names it would look up before anything else, one after the other, and then once a minute.
                 seeds: seeds.into_iter().filter(|seed| !is_name(seed)).collect(),
                 interval: config.timing.gossip_interval,
-                http: SocketAddr::new(http_address, config.http.port()),
+                http,
+                grpc,
                 zone: config.zone,
                 weight: config.weight,
                 node: on_disk.node,

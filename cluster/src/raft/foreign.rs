@@ -102,6 +102,7 @@ mod tests {
             state: MemberState::Serving,
             peer: ([10, 0, 0, number], 7803).into(),
             http: None,
+            grpc: None,
             zone: None,
             weight: Weight::default(),
             node: Some(number.into()),

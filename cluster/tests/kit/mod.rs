@@ -70,6 +70,7 @@ pub fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> Clust
         advertise: None,
         peer_port: port,
         http: (LOCALHOST, port).into(),
+        grpc: (LOCALHOST, port).into(),
         join: join.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
         bootstrap_expect: expect,
         key: Some(ClusterKey::parse("a key for the routing test").unwrap()),

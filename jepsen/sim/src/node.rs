@@ -57,6 +57,7 @@ fn cluster_config(shared: &Shared, node: usize) -> ClusterConfig {
         advertise: Some(addresses[node]),
         peer_port: PEER_PORT,
         http: (addresses[node], 7800).into(),
+        grpc: (addresses[node], 7801).into(),
         join: match plan.nodes {
             1 => Vec::new(),
             // Founders wait for whoever they are told of and is not there; who comes later knows all.

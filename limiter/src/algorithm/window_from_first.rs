@@ -20,7 +20,7 @@ use crate::{
 };
 
 fn ticks(limit: &Limit) -> u64 {
-    // Periods are at most 31 days.
+    // Periods are at most ten years.
     limit.window().as_nanos() as u64 * TICKS_PER_NANO
 }
 

@@ -29,6 +29,9 @@ pub struct RulesDiff {
     /// Entries of the block list that are no longer there.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unblocked: Vec<BlockDescription>,
+    /// Whether the descriptors of a request are charged together, if that changes: before and after, `true` or `false`.
+    #[serde(default)]
+    pub all_or_nothing: Option<FieldChange>,
 }
 
 /// A rule that is different.
@@ -63,6 +66,7 @@ impl RulesDiff {
             && self.unmatched.is_none()
             && self.blocked.is_empty()
             && self.unblocked.is_empty()
+            && self.all_or_nothing.is_none()
     }
 
     /// What changes from `before` to `after`; rules are known by their names.
@@ -94,6 +98,11 @@ impl RulesDiff {
         if before.allow_unmatched != after.allow_unmatched {
             let (from, to) = (word(before.allow_unmatched), word(after.allow_unmatched));
             diff.unmatched = Some(FieldChange { field: "unmatched".to_owned(), from, to });
+        }
+        if before.all_or_nothing != after.all_or_nothing {
+            let word = |together: bool| Some(together.to_string());
+            let (from, to) = (word(before.all_or_nothing), word(after.all_or_nothing));
+            diff.all_or_nothing = Some(FieldChange { field: "all_or_nothing".to_owned(), from, to });
         }
         diff
     }

@@ -93,6 +93,9 @@ pub struct DomainDescription {
     pub rules: Vec<RuleDescription>,
     /// Whether requests that no rule is about are allowed.
     pub allow_unmatched: bool,
+    /// Whether the descriptors of a request are charged together, or none of them is.
+    #[serde(default)]
+    pub all_or_nothing: bool,
     /// What is denied before any rule is asked.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub block: Vec<BlockDescription>,
@@ -161,6 +164,7 @@ impl Rules {
             rules: self.rules(domain).iter().map(Rule::describe).collect(),
             allow_unmatched: self.allows_unmatched(domain),
             block: self.describe_block(domain),
+            all_or_nothing: self.is_all_or_nothing(domain),
         }
     }
 }

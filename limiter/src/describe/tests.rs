@@ -56,6 +56,15 @@ fn a_domain_that_denies_the_unmatched_says_so() {
 }
 
 #[test]
+fn a_domain_that_charges_descriptors_together_says_so() {
+    let after = format!("all_or_nothing: true{BEFORE}");
+    let diff = RulesDiff::between(&describe(BEFORE), &describe(&after));
+    assert!(!diff.is_empty());
+    let change = diff.all_or_nothing.unwrap();
+    assert_eq!((change.from.as_deref(), change.to.as_deref()), (Some("false"), Some("true")));
+}
+
+#[test]
 fn a_rule_tells_its_worst_case_and_a_carved_one_is_exact_in_a_partition() {
     let worst = |rest: &str| {
         let text = format!("rules:\n  - {{ name: r, key: [ip], limit: 8/1s, {rest} }}\n");

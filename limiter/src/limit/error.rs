@@ -23,6 +23,9 @@ pub enum LimitError {
     /// Too short or too long.
     #[error("a period of {0:?} is outside of 100ms to 31d")]
     Period(Duration),
+    /// The same of a bucket, or of a window that begins with its first charge: their state is an instant, not a part of a calendar.
+    #[error("a period of {0:?} is outside of 1ms to 3650d (ten years)")]
+    BucketPeriod(Duration),
     /// A window with a burst.
     #[error("a burst belongs to token_bucket and leaky_bucket; leave it out: a {0} admits its count")]
     BurstOfWindow(Algorithm),
@@ -69,6 +72,7 @@ pub(super) enum NumbersError {
     ZeroBurst,
     TooLarge(u64),
     Period(Duration),
+    BucketPeriod(Duration),
     BurstOfWindow(Algorithm),
     FromFirst(Algorithm),
     Refill { burst: u64 },
@@ -81,6 +85,7 @@ impl From<NumbersError> for LimitError {
             NumbersError::ZeroBurst => Self::ZeroBurst,
             NumbersError::TooLarge(number) => Self::TooLarge(number),
             NumbersError::Period(length) => Self::Period(length),
+            NumbersError::BucketPeriod(length) => Self::BucketPeriod(length),
             NumbersError::BurstOfWindow(algorithm) => Self::BurstOfWindow(algorithm),
             NumbersError::FromFirst(algorithm) => Self::FromFirst(algorithm),
             NumbersError::Refill { burst } => Self::Refill { burst },

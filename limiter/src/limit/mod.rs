@@ -20,7 +20,7 @@ use self::{
 use crate::{
     cost::Cost,
     key::KeyHash,
-    period::{MAX_PERIOD, MIN_PERIOD, Period},
+    period::{MAX_PERIOD, MIN_BUCKET_PERIOD, MIN_PERIOD, Period},
     time::TICKS_PER_NANO,
 };
 
@@ -93,7 +93,7 @@ impl Limit {
         Self::per(Duration::from_secs(86_400), count)
     }
 
-    /// As [`Limit::per_second`], in each `period` (100 ms to 31 days).
+    /// As [`Limit::per_second`], in each `period` (1 ms to ten years; of windows and logs 100 ms to 31 days).
     pub const fn per(period: Duration, count: u64) -> Self {
         Self::asked(Algorithm::TokenBucket, count, Period::Fixed(period), count)
     }
@@ -170,10 +170,14 @@ impl Limit {
             return Err(NumbersError::FromFirst(algorithm));
         }
         let nanos = period.length().as_nanos();
-        if nanos < MIN_PERIOD.as_nanos() || nanos > MAX_PERIOD.as_nanos() {
+        if algorithm.has_burst() || from_first {
+            if nanos < MIN_BUCKET_PERIOD.as_nanos() || nanos > MAX_REFILL.as_nanos() {
+                return Err(NumbersError::BucketPeriod(period.length()));
+            }
+        } else if nanos < MIN_PERIOD.as_nanos() || nanos > MAX_PERIOD.as_nanos() {
             return Err(NumbersError::Period(period.length()));
         }
-        // At most 31 days: 2^54 ticks.
+        // At most ten years: 2^61 ticks, so that a state reaches three periods beyond the year 2080.
         let ticks = nanos as u64 * TICKS_PER_NANO;
         let (numerator, denominator, span) = match algorithm {
             // Not one unit fits, and none comes.
@@ -321,14 +325,20 @@ impl Limit {
         KeyHash::limit_bits(meaning, is_window)
     }
 
-    /// Below 2^53. The same for the same windows, or lengths, however they are written.
+    /// Below 2^54. The same for the same windows, or lengths, however they are written. Above 31 days, which are less than 2^52
+    /// nanoseconds, lengths are told apart by the millisecond.
     pub(crate) fn period_number(&self) -> u64 {
-        match (self.algorithm, self.period) {
-            (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Month) => 2,
-            // No period has so many nanoseconds.
-            (_, Period::FromFirst { nanos }) => nanos | 1 << 52,
-            (_, period) => period.length().as_nanos() as u64,
-        }
+        const FROM_FIRST: u64 = 1 << 52;
+        const IN_MILLIS: u64 = 1 << 53;
+        let length = match (self.algorithm, self.period) {
+            (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Month) => return 2,
+            (_, period) => period.length(),
+        };
+        let number = match length > MAX_PERIOD {
+            true => length.as_millis() as u64 | IN_MILLIS,
+            false => length.as_nanos() as u64,
+        };
+        if matches!(self.period, Period::FromFirst { .. }) { number | FROM_FIRST } else { number }
     }
 
     /// Whether it is the same limit, maybe written otherwise.

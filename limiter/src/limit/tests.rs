@@ -32,7 +32,12 @@ fn what_is_no_limit_says_so_and_panics_nowhere() {
     let window = Limit::per_minute(1).burst(2).with_algorithm(Algorithm::FixedWindow);
     assert_eq!(window.validate(), Err(LimitError::BurstOfWindow(Algorithm::FixedWindow)));
     let brief = Duration::from_millis(1);
-    assert_eq!(Limit::per(brief, 1).validate(), Err(LimitError::Period(brief)));
+    assert_eq!(
+        Limit::per(brief, 1).with_algorithm(Algorithm::SlidingWindow).validate(),
+        Err(LimitError::Period(brief))
+    );
+    let briefer = Duration::from_micros(999);
+    assert_eq!(Limit::per(briefer, 1).validate(), Err(LimitError::BucketPeriod(briefer)));
     assert_eq!(Limit::per_second(u64::MAX).validate(), Err(LimitError::TooLarge(u64::MAX)));
     assert!(matches!(Limit::per_day(1).burst(1 << 53).validate(), Err(LimitError::Refill { .. })));
 }
@@ -63,4 +68,52 @@ fn a_text_that_is_no_limit_says_what_to_write() {
         let error = text.parse::<Limit>().unwrap_err().to_string();
         assert!(error.contains(says), "{text:?}: {error}");
     }
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+#[test]
+fn buckets_and_windows_from_the_first_charge_take_from_a_millisecond_to_ten_years() {
+    let token = |period| Limit::new(Algorithm::TokenBucket, 1, Period::Fixed(period), None);
+    let from_first = |period| Limit::new(Algorithm::FixedWindow, 1, Period::from_first(period), None);
+    for period in [Duration::from_millis(1), Duration::from_millis(5), YEAR, 10 * YEAR] {
+        assert_eq!(token(period).unwrap().window(), period);
+        assert_eq!(from_first(period).unwrap().window(), period);
+    }
+    for period in [Duration::ZERO, Duration::from_micros(999), 11 * YEAR, Duration::MAX] {
+        assert_eq!(token(period), Err(LimitError::BucketPeriod(period)));
+        from_first(period).unwrap_err();
+    }
+    for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::SlidingLog] {
+        for period in [Duration::from_millis(99), Duration::from_secs(31 * 86_400 + 1)] {
+            let limit = Limit::new(algorithm, 1, Period::Fixed(period), None);
+            assert_eq!(limit, Err(LimitError::Period(period)));
+        }
+    }
+}
+
+#[test]
+fn periods_of_inline_limits_are_told_apart_whatever_their_length() {
+    let day = Duration::from_secs(86_400);
+    let mut numbers = Vec::new();
+    for period in [
+        Duration::from_millis(1),
+        day,
+        30 * day,
+        31 * day,
+        31 * day + Duration::from_millis(1),
+        60 * day,
+        YEAR,
+        YEAR + Duration::from_millis(1),
+        10 * YEAR,
+    ] {
+        let token = Limit::new(Algorithm::TokenBucket, 1, Period::Fixed(period), None).unwrap();
+        let window = Limit::new(Algorithm::FixedWindow, 1, Period::from_first(period), None).unwrap();
+        numbers.extend([token.period_number(), window.period_number()]);
+    }
+    assert!(numbers.iter().all(|number| *number < 1 << 54));
+    let all = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), all);
 }

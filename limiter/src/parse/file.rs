@@ -40,6 +40,11 @@ impl Compiler<'_> {
         Content { rules, block: self.block(name, file), allow_unmatched }
     }
 
+    /// Whether the descriptors of a request are charged together, or none of them is.
+    pub(super) fn all_or_nothing(&mut self, file: &RawFile) -> bool {
+        self.word("all_or_nothing", file.all_or_nothing.as_ref(), &[("false", false), ("true", true)])
+    }
+
     /// `None` if there is an error in it, or if something is missing.
     fn rule(&mut self, domain: &str, raw: &RawRule) -> Option<Rule> {
         let before = self.errors();

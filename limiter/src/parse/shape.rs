@@ -14,6 +14,7 @@ pub(super) struct RawFile {
     pub(super) domain: Option<Written>,
     pub(super) unmatched: Option<Written>,
     pub(super) block: Vec<RawBlocked>,
+    pub(super) all_or_nothing: Option<Written>,
     pub(super) rules: Vec<RawRule>,
 }
 
@@ -69,6 +70,7 @@ const FILE: Kind = Kind {
         ("domain", "`domain: default`"),
         ("unmatched", "`unmatched: allow`"),
         ("block", "`block: [{ when: { ip: 203.0.113.7 }, until: 2026-12-31T00:00:00Z }]`"),
+        ("all_or_nothing", "`all_or_nothing: true`"),
         ("rules", "`rules: []`, or a list with a rule each"),
     ],
     example: "`rules: [{ name: per-ip, key: [ip], limit: 5/1m }]`",
@@ -128,13 +130,14 @@ pub(super) fn file(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawFile> {
     let mut fields = Fields::of(node, &FILE, errors)?;
     let domain = fields.text("domain");
     let unmatched = fields.text("unmatched");
+    let all_or_nothing = fields.text("all_or_nothing");
     let block = fields.take("block");
     let block = block.map_or_else(Vec::new, |node| list(&mut fields, "block", "a list of entries", node));
     let block = block.into_iter().filter_map(|node| blocked(node, fields.errors)).collect();
     let rules = fields.need("rules");
     let rules = rules.map_or_else(Vec::new, |node| list(&mut fields, "rules", "a list of rules", node));
     let rules = rules.into_iter().filter_map(|node| rule(node, fields.errors)).collect();
-    Some(RawFile { place, domain, unmatched, block, rules })
+    Some(RawFile { place, domain, unmatched, block, all_or_nothing, rules })
 }
 
 fn blocked(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawBlocked> {

@@ -82,7 +82,7 @@ fn each_mistake_is_reported_with_its_place_and_what_to_write() {
     let rule = |rest: &str| format!("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1m\n{rest}");
     assert_error("rules: [{ name: r, key: [], limit: 0/1m, burst: 5 }]", "5 }", "a count of 0 denies");
     assert_error("rules: [{ name: r, key: [], limit: deni }]", "deni", "did you mean `deny`?");
-    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/0s\n", "5/0s", "100ms to 31d");
+    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/0s\n", "5/0s", "1ms to 3650d");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5 a minute\n", "5 a minute", "COUNT/PERIOD");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1w\n", "5/1w", "no period");
     assert_error(

@@ -32,7 +32,8 @@ impl Rules {
                 );
             }
             let content = compiler.content(name, &file);
-            domains.insert(name.into(), Arc::new(Domain::new(content)));
+            let domain = Domain::new(content).charging(compiler.all_or_nothing(&file));
+            domains.insert(name.into(), Arc::new(domain));
         }
         compiler.finish()?;
         Ok(Self::of_domains(secret, domains))
@@ -82,7 +83,7 @@ impl Rules {
                     format!("these are the rules of the domain {:?}, not of {name:?}", written.text);
                 compiler.error(written.place, message, "leave `domain` out, or write to the other one");
             }
-            Domain::new(compiler.content(name, &file))
+            Domain::new(compiler.content(name, &file)).charging(compiler.all_or_nothing(&file))
         });
         compiler.finish()?;
         let mut domains = self.domains.clone();

@@ -105,14 +105,17 @@ fn lines(diff: &RulesDiff, live_buckets: &std::collections::BTreeMap<String, u64
     }
     for (style, sign, entries) in [(ADDED, '+', &diff.blocked), (REMOVED, '-', &diff.unblocked)] {
         for entry in entries.iter().take(MAX_BLOCK_LINES) {
-            line(style, sign, "block", entry.to_string());
+            line(&mut text, style, sign, "block", entry.to_string());
         }
         if let Some(more) = entries.len().checked_sub(MAX_BLOCK_LINES).filter(|more| *more > 0) {
-            line(style, sign, "block", format!("and {more} more"));
+            line(&mut text, style, sign, "block", format!("and {more} more"));
         }
     }
     if let Some(change) = &diff.unmatched {
         line(&mut text, CHANGED, '~', "unmatched", field_text(change));
+    }
+    if let Some(change) = &diff.all_or_nothing {
+        line(&mut text, CHANGED, '~', "all_or_nothing", field_text(change));
     }
     text
 }

@@ -38,15 +38,25 @@ pub(super) enum Asked<'a> {
 /// Reads all descriptors of a request.
 pub(super) fn read(request: &RateLimitRequest) -> Result<SmallVec<[Asked<'_>; 2]>, Problem> {
     let descriptors = &request.descriptors;
-    if descriptors.is_empty() || descriptors.len() > MAX_DESCRIPTORS {
+    // The first words of these two are those of envoyproxy/ratelimit.
+    if descriptors.is_empty() {
+        let detail = "rate limit descriptor list must not be empty: there is nothing to decide; let an action of the route make one";
+        return Err(Problem::of_field(ProblemKind::InvalidValue, "descriptors", detail));
+    }
+    if descriptors.len() > MAX_DESCRIPTORS {
         let detail = format!(
-            "the request has {} descriptors, from 1 to {MAX_DESCRIPTORS} are allowed",
+            "the request has {} descriptors, at most {MAX_DESCRIPTORS} are allowed",
             descriptors.len()
         );
         return Err(Problem::of_field(ProblemKind::InvalidValue, "descriptors", detail));
     }
     let domain = match &*request.domain {
-        "" => DEFAULT_DOMAIN,
+        "" => {
+            let detail = format!(
+                "rate limit domain must not be empty: set `domain` in Envoy's filter to that of the rules, e.g. {DEFAULT_DOMAIN}"
+            );
+            return Err(Problem::of_field(ProblemKind::InvalidValue, "domain", detail));
+        }
         domain if domain.len() > MAX_NAME_BYTES => {
             let detail =
                 format!("the domain has {} bytes, at most {MAX_NAME_BYTES} are allowed", domain.len());
@@ -245,12 +255,21 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_is_named_and_a_descriptor_may_be_empty() {
+        let named = request(descriptor(&[("a", "1")]));
+        let why = read(&RateLimitRequest { domain: String::new(), ..named }).unwrap_err();
+        assert_eq!((why.kind, why.field.as_deref()), (ProblemKind::InvalidValue, Some("domain")));
+        assert!(why.detail.starts_with("rate limit domain must not be empty"), "{}", why.detail);
+        assert_eq!(cost(&request(descriptor(&[]))), 1, "as in envoyproxy/ratelimit");
+    }
+
+    #[test]
     fn what_is_too_much_is_refused() {
         for bad in [
-            RateLimitRequest::default(),
+            RateLimitRequest { descriptors: vec![], ..request(descriptor(&[])) },
             RateLimitRequest {
                 descriptors: vec![descriptor(&[]); MAX_DESCRIPTORS + 1],
-                ..Default::default()
+                ..request(descriptor(&[]))
             },
             request(descriptor(&[("a", "1"); MAX_ATTRIBUTES + 1])),
             request(descriptor(&[("", "1")])),

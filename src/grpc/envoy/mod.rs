@@ -1,5 +1,5 @@
 //! Envoy's rate limit service: each descriptor of a request is decided by itself, and the request is over the limit if one
-//! of them is.
+//! of them is. In a domain with `all_or_nothing` they are decided as one.
 //!
 //! - `descriptor`: a descriptor as a check.
 //! - `status`: the answer to a check as the status of a descriptor, with the headers.
@@ -26,7 +26,10 @@ use self::{
 };
 use super::refusal::refused;
 use crate::{
-    check::{CheckAnswer, FirstLook, Prepared, Problem, amend_as_check, check, check_group_here, check_here},
+    check::{
+        CheckAnswer, CheckRequest, FirstLook, Prepared, Problem, amend_as_check, check, check_group_here,
+        check_here, check_together,
+    },
     config::EnvoyHeaders,
     node::Node,
 };
@@ -80,6 +83,9 @@ impl Envoy {
         let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
         let mut group = Vec::new().into_iter();
         let asked_many = asked.len() > 1;
+        if asked_many && self.decides_together(request) {
+            return Ok(asked.iter().map(|_| None).collect());
+        }
         if asked_many {
             let checks = asked.iter().filter_map(|asked| match asked {
                 Asked::Check(request) => Some(request),
@@ -105,6 +111,10 @@ impl Envoy {
     async fn decide_rest(&self, request: &RateLimitRequest, mut told: All, elsewhere: Elsewhere) -> Answer {
         let with_headers = self.with_headers();
         let asked = descriptor::read(request).map_err(|problem| self.refused(&problem))?;
+        let is_untold = elsewhere.is_empty() && told.iter().all(Option::is_none);
+        if asked.len() > 1 && is_untold && self.decides_together(request) {
+            self.decide_together(&asked, &mut told).await.map_err(|problem| self.refused(&problem))?;
+        }
         // All at the same time: what several descriptors ask of one node goes there in one write.
         let waiting = asked.iter().zip(&mut told).filter(|(_, told)| told.is_none());
         let mut elsewhere = elsewhere.into_iter();
@@ -125,6 +135,32 @@ impl Envoy {
         });
         future::try_join_all(rest).await.map_err(|problem| self.refused(&problem))?;
         Ok(self.put_together(told))
+    }
+
+    fn decides_together(&self, request: &RateLimitRequest) -> bool {
+        self.node.rules.load().is_all_or_nothing(&request.domain)
+    }
+
+    /// Charges all descriptors that ask for something, or none of them. Those that give back do so by themselves.
+    async fn decide_together(&self, asked: &[Asked<'_>], told: &mut All) -> Result<(), Problem> {
+        let with_headers = self.with_headers();
+        let checks: SmallVec<[&CheckRequest<'_>; 4]> = asked
+            .iter()
+            .filter_map(|asked| match asked {
+                Asked::Check(request) => Some(request),
+                Asked::Refund(_) | Asked::Never(_) => None,
+            })
+            .collect();
+        let is_denied = asked.iter().any(|asked| matches!(asked, Asked::Never(_)));
+        let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
+        let mut decided =
+            check_together(&self.node, self.worker, &checks, is_denied, render).await?.into_iter();
+        for (asked, told) in asked.iter().zip(told) {
+            if let Asked::Check(_) = asked {
+                *told = decided.next();
+            }
+        }
+        Ok(())
     }
 
     fn put_together(&self, told: All) -> RateLimitResponse {

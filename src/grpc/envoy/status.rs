@@ -27,17 +27,21 @@ impl Told {
     pub(super) fn of(answer: &CheckAnswer<'_>, with_headers: bool) -> Self {
         let code = if answer.allowed { Code::Ok } else { Code::OverLimit };
         let mut status = DescriptorStatus { code: code.into(), ..Default::default() };
-        // The one that binds most. Nobody is told of a rule that only watches.
+        // The one that binds most. One that only watches has its numbers here too, beside a code that says OK: the status goes
+        // to the proxy, as that of the reference does. The headers go to the client, and say nothing of it.
         let name = answer.rule;
         let most = answer.policies.iter().find(|policy| name.is_none_or(|name| policy.name == name));
-        if let (Some(numbers), Some(policy)) = (answer.numbers, most) {
+        if let Some(policy) = most.or(answer.shadow.as_ref()) {
+            let is_inline = name.is_none() && answer.shadow.is_none();
             status.current_limit = Some(RateLimit {
-                name: name.unwrap_or_default().to_owned(),
+                name: if is_inline { String::new() } else { policy.name.to_owned() },
                 requests_per_unit: saturating(policy.count),
                 unit: unit_of(policy.window).into(),
             });
-            status.limit_remaining = saturating(numbers.remaining);
-            status.duration_until_reset = (!numbers.denies()).then(|| whole_seconds(numbers.reset_after));
+            status.limit_remaining = saturating(policy.remaining);
+            // Envoy makes `x-ratelimit-reset` of it, which clients sleep on: until there is more, not until all is there. Nothing
+            // ever comes where a rule denies everything.
+            status.duration_until_reset = (!policy.denies()).then(|| whole_seconds(policy.more_after));
         }
         let mut items = (BytesMut::new(), BytesMut::new());
         if with_headers {
@@ -135,13 +139,14 @@ mod tests {
             numbers: Some(Numbers {
                 limit: 20,
                 remaining: 3,
-                reset_after: Duration::from_millis(1_001),
+                reset_after: Duration::from_secs(40),
                 retry_after: Some(Duration::from_millis(200)),
                 delay: Duration::ZERO,
             }),
             decided_by: Decider::Owner,
             node: "n1",
             policies,
+            shadow: None,
         }
     }
 
@@ -167,7 +172,11 @@ mod tests {
         assert_eq!((&*limit.name, limit.requests_per_unit, limit.unit()), ("login", 10, Unit::Minute));
         assert_eq!(told.status.code(), Code::OverLimit);
         assert_eq!(told.status.limit_remaining, 3);
-        assert_eq!(told.status.duration_until_reset.unwrap().seconds, 2, "rounded up");
+        assert_eq!(
+            told.status.duration_until_reset.unwrap().seconds,
+            2,
+            "until there is more, not until all is"
+        );
         let mut headers = Headers::default();
         headers.add(&told);
         let headers = headers.finish();
@@ -184,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_denies_has_a_limit_of_0_and_no_time_to_wait_for() {
-        let policies = [Policy { count: 0, remaining: 0, denied: true, ..policy("login", 60) }];
+        let policies = [Policy { count: 0, quota: 0, remaining: 0, denied: true, ..policy("login", 60) }];
         let nothing = Numbers {
             limit: 0,
             remaining: 0,
@@ -205,9 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_of_a_rule_that_only_watches() {
-        let told = Told::of(&answer(true, &[]), true);
-        assert_eq!(told.status.current_limit, None);
+    fn the_proxy_is_told_of_a_rule_that_only_watches_and_its_client_is_not() {
+        let watched = Policy { remaining: 0, denied: true, ..policy("login", 60) };
+        let told = Told::of(&CheckAnswer { shadow: Some(watched), ..answer(true, &[]) }, true);
+        let limit = told.status.current_limit.as_ref().unwrap();
+        assert_eq!((&*limit.name, limit.requests_per_unit, limit.unit()), ("login", 10, Unit::Minute));
+        assert_eq!((told.status.code(), told.status.limit_remaining), (Code::Ok, 0));
         let mut headers = Headers::default();
         headers.add(&told);
         assert!(headers.finish().is_empty());

@@ -123,6 +123,7 @@ mod tests {
         decided_by: Decider::Owner,
         node: "n1",
         policies: &[POLICY],
+        shadow: None,
     };
 
     fn header<'r>(response: &'r Response<Body>, name: &str) -> Option<&'r str> {

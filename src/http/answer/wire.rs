@@ -111,6 +111,7 @@ mod tests {
             decided_by: Decider::Owner,
             node: "n1",
             policies: &policies,
+            shadow: None,
         };
         assert_same(denied, Some(Duration::from_secs(7))).await;
         assert_same(CheckAnswer { policies: &policies[..1], ..denied }, None).await;

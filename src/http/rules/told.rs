@@ -53,6 +53,7 @@ pub(super) struct Domain {
     pub(super) unmatched: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) block: Vec<BlockDescription>,
+    pub(super) all_or_nothing: bool,
 }
 
 /// A change in the history.
@@ -135,6 +136,7 @@ pub(super) fn domain_view(name: &str, change: &Change) -> Domain {
         rules: rules.rules.into_iter().map(Told::of).collect(),
         unmatched: if rules.allow_unmatched { "allow" } else { "deny" },
         block: rules.block,
+        all_or_nothing: rules.all_or_nothing,
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod page;
 pub mod peer;
 pub mod relay;
+pub mod resp;
 pub mod rules;
 
 use std::{

@@ -39,6 +39,7 @@ fn piece() -> BoxedStrategy<String> {
         "burst: ",
         "overrides:",
         "unmatched: ",
+        "all_or_nothing: ",
         "\n",
         "\n  ",
         "\n    ",

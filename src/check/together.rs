@@ -1,0 +1,115 @@
+//! Several checks as one: all of them are charged, or none is.
+
+use smallvec::SmallVec;
+use tidegate_cluster::{CheckOptions, Undecided, Verdict};
+use tidegate_limiter::{Cost, rules::Mode};
+use tidegate_proto::peer::MAX_CHARGES;
+
+use super::{
+    answer::{CheckAnswer, Decider},
+    charges::{Charges, Ruling, rule},
+    decide::not_ready,
+    outcome::{Decided, put_together, unlimited},
+    prepared::Prepared,
+    problem::{Problem, ProblemKind},
+    request::CheckRequest,
+};
+use crate::node::Node;
+
+/// What the rules say of one of the checks.
+struct Ruled {
+    /// The end of its charges among those of all.
+    end: usize,
+    /// What becomes of it where nothing limits it, and the name of the rule that says so.
+    unlimited: Option<(bool, Option<String>)>,
+}
+
+/// Decides checks as if they were one, each with an answer of its own: where one is denied, none is charged. `is_denied`: they
+/// are in any case, so this is a look. A check that fits beside one that does not is allowed, by its own answer.
+pub(crate) async fn check_together<T>(
+    node: &Node,
+    worker: usize,
+    requests: &[&CheckRequest<'_>],
+    is_denied: bool,
+    render: impl Fn(CheckAnswer<'_>) -> T,
+) -> Result<Vec<T>, Problem> {
+    let Some(first) = requests.first() else { return Ok(Vec::new()) };
+    if !node.router.has_routes() {
+        return Err(not_ready(node));
+    }
+    let since = node.clock.now();
+    let (mut now, deadline) = (since, node.router.deadline());
+    loop {
+        let mut ruled: SmallVec<[Ruled; 4]> = SmallVec::new();
+        let mut prepared = {
+            let rules = node.rules.load();
+            let mut limited = Charges::default();
+            for request in requests {
+                let unlimited = match rule(&rules, request, Some(now), &mut limited) {
+                    Ruling::Limited => None,
+                    Ruling::Refused(problem) => return Err(*problem),
+                    Ruling::Unlimited { allowed, rule } => Some((allowed, rule.map(str::to_owned))),
+                };
+                // Those of the next check follow.
+                limited.names.truncate(limited.charges.len());
+                ruled.push(Ruled { end: limited.charges.len(), unlimited });
+            }
+            Box::new(Prepared::new(&rules, first, &mut limited))
+        };
+        let charges = &mut prepared.charges;
+        if charges.len() > MAX_CHARGES {
+            let detail = format!(
+                "the descriptors match {} limits, of which {MAX_CHARGES} can be charged together (all_or_nothing)",
+                charges.len()
+            );
+            return Err(Problem::of_field(ProblemKind::ValueTooLarge, "descriptors", detail));
+        }
+        let is_refused = |one: &Ruled| matches!(one.unlimited, Some((false, _)));
+        if is_denied || ruled.iter().any(is_refused) {
+            charges.iter_mut().for_each(|charge| charge.cost = Cost::PEEK);
+        }
+        let options = CheckOptions { revision: prepared.revision(), request: None, deadline };
+        let (charges, policies) = (&mut prepared.charges, &prepared.policies);
+        let Verdict { allowed, answers } = if charges.is_empty() {
+            Verdict { allowed: true, answers: SmallVec::new() }
+        } else {
+            match node.router.decide_once(worker, charges, policies, options, now).await {
+                Ok(verdict) => verdict,
+                Err(Undecided::NotReady(_)) => return Err(not_ready(node)),
+                Err(Undecided::RulesChanged) => {
+                    now = node.clock.now();
+                    continue;
+                }
+            }
+        };
+        let charges = &prepared.charges;
+        let decided = |place: usize| Decided::at(place, &answers, node);
+        let denies = |place: usize| {
+            charges[place].mode == Mode::Enforce && decided(place).is_some_and(|one| !one.decision.allowed)
+        };
+        // A check can be denied before any of its buckets has denied it, as where newer rules did not come in time.
+        let is_denied_as_whole = !allowed && !(0..charges.len()).any(denies);
+        let mut start = 0;
+        let answered = ruled.iter().map(|one| {
+            let places = start..one.end;
+            start = one.end;
+            let (answer, allowed, by) = match &one.unlimited {
+                Some((allowed, rule)) => {
+                    (render(unlimited(node, *allowed, rule.as_deref())), *allowed, Decider::Unmatched)
+                }
+                None => {
+                    let allowed = !is_denied_as_whole && !places.clone().any(denies);
+                    let (own, first) = (&charges[places.clone()], places.start);
+                    let name =
+                        |place: usize| (place < own.len()).then(|| prepared.name(first + place)).flatten();
+                    let decided = |place: usize| decided(first + place);
+                    let (answer, by) = put_together(node, worker, allowed, own, name, decided, &render);
+                    (answer, allowed, by)
+                }
+            };
+            node.metrics[worker].count_check(allowed, by, node.clock.now().saturating_since(since));
+            answer
+        });
+        return Ok(answered.collect());
+    }
+}

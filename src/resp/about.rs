@@ -1,0 +1,191 @@
+//! What a node tells of itself in the words of Redis: `INFO`, `ROLE`, and `CLUSTER` for clients that want to know where keys
+//! are. Each node answers for every key, so it tells of one node, itself, that has all slots.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use tidegate_cluster::Readiness;
+
+use super::reply::Replies;
+use crate::{node::Node, process};
+
+/// The version of Redis whose protocol this is: clients choose by it which commands they send around theirs.
+const REDIS_VERSION: &str = "7.2.0";
+/// The last slot of a Redis cluster.
+const LAST_SLOT: i64 = 16_383;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum About<'a> {
+    /// These sections; none: all.
+    Info(Vec<&'a [u8]>),
+    Role,
+    Slots,
+    Shards,
+    Nodes,
+    ClusterInfo,
+    MyId,
+}
+
+impl<'a> About<'a> {
+    /// A subcommand of `CLUSTER`.
+    pub(super) fn cluster(subcommand: &[u8]) -> Option<Self> {
+        match subcommand.to_ascii_lowercase().as_slice() {
+            b"slots" => Some(Self::Slots),
+            b"shards" => Some(Self::Shards),
+            b"nodes" => Some(Self::Nodes),
+            b"info" => Some(Self::ClusterInfo),
+            b"myid" => Some(Self::MyId),
+            _ => None,
+        }
+    }
+
+    /// Answers. `address` is the one that the client has reached this node by.
+    pub(super) fn answer(&self, node: &Node, address: SocketAddr, to: &mut Replies<'_>) {
+        let (ip, port) = (address.ip().to_canonical().to_string(), i64::from(address.port()));
+        let id = id_of(&node.name);
+        match self {
+            Self::Info(sections) => to.bulk(info(node, port, sections).as_bytes()),
+            Self::Role => {
+                to.array(3);
+                to.bulk(b"master");
+                to.integer(0);
+                to.array(0);
+            }
+            Self::Slots => {
+                to.array(1);
+                to.array(3);
+                to.integer(0);
+                to.integer(LAST_SLOT);
+                to.array(4);
+                to.bulk(ip.as_bytes());
+                to.integer(port);
+                to.bulk(id.as_bytes());
+                to.array(0);
+            }
+            Self::Shards => shards(&ip, port, &id, to),
+            Self::Nodes => {
+                let line = format!("{id} {ip}:{port}@{port} myself,master - 0 0 1 connected 0-{LAST_SLOT}\n");
+                to.bulk(line.as_bytes());
+            }
+            Self::ClusterInfo => {
+                let slots = LAST_SLOT + 1;
+                let info = format!(
+                    "cluster_enabled:1\r\ncluster_state:ok\r\ncluster_slots_assigned:{slots}\r\n\
+                     cluster_slots_ok:{slots}\r\ncluster_slots_pfail:0\r\ncluster_slots_fail:0\r\n\
+                     cluster_known_nodes:1\r\ncluster_size:1\r\n"
+                );
+                to.bulk(info.as_bytes());
+            }
+            Self::MyId => to.bulk(id.as_bytes()),
+        }
+    }
+}
+
+fn shards(ip: &str, port: i64, id: &str, to: &mut Replies<'_>) {
+    to.array(1);
+    to.map(2);
+    to.bulk(b"slots");
+    to.array(2);
+    to.integer(0);
+    to.integer(LAST_SLOT);
+    to.bulk(b"nodes");
+    to.array(1);
+    to.map(7);
+    for (name, value) in [("id", id), ("ip", ip), ("endpoint", ip), ("role", "master"), ("health", "online")]
+    {
+        to.bulk(name.as_bytes());
+        to.bulk(value.as_bytes());
+    }
+    for (name, value) in [("port", port), ("replication-offset", 0)] {
+        to.bulk(name.as_bytes());
+        to.integer(value);
+    }
+}
+
+/// 40 hexadecimal digits, as ids in a Redis cluster are: the end of the name.
+fn id_of(name: &str) -> String {
+    let end = &name.as_bytes()[name.len().saturating_sub(20)..];
+    let mut digits = String::with_capacity(40);
+    for byte in end {
+        // Writing into a text does not fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    format!("{digits:0>40}")
+}
+
+/// `INFO`, with the fields that clients look at before they go on.
+fn info(node: &Node, port: i64, wanted: &[&[u8]]) -> String {
+    let is_wanted = |name: &str| {
+        let asks_for = |section: &&[u8]| {
+            [name, "all", "default", "everything"]
+                .iter()
+                .any(|known| section.eq_ignore_ascii_case(known.as_bytes()))
+        };
+        wanted.is_empty() || wanted.iter().any(asks_for)
+    };
+    let (process, store) = (process::Usage::read(), node.store.stats());
+    let now = node.clock.unix_millis() / 1_000;
+    let uptime = process.as_ref().map_or(0, |process| now.saturating_sub(process.started.as_secs()));
+    let resident = process.as_ref().map_or(0, |process| process.resident_bytes);
+    let is_loading = matches!(node.readiness(), Readiness::NotReady(_));
+    let mut text = String::new();
+    let mut section = |name: &str, fields: &[(&str, &dyn std::fmt::Display)]| {
+        if !is_wanted(name) {
+            return;
+        }
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        // Writing into a text does not fail.
+        let _ = write!(text, "# {name}\r\n");
+        for (field, value) in fields {
+            let _ = write!(text, "{field}:{value}\r\n");
+        }
+    };
+    section(
+        "Server",
+        &[
+            ("redis_version", &REDIS_VERSION),
+            ("redis_mode", &"cluster"),
+            ("server_name", &"tidegate"),
+            ("tidegate_version", &env!("CARGO_PKG_VERSION")),
+            ("node_name", &node.name),
+            ("os", &std::env::consts::OS),
+            ("arch_bits", &usize::BITS),
+            ("process_id", &std::process::id()),
+            ("run_id", &id_of(&node.name)),
+            ("tcp_port", &port),
+            ("uptime_in_seconds", &uptime),
+        ],
+    );
+    section("Clients", &[("connected_clients", &node.resp.open())]);
+    section("Memory", &[("used_memory", &store.bytes), ("used_memory_rss", &resident)]);
+    // A client that sees a node load waits with its first command.
+    section("Persistence", &[("loading", &u8::from(is_loading)), ("async_loading", &0)]);
+    section(
+        "Stats",
+        &[
+            ("total_connections_received", &node.resp.accepted()),
+            ("rejected_connections", &node.resp.refused()),
+        ],
+    );
+    section("Replication", &[("role", &"master"), ("connected_slaves", &0), ("master_repl_offset", &0)]);
+    section("Cluster", &[("cluster_enabled", &1)]);
+    let keys = format!("keys={0},expires={0},avg_ttl=0", store.buckets);
+    section("Keyspace", &[("db0", &keys)]);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_forty_digits_and_names_differ() {
+        for name in ["n1", "n2", "a-name-that-is-longer-than-twenty-bytes-1"] {
+            let id = id_of(name);
+            assert!(id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        }
+        assert_ne!(id_of("n1"), id_of("n2"));
+    }
+}
