@@ -107,6 +107,7 @@ mod charge;
 mod clock;
 mod condition;
 mod cost;
+mod costs;
 mod decision;
 mod describe;
 mod error;
@@ -147,7 +148,6 @@ pub use self::{
     keyed::Keyed,
     limit::{Algorithm, Limit},
     limiter::{Limiter, LimiterBuilder, Verdict},
-    price::Costs,
     time::Nanos,
     typed::NewRule,
 };
@@ -155,6 +155,7 @@ pub use self::{
 use self::{
     attributes::Attributes,
     charge::Charge,
+    costs::Costs,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,
     matching::Matched,

@@ -3,6 +3,7 @@
 pub use crate::{
     attributes::Attributes,
     cost::CostTooLarge,
+    costs::Costs,
     key::HashSecret,
     limit::{LimitError, MAX_REFILL},
     limiter::Ruled,
