@@ -2,8 +2,6 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use crate::{Cost, Limit, algorithm};
-
 /// What one bucket says of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
@@ -42,13 +40,6 @@ impl Decision {
     #[must_use = "it is another decision"]
     pub fn unless_held(self) -> Self {
         if self.is_held() { Self { allowed: true, retry_after: None, ..self } } else { self }
-    }
-
-    /// What it says of a bucket that another one of the same check has denied for: the units are back, and nobody waits for
-    /// a turn. `limit` and `cost` are those by which it was charged.
-    #[must_use = "it is another decision"]
-    pub fn given_back(self, limit: &Limit, cost: Cost) -> Self {
-        algorithm::given_back(self, limit, cost)
     }
 
     /// Which of two decisions about one check binds more, that one is greater: a denial before all others, the one with the
@@ -93,27 +84,6 @@ mod tests {
         for (place, one) in ascending.iter().enumerate() {
             for (other_place, other) in ascending.iter().enumerate() {
                 assert_eq!(one.binds(other), place.cmp(&other_place), "{one:?} {other:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_given_back_is_what_was_there_before() {
-        let at = |seconds: u64| seconds * 4_000_000_000;
-        let now = at(1_800_000_000);
-        for text in
-            ["10/1m", "7/1m burst 9", "10/1m fixed_window", "10/1m sliding_window", "1000003/1s burst 5000"]
-        {
-            let limit: Limit = text.parse().unwrap();
-            let decide = |state, cost| algorithm::decide(&limit, state, algorithm::Bounds::NONE, cost, now);
-            let used = decide(0, Cost::new(3).unwrap()).state;
-            for state in [0, used] {
-                let cost = Cost::new(4).unwrap();
-                let given_back = decide(state, cost).decision.given_back(&limit, cost);
-                let look = decide(state, Cost::PEEK).decision;
-                assert_eq!(given_back.remaining, look.remaining, "{text}");
-                let apart = given_back.reset_after.abs_diff(look.reset_after);
-                assert!(apart <= Duration::from_nanos(1), "{text}: {given_back:?} {look:?}");
             }
         }
     }

@@ -113,6 +113,7 @@ mod charge;
 mod clock;
 mod condition;
 mod cost;
+mod costs;
 mod decision;
 mod describe;
 mod error;
@@ -154,7 +155,6 @@ pub use self::{
     keyed::Keyed,
     limit::{Algorithm, Limit},
     limiter::{Limiter, LimiterBuilder, Verdict},
-    price::Costs,
     time::Nanos,
     typed::NewRule,
 };
@@ -162,6 +162,7 @@ pub use self::{
 use self::{
     attributes::Attributes,
     charge::Charge,
+    costs::Costs,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,
     matching::Matched,

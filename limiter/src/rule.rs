@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Algorithm, Limit, Mode, OnMemoryFull, Reserve, RuleId, Takeover,
+    Algorithm, Cost, Limit, Mode, OnMemoryFull, Reserve, RuleId, Takeover,
     address::{IpPrefix, OwnIpPrefix},
     cardinality::Cardinality,
     condition::Condition,
@@ -139,5 +139,22 @@ impl Rule {
     /// How the floors of its buckets are replicated to their successors; `None`: they are not.
     pub fn reserve(&self) -> Option<Reserve> {
         self.reserve
+    }
+
+    /// What a check of this cost takes of it. `named` is what the check says for rules by their names, and for all rules whose
+    /// `cost` has that name.
+    #[inline]
+    pub fn cost_of(&self, cost: Cost, named: impl Fn(&str) -> Option<Cost>) -> Cost {
+        match &self.price {
+            Price::Times(1) => named(&self.name).unwrap_or(cost),
+            Price::Times(units) => named(&self.name).unwrap_or_else(|| cost.times(*units)),
+            Price::Named(name) => named(&self.name).or_else(|| named(name)).unwrap_or(cost),
+        }
+    }
+
+    /// The names by which a check can say what it takes of the rule.
+    pub(crate) fn price_names(&self) -> impl Iterator<Item = &str> {
+        let named = if let Price::Named(name) = &self.price { Some(&**name) } else { None };
+        [&*self.name].into_iter().chain(named)
     }
 }

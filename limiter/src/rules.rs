@@ -4,6 +4,7 @@ pub use crate::{
     address::Address,
     attributes::Attributes,
     cost::CostTooLarge,
+    costs::Costs,
     key::HashSecret,
     limit::{LimitError, MAX_REFILL},
     limiter::Ruled,

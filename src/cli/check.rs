@@ -129,7 +129,7 @@ impl std::fmt::Display for Answer {
                 write!(f, " by {}: {remaining} of {limit} left", rule.as_deref().unwrap_or("its limit"))?;
             }
             (Some(rule), ..) => write!(f, " by {rule}: unlimited")?,
-            (None, ..) => write!(f, ": no rule matches")?,
+            (None, ..) => write!(f, ": nothing limits it")?,
         }
         if let Some(wait) = self.retry_after_ms {
             write!(f, ", try again in {} s", seconds(wait))?;

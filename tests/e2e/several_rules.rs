@@ -1,7 +1,7 @@
 //! The promise: of several rules that match, all that are enforced count for what a caller is told, whichever binds and
 //! whichever node owns its bucket; one in shadow mode changes nothing; and one check takes of each rule what it says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Command};
 
 use crate::kit::{self, rules::PATIENCE};
 use serde_json::{Value, json};
@@ -206,6 +206,15 @@ fn one_check_takes_of_each_rule_what_it_says_and_a_refund_gives_that_back() {
         (answer.status, items(&answer, "ratelimit")["exports"]["r"])
     };
     assert_eq!((exports(0), exports(3), exports(1)), ((200, 15), (200, 0), (429, 0)));
+
+    let node = format!("http://{}", cluster.nodes[2].http);
+    let output = Command::new(kit::binary())
+        .args(["check", "--node", &node, "--domain", "llm", "--output", "json", "user=eve"])
+        .args(["--costs", "tokens=999,requests=2"])
+        .output()
+        .unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["rule"], &answer["remaining"]), (&json!("tokens"), &json!(1)), "{answer}");
 }
 
 #[test]

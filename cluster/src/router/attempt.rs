@@ -22,7 +22,6 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     core::Router,
-    explain::Previews,
     parts::{LossReason, Owner, Part, PartOutcome, UndoBy, denial, is_lapsed, note, part_is_held},
 };
 use crate::{
@@ -83,6 +82,9 @@ impl AttemptOutcome {
 
 /// An answer that will come; `None`: nobody could be asked.
 pub(super) type Asked = Option<oneshot::Receiver<Reply>>;
+
+/// Owners that were asked what they would say.
+pub(super) type Previews<'a> = SmallVec<[(&'a Part, Asked); 2]>;
 
 /// What is known so far.
 struct Progress<'a> {
@@ -343,14 +345,22 @@ impl Router {
     }
 
     /// Remembers what has denied, for checks of the same buckets that come next.
-    pub(super) fn learn(&self, check: &Attempt<'_>, part: &Part, allowed: bool, decisions: &[Decision]) {
+    fn learn(&self, check: &Attempt<'_>, part: &Part, allowed: bool, decisions: &[Decision]) {
         for (place, decision) in part.places.iter().zip(decisions) {
-            let key = check.charges[*place].key;
             if decision.allowed {
-                self.denials.allowed(key, check.now);
-            } else if !allowed && !decision.is_held() && decision.retry_after.is_some() {
-                // One that can never pass says nothing of other checks of the same bucket.
-                self.denials.denied(key, decision, check.now);
+                self.denials.allowed(check.charges[*place].key, check.now);
+            }
+        }
+        if !allowed {
+            self.learn_denials(check, part, decisions);
+        }
+    }
+
+    pub(super) fn learn_denials(&self, check: &Attempt<'_>, part: &Part, decisions: &[Decision]) {
+        for (place, decision) in part.places.iter().zip(decisions) {
+            // One that can never pass says nothing of other checks of the same bucket.
+            if decision.denies() && decision.retry_after.is_some() {
+                self.denials.denied(check.charges[*place].key, decision, check.now);
             }
         }
     }

@@ -18,7 +18,7 @@ use tidegate_limiter::{
 use tidegate_proto::peer::Outcome;
 
 use super::{
-    attempt::{Asked, Attempt},
+    attempt::{Asked, Attempt, Previews},
     core::Router,
     parts::{LossReason, Owner, Part, PartOutcome},
 };
@@ -26,9 +26,6 @@ use crate::{
     link::Reply,
     verdict::{Answer, Answers, DecidedBy, LossPolicy},
 };
-
-/// Owners that were asked what they would say.
-pub(super) type Previews<'a> = SmallVec<[(&'a Part, Asked); 2]>;
 
 /// What no limit allows, of the same slot: a token bucket is asked for more than it holds.
 fn impossible(like: &Charge, policy: LossPolicy) -> (Charge, LossPolicy) {
@@ -111,7 +108,7 @@ impl Router {
             };
             match outcome {
                 PartOutcome::Decided { decisions, .. } => {
-                    self.learn(check, part, false, &decisions);
+                    self.learn_denials(check, part, &decisions);
                     note(answers, part, &decisions);
                 }
                 // An attempt that began late says nothing of an owner that it did not hear.

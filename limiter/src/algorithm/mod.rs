@@ -73,29 +73,33 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     }
 }
 
-/// What a decision says of the bucket when what it took was given back.
-pub(crate) fn given_back(decision: Decision, limit: &Limit, cost: Cost) -> Decision {
-    let decision = Decision { delay: Duration::ZERO, ..decision };
-    if !decision.allowed || cost == Cost::PEEK {
-        return decision;
+impl Decision {
+    /// What it says of a bucket that another one of the same check has denied for: the units are back, and nobody waits for
+    /// a turn. `limit` and `cost` are those by which it was charged.
+    #[must_use = "it is another decision"]
+    pub fn given_back(self, limit: &Limit, cost: Cost) -> Self {
+        let decision = Self { delay: Duration::ZERO, ..self };
+        if !decision.allowed || cost == Cost::PEEK {
+            return decision;
+        }
+        let steadily = limit.algorithm().has_burst();
+        let is_log = limit.algorithm() == Algorithm::SlidingLog;
+        let taken = if steadily || is_log {
+            cost.get()
+        } else {
+            cost.get().div_ceil(limit.grain()).saturating_mul(limit.grain())
+        };
+        let remaining = decision.remaining.saturating_add(taken).min(decision.limit);
+        let reset_after = if remaining == decision.limit {
+            Duration::ZERO
+        } else if steadily {
+            decision.reset_after.saturating_sub(duration(gcra::ticks_for(limit, cost.get())))
+        } else {
+            // The window ends when it did; of a log nobody knows here when its other entries go.
+            decision.reset_after
+        };
+        Self { remaining, reset_after, ..decision }
     }
-    let steadily = limit.algorithm().has_burst();
-    let is_log = limit.algorithm() == Algorithm::SlidingLog;
-    let taken = if steadily || is_log {
-        cost.get()
-    } else {
-        cost.get().div_ceil(limit.grain()).saturating_mul(limit.grain())
-    };
-    let remaining = decision.remaining.saturating_add(taken).min(decision.limit);
-    let reset_after = if remaining == decision.limit {
-        Duration::ZERO
-    } else if steadily {
-        decision.reset_after.saturating_sub(duration(gcra::ticks_for(limit, cost.get())))
-    } else {
-        // The window ends when it did; of a log nobody knows here when its other entries go.
-        decision.reset_after
-    };
-    Decision { remaining, reset_after, ..decision }
 }
 
 /// A state that may have been written by another node, for the clock of this one. Where that one's was far ahead its window is
@@ -272,6 +276,27 @@ mod tests {
             let later = state.max(other);
             if decide(&limit, strictest(&limit, later, now), Bounds::NONE, cost, now).decision.allowed {
                 prop_assert!(decide(&limit, state, Bounds::NONE, cost, now).decision.allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_what_was_there_before() {
+        let at = |seconds: u64| seconds * 4_000_000_000;
+        let now = at(1_800_000_000);
+        for text in
+            ["10/1m", "7/1m burst 9", "10/1m fixed_window", "10/1m sliding_window", "1000003/1s burst 5000"]
+        {
+            let limit: Limit = text.parse().unwrap();
+            let decide = |state, cost| super::decide(&limit, state, Bounds::NONE, cost, now);
+            let used = decide(0, Cost::new(3).unwrap()).state;
+            for state in [0, used] {
+                let cost = Cost::new(4).unwrap();
+                let given_back = decide(state, cost).decision.given_back(&limit, cost);
+                let look = decide(state, Cost::PEEK).decision;
+                assert_eq!(given_back.remaining, look.remaining, "{text}");
+                let apart = given_back.reset_after.abs_diff(look.reset_after);
+                assert!(apart <= Duration::from_nanos(1), "{text}: {given_back:?} {look:?}");
             }
         }
     }

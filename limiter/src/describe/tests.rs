@@ -139,3 +139,19 @@ fn all_parts_of_a_carved_limit_are_no_more_than_the_whole() {
         }
     }
 }
+
+#[test]
+fn what_a_rule_takes_of_a_request_is_described_and_a_change_of_it_is_one() {
+    let rules = |cost: &str| format!("rules:\n  - {{ name: r, key: [ip], limit: 8/1s{cost} }}\n");
+    assert_eq!(describe(&rules("")).rules[0].cost, None);
+    assert_eq!(describe(&rules(", cost: 1")), describe(&rules("")));
+    for cost in ["5", "tokens"] {
+        let written = describe(&rules(&format!(", cost: {cost}")));
+        assert_eq!(written.rules[0].cost.as_deref(), Some(cost));
+        let again = serde_json::json!({ "rules": written.rules }).to_string();
+        assert_eq!(describe(&again), written);
+        let diff = RulesDiff::between(&describe(&rules("")), &written);
+        let change = &diff.changed[0].fields[0];
+        assert_eq!((&*change.field, &change.from, change.to.as_deref()), ("cost", &None, Some(cost)));
+    }
+}

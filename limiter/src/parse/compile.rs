@@ -7,9 +7,10 @@ use super::{
     error::{Place, RuleError, RuleErrors, shortened},
 };
 use crate::{
-    HashSecret,
+    Cost, HashSecret, Limit,
     address::{self, IpPrefix, OwnIpPrefix},
     condition::{Condition, Test},
+    price::Price,
 };
 
 /// Attributes that calls use for themselves.
@@ -166,5 +167,35 @@ impl<'t> Compiler<'t> {
                 format!("use 1 to {MAX_NAME_BYTES} letters, digits and - _ . / :"),
             );
         }
+    }
+
+    /// What the text says; the usual where it is wrong, which is reported.
+    pub(crate) fn price<'l>(
+        &mut self,
+        given: Option<&Written>,
+        limits: impl Iterator<Item = &'l Limit>,
+    ) -> Price {
+        let Some(Written { text, place }) = given else { return Price::ONE };
+        let (text, place) = (text.as_str(), *place);
+        let help = "write a whole number from 1, as in `cost: 5`, or a name for `costs` of checks, as in `cost: tokens`";
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let units = text.parse().ok().filter(|units| (1..=Cost::MAX.get()).contains(units));
+            let Some(units) = units else {
+                self.error(place, format!("a cost of {text} is not from 1 to 2^53"), help);
+                return Price::ONE;
+            };
+            let least = limits.map(Limit::burst_size).filter(|most| *most > 0).min();
+            if let Some(most) = least.filter(|most| units > *most) {
+                let message =
+                    format!("no request could pass: it takes {units}, and a limit of the rule holds {most}");
+                self.error(place, message, "lower the cost, or raise the limit or its burst");
+            }
+            return Price::Times(units);
+        }
+        if !super::is_valid_name(text) || !text.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            self.error(place, format!("{:?} is no cost", shortened(text)), help);
+            return Price::ONE;
+        }
+        Price::Named(text.into())
     }
 }

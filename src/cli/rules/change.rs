@@ -141,6 +141,9 @@ fn rule_text(rule: &RuleDescription) -> String {
     if let Some(algorithm) = &rule.algorithm {
         let _ = write!(text, ", {algorithm}");
     }
+    if let Some(cost) = &rule.cost {
+        let _ = write!(text, ", cost {cost}");
+    }
     if rule.mode != "enforce" {
         let _ = write!(text, ", {}", rule.mode);
     }

@@ -7,7 +7,7 @@ use serde::{
     de::{DeserializeSeed, MapAccess, Visitor},
 };
 
-use super::{Found, Text, Whole};
+use super::values::{Found, Text, Whole};
 use crate::{
     check::{Costs, MAX_LIMITS, Problem, ProblemKind, echo},
     http::fields::LimitFields,
