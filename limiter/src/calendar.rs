@@ -23,6 +23,7 @@ pub(crate) fn window_end(period: Period, instant: u64) -> u64 {
 }
 
 /// Both.
+#[inline]
 pub(crate) fn window(period: Period, instant: u64) -> (u64, u64) {
     match ticks_of(period) {
         Some(length) => {
@@ -32,6 +33,22 @@ pub(crate) fn window(period: Period, instant: u64) -> (u64, u64) {
         None => {
             let month = month_of(instant);
             (month_start(month), month_start(month + 1))
+        }
+    }
+}
+
+/// The start and the end of the window that contains `instant`, and the end of the next one.
+#[inline]
+pub(crate) fn two_windows(period: Period, instant: u64) -> (u64, u64, u64) {
+    match ticks_of(period) {
+        Some(length) => {
+            let start = instant - instant % length;
+            let end = start.saturating_add(length);
+            (start, end, end.saturating_add(length))
+        }
+        None => {
+            let month = month_of(instant);
+            (month_start(month), month_start(month + 1), month_start(month + 2))
         }
     }
 }

@@ -76,11 +76,11 @@ fn most_at_once(limit: &Limit, admitted: &[u64]) -> f64 {
 
 #[test]
 fn clients_that_ask_often_enough_get_nearly_all_of_the_count_and_never_more_than_the_bound() {
-    const PERIODS: u64 = 40;
+    const PERIODS: u64 = 30;
     let fixed = |millis| Period::Fixed(Duration::from_millis(millis));
-    let periods = [fixed(100), fixed(1_000), fixed(7_300), fixed(60_000), fixed(3_600_000), Period::Day];
+    let periods = [fixed(100), fixed(1_000), fixed(7_300), fixed(3_600_000), Period::Day];
     let (mut table, mut wrong) = (String::new(), Vec::new());
-    for count in (1..=20).chain([24, 31, 32, 33, 50, 100, 257, 1_000]) {
+    for count in (1..=20).chain([31, 32, 33, 50, 100, 257, 1_000]) {
         for period in periods {
             let (limit, length) = (limit(count, period), period.length().as_nanos() as u64);
             let clients = [

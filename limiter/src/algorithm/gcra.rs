@@ -30,8 +30,6 @@ pub(crate) fn decide(limit: &Limit, tat: u64, bounds: Bounds, cost: Cost, now: u
 pub(crate) struct Outcome {
     before: u64,
     pub(crate) wanted: u64,
-    /// As `wanted`, but of a full bucket not later than `latest`.
-    needed: u64,
     latest: u64,
     pub(crate) allowed: bool,
     can_ever: bool,
@@ -47,9 +45,9 @@ impl Outcome {
         // A look says whether one unit would pass.
         let add = if cost == Cost::PEEK { ticks_for(limit, 1) } else { raise.add };
         let wanted = before.saturating_add(add);
-        let needed = before.saturating_add(add.min(limit.refill()));
-        let allowed = can_ever && needed <= latest && wanted <= at_most && wanted != u64::MAX;
-        Self { before, wanted, needed, latest, allowed, can_ever, taken: allowed && cost != Cost::PEEK }
+        let fits = wanted <= latest || before == now;
+        let allowed = can_ever && fits && wanted <= at_most && wanted != u64::MAX;
+        Self { before, wanted, latest, allowed, can_ever, taken: allowed && cost != Cost::PEEK }
     }
 
     /// The state after it, of a bucket that was in state `tat`.
@@ -65,15 +63,11 @@ impl Outcome {
         Decision {
             allowed: self.allowed,
             limit: limit.burst_size(),
-            remaining: if after == now {
-                limit.burst_size()
-            } else {
-                units_in(limit, self.latest.saturating_sub(after))
-            },
+            remaining: units_in(limit, self.latest.saturating_sub(after)),
             reset_after: duration(after - now),
-            // None of what the limit would allow: that is held by the bound.
+            // No longer than until it is full; and none for what the limit would allow: that is held by the bound.
             retry_after: (!self.allowed && self.can_ever)
-                .then(|| duration(self.needed.saturating_sub(self.latest))),
+                .then(|| duration(self.wanted.saturating_sub(self.latest).min(self.before - now))),
             delay: duration(if waits { self.before - now } else { 0 }),
             assumed: false,
         }
@@ -136,6 +130,7 @@ pub(crate) fn ticks_for(limit: &Limit, units: u64) -> u64 {
 fn units_in(limit: &Limit, ticks: u64) -> u64 {
     match limit.interval() {
         (interval, 1) => ticks / interval,
+        _ if ticks >= limit.refill() => limit.burst_size(),
         (numerator, denominator) => {
             let units = u128::from(ticks) * u128::from(denominator) / u128::from(numerator);
             u64::try_from(units).unwrap_or(u64::MAX).min(limit.burst_size())

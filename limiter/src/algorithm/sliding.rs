@@ -208,10 +208,10 @@ pub(crate) fn strictest(limit: &Limit, state: u64, now: u64) -> u64 {
 
 impl Window {
     /// The window at `now`, or the one of the state if that is later.
+    #[inline]
     fn at(limit: &Limit, state: u64, now: u64) -> Self {
         let period = limit.period();
-        let (start, end) = calendar::window(period, now);
-        let next = window_end(period, end);
+        let (start, end, next) = calendar::two_windows(period, now);
         let known = read(limit, state);
         if known.next == next {
             return Self { start, end, next, current: known.current, previous: known.previous };
@@ -243,9 +243,12 @@ impl Window {
     /// Rounded up.
     fn used(&self, limit: &Limit, now: u64) -> u64 {
         let (last, left) = self.weight(limit, now);
-        let previous = (u128::from(self.previous.units) * u128::from(left)).div_ceil(u128::from(last));
-        // At most all of them.
-        self.current.units.saturating_add(previous as u64)
+        let previous = match self.previous.units.checked_mul(left) {
+            Some(product) => product.div_ceil(last),
+            // At most all of them.
+            None => (u128::from(self.previous.units) * u128::from(left)).div_ceil(u128::from(last)) as u64,
+        };
+        self.current.units.saturating_add(previous)
     }
 
     /// Makes it at least as strict as if it had been exhausted at `floor`.

@@ -90,6 +90,7 @@ impl Count {
     }
 }
 
+#[inline]
 pub(super) fn read(limit: &Limit, state: u64) -> Counts {
     let (start, end) = calendar::window(limit.period(), state);
     // Shorter than that is only what is left of the last window of time.
