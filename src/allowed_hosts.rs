@@ -24,6 +24,14 @@ impl AllowedHosts {
         Self { any: names.iter().any(|name| name == "*"), names }
     }
 
+    /// Whether a text can be one of the names; without a port.
+    pub(crate) fn can_have(text: &str) -> bool {
+        let text = text.trim();
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        text == "*" || !name.is_empty() && name.bytes().all(is_name)
+    }
+
     /// Whether a request may be for this host, with its port or without.
     pub(crate) fn allows(&self, host: &str) -> bool {
         if self.any {

@@ -1,0 +1,99 @@
+use super::*;
+use crate::config::Span;
+
+fn fault(options: Options) -> String {
+    Settings::resolve(&options).unwrap_err().to_string()
+}
+
+fn joining(join: &str) -> Options {
+    Options { join: Some(vec![join.to_owned()]), ..Options::default() }
+}
+
+#[test]
+fn a_node_needs_no_options() {
+    let settings = Settings::resolve(&Options::default()).unwrap();
+    assert_eq!(settings.http.to_string(), "127.0.0.1:7800");
+    assert_eq!(settings.peers.to_string(), "127.0.0.1:7803");
+    assert_eq!(settings.check_timeout, Duration::from_millis(100));
+}
+
+#[test]
+fn faults_name_the_flag() {
+    let none = Options::default;
+    assert!(fault(Options { name: Some("a b".into()), ..none() }).contains("--name"));
+    assert!(fault(Options { zone: Some("\n".into()), ..none() }).contains("--zone"));
+    assert!(fault(Options { weight: Some(0), ..none() }).contains("--weight"));
+    assert!(fault(Options { weight: Some(10_001), ..none() }).contains("from 1 to 10000 (--weight)"));
+    assert!(fault(Options { cluster_name: Some(String::new()), ..none() }).contains("--cluster-name"));
+    assert!(fault(Options { base_port: Some(65_534), ..none() }).contains("--base-port"));
+    assert!(fault(Options { base_port: Some(0), ..none() }).contains("--base-port"));
+    assert!(fault(Options { workers: Some(0), ..none() }).contains("--workers"));
+    assert!(fault(Options { bootstrap_expect: Some(0), ..none() }).contains("--bootstrap-expect"));
+    assert!(fault(Options { cluster_key: Some("short".into()), ..none() }).contains("--cluster-key"));
+    assert!(fault(Options { cluster_key_file: Some("/nowhere".into()), ..none() }).contains("/nowhere"));
+    assert!(fault(Options { ipv6_prefix: Some(129), ..none() }).contains("--ipv6-prefix"));
+    assert!(fault(Options { ipv6_prefix: Some(0), ..none() }).contains("--ipv6-prefix"));
+    for host in ["", "http://a.example", "a.example:80", "*a.example"] {
+        let options = Options { allowed_hosts: Some(vec![host.to_owned()]), ..none() };
+        assert!(fault(options).contains("--allowed-hosts"), "{host}");
+    }
+    assert!(fault(Options { proxy_protocol: Some(true), ..none() }).contains("--trusted-proxies"));
+    let never = Some(Span(Duration::ZERO));
+    assert!(fault(Options { check_timeout: never, ..none() }).contains("--check-timeout"));
+}
+
+#[test]
+fn a_node_that_the_others_could_not_reach_is_told_so() {
+    assert!(fault(joining("10.0.0.1:7803")).contains("--listen"));
+    assert!(fault(joining("node-1")).contains("--listen"));
+    for near in ["127.0.0.1:7813", "localhost:7813", "[::1]:7813", "::1", "127.0.0.1"] {
+        assert!(Settings::resolve(&joining(near)).is_ok(), "{near}");
+    }
+    let key = Some("0123456789abcdef".into());
+    let told = Options { listen: Some([0, 0, 0, 0].into()), cluster_key: key, ..joining("10.0.0.1:7803") };
+    assert!(Settings::resolve(&told).is_ok());
+}
+
+#[test]
+fn nobody_tells_the_others_an_address_at_which_they_cannot_reach_it() {
+    let key = || Some("0123456789abcdef".into());
+    let advertise = |address: &str, join: &str| Options {
+        listen: Some([0, 0, 0, 0].into()),
+        advertise: Some(address.parse().unwrap()),
+        cluster_key: key(),
+        ..joining(join)
+    };
+    for nowhere in ["0.0.0.0", "::"] {
+        assert!(fault(advertise(nowhere, "10.0.0.2")).contains("--advertise"), "{nowhere}");
+    }
+    assert!(fault(advertise("127.0.0.1", "10.0.0.2:7803")).contains("10.0.0.2:7803 cannot"));
+    assert!(Settings::resolve(&advertise("127.0.0.1", "127.0.0.2:7803")).is_ok());
+    assert!(Settings::resolve(&advertise("10.0.0.1", "node-2")).is_ok());
+}
+
+#[test]
+fn without_a_cluster_key_nobody_listens_beyond_loopback_who_does_not_say_so() {
+    let listen = |address: [u8; 4]| Options { listen: Some(address.into()), ..Options::default() };
+    for open in [listen([0, 0, 0, 0]), listen([10, 0, 0, 1])] {
+        let said = fault(open.clone());
+        for word in ["openssl rand -hex 32", "--cluster-key-file", "--insecure-no-cluster-key"] {
+            assert!(said.contains(word), "{said}");
+        }
+        let keyed = Options { cluster_key: Some("0123456789abcdef".into()), ..open.clone() };
+        assert!(Settings::resolve(&keyed).is_ok());
+        let insecure = Options { insecure_no_cluster_key: Some(true), ..open };
+        assert!(Settings::resolve(&insecure).is_ok());
+    }
+    assert!(Settings::resolve(&listen([127, 0, 0, 2])).is_ok());
+    // The others would be told of it.
+    let advertised = Options { advertise: Some([10, 0, 0, 1].into()), ..Options::default() };
+    assert!(fault(advertised).contains("10.0.0.1 is not a loopback address"));
+}
+
+#[test]
+fn connections_leave_files_for_the_rest() {
+    let settings = Settings::resolve(&Options::default()).unwrap();
+    assert_eq!(settings.connection_cap(Some(1_024)), 896);
+    assert_eq!(settings.connection_cap(Some(1_000_000)), DEFAULT_MAX_CONNECTIONS);
+    assert_eq!(settings.connection_cap(None), DEFAULT_MAX_CONNECTIONS);
+}
