@@ -8,7 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::key::KeyBytes;
+use crate::{
+    key::KeyBytes,
+    pattern::{PatternForm, PatternText},
+};
 
 /// All attributes that a rule tests; every test must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +35,13 @@ pub(crate) enum Pattern {
     Prefix(Box<str>),
     Network(IpNet),
     Present,
+    /// With a `*` that is not at its end, and no two of them together.
+    Like(Box<str>),
+}
+
+/// Whether a text in a condition stands for the value that is this text, and for no other.
+pub fn reads_as_itself(text: &str) -> bool {
+    !text.starts_with('!') && Pattern::new(text).is_exactly(text)
 }
 
 impl Condition {
@@ -68,34 +78,53 @@ impl Condition {
         bytes.number(self.tests.len() as u64);
         for test in &self.tests {
             bytes.text(&test.attribute);
-            for patterns in [&test.any_of, &test.none_of] {
-                let patterns: BTreeSet<String> = patterns.iter().map(Pattern::to_string).collect();
-                bytes.number(patterns.len() as u64);
-                patterns.iter().for_each(|pattern| bytes.text(pattern));
+            for (patterns, opposite) in [(&test.any_of, false), (&test.none_of, true)] {
+                let (mut short, mut long) = (BTreeSet::new(), BTreeSet::new());
+                for pattern in patterns {
+                    match pattern.written(opposite) {
+                        PatternText::Short(_) => _ = short.insert(pattern.to_string()),
+                        PatternText::Long(form) => _ = long.insert(form),
+                    }
+                }
+                // Without long forms these are the bytes that versions without them fed.
+                bytes.number(short.len() as u64 | (long.len() as u64) << 32);
+                short.iter().for_each(|pattern| bytes.text(pattern));
+                for (name, text) in long.iter().map(PatternForm::parts) {
+                    bytes.text(name);
+                    bytes.text(text);
+                }
             }
         }
     }
 
     /// The patterns by attribute, as they were written.
-    pub(crate) fn describe(&self) -> BTreeMap<String, Vec<String>> {
+    pub(crate) fn describe(&self) -> BTreeMap<String, Vec<PatternText>> {
         self.tests.iter().map(|test| (test.attribute.to_string(), test.patterns())).collect()
     }
 }
 
 impl Test {
-    fn patterns(&self) -> Vec<String> {
-        let positive = self.any_of.iter().map(Pattern::to_string);
-        positive.chain(self.none_of.iter().map(|pattern| format!("!{pattern}"))).collect()
+    fn patterns(&self) -> Vec<PatternText> {
+        let positive = self.any_of.iter().map(|pattern| pattern.written(false));
+        positive.chain(self.none_of.iter().map(|pattern| pattern.written(true))).collect()
     }
 
     /// Reads the patterns: an exact value, `prefix*`, a network like `10.0.0.0/8`, `*` for any value, and each of them
-    /// with a `!` before it for its opposite.
-    pub(crate) fn new<'a>(attribute: Arc<str>, patterns: impl IntoIterator<Item = &'a str>) -> Self {
+    /// with a `!` before it for its opposite; or a form that says how its text is read.
+    pub(crate) fn new<'a>(attribute: Arc<str>, patterns: impl IntoIterator<Item = &'a PatternText>) -> Self {
         let (mut any_of, mut none_of) = (Vec::new(), Vec::new());
         for pattern in patterns {
-            match pattern.strip_prefix('!') {
-                Some(negated) => none_of.push(Pattern::new(negated)),
-                None => any_of.push(Pattern::new(pattern)),
+            match pattern {
+                PatternText::Short(text) => match text.strip_prefix('!') {
+                    Some(negated) => none_of.push(Pattern::new(negated)),
+                    None => any_of.push(Pattern::new(text)),
+                },
+                PatternText::Long(PatternForm::Is(text)) => any_of.push(Pattern::Exact(text.as_str().into())),
+                PatternText::Long(PatternForm::IsNot(text)) => {
+                    none_of.push(Pattern::Exact(text.as_str().into()));
+                }
+                PatternText::Long(PatternForm::Like(text)) => any_of.push(Pattern::like(text)),
+                PatternText::Long(PatternForm::NotLike(text)) => none_of.push(Pattern::like(text)),
             }
         }
         Self { attribute, any_of: any_of.into(), none_of: none_of.into() }
@@ -105,9 +134,10 @@ impl Test {
         !self.any_of.is_empty() && !self.any_of.contains(&Pattern::Present)
     }
 
-    /// Whether fitting one of the patterns is all that it wants.
-    pub(crate) fn excludes_nothing(&self) -> bool {
-        self.none_of.is_empty()
+    /// Whether it holds for each value that an index finds it by.
+    pub(crate) fn holds_where_found(&self) -> bool {
+        // Of a `Like` an index knows only how it begins.
+        self.none_of.is_empty() && !self.any_of.iter().any(|pattern| matches!(pattern, Pattern::Like(_)))
     }
 }
 
@@ -127,12 +157,47 @@ impl Pattern {
         }
         Self::Exact(text.into())
     }
+
+    /// As one of the others where that says the same.
+    fn like(text: &str) -> Self {
+        let mut single = String::with_capacity(text.len());
+        for character in text.chars() {
+            if character != '*' || !single.ends_with('*') {
+                single.push(character);
+            }
+        }
+        match single.find('*') {
+            None => Self::Exact(single.into()),
+            Some(0) if single.len() == 1 => Self::Present,
+            Some(place) if place == single.len() - 1 => Self::Prefix(single[..place].into()),
+            Some(_) => Self::Like(single.into()),
+        }
+    }
+
+    fn is_exactly(&self, text: &str) -> bool {
+        matches!(self, Self::Exact(exact) if **exact == *text)
+    }
+
+    /// In the short form, if that reads as this again.
+    fn written(&self, opposite: bool) -> PatternText {
+        let short = self.to_string();
+        if (opposite || !short.starts_with('!')) && Self::new(&short) == *self {
+            return PatternText::Short(if opposite { format!("!{short}") } else { short });
+        }
+        let form = match (self, opposite) {
+            (Self::Exact(_), false) => PatternForm::Is,
+            (Self::Exact(_), true) => PatternForm::IsNot,
+            (_, false) => PatternForm::Like,
+            (_, true) => PatternForm::NotLike,
+        };
+        PatternText::Long(form(short))
+    }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(exact) => f.write_str(exact),
+            Self::Exact(text) | Self::Like(text) => f.write_str(text),
             Self::Prefix(prefix) => write!(f, "{prefix}*"),
             Self::Network(network) => network.fmt(f),
             Self::Present => f.write_str("*"),

@@ -7,6 +7,7 @@ use crate::{
     condition::{Condition, Pattern, Test},
     key::KeyBytes,
     limits::LimitId,
+    pattern::is_like,
 };
 
 /// A rule that is about a request.
@@ -51,6 +52,7 @@ impl Pattern {
                 value.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
             }
             Self::Present => true,
+            Self::Like(pattern) => is_like(pattern, value),
         }
     }
 }
@@ -111,9 +113,11 @@ fn network_of(name: &str, value: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::PatternText;
 
     fn holds(patterns: &[&str], value: Option<&str>) -> bool {
-        let condition = Condition::new([Test::new("a".into(), patterns.iter().copied())]);
+        let patterns: Vec<PatternText> = patterns.iter().copied().map(PatternText::from).collect();
+        let condition = Condition::new([Test::new("a".into(), &patterns)]);
         let attributes: Vec<(&str, &str)> = value.map(|value| ("a", value)).into_iter().collect();
         condition.holds(&attributes[..])
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Conditions, DomainDescription, OverrideDescription, RuleDescription};
+use crate::pattern::PatternText;
 
 /// What changes from some rules to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +105,8 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
 
 /// As in `ip=10.0.0.0/8 path=/a|/b`.
 fn conditions_text(conditions: &Conditions) -> String {
-    let one = |(name, patterns): (&String, &Vec<String>)| format!("{name}={}", patterns.join("|"));
+    let text = |patterns: &[PatternText]| patterns.iter().map(PatternText::to_string).collect::<Vec<_>>();
+    let one = |(name, patterns): (&String, &Vec<PatternText>)| format!("{name}={}", text(patterns).join("|"));
     conditions.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 

@@ -11,10 +11,13 @@ pub use self::{
     diff::{FieldChange, RuleChange, RulesDiff},
     worst_case::WorstCase,
 };
-use crate::{Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override};
+use crate::{
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override,
+    pattern::PatternText,
+};
 
 /// Patterns by attribute.
-pub type Conditions = BTreeMap<String, Vec<String>>;
+pub type Conditions = BTreeMap<String, Vec<PatternText>>;
 
 /// A rule, with all that it leaves to defaults written out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
