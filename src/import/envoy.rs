@@ -8,6 +8,7 @@ use tidegate_limiter::Algorithm;
 
 use super::{
     imported::{Domain, Imported, NewRule, NotRead, name_of, no_pattern},
+    sources::Sources,
     tree::{self, At, Tree},
 };
 
@@ -40,9 +41,12 @@ struct Step {
 }
 
 /// Reads the files of a configuration, as documents.
-pub(crate) fn read(text: &str) -> Result<Imported, NotRead> {
+pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
     let mut imported = Imported::default();
-    let documents = tree::read(text)?;
+    let mut documents = Vec::new();
+    for source in sources.iter() {
+        documents.extend(tree::read(source.text()?, source.before)?);
+    }
     for document in &documents {
         let Tree::Map(fields) = &document.tree else {
             let message =

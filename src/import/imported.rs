@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
 use tidegate_limiter::{
     Algorithm,
     cluster::Rules,
     rules::{HashSecret, RuleError},
 };
+
+use super::sources::Sources;
 
 /// What was made of a configuration.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ pub(crate) struct Domain {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NewRule {
     pub(crate) name: String,
-    /// The line that it comes from.
+    /// The line that it comes from, among those of all [`Sources`].
     pub(crate) line: u64,
     /// Attributes and the patterns of their values.
     pub(crate) when: Vec<(String, Vec<String>)>,
@@ -41,9 +42,9 @@ pub(crate) struct NewRule {
 }
 
 /// Something of the configuration that the rules do not say, or say otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remark {
-    /// From 1; 0: the whole file.
+    /// Among those of all [`Sources`].
     pub(crate) line: u64,
     /// Whether it is missing, rather than only another way to say it.
     pub(crate) lost: bool,
@@ -51,9 +52,9 @@ pub(crate) struct Remark {
 }
 
 /// Why a text is no configuration of that kind.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("line {line}: {message}")]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotRead {
+    /// Among those of all [`Sources`].
     pub(crate) line: u64,
     pub(crate) message: String,
 }
@@ -79,7 +80,7 @@ impl Imported {
     }
 
     /// The rule file: a document for each domain.
-    pub(crate) fn to_yaml(&self) -> String {
+    pub(crate) fn to_yaml(&self, sources: &Sources) -> String {
         let mut yaml = String::new();
         for (place, domain) in self.domains.iter().enumerate() {
             if place > 0 {
@@ -88,20 +89,26 @@ impl Imported {
             let end = if domain.rules.is_empty() { " []" } else { "" };
             // Writing into a String cannot fail.
             let _ = writeln!(yaml, "domain: {}\nrules:{end}", word(&domain.name));
-            domain.rules.iter().for_each(|rule| rule.write(&mut yaml));
+            domain.rules.iter().for_each(|rule| rule.write(&mut yaml, sources));
         }
         yaml
     }
 
     /// Looks whether a node takes the rules.
-    pub(crate) fn check(&self) -> Result<(), Vec<RuleError>> {
-        Rules::from_yaml(&self.to_yaml(), &HashSecret::new([0; 16])).map(|_| ())
+    pub(crate) fn check(&self, sources: &Sources) -> Result<(), Vec<RuleError>> {
+        Rules::from_yaml(&self.to_yaml(sources), &HashSecret::new([0; 16])).map(|_| ())
     }
 }
 
 impl NewRule {
-    fn write(&self, yaml: &mut String) {
-        let _ = writeln!(yaml, "  - name: {} # line {}", word(&self.name), self.line);
+    fn write(&self, yaml: &mut String, sources: &Sources) {
+        let place = sources.place(self.line);
+        let from = match (sources.len(), place.line) {
+            (0 | 1, line) => format!("line {line}"),
+            // A name may hold anything, and a comment is one line.
+            (_, line) => format!("{}:{line}", place.name.replace(char::is_control, "?")),
+        };
+        let _ = writeln!(yaml, "  - name: {} # {from}", word(&self.name));
         if !self.when.is_empty() {
             let tests: Vec<String> = self
                 .when

@@ -9,6 +9,7 @@ use tidegate_limiter::Algorithm;
 use super::{
     imported::{Domain, Imported, NewRule, NotRead, name_of, no_pattern},
     nginx_syntax::{self, Directive},
+    sources::Sources,
 };
 
 struct Zone {
@@ -71,9 +72,12 @@ impl Path {
 }
 
 /// Reads a configuration, or a part of one.
-pub(crate) fn read(text: &str) -> Result<Imported, NotRead> {
+pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
     let mut imported = Imported::default();
-    let directives = nginx_syntax::read(text)?;
+    let mut directives = Vec::new();
+    for source in sources.iter() {
+        directives.extend(nginx_syntax::read(&source.lossy(), source.before)?);
+    }
     // A file of `sites-enabled` has no block for http.
     let http = directives.iter().find(|directive| directive.name == "http");
     let inside = http.map_or(&directives, |http| &http.block);

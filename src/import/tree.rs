@@ -27,19 +27,31 @@ pub(super) enum Tree {
     Map(Vec<(String, At)>),
 }
 
-/// The documents of a file.
-pub(super) fn read(text: &str) -> Result<Vec<At>, NotRead> {
+/// The documents of a text, whose lines come after `before` others.
+pub(super) fn read(text: &str, before: u64) -> Result<Vec<At>, NotRead> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: MAX_NODES * 2, max_nodes: MAX_NODES },
         with_snippet: false,
     };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        NotRead { line, message: error.to_string() }
-    })
+    let mut documents: Vec<At> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+            let line = before + error.location().map_or(0, |location| location.line());
+            NotRead { line, message: error.to_string() }
+        })?;
+    documents.iter_mut().for_each(|document| document.come_after(before));
+    Ok(documents)
 }
 
 impl At {
+    fn come_after(&mut self, lines: u64) {
+        self.line += lines;
+        match &mut self.tree {
+            Tree::Nothing | Tree::Text(_) => {}
+            Tree::List(items) => items.iter_mut().for_each(|item| item.come_after(lines)),
+            Tree::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.come_after(lines)),
+        }
+    }
+
     pub(super) fn text(&self) -> Option<&str> {
         if let Tree::Text(text) = &self.tree { Some(text) } else { None }
     }
