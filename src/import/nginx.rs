@@ -7,7 +7,7 @@
 use tidegate_limiter::Algorithm;
 
 use super::{
-    imported::{Domain, Imported, NewRule, NotRead, name_of, no_pattern},
+    imported::{Domain, Imported, NewRule, NotRead, as_written, name_of, no_pattern},
     nginx_syntax::{self, Directive},
     sources::Sources,
 };
@@ -423,7 +423,7 @@ fn add(zone: &Zone, way: &Use, line: u64, when: Vec<(String, Vec<String>)>, rule
     rules.push(NewRule {
         name: name_of(&zone.name, rules),
         line,
-        when,
+        when: as_written(when),
         key: zone.key.clone(),
         limit: zone.rate.clone(),
         burst: Some(way.burst.saturating_add(1)),
