@@ -6,7 +6,8 @@
 //! - [`serve`]: starts everything below, waits, and stops it. [`workers`]: the threads that answer checks.
 //! - `accept`: lets connections in. [`ending`]: how it ends. [`http`], `grpc`, `resp`: the front ends, from a request's bytes to those of its answer.
 //! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP. [`client_address`]: whose request it is that a proxy asks
-//!   about. `rate_limit_headers`: the headers that tell of limits.
+//!   about. `allowed_hosts`: the names under which people ask it.
+//!   `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
 //! - `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `lasting`, `process`: numbers and log lines about all of it; `lasting` logs a fault that persists.
@@ -14,6 +15,7 @@
 //! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 
 mod accept;
+mod allowed_hosts;
 mod check;
 pub mod cli;
 mod client;

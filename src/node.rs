@@ -8,6 +8,7 @@ use tidegate_limiter::cluster::{Rules, Store};
 
 use crate::{
     accept::ServerStats,
+    allowed_hosts::AllowedHosts,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
     ending::Ending,
@@ -26,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) clock: Clock,
     /// Whom proxies may speak for.
     pub(crate) trust: Trust,
+    /// By which names people ask for it.
+    pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) legacy_headers: LegacyHeaders,
     /// By worker.
     pub(crate) metrics: Vec<WorkerMetrics>,

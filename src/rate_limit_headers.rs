@@ -41,10 +41,10 @@ pub(crate) trait HeaderSink {
     fn header(&mut self, name: &'static Name, write: impl FnOnce(&mut BytesMut));
 }
 
-/// Gives the headers of an answer to `sink`. `legacy` is what is added to `X-RateLimit-Reset`, in seconds; none: no headers of
+/// Gives the headers of an answer to `sink`. `legacy` is what is added to `X-RateLimit-Reset`; none: no headers of
 /// that kind.
 #[inline]
-pub(crate) fn write(answer: &CheckAnswer<'_>, legacy: Option<u64>, sink: &mut impl HeaderSink) {
+pub(crate) fn write(answer: &CheckAnswer<'_>, legacy: Option<Duration>, sink: &mut impl HeaderSink) {
     let Some(numbers) = answer.numbers else { return };
     if !answer.policies.is_empty() {
         sink.header(&RATELIMIT, |out| list(answer.policies, out, |policy, out| policy.write_state(out)));
@@ -54,7 +54,8 @@ pub(crate) fn write(answer: &CheckAnswer<'_>, legacy: Option<u64>, sink: &mut im
         sink.header(&X_RATELIMIT_LIMIT, |out| number(out, numbers.limit));
         sink.header(&X_RATELIMIT_REMAINING, |out| number(out, numbers.remaining));
         if !numbers.denies() {
-            let reset = seconds(numbers.reset_after).saturating_add(offset);
+            // The instant rounded up, not a part of it: who waits until then waits long enough.
+            let reset = seconds(numbers.reset_after.saturating_add(offset));
             sink.header(&X_RATELIMIT_RESET, |out| number(out, reset));
         }
     }
@@ -131,4 +132,53 @@ pub(crate) fn number(out: &mut BytesMut, value: u64) {
 /// Rounded up: who waits so long waits long enough.
 pub(crate) fn seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Decider, Numbers};
+
+    /// The value of `X-RateLimit-Reset`.
+    struct Reset(String);
+
+    impl HeaderSink for Reset {
+        fn header(&mut self, name: &'static Name, write: impl FnOnce(&mut BytesMut)) {
+            if std::ptr::eq(name, &raw const X_RATELIMIT_RESET) {
+                let mut value = BytesMut::new();
+                write(&mut value);
+                self.0 = String::from_utf8_lossy(&value).into_owned();
+            }
+        }
+    }
+
+    #[test]
+    fn who_waits_until_the_instant_of_the_reset_waits_long_enough() {
+        let reset = |now: Duration, millis: u64| {
+            let numbers = Numbers {
+                limit: 1,
+                remaining: 0,
+                reset_after: Duration::from_millis(millis),
+                retry_after: None,
+                delay: Duration::ZERO,
+            };
+            let (rule, numbers) = (None, Some(numbers));
+            let answer = CheckAnswer {
+                allowed: true,
+                rule,
+                numbers,
+                decided_by: Decider::Owner,
+                node: "n1",
+                policies: &[],
+            };
+            let mut found = Reset(String::new());
+            write(&answer, Some(now), &mut found);
+            found.0
+        };
+        // Asked at 100.7 s, more is there at 102.2 s.
+        assert_eq!(reset(Duration::from_millis(100_700), 1_500), "103");
+        assert_eq!(reset(Duration::from_millis(100_700), 1_300), "102");
+        assert_eq!(reset(Duration::from_millis(100_000), 2_000), "102");
+        assert_eq!(reset(Duration::ZERO, 1_500), "2");
+    }
 }

@@ -131,7 +131,9 @@ async fn serve(
     let shares = new_store(for_shares, clock);
     let store = Arc::new(new_store(settings.max_memory - for_shares, clock));
     // Until the cluster's are there, none; and no check is decided until then.
-    let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
+    let rules = Arc::new(ArcSwap::from_pointee(
+        Rules::empty(&HashSecret::new([0; 16])).with_ip_prefix(settings.ip_prefix),
+    ));
     let cluster = Cluster::start(
         ClusterConfig {
             rules: to_begin_with.into_iter().map(|domain| (domain.name, domain.text)).collect(),
@@ -156,6 +158,8 @@ async fn serve(
     warn_of(&settings);
     warn_of_limits(&settings, open_files, process::memory_limit());
     let http_stats = ServerStats::default();
+    let allowed_hosts =
+        settings.allowed_hosts(&name, rustix::system::uname().nodename().to_string_lossy().into_owned());
     let node = Arc::new(Node {
         name,
         rules,
@@ -164,6 +168,7 @@ async fn serve(
         store,
         clock,
         trust: settings.trust(),
+        allowed_hosts,
         legacy_headers: settings.legacy_headers,
         metrics: workers.handles().iter().map(|_| WorkerMetrics::default()).collect(),
         grpc: Arc::new(ServerStats::beside(&http_stats)),

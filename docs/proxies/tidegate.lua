@@ -21,7 +21,7 @@ core.register_action("tidegate", { "http-req" }, function(txn)
     },
   }
   local status = answer and answer.status or 503
-  if status ~= 200 and status ~= 429 then
+  if status >= 500 then
     if not open then txn:set_var("txn.tidegate_denied", true) end
     return
   end
@@ -29,8 +29,9 @@ core.register_action("tidegate", { "http-req" }, function(txn)
     local values = answer.headers[header]
     if values then txn:set_var("txn.tidegate_" .. variable, values[0]) end
   end
-  if status == 429 then
-    txn:set_var("txn.tidegate_denied", true)
+  if status ~= 200 then
+    -- What cannot be asked about, as a path of two meanings, is refused whatever happens to nodes.
+    txn:set_var(status == 429 and "txn.tidegate_denied" or "txn.tidegate_refused", true)
     txn:set_var("txn.tidegate_problem", answer.body)
   end
 end)

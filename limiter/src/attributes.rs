@@ -6,12 +6,17 @@ use std::{
     hash::BuildHasher,
 };
 
-use crate::rule::Rule;
+use crate::{address::Address, rule::Rule};
 
 /// The facts of a request, by name.
 pub trait Attributes {
     /// The value of an attribute, if the request has it.
     fn get(&self, name: &str) -> Option<&str>;
+
+    /// The value of an attribute as an address, if it is one. Whoever has read it before can say so here.
+    fn address(&self, name: &str) -> Option<Address> {
+        self.get(name).and_then(Address::parse)
+    }
 
     /// Whether a rule may be about the request at all, whatever the values are. By default each may.
     fn may_match(&self, _rule: &Rule) -> bool {

@@ -12,12 +12,13 @@
 //! - [`Held`], [`LetGo`]: buckets on their way to another node, or to a disk.
 
 pub use crate::{
+    address::IpPrefix,
     cardinality::estimate,
     charge::Charge,
     decision::binding,
     describe::{
-        Conditions, DomainDescription, FieldChange, OverrideDescription, RuleChange, RuleDescription,
-        RulesDiff, WorstCase,
+        Conditions, DomainDescription, FieldChange, IpPrefixDescription, OverrideDescription, RuleChange,
+        RuleDescription, RulesDiff, WorstCase,
     },
     floor::Floor,
     key::{KeyHash, RuleId},

@@ -9,9 +9,16 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    address::{self, Address},
     key::KeyBytes,
     pattern::{PatternForm, PatternText},
 };
+
+/// A path without the slashes at its end, which lead to the same place.
+pub(crate) fn without_end_slashes(path: &str) -> &str {
+    let bare = path.trim_end_matches('/');
+    if bare.is_empty() { &path[..path.len().min(1)] } else { bare }
+}
 
 /// All attributes that a rule tests; every test must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,15 +41,22 @@ pub(crate) enum Pattern {
     Exact(Box<str>),
     Prefix(Box<str>),
     Network(IpNet),
+    /// The same, written as an address or, of `ip`, as `10.1.*`.
+    Hosts {
+        written: Box<str>,
+        network: IpNet,
+    },
+    /// A value of `path`, which a slash at the end makes no other one.
+    Path(Box<str>),
     Present,
     /// With a `*` that is not at its end, and no two of them together.
     Like(Box<str>),
 }
 
-/// The same in the short form, if that reads so: `{ is: a }` is `a`, and `{ is: a* }` stays what it is.
-pub fn short_form(form: PatternForm) -> PatternText {
-    let (pattern, opposite) = Pattern::of_form(&form);
-    pattern.written(opposite)
+/// The same in the short form, if that reads so for this attribute: `{ is: a }` is `a`, and `{ is: a* }` stays what it is.
+pub fn short_form(attribute: &str, form: &PatternForm) -> PatternText {
+    let (pattern, opposite) = Pattern::of_form(form);
+    pattern.written(attribute, opposite)
 }
 
 impl Condition {
@@ -82,7 +96,7 @@ impl Condition {
             for (patterns, opposite) in [(&test.any_of, false), (&test.none_of, true)] {
                 let (mut short, mut long) = (BTreeSet::new(), BTreeSet::new());
                 for pattern in patterns {
-                    match pattern.written(opposite) {
+                    match pattern.written(&test.attribute, opposite) {
                         PatternText::Short(_) => _ = short.insert(pattern.to_string()),
                         PatternText::Long(form) => _ = long.insert(form),
                     }
@@ -106,8 +120,8 @@ impl Condition {
 
 impl Test {
     fn patterns(&self) -> Vec<PatternText> {
-        let positive = self.any_of.iter().map(|pattern| pattern.written(false));
-        positive.chain(self.none_of.iter().map(|pattern| pattern.written(true))).collect()
+        let positive = self.any_of.iter().map(|pattern| pattern.written(&self.attribute, false));
+        positive.chain(self.none_of.iter().map(|pattern| pattern.written(&self.attribute, true))).collect()
     }
 
     /// Reads the patterns: an exact value, `prefix*`, a network like `10.0.0.0/8`, `*` for any value, and each of them
@@ -117,8 +131,8 @@ impl Test {
         for pattern in patterns {
             match pattern {
                 PatternText::Short(text) => match text.strip_prefix('!') {
-                    Some(negated) => none_of.push(Pattern::new(negated)),
-                    None => any_of.push(Pattern::new(text)),
+                    Some(negated) => none_of.push(Pattern::of(&attribute, negated)),
+                    None => any_of.push(Pattern::of(&attribute, text)),
                 },
                 PatternText::Long(form) => match Pattern::of_form(form) {
                     (pattern, false) => any_of.push(pattern),
@@ -141,6 +155,22 @@ impl Test {
 }
 
 impl Pattern {
+    /// Reads a pattern for the values of an attribute: of an address, and of `path`, each way to write one is meant.
+    fn of(attribute: &str, text: &str) -> Self {
+        let network = match text.strip_suffix('*') {
+            Some(beginning) if attribute == "ip" => address::network_of_beginning(beginning),
+            Some(_) => None,
+            None => Address::parse(text).map(|address| address.host().into()),
+        };
+        match network {
+            Some(network) => Self::Hosts { written: text.into(), network },
+            None if attribute == "path" && text.starts_with('/') && !text.ends_with('*') => {
+                Self::Path(text.into())
+            }
+            None => Self::new(text),
+        }
+    }
+
     fn new(text: &str) -> Self {
         if text == "*" {
             return Self::Present;
@@ -150,9 +180,9 @@ impl Pattern {
         }
         // A path begins with its slash, a network does not.
         if text.contains('/')
-            && let Ok(network) = text.parse::<IpNet>()
+            && let Some(network) = address::network(text)
         {
-            return Self::Network(network.trunc());
+            return Self::Network(network);
         }
         Self::Exact(text.into())
     }
@@ -184,9 +214,9 @@ impl Pattern {
     }
 
     /// In the short form, if that reads as this again.
-    fn written(&self, opposite: bool) -> PatternText {
+    fn written(&self, attribute: &str, opposite: bool) -> PatternText {
         let short = self.to_string();
-        if (opposite || !short.starts_with('!')) && Self::new(&short) == *self {
+        if (opposite || !short.starts_with('!')) && Self::of(attribute, &short) == *self {
             return PatternText::Short(if opposite { format!("!{short}") } else { short });
         }
         let form = match (self, opposite) {
@@ -202,7 +232,9 @@ impl Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(text) | Self::Like(text) => f.write_str(text),
+            Self::Exact(text) | Self::Path(text) | Self::Like(text) | Self::Hosts { written: text, .. } => {
+                f.write_str(text)
+            }
             Self::Prefix(prefix) => write!(f, "{prefix}*"),
             Self::Network(network) => network.fmt(f),
             Self::Present => f.write_str("*"),

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -11,7 +10,8 @@ use smallvec::SmallVec;
 
 use crate::{
     Attributes, Rule,
-    condition::{Pattern, Test},
+    address::Address,
+    condition::{Pattern, Test, without_end_slashes},
     prefix_index::{Prefix, PrefixIndex},
 };
 
@@ -67,6 +67,8 @@ struct ByPattern {
     values: HashMap<Box<str>, Few>,
     prefixes: PrefixIndex<Box<str>, Few>,
     networks: PrefixIndex<IpNet, Few>,
+    /// By paths without the slashes at their ends.
+    paths: HashMap<Box<str>, Few>,
 }
 
 impl Index {
@@ -132,6 +134,7 @@ struct Draft {
     values: HashMap<Box<str>, Few>,
     prefixes: BTreeMap<Box<str>, Few>,
     networks: BTreeMap<IpNet, Few>,
+    paths: HashMap<Box<str>, Few>,
 }
 
 impl Draft {
@@ -144,7 +147,10 @@ impl Draft {
                     let start = pattern.split('*').next().unwrap_or_default();
                     self.prefixes.entry(start.into()).or_default()
                 }
-                Pattern::Network(network) => self.networks.entry(*network).or_default(),
+                Pattern::Network(network) | Pattern::Hosts { network, .. } => {
+                    self.networks.entry(*network).or_default()
+                }
+                Pattern::Path(path) => self.paths.entry(without_end_slashes(path).into()).or_default(),
                 // Such a test insists on nothing.
                 Pattern::Present => continue,
             };
@@ -155,8 +161,8 @@ impl Draft {
 
 impl From<Draft> for ByPattern {
     fn from(draft: Draft) -> Self {
-        let Draft { values, prefixes, networks } = draft;
-        Self { values, prefixes: PrefixIndex::new(prefixes), networks: PrefixIndex::new(networks) }
+        let Draft { values, prefixes, networks, paths } = draft;
+        Self { values, prefixes: PrefixIndex::new(prefixes), networks: PrefixIndex::new(networks), paths }
     }
 }
 
@@ -166,11 +172,17 @@ impl ByPattern {
             places.extend_from_slice(found);
         }
         self.prefixes.containing(value, |found| places.extend_from_slice(found));
-        if !self.networks.is_empty()
-            && let Ok(address) = value.parse::<IpAddr>()
+        if !self.paths.is_empty()
+            && let Some(found) = self.paths.get(without_end_slashes(value))
         {
-            self.networks
-                .containing(&IpNet::from(address.to_canonical()), |found| places.extend_from_slice(found));
+            places.extend_from_slice(found);
+        }
+        if !self.networks.is_empty()
+            && let Some(address) = Address::parse(value)
+        {
+            for address in [Some(address.host()), address.translated()].into_iter().flatten() {
+                self.networks.containing(&address.into(), |found| places.extend_from_slice(found));
+            }
         }
     }
 }
@@ -212,6 +224,7 @@ mod tests {
             "/a",
             "/a/b",
             "/a/*",
+            "/a/",
             "/a/b*",
             "/*",
             "/b/*",
@@ -221,6 +234,12 @@ mod tests {
             "10.0.0.0/8",
             "10.1.0.0/16",
             "10.1.2.3/32",
+            "10.1.2.3",
+            "10.1.*",
+            "10.1*",
+            "64:ff9b::/96",
+            "::ffff:10.0.0.0/104",
+            "2001:DB8:0::1",
             "::/0",
             "2001:db8::/32",
             "POST",
@@ -255,6 +274,10 @@ mod tests {
             "10.9.9.9",
             "11.0.0.1",
             "::ffff:10.1.2.3",
+            "64:ff9b::a01:203",
+            "10.1.2.3:80",
+            "[2001:db8::1]:80",
+            "/a//",
             "2001:db8::1",
             "POST",
             "/a/*",
@@ -266,7 +289,7 @@ mod tests {
         /// The index leaves out nothing that asking each rule would find, and changes no order.
         #[test]
         fn what_the_index_finds_is_what_asking_each_rule_finds(
-            rules in vec(vec((select(vec!["x", "y", "z"]), vec(pattern(), 1..4)), 0..3), 1..12),
+            rules in vec(vec((select(vec!["x", "path", "z"]), vec(pattern(), 1..4)), 0..3), 1..12),
             values in vec(proptest::option::of(value()), 3),
         ) {
             let mut text = "rules:\n".to_owned();
@@ -278,7 +301,7 @@ mod tests {
             }
             let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16])).unwrap();
             let mut attributes = vec![("k", "key")];
-            attributes.extend(["x", "y", "z"].into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))));
+            attributes.extend(["x", "path", "z"].into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))));
             let mut found = SmallVec::new();
             rules.matching("default", &attributes[..], &mut found);
             let found: Vec<&str> = found.iter().map(|one| one.rule.name()).collect();

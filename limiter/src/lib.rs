@@ -98,6 +98,7 @@
     allow(dead_code, reason = "rules in Rust cannot say all that rule files can")
 )]
 
+mod address;
 mod algorithm;
 mod answer;
 mod attributes;

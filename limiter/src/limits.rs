@@ -8,7 +8,7 @@
 //!
 //! An override that says the very limit of its rule has the rule's bucket.
 
-use crate::{Limit, condition::Condition, key::KeyHasher};
+use crate::{Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +120,7 @@ pub(crate) fn shape(
     hasher: KeyHasher,
     when: &Condition,
     key: &[impl AsRef<str>],
+    ip_prefix: OwnIpPrefix,
     own: LimitId,
     overrides: &[Override],
 ) -> u64 {
@@ -128,6 +129,11 @@ pub(crate) fn shape(
     when.feed(&mut bytes);
     bytes.number(key.len() as u64);
     key.iter().for_each(|name| bytes.text(name.as_ref()));
+    if !ip_prefix.says_nothing() {
+        bytes.text("ip_prefix");
+        let bits = |bits: Option<u8>| bits.map_or(0, u64::from);
+        bytes.number(bits(ip_prefix.v4) << 8 | bits(ip_prefix.v6));
+    }
     bytes.number(overrides.len() as u64);
     for special in overrides {
         special.when.feed(&mut bytes);

@@ -1,10 +1,9 @@
 //! Whether a rule is about a request, and from the request's key to its bucket.
 
-use std::net::IpAddr;
-
 use crate::{
     Attributes, KeyHash, Limit, LimitRef, Rule,
-    condition::{Condition, Pattern, Test},
+    address::Address,
+    condition::{Condition, Pattern, Test, without_end_slashes},
     key::KeyBytes,
     limits::LimitId,
     pattern::is_like,
@@ -48,9 +47,10 @@ impl Pattern {
         match self {
             Self::Exact(exact) => **exact == *value,
             Self::Prefix(prefix) => value.starts_with(&**prefix),
-            Self::Network(network) => {
-                value.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
+            Self::Network(network) | Self::Hosts { network, .. } => {
+                Address::parse(value).is_some_and(|address| address.is_in(network))
             }
+            Self::Path(path) => without_end_slashes(path) == without_end_slashes(value),
             Self::Present => true,
             Self::Like(pattern) => is_like(pattern, value),
         }
@@ -79,9 +79,13 @@ impl Rule {
         let mut key = self.hasher.key();
         for name in &self.key {
             let value = attributes.get(name)?;
-            match network_of(name, value) {
-                Some(network) => key.number(network),
-                None => key.text(value),
+            match &**name {
+                "ip" => match attributes.address(name) {
+                    Some(address) => self.ip_prefix.feed(address, &mut key),
+                    None => key.text(value),
+                },
+                "path" => key.text(without_end_slashes(value)),
+                _ => key.text(value),
             }
         }
         Some(key)
@@ -94,19 +98,6 @@ impl Rule {
         key.number(self.limit_id_at(special).get());
         let limit_ref = LimitRef::new(self.shape, special.map_or(0, |place| place as u32 + 1));
         Matched { rule: self, limit, key: key.finish(limit), limit_ref }
-    }
-}
-
-/// An address as a number, so that each way of writing it is the same bucket. Of an IPv6 address only the network
-/// counts: whoever has one address has all 2^64 of its /64. An IPv4 address in IPv6 clothes is still one host.
-fn network_of(name: &str, value: &str) -> Option<u64> {
-    if name != "ip" {
-        return None;
-    }
-    match value.parse::<IpAddr>().ok()?.to_canonical() {
-        // No unicast IPv6 network begins with a one bit followed by zeros.
-        IpAddr::V4(address) => Some(u64::from(address.to_bits()) | 1 << 63),
-        IpAddr::V6(address) => Some((address.to_bits() >> 64) as u64),
     }
 }
 

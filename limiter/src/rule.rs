@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Algorithm, Limit, Mode, OnMemoryFull, Reserve, RuleId, Takeover,
+    address::{IpPrefix, OwnIpPrefix},
     cardinality::Cardinality,
     condition::Condition,
     key::KeyHasher,
@@ -18,6 +19,10 @@ pub struct Rule {
     pub(crate) name: Box<str>,
     pub(crate) when: Condition,
     pub(crate) key: Box<[Arc<str>]>,
+    /// How much of an address in its key counts.
+    pub(crate) ip_prefix: IpPrefix,
+    /// What the rule itself says of that.
+    pub(crate) own_ip_prefix: OwnIpPrefix,
     pub(crate) hasher: KeyHasher,
     /// Of all by which it tells requests apart; see [`LimitRef`].
     pub(crate) shape: u64,

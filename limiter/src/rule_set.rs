@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Attributes, HashSecret, KeyHash, Limit, Matched, Mode, Reserves, Rule, RuleId,
+    address::IpPrefix,
     cardinality::Cardinality,
     index::Index,
     key::{KeyBytes, KeyHasher},
@@ -33,6 +34,8 @@ pub struct Rules {
     /// By the number of the rule: its domain, and its place there.
     by_id: HashMap<RuleId, (Arc<Domain>, usize)>,
     revision: u64,
+    /// Of rules that say none.
+    ip_prefix: IpPrefix,
 }
 
 /// The rules of one domain.
@@ -104,13 +107,14 @@ impl Rules {
 
     pub(crate) fn of_domains(secret: &HashSecret, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         let (reserves, by_id) = (reserves(&domains), by_id(&domains));
-        Self { inline: KeyHasher::of_inline(secret), reserves, by_id, domains, revision: 0 }
+        let ip_prefix = IpPrefix::default();
+        Self { inline: KeyHasher::of_inline(secret), reserves, by_id, domains, revision: 0, ip_prefix }
     }
 
     /// These, with other domains.
     pub(crate) fn with_domains(&self, domains: HashMap<Box<str>, Arc<Domain>>) -> Self {
         let (reserves, by_id) = (reserves(&domains), by_id(&domains));
-        Self { inline: self.inline, reserves, by_id, domains, revision: self.revision }
+        Self { reserves, by_id, domains, ..*self }
     }
 
     /// These rules and a domain that denies everything, for one whose rules cannot be used; `None` if there is one of that name.
@@ -121,6 +125,16 @@ impl Rules {
         let mut domains = self.domains.clone();
         domains.insert(name.into(), Arc::new(Domain::new(Vec::new(), false)));
         Some(self.with_domains(domains))
+    }
+
+    /// These, where rules that are added count addresses by so many bits, unless they say others.
+    pub fn with_ip_prefix(self, ip_prefix: IpPrefix) -> Self {
+        Self { ip_prefix, ..self }
+    }
+
+    /// How many bits of an address count in the keys of rules that do not say it.
+    pub fn ip_prefix(&self) -> IpPrefix {
+        self.ip_prefix
     }
 
     /// All that was written up to this revision is in these rules.

@@ -1,6 +1,7 @@
 //! What rules and limits are made of beside what stands at the root, with their errors and statistics.
 
 pub use crate::{
+    address::Address,
     attributes::Attributes,
     condition::short_form,
     cost::CostTooLarge,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
+    address::OwnIpPrefix,
     key::KeyHasher,
     limits::{self, LimitId, Override},
     parse::{Compiler, Place, RawKey, RawPattern, RawTest, Written},
@@ -27,6 +28,7 @@ pub struct NewRule {
     limit: Limit,
     when: Patterns,
     key: Vec<String>,
+    ip_prefix: OwnIpPrefix,
     overrides: Vec<(Patterns, Option<Limit>)>,
     mode: Mode,
     on_memory_full: OnMemoryFull,
@@ -43,6 +45,7 @@ impl NewRule {
             limit,
             when: Patterns::new(),
             key: Vec::new(),
+            ip_prefix: OwnIpPrefix::default(),
             overrides: Vec::new(),
             mode: Mode::Enforce,
             on_memory_full: OnMemoryFull::default(),
@@ -68,9 +71,16 @@ impl NewRule {
     }
 
     /// A bucket for each value of this attribute; of several such attributes, for each combination. The rule is not
-    /// about requests that lack one of them. Of an IPv6 address in `ip` the /64 network counts.
+    /// about requests that lack one of them. Of an IPv6 address in `ip` the /64 network counts, see [`NewRule::ip_prefix`].
     pub fn key(mut self, attribute: impl Into<String>) -> Self {
         self.key.push(attribute.into());
+        self
+    }
+
+    /// How many bits of an address in the key `ip` stand for one client: of IPv4 (1 to 32, by default 32), and of IPv6 (1 to
+    /// 128, by default 64).
+    pub fn ip_prefix(mut self, v4: u8, v6: u8) -> Self {
+        self.ip_prefix = OwnIpPrefix { v4: Some(v4), v6: Some(v6) };
         self
     }
 
@@ -125,17 +135,27 @@ impl NewRule {
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
+        compiler.check_ip_prefix(self.ip_prefix, [Place::NOWHERE; 2], &key);
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         let overrides = self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit));
         let overrides = Override::all(hasher, Some(&self.limit), overrides);
         (compiler.errors() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
-            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(Some(&self.limit)), &overrides),
+            shape: limits::shape(
+                hasher,
+                &when,
+                &key,
+                self.ip_prefix,
+                LimitId::of_rule(Some(&self.limit)),
+                &overrides,
+            ),
             id: hasher.rule(),
             hasher,
             when,
             key,
+            ip_prefix: compiler.ip_prefix.or(self.ip_prefix),
+            own_ip_prefix: self.ip_prefix,
             limit: Some(self.limit),
             limit_id: LimitId::of_rule(Some(&self.limit)),
             algorithm: self.limit.algorithm(),

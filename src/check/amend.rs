@@ -2,14 +2,15 @@
 
 use smallvec::SmallVec;
 use tidegate_cluster::{Amended, Amendment};
+use tidegate_limiter::cluster::Rules;
 
 use super::{
     answer::CheckAnswer,
     charges::{Charges, Ruling, rule, rule_all},
     decide::not_ready,
     outcome::{Decided, put_together, unlimited},
-    problem::{Problem, ProblemKind},
-    request::CheckRequest,
+    problem::{Problem, ProblemKind, echo},
+    request::{CheckRequest, Subject},
 };
 use crate::node::Node;
 
@@ -78,6 +79,9 @@ pub(crate) async fn amend_buckets<T>(
         return Err(not_ready(node));
     }
     let rules = node.rules.load_full();
+    if let Some(name) = only {
+        is_known(&rules, request, name)?;
+    }
     let mut limited = Charges::default();
     let ruling = match amendment {
         Amendment::Refund => rule(&rules, request, &mut limited),
@@ -101,6 +105,28 @@ pub(crate) async fn amend_buckets<T>(
         unsure: amended.unsure,
         incomplete: why_incomplete(&amended),
     }))
+}
+
+/// Who misspells a rule is told so: it was not reset.
+fn is_known(rules: &Rules, request: &CheckRequest<'_>, name: &str) -> Result<(), Problem> {
+    /// Names that are told.
+    const MOST: usize = 20;
+    if let Subject::Inline { .. } = request.subject {
+        let detail = "a limit that comes with the request belongs to no rule: leave the rule out";
+        return Err(Problem::of_field(ProblemKind::InvalidValue, "rule", detail));
+    }
+    let known = rules.rules(&request.domain);
+    if known.iter().any(|rule| rule.name() == name) {
+        return Ok(());
+    }
+    let mut names: Vec<String> = known.iter().take(MOST).map(|rule| rule.name().to_owned()).collect();
+    if known.len() > MOST {
+        names.push(format!("and {} more", known.len() - MOST));
+    }
+    let there =
+        if names.is_empty() { "it has none".to_owned() } else { format!("there are: {}", names.join(", ")) };
+    let detail = format!("the domain {:?} has no rule {:?}; {there}", echo(&request.domain), echo(name));
+    Err(Problem::of_field(ProblemKind::NoSuchRule, "rule", detail))
 }
 
 fn why_incomplete(amended: &Amended) -> Option<&'static str> {

@@ -20,6 +20,8 @@ pub(crate) enum ProblemKind {
     BodyTooLarge,
     BodyTimeout,
     BodyIncomplete,
+    EncodedBody,
+    UnknownCoding,
     BadHead,
     HeadTooLarge,
     HeadTimeout,
@@ -38,10 +40,13 @@ pub(crate) enum ProblemKind {
     NoSuchNode,
     NodeIsLive,
     OwnerUnreachable,
+    NoSuchRule,
+    ForeignOrigin,
+    UnknownHost,
 }
 
 impl ProblemKind {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::NotJson,
         Self::InvalidUtf8,
         Self::UnknownField,
@@ -52,6 +57,8 @@ impl ProblemKind {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::BodyIncomplete,
+        Self::EncodedBody,
+        Self::UnknownCoding,
         Self::BadHead,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -70,6 +77,9 @@ impl ProblemKind {
         Self::NoSuchNode,
         Self::NodeIsLive,
         Self::OwnerUnreachable,
+        Self::NoSuchRule,
+        Self::ForeignOrigin,
+        Self::UnknownHost,
     ];
 
     /// The word for it, in answers and as a label in the metrics.
@@ -92,6 +102,8 @@ impl ProblemKind {
             Self::ValueTooLarge => ("value-too-large", "A value is too large"),
             Self::DuplicateParameter => ("duplicate-parameter", "A parameter is given twice"),
             Self::BodyTooLarge => ("body-too-large", "The body is too large"),
+            Self::EncodedBody => ("encoded-body", "The body is compressed"),
+            Self::UnknownCoding => ("unknown-transfer-coding", "The transfer coding is not known"),
             Self::BodyTimeout => ("body-timeout", "The body took too long"),
             Self::BodyIncomplete => ("body-incomplete", "The body broke off"),
             Self::BadHead => ("bad-request", "The request is not HTTP/1.1"),
@@ -109,6 +121,9 @@ impl ProblemKind {
             Self::NoRoom => ("no-room", "There is no room for these rules"),
             Self::NoQuorum => ("no-quorum", "A quorum cannot be reached"),
             Self::NoSuchNode => ("no-such-node", "There is no such node"),
+            Self::NoSuchRule => ("no-such-rule", "There is no such rule"),
+            Self::ForeignOrigin => ("foreign-origin", "A page of another site asks"),
+            Self::UnknownHost => ("unknown-host", "The node is asked by a name that it does not know"),
             Self::NodeIsLive => ("node-is-live", "The node is alive"),
             Self::OwnerUnreachable => ("owner-unreachable", "The owner of a bucket cannot be reached"),
             Self::NotEverywhereYet => ("not-everywhere-yet", "Written, but not yet in force everywhere"),

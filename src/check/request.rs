@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 use tidegate_limiter::{
     Cost, Limit,
-    rules::{Attributes, Rule},
+    rules::{Address, Attributes, Rule},
 };
 
 use super::problem::{Problem, ProblemKind, echo};
 
+/// The attribute whose value is an address.
+const IP: &str = "ip";
 /// Attributes of a check.
 pub(crate) const MAX_ATTRIBUTES: usize = 64;
 /// Bytes of an attribute's name, and of a domain.
@@ -42,6 +44,8 @@ pub(crate) enum Subject<'a> {
 pub(crate) struct AttributeList<'a> {
     list: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 8]>,
     meant: Meant,
+    /// The value of `ip`.
+    ip: Option<Address>,
 }
 
 /// Which rules attributes are meant for.
@@ -59,6 +63,10 @@ impl Attributes for AttributeList<'_> {
         self.list.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
+    fn address(&self, name: &str) -> Option<Address> {
+        if name == IP { self.ip } else { self.get(name).and_then(Address::parse) }
+    }
+
     fn may_match(&self, rule: &Rule) -> bool {
         self.meant == Meant::ForAny
             || !rule.requires_attributes()
@@ -69,7 +77,7 @@ impl Attributes for AttributeList<'_> {
 impl<'a> AttributeList<'a> {
     /// None yet.
     pub(crate) fn meant(meant: Meant) -> Self {
-        Self { list: SmallVec::new(), meant }
+        Self { meant, ..Self::default() }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -96,8 +104,29 @@ impl<'a> AttributeList<'a> {
             let detail = format!("there are more than {MAX_ATTRIBUTES} attributes");
             return Err(Problem::of_field(ProblemKind::ValueTooLarge, "attributes", detail));
         }
+        let value = if name == IP { self.take_address(value)? } else { value };
         self.list.push((name, value));
         Ok(())
+    }
+}
+
+impl<'a> AttributeList<'a> {
+    /// The attribute that is an address. Of all ways to write one, this is about the usual ones: what stands beside the address
+    /// goes, so that whatever compares texts sees one host as one.
+    fn take_address(&mut self, text: Cow<'a, str>) -> Result<Cow<'a, str>, Problem> {
+        let Some(address) = Address::parse(&text) else {
+            let detail = format!(
+                "{:?} is no address: `ip` takes one, as in 203.0.113.7 or 2001:db8::1; other names take any text",
+                echo(&text)
+            );
+            return Err(Problem::of_field(ProblemKind::InvalidValue, "attributes.ip", detail));
+        };
+        self.ip = Some(address);
+        let v6 = address.host().is_ipv6();
+        let is_bare = |byte: u8| {
+            byte == b'.' || byte.is_ascii_digit() || v6 && (byte == b':' || byte.is_ascii_hexdigit())
+        };
+        Ok(if text.bytes().all(is_bare) { text } else { Cow::Owned(address.to_string()) })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The entries of `X-Forwarded-For` and of `Forwarded`, the nearest first; `None` is one that cannot be read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+
+use tidegate_limiter::rules::Address;
 
 /// Of a line of `X-Forwarded-For`: addresses, separated by commas.
 pub(super) fn of_list(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
@@ -69,15 +71,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// An address, with a port or without one, as proxies write it. One of version 4 that is dressed as one of version 6 is that
-/// of version 4.
+/// As it was written: a proxy behind a NAT64 is trusted by the address that its connections have.
 fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse::<IpAddr>().ok().filter(|address| address.is_ipv6() || bare == text);
-    // `parse` of the second kind takes "192.0.2.1:80" and "[2001:db8::1]:80", and no scope.
-    let address = address.or_else(|| match text.parse::<SocketAddr>().ok()? {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => None,
-        address => Some(address.ip()),
-    })?;
-    Some(address.to_canonical())
+    Address::parse(text).map(Address::written)
 }

@@ -14,7 +14,7 @@ mod proxy_protocol;
 use std::{
     borrow::Cow,
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     str::FromStr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -24,7 +24,7 @@ use hyper::{
     HeaderMap,
     header::{FORWARDED, HeaderName, HeaderValue},
 };
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub(crate) use self::proxy_protocol::{NoAddress, announced};
@@ -32,8 +32,6 @@ pub(crate) use self::proxy_protocol::{NoAddress, announced};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Hops that are gone back; who stands before that many trusted proxies is not looked for.
 const MAX_HOPS: usize = 32;
-/// The part of an IPv6 address that one client is given, usually.
-pub(crate) const DEFAULT_IPV6_PREFIX: u8 = 64;
 
 /// The header in which proxies say whom they asked for. Only one is believed: the other one may be the client's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
@@ -73,7 +71,13 @@ impl FromStr for Network {
             .parse::<IpNet>()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
             .map_err(|_| NoNetwork(text.to_owned()))?;
-        Ok(Self(network))
+        // Addresses of version 4 that come in those of version 6 are compared as what they are.
+        let mapped = match network {
+            IpNet::V6(v6) => v6.network().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+            IpNet::V4(_) => None,
+        };
+        let mapped = mapped.and_then(|(v4, length)| Ipv4Net::new(v4, length).ok());
+        Ok(Self(mapped.map_or(network, IpNet::from)))
     }
 }
 
@@ -94,7 +98,6 @@ impl<'de> Deserialize<'de> for Network {
 pub(crate) struct Trust {
     proxies: Vec<Network>,
     header: ForwardedHeader,
-    ipv6_prefix: u8,
     /// Whether trusted proxies begin connections with whom they are for.
     proxy_protocol: bool,
     /// It was said that a header was ignored.
@@ -102,13 +105,8 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    pub(crate) fn new(
-        proxies: Vec<Network>,
-        header: ForwardedHeader,
-        ipv6_prefix: u8,
-        proxy_protocol: bool,
-    ) -> Self {
-        Self { proxies, header, ipv6_prefix, proxy_protocol, told: AtomicBool::new(false) }
+    pub(crate) fn new(proxies: Vec<Network>, header: ForwardedHeader, proxy_protocol: bool) -> Self {
+        Self { proxies, header, proxy_protocol, told: AtomicBool::new(false) }
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -147,16 +145,6 @@ impl Trust {
             }
         }
         client
-    }
-
-    /// What stands for the client in keys: the address, or the network that it was given.
-    pub(crate) fn key_of(&self, client: IpAddr) -> IpAddr {
-        match client {
-            IpAddr::V4(_) => client,
-            IpAddr::V6(address) => IpAddr::V6(
-                Ipv6Net::new(address, self.ipv6_prefix).map_or(Ipv6Addr::UNSPECIFIED, |net| net.network()),
-            ),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ const STRANGER: &str = "198.51.100.66";
 fn trust(header: ForwardedHeader) -> Trust {
     let proxies = ["10.0.0.0/8", "192.0.2.7", "2001:db8:ffff::/48"];
     let proxies = proxies.map(|network| network.parse().unwrap()).to_vec();
-    Trust::new(proxies, header, DEFAULT_IPV6_PREFIX, false)
+    Trust::new(proxies, header, false)
 }
 
 fn client(header: ForwardedHeader, peer: &str, name: HeaderName, lines: &[&str]) -> String {
@@ -62,7 +62,6 @@ const X_FORWARDED_FOR_CASES: &[(&str, &[&str], &str)] = &[
     (EDGE, &["[203.0.113.9]"], EDGE),
     (EDGE, &["203.0.113.9:"], EDGE),
     (EDGE, &["203.0.113.9:99999"], EDGE),
-    (EDGE, &["fe80::1%eth0"], EDGE),
     (EDGE, &["'; DROP TABLE buckets"], EDGE),
     (EDGE, &["\u{e4}"], EDGE),
     // Ways to write an address.
@@ -70,6 +69,9 @@ const X_FORWARDED_FOR_CASES: &[(&str, &[&str], &str)] = &[
     (EDGE, &["\t203.0.113.9\t"], "203.0.113.9"),
     (EDGE, &["203.0.113.9:41000"], "203.0.113.9"),
     (EDGE, &["2001:DB8:0:0::7"], "2001:db8::7"),
+    (EDGE, &["fe80::1%eth0"], "fe80::1"),
+    (EDGE, &["\"203.0.113.9\""], "203.0.113.9"),
+    (EDGE, &["64:ff9b::203.0.113.9"], "64:ff9b::cb00:7109"),
     (EDGE, &["[2001:db8::7]"], "2001:db8::7"),
     (EDGE, &["[2001:db8::7]:41000"], "2001:db8::7"),
     (EDGE, &["::ffff:203.0.113.9"], "203.0.113.9"),
@@ -159,22 +161,23 @@ fn a_header_without_end_is_not_followed_to_its_end() {
 }
 
 #[test]
-fn addresses_of_version_6_stand_for_the_network_that_a_client_was_given() {
-    let key = |prefix, address: &str| {
-        let trust = Trust::new(Vec::new(), ForwardedHeader::default(), prefix, false);
-        trust.key_of(address.parse().unwrap()).to_string()
-    };
-    assert_eq!(key(64, "2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-    assert_eq!(key(48, "2001:db8:1:2:3:4:5:6"), "2001:db8:1::");
-    assert_eq!(key(128, "2001:db8:1:2:3:4:5:6"), "2001:db8:1:2:3:4:5:6");
-    assert_eq!(key(64, "203.0.113.9"), "203.0.113.9");
+fn a_proxy_is_trusted_by_the_address_of_its_connections() {
+    // Who comes through a NAT64 is not the one that 10.0.0.0/8 means.
+    for (peer, expected) in [("::ffff:10.0.0.1", "203.0.113.9"), ("64:ff9b::10.0.0.1", "64:ff9b::a00:1")] {
+        let found = client(ForwardedHeader::XForwardedFor, peer, X_FORWARDED_FOR, &["203.0.113.9"]);
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]
 fn networks_are_read_with_and_without_a_length() {
-    for (text, expected) in
-        [("10.0.0.0/8", "10.0.0.0/8"), ("192.0.2.7", "192.0.2.7/32"), (" ::1 ", "::1/128")]
-    {
+    for (text, expected) in [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("192.0.2.7", "192.0.2.7/32"),
+        (" ::1 ", "::1/128"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.0.0.1", "10.0.0.1/32"),
+    ] {
         assert_eq!(text.parse::<Network>().unwrap().to_string(), expected);
     }
     for wrong in ["", "10.0.0.0/33", "10.0.0", "proxy.example", "10.0.0.0-10.0.0.9"] {

@@ -1,5 +1,7 @@
 //! Options whose values are words.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use serde::Deserialize;
 use tidegate_cluster::Clock;
@@ -28,11 +30,11 @@ pub enum LegacyHeaders {
 }
 
 impl LegacyHeaders {
-    /// What is added to the seconds from now; none if there are no such headers.
-    pub(crate) fn offset(self, clock: Clock) -> Option<u64> {
+    /// What is added to the time from now; none if there are no such headers.
+    pub(crate) fn offset(self, clock: Clock) -> Option<Duration> {
         match self {
-            Self::Seconds => Some(0),
-            Self::UnixTime => Some(clock.now().get() / 1_000_000_000),
+            Self::Seconds => Some(Duration::ZERO),
+            Self::UnixTime => Some(Duration::from_nanos(clock.now().get())),
             Self::Off => None,
         }
     }

@@ -111,9 +111,15 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_PROXY_PROTOCOL", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub proxy_protocol: Option<bool>,
 
-    /// Bits of an IPv6 address that identify one client at /v1/auth [default: 64]
+    /// Bits of an IPv6 address in `ip` that identify one client, 1 to 128, where a rule says no `ip_prefix`; the same on all nodes [default: 64]
     #[arg(long, env = "TIDEGATE_IPV6_PREFIX", value_name = "BITS")]
     pub ipv6_prefix: Option<u8>,
+
+    /// Names by which people may ask for the node, beside addresses, localhost, its own and those that are not public: as in
+    /// limits.example.com, *.example.com, * for any. Calls that are no checks are refused under other names, which may be a web
+    /// page's; separated by commas [default: none]
+    #[arg(long, env = "TIDEGATE_ALLOWED_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<String>>,
 
     /// X-RateLimit-* headers: reset as seconds from now, as Unix time, or no such headers [default: seconds]
     #[arg(long, env = "TIDEGATE_LEGACY_HEADERS", value_name = "FORM")]
@@ -162,6 +168,7 @@ impl Options {
             forwarded_header: self.forwarded_header.or(file.forwarded_header),
             proxy_protocol: self.proxy_protocol.or(file.proxy_protocol),
             ipv6_prefix: self.ipv6_prefix.or(file.ipv6_prefix),
+            allowed_hosts: self.allowed_hosts.or(file.allowed_hosts),
             legacy_headers: self.legacy_headers.or(file.legacy_headers),
             envoy_headers: self.envoy_headers.or(file.envoy_headers),
             log_format: self.log_format.or(file.log_format),

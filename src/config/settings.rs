@@ -10,12 +10,16 @@ use std::{
 };
 
 use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
+use tidegate_limiter::cluster::IpPrefix;
 
 use super::{
     choices::{EnvoyHeaders, LegacyHeaders},
     options::Options,
 };
-use crate::client_address::{DEFAULT_IPV6_PREFIX, ForwardedHeader, Network, Trust};
+use crate::{
+    allowed_hosts::AllowedHosts,
+    client_address::{ForwardedHeader, Network, Trust},
+};
 
 const DEFAULT_BASE_PORT: u16 = 7800;
 /// How far the port for gRPC is from that for HTTP.
@@ -81,8 +85,10 @@ pub struct Settings {
     pub forwarded_header: ForwardedHeader,
     /// Whether they begin connections with it.
     pub proxy_protocol: bool,
-    /// How many bits of an IPv6 address stand for one client.
-    pub ipv6_prefix: u8,
+    /// How many bits of an address stand for one client.
+    pub ip_prefix: IpPrefix,
+    /// Names by which people may ask for it, beside its own.
+    pub allowed_hosts: Vec<String>,
     /// The `X-RateLimit-*` headers.
     pub legacy_headers: LegacyHeaders,
     /// What Envoy is told to add to answers.
@@ -131,6 +137,10 @@ pub enum SettingsError {
     Workers(usize),
     #[error("{0} bits of an IPv6 address cannot stand for a client: from 1 to 128 (--ipv6-prefix)")]
     Ipv6Prefix(u8),
+    #[error(
+        "{0:?} is no name of a host: write limits.example.com, *.example.com, or * for any (--allowed-hosts)"
+    )]
+    AllowedHost(String),
     #[error("the PROXY protocol is taken from trusted proxies only, and there are none (--trusted-proxies)")]
     ProxyProtocolOfNobody,
     #[error("{0} (--cluster-key, TIDEGATE_CLUSTER_KEY or --cluster-key-file)")]
@@ -182,7 +192,8 @@ impl Settings {
             trusted_proxies: options.trusted_proxies.clone().unwrap_or_default(),
             forwarded_header: options.forwarded_header.unwrap_or_default(),
             proxy_protocol: options.proxy_protocol.unwrap_or(false),
-            ipv6_prefix: options.ipv6_prefix.unwrap_or(DEFAULT_IPV6_PREFIX),
+            ip_prefix: ip_prefix(options.ipv6_prefix)?,
+            allowed_hosts: options.allowed_hosts.clone().unwrap_or_default(),
             legacy_headers: options.legacy_headers.unwrap_or_default(),
             envoy_headers: options.envoy_headers.unwrap_or_default(),
         };
@@ -190,8 +201,14 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The names that it answers people to: its own, its machine's, those by which nodes know each other, and what was given.
+    pub(crate) fn allowed_hosts(&self, name: &str, machine: String) -> AllowedHosts {
+        let join = self.join.iter().map(|entry| host_of(entry).to_owned());
+        AllowedHosts::new(join.chain([name.to_owned(), machine]).chain(self.allowed_hosts.iter().cloned()))
+    }
+
     pub(crate) fn trust(&self) -> Trust {
-        Trust::new(self.trusted_proxies.clone(), self.forwarded_header, self.ipv6_prefix, self.proxy_protocol)
+        Trust::new(self.trusted_proxies.clone(), self.forwarded_header, self.proxy_protocol)
     }
 
     /// How many connections are taken, when so many files may be open.
@@ -251,14 +268,20 @@ impl Settings {
         if self.max_connections == Some(0) {
             return Err(SettingsError::MaxConnections);
         }
-        if !(1..=128).contains(&self.ipv6_prefix) {
-            return Err(SettingsError::Ipv6Prefix(self.ipv6_prefix));
+        if let Some(name) = self.allowed_hosts.iter().find(|name| !is_host_name(name)) {
+            return Err(SettingsError::AllowedHost(name.clone()));
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             return Err(SettingsError::ProxyProtocolOfNobody);
         }
         Ok(())
     }
+}
+
+fn ip_prefix(v6: Option<u8>) -> Result<IpPrefix, SettingsError> {
+    /// An IPv4 address is one client's.
+    const V4: u8 = 32;
+    v6.map_or(Ok(IpPrefix::default()), |bits| IpPrefix::new(V4, bits).ok_or(SettingsError::Ipv6Prefix(bits)))
 }
 
 fn workers(wanted: Option<usize>) -> Result<NonZeroUsize, SettingsError> {
@@ -280,13 +303,26 @@ fn cluster_key(options: &Options) -> Result<Option<ClusterKey>, SettingsError> {
     ClusterKey::parse(&text).map(Some).map_err(SettingsError::ClusterKey)
 }
 
-/// Whether an entry of `--join` is on this machine's loopback for sure.
-fn is_this_machine(entry: &str) -> bool {
-    let host = match entry.strip_prefix('[') {
+/// The host of an entry of `--join`.
+fn host_of(entry: &str) -> &str {
+    match entry.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None if entry.matches(':').count() > 1 => entry,
         None => entry.split(':').next().unwrap_or_default(),
-    };
+    }
+}
+
+/// Whether it names a host, all hosts below a name, or any; without a port.
+fn is_host_name(text: &str) -> bool {
+    let text = text.trim();
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    text == "*"
+        || !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
+/// Whether an entry of `--join` is on this machine's loopback for sure.
+fn is_this_machine(entry: &str) -> bool {
+    let host = host_of(entry);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -326,6 +362,11 @@ mod tests {
         assert!(fault(Options { cluster_key: Some("short".into()), ..none() }).contains("--cluster-key"));
         assert!(fault(Options { cluster_key_file: Some("/nowhere".into()), ..none() }).contains("/nowhere"));
         assert!(fault(Options { ipv6_prefix: Some(129), ..none() }).contains("--ipv6-prefix"));
+        assert!(fault(Options { ipv6_prefix: Some(0), ..none() }).contains("--ipv6-prefix"));
+        for host in ["", "http://a.example", "a.example:80", "*a.example"] {
+            let options = Options { allowed_hosts: Some(vec![host.to_owned()]), ..none() };
+            assert!(fault(options).contains("--allowed-hosts"), "{host}");
+        }
         assert!(fault(Options { proxy_protocol: Some(true), ..none() }).contains("--trusted-proxies"));
         let never = Some(Span(Duration::ZERO));
         assert!(fault(Options { check_timeout: never, ..none() }).contains("--check-timeout"));

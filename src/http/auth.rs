@@ -8,9 +8,13 @@ use hyper::{
     header::{HOST, HeaderName},
     http::request::Parts,
 };
-use tidegate_limiter::rules::Attributes as _;
+use tidegate_limiter::rules::{Address, Attributes as _};
 
-use super::{fields::Fields, path, query};
+use super::{
+    fields::Fields,
+    path::{self, AmbiguousPath},
+    query,
+};
 use crate::{
     check::{AttributeList, CheckRequest, Problem, ProblemKind, echo},
     client_address::{Trust, text},
@@ -47,18 +51,16 @@ pub(super) fn read<'a>(
 ) -> Result<AuthRequest<'a>, Problem> {
     let mut fields = Fields::default();
     let mut attributes = AttributeList::default();
-    let mut denial = None;
+    let (mut denial, mut lower_case) = (None, None);
     let mut chosen: Vec<(String, String)> = Vec::new();
 
     let client = trust.client(peer, &head.headers);
-    attributes.insert("ip".into(), trust.key_of(client).to_string().into())?;
+    attributes.insert("ip".into(), Address::from(client).to_string().into())?;
     attributes.insert("address".into(), client.to_string().into())?;
-    if let Some(method) = agreed(&head.headers, &METHOD, |method| Cow::Borrowed(method.trim()))? {
+    if let Some(method) = agreed(&head.headers, &METHOD, |method| Ok(upper_case(method.trim())))? {
         attributes.insert("method".into(), method)?;
     }
-    if let Some(path) = agreed(&head.headers, &TARGET, path::of_target)? {
-        attributes.insert("path".into(), path)?;
-    }
+    let path = agreed(&head.headers, &TARGET, path::of_target)?;
     let host = single(&head.headers, &FORWARDED_HOST)?
         .map_or_else(|| single(&head.headers, &HOST), |host| Ok(Some(host)))?;
     if let Some(host) = host {
@@ -74,6 +76,7 @@ pub(super) fn read<'a>(
         "cost" => query::set_once(&mut fields.cost, query::parse_cost(&value)?, "cost"),
         "request_id" => query::set_once(&mut fields.request_id, value, "request_id"),
         "deny_status" => query::set_once(&mut denial, parse_status(&value)?, "deny_status"),
+        "path_case" => query::set_once(&mut lower_case, parse_case(&value)?, "path_case"),
         "header" => value.split(',').try_for_each(|one| choose(one, &mut chosen)),
         taken if FROM_HEADERS.contains(&taken) => {
             let detail = format!("{taken} comes from the proxy's headers, not from the query");
@@ -81,6 +84,10 @@ pub(super) fn read<'a>(
         }
         _ => attributes.insert(name, value),
     })?;
+    if let Some(path) = path {
+        let path = if lower_case == Some(true) { path.to_lowercase().into() } else { path };
+        attributes.insert("path".into(), path)?;
+    }
     for (header, attribute) in chosen {
         let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_| {
             let detail = format!("{:?} cannot name a header", echo(&header));
@@ -139,6 +146,27 @@ fn parse_status(text: &str) -> Result<StatusCode, Problem> {
     })
 }
 
+/// Whether the path is told in lower case.
+fn parse_case(text: &str) -> Result<bool, Problem> {
+    match text {
+        "lower" => Ok(true),
+        "keep" => Ok(false),
+        _ => {
+            let detail =
+                format!("{:?} is no case of a path: keep, or lower where the server ignores it", echo(text));
+            Err(Problem::of_field(ProblemKind::InvalidValue, "path_case", detail))
+        }
+    }
+}
+
+/// Servers that take `post` take it for `POST`.
+fn upper_case(method: &str) -> Cow<'_, str> {
+    match method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        true => Cow::Owned(method.to_ascii_uppercase()),
+        false => Cow::Borrowed(method),
+    }
+}
+
 /// The value of a header that there may be once. Who reads the first of two and who reads the last would see two requests.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Cow<'h, str>>, Problem> {
     let mut values = headers.get_all(name).iter();
@@ -158,15 +186,18 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<Cow<'h
 fn agreed<'h>(
     headers: &'h HeaderMap,
     names: &[HeaderName],
-    meaning: impl Fn(&str) -> Cow<'_, str>,
+    meaning: impl Fn(&str) -> Result<Cow<'_, str>, AmbiguousPath>,
 ) -> Result<Option<Cow<'h, str>>, Problem> {
     let mut found: Option<(&HeaderName, Cow<'h, str>)> = None;
     for name in names {
         let Some(value) = single(headers, name)? else { continue };
         let value = match value {
             Cow::Borrowed(value) => meaning(value),
-            Cow::Owned(value) => Cow::Owned(meaning(&value).into_owned()),
+            Cow::Owned(value) => meaning(&value).map(|value| Cow::Owned(value.into_owned())),
         };
+        let value = value.map_err(|error| {
+            Problem::of_field(ProblemKind::InvalidValue, name.as_str(), error.to_string())
+        })?;
         match &found {
             None => found = Some((name, value)),
             Some((_, first)) if *first == value => {}
@@ -211,7 +242,7 @@ mod tests {
     }
 
     fn trust() -> Trust {
-        Trust::new(vec!["10.0.0.0/8".parse().unwrap()], ForwardedHeader::default(), 64, false)
+        Trust::new(vec!["10.0.0.0/8".parse().unwrap()], ForwardedHeader::default(), false)
     }
 
     fn asked(uri: &str, headers: &[(&str, &str)], look: impl FnOnce(&AuthRequest<'_>)) {
@@ -240,7 +271,7 @@ mod tests {
         ];
         asked("/v1/auth", &headers, |request| {
             let expected = [
-                ("ip", "2001:db8:1:2::"),
+                ("ip", "2001:db8:1:2:3:4:5:6"),
                 ("address", "2001:db8:1:2:3:4:5:6"),
                 ("method", "POST"),
                 ("path", "/login"),
@@ -338,6 +369,8 @@ mod tests {
             ("header=a%20b", "header"),
             ("header=host:ip", "header"),
             ("header=", "header"),
+            ("path_case=upper", "path_case"),
+            ("path_case=lower&path_case=lower", "path_case"),
         ] {
             assert_eq!(fault(&format!("/v1/auth?{query}"), &[("host", "a")]).1, field, "{query}");
         }
@@ -348,6 +381,20 @@ mod tests {
             fault("/v1/auth", &[("x-forwarded-uri", &format!("/{long}"))]).0,
             ProblemKind::ValueTooLarge
         );
+    }
+
+    #[test]
+    fn method_and_path_are_told_in_one_case_and_a_path_without_one_meaning_is_refused() {
+        let headers =
+            [("x-forwarded-method", "post"), ("x-original-method", "Post"), ("x-forwarded-uri", "/LogIn")];
+        for (query, path) in [("", "/LogIn"), ("?path_case=keep", "/LogIn"), ("?path_case=lower", "/login")] {
+            asked(&format!("/v1/auth{query}"), &headers, |request| {
+                assert_eq!(attribute(request, "method").as_deref(), Some("POST"));
+                assert_eq!(attribute(request, "path").as_deref(), Some(path));
+            });
+        }
+        let climbs = [("x-original-uri", "/free/..%2flogin")];
+        assert_eq!(fault("/v1/auth", &climbs), (ProblemKind::InvalidValue, "x-original-uri".to_owned()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,10 +21,10 @@ use tower::ServiceExt as _;
 use super::{
     auth,
     calls::{AUTH_PATH, CHECK_METHODS, CHECK_PATH, MAX_CHECK_BYTES},
-    json, query,
+    guard, json, query,
     response::Body,
     routes,
-    transport::{ConnectionService, FastPath, Question, Replies, TransportError, read},
+    transport::{ConnectionService, FastPath, Question, Replies, TransportError, examine, read},
 };
 use crate::{
     check::{Begun, CheckAnswer, FirstLook, Problem, ProblemKind, begin_check, check, check_here},
@@ -101,6 +102,12 @@ impl Service<Request<Incoming>> for Front {
     type Future = FrontFuture;
 
     fn call(&self, request: Request<Incoming>) -> FrontFuture {
+        let examined = examine(&request).map_err(Problem::from);
+        if let Err(problem) =
+            examined.and(guard::refusal(&request, &self.node.allowed_hosts).map_or(Ok(()), Err))
+        {
+            return self.ready(Err(problem));
+        }
         if request.uri().path() == CHECK_PATH {
             return match *request.method() {
                 Method::GET => self.check_query(request),
@@ -151,7 +158,7 @@ impl Front {
     {
         let (node, worker) = (Arc::clone(&self.node), self.worker);
         FrontFuture::later(async move {
-            let answer = match read(request.into_body(), MAX_CHECK_BYTES).await {
+            let answer = match read(request, MAX_CHECK_BYTES).await {
                 Ok(text) => decide(&node, worker, &text).await,
                 Err(error) => Err(error.into()),
             };
@@ -202,8 +209,8 @@ fn to_response(node: &Node) -> impl Fn(CheckAnswer<'_>) -> Response<Body> {
     move |answer| answer.to_response(legacy(node))
 }
 
-/// What is added to `X-RateLimit-Reset`, in seconds; none: there are no headers of that kind.
-fn legacy(node: &Node) -> Option<u64> {
+/// What is added to `X-RateLimit-Reset`; none: there are no headers of that kind.
+fn legacy(node: &Node) -> Option<Duration> {
     node.legacy_headers.offset(node.clock)
 }
 

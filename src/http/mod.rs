@@ -4,6 +4,7 @@
 //!
 //! - [`transport`]: connections, and the fast path past hyper.
 //! - `front`: serves `/v1/check` and `/v1/auth` itself and gives everything else to `routes`. `calls`: which there are.
+//! - `guard`: keeps web pages of others away from the calls that are for people.
 //! - `query`, `json`, `fields`: what is asked, as a check. `auth`, `path`: the same of what a proxy asks before it lets a
 //!   request through.
 //! - `answer`: what is answered; `batch` does it many times. `amend`: refunds and resets.
@@ -18,6 +19,7 @@ mod batch;
 mod calls;
 mod fields;
 mod front;
+mod guard;
 mod json;
 mod members;
 mod openapi;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     response::Body,
-    transport::{BodyError, MAX_HEAD_BYTES, MAX_HEADERS, TransportError},
+    transport::{BodyError, HeadError, MAX_HEAD_BYTES, MAX_HEADERS, TransportError},
 };
 use crate::check::{Problem, ProblemKind};
 
@@ -28,10 +28,15 @@ fn status_of(kind: ProblemKind) -> StatusCode {
         | K::DuplicateParameter
         | K::BodyIncomplete
         | K::BadHead => StatusCode::BAD_REQUEST,
+        K::ForeignOrigin | K::UnknownHost => StatusCode::FORBIDDEN,
+        K::EncodedBody => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        K::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
         K::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         K::BodyTimeout | K::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
         K::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        K::NoSuchCall | K::NoSuchDomain | K::NoSuchRevision | K::NoSuchNode => StatusCode::NOT_FOUND,
+        K::NoSuchCall | K::NoSuchDomain | K::NoSuchRevision | K::NoSuchNode | K::NoSuchRule => {
+            StatusCode::NOT_FOUND
+        }
         K::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         K::NotReady | K::TooManyConnections | K::NoQuorum | K::OwnerUnreachable => {
             StatusCode::SERVICE_UNAVAILABLE
@@ -95,9 +100,17 @@ impl Problem {
         // The rest of such a body is on its way, or never comes: the connection cannot be used again.
         if matches!(
             self.kind,
-            ProblemKind::BodyTooLarge | ProblemKind::BodyTimeout | ProblemKind::BodyIncomplete
+            ProblemKind::BodyTooLarge
+                | ProblemKind::BodyTimeout
+                | ProblemKind::BodyIncomplete
+                | ProblemKind::EncodedBody
+                | ProblemKind::UnknownCoding
+                | ProblemKind::BadHead
         ) {
             response = response.header(header::CONNECTION, "close");
+        }
+        if self.kind == ProblemKind::EncodedBody {
+            response = response.header(header::ACCEPT_ENCODING, "identity");
         }
         response.body(Body::Left(self.to_json().into())).expect("the headers are valid")
     }
@@ -134,9 +147,20 @@ impl From<BodyError> for Problem {
         let kind = match error {
             BodyError::TooLarge { .. } => ProblemKind::BodyTooLarge,
             BodyError::Timeout { .. } => ProblemKind::BodyTimeout,
+            BodyError::Encoded => ProblemKind::EncodedBody,
             BodyError::Incomplete { .. } => ProblemKind::BodyIncomplete,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<HeadError> for Problem {
+    fn from(error: HeadError) -> Self {
+        let kind = match error {
+            HeadError::NoHost | HeadError::TwoHosts | HeadError::NoName => ProblemKind::BadHead,
+            HeadError::UnknownCoding => ProblemKind::UnknownCoding,
+        };
+        Self::new(kind, format!("{error}; the connection is closed"))
     }
 }
 
@@ -157,6 +181,7 @@ impl From<TransportError> for Problem {
                 ProblemKind::BadHead,
                 "the first line or a header is not HTTP/1.1; the connection is closed",
             ),
+            TransportError::UnknownCoding => HeadError::UnknownCoding.into(),
             TransportError::SlowHead(patience) => {
                 let detail = format!(
                     "the head was not complete after {} s; the connection is closed",

@@ -70,7 +70,7 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
 
 async fn check_batch(State(worker): State<OnWorker>, request: Request) -> Response {
     let decide = async {
-        let text = read(request.into_body(), batch::MAX_BYTES).await?;
+        let text = read(request, batch::MAX_BYTES).await?;
         batch::decide(&worker.node, worker.number, &text).await
     };
     match decide.await {
@@ -112,7 +112,7 @@ async fn remove(State(worker): State<OnWorker>, Path(name): Path<String>) -> Res
 /// Gubernator's calls, as its HTTP gateway has them.
 async fn gubernator_limits(State(worker): State<OnWorker>, request: Request) -> Response {
     let decide = async {
-        let text = read(request.into_body(), gubernator::MAX_BYTES).await?;
+        let text = read(request, gubernator::MAX_BYTES).await?;
         let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
         gubernator::decide(&worker.node, worker.number, &batch).await
     };
@@ -163,7 +163,7 @@ async fn put_rules(
 ) -> Response {
     let options = worker.query(wanted);
     let put = async {
-        let text = read(request.into_body(), MAX_RULES_BYTES).await?;
+        let text = read(request, MAX_RULES_BYTES).await?;
         rules::put(&worker.node, &domain, &options?, &headers, &text).await
     };
     worker.rules(put).await
@@ -178,7 +178,7 @@ async fn roll_back_rules(
 ) -> Response {
     let options = worker.query(wanted);
     let roll_back = async {
-        let text = read(request.into_body(), MAX_ROLLBACK_BYTES).await?;
+        let text = read(request, MAX_ROLLBACK_BYTES).await?;
         rules::rollback(&worker.node, &domain, &options?, &headers, &text).await
     };
     worker.rules(roll_back).await
@@ -252,7 +252,7 @@ impl OnWorker {
     async fn amend(&self, amendment: Amendment, wanted: Asked<AmendOptions>, request: Request) -> Response {
         let options = self.query(wanted);
         let change = async {
-            let text = read(request.into_body(), MAX_CHECK_BYTES).await?;
+            let text = read(request, MAX_CHECK_BYTES).await?;
             amend::amend(&self.node, self.number, amendment, &options?, &text).await
         };
         self.json(change).await

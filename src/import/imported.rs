@@ -1,11 +1,11 @@
 //! What is made of a configuration: rules, as a node takes them, and remarks on what they do not say.
 
-use std::{collections::HashMap, fmt::Write as _, net::IpAddr};
+use std::{collections::HashMap, fmt::Write as _};
 
 use tidegate_limiter::{
     Algorithm,
     cluster::Rules,
-    rules::{HashSecret, PatternForm, PatternText, RuleError, short_form},
+    rules::{HashSecret, PatternText, RuleError},
 };
 
 use super::sources::Sources;
@@ -214,13 +214,6 @@ fn spelt(text: &str) -> String {
 pub(super) fn as_written(when: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<PatternText>)> {
     let written = |patterns: Vec<String>| patterns.into_iter().map(PatternText::from).collect();
     when.into_iter().map(|(attribute, patterns)| (attribute, written(patterns))).collect()
-}
-
-/// In the short form where that means the same. An address stays a text: in the short form it would be one however it is
-/// written.
-pub(super) fn shortest(form: PatternForm) -> PatternText {
-    let (_, text) = form.parts();
-    if text.parse::<IpAddr>().is_ok() { PatternText::Long(form) } else { short_form(form) }
 }
 
 /// Why a value cannot be a pattern, where it would mean something else.

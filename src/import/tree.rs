@@ -81,15 +81,17 @@ impl At {
     fn settle(&mut self, text: &str, lines: Lines) {
         self.line = lines.of(self.line);
         let letters = self.letters_in(text);
-        let is_quoted = letters.is_some_and(|letters| letters.starts_with(['"', '\'', '|', '>']));
         match &mut self.tree {
             Tree::Nothing => {}
             Tree::Text(value) => {
-                if let Some(letters) = letters.filter(|letters| !is_quoted && !letters.contains('\n')) {
+                // What is in quotes, or has several lines, is a text for YAML too.
+                let bare =
+                    letters.filter(|letters| !letters.starts_with(['"', '\'']) && !letters.contains('\n'));
+                if let Some(letters) = bare {
                     *value = letters.trim_end().to_owned();
-                }
-                if !is_quoted && matches!(&**value, "~" | "null" | "Null" | "NULL") {
-                    self.tree = Tree::Nothing;
+                    if matches!(&**value, "~" | "null" | "Null" | "NULL") {
+                        self.tree = Tree::Nothing;
+                    }
                 }
             }
             Tree::List(items) => items.iter_mut().for_each(|item| item.settle(text, lines)),
@@ -118,19 +120,26 @@ impl At {
     }
 
     pub(super) fn field(&self, name: &str) -> Option<&At> {
-        self.fields()?.iter().find(|(known, _)| known == name).map(|(_, field)| field)
+        self.fields()?.iter().rfind(|(known, _)| known == name).map(|(_, field)| field)
     }
 
     pub(super) fn field_mut(&mut self, name: &str) -> Option<&mut At> {
         let Tree::Map(fields) = &mut self.tree else { return None };
-        fields.iter_mut().find(|(known, _)| known == name).map(|(_, field)| field)
+        fields.iter_mut().rfind(|(known, _)| known == name).map(|(_, field)| field)
     }
 
     /// The documents in a text that this is, with their lines in the `whole` text.
     pub(super) fn documents(&self, whole: &str, text: &str) -> Result<Vec<At>, NotRead> {
-        // Of a literal block each line is one of the whole text. In quotes it may be anything.
-        let is_literal = self.letters_in(whole).is_some_and(|letters| letters.starts_with('|'));
-        read(text, if is_literal { Lines::After(self.line) } else { Lines::All(self.line) })
+        // Of a literal block each line is one of the whole text, and its place is that of the first line with letters. Of all
+        // else the lines are others than those of the text that it is.
+        let lines = |text: &str| text.trim().lines().count();
+        let letters = self.letters_in(whole).filter(|letters| !letters.starts_with(['"', '\'']));
+        let is_literal = letters.is_some_and(|letters| lines(letters) == lines(text));
+        let before = text.lines().take_while(|line| line.trim().is_empty()).count() as u64 + 1;
+        read(
+            text,
+            if is_literal { Lines::After(self.line.saturating_sub(before)) } else { Lines::All(self.line) },
+        )
     }
 
     /// Takes the items of a list out.
@@ -213,19 +222,53 @@ impl<'de> Visitor<'de> for AnyTree {
 mod tests {
     use super::*;
 
-    fn probe(text: &str) {
-        for doc in read(text, Lines::After(0)).unwrap() {
-            for (name, at) in doc.fields().unwrap() {
-                eprintln!("{name}: {:?} line {} letters {:?}", at.tree, at.line, at.letters_in(text));
-            }
-        }
+    fn texts(text: &str) -> Vec<(String, Option<String>, u64)> {
+        let documents = read(text, Lines::After(0)).unwrap();
+        let fields = documents.iter().flat_map(|document| document.fields().unwrap());
+        fields.map(|(name, at)| (name.clone(), at.text().map(str::to_owned), at.line)).collect()
     }
 
     #[test]
-    fn probing() {
-        probe("a: NO\nb: 1.10 # x\nc: 0755\nd: &x y\ne: *x\nf: ~\ng: Null\nh: NULL\ni: \"~\"\nj: 'null'\nk: 2020-01-01\nl:\nm: 0x1F\nn: 1_000\no: .inf\np: !!str 5\nq: &y 1.50\nr: *y\ns: +5\nt: 12345678901234567890123\nu: -1\n");
-        probe("a: |\n  x: 1\n\n  y: 2\nb: >-\n  x\n  y\nc: |-\n\n\n  z: 3\nd: plain\n  folded\ne: \"x\\ny\"\nf: | # comment\n  q\ng: &a |2\n   q\n");
-        probe("b: &b { x: 1, y: 2 }\nc: { y: 3, <<: *b }\nd: { <<: *b, y: 3 }\ne: {y: 1, y: 2}\né: 1.10\nf: { a: 1.10, b: NO}\n");
-        probe("{\"a\": 1.10, \"b\": \"x\\ny\", \"c\": null}");
+    fn a_single_value_is_what_was_written_and_only_a_bare_null_is_nothing() {
+        let text = "a: NO\nb: 1.10 # x\nc: &x 0755\nd: *x\ne: Null\nf: '~'\ng: |-\n  null\nh: 'it''s'\ni: plain\n  folded\né: 1.10\n";
+        let found: Vec<Option<String>> = texts(text).into_iter().map(|(_, text, _)| text).collect();
+        let expected = [
+            Some("NO"),
+            Some("1.10"),
+            Some("0755"),
+            Some("0755"),
+            None,
+            Some("~"),
+            Some("null"),
+            Some("it's"),
+            Some("plain folded"),
+            Some("1.10"),
+        ];
+        assert_eq!(found, expected.map(|text| text.map(str::to_owned)));
+    }
+
+    #[test]
+    fn of_a_field_that_is_there_twice_the_last_counts_and_what_is_merged_goes_before_both() {
+        let documents =
+            read("b: &b { x: 1, y: 2 }\nc: { y: 3, <<: *b }\nd: { y: 4, y: 5 }\n", Lines::After(0)).unwrap();
+        let y =
+            |name: &str| documents[0].field(name).unwrap().field("y").and_then(At::text).unwrap().to_owned();
+        assert_eq!((y("c"), y("d")), ("3".to_owned(), "5".to_owned()));
+    }
+
+    #[test]
+    fn lines_of_a_text_inside_are_those_of_the_whole_where_it_has_them() {
+        for (whole, expected) in [
+            ("a: |\n  x: 1\n\n  y: 2\n", vec![2, 4]),
+            ("# more\na: |-\n\n\n  x: 1\n  y: 2\n", vec![5, 6]),
+            ("a: | # why\n  # first\n  x: 1\n  y: 2", vec![3, 4]),
+            ("a: \"x: 1\\ny: 2\"\n", vec![1, 1]),
+        ] {
+            let documents = read(whole, Lines::After(0)).unwrap();
+            let file = documents[0].field("a").unwrap();
+            let inside = file.documents(whole, file.text().unwrap()).unwrap();
+            let lines: Vec<u64> = inside[0].fields().unwrap().iter().map(|(_, at)| at.line).collect();
+            assert_eq!(lines, expected, "{whole}");
+        }
     }
 }

@@ -26,6 +26,16 @@ pub(crate) const LATENCY_BOUNDS: [Duration; 14] = [
     Duration::from_millis(250),
 ];
 
+/// One of each kind of problem, of which there are more than arrays have a default for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ByKind<T>(pub(crate) [T; ProblemKind::ALL.len()]);
+
+impl<T: Default> Default for ByKind<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
+}
+
 /// The counters of one worker thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -33,7 +43,7 @@ pub(crate) struct WorkerMetrics {
     allowed: [AtomicU64; Decider::ALL.len()],
     denied: [AtomicU64; Decider::ALL.len()],
     shadow_denied: AtomicU64,
-    problems: [AtomicU64; ProblemKind::ALL.len()],
+    problems: ByKind<AtomicU64>,
     batches: AtomicU64,
     latency: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     latency_nanos: AtomicU64,
@@ -55,7 +65,7 @@ impl WorkerMetrics {
 
     /// Counts a request that was refused.
     pub(crate) fn count_problem(&self, kind: ProblemKind) {
-        self.problems[kind as usize].fetch_add(1, Relaxed);
+        self.problems.0[kind as usize].fetch_add(1, Relaxed);
     }
 
     /// Counts a batch, besides its checks.
@@ -70,7 +80,7 @@ pub(crate) struct Totals {
     pub(crate) allowed: [u64; Decider::ALL.len()],
     pub(crate) denied: [u64; Decider::ALL.len()],
     pub(crate) shadow_denied: u64,
-    pub(crate) problems: [u64; ProblemKind::ALL.len()],
+    pub(crate) problems: ByKind<u64>,
     pub(crate) batches: u64,
     pub(crate) latency: [u64; LATENCY_BOUNDS.len() + 1],
     pub(crate) latency_nanos: u64,
@@ -83,7 +93,7 @@ impl Totals {
         for worker in workers {
             add(&mut totals.allowed, &worker.allowed);
             add(&mut totals.denied, &worker.denied);
-            add(&mut totals.problems, &worker.problems);
+            add(&mut totals.problems.0, &worker.problems.0);
             add(&mut totals.latency, &worker.latency);
             totals.shadow_denied += worker.shadow_denied.load(Relaxed);
             totals.batches += worker.batches.load(Relaxed);
@@ -126,6 +136,6 @@ mod tests {
         let totals = Totals::of(&workers);
         assert_eq!(totals.allowed, [2, 0, 0, 0, 0, 0]);
         assert_eq!(totals.denied, [0, 1, 0, 0, 0, 0]);
-        assert_eq!(totals.problems.iter().sum::<u64>(), 1);
+        assert_eq!(totals.problems.0.iter().sum::<u64>(), 1);
     }
 }

@@ -81,7 +81,7 @@ fn checks(page: &mut Page, node: &Sources<'_>) {
         "counter",
         "Requests and batched checks refused, by kind of problem.",
     );
-    for (kind, count) in ProblemKind::ALL.iter().zip(totals.problems) {
+    for (kind, count) in ProblemKind::ALL.iter().zip(totals.problems.0) {
         page.sample("tidegate_http_problems_total", &[("problem", kind.word())], count);
     }
 }

@@ -110,7 +110,9 @@ fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_sa
     let first = format!(
         "apiVersion: v1\nkind: ConfigMap\ndata:\n  eg.yaml: |\n    name: eg\n    domain: eg\n    descriptors:\n    - key: address\n      value: 10.0.0.0/8\n      rate_limit: {limit}\n---\napiVersion: v1\nkind: Service\n"
     );
-    let second = format!("domain: eg\ndescriptors:\n- key: path\n  value: '!*/x'\n  colour: red\n  rate_limit: {limit}\n");
+    let second = format!(
+        "domain: eg\ndescriptors:\n- key: path\n  value: '!*/x'\n  colour: red\n  rate_limit: {limit}\n"
+    );
     let (first_path, second_path) = (directory.path().join("a.yaml"), directory.path().join("b.yaml"));
     fs::write(&first_path, first).unwrap();
     fs::write(&second_path, second).unwrap();
@@ -128,7 +130,13 @@ fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_sa
     let url = format!("http://{}", cluster.nodes[0].http);
     let ask = |arguments: &[&str]| {
         let mut command = Command::new(kit::binary());
-        let output = command.arg("rules").args(arguments).args(["--node", &url]).env("NO_COLOR", "1").output().unwrap();
+        let output = command
+            .arg("rules")
+            .args(arguments)
+            .args(["--node", &url])
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let path = file.to_str().unwrap();
@@ -156,7 +164,10 @@ fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_sa
     // Another way to read the same text is a change.
     fs::write(&file, rules.replace("{ is: \"10.0.0.0/8\" }", "10.0.0.0/8")).unwrap();
     let (code, told) = ask(&["diff", "-f", path]);
-    assert!(code == 1 && told.contains("when address={ is: \"10.0.0.0/8\" } -> address=10.0.0.0/8"), "{told}");
+    assert!(
+        code == 1 && told.contains("when address={ is: \"10.0.0.0/8\" } -> address=10.0.0.0/8"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod kit;
 
+mod addresses;
 mod algorithms;
 mod answers;
 mod auth;
@@ -18,8 +19,10 @@ mod connections;
 mod deny;
 mod dev;
 mod envoy;
+mod foreign_pages;
 mod forged_gossip;
 mod founding;
+mod framing;
 mod grpc;
 mod hung_disk;
 mod hung_disk_streams;
@@ -50,6 +53,7 @@ mod rules_data_dir;
 mod rules_replicated;
 mod rules_survive_kills;
 mod rules_without_quorum;
+mod spellings;
 mod supervised;
 mod takeover;
 mod version;

@@ -258,6 +258,9 @@ fn nobody_gets_another_bucket(proxy: &Proxy) {
         "//shop",
         "/a/../shop",
         "/shop?ip=9.9.9.9",
+        "/shop/",
+        "/shop;jsessionid=1",
+        "/shop%2f",
     ] {
         assert_eq!(proxy.status("127.0.0.2", target, &[]), 429, "{target}");
     }

@@ -104,7 +104,8 @@ impl Compiler {
         let Some(founding) = &applied.state.founding else { return Vec::new() };
         let secret = HashSecret::new(founding.hash_secret);
         if self.secret.as_ref() != Some(&secret) {
-            self.rules.put(Rules::empty(&secret));
+            let ip_prefix = self.rules.load().ip_prefix();
+            self.rules.put(Rules::empty(&secret).with_ip_prefix(ip_prefix));
             self.ownership.set_reserves(Arc::default(), Since::default());
             self.secret = Some(secret.clone());
             self.compiled.clear();

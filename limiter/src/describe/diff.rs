@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conditions, DomainDescription, OverrideDescription, RuleDescription};
+use super::{Conditions, DomainDescription, IpPrefixDescription, OverrideDescription, RuleDescription};
 use crate::pattern::PatternText;
 
 /// What changes from some rules to others.
@@ -84,6 +84,12 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
         fields.push(("when", conditions_text(&rule.when)));
     }
     fields.push(("key", format!("[{}]", rule.key.join(", "))));
+    if let Some(IpPrefixDescription { v4, v6 }) = &rule.ip_prefix {
+        let bits = [("v4", v4), ("v6", v6)]
+            .into_iter()
+            .filter_map(|(name, bits)| Some(format!("{name}: {}", (*bits)?)));
+        fields.push(("ip_prefix", format!("{{ {} }}", bits.collect::<Vec<_>>().join(", "))));
+    }
     fields.push(("limit", rule.limit.clone()));
     fields.extend(rule.burst.map(|burst| ("burst", burst.to_string())));
     fields.extend(rule.algorithm.clone().map(|algorithm| ("algorithm", algorithm)));
@@ -111,9 +117,10 @@ fn conditions_text(conditions: &Conditions) -> String {
 }
 
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
-    const ORDER: [&str; 12] = [
+    const ORDER: [&str; 13] = [
         "when",
         "key",
+        "ip_prefix",
         "limit",
         "burst",
         "algorithm",

@@ -12,8 +12,8 @@ pub use self::{
     worst_case::WorstCase,
 };
 use crate::{
-    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, limits::Override,
-    pattern::PatternText,
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, address::OwnIpPrefix,
+    limits::Override, pattern::PatternText,
 };
 
 /// Patterns by attribute.
@@ -28,6 +28,9 @@ pub struct RuleDescription {
     pub when: Conditions,
     /// The attributes whose values make a bucket.
     pub key: Vec<String>,
+    /// How many bits of an address in the key count, where the rule says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ip_prefix: Option<IpPrefixDescription>,
     /// As in `5/1m`, `unlimited` or `deny`.
     pub limit: String,
     /// Capacity or queue length, of the algorithms that have one.
@@ -54,6 +57,17 @@ pub struct RuleDescription {
     /// Other limits for some requests; the first that fits counts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub overrides: Vec<OverrideDescription>,
+}
+
+/// How many bits of an address count; what is left out, the settings of the node say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpPrefixDescription {
+    /// Of IPv4.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub v4: Option<u8>,
+    /// Of IPv6.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub v6: Option<u8>,
 }
 
 /// Another limit for some requests.
@@ -84,6 +98,7 @@ impl Rule {
             name: self.name.to_string(),
             when: self.when.describe(),
             key: self.key.iter().map(|name| name.to_string()).collect(),
+            ip_prefix: ip_prefix(self.own_ip_prefix),
             limit: limit_text(self.limit.as_ref()),
             burst: burst(self.limit.as_ref()),
             algorithm: self.counting_limits().next().map(|_| self.algorithm.to_string()),
@@ -137,6 +152,10 @@ fn zero() -> String {
 /// As `zero`.
 fn forget() -> String {
     OnMemoryFull::Forget.as_str().to_owned()
+}
+
+fn ip_prefix(own: OwnIpPrefix) -> Option<IpPrefixDescription> {
+    (!own.says_nothing()).then_some(IpPrefixDescription { v4: own.v4, v6: own.v6 })
 }
 
 fn limit_text(limit: Option<&Limit>) -> String {

@@ -42,8 +42,17 @@ fn pattern() -> impl Strategy<Value = PatternText> {
     let text = || {
         prop_oneof![
             "[!*a/ |]{0,4}",
-            select(vec!["10.0.0.0/8", "10.1.2.3/8", "10.1.2.3", "::1", "!10.0.0.0/8", "true", "1.10", "{ is: a }"])
-                .prop_map(str::to_owned),
+            select(vec![
+                "10.0.0.0/8",
+                "10.1.2.3/8",
+                "10.1.2.3",
+                "::1",
+                "!10.0.0.0/8",
+                "true",
+                "1.10",
+                "{ is: a }"
+            ])
+            .prop_map(str::to_owned),
         ]
     };
     prop_oneof![

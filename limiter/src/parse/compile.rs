@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     HashSecret,
+    address::{self, IpPrefix, OwnIpPrefix},
     condition::{Condition, Test},
     pattern::PatternText,
 };
@@ -54,6 +55,8 @@ pub(crate) struct RawKey {
 /// Makes rules, and collects what is wrong with them.
 pub(crate) struct Compiler<'t> {
     pub(crate) secret: &'t HashSecret,
+    /// Of rules that say none.
+    pub(crate) ip_prefix: IpPrefix,
     pub(super) errors: RuleErrors<'t>,
     /// Names that many rules share are there once.
     names: HashSet<Arc<str>>,
@@ -61,7 +64,7 @@ pub(crate) struct Compiler<'t> {
 
 impl<'t> Compiler<'t> {
     pub(crate) fn new(text: &'t str, secret: &'t HashSecret) -> Self {
-        Self { secret, errors: RuleErrors::new(text), names: HashSet::new() }
+        Self { secret, ip_prefix: IpPrefix::default(), errors: RuleErrors::new(text), names: HashSet::new() }
     }
 
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
@@ -98,7 +101,7 @@ impl<'t> Compiler<'t> {
             for RawPattern { pattern, place } in patterns {
                 let PatternText::Short(text) = pattern else { continue };
                 let bare = text.strip_prefix('!').unwrap_or(text);
-                if attribute.text == "ip" && bare.contains('/') && bare.parse::<ipnet::IpNet>().is_err() {
+                if attribute.text == "ip" && bare.contains('/') && address::network(bare).is_none() {
                     self.error(
                         *place,
                         format!("{:?} is no network", shortened(bare)),
@@ -128,6 +131,20 @@ impl<'t> Compiler<'t> {
             }
         }
         key.parts.iter().map(|part| self.shared(&part.text)).collect()
+    }
+
+    /// `places` are those of the two numbers.
+    pub(crate) fn check_ip_prefix(&mut self, own: OwnIpPrefix, places: [Place; 2], key: &[Arc<str>]) {
+        if !own.says_nothing() && !key.iter().any(|name| **name == *"ip") {
+            let message = "ip_prefix says how much of `ip` counts in the key, which has no `ip`";
+            self.error(places[0], message, "add ip to the key, or leave ip_prefix out");
+        }
+        for ((family, bits, max), place) in [("v4", own.v4, 32), ("v6", own.v6, 128)].into_iter().zip(places)
+        {
+            if bits.is_some_and(|bits| !(1..=max).contains(&bits)) {
+                self.error(place, format!("{family} addresses have a prefix of 1 to {max} bits"), "");
+            }
+        }
     }
 
     fn check_attribute(&mut self, name: &Written) {

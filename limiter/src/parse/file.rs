@@ -4,12 +4,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     compile::{Compiler, Written},
-    error::shortened,
+    error::{Place, shortened},
     fields::nearest,
-    shape::{RawFile, RawLimit, RawRule},
+    shape::{RawFile, RawIpPrefix, RawLimit, RawRule},
 };
 use crate::{
     Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule, Takeover,
+    address::OwnIpPrefix,
     condition::Condition,
     key::KeyHasher,
     limit::LimitError,
@@ -45,6 +46,7 @@ impl Compiler<'_> {
         let limit = self.limit(&raw.limit, algorithm);
         let when = self.condition(&raw.when);
         let key = raw.key.as_ref().map(|key| self.key(key));
+        let ip_prefix = self.ip_prefix(&raw.ip_prefix, key.as_deref());
         let overrides: Vec<(Condition, Option<Limit>)> = raw
             .overrides
             .iter()
@@ -105,11 +107,20 @@ impl Compiler<'_> {
         (self.errors() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            shape: limits::shape(hasher, &when, &key, LimitId::of_rule(limit.as_ref()), &overrides),
+            shape: limits::shape(
+                hasher,
+                &when,
+                &key,
+                ip_prefix,
+                LimitId::of_rule(limit.as_ref()),
+                &overrides,
+            ),
             id: hasher.rule(),
             hasher,
             when,
             key,
+            ip_prefix: self.ip_prefix.or(ip_prefix),
+            own_ip_prefix: ip_prefix,
             limit,
             limit_id: LimitId::of_rule(limit.as_ref()),
             algorithm,
@@ -123,6 +134,16 @@ impl Compiler<'_> {
             reserve,
             cardinality: Arc::default(),
         })
+    }
+
+    fn ip_prefix(&mut self, raw: &RawIpPrefix, key: Option<&[Arc<str>]>) -> OwnIpPrefix {
+        let bits = |part: Option<(u8, _)>| part.map(|(bits, _)| bits);
+        let own = OwnIpPrefix { v4: bits(raw.v4), v6: bits(raw.v6) };
+        let places = [raw.v4.or(raw.v6), raw.v6].map(|part| part.map_or(Place::NOWHERE, |(_, place)| place));
+        if let Some(key) = key {
+            self.check_ip_prefix(own, places, key);
+        }
+        own
     }
 
     fn takeover(&mut self, given: Option<&Written>, algorithm: Algorithm, default: Takeover) -> Takeover {

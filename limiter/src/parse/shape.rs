@@ -22,6 +22,7 @@ pub(super) struct RawRule {
     pub(super) name: Option<Written>,
     pub(super) when: Vec<RawTest>,
     pub(super) key: Option<RawKey>,
+    pub(super) ip_prefix: RawIpPrefix,
     pub(super) limit: RawLimit,
     pub(super) algorithm: Option<Written>,
     pub(super) mode: Option<Written>,
@@ -31,6 +32,13 @@ pub(super) struct RawRule {
     pub(super) takeover: Option<Written>,
     pub(super) on_memory_full: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
+}
+
+/// Bits of an address, and where they stand.
+#[derive(Debug, Default)]
+pub(super) struct RawIpPrefix {
+    pub(super) v4: Option<(u8, Place)>,
+    pub(super) v6: Option<(u8, Place)>,
 }
 
 #[derive(Debug)]
@@ -70,9 +78,16 @@ const RULE: Kind = Kind {
         ("carved", "`carved: true`"),
         ("takeover", "`takeover: reserve`"),
         ("on_memory_full", "`on_memory_full: strict`"),
+        ("ip_prefix", "`ip_prefix: { v4: 24, v6: 56 }`"),
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
     ],
     example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
+};
+
+const IP_PREFIX: Kind = Kind {
+    name: "`ip_prefix`",
+    fields: &[("v4", "`v4: 24`"), ("v6", "`v6: 56`")],
+    example: "`ip_prefix: { v4: 24, v6: 56 }`",
 };
 
 const OVERRIDE: Kind = Kind {
@@ -114,6 +129,7 @@ fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {
         name: fields.needed_text("name"),
         when: fields.take("when").map_or_else(Vec::new, |node| condition(&mut fields, node)),
         key: fields.need("key").map(|node| key(&mut fields, node)),
+        ip_prefix: ip_prefix(&mut fields),
         limit: limit(&mut fields),
         algorithm: fields.text("algorithm"),
         mode: fields.text("mode"),
@@ -149,6 +165,23 @@ fn limit(fields: &mut Fields<'_, '_>) -> RawLimit {
         }
     });
     RawLimit { limit, burst }
+}
+
+fn ip_prefix(fields: &mut Fields<'_, '_>) -> RawIpPrefix {
+    let Some(node) = fields.take("ip_prefix") else { return RawIpPrefix::default() };
+    let Some(mut fields) = Fields::of(node, &IP_PREFIX, fields.errors) else { return RawIpPrefix::default() };
+    let mut bits = |family| {
+        let node = fields.take(family)?;
+        match node.value {
+            // What is too large for a byte is too large for an address.
+            Value::Whole(bits) => Some((u8::try_from(bits).unwrap_or(u8::MAX), node.place)),
+            _ => {
+                fields.mistaken(family, "a whole number", &node);
+                None
+            }
+        }
+    };
+    RawIpPrefix { v4: bits("v4"), v6: bits("v6") }
 }
 
 fn key(fields: &mut Fields<'_, '_>, node: Node) -> RawKey {
@@ -209,7 +242,11 @@ fn pattern(errors: &mut RuleErrors<'_>, node: Node) -> Option<RawPattern> {
             0 => format!("{} says nothing", FORM.name),
             _ => format!("{} says more than one thing", FORM.name),
         };
-        errors.add(place, message, "write one of is, is_not, like, not_like, with a text; several maps in a list");
+        errors.add(
+            place,
+            message,
+            "write one of is, is_not, like, not_like, with a text; several maps in a list",
+        );
     }
     let form = found.pop().filter(|_| errors.count() == before)?;
     Some(RawPattern { pattern: PatternText::Long(form), place })

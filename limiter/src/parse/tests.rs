@@ -213,7 +213,11 @@ fn a_value_of_another_kind_is_reported_with_what_is_expected() {
     assert_error(&rule("burst: 1.5"), "1.5", "`burst` must be a whole number");
     assert_error(&rule("when: /login"), "/login", "`when` must be a map of attributes, here is a text");
     assert_error(&rule("when: [path]"), "[path]", "`when` must be a map of attributes, here is a list");
-    assert_error(&rule("when: { path: { was: /a } }"), "was", "has no field `was` (a value in `when` that is a map has: is, is_not, like, not_like)");
+    assert_error(
+        &rule("when: { path: { was: /a } }"),
+        "was",
+        "has no field `was` (a value in `when` that is a map has: is, is_not, like, not_like)",
+    );
     assert_error(&rule("when: { path: { isnot: /a } }"), "isnot", "did you mean `is_not`?");
     assert_error(&rule("when: { path: { is: [/a, /b] } }"), "[/a", "`is` must be a text, here is a list");
     assert_error(&rule("when: { path: [/b, { is: }] }"), "{ is", "says nothing (write one of is,");

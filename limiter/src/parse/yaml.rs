@@ -57,6 +57,7 @@ impl Rules {
     ) -> Result<Self, Vec<RuleError>> {
         let mut documents = node::read(text).map_err(|error| vec![error])?;
         let mut compiler = Compiler::new(text, secret);
+        compiler.ip_prefix = self.ip_prefix();
         let count = documents.len();
         if count != 1 {
             let message = format!("{count} documents, where the rules of one domain are expected");

@@ -207,6 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_one_in_each_spelling_and_other_text_is_refused() {
+        let found = |ip: &str| {
+            let descriptor = descriptor(&[("ip", ip), ("remote_address", "unknown")]);
+            attributes(&descriptor.entries).map(|attributes| attributes.get("ip").map(str::to_owned))
+        };
+        for spelling in ["198.51.100.7", "198.51.100.7:80", "[::ffff:c633:6407]:80", "64:ff9b::c633:6407"] {
+            assert_eq!(found(spelling).unwrap().as_deref(), Some("198.51.100.7"), "{spelling}");
+        }
+        assert_eq!(found("unknown").unwrap_err().field.as_deref(), Some("attributes.ip"));
+    }
+
+    #[test]
     fn the_key_of_a_limit_that_is_brought_does_not_depend_on_the_order_and_tells_entries_apart() {
         let key = |entries: &[(&str, &str)]| key_of(&attributes(&descriptor(entries).entries).unwrap());
         assert_eq!(key(&[("b", "2"), ("a", "1")]), "a=1&b=2");

@@ -1,5 +1,7 @@
 //! The answer as a response for hyper: its body and the values of its headers are parts of one buffer.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use hyper::{
     HeaderMap, Response, StatusCode,
@@ -24,7 +26,7 @@ const HEADERS: usize = 12;
 
 impl CheckAnswer<'_> {
     /// The whole response. `legacy` is as the headers take it.
-    pub(in crate::http) fn to_response(self, legacy: Option<u64>) -> Response<Body> {
+    pub(in crate::http) fn to_response(self, legacy: Option<Duration>) -> Response<Body> {
         let mut out = BytesMut::with_capacity(USUAL_BYTES);
         self.write_json(&mut out);
         let status = if self.allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
@@ -32,7 +34,11 @@ impl CheckAnswer<'_> {
     }
 
     /// The response to a proxy: nothing but headers, or the problem that a client can be told.
-    pub(in crate::http) fn to_auth_response(self, legacy: Option<u64>, denial: StatusCode) -> Response<Body> {
+    pub(in crate::http) fn to_auth_response(
+        self,
+        legacy: Option<Duration>,
+        denial: StatusCode,
+    ) -> Response<Body> {
         if self.allowed {
             let nothing = BytesMut::with_capacity(USUAL_BYTES);
             return self.with_headers(legacy, nothing, None, StatusCode::OK);
@@ -45,7 +51,7 @@ impl CheckAnswer<'_> {
     /// The response with what is in `out` as its body.
     fn with_headers(
         self,
-        legacy: Option<u64>,
+        legacy: Option<Duration>,
         out: BytesMut,
         media_type: Option<HeaderValue>,
         status: StatusCode,
@@ -88,8 +94,6 @@ impl HeaderSink for Values {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http_body_util::BodyExt as _;
 
     use super::*;
@@ -129,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_denial_says_when_to_come_back() {
-        let response = DENIED.to_response(Some(0));
+        let response = DENIED.to_response(Some(Duration::ZERO));
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(header(&response, "retry-after"), Some("1"), "rounded up, and never 0");
         assert_eq!(header(&response, "ratelimit"), Some("\"login\";r=0;t=60"));
@@ -147,7 +151,7 @@ mod tests {
     #[test]
     fn waiting_that_never_helps_is_not_advised() {
         let numbers = DENIED.numbers.map(|numbers| Numbers { retry_after: None, ..numbers });
-        let response = CheckAnswer { numbers, ..DENIED }.to_response(Some(0));
+        let response = CheckAnswer { numbers, ..DENIED }.to_response(Some(Duration::ZERO));
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(header(&response, "retry-after"), None);
     }
@@ -155,8 +159,8 @@ mod tests {
     #[test]
     fn each_rule_is_an_item_of_the_headers() {
         let other = Policy { name: "a \"b\"\n", window: Duration::from_millis(500), remaining: 7, ..POLICY };
-        let response =
-            CheckAnswer { allowed: true, policies: &[POLICY, other], ..DENIED }.to_response(Some(0));
+        let response = CheckAnswer { allowed: true, policies: &[POLICY, other], ..DENIED }
+            .to_response(Some(Duration::ZERO));
         assert_eq!(header(&response, "ratelimit"), Some("\"login\";r=0;t=60, \"a \\\"b\\\"_\";r=7;t=60"));
         assert_eq!(header(&response, "ratelimit-policy"), Some("\"login\";q=5;w=60, \"a \\\"b\\\"_\";q=5"));
         assert_eq!(header(&response, "retry-after"), None, "it was allowed");
@@ -165,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn what_nothing_limits_has_no_numbers() {
         let answer = CheckAnswer { allowed: true, rule: None, numbers: None, policies: &[], ..DENIED };
-        let response = answer.to_response(Some(0));
+        let response = answer.to_response(Some(Duration::ZERO));
         assert_eq!(header(&response, "ratelimit"), None);
         assert_eq!(header(&response, "x-ratelimit-limit"), None);
         let json = json(response).await;

@@ -1,5 +1,7 @@
 //! The answer as the bytes of an HTTP/1.1 message: the same that `response` gives to hyper.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 
 use crate::{
@@ -10,7 +12,12 @@ use crate::{
 
 impl CheckAnswer<'_> {
     /// Appends the whole response. `legacy` is as the headers take it.
-    pub(in crate::http) fn write_to(&self, replies: &mut Replies, legacy: Option<u64>, unix_millis: u64) {
+    pub(in crate::http) fn write_to(
+        &self,
+        replies: &mut Replies,
+        legacy: Option<Duration>,
+        unix_millis: u64,
+    ) {
         let head = |out: &mut BytesMut| {
             out.extend_from_slice(if self.allowed {
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
@@ -44,15 +51,13 @@ impl HeaderSink for Lines<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http_body_util::BodyExt as _;
 
     use super::*;
     use crate::check::{Decider, Numbers, Policy, ProblemKind};
 
     /// As hyper would send it, but for the order of the headers.
-    async fn assert_same(answer: CheckAnswer<'_>, legacy: Option<u64>) {
+    async fn assert_same(answer: CheckAnswer<'_>, legacy: Option<Duration>) {
         let mut replies = Replies::default();
         answer.write_to(&mut replies, legacy, 1_795_705_398_999);
         let mut headers = [httparse::EMPTY_HEADER; 16];
@@ -105,13 +110,14 @@ mod tests {
             node: "n1",
             policies: &policies,
         };
-        assert_same(denied, Some(7)).await;
+        assert_same(denied, Some(Duration::from_secs(7))).await;
         assert_same(CheckAnswer { policies: &policies[..1], ..denied }, None).await;
-        assert_same(CheckAnswer { allowed: true, policies: &[], ..denied }, Some(7)).await;
+        assert_same(CheckAnswer { allowed: true, policies: &[], ..denied }, Some(Duration::from_secs(7)))
+            .await;
         let unlimited = CheckAnswer { allowed: true, rule: None, numbers: None, policies: &[], ..denied };
-        assert_same(unlimited, Some(7)).await;
+        assert_same(unlimited, Some(Duration::from_secs(7))).await;
         let never = Numbers { retry_after: None, ..numbers };
-        assert_same(CheckAnswer { numbers: Some(never), ..denied }, Some(7)).await;
+        assert_same(CheckAnswer { numbers: Some(never), ..denied }, Some(Duration::from_secs(7))).await;
     }
 
     #[tokio::test]

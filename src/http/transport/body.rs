@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Body;
+use hyper::{Request, body::Body};
 use tokio::time::timeout;
+
+use super::head::{is_plain, waits};
 
 /// For the whole body.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -13,22 +15,32 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// the answer.
 const MAX_WASTE_BYTES: usize = 4 << 20;
 
-/// Why a body was not read.
+/// Why a body was not read. What was not read of it is still on its way, if it comes at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::http) enum BodyError {
     #[error("the body has more than the {max} bytes that this call takes")]
     TooLarge { max: usize },
     #[error("the body was not complete after {} s", after.as_secs())]
     Timeout { after: Duration },
+    #[error("the body is compressed (Content-Encoding), and is taken only as it is")]
+    Encoded,
     #[error("the body broke off after {received} bytes")]
     Incomplete { received: usize },
 }
 
 /// Reads a body of at most `max` bytes.
-pub(in crate::http) async fn read<B>(body: B, max: usize) -> Result<Bytes, BodyError>
+pub(in crate::http) async fn read<B>(request: Request<B>, max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    let (head, body) = request.into_parts();
+    if !is_plain(&head.headers) {
+        return Err(BodyError::Encoded);
+    }
+    // hyper tells the client to go on as soon as its body is asked for.
+    if waits(&head.headers) && body.size_hint().lower() > max as u64 {
+        return Err(BodyError::TooLarge { max });
+    }
     let collecting = timeout(READ_TIMEOUT, collect(body, max));
     collecting.await.unwrap_or_else(|_elapsed| Err(BodyError::Timeout { after: READ_TIMEOUT }))
 }
@@ -108,8 +120,8 @@ mod tests {
         }
     }
 
-    fn pieces(pieces: &[&'static [u8]], then: Then) -> Pieces {
-        Pieces(pieces.iter().copied().collect(), then)
+    fn pieces(pieces: &[&'static [u8]], then: Then) -> Request<Pieces> {
+        Request::new(Pieces(pieces.iter().copied().collect(), then))
     }
 
     #[tokio::test]
@@ -130,5 +142,25 @@ mod tests {
     async fn a_body_that_does_not_end_is_given_up() {
         let error = read(pieces(&[b"1"], Then::Stall), 8).await.unwrap_err();
         assert_eq!(error, BodyError::Timeout { after: READ_TIMEOUT });
+    }
+
+    #[tokio::test]
+    async fn what_is_compressed_is_not_read() {
+        for (coding, is_read) in
+            [("gzip", false), ("identity", true), ("Identity, ", true), ("identity, br", false)]
+        {
+            let mut request = pieces(&[b"{}"], Then::End);
+            request.headers_mut().insert("content-encoding", coding.parse().unwrap());
+            let read = read(request, 8).await;
+            assert_eq!(read.is_ok(), is_read, "{coding}");
+            assert!(is_read || read == Err(BodyError::Encoded));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_at_once_that_it_is_too_much() {
+        let mut request = Request::new(http_body_util::Full::new(Bytes::from_static(&[b'x'; 9])));
+        request.headers_mut().insert("expect", "100-Continue".parse().unwrap());
+        assert_eq!(read(request, 8).await, Err(BodyError::TooLarge { max: 8 }));
     }
 }

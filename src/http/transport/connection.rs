@@ -105,10 +105,16 @@ where
     connection.into_parts().io.into_inner().close(final_response).await;
 }
 
+/// What hyper says of a transfer coding other than chunked, and does not say otherwise.
+const UNKNOWN_CODING: &str = "invalid transfer-encoding parsed";
+
 /// What is wrong with a request that hyper cannot parse.
 fn error_of_head(error: &hyper::Error) -> Option<TransportError> {
     if error.is_parse_too_large() {
         return Some(TransportError::HeadTooLarge);
+    }
+    if error.is_parse() && error.to_string() == UNKNOWN_CODING {
+        return Some(TransportError::UnknownCoding);
     }
     error.is_parse().then_some(TransportError::BadHead)
 }

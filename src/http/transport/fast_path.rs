@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     activity::Activity,
+    head::is_host,
     reply::Replies,
     service::{ConnectionService, FastPath, Limits, MAX_HEADERS, Question},
     stream::ClientStream,
@@ -120,7 +121,7 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
         None if target.is_empty() => None,
         _ => return None,
     };
-    let mut length = None;
+    let (mut length, mut hosts, mut encoded) = (None, 0, false);
     for header in &*request.headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         // Nearly all other headers differ in their length already.
@@ -131,6 +132,13 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
                 }
                 length = Some(decimal(header.value)?);
             }
+            4 if is("host") => {
+                if !is_host(header.value) {
+                    return None;
+                }
+                hosts += 1;
+            }
+            16 if is("content-encoding") => encoded = true,
             10 if is("connection") && !header.value.eq_ignore_ascii_case(b"keep-alive") => return None,
             17 if is("transfer-encoding") => return None,
             6 if is("expect") => return None,
@@ -138,9 +146,12 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
             _ => {}
         }
     }
+    if hosts != 1 {
+        return None;
+    }
     match (request.method?, length) {
         ("GET", None | Some(0)) => Some(First::Whole { question: Question::Query(query), length: head }),
-        ("POST", Some(body)) if (1..=path.max_body_bytes).contains(&body) => {
+        ("POST", Some(body)) if !encoded && (1..=path.max_body_bytes).contains(&body) => {
             Some(match input.get(head..head + body) {
                 Some(text) => First::Whole { question: Question::Body(text), length: head + body },
                 None => First::Part,
@@ -202,7 +213,7 @@ mod tests {
         let get = "GET /v1/check?user=ada&cost=2 HTTP/1.1\r\nhost: a\r\nConnection: Keep-Alive\r\n\r\n";
         assert_eq!(found(get), Some((Question::Query(Some("user=ada&cost=2")), get.len())));
         assert_eq!(found(&format!("{get}GET /v1")).unwrap().1, get.len(), "what follows is another one");
-        let plain = "GET /v1/check HTTP/1.1\r\n\r\n";
+        let plain = "GET /v1/check HTTP/1.1\r\nhost:\r\n\r\n";
         assert_eq!(found(plain), Some((Question::Query(None), plain.len())));
         let post = "POST /v1/check HTTP/1.1\r\nContent-Length: 2\r\nhost: a\r\n\r\n{}";
         assert_eq!(found(post), Some((Question::Body(b"{}"), post.len())));
@@ -213,31 +224,40 @@ mod tests {
     fn everything_else_is_left_alone() {
         for other in [
             "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\n",
-            "GET /v1/check?user=ada HTTP/1.0\r\n\r\n",
-            "GET /v1/check/batch HTTP/1.1\r\n\r\n",
-            "GET /v1/checks HTTP/1.1\r\n\r\n",
-            "GET /v1/check?user=\"ada\" HTTP/1.1\r\n\r\n",
-            "GET /v1/check?user=ada#top HTTP/1.1\r\n\r\n",
-            "GET http://a/v1/check?user=ada HTTP/1.1\r\n\r\n",
-            "HEAD /v1/check?user=ada HTTP/1.1\r\n\r\n",
-            "GET /v1/check?user=ada HTTP/1.1\r\ncontent-length: 2\r\n\r\nab",
-            "GET /v1/check?user=ada HTTP/1.1\r\nconnection: close\r\n\r\n",
-            "GET /v1/check?user=ada HTTP/1.1\r\nupgrade: h2c\r\n\r\n",
-            "GET /v1/check?user=ada HTTP/1.1\r\nbroken\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.0\r\nhost: a\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\nHost: a\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a b\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a, b\r\n\r\n",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-encoding: gzip\r\n\r\n{}",
+            "GET /v1/check/batch HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET /v1/checks HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET /v1/check?user=\"ada\" HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET /v1/check?user=ada#top HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET http://a/v1/check?user=ada HTTP/1.1\r\nhost: a\r\n\r\n",
+            "HEAD /v1/check?user=ada HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\nupgrade: h2c\r\n\r\n",
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\nbroken\r\n\r\n",
             "POST /v1/check HTTP/1.1\r\nhost: a\r\n\r\n{}",
-            "POST /v1/check HTTP/1.1\r\ncontent-length: 3\r\n\r\n{}",
-            "POST /v1/check HTTP/1.1\r\ncontent-length: +2\r\n\r\n{}",
-            "POST /v1/check HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n{}",
-            "POST /v1/check HTTP/1.1\r\ncontent-length: 2, 2\r\n\r\n{}",
-            "POST /v1/check HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n{}",
-            "POST /v1/check HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
-            "POST /v1/check HTTP/1.1\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: +2\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 2, 2\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+            "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n{}",
         ] {
             assert_eq!(found(other), None, "{other:?}");
         }
-        let long = format!("GET /v1/check?user=ada HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(16 << 10));
+        let long =
+            format!("GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\na: {}\r\n\r\n", "x".repeat(16 << 10));
         assert_eq!(found(&long), None);
-        let many = format!("GET /v1/check?user=ada HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        let many = format!(
+            "GET /v1/check?user=ada HTTP/1.1\r\nhost: a\r\n{}\r\n",
+            "a: b\r\n".repeat(MAX_HEADERS + 1)
+        );
         assert_eq!(found(&many), None);
     }
 }

@@ -5,12 +5,13 @@
 //! - `server`: hands connections to the worker threads. `service`: what it asks of what is served.
 //! - `connection`: one of them, over a `stream`; `activity` is what its client does.
 //! - `fast_path`: answers whole requests for one path where they lie, by `reply`; hyper gets what is something else.
-//! - `body`: reads the body of a request that hyper has.
+//! - `head`: what hyper lets pass in the head of a request. `body`: reads its body.
 
 mod activity;
 mod body;
 mod connection;
 mod fast_path;
+mod head;
 mod reply;
 mod server;
 mod service;
@@ -18,6 +19,7 @@ mod stream;
 
 pub(super) use self::{
     body::{BodyError, read},
+    head::{HeadError, examine},
     service::{MAX_HEAD_BYTES, MAX_HEADERS},
 };
 pub use self::{

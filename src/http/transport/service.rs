@@ -79,6 +79,9 @@ pub enum TransportError {
     /// The head of a request was not complete after so long.
     #[error("the head of a request was not complete after {0:?}")]
     SlowHead(Duration),
+    /// The body of a request has a transfer coding that is not known, or not as it must be.
+    #[error("the body of a request has an unknown transfer coding")]
+    UnknownCoding,
     /// The body of a request ended before its end, or is not chunked as it should be.
     #[error("the body of a request broke off")]
     BrokenBody,

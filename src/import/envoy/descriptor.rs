@@ -75,7 +75,8 @@ fn not_read(line: u64, message: impl Into<String>) -> NotRead {
 
 fn other_field(name: &str, place: &str, field: &At, imported: &mut Imported) {
     if KNOWN.contains(&name) {
-        imported.note(field.line, format!("{name} in {place} means nothing, for envoyproxy/ratelimit neither"));
+        imported
+            .note(field.line, format!("{name} in {place} means nothing, for envoyproxy/ratelimit neither"));
     } else {
         imported.lost(field.line, format!("the field {name} is not known; envoyproxy/ratelimit refuses it"));
     }
@@ -206,13 +207,19 @@ fn limit<'t>(at: &'t At, imported: &mut Imported) -> Result<Option<Limit<'t>>, N
     match (period, unlimited, number(count)) {
         (None, true, _) => return Ok(Some(limit)),
         (Some(_), true, _) => {
-            imported.lost(at.line, format!("a rate_limit is unlimited and has the unit {unit}; envoyproxy/ratelimit refuses that"));
+            imported.lost(
+                at.line,
+                format!(
+                    "a rate_limit is unlimited and has the unit {unit}; envoyproxy/ratelimit refuses that"
+                ),
+            );
         }
         (None, false, _) => {
             imported.lost(at.line, format!("a rate_limit with the unit {unit:?}: it is one of second, minute, hour, day, week, month, year"));
         }
         (Some(_), false, None) => {
-            imported.lost(at.line, format!("requests_per_unit is {count}, which is no whole number below 2^32"));
+            imported
+                .lost(at.line, format!("requests_per_unit is {count}, which is no whole number below 2^32"));
         }
         (Some(period), false, Some(count)) => {
             limit.rate = Rate::Per(count, period);
@@ -243,7 +250,9 @@ fn text<'t>(name: &str, field: &'t At) -> Result<&'t str, NotRead> {
 fn flag(name: &str, field: &At) -> Result<bool, NotRead> {
     match text(name, field)? {
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Ok(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" | "" => Ok(false),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" | "" => {
+            Ok(false)
+        }
         other => Err(not_read(field.line, format!("{name} is true or false, here is {other}"))),
     }
 }

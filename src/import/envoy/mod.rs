@@ -39,7 +39,8 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
         wrapped::read(source, &mut documents, &mut imported)?;
     }
     if documents.is_empty() {
-        let message = "there is no configuration of envoyproxy/ratelimit: it is a map with domain and descriptors";
+        let message =
+            "there is no configuration of envoyproxy/ratelimit: it is a map with domain and descriptors";
         return Err(NotRead { line: 0, message: message.to_owned() });
     }
     let mut configs: Vec<Config<'_>> = Vec::new();

@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use tidegate_limiter::rules::{PatternForm, PatternText, is_like};
+use tidegate_limiter::rules::{PatternForm, PatternText, is_like, short_form};
 
-use super::{
-    super::imported::{Imported, shortest},
-    descriptor::Descriptor,
-};
+use super::{super::imported::Imported, descriptor::Descriptor};
 
 /// One step on the way to a limit.
 #[derive(Debug)]
@@ -51,16 +48,24 @@ impl<'d, 't> Level<'d, 't> {
                 // Without value it is the last that is looked for, wherever it stands.
                 one.value.is_empty() || one.is_pattern() && *star < place
             });
+            // Which was told.
             if !seen.insert(one.final_key()) {
-                imported.lost(
-                    one.line,
-                    "the same key and value stand here twice; envoyproxy/ratelimit refuses that",
+                continue;
+            }
+            if one.key.contains('*') {
+                let message = format!(
+                    "{}: a key with a * is a pattern for keys there; a rule names its attributes",
+                    one.key
                 );
-            } else if one.key.contains('*') {
-                let message = format!("{}: a key with a * is a pattern for keys there; a rule names its attributes", one.key);
+                imported.lost(one.line, message);
+            } else if one.key.ends_with('?') {
+                let message = format!("{}: an attribute whose name ends with ? cannot be in a key", one.key);
                 imported.lost(one.line, message);
             } else if is_never_reached {
-                imported.note(one.line, format!("{}: this is never reached: a * takes all values before it", one.key));
+                imported.note(
+                    one.line,
+                    format!("{}: this is never reached: a * takes all values before it", one.key),
+                );
             } else {
                 usable.push(place);
             }
@@ -86,14 +91,19 @@ impl<'d, 't> Level<'d, 't> {
         } else if one.value.is_empty() {
             for (_, other) in self.others(one).filter(|(_, other)| !other.value.is_empty()) {
                 let value = other.value.to_owned();
-                forms.push(if other.is_pattern() { PatternForm::NotLike(value) } else { PatternForm::IsNot(value) });
+                forms.push(if other.is_pattern() {
+                    PatternForm::NotLike(value)
+                } else {
+                    PatternForm::IsNot(value)
+                });
             }
         } else {
             forms.push(PatternForm::Is(one.value.to_owned()));
         }
+        let attribute = attribute(one.key, way);
         Step {
-            attribute: attribute(one.key, way),
-            patterns: forms.into_iter().map(shortest).collect(),
+            patterns: forms.iter().map(|form| short_form(&attribute, form)).collect(),
+            attribute,
             is_key: if one.is_pattern() { !one.shares } else { one.value.is_empty() },
             name: match one.value.trim_end_matches('*') {
                 "" => one.key.to_owned(),
@@ -125,7 +135,9 @@ impl<'d, 't> Level<'d, 't> {
                 }
             }
             let ends = start.char_indices().filter(|(_, character)| *character == '_').map(|(at, _)| at);
-            for key in ends.map(|at| &start[..at]).filter(|key| *key != one.key && self.by_key.contains_key(key)) {
+            for key in
+                ends.map(|at| &start[..at]).filter(|key| *key != one.key && self.by_key.contains_key(key))
+            {
                 let message = format!(
                     "{joined}: there {key}: {} is the same, because a key and its value are joined with a _; here it is not",
                     &joined[key.len() + 1..],

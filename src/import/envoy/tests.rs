@@ -2,7 +2,9 @@
 
 mod reference;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
+
+use tidegate_limiter::{Algorithm, Limit, rules::Period};
 
 use super::*;
 
@@ -55,18 +57,18 @@ fn refused(text: &str) -> (u64, String) {
 fn a_star_in_a_value_is_a_pattern_wherever_it_stands() {
     let text = one("domain: d
 descriptors:
-- { key: path, value: /api/*/download, rate_limit: { unit: minute, requests_per_unit: 1 } }
-- { key: path, value: '*.exe', share_threshold: true, rate_limit: { unit: minute, requests_per_unit: 2 } }
-- { key: path, value: /api/free.exe }
-- { key: path, value: /static/*, rate_limit: { unit: minute, requests_per_unit: 3 } }
-- { key: path, rate_limit: { unit: minute, requests_per_unit: 4 } }
+- { key: file, value: /api/*/download, rate_limit: { unit: minute, requests_per_unit: 1 } }
+- { key: file, value: '*.exe', share_threshold: true, rate_limit: { unit: minute, requests_per_unit: 2 } }
+- { key: file, value: /api/free.exe }
+- { key: file, value: /static/*, rate_limit: { unit: minute, requests_per_unit: 3 } }
+- { key: file, rate_limit: { unit: minute, requests_per_unit: 4 } }
 ");
     assert_eq!(
         text,
-        r#"d path:/api/-/download: 1/1m [path] path={ like: "/api/*/download" }
-d path:-.exe: 2/1m [] path={ like: "*.exe" }|!/api/free.exe
-d path:/static/: 3/1m [path] path=/static/*|{ not_like: "*.exe" }
-d path: 4/1m [path] path={ not_like: "/api/*/download" }|{ not_like: "*.exe" }|!/api/free.exe|!/static/*
+        r#"d file:/api/-/download: 1/1m [file] file={ like: "/api/*/download" }
+d file:-.exe: 2/1m [] file={ like: "*.exe" }|!/api/free.exe
+d file:/static/: 3/1m [file] file=/static/*|{ not_like: "*.exe" }
+d file: 4/1m [file] file={ not_like: "/api/*/download" }|{ not_like: "*.exe" }|!/api/free.exe|!/static/*
 "#
     );
 }
@@ -91,20 +93,23 @@ fn a_value_is_the_text_that_is_written() {
         ("*anchor", "1.50"),
         ("'~'", "~"),
         ("\"null\"", "null"),
-        ("|-\n    1.60", "1.60"),
+        ("|-\n      1.60", "1.60"),
     ];
     for (written, expected) in values {
         let text = format!(
             "domain: d\ndescriptors:\n- key: &anchor 1.50\n  descriptors:\n  - key: v\n    value: {written}\n    rate_limit: {{ unit: hour, requests_per_unit: 1 }}\n"
         );
         let (imported, _) = of(&[("f", &text)]).unwrap_or_else(|fault| panic!("{written}: {fault:?}"));
-        let patterns: Vec<String> = imported.domains[0].rules[0].when[0].1.iter().map(ToString::to_string).collect();
+        let patterns: Vec<String> =
+            imported.domains[0].rules[0].when[0].1.iter().map(ToString::to_string).collect();
         assert_eq!(patterns, [expected], "{written}");
         assert_eq!(imported.domains[0].rules[0].key, ["1.50"]);
     }
     // Nothing is no value.
     for nothing in ["~", "null", "Null", "NULL", "", "\"\""] {
-        let text = one(&format!("domain: d\ndescriptors: [{{ key: v, value: {nothing}, rate_limit: {{ unit: hour, requests_per_unit: 1 }} }}]"));
+        let text = one(&format!(
+            "domain: d\ndescriptors: [{{ key: v, value: {nothing}, rate_limit: {{ unit: hour, requests_per_unit: 1 }} }}]"
+        ));
         assert_eq!(text, "d v: 1/1h [v]\n", "{nothing}");
     }
 }
@@ -126,6 +131,25 @@ d a:-x: 2/1m [] a={ is: "!x" }
 d a:10.0.0.1: 3/1m [] a={ is: "10.0.0.1" }
 d a:-y: 4/1m [a] a={ like: "!y*" }
 d a: 5/1m [a] a={ is_not: "192.168.0.0/16" }|!!x|{ is_not: "10.0.0.1" }|!!y*
+"#
+    );
+}
+
+#[test]
+fn what_rules_read_as_addresses_and_paths_is_written_so_that_it_stays_a_text() {
+    let text = one("domain: d
+descriptors:
+- { key: path, value: /login, rate_limit: { unit: minute, requests_per_unit: 1 } }
+- { key: path, rate_limit: { unit: minute, requests_per_unit: 2 } }
+- { key: ip, value: '10.1.*', rate_limit: { unit: minute, requests_per_unit: 3 } }
+");
+    assert_eq!(
+        text,
+        r#"d path:/login: 1/1m [] path={ is: "/login" }
+d path: 2/1m [path] path={ is_not: "/login" }
+d ip:10.1.: 3/1m [ip] ip={ like: "10.1.*" }
+f:4 note: the key path: slashes at the end make no other path; there each text is counted by itself
+f:5 note: the key ip: all ways to write an address are one, and of IPv6 a /64 network is; there each text is counted by itself
 "#
     );
 }
@@ -165,7 +189,7 @@ descriptors:
     assert_eq!(
         text,
         r#"default/eg/http httproute/default/web/rule/0:httproute/default/web/rule/0.masked_remote_address:192.168.0.0/16.remot: 5/1s [remote_address] httproute/default/web/rule/0=httproute/default/web/rule/0 masked_remote_address={ is: "192.168.0.0/16" }
-f:26 note: metadata is left out: answers have no dynamic metadata here
+f:27 note: metadata is left out: answers have no dynamic metadata here
 "#
     );
 }
@@ -275,8 +299,10 @@ f:9 note: c: this is never reached: a * takes all values before it
 
 #[test]
 fn a_year_is_carried_over_if_a_limit_can_be_so_long() {
-    let text = one("domain: d\ndescriptors: [{ key: a, rate_limit: { unit: YEAR, requests_per_unit: 7 } }]\n");
-    let is_possible = tidegate_limiter::rules::MAX_PERIOD.as_secs() >= 365 * 86_400;
+    let text =
+        one("domain: d\ndescriptors: [{ key: a, rate_limit: { unit: YEAR, requests_per_unit: 7 } }]\n");
+    let year = Period::Fixed(Duration::from_secs(365 * 86_400));
+    let is_possible = Limit::new(Algorithm::FixedWindow, 7, year, None).is_ok();
     assert_eq!(text.starts_with("d a: 7/365d [a]\n"), is_possible, "{text}");
     assert_eq!(text.starts_with("f:2 lost: a limit of 7/365d: "), !is_possible, "{text}");
 }
@@ -305,15 +331,19 @@ descriptors:
 #[test]
 fn the_order_of_entries_is_told_where_two_ways_differ_only_by_it() {
     let limit = "rate_limit: { unit: hour, requests_per_unit: 1 }";
-    let text = one(&format!("domain: d
+    let text = one(&format!(
+        "domain: d
 descriptors:
 - {{ key: a, descriptors: [{{ key: b, {limit} }}] }}
 - {{ key: b, descriptors: [{{ key: a, {limit} }}, {{ key: c, {limit} }}] }}
-"));
+"
+    ));
     let remarks: Vec<&str> = text.lines().filter(|line| line.starts_with("f:")).collect();
     assert_eq!(
         remarks,
-        ["f:4 lost: b, a is another way than a, b there; here the order of entries does not count, so the limits of both hold for both"]
+        [
+            "f:4 lost: b, a is another way than a, b there; here the order of entries does not count, so the limits of both hold for both"
+        ]
     );
 }
 
@@ -324,7 +354,12 @@ fn several_files_of_one_domain_are_put_together() {
     let text = summary(&[
         ("a.yaml", &format!("domain: d\ndescriptors: [{{ key: a, value: x*, {LIMIT} }}]\n")),
         ("b.yaml", &format!("domain: other\ndescriptors: [{{ key: a, {LIMIT} }}]\n")),
-        ("c.yaml", &format!("# more\ndomain: d\ndescriptors: [{{ key: a, {LIMIT} }}, {{ key: a, value: x*, {LIMIT} }}]\n")),
+        (
+            "c.yaml",
+            &format!(
+                "# more\ndomain: d\ndescriptors: [{{ key: a, {LIMIT} }}, {{ key: a, value: x*, {LIMIT} }}]\n"
+            ),
+        ),
     ]);
     assert_eq!(
         text,
@@ -335,7 +370,9 @@ c.yaml:2 note: the domain d again: its descriptors are put together, as with MER
 c.yaml:3 lost: the same key and value stand here twice; envoyproxy/ratelimit refuses that
 "
     );
-    let text = one(&format!("---\ndomain: d\ndescriptors: [{{ key: a, {LIMIT} }}]\n---\n---\ndomain: e\ndescriptors: [{{ key: a, {LIMIT} }}]\n"));
+    let text = one(&format!(
+        "---\ndomain: d\ndescriptors: [{{ key: a, {LIMIT} }}]\n---\n---\ndomain: e\ndescriptors: [{{ key: a, {LIMIT} }}]\n"
+    ));
     assert_eq!(
         text,
         "d a: 1/1h [a]
@@ -347,7 +384,8 @@ f:6 note: envoyproxy/ratelimit reads only the first document of a file; this one
 
 #[test]
 fn objects_of_kubernetes_are_unwrapped_and_lines_are_those_of_the_file() {
-    let map = format!("apiVersion: v1
+    let map = format!(
+        "apiVersion: v1
 kind: ConfigMap
 metadata: {{ name: ratelimit }}
 data:
@@ -361,7 +399,8 @@ data:
   broken.yaml: |
     domain: [
   nothing: ''
-");
+"
+    );
     let expected = |first: u64, name: &str| {
         let line = |number| first + number;
         format!(
@@ -383,14 +422,19 @@ e b: 1/1h [b]
     let several = format!("# of a chart\n---\n{map}---\napiVersion: apps/v1\nkind: Deployment\nspec: {{}}\n");
     let text = one(&several);
     assert!(text.starts_with(&expected(2, "f")), "{text}");
-    assert!(text.ends_with("note: an object of the kind Deployment is left out: only ConfigMaps are read\n"), "{text}");
+    assert!(
+        text.ends_with("note: an object of the kind Deployment is left out: only ConfigMaps are read\n"),
+        "{text}"
+    );
 
     let item: String = map.lines().map(|line| format!("  {line}\n")).collect();
     let list = format!("apiVersion: v1\nkind: List\nitems:\n-{}", &item[1..]);
     let text = one(&list);
     assert!(text.starts_with(&expected(3, "f")), "{text}");
 
-    let (imported, _) = of(&[("f", r#"{"apiVersion":"v1","kind":"ConfigMap","data":{"x":"domain: d\ndescriptors: []\n"}}"#)]).unwrap();
+    let (imported, _) =
+        of(&[("f", r#"{"apiVersion":"v1","kind":"ConfigMap","data":{"x":"domain: d\ndescriptors: []\n"}}"#)])
+            .unwrap();
     assert_eq!(imported.domains.len(), 1, "as kubectl writes JSON");
     assert_eq!(refused("apiVersion: v1\nkind: ConfigMap\ndata: {}\n").0, 0, "there is none in it");
     let secret = format!("{map}---\napiVersion: v1\nkind: Secret\ndata: {{ x: Zg== }}\n");

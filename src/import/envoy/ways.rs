@@ -30,7 +30,7 @@ pub(super) fn rules(
     imported: &mut Imported,
 ) -> Result<Vec<NewRule>, NotRead> {
     let mut limit_names = HashSet::new();
-    collect_names(descriptors, &mut limit_names);
+    look_over(descriptors, &mut limit_names, imported);
     let mut walk = Walk {
         imported,
         rules: Vec::new(),
@@ -43,11 +43,18 @@ pub(super) fn rules(
     Ok(walk.rules)
 }
 
-fn collect_names<'t>(descriptors: &[Descriptor<'t>], names: &mut HashSet<&'t str>) {
-    for one in descriptors {
+/// All of the tree, what is never reached too: that server refuses it as well.
+fn look_over<'t>(all: &[Descriptor<'t>], limit_names: &mut HashSet<&'t str>, imported: &mut Imported) {
+    let mut seen = HashSet::new();
+    for one in all {
+        if !seen.insert(one.final_key()) {
+            imported
+                .lost(one.line, "the same key and value stand here twice; envoyproxy/ratelimit refuses that");
+        }
         // What is unlimited is nothing that could be replaced.
-        names.extend(one.limit.iter().filter(|limit| limit.rate != Rate::Unlimited).map(|limit| limit.name));
-        collect_names(&one.children, names);
+        let limit = one.limit.iter().filter(|limit| limit.rate != Rate::Unlimited);
+        limit_names.extend(limit.map(|limit| limit.name));
+        look_over(&one.children, limit_names, imported);
     }
 }
 
@@ -121,11 +128,14 @@ impl<'t> Walk<'_, 't> {
         }
         self.tell_replaced(limit);
         self.tell_order(way, limit.line);
-        if rule.key.iter().any(|attribute| attribute == "ip") {
-            self.imported.note(
-                limit.line,
-                "the key ip: all ways to write an address are one, and of IPv6 a /64 network is; there each text is counted by itself",
-            );
+        for (attribute, same) in [
+            ("ip", "all ways to write an address are one, and of IPv6 a /64 network is"),
+            ("path", "slashes at the end make no other path"),
+        ] {
+            if rule.key.iter().any(|name| name == attribute) {
+                let message = format!("the key {attribute}: {same}; there each text is counted by itself");
+                self.imported.note(limit.line, message);
+            }
         }
         self.rules.push(rule);
         Ok(())

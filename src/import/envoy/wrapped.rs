@@ -31,12 +31,7 @@ pub(super) fn read(source: &Source, found: &mut Vec<At>, imported: &mut Imported
 }
 
 /// An object of Kubernetes.
-fn object(
-    mut object: At,
-    text: &str,
-    found: &mut Vec<At>,
-    imported: &mut Imported,
-) -> Result<(), NotRead> {
+fn object(mut object: At, text: &str, found: &mut Vec<At>, imported: &mut Imported) -> Result<(), NotRead> {
     let line = object.line;
     let kind = object.field("kind").and_then(At::text).unwrap_or_default().to_owned();
     match &*kind {
@@ -51,20 +46,21 @@ fn object(
             Ok(())
         }
         _ => {
-            imported.note(line, format!("an object of the kind {kind} is left out: only ConfigMaps are read"));
+            imported
+                .note(line, format!("an object of the kind {kind} is left out: only ConfigMaps are read"));
             Ok(())
         }
     }
 }
 
-fn config_map(
-    map: &At,
-    text: &str,
-    found: &mut Vec<At>,
-    imported: &mut Imported,
-) -> Result<(), NotRead> {
-    if let Some(binary) = map.field("binaryData").filter(|binary| binary.fields().is_some_and(|all| !all.is_empty())) {
-        imported.lost(binary.line, "binaryData of a ConfigMap: only data is read; give the file that it was made of");
+fn config_map(map: &At, text: &str, found: &mut Vec<At>, imported: &mut Imported) -> Result<(), NotRead> {
+    if let Some(binary) =
+        map.field("binaryData").filter(|binary| binary.fields().is_some_and(|all| !all.is_empty()))
+    {
+        imported.lost(
+            binary.line,
+            "binaryData of a ConfigMap: only data is read; give the file that it was made of",
+        );
     }
     let Some(data) = map.field("data").filter(|data| !data.is_nothing()) else { return Ok(()) };
     let message = "the data of a ConfigMap is a map of names and texts";

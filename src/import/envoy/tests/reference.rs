@@ -59,7 +59,8 @@ struct Loaded {
 fn load(all: &[Written]) -> Option<Loaded> {
     let mut level = Loaded::default();
     for one in all {
-        let joined = if one.value.is_empty() { one.key.to_owned() } else { format!("{}_{}", one.key, one.value) };
+        let joined =
+            if one.value.is_empty() { one.key.to_owned() } else { format!("{}_{}", one.key, one.value) };
         if one.shares && !joined.contains('*') || level.by_key.contains_key(&joined) {
             return None;
         }
@@ -79,7 +80,9 @@ fn load(all: &[Written]) -> Option<Loaded> {
 fn fits(pattern: &str, value: &str) -> bool {
     match pattern.chars().next() {
         None => value.is_empty(),
-        Some('*') => (0..=value.len()).rev().any(|at| value.is_char_boundary(at) && fits(&pattern[1..], &value[at..])),
+        Some('*') => {
+            (0..=value.len()).rev().any(|at| value.is_char_boundary(at) && fits(&pattern[1..], &value[at..]))
+        }
         Some(first) => value.strip_prefix(first).is_some_and(|rest| fits(&pattern[first.len_utf8()..], rest)),
     }
 }
@@ -89,8 +92,9 @@ struct Found {
     limit: Option<(Rate, bool)>,
     /// What the counter is known by.
     counter: Vec<(String, String)>,
-    /// An entry was taken for a descriptor with another key, because both are joined with their values.
-    joined: bool,
+    /// An entry was taken for a descriptor with another key, because both are joined with their values; or its value is the very
+    /// text of a pattern, stars and all. The importer does not follow it there, which its documentation says.
+    odd: bool,
 }
 
 fn find(root: &Loaded, entries: &[(String, String)]) -> Found {
@@ -99,6 +103,7 @@ fn find(root: &Loaded, entries: &[(String, String)]) -> Found {
         let joined = format!("{key}_{value}");
         let mut counted = value.clone();
         let mut next = level.by_key.get(&joined);
+        found.odd |= next.is_some() && joined.contains('*');
         if next.is_none()
             && let Some(pattern) = level.patterns.iter().find(|pattern| fits(pattern, &joined))
         {
@@ -108,13 +113,15 @@ fn find(root: &Loaded, entries: &[(String, String)]) -> Found {
             }
             next = Some(one);
         }
-        let Some(next) = next.or_else(|| level.by_key.get(key)) else { return Found { joined: found.joined, ..Found::default() } };
-        found.joined |= next.key != *key;
+        let Some(next) = next.or_else(|| level.by_key.get(key)) else {
+            return Found { odd: found.odd, ..Found::default() };
+        };
+        found.odd |= next.key != *key;
         found.counter.push((key.clone(), counted));
         if number + 1 == entries.len() {
             found.limit = next.limit;
         } else if next.by_key.is_empty() {
-            return Found { joined: found.joined, ..Found::default() };
+            return Found { odd: found.odd, ..Found::default() };
         }
         level = next;
     }
@@ -171,37 +178,89 @@ const KEYS: [&str; 4] = ["a", "b", "c", "a_b"];
 
 fn rate() -> impl Strategy<Value = Rate> {
     let count = prop_oneof![1 => Just(None), 8 => (1..9_u32).prop_map(Some), 1 => Just(Some(0))];
-    let unit = select(vec![("SECOND", 1), ("minute", 60), ("Hour", 3_600), ("day", 86_400), ("week", 604_800), ("month", 2_592_000)]);
+    let unit = select(vec![
+        ("SECOND", 1),
+        ("minute", 60),
+        ("Hour", 3_600),
+        ("day", 86_400),
+        ("week", 604_800),
+        ("month", 2_592_000),
+    ]);
     (count, unit).prop_map(|(count, (unit, seconds))| Rate { count, unit, seconds })
 }
 
 fn written(depth: u32) -> BoxedStrategy<Vec<Written>> {
     let values = vec![
-        "", "", "x", "xy", "x*", "*y", "x*y", "*", "*x*y*", "!x", "!x*", "10.0.0.0/8", "10.1.2.3", "x**", "b_x", "~", "1.10",
+        "",
+        "",
+        "x",
+        "xy",
+        "x*",
+        "*y",
+        "x*y",
+        "*",
+        "*x*y*",
+        "!x",
+        "!x*",
+        "10.0.0.0/8",
+        "10.1.2.3",
+        "x**",
+        "b_x",
+        "~",
+        "1.10",
     ];
-    let below = if depth == 0 { Just(Vec::new()).boxed() } else { prop_oneof![2 => Just(Vec::new()), 1 => written(depth - 1)].boxed() };
-    let one = (select(KEYS.to_vec()), select(values), option::weighted(0.7, rate()), any::<bool>(), any::<bool>(), below).prop_map(
-        |(key, value, limit, shadow, shares, below)| Written {
+    let below = if depth == 0 {
+        Just(Vec::new()).boxed()
+    } else {
+        prop_oneof![2 => Just(Vec::new()), 1 => written(depth - 1)].boxed()
+    };
+    let one = (
+        select(KEYS.to_vec()),
+        select(values),
+        option::weighted(0.7, rate()),
+        any::<bool>(),
+        any::<bool>(),
+        below,
+    )
+        .prop_map(|(key, value, limit, shadow, shares, below)| Written {
             key,
             value,
             limit,
             shadow,
             shares: shares && value.contains('*'),
             below,
-        },
-    );
+        });
     vec(one, 1..6).boxed()
 }
 
 fn entries() -> impl Strategy<Value = Vec<(String, String)>> {
-    let values =
-        vec!["", "x", "xy", "xzy", "zy", "y", "!x", "!xa", "10.0.0.0/8", "10.1.2.3", "::ffff:10.1.2.3", "x*", "x*y", "z", "~", "1.10", "1.1"];
-    let entry = (select(KEYS.to_vec()), select(values)).prop_map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let values = vec![
+        "",
+        "x",
+        "xy",
+        "xzy",
+        "zy",
+        "y",
+        "!x",
+        "!xa",
+        "10.0.0.0/8",
+        "10.1.2.3",
+        "::ffff:10.1.2.3",
+        "x*",
+        "x*y",
+        "z",
+        "~",
+        "1.10",
+        "1.1",
+    ];
+    let entry =
+        (select(KEYS.to_vec()), select(values)).prop_map(|(key, value)| (key.to_owned(), value.to_owned()));
     vec(entry, 1..4)
 }
 
 fn check(tree: &[Written], requests: &[Vec<(String, String)>]) -> Result<bool, TestCaseError> {
-    let file = json!({ "domain": "d", "descriptors": tree.iter().map(Written::json).collect::<Vec<_>>() }).to_string();
+    let file = json!({ "domain": "d", "descriptors": tree.iter().map(Written::json).collect::<Vec<_>>() })
+        .to_string();
     let mut sources = Sources::default();
     sources.add("f", file.clone().into_bytes()).unwrap();
     let imported = read(&mut sources).map_err(|fault| TestCaseError::fail(format!("{fault:?}: {file}")))?;
@@ -228,7 +287,7 @@ fn check(tree: &[Written], requests: &[Vec<(String, String)>]) -> Result<bool, T
         let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
         // The order of entries does not count here.
         let is_reordered = known_ways.iter().any(|way| *way != keys && sorted(way) == sorted(&keys));
-        if found.joined || is_reordered {
+        if found.odd || is_reordered {
             continue;
         }
         let mut matched = SmallVec::new();
@@ -236,7 +295,9 @@ fn check(tree: &[Written], requests: &[Vec<(String, String)>]) -> Result<bool, T
         let limited: Vec<_> = matched.iter().filter_map(|one| Some((one, one.limit?))).collect();
         match found.limit {
             None => prop_assert!(matched.is_empty(), "{entries:?} is not limited: {file}\n{yaml}"),
-            Some((Rate { count: None, .. }, _)) => prop_assert!(limited.is_empty(), "{entries:?} is unlimited: {file}\n{yaml}"),
+            Some((Rate { count: None, .. }, _)) => {
+                prop_assert!(limited.is_empty(), "{entries:?} is unlimited: {file}\n{yaml}")
+            }
             Some((Rate { count: Some(count), seconds, .. }, shadow)) => {
                 prop_assert_eq!(limited.len(), 1, "{:?}: {}\n{}", entries, file, yaml);
                 let (one, limit) = limited[0];
@@ -245,7 +306,10 @@ fn check(tree: &[Written], requests: &[Vec<(String, String)>]) -> Result<bool, T
                 prop_assert_eq!(one.rule.mode() == Mode::Shadow, shadow);
                 let bucket = *by_counter.entry(found.counter.clone()).or_insert(one.key);
                 let counter = by_bucket.entry(one.key).or_insert_with(|| found.counter.clone());
-                prop_assert!(bucket == one.key && *counter == found.counter, "{entries:?} is counted with others: {file}\n{yaml}");
+                prop_assert!(
+                    bucket == one.key && *counter == found.counter,
+                    "{entries:?} is counted with others: {file}\n{yaml}"
+                );
             }
         }
     }
@@ -253,7 +317,7 @@ fn check(tree: &[Written], requests: &[Vec<(String, String)>]) -> Result<bool, T
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn rules_decide_as_that_server_does_or_something_is_lost(tree in written(2), requests in vec(entries(), 1..60)) {
