@@ -1,12 +1,16 @@
 //! The fields of a configuration. What that server's decoder takes for true, for a number or for nothing is the same here.
 
-use super::{
-    super::{
-        imported::{Imported, NotRead},
-        tree::{At, Tree},
-    },
-    Config,
+use super::super::{
+    imported::{Imported, NotRead},
+    tree::{At, Tree},
 };
+
+/// What a document says of a domain.
+pub(super) struct Config<'t> {
+    pub(super) domain: &'t str,
+    pub(super) line: u64,
+    pub(super) descriptors: Vec<Descriptor<'t>>,
+}
 
 /// What is looked for at one level of the tree.
 #[derive(Debug)]

@@ -18,18 +18,11 @@ use std::collections::HashMap;
 
 use tidegate_limiter::cluster::is_valid_name;
 
-use self::descriptor::Descriptor;
+use self::descriptor::Config;
 use super::{
     imported::{Domain, Imported, NotRead},
     sources::Sources,
 };
-
-/// What the texts say of a domain.
-struct Config<'t> {
-    domain: &'t str,
-    line: u64,
-    descriptors: Vec<Descriptor<'t>>,
-}
 
 /// Reads the files of a configuration.
 pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
