@@ -14,7 +14,7 @@ pub(super) fn read(source: &Source, found: &mut Vec<At>, imported: &mut Imported
         if document.is_nothing() {
             continue;
         }
-        if document.field("kind").is_some() && document.field("apiVersion").is_some() {
+        if document.field("kind").is_some() && document.field("domain").is_none() {
             object(document, text, found, imported)?;
         } else {
             if !is_first {
