@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::{
     address::{self, Address},
     key::KeyBytes,
+    pattern::{PatternForm, PatternText},
 };
 
 /// A path without the slashes at its end, which lead to the same place.
@@ -48,6 +49,14 @@ pub(crate) enum Pattern {
     /// A value of `path`, which a slash at the end makes no other one.
     Path(Box<str>),
     Present,
+    /// With a `*` that is not at its end, and no two of them together.
+    Like(Box<str>),
+}
+
+/// The same in the short form, if that reads so for this attribute: `{ is: a }` is `a`, and `{ is: a* }` stays what it is.
+pub fn short_form(attribute: &str, form: &PatternForm) -> PatternText {
+    let (pattern, opposite) = Pattern::of_form(form);
+    pattern.written(attribute, opposite)
 }
 
 impl Condition {
@@ -84,34 +93,51 @@ impl Condition {
         bytes.number(self.tests.len() as u64);
         for test in &self.tests {
             bytes.text(&test.attribute);
-            for patterns in [&test.any_of, &test.none_of] {
-                let patterns: BTreeSet<String> = patterns.iter().map(Pattern::to_string).collect();
-                bytes.number(patterns.len() as u64);
-                patterns.iter().for_each(|pattern| bytes.text(pattern));
+            for (patterns, opposite) in [(&test.any_of, false), (&test.none_of, true)] {
+                let (mut short, mut long) = (BTreeSet::new(), BTreeSet::new());
+                for pattern in patterns {
+                    match pattern.written(&test.attribute, opposite) {
+                        PatternText::Short(_) => _ = short.insert(pattern.to_string()),
+                        PatternText::Long(form) => _ = long.insert(form),
+                    }
+                }
+                // Without long forms these are the bytes that versions without them fed.
+                bytes.number(short.len() as u64 | (long.len() as u64) << 32);
+                short.iter().for_each(|pattern| bytes.text(pattern));
+                for (name, text) in long.iter().map(PatternForm::parts) {
+                    bytes.text(name);
+                    bytes.text(text);
+                }
             }
         }
     }
 
     /// The patterns by attribute, as they were written.
-    pub(crate) fn describe(&self) -> BTreeMap<String, Vec<String>> {
+    pub(crate) fn describe(&self) -> BTreeMap<String, Vec<PatternText>> {
         self.tests.iter().map(|test| (test.attribute.to_string(), test.patterns())).collect()
     }
 }
 
 impl Test {
-    fn patterns(&self) -> Vec<String> {
-        let positive = self.any_of.iter().map(Pattern::to_string);
-        positive.chain(self.none_of.iter().map(|pattern| format!("!{pattern}"))).collect()
+    fn patterns(&self) -> Vec<PatternText> {
+        let positive = self.any_of.iter().map(|pattern| pattern.written(&self.attribute, false));
+        positive.chain(self.none_of.iter().map(|pattern| pattern.written(&self.attribute, true))).collect()
     }
 
     /// Reads the patterns: an exact value, `prefix*`, a network like `10.0.0.0/8`, `*` for any value, and each of them
-    /// with a `!` before it for its opposite.
-    pub(crate) fn new<'a>(attribute: Arc<str>, patterns: impl IntoIterator<Item = &'a str>) -> Self {
+    /// with a `!` before it for its opposite; or a form that says how its text is read.
+    pub(crate) fn new<'a>(attribute: Arc<str>, patterns: impl IntoIterator<Item = &'a PatternText>) -> Self {
         let (mut any_of, mut none_of) = (Vec::new(), Vec::new());
         for pattern in patterns {
-            match pattern.strip_prefix('!') {
-                Some(negated) => none_of.push(Pattern::of(&attribute, negated)),
-                None => any_of.push(Pattern::of(&attribute, pattern)),
+            match pattern {
+                PatternText::Short(text) => match text.strip_prefix('!') {
+                    Some(negated) => none_of.push(Pattern::of(&attribute, negated)),
+                    None => any_of.push(Pattern::of(&attribute, text)),
+                },
+                PatternText::Long(form) => match Pattern::of_form(form) {
+                    (pattern, false) => any_of.push(pattern),
+                    (pattern, true) => none_of.push(pattern),
+                },
             }
         }
         Self { attribute, any_of: any_of.into(), none_of: none_of.into() }
@@ -121,9 +147,10 @@ impl Test {
         !self.any_of.is_empty() && !self.any_of.contains(&Pattern::Present)
     }
 
-    /// Whether fitting one of the patterns is all that it wants.
-    pub(crate) fn excludes_nothing(&self) -> bool {
-        self.none_of.is_empty()
+    /// Whether it holds for each value that an index finds it by.
+    pub(crate) fn holds_where_found(&self) -> bool {
+        // Of a `Like` an index knows only how it begins.
+        self.none_of.is_empty() && !self.any_of.iter().any(|pattern| matches!(pattern, Pattern::Like(_)))
     }
 }
 
@@ -159,12 +186,55 @@ impl Pattern {
         }
         Self::Exact(text.into())
     }
+
+    /// And whether its opposite is meant.
+    fn of_form(form: &PatternForm) -> (Self, bool) {
+        match form {
+            PatternForm::Is(text) => (Self::Exact(text.as_str().into()), false),
+            PatternForm::IsNot(text) => (Self::Exact(text.as_str().into()), true),
+            PatternForm::Like(text) => (Self::like(text), false),
+            PatternForm::NotLike(text) => (Self::like(text), true),
+        }
+    }
+
+    /// As one of the others where that says the same.
+    fn like(text: &str) -> Self {
+        let mut single = String::with_capacity(text.len());
+        for character in text.chars() {
+            if character != '*' || !single.ends_with('*') {
+                single.push(character);
+            }
+        }
+        match single.find('*') {
+            None => Self::Exact(single.into()),
+            Some(0) if single.len() == 1 => Self::Present,
+            Some(place) if place == single.len() - 1 => Self::Prefix(single[..place].into()),
+            Some(_) => Self::Like(single.into()),
+        }
+    }
+
+    /// In the short form, if that reads as this again.
+    fn written(&self, attribute: &str, opposite: bool) -> PatternText {
+        let short = self.to_string();
+        if (opposite || !short.starts_with('!')) && Self::of(attribute, &short) == *self {
+            return PatternText::Short(if opposite { format!("!{short}") } else { short });
+        }
+        let form = match (self, opposite) {
+            (Self::Exact(_), false) => PatternForm::Is,
+            (Self::Exact(_), true) => PatternForm::IsNot,
+            (_, false) => PatternForm::Like,
+            (_, true) => PatternForm::NotLike,
+        };
+        PatternText::Long(form(short))
+    }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(text) | Self::Path(text) | Self::Hosts { written: text, .. } => f.write_str(text),
+            Self::Exact(text) | Self::Path(text) | Self::Like(text) | Self::Hosts { written: text, .. } => {
+                f.write_str(text)
+            }
             Self::Prefix(prefix) => write!(f, "{prefix}*"),
             Self::Network(network) => network.fmt(f),
             Self::Present => f.write_str("*"),

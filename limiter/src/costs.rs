@@ -11,7 +11,8 @@ use crate::{Cost, Rule};
 ///     .rule(NewRule::new("requests", Limit::per_minute(60)).key("user"))
 ///     .rule(NewRule::new("tokens", Limit::per_minute(100_000)).key("user"))
 ///     .build()?;
-/// let costs = Costs::new(Cost::ONE, &[("tokens", Cost::new(500)?)]);
+/// let tokens = [("tokens", Cost::new(500)?)];
+/// let costs = Costs::new(Cost::ONE, &tokens);
 /// let verdict = limiter.check_now(&[("user", "ada")], costs);
 /// let remaining: Vec<u64> = verdict.rules().iter().map(|one| one.decision.remaining).collect();
 /// assert_eq!(remaining, [59, 99_500]);

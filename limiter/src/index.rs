@@ -31,7 +31,7 @@ impl Candidate {
 
     /// By its first test.
     fn by(test: &Test, place: u32) -> Self {
-        Self(if test.excludes_nothing() { place | Self::FIRST_HOLDS } else { place })
+        Self(if test.holds_where_found() { place | Self::FIRST_HOLDS } else { place })
     }
 
     #[inline]
@@ -160,6 +160,10 @@ impl Draft {
             let places = match pattern {
                 Pattern::Exact(value) => self.values.entry(value.clone()).or_default(),
                 Pattern::Prefix(prefix) => self.prefixes.entry(prefix.clone()).or_default(),
+                Pattern::Like(pattern) => {
+                    let start = pattern.split('*').next().unwrap_or_default();
+                    self.prefixes.entry(start.into()).or_default()
+                }
                 Pattern::Network(network) | Pattern::Hosts { network, .. } => {
                     self.networks.entry(*network).or_default()
                 }
@@ -256,7 +260,21 @@ mod tests {
             "::/0",
             "2001:db8::/32",
             "POST",
+            "like /*/b",
+            "like /a*c",
+            "like *",
+            "not_like */b*",
+            "is 10.0.0.0/8",
+            "is /a/*",
         ])
+    }
+
+    /// As JSON, with its form where it says one.
+    fn json(pattern: &str) -> serde_json::Value {
+        match pattern.split_once(' ') {
+            Some((form, text)) => serde_json::json!({ form: text }),
+            None => pattern.into(),
+        }
     }
 
     fn value() -> impl Strategy<Value = &'static str> {
@@ -279,6 +297,8 @@ mod tests {
             "/a//",
             "2001:db8::1",
             "POST",
+            "/a/*",
+            "10.0.0.0/8",
         ])
     }
 
@@ -291,7 +311,9 @@ mod tests {
         ) {
             let mut text = "rules:\n".to_owned();
             for (number, tests) in rules.iter().enumerate() {
-                let tests: std::collections::BTreeMap<_, _> = tests.iter().cloned().collect();
+                let json = |patterns: &Vec<&str>| patterns.iter().copied().map(json).collect::<Vec<_>>();
+                let tests: std::collections::BTreeMap<_, _> =
+                    tests.iter().map(|(name, patterns)| (*name, json(patterns))).collect();
                 text += &format!("  - {{ name: r{number}, key: [k], limit: 1/1s, when: {} }}\n", serde_json::to_string(&tests).unwrap());
             }
             let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16])).unwrap();

@@ -127,6 +127,7 @@ mod limits;
 mod mark;
 mod matching;
 mod parse;
+mod pattern;
 mod period;
 mod policy;
 mod prefix_index;

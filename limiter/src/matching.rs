@@ -8,6 +8,7 @@ use crate::{
     condition::{Condition, Pattern, Test, without_end_slashes},
     key::KeyBytes,
     limits::LimitId,
+    pattern::is_like,
 };
 
 /// A rule that is about a request.
@@ -53,6 +54,7 @@ impl Pattern {
             }
             Self::Path(path) => without_end_slashes(path) == without_end_slashes(value),
             Self::Present => true,
+            Self::Like(pattern) => is_like(pattern, value),
         }
     }
 }
@@ -119,9 +121,11 @@ pub(crate) fn key_order(key: &[Arc<str>]) -> Box<[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::PatternText;
 
     fn holds(patterns: &[&str], value: Option<&str>) -> bool {
-        let condition = Condition::new([Test::new("a".into(), patterns.iter().copied())]);
+        let patterns: Vec<PatternText> = patterns.iter().copied().map(PatternText::from).collect();
+        let condition = Condition::new([Test::new("a".into(), &patterns)]);
         let attributes: Vec<(&str, &str)> = value.map(|value| ("a", value)).into_iter().collect();
         condition.holds(&attributes[..])
     }

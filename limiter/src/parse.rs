@@ -23,7 +23,7 @@ pub use self::error::RuleError;
 #[cfg(feature = "yaml")]
 pub(crate) use self::yaml::one_domain;
 pub(crate) use self::{
-    compile::{Compiler, RawKey, RawTest, Written},
+    compile::{Compiler, RawKey, RawPattern, RawTest, Written},
     error::Place,
 };
 

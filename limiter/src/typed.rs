@@ -8,7 +8,8 @@ use crate::{
     key::KeyHasher,
     limits::{self, LimitId, Override},
     matching::key_order,
-    parse::{Compiler, Place, RawKey, RawTest, Written},
+    parse::{Compiler, Place, RawKey, RawPattern, RawTest, Written},
+    pattern::PatternText,
 };
 
 /// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
@@ -36,7 +37,7 @@ pub struct NewRule {
 }
 
 /// Attributes with the patterns that their values must fit.
-type Patterns = HashMap<String, Vec<String>>;
+type Patterns = HashMap<String, Vec<PatternText>>;
 
 impl NewRule {
     /// A rule for all requests, with one bucket for all of them.
@@ -55,11 +56,18 @@ impl NewRule {
     }
 
     /// Only for requests whose attribute fits one of the patterns: an exact value, `/api/*` (a prefix), `10.0.0.0/8` (for
-    /// an address), `*` (it is there), or one of these after a `!`, which must not fit.
+    /// an address), `*` (it is there), or one of these after a `!`, which must not fit. A
+    /// [`PatternForm`](crate::rules::PatternForm) is not read by what it looks like.
+    ///
+    /// ```
+    /// # use tidegate_limiter::{Limit, NewRule, rules::PatternForm};
+    /// let downloads = NewRule::new("downloads", Limit::per_minute(5))
+    ///     .when("path", [PatternForm::Like("/api/*/download".to_owned())]);
+    /// ```
     pub fn when(
         mut self,
         attribute: impl Into<String>,
-        patterns: impl IntoIterator<Item = impl Into<String>>,
+        patterns: impl IntoIterator<Item = impl Into<PatternText>>,
     ) -> Self {
         self.when.entry(attribute.into()).or_default().extend(patterns.into_iter().map(Into::into));
         self
@@ -84,7 +92,7 @@ impl NewRule {
     pub fn limit_when(
         mut self,
         attribute: impl Into<String>,
-        patterns: impl IntoIterator<Item = impl Into<String>>,
+        patterns: impl IntoIterator<Item = impl Into<PatternText>>,
         limit: Limit,
     ) -> Self {
         let patterns = patterns.into_iter().map(Into::into).collect();
@@ -96,7 +104,7 @@ impl NewRule {
     pub fn unlimited_when(
         mut self,
         attribute: impl Into<String>,
-        patterns: impl IntoIterator<Item = impl Into<String>>,
+        patterns: impl IntoIterator<Item = impl Into<PatternText>>,
     ) -> Self {
         let patterns = patterns.into_iter().map(Into::into).collect();
         self.overrides.push((Patterns::from([(attribute.into(), patterns)]), None));
@@ -182,9 +190,12 @@ impl NewRule {
 }
 
 fn tests(patterns: &Patterns) -> Vec<RawTest> {
-    let test = |(name, many): (&String, &Vec<String>)| RawTest {
+    let test = |(name, many): (&String, &Vec<PatternText>)| RawTest {
         attribute: Written::nowhere(name),
-        patterns: many.iter().map(Written::nowhere).collect(),
+        patterns: many
+            .iter()
+            .map(|pattern| RawPattern { pattern: pattern.clone(), place: Place::NOWHERE })
+            .collect(),
         place: Place::NOWHERE,
     };
     patterns.iter().map(test).collect()

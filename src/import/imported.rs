@@ -1,13 +1,14 @@
 //! What is made of a configuration: rules, as a node takes them, and remarks on what they do not say.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
-use serde::Serialize;
 use tidegate_limiter::{
     Algorithm,
     cluster::Rules,
-    rules::{HashSecret, RuleError},
+    rules::{HashSecret, PatternText, RuleError},
 };
+
+use super::sources::Sources;
 
 /// What was made of a configuration.
 #[derive(Debug, Default)]
@@ -28,10 +29,10 @@ pub(crate) struct Domain {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NewRule {
     pub(crate) name: String,
-    /// The line that it comes from.
+    /// The line that it comes from, among those of all [`Sources`].
     pub(crate) line: u64,
     /// Attributes and the patterns of their values.
-    pub(crate) when: Vec<(String, Vec<String>)>,
+    pub(crate) when: Vec<(String, Vec<PatternText>)>,
     pub(crate) key: Vec<String>,
     /// `unlimited`, or a count in a period.
     pub(crate) limit: String,
@@ -41,9 +42,9 @@ pub(crate) struct NewRule {
 }
 
 /// Something of the configuration that the rules do not say, or say otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remark {
-    /// From 1; 0: the whole file.
+    /// Among those of all [`Sources`].
     pub(crate) line: u64,
     /// Whether it is missing, rather than only another way to say it.
     pub(crate) lost: bool,
@@ -51,9 +52,9 @@ pub(crate) struct Remark {
 }
 
 /// Why a text is no configuration of that kind.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("line {line}: {message}")]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotRead {
+    /// Among those of all [`Sources`].
     pub(crate) line: u64,
     pub(crate) message: String,
 }
@@ -79,7 +80,7 @@ impl Imported {
     }
 
     /// The rule file: a document for each domain.
-    pub(crate) fn to_yaml(&self) -> String {
+    pub(crate) fn to_yaml(&self, sources: &Sources) -> String {
         let mut yaml = String::new();
         for (place, domain) in self.domains.iter().enumerate() {
             if place > 0 {
@@ -88,27 +89,44 @@ impl Imported {
             let end = if domain.rules.is_empty() { " []" } else { "" };
             // Writing into a String cannot fail.
             let _ = writeln!(yaml, "domain: {}\nrules:{end}", word(&domain.name));
-            domain.rules.iter().for_each(|rule| rule.write(&mut yaml));
+            domain.rules.iter().for_each(|rule| rule.write(&mut yaml, sources));
         }
         yaml
     }
 
     /// Looks whether a node takes the rules.
-    pub(crate) fn check(&self) -> Result<(), Vec<RuleError>> {
-        Rules::from_yaml(&self.to_yaml(), &HashSecret::new([0; 16])).map(|_| ())
+    pub(crate) fn check(&self, sources: &Sources) -> Result<(), Vec<RuleError>> {
+        Rules::from_yaml(&self.to_yaml(sources), &HashSecret::new([0; 16])).map(|_| ())
     }
 }
 
 impl NewRule {
-    fn write(&self, yaml: &mut String) {
-        let _ = writeln!(yaml, "  - name: {} # line {}", word(&self.name), self.line);
+    /// Why no node takes it.
+    pub(super) fn fault(&self) -> Option<String> {
+        let mut yaml = "rules:\n".to_owned();
+        self.write(&mut yaml, &Sources::default());
+        let faults = Rules::from_yaml(&yaml, &HashSecret::new([0; 16])).err()?;
+        faults.into_iter().next().map(|fault| fault.message)
+    }
+
+    fn write(&self, yaml: &mut String, sources: &Sources) {
+        let place = sources.place(self.line);
+        let from = match (sources.len(), place.line) {
+            (0 | 1, line) => format!("line {line}"),
+            // A name may hold anything, and a comment is one line.
+            (_, line) => format!("{}:{line}", place.name.replace(char::is_control, "?")),
+        };
+        let _ = writeln!(yaml, "  - name: {} # {from}", word(&self.name));
         if !self.when.is_empty() {
             let tests: Vec<String> = self
                 .when
                 .iter()
                 .map(|(attribute, patterns)| match &patterns[..] {
-                    [one] => format!("{}: {}", word(attribute), word(one)),
-                    several => format!("{}: [{}]", word(attribute), words(several)),
+                    [one] => format!("{}: {}", word(attribute), pattern(one)),
+                    several => {
+                        let several: Vec<String> = several.iter().map(pattern).collect();
+                        format!("{}: [{}]", word(attribute), several.join(", "))
+                    }
                 })
                 .collect();
             let _ = writeln!(yaml, "    when: {{ {} }}", tests.join(", "));
@@ -122,6 +140,16 @@ impl NewRule {
         }
         if self.shadow {
             let _ = writeln!(yaml, "    mode: shadow");
+        }
+    }
+}
+
+fn pattern(pattern: &PatternText) -> String {
+    match pattern {
+        PatternText::Short(text) => word(text),
+        PatternText::Long(form) => {
+            let (name, text) = form.parts();
+            format!("{{ {name}: {} }}", word(text))
         }
     }
 }
@@ -141,21 +169,51 @@ fn word(text: &str) -> String {
 
 /// A name of a rule made of any text, different from those that are taken.
 pub(super) fn name_of(text: &str, taken: &[NewRule]) -> String {
-    const MAX: usize = 100;
-    let name: String =
-        text.chars()
-            .map(|character| {
-                if character.is_ascii_alphanumeric() || "-_./:".contains(character) { character } else { '-' }
-            })
-            .take(MAX)
-            .collect();
-    let name = if name.is_empty() { "rule".to_owned() } else { name };
+    let name = spelt(text);
     let free = |name: &String| taken.iter().all(|rule| rule.name != *name);
     if free(&name) {
         return name;
     }
     let more = (2..).map(|number| format!("{name}-{number}"));
     more.into_iter().find(free).unwrap_or(name)
+}
+
+/// The names of rules of which there may be many.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// With the number that was last put behind it.
+    taken: HashMap<String, u32>,
+}
+
+impl Names {
+    /// As [`name_of`].
+    pub(super) fn take(&mut self, text: &str) -> String {
+        let name = spelt(text);
+        let mut number = self.taken.get(&name).copied().unwrap_or(0);
+        let mut free = name.clone();
+        while self.taken.contains_key(&free) {
+            number += 1;
+            free = format!("{name}-{number}");
+        }
+        self.taken.insert(name, number.max(1));
+        self.taken.entry(free.clone()).or_insert(1);
+        free
+    }
+}
+
+/// With only such characters as a name can have.
+fn spelt(text: &str) -> String {
+    const MAX: usize = 100;
+    let allowed = |character: char| character.is_ascii_alphanumeric() || "-_./:".contains(character);
+    let name: String =
+        text.chars().map(|character| if allowed(character) { character } else { '-' }).take(MAX).collect();
+    if name.is_empty() { "rule".to_owned() } else { name }
+}
+
+/// Patterns that are read as rule files read them.
+pub(super) fn as_written(when: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<PatternText>)> {
+    let written = |patterns: Vec<String>| patterns.into_iter().map(PatternText::from).collect();
+    when.into_iter().map(|(attribute, patterns)| (attribute, written(patterns))).collect()
 }
 
 /// Why a value cannot be a pattern, where it would mean something else.

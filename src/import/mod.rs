@@ -3,16 +3,18 @@
 //! - `envoy`: envoyproxy/ratelimit's YAML, read as a `tree`.
 //! - `nginx`: `limit_req_zone` and `limit_req`, read by `nginx_syntax`.
 //!
-//! Both make an `imported`. What a rule cannot say is not guessed: each such thing is a remark with its line.
+//! Both read `sources`, texts that follow each other, and make an `imported`. What a rule cannot say is not guessed: each such thing is a remark with its line.
 
 mod envoy;
 mod imported;
 mod nginx;
 mod nginx_syntax;
+mod sources;
 mod tree;
 
 pub(crate) use self::{
     envoy::read as envoy,
     imported::{Imported, NotRead},
     nginx::read as nginx,
+    sources::{SourceError, Sources},
 };

@@ -7,8 +7,9 @@
 use tidegate_limiter::Algorithm;
 
 use super::{
-    imported::{Domain, Imported, NewRule, NotRead, name_of, no_pattern},
+    imported::{Domain, Imported, NewRule, NotRead, as_written, name_of, no_pattern},
     nginx_syntax::{self, Directive},
+    sources::Sources,
 };
 
 struct Zone {
@@ -71,9 +72,12 @@ impl Path {
 }
 
 /// Reads a configuration, or a part of one.
-pub(crate) fn read(text: &str) -> Result<Imported, NotRead> {
+pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
     let mut imported = Imported::default();
-    let directives = nginx_syntax::read(text)?;
+    let mut directives = Vec::new();
+    for source in sources.iter() {
+        directives.extend(nginx_syntax::read(&source.lossy(), source.before)?);
+    }
     // A file of `sites-enabled` has no block for http.
     let http = directives.iter().find(|directive| directive.name == "http");
     let inside = http.map_or(&directives, |http| &http.block);
@@ -419,7 +423,7 @@ fn add(zone: &Zone, way: &Use, line: u64, when: Vec<(String, Vec<String>)>, rule
     rules.push(NewRule {
         name: name_of(&zone.name, rules),
         line,
-        when,
+        when: as_written(when),
         key: zone.key.clone(),
         limit: zone.rate.clone(),
         burst: Some(way.burst.saturating_add(1)),

@@ -22,9 +22,9 @@ enum Token {
     Close,
 }
 
-/// Reads a file.
-pub(super) fn read(text: &str) -> Result<Vec<Directive>, NotRead> {
-    let mut tokens = tokens(text)?;
+/// Reads a text, whose lines come after `before` others.
+pub(super) fn read(text: &str, before: u64) -> Result<Vec<Directive>, NotRead> {
+    let mut tokens = tokens(text, before)?;
     tokens.reverse();
     let directives = block(&mut tokens, 0)?;
     match tokens.pop() {
@@ -71,9 +71,9 @@ fn block(rest: &mut Vec<(u64, Token)>, depth: usize) -> Result<Vec<Directive>, N
     Ok(directives)
 }
 
-fn tokens(text: &str) -> Result<Vec<(u64, Token)>, NotRead> {
+fn tokens(text: &str, before: u64) -> Result<Vec<(u64, Token)>, NotRead> {
     let mut tokens: Vec<(u64, Token)> = Vec::new();
-    let mut line = 1;
+    let mut line = before + 1;
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn directives_have_lines_arguments_and_blocks() {
         let text = "# a comment; {\nhttp {\n  a \"b c\" 'd;e' ${f}g;\n  location ~ \\.php$ { x; }\n content_by_lua_block { if { } }\n}\n";
-        let http = &read(text).unwrap()[0];
+        let http = &read(text, 0).unwrap()[0];
         assert_eq!((http.line, &*http.name, http.block.len()), (2, "http", 3));
         assert_eq!(http.block[0].arguments, ["b c", "d;e", "${f}g"]);
         assert_eq!(http.block[1].arguments, ["~", "\\.php$"]);
@@ -169,9 +169,9 @@ mod tests {
         for (text, line) in
             [("http {\n a;\n", 1), ("a;\n}\n", 2), ("a b", 1), ("\na 'b;", 2), ("a\n}", 2), ("{ }", 1)]
         {
-            assert_eq!(read(text).unwrap_err().line, line, "{text}");
+            assert_eq!(read(text, 0).unwrap_err().line, line, "{text}");
         }
         let deep = "a {".repeat(100);
-        assert!(read(&deep).is_err());
+        assert!(read(&deep, 0).is_err());
     }
 }

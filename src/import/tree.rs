@@ -1,14 +1,19 @@
-//! YAML of any shape, with the lines of its values.
+//! YAML of any shape, with the lines of its values. A single value is the text that was written, whatever YAML makes of it.
+
+use std::mem;
 
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::Spanned;
+use serde_saphyr::{
+    Location, Spanned,
+    options::{DuplicateKeyPolicy, NonFiniteFloatPolicy},
+};
 
 use super::imported::NotRead;
 
-/// Values in a file; more are no configuration.
+/// Values in a text; more are no configuration.
 const MAX_NODES: usize = 200_000;
 
 /// A value and its line.
@@ -16,43 +21,136 @@ const MAX_NODES: usize = 200_000;
 pub(super) struct At {
     pub(super) line: u64,
     pub(super) tree: Tree,
+    /// Where its letters are.
+    letters: Location,
 }
 
 #[derive(Debug)]
 pub(super) enum Tree {
     Nothing,
-    /// A single value, as text.
+    /// A single value, as it was written.
     Text(String),
     List(Vec<At>),
     Map(Vec<(String, At)>),
 }
 
-/// The documents of a file.
-pub(super) fn read(text: &str) -> Result<Vec<At>, NotRead> {
+/// Which line of a file a line of a text is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lines {
+    /// So many lines are before it.
+    After(u64),
+    /// All of it is said to be in this one.
+    All(u64),
+}
+
+impl Lines {
+    fn of(self, line: u64) -> u64 {
+        match self {
+            Self::After(before) => before + line,
+            Self::All(line) => line,
+        }
+    }
+}
+
+/// The documents of a text.
+pub(super) fn read(text: &str, lines: Lines) -> Result<Vec<At>, NotRead> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: MAX_NODES * 2, max_nodes: MAX_NODES },
+        // As the decoder of envoyproxy/ratelimit.
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        NotRead { line, message: error.to_string() }
-    })
+    let mut documents: Vec<At> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+            let line = lines.of(error.location().map_or(0, |location| location.line()));
+            let mut message = error.without_snippet().to_string();
+            // The place is told with the file's name.
+            if let Some(end) = message.find(" at line ") {
+                message.truncate(end);
+            }
+            NotRead { line, message }
+        })?;
+    documents.iter_mut().for_each(|document| document.settle(text, lines));
+    Ok(documents)
 }
 
 impl At {
+    /// Makes texts of what YAML took for something else.
+    fn settle(&mut self, text: &str, lines: Lines) {
+        self.line = lines.of(self.line);
+        let letters = self.letters_in(text);
+        match &mut self.tree {
+            Tree::Nothing => {}
+            Tree::Text(value) => {
+                // What is in quotes, or has several lines, is a text for YAML too.
+                let bare =
+                    letters.filter(|letters| !letters.starts_with(['"', '\'']) && !letters.contains('\n'));
+                if let Some(letters) = bare {
+                    *value = letters.trim_end().to_owned();
+                    if matches!(&**value, "~" | "null" | "Null" | "NULL") {
+                        self.tree = Tree::Nothing;
+                    }
+                }
+            }
+            Tree::List(items) => items.iter_mut().for_each(|item| item.settle(text, lines)),
+            Tree::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.settle(text, lines)),
+        }
+    }
+
+    fn letters_in<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let span = self.letters.span();
+        let start = usize::try_from(span.byte_offset()?).ok()?;
+        let length = usize::try_from(span.byte_len()?).ok()?;
+        text.get(start..start.checked_add(length)?).filter(|letters| !letters.is_empty())
+    }
+
     pub(super) fn text(&self) -> Option<&str> {
         if let Tree::Text(text) = &self.tree { Some(text) } else { None }
     }
 
-    pub(super) fn is_true(&self) -> bool {
-        self.text() == Some("true")
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self.tree, Tree::Nothing)
+    }
+
+    /// The fields of a map.
+    pub(super) fn fields(&self) -> Option<&[(String, At)]> {
+        if let Tree::Map(fields) = &self.tree { Some(fields) } else { None }
+    }
+
+    pub(super) fn field(&self, name: &str) -> Option<&At> {
+        self.fields()?.iter().rfind(|(known, _)| known == name).map(|(_, field)| field)
+    }
+
+    pub(super) fn field_mut(&mut self, name: &str) -> Option<&mut At> {
+        let Tree::Map(fields) = &mut self.tree else { return None };
+        fields.iter_mut().rfind(|(known, _)| known == name).map(|(_, field)| field)
+    }
+
+    /// The documents in a text that this is, with their lines in the `whole` text.
+    pub(super) fn documents(&self, whole: &str, text: &str) -> Result<Vec<At>, NotRead> {
+        // Of a literal block each line is one of the whole text, and its place is that of the first line with letters. Of all
+        // else the lines are others than those of the text that it is.
+        let lines = |text: &str| text.trim().lines().count();
+        let letters = self.letters_in(whole).filter(|letters| !letters.starts_with(['"', '\'']));
+        let is_literal = letters.is_some_and(|letters| lines(letters) == lines(text));
+        let before = text.lines().take_while(|line| line.trim().is_empty()).count() as u64 + 1;
+        read(
+            text,
+            if is_literal { Lines::After(self.line.saturating_sub(before)) } else { Lines::All(self.line) },
+        )
+    }
+
+    /// Takes the items of a list out.
+    pub(super) fn take_items(&mut self) -> Vec<At> {
+        if let Tree::List(items) = &mut self.tree { mem::take(items) } else { Vec::new() }
     }
 }
-
 impl<'de> Deserialize<'de> for At {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::deserialize(deserializer)?;
-        Ok(Self { line: referenced.line(), tree: value })
+        let Spanned { value, referenced, defined } = Spanned::deserialize(deserializer)?;
+        Ok(Self { line: referenced.line(), tree: value, letters: defined })
     }
 }
 
@@ -117,5 +215,60 @@ impl<'de> Visitor<'de> for AnyTree {
             entries.push(entry);
         }
         Ok(Tree::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(text: &str) -> Vec<(String, Option<String>, u64)> {
+        let documents = read(text, Lines::After(0)).unwrap();
+        let fields = documents.iter().flat_map(|document| document.fields().unwrap());
+        fields.map(|(name, at)| (name.clone(), at.text().map(str::to_owned), at.line)).collect()
+    }
+
+    #[test]
+    fn a_single_value_is_what_was_written_and_only_a_bare_null_is_nothing() {
+        let text = "a: NO\nb: 1.10 # x\nc: &x 0755\nd: *x\ne: Null\nf: '~'\ng: |-\n  null\nh: 'it''s'\ni: plain\n  folded\né: 1.10\n";
+        let found: Vec<Option<String>> = texts(text).into_iter().map(|(_, text, _)| text).collect();
+        let expected = [
+            Some("NO"),
+            Some("1.10"),
+            Some("0755"),
+            Some("0755"),
+            None,
+            Some("~"),
+            Some("null"),
+            Some("it's"),
+            Some("plain folded"),
+            Some("1.10"),
+        ];
+        assert_eq!(found, expected.map(|text| text.map(str::to_owned)));
+    }
+
+    #[test]
+    fn of_a_field_that_is_there_twice_the_last_counts_and_what_is_merged_goes_before_both() {
+        let documents =
+            read("b: &b { x: 1, y: 2 }\nc: { y: 3, <<: *b }\nd: { y: 4, y: 5 }\n", Lines::After(0)).unwrap();
+        let y =
+            |name: &str| documents[0].field(name).unwrap().field("y").and_then(At::text).unwrap().to_owned();
+        assert_eq!((y("c"), y("d")), ("3".to_owned(), "5".to_owned()));
+    }
+
+    #[test]
+    fn lines_of_a_text_inside_are_those_of_the_whole_where_it_has_them() {
+        for (whole, expected) in [
+            ("a: |\n  x: 1\n\n  y: 2\n", vec![2, 4]),
+            ("# more\na: |-\n\n\n  x: 1\n  y: 2\n", vec![5, 6]),
+            ("a: | # why\n  # first\n  x: 1\n  y: 2", vec![3, 4]),
+            ("a: \"x: 1\\ny: 2\"\n", vec![1, 1]),
+        ] {
+            let documents = read(whole, Lines::After(0)).unwrap();
+            let file = documents[0].field("a").unwrap();
+            let inside = file.documents(whole, file.text().unwrap()).unwrap();
+            let lines: Vec<u64> = inside[0].fields().unwrap().iter().map(|(_, at)| at.line).collect();
+            assert_eq!(lines, expected, "{whole}");
+        }
     }
 }

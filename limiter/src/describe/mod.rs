@@ -14,11 +14,11 @@ pub use self::{
 };
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, address::OwnIpPrefix,
-    block::Blocked, limits::Override, price::Price, rfc3339,
+    block::Blocked, limits::Override, pattern::PatternText, price::Price, rfc3339,
 };
 
 /// Patterns by attribute.
-pub type Conditions = BTreeMap<String, Vec<String>>;
+pub type Conditions = BTreeMap<String, Vec<PatternText>>;
 
 /// A rule, with all that it leaves to defaults written out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +206,8 @@ fn burst(limit: Option<&Limit>) -> Option<u64> {
 
 /// As in `ip=10.0.0.0/8 path=/a|/b`.
 fn conditions_text(conditions: &Conditions) -> String {
-    let one = |(name, patterns): (&String, &Vec<String>)| format!("{name}={}", patterns.join("|"));
+    let text = |patterns: &[PatternText]| patterns.iter().map(PatternText::to_string).collect::<Vec<_>>();
+    let one = |(name, patterns): (&String, &Vec<PatternText>)| format!("{name}={}", text(patterns).join("|"));
     conditions.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 

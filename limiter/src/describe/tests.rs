@@ -1,5 +1,7 @@
+use proptest::{collection::vec, prelude::*, sample::select};
+
 use super::*;
-use crate::HashSecret;
+use crate::{HashSecret, pattern::PatternForm};
 
 fn describe(yaml: &str) -> DomainDescription {
     Rules::from_yaml(yaml, &HashSecret::new([1; 16])).unwrap().describe("default")
@@ -23,8 +25,8 @@ fn a_rule_is_described_with_its_defaults_and_its_patterns_as_written() {
         (&*rule.limit, rule.burst, rule.algorithm.as_deref()),
         ("5/1m", Some(5), Some("token_bucket"))
     );
-    assert_eq!(rule.when["path"], ["/login", "/signin/*"]);
-    assert_eq!((&*rule.when["ip"][0], &*rule.when["user"][0]), ("!10.0.0.0/8", "*"));
+    assert_eq!(rule.when["path"], ["/login", "/signin/*"].map(PatternText::from));
+    assert_eq!((&rule.when["ip"][0], &rule.when["user"][0]), (&"!10.0.0.0/8".into(), &"*".into()));
     let json = serde_json::to_string(&describe(BEFORE)).unwrap();
     assert_eq!(serde_json::from_str::<DomainDescription>(&json).unwrap(), describe(BEFORE));
 }
@@ -34,6 +36,63 @@ fn a_description_written_as_a_rule_file_is_the_same_rules() {
     let rules = serde_json::to_value(describe(BEFORE).rules).unwrap();
     let again = serde_json::json!({ "rules": rules }).to_string();
     assert_eq!(describe(&again), describe(BEFORE));
+}
+
+fn pattern() -> impl Strategy<Value = PatternText> {
+    let text = || {
+        prop_oneof![
+            "[!*a/ |]{0,4}",
+            select(vec![
+                "10.0.0.0/8",
+                "10.1.2.3/8",
+                "10.1.2.3",
+                "::1",
+                "!10.0.0.0/8",
+                "true",
+                "1.10",
+                "{ is: a }"
+            ])
+            .prop_map(str::to_owned),
+        ]
+    };
+    prop_oneof![
+        text().prop_map(PatternText::Short),
+        text().prop_map(|text| PatternForm::Is(text).into()),
+        text().prop_map(|text| PatternForm::IsNot(text).into()),
+        text().prop_map(|text| PatternForm::Like(text).into()),
+        text().prop_map(|text| PatternForm::NotLike(text).into()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn conditions_are_described_so_that_they_read_as_the_same_again(
+        one in vec(pattern(), 1..4), other in vec(pattern(), 1..4), values in vec("[!*a/ |]{0,5}", 1..8),
+    ) {
+        let rules = |when: &[PatternText]| {
+            let file = serde_json::json!({ "rules": [{ "name": "r", "key": [], "limit": "1/1s", "when": { "v": when } }] });
+            Rules::from_yaml(&file.to_string(), &HashSecret::new([1; 16])).unwrap()
+        };
+        let described = |rules: &Rules| rules.describe("default");
+        let shape = |rules: &Rules| rules.rules("default")[0].shape;
+        let (first, second) = (rules(&one), rules(&other));
+        let again = rules(&described(&first).rules[0].when["v"]);
+        prop_assert_eq!(described(&again), described(&first));
+        prop_assert_eq!(shape(&again), shape(&first));
+        let decide = |rules: &Rules| -> Vec<bool> {
+            let about = |value: &String| {
+                let mut found = smallvec::SmallVec::new();
+                rules.matching("default", &[("v", value)][..], &mut found) == crate::Match::Rules
+            };
+            values.iter().map(about).collect()
+        };
+        prop_assert_eq!(decide(&again), decide(&first));
+        // What decides otherwise is another condition, by its fingerprint and in a diff.
+        if decide(&first) != decide(&second) {
+            prop_assert_ne!(shape(&first), shape(&second));
+            prop_assert!(!RulesDiff::between(&described(&first), &described(&second)).is_empty());
+        }
+    }
 }
 
 #[test]
@@ -46,6 +105,16 @@ fn what_changes_is_told_by_rule_and_field() {
     assert_eq!((&*diff.changed[0].name, fields), ("login", vec!["limit", "burst", "mode"]));
     assert_eq!(diff.changed[0].fields[0].to.as_deref(), Some("10/1m"));
     assert!(RulesDiff::between(&describe(BEFORE), &describe(BEFORE)).is_empty());
+}
+
+#[test]
+fn a_value_that_is_read_in_another_way_is_a_change() {
+    let after = BEFORE.replace("\"/signin/*\"", "{ is: \"/signin/*\" }, { like: \"*/signin\" }");
+    let diff = RulesDiff::between(&describe(BEFORE), &describe(&after));
+    assert_eq!(
+        diff.changed[0].fields[0].to.as_deref(),
+        Some(r#"ip=!10.0.0.0/8 path=/login|{ is: "/signin/*" }|{ like: "*/signin" } user=*"#)
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::{
     Cost, HashSecret, Limit,
     address::{self, IpPrefix, OwnIpPrefix},
     condition::{Condition, Test},
+    pattern::PatternText,
     price::Price,
 };
 
@@ -34,8 +35,15 @@ impl Written {
 #[derive(Debug)]
 pub(crate) struct RawTest {
     pub(crate) attribute: Written,
-    pub(crate) patterns: Vec<Written>,
+    pub(crate) patterns: Vec<RawPattern>,
     /// Of all patterns together.
+    pub(crate) place: Place,
+}
+
+/// A value of a condition.
+#[derive(Debug)]
+pub(crate) struct RawPattern {
+    pub(crate) pattern: PatternText,
     pub(crate) place: Place,
 }
 
@@ -99,18 +107,19 @@ impl<'t> Compiler<'t> {
                 let message = format!("the list for {:?} is empty: no request could match", attribute.text);
                 self.error(*place, message, "name at least one value, or leave the attribute out");
             }
-            for pattern in patterns {
-                let bare = pattern.text.strip_prefix('!').unwrap_or(&pattern.text);
+            for RawPattern { pattern, place } in patterns {
+                let PatternText::Short(text) = pattern else { continue };
+                let bare = text.strip_prefix('!').unwrap_or(text);
                 if attribute.text == "ip" && bare.contains('/') && address::network(bare).is_none() {
                     self.error(
-                        pattern.place,
+                        *place,
                         format!("{:?} is no network", shortened(bare)),
                         "write e.g. 10.0.0.0/8 or 2001:db8::/32",
                     );
                 }
             }
             let name = self.shared(&attribute.text);
-            tests.push(Test::new(name, patterns.iter().map(|pattern| &*pattern.text)));
+            tests.push(Test::new(name, patterns.iter().map(|one| &one.pattern)));
         }
         // The same rule must compile to the same thing, whatever order its attributes have.
         tests.sort_by(|a, b| a.attribute.cmp(&b.attribute));

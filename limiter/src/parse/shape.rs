@@ -1,11 +1,12 @@
 //! The shape of a rule file: which fields there are and of what kind. What they mean is another matter.
 
 use super::{
-    compile::{RawKey, RawTest, Written},
+    compile::{RawKey, RawPattern, RawTest, Written},
     error::{Place, RuleErrors},
     fields::{Fields, Kind},
     node::{Node, Value},
 };
+use crate::pattern::{PatternForm, PatternText};
 
 /// One document. What is `None` was left out, or is invalid, which has been reported.
 #[derive(Debug)]
@@ -124,6 +125,17 @@ const OVERRIDE: Kind = Kind {
     example: "`- { when: { tier: gold }, limit: 50/1m }`",
 };
 
+const FORM: Kind = Kind {
+    name: "a value in `when` that is a map",
+    fields: &[
+        ("is", "`path: { is: \"/a*\" }`"),
+        ("is_not", "`path: { is_not: \"/a*\" }`"),
+        ("like", "`path: { like: \"/a/*/b\" }`"),
+        ("not_like", "`path: { not_like: \"/a/*/b\" }`"),
+    ],
+    example: "`path: { is: \"/a*\" }`",
+};
+
 /// Reads a document. `None`: it is no map, which has been reported.
 pub(super) fn file(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawFile> {
     let place = node.shown();
@@ -240,14 +252,45 @@ fn condition(fields: &mut Fields<'_, '_>, node: Node) -> Vec<RawTest> {
             _ => vec![value],
         };
         let count = values.len();
-        let patterns: Vec<Written> =
-            values.into_iter().filter_map(|value| word(fields.errors, "a value in `when`", value)).collect();
+        let patterns: Vec<RawPattern> =
+            values.into_iter().filter_map(|value| pattern(fields.errors, value)).collect();
         // One that is invalid has been reported; without it the list may seem empty.
         if patterns.len() == count {
             tests.push(RawTest { attribute, patterns, place });
         }
     }
     tests
+}
+
+/// A text, or a map that says how its text is read.
+fn pattern(errors: &mut RuleErrors<'_>, node: Node) -> Option<RawPattern> {
+    if !matches!(node.value, Value::Map(_)) {
+        let Written { text, place } = word(errors, "a value in `when`", node)?;
+        return Some(RawPattern { pattern: PatternText::Short(text), place });
+    }
+    let (place, before) = (node.shown(), errors.count());
+    let mut fields = Fields::of(node, &FORM, errors)?;
+    let forms: [(&str, fn(String) -> PatternForm); 4] = [
+        ("is", PatternForm::Is),
+        ("is_not", PatternForm::IsNot),
+        ("like", PatternForm::Like),
+        ("not_like", PatternForm::NotLike),
+    ];
+    let mut found: Vec<PatternForm> =
+        forms.into_iter().filter_map(|(name, form)| Some(form(fields.text(name)?.text))).collect();
+    if found.len() != 1 && errors.count() == before {
+        let message = match found.len() {
+            0 => format!("{} says nothing", FORM.name),
+            _ => format!("{} says more than one thing", FORM.name),
+        };
+        errors.add(
+            place,
+            message,
+            "write one of is, is_not, like, not_like, with a text; several maps in a list",
+        );
+    }
+    let form = found.pop().filter(|_| errors.count() == before)?;
+    Some(RawPattern { pattern: PatternText::Long(form), place })
 }
 
 fn list(fields: &mut Fields<'_, '_>, field: &str, expected: &str, node: Node) -> Vec<Node> {

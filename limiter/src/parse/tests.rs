@@ -214,10 +214,14 @@ fn a_value_of_another_kind_is_reported_with_what_is_expected() {
     assert_error(&rule("when: /login"), "/login", "`when` must be a map of attributes, here is a text");
     assert_error(&rule("when: [path]"), "[path]", "`when` must be a map of attributes, here is a list");
     assert_error(
-        &rule("when: { path: { is: /a } }"),
-        "{ is",
-        "a value in `when` must be a text, here is a map",
+        &rule("when: { path: { was: /a } }"),
+        "was",
+        "has no field `was` (a value in `when` that is a map has: is, is_not, like, not_like)",
     );
+    assert_error(&rule("when: { path: { isnot: /a } }"), "isnot", "did you mean `is_not`?");
+    assert_error(&rule("when: { path: { is: [/a, /b] } }"), "[/a", "`is` must be a text, here is a list");
+    assert_error(&rule("when: { path: [/b, { is: }] }"), "{ is", "says nothing (write one of is,");
+    assert_error(&rule("when: { path: { is: /a, like: /b } }"), "{ is", "says more than one thing");
     assert_error(&rule("when: { path: }"), ": }", "here is nothing (write \"\"");
     assert_error(&rule("overrides: { limit: 1/1s }"), "{ limit", "`overrides` must be a list");
     assert_error(&rule("overrides: [gold]"), "gold", "an override is a map of its fields");
@@ -306,6 +310,32 @@ fn a_value_is_taken_letter_by_letter_whatever_yaml_makes_of_it() {
     let request =
         [("status", "404"), ("version", "1.10"), ("flag", "true"), ("word", "yes"), ("code", "007")];
     assert_eq!(matched(&rules, "default", &request)[0].rule.name(), "404");
+}
+
+#[test]
+fn a_value_can_say_how_its_text_is_read() {
+    let text = "rules:
+  - { name: is, when: { v: { is: \"192.168.0.0/16\" } }, key: [], limit: 1/1s }
+  - { name: one-of, when: { v: [{ is: \"!x\" }, { is: x* }, { is: 1.10 }] }, key: [], limit: 1/1s }
+  - { name: like, when: { v: { like: /api/*/download } }, key: [], limit: 1/1s }
+  - { name: neither, when: { v: [\"*\", { is_not: x* }, { not_like: \"*/download\" }] }, key: [], limit: 1/1s }
+  - { name: like-a-prefix, when: { v: { like: \"!x**\" } }, key: [], limit: 1/1s }
+";
+    let rules = rules(text).unwrap();
+    let about = |value: &str| {
+        let found = matched(&rules, "default", &[("v", value)]);
+        found.iter().map(|one| one.rule.name().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(about("192.168.0.0/16"), "is neither");
+    assert_eq!(about("192.168.1.1"), "neither");
+    assert_eq!(about("!x"), "one-of neither like-a-prefix");
+    assert_eq!(about("x*"), "one-of");
+    assert_eq!(about("xy"), "neither");
+    assert_eq!(about("1.10"), "one-of neither", "letter by letter");
+    assert_eq!(about("/api/a/b/download"), "like");
+    assert_eq!(about("/api/*/download"), "like");
+    assert_eq!(about("/api/download"), "", "the two slashes");
+    assert_eq!(about("!xyz"), "neither like-a-prefix");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod diff;
 mod get;
 mod history;
 mod import;
+mod import_files;
 mod rollback;
 mod validate;
 
