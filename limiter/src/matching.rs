@@ -74,17 +74,24 @@ impl Rule {
         special.map_or(self.limit_id, |place| self.overrides[place].id)
     }
 
-    /// What the fingerprints of all buckets of the request's key begin with; `None` when the request lacks an attribute of it.
+    /// What the fingerprints of all buckets of the request's key begin with; `None` when the request lacks an attribute of it,
+    /// or all parts of it are optional and empty.
     pub(crate) fn key_of<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyBytes> {
         let mut key = self.hasher.key();
-        for name in &self.key {
-            let value = attributes.get(name)?;
-            match network_of(name, value) {
+        let mut is_empty = !self.key.is_empty();
+        for part in &self.key {
+            let value = match attributes.get(&part.name) {
+                Some(value) => value,
+                None if part.optional => "",
+                None => return None,
+            };
+            is_empty &= part.optional && value.is_empty();
+            match network_of(&part.name, value) {
                 Some(network) => key.number(network),
                 None => key.text(value),
             }
         }
-        Some(key)
+        (!is_empty).then_some(key)
     }
 
     /// With the limit of the override at that place.
@@ -131,6 +138,40 @@ mod tests {
         assert!(holds(&["2001:db8::/32"], Some("2001:db8::1")) && !holds(&["10.0.0.0/8"], Some("ten")));
         assert!(holds(&["*"], Some("")) && !holds(&["*"], None));
         assert!(holds(&["a", "b"], Some("b")) && !holds(&["a", "b"], Some("c")));
+    }
+
+    #[test]
+    fn an_optional_part_of_a_key_may_be_missing_but_not_the_whole_key() {
+        let text = "rules:
+  - { name: both, key: [ip, 'api_key?'], limit: 1/1s }
+  - { name: either, key: ['a?', 'b?'], limit: 1/1s }
+  - { name: one, key: [], limit: 1/1s, when: { c: c } }
+";
+        let rules = crate::Rules::from_yaml(text, &crate::HashSecret::new([1; 16])).unwrap();
+        let matched = |attributes: &[(&str, &str)]| {
+            let mut found = smallvec::SmallVec::new();
+            rules.matching("default", attributes, &mut found);
+            found.iter().map(|one| (one.rule.name().to_owned(), one.key)).collect::<Vec<_>>()
+        };
+        let with = matched(&[("ip", "192.0.2.1"), ("api_key", "k")]);
+        let without = matched(&[("ip", "192.0.2.1")]);
+        assert_eq!((with.len(), without.len()), (1, 1));
+        assert_ne!(with, without);
+        // As nginx counts: a header that is empty is as one that is not there.
+        assert_eq!(matched(&[("ip", "192.0.2.1"), ("api_key", "")]), without);
+        assert_eq!(matched(&[("api_key", "k")]), []);
+        assert_eq!(matched(&[("a", "x")]).len(), 1);
+        assert_ne!(matched(&[("a", "x")]), matched(&[("b", "x")]));
+        assert_eq!(matched(&[("a", ""), ("b", "")]), []);
+        assert_eq!(matched(&[("c", "c")]).len(), 1);
+        assert_eq!(rules.rules("default")[0].describe().key, ["ip", "api_key?"]);
+        let names: Vec<&str> = rules.rules("default")[0].key().collect();
+        assert_eq!(names, ["ip", "api_key"]);
+        let error = crate::Rules::from_yaml(
+            "rules: [{ name: r, key: [a, 'a?', '?'], limit: 1/1s }]",
+            &crate::HashSecret::new([1; 16]),
+        );
+        assert_eq!(error.unwrap_err().len(), 2, "one is twice in the key, one has no name");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Rule {
     pub(crate) domain: Arc<str>,
     pub(crate) name: Box<str>,
     pub(crate) when: Condition,
-    pub(crate) key: Box<[Arc<str>]>,
+    pub(crate) key: Box<[KeyPart]>,
     pub(crate) hasher: KeyHasher,
     /// Of all by which it tells requests apart; see [`LimitRef`].
     pub(crate) shape: u64,
@@ -40,6 +40,22 @@ pub struct Rule {
     pub(crate) reserve: Option<Reserve>,
     /// Shared with the same rule before and after a change.
     pub(crate) cardinality: Arc<Cardinality>,
+}
+
+/// An attribute of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyPart {
+    pub(crate) name: Arc<str>,
+    /// Where a request has no such attribute, this part of its key is empty.
+    pub(crate) optional: bool,
+    /// As rules write it.
+    pub(crate) written: Arc<str>,
+}
+
+impl AsRef<str> for KeyPart {
+    fn as_ref(&self) -> &str {
+        &self.written
+    }
 }
 
 impl Rule {
@@ -71,12 +87,12 @@ impl Rule {
 
     /// The attributes whose values make a bucket.
     pub fn key(&self) -> impl Iterator<Item = &str> {
-        self.key.iter().map(|name| &**name)
+        self.key.iter().map(|part| &*part.name)
     }
 
     /// Whether it looks at the attribute: in its condition, its key or an override.
     pub fn names(&self, attribute: &str) -> bool {
-        self.key.iter().any(|name| **name == *attribute)
+        self.key.iter().any(|part| *part.name == *attribute)
             || self.when.tests(attribute)
             || self.overrides.iter().any(|special| special.when.tests(attribute))
     }

@@ -22,6 +22,7 @@ mod founding;
 mod grpc;
 mod hung_disk;
 mod hung_disk_streams;
+mod import_nginx;
 mod import_rules;
 mod join;
 mod lost_answers;

@@ -10,6 +10,7 @@ use crate::{
     HashSecret,
     condition::{Condition, Test},
     pattern::PatternText,
+    rule::KeyPart,
 };
 
 /// Attributes that calls use for themselves.
@@ -114,20 +115,27 @@ impl<'t> Compiler<'t> {
         Condition::new(tests)
     }
 
-    pub(crate) fn key(&mut self, key: &RawKey) -> Box<[Arc<str>]> {
+    /// `name`, or `name?` for an attribute that a request may lack.
+    pub(crate) fn key(&mut self, key: &RawKey) -> Box<[KeyPart]> {
         if key.parts.len() > MAX_KEY_PARTS {
             let message =
                 format!("a key of {} attributes, at most {MAX_KEY_PARTS} are possible", key.parts.len());
             self.error(key.place, message, "");
         }
         let mut seen = HashSet::new();
+        let mut parts = Vec::with_capacity(key.parts.len());
         for part in &key.parts {
-            self.check_attribute(part);
-            if !seen.insert(&*part.text) {
-                self.error(part.place, format!("{:?} is twice in the key", part.text), "name it once");
+            let (name, optional) = match part.text.strip_suffix('?') {
+                Some(name) => (name, true),
+                None => (part.text.as_str(), false),
+            };
+            self.check_attribute(&Written { text: name.to_owned(), place: part.place });
+            if !seen.insert(name) {
+                self.error(part.place, format!("{name:?} is twice in the key"), "name it once");
             }
+            parts.push(KeyPart { name: self.shared(name), optional, written: self.shared(&part.text) });
         }
-        key.parts.iter().map(|part| self.shared(&part.text)).collect()
+        parts.into()
     }
 
     fn check_attribute(&mut self, name: &Written) {
