@@ -2,13 +2,13 @@
 
 pub use crate::{
     attributes::Attributes,
-    condition::short_form,
+    condition::reads_as_itself,
     cost::CostTooLarge,
     key::HashSecret,
     limit::{LimitError, MAX_REFILL},
     limiter::Ruled,
     parse::RuleError,
-    pattern::{PatternForm, PatternText, is_like},
+    pattern::{PatternForm, PatternText},
     period::{MAX_PERIOD, MIN_PERIOD, Period},
     policy::{Mode, OnMemoryFull},
     rule::Rule,

@@ -293,7 +293,7 @@ fn rule(
     Some(NewRule {
         name: name_of(&name, rules),
         line: limit.line,
-        when: super::imported::as_written(when),
+        when,
         key: way.iter().filter(|step| step.is_key).map(|step| step.attribute.clone()).collect(),
         limit: written,
         burst: None,
