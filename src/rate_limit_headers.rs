@@ -53,8 +53,10 @@ pub(crate) fn write(answer: &CheckAnswer<'_>, legacy: Option<u64>, sink: &mut im
     if let Some(offset) = legacy {
         sink.header(&X_RATELIMIT_LIMIT, |out| number(out, numbers.limit));
         sink.header(&X_RATELIMIT_REMAINING, |out| number(out, numbers.remaining));
-        let reset = seconds(numbers.reset_after).saturating_add(offset);
-        sink.header(&X_RATELIMIT_RESET, |out| number(out, reset));
+        if !numbers.denies() {
+            let reset = seconds(numbers.reset_after).saturating_add(offset);
+            sink.header(&X_RATELIMIT_RESET, |out| number(out, reset));
+        }
     }
     if let (false, Some(wait)) = (answer.allowed, numbers.retry_after) {
         sink.header(&RETRY_AFTER, |out| number(out, seconds(wait).max(1)));
@@ -77,8 +79,11 @@ impl Policy<'_> {
         self.write_name(out);
         out.extend_from_slice(b";r=");
         sf_integer(out, self.remaining);
-        out.extend_from_slice(b";t=");
-        sf_integer(out, seconds(self.more_after));
+        // Of what denies, waiting changes nothing.
+        if !self.denies() {
+            out.extend_from_slice(b";t=");
+            sf_integer(out, seconds(self.more_after));
+        }
     }
 
     /// An item of `RateLimit-Policy`: `"login";q=5;w=60`. A window is told in whole seconds or not at all.

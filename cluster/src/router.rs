@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 use tidegate_limiter::{
     Decision, Nanos,
     cluster::{Charge, RuleId},
+    rules::Mode,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -29,7 +30,7 @@ pub use self::{amend::Amended, core::Router};
 use self::{
     attempt::{Attempt, AttemptOutcome},
     core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE},
-    parts::is_held,
+    parts::{denial, is_held},
 };
 use crate::{
     owner::slot_ownership::Claim,
@@ -55,6 +56,10 @@ impl Router {
         }
         let mut claims: SmallVec<[Claim; 4]> = SmallVec::new();
         for (charge, policy) in charges.iter_mut().zip(policies) {
+            if charge.limit.denies() && charge.mode == Mode::Enforce {
+                out.extend(charges.iter().map(denial));
+                return Local::Denied { at: now };
+            }
             let Ok(mut claim) = self.ownership.claim(SlotId::of(charge.key), policy.consistency, now) else {
                 return Local::Elsewhere;
             };

@@ -84,6 +84,12 @@ pub enum Local {
         /// When that was.
         at: Nanos,
     },
+    /// A limit denies whatever was consumed, so nothing was charged. Each such limit has its decision; those of the others say
+    /// nothing.
+    Denied {
+        /// When that was.
+        at: Nanos,
+    },
     /// Another node owns one of the slots; nothing was charged.
     Elsewhere,
     /// This node has no slot table yet; nothing was charged.

@@ -156,7 +156,7 @@ mod tests {
         assert!(arrives(good));
         assert!(!arrives(peer::Charge { cost: u64::MAX, ..good }));
         assert!(!arrives(peer::Charge { limit: peer::Limit { algorithm: 99, ..good.limit }, ..good }));
-        assert!(!arrives(peer::Charge { limit: peer::Limit { count: 0, ..good.limit }, ..good }));
+        assert!(!arrives(peer::Charge { limit: peer::Limit { burst: 0, ..good.limit }, ..good }));
         assert!(!arrives(peer::Charge {
             limit: peer::Limit { period: peer::Period::Nanos(0), ..good.limit },
             ..good

@@ -39,9 +39,10 @@ pub(crate) enum Pattern {
     Like(Box<str>),
 }
 
-/// Whether a text in a condition stands for the value that is this text, and for no other.
-pub fn reads_as_itself(text: &str) -> bool {
-    !text.starts_with('!') && Pattern::new(text).is_exactly(text)
+/// The same in the short form, if that reads so: `{ is: a }` is `a`, and `{ is: a* }` stays what it is.
+pub fn short_form(form: PatternForm) -> PatternText {
+    let (pattern, opposite) = Pattern::of_form(&form);
+    pattern.written(opposite)
 }
 
 impl Condition {
@@ -119,12 +120,10 @@ impl Test {
                     Some(negated) => none_of.push(Pattern::new(negated)),
                     None => any_of.push(Pattern::new(text)),
                 },
-                PatternText::Long(PatternForm::Is(text)) => any_of.push(Pattern::Exact(text.as_str().into())),
-                PatternText::Long(PatternForm::IsNot(text)) => {
-                    none_of.push(Pattern::Exact(text.as_str().into()));
-                }
-                PatternText::Long(PatternForm::Like(text)) => any_of.push(Pattern::like(text)),
-                PatternText::Long(PatternForm::NotLike(text)) => none_of.push(Pattern::like(text)),
+                PatternText::Long(form) => match Pattern::of_form(form) {
+                    (pattern, false) => any_of.push(pattern),
+                    (pattern, true) => none_of.push(pattern),
+                },
             }
         }
         Self { attribute, any_of: any_of.into(), none_of: none_of.into() }
@@ -158,6 +157,16 @@ impl Pattern {
         Self::Exact(text.into())
     }
 
+    /// And whether its opposite is meant.
+    fn of_form(form: &PatternForm) -> (Self, bool) {
+        match form {
+            PatternForm::Is(text) => (Self::Exact(text.as_str().into()), false),
+            PatternForm::IsNot(text) => (Self::Exact(text.as_str().into()), true),
+            PatternForm::Like(text) => (Self::like(text), false),
+            PatternForm::NotLike(text) => (Self::like(text), true),
+        }
+    }
+
     /// As one of the others where that says the same.
     fn like(text: &str) -> Self {
         let mut single = String::with_capacity(text.len());
@@ -172,10 +181,6 @@ impl Pattern {
             Some(place) if place == single.len() - 1 => Self::Prefix(single[..place].into()),
             Some(_) => Self::Like(single.into()),
         }
-    }
-
-    fn is_exactly(&self, text: &str) -> bool {
-        matches!(self, Self::Exact(exact) if **exact == *text)
     }
 
     /// In the short form, if that reads as this again.

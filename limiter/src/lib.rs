@@ -42,7 +42,7 @@
 //! | governor | here |
 //! | --- | --- |
 //! | `Quota::per_second(nonzero!(50u32)).allow_burst(nonzero!(100u32))` | `Limit::per_second(50).burst(100)` |
-//! | `RateLimiter::keyed(quota)` | `Keyed::new(limit)?`; a count of 0 is an error here |
+//! | `RateLimiter::keyed(quota)` | `Keyed::new(limit)?`; a count of 0 denies |
 //! | `RateLimiter::direct(quota)` | the same, with the key `&()` |
 //! | `limiter.check_key(&key).is_ok()` | `limiter.check_now(&key, Cost::ONE).is_allowed()` |
 //! | `limiter.check_key_n(&key, n)` | `limiter.check_now(&key, Cost::new(n)?)` |
@@ -84,7 +84,7 @@
 //!
 //! Costs are units from 0 (a look) to 2^53, times are nanoseconds, decisions tell times rounded up to a nanosecond.
 //!
-//! - A cost above the burst (or count) is denied for ever: no `retry_after`.
+//! - A cost above the burst (or count) is denied for ever: no `retry_after`. A count of 0 denies every cost.
 //! - A look ([`Cost::PEEK`]) is allowed if a cost of 1 would be, and takes nothing.
 //! - Several rules: all must allow, else none is charged ([`Limiter::check`]).
 //! - A changed count or burst keeps what was consumed: windows and the log in units, the two buckets in time (a bucket

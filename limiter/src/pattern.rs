@@ -72,7 +72,7 @@ impl fmt::Display for PatternText {
 }
 
 /// Whether a value fits a text in which each `*` stands for any characters, or none.
-pub(crate) fn is_like(pattern: &str, value: &str) -> bool {
+pub fn is_like(pattern: &str, value: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == value };
     let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
     // What begins the value cannot end it too.

@@ -36,7 +36,8 @@ impl Reserve {
         limits: impl IntoIterator<Item = &'l Limit>,
         has_shares: bool,
     ) -> Option<Self> {
-        let mut limits = limits.into_iter().peekable();
+        // What denies takes nothing that could be lost.
+        let mut limits = limits.into_iter().filter(|limit| !limit.denies()).peekable();
         let is_of_window = limits.peek()?.algorithm() == Algorithm::FixedWindow;
         let quantum = limits.map(quantum).min().flatten()?;
         Some(Self { rule: rule.get(), quantum, is_of_window, has_shares })

@@ -102,6 +102,12 @@ impl Rule {
         !self.key.is_empty() || self.when.requires_any()
     }
 
+    /// All limits of which it keeps buckets: its own and those of its overrides, but for what is unlimited or denies.
+    pub(crate) fn counting_limits(&self) -> impl Iterator<Item = &Limit> {
+        let overrides = self.overrides.iter().filter_map(|special| special.limit.as_ref());
+        self.limit.iter().chain(overrides).filter(|limit| !limit.denies())
+    }
+
     /// The limit where no override fits; `None`: unlimited.
     pub fn limit(&self) -> Option<&Limit> {
         self.limit.as_ref()

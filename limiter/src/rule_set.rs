@@ -168,7 +168,7 @@ impl Rules {
     }
 
     /// Finds all buckets that the request's keys have in the rules that are about it: of each rule first that of the limit in
-    /// force, then those of its other limits. What is unlimited has none.
+    /// force, then those of its other limits. What is unlimited has none, nor has what denies.
     pub fn buckets<'r, A: Attributes + ?Sized>(
         &'r self,
         domain: &str,
@@ -181,7 +181,8 @@ impl Rules {
             let others = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
             for place in [special].into_iter().chain(others) {
                 let matched = rule.matched(key, place);
-                if matched.limit.is_some() && found[first..].iter().all(|known| known.key != matched.key) {
+                let has_bucket = matched.limit.is_some_and(|limit| !limit.denies());
+                if has_bucket && found[first..].iter().all(|known| known.key != matched.key) {
                     found.push(matched);
                 }
             }

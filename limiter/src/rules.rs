@@ -2,13 +2,13 @@
 
 pub use crate::{
     attributes::Attributes,
-    condition::reads_as_itself,
+    condition::short_form,
     cost::CostTooLarge,
     key::HashSecret,
     limit::{LimitError, MAX_REFILL},
     limiter::Ruled,
     parse::RuleError,
-    pattern::{PatternForm, PatternText},
+    pattern::{PatternForm, PatternText, is_like},
     period::{MAX_PERIOD, MIN_PERIOD, Period},
     policy::{Mode, OnMemoryFull},
     rule::Rule,

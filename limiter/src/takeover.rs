@@ -33,7 +33,9 @@ impl Takeover {
 
     /// What a rule with these limits does if it does not say.
     pub(crate) fn default_of<'l>(limits: impl IntoIterator<Item = &'l Limit>) -> Self {
-        let is_long = |limit: &Limit| Self::is_possible(limit.algorithm()) && refill(limit) > SHORT_REFILL;
+        let is_long = |limit: &Limit| {
+            !limit.denies() && Self::is_possible(limit.algorithm()) && refill(limit) > SHORT_REFILL
+        };
         if limits.into_iter().any(is_long) { Self::Reserve } else { Self::Zero }
     }
 }

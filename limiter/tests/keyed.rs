@@ -31,7 +31,8 @@ fn keys_of_any_type_have_a_bucket_each_however_they_are_owned() {
 
 #[test]
 fn numbers_that_make_no_limit_are_an_error_when_the_limiter_is_made() {
-    assert_eq!(Keyed::new(Limit::per_second(0)).unwrap_err(), Error::Limit(LimitError::ZeroCount));
+    let nothing = Limit::per_second(1).burst(0);
+    assert_eq!(Keyed::new(nothing).unwrap_err(), Error::Limit(LimitError::ZeroBurst));
     let burst = Limit::per_second(1).burst(2).with_algorithm(Algorithm::SlidingLog);
     let error: Box<dyn std::error::Error + Send + Sync> = Keyed::new(burst).unwrap_err().into();
     assert!(error.to_string().contains("leave it out"), "{error}");

@@ -136,7 +136,11 @@ fn what_is_wrong_with_rules_in_rust_is_told_at_once() {
         .rule(NewRule::new("a b", limit("1/1s")))
         .rule(NewRule::new("r", limit("1/1s")).when("ip", ["10.0.0.0/99"]))
         .rule(NewRule::new("r", limit("1/1s")).key("x").key("x"))
-        .rule(NewRule::new("none", Limit::per_minute(0)).limit_when("a", ["b"], Limit::per_day(1).burst(0)))
+        .rule(NewRule::new("none", Limit::per_minute(0).burst(1)).limit_when(
+            "a",
+            ["b"],
+            Limit::per_day(1).burst(0),
+        ))
         .build()
         .unwrap_err();
     let text = error.to_string();

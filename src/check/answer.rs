@@ -43,6 +43,27 @@ pub(crate) struct Policy<'a> {
     pub(crate) denied: bool,
 }
 
+impl CheckAnswer<'_> {
+    /// Whether a limit denies it that denies everything.
+    pub(crate) fn is_denied_for_ever(&self) -> bool {
+        !self.allowed && self.numbers.is_some_and(|numbers| numbers.denies())
+    }
+}
+
+impl Numbers {
+    /// Whether they are of a limit that denies everything.
+    pub(crate) fn denies(&self) -> bool {
+        self.limit == 0
+    }
+}
+
+impl Policy<'_> {
+    /// Whether it denies everything.
+    pub(crate) fn denies(&self) -> bool {
+        self.count == 0
+    }
+}
+
 /// Who decided a check, as answers and metrics tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decider {

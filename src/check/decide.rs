@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use tidegate_cluster::{CheckOptions, Decisions, Local, Readiness, Undecided, Verdict};
-use tidegate_limiter::Nanos;
+use tidegate_limiter::{Nanos, cluster::Charge};
 
 use super::{
     answer::{CheckAnswer, Decider},
@@ -112,10 +112,15 @@ fn decide_here<T>(
     match node.router.decide_local(&mut limited.charges, &limited.policies, now, &mut decisions) {
         Local::Elsewhere => None,
         Local::NotReady => Some(Err(not_ready(node))),
-        Local::Decided { allowed, at } => {
+        local @ (Local::Decided { at, .. } | Local::Denied { at }) => {
+            let (allowed, is_whole) = match local {
+                Local::Decided { allowed, .. } => (allowed, true),
+                _ => (false, false),
+            };
             let name = |place: usize| limited.names.get(place).copied().flatten();
             let decided = |place: usize| {
-                let decision = decisions.get(place)?;
+                let has_decided = |charge: &Charge| is_whole || charge.limit.denies();
+                let decision = decisions.get(place).filter(|_| has_decided(&limited.charges[place]))?;
                 let by = if decision.assumed { Decider::Memory } else { Decider::Owner };
                 Some(Decided { decision, by, node: &node.name })
             };

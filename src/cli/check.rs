@@ -113,6 +113,9 @@ impl std::fmt::Display for Answer {
         let seconds = |millis: u64| millis as f64 / 1e3;
         write!(f, "{}", if self.allowed { "allowed" } else { "denied" })?;
         match (&self.rule, self.limit, self.remaining) {
+            (rule, Some(0), _) => {
+                return write!(f, " by {}, which denies everything", rule.as_deref().unwrap_or("its limit"));
+            }
             (rule, Some(limit), Some(remaining)) => {
                 write!(f, " by {}: {remaining} of {limit} left", rule.as_deref().unwrap_or("its limit"))?;
             }

@@ -1,11 +1,11 @@
 //! What is made of a configuration: rules, as a node takes them, and remarks on what they do not say.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _, net::IpAddr};
 
 use tidegate_limiter::{
     Algorithm,
     cluster::Rules,
-    rules::{HashSecret, RuleError},
+    rules::{HashSecret, PatternForm, PatternText, RuleError, short_form},
 };
 
 use super::sources::Sources;
@@ -32,7 +32,7 @@ pub(crate) struct NewRule {
     /// The line that it comes from, among those of all [`Sources`].
     pub(crate) line: u64,
     /// Attributes and the patterns of their values.
-    pub(crate) when: Vec<(String, Vec<String>)>,
+    pub(crate) when: Vec<(String, Vec<PatternText>)>,
     pub(crate) key: Vec<String>,
     /// `unlimited`, or a count in a period.
     pub(crate) limit: String,
@@ -101,6 +101,14 @@ impl Imported {
 }
 
 impl NewRule {
+    /// Why no node takes it.
+    pub(super) fn fault(&self) -> Option<String> {
+        let mut yaml = "rules:\n".to_owned();
+        self.write(&mut yaml, &Sources::default());
+        let faults = Rules::from_yaml(&yaml, &HashSecret::new([0; 16])).err()?;
+        faults.into_iter().next().map(|fault| fault.message)
+    }
+
     fn write(&self, yaml: &mut String, sources: &Sources) {
         let place = sources.place(self.line);
         let from = match (sources.len(), place.line) {
@@ -114,8 +122,11 @@ impl NewRule {
                 .when
                 .iter()
                 .map(|(attribute, patterns)| match &patterns[..] {
-                    [one] => format!("{}: {}", word(attribute), word(one)),
-                    several => format!("{}: [{}]", word(attribute), words(several)),
+                    [one] => format!("{}: {}", word(attribute), pattern(one)),
+                    several => {
+                        let several: Vec<String> = several.iter().map(pattern).collect();
+                        format!("{}: [{}]", word(attribute), several.join(", "))
+                    }
                 })
                 .collect();
             let _ = writeln!(yaml, "    when: {{ {} }}", tests.join(", "));
@@ -129,6 +140,16 @@ impl NewRule {
         }
         if self.shadow {
             let _ = writeln!(yaml, "    mode: shadow");
+        }
+    }
+}
+
+fn pattern(pattern: &PatternText) -> String {
+    match pattern {
+        PatternText::Short(text) => word(text),
+        PatternText::Long(form) => {
+            let (name, text) = form.parts();
+            format!("{{ {name}: {} }}", word(text))
         }
     }
 }
@@ -148,21 +169,58 @@ fn word(text: &str) -> String {
 
 /// A name of a rule made of any text, different from those that are taken.
 pub(super) fn name_of(text: &str, taken: &[NewRule]) -> String {
-    const MAX: usize = 100;
-    let name: String =
-        text.chars()
-            .map(|character| {
-                if character.is_ascii_alphanumeric() || "-_./:".contains(character) { character } else { '-' }
-            })
-            .take(MAX)
-            .collect();
-    let name = if name.is_empty() { "rule".to_owned() } else { name };
+    let name = spelt(text);
     let free = |name: &String| taken.iter().all(|rule| rule.name != *name);
     if free(&name) {
         return name;
     }
     let more = (2..).map(|number| format!("{name}-{number}"));
     more.into_iter().find(free).unwrap_or(name)
+}
+
+/// The names of rules of which there may be many.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// With the number that was last put behind it.
+    taken: HashMap<String, u32>,
+}
+
+impl Names {
+    /// As [`name_of`].
+    pub(super) fn take(&mut self, text: &str) -> String {
+        let name = spelt(text);
+        let mut number = self.taken.get(&name).copied().unwrap_or(0);
+        let mut free = name.clone();
+        while self.taken.contains_key(&free) {
+            number += 1;
+            free = format!("{name}-{number}");
+        }
+        self.taken.insert(name, number.max(1));
+        self.taken.entry(free.clone()).or_insert(1);
+        free
+    }
+}
+
+/// With only such characters as a name can have.
+fn spelt(text: &str) -> String {
+    const MAX: usize = 100;
+    let allowed = |character: char| character.is_ascii_alphanumeric() || "-_./:".contains(character);
+    let name: String =
+        text.chars().map(|character| if allowed(character) { character } else { '-' }).take(MAX).collect();
+    if name.is_empty() { "rule".to_owned() } else { name }
+}
+
+/// Patterns that are read as rule files read them.
+pub(super) fn as_written(when: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<PatternText>)> {
+    let written = |patterns: Vec<String>| patterns.into_iter().map(PatternText::from).collect();
+    when.into_iter().map(|(attribute, patterns)| (attribute, written(patterns))).collect()
+}
+
+/// In the short form where that means the same. An address stays a text: in the short form it would be one however it is
+/// written.
+pub(super) fn shortest(form: PatternForm) -> PatternText {
+    let (_, text) = form.parts();
+    if text.parse::<IpAddr>().is_ok() { PatternText::Long(form) } else { short_form(form) }
 }
 
 /// Why a value cannot be a pattern, where it would mean something else.

@@ -79,11 +79,84 @@ fn the_rules_of_envoyproxy_ratelimit_decide_as_it_does() {
         (json!({ "path": "/else", "path.2": "twice" }), 1),
         (json!({ "path": "/more", "path.2": "thrice" }), 6),
         (json!({ "unknown": "x" }), 6),
+        // A limit of nothing, and its key is limited elsewhere too.
+        (json!({ "never": "x" }), 0),
+        // A text that begins with ! is itself.
+        (json!({ "odd": "!x" }), 1),
+        (json!({ "odd": "y" }), 6),
+        // As they are written, whatever YAML makes of them.
+        (json!({ "version": "1.10" }), 2),
+        (json!({ "version": "1.1" }), 6),
+        (json!({ "country": "NO" }), 1),
+        (json!({ "country": "false" }), 3),
+        // A text, not a network.
+        (json!({ "masked_remote_address": "192.168.0.0/16" }), 2),
+        (json!({ "masked_remote_address": "192.168.1.1" }), 6),
+        (json!({ "file": "/api/7/download", "file.2": "a" }), 2),
+        (json!({ "file": "/api/a/b/download", "file.2": "a" }), 2),
+        (json!({ "file": "/api/7/upload", "file.2": "a" }), 6),
     ] {
         // Windows can end meanwhile, all but that of the week seldom: then once more.
         let found = allowed(&cluster, "shop", &descriptor, 6);
         assert!(found == expected || found == (2 * expected).min(6), "{descriptor}: {found}, not {expected}");
     }
+}
+
+/// As `kubectl get configmap -o yaml` shows what a chart or Envoy Gateway made; two files of one domain are put together.
+#[test]
+fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_same_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit = "{ unit: HOUR, requests_per_unit: 2, unlimited: false, name: '', replaces: [] }";
+    let first = format!(
+        "apiVersion: v1\nkind: ConfigMap\ndata:\n  eg.yaml: |\n    name: eg\n    domain: eg\n    descriptors:\n    - key: address\n      value: 10.0.0.0/8\n      rate_limit: {limit}\n---\napiVersion: v1\nkind: Service\n"
+    );
+    let second = format!("domain: eg\ndescriptors:\n- key: path\n  value: '!*/x'\n  colour: red\n  rate_limit: {limit}\n");
+    let (first_path, second_path) = (directory.path().join("a.yaml"), directory.path().join("b.yaml"));
+    fs::write(&first_path, first).unwrap();
+    fs::write(&second_path, second).unwrap();
+    let second_name = second_path.display().to_string();
+    let (code, rules, told) = import(&["--from", "envoy", &first_path.display().to_string()], &second_path);
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains(&format!("{second_name}:1: note: the domain eg again")), "{told}");
+    assert!(told.contains(&format!("{second_name}:5: not carried over: the field colour")), "{told}");
+    assert!(rules.contains("{ address: { is: \"10.0.0.0/8\" } }"), "{rules}");
+    assert!(rules.contains("{ path: { like: \"!*/x\" } }"), "{rules}");
+
+    let cluster = kit::nodes(1, "rules: []\n");
+    let file = directory.path().join("rules.yaml");
+    fs::write(&file, &rules).unwrap();
+    let url = format!("http://{}", cluster.nodes[0].http);
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(kit::binary());
+        let output = command.arg("rules").args(arguments).args(["--node", &url]).env("NO_COLOR", "1").output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let path = file.to_str().unwrap();
+    assert_eq!(ask(&["apply", "-f", path, "--wait"]).0, 0);
+    for (attributes, expected) in [
+        (json!({ "address": "10.0.0.0/8" }), 2),
+        (json!({ "address": "10.1.2.3" }), 3),
+        (json!({ "path": "!a/b/x" }), 2),
+        (json!({ "path": "a/x" }), 3),
+    ] {
+        assert_eq!(allowed(&cluster, "eg", &attributes, 3), expected, "{attributes}");
+    }
+    assert_eq!(ask(&["diff", "-f", path]).0, 0, "nothing would change");
+    assert!(ask(&["get", "eg"]).1.contains(rules.trim_end()), "as they were written");
+    // The rules as JSON, with the values that say how they are read, are a rule file too.
+    let seen = cluster.nodes[0].client(PATIENCE).get("/v1/rules/eg").unwrap().json();
+    let mut listed = seen["rules"].clone();
+    for rule in listed.as_array_mut().unwrap() {
+        rule.as_object_mut().unwrap().remove("worst_case");
+    }
+    assert_eq!(listed[0]["when"]["address"], json!([{ "is": "10.0.0.0/8" }]));
+    fs::write(&file, json!({ "domain": "eg", "rules": listed }).to_string()).unwrap();
+    let (code, told) = ask(&["diff", "-f", path]);
+    assert!(told.contains("the same rules in other words"), "{code}: {told}");
+    // Another way to read the same text is a change.
+    fs::write(&file, rules.replace("{ is: \"10.0.0.0/8\" }", "10.0.0.0/8")).unwrap();
+    let (code, told) = ask(&["diff", "-f", path]);
+    assert!(code == 1 && told.contains("when address={ is: \"10.0.0.0/8\" } -> address=10.0.0.0/8"), "{told}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod bad_peers;
 mod bad_requests;
 mod batch;
 mod connections;
+mod deny;
 mod dev;
 mod envoy;
 mod forged_gossip;

@@ -66,7 +66,9 @@ fn headers(rules: &[Ruled<'_>], binding: Option<&Ruled<'_>>, retry: Option<Durat
         let (decision, name) = (ruled.decision, printable(ruled.rule.name()));
         let (Ok(name), Some(limit)) = (StringRef::from_str(&name), ruled.rule.limit()) else { continue };
         let item = state.bare_item(name).parameter(key_ref("r"), integer(decision.remaining));
-        let _ = item.parameter(key_ref("t"), integer(seconds(decision.reset_after)));
+        if decision.limit > 0 {
+            let _ = item.parameter(key_ref("t"), integer(seconds(decision.reset_after)));
+        }
         let item = policies.bare_item(name).parameter(key_ref("q"), integer(limit.count()));
         let window = limit.window();
         if window.subsec_nanos() == 0 {
@@ -80,7 +82,9 @@ fn headers(rules: &[Ruled<'_>], binding: Option<&Ruled<'_>>, retry: Option<Durat
     }
     headers.insert(limit, binding.decision.limit.into());
     headers.insert(remaining, binding.decision.remaining.into());
-    headers.insert(reset, seconds(binding.decision.reset_after).into());
+    if binding.decision.limit > 0 {
+        headers.insert(reset, seconds(binding.decision.reset_after).into());
+    }
     if let Some(wait) = retry {
         headers.insert(header::RETRY_AFTER, retry_after(wait));
     }

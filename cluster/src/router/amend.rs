@@ -18,8 +18,7 @@ use tokio::{
 
 use super::{
     core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE, Router},
-    parts::PartOutcome,
-    parts::{Owner, Part, note},
+    parts::{Owner, Part, PartOutcome, denial, note},
     peers::Demands,
 };
 use crate::{
@@ -107,7 +106,7 @@ impl Router {
                     Owner::Peer(owner) => {
                         self.send(worker, owner, amendment, part, &charges, &policies, revision)
                     }
-                    Owner::Here(_) | Owner::Nobody { .. } => None,
+                    Owner::Here(_) | Owner::Anybody | Owner::Nobody { .. } => None,
                 })
                 .collect();
             let mut answers: Answers = charges.iter().map(|_| None).collect();
@@ -135,6 +134,13 @@ impl Router {
                             was_sent
                         }
                     },
+                    // It has no bucket.
+                    Owner::Anybody => {
+                        let denials: Decisions =
+                            part.places.iter().map(|place| denial(&charges[*place])).collect();
+                        note(&mut answers, part, &denials, || DecidedBy::Owner);
+                        true
+                    }
                     Owner::Nobody { .. } => false,
                 };
                 if !made {

@@ -1,11 +1,12 @@
 //! One attempt at a check: in which order its owners are asked, and what becomes of it when they do not agree.
 //!
-//! 1. What another node owns and has denied lately (see [`Denials`](super::denials::Denials)), alone.
-//! 2. What this node owns, which costs nothing to ask.
-//! 3. All other owners, at the same time.
-//! 4. What nobody decides, by what its rule says.
+//! 1. What is denied whatever was consumed, by this node.
+//! 2. What another node owns and has denied lately (see [`Denials`](super::denials::Denials)), alone.
+//! 3. What this node owns, which costs nothing to ask.
+//! 4. All other owners, at the same time.
+//! 5. What nobody decides, by what its rule says.
 //!
-//! A denial ends it, and what earlier steps charged is given back. Without a denial that is remembered there is no first step,
+//! A denial ends it, and what earlier steps charged is given back. Without a denial that is remembered there is no second step,
 //! and a check takes one round trip, however many owners it has.
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     core::Router,
-    parts::{LossReason, Owner, Part, PartOutcome, UndoBy, is_lapsed, note, part_is_held},
+    parts::{LossReason, Owner, Part, PartOutcome, UndoBy, denial, is_lapsed, note, part_is_held},
 };
 use crate::{
     link::Reply,
@@ -150,6 +151,15 @@ impl Router {
     }
 
     async fn run<'a>(&self, check: &Attempt<'a>, course: &mut Progress<'a>) -> AttemptOutcome {
+        for part in check.parts.iter().filter(|part| matches!(part.owner, Owner::Anybody)) {
+            let outcome = Self::denied(check, part);
+            self.take(check, part, outcome, course);
+        }
+        if course.denied
+            && let Some(tried) = course.end(false)
+        {
+            return tried;
+        }
         let mut asked: SmallVec<[(&Part, Asked); 2]> = SmallVec::new();
         let first = self.likely_denial(check);
         if let Some(part) = first {
@@ -202,7 +212,7 @@ impl Router {
                     };
                     course.lost.push((part, why));
                 }
-                Owner::Peer(_) => {}
+                Owner::Peer(_) | Owner::Anybody => {}
             }
         }
         if let Some(tried) = course.end(check.may_retry) {
@@ -232,6 +242,16 @@ impl Router {
         }
         let allowed = self.decide_lost(check, course);
         AttemptOutcome::Decided(Verdict { allowed, answers: std::mem::take(&mut course.answers) })
+    }
+
+    /// A part that is denied whatever was consumed.
+    fn denied(check: &Attempt<'_>, part: &Part) -> PartOutcome {
+        let charges = || part.places.iter().map(|place| &check.charges[*place]);
+        PartOutcome::Decided {
+            allowed: charges().all(|charge| charge.mode == Mode::Shadow),
+            decisions: charges().map(denial).collect(),
+            undo: None,
+        }
     }
 
     /// The part of another node that is likely to deny, and more so than any other. None of a node that was too slow to be
@@ -267,7 +287,7 @@ impl Router {
             PartOutcome::Decided { allowed, decisions, undo } => {
                 note(&mut course.answers, part, &decisions, || match &part.owner {
                     Owner::Peer(owner) => DecidedBy::Forwarded(Arc::clone(&owner.member.id.name)),
-                    Owner::Here(_) | Owner::Nobody { .. } => DecidedBy::Owner,
+                    Owner::Here(_) | Owner::Anybody | Owner::Nobody { .. } => DecidedBy::Owner,
                 });
                 if check.is_undoable() {
                     self.learn(check, part, allowed, &decisions);

@@ -35,6 +35,8 @@ pub(super) enum Owner {
     /// This node, under these claims, in the order of the places.
     Here(SmallVec<[Claim; 4]>),
     Peer(Arc<Peer>),
+    /// Whoever is asked: limits that deny whatever was consumed.
+    Anybody,
     /// Nobody whom this node knows. `soon`: the slot is about to have an owner.
     Nobody {
         soon: bool,
@@ -83,6 +85,8 @@ pub(super) enum Found {
     Here(Claim),
     /// At the member at this place.
     There(usize),
+    /// Anywhere: it is denied.
+    Anywhere,
     Nobody {
         soon: bool,
     },
@@ -91,6 +95,9 @@ pub(super) enum Found {
 impl Router {
     /// Where a charge is decided.
     pub(super) fn owner_of(&self, routes: &Routes, charge: &Charge, policy: LossPolicy, now: Nanos) -> Found {
+        if charge.limit.denies() {
+            return Found::Anywhere;
+        }
         let slot = SlotId::of(charge.key);
         let member = match self.ownership.claim(slot, policy.consistency, now) {
             Ok(claim) => return Found::Here(claim),
@@ -115,6 +122,7 @@ impl Router {
             let fits = |part: &&mut Part| match (&part.owner, &found) {
                 // Also here: a request that comes again by another way must be in the same parts.
                 (Owner::Here(_), Found::Here(_)) => is_like(part, policies, index),
+                (Owner::Anybody, Found::Anywhere) => true,
                 (Owner::Nobody { soon }, Found::Nobody { soon: other }) => {
                     soon == other && is_like(part, policies, index)
                 }
@@ -131,6 +139,7 @@ impl Router {
                 None => {
                     let owner = match &found {
                         Found::Here(_) => Owner::Here(SmallVec::new()),
+                        Found::Anywhere => Owner::Anybody,
                         Found::Nobody { soon } => Owner::Nobody { soon: *soon },
                         Found::There(member) => match &routes.peers[*member] {
                             Some(peer) => Owner::Peer(Arc::clone(peer)),
@@ -160,6 +169,19 @@ pub(super) fn is_lapsed(part: &Part, policies: &[LossPolicy]) -> bool {
 /// Whether a charge is decided as those of a part are: an owner without a session decides the ones, and not the others.
 fn is_like(part: &Part, policies: &[LossPolicy], place: usize) -> bool {
     part.places.first().is_none_or(|first| policies[*first].consistency == policies[place].consistency)
+}
+
+/// What a limit says that denies whatever was consumed.
+pub(super) fn denial(charge: &Charge) -> Decision {
+    Decision {
+        allowed: false,
+        limit: charge.limit.burst_size(),
+        remaining: 0,
+        reset_after: Duration::ZERO,
+        retry_after: None,
+        delay: Duration::ZERO,
+        assumed: false,
+    }
 }
 
 /// Whether a check that was denied was so only because successors must acknowledge floors first.

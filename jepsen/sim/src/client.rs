@@ -221,6 +221,8 @@ impl Client {
                     let answers = decisions.iter().map(|one| Some((*one, by.clone()))).collect();
                     return Ok(Decided { question, allowed, answers });
                 }
+                // No rule of the simulation denies everything.
+                Local::Denied { .. } => unreachable!("each limit lets something pass"),
                 Local::NotReady => return Err(NotDecided::NotReady(question)),
                 Local::Elsewhere => {}
             }

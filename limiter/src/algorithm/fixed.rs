@@ -23,7 +23,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
     // After the present one if time went back, or if the floor lies ahead.
     let end = window_start(limit.period(), before);
     let used = before - end;
-    let can_ever = cost.get() <= limit.count();
+    let can_ever = cost.get().max(1) <= limit.count();
     let wanted = used.saturating_add(if cost == Cost::PEEK { 1 } else { add });
     let fits = can_ever && wanted <= limit.grains();
     let allowed = fits && end.checked_add(wanted).is_some_and(|state| state <= bounds.at_most);

@@ -38,7 +38,7 @@ impl Outcome {
     pub(crate) fn of(limit: &Limit, tat: u64, raise: Raise, at_most: u64, cost: Cost, now: u64) -> Self {
         let before = tat.max(raise.at_least);
         let latest = now.saturating_add(limit.refill());
-        let can_ever = cost.get() <= limit.burst_size();
+        let can_ever = cost.get().max(1) <= limit.burst_size();
         // A look says whether one unit would pass.
         let add = if cost == Cost::PEEK { ticks_for(limit, 1) } else { raise.add };
         let wanted = before.saturating_add(add);

@@ -61,7 +61,7 @@ impl Log {
         }
         let count = limit.count();
         let used = if until > now { count } else { self.used(limit, seen).saturating_add(pending) };
-        let can_ever = cost.get() <= count;
+        let can_ever = cost.get().max(1) <= count;
         let asked = cost.get().max(1);
         let allowed = can_ever && used.saturating_add(asked) <= count && seen < u64::MAX - limit.memory();
         let taken = if allowed { cost.get() } else { 0 };

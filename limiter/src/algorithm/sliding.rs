@@ -46,7 +46,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
         u128::from(current) * u128::from(length) + u128::from(previous) * u128::from(left(now))
     };
     let full = u128::from(grains) * u128::from(length);
-    let can_ever = cost.get() <= limit.count();
+    let can_ever = cost.get().max(1) <= limit.count();
     let add = cost.get().div_ceil(limit.grain());
     let asked = add.max(1);
     let next = window_end(limit.period(), end);

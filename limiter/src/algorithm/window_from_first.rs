@@ -47,7 +47,7 @@ fn window(limit: &Limit, state: u64, now: u64) -> (u64, u64) {
 pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
     let (end, used) = window(limit, state, now);
     let closed = floor.map_or(0, |floor| end_of(limit, floor));
-    let can_ever = cost.get() <= limit.count();
+    let can_ever = cost.get().max(1) <= limit.count();
     let add = cost.get().div_ceil(limit.grain());
     let wanted = used.saturating_add(add.max(1));
     let allowed = can_ever && closed <= now && wanted <= limit.grains() && end.checked_add(wanted).is_some();

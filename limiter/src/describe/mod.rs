@@ -28,12 +28,12 @@ pub struct RuleDescription {
     pub when: Conditions,
     /// The attributes whose values make a bucket.
     pub key: Vec<String>,
-    /// As in `5/1m`, or `unlimited`.
+    /// As in `5/1m`, `unlimited` or `deny`.
     pub limit: String,
     /// Capacity or queue length, of the algorithms that have one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub burst: Option<u64>,
-    /// How it counts; none of an unlimited rule.
+    /// How it counts; none of a rule all limits of which are `unlimited` or `deny`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub algorithm: Option<String>,
     /// `enforce` or `shadow`.
@@ -61,7 +61,7 @@ pub struct RuleDescription {
 pub struct OverrideDescription {
     /// Which.
     pub when: Conditions,
-    /// As in `5/1m`, or `unlimited`.
+    /// As in `5/1m`, `unlimited` or `deny`.
     pub limit: String,
     /// Capacity or queue length, of the algorithms that have one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -86,7 +86,7 @@ impl Rule {
             key: self.key.iter().map(|part| part.written.to_string()).collect(),
             limit: limit_text(self.limit.as_ref()),
             burst: burst(self.limit.as_ref()),
-            algorithm: self.limit.map(|limit| limit.algorithm().to_string()),
+            algorithm: self.counting_limits().next().map(|_| self.algorithm.to_string()),
             mode: match self.mode {
                 Mode::Enforce => "enforce",
                 Mode::Shadow => "shadow",
@@ -144,7 +144,7 @@ fn limit_text(limit: Option<&Limit>) -> String {
 }
 
 fn burst(limit: Option<&Limit>) -> Option<u64> {
-    limit.filter(|limit| limit.algorithm().has_burst()).map(Limit::burst_size)
+    limit.filter(|limit| limit.algorithm().has_burst() && !limit.denies()).map(Limit::burst_size)
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ impl RuleDescription {
             ..WorstCase::default()
         };
         match (&*self.consistency, &*self.on_owner_loss) {
+            // Whoever is asked denies.
+            _ if self.only_denies() => WorstCase { memory_full: Some(1), ..exact },
             (_, "allow") => WorstCase { crash: None, partition: None, further_side: None, ..exact },
             ("strict", "deny") => exact,
             ("strict", "share") if self.carved => exact,
@@ -75,10 +77,17 @@ impl RuleDescription {
         }
     }
 
+    /// Whether no limit of it lets anything pass.
+    fn only_denies(&self) -> bool {
+        let denies =
+            |text: &str| Limit::parse(text, None, Algorithm::TokenBucket).is_ok_and(|limit| limit.denies());
+        denies(&self.limit) && self.overrides.iter().all(|special| denies(&special.limit))
+    }
+
     /// How many units of a bucket are lost at most when its owner dies.
     fn lost(&self) -> Option<u64> {
         let count = self.limit.split('/').next().and_then(|count| count.parse().ok());
-        let all = self.burst.or(count)?;
+        let all = self.burst.or(count).filter(|all| *all > 0)?;
         if self.takeover != Takeover::Reserve.as_str() {
             return Some(all);
         }

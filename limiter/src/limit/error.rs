@@ -8,11 +8,13 @@ use super::algorithm::Algorithm;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
+    /// A limit that denies, with a burst.
+    #[error("a count of 0 denies, so it has no burst; leave the burst out")]
+    BurstOfNothing,
     /// Nothing would ever pass.
-    #[error("a count of 0 would never let anything pass; to deny, say so in a rule, e.g. 1/1d")]
-    ZeroCount,
-    /// Nothing would ever pass.
-    #[error("a burst of 0 would never let anything pass; leave it out to get the count")]
+    #[error(
+        "a burst of 0 would never let anything pass; leave it out to get the count, or write the limit `deny`"
+    )]
     ZeroBurst,
     /// More than numbers in JSON can carry exactly.
     #[error("{0} is above 2^53 (9007199254740992), the largest count that JSON carries exactly")]
@@ -33,7 +35,7 @@ pub enum LimitError {
         burst: u64,
     },
     /// Not `COUNT/PERIOD`.
-    #[error("{0:?} is no limit: write COUNT/PERIOD, e.g. 5/1m, 100/1s, 1000/day")]
+    #[error("{0:?} is no limit: write COUNT/PERIOD, e.g. 5/1m, 100/1s, 1000/day, or `deny`")]
     Syntax(String),
     /// A unit that periods do not have.
     #[error("{0:?} is no period: write 500ms, 1s, 10m, 1h, 1d, day or month")]
@@ -49,7 +51,7 @@ pub enum LimitError {
 /// Why numbers are no limit, so that a constant can be made of what is right.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum NumbersError {
-    ZeroCount,
+    BurstOfNothing,
     ZeroBurst,
     TooLarge(u64),
     Period(Duration),
@@ -61,7 +63,7 @@ pub(super) enum NumbersError {
 impl From<NumbersError> for LimitError {
     fn from(error: NumbersError) -> Self {
         match error {
-            NumbersError::ZeroCount => Self::ZeroCount,
+            NumbersError::BurstOfNothing => Self::BurstOfNothing,
             NumbersError::ZeroBurst => Self::ZeroBurst,
             NumbersError::TooLarge(number) => Self::TooLarge(number),
             NumbersError::Period(length) => Self::Period(length),

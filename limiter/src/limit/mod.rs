@@ -42,10 +42,14 @@ use crate::{
 /// # Ok::<(), tidegate_limiter::Error>(())
 /// ```
 ///
+/// # A count of 0
+///
+/// It denies every cost, for ever: `0/1m`, or `deny` for short ([`Limit::DENY`]).
+///
 /// # Numbers that make no limit
 ///
 /// A text that is no limit is an error at once. [`Limit::per_second`] and its like never panic, and can stand in constants:
-/// what is wrong with their numbers, a count of 0 for instance, is an error when a limiter is made
+/// what is wrong with their numbers, a burst of 0 for instance, is an error when a limiter is made
 /// ([`Keyed::new`](crate::Keyed::new), [`LimiterBuilder::build`](crate::LimiterBuilder::build)), or by [`Limit::validate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limit {
@@ -55,7 +59,8 @@ pub struct Limit {
     /// Buckets: `numerator / denominator` ticks in which one unit refills. Windows: units that are counted as one, / 1.
     numerator: u64,
     denominator: u64,
-    /// Buckets: ticks in which an empty one fills. Windows: units of `numerator` that fit. Log: ticks of the period.
+    /// Buckets: ticks in which an empty one fills. Windows: units of `numerator` that fit. Log: ticks of the period. 0 of a limit
+    /// that denies.
     span: u64,
     algorithm: Algorithm,
 }
@@ -63,6 +68,9 @@ pub struct Limit {
 const _: () = assert!(size_of::<Limit>() <= 64, "a limit fits a cache line");
 
 impl Limit {
+    /// Denies every cost. As a text it is `deny`.
+    pub const DENY: Self = Self::per_second(0);
+
     /// `count` units in each second: a token bucket that holds as many, unless a [burst](Self::burst) is said.
     pub const fn per_second(count: u64) -> Self {
         Self::per(Duration::from_secs(1), count)
@@ -107,7 +115,7 @@ impl Limit {
     /// As [`Limit::new`].
     pub fn validate(&self) -> Result<(), LimitError> {
         match self.span {
-            0 => Self::worked_out(self.algorithm, self.count, self.period, self.burst)?.validate(),
+            0 => Ok(Self::worked_out(self.algorithm, self.count, self.period, self.burst).map(drop)?),
             _ => Ok(()),
         }
     }
@@ -116,7 +124,7 @@ impl Limit {
     /// by default `count`; the other algorithms have none.
     ///
     /// # Errors
-    /// When nothing could ever pass, or a number is out of range.
+    /// When a number is out of range, or is one that the algorithm does not have.
     pub fn new(
         algorithm: Algorithm,
         count: u64,
@@ -126,7 +134,7 @@ impl Limit {
         Ok(Self::worked_out(algorithm, count, period, burst.unwrap_or(count))?)
     }
 
-    /// What was asked for. Where that is no limit it has a `span` of 0, which none that is one has, and no limiter takes it.
+    /// What was asked for. Where that is no limit it has a `span` of 0, and no limiter takes it.
     const fn asked(algorithm: Algorithm, count: u64, period: Period, burst: u64) -> Self {
         match Self::worked_out(algorithm, count, period, burst) {
             Ok(limit) => limit,
@@ -140,10 +148,10 @@ impl Limit {
         period: Period,
         burst: u64,
     ) -> Result<Self, NumbersError> {
-        if count == 0 {
-            return Err(NumbersError::ZeroCount);
+        if count == 0 && burst != 0 {
+            return Err(NumbersError::BurstOfNothing);
         }
-        if burst == 0 {
+        if count != 0 && burst == 0 {
             return Err(NumbersError::ZeroBurst);
         }
         if count > Cost::MAX.get() {
@@ -166,6 +174,8 @@ impl Limit {
         // At most 31 days: 2^54 ticks.
         let ticks = nanos as u64 * TICKS_PER_NANO;
         let (numerator, denominator, span) = match algorithm {
+            // Not one unit fits, and none comes.
+            _ if count == 0 => (ticks, 1, 0),
             Algorithm::TokenBucket | Algorithm::LeakyBucket => match pace(count, ticks, burst) {
                 Some(pace) => pace,
                 None => return Err(NumbersError::Refill { burst }),
@@ -177,6 +187,12 @@ impl Limit {
             Algorithm::SlidingLog => (1, 1, ticks),
         };
         Ok(Self { count, burst, period, numerator, denominator, span, algorithm })
+    }
+
+    /// Whether it denies every cost: its count is 0. It takes nothing from any bucket.
+    #[inline]
+    pub const fn denies(&self) -> bool {
+        self.count == 0
     }
 
     /// How it counts.
@@ -223,8 +239,12 @@ impl Limit {
     /// The three quarters of this limit that an owner gives when the rest is carved out for shares; `None` when nothing is left
     /// of it. What is carved out of the whole is a third of this: [`CARVED_PARTS`](Self::CARVED_PARTS) of it make this.
     pub fn carve(&self) -> Option<Self> {
+        if self.denies() {
+            return Some(*self);
+        }
         if !self.algorithm.has_burst() {
-            return Self::new(self.algorithm, self.count / 4 * 3, self.period, None).ok();
+            let count = Some(self.count / 4 * 3).filter(|count| *count > 0)?;
+            return Self::new(self.algorithm, count, self.period, None).ok();
         }
         // The rate is cut by a longer period, because it may not be a whole number of units.
         let nanos = self.period.length().as_nanos().checked_mul(4)?.div_ceil(3);

@@ -8,6 +8,8 @@ fn what_is_written_in_rust_is_what_is_written_as_text() {
         (Limit::per_hour(7).with_algorithm(Algorithm::SlidingWindow), "7/1h sliding_window"),
         (Limit::per_day(7).burst(1).with_algorithm(Algorithm::LeakyBucket), "7/1d burst 1 leaky_bucket"),
         (Limit::per(Duration::from_millis(250), 3), "3/250ms"),
+        (Limit::per_minute(0), "0/1m"),
+        (Limit::DENY, "deny"),
     ] {
         assert_eq!(text.parse(), Ok(limit));
         assert_eq!(format!("{limit:#}"), text);
@@ -18,8 +20,8 @@ fn what_is_written_in_rust_is_what_is_written_as_text() {
 
 #[test]
 fn what_is_no_limit_says_so_and_panics_nowhere() {
-    const NOTHING: Limit = Limit::per_minute(0);
-    assert_eq!(NOTHING.validate(), Err(LimitError::ZeroCount));
+    const NOTHING: Limit = Limit::per_minute(0).burst(1);
+    assert_eq!(NOTHING.validate(), Err(LimitError::BurstOfNothing));
     // What was wrong can be put right.
     assert_eq!(Limit::per_minute(1).burst(0).validate(), Err(LimitError::ZeroBurst));
     assert_eq!(Limit::per_minute(1).burst(0).burst(2), Limit::per_minute(1).burst(2));
@@ -38,7 +40,7 @@ fn a_text_that_is_no_limit_says_what_to_write() {
         ("100", "COUNT/PERIOD"),
         ("-1/1m", "COUNT/PERIOD"),
         ("5/1w", "write 500ms, 1s"),
-        ("0/1m", "a count of 0"),
+        ("0/1m burst 1", "a count of 0 denies"),
         ("5/1m 20", "burst 20"),
         ("5/1m burst", "burst 20"),
         ("5/1m burst many", "burst 20"),

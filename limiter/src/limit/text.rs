@@ -5,20 +5,26 @@ use std::{fmt, str::FromStr, time::Duration};
 use super::{Algorithm, Limit, LimitError};
 use crate::{Error, period::Period};
 
+/// The limit that denies.
+const DENY: &str = "deny";
+
 impl Limit {
-    /// Reads `COUNT/PERIOD`, e.g. `5/1m`.
+    /// Reads `COUNT/PERIOD`, e.g. `5/1m`, or `deny`, which is short for `0/1s`.
     ///
     /// # Errors
     /// When the text is none, or the numbers are out of range.
     pub fn parse(text: &str, burst: Option<u64>, algorithm: Algorithm) -> Result<Self, LimitError> {
         let syntax = || LimitError::Syntax(text.chars().take(64).collect());
+        if text == DENY {
+            return Self::new(algorithm, 0, Self::DENY.period(), burst);
+        }
         let (count, period) = text.split_once('/').ok_or_else(syntax)?;
         let count: u64 = count.trim().parse().map_err(|_| syntax())?;
         Self::new(algorithm, count, parse_period(period.trim())?, burst)
     }
 }
 
-/// As rule files write it: `100/1m`, `100/1m burst 20`, `100/1m sliding_window`. Without the name of an algorithm it is a
+/// As rule files write it: `100/1m`, `100/1m burst 20`, `100/1m sliding_window`, `deny`. Without the name of an algorithm it is a
 /// token bucket.
 impl FromStr for Limit {
     type Err = Error;
@@ -46,7 +52,11 @@ impl FromStr for Limit {
 /// `COUNT/PERIOD`; with `{:#}` all that [`Limit::from_str`] reads.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, self.period)?;
+        if self.denies() && self.period == Self::DENY.period() {
+            f.write_str(DENY)?;
+        } else {
+            write!(f, "{}/{}", self.count, self.period)?;
+        }
         if f.alternate() {
             if self.burst != self.count {
                 write!(f, " burst {}", self.burst)?;

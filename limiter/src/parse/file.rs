@@ -153,13 +153,16 @@ impl Compiler<'_> {
             Err(error) => {
                 let place = match (&error, raw.burst) {
                     (
-                        LimitError::ZeroBurst | LimitError::Refill { .. } | LimitError::BurstOfWindow(_),
+                        LimitError::ZeroBurst
+                        | LimitError::BurstOfNothing
+                        | LimitError::Refill { .. }
+                        | LimitError::BurstOfWindow(_),
                         Some((_, place)),
                     ) => place,
                     (LimitError::TooLarge(number), Some((burst, place))) if *number == burst => place,
                     _ => text.place,
                 };
-                let near = nearest(&text.text, ["unlimited"].into_iter());
+                let near = nearest(&text.text, ["unlimited", "deny"].into_iter());
                 let help = near.map_or(String::new(), |word| format!("did you mean `{word}`?"));
                 self.error(place, error.to_string(), help);
                 None

@@ -79,7 +79,7 @@ const OVERRIDE: Kind = Kind {
     name: "an override",
     fields: &[
         ("when", "`when: { tier: gold }`"),
-        ("limit", "`limit: 50/1m`, or `limit: unlimited`"),
+        ("limit", "`limit: 50/1m`, or `limit: unlimited`, or `limit: deny`"),
         ("burst", "`burst: 100`"),
     ],
     example: "`- { when: { tier: gold }, limit: 50/1m }`",

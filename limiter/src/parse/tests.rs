@@ -80,7 +80,8 @@ fn the_example_of_the_documentation_means_what_it_says() {
 #[test]
 fn each_mistake_is_reported_with_its_place_and_what_to_write() {
     let rule = |rest: &str| format!("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1m\n{rest}");
-    assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 0/1m\n", "0/1m", "count of 0");
+    assert_error("rules: [{ name: r, key: [], limit: 0/1m, burst: 5 }]", "5 }", "a count of 0 denies");
+    assert_error("rules: [{ name: r, key: [], limit: deni }]", "deni", "did you mean `deny`?");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/0s\n", "5/0s", "100ms to 31d");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5 a minute\n", "5 a minute", "COUNT/PERIOD");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1w\n", "5/1w", "no period");
@@ -136,7 +137,7 @@ fn a_field_that_is_unknown_is_reported_with_what_was_probably_meant() {
     assert_error("rules: [{ name: r, key: [], limt: 5/1m }]", "limt", "did you mean `limit`?");
     let long = format!("rules: []\n{}: 1\n", "x".repeat(900));
     assert!(errors(&long)[0].message.len() < 200);
-    let wrong_twice = errors("rules: [{ name: r, key: [], limt: 0/1m }]");
+    let wrong_twice = errors("rules: [{ name: r, key: [], limt: 5/0m }]");
     assert_eq!(wrong_twice.len(), 2, "what a misspelt field says is looked at too: {wrong_twice:?}");
 }
 
@@ -250,7 +251,7 @@ rules:
     when: { ip: [10.0.0.0/99, 1.2.3.4], cost: 1 }
     algorithm: fixedwindow
     overrides:
-      - { when: { tier: gold }, limit: 0/1s }
+      - { when: { tier: gold }, limit: 5/0s }
       - { limit: 1/1s, mode: shadow }
   - just a text
   - name: second
@@ -271,7 +272,7 @@ rule: 7
         (7, "\"10.0.0.0/99\" is no network"),
         (7, "\"cost\" cannot be an attribute"),
         (8, "\"fixedwindow\" is no value for algorithm"),
-        (10, "count of 0"),
+        (10, "100ms to 31d"),
         (11, "an override needs `when`"),
         (11, "an override has no field `mode`"),
         (12, "a rule is a map"),
@@ -290,7 +291,7 @@ rule: 7
 
 #[test]
 fn at_most_a_hundred_errors_are_reported() {
-    let text = format!("rules:\n{}", "- { name: r, key: ip, limit: 0/1s }\n".repeat(1_000));
+    let text = format!("rules:\n{}", "- { name: r, key: ip, limit: 5/0s }\n".repeat(1_000));
     let errors = errors(&text);
     assert_eq!(errors.len(), MAX_RULE_ERRORS);
     assert!(errors.iter().all(|error| error.line <= MAX_RULE_ERRORS), "the first ones");
@@ -380,7 +381,7 @@ fn json_is_read_too() {
 #[test]
 fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     let errors = errors(
-        "rules:\n  - {name: a, key: [ip], limit: 0/1m}\n  - {name: a, key: [ip], limit: 5/1m, mode: x}\n  - {name: c, key: [], limit: z}\n",
+        "rules:\n  - {name: a, key: [ip], limit: 5/0m}\n  - {name: a, key: [ip], limit: 5/1m, mode: x}\n  - {name: c, key: [], limit: z}\n",
     );
     let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
     assert_eq!(lines, [2, 3, 3, 4], "{errors:?}");

@@ -110,10 +110,12 @@ impl Domain {
 /// What the rules may admit at most, as comments.
 fn worst_cases(rules: &[RuleDescription]) -> String {
     let mut text = String::new();
-    if rules.iter().any(|rule| rule.limit != "unlimited") {
+    // The others admit all or nothing.
+    let mut counting = rules.iter().filter(|rule| rule.algorithm.is_some()).peekable();
+    if counting.peek().is_some() {
         text.push_str("\n# The most that each rule admits in any interval, of what its limit allows in it:");
     }
-    for rule in rules.iter().filter(|rule| rule.limit != "unlimited") {
+    for rule in counting {
         let told = |times: Option<u32>| match times {
             Some(1) => "no more".to_owned(),
             Some(times) => format!("at most {times} times"),

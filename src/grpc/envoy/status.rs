@@ -37,7 +37,7 @@ impl Told {
                 unit: unit_of(policy.window).into(),
             });
             status.limit_remaining = saturating(numbers.remaining);
-            status.duration_until_reset = Some(whole_seconds(numbers.reset_after));
+            status.duration_until_reset = (!numbers.denies()).then(|| whole_seconds(numbers.reset_after));
         }
         let mut items = (BytesMut::new(), BytesMut::new());
         if with_headers {
@@ -171,6 +171,28 @@ mod tests {
                 ("retry-after", "1"),
             ]
         );
+    }
+
+    #[test]
+    fn a_rule_that_denies_has_a_limit_of_0_and_no_time_to_wait_for() {
+        let policies = [Policy { count: 0, remaining: 0, denied: true, ..policy("login", 60) }];
+        let nothing = Numbers {
+            limit: 0,
+            remaining: 0,
+            reset_after: Duration::ZERO,
+            retry_after: None,
+            delay: Duration::ZERO,
+        };
+        let told = Told::of(&CheckAnswer { numbers: Some(nothing), ..answer(false, &policies) }, true);
+        assert_eq!(told.status.code(), Code::OverLimit);
+        let limit = told.status.current_limit.as_ref().unwrap();
+        assert_eq!((&*limit.name, limit.requests_per_unit, limit.unit()), ("login", 0, Unit::Minute));
+        assert_eq!((told.status.limit_remaining, told.status.duration_until_reset), (0, None));
+        let mut headers = Headers::default();
+        headers.add(&told);
+        let headers = headers.finish();
+        let headers: Vec<_> = headers.iter().map(|header| (&*header.key, &*header.value)).collect();
+        assert_eq!(headers, [("ratelimit", "\"login\";r=0"), ("ratelimit-policy", "\"login\";q=0;w=60")]);
     }
 
     #[test]

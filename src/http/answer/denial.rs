@@ -18,6 +18,9 @@ impl CheckAnswer<'_> {
                 "The service can admit less than usual at the moment",
             ),
             Decider::Unmatched => ("urn:tidegate:problem:no-rule-allows-it", "No rule allows this request"),
+            Decider::Owner | Decider::Forwarded | Decider::Memory if self.is_denied_for_ever() => {
+                ("urn:tidegate:problem:denied-by-rule", "A rule denies this request")
+            }
             Decider::Owner | Decider::Forwarded | Decider::Memory => {
                 ("https://iana.org/assignments/http-problem-types#quota-exceeded", "Too many requests")
             }
@@ -26,7 +29,10 @@ impl CheckAnswer<'_> {
         let mut detail = String::new();
         for policy in denied() {
             let (name, count, seconds) = (policy.name, policy.count, policy.window.as_secs_f64());
-            detail += &format!("{name} allows {count} in {seconds} s. ");
+            detail += &match policy.denies() {
+                true => format!("{name} denies. "),
+                false => format!("{name} allows {count} in {seconds} s. "),
+            };
         }
         if let Some(wait) = self.numbers.and_then(|numbers| numbers.retry_after) {
             detail += &format!("Try again in {} s.", seconds(wait).max(1));

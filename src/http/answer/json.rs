@@ -19,7 +19,8 @@ impl CheckAnswer<'_> {
         let numbers = self.numbers;
         field(out, "limit", numbers.map(|n| n.limit));
         field(out, "remaining", numbers.map(|n| n.remaining));
-        field(out, "reset_after_ms", numbers.map(|n| millis(n.reset_after)));
+        let reset_after = numbers.filter(|n| !n.denies()).map(|n| millis(n.reset_after));
+        field(out, "reset_after_ms", reset_after);
         let retry_after = if self.allowed { None } else { numbers.and_then(|n| n.retry_after) };
         field(out, "retry_after_ms", retry_after.map(millis));
         field(out, "delay_ms", Some(numbers.map_or(0, |n| millis(n.delay))));
