@@ -82,6 +82,10 @@ impl Imported {
     /// The rule file: a document for each domain.
     pub(crate) fn to_yaml(&self, sources: &Sources) -> String {
         let mut yaml = String::new();
+        // Whether rules come from other texts than the first one, too.
+        let first = sources.iter().next().map(|source| &*source.name);
+        let mut lines = self.domains.iter().flat_map(|domain| &domain.rules).map(|rule| rule.line);
+        let several = lines.any(|line| Some(sources.place(line).name) != first);
         for (place, domain) in self.domains.iter().enumerate() {
             if place > 0 {
                 yaml.push_str("---\n");
@@ -89,7 +93,7 @@ impl Imported {
             let end = if domain.rules.is_empty() { " []" } else { "" };
             // Writing into a String cannot fail.
             let _ = writeln!(yaml, "domain: {}\nrules:{end}", word(&domain.name));
-            domain.rules.iter().for_each(|rule| rule.write(&mut yaml, sources));
+            domain.rules.iter().for_each(|rule| rule.write(&mut yaml, sources, several));
         }
         yaml
     }
@@ -104,17 +108,17 @@ impl NewRule {
     /// Why no node takes it.
     pub(super) fn fault(&self) -> Option<String> {
         let mut yaml = "rules:\n".to_owned();
-        self.write(&mut yaml, &Sources::default());
+        self.write(&mut yaml, &Sources::default(), false);
         let faults = Rules::from_yaml(&yaml, &HashSecret::new([0; 16])).err()?;
         faults.into_iter().next().map(|fault| fault.message)
     }
 
-    fn write(&self, yaml: &mut String, sources: &Sources) {
+    fn write(&self, yaml: &mut String, sources: &Sources, several: bool) {
         let place = sources.place(self.line);
-        let from = match (sources.len(), place.line) {
-            (0 | 1, line) => format!("line {line}"),
+        let from = match several {
+            false => format!("line {}", place.line),
             // A name may hold anything, and a comment is one line.
-            (_, line) => format!("{}:{line}", place.name.replace(char::is_control, "?")),
+            true => format!("{}:{}", place.name.replace(char::is_control, "?"), place.line),
         };
         let _ = writeln!(yaml, "  - name: {} # {from}", word(&self.name));
         if !self.when.is_empty() {
@@ -167,17 +171,6 @@ fn word(text: &str) -> String {
     if bare { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
-/// A name of a rule made of any text, different from those that are taken.
-pub(super) fn name_of(text: &str, taken: &[NewRule]) -> String {
-    let name = spelt(text);
-    let free = |name: &String| taken.iter().all(|rule| rule.name != *name);
-    if free(&name) {
-        return name;
-    }
-    let more = (2..).map(|number| format!("{name}-{number}"));
-    more.into_iter().find(free).unwrap_or(name)
-}
-
 /// The names of rules of which there may be many.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -186,7 +179,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// As [`name_of`].
+    /// A name of a rule made of any text, different from those that are taken.
     pub(super) fn take(&mut self, text: &str) -> String {
         let name = spelt(text);
         let mut number = self.taken.get(&name).copied().unwrap_or(0);
@@ -210,28 +203,9 @@ fn spelt(text: &str) -> String {
     if name.is_empty() { "rule".to_owned() } else { name }
 }
 
-/// Patterns that are read as rule files read them.
-pub(super) fn as_written(when: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<PatternText>)> {
-    let written = |patterns: Vec<String>| patterns.into_iter().map(PatternText::from).collect();
-    when.into_iter().map(|(attribute, patterns)| (attribute, written(patterns))).collect()
-}
-
 /// In the short form where that means the same. An address stays a text: in the short form it would be one however it is
 /// written.
 pub(super) fn shortest(form: PatternForm) -> PatternText {
     let (_, text) = form.parts();
     if text.parse::<IpAddr>().is_ok() { PatternText::Long(form) } else { short_form(form) }
-}
-
-/// Why a value cannot be a pattern, where it would mean something else.
-pub(super) fn no_pattern(value: &str) -> Option<&'static str> {
-    if value.starts_with('!') {
-        Some("a value that begins with ! would be its opposite")
-    } else if value.ends_with('*') {
-        Some("a value that ends with * would be a prefix")
-    } else if value.contains('/') && value.parse::<ipnet::IpNet>().is_ok() {
-        Some("a value like that would be a network")
-    } else {
-        None
-    }
 }

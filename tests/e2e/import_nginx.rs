@@ -174,7 +174,10 @@ server { listen 127.0.0.1:PORT1; limit_req zone=a burst=5 nodelay; }",
 /// What the last case includes.
 const INCLUDED: [(&str, &str); 3] = [
     ("http.d/1.conf", "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m; # Stra\u{df}e }\n"),
-    ("http.d/2.conf", "server { listen 127.0.0.1:PORT0; include parts/limit.conf; location /deep { include parts/deep.conf; } }\n"),
+    (
+        "http.d/2.conf",
+        "server { listen 127.0.0.1:PORT0; include parts/limit.conf; location /deep { include parts/deep.conf; } }\n",
+    ),
     ("parts/limit.conf", "limit_req zone=a burst=1 nodelay;\n"),
 ];
 
@@ -190,14 +193,15 @@ impl Nginx {
     fn start(http: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_ports();
-        let fill = |text: &str| {
-            text.replace("PORT0", &port.to_string()).replace("PORT1", &(port + 1).to_string())
-        };
+        let fill =
+            |text: &str| text.replace("PORT0", &port.to_string()).replace("PORT1", &(port + 1).to_string());
         let path = |name: &str| directory.path().join(name);
         for name in ["www", "http.d", "parts"] {
             fs::create_dir(path(name)).unwrap();
         }
-        for (name, text) in INCLUDED.iter().chain([&("parts/deep.conf", "limit_req zone=a burst=3 nodelay;\n")]) {
+        for (name, text) in
+            INCLUDED.iter().chain([&("parts/deep.conf", "limit_req zone=a burst=3 nodelay;\n")])
+        {
             // Latin-1, as in old files.
             let bytes: Vec<u8> = fill(text).chars().map(|letter| letter as u8).collect();
             fs::write(path(name), bytes).unwrap();
@@ -240,7 +244,7 @@ fastcgi_temp_path {own}/fastcgi;\nuwsgi_temp_path {own}/uwsgi;\nscgi_temp_path {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).unwrap();
-        assert!(["301", "404", "418", "429"].contains(&status), "{answer}");
+        assert!(["301", "403", "404", "418", "429"].contains(&status), "{answer}");
         status != "429"
     }
 

@@ -7,8 +7,16 @@ use super::{super::imported::Imported, pattern::Pattern, regex, syntax::Directiv
 /// What a directive says of a variable.
 #[derive(Debug)]
 pub(super) enum Definition {
-    Map { source: String, entries: Vec<Entry>, default: Entry },
-    Geo { source: Option<String>, entries: Vec<(Vec<IpNet>, String)>, default: String },
+    Map {
+        source: String,
+        entries: Vec<Entry>,
+        default: Entry,
+    },
+    Geo {
+        source: Option<String>,
+        entries: Vec<(Vec<IpNet>, String)>,
+        default: String,
+    },
     /// Another directive says what it is.
     Unknown(&'static str),
 }
@@ -62,7 +70,9 @@ fn map(directive: &Directive, source: &str, imported: &mut Imported) -> Definiti
                 exact.push(entry(vec![Pattern::Exact(name[1..].to_owned())]));
                 wild.push(entry(vec![Pattern::suffix(name)]));
             }
-            name if has_hosts && name.starts_with("*.") => wild.push(entry(vec![Pattern::suffix(&name[1..])])),
+            name if has_hosts && name.starts_with("*.") => {
+                wild.push(entry(vec![Pattern::suffix(&name[1..])]))
+            }
             name if has_hosts && name.ends_with(".*") => {
                 wild.push(entry(vec![Pattern::prefix(&name[..name.len() - 1])]));
             }

@@ -10,7 +10,7 @@ use std::{
 use super::{
     super::{
         imported::{Imported, NotRead},
-        sources::{Source, SourceError, Sources},
+        sources::{SourceError, Sources},
     },
     glob,
     syntax::{self, Directive},
@@ -19,7 +19,7 @@ use super::{
 /// Files that include each other.
 const MAX_DEPTH: usize = 32;
 /// Directives, each time that an `include` brings them in.
-const MAX_DIRECTIVES: usize = 1_000_000;
+const MAX_DIRECTIVES: usize = 200_000;
 
 /// How `nginx -T` announces a file.
 const MARK: &str = "# configuration file ";
@@ -36,7 +36,14 @@ enum Base {
 
 /// Reads each file with all that it includes.
 pub(super) fn read(sources: &mut Sources, imported: &mut Imported) -> Result<Vec<Directive>, NotRead> {
-    let mut reader = Reader { sources, imported, known: HashMap::new(), included: HashSet::new(), count: 0 };
+    let whole = |path: &PathBuf| fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    let given: HashMap<PathBuf, usize> = sources
+        .iter()
+        .enumerate()
+        .filter_map(|(index, source)| Some((whole(source.path.as_ref()?), index)))
+        .collect();
+    let mut reader =
+        Reader { sources, imported, given, known: HashMap::new(), included: HashSet::new(), count: 0 };
     let mut roots = Vec::new();
     for index in 0..reader.sources.len() {
         let Some(source) = reader.sources.iter().nth(index) else { continue };
@@ -94,6 +101,8 @@ fn prefix(path: &Path, directives: &[Directive]) -> PathBuf {
 struct Reader<'s> {
     sources: &'s mut Sources,
     imported: &'s mut Imported,
+    /// The files that were named, by their places among the sources.
+    given: HashMap<PathBuf, usize>,
     /// Each file is read once.
     known: HashMap<PathBuf, Rc<Vec<Directive>>>,
     included: HashSet<PathBuf>,
@@ -125,7 +134,8 @@ impl Reader<'_> {
         for one in directives {
             self.count += 1;
             if self.count > MAX_DIRECTIVES {
-                let message = format!("more than {MAX_DIRECTIVES} directives, those of included files counted");
+                let message =
+                    format!("more than {MAX_DIRECTIVES} directives, those of included files counted");
                 return Err(NotRead { line: one.line, message });
             }
             if one.name == "include" && one.block.is_none() {
@@ -221,10 +231,8 @@ impl Reader<'_> {
         if let Some(known) = self.known.get(&whole) {
             return Ok(Ok((whole, Rc::clone(known))));
         }
-        let is_this = |source: &&Source| {
-            source.path.as_ref().is_some_and(|given| fs::canonicalize(given).is_ok_and(|given| given == whole))
-        };
-        let given = self.sources.iter().find(is_this).map(|source| (source.lossy().into_owned(), source.before));
+        let given = self.given.get(&whole).and_then(|index| self.sources.iter().nth(*index));
+        let given = given.map(|source| (source.lossy().into_owned(), source.before));
         let (text, before) = match given {
             Some(given) => given,
             None => match self.sources.read_file(path) {
@@ -232,7 +240,9 @@ impl Reader<'_> {
                     let read = self.sources.iter().last();
                     read.map(|source| (source.lossy().into_owned(), source.before)).unwrap_or_default()
                 }
-                Err(SourceError::Io(error)) => return Ok(Err(format!("cannot read {}: {error}", path.display()))),
+                Err(SourceError::Io(error)) => {
+                    return Ok(Err(format!("cannot read {}: {error}", path.display())));
+                }
                 Err(error) => return Err(NotRead { line, message: error.to_string() }),
             },
         };

@@ -15,7 +15,8 @@ pub(super) fn is_pattern(text: &str) -> bool {
 /// Whether a whole path fits.
 pub(super) fn fits(pattern: &str, path: &str) -> bool {
     let (patterns, names) = (pattern.split('/'), path.split('/'));
-    patterns.clone().count() == names.clone().count() && patterns.zip(names).all(|(one, name)| name_fits(one, name))
+    patterns.clone().count() == names.clone().count()
+        && patterns.zip(names).all(|(one, name)| name_fits(one, name))
 }
 
 /// The files that fit, by name. A pattern that fits none is no error, unless its directory is not there.

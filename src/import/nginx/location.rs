@@ -38,11 +38,15 @@ struct Location {
 #[derive(Debug, PartialEq, Eq)]
 enum Matcher {
     Exact(String),
-    Prefix { path: String, before_regexes: bool },
+    Prefix {
+        path: String,
+        before_regexes: bool,
+    },
     Regex {
         text: String,
         /// `None`: none say it.
         patterns: Option<Vec<Pattern>>,
+        ignores_case: bool,
     },
     Named(String),
 }
@@ -69,7 +73,7 @@ impl Locations {
     /// Of the block of a server.
     pub(super) fn read(server: &Directive, scope: &Scope, imported: &mut Imported) -> Self {
         let matcher = Matcher::Prefix { path: String::new(), before_regexes: false };
-        let root = Location::read(server, matcher, scope, &[], imported);
+        let root = Location::read(server, matcher, scope, (&[], false), imported);
         let locations = Self { root };
         locations.tell(imported);
         locations
@@ -149,9 +153,22 @@ impl Locations {
         };
         let differs = all.iter().any(|one| uses(one) != uses(&self.root));
         for one in all {
-            if let Matcher::Regex { text, patterns: None } = &one.matcher {
-                let message = format!("location {text}: rules know no such regular expression; what the prefixes around it say holds for it too");
+            if let Matcher::Regex { text, patterns: None, .. } = &one.matcher {
+                let message = format!(
+                    "location {text}: rules know no such regular expression; what the prefixes around it say holds for it too"
+                );
                 if differs { imported.lost(one.line, message) } else { imported.note(one.line, message) }
+            }
+            if let Matcher::Regex { text, patterns: Some(_), ignores_case: true } = &one.matcher
+                && uses(one) != uses(&self.root)
+            {
+                let message = format!("location {text}: only as it is written, not in other case");
+                // Where it limits nothing, a rule is stricter than nginx.
+                if one.scope.uses.is_empty() {
+                    imported.note(one.line, message);
+                } else {
+                    imported.lost(one.line, message);
+                }
             }
             if !differs {
                 continue;
@@ -215,7 +232,7 @@ impl Location {
         directive: &Directive,
         matcher: Matcher,
         scope: &Scope,
-        outer_pages: &[(String, Target)],
+        (outer_pages, is_internal_around): (&[(String, Target)], bool),
         imported: &mut Imported,
     ) -> Self {
         let block = directive.inside();
@@ -225,7 +242,8 @@ impl Location {
             line: directive.line,
             matcher,
             scope: scope.clone(),
-            internal: block.iter().any(|one| one.name == "internal"),
+            // What is in such a location is internal, too.
+            internal: is_internal_around || block.iter().any(|one| one.name == "internal"),
             returns: None,
             fallback: None,
             rewrites: Vec::new(),
@@ -235,21 +253,25 @@ impl Location {
             match &*one.name {
                 "return" if location.returns.is_none() => {
                     let code = one.arguments.first().map_or("", String::as_str);
-                    let page = pages.iter().find(|(known, _)| known == code).map(|(_, target)| target.clone());
+                    let page =
+                        pages.iter().find(|(known, _)| known == code).map(|(_, target)| target.clone());
                     location.returns = Some(page.unwrap_or(Target::Status));
                 }
                 "try_files" => {
                     location.fallback = one.arguments.last().map(|last| (one.line, target(last)));
                 }
-                "rewrite" if location.returns.is_none() && is_internal(one) => location.rewrites.push(one.line),
+                "rewrite" if location.returns.is_none() && is_internal(one) => {
+                    location.rewrites.push(one.line)
+                }
                 "if" => {
                     let inside = one.inside().iter().filter(|one| one.name == "rewrite" && is_internal(one));
                     location.rewrites.extend(inside.map(|one| one.line));
                 }
                 "location" => {
                     let scope = Scope::of(one.inside(), scope, imported);
-                    if let Some(matcher) = matcher_of(one, &scope, imported) {
-                        location.inside.push(Self::read(one, matcher, &scope, pages, imported));
+                    if let Some(matcher) = matcher_of(one, imported) {
+                        let outer = (pages, location.internal);
+                        location.inside.push(Self::read(one, matcher, &scope, outer, imported));
                     }
                 }
                 _ => {}
@@ -275,12 +297,13 @@ impl Location {
 }
 
 /// `None`: no rule can say which paths that are, which is reported.
-fn matcher_of(directive: &Directive, scope: &Scope, imported: &mut Imported) -> Option<Matcher> {
+fn matcher_of(directive: &Directive, imported: &mut Imported) -> Option<Matcher> {
     let line = directive.line;
     let (modifier, path) = match &directive.arguments[..] {
         [modifier, path] => (modifier.as_str(), path.as_str()),
         [both] => {
-            let modifier = ["=", "^~", "~*", "~", "@"].into_iter().find(|one| both.starts_with(one)).unwrap_or("");
+            let modifier =
+                ["=", "^~", "~*", "~", "@"].into_iter().find(|one| both.starts_with(one)).unwrap_or("");
             (modifier, &both[modifier.len()..])
         }
         _ => {
@@ -290,7 +313,10 @@ fn matcher_of(directive: &Directive, scope: &Scope, imported: &mut Imported) -> 
     };
     let unsayable = path.contains('\u{fffd}') || path.contains('*') && !modifier.starts_with(['~', '=']);
     if unsayable {
-        imported.lost(line, format!("location {path}: no pattern says this path; what holds around it holds for it too"));
+        imported.lost(
+            line,
+            format!("location {path}: no pattern says this path; what holds around it holds for it too"),
+        );
         return None;
     }
     let path = path.to_owned();
@@ -301,12 +327,8 @@ fn matcher_of(directive: &Directive, scope: &Scope, imported: &mut Imported) -> 
         "^~" => Some(Matcher::Prefix { path, before_regexes: true }),
         "~" | "~*" => {
             let patterns = regex::patterns(&path);
-            let is_cased = |one: &Pattern| format!("{one:?}").chars().any(char::is_alphabetic);
-            if modifier == "~*" && patterns.iter().flatten().any(is_cased) {
-                let message = format!("location ~* {path}: only as it is written, not in other case");
-                if scope.uses.is_empty() { imported.note(line, message) } else { imported.lost(line, message) }
-            }
-            Some(Matcher::Regex { text: format!("{modifier} {path}"), patterns })
+            let ignores_case = modifier == "~*" && path.chars().any(char::is_alphabetic);
+            Some(Matcher::Regex { text: format!("{modifier} {path}"), patterns, ignores_case })
         }
         other => {
             imported.lost(line, format!("location {other}: this modifier is not known"));

@@ -46,19 +46,27 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
     let variables = Variables::read(&inside, &mut imported);
     let zones = Zones::read(&inside, &variables, &mut imported);
     let outer = Scope::of(&inside, &Scope::default(), &mut imported);
-    let servers: Vec<Server> = inside
-        .iter()
-        .filter(|one| one.name == "server" && one.block.is_some())
-        .map(|one| Server::read(one, &outer, &mut imported))
-        .collect();
-    if zones.is_empty() && servers.is_empty() {
+    let is_server = |one: &&Directive| one.name == "server" && one.block.is_some();
+    let mut servers: Vec<Server> =
+        inside.iter().filter(is_server).map(|one| Server::read(one, &outer, &mut imported)).collect();
+    let is_limit = |one: &&Directive| ["limit_req", "location"].contains(&&*one.name);
+    let line = inside.iter().find(is_limit).map(|one| one.line);
+    if zones.is_empty() && servers.is_empty() && line.is_none() {
         imported.lost(0, "there is neither limit_req_zone nor a server in what was read");
+    }
+    if let Some(line) = line.filter(|_| servers.is_empty()) {
+        // A part of a server, or what holds for all of them.
+        imported.note(line, "there is no server in what was read: this is for all hosts");
+        let all = Directive { line, name: "server".to_owned(), arguments: Vec::new(), block: Some(inside) };
+        servers.push(Server::read(&all, &Scope::default(), &mut imported));
+    } else {
+        for one in inside.iter().filter(|one| one.name == "location") {
+            imported.lost(one.line, "location: it is in no server, so it is not known whose it is");
+        }
     }
     let ports = server::ports(&servers, &mut imported);
     let rules = match rules::spaces(&servers) {
-        Some((hosts, paths)) => {
-            Rules::new(&zones, &servers, &ports, &hosts, &paths).make(&mut imported)
-        }
+        Some((hosts, paths)) => Rules::new(&zones, &servers, &ports, &hosts, &paths).make(&mut imported),
         None => {
             let message = format!("more than {} names or locations", space::MAX_PATTERNS);
             return Err(NotRead { line: servers.first().map_or(0, |server| server.line), message });

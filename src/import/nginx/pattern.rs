@@ -9,7 +9,10 @@ use ipnet::IpNet;
 pub(super) enum Pattern {
     Exact(String),
     /// All that begin and end so; both can be empty.
-    Like { start: String, end: String },
+    Like {
+        start: String,
+        end: String,
+    },
     Network(IpNet),
 }
 

@@ -117,7 +117,8 @@ impl Reader<'_> {
             if matches!(self.letters.get(self.at), Some('*' | '+' | '{' | '?')) {
                 return None;
             }
-            texts = texts.iter().flat_map(|text| next.iter().map(move |more| format!("{text}{more}"))).collect();
+            texts =
+                texts.iter().flat_map(|text| next.iter().map(move |more| format!("{text}{more}"))).collect();
             if texts.len() > MAX_PATTERNS {
                 return None;
             }
@@ -132,17 +133,22 @@ mod tests {
 
     #[test]
     fn what_patterns_can_say_becomes_patterns() {
-        let suffixes = |texts: &[&str]| Some(texts.iter().map(|text| Pattern::suffix(*text)).collect::<Vec<_>>());
-        let prefixes = |texts: &[&str]| Some(texts.iter().map(|text| Pattern::prefix(*text)).collect::<Vec<_>>());
+        let suffixes =
+            |texts: &[&str]| Some(texts.iter().map(|text| Pattern::suffix(*text)).collect::<Vec<_>>());
+        let prefixes =
+            |texts: &[&str]| Some(texts.iter().map(|text| Pattern::prefix(*text)).collect::<Vec<_>>());
         let exact = |texts: &[&str]| {
             Some(texts.iter().map(|text| Pattern::Exact((*text).to_owned())).collect::<Vec<_>>())
         };
         for (regex, expected) in [
             (r"\.php$", suffixes(&[".php"])),
-            (r"\.(jpe?g|png)$", suffixes(&[".jpg", ".jpeg", ".png"]).map(|mut all| {
-                all.swap(0, 1);
-                all
-            })),
+            (
+                r"\.(jpe?g|png)$",
+                suffixes(&[".jpg", ".jpeg", ".png"]).map(|mut all| {
+                    all.swap(0, 1);
+                    all
+                }),
+            ),
             ("^/api/", prefixes(&["/api/"])),
             ("^/(api|v2)/.*$", prefixes(&["/api/", "/v2/"])),
             ("^/(?:a|b)$", exact(&["/a", "/b"])),

@@ -9,7 +9,7 @@ use tidegate_limiter::{
 };
 
 use super::{
-    super::imported::{Imported, NewRule, name_of, shortest},
+    super::imported::{Imported, Names, NewRule, shortest},
     location::Reached,
     pattern::{Conditions, Pattern, Test},
     scope::Use,
@@ -22,10 +22,10 @@ use super::{
 /// Rules of one configuration.
 const MAX_RULES: usize = 10_000;
 
-/// A zone with the ways in which it is used, each with its first line.
+/// A use of a zone, with its line.
 type Way = (u64, Use);
 
-/// What requests a part of the rules of a way is about.
+/// The requests of one server that are limited in one way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Region {
     /// What the path must be: one of these.
@@ -34,7 +34,7 @@ struct Region {
     server: Option<String>,
 }
 
-/// How a port is chosen: in one of these ways.
+/// What says that a request came to one of some ports: one of these.
 type PortConditions = Vec<Conditions>;
 
 /// Whether requests of a port are meant.
@@ -73,9 +73,14 @@ impl<'c> Rules<'c> {
         let chosen: Vec<Vec<Chosen>> = hosts.places().map(choose).collect();
         let mut is_reached = vec![false; servers.len()];
         chosen.iter().flatten().for_each(|one| is_reached[one.server] = true);
+        let root = Pattern::prefix("/");
         let limits = |place: usize| -> Vec<Reached<'c>> {
             let limits = |path: Option<Cell<'_>>| match path {
-                Some(path) if is_reached[place] => servers[place].locations.reached(&|pattern| path.fits(pattern)),
+                Some(path) if is_reached[place] => {
+                    // Each path begins with a slash.
+                    let fits = |pattern: &Pattern| *pattern == root || path.fits(pattern);
+                    servers[place].locations.reached(&fits)
+                }
                 _ => Reached::default(),
             };
             paths[place].places().map(limits).collect()
@@ -85,7 +90,7 @@ impl<'c> Rules<'c> {
     }
 
     pub(super) fn make(&self, imported: &mut Imported) -> Vec<NewRule> {
-        let mut rules = Vec::new();
+        let (mut rules, mut names) = (Vec::new(), Names::default());
         for zone in &self.zones.known {
             let ways = self.ways(&zone.name);
             if !self.all_uses().any(|(_, used)| used.zone == zone.name) {
@@ -93,7 +98,7 @@ impl<'c> Rules<'c> {
             }
             let before = rules.len();
             for way in &ways {
-                self.of_way(zone, way, &mut rules, imported);
+                self.of_way(zone, way, (&mut rules, &mut names), imported);
             }
             if rules.len() > before + 1 {
                 let message = format!(
@@ -110,31 +115,35 @@ impl<'c> Rules<'c> {
 
     /// What no rule says.
     fn tell(&self, imported: &mut Imported) {
-        let mut lines = HashSet::new();
+        let mut limiting: HashSet<&Way> = HashSet::new();
         for reached in self.reached.iter().flatten() {
-            lines.extend(reached.uses.iter().map(|(line, _)| *line));
+            limiting.extend(reached.uses);
             if let Some(line) = reached.unless_file {
                 imported.lost(line, "try_files: a request that is answered from a file is counted here too; nginx counts only those for which there is none");
             }
         }
-        let mut hidden: HashSet<u64> =
-            self.servers.iter().flat_map(|server| server.locations.hidden_uses()).map(|(line, _)| *line).collect();
+        let mut hidden: HashSet<&Way> =
+            self.servers.iter().flat_map(|server| server.locations.hidden_uses()).collect();
         for (place, server) in self.servers.iter().enumerate() {
             if !self.chosen.iter().flatten().any(|one| one.server == place) {
-                hidden.extend(server.locations.uses().map(|(line, _)| *line));
+                hidden.extend(server.locations.uses());
             }
         }
-        for (line, used) in self.all_uses() {
+        for way in self.all_uses() {
+            let (line, used) = way;
             if self.zones.known.iter().all(|zone| zone.name != used.zone) {
                 let message = if self.zones.lost.contains(&used.zone) {
                     format!("limit_req: the zone {} could not be carried over", used.zone)
                 } else {
-                    format!("limit_req: there is no zone {}; is its limit_req_zone in another file?", used.zone)
+                    format!(
+                        "limit_req: there is no zone {}; is its limit_req_zone in another file?",
+                        used.zone
+                    )
                 };
                 imported.lost(*line, message);
-            } else if lines.contains(line) {
+            } else if limiting.contains(way) {
                 continue;
-            } else if hidden.contains(line) {
+            } else if hidden.contains(way) {
                 imported.lost(*line, "limit_req: no host and path that a rule could name leads here (a server or location that is reached by an error, a variable, a regular expression, or not at all)");
             } else {
                 imported.note(*line, "limit_req: no request is limited by it, in nginx too: other locations are in front of it, or an answer comes first");
@@ -161,15 +170,20 @@ impl<'c> Rules<'c> {
         ways
     }
 
-    fn of_way(&self, zone: &Zone, way: &Way, rules: &mut Vec<NewRule>, imported: &mut Imported) {
+    fn of_way(
+        &self,
+        zone: &Zone,
+        way: &Way,
+        (rules, names): (&mut Vec<NewRule>, &mut Names),
+        imported: &mut Imported,
+    ) {
         for by_server in [false, true] {
             let keys: Vec<&Key> = zone.keys.iter().filter(|key| key.by_server == by_server).collect();
             if keys.is_empty() {
                 continue;
             }
-            let regions: Vec<Option<Region>> = (0..self.servers.len())
-                .map(|place| self.region(place, &way.1, by_server))
-                .collect();
+            let regions: Vec<Option<Region>> =
+                (0..self.servers.len()).map(|place| self.region(place, &way.1, by_server)).collect();
             let mut distinct: Vec<&Region> = Vec::new();
             for region in regions.iter().flatten() {
                 if !distinct.contains(&region) {
@@ -189,7 +203,7 @@ impl<'c> Rules<'c> {
                             imported.lost(zone.line, format!("there are more than {MAX_RULES} rules"));
                             return;
                         }
-                        rules.push(rule(zone, way, key, &when, rules));
+                        rules.push(rule(names.take(&zone.name), zone, way, key, &when));
                     }
                 }
             }
@@ -202,7 +216,6 @@ impl<'c> Rules<'c> {
         let split = self.paths[place]
             .split(|path| self.reached[place][path.place()].uses.iter().any(|(_, used)| used == way));
         let (_, paths) = split.into_iter().find(|(is_limited, _)| *is_limited)?;
-        let paths = paths.into_iter().map(without_root).collect();
         Some(Region { paths, server: by_server.then(|| server.first_name.clone()) })
     }
 
@@ -230,9 +243,12 @@ impl<'c> Rules<'c> {
                 if port.iter().any(|(attribute, _)| attribute == "server_port") {
                     imported.note(line, PORT);
                 }
-                for (host, path) in hosts.iter().flat_map(|host| region.paths.iter().map(move |path| (host, path))) {
+                for (host, path) in
+                    hosts.iter().flat_map(|host| region.paths.iter().map(move |path| (host, path)))
+                {
                     let host = Conditions::of("host", host.clone());
-                    let joined = host.and(&Conditions::of("path", path.clone())).and_then(|one| one.and(port));
+                    let joined =
+                        host.and(&Conditions::of("path", path.clone())).and_then(|one| one.and(port));
                     all.extend(joined);
                 }
             }
@@ -243,7 +259,12 @@ impl<'c> Rules<'c> {
     /// Conditions for some of the ports. Where the port is not told, those hold that only exclude others.
     fn ports_of(&self, members: &[Member]) -> PortConditions {
         let these = |wanted: Member| -> Vec<&Port> {
-            self.ports.iter().zip(members).filter(|(_, member)| **member == wanted).map(|(port, _)| port).collect()
+            self.ports
+                .iter()
+                .zip(members)
+                .filter(|(_, member)| **member == wanted)
+                .map(|(port, _)| port)
+                .collect()
         };
         if these(Member::No).is_empty() {
             return vec![Conditions::default()];
@@ -277,23 +298,14 @@ fn told_apart(these: &[&Port], others: &[&Port], test: impl Fn(Vec<Pattern>) -> 
     Conditions::of("server_port", test(ports))
 }
 
-/// Each path begins with a slash.
-fn without_root(mut test: Test) -> Test {
-    let root = Pattern::prefix("/");
-    if test.any_of.contains(&root) {
-        test.any_of.clear();
-    }
-    test
-}
-
-fn rule(zone: &Zone, way: &Way, key: &Key, when: &Conditions, rules: &[NewRule]) -> NewRule {
+fn rule(name: String, zone: &Zone, way: &Way, key: &Key, when: &Conditions) -> NewRule {
     let (line, used) = way;
     let when = when.iter().map(|(attribute, test)| {
         let any_of = test.any_of.iter().map(|pattern| written(pattern, false));
         (attribute.clone(), any_of.chain(test.none_of.iter().map(|pattern| written(pattern, true))).collect())
     });
     NewRule {
-        name: name_of(&zone.name, rules),
+        name,
         line: *line,
         when: when.collect(),
         key: key.attributes.clone(),

@@ -3,7 +3,7 @@
 use super::{super::imported::Imported, syntax::Directive};
 
 /// A use of a zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Use {
     pub(super) zone: String,
     pub(super) burst: u64,

@@ -125,9 +125,7 @@ impl Server {
     /// How well its names fit: less is better.
     fn rank(&self, host: &Cell<'_>) -> Option<(u8, usize)> {
         let rank = |name: &Name| match name {
-            Name::Exact(own) => {
-                matches!(host.node(), Pattern::Exact(host) if host == own).then_some((0, 0))
-            }
+            Name::Exact(own) => matches!(host.node(), Pattern::Exact(host) if host == own).then_some((0, 0)),
             Name::Suffix(end) => {
                 host.fits(&Pattern::suffix(end.clone())).then(|| (1, usize::MAX - end.len()))
             }
@@ -150,7 +148,8 @@ fn listen(arguments: &[String], has_ssl: bool) -> Option<Listen> {
         None if place.bytes().all(|byte| byte.is_ascii_digit()) => (String::new(), place.clone()),
         None => (place.clone(), "80".to_owned()),
     };
-    let address = if address == "*" || address == "0.0.0.0" || address == "[::]" { String::new() } else { address };
+    let address =
+        if address == "*" || address == "0.0.0.0" || address == "[::]" { String::new() } else { address };
     let has = |name: &str| parameters.iter().any(|one| one == name);
     Some(Listen {
         address,
@@ -180,11 +179,17 @@ pub(super) fn ports(servers: &[Server], imported: &mut Imported) -> Vec<Port> {
     for port in &mut ports {
         let listens = || {
             servers.iter().enumerate().flat_map(|(place, server)| {
-                server.listens.iter().filter(|listen| listen.port == port.name).map(move |listen| (place, listen))
+                server
+                    .listens
+                    .iter()
+                    .filter(|listen| listen.port == port.name)
+                    .map(move |listen| (place, listen))
             })
         };
         // That of all addresses, if there is one.
-        let default = listens().filter(|(_, listen)| listen.is_default).min_by_key(|(_, listen)| !listen.address.is_empty());
+        let default = listens()
+            .filter(|(_, listen)| listen.is_default)
+            .min_by_key(|(_, listen)| !listen.address.is_empty());
         let of_all = listens().find(|(_, listen)| listen.address.is_empty());
         let Some((default, _)) = default.or(of_all).or_else(|| listens().next()) else { continue };
         port.default = default;

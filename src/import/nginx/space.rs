@@ -12,15 +12,10 @@ pub(super) const MAX_PATTERNS: usize = 20_000;
 /// once more.
 #[derive(Debug)]
 pub(super) struct Space {
-    nodes: Vec<Node>,
+    /// Each after those that contain it.
+    nodes: Vec<Pattern>,
     /// The empty one first, then shorter before longer ones.
     ends: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Node {
-    pattern: Pattern,
-    children: Vec<usize>,
 }
 
 /// Values that fit a node, none of its children, and an ending, but no longer one.
@@ -82,25 +77,12 @@ impl Space {
         tree.dedup();
         ends.sort_by_key(|end| (end.len(), end.clone()));
         ends.dedup();
-        let mut nodes: Vec<Node> = Vec::with_capacity(tree.len());
-        let mut around: Vec<usize> = Vec::new();
-        for pattern in tree {
-            while around.last().is_some_and(|last| !nodes[*last].pattern.contains(&pattern)) {
-                around.pop();
-            }
-            let place = nodes.len();
-            if let Some(parent) = around.last() {
-                nodes[*parent].children.push(place);
-            }
-            around.push(place);
-            nodes.push(Node { pattern, children: Vec::new() });
-        }
-        Some(Self { nodes, ends })
+        Some(Self { nodes: tree, ends })
     }
 
     /// `None`: no value is there.
     fn cell(&self, node: usize, end: usize) -> Option<Cell<'_>> {
-        let pattern = &self.nodes[node].pattern;
+        let pattern = &self.nodes[node];
         let is_there = match pattern {
             Pattern::Exact(text) => {
                 self.ends.iter().rposition(|end| text.ends_with(end)).is_some_and(|own| own == end)
@@ -139,10 +121,11 @@ impl Space {
 
     /// The tests of one class.
     fn tests_of(&self, is_in: &impl Fn(usize, usize) -> Option<bool>) -> Vec<Test> {
-        let is_exact = |node: usize| matches!(self.nodes[node].pattern, Pattern::Exact(_));
+        let is_exact = |node: usize| matches!(self.nodes[node], Pattern::Exact(_));
         let differs = |end: usize| {
-            (0..self.nodes.len())
-                .any(|node| !is_exact(node) && is_in(end, node).is_some_and(|own| is_in(0, node) != Some(own)))
+            (0..self.nodes.len()).any(|node| {
+                !is_exact(node) && is_in(end, node).is_some_and(|own| is_in(0, node) != Some(own))
+            })
         };
         let mut apart: Vec<bool> = (0..self.ends.len()).map(differs).collect();
         for end in 1..self.ends.len() {
@@ -176,25 +159,35 @@ impl Space {
 
     /// Of one ending: from the root down, where the class begins and where it ends.
     fn tests(&self, end: usize, is_in: &impl Fn(usize) -> Option<bool>) -> Vec<Test> {
-        let pattern = |node: usize| match &self.nodes[node].pattern {
-            Pattern::Like { start, .. } => Pattern::Like { start: start.clone(), end: self.ends[end].clone() },
+        let pattern = |node: usize| match &self.nodes[node] {
+            Pattern::Like { start, .. } => {
+                Pattern::Like { start: start.clone(), end: self.ends[end].clone() }
+            }
             other => other.clone(),
         };
         // By how often the class has begun on the way: what begins again inside of what has ended is another test.
         let mut levels: Vec<Test> = Vec::new();
-        let mut open = vec![(0, false, 0)];
-        while let Some((node, was_in, begun)) = open.pop() {
+        // The nodes around one: how they are written, whether they are in, and how often that has begun.
+        let mut around: Vec<(usize, Pattern, bool, usize)> = Vec::new();
+        for node in 0..self.nodes.len() {
+            while around.last().is_some_and(|(last, ..)| !self.nodes[*last].contains(&self.nodes[node])) {
+                around.pop();
+            }
+            let written = pattern(node);
+            // A value that begins and ends as it should can be too short for both.
+            let outer = around.iter().rev().find(|(_, outer, ..)| outer.contains(&written));
+            let (was_in, begun) = outer.map_or((false, 0), |(.., is_in, begun)| (*is_in, *begun));
             let now_in = is_in(node).unwrap_or(was_in);
             let begun = begun + usize::from(now_in && !was_in);
             if now_in && !was_in {
                 if levels.len() < begun {
                     levels.resize_with(begun, Test::default);
                 }
-                levels[begun - 1].any_of.push(pattern(node));
+                levels[begun - 1].any_of.push(written.clone());
             } else if was_in && !now_in {
-                levels[begun - 1].none_of.push(pattern(node));
+                levels[begun - 1].none_of.push(written.clone());
             }
-            open.extend(self.nodes[node].children.iter().rev().map(|child| (*child, now_in, begun)));
+            around.push((node, written, now_in, begun));
         }
         for level in &mut levels {
             // All values: that need not be said, and holds where there is none, too.

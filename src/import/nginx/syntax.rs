@@ -109,9 +109,11 @@ impl Reader<'_> {
     fn read(&mut self) -> Result<(), NotRead> {
         while let Some(byte) = self.peek() {
             match byte {
-                b'#' => while self.peek().is_some_and(|byte| byte != b'\n') {
-                    self.at += 1;
-                },
+                b'#' => {
+                    while self.peek().is_some_and(|byte| byte != b'\n') {
+                        self.at += 1;
+                    }
+                }
                 b';' | b'}' => {
                     self.at += 1;
                     self.first_word = None;
@@ -186,7 +188,9 @@ impl Reader<'_> {
     fn skip_lua(&mut self, line: u64) -> Result<(), NotRead> {
         let mut depth = 1;
         while depth > 0 {
-            let Some(byte) = self.next() else { return Err(Self::error(line, "a block of Lua does not end")) };
+            let Some(byte) = self.next() else {
+                return Err(Self::error(line, "a block of Lua does not end"));
+            };
             match byte {
                 b'{' => depth += 1,
                 b'}' => depth -= 1,

@@ -72,7 +72,8 @@ fn of_two_servers_of_one_name_the_port_tells_which_answers() {
 server { if ($host = s.test) { return 301 https://$host$request_uri; } listen 80; server_name s.test; return 404; }",
     );
     assert_eq!(made.at("s.test", "/"), "a:6");
-    let at = |scheme: &str| made.of(&[("ip", "1.1.1.1"), ("host", "s.test"), ("path", "/"), ("scheme", scheme)]);
+    let at =
+        |scheme: &str| made.of(&[("ip", "1.1.1.1"), ("host", "s.test"), ("path", "/"), ("scheme", scheme)]);
     assert_eq!((at("https"), at("http")), ("a:6".to_owned(), String::new()));
     assert_eq!(made.lost(), []);
 
@@ -101,7 +102,11 @@ server { listen 80; limit_req zone=a burst=9 nodelay; }",
     assert_eq!(made.at("else.test", "/"), "b:1");
     assert_eq!(made.of(&[("ip", "1.1.1.1")]), "b:1", "without a host");
     // The last one has no name and is no default: nothing that has a host comes there.
-    assert!(matches!(made.lost()[..], [(6, message)] if message.contains("limit_req: no host")), "{:?}", made.lost());
+    assert!(
+        matches!(made.lost()[..], [(6, message)] if message.contains("limit_req: no host")),
+        "{:?}",
+        made.lost()
+    );
 }
 
 #[test]
@@ -198,7 +203,8 @@ fn locations_are_chosen_as_nginx_chooses() {
 fn what_no_pattern_says_is_lost_only_where_it_matters() {
     let made = with_zones("server { limit_req zone=a; location ~ ^/v[0-9]+/ { } }");
     assert_eq!((made.at("any", "/v1/x"), made.lost().len()), ("a:1".to_owned(), 0));
-    let made = with_zones("server { location / { limit_req zone=a; } location ~ ^/v[0-9]+/ { limit_req zone=b; } }");
+    let made =
+        with_zones("server { location / { limit_req zone=a; } location ~ ^/v[0-9]+/ { limit_req zone=b; } }");
     let lost: Vec<u64> = made.lost().iter().map(|(line, _)| *line).collect();
     assert_eq!(lost, [3, 3], "the location, and its limit");
     let made = with_zones("server { server_name ~^(?<sub>.+)\\.test$; limit_req zone=a; }");
@@ -228,10 +234,16 @@ fn named_locations_are_followed_or_lost() {
         "server { location / { error_page 502 = @down; } location @down { limit_req zone=a; } }
 server { server_name x.test; location / { error_page 418 = @all; return 418; } location @all { limit_req zone=b; } }",
     );
-    assert!(matches!(made.lost()[..], [(3, message)] if message.contains("limit_req: no host")), "{:?}", made.lost());
+    assert!(
+        matches!(made.lost()[..], [(3, message)] if message.contains("limit_req: no host")),
+        "{:?}",
+        made.lost()
+    );
     assert_eq!((made.at("x.test", "/"), made.at("y.test", "/")), ("b:1".to_owned(), String::new()));
 
-    let made = with_zones("server { location /a { internal; limit_req zone=a; } location / { limit_req zone=b; return 200; } }");
+    let made = with_zones(
+        "server { location /a { internal; limit_req zone=a; } location / { limit_req zone=b; return 200; } }",
+    );
     assert_eq!((made.at("any", "/a"), made.at("any", "/")), (String::new(), String::new()));
     assert_eq!(made.lost().len(), 1, "{:?}", made.lost());
 }
@@ -354,7 +366,7 @@ fn what_nginx_prints_of_a_configuration_is_read_with_all_its_files() {
     assert!(made.imported.to_yaml(&made.sources).contains("# /etc/nginx/conf.d/b.conf:1\n"));
     // A text of the standard input has no directory.
     let made = import("include conf.d/*.conf;");
-    assert!(made.lost()[0].1.contains("nginx -T"), "{:?}", made.lost());
+    assert!(made.lost().iter().any(|(_, message)| message.contains("nginx -T")), "{:?}", made.lost());
 }
 
 #[test]
@@ -373,9 +385,11 @@ fn includes_are_followed_from_the_directory_of_the_main_file() {
     write("conf.d/zone.conf", b"# caf\xe9 }\nlimit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;\n");
     let site = write("sites/shop", b"server { include snippets/limit.conf; include sites/shop; }\n");
     write("snippets/limit.conf", b"limit_req zone=a;\n");
-    let of = |paths: &[&std::path::Path]| made(|sources| {
-        paths.iter().for_each(|path| sources.read_file(path).unwrap());
-    });
+    let of = |paths: &[&std::path::Path]| {
+        made(|sources| {
+            paths.iter().for_each(|path| sources.read_file(path).unwrap());
+        })
+    };
     let from_main = of(&[&main]);
     assert_eq!(from_main.at("any", "/"), "a:1");
     let lost: Vec<(String, u64, &str)> = from_main
@@ -405,5 +419,34 @@ fn includes_that_grow_without_end_are_refused() {
     let mut sources = Sources::default();
     sources.read_file(&directory.path().join("0.conf")).unwrap();
     let error = read(&mut sources).unwrap_err();
-    assert!(error.message.contains("more than 1000000 directives"), "{}", error.message);
+    assert!(error.message.contains("more than 200000 directives"), "{}", error.message);
+}
+
+#[test]
+fn a_part_of_a_configuration_is_for_all_hosts() {
+    let made = with_zones("limit_req zone=a;");
+    assert_eq!(
+        (made.at("any", "/"), made.lost().len(), made.imported.domains[0].rules.len()),
+        ("a:1".to_owned(), 0, 1)
+    );
+    let made = with_zones("location /api { limit_req zone=b; }");
+    assert_eq!((made.at("any", "/api/x"), made.at("any", "/")), ("b:1".to_owned(), String::new()));
+    let made = with_zones("location /api { limit_req zone=b; } server { limit_req zone=a; }");
+    assert!(
+        matches!(made.lost()[..], [(3, message)] if message.contains("in no server")),
+        "{:?}",
+        made.lost()
+    );
+    assert!(import("worker_processes 1;").lost()[0].1.contains("neither"));
+}
+
+#[test]
+fn what_never_limits_is_said() {
+    let made = with_zones("limit_req zone=a; server { limit_req zone=a; location / { limit_req zone=b; } }");
+    assert_eq!((made.at("any", "/"), made.of(&[("ip", "1.1.1.1")])), ("b:1".to_owned(), "b:1".to_owned()));
+    assert_eq!(made.lost(), []);
+    assert!(
+        made.notes().iter().any(|(line, note)| *line == 3 && note.contains("no request is limited by it"))
+    );
+    assert!(with_zones("server { }").notes()[0].1.contains("used nowhere"));
 }

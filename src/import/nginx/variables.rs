@@ -23,7 +23,10 @@ const MAX_DEPTH: usize = 10;
 pub(super) enum Part {
     Text(String),
     /// With whether a request can be without it.
-    Attribute { name: String, optional: bool },
+    Attribute {
+        name: String,
+        optional: bool,
+    },
     /// The first name of the server that answers.
     ServerName,
 }
@@ -108,7 +111,9 @@ impl Variables {
             Some(Definition::Map { source, entries, default }) => {
                 self.map_cases(source, entries, default, depth, imported)
             }
-            Some(Definition::Geo { source, entries, default }) => geo_cases(source.as_deref(), entries, default),
+            Some(Definition::Geo { source, entries, default }) => {
+                geo_cases(source.as_deref(), entries, default)
+            }
             Some(Definition::Unknown(directive)) => Err(format!("${name} comes from {directive}")),
             None => builtin(name, line, imported)
                 .map(|part| vec![Case { when: Conditions::default(), value: vec![part] }]),
@@ -143,9 +148,11 @@ impl Variables {
             for (when, entry) in chosen {
                 let Some(when) = case.when.and(&when) else { continue };
                 match self.cases_within(&entry.value, entry.line, depth + 1, imported) {
-                    Ok(values) => cases.extend(values.into_iter().filter_map(|value| {
-                        Some(Case { when: when.and(&value.when)?, value: value.value })
-                    })),
+                    Ok(values) => {
+                        cases.extend(values.into_iter().filter_map(|value| {
+                            Some(Case { when: when.and(&value.when)?, value: value.value })
+                        }))
+                    }
                     Err(why) => imported.lost(entry.line, format!("map {source}: {}: {why}", entry.value)),
                 }
             }
@@ -187,7 +194,8 @@ fn by_attribute<'e>(
     let of_absent = &choose(&|pattern| pattern.contains(&empty)).value;
     let mut chosen = Vec::new();
     for (value, tests) in space.split(|cell| &choose(&|pattern| cell.fits(pattern)).value) {
-        let Some(entry) = entries.iter().map(|(_, entry)| *entry).chain([default]).find(|one| one.value == *value)
+        let Some(entry) =
+            entries.iter().map(|(_, entry)| *entry).chain([default]).find(|one| one.value == *value)
         else {
             continue;
         };
@@ -206,7 +214,11 @@ fn by_attribute<'e>(
     Ok(chosen)
 }
 
-fn geo_cases(source: Option<&str>, entries: &[(Vec<IpNet>, String)], default: &str) -> Result<Vec<Case>, String> {
+fn geo_cases(
+    source: Option<&str>,
+    entries: &[(Vec<IpNet>, String)],
+    default: &str,
+) -> Result<Vec<Case>, String> {
     if let Some(other) = source.filter(|name| !["$remote_addr", "$binary_remote_addr"].contains(name)) {
         return Err(format!("geo {other}: only the address of the client is known"));
     }
@@ -236,7 +248,10 @@ fn builtin(name: &str, line: u64, imported: &mut Imported) -> Result<Part, Strin
     match name {
         "binary_remote_addr" | "remote_addr" => always("ip"),
         "proxy_protocol_addr" => {
-            imported.note(line, "$proxy_protocol_addr: the address of the client is ip, if the proxy that asks says so");
+            imported.note(
+                line,
+                "$proxy_protocol_addr: the address of the client is ip, if the proxy that asks says so",
+            );
             always("ip")
         }
         "host" | "http_host" => always("host"),
@@ -263,7 +278,9 @@ fn builtin(name: &str, line: u64, imported: &mut Imported) -> Result<Part, Strin
                 );
                 Ok(Part::Attribute { name: header, optional: true })
             }
-            None => Err(format!("${name} is no attribute that /v1/auth knows, and no map or geo of this configuration says what it is")),
+            None => Err(format!(
+                "${name} is no attribute that /v1/auth knows, and no map or geo of this configuration says what it is"
+            )),
         },
     }
 }

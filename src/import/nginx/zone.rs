@@ -76,7 +76,9 @@ impl Zones {
         match variables.cases(key, line, imported) {
             Ok(cases) => {
                 let keys: Vec<Key> = cases.into_iter().flat_map(keys).collect();
-                if keys.iter().any(|key| key.attributes.is_empty() && !key.by_server && key.when == Conditions::default()) {
+                if keys.iter().any(|key| {
+                    key.attributes.is_empty() && !key.by_server && key.when == Conditions::default()
+                }) {
                     imported.note(line, "the key has no variable: one bucket for all");
                 }
                 self.known.push(Zone { name: name.clone(), line, keys, rate });
@@ -133,7 +135,12 @@ fn keys(case: Case) -> Vec<Key> {
         without = without.and_then(|when| when.and(&Conditions::of(name, Test::absent())));
     }
     let needs_name = key.needs_name;
-    let without = without.map(|when| Key { when, attributes: Vec::new(), by_server: key.by_server, needs_name });
+    let without =
+        without.map(|when| Key { when, attributes: Vec::new(), by_server: key.by_server, needs_name });
     key.needs_name = false;
+    if let [name] = &optional[..] {
+        // One that is there and empty counts too.
+        key.attributes = vec![name.clone()];
+    }
     [Some(key), without].into_iter().flatten().collect()
 }
