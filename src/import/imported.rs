@@ -25,14 +25,18 @@ pub(crate) struct Domain {
     pub(crate) rules: Vec<NewRule>,
 }
 
+/// Attributes and the patterns of their values.
+pub(crate) type When = Vec<(String, Vec<PatternText>)>;
+
 /// A rule, as it is written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NewRule {
     pub(crate) name: String,
     /// The line that it comes from, among those of all [`Sources`].
     pub(crate) line: u64,
-    /// Attributes and the patterns of their values.
-    pub(crate) when: Vec<(String, Vec<PatternText>)>,
+    pub(crate) when: When,
+    /// Where there are any, it is only about requests that fit one of them besides; all have one bucket.
+    pub(crate) alternatives: Vec<When>,
     pub(crate) key: Vec<String>,
     /// `unlimited`, or a count in a period.
     pub(crate) limit: String,
@@ -122,18 +126,7 @@ impl NewRule {
         };
         let _ = writeln!(yaml, "  - name: {} # {from}", word(&self.name));
         if !self.when.is_empty() {
-            let tests: Vec<String> = self
-                .when
-                .iter()
-                .map(|(attribute, patterns)| match &patterns[..] {
-                    [one] => format!("{}: {}", word(attribute), pattern(one)),
-                    several => {
-                        let several: Vec<String> = several.iter().map(pattern).collect();
-                        format!("{}: [{}]", word(attribute), several.join(", "))
-                    }
-                })
-                .collect();
-            let _ = writeln!(yaml, "    when: {{ {} }}", tests.join(", "));
+            let _ = writeln!(yaml, "    when: {{ {} }}", condition(&self.when));
         }
         let _ = writeln!(yaml, "    key: [{}]\n    limit: {}", words(&self.key), self.limit);
         if let Some(burst) = self.burst {
@@ -145,7 +138,31 @@ impl NewRule {
         if self.shadow {
             let _ = writeln!(yaml, "    mode: shadow");
         }
+        if !self.alternatives.is_empty() {
+            // An override that says the limit of its rule has the rule's bucket.
+            let burst = self.burst.map_or(String::new(), |burst| format!(", burst: {burst}"));
+            let _ = writeln!(yaml, "    overrides:");
+            for when in &self.alternatives {
+                let when = condition(when);
+                let _ = writeln!(yaml, "      - {{ when: {{ {when} }}, limit: {}{burst} }}", self.limit);
+            }
+            let _ = writeln!(yaml, "      - {{ when: {{}}, limit: unlimited }}");
+        }
     }
+}
+
+fn condition(when: &When) -> String {
+    let tests: Vec<String> = when
+        .iter()
+        .map(|(attribute, patterns)| match &patterns[..] {
+            [one] => format!("{}: {}", word(attribute), pattern(one)),
+            several => {
+                let several: Vec<String> = several.iter().map(pattern).collect();
+                format!("{}: [{}]", word(attribute), several.join(", "))
+            }
+        })
+        .collect();
+    tests.join(", ")
 }
 
 fn pattern(pattern: &PatternText) -> String {

@@ -36,7 +36,7 @@ const fn with(header: (&'static str, &'static str), path: &'static str, client: 
 
 /// A configuration's block of http, `PORT0` and `PORT1` in it, and what is asked. Each file that is asked for is missing, which is
 /// answered 404 after the limits.
-const CASES: [(&str, &[Asked]); 9] = [
+const CASES: [(&str, &[Asked]); 10] = [
     // As certificate tools write it: the redirect comes last, and is limited by nothing.
     (
         "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
@@ -149,6 +149,21 @@ server { listen 127.0.0.1:PORT0;
             asked(0, "x", "/v1/x.php", 13),
             asked(0, "x", "/x.php", 14),
             asked(0, "x", "/x.php5", 15),
+        ],
+    ),
+    (
+        "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+limit_req_zone $binary_remote_addr zone=b:1m rate=1r/m;
+limit_req zone=a burst=7 nodelay;
+server { listen 127.0.0.1:PORT0; server_name x; location /free/ { limit_req zone=b burst=20 nodelay; } location ~ \\.php$ { } }
+server { listen 127.0.0.1:PORT1; server_name y; location = /one { } location / { limit_req zone=b burst=20 nodelay; } }",
+        // All of one client are counted together.
+        &[
+            asked(0, "x", "/free/a", 2),
+            asked(0, "x", "/free/a.php", 2),
+            asked(0, "x", "/", 2),
+            asked(1, "y", "/one", 2),
+            asked(1, "y", "/one", 3),
         ],
     ),
     (

@@ -112,6 +112,20 @@ impl Test {
     }
 }
 
+impl Test {
+    /// A test for all values that fit one of the two, whose values differ; `None`: no test says that.
+    pub(super) fn or(&self, other: &Self) -> Option<Self> {
+        let spares = |one: &Self, other: &Self| {
+            one.none_of.iter().all(|none| other.any_of.iter().all(|any| !none.meets(any)))
+        };
+        let insist = !self.any_of.is_empty() && !other.any_of.is_empty();
+        (insist && spares(self, other) && spares(other, self)).then(|| Self {
+            any_of: [&self.any_of[..], &other.any_of[..]].concat(),
+            none_of: [&self.none_of[..], &other.none_of[..]].concat(),
+        })
+    }
+}
+
 /// Tests of attributes, all of which must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Conditions(BTreeMap<String, Test>);
@@ -136,6 +150,22 @@ impl Conditions {
             both.0.insert(attribute.clone(), joined);
         }
         Some(both)
+    }
+
+    /// The tests that all of them have.
+    pub(super) fn common(all: &[Self]) -> Self {
+        let Some((first, others)) = all.split_first() else { return Self::default() };
+        let is_common = |(attribute, test): &(&String, &Test)| {
+            others.iter().all(|other| other.0.get(*attribute) == Some(*test))
+        };
+        let common = first.0.iter().filter(is_common);
+        Self(common.map(|(attribute, test)| (attribute.clone(), test.clone())).collect())
+    }
+
+    /// Without the tests that others have.
+    pub(super) fn without(&self, others: &Self) -> Self {
+        let own = self.0.iter().filter(|(attribute, _)| !others.0.contains_key(*attribute));
+        Self(own.map(|(attribute, test)| (attribute.clone(), test.clone())).collect())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Test)> {

@@ -9,7 +9,7 @@ use tidegate_limiter::{
 };
 
 use super::{
-    super::imported::{Imported, Names, NewRule, shortest},
+    super::imported::{Imported, Names, NewRule, When, shortest},
     location::Reached,
     pattern::{Conditions, Pattern, Test},
     scope::Use,
@@ -21,17 +21,19 @@ use super::{
 
 /// Rules of one configuration.
 const MAX_RULES: usize = 10_000;
+/// Conditions that one rule has for requests that are counted together; more become a rule each.
+const MAX_ALTERNATIVES: usize = 100;
 
 /// A use of a zone, with its line.
 type Way = (u64, Use);
 
 /// The requests of one server that are limited in one way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Region {
+struct Region<'c> {
     /// What the path must be: one of these.
     paths: Vec<Test>,
     /// The `$server_name`, where that tells buckets apart.
-    server: Option<String>,
+    server: Option<&'c str>,
 }
 
 /// What says that a request came to one of some ports: one of these.
@@ -177,14 +179,16 @@ impl<'c> Rules<'c> {
         (rules, names): (&mut Vec<NewRule>, &mut Names),
         imported: &mut Imported,
     ) {
+        // By what tells buckets apart: all such requests are counted together.
+        let mut together: Vec<(Option<&str>, &[String], Vec<Conditions>)> = Vec::new();
         for by_server in [false, true] {
             let keys: Vec<&Key> = zone.keys.iter().filter(|key| key.by_server == by_server).collect();
             if keys.is_empty() {
                 continue;
             }
-            let regions: Vec<Option<Region>> =
+            let regions: Vec<Option<Region<'_>>> =
                 (0..self.servers.len()).map(|place| self.region(place, &way.1, by_server)).collect();
-            let mut distinct: Vec<&Region> = Vec::new();
+            let mut distinct: Vec<&Region<'_>> = Vec::new();
             for region in regions.iter().flatten() {
                 if !distinct.contains(&region) {
                     distinct.push(region);
@@ -192,38 +196,50 @@ impl<'c> Rules<'c> {
             }
             for region in distinct {
                 let is_in = |chosen: &Chosen| regions[chosen.server].as_ref() == Some(region);
+                let all = self.conditions(zone.line, region, &is_in, imported);
                 for key in &keys {
                     let needs_name = key.by_server && key.needs_name && key.attributes.is_empty();
-                    if needs_name && region.server.as_deref() == Some("") {
+                    if needs_name && region.server == Some("") {
                         continue;
                     }
-                    for when in self.conditions(zone.line, region, &is_in, imported) {
-                        let Some(when) = when.and(&key.when) else { continue };
-                        if rules.len() == MAX_RULES {
-                            imported.lost(zone.line, format!("there are more than {MAX_RULES} rules"));
-                            return;
-                        }
-                        rules.push(rule(names.take(&zone.name), zone, way, key, &when));
+                    let these = all.iter().filter_map(|when| when.and(&key.when));
+                    let known = together.iter_mut().find(|(server, attributes, _)| {
+                        (*server, *attributes) == (region.server, &key.attributes[..])
+                    });
+                    match known {
+                        Some((.., conditions)) => conditions.extend(these),
+                        None => together.push((region.server, &key.attributes, these.collect())),
                     }
                 }
+            }
+        }
+        for (_, attributes, conditions) in together {
+            // A rule looks at them one by one.
+            let at_once = if conditions.len() <= MAX_ALTERNATIVES { conditions.len().max(1) } else { 1 };
+            for conditions in conditions.chunks(at_once) {
+                if rules.len() == MAX_RULES {
+                    imported.lost(zone.line, format!("there are more than {MAX_RULES} rules"));
+                    return;
+                }
+                rules.push(rule(names.take(&zone.name), zone, way, attributes, conditions));
             }
         }
     }
 
     /// Which paths of a server are limited in this way; `None`: none.
-    fn region(&self, place: usize, way: &Use, by_server: bool) -> Option<Region> {
+    fn region(&self, place: usize, way: &Use, by_server: bool) -> Option<Region<'_>> {
         let server = &self.servers[place];
         let split = self.paths[place]
             .split(|path| self.reached[place][path.place()].uses.iter().any(|(_, used)| used == way));
         let (_, paths) = split.into_iter().find(|(is_limited, _)| *is_limited)?;
-        Some(Region { paths, server: by_server.then(|| server.first_name.clone()) })
+        Some(Region { paths, server: by_server.then_some(&*server.first_name) })
     }
 
     /// All conditions of a region: each request of it fits one.
     fn conditions(
         &self,
         line: u64,
-        region: &Region,
+        region: &Region<'_>,
         is_in: &impl Fn(&Chosen) -> bool,
         imported: &mut Imported,
     ) -> Vec<Conditions> {
@@ -298,22 +314,37 @@ fn told_apart(these: &[&Port], others: &[&Port], test: impl Fn(Vec<Pattern>) -> 
     Conditions::of("server_port", test(ports))
 }
 
-fn rule(name: String, zone: &Zone, way: &Way, key: &Key, when: &Conditions) -> NewRule {
-    let (line, used) = way;
-    let when = when.iter().map(|(attribute, test)| {
-        let any_of = test.any_of.iter().map(|pattern| written(pattern, false));
-        (attribute.clone(), any_of.chain(test.none_of.iter().map(|pattern| written(pattern, true))).collect())
-    });
+fn rule(
+    name: String,
+    zone: &Zone,
+    (line, used): &Way,
+    attributes: &[String],
+    conditions: &[Conditions],
+) -> NewRule {
+    let common = Conditions::common(conditions);
+    let alternatives: Vec<When> = match conditions {
+        [_] => Vec::new(),
+        several => several.iter().map(|one| when(&one.without(&common))).collect(),
+    };
     NewRule {
         name,
         line: *line,
-        when: when.collect(),
-        key: key.attributes.clone(),
+        when: when(&common),
+        alternatives,
+        key: attributes.to_vec(),
         limit: zone.rate.clone(),
         burst: Some(used.burst.saturating_add(1)),
         algorithm: if used.delays { Algorithm::LeakyBucket } else { Algorithm::TokenBucket },
         shadow: used.shadow,
     }
+}
+
+fn when(conditions: &Conditions) -> When {
+    let when = conditions.iter().map(|(attribute, test)| {
+        let any_of = test.any_of.iter().map(|pattern| written(pattern, false));
+        (attribute.clone(), any_of.chain(test.none_of.iter().map(|pattern| written(pattern, true))).collect())
+    });
+    when.collect()
 }
 
 fn written(pattern: &Pattern, negated: bool) -> PatternText {

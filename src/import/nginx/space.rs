@@ -154,7 +154,15 @@ impl Space {
                 tests.push(test);
             }
         }
-        tests
+        // As few as can say it.
+        let mut joined: Vec<Test> = Vec::new();
+        for test in tests {
+            match joined.iter_mut().find_map(|known| known.or(&test).map(|both| (known, both))) {
+                Some((known, both)) => *known = both,
+                None => joined.push(test),
+            }
+        }
+        joined
     }
 
     /// Of one ending: from the root down, where the class begins and where it ends.

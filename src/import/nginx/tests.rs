@@ -31,9 +31,9 @@ impl Made {
         self.rules.matching("default", attributes, &mut found);
         let mut names: Vec<String> = found
             .iter()
-            .map(|one| {
+            .filter_map(|one| {
                 let zone = one.rule.name().split('-').next().unwrap().to_owned();
-                format!("{zone}:{}", one.limit.unwrap().burst_size())
+                Some(format!("{zone}:{}", one.limit?.burst_size()))
             })
             .collect();
         names.sort();
@@ -438,6 +438,27 @@ fn a_part_of_a_configuration_is_for_all_hosts() {
         made.lost()
     );
     assert!(import("worker_processes 1;").lost()[0].1.contains("neither"));
+}
+
+#[test]
+fn what_a_zone_counts_together_has_one_bucket() {
+    let made = with_zones(
+        "limit_req zone=a;
+server { server_name x; location /free/ { limit_req zone=b; } location ~ \\.php$ { } }
+server { server_name y; location = /one { } location / { limit_req zone=b; } }",
+    );
+    let key = |host: &str, path: &str| {
+        let mut found = SmallVec::new();
+        let attributes = [("ip", "1.1.1.1"), ("host", host), ("path", path)];
+        made.rules.matching("default", &attributes[..], &mut found);
+        let limited = found.iter().filter(|one| one.limit.is_some());
+        limited.map(|one| (one.rule.name().to_owned(), one.key)).collect::<Vec<_>>()
+    };
+    let expected = key("x", "/");
+    assert_eq!((expected.len(), &*expected[0].0), (1, "a"));
+    assert_eq!((key("x", "/free/x.php"), key("y", "/one")), (expected.clone(), expected));
+    assert_eq!((made.at("x", "/free/x"), made.at("y", "/two")), ("b:1".to_owned(), "b:1".to_owned()));
+    assert_eq!(made.imported.domains[0].rules.len(), 2);
 }
 
 #[test]
