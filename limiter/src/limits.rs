@@ -6,8 +6,6 @@
 //! consumed stays when these change: where that gives a bucket's state another meaning, the fingerprint differs in some bits only
 //! ([`Limit::bits`]), and what is known of the same bucket under the limits before is found by these (`store/former.rs`).
 
-use std::sync::Arc;
-
 use crate::{Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, price::Price};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
@@ -119,7 +117,7 @@ impl LimitRef {
 pub(crate) fn shape(
     hasher: KeyHasher,
     when: &Condition,
-    key: &[Arc<str>],
+    key: &[impl AsRef<str>],
     key_order: &[u8],
     ip_prefix: OwnIpPrefix,
     own: LimitId,
@@ -130,7 +128,7 @@ pub(crate) fn shape(
     bytes.text("shape");
     when.feed(&mut bytes);
     bytes.number(key.len() as u64);
-    key_order.iter().for_each(|place| bytes.text(&key[usize::from(*place)]));
+    key_order.iter().for_each(|place| bytes.text(key[usize::from(*place)].as_ref()));
     if !ip_prefix.says_nothing() {
         bytes.text("ip_prefix");
         let bits = |bits: Option<u8>| bits.map_or(0, u64::from);

@@ -1,7 +1,5 @@
 //! Whether a rule is about a request, and from the request's key to its bucket.
 
-use std::sync::Arc;
-
 use crate::{
     Attributes, KeyHash, Limit, LimitRef, Rule,
     address::Address,
@@ -9,6 +7,7 @@ use crate::{
     key::KeyBytes,
     limits::LimitId,
     pattern::is_like,
+    rule::KeyPart,
 };
 
 /// A rule that is about a request.
@@ -82,14 +81,21 @@ impl Rule {
         special.map_or(self.limit_id, |place| self.overrides[place].id)
     }
 
-    /// What the fingerprints of all buckets of the request's key begin with; `None` when the request lacks an attribute of it.
+    /// What the fingerprints of all buckets of the request's key begin with; `None` when the request lacks an attribute of it,
+    /// or all parts of it are optional and empty.
     pub(crate) fn key_of<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<KeyBytes> {
         let mut key = self.hasher.key();
+        let mut is_empty = !self.key.is_empty();
         for place in &self.key_order {
-            let name = &self.key[usize::from(*place)];
-            let value = attributes.get(name)?;
-            match &**name {
-                "ip" => match attributes.address(name) {
+            let part = &self.key[usize::from(*place)];
+            let value = match attributes.get(&part.name) {
+                Some(value) => value,
+                None if part.optional => "",
+                None => return None,
+            };
+            is_empty &= part.optional && value.is_empty();
+            match &*part.name {
+                "ip" => match attributes.address(&part.name) {
                     Some(address) => self.ip_prefix.feed(address, &mut key),
                     None => key.text(value),
                 },
@@ -97,7 +103,7 @@ impl Rule {
                 _ => key.text(value),
             }
         }
-        Some(key)
+        (!is_empty).then_some(key)
     }
 
     /// With the limit of the override at that place.
@@ -111,10 +117,10 @@ impl Rule {
 }
 
 /// The places of a key's attributes in the order of their names.
-pub(crate) fn key_order(key: &[Arc<str>]) -> Box<[u8]> {
+pub(crate) fn key_order(key: &[KeyPart]) -> Box<[u8]> {
     // A key has few attributes; one that has too many is an error of the rule.
     let mut places: Vec<u8> = (0..=u8::MAX).take(key.len()).collect();
-    places.sort_by_key(|place| &key[usize::from(*place)]);
+    places.sort_by_key(|place| &key[usize::from(*place)].name);
     places.into()
 }
 
@@ -139,6 +145,40 @@ mod tests {
         assert!(holds(&["2001:db8::/32"], Some("2001:db8::1")) && !holds(&["10.0.0.0/8"], Some("ten")));
         assert!(holds(&["*"], Some("")) && !holds(&["*"], None));
         assert!(holds(&["a", "b"], Some("b")) && !holds(&["a", "b"], Some("c")));
+    }
+
+    #[test]
+    fn an_optional_part_of_a_key_may_be_missing_but_not_the_whole_key() {
+        let text = "rules:
+  - { name: both, key: [ip, 'api_key?'], limit: 1/1s }
+  - { name: either, key: ['a?', 'b?'], limit: 1/1s }
+  - { name: one, key: [], limit: 1/1s, when: { c: c } }
+";
+        let rules = crate::Rules::from_yaml(text, &crate::HashSecret::new([1; 16])).unwrap();
+        let matched = |attributes: &[(&str, &str)]| {
+            let mut found = smallvec::SmallVec::new();
+            rules.matching("default", attributes, &mut found);
+            found.iter().map(|one| (one.rule.name().to_owned(), one.key)).collect::<Vec<_>>()
+        };
+        let with = matched(&[("ip", "192.0.2.1"), ("api_key", "k")]);
+        let without = matched(&[("ip", "192.0.2.1")]);
+        assert_eq!((with.len(), without.len()), (1, 1));
+        assert_ne!(with, without);
+        // As nginx counts: a header that is empty is as one that is not there.
+        assert_eq!(matched(&[("ip", "192.0.2.1"), ("api_key", "")]), without);
+        assert_eq!(matched(&[("api_key", "k")]), []);
+        assert_eq!(matched(&[("a", "x")]).len(), 1);
+        assert_ne!(matched(&[("a", "x")]), matched(&[("b", "x")]));
+        assert_eq!(matched(&[("a", ""), ("b", "")]), []);
+        assert_eq!(matched(&[("c", "c")]).len(), 1);
+        assert_eq!(rules.rules("default")[0].describe().key, ["ip", "api_key?"]);
+        let names: Vec<&str> = rules.rules("default")[0].key().collect();
+        assert_eq!(names, ["ip", "api_key"]);
+        let error = crate::Rules::from_yaml(
+            "rules: [{ name: r, key: [a, 'a?', '?'], limit: 1/1s }]",
+            &crate::HashSecret::new([1; 16]),
+        );
+        assert_eq!(error.unwrap_err().len(), 2, "one is twice in the key, one has no name");
     }
 
     #[test]

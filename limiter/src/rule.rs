@@ -19,7 +19,7 @@ pub struct Rule {
     pub(crate) domain: Arc<str>,
     pub(crate) name: Box<str>,
     pub(crate) when: Condition,
-    pub(crate) key: Box<[Arc<str>]>,
+    pub(crate) key: Box<[KeyPart]>,
     /// The places of the key's attributes in the order of their names: in whichever order a file has them, the bucket is the same.
     pub(crate) key_order: Box<[u8]>,
     /// How much of an address in its key counts.
@@ -51,6 +51,22 @@ pub struct Rule {
     pub(crate) cardinality: Arc<Cardinality>,
 }
 
+/// An attribute of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyPart {
+    pub(crate) name: Arc<str>,
+    /// Where a request has no such attribute, this part of its key is empty.
+    pub(crate) optional: bool,
+    /// As rules write it.
+    pub(crate) written: Arc<str>,
+}
+
+impl AsRef<str> for KeyPart {
+    fn as_ref(&self) -> &str {
+        &self.written
+    }
+}
+
 impl Rule {
     /// Whether the owner leaves a part of the limit to the shares of nodes that cannot reach it.
     pub fn is_carved(&self) -> bool {
@@ -80,12 +96,12 @@ impl Rule {
 
     /// The attributes whose values make a bucket.
     pub fn key(&self) -> impl Iterator<Item = &str> {
-        self.key.iter().map(|name| &**name)
+        self.key.iter().map(|part| &*part.name)
     }
 
     /// Whether it looks at the attribute: in its condition, its key or an override.
     pub fn names(&self, attribute: &str) -> bool {
-        self.key.iter().any(|name| **name == *attribute)
+        self.key.iter().any(|part| *part.name == *attribute)
             || self.when.tests(attribute)
             || self.overrides.iter().any(|special| special.when.tests(attribute))
     }

@@ -74,7 +74,9 @@ impl NewRule {
     }
 
     /// A bucket for each value of this attribute; of several such attributes, for each combination. The rule is not
-    /// about requests that lack one of them. Of an IPv6 address in `ip` the /64 network counts, see [`NewRule::ip_prefix`].
+    /// about requests that lack one of them, unless it is written with a `?` behind its name: then its part of the key may be
+    /// empty, and the rule is not about requests whose key is empty altogether. Of an IPv6 address in `ip` the /64 network counts, see
+    /// [`NewRule::ip_prefix`].
     pub fn key(mut self, attribute: impl Into<String>) -> Self {
         self.key.push(attribute.into());
         self

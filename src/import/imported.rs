@@ -25,14 +25,18 @@ pub(crate) struct Domain {
     pub(crate) rules: Vec<NewRule>,
 }
 
+/// Attributes and the patterns of their values.
+pub(crate) type When = Vec<(String, Vec<PatternText>)>;
+
 /// A rule, as it is written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NewRule {
     pub(crate) name: String,
     /// The line that it comes from, among those of all [`Sources`].
     pub(crate) line: u64,
-    /// Attributes and the patterns of their values.
-    pub(crate) when: Vec<(String, Vec<PatternText>)>,
+    pub(crate) when: When,
+    /// Where there are any, it is only about requests that fit one of them besides; all have one bucket.
+    pub(crate) alternatives: Vec<When>,
     pub(crate) key: Vec<String>,
     /// `unlimited`, or a count in a period.
     pub(crate) limit: String,
@@ -82,6 +86,10 @@ impl Imported {
     /// The rule file: a document for each domain.
     pub(crate) fn to_yaml(&self, sources: &Sources) -> String {
         let mut yaml = String::new();
+        // Whether rules come from other texts than the first one, too.
+        let first = sources.iter().next().map(|source| &*source.name);
+        let mut lines = self.domains.iter().flat_map(|domain| &domain.rules).map(|rule| rule.line);
+        let several = lines.any(|line| Some(sources.place(line).name) != first);
         for (place, domain) in self.domains.iter().enumerate() {
             if place > 0 {
                 yaml.push_str("---\n");
@@ -89,7 +97,7 @@ impl Imported {
             let end = if domain.rules.is_empty() { " []" } else { "" };
             // Writing into a String cannot fail.
             let _ = writeln!(yaml, "domain: {}\nrules:{end}", word(&domain.name));
-            domain.rules.iter().for_each(|rule| rule.write(&mut yaml, sources));
+            domain.rules.iter().for_each(|rule| rule.write(&mut yaml, sources, several));
         }
         yaml
     }
@@ -104,32 +112,21 @@ impl NewRule {
     /// Why no node takes it.
     pub(super) fn fault(&self) -> Option<String> {
         let mut yaml = "rules:\n".to_owned();
-        self.write(&mut yaml, &Sources::default());
+        self.write(&mut yaml, &Sources::default(), false);
         let faults = Rules::from_yaml(&yaml, &HashSecret::new([0; 16])).err()?;
         faults.into_iter().next().map(|fault| fault.message)
     }
 
-    fn write(&self, yaml: &mut String, sources: &Sources) {
+    fn write(&self, yaml: &mut String, sources: &Sources, several: bool) {
         let place = sources.place(self.line);
-        let from = match (sources.len(), place.line) {
-            (0 | 1, line) => format!("line {line}"),
+        let from = match several {
+            false => format!("line {}", place.line),
             // A name may hold anything, and a comment is one line.
-            (_, line) => format!("{}:{line}", place.name.replace(char::is_control, "?")),
+            true => format!("{}:{}", place.name.replace(char::is_control, "?"), place.line),
         };
         let _ = writeln!(yaml, "  - name: {} # {from}", word(&self.name));
         if !self.when.is_empty() {
-            let tests: Vec<String> = self
-                .when
-                .iter()
-                .map(|(attribute, patterns)| match &patterns[..] {
-                    [one] => format!("{}: {}", word(attribute), pattern(one)),
-                    several => {
-                        let several: Vec<String> = several.iter().map(pattern).collect();
-                        format!("{}: [{}]", word(attribute), several.join(", "))
-                    }
-                })
-                .collect();
-            let _ = writeln!(yaml, "    when: {{ {} }}", tests.join(", "));
+            let _ = writeln!(yaml, "    when: {{ {} }}", condition(&self.when));
         }
         let _ = writeln!(yaml, "    key: [{}]\n    limit: {}", words(&self.key), self.limit);
         if let Some(burst) = self.burst {
@@ -141,7 +138,31 @@ impl NewRule {
         if self.shadow {
             let _ = writeln!(yaml, "    mode: shadow");
         }
+        if !self.alternatives.is_empty() {
+            // An override that says the limit of its rule has the rule's bucket.
+            let burst = self.burst.map_or(String::new(), |burst| format!(", burst: {burst}"));
+            let _ = writeln!(yaml, "    overrides:");
+            for when in &self.alternatives {
+                let when = condition(when);
+                let _ = writeln!(yaml, "      - {{ when: {{ {when} }}, limit: {}{burst} }}", self.limit);
+            }
+            let _ = writeln!(yaml, "      - {{ when: {{}}, limit: unlimited }}");
+        }
     }
+}
+
+fn condition(when: &When) -> String {
+    let tests: Vec<String> = when
+        .iter()
+        .map(|(attribute, patterns)| match &patterns[..] {
+            [one] => format!("{}: {}", word(attribute), pattern(one)),
+            several => {
+                let several: Vec<String> = several.iter().map(pattern).collect();
+                format!("{}: [{}]", word(attribute), several.join(", "))
+            }
+        })
+        .collect();
+    tests.join(", ")
 }
 
 fn pattern(pattern: &PatternText) -> String {
@@ -167,17 +188,6 @@ fn word(text: &str) -> String {
     if bare { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
-/// A name of a rule made of any text, different from those that are taken.
-pub(super) fn name_of(text: &str, taken: &[NewRule]) -> String {
-    let name = spelt(text);
-    let free = |name: &String| taken.iter().all(|rule| rule.name != *name);
-    if free(&name) {
-        return name;
-    }
-    let more = (2..).map(|number| format!("{name}-{number}"));
-    more.into_iter().find(free).unwrap_or(name)
-}
-
 /// The names of rules of which there may be many.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -186,7 +196,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// As [`name_of`].
+    /// A name of a rule made of any text, different from those that are taken.
     pub(super) fn take(&mut self, text: &str) -> String {
         let name = spelt(text);
         let mut number = self.taken.get(&name).copied().unwrap_or(0);
@@ -210,21 +220,9 @@ fn spelt(text: &str) -> String {
     if name.is_empty() { "rule".to_owned() } else { name }
 }
 
-/// Patterns that are read as rule files read them.
-pub(super) fn as_written(when: Vec<(String, Vec<String>)>) -> Vec<(String, Vec<PatternText>)> {
-    let written = |patterns: Vec<String>| patterns.into_iter().map(PatternText::from).collect();
-    when.into_iter().map(|(attribute, patterns)| (attribute, written(patterns))).collect()
-}
-
-/// Why a value cannot be a pattern, where it would mean something else.
-pub(super) fn no_pattern(value: &str) -> Option<&'static str> {
-    if value.starts_with('!') {
-        Some("a value that begins with ! would be its opposite")
-    } else if value.ends_with('*') {
-        Some("a value that ends with * would be a prefix")
-    } else if value.contains('/') && value.parse::<ipnet::IpNet>().is_ok() {
-        Some("a value like that would be a network")
-    } else {
-        None
-    }
+/// In the short form where that means the same. An address stays a text: in the short form it would be one however it is
+/// written.
+pub(super) fn shortest(form: PatternForm) -> PatternText {
+    let (_, text) = form.parts();
+    if text.parse::<IpAddr>().is_ok() { PatternText::Long(form) } else { short_form(form) }
 }

@@ -1,14 +1,13 @@
 //! Rules from the configuration of another limiter.
 //!
 //! - `envoy`: envoyproxy/ratelimit's YAML, read as a `tree`.
-//! - `nginx`: `limit_req_zone` and `limit_req`, read by `nginx_syntax`.
+//! - `nginx`: `limit_req_zone` and `limit_req`, of all files that include each other.
 //!
 //! Both read `sources`, texts that follow each other, and make an `imported`. What a rule cannot say is not guessed: each such thing is a remark with its line.
 
 mod envoy;
 mod imported;
 mod nginx;
-mod nginx_syntax;
 mod sources;
 mod tree;
 

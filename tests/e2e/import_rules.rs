@@ -3,8 +3,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use crate::kit::{self, rules::PATIENCE};
@@ -184,12 +185,24 @@ fn the_rules_of_nginx_decide_as_it_does() {
         // Two zones: the stricter one decides.
         (shop("/login", "203.0.113.3"), 1),
         (shop("/loginx", "203.0.113.4"), 3),
+        // A part of the key may be empty.
+        (json!({ "host": "shop.example", "path": "/login", "ip": "203.0.113.9" }), 1),
         // A location of its own has its own limits, and no others.
         (shop("/search", "203.0.113.5"), 2),
         (shop("/search/deep/er", "203.0.113.6"), 0),
         (shop("/static/a", "203.0.113.7"), 6),
         // A dry run.
         (json!({ "host": "admin.example", "path": "/", "ip": "203.0.113.8" }), 6),
+        // By a named location, for those that are not listed.
+        (json!({ "host": "api.example", "path": "/", "ip": "203.0.113.10" }), 2),
+        (json!({ "host": "www.api.example", "path": "/", "ip": "10.1.0.1" }), 2),
+        (json!({ "host": "api.example", "path": "/", "ip": "10.2.0.1" }), 6),
+        // The redirect answers on the other port.
+        (json!({ "host": "api.example", "path": "/", "ip": "203.0.113.11", "scheme": "http" }), 6),
+        (json!({ "host": "api.example", "path": "/", "ip": "203.0.113.11", "scheme": "https" }), 2),
+        // Both names are one server.
+        (json!({ "host": "api.example", "path": "/a.png", "ip": "203.0.113.12" }), 3),
+        (json!({ "host": "www.api.example", "path": "/a.jpeg", "ip": "203.0.113.13" }), 0),
     ] {
         assert_eq!(allowed(&cluster, "default", &request, 6), expected, "{request}");
     }
@@ -215,8 +228,73 @@ fn what_is_not_carried_over_is_told_and_can_be_a_failure() {
     assert!(code == 1 && told.contains("nginx.conf: line "), "{told}");
     let (code, _, told) = import(&["--from", "nginx"], &file("nowhere"));
     assert!(code == 1 && told.contains("cannot read"), "{told}");
+    // What is included and cannot be read is missing.
+    assert!(
+        import(&["--from", "nginx"], &file("nginx.conf"))
+            .2
+            .contains("include api.d/*.conf: cannot read the directory")
+    );
     let broken = tempfile::NamedTempFile::new().unwrap();
     fs::write(broken.path(), "http {\n  limit_req_zone $binary_remote_addr zone=a:1m\n}\n").unwrap();
     let (code, _, told) = import(&["--from", "nginx"], broken.path());
     assert!(code == 1 && told.contains("line 3"), "{told}");
+}
+
+#[test]
+fn several_files_directories_and_the_standard_input_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    write(
+        "a.yaml",
+        "domain: a\ndescriptors: [{ key: x, rate_limit: { unit: hour, requests_per_unit: 1 } }]\n",
+    );
+    write(
+        "b.yml",
+        "domain: b\ndescriptors: [{ key: y, rate_limit: { unit: hour, requests_per_unit: 2 }, odd: 1 }]\n",
+    );
+    write("c.conf", "limit_req_zone $binary_remote_addr zone=c:1m rate=1r/s;\n");
+    write("d.conf", "server { limit_req zone=c; }\n");
+    write("e.txt", "}");
+    let path = directory.path().display().to_string();
+
+    let (code, rules, told) = import(&["--from", "envoy"], directory.path());
+    assert_eq!(code, 0, "{told}");
+    assert!(rules.contains("domain: a\n") && rules.contains("---\ndomain: b\n"), "{rules}");
+    assert!(rules.contains(&format!("# {path}/b.yml:2\n")), "{rules}");
+    assert!(told.contains(&format!("{path}/b.yml:2: not carried over")), "{told}");
+    let files = [format!("{path}/c.conf"), format!("{path}/c.conf")];
+    let all = import(&["--from", "nginx", &files[0], &files[1]], &directory.path().join("d.conf"));
+    assert_eq!((all.0, all.1.matches("- name: c ").count()), (0, 1), "{all:?}");
+    assert!(all.2.contains("1 rule from 3 files; 0 not carried over"), "{}", all.2);
+    assert_eq!(import(&["--from", "nginx", "--strict"], directory.path()).1, all.1);
+    let (code, json, _) = import(&["--from", "envoy", "--output", "json"], directory.path());
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, json["remarks"][0]["file"].as_str()), (0, Some(&*format!("{path}/b.yml"))));
+
+    let piped = |kind: &str, text: &[u8]| {
+        let mut child = Command::new(kit::binary())
+            .args(["rules", "import", "--from", kind, "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, rules, _) = piped("envoy", &fs::read(directory.path().join("a.yaml")).unwrap());
+    assert!(code == 0 && rules.contains("# line 2\n"), "{rules}");
+    let dump = b"# configuration file /etc/nginx/nginx.conf:\n# caf\xe9\nhttp { include c.d/*; }\n
+# configuration file /etc/nginx/c.d/c:\nlimit_req_zone $binary_remote_addr zone=c:1m rate=1r/s;
+server { location / { limit_req zone=c; limit_req zone=d; } }\n";
+    let (code, rules, told) = piped("nginx", dump);
+    assert!(code == 0 && rules.contains("# /etc/nginx/c.d/c:2\n"), "{rules}");
+    assert!(told.contains("/etc/nginx/c.d/c:2: not carried over: limit_req: there is no zone d"), "{told}");
+    let (code, _, told) = piped("envoy", b"domain: a\n# caf\xe9\n");
+    assert!(code == 1 && told.contains("(standard input): line 2: this is not UTF-8"), "{told}");
+    let nothing = tempfile::tempdir().unwrap();
+    let (code, _, told) = import(&["--from", "envoy"], nothing.path());
+    assert!(code == 1 && told.contains("*.yaml, *.yml"), "{told}");
 }

@@ -28,6 +28,7 @@ mod framing;
 mod grpc;
 mod hung_disk;
 mod hung_disk_streams;
+mod import_nginx;
 mod import_rules;
 mod join;
 mod lost_answers;

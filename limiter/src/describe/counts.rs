@@ -59,9 +59,9 @@ pub(super) fn renamed(removed: &[RuleDescription], added: &[RuleDescription]) ->
         .collect()
 }
 
-/// In whichever order a key's attributes are written, the bucket is the same.
-fn sorted(key: &[String]) -> Vec<&String> {
-    let mut key: Vec<&String> = key.iter().collect();
+/// In whichever order a key's attributes are written, and whether they may be missing, the bucket is the same.
+fn sorted(key: &[String]) -> Vec<&str> {
+    let mut key: Vec<&str> = key.iter().map(|name| name.strip_suffix('?').unwrap_or(name)).collect();
     key.sort_unstable();
     key
 }

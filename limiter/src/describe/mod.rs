@@ -119,7 +119,7 @@ impl Rule {
         RuleDescription {
             name: self.name.to_string(),
             when: self.when.describe(),
-            key: self.key.iter().map(|name| name.to_string()).collect(),
+            key: self.key.iter().map(|part| part.written.to_string()).collect(),
             ip_prefix: ip_prefix(self.own_ip_prefix),
             limit: limit_text(self.limit.as_ref()),
             burst: burst(self.limit.as_ref()),

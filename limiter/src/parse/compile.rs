@@ -12,6 +12,7 @@ use crate::{
     condition::{Condition, Test},
     pattern::PatternText,
     price::Price,
+    rule::KeyPart,
 };
 
 /// Attributes that calls use for themselves.
@@ -126,25 +127,32 @@ impl<'t> Compiler<'t> {
         Condition::new(tests)
     }
 
-    pub(crate) fn key(&mut self, key: &RawKey) -> Box<[Arc<str>]> {
+    /// `name`, or `name?` for an attribute that a request may lack.
+    pub(crate) fn key(&mut self, key: &RawKey) -> Box<[KeyPart]> {
         if key.parts.len() > MAX_KEY_PARTS {
             let message =
                 format!("a key of {} attributes, at most {MAX_KEY_PARTS} are possible", key.parts.len());
             self.error(key.place, message, "");
         }
         let mut seen = HashSet::new();
+        let mut parts = Vec::with_capacity(key.parts.len());
         for part in &key.parts {
-            self.check_attribute(part);
-            if !seen.insert(&*part.text) {
-                self.error(part.place, format!("{:?} is twice in the key", part.text), "name it once");
+            let (name, optional) = match part.text.strip_suffix('?') {
+                Some(name) => (name, true),
+                None => (part.text.as_str(), false),
+            };
+            self.check_attribute(&Written { text: name.to_owned(), place: part.place });
+            if !seen.insert(name) {
+                self.error(part.place, format!("{name:?} is twice in the key"), "name it once");
             }
+            parts.push(KeyPart { name: self.shared(name), optional, written: self.shared(&part.text) });
         }
-        key.parts.iter().map(|part| self.shared(&part.text)).collect()
+        parts.into()
     }
 
     /// `places` are those of the two numbers.
-    pub(crate) fn check_ip_prefix(&mut self, own: OwnIpPrefix, places: [Place; 2], key: &[Arc<str>]) {
-        if !own.says_nothing() && !key.iter().any(|name| **name == *"ip") {
+    pub(crate) fn check_ip_prefix(&mut self, own: OwnIpPrefix, places: [Place; 2], key: &[KeyPart]) {
+        if !own.says_nothing() && !key.iter().any(|part| *part.name == *"ip") {
             let message = "ip_prefix says how much of `ip` counts in the key, which has no `ip`";
             self.error(places[0], message, "add ip to the key, or leave ip_prefix out");
         }

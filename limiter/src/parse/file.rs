@@ -16,6 +16,7 @@ use crate::{
     limit::LimitError,
     limits::{self, Carved, LimitId, Override},
     matching::key_order,
+    rule::KeyPart,
     rule_set::Content,
 };
 
@@ -168,7 +169,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn ip_prefix(&mut self, raw: &RawIpPrefix, key: Option<&[Arc<str>]>) -> OwnIpPrefix {
+    fn ip_prefix(&mut self, raw: &RawIpPrefix, key: Option<&[KeyPart]>) -> OwnIpPrefix {
         let bits = |part: Option<(u8, _)>| part.map(|(bits, _)| bits);
         let own = OwnIpPrefix { v4: bits(raw.v4), v6: bits(raw.v6) };
         let places = [raw.v4.or(raw.v6), raw.v6].map(|part| part.map_or(Place::NOWHERE, |(_, place)| place));

@@ -113,6 +113,7 @@ impl<'t> Walk<'_, 't> {
             name: self.names.take(&name),
             line: limit.line,
             when,
+            alternatives: Vec::new(),
             key: way.iter().filter(|step| step.is_key).map(|step| step.attribute.clone()).collect(),
             limit: match limit.rate {
                 Rate::Unlimited => "unlimited".to_owned(),

@@ -1,0 +1,81 @@
+//! nginx: `limit_req_zone` says by what, at which rate; `limit_req` says where, with which burst.
+//!
+//! A zone with a burst of b admits b + 1 requests at once and then its rate: a token bucket, or without `nodelay` a leaky
+//! bucket, whose requests wait for their turn.
+//!
+//! - `files` follows includes, `syntax` reads them;
+//! - `definition`, `variables` and `zone`: what the key of a zone is for which requests;
+//! - `server`, `location` and `scope`: which server and which location a request reaches, and which limits hold there;
+//! - `rules` turns that round, from limits to conditions. Requests are divided into cells (`space`) by all the patterns of
+//!   the configuration; for each cell it is asked what nginx would do, as nginx asks.
+
+mod definition;
+mod files;
+mod glob;
+mod location;
+mod pattern;
+mod regex;
+mod rules;
+mod scope;
+mod server;
+mod space;
+mod syntax;
+mod variables;
+mod zone;
+
+use self::{
+    rules::Rules, scope::Scope, server::Server, syntax::Directive, variables::Variables, zone::Zones,
+};
+use super::{
+    imported::{Domain, Imported, NotRead},
+    sources::Sources,
+};
+
+/// Reads a configuration, or a part of one.
+pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
+    let mut imported = Imported::default();
+    let directives = files::read(sources, &mut imported)?;
+    // A file of `sites-enabled` has no block for http.
+    let inside: Vec<Directive> = directives
+        .into_iter()
+        .flat_map(|one| match &*one.name {
+            "http" => one.block.unwrap_or_default(),
+            _ => vec![one],
+        })
+        .collect();
+    let variables = Variables::read(&inside, &mut imported);
+    let zones = Zones::read(&inside, &variables, &mut imported);
+    let outer = Scope::of(&inside, &Scope::default(), &mut imported);
+    let is_server = |one: &&Directive| one.name == "server" && one.block.is_some();
+    let mut servers: Vec<Server> =
+        inside.iter().filter(is_server).map(|one| Server::read(one, &outer, &mut imported)).collect();
+    let is_limit = |one: &&Directive| ["limit_req", "location"].contains(&&*one.name);
+    let line = inside.iter().find(is_limit).map(|one| one.line);
+    if zones.is_empty() && servers.is_empty() && line.is_none() {
+        imported.lost(0, "there is neither limit_req_zone nor a server in what was read");
+    }
+    if let Some(line) = line.filter(|_| servers.is_empty()) {
+        // A part of a server, or what holds for all of them.
+        imported.note(line, "there is no server in what was read: this is for all hosts");
+        let all = Directive { line, name: "server".to_owned(), arguments: Vec::new(), block: Some(inside) };
+        servers.push(Server::read(&all, &Scope::default(), &mut imported));
+    } else {
+        for one in inside.iter().filter(|one| one.name == "location") {
+            imported.lost(one.line, "location: it is in no server, so it is not known whose it is");
+        }
+    }
+    let ports = server::ports(&servers, &mut imported);
+    let rules = match rules::spaces(&servers) {
+        Some((hosts, paths)) => Rules::new(&zones, &servers, &ports, &hosts, &paths).make(&mut imported),
+        None => {
+            let message = format!("more than {} names or locations", space::MAX_PATTERNS);
+            return Err(NotRead { line: servers.first().map_or(0, |server| server.line), message });
+        }
+    };
+    imported.domains.push(Domain { name: "default".to_owned(), rules });
+    imported.sort();
+    Ok(imported)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! Rules for the limits of all servers: for each zone, and each way in which it is used, which ports, hosts and paths that
+//! are.
+
+use std::collections::HashSet;
+
+use tidegate_limiter::{
+    Algorithm,
+    rules::{PatternForm, PatternText},
+};
+
+use super::{
+    super::imported::{Imported, Names, NewRule, When, shortest},
+    location::Reached,
+    pattern::{Conditions, Pattern, Test},
+    scope::Use,
+    server::{self, Chosen, Port, Server},
+    space::{Cell, Space},
+    variables::PORT,
+    zone::{Key, Zone, Zones},
+};
+
+/// Rules of one configuration.
+const MAX_RULES: usize = 10_000;
+/// Conditions that one rule has for requests that are counted together; more become a rule each.
+const MAX_ALTERNATIVES: usize = 100;
+
+/// A use of a zone, with its line.
+type Way = (u64, Use);
+
+/// The requests of one server that are limited in one way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Region<'c> {
+    /// What the path must be: one of these.
+    paths: Vec<Test>,
+    /// The `$server_name`, where that tells buckets apart.
+    server: Option<&'c str>,
+}
+
+/// What says that a request came to one of some ports: one of these.
+type PortConditions = Vec<Conditions>;
+
+/// Whether requests of a port are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    No,
+    Yes,
+    /// By default, while a server of another port has the name: only where the port is told.
+    IfTold,
+}
+
+pub(super) struct Rules<'c> {
+    zones: &'c Zones,
+    servers: &'c [Server],
+    ports: &'c [Port],
+    hosts: &'c Space,
+    /// The server of each port, by the places of hosts.
+    chosen: Vec<Vec<Chosen>>,
+    /// The paths of each server.
+    paths: &'c [Space],
+    /// The limits of each server, by the places of paths.
+    reached: Vec<Vec<Reached<'c>>>,
+}
+
+impl<'c> Rules<'c> {
+    pub(super) fn new(
+        zones: &'c Zones,
+        servers: &'c [Server],
+        ports: &'c [Port],
+        hosts: &'c Space,
+        paths: &'c [Space],
+    ) -> Self {
+        let choose = |host: Option<Cell<'_>>| {
+            host.map_or_else(Vec::new, |host| ports.iter().map(|port| port.choose(servers, &host)).collect())
+        };
+        let chosen: Vec<Vec<Chosen>> = hosts.places().map(choose).collect();
+        let mut is_reached = vec![false; servers.len()];
+        chosen.iter().flatten().for_each(|one| is_reached[one.server] = true);
+        let root = Pattern::prefix("/");
+        let limits = |place: usize| -> Vec<Reached<'c>> {
+            let limits = |path: Option<Cell<'_>>| match path {
+                Some(path) if is_reached[place] => {
+                    // Each path begins with a slash.
+                    let fits = |pattern: &Pattern| *pattern == root || path.fits(pattern);
+                    servers[place].locations.reached(&fits)
+                }
+                _ => Reached::default(),
+            };
+            paths[place].places().map(limits).collect()
+        };
+        let reached = (0..servers.len()).map(limits).collect();
+        Self { zones, servers, ports, hosts, chosen, paths, reached }
+    }
+
+    pub(super) fn make(&self, imported: &mut Imported) -> Vec<NewRule> {
+        let (mut rules, mut names) = (Vec::new(), Names::default());
+        for zone in &self.zones.known {
+            let ways = self.ways(&zone.name);
+            if !self.all_uses().any(|(_, used)| used.zone == zone.name) {
+                imported.note(zone.line, format!("limit_req_zone: the zone {} is used nowhere", zone.name));
+            }
+            let before = rules.len();
+            for way in &ways {
+                self.of_way(zone, way, (&mut rules, &mut names), imported);
+            }
+            if rules.len() > before + 1 {
+                let message = format!(
+                    "the zone {} became {} rules: nginx counts them together, here each counts for itself",
+                    zone.name,
+                    rules.len() - before
+                );
+                imported.note(zone.line, message);
+            }
+        }
+        self.tell(imported);
+        rules
+    }
+
+    /// What no rule says.
+    fn tell(&self, imported: &mut Imported) {
+        let mut limiting: HashSet<&Way> = HashSet::new();
+        for reached in self.reached.iter().flatten() {
+            limiting.extend(reached.uses);
+            if let Some(line) = reached.unless_file {
+                imported.lost(line, "try_files: a request that is answered from a file is counted here too; nginx counts only those for which there is none");
+            }
+        }
+        let mut hidden: HashSet<&Way> =
+            self.servers.iter().flat_map(|server| server.locations.hidden_uses()).collect();
+        for (place, server) in self.servers.iter().enumerate() {
+            if !self.chosen.iter().flatten().any(|one| one.server == place) {
+                hidden.extend(server.locations.uses());
+            }
+        }
+        for way in self.all_uses() {
+            let (line, used) = way;
+            if self.zones.known.iter().all(|zone| zone.name != used.zone) {
+                let message = if self.zones.lost.contains(&used.zone) {
+                    format!("limit_req: the zone {} could not be carried over", used.zone)
+                } else {
+                    format!(
+                        "limit_req: there is no zone {}; is its limit_req_zone in another file?",
+                        used.zone
+                    )
+                };
+                imported.lost(*line, message);
+            } else if limiting.contains(way) {
+                continue;
+            } else if hidden.contains(way) {
+                imported.lost(*line, "limit_req: no host and path that a rule could name leads here (a server or location that is reached by an error, a variable, a regular expression, or not at all)");
+            } else {
+                imported.note(*line, "limit_req: no request is limited by it, in nginx too: other locations are in front of it, or an answer comes first");
+            }
+        }
+    }
+
+    fn all_uses(&self) -> impl Iterator<Item = &Way> {
+        self.servers.iter().flat_map(|server| server.locations.uses())
+    }
+
+    fn ways(&self, zone: &str) -> Vec<Way> {
+        let mut ways: Vec<Way> = Vec::new();
+        for (line, used) in self.reached.iter().flatten().flat_map(|reached| reached.uses) {
+            if used.zone != zone {
+                continue;
+            }
+            match ways.iter_mut().find(|(_, known)| known == used) {
+                Some((first, _)) => *first = (*first).min(*line),
+                None => ways.push((*line, used.clone())),
+            }
+        }
+        ways.sort_by_key(|(line, _)| *line);
+        ways
+    }
+
+    fn of_way(
+        &self,
+        zone: &Zone,
+        way: &Way,
+        (rules, names): (&mut Vec<NewRule>, &mut Names),
+        imported: &mut Imported,
+    ) {
+        // By what tells buckets apart: all such requests are counted together.
+        let mut together: Vec<(Option<&str>, &[String], Vec<Conditions>)> = Vec::new();
+        for by_server in [false, true] {
+            let keys: Vec<&Key> = zone.keys.iter().filter(|key| key.by_server == by_server).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let regions: Vec<Option<Region<'_>>> =
+                (0..self.servers.len()).map(|place| self.region(place, &way.1, by_server)).collect();
+            let mut distinct: Vec<&Region<'_>> = Vec::new();
+            for region in regions.iter().flatten() {
+                if !distinct.contains(&region) {
+                    distinct.push(region);
+                }
+            }
+            for region in distinct {
+                let is_in = |chosen: &Chosen| regions[chosen.server].as_ref() == Some(region);
+                let all = self.conditions(zone.line, region, &is_in, imported);
+                for key in &keys {
+                    let needs_name = key.by_server && key.needs_name && key.attributes.is_empty();
+                    if needs_name && region.server == Some("") {
+                        continue;
+                    }
+                    let these = all.iter().filter_map(|when| when.and(&key.when));
+                    let known = together.iter_mut().find(|(server, attributes, _)| {
+                        (*server, *attributes) == (region.server, &key.attributes[..])
+                    });
+                    match known {
+                        Some((.., conditions)) => conditions.extend(these),
+                        None => together.push((region.server, &key.attributes, these.collect())),
+                    }
+                }
+            }
+        }
+        for (_, attributes, conditions) in together {
+            // A rule looks at them one by one.
+            let at_once = if conditions.len() <= MAX_ALTERNATIVES { conditions.len().max(1) } else { 1 };
+            for conditions in conditions.chunks(at_once) {
+                if rules.len() == MAX_RULES {
+                    imported.lost(zone.line, format!("there are more than {MAX_RULES} rules"));
+                    return;
+                }
+                rules.push(rule(names.take(&zone.name), zone, way, attributes, conditions));
+            }
+        }
+    }
+
+    /// Which paths of a server are limited in this way; `None`: none.
+    fn region(&self, place: usize, way: &Use, by_server: bool) -> Option<Region<'_>> {
+        let server = &self.servers[place];
+        let split = self.paths[place]
+            .split(|path| self.reached[place][path.place()].uses.iter().any(|(_, used)| used == way));
+        let (_, paths) = split.into_iter().find(|(is_limited, _)| *is_limited)?;
+        Some(Region { paths, server: by_server.then_some(&*server.first_name) })
+    }
+
+    /// All conditions of a region: each request of it fits one.
+    fn conditions(
+        &self,
+        line: u64,
+        region: &Region<'_>,
+        is_in: &impl Fn(&Chosen) -> bool,
+        imported: &mut Imported,
+    ) -> Vec<Conditions> {
+        let by_host = self.hosts.split(|host| -> PortConditions {
+            let chosen = &self.chosen[host.place()];
+            let is_named = chosen.iter().any(|one| one.by_name);
+            let member = |one: &Chosen| match is_in(one) {
+                false => Member::No,
+                true if one.by_name || !is_named => Member::Yes,
+                true => Member::IfTold,
+            };
+            self.ports_of(&chosen.iter().map(member).collect::<Vec<_>>())
+        });
+        let mut all = Vec::new();
+        for (ports, hosts) in by_host {
+            for port in &ports {
+                if port.iter().any(|(attribute, _)| attribute == "server_port") {
+                    imported.note(line, PORT);
+                }
+                for (host, path) in
+                    hosts.iter().flat_map(|host| region.paths.iter().map(move |path| (host, path)))
+                {
+                    let host = Conditions::of("host", host.clone());
+                    let joined =
+                        host.and(&Conditions::of("path", path.clone())).and_then(|one| one.and(port));
+                    all.extend(joined);
+                }
+            }
+        }
+        all
+    }
+
+    /// Conditions for some of the ports. Where the port is not told, those hold that only exclude others.
+    fn ports_of(&self, members: &[Member]) -> PortConditions {
+        let these = |wanted: Member| -> Vec<&Port> {
+            self.ports
+                .iter()
+                .zip(members)
+                .filter(|(_, member)| **member == wanted)
+                .map(|(port, _)| port)
+                .collect()
+        };
+        if these(Member::No).is_empty() {
+            return vec![Conditions::default()];
+        }
+        let mut conditions = Vec::new();
+        let firm = these(Member::Yes);
+        if !firm.is_empty() {
+            let others: Vec<&Port> =
+                self.ports.iter().filter(|port| firm.iter().all(|own| own.name != port.name)).collect();
+            let none_of = |patterns| Test { any_of: Vec::new(), none_of: patterns };
+            conditions.push(told_apart(&others, &firm, none_of));
+        }
+        let if_told = these(Member::IfTold);
+        if !if_told.is_empty() {
+            let others: Vec<&Port> =
+                self.ports.iter().filter(|port| if_told.iter().all(|own| own.name != port.name)).collect();
+            conditions.push(told_apart(&if_told, &others, |any_of| Test { any_of, none_of: Vec::new() }));
+        }
+        conditions
+    }
+}
+
+/// By the scheme, where that tells the ones from the others.
+fn told_apart(these: &[&Port], others: &[&Port], test: impl Fn(Vec<Pattern>) -> Test) -> Conditions {
+    let ssl = these[0].ssl;
+    if these.iter().all(|port| port.ssl == ssl) && others.iter().all(|port| port.ssl != ssl) {
+        let scheme = if ssl { "https" } else { "http" };
+        return Conditions::of("scheme", test(vec![Pattern::Exact(scheme.to_owned())]));
+    }
+    let ports = these.iter().map(|port| Pattern::Exact(port.name.clone())).collect();
+    Conditions::of("server_port", test(ports))
+}
+
+fn rule(
+    name: String,
+    zone: &Zone,
+    (line, used): &Way,
+    attributes: &[String],
+    conditions: &[Conditions],
+) -> NewRule {
+    let common = Conditions::common(conditions);
+    let alternatives: Vec<When> = match conditions {
+        [_] => Vec::new(),
+        several => several.iter().map(|one| when(&one.without(&common))).collect(),
+    };
+    NewRule {
+        name,
+        line: *line,
+        when: when(&common),
+        alternatives,
+        key: attributes.to_vec(),
+        limit: zone.rate.clone(),
+        burst: Some(used.burst.saturating_add(1)),
+        algorithm: if used.delays { Algorithm::LeakyBucket } else { Algorithm::TokenBucket },
+        shadow: used.shadow,
+    }
+}
+
+fn when(conditions: &Conditions) -> When {
+    let when = conditions.iter().map(|(attribute, test)| {
+        let any_of = test.any_of.iter().map(|pattern| written(pattern, false));
+        (attribute.clone(), any_of.chain(test.none_of.iter().map(|pattern| written(pattern, true))).collect())
+    });
+    when.collect()
+}
+
+fn written(pattern: &Pattern, negated: bool) -> PatternText {
+    match (pattern, negated) {
+        (Pattern::Exact(text), false) => shortest(PatternForm::Is(text.clone())),
+        (Pattern::Exact(text), true) => shortest(PatternForm::IsNot(text.clone())),
+        (Pattern::Like { start, end }, false) => shortest(PatternForm::Like(format!("{start}*{end}"))),
+        (Pattern::Like { start, end }, true) => shortest(PatternForm::NotLike(format!("{start}*{end}"))),
+        (Pattern::Network(net), false) => PatternText::Short(net.to_string()),
+        (Pattern::Network(net), true) => PatternText::Short(format!("!{net}")),
+    }
+}
+
+/// The spaces of all servers; `None`: one has too many locations.
+pub(super) fn spaces(servers: &[Server]) -> Option<(Space, Vec<Space>)> {
+    let paths = servers.iter().map(|server| server.locations.space()).collect::<Option<Vec<_>>>()?;
+    Some((server::hosts(servers)?, paths))
+}

@@ -1,0 +1,146 @@
+//! `limit_req_zone`: by what, and at which rate.
+
+use super::{
+    super::imported::Imported,
+    pattern::{Conditions, Test},
+    syntax::Directive,
+    variables::{Case, Part, Variables},
+};
+
+/// A zone: for some requests in one way, for others in another.
+#[derive(Debug)]
+pub(super) struct Zone {
+    pub(super) name: String,
+    pub(super) line: u64,
+    pub(super) keys: Vec<Key>,
+    /// As a rule writes it.
+    pub(super) rate: String,
+}
+
+/// What tells the buckets of some requests apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) when: Conditions,
+    /// As a rule writes them.
+    pub(super) attributes: Vec<String>,
+    /// Each first name of a server has a bucket of its own.
+    pub(super) by_server: bool,
+    /// It is empty, so not counted, where the server has no name.
+    pub(super) needs_name: bool,
+}
+
+/// The zones of a configuration, by whether their keys can be told.
+#[derive(Debug, Default)]
+pub(super) struct Zones {
+    pub(super) known: Vec<Zone>,
+    /// Names of those that have been reported as lost.
+    pub(super) lost: Vec<String>,
+}
+
+impl Zones {
+    pub(super) fn read(http: &[Directive], variables: &Variables, imported: &mut Imported) -> Self {
+        let mut zones = Self::default();
+        for one in http.iter().filter(|one| one.name == "limit_req_zone") {
+            zones.add(one, variables, imported);
+        }
+        zones
+    }
+
+    /// Whether there is none at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.lost.is_empty()
+    }
+
+    fn add(&mut self, directive: &Directive, variables: &Variables, imported: &mut Imported) {
+        let line = directive.line;
+        let Some((key, arguments)) = directive.arguments.split_first() else {
+            imported.lost(line, "limit_req_zone has no key");
+            return;
+        };
+        let (mut name, mut rate) = (None, None);
+        for argument in arguments {
+            match argument.split_once('=') {
+                // The size of its memory is a setting of the node here.
+                Some(("zone", value)) => name = value.split(':').next().map(str::to_owned),
+                Some(("rate", value)) => rate = self::rate(value),
+                _ if argument == "sync" => {}
+                _ => imported.lost(line, format!("limit_req_zone: {argument} is not known")),
+            }
+        }
+        let (Some(name), Some(rate)) = (&name, rate) else {
+            imported
+                .lost(line, "limit_req_zone has no zone=NAME:SIZE or no rate=NUMBERr/s that could be read");
+            self.lost.extend(name);
+            return;
+        };
+        match variables.cases(key, line, imported) {
+            Ok(cases) => {
+                let keys: Vec<Key> = cases.into_iter().flat_map(keys).collect();
+                if keys.iter().any(|key| {
+                    key.attributes.is_empty() && !key.by_server && key.when == Conditions::default()
+                }) {
+                    imported.note(line, "the key has no variable: one bucket for all");
+                }
+                self.known.push(Zone { name: name.clone(), line, keys, rate });
+            }
+            Err(why) => {
+                imported.lost(line, format!("limit_req_zone: {key}: {why}"));
+                self.lost.push(name.clone());
+            }
+        }
+    }
+}
+
+fn rate(text: &str) -> Option<String> {
+    let (count, period) = match (text.strip_suffix("r/s"), text.strip_suffix("r/m")) {
+        (Some(count), _) => (count, "1s"),
+        (_, Some(count)) => (count, "1m"),
+        _ => return None,
+    };
+    count.parse::<u32>().ok().filter(|count| *count > 0).map(|count| format!("{count}/{period}"))
+}
+
+/// The keys of the requests of a case; none: the key is empty, so nginx does not count them.
+fn keys(case: Case) -> Vec<Key> {
+    let mut key = Key { when: case.when, attributes: Vec::new(), by_server: false, needs_name: true };
+    let mut optional = Vec::new();
+    for part in case.value {
+        match part {
+            Part::Text(text) => key.needs_name &= text.is_empty(),
+            Part::ServerName => key.by_server = true,
+            Part::Attribute { name, optional: is_optional } => {
+                key.needs_name &= is_optional;
+                // A part of a key may be empty, and an empty key is not counted: as in a rule.
+                let written = if is_optional { format!("{name}?") } else { name.clone() };
+                if is_optional {
+                    optional.push(name);
+                }
+                if !key.attributes.contains(&written) {
+                    key.attributes.push(written);
+                }
+            }
+        }
+    }
+    if optional.is_empty() {
+        let is_empty = key.needs_name && !key.by_server;
+        return if is_empty { Vec::new() } else { vec![key] };
+    }
+    let has_others = key.attributes.iter().any(|written| !written.ends_with('?'));
+    if has_others || key.needs_name && !key.by_server {
+        return vec![key];
+    }
+    // A text is in it, so that it is never empty: those without any of the attributes have one bucket.
+    let mut without = Some(key.when.clone());
+    for name in &optional {
+        without = without.and_then(|when| when.and(&Conditions::of(name, Test::absent())));
+    }
+    let needs_name = key.needs_name;
+    let without =
+        without.map(|when| Key { when, attributes: Vec::new(), by_server: key.by_server, needs_name });
+    key.needs_name = false;
+    if let [name] = &optional[..] {
+        // One that is there and empty counts too.
+        key.attributes = vec![name.clone()];
+    }
+    [Some(key), without].into_iter().flatten().collect()
+}
