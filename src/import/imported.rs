@@ -219,10 +219,3 @@ fn spelt(text: &str) -> String {
         text.chars().map(|character| if allowed(character) { character } else { '-' }).take(MAX).collect();
     if name.is_empty() { "rule".to_owned() } else { name }
 }
-
-/// In the short form where that means the same. An address stays a text: in the short form it would be one however it is
-/// written.
-pub(super) fn shortest(form: PatternForm) -> PatternText {
-    let (_, text) = form.parts();
-    if text.parse::<IpAddr>().is_ok() { PatternText::Long(form) } else { short_form(form) }
-}

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 
 use tidegate_limiter::{
     Algorithm,
-    rules::{PatternForm, PatternText},
+    rules::{PatternForm, PatternText, short_form},
 };
 
 use super::{
-    super::imported::{Imported, Names, NewRule, When, shortest},
+    super::imported::{Imported, Names, NewRule, When},
     location::Reached,
     pattern::{Conditions, Pattern, Test},
     scope::Use,
@@ -341,18 +341,22 @@ fn rule(
 
 fn when(conditions: &Conditions) -> When {
     let when = conditions.iter().map(|(attribute, test)| {
-        let any_of = test.any_of.iter().map(|pattern| written(pattern, false));
-        (attribute.clone(), any_of.chain(test.none_of.iter().map(|pattern| written(pattern, true))).collect())
+        let any_of = test.any_of.iter().map(|pattern| written(attribute, pattern, false));
+        (
+            attribute.clone(),
+            any_of.chain(test.none_of.iter().map(|pattern| written(attribute, pattern, true))).collect(),
+        )
     });
     when.collect()
 }
 
-fn written(pattern: &Pattern, negated: bool) -> PatternText {
+fn written(attribute: &str, pattern: &Pattern, negated: bool) -> PatternText {
+    let short = |form: PatternForm| short_form(attribute, &form);
     match (pattern, negated) {
-        (Pattern::Exact(text), false) => shortest(PatternForm::Is(text.clone())),
-        (Pattern::Exact(text), true) => shortest(PatternForm::IsNot(text.clone())),
-        (Pattern::Like { start, end }, false) => shortest(PatternForm::Like(format!("{start}*{end}"))),
-        (Pattern::Like { start, end }, true) => shortest(PatternForm::NotLike(format!("{start}*{end}"))),
+        (Pattern::Exact(text), false) => short(PatternForm::Is(text.clone())),
+        (Pattern::Exact(text), true) => short(PatternForm::IsNot(text.clone())),
+        (Pattern::Like { start, end }, false) => short(PatternForm::Like(format!("{start}*{end}"))),
+        (Pattern::Like { start, end }, true) => short(PatternForm::NotLike(format!("{start}*{end}"))),
         (Pattern::Network(net), false) => PatternText::Short(net.to_string()),
         (Pattern::Network(net), true) => PatternText::Short(format!("!{net}")),
     }
