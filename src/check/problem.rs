@@ -98,7 +98,7 @@ impl ProblemKind {
             Self::InvalidUtf8 => ("invalid-utf8", "The text is not UTF-8"),
             Self::UnknownField => ("unknown-field", "There is no such field"),
             Self::MissingField => ("missing-field", "A field is missing"),
-            Self::InvalidValue => ("invalid-value", "A value cannot be"),
+            Self::InvalidValue => ("invalid-value", "Invalid value"),
             Self::ValueTooLarge => ("value-too-large", "A value is too large"),
             Self::DuplicateParameter => ("duplicate-parameter", "A parameter is given twice"),
             Self::BodyTooLarge => ("body-too-large", "The body is too large"),
