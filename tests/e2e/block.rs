@@ -31,7 +31,8 @@ const PER_IP: &str = "rules: [{ name: per-ip, key: [ip], limit: 3/1h }]\n";
 fn an_address_is_blocked_at_each_node_until_its_time_is_over_and_nothing_was_charged() {
     let cluster = kit::patient_nodes(3, PER_IP);
     let [a, b, c] = [0, 1, 2].map(|place| &cluster.nodes[place]);
-    let until = later(a, 8);
+    // Long enough for a busy machine to ask all of it before.
+    let until = later(a, 25);
     let list = format!(
         "block:
   - {{ when: {{ ip: 203.0.113.7 }}, until: {until} }}
@@ -52,7 +53,7 @@ fn an_address_is_blocked_at_each_node_until_its_time_is_over_and_nothing_was_cha
     let denied = a.client(PATIENCE).get("/v1/auth?user=eve&deny_status=403").unwrap();
     assert_eq!((denied.status, denied.json()["violated-policies"].clone()), (403, json!(["users"])));
     for node in [a, b, c] {
-        wait_for("the entry is over", Duration::from_secs(20), || {
+        wait_for("the entry is over", Duration::from_secs(60), || {
             ask(node, "ip=203.0.113.7&cost=0").status == 200
         });
     }
