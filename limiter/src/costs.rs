@@ -44,7 +44,7 @@ impl From<Cost> for Costs<'_> {
     }
 }
 
-#[cfg(all(test, feature = "yaml"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{HashSecret, Rules};
