@@ -162,8 +162,9 @@ fn a_head_that_never_ends_is_cut_off() {
 #[test]
 fn a_rule_of_a_refund_or_reset_that_there_is_not() {
     let rules: String =
-        (0..30).map(|n| format!("  - {{ name: rule-{n}, key: [user], limit: 5/1h }}\n")).collect();
-    let cluster = kit::nodes(1, &format!("rules:\n{rules}  - {{ name: other, key: [path], limit: 5/1h }}\n"));
+        (0..30).map(|n| format!("  - {{ name: rule-{n}, key: [user], limit: 500/1h }}\n")).collect();
+    let cluster =
+        kit::nodes(1, &format!("rules:\n{rules}  - {{ name: other, key: [path], limit: 500/1h }}\n"));
     let mut client = cluster.nodes[0].client(PATIENCE);
     let user = r#"{"attributes": {"user": "good"}}"#;
     for call in ["/v1/refund", "/v1/reset"] {

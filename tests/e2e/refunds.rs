@@ -78,8 +78,11 @@ fn all_rules_that_match_are_given_back_or_one_of_them() {
     let cluster = kit::patient_nodes(3, &rules());
     let node = &cluster.nodes[0];
     let attributes = json!({ "by": "token_bucket", "user": "ada", "team": "blue" });
-    let look = || post(node, "/v1/refund?rule=nobody", &json!({ "attributes": attributes })).1;
-    assert_eq!(look(), json!({ "buckets": [] }));
+    // A rule that is not about the request has no bucket of it, and one that there is not is told so.
+    let other = post(node, "/v1/refund?rule=leaky_bucket", &json!({ "attributes": attributes }));
+    assert_eq!(other, (200, json!({ "buckets": [] })));
+    let (status, unknown) = post(node, "/v1/refund?rule=nobody", &json!({ "attributes": attributes }));
+    assert_eq!((status, &unknown["field"]), (404, &json!("rule")), "{unknown}");
     post(node, "/v1/check", &json!({ "attributes": attributes, "cost": 6 }));
     let remaining = |call: &str, cost: u64| -> Vec<(Value, Value)> {
         let (status, answer) = post(node, call, &json!({ "attributes": attributes, "cost": cost }));
