@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 use tidegate_cluster::{CheckOptions, Undecided, Verdict};
-use tidegate_limiter::{Cost, rules::Mode};
+use tidegate_limiter::{Cost, Decision, cluster::Charge, rules::Mode};
 use tidegate_proto::peer::MAX_CHARGES;
 
 use super::{
@@ -84,10 +84,14 @@ pub(crate) async fn check_together<T>(
         };
         let charges = &prepared.charges;
         let decided = |place: usize| Decided::at(place, &answers, node);
+        // A bucket with room that does not allow is held: its owner waits for a successor. It did not deny.
         let denies = |place: usize| {
-            charges[place].mode == Mode::Enforce && decided(place).is_some_and(|one| !one.decision.allowed)
+            let Charge { mode, cost, .. } = &charges[place];
+            let has_no_room =
+                |decision: &Decision| !decision.allowed && decision.remaining < cost.get().max(1);
+            *mode == Mode::Enforce && decided(place).is_some_and(|one| has_no_room(one.decision))
         };
-        // A check can be denied before any of its buckets has denied it, as where newer rules did not come in time.
+        // A check can be denied where no bucket has denied it: held until its time was over, or without newer rules.
         let is_denied_as_whole = !allowed && !(0..charges.len()).any(denies);
         let mut start = 0;
         let answered = ruled.iter().map(|one| {

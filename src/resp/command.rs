@@ -265,7 +265,7 @@ mod tests {
         assert!(answer(&["AUTH", "secret"]).starts_with("-ERR AUTH"));
         assert_eq!(answer(&["COMMAND", "DOCS"]), "*0\r\n");
         assert_eq!(answer(&["COMMAND", "INFO", "get"]), "*1\r\n*-1\r\n");
-        let throttle = "*6\r\n$11\r\ncl.throttle\r\n:-5\r\n*2\r\n+write\r\n+fast\r\n:1\r\n:1\r\n:1\r\n";
+        let throttle = "*10\r\n$11\r\ncl.throttle\r\n:-5\r\n*2\r\n+write\r\n+fast\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n*0\r\n";
         assert_eq!(answer(&["COMMAND", "INFO", "CL.THROTTLE"]), format!("*1\r\n{throttle}"));
         assert!(answer(&["CLIENT", "REPLY", "MAYBE"]).starts_with("-ERR syntax error"));
         assert!(answer(&["CLIENT", "REPLY"]).starts_with("-ERR wrong number"));

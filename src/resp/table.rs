@@ -85,7 +85,7 @@ impl Listing<'_> {
 
 impl Entry {
     fn write(&self, to: &mut Replies<'_>) {
-        to.array(6);
+        to.array(10);
         to.bulk(self.name.as_bytes());
         to.integer(self.words);
         let flags: &[&str] = if self.has_key { &["write", "fast"] } else { &["loading", "stale", "fast"] };
@@ -93,6 +93,8 @@ impl Entry {
         flags.iter().for_each(|flag| to.status(flag));
         // Of the first key, of the last one, and from one to the next.
         (0..3).for_each(|_| to.integer(i64::from(self.has_key)));
+        // Categories of access, tips, specifications of keys, subcommands: there are none.
+        (0..4).for_each(|_| to.array(0));
     }
 }
 
