@@ -112,7 +112,7 @@ fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_sa
         "apiVersion: v1\nkind: ConfigMap\ndata:\n  eg.yaml: |\n    name: eg\n    domain: eg\n    descriptors:\n    - key: address\n      value: 10.0.0.0/8\n      rate_limit: {limit}\n---\napiVersion: v1\nkind: Service\n"
     );
     let second = format!(
-        "domain: eg\ndescriptors:\n- key: path\n  value: '!*/x'\n  colour: red\n  rate_limit: {limit}\n"
+        "domain: eg\ndescriptors:\n- key: file\n  value: '!*/x'\n  colour: red\n  rate_limit: {limit}\n"
     );
     let (first_path, second_path) = (directory.path().join("a.yaml"), directory.path().join("b.yaml"));
     fs::write(&first_path, first).unwrap();
@@ -123,7 +123,7 @@ fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_sa
     assert!(told.contains(&format!("{second_name}:1: note: the domain eg again")), "{told}");
     assert!(told.contains(&format!("{second_name}:5: not carried over: the field colour")), "{told}");
     assert!(rules.contains("{ address: { is: \"10.0.0.0/8\" } }"), "{rules}");
-    assert!(rules.contains("{ path: { like: \"!*/x\" } }"), "{rules}");
+    assert!(rules.contains("{ file: { like: \"!*/x\" } }"), "{rules}");
 
     let cluster = kit::nodes(1, "rules: []\n");
     let file = directory.path().join("rules.yaml");
@@ -145,8 +145,8 @@ fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_sa
     for (attributes, expected) in [
         (json!({ "address": "10.0.0.0/8" }), 2),
         (json!({ "address": "10.1.2.3" }), 3),
-        (json!({ "path": "!a/b/x" }), 2),
-        (json!({ "path": "a/x" }), 3),
+        (json!({ "file": "!a/b/x" }), 2),
+        (json!({ "file": "a/x" }), 3),
     ] {
         assert_eq!(allowed(&cluster, "eg", &attributes, 3), expected, "{attributes}");
     }
