@@ -98,6 +98,9 @@ fn prefix(path: &Path, directives: &[Directive]) -> PathBuf {
     main.map_or(own, Path::to_owned)
 }
 
+/// A file with what it has, or why it cannot be had.
+type Included = Result<(PathBuf, Rc<Vec<Directive>>), String>;
+
 struct Reader<'s> {
     sources: &'s mut Sources,
     imported: &'s mut Imported,
@@ -187,13 +190,7 @@ impl Reader<'_> {
     }
 
     /// The files that an `include` means, each with its directives, or why it cannot be had.
-    #[expect(clippy::type_complexity, reason = "used once")]
-    fn files(
-        &mut self,
-        line: u64,
-        pattern: &str,
-        base: &Base,
-    ) -> Result<Vec<Result<(PathBuf, Rc<Vec<Directive>>), String>>, NotRead> {
+    fn files(&mut self, line: u64, pattern: &str, base: &Base) -> Result<Vec<Included>, NotRead> {
         match base {
             Base::Nowhere => Ok(vec![Err(
                 "a text of the standard input has no other files; give the path of the file, or the output of nginx -T"
@@ -222,11 +219,7 @@ impl Reader<'_> {
         }
     }
 
-    fn file(
-        &mut self,
-        line: u64,
-        path: &Path,
-    ) -> Result<Result<(PathBuf, Rc<Vec<Directive>>), String>, NotRead> {
+    fn file(&mut self, line: u64, path: &Path) -> Result<Included, NotRead> {
         let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if let Some(known) = self.known.get(&whole) {
             return Ok(Ok((whole, Rc::clone(known))));
