@@ -165,6 +165,7 @@ mod tests {
             };
             let (rule, numbers) = (None, Some(numbers));
             let answer = CheckAnswer {
+                shadow: None,
                 allowed: true,
                 rule,
                 numbers,

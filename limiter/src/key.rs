@@ -10,7 +10,11 @@ use std::{
     hash::{BuildHasher as _, Hasher, RandomState},
 };
 
-use crate::{Algorithm, Limit, siphash::SipHash};
+use crate::{
+    Algorithm, Limit,
+    limit_bits::{ASIDE, LIMIT_BITS},
+    siphash::SipHash,
+};
 
 /// The fingerprint of a bucket: 63 bits and one for its kind, from a keyed pseudo-random function (SipHash-1-3) of the domain, the rule, what
 /// tells limits apart (see [`Rules::inline_key`](crate::Rules::inline_key)) and the values of the key.
@@ -35,24 +39,12 @@ impl KeyHash {
     /// Its bits without those that tell the limits of a key apart: the same before and after a limit has changed. By these a
     /// bucket has its place in a cluster.
     pub const fn place(self) -> u64 {
-        self.0 & !Self::LIMIT_BITS
+        self.0 & !LIMIT_BITS
     }
 
     /// Whether the bucket is one of windows, by its last bit: their states mean another thing on another clock.
     pub(crate) const fn is_of_window(self) -> bool {
         self.0 & 1 == 1
-    }
-
-    /// Which bits tell the limits of a key apart: not the upper ones, by which stores choose a shard, and the last one, which says
-    /// whether it is a window.
-    const LIMIT_BITS: u64 = ((1 << 22) - 1) << 20 | 1;
-
-    /// The bits for a limit whose states mean this. Two limits have the same ones with a chance of 1 in 4 million; then a change
-    /// from one to the other leaves the states of buckets as they are.
-    pub(crate) fn limit_bits(meaning: [u64; 3], is_window: bool) -> u64 {
-        let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        let mixed = mix(meaning.into_iter().fold(0, mix), 0);
-        mixed & Self::LIMIT_BITS & !1 | u64::from(is_window)
     }
 
     /// The bucket of the same key under another limit.
@@ -62,8 +54,7 @@ impl KeyHash {
 
     /// Where the same bucket is kept for a limit that comes back.
     pub(crate) const fn aside(self) -> Self {
-        // One bit of those that tell limits apart: other limits have that state with the same chance as each other's.
-        Self(self.0 ^ 1 << 20)
+        Self(self.0 ^ ASIDE)
     }
 }
 

@@ -122,6 +122,7 @@ mod index;
 mod key;
 mod keyed;
 mod limit;
+mod limit_bits;
 mod limiter;
 mod limits;
 mod mark;

@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     cost::Cost,
-    key::KeyHash,
+    limit_bits::limit_bits,
     period::{MAX_PERIOD, MIN_BUCKET_PERIOD, MIN_PERIOD, Period},
     time::TICKS_PER_NANO,
 };
@@ -313,7 +313,7 @@ impl Limit {
     /// What tells the buckets of a key apart before and after a change of its limit, where their states mean different things:
     /// how the limit counts, the pace at which a bucket refills, the period of windows. A change of anything else (a count of
     /// windows, a burst) leaves the states as they are. These are bits of the bucket's fingerprint, within
-    /// [`KeyHash::LIMIT_BITS`](crate::KeyHash); see `store/former.rs`.
+    /// `limit_bits.rs`; see `store/former.rs`.
     pub(crate) fn bits(&self) -> u64 {
         let (is_window, meaning) = match self.algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => (false, [1, self.numerator, self.denominator]),
@@ -322,7 +322,7 @@ impl Limit {
             // A log knows what came when, whatever the period.
             Algorithm::SlidingLog => (false, [4, 0, 0]),
         };
-        KeyHash::limit_bits(meaning, is_window)
+        limit_bits(meaning, is_window)
     }
 
     /// Below 2^54. The same for the same windows, or lengths, however they are written. Above 31 days, which are less than 2^52

@@ -18,6 +18,7 @@ mod former;
 mod handover;
 mod holds;
 mod journal;
+mod known_limits;
 mod level;
 mod line;
 mod locked;

@@ -8,7 +8,7 @@ use std::sync::{
 use sdd::AtomicShared;
 
 use super::{
-    budget::Budget, class::MAX_CLASS_BITS, classes::Classes, former::KnownLimits, holds::Holds,
+    budget::Budget, class::MAX_CLASS_BITS, classes::Classes, holds::Holds, known_limits::KnownLimits,
     prefetch::Hint, shard::Shard, table::Table,
 };
 use crate::{KeyHash, Nanos};
