@@ -69,7 +69,7 @@ server { listen 127.0.0.1:PORT0; limit_req zone=a burst=2 nodelay; limit_req zon
         ],
     ),
     (
-        "geo $limited { default 1; 127.0.0.2/31 0; 127.0.0.3 1; 127.0.0.8-127.0.0.9 0; ranges; }
+        "geo $limited { ranges; default 1; 127.0.0.2-127.0.0.3 0; 127.0.0.8-127.0.0.9 0; }
 map $limited $key { 0 \"\"; 1 $binary_remote_addr; }
 map $http_x_plan $by_plan { \"\" $binary_remote_addr; gold \"\"; default $http_x_plan; }
 limit_req_zone $key zone=a:1m rate=1r/m;
