@@ -8,6 +8,7 @@ use tidegate_limiter::{
     rules::{HashSecret, PatternText, RuleError},
 };
 
+pub(crate) use super::sources::NotRead;
 use super::sources::Sources;
 
 /// What was made of a configuration.
@@ -48,14 +49,6 @@ pub(crate) struct Remark {
     pub(crate) line: u64,
     /// Whether it is missing, rather than only another way to say it.
     pub(crate) lost: bool,
-    pub(crate) message: String,
-}
-
-/// Why a text is no configuration of that kind.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotRead {
-    /// Among those of all [`Sources`].
-    pub(crate) line: u64,
     pub(crate) message: String,
 }
 

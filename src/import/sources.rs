@@ -8,8 +8,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::imported::NotRead;
-
 /// Bytes of all texts together, each time that one is read; more is no configuration.
 const MAX_BYTES: usize = 32 << 20;
 /// Texts of one configuration.
@@ -32,6 +30,14 @@ pub(crate) struct Source {
     /// The number of the line before its first one.
     pub(crate) before: u64,
     bytes: Vec<u8>,
+}
+
+/// Why a text is no configuration of that kind.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotRead {
+    /// Among those of all [`Sources`].
+    pub(crate) line: u64,
+    pub(crate) message: String,
 }
 
 /// Why there is no text more.
