@@ -46,7 +46,8 @@ fn one_in_a_year_is_one_in_a_year() {
 }
 
 fn periods() -> impl Strategy<Value = u64> {
-    prop_oneof![1u64..100, 31 * 86_400_000..=3_650 * 86_400_000]
+    const DAY_MILLIS: u64 = 86_400_000;
+    prop_oneof![1u64..100, 31 * DAY_MILLIS..=3_650 * DAY_MILLIS]
 }
 
 proptest! {
