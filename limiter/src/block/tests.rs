@@ -139,7 +139,10 @@ fn each_mistake_in_a_list_is_told_with_its_place_and_what_to_write() {
 ";
     let found = errors(list);
     let expected = [
-        (3, "\"tomorrow\" is no instant from 1970 to 2115 (write date, time and zone (RFC 3339), e.g. 2026-12-31T00:00:00Z"),
+        (
+            3,
+            "\"tomorrow\" is no instant from 1970 to 2115 (write date, time and zone (RFC 3339), e.g. 2026-12-31T00:00:00Z",
+        ),
         (4, "\"10.0.0.0/99\" is no network"),
         (5, "would block every request"),
         (6, "an entry of `block` needs `when`"),
@@ -159,7 +162,8 @@ fn each_mistake_in_a_list_is_told_with_its_place_and_what_to_write() {
 #[test]
 fn what_changes_in_a_list_is_told_and_its_order_does_not_count() {
     let describe = |list: &str| rules(&format!("block: [{list}]\nrules: []\n")).describe("default");
-    let (one, other) = ("{ when: { ip: 10.0.0.1 } }", "{ when: { user: [a, b] }, until: 2026-12-31T01:00:00+01:00 }");
+    let (one, other) =
+        ("{ when: { ip: 10.0.0.1 } }", "{ when: { user: [a, b] }, until: 2026-12-31T01:00:00+01:00 }");
     let both = describe(&format!("{one}, {other}"));
     assert!(RulesDiff::between(&both, &describe(&format!("{other}, {one}"))).is_empty());
     let diff = RulesDiff::between(&describe(one), &describe(other));
