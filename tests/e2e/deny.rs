@@ -8,7 +8,7 @@ use crate::kit::{
 use serde_json::{Value, json};
 use tidegate_jepsen::{
     client::Response,
-    cluster::{Cluster, Node, wait_for},
+    cluster::{Node, wait_for},
 };
 
 const RULES: &str = "
@@ -133,10 +133,9 @@ fn a_rule_begins_and_ends_to_deny_while_it_is_in_use() {
     }
 }
 
-/// For the log of a test that fails.
 #[test]
 fn what_a_rule_denies_takes_no_memory() {
-    let cluster: Cluster = kit::patient_nodes(1, RULES);
+    let cluster = kit::patient_nodes(1, RULES);
     let mut client = cluster.nodes[0].client(PATIENCE);
     for user in 0..200 {
         assert_eq!(client.get(&format!("/v1/check?path=/closed&user=u{user}")).unwrap().status, 429);
