@@ -69,10 +69,10 @@ impl Rule {
         }
     }
 
-    /// All of its limits, those of overrides too, as its owner gives them.
-    pub(crate) fn limits(&self) -> impl Iterator<Item = &Limit> {
+    /// All of its limits, those of overrides too, as its owner gives them, and what tells the buckets of each apart.
+    pub(crate) fn numbered_limits(&self) -> impl Iterator<Item = (u64, &Limit)> {
         let places = [None].into_iter().chain((0..self.overrides.len()).map(Some));
-        places.filter_map(|place| self.limit_at(place))
+        places.filter_map(|place| Some((self.limit_id_at(place).number, self.limit_at(place)?)))
     }
 
     /// What tells its buckets from those of the others.

@@ -258,6 +258,88 @@ fn units_are_given_back_to_the_bucket_that_counts_now() {
     assert_eq!(node.left(START), 4);
 }
 
+#[test]
+fn what_has_refilled_under_the_new_limit_stays_refilled_after_its_bucket_was_swept() {
+    for algorithm in ALL {
+        let mut node = Node::new(&rule("100/1d", algorithm));
+        assert!(node.check(100, START).allowed);
+        node.change(&rule("100/1m", algorithm), START);
+        assert!(!node.check(1, START).allowed, "{algorithm}");
+        let period = if algorithm == Algorithm::SlidingWindow { 120_000 } else { 60_000 };
+        for round in 1..4 {
+            let now = at(round * 5 * period);
+            (0..40).for_each(|_| _ = node.store.sweep(now));
+            assert_eq!(node.left(now), 100, "{algorithm}, round {round}");
+            assert!(node.check(1, now).allowed, "{algorithm}, round {round}");
+        }
+        // And a rollback long after the mistake restores what was, though the mistake says nothing any more.
+        let late = at(24 * period);
+        (0..40).for_each(|_| _ = node.store.sweep(late));
+        node.change(&rule("100/1d", algorithm), late);
+        assert!(node.left(late) <= 2, "{algorithm}: {} left", node.left(late));
+        let later = at(44 * period);
+        assert!(node.left(later) <= 4, "{algorithm}: {} left", node.left(later));
+    }
+}
+
+#[test]
+fn a_rollback_that_is_first_asked_under_late_restores_what_was() {
+    for algorithm in ALL {
+        let mut node = Node::new(&rule("100/1d", algorithm));
+        assert!(node.check(100, START).allowed);
+        node.change(&rule("100/1m", algorithm), START);
+        node.check(1, START);
+        node.change(&rule("100/1d", algorithm), at(1_000));
+        (0..40).for_each(|_| _ = node.store.sweep(at(600_000)));
+        assert!(node.left(at(600_000)) <= 1, "{algorithm}: {} left", node.left(at(600_000)));
+    }
+}
+
+#[test]
+fn a_smaller_burst_of_the_same_pace_waits_no_longer_than_it_refills() {
+    let mut node = Node::new("limit: 3600/1h");
+    assert!(node.check(3_600, START).allowed);
+    node.change("limit: 1/1s", START);
+    let wait = node.check(1, START).retry_after.unwrap();
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+    node.change("limit: 3600/1h", START);
+    assert_eq!(node.left(START), 0);
+}
+
+#[test]
+fn a_rule_with_many_limits_forgets_none_of_them() {
+    let overrides = |period: &str| {
+        let one = |number: u64| format!("{{ when: {{ path: /{number} }}, limit: {}/{period} }}", 10 + number);
+        format!("limit: 5/1h, overrides: [{}]", (0..40).map(one).collect::<Vec<_>>().join(", "))
+    };
+    let mut node = Node::new(&overrides("1h"));
+    let charge = |node: &Node, number: u64, cost| {
+        let path = format!("/{number}");
+        Node::charge_by(&node.rules, &[("user", "ada"), ("path", &path)], cost)
+    };
+    (0..40).for_each(|number| assert!(node.store.check(&charge(&node, number, 10), START).allowed));
+    node.change(&overrides("1d"), START);
+    for number in 0..40 {
+        assert_eq!(node.store.check(&charge(&node, number, 0), START).remaining, number, "override {number}");
+    }
+}
+
+#[test]
+fn a_node_that_is_told_of_former_limits_knows_what_comes_from_before() {
+    let mut old = Node::new("limit: 10/1h");
+    assert!(old.check(10, START).allowed);
+    let mut joined = Node::new("limit: 20/1d");
+    let mut moved = Vec::new();
+    old.store.buckets(START, |_| true, |bucket| moved.push(bucket));
+    moved.iter().for_each(|bucket| joined.store.take_over(bucket, START));
+    let former = joined.compiled("limit: 10/1h");
+    joined.store.add_former_limits(&former, START);
+    assert_eq!(joined.left(START), 10);
+    joined.change("limit: 10/1h", START);
+    assert_eq!(joined.left(START), 0);
+    old.change("limit: 10/1h", START);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 

@@ -242,6 +242,16 @@ impl SlotOwnership {
         self.slots[claim.slot.index()].word.load(Acquire) == word
     }
 
+    /// A check was denied under a claim. It took nothing, but its bucket may have taken over what its key consumed under another
+    /// limit: then the target of a move has only what that knew when it was sent.
+    #[inline]
+    pub(crate) fn note_denied(&self, claim: &Claim, key: KeyHash) {
+        let word = self.slots[claim.slot.index()].word.load(Acquire);
+        if word & STATE == SENDS {
+            self.note(claim, word, key);
+        }
+    }
+
     fn noted(&self) -> MutexGuard<'_, HashMap<u16, HashSet<KeyHash>>> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -91,6 +91,9 @@ impl Router {
         } else {
             (self.store.check_all(own, now, &mut decisions), None)
         };
+        if !allowed {
+            claims.iter().zip(own).for_each(|(claim, charge)| self.ownership.note_denied(claim, charge.key));
+        }
         if !allowed && is_held(own, &decisions) {
             for ((claim, charge), decision) in claims.iter().zip(own).zip(&decisions) {
                 self.ownership.want(claim, charge, decision, now);

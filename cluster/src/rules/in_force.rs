@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_limiter::{
     cluster::{Rules, Store},
-    rules::HashSecret,
+    rules::{HashSecret, RuleError},
 };
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
@@ -18,7 +18,7 @@ use crate::{
     planted::PlantedBug,
     raft::handle::Shared,
     rules_in_force::{InForce, RulesInForce},
-    state::{applied::Applied, command::Expected},
+    state::{applied::Applied, command::Expected, machine::DomainHistory},
 };
 
 /// How long a node that starts again waits for a leader to say which entries of its log count. Then it decides by those of
@@ -26,6 +26,10 @@ use crate::{
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(4);
 /// How long the rules to begin with are tried to be written before it is tried again.
 const SEED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Texts of rules that were in force before, and their bytes: of these the limits are known for buckets that come from other nodes.
+const MAX_TEXTS_BEFORE: usize = 8;
+const MAX_BYTES_BEFORE: usize = 4 << 20;
 
 /// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
 pub(crate) async fn keep(
@@ -115,7 +119,7 @@ impl Compiler {
         }
         let mut broken = Vec::new();
         let mut rules = self.rules.load_full();
-        let (mut changed, mut denies) = (Vec::new(), false);
+        let (mut changed, mut former, mut denies) = (Vec::new(), Vec::new(), false);
         for (domain, history) in &applied.state.domains {
             let revision = history.current().revision;
             if self.compiled.get(domain) == Some(&revision) {
@@ -124,11 +128,21 @@ impl Compiler {
             let (before, name, text, secret) =
                 (Arc::clone(&rules), Arc::clone(domain), Arc::clone(history.text()), secret.clone());
             let started = Instant::now();
-            let compile = move || before.with_domain_at(&name, &text, &secret, revision.get());
-            let compiled = crate::fabric::blocking(compile).await;
+            let texts = texts_before(history, self.compiled.get(domain).copied());
+            let compile = move || {
+                let compiled = before.with_domain_at(&name, &text, &secret, revision.get())?;
+                // One that this version cannot use was in force nowhere that it knows of.
+                let former = texts.iter().filter_map(|text| {
+                    Rules::empty(&secret).with_domain_at(&name, text, &secret, revision.get()).ok()
+                });
+                Ok((compiled, former.collect::<Vec<_>>()))
+            };
+            let compiled: Result<Result<(Rules, Vec<Rules>), Vec<RuleError>>, _> =
+                crate::fabric::blocking(compile).await;
             match compiled {
-                Ok(Ok(compiled)) => {
+                Ok(Ok((compiled, before))) => {
                     rules = Arc::new(compiled);
+                    former.extend(before);
                     changed.push((domain, revision, started.elapsed()));
                 }
                 Ok(Err(faults)) => {
@@ -158,7 +172,9 @@ impl Compiler {
             // Before anything is decided by them: a strict rule forgets nothing.
             self.stores.iter().for_each(|store| set_policies(store, &rules));
             // The buckets of slots that this node owns. Those of shares are of parts of limits, and last for a cut.
-            self.stores[0].set_limits(&rules, self.clock.now());
+            let now = self.clock.now();
+            self.stores[0].set_limits(&rules, now);
+            former.iter().for_each(|rules| self.stores[0].add_former_limits(rules, now));
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is replicated too.
             self.ownership.set_reserves(reserves, since);
@@ -179,6 +195,21 @@ impl Compiler {
         let domains = self.compiled.iter().filter(|(domain, _)| has_floors(domain));
         Since::new(domains.map(|(domain, revision)| (Arc::clone(domain), revision.get())))
     }
+}
+
+/// The texts that were in force before, the newest last: since the revision that this node had, or, where it had none, the last ones.
+/// Buckets that come from other nodes, or from the disk, may have been charged by them.
+fn texts_before(history: &DomainHistory, known: Option<Revision>) -> Vec<Arc<str>> {
+    let [before @ .., _] = history.changes() else { return Vec::new() };
+    let mut bytes = 0;
+    let newer = before.iter().rev().take_while(|change| known.is_none_or(|known| change.revision > known));
+    let texts = newer.filter_map(|change| change.text.clone()).take(MAX_TEXTS_BEFORE).take_while(|text| {
+        bytes += text.len();
+        bytes <= MAX_BYTES_BEFORE
+    });
+    let mut texts: Vec<Arc<str>> = texts.collect();
+    texts.reverse();
+    texts
 }
 
 /// Says what happens with the buckets of each rule when there is no room for all of them.

@@ -19,6 +19,10 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
         let subject = || format!("for {}", conditions_text(&special.when));
         match of(&was.overrides, special) {
             None => words.push(format!("{} start anew", subject())),
+            // The bucket is the rule's own while the limit is, and that of the override otherwise.
+            Some(known) if is_own(was, &known) != is_own(is, special) => {
+                words.push(format!("{} start anew", subject()));
+            }
             Some(known) if known != *special || was.algorithm != is.algorithm => {
                 words.extend(
                     of_limit(&known.limit, &special.limit).map(|word| format!("{} {word}", subject())),
@@ -31,6 +35,11 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
         words.push(format!("for {} those of the rule", conditions_text(&gone.when)));
     }
     (!words.is_empty()).then(|| words.join("; "))
+}
+
+/// Whether an override says the very limit of its rule.
+fn is_own(rule: &RuleDescription, special: &OverrideDescription) -> bool {
+    (&rule.limit, rule.burst) == (&special.limit, special.burst)
 }
 
 fn of_limit(was: &str, is: &str) -> Option<String> {

@@ -311,16 +311,19 @@ impl Limit {
     }
 
     /// What tells the buckets of a key apart before and after a change of its limit, where their states mean different things:
-    /// how the limit counts, the pace at which a bucket refills, the period of windows. A change of anything else (a count of
-    /// windows, a burst) leaves the states as they are. These are bits of the bucket's fingerprint, within
+    /// how the limit counts, the pace and the burst of a bucket, the period of windows. A change of anything else (the count of
+    /// windows, of a log) leaves the states as they are. These are bits of the bucket's fingerprint, within
     /// `limit_bits.rs`; see `store/former.rs`.
     pub(crate) fn bits(&self) -> u64 {
         let (is_window, meaning) = match self.algorithm {
-            Algorithm::TokenBucket | Algorithm::LeakyBucket => (false, [1, self.numerator, self.denominator]),
-            Algorithm::FixedWindow => (true, [2, self.period_number(), 0]),
-            Algorithm::SlidingWindow => (true, [3, self.period_number(), 0]),
+            // A smaller burst has no room for what a larger one let through: the state would tell of waits that it never has.
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => {
+                (false, [self.numerator, self.denominator, self.burst << 2 | 1])
+            }
+            Algorithm::FixedWindow => (true, [self.period_number(), self.numerator, 2]),
+            Algorithm::SlidingWindow => (true, [self.period_number(), self.numerator, 3]),
             // A log knows what came when, whatever the period.
-            Algorithm::SlidingLog => (false, [4, 0, 0]),
+            Algorithm::SlidingLog => (false, [0, 0, 0]),
         };
         limit_bits(meaning, is_window)
     }

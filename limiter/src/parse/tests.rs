@@ -276,7 +276,7 @@ rule: 7
         (7, "\"10.0.0.0/99\" is no network"),
         (7, "\"cost\" cannot be an attribute"),
         (8, "\"fixedwindow\" is no value for algorithm"),
-        (10, "100ms to 31d"),
+        (10, "1ms to 3650d"),
         (11, "an override needs `when`"),
         (11, "an override has no field `mode`"),
         (12, "a rule is a map"),

@@ -10,10 +10,11 @@
 //! - **What is taken over is no less than what was consumed**, rounded up to a unit (from bucket to bucket: to a tick), and never
 //!   more than the limit has. So no wait is longer than the limit needs to refill.
 //! - A limit that comes back finds its own former state again, too: it was put *aside* when another one took over. The stricter
-//!   of both counts, so that a short period that was a mistake forgives nothing of a long one.
+//!   of both counts, so that a short period that was a mistake forgives nothing of a long one. No other limit looks at it: what
+//!   had been consumed then was taken over once, and has refilled since.
 //!
 //! Checks that find their bucket pay nothing for this. A new bucket costs one look into a map, and of a rule whose limit has
-//! changed lately, two looks into the table for each of its limits.
+//! changed lately, a look into the table for each of its limits.
 
 use smallvec::SmallVec;
 
@@ -28,6 +29,12 @@ impl Store {
     /// buckets of their owner.
     pub fn set_limits(&self, rules: &Rules, now: Nanos) {
         self.limits.set(rules, now.ticks());
+    }
+
+    /// Under the limits of these rules, which were in force before, keys may have consumed something that comes from other nodes or
+    /// from the disk. Only of rules that are there now.
+    pub fn add_former_limits(&self, rules: &Rules, now: Nanos) {
+        self.limits.add_former(rules, now.ticks());
     }
 
     /// Has what the key of a charge consumed under former limits count in its bucket, as a check would: before units are given
@@ -64,16 +71,15 @@ impl Locked<'_> {
         if asked.rule == RuleId::INLINE || asked.limit.denies() || self.knows(asked) {
             return;
         }
-        let others = self.store.limits.others(asked.rule, asked.limit, now);
-        if others.is_empty() {
-            return;
-        }
+        let Some(others) = self.store.limits.others(asked.rule, asked.limit, now) else { return };
         let is_log = asked.limit.algorithm() == Algorithm::SlidingLog;
         let mut found: SmallVec<[Consumed; 8]> = SmallVec::new();
         for other in &others {
             let key = asked.key.under(asked.limit, other);
-            self.put_aside(key, asked.rule, other, now);
-            found.extend(self.consumed(key.aside(), other, asked.limit, now));
+            // Only what was in force until now. What was put aside earlier has been taken over before, and refilled since.
+            if self.put_aside(key, asked.rule, other, now) {
+                found.extend(self.consumed(key.aside(), other, asked.limit, now));
+            }
         }
         let own = asked.key.aside();
         if is_log && let Some(log) = self.remove_log(table_key(own)) {
@@ -93,25 +99,26 @@ impl Locked<'_> {
         }
     }
 
-    /// The bucket of a limit that is not asked for any more, until it is again.
-    fn put_aside(&mut self, key: KeyHash, rule: RuleId, limit: &Limit, now: u64) {
+    /// The bucket of a limit that is not asked for any more, until it is again. Returns whether there is one.
+    fn put_aside(&mut self, key: KeyHash, rule: RuleId, limit: &Limit, now: u64) -> bool {
         let aside = table_key(key.aside());
         let class = self.store.classes.of(rule);
         if limit.algorithm() == Algorithm::SlidingLog {
             self.forget_journal(table_key(key));
-            let Some(log) = self.remove_log(table_key(key)) else { return };
+            let Some(log) = self.remove_log(table_key(key)) else { return false };
             let log = match self.remove_log(aside) {
                 Some(known) => known.stricter(log),
                 None => log,
             };
             self.put_log(aside, class, log, now);
-            return;
+            return true;
         }
-        let Some(state) = self.move_out(key).filter(|state| *state > now) else { return };
+        let Some(state) = self.move_out(key).filter(|state| *state > now) else { return false };
         match self.take(aside) {
             Some(known) => self.put(aside, known.max(state)),
             None => self.add(aside, class, state, now),
         }
+        true
     }
 
     /// Takes a state out for ever: the bucket is not found any more.
@@ -164,6 +171,8 @@ impl Locked<'_> {
             Consumed::Units(_) => 0,
         });
         let state = states.max().unwrap_or(0).max(algorithm::having_consumed(asked.limit, units, now));
+        // What was let go of may have consumed more.
+        let state = self.assumed(key, class, asked.limit, now).unwrap_or(0).max(state);
         if state > now {
             self.add(key, class, state, now);
         }
@@ -171,7 +180,7 @@ impl Locked<'_> {
 
     fn forget_former(&mut self, charge: &Charge, now: u64) {
         let Charge { key, rule, limit, .. } = *charge;
-        let others = self.store.limits.others(rule, &limit, now);
+        let Some(others) = self.store.limits.others(rule, &limit, now) else { return };
         let others = others.iter().map(|other| key.under(&limit, other));
         for key in others.flat_map(|other| [other, other.aside()]).chain([key.aside()]) {
             self.move_out(key);
