@@ -15,6 +15,7 @@ mod charging;
 mod core;
 mod denials;
 mod explain;
+mod pace;
 mod parts;
 mod peers;
 

@@ -134,7 +134,7 @@ impl Test {
                     Some(negated) => none_of.push(Pattern::of(&attribute, negated)),
                     None => any_of.push(Pattern::of(&attribute, text)),
                 },
-                PatternText::Long(form) => match Pattern::of_form(form) {
+                PatternText::Long(form) => match Pattern::of_form_for(&attribute, form) {
                     (pattern, false) => any_of.push(pattern),
                     (pattern, true) => none_of.push(pattern),
                 },
@@ -194,6 +194,17 @@ impl Pattern {
             PatternForm::IsNot(text) => (Self::Exact(text.as_str().into()), true),
             PatternForm::Like(text) => (Self::like(text), false),
             PatternForm::NotLike(text) => (Self::like(text), true),
+        }
+    }
+
+    /// The same of an attribute. An address is one in whichever form the pattern has it: `ip` is compared as nothing else.
+    fn of_form_for(attribute: &str, form: &PatternForm) -> (Self, bool) {
+        let (pattern, opposite) = Self::of_form(form);
+        match &pattern {
+            Self::Exact(text) if attribute == "ip" && Address::parse(text).is_some() => {
+                (Self::of(attribute, text), opposite)
+            }
+            _ => (pattern, opposite),
         }
     }
 

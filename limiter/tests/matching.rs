@@ -199,7 +199,11 @@ fn another_limit_of_a_rule_is_another_bucket_in_the_same_place_unless_its_states
         rules.matching("default", &[("k", "v")][..], &mut found);
         found[0].key
     };
-    assert_eq!(key("1/1s, burst: 60", "token_bucket"), key("60/1m", "token_bucket"), "the same pace and burst");
+    assert_eq!(
+        key("1/1s, burst: 60", "token_bucket"),
+        key("60/1m", "token_bucket"),
+        "the same pace and burst"
+    );
     assert_eq!(key("1/1s", "token_bucket"), key("1/1s", "leaky_bucket"));
     assert_ne!(key("1/1s", "token_bucket"), key("9/1h", "token_bucket"));
     assert_ne!(key("1/1s", "token_bucket"), key("1/1s", "sliding_log"));

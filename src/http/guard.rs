@@ -25,6 +25,8 @@ const OPEN: [&str; 8] = [
     "/healthz",
     "/readyz",
 ];
+/// Calls of services too, which know a node by whatever name their network has for it; a web page that makes them says so.
+const OF_SERVICES: [&str; 3] = ["/throttle", "/v1/refund", "/v1/reset"];
 const METRICS: &str = "/metrics";
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -35,6 +37,9 @@ pub(super) fn refusal<B>(request: &Request<B>, hosts: &AllowedHosts) -> Option<P
         return None;
     }
     let headers = request.headers();
+    if OF_SERVICES.contains(&path) && !headers.contains_key(ORIGIN) && !headers.contains_key(FETCH_SITE) {
+        return None;
+    }
     let host = text(headers, &HOST);
     let authority = request.uri().authority().map(|authority| authority.as_str());
     if let Some(foreign) = [authority, host].into_iter().flatten().find(|host| !hosts.allows(host)) {
@@ -49,9 +54,9 @@ pub(super) fn refusal<B>(request: &Request<B>, hosts: &AllowedHosts) -> Option<P
     }
     if let Some(origin) = headers.get(ORIGIN) {
         let origin = origin.to_str().unwrap_or_default();
-        let is_own = origin
-            .split_once("://")
-            .is_some_and(|(_, origin)| host.is_some_and(|host| same_host(origin, host)));
+        let is_own = origin.split_once("://").is_some_and(|(_, origin)| {
+            hosts.names(origin) || host.is_some_and(|host| same_host(origin, host))
+        });
         if !is_own {
             return Some(foreign("Origin", origin));
         }

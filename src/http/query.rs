@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(attribute("&a=1&&", "a").as_deref(), Some("1"));
         assert_eq!(attribute("a=b=c", "a").as_deref(), Some("b=c"));
         assert_eq!(attribute("domain=x", "domain"), None);
-        let request = parse(Some("ip=1&costs=tokens:500,a:b:2")).unwrap();
+        let request = parse(Some("user=1&costs=tokens:500,a:b:2")).unwrap();
         let named = |name| request.costs.get(name).map(Cost::get);
         assert_eq!((named("tokens"), named("a:b"), named("a")), (Some(500), Some(2), None));
     }
@@ -164,14 +164,20 @@ mod tests {
         assert_eq!(fault("=1").1, "attributes");
         for costs in ["", "tokens", ":5", "tokens:5,", "tokens=5"] {
             assert_eq!(
-                fault(&format!("ip=1&costs={costs}")),
+                fault(&format!("user=1&costs={costs}")),
                 (ProblemKind::InvalidValue, "costs".to_owned()),
                 "{costs}"
             );
         }
-        assert_eq!(fault("ip=1&costs=a:1,tokens:-5"), (ProblemKind::InvalidValue, "costs.tokens".to_owned()));
-        assert_eq!(fault("ip=1&costs=a:1,a:1"), (ProblemKind::DuplicateParameter, "costs.a".to_owned()));
-        assert_eq!(fault("ip=1&costs=a:1&costs=b:1"), (ProblemKind::DuplicateParameter, "costs".to_owned()));
+        assert_eq!(
+            fault("user=1&costs=a:1,tokens:-5"),
+            (ProblemKind::InvalidValue, "costs.tokens".to_owned())
+        );
+        assert_eq!(fault("user=1&costs=a:1,a:1"), (ProblemKind::DuplicateParameter, "costs.a".to_owned()));
+        assert_eq!(
+            fault("user=1&costs=a:1&costs=b:1"),
+            (ProblemKind::DuplicateParameter, "costs".to_owned())
+        );
         assert_eq!(fault("").0, ProblemKind::MissingField);
         let many: String = (0..65).map(|n| format!("a{n}=1&")).collect();
         assert_eq!(fault(&many).0, ProblemKind::ValueTooLarge);

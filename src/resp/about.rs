@@ -1,7 +1,11 @@
 //! What a node tells of itself in the words of Redis: `INFO`, `ROLE`, and `CLUSTER` for clients that want to know where keys
 //! are. Each node answers for every key, so it tells of one node, itself, that has all slots.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+};
 
 use tidegate_cluster::Readiness;
 
@@ -113,6 +117,36 @@ fn id_of(name: &str) -> String {
     format!("{digits:0>40}")
 }
 
+/// Numbers that take long to find out: each shard of the store is looked at, and files of the system are read.
+#[derive(Debug, Clone, Copy)]
+struct Costly {
+    /// Seconds since the Unix epoch.
+    read_at: u64,
+    started: u64,
+    resident: u64,
+    used: usize,
+    keys: usize,
+}
+
+/// Those that were read last. A client can ask thousands of times in one write.
+static LAST: Mutex<Option<Costly>> = Mutex::new(None);
+
+impl Costly {
+    /// At most a second old.
+    fn of(node: &Node, now: u64) -> Self {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last.filter(|known| known.read_at == now) {
+            return known;
+        }
+        let (process, store) = (process::Usage::read(), node.store.stats());
+        let (started, resident) =
+            process.map_or((now, 0), |process| (process.started.as_secs(), process.resident_bytes));
+        let costly = Self { read_at: now, started, resident, used: store.bytes, keys: store.buckets };
+        *last = Some(costly);
+        costly
+    }
+}
+
 /// `INFO`, with the fields that clients look at before they go on.
 fn info(node: &Node, port: i64, wanted: &[&[u8]]) -> String {
     let is_wanted = |name: &str| {
@@ -123,10 +157,9 @@ fn info(node: &Node, port: i64, wanted: &[&[u8]]) -> String {
         };
         wanted.is_empty() || wanted.iter().any(asks_for)
     };
-    let (process, store) = (process::Usage::read(), node.store.stats());
     let now = node.clock.unix_millis() / 1_000;
-    let uptime = process.as_ref().map_or(0, |process| now.saturating_sub(process.started.as_secs()));
-    let resident = process.as_ref().map_or(0, |process| process.resident_bytes);
+    let Costly { started, resident, used, keys, .. } = Costly::of(node, now);
+    let uptime = now.saturating_sub(started);
     let is_loading = matches!(node.readiness(), Readiness::NotReady(_));
     let mut text = String::new();
     let mut section = |name: &str, fields: &[(&str, &dyn std::fmt::Display)]| {
@@ -159,7 +192,7 @@ fn info(node: &Node, port: i64, wanted: &[&[u8]]) -> String {
         ],
     );
     section("Clients", &[("connected_clients", &node.resp.open())]);
-    section("Memory", &[("used_memory", &store.bytes), ("used_memory_rss", &resident)]);
+    section("Memory", &[("used_memory", &used), ("used_memory_rss", &resident)]);
     // A client that sees a node load waits with its first command.
     section("Persistence", &[("loading", &u8::from(is_loading)), ("async_loading", &0)]);
     section(
@@ -171,7 +204,7 @@ fn info(node: &Node, port: i64, wanted: &[&[u8]]) -> String {
     );
     section("Replication", &[("role", &"master"), ("connected_slaves", &0), ("master_repl_offset", &0)]);
     section("Cluster", &[("cluster_enabled", &1)]);
-    let keys = format!("keys={0},expires={0},avg_ttl=0", store.buckets);
+    let keys = format!("keys={0},expires={0},avg_ttl=0", keys);
     section("Keyspace", &[("db0", &keys)]);
     text
 }

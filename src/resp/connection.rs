@@ -37,6 +37,8 @@ const READ_BYTES: usize = 16 << 10;
 const WRITE_BYTES: usize = 64 << 10;
 /// Checks of one connection that wait for other nodes at the same time.
 const MAX_WAITING: usize = 64;
+/// Commands that are run without a pause for others.
+const COMMANDS_AT_ONCE: u32 = 128;
 /// From the first byte of a command to its last.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// From one command of an open transaction to the next: until then the node keeps what was queued.
@@ -173,6 +175,7 @@ impl Connection {
         let node = Arc::clone(&self.node);
         // It is made when it is needed, which is seldom: it allocates.
         let mut waiting = None;
+        let mut count = 0_u32;
         while after == After::GoOn {
             let (words, bytes) = match request::first(&input[at..]) {
                 Ok(Some((words, length))) => (words, &input[at..at + length]),
@@ -185,6 +188,11 @@ impl Connection {
                 }
             };
             at += bytes.len();
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(COMMANDS_AT_ONCE) {
+                // Answers of commands that wait for nothing: other connections of the worker have their turn between.
+                tokio::task::yield_now().await;
+            }
             if words.is_empty() {
                 continue;
             }

@@ -151,7 +151,7 @@ fn configurations_in_objects_of_kubernetes_are_imported_and_read_again_as_the_sa
         assert_eq!(allowed(&cluster, "eg", &attributes, 3), expected, "{attributes}");
     }
     assert_eq!(ask(&["diff", "-f", path]).0, 0, "nothing would change");
-    assert!(ask(&["get", "eg"]).1.contains(rules.trim_end()), "as they were written");
+    assert!(ask(&["get", "--domain", "eg"]).1.contains(rules.trim_end()), "as they were written");
     // The rules as JSON, with the values that say how they are read, are a rule file too.
     let seen = cluster.nodes[0].client(PATIENCE).get("/v1/rules/eg").unwrap().json();
     let mut listed = seen["rules"].clone();

@@ -3,9 +3,15 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-use crate::kit::{self, rules::PATIENCE};
+use crate::kit::{
+    self,
+    rules::{PATIENCE, SOON},
+};
 use serde_json::{Value, json};
-use tidegate_jepsen::{client::Response, cluster::Cluster};
+use tidegate_jepsen::{
+    client::Response,
+    cluster::{Cluster, wait_for},
+};
 
 const RULES: &str = r#"
 rules:
@@ -237,6 +243,14 @@ fn a_check_can_bring_several_limits_along() {
         };
         assert_eq!(check(key % 3, 400), (200, json!("other"), [2, 100, 2]), "two names are two buckets");
         assert_eq!(check((key + 1) % 3, 101), (429, json!("tokens"), [2, 100, 2]));
+        // What was charged for it elsewhere is on its way back.
+        let look = json!({ "key": format!("k{key}"), "cost": 0, "limits": body(0)["limits"] });
+        wait_for("all of it is given back", SOON, || {
+            let answer =
+                cluster.nodes[key % 3].client(PATIENCE).post("/v1/check", &look.to_string()).unwrap();
+            let left = items(&answer, "ratelimit");
+            ["requests", "tokens", "other"].map(|name| left[name]["r"]) == [2, 100, 2]
+        });
         assert_eq!(check((key + 2) % 3, 100), (200, json!("tokens"), [1, 0, 1]));
         let (status, refunded) = post(&cluster, key % 3, "/v1/refund?rule=tokens", &body(50));
         assert_eq!((status, &refunded["buckets"][0]["remaining"]), (200, &json!(50)), "{refunded}");

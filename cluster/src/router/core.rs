@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use tidegate_limiter::{Nanos, cluster::Store};
 use tokio::{sync::Notify, time::Instant};
 
-use super::denials::Denials;
+use super::{denials::Denials, pace::Pace};
 use crate::{
     clock::Clock, loss::Shares, owner::slot_ownership::SlotOwnership, requests::Requests, routes::Routes,
     rules_in_force::RulesInForce, stats::WorkerStats,
@@ -46,6 +46,8 @@ pub struct Router {
     pub(super) workers: Vec<Arc<WorkerStats>>,
     pub(super) in_force: Arc<RulesInForce>,
     pub(super) denials: Denials,
+    /// By worker: of asking others what they would say of a check that is denied.
+    pub(super) previews: Vec<Pace>,
     /// How long an owner is waited for.
     pub(super) forward_timeout: Duration,
 }
@@ -63,6 +65,7 @@ impl Router {
         workers: Vec<Arc<WorkerStats>>,
         forward_timeout: Duration,
     ) -> Self {
+        let previews = workers.iter().map(|_| Pace::default()).collect();
         Self {
             routes: ArcSwapOption::empty(),
             has_routes: AtomicBool::new(false),
@@ -76,6 +79,7 @@ impl Router {
             workers,
             in_force,
             denials: Denials::default(),
+            previews,
             forward_timeout,
         }
     }

@@ -43,6 +43,9 @@ fn impossible(like: &Charge, policy: LossPolicy) -> (Charge, LossPolicy) {
 impl Router {
     /// Asks the owners of all parts but `first` what they would say.
     pub(super) fn preview_others<'a>(&self, check: &Attempt<'a>, first: &Part) -> Previews<'a> {
+        if check.parts.len() < 2 || !self.previews[check.worker].allows(check.now) {
+            return Previews::new();
+        }
         let others = check.parts.iter().filter(|part| !std::ptr::eq(first, *part));
         let others =
             others.filter(|part| matches!(part.owner, Owner::Peer(_)) && part.is_enforced(check.charges));
@@ -80,6 +83,7 @@ impl Router {
         let open: SmallVec<[&Part; 2]> = check.parts.iter().filter(|part| is_open(part)).collect();
         // One that somebody may decide about is asked, maybe once more. What a share would say of it is too strict: it begins empty.
         lost.retain(|(part, why)| is_open(part) && !matches!(why, LossReason::Unknown));
+        let may_ask = !previews.is_empty() || self.may_preview(check, &open, &lost);
         let mut asked = Previews::new();
         for part in open {
             match &part.owner {
@@ -89,6 +93,7 @@ impl Router {
                     let decisions: SmallVec<[Decision; 4]> = part.places.iter().map(look).collect();
                     note(answers, part, &decisions);
                 }
+                Owner::Peer(_) if !may_ask => {}
                 Owner::Peer(_) => {
                     let known = previews.iter().position(|(asked, _)| std::ptr::eq(*asked, part));
                     let answer = match known {
@@ -122,6 +127,15 @@ impl Router {
             let (lost, _) = self.shares_of(check, lost);
             self.shares.preview(&lost, check.charges, check.policies, check.now, answers);
         }
+    }
+}
+
+impl Router {
+    /// Whether owners are to be asked now, if there is one to ask.
+    fn may_preview(&self, check: &Attempt<'_>, open: &[&Part], lost: &[(&Part, LossReason)]) -> bool {
+        let is_lost = |part: &Part| lost.iter().any(|(lost, _)| std::ptr::eq(*lost, part));
+        open.iter().any(|part| matches!(part.owner, Owner::Peer(_)) && !is_lost(part))
+            && self.previews[check.worker].allows(check.now)
     }
 }
 

@@ -228,6 +228,10 @@ impl Reader<'_> {
         let given = given.map(|source| (source.lossy().into_owned(), source.before));
         let (text, before) = match given {
             Some(given) => given,
+            // A pipe may never end.
+            None if fs::metadata(&whole).is_ok_and(|known| !known.is_file()) => {
+                return Ok(Err(format!("cannot read {}: it is no file", path.display())));
+            }
             None => match self.sources.read_file(path) {
                 Ok(()) => {
                     let read = self.sources.iter().last();
