@@ -45,19 +45,10 @@ impl AllowedHosts {
         name.parse::<std::net::Ipv4Addr>().is_ok()
             || !name.contains('.')
             || NOT_PUBLIC.iter().any(|domain| is_below(&name, domain))
-            || self.has(&name)
-    }
-
-    /// Whether the name of this host, with its port or without, is one that was allowed by its name.
-    pub(crate) fn names(&self, host: &str) -> bool {
-        self.has(&host.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase())
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.names.iter().any(|known| match known.strip_prefix("*.") {
-            Some(domain) => is_below(name, domain),
-            None => name == *known,
-        })
+            || self.names.iter().any(|known| match known.strip_prefix("*.") {
+                Some(domain) => is_below(&name, domain),
+                None => name == *known,
+            })
     }
 }
 

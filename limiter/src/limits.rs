@@ -113,34 +113,41 @@ impl LimitRef {
     }
 }
 
-/// A fingerprint of all by which a rule tells requests apart, which of its limits have a bucket together, and what it takes of them. Keyed, so that nobody looks for rules with the same one.
-pub(crate) fn shape(
-    hasher: KeyHasher,
-    when: &Condition,
-    key: &[impl AsRef<str>],
-    key_order: &[u8],
-    ip_prefix: OwnIpPrefix,
-    own: LimitId,
-    overrides: &[Override],
-    price: &Price,
-) -> u64 {
-    let mut bytes = hasher.key();
-    bytes.text("shape");
-    when.feed(&mut bytes);
-    bytes.number(key.len() as u64);
-    key_order.iter().for_each(|place| bytes.text(key[usize::from(*place)].as_ref()));
-    if !ip_prefix.says_nothing() {
-        bytes.text("ip_prefix");
-        let bits = |bits: Option<u8>| bits.map_or(0, u64::from);
-        bytes.number(bits(ip_prefix.v4) << 8 | bits(ip_prefix.v6));
+/// All by which a rule tells requests apart, which of its limits have a bucket together, and what it takes of them.
+pub(crate) struct Shape<'r, K> {
+    pub(crate) when: &'r Condition,
+    pub(crate) key: &'r [K],
+    /// The places of the key's attributes in the order of their names.
+    pub(crate) key_order: &'r [u8],
+    pub(crate) ip_prefix: OwnIpPrefix,
+    pub(crate) own: LimitId,
+    pub(crate) overrides: &'r [Override],
+    pub(crate) price: &'r Price,
+}
+
+impl<K: AsRef<str>> Shape<'_, K> {
+    /// A fingerprint of it. Keyed, so that nobody looks for rules with the same one.
+    pub(crate) fn fingerprint(&self, hasher: KeyHasher) -> u64 {
+        let mut bytes = hasher.key();
+        bytes.text("shape");
+        self.when.feed(&mut bytes);
+        bytes.number(self.key.len() as u64);
+        for place in self.key_order {
+            bytes.text(self.key[usize::from(*place)].as_ref());
+        }
+        if !self.ip_prefix.says_nothing() {
+            bytes.text("ip_prefix");
+            let bits = |bits: Option<u8>| bits.map_or(0, u64::from);
+            bytes.number(bits(self.ip_prefix.v4) << 8 | bits(self.ip_prefix.v6));
+        }
+        bytes.number(self.overrides.len() as u64);
+        for special in self.overrides {
+            special.when.feed(&mut bytes);
+            // Where that changes, the same request has another bucket.
+            bytes.number(u64::from(special.id.number == self.own.number));
+        }
+        // Who has other rules cannot tell what a request takes.
+        self.price.feed(&mut bytes);
+        bytes.finish(None).get()
     }
-    bytes.number(overrides.len() as u64);
-    for special in overrides {
-        special.when.feed(&mut bytes);
-        // Where that changes, the same request has another bucket.
-        bytes.number(u64::from(special.id.number == own.number));
-    }
-    // Who has other rules cannot tell what a request takes.
-    price.feed(&mut bytes);
-    bytes.finish(None).get()
 }

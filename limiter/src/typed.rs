@@ -6,7 +6,7 @@ use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
     address::OwnIpPrefix,
     key::KeyHasher,
-    limits::{self, LimitId, Override},
+    limits::{LimitId, Override, Shape},
     matching::key_order,
     parse::{Compiler, Place, RawKey, RawPattern, RawTest, Written},
     pattern::PatternText,
@@ -154,19 +154,20 @@ impl NewRule {
         let hasher = KeyHasher::of_rule(compiler.secret, domain, &self.name);
         let overrides = self.overrides.iter().map(|(when, limit)| (compiler.condition(&tests(when)), *limit));
         let overrides = Override::all(hasher, Some(&self.limit), overrides, None);
+        let shape = Shape {
+            when: &when,
+            key: &key,
+            key_order: &key_order,
+            ip_prefix: self.ip_prefix,
+            own: LimitId::of_rule(Some(&self.limit)),
+            overrides: &overrides,
+            price: &price,
+        }
+        .fingerprint(hasher);
         (compiler.errors() == before).then(|| Rule {
             domain: compiler.shared(domain),
             name: self.name.as_str().into(),
-            shape: limits::shape(
-                hasher,
-                &when,
-                &key,
-                &key_order,
-                self.ip_prefix,
-                LimitId::of_rule(Some(&self.limit)),
-                &overrides,
-                &price,
-            ),
+            shape,
             id: hasher.rule(),
             hasher,
             when,

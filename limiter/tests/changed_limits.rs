@@ -91,7 +91,7 @@ fn consumed_units_stay_from_any_limit_to_any_other() {
             assert!(node.check(used, START).allowed);
             node.change(&rule(after, to), START);
             assert_eq!(node.left(START), left, "{before} {from} -> {after} {to}");
-            assert_eq!(node.check(left + 1, START).allowed, false, "{before} {from} -> {after} {to}");
+            assert!(!node.check(left + 1, START).allowed, "{before} {from} -> {after} {to}");
             assert!(left == 0 || node.check(left, START).allowed);
         }
     }

@@ -1,5 +1,7 @@
 //! Several limits in one check: their order says nothing, a look says what a check would, and a denial takes nothing.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -96,7 +96,7 @@ fn steps() -> impl Strategy<Value = Vec<((bool, u64), (bool, u64))>> {
 }
 
 fn of(part: u64, whole: u64) -> u64 {
-    (u128::from(part) * u128::from(whole) >> 20) as u64
+    ((u128::from(part) * u128::from(whole)) >> 20) as u64
 }
 
 proptest! {

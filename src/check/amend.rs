@@ -123,11 +123,14 @@ fn is_known(rules: &Rules, request: &CheckRequest<'_>, name: &str) -> Result<(),
         let detail = "a limit that comes with the request belongs to no rule: leave the rule out";
         return Err(Problem::of_field(ProblemKind::InvalidValue, "rule", detail));
     }
-    let known = rules.rules(&request.domain);
-    if known.iter().any(|rule| rule.name() == name) {
+    let known: Vec<&str> = match &request.subject {
+        Subject::Named { limits, .. } => limits.iter().map(|(name, _)| &**name).collect(),
+        _ => rules.rules(&request.domain).iter().map(|rule| rule.name()).collect(),
+    };
+    if known.contains(&name) {
         return Ok(());
     }
-    let mut names: Vec<String> = known.iter().take(MOST).map(|rule| rule.name().to_owned()).collect();
+    let mut names: Vec<String> = known.iter().take(MOST).map(|name| (*name).to_owned()).collect();
     if known.len() > MOST {
         names.push(format!("and {} more", known.len() - MOST));
     }

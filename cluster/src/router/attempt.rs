@@ -86,6 +86,9 @@ pub(super) type Asked = Option<oneshot::Receiver<Reply>>;
 /// Owners that were asked what they would say.
 pub(super) type Previews<'a> = SmallVec<[(&'a Part, Asked); 2]>;
 
+/// Places of a check whose owners were lost, and which part of each its share is.
+type LostPlaces = SmallVec<[(usize, Option<Share>); 4]>;
+
 /// What is known so far.
 struct Progress<'a> {
     answers: Answers,
@@ -389,7 +392,7 @@ impl Router {
         &self,
         check: &Attempt<'_>,
         parts: SmallVec<[(&Part, LossReason); 2]>,
-    ) -> (SmallVec<[(usize, Option<Share>); 4]>, Option<Share>) {
+    ) -> (LostPlaces, Option<Share>) {
         let noticed = self.clock.now();
         let known = self.share(check, noticed);
         let mut lost: SmallVec<[(usize, Option<Share>); 4]> = SmallVec::new();

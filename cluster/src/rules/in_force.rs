@@ -135,10 +135,9 @@ impl Compiler {
                 let former = texts.iter().filter_map(|text| {
                     Rules::empty(&secret).with_domain_at(&name, text, &secret, revision.get()).ok()
                 });
-                Ok((compiled, former.collect::<Vec<_>>()))
+                Ok::<_, Vec<RuleError>>((compiled, former.collect::<Vec<_>>()))
             };
-            let compiled: Result<Result<(Rules, Vec<Rules>), Vec<RuleError>>, _> =
-                crate::fabric::blocking(compile).await;
+            let compiled = crate::fabric::blocking(compile).await;
             match compiled {
                 Ok(Ok((compiled, before))) => {
                     rules = Arc::new(compiled);

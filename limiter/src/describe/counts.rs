@@ -76,6 +76,7 @@ fn sorted(key: &[String]) -> Vec<&str> {
 }
 
 #[cfg(all(test, feature = "yaml"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::super::RulesDiff;
     use crate::{HashSecret, Rules};

@@ -14,7 +14,7 @@ use crate::{
     condition::Condition,
     key::KeyHasher,
     limit::LimitError,
-    limits::{self, Carved, LimitId, Override},
+    limits::{Carved, LimitId, Override, Shape},
     matching::key_order,
     rule::KeyPart,
     rule_set::Content,
@@ -117,10 +117,20 @@ impl Compiler<'_> {
             Some(carved) => carved.limit.as_ref(),
             None => limit.as_ref(),
         });
+        let shape = Shape {
+            when: &when,
+            key: &key,
+            key_order: &key_order,
+            ip_prefix,
+            own: limit_id,
+            overrides: &overrides,
+            price: &price,
+        }
+        .fingerprint(hasher);
         (self.errors() == before).then(|| Rule {
             domain: self.shared(domain),
             name: name.text.as_str().into(),
-            shape: limits::shape(hasher, &when, &key, &key_order, ip_prefix, limit_id, &overrides, &price),
+            shape,
             id: hasher.rule(),
             hasher,
             when,

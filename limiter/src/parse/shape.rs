@@ -270,7 +270,8 @@ fn pattern(errors: &mut RuleErrors<'_>, node: Node) -> Option<RawPattern> {
     }
     let (place, before) = (node.shown(), errors.count());
     let mut fields = Fields::of(node, &FORM, errors)?;
-    let forms: [(&str, fn(String) -> PatternForm); 4] = [
+    type Form = (&'static str, fn(String) -> PatternForm);
+    let forms: [Form; 4] = [
         ("is", PatternForm::Is),
         ("is_not", PatternForm::IsNot),
         ("like", PatternForm::Like),

@@ -73,7 +73,8 @@ enum ImportError {
 
 impl ImportArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let (read, naming): (fn(&mut Sources) -> Result<Imported, NotRead>, Naming) = match self.from {
+        type Reader = fn(&mut Sources) -> Result<Imported, NotRead>;
+        let (read, naming): (Reader, Naming) = match self.from {
             Kind::Envoy => (import::envoy, Naming { main: None, endings: &[".yaml", ".yml"], or_all: false }),
             Kind::Nginx => {
                 (import::nginx, Naming { main: Some("nginx.conf"), endings: &[".conf"], or_all: true })

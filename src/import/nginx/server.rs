@@ -100,9 +100,9 @@ impl Server {
         let name = name.to_lowercase();
         if let Some(end) = name.strip_prefix('*') {
             self.names.push(Name::Suffix(end.to_owned()));
-        } else if name.starts_with('.') {
-            self.names.push(Name::Exact(name[1..].to_owned()));
-            self.names.push(Name::Suffix(name));
+        } else if let Some(bare) = name.strip_prefix('.') {
+            self.names.push(Name::Exact(bare.to_owned()));
+            self.names.push(Name::Suffix(name.clone()));
         } else if let Some(start) = name.strip_suffix('*') {
             self.names.push(Name::Prefix(start.to_owned()));
         } else if name == "$hostname" {

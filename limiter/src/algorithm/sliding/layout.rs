@@ -235,7 +235,7 @@ mod tests {
                     let is_known = units <= PLACED_UNITS && previous.units <= PLACED_UNITS;
                     assert_eq!(read.current.place, if is_known { place } else { last });
                     // The unit in this place is forgotten then.
-                    let forgotten = next - length + ((place + 1) * length >> limit.place_bits());
+                    let forgotten = next - length + (((place + 1) * length) >> limit.place_bits());
                     assert!(state >= forgotten.min(next), "{units} in {place}");
                     // From the last place on nothing is small any more.
                     if place < last {
