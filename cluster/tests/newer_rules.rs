@@ -169,7 +169,6 @@ async fn what_an_owner_cannot_carry_over_is_to_be_matched_again() {
     let nodes = patient_nodes().await;
     let old = write(&nodes, &rule("limit: 100/1h")).await;
     for newer in [
-        rule("limit: 3/1h, algorithm: fixed_window"),
         rule("limit: 3/1h, overrides: [{ when: { plan: gold }, limit: 9/1h }]"),
         rule("limit: 3/1h, when: { plan: gold }"),
         "rules: [{ name: other, key: [user], limit: 3/1h }]".to_owned(),
@@ -222,7 +221,7 @@ async fn a_shadow_rule_of_the_asker_denies_nobody_while_no_newer_rule_does() {
             assert!(verdict.allowed && verdict.answers[0].is_some(), "{newer}: {verdict:?}");
         }
     }
-    write(&nodes, &rule("limit: 3/1h, algorithm: fixed_window")).await;
+    write(&nodes, &rule("limit: 3/1h, when: { plan: gold }")).await;
     assert_eq!(ask(&nodes, &made).await.unwrap_err(), Undecided::RulesChanged, "that one denies");
     stop_all(nodes).await;
 }
