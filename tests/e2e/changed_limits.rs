@@ -4,15 +4,14 @@
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
-use tidegate_jepsen::cluster::{Cluster, Node};
+use tidegate_jepsen::cluster::{Cluster, Node, wait_for};
 
 use crate::kit::{
     self,
-    rules::{PATIENCE, await_voters, put},
+    rules::{PATIENCE, SOON, await_voters, put},
 };
 
 const USERS: usize = 12;
@@ -109,7 +108,8 @@ fn refunds_and_resets_reach_what_was_consumed_before_the_change() {
 fn limits_that_change_under_load_admit_as_many_as_the_largest_and_no_more() {
     let cluster = three();
     change(&cluster, "limit: 60/1h");
-    let (stop, admitted) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 4]);
+    let (stop, asked, admitted) =
+        (AtomicBool::new(false), AtomicU64::new(0), [const { AtomicU64::new(0) }; 4]);
     thread::scope(|scope| {
         for node in &cluster.nodes {
             scope.spawn(|| {
@@ -117,6 +117,7 @@ fn limits_that_change_under_load_admit_as_many_as_the_largest_and_no_more() {
                     for (number, admitted) in admitted.iter().enumerate() {
                         let allowed = post(node, "/v1/check", &format!("u{number}"), 1).0 == 200;
                         admitted.fetch_add(u64::from(allowed), Relaxed);
+                        asked.fetch_add(1, Relaxed);
                     }
                 }
             });
@@ -130,7 +131,8 @@ fn limits_that_change_under_load_admit_as_many_as_the_largest_and_no_more() {
             "limit: 60/1h",
         ] {
             change(&cluster, fields);
-            thread::sleep(Duration::from_millis(100));
+            let before = asked.load(Relaxed);
+            wait_for("checks under this limit", SOON, || asked.load(Relaxed) >= before + 40);
         }
         stop.store(true, Relaxed);
     });

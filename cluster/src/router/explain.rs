@@ -1,6 +1,6 @@
-//! What a check that is denied is told of the buckets whose owners had not been asked by then.
+//! What the answer of a denied check says of buckets whose owners had not been asked when it was denied.
 //!
-//! A caller that waits as long as it was told must not be denied by another rule then, and it is told what is left of each. So
+//! A caller that waits for `retry_after` must not be denied by another rule then, and the headers say what is left of each. So
 //! the owners that are left are asked what they would say, all at the same time. Where a denial is likely this is done while the
 //! owner that is likely to deny is asked, so that it takes no second round trip.
 //!

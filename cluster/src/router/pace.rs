@@ -8,7 +8,7 @@ use std::{
 use tidegate_limiter::Nanos;
 
 /// Denied checks for which a worker asks other owners what they would say, a second, and at once. A flood of denied checks would
-/// otherwise fill the links that other checks need; those beyond are told of the owners that were asked anyway.
+/// otherwise fill the links that other checks need. Answers beyond this rate name only the rules whose owners were asked anyway.
 const BETWEEN: Duration = Duration::from_micros(250);
 const AT_ONCE: u32 = 1_000;
 
