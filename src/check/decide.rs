@@ -30,10 +30,21 @@ pub(crate) fn check_here<T>(
     request: &CheckRequest<'_>,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> FirstLook<T> {
-    let now = node.clock.now();
+    check_here_at(node, worker, request, &mut node.clock.now(), render)
+}
+
+/// As [`check_here`], of one of several checks that follow each other without a wait: it begins at `now`, which becomes the time when it was
+/// decided, for the next one. To read a clock costs as much as to decide.
+pub(crate) fn check_here_at<T>(
+    node: &Node,
+    worker: usize,
+    request: &CheckRequest<'_>,
+    now: &mut Nanos,
+    render: impl FnOnce(CheckAnswer<'_>) -> T,
+) -> FirstLook<T> {
     let rules = node.rules.load();
     let mut limited = Charges::default();
-    let ruling = rule(&rules, request, Some(now), &mut limited);
+    let ruling = rule(&rules, request, Some(*now), &mut limited);
     match decide_here(node, worker, request, &ruling, &mut limited, now, render) {
         Some(decided) => FirstLook::Decided(decided),
         None => FirstLook::Elsewhere(Box::new(Prepared::new(&rules, request, &mut limited))),
@@ -83,7 +94,7 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     }
     node.store.warm(ruled.iter().flat_map(|(_, _, limited)| &limited.charges).map(|charge| charge.key));
     let decide = |(request, ruling, limited): &mut (&CheckRequest<'_>, Ruling<'_>, Charges<'_>)| {
-        let decided = decide_here(node, worker, request, ruling, limited, now, &render);
+        let decided = decide_here(node, worker, request, ruling, limited, &mut { now }, &render);
         if decided.is_none() {
             elsewhere.extend([Box::new(Prepared::new(&rules, request, limited))]);
         }
@@ -98,14 +109,14 @@ fn decide_here<T>(
     request: &CheckRequest<'_>,
     ruling: &Ruling<'_>,
     limited: &mut Charges<'_>,
-    now: Nanos,
+    now: &mut Nanos,
     render: impl FnOnce(CheckAnswer<'_>) -> T,
 ) -> Option<Result<T, Problem>> {
     match ruling {
         Ruling::Limited => {}
         Ruling::Refused(problem) => return Some(Err(refused(node, problem))),
         Ruling::Unlimited { allowed, rule } => {
-            return Some(answer_unlimited(node, worker, *allowed, *rule, now, render));
+            return Some(answer_unlimited(node, worker, *allowed, *rule, *now, render));
         }
     }
     if request.id.is_some() {
@@ -113,7 +124,7 @@ fn decide_here<T>(
         return None;
     }
     let mut decisions = Decisions::new();
-    match node.router.decide_local(&mut limited.charges, &limited.policies, now, &mut decisions) {
+    match node.router.decide_local(&mut limited.charges, &limited.policies, *now, &mut decisions) {
         Local::Elsewhere => None,
         Local::NotReady => Some(Err(not_ready(node))),
         local @ (Local::Decided { at, .. } | Local::Denied { at }) => {
@@ -129,7 +140,8 @@ fn decide_here<T>(
                 Some(Decided { decision, by, node: &node.name })
             };
             let (answer, by) = put_together(node, worker, allowed, &limited.charges, name, decided, render);
-            node.metrics[worker].count_check(allowed, by, at.saturating_since(now));
+            node.metrics[worker].count_check(allowed, by, at.saturating_since(*now));
+            *now = at;
             Some(Ok(answer))
         }
     }

@@ -21,7 +21,7 @@ mod together;
 pub(crate) use self::{
     amend::{AmendedBuckets, amend_as_check, amend_buckets},
     answer::{CheckAnswer, Decider, Numbers, Policy},
-    decide::{Begun, FirstLook, begin_check, check, check_group_here, check_here},
+    decide::{Begun, FirstLook, begin_check, check, check_group_here, check_here, check_here_at},
     prepared::Prepared,
     problem::{Problem, ProblemKind, echo},
     request::{

@@ -18,13 +18,14 @@ use super::{
     throttle::{Deed, Five, LastLimit, Throttle},
 };
 use crate::{
-    check::{CheckAnswer, FirstLook, Prepared, Problem, ProblemKind, amend_as_check, check, check_here},
+    check::{CheckAnswer, FirstLook, Prepared, Problem, ProblemKind, amend_as_check, check, check_here_at},
     node::Node,
 };
 use bytes::{Buf as _, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use rustix::net::{RecvFlags, recv};
 use tidegate_cluster::Amendment;
+use tidegate_limiter::Nanos;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -176,6 +177,8 @@ impl Connection {
         // It is made when it is needed, which is seldom: it allocates.
         let mut waiting = None;
         let mut count = 0_u32;
+        // When the check before was decided, if nothing was waited for since.
+        let mut now = None;
         while after == After::GoOn {
             let (words, bytes) = match request::first(&input[at..]) {
                 Ok(Some((words, length))) => (words, &input[at..at + length]),
@@ -192,6 +195,7 @@ impl Connection {
             if count.is_multiple_of(COMMANDS_AT_ONCE) {
                 // Answers of commands that wait for nothing: other connections of the worker have their turn between.
                 tokio::task::yield_now().await;
+                now = None;
             }
             if words.is_empty() {
                 continue;
@@ -202,8 +206,9 @@ impl Connection {
                     self.has_asked = true;
                     let mut found = None;
                     // The order of answers is that of commands, so those behind one that waits wait too.
-                    let is_told = waiting.is_none() && self.tell_here(&node, &throttle, &mut found);
+                    let is_told = waiting.is_none() && self.tell_here(&node, &throttle, &mut now, &mut found);
                     if !is_told {
+                        now = None;
                         let is_silent = self.session.is_silent();
                         let decided = decide(&node, self.worker, throttle, found, is_silent);
                         let waiting_now = waiting.get_or_insert_with(FuturesOrdered::new);
@@ -214,6 +219,7 @@ impl Connection {
                     }
                 }
                 step => {
+                    now = None;
                     self.gather(&mut waiting).await;
                     after = self.plain(step);
                 }
@@ -221,6 +227,7 @@ impl Connection {
             if self.out.len() >= WRITE_BYTES {
                 self.gather(&mut waiting).await;
                 self.write().await?;
+                now = None;
             }
         }
         self.gather(&mut waiting).await;
@@ -228,11 +235,18 @@ impl Connection {
     }
 
     /// Answers a check if this node owns its slots. If not, `found` takes what the way on to their owners needs.
-    fn tell_here(&mut self, node: &Node, throttle: &Throttle<'_>, found: &mut Option<Box<Prepared>>) -> bool {
+    fn tell_here(
+        &mut self,
+        node: &Node,
+        throttle: &Throttle<'_>,
+        now: &mut Option<Nanos>,
+        found: &mut Option<Box<Prepared>>,
+    ) -> bool {
         if throttle.deed == Deed::Reset {
             return false;
         }
-        match check_here(node, self.worker, &throttle.check(), |answer| throttle.five(&answer)) {
+        let now = now.get_or_insert_with(|| node.clock.now());
+        match check_here_at(node, self.worker, &throttle.check(), now, |answer| throttle.five(&answer)) {
             FirstLook::Decided(decided) => self.tell(decided, self.session.is_silent()),
             FirstLook::Elsewhere(prepared) => *found = Some(prepared),
         }
