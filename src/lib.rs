@@ -22,6 +22,7 @@ mod client;
 pub mod client_address;
 pub mod config;
 mod data_dir;
+mod desk;
 mod dev;
 pub mod ending;
 mod grpc;

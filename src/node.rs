@@ -11,6 +11,7 @@ use crate::{
     allowed_hosts::AllowedHosts,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
+    desk::{BodyRoom, Desk},
     ending::Ending,
     metrics::WorkerMetrics,
 };
@@ -39,6 +40,10 @@ pub(crate) struct Node {
     pub(crate) grpc_address: SocketAddr,
     /// What Envoy is told to add to answers.
     pub(crate) envoy_headers: EnvoyHeaders,
+    /// For bodies that are being read.
+    pub(crate) body_room: BodyRoom,
+    /// For work with rules.
+    pub(crate) desk: Desk,
     /// How far this node is on its way to its end.
     pub(crate) ending: Ending,
 }

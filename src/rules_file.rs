@@ -15,6 +15,11 @@ use tidegate_limiter::{
 /// Bytes of a file with rules.
 const MAX_BYTES: u64 = 4 << 20;
 
+/// A line with a fault and those beside it are shown in part if they have more bytes.
+const MAX_SHOWN: usize = 4096;
+/// Bytes that are shown of it on each side of the fault.
+const SHOWN_AROUND: usize = 60;
+
 /// Why a file with rules cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum RulesFileError {
@@ -129,22 +134,81 @@ impl RuleInFileError {
 
 fn fault(path: &str, text: &Arc<String>, error: RuleError) -> RuleInFileError {
     // A place beyond the text would make the picture of it fail.
-    let start = error.offset.min(text.len());
+    let start = text.floor_char_boundary(error.offset);
     let length = error.length.min(text.len() - start);
+    let (text, place) = shown(path, text, start, length, error.line);
     RuleInFileError {
         path: path.to_owned(),
         line: error.line,
         column: error.column,
         message: error.message,
         help: error.help,
-        text: NamedSource::new(path, Arc::clone(text)),
-        place: (start, length).into(),
+        text,
+        place,
     }
+}
+
+/// What is shown of the text with a fault in it, and where the fault is there: of a line that is too long for that, a part.
+fn shown(
+    path: &str,
+    text: &Arc<String>,
+    start: usize,
+    length: usize,
+    line: usize,
+) -> (NamedSource<Arc<String>>, SourceSpan) {
+    // The lines before and after it are shown, too.
+    let first = text[..start].rmatch_indices('\n').nth(1).map_or(0, |(at, _)| at);
+    let last = text[start..].match_indices('\n').nth(1).map_or(text.len(), |(at, _)| start + at);
+    if last - first <= MAX_SHOWN {
+        return (NamedSource::new(path, Arc::clone(text)), (start, length.min(MAX_SHOWN)).into());
+    }
+    let (from, to) = (start.saturating_sub(SHOWN_AROUND), start + length.min(SHOWN_AROUND) + SHOWN_AROUND);
+    let from = text.floor_char_boundary(text[..start].rfind('\n').map_or(0, |end| end + 1).max(from));
+    let to = text.ceil_char_boundary(text[start..].find('\n').map_or(text.len(), |end| start + end).min(to));
+    let part = text[from..to.max(start)].to_owned();
+    let length = length.min(part.len() - (start - from));
+    (
+        NamedSource::new(format!("{path}, a part of line {line}"), Arc::new(part)),
+        (start - from, length).into(),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_line_what_is_around_the_fault_is_shown() {
+        let secret = HashSecret::new([0; 16]);
+        for (word, count) in [("ä", 100_000), ("anything: x, ", 20_000)] {
+            let text = format!("rules: [{{ {}, name: x }}]\n", word.repeat(count));
+            let error = compile("long.yaml", text, &secret).unwrap_err();
+            let report = format!("{:?}", miette::Report::new(error));
+            assert!(report.len() < 200_000 && report.contains("a part of line 1"), "{}", report.len());
+        }
+        let many = format!("rules: [{}]", (0..300_000).map(|n| format!("&a{n} x,")).collect::<String>());
+        let report = format!("{:?}", miette::Report::new(compile("a.yaml", many, &secret).unwrap_err()));
+        assert!(report.len() < 4_000, "{}", report.len());
+    }
+
+    #[test]
+    fn a_condition_or_a_key_has_no_more_attributes_than_a_request() {
+        let secret = HashSecret::new([0; 16]);
+        let of = |count: usize| (0..count).map(|n| format!("a{n}: x, ")).collect::<String>();
+        let rule = |when: String, key: &str| {
+            format!("rules: [{{ name: a, key: [{key}], limit: 1/1s, when: {{ {when} }} }}]")
+        };
+        assert!(compile("f", rule(of(64), ""), &secret).is_ok());
+        for (text, says) in [
+            (rule(of(150_000), ""), "`when` tests 150000 attributes, at most 64 can be"),
+            (rule(of(1), &"k, ".repeat(100_000)), "`key` has 100000 attributes, at most 64 can be"),
+        ] {
+            let RulesFileError::Invalid { faults, .. } = compile("f", text, &secret).unwrap_err() else {
+                panic!("another error");
+            };
+            assert!(faults[0].message == says, "{}", faults[0].message);
+        }
+    }
 
     #[test]
     fn each_document_of_a_file_is_found() {

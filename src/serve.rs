@@ -21,6 +21,7 @@ use crate::{
     accept::ServerStats,
     config::Settings,
     data_dir::{DataDir, DataDirError},
+    desk::{BodyRoom, Desk},
     ending::Ending,
     grpc,
     http::{self, Front, Limits},
@@ -30,7 +31,7 @@ use crate::{
     process, resp,
     rules_file::{self, RulesFileError},
     sweeper::Sweeper,
-    workers::Workers,
+    workers::{BLOCKING_IDLE, Workers},
 };
 
 /// Connections that may wait to be accepted.
@@ -98,8 +99,9 @@ pub fn run(
     stop: CancellationToken,
     reload: impl Fn() + Clone + Send + 'static,
 ) -> Result<(), ServeError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().thread_keep_alive(BLOCKING_IDLE);
+    let runtime = runtime.build().map_err(ServeError::System)?;
     let served = runtime.block_on(serve(settings, stop, reload));
     // A write that hangs in the disk keeps no process alive.
     runtime.shutdown_timeout(DISK_WITHIN);
@@ -176,6 +178,8 @@ async fn serve(
         http: Arc::new(http_stats),
         grpc_address: settings.grpc,
         envoy_headers: settings.envoy_headers,
+        body_room: BodyRoom::default(),
+        desk: Desk::default(),
         ending: Ending::default(),
     });
     let limits = Limits { max_connections: connection_cap, ..Limits::default() };

@@ -43,10 +43,11 @@ pub(crate) enum ProblemKind {
     NoSuchRule,
     ForeignOrigin,
     UnknownHost,
+    Busy,
 }
 
 impl ProblemKind {
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::NotJson,
         Self::InvalidUtf8,
         Self::UnknownField,
@@ -80,6 +81,7 @@ impl ProblemKind {
         Self::NoSuchRule,
         Self::ForeignOrigin,
         Self::UnknownHost,
+        Self::Busy,
     ];
 
     /// The word for it, in answers and as a label in the metrics.
@@ -124,6 +126,7 @@ impl ProblemKind {
             Self::NoSuchRule => ("no-such-rule", "There is no such rule"),
             Self::ForeignOrigin => ("foreign-origin", "A page of another site asks"),
             Self::UnknownHost => ("unknown-host", "The node is asked by a name that it does not know"),
+            Self::Busy => ("busy", "The node has too much to do beside checks"),
             Self::NodeIsLive => ("node-is-live", "The node is alive"),
             Self::OwnerUnreachable => ("owner-unreachable", "The owner of a bucket cannot be reached"),
             Self::NotEverywhereYet => ("not-everywhere-yet", "Written, but not yet in force everywhere"),

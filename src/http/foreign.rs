@@ -39,7 +39,7 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
 
 async fn gubernator_limits(State(worker): State<Worker>, request: Request) -> Response {
     let decide = async {
-        let text = read(request, gubernator::MAX_BYTES).await?;
+        let text = read(request, gubernator::MAX_BYTES, &worker.node.body_room).await?;
         let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
         gubernator::decide(&worker.node, worker.number, &batch).await
     };
@@ -68,7 +68,7 @@ async fn no_such_method(method: Method, uri: Uri) -> Response {
 
 async fn throttle(State(worker): State<Worker>, request: Request) -> Response {
     let decide = async {
-        let text = read(request, throttlecrab::MAX_BYTES).await?;
+        let text = read(request, throttlecrab::MAX_BYTES, &worker.node.body_room).await?;
         throttlecrab::decide(&worker.node, worker.number, json::utf8(&text)?).await
     };
     match decide.await {

@@ -158,7 +158,7 @@ impl Front {
     {
         let (node, worker) = (Arc::clone(&self.node), self.worker);
         FrontFuture::later(async move {
-            let answer = match read(request, MAX_CHECK_BYTES).await {
+            let answer = match read(request, MAX_CHECK_BYTES, &node.body_room).await {
                 Ok(text) => decide(&node, worker, &text).await,
                 Err(error) => Err(error.into()),
             };

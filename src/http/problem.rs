@@ -38,7 +38,7 @@ fn status_of(kind: ProblemKind) -> StatusCode {
             StatusCode::NOT_FOUND
         }
         K::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        K::NotReady | K::TooManyConnections | K::NoQuorum | K::OwnerUnreachable => {
+        K::NotReady | K::TooManyConnections | K::NoQuorum | K::OwnerUnreachable | K::Busy => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         K::RevisionMismatch => StatusCode::PRECONDITION_FAILED,
@@ -106,6 +106,7 @@ impl Problem {
                 | ProblemKind::EncodedBody
                 | ProblemKind::UnknownCoding
                 | ProblemKind::BadHead
+                | ProblemKind::Busy
         ) {
             response = response.header(header::CONNECTION, "close");
         }
@@ -149,6 +150,7 @@ impl From<BodyError> for Problem {
             BodyError::Timeout { .. } => ProblemKind::BodyTimeout,
             BodyError::Encoded => ProblemKind::EncodedBody,
             BodyError::Incomplete { .. } => ProblemKind::BodyIncomplete,
+            BodyError::NoRoom => ProblemKind::Busy,
         };
         Self::new(kind, error.to_string())
     }

@@ -67,7 +67,7 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
 
 async fn check_batch(State(worker): State<OnWorker>, request: Request) -> Response {
     let decide = async {
-        let text = read(request, batch::MAX_BYTES).await?;
+        let text = read(request, batch::MAX_BYTES, &worker.node.body_room).await?;
         batch::decide(&worker.node, worker.number, &text).await
     };
     match decide.await {
@@ -139,7 +139,7 @@ async fn put_rules(
 ) -> Response {
     let options = worker.query(wanted);
     let put = async {
-        let text = read(request, MAX_RULES_BYTES).await?;
+        let text = read(request, MAX_RULES_BYTES, &worker.node.body_room).await?;
         rules::put(&worker.node, &domain, &options?, &headers, &text).await
     };
     worker.rules(put).await
@@ -154,7 +154,7 @@ async fn roll_back_rules(
 ) -> Response {
     let options = worker.query(wanted);
     let roll_back = async {
-        let text = read(request, MAX_ROLLBACK_BYTES).await?;
+        let text = read(request, MAX_ROLLBACK_BYTES, &worker.node.body_room).await?;
         rules::rollback(&worker.node, &domain, &options?, &headers, &text).await
     };
     worker.rules(roll_back).await
@@ -228,7 +228,7 @@ impl OnWorker {
     async fn amend(&self, amendment: Amendment, wanted: Asked<AmendOptions>, request: Request) -> Response {
         let options = self.query(wanted);
         let change = async {
-            let text = read(request, MAX_CHECK_BYTES).await?;
+            let text = read(request, MAX_CHECK_BYTES, &self.node.body_room).await?;
             amend::amend(&self.node, self.number, amendment, &options?, &text).await
         };
         self.json(change).await

@@ -31,6 +31,7 @@ use self::{
 use super::json::problem_of as problem_of_json;
 use crate::{
     check::{Problem, ProblemKind, echo},
+    desk::DeskIsBusy,
     instant,
     node::Node,
 };
@@ -49,9 +50,13 @@ struct RollbackBody {
 /// `GET /v1/rules`
 pub(super) async fn all(node: &Node, options: &ReadOptions) -> Result<Answer, Problem> {
     let applied = applied(node, options.consistent, options.timeout_ms).await?;
-    let domains =
-        applied.state.domains.iter().map(|(name, history)| domain_view(name, history.current())).collect();
-    Ok(Answer::of(&seen(node, &applied, options.consistent, Domains { domains }), None))
+    let seen = seen(node, &applied, options.consistent);
+    let view = move || {
+        let domains = applied.state.domains.iter();
+        let domains = domains.map(|(name, history)| domain_view(name, history.current())).collect();
+        Answer::of(&seen.with(Domains { domains }), None)
+    };
+    Ok(node.desk.work(view).await?)
 }
 
 /// `GET /v1/rules/{domain}`
@@ -72,8 +77,9 @@ pub(super) async fn one(
     if accepts.contains("yaml") {
         return Ok(Answer { json: Vec::new(), revision, yaml: Some(text_of(change)) });
     }
-    let view = domain_view(domain, change);
-    Ok(Answer::of(&seen(node, &applied, options.consistent, view), revision))
+    let (domain, change) = (domain.to_owned(), change.clone());
+    let seen = seen(node, &applied, options.consistent);
+    Ok(node.desk.work(move || Answer::of(&seen.with(domain_view(&domain, &change)), revision)).await?)
 }
 
 /// `GET /v1/rules/{domain}/history`
@@ -87,7 +93,7 @@ pub(super) async fn history(node: &Node, domain: &str, options: &HistoryOptions)
     let history = history_of(&applied, domain)?;
     let limit = options.limit.unwrap_or(DEFAULT_HISTORY);
     let revisions = history.changes().iter().rev().take(limit).map(Line::of).collect();
-    Ok(Answer::of(&seen(node, &applied, options.consistent, Lines { domain, revisions }), None))
+    Ok(Answer::of(&seen(node, &applied, options.consistent).with(Lines { domain, revisions }), None))
 }
 
 /// `PUT /v1/rules/{domain}`
@@ -145,7 +151,7 @@ async fn write(
     if let Some(key) = idempotency_key(headers)? {
         new.key = key;
     }
-    let after = Arc::new(compile(domain, Arc::clone(&text), origin).await?);
+    let after = Arc::new(compile(node, domain, Arc::clone(&text), origin).await?);
     let ledger = node.cluster.ledger();
     if options.dry_run {
         let patience = deadline.min(Instant::now() + DRY_RUN_PATIENCE);
@@ -161,7 +167,7 @@ async fn write(
             (Expected::Any, None) => Expected::Absent,
             (asked, _) => asked,
         };
-        let diff = diff_to(domain, current.map(Arc::as_ref), Arc::clone(&after)).await;
+        let diff = diff_to(node, domain, current.map(Arc::as_ref), Arc::clone(&after)).await?;
         new.extent = Extent {
             added: diff.added.len() as u32,
             removed: diff.removed.len() as u32,
@@ -229,7 +235,7 @@ async fn dry_run(
     if !fits {
         return Err(problem_of(domain, WriteError::Mismatch { current: revision }));
     }
-    let diff = diff_to(domain, current.map(Arc::as_ref), Arc::clone(after)).await;
+    let diff = diff_to(node, domain, current.map(Arc::as_ref), Arc::clone(after)).await?;
     let touched: Vec<String> = diff
         .changed
         .iter()
@@ -297,10 +303,14 @@ fn change_at<'a>(history: &'a DomainHistory, domain: &str, revision: u64) -> Res
     }
 }
 
-/// Compiles away from the threads that answer checks: ten thousand rules take a while.
-async fn compile(domain: &str, text: Arc<str>, origin: Origin) -> Result<DomainDescription, Problem> {
+async fn compile(
+    node: &Node,
+    domain: &str,
+    text: Arc<str>,
+    origin: Origin,
+) -> Result<DomainDescription, Problem> {
     let domain = domain.to_owned();
-    let compiled = tokio::task::spawn_blocking(move || {
+    let compiled = node.desk.work(move || {
         let secret = reading_secret();
         let nothing = Rules::empty(&secret);
         let rules = match origin {
@@ -310,18 +320,31 @@ async fn compile(domain: &str, text: Arc<str>, origin: Origin) -> Result<DomainD
         };
         Ok(rules.describe(&domain))
     });
-    compiled.await.expect("the parser does not panic").map_err(invalid_rules)
+    compiled.await?.map_err(invalid_rules)
 }
 
-async fn diff_to(domain: &str, current: Option<&DomainHistory>, after: Arc<DomainDescription>) -> RulesDiff {
+async fn diff_to(
+    node: &Node,
+    domain: &str,
+    current: Option<&DomainHistory>,
+    after: Arc<DomainDescription>,
+) -> Result<RulesDiff, Problem> {
     let before = current.map(|history| Arc::clone(history.text()));
     let domain = domain.to_owned();
-    let diff = tokio::task::spawn_blocking(move || {
+    let diff = node.desk.work(move || {
         let nothing = DomainDescription { allow_unmatched: true, ..Default::default() };
         let before = before.map_or(nothing, |text| rules_of(&domain, &text).describe(&domain));
         RulesDiff::between(&before, &after)
     });
-    diff.await.expect("comparing does not panic")
+    Ok(diff.await?)
+}
+
+impl From<DeskIsBusy> for Problem {
+    fn from(_: DeskIsBusy) -> Self {
+        let detail =
+            "other calls about rules are being worked on, one after the other; ask again in a moment";
+        Self::new(ProblemKind::Busy, detail)
+    }
 }
 
 fn invalid_rules(faults: Vec<RuleError>) -> Problem {

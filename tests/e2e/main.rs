@@ -64,3 +64,4 @@ mod throttlecrab;
 mod transactions;
 mod version;
 mod wide_network;
+mod work_beside_checks;

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::pattern::{PatternForm, PatternText};
 
+/// Of a `when` or a `key`: as many as a request can have.
+const MAX_ATTRIBUTES: usize = 64;
+
 /// One document. What is `None` was left out, or is invalid, which has been reported.
 #[derive(Debug)]
 pub(super) struct RawFile {
@@ -228,6 +231,11 @@ fn ip_prefix(fields: &mut Fields<'_, '_>) -> RawIpPrefix {
 fn key(fields: &mut Fields<'_, '_>, node: Node) -> RawKey {
     let place = node.shown();
     let parts = list(fields, "key", "a list of attributes", node);
+    if parts.len() > MAX_ATTRIBUTES {
+        let message = format!("`key` has {} attributes, at most {MAX_ATTRIBUTES} can be", parts.len());
+        fields.errors.add(place, message, "no request has more attributes than that");
+        return RawKey { parts: Vec::new(), place };
+    }
     let parts = parts.into_iter().filter_map(|part| word(fields.errors, "an attribute of `key`", part));
     RawKey { parts: parts.collect(), place }
 }
@@ -238,6 +246,11 @@ fn condition(fields: &mut Fields<'_, '_>, node: Node) -> Vec<RawTest> {
         fields.mistaken("when", "a map of attributes", &node);
         return Vec::new();
     };
+    if entries.len() > MAX_ATTRIBUTES {
+        let message = format!("`when` tests {} attributes, at most {MAX_ATTRIBUTES} can be", entries.len());
+        fields.errors.add(node.place, message, "no request has more attributes than that");
+        return Vec::new();
+    }
     let mut tests: Vec<RawTest> = Vec::with_capacity(entries.len());
     for (name, value) in entries {
         let Some(attribute) = word(fields.errors, "the name of an attribute", name) else { continue };

@@ -117,10 +117,17 @@ impl Answer {
     }
 }
 
-pub(super) fn seen<T: Serialize>(node: &Node, applied: &Applied, consistent: bool, what: T) -> Seen<T> {
+pub(super) fn seen(node: &Node, applied: &Applied, consistent: bool) -> Seen<()> {
     let age = node.cluster.ledger().age();
     let age_ms = age.map(|age| age.as_millis() as u64);
-    Seen { node: node.name.clone(), applied: applied.index, age_ms, consistent, what }
+    Seen { node: node.name.clone(), applied: applied.index, age_ms, consistent, what: () }
+}
+
+impl Seen<()> {
+    pub(super) fn with<T: Serialize>(self, what: T) -> Seen<T> {
+        let Self { node, applied, age_ms, consistent, what: () } = self;
+        Seen { node, applied, age_ms, consistent, what }
+    }
 }
 
 pub(super) fn domain_view(name: &str, change: &Change) -> Domain {

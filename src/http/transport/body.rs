@@ -8,6 +8,7 @@ use hyper::{Request, body::Body};
 use tokio::time::timeout;
 
 use super::head::{is_plain, waits};
+use crate::desk::BodyRoom;
 
 /// For the whole body.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,10 +27,16 @@ pub(in crate::http) enum BodyError {
     Encoded,
     #[error("the body broke off after {received} bytes")]
     Incomplete { received: usize },
+    #[error("this node is reading as many bodies as it has room for")]
+    NoRoom,
 }
 
-/// Reads a body of at most `max` bytes.
-pub(in crate::http) async fn read<B>(request: Request<B>, max: usize) -> Result<Bytes, BodyError>
+/// Reads a body of at most `max` bytes, as long as there is room for what others are sending, too.
+pub(in crate::http) async fn read<B>(
+    request: Request<B>,
+    max: usize,
+    room: &BodyRoom,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -41,11 +48,11 @@ where
     if waits(&head.headers) && body.size_hint().lower() > max as u64 {
         return Err(BodyError::TooLarge { max });
     }
-    let collecting = timeout(READ_TIMEOUT, collect(body, max));
+    let collecting = timeout(READ_TIMEOUT, collect(body, max, room));
     collecting.await.unwrap_or_else(|_elapsed| Err(BodyError::Timeout { after: READ_TIMEOUT }))
 }
 
-async fn collect<B>(mut body: B, max: usize) -> Result<Bytes, BodyError>
+async fn collect<B>(mut body: B, max: usize, room: &BodyRoom) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -54,7 +61,7 @@ where
         return Err(BodyError::TooLarge { max });
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    let mut received = 0;
+    let (mut received, mut part) = (0, room.part());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| BodyError::Incomplete { received })?;
         let Ok(data) = frame.into_data() else { continue };
@@ -64,6 +71,9 @@ where
         }
         if received > max {
             continue;
+        }
+        if !part.grow(data.len()) {
+            return Err(BodyError::NoRoom);
         }
         // Nearly always all of it comes at once, and is not copied.
         if first.is_empty() {
@@ -126,21 +136,24 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_are_put_together() {
-        assert_eq!(read(pieces(&[b"one"], Then::End), 64).await.unwrap(), "one");
-        assert_eq!(read(pieces(&[b"one", b"two", b"3"], Then::End), 64).await.unwrap(), "onetwo3");
-        assert_eq!(read(pieces(&[], Then::End), 64).await.unwrap(), "");
+        assert_eq!(read(pieces(&[b"one"], Then::End), 64, &BodyRoom::default()).await.unwrap(), "one");
+        assert_eq!(
+            read(pieces(&[b"one", b"two", b"3"], Then::End), 64, &BodyRoom::default()).await.unwrap(),
+            "onetwo3"
+        );
+        assert_eq!(read(pieces(&[], Then::End), 64, &BodyRoom::default()).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn one_byte_more_than_allowed_is_too_large() {
-        assert_eq!(read(pieces(&[b"12345678"], Then::End), 8).await.unwrap().len(), 8);
-        let error = read(pieces(&[b"1234", b"56789"], Then::End), 8).await.unwrap_err();
+        assert_eq!(read(pieces(&[b"12345678"], Then::End), 8, &BodyRoom::default()).await.unwrap().len(), 8);
+        let error = read(pieces(&[b"1234", b"56789"], Then::End), 8, &BodyRoom::default()).await.unwrap_err();
         assert_eq!(error, BodyError::TooLarge { max: 8 });
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_end_is_given_up() {
-        let error = read(pieces(&[b"1"], Then::Stall), 8).await.unwrap_err();
+        let error = read(pieces(&[b"1"], Then::Stall), 8, &BodyRoom::default()).await.unwrap_err();
         assert_eq!(error, BodyError::Timeout { after: READ_TIMEOUT });
     }
 
@@ -151,7 +164,7 @@ mod tests {
         {
             let mut request = pieces(&[b"{}"], Then::End);
             request.headers_mut().insert("content-encoding", coding.parse().unwrap());
-            let read = read(request, 8).await;
+            let read = read(request, 8, &BodyRoom::default()).await;
             assert_eq!(read.is_ok(), is_read, "{coding}");
             assert!(is_read || read == Err(BodyError::Encoded));
         }
@@ -161,6 +174,6 @@ mod tests {
     async fn who_waits_is_told_at_once_that_it_is_too_much() {
         let mut request = Request::new(http_body_util::Full::new(Bytes::from_static(&[b'x'; 9])));
         request.headers_mut().insert("expect", "100-Continue".parse().unwrap());
-        assert_eq!(read(request, 8).await, Err(BodyError::TooLarge { max: 8 }));
+        assert_eq!(read(request, 8, &BodyRoom::default()).await, Err(BodyError::TooLarge { max: 8 }));
     }
 }
