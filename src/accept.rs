@@ -4,7 +4,8 @@
 //! connection, and no workers.
 
 use std::{
-    io, net,
+    io,
+    net::{self, IpAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,6 +22,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::connections::{Connections, NoPlace};
+
 /// The pause after the system refused to give a connection (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that are let in after the end, because the system had taken them before: as many as may wait to be accepted.
@@ -34,17 +37,18 @@ const REFUSE_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct ServerStats {
     open: AtomicU64,
-    /// Open connections of all front ends that share one cap.
-    all: Arc<AtomicU64>,
+    /// The places of all front ends.
+    places: Arc<Connections>,
     accepted: AtomicU64,
     refused: AtomicU64,
+    refused_clients: AtomicU64,
     accept_errors: AtomicU64,
 }
 
 impl ServerStats {
-    /// Of a front end that shares its cap with another one.
-    pub(crate) fn beside(other: &Self) -> Self {
-        Self { all: Arc::clone(&other.all), ..Self::default() }
+    /// Of a front end that has some of these places.
+    pub(crate) fn of(places: &Arc<Connections>) -> Self {
+        Self { places: Arc::clone(places), ..Self::default() }
     }
 
     /// Connections now.
@@ -62,6 +66,11 @@ impl ServerStats {
         self.refused.load(Relaxed)
     }
 
+    /// Connections that were refused because their client had as many as one can have.
+    pub fn refused_clients(&self) -> u64 {
+        self.refused_clients.load(Relaxed)
+    }
+
     /// Times that the system did not give a connection that was there.
     pub fn accept_errors(&self) -> u64 {
         self.accept_errors.load(Relaxed)
@@ -72,8 +81,8 @@ impl ServerStats {
 pub(crate) struct AcceptOptions {
     /// The front end, for the log.
     pub(crate) what: &'static str,
-    /// Connections at a time, of all front ends that share `stats`.
-    pub(crate) max_connections: u64,
+    /// All places are for it; else some are kept for HTTP.
+    pub(crate) is_http: bool,
     /// For what is being answered when the server stops.
     pub(crate) drain_timeout: Duration,
     /// What one connection too many is told.
@@ -92,20 +101,13 @@ pub(crate) async fn accept<S>(
 ) where
     S: Future<Output = ()> + Send,
 {
-    let AcceptOptions { what, max_connections, drain_timeout, too_many, stats } = options;
+    let AcceptOptions { what, is_http, drain_timeout, too_many, stats } = options;
     let connections = TaskTracker::new();
     let mut turns = (0..workers.len()).cycle();
-    let mut let_in = |stream: net::TcpStream| {
-        let Some(open) = Open::count(&stats, max_connections) else {
-            let so_far = stats.refused.fetch_add(1, Relaxed);
-            if so_far.is_multiple_of(1000) {
-                tracing::warn!(
-                    protocol = what,
-                    refused = so_far + 1,
-                    allowed = max_connections,
-                    "too many connections (--max-connections, or what the limit of open files leaves): refusing"
-                );
-            }
+    let mut let_in = |stream: net::TcpStream, client: IpAddr| {
+        let open = Open::count(&stats, client, is_http);
+        let Ok(open) = open.inspect_err(|reason| count_refused(what, *reason, client, is_http, &stats))
+        else {
             // Each lives for at most REFUSE_TIMEOUT, so they cannot pile up beyond this.
             if (connections.len() as u64).saturating_sub(stats.open()) < MAX_REFUSING
                 && let Ok(stream) = TcpStream::from_std(stream)
@@ -136,9 +138,9 @@ pub(crate) async fn accept<S>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 if let Ok(stream) = stream.into_std() {
-                    let_in(stream);
+                    let_in(stream, peer.ip());
                 }
             }
             Err(error) => {
@@ -153,9 +155,9 @@ pub(crate) async fn accept<S>(
     // Whoever has connected before.
     if let Ok(listener) = listener.into_std() {
         for _ in 0..MAX_LAST {
-            let Ok((stream, _)) = listener.accept() else { break };
+            let Ok((stream, peer)) = listener.accept() else { break };
             if stream.set_nonblocking(true).is_ok() {
-                let_in(stream);
+                let_in(stream, peer.ip());
             }
         }
     }
@@ -164,26 +166,52 @@ pub(crate) async fn accept<S>(
     let _ = timeout(drain_timeout, connections.wait()).await;
 }
 
+/// Counts a connection that is not let in, and says so now and then.
+fn count_refused(what: &'static str, reason: NoPlace, client: IpAddr, is_http: bool, stats: &ServerStats) {
+    let count = match reason {
+        NoPlace::OfAll => &stats.refused,
+        NoPlace::OfClient => &stats.refused_clients,
+    };
+    let so_far = count.fetch_add(1, Relaxed);
+    if !so_far.is_multiple_of(1000) {
+        return;
+    }
+    let refused = so_far + 1;
+    match reason {
+        NoPlace::OfAll => tracing::warn!(
+            protocol = what,
+            refused,
+            allowed = stats.places.cap(is_http),
+            "too many connections (--max-connections, or what the limit of open files leaves): refusing"
+        ),
+        NoPlace::OfClient => tracing::warn!(
+            protocol = what,
+            refused,
+            %client,
+            "a client has as many connections as one can have (--max-connections-per-client): refusing"
+        ),
+    }
+}
+
 /// Counts one open connection for as long as it lives.
-struct Open(Arc<ServerStats>);
+struct Open {
+    stats: Arc<ServerStats>,
+    client: Option<IpAddr>,
+}
 
 impl Open {
-    fn count(stats: &Arc<ServerStats>, max: u64) -> Option<Self> {
-        // Two front ends may add at the same time, so it is counted first and looked at then.
-        if stats.all.fetch_add(1, Relaxed) >= max {
-            stats.all.fetch_sub(1, Relaxed);
-            return None;
-        }
+    fn count(stats: &Arc<ServerStats>, client: IpAddr, is_http: bool) -> Result<Self, NoPlace> {
+        let client = stats.places.enter(client, is_http)?;
         stats.open.fetch_add(1, Relaxed);
         stats.accepted.fetch_add(1, Relaxed);
-        Some(Self(Arc::clone(stats)))
+        Ok(Self { stats: Arc::clone(stats), client })
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-        self.0.all.fetch_sub(1, Relaxed);
+        self.stats.open.fetch_sub(1, Relaxed);
+        self.stats.places.leave(self.client);
     }
 }
 

@@ -21,6 +21,7 @@ pub mod cli;
 mod client;
 pub mod client_address;
 pub mod config;
+mod connections;
 mod data_dir;
 mod desk;
 mod dev;

@@ -18,7 +18,7 @@ use crate::config::LogFormat;
 
 /// Libraries whose news below a warning nobody asked for. Raft says five times a second that a peer is away; who comes and
 /// goes is logged once by the cluster, and so is a failure that ends Raft.
-const QUIET: [&str; 3] = ["chitchat=warn", "hyper=warn", "openraft=off"];
+const QUIET: [&str; 4] = ["chitchat=warn", "h2=error", "hyper=warn", "openraft=off"];
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::{
     accept::ServerStats,
     config::Settings,
+    connections::Connections,
     data_dir::{DataDir, DataDirError},
     desk::{BodyRoom, Desk},
     ending::Ending,
@@ -159,7 +160,7 @@ async fn serve(
     info!(%name, http = %settings.http, grpc = %settings.grpc, resp = %settings.resp, peers = %settings.peers, advertise = %cluster.advertised(), workers = settings.workers, "listening");
     warn_of(&settings);
     warn_of_limits(&settings, open_files, process::memory_limit());
-    let http_stats = ServerStats::default();
+    let places = Arc::new(Connections::new(settings.connection_caps(connection_cap)));
     let allowed_hosts =
         settings.allowed_hosts(&name, rustix::system::uname().nodename().to_string_lossy().into_owned());
     let node = Arc::new(Node {
@@ -173,16 +174,16 @@ async fn serve(
         allowed_hosts,
         legacy_headers: settings.legacy_headers,
         metrics: workers.handles().iter().map(|_| WorkerMetrics::default()).collect(),
-        grpc: Arc::new(ServerStats::beside(&http_stats)),
-        resp: Arc::new(ServerStats::beside(&http_stats)),
-        http: Arc::new(http_stats),
+        http: Arc::new(ServerStats::of(&places)),
+        grpc: Arc::new(ServerStats::of(&places)),
+        resp: Arc::new(ServerStats::of(&places)),
         grpc_address: settings.grpc,
         envoy_headers: settings.envoy_headers,
         body_room: BodyRoom::default(),
         desk: Desk::default(),
         ending: Ending::default(),
     });
-    let limits = Limits { max_connections: connection_cap, ..Limits::default() };
+    let limits = Limits::default();
     let ending = node.ending.clone();
     let front = {
         let node = Arc::clone(&node);
@@ -190,10 +191,8 @@ async fn serve(
     };
     let over_http =
         http::serve(listener, workers.handles(), front, limits, Arc::clone(&node.http), ending.clone());
-    let over_grpc =
-        grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), connection_cap, ending.clone());
-    let over_resp =
-        resp::serve(resp_listener, workers.handles(), Arc::clone(&node), connection_cap, ending.clone());
+    let over_grpc = grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), ending.clone());
+    let over_resp = resp::serve(resp_listener, workers.handles(), Arc::clone(&node), ending.clone());
     let mut serving = tokio::spawn(async { tokio::join!(over_http, over_grpc, over_resp) });
 
     let why = tokio::select! {

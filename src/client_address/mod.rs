@@ -62,6 +62,12 @@ pub struct Network(IpNet);
 #[error("{0:?} is no address or network; write for example 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32")]
 pub struct NoNetwork(String);
 
+impl Network {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
 impl FromStr for Network {
     type Err = NoNetwork;
 
@@ -110,7 +116,7 @@ impl Trust {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.proxies.iter().any(|network| network.0.contains(&address))
+        self.proxies.iter().any(|network| network.contains(address))
     }
 
     /// Whether connections from this address may begin with another one.

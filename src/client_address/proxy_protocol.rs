@@ -16,8 +16,9 @@ use tokio::{
 const MAX_HEADER_BYTES: usize = 2048;
 /// For the whole of it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Until one looks again at a header that has come in part. Proxies send it in one piece.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// Until one looks again at a header that has come in part, at first and at most. Proxies send it in one piece; who does not is looked at
+/// less and less often.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(500)];
 
 const VERSION_1: &[u8] = b"PROXY ";
 const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -41,6 +42,7 @@ pub(crate) async fn announced(stream: &mut TcpStream) -> Result<Option<IpAddr>, 
 
 async fn read(stream: &mut TcpStream) -> Result<Option<IpAddr>, NoAddress> {
     let mut head = vec![0; MAX_HEADER_BYTES];
+    let [mut pause, most] = LOOK_AGAIN;
     loop {
         let seen = stream.peek(&mut head).await?;
         let head = &head[..seen];
@@ -54,7 +56,10 @@ async fn read(stream: &mut TcpStream) -> Result<Option<IpAddr>, NoAddress> {
                 stream.read_exact(&mut vec![0; length]).await?;
                 return Ok(address);
             }
-            Err(Error::BufferTooShort) if seen < MAX_HEADER_BYTES => sleep(LOOK_AGAIN).await,
+            Err(Error::BufferTooShort) if seen < MAX_HEADER_BYTES => {
+                sleep(pause).await;
+                pause = most.min(2 * pause);
+            }
             Err(error) => return Err(NoAddress::Header(error)),
         }
     }

@@ -95,6 +95,11 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<u64>,
 
+    /// Connections of one client at a time (an IPv4 address, or 64 bits of an IPv6 address), but of trusted proxies
+    /// [default: 4096, or half of what the open file limit leaves; with --max-connections: as many]
+    #[arg(long, env = "TIDEGATE_MAX_CONNECTIONS_PER_CLIENT", value_name = "N")]
+    pub max_connections_per_client: Option<u64>,
+
     /// Threads that answer checks [default: one for each processor]
     #[arg(long, env = "TIDEGATE_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
@@ -163,6 +168,7 @@ impl Options {
             stop_delay: self.stop_delay.or(file.stop_delay),
             max_memory: self.max_memory.or(file.max_memory),
             max_connections: self.max_connections.or(file.max_connections),
+            max_connections_per_client: self.max_connections_per_client.or(file.max_connections_per_client),
             workers: self.workers.or(file.workers),
             trusted_proxies: self.trusted_proxies.or(file.trusted_proxies),
             forwarded_header: self.forwarded_header.or(file.forwarded_header),

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     allowed_hosts::AllowedHosts,
     client_address::{ForwardedHeader, Network, Trust},
+    connections::Caps,
 };
 
 const DEFAULT_BASE_PORT: u16 = 7800;
@@ -77,6 +78,8 @@ pub struct Settings {
     pub max_memory: u64,
     /// HTTP connections at a time; none: as many as the open file limit allows, up to the default.
     pub max_connections: Option<u64>,
+    /// Of one client.
+    pub max_connections_per_client: Option<u64>,
     /// Threads that answer checks.
     pub workers: NonZeroUsize,
     /// Proxies whose word counts.
@@ -131,7 +134,7 @@ pub enum SettingsError {
     StopDelay(Duration),
     #[error("{0} bytes are too few for buckets: at least 1MiB (--max-memory)")]
     MaxMemory(u64),
-    #[error("a node takes at least one connection (--max-connections)")]
+    #[error("a node takes at least one connection (--max-connections, --max-connections-per-client)")]
     MaxConnections,
     #[error("{0} threads cannot answer checks: from 1 to 1024 (--workers)")]
     Workers(usize),
@@ -188,6 +191,7 @@ impl Settings {
             stop_delay: options.stop_delay.map_or(Duration::ZERO, |span| span.0),
             max_memory: options.max_memory.map_or(DEFAULT_MAX_MEMORY, |size| size.0),
             max_connections: options.max_connections,
+            max_connections_per_client: options.max_connections_per_client,
             workers: workers(options.workers)?,
             trusted_proxies: options.trusted_proxies.clone().unwrap_or_default(),
             forwarded_header: options.forwarded_header.unwrap_or_default(),
@@ -217,6 +221,14 @@ impl Settings {
         const RESERVED: u64 = 128;
         let possible = open_file_limit.map_or(u64::MAX, |limit| limit.saturating_sub(RESERVED).max(1));
         self.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS).min(possible)
+    }
+
+    /// Who can have how many of so many connections.
+    pub(crate) fn connection_caps(&self, all: u64) -> Caps {
+        // Who says how many there can be knows who connects.
+        let default = if self.max_connections.is_some() { all } else { all.div_ceil(2) };
+        let each_client = self.max_connections_per_client.unwrap_or(default);
+        Caps { all, each_client, proxies: self.trusted_proxies.clone() }
     }
 
     fn validate(&self) -> Result<(), SettingsError> {
@@ -265,7 +277,7 @@ impl Settings {
         if self.max_memory < MIN_MAX_MEMORY {
             return Err(SettingsError::MaxMemory(self.max_memory));
         }
-        if self.max_connections == Some(0) {
+        if self.max_connections == Some(0) || self.max_connections_per_client == Some(0) {
             return Err(SettingsError::MaxConnections);
         }
         if let Some(name) = self.allowed_hosts.iter().find(|name| !AllowedHosts::can_have(name)) {

@@ -19,17 +19,11 @@ use crate::{
 };
 
 /// Serves until `ending` says stop.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    workers: Vec<Handle>,
-    node: Arc<Node>,
-    max_connections: u64,
-    ending: Ending,
-) {
+pub(crate) async fn serve(listener: TcpListener, workers: Vec<Handle>, node: Arc<Node>, ending: Ending) {
     let fronts: Vec<Front> = (0..workers.len()).map(|worker| Front::new(Arc::clone(&node), worker)).collect();
     let options = AcceptOptions {
         what: "gRPC",
-        max_connections,
+        is_http: false,
         drain_timeout: DRAIN_TIMEOUT,
         too_many: too_many_connections(),
         stats: Arc::clone(&node.grpc),

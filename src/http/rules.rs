@@ -39,6 +39,8 @@ use crate::{
 /// How long a dry run waits to see the latest rules before it takes those that this node has.
 const DRY_RUN_PATIENCE: Duration = Duration::from_secs(2);
 const DEFAULT_HISTORY: usize = 50;
+/// Domains that are named to whom asks for another one.
+const MAX_NAMES: usize = 10;
 
 /// The body of a rollback.
 #[derive(Debug, Deserialize)]
@@ -269,11 +271,12 @@ async fn applied(node: &Node, consistent: bool, timeout_ms: Option<u64>) -> Resu
 
 fn history_of<'a>(applied: &'a Applied, domain: &str) -> Result<&'a DomainHistory, Problem> {
     applied.state.domains.get(domain).map(Arc::as_ref).ok_or_else(|| {
-        let known: Vec<&str> = applied.state.domains.keys().map(|name| &**name).collect();
-        let there = if known.is_empty() {
-            "there are none".to_owned()
-        } else {
-            format!("there are: {}", known.join(", "))
+        let names = applied.state.domains.keys();
+        let shown: Vec<&str> = names.clone().take(MAX_NAMES).map(|name| &**name).collect();
+        let there = match names.len().checked_sub(MAX_NAMES) {
+            _ if shown.is_empty() => "there are none".to_owned(),
+            None | Some(0) => format!("there are: {}", shown.join(", ")),
+            Some(more) => format!("there are: {} and {more} more", shown.join(", ")),
         };
         Problem::new(
             ProblemKind::NoSuchDomain,

@@ -102,6 +102,12 @@ fn http(page: &mut Page, node: &Sources<'_>) {
         stats.refused(),
     );
     page.simple(
+        "tidegate_http_connections_refused_of_clients_total",
+        "counter",
+        "HTTP connections refused, because their client had as many as one can have.",
+        stats.refused_clients(),
+    );
+    page.simple(
         "tidegate_http_accept_errors_total",
         "counter",
         "HTTP connections that the system did not give.",
@@ -124,6 +130,12 @@ fn grpc(page: &mut Page, node: &Sources<'_>) {
         "gRPC connections refused, because there were too many.",
         stats.refused(),
     );
+    page.simple(
+        "tidegate_grpc_connections_refused_of_clients_total",
+        "counter",
+        "gRPC connections refused, because their client had as many as one can have.",
+        stats.refused_clients(),
+    );
 }
 
 fn resp(page: &mut Page, node: &Sources<'_>) {
@@ -140,6 +152,12 @@ fn resp(page: &mut Page, node: &Sources<'_>) {
         "counter",
         "Redis protocol connections refused, because there were too many.",
         stats.refused(),
+    );
+    page.simple(
+        "tidegate_resp_connections_refused_of_clients_total",
+        "counter",
+        "Redis protocol connections refused, because their client had as many as one can have.",
+        stats.refused_clients(),
     );
 }
 

@@ -22,16 +22,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Serves until `ending` says stop.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    workers: Vec<Handle>,
-    node: Arc<Node>,
-    max_connections: u64,
-    ending: Ending,
-) {
+pub(crate) async fn serve(listener: TcpListener, workers: Vec<Handle>, node: Arc<Node>, ending: Ending) {
     let options = AcceptOptions {
         what: "Redis protocol",
-        max_connections,
+        is_http: false,
         drain_timeout: DRAIN_TIMEOUT,
         too_many: Bytes::from_static(b"-ERR max number of clients reached (--max-connections)\r\n"),
         stats: Arc::clone(&node.resp),

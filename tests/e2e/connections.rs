@@ -94,3 +94,29 @@ fn a_connection_above_the_cap_is_told_so_and_has_a_place_when_another_one_ends()
         node.client(PATIENCE).get("/healthz").is_ok_and(|answer| answer.status == 200)
     });
 }
+
+#[test]
+fn who_fills_the_other_ports_leaves_places_for_http_and_one_client_has_its_part() {
+    let cluster = node(40);
+    let node = &cluster.nodes[0];
+    wait_for("nobody else is there", PATIENCE, || open_connections(node) == 1);
+    let idle: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(node.resp).unwrap()).collect();
+    wait_for("the rest is refused", PATIENCE, || {
+        node.metric("tidegate_resp_connections_refused_total").is_some_and(|refused| refused >= 20.0)
+    });
+    for path in ["/healthz", "/readyz", &path_of(1)] {
+        assert_eq!(node.client(PATIENCE).get(path).unwrap().status, 200);
+    }
+    drop(idle);
+
+    let mut settings = kit::settings(&kit::per_user("1000000/1s", 1_000_000, "share"));
+    settings.flags = ["--max-connections-per-client", "10"].map(str::to_owned).to_vec();
+    let cluster = Cluster::start(1, settings);
+    let node = &cluster.nodes[0];
+    wait_for("nobody else is there", PATIENCE, || open_connections(node) == 1);
+    let mut kept: Vec<_> = (0..10).map(|_| node.client(PATIENCE)).collect();
+    kept.iter_mut().for_each(|client| assert_eq!(client.get("/healthz").unwrap().status, 200));
+    assert_eq!(node.client(PATIENCE).get("/healthz").unwrap().status, 503);
+    let refused = kept[0].get("/metrics").unwrap().text();
+    assert!(refused.contains("\ntidegate_http_connections_refused_of_clients_total 1\n"), "{refused}");
+}

@@ -46,7 +46,7 @@ pub async fn serve<S, B>(
     let services: Vec<S> = (0..workers.len()).map(service).collect();
     let options = AcceptOptions {
         what: "HTTP",
-        max_connections: limits.max_connections,
+        is_http: true,
         drain_timeout: limits.drain_timeout,
         too_many: S::final_response(TransportError::TooManyConnections),
         stats,

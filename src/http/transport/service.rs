@@ -16,8 +16,6 @@ pub(in crate::http) const MAX_HEADERS: usize = 64;
 /// What a client may do, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time. One more is answered 503 and closed.
-    pub max_connections: u64,
     /// Bytes of a request's first line and headers; beyond that 431.
     pub max_head_bytes: usize,
     /// Headers of a request; beyond that 431.
@@ -35,7 +33,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_connections: 8192,
             max_head_bytes: MAX_HEAD_BYTES,
             max_headers: MAX_HEADERS,
             head_timeout: Duration::from_secs(5),
