@@ -274,3 +274,22 @@ fn days_begin_when_pythons_library_says() {
     }
     assert!(days > 18_000 * ZONES.len(), "{days}");
 }
+
+/// The successor of a bucket's owner knows the bucket for as long as its window lasts, wherever midnight is.
+#[test]
+fn floors_end_with_the_day_of_the_time_zone() {
+    let text = "rules: [{ name: r, key: [user], limit: 160/day, timezone: America/Los_Angeles }]";
+    let rules = Rules::from_yaml(text, &HashSecret::new([7; 16])).unwrap();
+    let rule = &rules.rules("default")[0];
+    let (reserve, limit) = (rule.reserve().unwrap(), rule.limit().unwrap());
+    // One day there, two in UTC; and the other way round.
+    let known = |heard, begun| reserve.at_least(limit, at(heard), at(begun)).is_some();
+    assert!(known("2026-11-29T23:00", "2026-11-30T01:00"));
+    assert!(!known("2026-11-30T07:59", "2026-11-30T08:00"));
+    // The floor is that of the window in which it is charged: its end, and a quantum more.
+    let store = store();
+    let decision = store.check(&charge(*limit, 3), at("2026-11-30T07:59"));
+    let mark = reserve.mark(limit, Cost::ONE, &decision, at("2026-11-30T07:59"));
+    assert_eq!(mark.get() / 4, at("2026-11-30T08:00").get());
+    assert_eq!((mark.get() % 4, reserve.ahead(mark).get() - mark.get()), (3, 10));
+}

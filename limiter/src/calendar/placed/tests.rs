@@ -92,3 +92,37 @@ fn many_threads_find_one_and_the_same() {
     });
     assert!(found.iter().all(|one| *one == found[0]));
 }
+
+/// What was seen lately, in whichever order instants come, and by several threads at once.
+#[test]
+fn what_is_found_is_what_would_be_worked_out() {
+    let calendar = calendar(Unit::Day, "Europe/Paris", Some("2026-01-01T06:00"));
+    let day = super::super::civil::DAY;
+    let look = |mut random: u64| {
+        let mut now = 1_774_000_000 * super::super::civil::SECOND;
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (pause, kind) = (random >> 20, random >> 60);
+            now += pause % (day / 50);
+            // States of buckets lie some windows ahead, or behind; clocks of others may lie years ahead.
+            let instant = match kind {
+                0..8 => now,
+                8..11 => now + pause % (4 * day),
+                11..14 => now - pause % (2 * day),
+                14 => now + 1_000 * day,
+                _ => pause,
+            };
+            let starts = calendar.0.grid.starts_around(instant);
+            assert_eq!(
+                Some(calendar.windows(instant)),
+                super::super::seen::among(&starts, instant),
+                "{instant}"
+            );
+        }
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            scope.spawn(move || look(thread));
+        }
+    });
+}
