@@ -5,8 +5,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_limiter::{
     Algorithm, Cost, Decision, Limit,
-    cluster::{Charge, Consistency, KeyHash, LimitRef, RuleId},
-    rules::{Mode, Period},
+    cluster::{CalendarParts, Charge, Consistency, KeyHash, LimitRef, RuleId},
+    rules::{Calendar, Mode, Period},
 };
 use tidegate_proto::peer;
 
@@ -28,6 +28,10 @@ pub(crate) fn charges_to_wire<'a>(
                 Period::FromFirst { nanos } => peer::Period::NanosFromFirst(nanos),
                 Period::Day => peer::Period::Day,
                 Period::Month => peer::Period::Month,
+                Period::Calendar(calendar) => {
+                    let CalendarParts { step, zone, place, seconds } = calendar.parts();
+                    peer::Period::Calendar { step, zone, place, seconds }
+                }
             },
             burst: charge.limit.burst_size(),
         },
@@ -60,6 +64,9 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
                 peer::Period::NanosFromFirst(nanos) => Period::FromFirst { nanos },
                 peer::Period::Day => Period::Day,
                 peer::Period::Month => Period::Month,
+                peer::Period::Calendar { step, zone, place, seconds } => {
+                    Period::Calendar(Calendar::from_parts(CalendarParts { step, zone, place, seconds })?)
+                }
             };
             let algorithm = Algorithm::try_from(charge.limit.algorithm).ok()?;
             Some(Charge {
@@ -139,6 +146,30 @@ mod tests {
             assert_eq!(consistency_of(&wire.as_slice()[0]), Consistency::Strict);
             assert_eq!(limit_ref_of(&wire.as_slice()[0]), LimitRef::new(0x5a, 3));
             assert_eq!(format!("{:?}", arrived[0]), format!("{sent:?}"));
+        }
+    }
+
+    #[test]
+    fn windows_of_time_zones_and_dates_arrive_as_they_were_sent() {
+        for text in [
+            "7/day",
+            "7/month",
+            "7/week",
+            "7/month timezone Europe/Paris starts 2026-03-17",
+            "7/year timezone America/New_York",
+            "7/90d fixed_window starts 2026-03-17",
+            "7/3650d sliding_window",
+        ] {
+            let sent =
+                Charge { limit: text.parse().unwrap(), ..charge(Period::Fixed(Duration::from_secs(1))) };
+            let wire = charges_to_wire([(&sent, policy(Consistency::Available))].into_iter()).unwrap();
+            assert_eq!(charges_from_wire(&wire).unwrap()[0].limit, sent.limit, "{text}");
+            let mut other = wire.as_slice()[0];
+            if let peer::Period::Calendar { zone, .. } = &mut other.limit.period {
+                // Of a database that this node does not have.
+                *zone = 7;
+                assert!(charges_from_wire(&peer::Charges::new([other]).unwrap()).is_none());
+            }
         }
     }
 

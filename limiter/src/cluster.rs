@@ -13,6 +13,7 @@
 
 pub use crate::{
     address::IpPrefix,
+    calendar::placed::CalendarParts,
     cardinality::estimate,
     charge::Charge,
     describe::{

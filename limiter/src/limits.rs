@@ -6,7 +6,9 @@
 //! consumed stays when these change: where that gives a bucket's state another meaning, the fingerprint differs in some bits only
 //! ([`Limit::bits`]), and what is known of the same bucket under the limits before is found by these (`store/former.rs`).
 
-use crate::{Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, price::Price};
+use crate::{
+    Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, limit::Placing, price::Price,
+};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(crate) struct Override {
     pub(crate) when: Condition,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
+    /// Where its windows lie, as it says itself.
+    pub(crate) placing: Placing,
     pub(crate) id: LimitId,
 }
 
@@ -55,7 +59,7 @@ impl Override {
                 true => LimitId::of_rule(given),
                 false => LimitId::of_override(rule, &when, given),
             };
-            Self { when, limit, id }
+            Self { when, limit, placing: Placing::default(), id }
         };
         overrides.into_iter().enumerate().map(one).collect()
     }

@@ -15,6 +15,8 @@ mod file;
 #[cfg(feature = "yaml")]
 mod node;
 #[cfg(feature = "yaml")]
+mod placing;
+#[cfg(feature = "yaml")]
 mod shape;
 #[cfg(feature = "yaml")]
 mod yaml;

@@ -2,7 +2,7 @@
 
 use crate::{
     Nanos,
-    calendar::{civil, days_before},
+    calendar::civil::{civil, days_before, days_in},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -53,11 +53,6 @@ pub(crate) fn text_of(instant: Nanos) -> String {
 
 fn number(digits: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-fn days_in(year: u64, month: u64) -> u64 {
-    let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-    days_before(next_year, next) - days_before(year, month)
 }
 
 /// Nanoseconds, and what comes behind them.

@@ -8,6 +8,7 @@ use crate::{
     cardinality::Cardinality,
     condition::Condition,
     key::KeyHasher,
+    limit::Placing,
     limits::{Carved, LimitId, Override},
     policy::{Consistency, OnOwnerLoss},
     price::Price,
@@ -35,6 +36,8 @@ pub struct Rule {
     pub(crate) limit_id: LimitId,
     /// Of all its limits.
     pub(crate) algorithm: Algorithm,
+    /// Where windows lie, of limits that do not say it themselves, as it was written.
+    pub(crate) placing: Placing,
     /// The first that fits counts.
     pub(crate) overrides: Box<[Override]>,
     pub(crate) price: Price,

@@ -3,6 +3,11 @@
 pub use crate::{
     address::Address,
     attributes::Attributes,
+    calendar::{
+        placed::{Calendar, Unit},
+        starts::{NoDate, Starts},
+        zone::{UnknownZone, Zone},
+    },
     condition::short_form,
     cost::CostTooLarge,
     costs::Costs,

@@ -309,7 +309,12 @@ proptest! {
         count in prop_oneof![Just(1u64), Just(1 << 53), 1u64..1 << 53],
         period in prop_oneof![
             Just(Period::Day), Just(Period::Month), Just(Period::Fixed(Duration::from_millis(100))),
-            Just(Period::Fixed(Duration::from_secs(31 * 86_400))),
+            Just(Period::Fixed(Duration::from_secs(31 * 86_400))), Just(Period::Fixed(Duration::from_secs(3_650 * 86_400))),
+            Just("1/week".parse::<Limit>().unwrap().period()),
+            Just("1/day timezone Europe/Paris starts 2026-01-31T06:00".parse::<Limit>().unwrap().period()),
+            Just("1/month timezone Pacific/Apia starts 2026-01-31".parse::<Limit>().unwrap().period()),
+            Just("1/year timezone Asia/Tokyo starts 2024-02-29".parse::<Limit>().unwrap().period()),
+            Just("1/90d fixed_window starts 2026-03-17".parse::<Limit>().unwrap().period()),
         ],
         steps in prop::collection::vec(
             (prop_oneof![Just(0u64), Just(u64::MAX), Just(u64::MAX / 4), any::<u64>(), START..START + YEAR],
@@ -318,6 +323,11 @@ proptest! {
             1..40),
     ) {
         let store = Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, Nanos::new(0));
+        let algorithm = match period {
+            Period::Calendar(_) if algorithm.has_burst() => Algorithm::FixedWindow,
+            Period::Calendar(_) => Algorithm::SlidingWindow,
+            _ => algorithm,
+        };
         let limit = limit(algorithm, count, period);
         for (now, cost, floor) in steps {
             let one = Charge { floor: floor.map(|at| Floor::empty_at(Nanos::new(at))), ..charge(limit, cost) };

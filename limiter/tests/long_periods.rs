@@ -1,5 +1,4 @@
-//! Buckets, and windows that begin with their first charge, with periods from a millisecond to ten years: the state is an instant, so
-//! that the length of a period is no bound of the arithmetic.
+//! Periods from a millisecond to ten years, of which the state of a window of ten years lies up to thirty years ahead.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -91,5 +90,54 @@ proptest! {
         let again = store.check(&charge(limit, 0), later).remaining;
         prop_assert!(again + count / 1_000 + 1 >= count, "{again} of {count}");
         prop_assert!(store.check(&charge(limit, again), later).allowed);
+    }
+}
+
+proptest! {
+    /// Windows and logs of a month to ten years.
+    #[test]
+    fn windows_and_logs_of_years_admit_no_more_than_the_bound(
+        algorithm in prop::sample::select(vec![
+            Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::SlidingLog,
+        ]),
+        days in 31u64..=3_650,
+        millis in prop_oneof![Just(0u64), 0u64..86_400_000],
+        count in prop_oneof![1u64..10, 1u64..1_000_000, Just(1 << 53)],
+        steps in prop::collection::vec((0u64..1_500, 0u64..120), 1..40),
+    ) {
+        let length = Duration::from_millis((days * 86_400_000 + millis).min(3_650 * 86_400_000));
+        let limit = Limit::new(algorithm, count, Period::Fixed(length), None).unwrap();
+        let (store, period) = (store(), length.as_nanos());
+        let (mut now, mut admitted) = (START, Vec::<(u64, u64)>::new());
+        for (pause, percent) in steps {
+            // Ten years need thirty of them until the clock ends.
+            now = (now + (period * u128::from(pause) / 1_000) as u64).min(START + 30 * YEAR);
+            let cost = (u128::from(count) * u128::from(percent)).div_ceil(100) as u64;
+            let cost = cost.min(1 << 53);
+            let look = store.check(&charge(limit, 0), Nanos::new(now));
+            let decision = store.check(&charge(limit, cost), Nanos::new(now));
+            let has_room = if cost == 0 { look.allowed } else { cost <= look.remaining };
+            prop_assert_eq!(decision.allowed, has_room, "{:?} {}", look, cost);
+            if decision.allowed {
+                admitted.push((now, cost));
+            } else if let Some(wait) = decision.retry_after {
+                prop_assert!(wait <= 2 * length, "{wait:?}");
+            }
+        }
+        for first in 0..admitted.len() {
+            let mut sum = 0;
+            for (at, cost) in &admitted[first..] {
+                sum += u128::from(*cost);
+                let span = u128::from(at - admitted[first].0);
+                let bound = match algorithm {
+                    Algorithm::FixedWindow => u128::from(count) * (span / period + 2) * period,
+                    Algorithm::SlidingLog => u128::from(count) * (span / period + 1) * period,
+                    _ => u128::from(count) * (period + span),
+                };
+                prop_assert!(sum * period <= bound, "{sum} in {span} ns");
+            }
+        }
+        let later = Nanos::new(now + 2 * period as u64);
+        prop_assert!(store.check(&charge(limit, count), later).allowed, "all of it is there again");
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tidegate_limiter::{
     Algorithm, Cost, Decision, Limit, Nanos,
     cluster::{Charge, KeyHash, RuleId, Store, StoreConfig},
-    rules::{Mode, Period},
+    rules::{Mode, Period, Unit, Zone},
 };
 
 /// 2027-01-15, at the start of a second but not of a minute.
@@ -63,6 +63,14 @@ fn limits() -> impl Strategy<Value = Limit> {
         2 => (100u64..31 * 86_400_000).prop_map(|millis| Period::Fixed(Duration::from_millis(millis))),
         1 => Just(Period::Day),
         1 => Just(Period::Month),
+        1 => (
+            prop::sample::select(vec![Unit::Day, Unit::Week, Unit::Month, Unit::Year]),
+            prop::sample::select(vec!["UTC", "Europe/Paris", "America/Havana", "Pacific/Apia", "Asia/Kathmandu"]),
+            prop::option::of(prop::sample::select(vec!["2026-01-31", "2024-02-29T06:30"])),
+        ).prop_map(|(unit, zone, starts)| {
+            let starts = starts.map(|date| date.parse().unwrap());
+            Period::calendar(unit, Zone::named(zone).unwrap(), starts).unwrap()
+        }),
     ];
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
     (algorithm, count(), period, prop::option::of(count()), any::<bool>()).prop_filter_map(
@@ -133,8 +141,8 @@ proptest! {
                 let (length, period) = (u128::from(admitted[last].0 - admitted[first].0), u128::from(period));
                 let (count, burst) = (u128::from(limit.count()), u128::from(burst));
                 let bound = match limit.algorithm() {
-                    // The shortest month has 28 days.
-                    _ if limit.period() == Period::Month => break,
+                    // The shortest month has 28 days, and so on.
+                    _ if matches!(limit.period(), Period::Month | Period::Calendar(_)) => break,
                     Algorithm::FixedWindow => count * (length / period + 2) * period,
                     Algorithm::SlidingLog => count * (length / period + 1) * period,
                     _ => burst * period + count * length,

@@ -134,6 +134,18 @@ pub enum Period {
     Month,
     /// A fixed number of nanoseconds, from the first charge on.
     NanosFromFirst(u64),
+    /// Windows of a time zone, or from a date on (`tidegate_limiter::cluster::CalendarParts`). A receiver whose database has no such
+    /// zone refuses the check.
+    Calendar {
+        /// Which kind of windows.
+        step: u8,
+        /// A number of the name of the time zone; 0: UTC.
+        zone: u64,
+        /// Where in the calendar a window begins.
+        place: u32,
+        /// When, in seconds.
+        seconds: u32,
+    },
 }
 
 /// The charges of a check: at most [`MAX_CHARGES`], refused beyond that before memory is taken.
@@ -353,6 +365,20 @@ mod tests {
         );
         assert_eq!(codec::decode::<Check>(&bytes).unwrap(), check);
     }
+
+    #[test]
+    fn the_bytes_of_a_calendar_are_those_of_version_10() {
+        let period = Period::Calendar { step: 2, zone: 0x99, place: 17, seconds: 3_600 };
+        let mut bytes = Vec::new();
+        codec::encode(&PeriodOnly(period), &mut bytes, 1024).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        // Which variant; step; zone; place; seconds.
+        assert_eq!(hex, concat!("04000000", "02", "9900000000000000", "11000000", "100e0000"));
+        assert_eq!(codec::decode::<PeriodOnly>(&bytes).unwrap().0, period);
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct PeriodOnly(Period);
 
     #[test]
     fn the_bytes_of_an_amendment_are_those_of_version_3() {

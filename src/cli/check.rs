@@ -119,7 +119,6 @@ impl CheckArgs {
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let seconds = |millis: u64| millis as f64 / 1e3;
         write!(f, "{}", if self.allowed { "allowed" } else { "denied" })?;
         match (&self.rule, self.limit, self.remaining) {
             (rule, Some(0), _) => {
@@ -132,17 +131,34 @@ impl std::fmt::Display for Answer {
             (None, ..) => write!(f, ": nothing limits it")?,
         }
         if let Some(wait) = self.retry_after_ms {
-            write!(f, ", try again in {} s", seconds(wait))?;
+            write!(f, ", try again in {}", span(wait))?;
         } else if !self.allowed && self.limit.is_some() {
             write!(f, ", which never suffice for this cost")?;
         } else if let Some(reset) = self.reset_after_ms {
-            write!(f, ", back to full in {} s", seconds(reset))?;
+            write!(f, ", back to full in {}", span(reset))?;
         }
         if self.delay_ms > 0 {
-            write!(f, ", run it in {} s", seconds(self.delay_ms))?;
+            write!(f, ", run it in {}", span(self.delay_ms))?;
         }
         write!(f, " ({} decided: {})", self.node, self.decided_by)
     }
+}
+
+/// Of a minute or two the seconds; of more two units, rounded up: who waits so long waits long enough.
+fn span(millis: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    for two in UNITS.windows(2) {
+        let [(large, name), (small, part)] = [two[0], two[1]];
+        // Rounding up may make a whole of the larger one.
+        let parts = millis.div_ceil(small);
+        if parts >= 2 * (large / small) {
+            return match (parts / (large / small), parts % (large / small)) {
+                (whole, 0) => format!("{whole} {name}"),
+                (whole, rest) => format!("{whole} {name} {rest} {part}"),
+            };
+        }
+    }
+    format!("{} s", millis as f64 / 1e3)
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {
@@ -183,5 +199,24 @@ mod tests {
             answer.to_string(),
             "denied by login: 0 of 10 left, try again in 1.5 s (n2 decided: forwarded)"
         );
+    }
+
+    #[test]
+    fn long_waits_are_told_in_units_that_people_count_in() {
+        for (millis, text) in [
+            (0, "0 s"),
+            (1_500, "1.5 s"),
+            (119_000, "119 s"),
+            (119_500, "2 min"),
+            (125_000, "2 min 5 s"),
+            (7_200_000, "2 h"),
+            (7_200_001, "2 h 1 min"),
+            (90_000_000, "25 h"),
+            (172_800_000, "2 d"),
+            (31_536_000_000, "365 d"),
+            (1_209_600_001, "14 d 1 h"),
+        ] {
+            assert_eq!(span(millis), text);
+        }
     }
 }

@@ -11,7 +11,10 @@
 use std::{borrow::Cow, time::Duration};
 
 use tidegate_cluster::Amendment;
-use tidegate_limiter::{Algorithm, Cost, Limit, rules::Period};
+use tidegate_limiter::{
+    Algorithm, Cost, Limit,
+    rules::{LimitError, Period, Unit, Zone},
+};
 use tidegate_proto::grpc::pb::gubernator::{self as theirs, Behavior, RateLimitReq};
 
 use crate::check::{CheckRequest, Costs, MAX_NAME_BYTES, MAX_VALUE_BYTES, Problem, ProblemKind, Subject};
@@ -131,11 +134,11 @@ fn limit_of(request: &RateLimitReq, count: u64, is_gregorian: bool) -> Result<Li
             (Algorithm::FixedWindow, Period::from_first(length(request.duration)?), None)
         }
         Ok(theirs::Algorithm::LeakyBucket) if is_gregorian => match calendar(request.duration)? {
-            Period::Month => {
-                let detail = "a LEAKY_BUCKET drips evenly, and months are not of one length; take TOKEN_BUCKET, or a duration";
+            period @ (Period::Fixed(_) | Period::Day) => (Algorithm::TokenBucket, period, burst),
+            _ => {
+                let detail = "a LEAKY_BUCKET drips evenly, and windows of weeks, months and years do not; take TOKEN_BUCKET, or a duration";
                 return Err(fault("duration", detail));
             }
-            period => (Algorithm::TokenBucket, period, burst),
         },
         Ok(theirs::Algorithm::LeakyBucket) => {
             (Algorithm::TokenBucket, Period::Fixed(length(request.duration)?), burst)
@@ -166,15 +169,21 @@ fn calendar(unit: i64) -> Result<Period, Problem> {
         0 => Ok(Period::Fixed(Duration::from_secs(60))),
         1 => Ok(Period::Fixed(Duration::from_secs(3_600))),
         2 => Ok(Period::Day),
+        3 => of_utc(Unit::Week),
         4 => Ok(Period::Month),
-        3 | 5 => Err(fault("duration", "weeks (3) and years (5) of the calendar are not supported")),
+        5 => of_utc(Unit::Year),
         _ => Err(fault(
             "duration",
             format!(
-                "behavior DURATION_IS_GREGORIAN is set, and {unit} is no unit: 0 minute, 1 hour, 2 day, 4 month"
+                "behavior DURATION_IS_GREGORIAN is set, and {unit} is no unit: 0 minute, 1 hour, 2 day, 3 week, 4 month, 5 year"
             ),
         )),
     }
+}
+
+fn of_utc(unit: Unit) -> Result<Period, Problem> {
+    Period::calendar(unit, Zone::UTC, None)
+        .ok_or_else(|| fault("duration", LimitError::TooManyPlaces.to_string()))
 }
 
 fn fault(field: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
@@ -217,6 +226,8 @@ mod tests {
         assert_eq!(limit(&RateLimitReq { algorithm: 1, ..request() }).burst_size(), 10);
         let day = limit(&RateLimitReq { behavior: 4, duration: 2, ..request() });
         assert_eq!(day.period(), Period::Day);
+        let gregorian = |duration| limit(&RateLimitReq { behavior: 4, duration, ..request() }).to_string();
+        assert_eq!([3, 4, 5].map(gregorian), ["10/week", "10/month", "10/year"]);
         assert!(matches!(
             Question::read(&RateLimitReq { limit: 0, ..request() }).unwrap().asked,
             Asked::Never
@@ -248,7 +259,8 @@ mod tests {
             (RateLimitReq { behavior: 16, ..request() }, "MULTI_REGION"),
             (RateLimitReq { behavior: 64, ..request() }, "64"),
             (RateLimitReq { hits: i64::MIN, ..request() }, "2^53"),
-            (RateLimitReq { behavior: 4, duration: 3, ..request() }, "weeks"),
+            (RateLimitReq { behavior: 4, duration: 6, ..request() }, "5 year"),
+            (RateLimitReq { behavior: 4, duration: 3, algorithm: 1, ..request() }, "weeks"),
             (RateLimitReq { behavior: 4, duration: 60_000, ..request() }, "60000"),
             (RateLimitReq { behavior: 4, duration: 4, algorithm: 1, ..request() }, "months"),
             (RateLimitReq { duration: 0, ..request() }, "limits nothing"),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use tidegate_limiter::{
     Algorithm, Cost, Limit,
     cluster::{DEFAULT_DOMAIN, is_valid_name},
+    rules::Zone,
 };
 
 use crate::check::{
@@ -34,6 +35,7 @@ pub(super) struct LimitFields<'a> {
     pub(super) limit: Option<Cow<'a, str>>,
     pub(super) burst: Option<u64>,
     pub(super) algorithm: Option<Cow<'a, str>>,
+    pub(super) timezone: Option<Cow<'a, str>>,
 }
 
 impl<'a> Fields<'a> {
@@ -153,7 +155,8 @@ impl LimitFields<'_> {
     /// What says nothing without a limit.
     fn stray(&self) -> Option<&'static str> {
         let algorithm = self.algorithm.as_ref().map(|_| "algorithm");
-        self.burst.map(|_| "burst").or(algorithm).filter(|_| self.limit.is_none())
+        let timezone = self.timezone.as_ref().map(|_| "timezone");
+        self.burst.map(|_| "burst").or(algorithm).or(timezone).filter(|_| self.limit.is_none())
     }
 
     /// The limit. `within` stands before the names of its fields.
@@ -171,7 +174,13 @@ impl LimitFields<'_> {
             let detail = "it says no limit, as in {\"limit\": \"100/1m\", \"burst\": 20}";
             return Err(Problem::of_field(ProblemKind::MissingField, field("limit"), detail));
         };
-        Limit::parse(text, self.burst, algorithm)
-            .map_err(|error| Problem::of_field(ProblemKind::InvalidValue, field("limit"), error.to_string()))
+        let invalid =
+            |name: &str, error: String| Problem::of_field(ProblemKind::InvalidValue, field(name), error);
+        let limit =
+            Limit::parse(text, self.burst, algorithm).map_err(|error| invalid("limit", error.to_string()))?;
+        // Time zones are few, whatever clients ask for; dates would not be, so a check brings none.
+        let Some(zone) = &self.timezone else { return Ok(limit) };
+        let zone = Zone::named(zone).map_err(|error| invalid("timezone", error.to_string()))?;
+        limit.placed(Some(zone), None).map_err(|error| invalid("timezone", error.to_string()))
     }
 }

@@ -19,7 +19,8 @@ use self::{
 use super::fields::Fields;
 use crate::check::{AttributeList, CheckRequest, Problem, ProblemKind, echo};
 
-const FIELDS: &str = "domain, attributes, cost, costs, key, limit, burst, algorithm, limits, request_id";
+const FIELDS: &str =
+    "domain, attributes, cost, costs, key, limit, burst, algorithm, timezone, limits, request_id";
 
 /// Reads the body of a check.
 pub(super) fn parse(body: &[u8]) -> Result<CheckRequest<'_>, Problem> {
@@ -72,6 +73,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 "key" => self.text(&mut map, "key", &mut fields.key)?,
                 "limit" => self.text(&mut map, "limit", &mut fields.limit.limit)?,
                 "algorithm" => self.text(&mut map, "algorithm", &mut fields.limit.algorithm)?,
+                "timezone" => self.text(&mut map, "timezone", &mut fields.limit.timezone)?,
                 "request_id" => self.text(&mut map, "request_id", &mut fields.request_id)?,
                 "cost" => self.number(&mut map, "cost", &mut fields.cost)?,
                 "burst" => self.number(&mut map, "burst", &mut fields.limit.burst)?,

@@ -5,7 +5,10 @@ use tidegate_cluster::{
     rules::GroupRole,
     stats::{CallKind, WorkerStats},
 };
-use tidegate_limiter::cluster::{Rules, Store};
+use tidegate_limiter::{
+    cluster::{Rules, Store},
+    rules::Zone,
+};
 
 use super::{
     counters::{LATENCY_BOUNDS, Totals, WorkerMetrics},
@@ -383,7 +386,11 @@ fn store(page: &mut Page, node: &Sources<'_>) {
 
 fn process_info(page: &mut Page) {
     page.family("tidegate_build_info", "gauge", "The version of this node.");
-    page.sample("tidegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.sample(
+        "tidegate_build_info",
+        &[("version", env!("CARGO_PKG_VERSION")), ("timezones", Zone::database())],
+        1,
+    );
     page.simple(
         "tidegate_log_lines_dropped_total",
         "counter",

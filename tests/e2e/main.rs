@@ -16,6 +16,7 @@ mod bad_peers;
 mod bad_requests;
 mod batch;
 mod block;
+mod calendar;
 mod changed_limits;
 mod connections;
 mod deny;

@@ -88,6 +88,9 @@ assert [ask(limited, node=turn % 2).overall_code for turn in range(3)] == [OK, O
 limited.limit.requests_per_unit = 0
 assert ask(limited).overall_code == OVER
 limited.limit.unit, limited.limit.requests_per_unit = 6, 1
+year = [ask(limited, node=turn % 2) for turn in range(2)]
+assert [answer.overall_code for answer in year] == [OK, OVER], year
+limited.limit.unit = 0
 code, why = code_of(lambda: ask(limited))
 assert code == grpc.StatusCode.INVALID_ARGUMENT and "descriptor 1" in why and "YEAR" in why, why
 

@@ -93,6 +93,10 @@ for kind in (pb.TOKEN_BUCKET, pb.LEAKY_BUCKET):
 # Windows of the calendar.
 day = ask(request("day", behavior=pb.DURATION_IS_GREGORIAN, duration=2))[0]
 assert day.remaining == 9 and day.reset_time % 86_400_000 in (0, 1) and day.reset_time > now(), day
+for duration, most in ((3, 7), (4, 31), (5, 366)):
+    part = ask(request("part:%d" % duration, behavior=pb.DURATION_IS_GREGORIAN, duration=duration))[0]
+    left = part.reset_time - now()
+    assert part.remaining == 9 and part.reset_time % 86_400_000 in (0, 1) and 0 < left <= most * 86_400_000, part
 
 # Behaviours that change nothing here, and a limit of nothing.
 assert ask(request("g", behavior=pb.GLOBAL))[0].remaining == 9

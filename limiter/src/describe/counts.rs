@@ -9,7 +9,8 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
     }
     let mut words = Vec::new();
     let own = |rule: &RuleDescription| (rule.limit.clone(), rule.burst, rule.algorithm.clone(), rule.carved);
-    if own(was) != own(is) {
+    let is_moved = (&was.timezone, &was.starts) != (&is.timezone, &is.starts);
+    if own(was) != own(is) || is_moved {
         words.extend(of_limit(&was.limit, &is.limit));
     }
     let of = |overrides: &[OverrideDescription], one: &OverrideDescription| {
@@ -23,7 +24,7 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
             Some(known) if is_own(was, &known) != is_own(is, special) => {
                 words.push(format!("{} start anew", subject()));
             }
-            Some(known) if known != *special || was.algorithm != is.algorithm => {
+            Some(known) if known != *special || was.algorithm != is.algorithm || is_moved => {
                 words.extend(
                     of_limit(&known.limit, &special.limit).map(|word| format!("{} {word}", subject())),
                 );
@@ -39,7 +40,10 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
 
 /// Whether an override says the very limit of its rule.
 fn is_own(rule: &RuleDescription, special: &OverrideDescription) -> bool {
-    (&rule.limit, rule.burst) == (&special.limit, special.burst)
+    let zone = special.timezone.as_ref().or(rule.timezone.as_ref());
+    let starts = special.starts.as_ref().or(rule.starts.as_ref());
+    (&rule.limit, rule.burst, rule.timezone.as_ref(), rule.starts.as_ref())
+        == (&special.limit, special.burst, zone, starts)
 }
 
 fn of_limit(was: &str, is: &str) -> Option<String> {

@@ -124,6 +124,8 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     fields.push(("limit", rule.limit.clone()));
     fields.extend(rule.burst.map(|burst| ("burst", burst.to_string())));
     fields.extend(rule.algorithm.clone().map(|algorithm| ("algorithm", algorithm)));
+    fields.extend(rule.timezone.clone().map(|zone| ("timezone", zone)));
+    fields.extend(rule.starts.clone().map(|starts| ("starts", starts)));
     fields.extend(rule.cost.clone().map(|cost| ("cost", cost)));
     fields.push(("mode", rule.mode.clone()));
     fields.push(("consistency", rule.consistency.clone()));
@@ -134,7 +136,9 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     if !rule.overrides.is_empty() {
         let special = |special: &OverrideDescription| {
             let burst = special.burst.map_or(String::new(), |burst| format!(" burst {burst}"));
-            format!("{} for {}{burst}", special.limit, conditions_text(&special.when))
+            let zone = special.timezone.as_ref().map_or(String::new(), |zone| format!(" timezone {zone}"));
+            let starts = special.starts.as_ref().map_or(String::new(), |starts| format!(" starts {starts}"));
+            format!("{} for {}{burst}{zone}{starts}", special.limit, conditions_text(&special.when))
         };
         fields.push(("overrides", rule.overrides.iter().map(special).collect::<Vec<_>>().join("; ")));
     }
@@ -156,6 +160,8 @@ fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) 
         "limit",
         "burst",
         "algorithm",
+        "timezone",
+        "starts",
         "cost",
         "mode",
         "consistency",

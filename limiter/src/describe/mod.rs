@@ -14,7 +14,7 @@ pub use self::{
 };
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, address::OwnIpPrefix,
-    block::Blocked, limits::Override, pattern::PatternText, price::Price, rfc3339,
+    block::Blocked, limit::Placing, limits::Override, pattern::PatternText, price::Price, rfc3339,
 };
 
 /// Patterns by attribute.
@@ -40,6 +40,12 @@ pub struct RuleDescription {
     /// How it counts; none of a rule all limits of which are `unlimited` or `deny`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub algorithm: Option<String>,
+    /// The time zone of its windows, where it or its file says one and it changes any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timezone: Option<String>,
+    /// The date on which one of its windows begins.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub starts: Option<String>,
     /// Units that a request takes for each of its cost, or the name under which a check says how many; none: its cost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cost: Option<String>,
@@ -84,6 +90,12 @@ pub struct OverrideDescription {
     /// Capacity or queue length, of the algorithms that have one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub burst: Option<u64>,
+    /// The time zone of its windows, where that is not the rule's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timezone: Option<String>,
+    /// The date on which one of its windows begins, where that is not the rule's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub starts: Option<String>,
 }
 
 /// The rules of a domain.
@@ -124,6 +136,8 @@ impl Rule {
             limit: limit_text(self.limit.as_ref()),
             burst: burst(self.limit.as_ref()),
             algorithm: self.counting_limits().next().map(|_| self.algorithm.to_string()),
+            timezone: timezone(self.placing),
+            starts: starts(self.placing),
             cost: (self.price != Price::ONE).then(|| self.price.to_string()),
             mode: match self.mode {
                 Mode::Enforce => "enforce",
@@ -147,10 +161,12 @@ impl Rule {
             overrides: self
                 .overrides
                 .iter()
-                .map(|Override { when, limit, .. }| OverrideDescription {
+                .map(|Override { when, limit, placing, .. }| OverrideDescription {
                     when: when.describe(),
                     limit: limit_text(limit.as_ref()),
                     burst: burst(limit.as_ref()),
+                    timezone: timezone(*placing),
+                    starts: starts(*placing),
                 })
                 .collect(),
         }
@@ -194,6 +210,14 @@ fn forget() -> String {
 
 fn ip_prefix(own: OwnIpPrefix) -> Option<IpPrefixDescription> {
     (!own.says_nothing()).then_some(IpPrefixDescription { v4: own.v4, v6: own.v6 })
+}
+
+fn timezone(placing: Placing) -> Option<String> {
+    placing.zone.map(|zone| zone.name().to_owned())
+}
+
+fn starts(placing: Placing) -> Option<String> {
+    placing.starts.map(|starts| starts.to_string())
 }
 
 fn limit_text(limit: Option<&Limit>) -> String {

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use crate::{calendar, period::Period, time::TICKS_PER_NANO};
+use crate::{
+    calendar::civil::DAY,
+    period::{MAX_PERIOD, Period},
+    time::TICKS_PER_NANO,
+};
 
 /// Longest time that an empty bucket may take to fill.
-pub const MAX_REFILL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub const MAX_REFILL: Duration = MAX_PERIOD;
 /// Steps that a sliding window tells apart of the count of the window before.
 pub(crate) const PREVIOUS_CODES: u64 = 1 << 13;
 /// So many units of a window, as these bits can hold, are kept with the place of the last one.
@@ -14,7 +18,7 @@ pub(crate) const PLACED_UNITS: u64 = (1 << UNIT_BITS) - 1;
 /// With 64 places a client that takes each unit a moment after it has come back loses less than 1/64 of the count.
 const MOST_PLACE_BITS: u32 = 6;
 /// Ticks of the shortest month: no window of a month may count further.
-const SHORTEST_MONTH: u64 = 28 * calendar::DAY;
+const SHORTEST_MONTH: u64 = 28 * DAY;
 /// An interval is rounded up to whole ticks where that costs at most this part of the rate.
 const ROUNDING: u64 = 1000;
 
@@ -31,8 +35,10 @@ pub(super) const fn pace(count: u64, ticks: u64, burst: u64) -> Option<(u64, u64
     // Below the count, which is at most 2^53.
     let excess = interval * count - ticks;
     let (numerator, denominator) = if excess * ROUNDING <= ticks { (interval, 1) } else { (ticks, count) };
+    // Of the interval as it was asked for: ten years are ten years, also where rounding it up makes them some ticks longer.
+    let asked = ticks as u128 * burst as u128 / count as u128;
     match fill_time(numerator, denominator, burst) {
-        Some(span) if span <= MAX_REFILL.as_nanos() as u64 * TICKS_PER_NANO => {
+        Some(span) if asked <= MAX_REFILL.as_nanos() * TICKS_PER_NANO as u128 => {
             Some((numerator, denominator, span))
         }
         _ => None,
@@ -83,7 +89,11 @@ pub(super) const fn sliding_window(count: u64, ticks: u64) -> (u64, u64, u64) {
 
 /// Ticks of the shortest window of a period.
 pub(super) const fn shortest(period: Period, ticks: u64) -> u64 {
-    if matches!(period, Period::Month) { SHORTEST_MONTH } else { ticks }
+    match period {
+        Period::Month => SHORTEST_MONTH,
+        Period::Calendar(calendar) => calendar.shortest(),
+        _ => ticks,
+    }
 }
 
 /// What the ends of windows that begin with their first charge are multiples of, for a window of so many ticks: a power of two

@@ -3,11 +3,13 @@
 mod algorithm;
 mod arithmetic;
 mod error;
+mod placing;
 mod text;
 
 use std::time::Duration;
 
 pub(crate) use self::arithmetic::{PLACED_UNITS, PREVIOUS_CODES, UNIT_BITS, end_step, small_states};
+pub(crate) use self::placing::Placing;
 pub use self::{
     algorithm::{Algorithm, UnknownAlgorithm},
     arithmetic::MAX_REFILL,
@@ -93,7 +95,7 @@ impl Limit {
         Self::per(Duration::from_secs(86_400), count)
     }
 
-    /// As [`Limit::per_second`], in each `period` (1 ms to ten years; of windows and logs 100 ms to 31 days).
+    /// As [`Limit::per_second`], in each `period` (1 ms to ten years; of windows and logs from 100 ms).
     pub const fn per(period: Duration, count: u64) -> Self {
         Self::asked(Algorithm::TokenBucket, count, Period::Fixed(period), count)
     }
@@ -169,6 +171,9 @@ impl Limit {
         if from_first && !matches!(algorithm, Algorithm::FixedWindow) {
             return Err(NumbersError::FromFirst(algorithm));
         }
+        if matches!(period, Period::Calendar(_)) && !algorithm.has_calendar() {
+            return Err(NumbersError::Calendar(period, algorithm));
+        }
         let nanos = period.length().as_nanos();
         if algorithm.has_burst() || from_first {
             if nanos < MIN_BUCKET_PERIOD.as_nanos() || nanos > MAX_REFILL.as_nanos() {
@@ -220,7 +225,7 @@ impl Limit {
         self.burst
     }
 
-    /// The length of the period; the mean one of a month.
+    /// The length of the period; the mean one of a part of the calendar.
     pub const fn window(&self) -> Duration {
         self.period.length()
     }
@@ -329,15 +334,19 @@ impl Limit {
     }
 
     /// Below 2^54. The same for the same windows, or lengths, however they are written. Above 31 days, which are less than 2^52
-    /// nanoseconds, lengths are told apart by the millisecond.
+    /// nanoseconds, lengths are told apart by the millisecond: these are less than 2^39, so that other numbers are left for windows
+    /// of time zones, and from a date on.
     pub(crate) fn period_number(&self) -> u64 {
         const FROM_FIRST: u64 = 1 << 52;
         const IN_MILLIS: u64 = 1 << 53;
+        const PLACED: u64 = IN_MILLIS | 1 << 51;
+        const IN_NANOS_UP_TO: Duration = Duration::from_secs(31 * 86_400);
         let length = match (self.algorithm, self.period) {
             (Algorithm::FixedWindow | Algorithm::SlidingWindow, Period::Month) => return 2,
+            (_, Period::Calendar(calendar)) => return calendar.number() | PLACED,
             (_, period) => period.length(),
         };
-        let number = match length > MAX_PERIOD {
+        let number = match length > IN_NANOS_UP_TO {
             true => length.as_millis() as u64 | IN_MILLIS,
             false => length.as_nanos() as u64,
         };

@@ -2,17 +2,19 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::{Algorithm, Limit, LimitError};
-use crate::{Error, period::Period};
+use super::{Algorithm, Limit, LimitError, Placing};
+use crate::{
+    Error,
+    calendar::{placed::Unit, zone::Zone},
+    period::Period,
+};
 
 /// The limit that denies.
 const DENY: &str = "deny";
-/// Seconds of a day.
-const DAY: u64 = 86_400;
 
 impl Limit {
     /// Reads `COUNT/PERIOD`, e.g. `5/1m`, or `deny`, which is short for `0/1s`. Where no algorithm is given it is `fixed_window`
-    /// of a period of the calendar (`day`, `month`), and `token_bucket` of all others.
+    /// of a period of the calendar (`day`, `week`, `month`, `year`), and `token_bucket` of all others.
     ///
     /// # Errors
     /// When the text is none, the numbers are out of range, or the period is one of the calendar and the algorithm has none.
@@ -24,8 +26,7 @@ impl Limit {
         let limit = Self::parse_stored(text, burst, algorithm.into())?;
         let Self { algorithm, period, .. } = limit;
         if period.is_of_calendar() && !algorithm.has_calendar() {
-            let length = Period::Fixed(Duration::from_secs(period.length().as_secs() / DAY * DAY));
-            return Err(LimitError::Calendar { period, algorithm, length });
+            return Err(LimitError::of_calendar(period, algorithm));
         }
         Ok(limit)
     }
@@ -55,15 +56,16 @@ impl Limit {
     }
 }
 
-/// As rule files write it: `100/1m`, `100/1m burst 20`, `100/1m sliding_window`, `deny`. Without the name of an algorithm it is
-/// one of a token bucket, or with a period of the calendar, as in `1000/month`, of a fixed window.
+/// As rule files write it: `100/1m`, `100/1m burst 20`, `100/1m sliding_window`, `deny`, `1000/month timezone Europe/Paris starts
+/// 2026-03-17`. Without the name of an algorithm it is one of a token bucket, or with a period of the calendar, as in `1000/month`, of
+/// a fixed window.
 impl FromStr for Limit {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut words = text.split_whitespace();
         let limit = words.next().unwrap_or_default();
-        let (mut burst, mut algorithm) = (None, None);
+        let (mut burst, mut algorithm, mut placing) = (None, None, Placing::default());
         while let Some(word) = words.next() {
             let addition = |wrong: &str| LimitError::Addition(wrong.chars().take(64).collect());
             let known = Algorithm::from_name(word).filter(|_| algorithm.is_none());
@@ -73,10 +75,18 @@ impl FromStr for Limit {
                     let units = words.next().unwrap_or_default();
                     burst = Some(units.parse().map_err(|_| addition(&format!("burst {units}")))?);
                 }
+                (None, "timezone") if placing.zone.is_none() => {
+                    let name = words.next().unwrap_or_default();
+                    placing.zone = Some(Zone::named(name).map_err(LimitError::from)?);
+                }
+                (None, "starts") if placing.starts.is_none() => {
+                    let date = words.next().unwrap_or_default();
+                    placing.starts = Some(date.parse().map_err(LimitError::from)?);
+                }
                 _ => return Err(addition(word).into()),
             }
         }
-        Ok(Self::parse(limit, burst, algorithm)?)
+        Ok(Self::parse(limit, burst, algorithm)?.placed(placing.zone, placing.starts)?)
     }
 }
 
@@ -95,16 +105,25 @@ impl fmt::Display for Limit {
             if self.algorithm != Algorithm::default_of(self.period) {
                 write!(f, " {}", self.algorithm)?;
             }
+            if let Period::Calendar(calendar) = self.period {
+                let (zone, starts) = calendar.place();
+                if zone != Zone::UTC {
+                    write!(f, " timezone {}", zone.name())?;
+                }
+                if let Some(starts) = starts {
+                    write!(f, " starts {starts}")?;
+                }
+            }
         }
         Ok(())
     }
 }
 
 fn parse_period(text: &str) -> Result<Period, LimitError> {
-    match text {
-        "day" => return Ok(Period::Day),
-        "month" => return Ok(Period::Month),
-        _ => {}
+    if let Some(unit) =
+        [Unit::Day, Unit::Week, Unit::Month, Unit::Year].into_iter().find(|unit| unit.as_str() == text)
+    {
+        return Period::calendar(unit, Zone::UTC, None).ok_or(LimitError::TooManyPlaces);
     }
     let syntax = || LimitError::PeriodSyntax(text.chars().take(64).collect());
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -117,6 +136,7 @@ fn parse_period(text: &str) -> Result<Period, LimitError> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
         _ => return Err(syntax()),
     };
     Ok(Period::Fixed(Duration::from_millis(number.checked_mul(millis).ok_or_else(syntax)?)))

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule, Takeover,
     address::OwnIpPrefix,
+    calendar::zone::Zone,
     condition::Condition,
     key::KeyHasher,
     limit::LimitError,
@@ -24,6 +25,7 @@ impl Compiler<'_> {
     /// What the file says of its domain.
     pub(super) fn content(&mut self, name: &str, file: &RawFile) -> Content {
         let mut seen = HashSet::new();
+        let zone = self.zone(file.timezone.as_ref());
         let mut rules = Vec::with_capacity(file.rules.len());
         for raw in &file.rules {
             if let Some(rule) = &raw.name {
@@ -34,7 +36,7 @@ impl Compiler<'_> {
                     self.error(rule.place, message, "give each rule a name of its own");
                 }
             }
-            rules.extend(self.rule(name, raw));
+            rules.extend(self.rule(name, raw, zone));
         }
         let allow_unmatched =
             self.word("unmatched", file.unmatched.as_ref(), &[("allow", true), ("deny", false)]);
@@ -47,18 +49,22 @@ impl Compiler<'_> {
     }
 
     /// `None` if there is an error in it, or if something is missing.
-    fn rule(&mut self, domain: &str, raw: &RawRule) -> Option<Rule> {
+    fn rule(&mut self, domain: &str, raw: &RawRule, zone: Option<Zone>) -> Option<Rule> {
         let before = self.errors();
         let algorithm = self.algorithm(raw);
-        let limit = self.limit(&raw.limit, algorithm);
+        let places = self.places(&raw.placing, zone);
+        let limit = self.limit(&raw.limit, algorithm).map(|limit| self.place(limit, &places));
         let when = self.condition(&raw.when);
         let key = raw.key.as_ref().map(|key| self.key(key));
         let ip_prefix = self.ip_prefix(&raw.ip_prefix, key.as_deref());
+        let mut special_places = Vec::with_capacity(raw.overrides.len());
         let overrides: Vec<(Condition, Option<Limit>)> = raw
             .overrides
             .iter()
             .map(|special| {
-                let limit = self.limit(&special.limit, algorithm);
+                let own = self.places_in(&special.placing, &places);
+                let limit = self.limit(&special.limit, algorithm).map(|limit| self.place(limit, &own));
+                special_places.push(own.own());
                 (self.condition(&special.when), limit.flatten())
             })
             .collect();
@@ -94,6 +100,7 @@ impl Compiler<'_> {
         }
         let limits =
             || limit.iter().flatten().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
+        let placing = self.used_places(&places, limits(), self.errors() > before);
         let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
         let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
         let price = self.price(raw.cost.as_ref(), limits());
@@ -112,7 +119,10 @@ impl Compiler<'_> {
             }
             _ => None,
         };
-        let overrides = Override::all(hasher, limit.as_ref(), overrides, carved.as_deref());
+        let mut overrides = Override::all(hasher, limit.as_ref(), overrides, carved.as_deref());
+        for (special, placing) in overrides.iter_mut().zip(special_places) {
+            special.placing = placing;
+        }
         let limit_id = LimitId::of_rule(match &carved {
             Some(carved) => carved.limit.as_ref(),
             None => limit.as_ref(),
@@ -141,6 +151,7 @@ impl Compiler<'_> {
             limit,
             limit_id,
             algorithm,
+            placing,
             overrides,
             price,
             mode,

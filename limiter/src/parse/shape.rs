@@ -19,6 +19,7 @@ pub(super) struct RawFile {
     pub(super) unmatched: Option<Written>,
     pub(super) block: Vec<RawBlocked>,
     pub(super) all_or_nothing: Option<Written>,
+    pub(super) timezone: Option<Written>,
     pub(super) rules: Vec<RawRule>,
 }
 
@@ -38,6 +39,7 @@ pub(super) struct RawRule {
     pub(super) key: Option<RawKey>,
     pub(super) ip_prefix: RawIpPrefix,
     pub(super) limit: RawLimit,
+    pub(super) placing: RawPlacing,
     pub(super) algorithm: Option<Written>,
     pub(super) cost: Option<Written>,
     pub(super) mode: Option<Written>,
@@ -62,10 +64,18 @@ pub(super) struct RawLimit {
     pub(super) burst: Option<(u64, Place)>,
 }
 
+/// Where windows lie.
+#[derive(Debug)]
+pub(super) struct RawPlacing {
+    pub(super) timezone: Option<Written>,
+    pub(super) starts: Option<Written>,
+}
+
 #[derive(Debug)]
 pub(super) struct RawOverride {
     pub(super) when: Vec<RawTest>,
     pub(super) limit: RawLimit,
+    pub(super) placing: RawPlacing,
 }
 
 const FILE: Kind = Kind {
@@ -75,6 +85,7 @@ const FILE: Kind = Kind {
         ("unmatched", "`unmatched: allow`"),
         ("block", "`block: [{ when: { ip: 203.0.113.7 }, until: 2026-12-31T00:00:00Z }]`"),
         ("all_or_nothing", "`all_or_nothing: true`"),
+        ("timezone", "`timezone: Europe/Paris`"),
         ("rules", "`rules: []`, or a list with a rule each"),
     ],
     example: "`rules: [{ name: per-ip, key: [ip], limit: 5/1m }]`",
@@ -99,6 +110,8 @@ const RULE: Kind = Kind {
         ("limit", "`limit: 5/1m`"),
         ("burst", "`burst: 10`"),
         ("algorithm", "`algorithm: token_bucket`"),
+        ("timezone", "`timezone: Europe/Paris`"),
+        ("starts", "`starts: 2026-03-17`"),
         ("cost", "`cost: 5`, or `cost: tokens`"),
         ("mode", "`mode: enforce`"),
         ("consistency", "`consistency: available`"),
@@ -124,6 +137,8 @@ const OVERRIDE: Kind = Kind {
         ("when", "`when: { tier: gold }`"),
         ("limit", "`limit: 50/1m`, or `limit: unlimited`, or `limit: deny`"),
         ("burst", "`burst: 100`"),
+        ("timezone", "`timezone: Europe/Paris`"),
+        ("starts", "`starts: 2026-03-17`"),
     ],
     example: "`- { when: { tier: gold }, limit: 50/1m }`",
 };
@@ -146,13 +161,14 @@ pub(super) fn file(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawFile> {
     let domain = fields.text("domain");
     let unmatched = fields.text("unmatched");
     let all_or_nothing = fields.text("all_or_nothing");
+    let timezone = fields.text("timezone");
     let block = fields.take("block");
     let block = block.map_or_else(Vec::new, |node| list(&mut fields, "block", "a list of entries", node));
     let block = block.into_iter().filter_map(|node| blocked(node, fields.errors)).collect();
     let rules = fields.need("rules");
     let rules = rules.map_or_else(Vec::new, |node| list(&mut fields, "rules", "a list of rules", node));
     let rules = rules.into_iter().filter_map(|node| rule(node, fields.errors)).collect();
-    Some(RawFile { place, domain, unmatched, block, all_or_nothing, rules })
+    Some(RawFile { place, domain, unmatched, block, all_or_nothing, timezone, rules })
 }
 
 fn blocked(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawBlocked> {
@@ -174,6 +190,7 @@ fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {
         key: fields.need("key").map(|node| key(&mut fields, node)),
         ip_prefix: ip_prefix(&mut fields),
         limit: limit(&mut fields),
+        placing: placing(&mut fields),
         algorithm: fields.text("algorithm"),
         cost: fields.text("cost"),
         mode: fields.text("mode"),
@@ -196,7 +213,7 @@ fn special(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawOverride> {
     let mut fields = Fields::of(node, &OVERRIDE, errors)?;
     let when = fields.need("when");
     let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
-    Some(RawOverride { when, limit: limit(&mut fields) })
+    Some(RawOverride { when, limit: limit(&mut fields), placing: placing(&mut fields) })
 }
 
 fn limit(fields: &mut Fields<'_, '_>) -> RawLimit {
@@ -209,6 +226,10 @@ fn limit(fields: &mut Fields<'_, '_>) -> RawLimit {
         }
     });
     RawLimit { limit, burst }
+}
+
+fn placing(fields: &mut Fields<'_, '_>) -> RawPlacing {
+    RawPlacing { timezone: fields.text("timezone"), starts: fields.text("starts") }
 }
 
 fn ip_prefix(fields: &mut Fields<'_, '_>) -> RawIpPrefix {

@@ -141,6 +141,12 @@ fn rule_text(rule: &RuleDescription) -> String {
     if let Some(algorithm) = &rule.algorithm {
         let _ = write!(text, ", {algorithm}");
     }
+    if let Some(zone) = &rule.timezone {
+        let _ = write!(text, ", timezone {zone}");
+    }
+    if let Some(starts) = &rule.starts {
+        let _ = write!(text, ", starts {starts}");
+    }
     if let Some(cost) = &rule.cost {
         let _ = write!(text, ", cost {cost}");
     }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use tidegate_limiter::{
     Algorithm, Cost, Limit,
     cluster::DEFAULT_DOMAIN,
-    rules::{Attributes as _, Period},
+    rules::{Attributes as _, LimitError, Period, Unit, Zone},
 };
 use tidegate_proto::grpc::envoy::{
     extensions::common::ratelimit::v3::{
@@ -148,21 +148,25 @@ fn limit_of(brought: &RateLimitOverride) -> Result<Limit, Problem> {
         RateLimitUnit::Minute => 60,
         RateLimitUnit::Hour => 3_600,
         RateLimitUnit::Day => 86_400,
-        RateLimitUnit::Month if times == 1 => 0,
+        RateLimitUnit::Month | RateLimitUnit::Year if times == 1 => 0,
         unit => {
             let detail = format!(
-                "a limit per {times} {} cannot be kept: SECOND, MINUTE, HOUR and DAY up to 31 days, and one MONTH can",
+                "a limit per {times} {} cannot be kept: SECOND, MINUTE, HOUR and DAY up to 3650 days, and one MONTH or YEAR can",
                 unit.as_str_name()
             );
             return Err(Problem::of_field(ProblemKind::InvalidValue, "limit.unit", detail));
         }
     };
-    let period = match seconds {
-        0 => Period::Month,
-        seconds => Period::Fixed(Duration::from_secs(times.saturating_mul(seconds))),
+    let invalid =
+        |error: LimitError| Problem::of_field(ProblemKind::InvalidValue, "limit", error.to_string());
+    let period = match (seconds, brought.unit()) {
+        (0, RateLimitUnit::Year) => {
+            Period::calendar(Unit::Year, Zone::UTC, None).ok_or_else(|| invalid(LimitError::TooManyPlaces))?
+        }
+        (0, _) => Period::Month,
+        (seconds, _) => Period::Fixed(Duration::from_secs(times.saturating_mul(seconds))),
     };
-    Limit::new(Algorithm::FixedWindow, u64::from(brought.requests_per_unit), period, None)
-        .map_err(|error| Problem::of_field(ProblemKind::InvalidValue, "limit", error.to_string()))
+    Limit::new(Algorithm::FixedWindow, u64::from(brought.requests_per_unit), period, None).map_err(invalid)
 }
 
 #[cfg(test)]
@@ -244,9 +248,14 @@ mod tests {
         let minutes = limit(5, RateLimitUnit::Minute, Some(10)).unwrap();
         assert_eq!((minutes.to_string(), minutes.algorithm()), ("5/10m".to_owned(), Algorithm::FixedWindow));
         assert_eq!(limit(5, RateLimitUnit::Month, None).unwrap().to_string(), "5/month");
-        for (unit, times) in
-            [(RateLimitUnit::Year, None), (RateLimitUnit::Unknown, None), (RateLimitUnit::Day, Some(40))]
-        {
+        assert_eq!(limit(5, RateLimitUnit::Year, None).unwrap().to_string(), "5/year");
+        assert_eq!(limit(5, RateLimitUnit::Day, Some(40)).unwrap().to_string(), "5/40d");
+        for (unit, times) in [
+            (RateLimitUnit::Year, Some(2)),
+            (RateLimitUnit::Month, Some(2)),
+            (RateLimitUnit::Unknown, None),
+            (RateLimitUnit::Day, Some(3_651)),
+        ] {
             limit(5, unit, times).unwrap_err();
         }
         let never = RateLimitOverride { unit: RateLimitUnit::Second.into(), ..Default::default() };

@@ -107,6 +107,7 @@ impl Headers {
 /// The unit that is exactly so long. `UNKNOWN` if there is none, and Envoy says nothing of the window then.
 fn unit_of(window: Duration) -> Unit {
     const MEAN_MONTH: u64 = 2_629_746;
+    const MEAN_YEAR: u64 = 31_556_952;
     match (window.as_secs(), window.subsec_nanos()) {
         (1, 0) => Unit::Second,
         (60, 0) => Unit::Minute,
@@ -114,6 +115,7 @@ fn unit_of(window: Duration) -> Unit {
         (86_400, 0) => Unit::Day,
         (604_800, 0) => Unit::Week,
         (MEAN_MONTH, 0) => Unit::Month,
+        (MEAN_YEAR, 0) => Unit::Year,
         _ => Unit::Unknown,
     }
 }
@@ -229,6 +231,9 @@ mod tests {
     fn a_window_that_has_no_unit_is_not_given_one() {
         assert_eq!(unit_of(Duration::from_secs(600)), Unit::Unknown);
         assert_eq!(unit_of(Duration::from_millis(1_500)), Unit::Unknown);
-        assert_eq!(unit_of(tidegate_limiter::rules::Period::Month.length()), Unit::Month);
+        let length = |unit: tidegate_limiter::rules::Unit| unit.length();
+        assert_eq!(unit_of(length(tidegate_limiter::rules::Unit::Week)), Unit::Week);
+        assert_eq!(unit_of(length(tidegate_limiter::rules::Unit::Month)), Unit::Month);
+        assert_eq!(unit_of(length(tidegate_limiter::rules::Unit::Year)), Unit::Year);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     http::fields::LimitFields,
 };
 
-const LIMIT_FIELDS: &str = "limit, burst, algorithm";
+const LIMIT_FIELDS: &str = "limit, burst, algorithm, timezone";
 
 pub(super) struct CostsSeed<'f>(pub(super) &'f Found);
 
@@ -116,6 +116,7 @@ impl<'de> Visitor<'de> for LimitSeed<'_> {
                 "algorithm" => {
                     limit.algorithm.replace(map.next_value::<Text<'de>>().map_err(at)?.0).is_some()
                 }
+                "timezone" => limit.timezone.replace(map.next_value::<Text<'de>>().map_err(at)?.0).is_some(),
                 _ => {
                     let detail = format!("there is no field {:?}; a limit has {LIMIT_FIELDS}", echo(&name));
                     return Err(self.found.keep(Problem::of_field(ProblemKind::UnknownField, field, detail)));

@@ -51,14 +51,21 @@ impl Count {
 
     /// The place of an instant that is so long after the start of its window.
     pub(super) fn place_of(limit: &Limit, since: u64, length: u64) -> u64 {
-        // No window has more than 2^54 ticks. The end of a place belongs to it.
-        (since << limit.place_bits()).div_ceil(length).saturating_sub(1).min(last_place(limit))
+        let bits = limit.place_bits();
+        // Of windows longer than two years the number may have more than 64 bits.
+        let place = match since.leading_zeros() < bits {
+            false => (since << bits).div_ceil(length),
+            true => (u128::from(since) << bits).div_ceil(length.into()) as u64,
+        };
+        // The end of a place belongs to it.
+        place.saturating_sub(1).min(last_place(limit))
     }
 
     /// How long after the start of its window the last unit was at most, in a window of this length.
     #[inline]
     pub(super) fn last(self, limit: &Limit, length: u64) -> u64 {
-        ((self.place + 1) * length) >> limit.place_bits()
+        // At most the length.
+        ((u128::from(self.place + 1) * u128::from(length)) >> limit.place_bits()) as u64
     }
 
     /// Without so many units.

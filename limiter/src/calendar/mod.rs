@@ -1,38 +1,56 @@
-//! Windows: the parts into which a period divides time. All are aligned to the Unix epoch; months are those of UTC.
+//! Windows: the parts into which a period divides time. Those of a length are aligned to the Unix epoch, days and months are
+//! those of UTC, and all others are a [`Calendar`](placed::Calendar)'s.
+//!
+//! - `civil`: which day is which.
+//! - `zone`: what clocks in a time zone show.
+//! - `starts`: the date on which windows begin, as rules write it.
+//! - `grid`: the windows of a time zone, or from a date on.
+//! - `placed`: these, known by what they are, so that a period is a number that can be copied.
 
+pub(crate) mod civil;
+mod grid;
+pub(crate) mod placed;
+mod seen;
+pub(crate) mod starts;
+pub(crate) mod zone;
+
+use self::civil::{DAY, civil, days_before};
 use crate::{period::Period, time::TICKS_PER_NANO};
-
-const SECOND: u64 = 1_000_000_000 * TICKS_PER_NANO;
-pub(crate) const DAY: u64 = 86_400 * SECOND;
 
 /// The start of the window that contains `instant`.
 pub(crate) fn window_start(period: Period, instant: u64) -> u64 {
-    match ticks_of(period) {
-        Some(length) => instant - instant % length,
-        None => month_start(month_of(instant)),
+    match layout(period) {
+        Layout::Even(length) => instant - instant % length,
+        Layout::Months => month_start(month_of(instant)),
+        Layout::Placed(calendar) => calendar.windows(instant).0,
     }
 }
 
 /// The end of the window that contains `instant`, which is the start of the next. At the end of time (the year 2116)
 /// there is no next one.
 pub(crate) fn window_end(period: Period, instant: u64) -> u64 {
-    match ticks_of(period) {
-        Some(length) => (instant - instant % length).saturating_add(length),
-        None => month_start(month_of(instant) + 1),
+    match layout(period) {
+        Layout::Even(length) => (instant - instant % length).saturating_add(length),
+        Layout::Months => month_start(month_of(instant) + 1),
+        Layout::Placed(calendar) => calendar.windows(instant).1,
     }
 }
 
 /// Both.
 #[inline]
 pub(crate) fn window(period: Period, instant: u64) -> (u64, u64) {
-    match ticks_of(period) {
-        Some(length) => {
+    match layout(period) {
+        Layout::Even(length) => {
             let start = instant - instant % length;
             (start, start.saturating_add(length))
         }
-        None => {
+        Layout::Months => {
             let month = month_of(instant);
             (month_start(month), month_start(month + 1))
+        }
+        Layout::Placed(calendar) => {
+            let (start, end, _) = calendar.windows(instant);
+            (start, end)
         }
     }
 }
@@ -40,32 +58,47 @@ pub(crate) fn window(period: Period, instant: u64) -> (u64, u64) {
 /// The start and the end of the window that contains `instant`, and the end of the next one.
 #[inline]
 pub(crate) fn two_windows(period: Period, instant: u64) -> (u64, u64, u64) {
-    match ticks_of(period) {
-        Some(length) => {
+    match layout(period) {
+        Layout::Even(length) => {
             let start = instant - instant % length;
             let end = start.saturating_add(length);
             (start, end, end.saturating_add(length))
         }
-        None => {
+        Layout::Months => {
             let month = month_of(instant);
             (month_start(month), month_start(month + 1), month_start(month + 2))
         }
+        Layout::Placed(calendar) => calendar.windows(instant),
     }
 }
 
 /// No window is longer than so many ticks.
 pub(crate) fn longest(period: Period) -> u64 {
-    ticks_of(period).unwrap_or(31 * DAY)
+    match layout(period) {
+        Layout::Even(length) => length,
+        Layout::Months => 31 * DAY,
+        Layout::Placed(calendar) => calendar.longest(),
+    }
 }
 
-/// The length of all windows but those of months.
-fn ticks_of(period: Period) -> Option<u64> {
+/// How windows lie.
+enum Layout {
+    /// All of this length, one of them at the Unix epoch.
+    Even(u64),
+    /// Of UTC.
+    Months,
+    Placed(placed::Calendar),
+}
+
+#[inline]
+fn layout(period: Period) -> Layout {
     match period {
         // Periods are at most ten years.
-        Period::FromFirst { nanos } => Some(nanos.saturating_mul(TICKS_PER_NANO)),
-        Period::Fixed(length) => Some(length.as_nanos() as u64 * TICKS_PER_NANO),
-        Period::Day => Some(DAY),
-        Period::Month => None,
+        Period::FromFirst { nanos } => Layout::Even(nanos.saturating_mul(TICKS_PER_NANO)),
+        Period::Fixed(length) => Layout::Even(length.as_nanos() as u64 * TICKS_PER_NANO),
+        Period::Day => Layout::Even(DAY),
+        Period::Month => Layout::Months,
+        Period::Calendar(calendar) => Layout::Placed(calendar),
     }
 }
 
@@ -79,31 +112,9 @@ fn month_start(month: u64) -> u64 {
     days_before(1970 + month / 12, month % 12 + 1).saturating_mul(DAY)
 }
 
-/// Year and month (1 to 12) of a day since 1970. Howard Hinnant, "chrono-compatible low-level date algorithms",
-/// `civil_from_days`, for days that are not negative.
-pub(crate) fn civil(day: u64) -> (u64, u64) {
-    let shifted = day + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month)
-}
-
-/// Days from 1970 to the first of a month. The same source, `days_from_civil`.
-pub(crate) fn days_before(year: u64, month: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year / 400, year % 400);
-    let from_march = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * from_march + 2) / 5;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{civil::SECOND, *};
 
     fn is_leap(year: u64) -> bool {
         year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
