@@ -5,9 +5,11 @@ use std::{net::SocketAddr, sync::Arc};
 use arc_swap::ArcSwap;
 use tidegate_cluster::{Clock, Cluster, Readiness, Router};
 use tidegate_limiter::cluster::{Rules, Store};
+use tokio::sync::Semaphore;
 
 use crate::{
     accept::ServerStats,
+    access::Access,
     allowed_hosts::AllowedHosts,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
@@ -25,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) cluster: Cluster,
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Clock,
+    /// Who may do what.
+    pub(crate) access: Arc<Access>,
     /// Whom proxies may speak for.
     pub(crate) trust: Trust,
     /// By which names people ask for it.
@@ -39,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) grpc_address: SocketAddr,
     /// What Envoy is told to add to answers.
     pub(crate) envoy_headers: EnvoyHeaders,
+    /// Room for notes that wait to be written into the audit trail.
+    pub(crate) notes: Arc<Semaphore>,
     /// How far this node is on its way to its end.
     pub(crate) ending: Ending,
 }

@@ -43,10 +43,18 @@ pub(crate) enum ProblemKind {
     NoSuchRule,
     ForeignOrigin,
     UnknownHost,
+    TokenNeeded,
+    BadToken,
+    TooManyFailures,
+    RoleMissing,
+    DomainNotAllowed,
+    AdminElsewhere,
+    NoSuchToken,
+    TokenConflict,
 }
 
 impl ProblemKind {
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::NotJson,
         Self::InvalidUtf8,
         Self::UnknownField,
@@ -80,6 +88,14 @@ impl ProblemKind {
         Self::NoSuchRule,
         Self::ForeignOrigin,
         Self::UnknownHost,
+        Self::TokenNeeded,
+        Self::BadToken,
+        Self::TooManyFailures,
+        Self::RoleMissing,
+        Self::DomainNotAllowed,
+        Self::AdminElsewhere,
+        Self::NoSuchToken,
+        Self::TokenConflict,
     ];
 
     /// The word for it, in answers and as a label in the metrics.
@@ -124,6 +140,14 @@ impl ProblemKind {
             Self::NoSuchRule => ("no-such-rule", "There is no such rule"),
             Self::ForeignOrigin => ("foreign-origin", "A page of another site asks"),
             Self::UnknownHost => ("unknown-host", "The node is asked by a name that it does not know"),
+            Self::TokenNeeded => ("token-needed", "A token is needed"),
+            Self::BadToken => ("bad-token", "The token does not count"),
+            Self::TooManyFailures => ("too-many-failures", "Too many failed authentications"),
+            Self::RoleMissing => ("role-missing", "The token lacks a role"),
+            Self::DomainNotAllowed => ("domain-not-allowed", "The token is not for this domain"),
+            Self::AdminElsewhere => ("admin-elsewhere", "Administration has an address of its own"),
+            Self::NoSuchToken => ("no-such-token", "There is no such token"),
+            Self::TokenConflict => ("token-conflict", "The tokens cannot be changed like that"),
             Self::NodeIsLive => ("node-is-live", "The node is alive"),
             Self::OwnerUnreachable => ("owner-unreachable", "The owner of a bucket cannot be reached"),
             Self::NotEverywhereYet => ("not-everywhere-yet", "Written, but not yet in force everywhere"),
