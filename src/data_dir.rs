@@ -29,7 +29,8 @@ pub enum DataDirError {
     },
     /// Others can read it.
     #[error(
-        "{path} (--data-dir) is open to others (mode {mode:03o}), and cannot be closed: {reason}; `chmod 700 {path}` as its owner"
+        "{path} (--data-dir) is open to others (mode {mode:03o}), and cannot be closed: {reason}; \
+         `chmod 700 {path}` as its owner, or name a directory inside it, which the node makes"
     )]
     Open {
         /// Which directory.

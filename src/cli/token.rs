@@ -190,6 +190,9 @@ impl CreateArgs {
                 note("this is the only time that the token is shown: it is kept nowhere");
             }
         }
+        if value["created_by"].is_null() {
+            note("from now on administration of the cluster needs a token: keep this one");
+        }
         Ok(DONE)
     }
 

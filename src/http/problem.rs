@@ -245,4 +245,21 @@ mod tests {
         assert_eq!(json["column"], 9);
         assert_eq!(json["detail"], "the cost \"x\" is no number");
     }
+
+    #[test]
+    fn who_lacks_a_token_is_told_what_to_present_on_both_ways() {
+        for (problem, header, value) in [
+            (Problem::new(ProblemKind::TokenNeeded, "none"), "www-authenticate", "Bearer realm=\"tidegate\""),
+            (
+                Problem::new(ProblemKind::BadToken, "another's"),
+                "www-authenticate",
+                "Bearer realm=\"tidegate\", error=\"invalid_token\"",
+            ),
+            (Problem::new(ProblemKind::TooManyFailures, "ten").with("retry_after_s", 7), "retry-after", "7"),
+            (Problem::new(ProblemKind::NotReady, "yet"), "retry-after", "1"),
+        ] {
+            assert!(problem.first_lines().contains(&format!("{header}: {value}\r\n")), "{problem:?}");
+            assert_eq!(problem.into_http().headers()[header], value);
+        }
+    }
 }

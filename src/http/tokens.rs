@@ -68,8 +68,9 @@ impl View {
 pub(super) fn all(node: &Node) -> Value {
     let applied = node.cluster.ledger().applied();
     let now_ms = node.clock.unix_millis();
-    let tokens: Vec<View> =
+    let mut tokens: Vec<View> =
         applied.state.access.tokens.iter().map(|(id, token)| View::of(id, token, now_ms)).collect();
+    tokens.sort_by(|one, other| one.name.cmp(&other.name));
     json!({ "node": node.name, "tokens": tokens })
 }
 
