@@ -97,7 +97,7 @@ struct ListArgs {
 struct RevokeArgs {
     /// The token's name, or its id
     #[arg(value_name = "TOKEN")]
-    token: String,
+    named: String,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -218,10 +218,10 @@ impl ListArgs {
 
 impl RevokeArgs {
     async fn run(self) -> Result<u8, Failure> {
-        let value = self.node.ask(Ask::delete(&["v1", "tokens", &self.token])).await?;
+        let value = self.node.ask(Ask::delete(&["v1", "tokens", &self.named])).await?;
         match self.output {
             Output::Json => print(&value.to_string()),
-            Output::Text => print(&format!("the token {} is worthless now", self.token)),
+            Output::Text => print(&format!("the token {} is worthless now", self.named)),
         }
         Ok(DONE)
     }
