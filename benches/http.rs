@@ -1,10 +1,10 @@
 //! What a check costs over HTTP: decided where it arrives, and decided by another node, beside an axum route that answers
-//! a constant on the very same accept loop.
+//! a constant on the very same accept loop; and what a token adds.
 //!
 //! `cargo bench --bench http` (five rounds of two seconds each), or `-- --rounds N --seconds N`.
 //!
 //! Servers run as processes of their own on one processor, the load generator runs on another: 32 connections, each
-//! asking one question after the other. The three cases take turns, so that a slow minute of the machine hits all of
+//! asking one question after the other. The four cases take turns, so that a slow minute of the machine hits all of
 //! them; medians are shown. What this does not show: several cores, pipelining, clients on other machines.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for people")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
@@ -42,6 +42,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Set for the process that is the baseline's server: where it listens.
 const BASELINE: &str = "TIDEGATE_BENCH_BASELINE";
+const ADMIN_TOKEN: &str = "the-admin-token-of-the-benchmark-0123456789";
 const CONNECTIONS: usize = 32;
 const KEYS: usize = 1_000;
 const RULES: &str = "rules: [{name: per-user, key: [user], limit: 1000000/1s}]\n";
@@ -52,6 +53,8 @@ struct Case {
     name: &'static str,
     address: SocketAddr,
     paths: Vec<String>,
+    /// Further lines of each request's head.
+    headers: String,
     /// The processes that answer.
     servers: Vec<u32>,
     results: Vec<Measured>,
@@ -86,13 +89,15 @@ fn main() {
     let baseline = children.start(
         Command::new(std::env::current_exe().unwrap()).env(BASELINE, address(baseline_port).to_string()),
     );
-    let (alone, first, second) = (free_ports(), free_ports(), free_ports());
+    let (alone, first, second, guarded) = (free_ports(), free_ports(), free_ports(), free_ports());
     let alone_pid = children.node(&rules, alone, &[]);
+    let asks_all = [("TIDEGATE_ADMIN_TOKEN", ADMIN_TOKEN), ("TIDEGATE_REQUIRE_TOKEN", "all")];
+    let guarded_pid = children.node_with(&rules, guarded, &[], &asks_all);
     let first_pid = children.node(&rules, first, &[second]);
     let second_pid = children.node(&rules, second, &[first]);
     pin_to(for_load);
 
-    for port in [alone, first, second] {
+    for port in [alone, first, second, guarded] {
         wait_for("the nodes are ready", Duration::from_secs(30), || {
             Client::new(address(port), Duration::from_secs(1))
                 .get("/readyz")
@@ -105,7 +110,11 @@ fn main() {
     let all: Vec<String> = (0..KEYS).map(|user| format!("/v1/check?user=u{user}")).collect();
     let mut cases = [
         Case::new("axum route, constant answer", baseline_port, all.clone(), &[baseline]),
-        Case::new("check, decided locally", alone, all, &[alone_pid]),
+        Case::new("check, decided locally", alone, all.clone(), &[alone_pid]),
+        Case {
+            headers: format!("authorization: Bearer {}\r\n", token(guarded)),
+            ..Case::new("the same, with a token", guarded, all, &[guarded_pid])
+        },
         Case::new("check, forwarded", first, forwarded_paths(first), &[first_pid, second_pid]),
     ];
     println!(
@@ -122,7 +131,8 @@ fn main() {
 
 impl Case {
     fn new(name: &'static str, port: u16, paths: Vec<String>, servers: &[u32]) -> Self {
-        Self { name, address: address(port), paths, servers: servers.to_vec(), results: Vec::new() }
+        let (address, servers) = (address(port), servers.to_vec());
+        Self { name, address, paths, headers: String::new(), servers, results: Vec::new() }
     }
 
     fn measure(&self, length: Duration) -> Measured {
@@ -145,7 +155,7 @@ impl Case {
         let requests: Arc<Vec<Vec<u8>>> = Arc::new(
             self.paths
                 .iter()
-                .map(|path| format!("GET {path} HTTP/1.1\r\nhost: n\r\n\r\n").into_bytes())
+                .map(|path| format!("GET {path} HTTP/1.1\r\nhost: n\r\n{}\r\n", self.headers).into_bytes())
                 .collect(),
         );
         let until = Instant::now() + length;
@@ -262,6 +272,15 @@ fn forwarded_paths(port: u16) -> Vec<String> {
         .filter(|path| client.get(&format!("{path}&cost=0")).unwrap().json()["decided_by"] == "forwarded")
         .take(KEYS)
         .collect()
+}
+
+/// A token for checks.
+fn token(port: u16) -> String {
+    let headers = [("authorization", &*format!("Bearer {ADMIN_TOKEN}"))];
+    let body = r#"{"name": "bench", "roles": ["check"]}"#;
+    let made =
+        Client::new(address(port), Duration::from_secs(5)).request("POST", "/v1/tokens", &headers, body);
+    made.unwrap().json()["token"].as_str().unwrap().to_owned()
 }
 
 fn serve_constant(address: SocketAddr) {

@@ -94,6 +94,11 @@ impl Ask {
         Self::new(Method::POST, path, body.into())
     }
 
+    /// Takes something away.
+    pub(crate) fn delete(path: &[&str]) -> Self {
+        Self::new(Method::DELETE, path, Bytes::new())
+    }
+
     pub(crate) fn with_query(mut self, query: Vec<(&'static str, String)>) -> Self {
         for (index, (name, value)) in query.into_iter().enumerate() {
             let sign = if index == 0 { '?' } else { '&' };
@@ -132,16 +137,6 @@ impl NodeAddress {
     /// Asks for something.
     pub(crate) async fn ask(&self, ask: &Ask, patience: Duration) -> Result<Reply, ClientError> {
         self.send(ask.method.clone(), &ask.target, &ask.headers, ask.body.clone(), patience).await
-    }
-
-    /// Posts JSON.
-    pub(crate) async fn post(
-        &self,
-        path: &str,
-        json: Vec<u8>,
-        patience: Duration,
-    ) -> Result<Reply, ClientError> {
-        self.send(Method::POST, path, &[], json.into(), patience).await
     }
 
     async fn send(

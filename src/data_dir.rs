@@ -1,13 +1,18 @@
 //! The directory in which a node keeps what must outlive it: its name.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use tidegate_cluster::is_valid_name;
 
+/// What only the owner may do with it: all.
+const PRIVATE: u32 = 0o700;
+/// What others may do.
+const OTHERS: u32 = 0o077;
 const LOCK_FILE: &str = "lock";
 const NAME_FILE: &str = "node-name";
 
@@ -20,6 +25,19 @@ pub enum DataDirError {
         /// Which file.
         path: PathBuf,
         /// Why not.
+        reason: io::Error,
+    },
+    /// Others can read it.
+    #[error(
+        "{path} (--data-dir) is open to others (mode {mode:03o}), and cannot be closed: {reason}; \
+         `chmod 700 {path}` as its owner, or name a directory inside it, which the node makes"
+    )]
+    Open {
+        /// Which directory.
+        path: PathBuf,
+        /// What it allows.
+        mode: u32,
+        /// Why it stays so.
         reason: io::Error,
     },
     /// Another process uses it.
@@ -57,7 +75,10 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Takes the directory, which is made if there is none.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
-        fs::create_dir_all(path).map_err(|reason| DataDirError::Io { path: path.to_owned(), reason })?;
+        let own = |reason| DataDirError::Io { path: path.to_owned(), reason };
+        // It holds the hash secret, the rules and the hashes of tokens.
+        DirBuilder::new().recursive(true).mode(PRIVATE).create(path).map_err(own)?;
+        close(path)?;
         let lock_path = path.join(LOCK_FILE);
         let io = |reason| DataDirError::Io { path: lock_path.clone(), reason };
         let lock = File::create(&lock_path).map_err(io)?;
@@ -105,6 +126,22 @@ impl DataDir {
     }
 }
 
+/// Takes what others than the owner may do with the directory away.
+fn close(path: &Path) -> Result<(), DataDirError> {
+    let mode = |path: &Path| Ok::<u32, io::Error>(fs::metadata(path)?.mode() & 0o777);
+    let found = mode(path).map_err(|reason| DataDirError::Io { path: path.to_owned(), reason })?;
+    if found & OTHERS == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE)).map_err(|reason| DataDirError::Open {
+        path: path.to_owned(),
+        mode: found,
+        reason,
+    })?;
+    tracing::info!(path = %path.display(), mode = format!("{found:03o}"), "the data directory was open to others: it is its owner's alone now");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +155,18 @@ mod tests {
         assert_eq!((&*first, &*again), ("host-1", "host-1"));
         let other = DataDir::open(&path).unwrap().name(Some("n7".to_owned()), String::new).unwrap_err();
         assert!(other.to_string().contains("host-1"), "{other}");
+    }
+
+    #[test]
+    fn a_data_directory_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let made = dir.path().join("made");
+        drop(DataDir::open(&made).unwrap());
+        assert_eq!(mode(&made), 0o700);
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o755)).unwrap();
+        drop(DataDir::open(&made).unwrap());
+        assert_eq!(mode(&made), 0o700);
     }
 
     #[test]

@@ -7,14 +7,15 @@
 //! - `accept`: lets connections in. [`ending`]: how it ends. [`http`], `grpc`, `resp`: the front ends, from a request's bytes to those of its answer.
 //! - `gubernator`: what Gubernator's clients ask, over gRPC and HTTP. `throttle`: the same of redis-cell and throttlecrab, over
 //!   the Redis protocol and HTTP. [`client_address`]: whose request it is that a proxy asks about. `allowed_hosts`: the names under
-//!   which people ask it. `rate_limit_headers`: the headers that tell of limits.
+//!   which people ask it. `access`: who may do what. `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
-//! - `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
+//! - `rules_file`: the rules, from a file. `secret_file`: a secret, from one that nobody else can read. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `lasting`, `process`: numbers and log lines about all of it; `lasting` logs a fault that persists.
 //! - `import`: rules from the configuration of another limiter.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 
 mod accept;
+mod access;
 mod allowed_hosts;
 mod check;
 pub mod cli;
@@ -41,6 +42,7 @@ mod process;
 mod rate_limit_headers;
 mod resp;
 mod rules_file;
+mod secret_file;
 pub mod serve;
 mod sweeper;
 mod terminal;

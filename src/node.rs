@@ -5,9 +5,11 @@ use std::{net::SocketAddr, sync::Arc};
 use arc_swap::ArcSwap;
 use tidegate_cluster::{Clock, Cluster, Readiness, Router};
 use tidegate_limiter::cluster::{Rules, Store};
+use tokio::sync::Semaphore;
 
 use crate::{
     accept::ServerStats,
+    access::Access,
     allowed_hosts::AllowedHosts,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
@@ -26,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) cluster: Cluster,
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Clock,
+    /// Who may do what.
+    pub(crate) access: Arc<Access>,
     /// Whom proxies may speak for.
     pub(crate) trust: Trust,
     /// By which names people ask for it.
@@ -44,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) body_room: BodyRoom,
     /// For work with rules.
     pub(crate) desk: Desk,
+    /// Room for notes that wait to be written into the audit trail.
+    pub(crate) notes: Arc<Semaphore>,
     /// How far this node is on its way to its end.
     pub(crate) ending: Ending,
 }

@@ -12,6 +12,7 @@ use tidegate_limiter::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
+    sync::Semaphore,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,9 @@ use tracing::{info, warn};
 
 use crate::{
     accept::ServerStats,
+    access::{Access, Door},
     config::Settings,
-    connections::Connections,
+    connections::{Caps, Connections},
     data_dir::{DataDir, DataDirError},
     desk::{BodyRoom, Desk},
     ending::Ending,
@@ -48,6 +50,10 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 /// The part of the memory that is for shares, which are only used when an owner is lost.
 const SHARES_PART: u64 = 8;
 
+/// Connections of administration at a time, where it has an address of its own.
+const ADMIN_CONNECTIONS: u64 = 64;
+/// Notes that wait to be written into the audit trail at a time.
+const NOTES: usize = 64;
 /// Fewer connections than that are hardly what an operator wants.
 const FEW_CONNECTIONS: u64 = 256;
 /// What a node of several takes besides its buckets, without connections (docs/http.md, "Memory").
@@ -127,6 +133,7 @@ async fn serve(
     let listener = bound("HTTP", settings.http)?;
     let grpc_listener = bound("gRPC", settings.grpc)?;
     let resp_listener = bound("the Redis protocol", settings.resp)?;
+    let admin_listener = settings.admin_listen.map(|address| bound("administration", address)).transpose()?;
 
     let clock = Clock::start();
     let workers = Workers::start(settings.workers.get()).map_err(ServeError::System)?;
@@ -158,13 +165,29 @@ async fn serve(
 
     // Everything is open now: only from here on is it said that the node is up.
     info!(%name, http = %settings.http, grpc = %settings.grpc, resp = %settings.resp, peers = %settings.peers, advertise = %cluster.advertised(), workers = settings.workers, "listening");
+    if let Some(address) = settings.admin_listen {
+        info!(%address, "administration is answered at an address of its own");
+    }
     warn_of(&settings);
     warn_of_limits(&settings, open_files, process::memory_limit());
     let places = Arc::new(Connections::new(settings.connection_caps(connection_cap)));
     let allowed_hosts =
         settings.allowed_hosts(&name, rustix::system::uname().nodename().to_string_lossy().into_owned());
+    let has_admin_door = settings.admin_listen.is_some();
+    let access = Access::new(settings.require_token, settings.admin_token.clone(), has_admin_door, clock);
+    let access = Arc::new(access);
+    let mut applied = cluster.ledger().watch();
+    access.publish(&applied.borrow());
+    let publishing = Arc::clone(&access);
+    tokio::spawn(async move {
+        while applied.changed().await.is_ok() {
+            publishing.publish(&applied.borrow_and_update());
+        }
+    });
     let node = Arc::new(Node {
         name,
+        access,
+        notes: Arc::new(Semaphore::new(NOTES)),
         rules,
         router: Arc::clone(cluster.router()),
         cluster,
@@ -185,15 +208,35 @@ async fn serve(
     });
     let limits = Limits::default();
     let ending = node.ending.clone();
-    let front = {
+    let front = |door| {
         let node = Arc::clone(&node);
-        move |worker| Front::new(Arc::clone(&node), worker)
+        move |worker| Front::new(Arc::clone(&node), worker, door)
     };
-    let over_http =
-        http::serve(listener, workers.handles(), front, limits, Arc::clone(&node.http), ending.clone());
+    let over_http = http::serve(
+        listener,
+        workers.handles(),
+        front(Door::Public),
+        limits,
+        Arc::clone(&node.http),
+        ending.clone(),
+    );
+    let administration = {
+        let (front, handles) = (front(Door::Administration), workers.handles());
+        // A flood of checks does not keep operators out.
+        let caps = Caps { all: ADMIN_CONNECTIONS, each_client: ADMIN_CONNECTIONS, proxies: Vec::new() };
+        let stats = Arc::new(ServerStats::of(&Arc::new(Connections::new(caps))));
+        let ending = ending.clone();
+        async move {
+            if let Some(listener) = admin_listener {
+                http::serve(listener, handles, front, limits, stats, ending).await;
+            }
+        }
+    };
     let over_grpc = grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), ending.clone());
     let over_resp = resp::serve(resp_listener, workers.handles(), Arc::clone(&node), ending.clone());
-    let mut serving = tokio::spawn(async { tokio::join!(over_http, over_grpc, over_resp) });
+    let mut serving = tokio::spawn(async {
+        tokio::join!(over_http, over_grpc, over_resp, administration);
+    });
 
     let why = tokio::select! {
         why = signals.recv() => why,
@@ -212,7 +255,7 @@ async fn serve(
 
 /// Stops so that nobody notices: clients are told to ask elsewhere, and load balancers have `delay` for it; the others take the
 /// slots over while this node still answers, then connections end as their requests do.
-async fn leave(node: &Node, delay: Duration, serving: tokio::task::JoinHandle<((), (), ())>) {
+async fn leave(node: &Node, delay: Duration, serving: tokio::task::JoinHandle<()>) {
     let since = Instant::now();
     node.ending.close();
     sleep(delay).await;
@@ -241,10 +284,16 @@ fn warn_of(settings: &Settings) {
             "the cluster key looks guessable (--cluster-key-file): who is on the path between two nodes can try keys out; `openssl rand -hex 32` makes a good one"
         );
     }
-    if settings.insecure_no_cluster_key && settings.cluster_key.is_none() {
+    if settings.insecure && settings.admin_token.is_none() && settings.require_token.is_none() {
+        warn!(
+            http = %settings.admin_listen.unwrap_or(settings.http),
+            "INSECURE: administration needs no token (--insecure): whoever reaches this port can change rules, drain nodes and reset buckets"
+        );
+    }
+    if (settings.insecure_no_cluster_key || settings.insecure) && settings.cluster_key.is_none() {
         warn!(
             peers = %settings.peers,
-            "INSECURE: there is no cluster key (--insecure-no-cluster-key): whoever reaches the peer port can change rules, take keys over, and end the cluster"
+            "INSECURE: there is no cluster key (--insecure-no-cluster-key or --insecure): whoever reaches the peer port can change rules, take keys over, and end the cluster"
         );
     }
 }

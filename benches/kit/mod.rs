@@ -23,6 +23,17 @@ impl Children {
     }
 
     pub(crate) fn node(&mut self, rules: &Path, port: u16, others: &[u16]) -> u32 {
+        self.node_with(rules, port, others, &[])
+    }
+
+    /// One that finds this in its environment.
+    pub(crate) fn node_with(
+        &mut self,
+        rules: &Path,
+        port: u16,
+        others: &[u16],
+        environment: &[(&str, &str)],
+    ) -> u32 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args([
             "serve",
@@ -34,7 +45,7 @@ impl Children {
             &port.to_string(),
             "--rules",
         ]);
-        command.arg(rules);
+        command.arg(rules).envs(environment.iter().copied());
         for other in others {
             command.args(["--join", &format!("127.0.0.1:{}", other + 3), "--bootstrap-expect", "2"]);
         }

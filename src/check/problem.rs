@@ -44,10 +44,18 @@ pub(crate) enum ProblemKind {
     ForeignOrigin,
     UnknownHost,
     Busy,
+    TokenNeeded,
+    BadToken,
+    TooManyFailures,
+    RoleMissing,
+    DomainNotAllowed,
+    AdminElsewhere,
+    NoSuchToken,
+    TokenConflict,
 }
 
 impl ProblemKind {
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 42] = [
         Self::NotJson,
         Self::InvalidUtf8,
         Self::UnknownField,
@@ -82,6 +90,14 @@ impl ProblemKind {
         Self::ForeignOrigin,
         Self::UnknownHost,
         Self::Busy,
+        Self::TokenNeeded,
+        Self::BadToken,
+        Self::TooManyFailures,
+        Self::RoleMissing,
+        Self::DomainNotAllowed,
+        Self::AdminElsewhere,
+        Self::NoSuchToken,
+        Self::TokenConflict,
     ];
 
     /// The word for it, in answers and as a label in the metrics.
@@ -127,6 +143,14 @@ impl ProblemKind {
             Self::ForeignOrigin => ("foreign-origin", "A page of another site asks"),
             Self::UnknownHost => ("unknown-host", "The node is asked by a name that it does not know"),
             Self::Busy => ("busy", "The node has too much to do beside checks"),
+            Self::TokenNeeded => ("token-needed", "A token is needed"),
+            Self::BadToken => ("bad-token", "The token does not count"),
+            Self::TooManyFailures => ("too-many-failures", "Too many failed authentications"),
+            Self::RoleMissing => ("role-missing", "The token lacks a role"),
+            Self::DomainNotAllowed => ("domain-not-allowed", "The token is not for this domain"),
+            Self::AdminElsewhere => ("admin-elsewhere", "Administration has an address of its own"),
+            Self::NoSuchToken => ("no-such-token", "There is no such token"),
+            Self::TokenConflict => ("token-conflict", "The tokens cannot be changed like that"),
             Self::NodeIsLive => ("node-is-live", "The node is alive"),
             Self::OwnerUnreachable => ("owner-unreachable", "The owner of a bucket cannot be reached"),
             Self::NotEverywhereYet => ("not-everywhere-yet", "Written, but not yet in force everywhere"),

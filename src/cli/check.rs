@@ -6,8 +6,14 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::outcome::{DENIED, DONE, FAILED, Failure};
-use crate::{client::NodeAddress, terminal::print};
+use super::{
+    credentials::TokenArgs,
+    outcome::{DENIED, DONE, FAILED, Failure},
+};
+use crate::{
+    client::{Ask, NodeAddress},
+    terminal::print,
+};
 
 /// How long a node is waited for: longer than it may take for a check.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +47,9 @@ pub(super) struct CheckArgs {
     /// The node to ask
     #[arg(long, env = "TIDEGATE_NODE", value_name = "URL", default_value = "http://127.0.0.1:7800")]
     node: NodeAddress,
+
+    #[command(flatten)]
+    token: TokenArgs,
 
     /// How the answer is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
@@ -95,11 +104,9 @@ impl CheckArgs {
         if !costs.is_empty() {
             question["costs"] = costs.into();
         }
-        let reply = self
-            .node
-            .post("/v1/check", question.to_string().into_bytes(), PATIENCE)
-            .await
-            .map_err(|fault| Failure::of(FAILED, fault))?;
+        let ask = self.token.present(Ask::post(&["v1", "check"], question.to_string()));
+        let ask = ask.map_err(Failure::failed)?;
+        let reply = self.node.ask(&ask, PATIENCE).await.map_err(|fault| Failure::of(FAILED, fault))?;
         let Ok(answer) = serde_json::from_slice::<Answer>(&reply.body) else {
             let problem: Option<Value> = serde_json::from_slice(&reply.body).ok();
             let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());

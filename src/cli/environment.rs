@@ -7,8 +7,8 @@ use clap::{Command, builder::Resettable};
 const PREFIX: &str = "TIDEGATE_";
 /// How like a known name another one must be to be taken for it, mistyped; both without the prefix.
 const LIKE: f64 = 0.85;
-/// What test builds and `jepsen` read besides.
-const OTHERS: [&str; 2] = ["TIDEGATE_PLANTED_BUG", "TIDEGATE_FAULTS"];
+/// What is read besides: by commands, so that a token is no flag; by test builds and `jepsen`.
+const OTHERS: [&str; 3] = ["TIDEGATE_TOKEN", "TIDEGATE_PLANTED_BUG", "TIDEGATE_FAULTS"];
 
 /// The same command line, whose options read no variable that is empty: templates write one for what is not given.
 pub(super) fn without_empty(command: Command) -> Command {

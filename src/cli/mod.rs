@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod credentials;
 mod dev;
 mod environment;
 mod node;
@@ -9,6 +10,7 @@ mod outcome;
 mod recover;
 mod rules;
 mod serve;
+mod token;
 
 use std::{process::ExitCode, sync::LazyLock};
 
@@ -63,6 +65,8 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at the nodes, and take one out
     Cluster(cluster::ClusterArgs),
+    /// Say who may do what
+    Token(token::TokenCommandArgs),
 }
 
 /// Runs the command line of this process.
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.run(),
         Command::Rules(args) => args.run(),
         Command::Cluster(args) => args.run(),
+        Command::Token(args) => args.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -6,7 +6,10 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::outcome::{FAILED, Failure};
+use super::{
+    credentials::{TokenArgs, TokenError},
+    outcome::{FAILED, Failure},
+};
 use crate::{
     client::{Ask, ClientError, NodeAddress, Reply},
     config::Span,
@@ -24,6 +27,9 @@ pub(super) struct NodeArgs {
     /// The node to ask; each knows, and each takes changes
     #[arg(long, env = "TIDEGATE_NODE", value_name = "URL", default_value = "http://127.0.0.1:7800")]
     node: NodeAddress,
+
+    #[command(flatten)]
+    token: TokenArgs,
 
     /// How long it may take
     #[arg(long, value_name = "DURATION", default_value = "10s")]
@@ -44,6 +50,9 @@ pub(super) enum NodeError {
     NoNode { node: NodeAddress, status: u16 },
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl From<NodeError> for Failure {
@@ -59,6 +68,7 @@ impl NodeArgs {
 
     /// Asks for something that may be asked twice. A node that does not answer is asked again until the time is over.
     pub(super) async fn ask(&self, ask: Ask) -> Result<Value, NodeError> {
+        let ask = self.token.present(ask)?;
         let give_up = tokio::time::Instant::now() + self.timeout.0;
         loop {
             match self.node.ask(&ask, self.timeout.0 + GRACE).await {
@@ -70,6 +80,12 @@ impl NodeArgs {
                 Err(fault) => return Err(fault.into()),
             }
         }
+    }
+
+    /// Asks for something that may not be asked twice.
+    pub(super) async fn ask_once(&self, ask: Ask) -> Result<Value, NodeError> {
+        let reply = self.node.ask(&self.token.present(ask)?, self.timeout.0 + GRACE).await?;
+        self.value_of(&reply)
     }
 
     fn value_of(&self, reply: &Reply) -> Result<Value, NodeError> {
@@ -89,6 +105,16 @@ impl NodeArgs {
                 "`tidegate cluster drain` first; then stop it, or remove it by asking another node"
                     .to_owned(),
             ),
+            Some("token-needed") => Some(
+                "--token-file FILE, or TIDEGATE_TOKEN; `tidegate token create` makes one, with the admin token of a node to begin with"
+                    .to_owned(),
+            ),
+            Some("bad-token") => Some("`tidegate token list` shows which there are, with one that counts".to_owned()),
+            Some("role-missing" | "domain-not-allowed") => {
+                Some("ask with a token that has the role, or have one made: `tidegate token create`".to_owned())
+            }
+            Some("admin-elsewhere") => Some("--node with the address of --admin-listen".to_owned()),
+            Some("no-such-token") => Some("`tidegate token list` lists the tokens".to_owned()),
             Some("no-such-revision") => Some("`tidegate rules history` lists the revisions".to_owned()),
             Some("not-everywhere-yet") => {
                 Some("nothing has to be done: the nodes that are behind take it in".to_owned())

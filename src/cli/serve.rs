@@ -1,6 +1,7 @@
 //! `tidegate serve`.
 
 use std::{
+    ffi::OsString,
     io,
     path::{Path, PathBuf},
     thread,
@@ -48,6 +49,9 @@ pub(super) struct ServeArgs {
 
 impl ServeArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
+        if let Some(fault) = secret_on(std::env::args_os()) {
+            return Err(Failure::bad_usage(fault));
+        }
         let file = match &self.config {
             Some(path) => config::read_file(path).map_err(Failure::bad_usage)?,
             None => Options::default(),
@@ -81,6 +85,22 @@ impl ServeArgs {
     }
 }
 
+/// A secret where other users of the machine can see it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+#[error("{0} on the command line can be seen by other users of this machine, in ps")]
+#[diagnostic(help(
+    "put the secret into a file that only its owner can read ({0}-file FILE), or into the environment (TIDEGATE_CLUSTER_KEY, TIDEGATE_ADMIN_TOKEN)"
+))]
+struct SecretShown(&'static str);
+
+fn secret_on(arguments: impl Iterator<Item = OsString>) -> Option<SecretShown> {
+    let mut arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+    arguments.find_map(|argument| {
+        let name = argument.split('=').next().unwrap_or_default();
+        ["--cluster-key", "--admin-token"].into_iter().find(|flag| *flag == name).map(SecretShown)
+    })
+}
+
 /// Takes from the configuration file what can change while the node runs: the level of the log.
 fn reload(config: Option<&Path>, options: &Options, log: &logging::Log) {
     let Some(path) = config else {
@@ -101,5 +121,18 @@ fn reload(config: Option<&Path>, options: &Options, log: &logging::Log) {
             "SIGHUP: the level of the log is read again; what else the file says holds after a restart"
         ),
         Err(fault) => warn!(%fault, "SIGHUP: nothing changes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_on_the_command_line_is_seen() {
+        let shown = |arguments: &[&str]| secret_on(arguments.iter().map(OsString::from)).map(|shown| shown.0);
+        assert_eq!(shown(&["serve", "--cluster-key", "x"]), Some("--cluster-key"));
+        assert_eq!(shown(&["serve", "--admin-token=x"]), Some("--admin-token"));
+        assert_eq!(shown(&["serve", "--cluster-key-file", "x", "--admin-token-file=y"]), None);
     }
 }

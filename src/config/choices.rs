@@ -40,6 +40,16 @@ impl LegacyHeaders {
     }
 }
 
+/// What needs a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequireToken {
+    /// Administration: all but checks, and whether the node lives.
+    Admin,
+    /// Checks too.
+    All,
+}
+
 /// What Envoy is told to add to answers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]

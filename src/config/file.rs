@@ -1,7 +1,8 @@
 //! The configuration file: TOML, with the flags' names as keys.
 
 use std::{
-    fs, io,
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -9,6 +10,7 @@ use std::{
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
 use super::options::Options;
+use crate::secret_file::{self, SecretFileError};
 
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -21,6 +23,9 @@ pub enum ConfigError {
         /// Why not.
         reason: io::Error,
     },
+    /// It holds a secret, and others can read it.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
     /// It says something that cannot be.
     #[error("{path}:{line}: {message}")]
     #[diagnostic(help("the keys are the names of the flags, see `tidegate serve --help`"))]
@@ -42,11 +47,21 @@ pub enum ConfigError {
 
 /// Reads a configuration file. Relative paths in it are meant from where it is.
 pub(crate) fn read(path: &Path) -> Result<Options, ConfigError> {
-    let text = fs::read_to_string(path)
-        .map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?;
+    let unreadable = |reason| ConfigError::Unreadable { path: path.to_owned(), reason };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
     let mut options = parse(&path.display().to_string(), &text)?;
+    if options.cluster_key.is_some() || options.admin_token.is_some() {
+        secret_file::is_private(&file, path)?;
+    }
     let base = path.parent().unwrap_or(Path::new(""));
-    let paths = [&mut options.data_dir, &mut options.rules, &mut options.cluster_key_file];
+    let paths = [
+        &mut options.data_dir,
+        &mut options.rules,
+        &mut options.cluster_key_file,
+        &mut options.admin_token_file,
+    ];
     for relative in paths.into_iter().flatten() {
         *relative = base.join(&relative);
     }
@@ -58,10 +73,17 @@ fn parse(path: &str, text: &str) -> Result<Options, ConfigError> {
         let span = error.span().unwrap_or(0..0);
         invalid(path, text, span, error.message().to_owned())
     })?;
+    let twice = |text: &str, setting: &str| {
+        let key = format!("{setting}-file");
+        let place = text.find(&key).unwrap_or(0);
+        let message = format!("{setting} and {key} are two forms of one setting; give one");
+        invalid(path, text, place..place + key.len(), message)
+    };
     if options.cluster_key.is_some() && options.cluster_key_file.is_some() {
-        let place = text.find("cluster-key-file").unwrap_or(0);
-        let message = "cluster-key and cluster-key-file are two forms of one setting; give one".to_owned();
-        return Err(invalid(path, text, place..place + "cluster-key-file".len(), message));
+        return Err(twice(text, "cluster-key"));
+    }
+    if options.admin_token.is_some() && options.admin_token_file.is_some() {
+        return Err(twice(text, "admin-token"));
     }
     Ok(options)
 }
@@ -79,6 +101,8 @@ fn invalid(path: &str, text: &str, span: std::ops::Range<usize>, message: String
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     fn fault(text: &str) -> String {
@@ -100,6 +124,24 @@ mod tests {
         assert!(fault("name = ").starts_with("node.toml:1: "));
         let key = "cluster-key = \"0123456789abcdef\"\ncluster-key-file = \"key\"";
         assert!(fault(key).starts_with("node.toml:2: cluster-key and"));
+    }
+
+    #[test]
+    fn a_file_with_a_secret_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        let with = |text: &str, mode| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            read(&path).map(drop).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(with("name = \"n1\"", 0o644), Ok(()));
+        for secret in ["cluster-key", "admin-token"] {
+            let text = format!("{secret} = \"0123456789abcdef0123456789abcdef\"");
+            assert_eq!(with(&text, 0o600), Ok(()));
+            let fault = with(&text, 0o644).unwrap_err();
+            assert!(fault.contains("chmod 600") && !fault.contains("012345"), "{fault}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod units;
 
 pub(crate) use self::file::read as read_file;
 pub use self::{
-    choices::{EnvoyHeaders, LegacyHeaders, LogFormat},
+    choices::{EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken},
     file::ConfigError,
     options::{Options, Secret},
     settings::{Settings, SettingsError},

@@ -3,13 +3,16 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "the texts are for --help first")]
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    choices::{EnvoyHeaders, LegacyHeaders, LogFormat},
+    choices::{EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken},
     units::{ByteCount, Span},
 };
 use crate::client_address::{ForwardedHeader, Network};
@@ -63,12 +66,12 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
 
-    /// Secret that all nodes of the cluster share, at least 16 characters; make it with `openssl rand -hex 32`. Prefer the
-    /// environment or --cluster-key-file: other users of the machine can see flags
+    /// Secret that all nodes of the cluster share, at least 16 characters; make it with `openssl rand -hex 32`. Only in the
+    /// environment or the configuration file: as a flag it is refused, because other users of the machine would see it
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY", value_name = "SECRET", hide_env_values = true)]
     pub cluster_key: Option<Secret>,
 
-    /// File that holds the secret of the cluster
+    /// File that holds the secret of the cluster; nobody but its owner may be able to read it
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY_FILE", value_name = "FILE", conflicts_with = "cluster_key")]
     pub cluster_key_file: Option<PathBuf>,
 
@@ -76,6 +79,29 @@ pub struct Options {
     /// the cluster [default: false]
     #[arg(long, env = "TIDEGATE_INSECURE_NO_CLUSTER_KEY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure_no_cluster_key: Option<bool>,
+
+    /// Secret of this node's operator, which may do everything at this node whatever tokens there are: to make the first one, and
+    /// when all are lost; at least 32 characters. Only in the environment or the configuration file
+    #[arg(long, env = "TIDEGATE_ADMIN_TOKEN", value_name = "SECRET", hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+
+    /// File that holds it; nobody but its owner may be able to read it
+    #[arg(long, env = "TIDEGATE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// What needs a token: admin, all but checks; or all [default: admin as soon as the node has an admin token or the cluster has
+    /// tokens, else nothing]
+    #[arg(long, env = "TIDEGATE_REQUIRE_TOKEN", value_name = "WHAT")]
+    pub require_token: Option<RequireToken>,
+
+    /// Address for administration over HTTP, which is then answered there only [default: where checks are answered]
+    #[arg(long, env = "TIDEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Listen beyond loopback without tokens and without a cluster key: anyone who reaches the ports can then change rules and end the
+    /// cluster [default: false]
+    #[arg(long, env = "TIDEGATE_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure: Option<bool>,
 
     /// Time within which a check is answered, whatever happens to other nodes [default: 100ms]
     #[arg(long, env = "TIDEGATE_CHECK_TIMEOUT", value_name = "TIME")]
@@ -149,6 +175,8 @@ impl Options {
         // A key and a key file are one setting in two forms.
         let has_key = self.cluster_key.is_some() || self.cluster_key_file.is_some();
         let key_source = if has_key { Self::default() } else { file.clone() };
+        let has_admin = self.admin_token.is_some() || self.admin_token_file.is_some();
+        let admin_source = if has_admin { Self::default() } else { file.clone() };
         Self {
             name: self.name.or(file.name),
             listen: self.listen.or(file.listen),
@@ -164,6 +192,11 @@ impl Options {
             cluster_key: self.cluster_key.or(key_source.cluster_key),
             cluster_key_file: self.cluster_key_file.or(key_source.cluster_key_file),
             insecure_no_cluster_key: self.insecure_no_cluster_key.or(file.insecure_no_cluster_key),
+            admin_token: self.admin_token.or(admin_source.admin_token),
+            admin_token_file: self.admin_token_file.or(admin_source.admin_token_file),
+            require_token: self.require_token.or(file.require_token),
+            admin_listen: self.admin_listen.or(file.admin_listen),
+            insecure: self.insecure.or(file.insecure),
             check_timeout: self.check_timeout.or(file.check_timeout),
             stop_delay: self.stop_delay.or(file.stop_delay),
             max_memory: self.max_memory.or(file.max_memory),

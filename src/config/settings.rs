@@ -1,7 +1,6 @@
 //! The settings of a node: every option with its default, looked at together.
 
 use std::{
-    fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
@@ -9,17 +8,21 @@ use std::{
     time::Duration,
 };
 
-use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
+use tidegate_cluster::{
+    ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name,
+    state::{AdminSecret, BadAdminToken},
+};
 use tidegate_limiter::cluster::IpPrefix;
 
 use super::{
-    choices::{EnvoyHeaders, LegacyHeaders},
+    choices::{EnvoyHeaders, LegacyHeaders, RequireToken},
     options::Options,
 };
 use crate::{
     allowed_hosts::AllowedHosts,
     client_address::{ForwardedHeader, Network, Trust},
     connections::Caps,
+    secret_file::{self, SecretFileError},
 };
 
 const DEFAULT_BASE_PORT: u16 = 7800;
@@ -70,6 +73,14 @@ pub struct Settings {
     pub cluster_key: Option<ClusterKey>,
     /// Whether it may listen beyond loopback without one.
     pub insecure_no_cluster_key: bool,
+    /// What opens administration at this node.
+    pub admin_token: Option<AdminSecret>,
+    /// What needs a token, whatever tokens there are.
+    pub require_token: Option<RequireToken>,
+    /// Where administration is answered, if that is elsewhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Whether it may listen beyond loopback without either.
+    pub insecure: bool,
     /// A check is answered within this time.
     pub check_timeout: Duration,
     /// How long a node that was asked to stop goes on before it hands over.
@@ -155,8 +166,19 @@ pub enum SettingsError {
          (--insecure-no-cluster-key)"
     )]
     NoClusterKey(IpAddr, SocketAddr),
-    #[error("cannot read the cluster key from {path} (--cluster-key-file): {reason}")]
-    ClusterKeyFile { path: PathBuf, reason: io::Error },
+    #[error("the cluster key (--cluster-key-file): {0}")]
+    ClusterKeyFile(SecretFileError),
+    #[error("{0} (TIDEGATE_ADMIN_TOKEN or --admin-token-file)")]
+    AdminToken(BadAdminToken),
+    #[error("the admin token (--admin-token-file): {0}")]
+    AdminTokenFile(SecretFileError),
+    #[error(
+        "{0} is not a loopback address, and administration needs no token: whoever reaches {0} could change the rules, drain nodes \
+         and reset buckets. Make an admin token with `openssl rand -hex 32` and give it to the node (--admin-token-file or \
+         TIDEGATE_ADMIN_TOKEN; for a node of a cluster that has tokens --require-token admin will do); or have administration \
+         answered on this machine only (--admin-listen 127.0.0.1:7804); or, where nobody else reaches that address, say so (--insecure)"
+    )]
+    OpenAdministration(SocketAddr),
 }
 
 impl Settings {
@@ -187,6 +209,10 @@ impl Settings {
             cluster_name: options.cluster_name.clone().unwrap_or_else(|| "tidegate".to_owned()),
             cluster_key: cluster_key(options)?,
             insecure_no_cluster_key: options.insecure_no_cluster_key.unwrap_or(false),
+            admin_token: admin_token(options)?,
+            require_token: options.require_token,
+            admin_listen: options.admin_listen,
+            insecure: options.insecure.unwrap_or(false),
             check_timeout: options.check_timeout.map_or(Duration::from_millis(100), |span| span.0),
             stop_delay: options.stop_delay.map_or(Duration::ZERO, |span| span.0),
             max_memory: options.max_memory.map_or(DEFAULT_MAX_MEMORY, |size| size.0),
@@ -264,9 +290,18 @@ impl Settings {
         let addresses = std::iter::once(self.peers.ip()).chain(self.advertise);
         if self.cluster_key.is_none()
             && !self.insecure_no_cluster_key
+            && !self.insecure
             && let Some(open) = addresses.into_iter().find(|address| !address.is_loopback())
         {
             return Err(SettingsError::NoClusterKey(open, self.peers));
+        }
+        let administration = self.admin_listen.unwrap_or(self.http);
+        if self.admin_token.is_none()
+            && self.require_token.is_none()
+            && !self.insecure
+            && !administration.ip().is_loopback()
+        {
+            return Err(SettingsError::OpenAdministration(administration));
         }
         if !CHECK_TIMEOUTS.contains(&self.check_timeout) {
             return Err(SettingsError::CheckTimeout(self.check_timeout));
@@ -308,11 +343,19 @@ fn workers(wanted: Option<usize>) -> Result<NonZeroUsize, SettingsError> {
 fn cluster_key(options: &Options) -> Result<Option<ClusterKey>, SettingsError> {
     let text = match (&options.cluster_key, &options.cluster_key_file) {
         (Some(secret), _) => secret.0.clone(),
-        (None, Some(path)) => fs::read_to_string(path)
-            .map_err(|reason| SettingsError::ClusterKeyFile { path: path.clone(), reason })?,
+        (None, Some(path)) => secret_file::read(path).map_err(SettingsError::ClusterKeyFile)?,
         (None, None) => return Ok(None),
     };
     ClusterKey::parse(&text).map(Some).map_err(SettingsError::ClusterKey)
+}
+
+fn admin_token(options: &Options) -> Result<Option<AdminSecret>, SettingsError> {
+    let text = match (&options.admin_token, &options.admin_token_file) {
+        (Some(secret), _) => secret.0.clone(),
+        (None, Some(path)) => secret_file::read(path).map_err(SettingsError::AdminTokenFile)?,
+        (None, None) => return Ok(None),
+    };
+    AdminSecret::parse(&text).map(Some).map_err(SettingsError::AdminToken)
 }
 
 /// The host of an entry of `--join`.

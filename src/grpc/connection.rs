@@ -59,6 +59,8 @@ const NOT_HTTP_1: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-t
 /// Serves a connection until either side ends it. While the server closes, a GOAWAY asks the client to open another one, elsewhere;
 /// what has come is answered.
 pub(super) async fn serve(mut tcp: TcpStream, front: Front, ending: Ending) {
+    let Ok(peer) = tcp.peer_addr() else { return };
+    let front = front.of(peer.ip());
     let silent_at_the_end = async {
         ending.stopped().cancelled().await;
         sleep(BEGINS_WITHIN).await;

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{Request, Response};
 use prost::Message;
+use tidegate_cluster::state::Role;
 use tidegate_proto::grpc::{
     DEFINITIONS, envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer,
     pb::gubernator::v1_server::V1Server,
@@ -29,10 +31,16 @@ use super::{
     envoy::{Begun, Envoy},
     gubernator::Gubernator,
     health::NodeHealth,
+    refusal::refused,
     stream::{self, Incoming},
     unary,
 };
-use crate::{gubernator, node::Node};
+use crate::{
+    access::{self, Caller, Door, Grant, Needs},
+    check::Problem,
+    gubernator,
+    node::Node,
+};
 
 /// Where Envoy asks.
 const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
@@ -49,6 +57,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(super) struct Front {
+    node: Arc<Node>,
+    worker: usize,
+    /// Who is at the other end of the connection.
+    peer: IpAddr,
     envoy: Arc<Envoy>,
     gubernator: V1Server<Gubernator>,
     /// What is not asked often.
@@ -62,7 +74,7 @@ impl Front {
         let envoy = Arc::new(Envoy::new(Arc::clone(&node), worker));
         let gubernator = V1Server::new(Gubernator::new(Arc::clone(&node), worker))
             .max_decoding_message_size(gubernator::MAX_BYTES);
-        let others = Routes::new(HealthServer::new(NodeHealth::new(node)));
+        let others = Routes::new(HealthServer::new(NodeHealth::new(Arc::clone(&node))));
         let described = || {
             Reflection::configure()
                 .register_encoded_file_descriptor_set(DEFINITIONS)
@@ -74,12 +86,30 @@ impl Front {
             _ => others,
         };
         Self {
+            node,
+            worker,
+            peer: Ipv4Addr::UNSPECIFIED.into(),
             envoy,
             gubernator,
             others: others.prepare(),
             open: Arc::default(),
             open_others: Arc::default(),
         }
+    }
+
+    /// The front of a connection.
+    pub(super) fn of(self, peer: IpAddr) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// Whether the client may make this call.
+    fn admit(&self, request: &Request<RecvStream>) -> Result<Grant, Problem> {
+        let access = &self.node.access;
+        let needs = needs_of(request.uri().path());
+        if needs == Needs::Role(Role::Check) && !access.guards_checks() {
+            return Ok(Grant::Nobody);
+        }
+        access.admit(needs, Door::Public, access::of_headers(request.headers()), self.peer)
     }
 
     /// Answers a request: at once if that is a check that has come as a whole and is decided here, else in a task of its own.
@@ -101,11 +131,19 @@ impl Front {
             unary::send(&mut respond, &Err::<(), _>(busy));
             return;
         };
+        let grant = match self.admit(&request) {
+            Ok(grant) => grant,
+            Err(problem) => {
+                let status = refused(&self.node, self.worker, &problem);
+                unary::send(&mut respond, &Err::<(), _>(status));
+                return;
+            }
+        };
         let mut read = None;
         if is_envoy {
             match unary::whole(&mut request, MAX_ENVOY_BYTES, cx) {
                 Ok(message) => {
-                    match self.envoy.begin(message) {
+                    match self.envoy.begin(message, &grant) {
                         Begun::Decided(answer) => unary::send(&mut respond, &answer),
                         Begun::Waits(rest) => spawn_unary(open, respond, rest),
                     }
@@ -114,7 +152,10 @@ impl Front {
                 Err(begun) => read = begun,
             }
         }
-        let request = request.map(|stream| Incoming::new(read, stream));
+        let mut request = request.map(|stream| Incoming::new(read, stream));
+        let presented = access::of_headers(request.headers()).map(Box::from);
+        let caller = Caller { grant, presented, address: self.peer, door: Door::Public };
+        request.extensions_mut().insert(caller);
         if is_envoy {
             let service = RateLimitServiceServer::from_arc(Arc::clone(&self.envoy));
             spawn(open, respond, service.max_decoding_message_size(MAX_ENVOY_BYTES).call(request));
@@ -130,6 +171,21 @@ impl Front {
                 }
             });
         }
+    }
+}
+
+/// What a call needs. **One that is not named here needs all.**
+fn needs_of(path: &str) -> Needs {
+    match path {
+        ENVOY => Needs::Role(Role::Check),
+        "/pb.gubernator.V1/GetRateLimits" => Needs::Role(Role::Check),
+        // It names all nodes.
+        "/pb.gubernator.V1/HealthCheck" => Needs::Role(Role::Check),
+        "/pb.gubernator.V1/LiveCheck" => Needs::Nothing,
+        path if path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/grpc.reflection.") => {
+            Needs::Nothing
+        }
+        _ => Needs::Role(Role::Admin),
     }
 }
 

@@ -11,7 +11,7 @@ use tidegate_proto::{
 use tonic::{Request, Response, Status};
 
 use super::refusal::refused;
-use crate::{check::ProblemKind, gubernator, node::Node};
+use crate::{access::Caller, check::ProblemKind, gubernator, node::Node};
 
 /// The service of one worker.
 pub(super) struct Gubernator {
@@ -28,7 +28,10 @@ impl Gubernator {
 #[tonic::async_trait]
 impl V1 for Gubernator {
     async fn get_rate_limits(&self, request: Request<Batch>) -> Result<Response<GetRateLimitsResp>, Status> {
-        let decided = gubernator::decide(&self.node, self.worker, request.get_ref()).await;
+        let Some(caller) = request.extensions().get::<Caller>() else {
+            return Err(Status::internal("nobody has said who asks"));
+        };
+        let decided = gubernator::decide(&self.node, self.worker, request.get_ref(), caller).await;
         decided.map(Response::new).map_err(|problem| {
             let status = refused(&self.node, self.worker, &problem);
             // The code that clients of Gubernator know for it.

@@ -8,7 +8,7 @@ pub(crate) mod json;
 mod question;
 
 use futures_util::{StreamExt as _, stream};
-use tidegate_cluster::{Member, Readiness};
+use tidegate_cluster::{Amendment, Member, Readiness};
 use tidegate_proto::{
     batch::{Batch, MAX_REQUESTS},
     grpc::pb::gubernator::{
@@ -18,6 +18,7 @@ use tidegate_proto::{
 
 use self::question::{Asked, Question, cost};
 use crate::{
+    access::Caller,
     check::{
         CheckAnswer, CheckRequest, FirstLook, Numbers, Problem, ProblemKind, amend_as_check, check,
         check_here,
@@ -52,7 +53,12 @@ impl Told {
 }
 
 /// Decides a batch, each request by itself. What is wrong with one of them stands in its `error`.
-pub(crate) async fn decide(node: &Node, worker: usize, batch: &Batch) -> Result<GetRateLimitsResp, Problem> {
+pub(crate) async fn decide(
+    node: &Node,
+    worker: usize,
+    batch: &Batch,
+    caller: &Caller,
+) -> Result<GetRateLimitsResp, Problem> {
     if batch.has_too_many {
         // The words that clients of Gubernator know.
         let detail = format!("Requests.RateLimits list too large; max size is '{MAX_REQUESTS}'");
@@ -61,7 +67,7 @@ pub(crate) async fn decide(node: &Node, worker: usize, batch: &Batch) -> Result<
     node.metrics[worker].count_batch();
     let requests = &batch.requests;
     let answers = stream::iter(0..requests.len())
-        .map(|place| answer(node, worker, &requests[place]))
+        .map(|place| answer(node, worker, &requests[place], caller))
         .buffered(IN_FLIGHT);
     let mut responses: Vec<RateLimitResp> = answers.collect().await;
     name_owners(node, &mut responses);
@@ -84,9 +90,12 @@ fn name_owners(node: &Node, responses: &mut [RateLimitResp]) {
     }
 }
 
-async fn answer(node: &Node, worker: usize, request: &RateLimitReq) -> RateLimitResp {
+async fn answer(node: &Node, worker: usize, request: &RateLimitReq, caller: &Caller) -> RateLimitResp {
     let answered = match Question::read(request) {
-        Ok(question) => ask(node, worker, &question).await,
+        Ok(question) => match permitted(node, &question, request, caller) {
+            Ok(()) => ask(node, worker, &question).await,
+            Err(problem) => Err(problem),
+        },
         Err(problem) => Err(problem),
     };
     let told = answered.unwrap_or_else(|problem| {
@@ -96,6 +105,17 @@ async fn answer(node: &Node, worker: usize, request: &RateLimitReq) -> RateLimit
         RateLimitResp { status, error: problem.detail.into_owned(), ..Default::default() }
     });
     RateLimitResp { limit: if told.error.is_empty() { request.limit } else { 0 }, ..told }
+}
+
+/// Whether the client may ask that.
+fn permitted(
+    node: &Node,
+    question: &Question<'_>,
+    request: &RateLimitReq,
+    caller: &Caller,
+) -> Result<(), Problem> {
+    caller.may_ask(&request.name)?;
+    if question.amends == Some(Amendment::Reset) { caller.may_reset(&node.access) } else { Ok(()) }
 }
 
 async fn ask(node: &Node, worker: usize, question: &Question<'_>) -> Result<RateLimitResp, Problem> {

@@ -1,15 +1,22 @@
 //! `POST /v1/refund` and `POST /v1/reset`: units given back, and buckets that forget.
 
+use std::{sync::Arc, time::Duration};
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_cluster::Amendment;
 use tidegate_limiter::Cost;
+use tokio::time::Instant;
 
 use super::{answer::millis, json};
 use crate::{
-    check::{AmendedBuckets, Problem, ProblemKind, amend_buckets},
+    access::{Caller, Grant},
+    check::{AmendedBuckets, CheckRequest, Problem, ProblemKind, Subject, amend_buckets, echo},
     node::Node,
 };
+
+/// How long the leader may take to write that a bucket was reset.
+const NOTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The query.
 #[derive(Debug, Default, Deserialize)]
@@ -26,8 +33,10 @@ pub(super) async fn amend(
     amendment: Amendment,
     options: &AmendOptions,
     text: &[u8],
+    caller: &Caller,
 ) -> Result<Value, Problem> {
     let request = json::parse(text)?;
+    caller.may_ask(&request.domain)?;
     if request.id.is_some() {
         // Whoever relied on it would give back twice.
         let detail = "refunds and resets take no request id: each one that is asked for is made";
@@ -38,7 +47,42 @@ pub(super) async fn amend(
         return Err(Problem::of_field(ProblemKind::InvalidValue, "cost", detail));
     }
     let only = options.rule.as_deref();
-    amend_buckets(node, worker, amendment, &request, only, |amended| told(&amended)).await?
+    let answer = amend_buckets(node, worker, amendment, &request, only, |amended| told(&amended)).await??;
+    if amendment == Amendment::Reset {
+        note_reset(node, &request, only, caller);
+    }
+    Ok(answer)
+}
+
+/// Has a reset by somebody who is known written into the audit trail. The bucket is reset already, so it is not waited for: where a
+/// quorum is not there, it is missing in the trail, and the log of this node says so.
+fn note_reset(node: &Node, request: &CheckRequest<'_>, only: Option<&str>, caller: &Caller) {
+    if matches!(caller.grant, Grant::Nobody) {
+        return;
+    }
+    let what = match &request.subject {
+        Subject::Attributes(attributes) => {
+            let all: Vec<String> =
+                attributes.iter().map(|(name, value)| format!("{}={}", echo(name), echo(value))).collect();
+            all.join(" ")
+        }
+        Subject::Inline { key, .. } | Subject::Named { key, .. } => format!("key {}", echo(key)),
+    };
+    let rule = only.map_or_else(String::new, |rule| format!("; rule {}", echo(rule)));
+    let (domain, detail, actor) = (request.domain.to_string(), format!("{what}{rule}"), caller.actor());
+    let Ok(room) = Arc::clone(&node.notes).try_acquire_owned() else {
+        tracing::warn!(domain, detail, "many resets at a time: this one is not in the audit trail");
+        return;
+    };
+    let ledger = node.cluster.ledger().clone();
+    tokio::spawn(async move {
+        let _room = room;
+        let noted =
+            ledger.note_reset(domain.clone(), detail.clone(), actor, Instant::now() + NOTED_WITHIN).await;
+        if let Err(error) = noted {
+            tracing::warn!(domain, detail, %error, "a reset is not in the audit trail");
+        }
+    });
 }
 
 fn told(amended: &AmendedBuckets<'_>) -> Result<Value, Problem> {

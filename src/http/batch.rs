@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::json;
 use crate::{
+    access::Grant,
     check::{CheckAnswer, CheckRequest, Prepared, Problem, ProblemKind, check, check_group_here},
     node::Node,
 };
@@ -31,7 +32,7 @@ struct Batch<'a> {
 }
 
 /// Decides a batch; the answer's JSON.
-pub(super) async fn decide(node: &Node, worker: usize, body: &[u8]) -> Result<Bytes, Problem> {
+pub(super) async fn decide(node: &Node, worker: usize, body: &[u8], grant: &Grant) -> Result<Bytes, Problem> {
     let batch: Batch<'_> =
         serde_json::from_str(json::utf8(body)?).map_err(|error| json::problem_of(&error))?;
     if batch.checks.len() > MAX_CHECKS {
@@ -43,7 +44,7 @@ pub(super) async fn decide(node: &Node, worker: usize, body: &[u8]) -> Result<By
     out.put_slice(b"{\"answers\":[");
     let mut steps = Vec::with_capacity(batch.checks.len());
     for group in batch.checks.chunks(GROUP) {
-        decide_group(node, worker, group, &mut steps);
+        decide_group(node, worker, group, grant, &mut steps);
     }
     let (mut steps, mut answers) = (steps.into_iter(), FuturesOrdered::new());
     let mut first = true;
@@ -66,8 +67,19 @@ enum Step<'a> {
     Elsewhere(Box<(CheckRequest<'a>, Option<Box<Prepared>>)>),
 }
 
-fn decide_group<'a>(node: &Node, worker: usize, group: &[&'a RawValue], steps: &mut Vec<Step<'a>>) {
-    let asked: Vec<_> = group.iter().map(|text| json::parse_text(text.get())).collect();
+fn decide_group<'a>(
+    node: &Node,
+    worker: usize,
+    group: &[&'a RawValue],
+    grant: &Grant,
+    steps: &mut Vec<Step<'a>>,
+) {
+    let parse = |text: &&'a RawValue| {
+        let asked = json::parse_text(text.get())?;
+        grant.may_ask(&asked.domain)?;
+        Ok(asked)
+    };
+    let asked: Vec<Result<CheckRequest<'a>, Problem>> = group.iter().map(parse).collect();
     let whole = asked.iter().filter_map(|asked| asked.as_ref().ok());
     let mut elsewhere = Vec::new();
     let mut here = check_group_here(node, worker, whole, to_json, &mut elsewhere).into_iter();

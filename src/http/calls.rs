@@ -10,7 +10,7 @@ pub(super) const MAX_CHECK_BYTES: usize = 64 << 10;
 pub(super) const AUTH_PATH: &str = "/v1/auth";
 
 /// All of ours, for somebody who asked for another one: methods and path.
-pub(super) const CALLS: [(&str, &str); 17] = [
+pub(super) const CALLS: [(&str, &str); 20] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
     ("ANY", AUTH_PATH),
@@ -23,6 +23,9 @@ pub(super) const CALLS: [(&str, &str); 17] = [
     ("GET, PUT", "/v1/rules/{domain}"),
     ("GET", "/v1/rules/{domain}/history"),
     ("POST", "/v1/rules/{domain}/rollback"),
+    ("GET, POST", "/v1/tokens"),
+    ("DELETE", "/v1/tokens/{token}"),
+    ("GET", "/v1/audit"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{Extension, Request, State},
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Serialize;
 use serde_json::json;
+use tidegate_limiter::cluster::DEFAULT_DOMAIN;
 
 use super::{json, transport::read};
 use crate::{
+    access::Caller,
     check::{Problem, ProblemKind, echo},
     gubernator,
     node::Node,
@@ -37,11 +39,15 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
         .with_state(Worker { node, number: worker })
 }
 
-async fn gubernator_limits(State(worker): State<Worker>, request: Request) -> Response {
+async fn gubernator_limits(
+    State(worker): State<Worker>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
     let decide = async {
         let text = read(request, gubernator::MAX_BYTES, &worker.node.body_room).await?;
         let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
-        gubernator::decide(&worker.node, worker.number, &batch).await
+        gubernator::decide(&worker.node, worker.number, &batch, &caller).await
     };
     match decide.await {
         Ok(answers) => Json(gubernator::json::Responses::from(answers)).into_response(),
@@ -66,8 +72,13 @@ async fn no_such_method(method: Method, uri: Uri) -> Response {
     (StatusCode::NOT_IMPLEMENTED, Json(GatewayError::new(UNIMPLEMENTED, message))).into_response()
 }
 
-async fn throttle(State(worker): State<Worker>, request: Request) -> Response {
+async fn throttle(
+    State(worker): State<Worker>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
     let decide = async {
+        caller.may_ask(DEFAULT_DOMAIN)?;
         let text = read(request, throttlecrab::MAX_BYTES, &worker.node.body_room).await?;
         throttlecrab::decide(&worker.node, worker.number, json::utf8(&text)?).await
     };
@@ -90,7 +101,10 @@ const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
 const OUT_OF_RANGE: i32 = 11;
 const UNIMPLEMENTED: i32 = 12;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
 const UNAVAILABLE: i32 = 14;
+const UNAUTHENTICATED: i32 = 16;
 
 /// An error as a gateway from HTTP to gRPC writes it.
 #[derive(Debug, Serialize)]
@@ -110,6 +124,9 @@ impl GatewayError {
             ProblemKind::NotReady | ProblemKind::OwnerUnreachable => UNAVAILABLE,
             ProblemKind::ValueTooLarge | ProblemKind::BodyTooLarge => OUT_OF_RANGE,
             ProblemKind::BodyTimeout => DEADLINE_EXCEEDED,
+            ProblemKind::TokenNeeded | ProblemKind::BadToken => UNAUTHENTICATED,
+            ProblemKind::RoleMissing | ProblemKind::DomainNotAllowed => PERMISSION_DENIED,
+            ProblemKind::TooManyFailures => RESOURCE_EXHAUSTED,
             _ => INVALID_ARGUMENT,
         };
         let place = problem.place.map(|(line, column)| format!(" (line {line}, column {column})"));

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,19 +15,23 @@ use hyper::{
     body::{Body as HttpBody, Incoming},
     service::Service,
 };
+use tidegate_cluster::state::Role;
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::{
     auth,
     calls::{AUTH_PATH, CHECK_METHODS, CHECK_PATH, MAX_CHECK_BYTES},
-    guard, json, query,
+    guard, json, needs, query,
     response::Body,
     routes,
-    transport::{ConnectionService, FastPath, Question, Replies, TransportError, examine, read},
+    transport::{ConnectionService, Credentials, FastPath, Question, Replies, TransportError, examine, read},
 };
 use crate::{
-    check::{Begun, CheckAnswer, FirstLook, Problem, ProblemKind, begin_check, check, check_here},
+    access::{self, Caller, Door, Grant, Needs},
+    check::{
+        Begun, CheckAnswer, CheckRequest, FirstLook, Problem, ProblemKind, begin_check, check, check_here,
+    },
     client_address::{NoAddress, announced},
     node::Node,
 };
@@ -40,12 +44,23 @@ pub(crate) struct Front {
     router: axum::Router,
     /// Who is at the other end of the connection.
     peer: IpAddr,
+    /// Where that came in.
+    door: Door,
+    /// What was presented last with a check on this connection, and what it is; only where checks need a token.
+    known: Option<Arc<Mutex<Option<Known>>>>,
+}
+
+/// A token that was looked up.
+#[derive(Debug)]
+struct Known {
+    presented: Vec<u8>,
+    grant: Grant,
 }
 
 impl Front {
-    pub(crate) fn new(node: Arc<Node>, worker: usize) -> Self {
+    pub(crate) fn new(node: Arc<Node>, worker: usize, door: Door) -> Self {
         let router = routes::router(Arc::clone(&node), worker);
-        Self { node, worker, router, peer: Ipv4Addr::UNSPECIFIED.into() }
+        Self { node, worker, router, peer: Ipv4Addr::UNSPECIFIED.into(), door, known: None }
     }
 }
 
@@ -64,13 +79,18 @@ impl ConnectionService for Front {
                 }
             }
         }
-        Some(Self { peer, ..self.clone() })
+        let known = self.node.access.guards_checks().then(Arc::default);
+        Some(Self { peer, known, ..self.clone() })
     }
 
-    async fn answer(&self, question: Question<'_>, replies: &mut Replies) {
-        let asked = match question {
+    async fn answer(&self, question: Question<'_>, credentials: Credentials<'_>, replies: &mut Replies) {
+        let parse = || match question {
             Question::Query(query) => query::parse(query),
             Question::Body(text) => json::parse(text),
+        };
+        let asked = match self.known {
+            None => parse(),
+            Some(_) => self.admit_check(presented(credentials)).and_then(|grant| within(parse()?, &grant)),
         };
         let (node, worker) = (&*self.node, self.worker);
         let decided = match &asked {
@@ -108,10 +128,15 @@ impl Service<Request<Incoming>> for Front {
         {
             return self.ready(Err(problem));
         }
+        let needs = needs::of(request.method(), request.uri().path(), request.uri().query());
+        let grant = match self.admit(needs, access::of_headers(request.headers())) {
+            Ok(grant) => grant,
+            Err(problem) => return self.ready(Err(problem)),
+        };
         if request.uri().path() == CHECK_PATH {
             return match *request.method() {
-                Method::GET => self.check_query(request),
-                Method::POST => self.check_body(request),
+                Method::GET => self.check_query(request, grant),
+                Method::POST => self.check_body(request, grant),
                 _ => {
                     let detail = "a check is asked by GET with a query, or by POST with JSON";
                     let problem = Problem::new(ProblemKind::MethodNotAllowed, detail);
@@ -121,8 +146,11 @@ impl Service<Request<Incoming>> for Front {
             };
         }
         if request.uri().path() == AUTH_PATH {
-            return self.auth(request);
+            return self.auth(request, grant);
         }
+        let mut request = request;
+        let presented = access::of_headers(request.headers()).map(Box::from);
+        request.extensions_mut().insert(Caller { grant, presented, address: self.peer, door: self.door });
         let router = self.router.clone();
         FrontFuture::later(async move {
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
@@ -131,9 +159,50 @@ impl Service<Request<Incoming>> for Front {
     }
 }
 
+/// What the head of a request of the fast path presents.
+fn presented(credentials: Credentials<'_>) -> Option<&[u8]> {
+    let own = credentials.token.map(<[u8]>::trim_ascii);
+    own.or_else(|| credentials.authorization.and_then(access::bearer))
+}
+
+/// The check, if its domain is one that may be asked about.
+fn within<'a>(asked: CheckRequest<'a>, grant: &Grant) -> Result<CheckRequest<'a>, Problem> {
+    grant.may_ask(&asked.domain)?;
+    Ok(asked)
+}
+
+/// As long for texts that differ as for those that do not.
+fn are_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
 impl Front {
-    fn check_query<B: Send + 'static>(&self, request: Request<B>) -> FrontFuture {
-        let asked = match query::parse(request.uri().query()) {
+    /// Whether a call may be made here by who presents this.
+    fn admit(&self, needs: Needs, presented: Option<&[u8]>) -> Result<Grant, Problem> {
+        match needs {
+            Needs::Role(Role::Check) => self.admit_check(presented),
+            needs => self.node.access.admit(needs, self.door, presented, self.peer),
+        }
+    }
+
+    /// The same of a check. What came last on this connection need not be looked up again as long as the tokens are the same.
+    fn admit_check(&self, presented: Option<&[u8]>) -> Result<Grant, Problem> {
+        let Some(known) = &self.known else { return Ok(Grant::Nobody) };
+        let access = &self.node.access;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(presented), Some(known)) = (presented, &*known)
+            && are_same(presented, &known.presented)
+            && access.still_counts(&known.grant)
+        {
+            return Ok(known.grant.clone());
+        }
+        let grant = access.admit(Needs::Role(Role::Check), self.door, presented, self.peer)?;
+        *known = presented.map(|presented| Known { presented: presented.to_vec(), grant: grant.clone() });
+        Ok(grant)
+    }
+
+    fn check_query<B: Send + 'static>(&self, request: Request<B>, grant: Grant) -> FrontFuture {
+        let asked = match query::parse(request.uri().query()).and_then(|asked| within(asked, &grant)) {
             Ok(asked) => asked,
             Err(problem) => return self.ready(Err(problem)),
         };
@@ -152,26 +221,29 @@ impl Front {
         })
     }
 
-    fn check_body<B>(&self, request: Request<B>) -> FrontFuture
+    fn check_body<B>(&self, request: Request<B>, grant: Grant) -> FrontFuture
     where
         B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static,
     {
         let (node, worker) = (Arc::clone(&self.node), self.worker);
         FrontFuture::later(async move {
             let answer = match read(request, MAX_CHECK_BYTES, &node.body_room).await {
-                Ok(text) => decide(&node, worker, &text).await,
+                Ok(text) => decide(&node, worker, &text, &grant).await,
                 Err(error) => Err(error.into()),
             };
             respond(&node, worker, answer)
         })
     }
 
-    fn auth<B>(&self, request: Request<B>) -> FrontFuture {
+    fn auth<B>(&self, request: Request<B>, grant: Grant) -> FrontFuture {
         let head = request.into_parts().0;
         let asked = match auth::read(&head, self.peer, &self.node.trust) {
             Ok(asked) => asked,
             Err(problem) => return self.ready(Err(problem)),
         };
+        if let Err(problem) = grant.may_ask(&asked.check.domain) {
+            return self.ready(Err(problem));
+        }
         let denial = asked.denial;
         let render = |answer: CheckAnswer<'_>| answer.to_auth_response(legacy(&self.node), denial);
         let found = match check_here(&self.node, self.worker, &asked.check, render) {
@@ -197,8 +269,8 @@ impl Front {
     }
 }
 
-async fn decide(node: &Node, worker: usize, text: &[u8]) -> Result<Response<Body>, Problem> {
-    let asked = json::parse(text)?;
+async fn decide(node: &Node, worker: usize, text: &[u8], grant: &Grant) -> Result<Response<Body>, Problem> {
+    let asked = within(json::parse(text)?, grant)?;
     match begin_check(node, worker, &asked, to_response(node)) {
         Begun::Decided(answer) => answer,
         Begun::Waits(answer) => answer.await,

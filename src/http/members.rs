@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tidegate_cluster::{
     Cluster, Member, MemberError, Readiness,
     slots::{SLOTS, SlotId},
+    state::Actor,
 };
 use tokio::time::Instant;
 
@@ -110,18 +111,23 @@ pub(super) struct DrainOptions {
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Begins to give a node's slots to the others.
-pub(super) async fn drain(cluster: &Cluster, name: &str, options: &DrainOptions) -> Result<Value, Problem> {
+pub(super) async fn drain(
+    cluster: &Cluster,
+    name: &str,
+    options: &DrainOptions,
+    by: Actor,
+) -> Result<Value, Problem> {
     let deadline = Instant::now() + WRITE_WITHIN;
-    cluster.drain(name, !options.undo, deadline).await.map_err(|fault| problem(name, &fault))?;
+    cluster.drain(name, !options.undo, by, deadline).await.map_err(|fault| problem(name, &fault))?;
     let owned = cluster.status().slots_owned();
     let slots = owned.iter().find(|(known, _)| **known == *name).map_or(0, |(_, slots)| *slots);
     Ok(json!({ "node": name, "draining": !options.undo, "slots": slots }))
 }
 
 /// Forgets a dead node.
-pub(super) async fn remove(cluster: &Cluster, name: &str) -> Result<Value, Problem> {
+pub(super) async fn remove(cluster: &Cluster, name: &str, by: Actor) -> Result<Value, Problem> {
     let deadline = Instant::now() + WRITE_WITHIN;
-    cluster.remove(name, deadline).await.map_err(|fault| problem(name, &fault))?;
+    cluster.remove(name, by, deadline).await.map_err(|fault| problem(name, &fault))?;
     Ok(json!({ "node": name, "removed": true }))
 }
 
@@ -130,6 +136,7 @@ fn problem(name: &str, fault: &MemberError) -> Problem {
         MemberError::NoSuchNode => ProblemKind::NoSuchNode,
         MemberError::Live | MemberError::Itself | MemberError::Removed => ProblemKind::NodeIsLive,
         MemberError::NoQuorum(_) => ProblemKind::NoQuorum,
+        MemberError::NotAllowed(_) => ProblemKind::RoleMissing,
     };
     Problem::new(kind, format!("{:?}: {fault}", echo(name)))
 }

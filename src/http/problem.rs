@@ -28,22 +28,29 @@ fn status_of(kind: ProblemKind) -> StatusCode {
         | K::DuplicateParameter
         | K::BodyIncomplete
         | K::BadHead => StatusCode::BAD_REQUEST,
-        K::ForeignOrigin | K::UnknownHost => StatusCode::FORBIDDEN,
+        K::ForeignOrigin | K::UnknownHost | K::RoleMissing | K::DomainNotAllowed | K::AdminElsewhere => {
+            StatusCode::FORBIDDEN
+        }
+        K::TokenNeeded | K::BadToken => StatusCode::UNAUTHORIZED,
+        K::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
         K::EncodedBody => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         K::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
         K::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         K::BodyTimeout | K::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
         K::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        K::NoSuchCall | K::NoSuchDomain | K::NoSuchRevision | K::NoSuchNode | K::NoSuchRule => {
-            StatusCode::NOT_FOUND
-        }
+        K::NoSuchCall
+        | K::NoSuchDomain
+        | K::NoSuchRevision
+        | K::NoSuchNode
+        | K::NoSuchRule
+        | K::NoSuchToken => StatusCode::NOT_FOUND,
         K::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         K::NotReady | K::TooManyConnections | K::NoQuorum | K::OwnerUnreachable | K::Busy => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         K::RevisionMismatch => StatusCode::PRECONDITION_FAILED,
         K::KeyReused | K::InvalidRules | K::NoRoom => StatusCode::UNPROCESSABLE_ENTITY,
-        K::NodeIsLive => StatusCode::CONFLICT,
+        K::NodeIsLive | K::TokenConflict => StatusCode::CONFLICT,
         K::NotEverywhereYet => StatusCode::GATEWAY_TIMEOUT,
     }
 }
@@ -56,6 +63,23 @@ impl Problem {
     /// Whether the same request may work a little later.
     fn is_temporary(&self) -> bool {
         self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// Seconds until the same may work.
+    fn retry_after(&self) -> Option<u64> {
+        match self.kind {
+            ProblemKind::TooManyFailures => self.members.as_ref()?.get("retry_after_s")?.as_u64(),
+            _ => self.is_temporary().then_some(1),
+        }
+    }
+
+    /// What a client that lacks a token is to present.
+    fn challenge(&self) -> Option<&'static str> {
+        match self.kind {
+            ProblemKind::TokenNeeded => Some("Bearer realm=\"tidegate\""),
+            ProblemKind::BadToken => Some("Bearer realm=\"tidegate\", error=\"invalid_token\""),
+            _ => None,
+        }
     }
 
     /// The document.
@@ -94,8 +118,11 @@ impl Problem {
             .status(self.status())
             .header(header::CONTENT_TYPE, MEDIA_TYPE)
             .header(header::CACHE_CONTROL, "no-store");
-        if self.is_temporary() {
-            response = response.header(header::RETRY_AFTER, "1");
+        if let Some(after) = self.retry_after() {
+            response = response.header(header::RETRY_AFTER, after);
+        }
+        if let Some(challenge) = self.challenge() {
+            response = response.header(header::WWW_AUTHENTICATE, challenge);
         }
         // The rest of such a body is on its way, or never comes: the connection cannot be used again.
         if matches!(
@@ -134,9 +161,12 @@ impl Problem {
     /// The beginning of the response, but for what depends on its body and on the connection.
     pub(super) fn first_lines(&self) -> String {
         let status = self.status();
-        let retry = if self.is_temporary() { "retry-after: 1\r\n" } else { "" };
+        let retry = self.retry_after().map_or_else(String::new, |after| format!("retry-after: {after}\r\n"));
+        let challenge = self
+            .challenge()
+            .map_or_else(String::new, |challenge| format!("www-authenticate: {challenge}\r\n"));
         format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\n{retry}",
+            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncache-control: no-store\r\n{retry}{challenge}",
             status.as_u16(),
             status.canonical_reason().unwrap_or_default(),
         )
@@ -216,5 +246,22 @@ mod tests {
         assert_eq!(json["line"], 1);
         assert_eq!(json["column"], 9);
         assert_eq!(json["detail"], "the cost \"x\" is no number");
+    }
+
+    #[test]
+    fn who_lacks_a_token_is_told_what_to_present_on_both_ways() {
+        for (problem, header, value) in [
+            (Problem::new(ProblemKind::TokenNeeded, "none"), "www-authenticate", "Bearer realm=\"tidegate\""),
+            (
+                Problem::new(ProblemKind::BadToken, "another's"),
+                "www-authenticate",
+                "Bearer realm=\"tidegate\", error=\"invalid_token\"",
+            ),
+            (Problem::new(ProblemKind::TooManyFailures, "ten").with("retry_after_s", 7), "retry-after", "7"),
+            (Problem::new(ProblemKind::NotReady, "yet"), "retry-after", "1"),
+        ] {
+            assert!(problem.first_lines().contains(&format!("{header}: {value}\r\n")), "{problem:?}");
+            assert_eq!(problem.into_http().headers()[header], value);
+        }
     }
 }

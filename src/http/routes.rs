@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, Method, Uri, header},
+    extract::{Extension, Path, Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde_json::json;
 use tidegate_cluster::{Amendment, Readiness, state::MAX_RULES_BYTES};
 
 use super::{
     amend::{self, AmendOptions},
+    audit::{self, AuditOptions},
     batch,
     calls::{self, MAX_CHECK_BYTES},
     foreign,
@@ -21,9 +22,11 @@ use super::{
     openapi,
     response::Body,
     rules::{self, HistoryOptions, ReadOptions, WriteOptions},
+    tokens,
     transport::read,
 };
 use crate::{
+    access::Caller,
     check::{Problem, ProblemKind, echo},
     metrics::{self, Sources},
     node::Node,
@@ -31,6 +34,8 @@ use crate::{
 
 /// Bytes of the body of a rollback.
 const MAX_ROLLBACK_BYTES: usize = 4096;
+/// Bytes of the body of a call that makes a token.
+const MAX_TOKEN_BYTES: usize = 32 << 10;
 
 /// The query of a call.
 type Asked<T> = Result<Query<T>, QueryRejection>;
@@ -50,6 +55,9 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
         .route("/v1/cluster", get(cluster))
         .route("/v1/cluster/drain/{node}", post(drain))
         .route("/v1/cluster/remove/{node}", post(remove))
+        .route("/v1/tokens", get(all_tokens).post(make_token))
+        .route("/v1/tokens/{token}", delete(revoke_token))
+        .route("/v1/audit", get(audit_trail))
         .route("/v1/rules", get(all_rules))
         .route("/v1/rules/{domain}", get(rules_of_domain).put(put_rules))
         .route("/v1/rules/{domain}/history", get(rules_history))
@@ -65,10 +73,14 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
         .merge(foreign::router(node, worker))
 }
 
-async fn check_batch(State(worker): State<OnWorker>, request: Request) -> Response {
+async fn check_batch(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
     let decide = async {
         let text = read(request, batch::MAX_BYTES, &worker.node.body_room).await?;
-        batch::decide(&worker.node, worker.number, &text).await
+        batch::decide(&worker.node, worker.number, &text, &caller.grant).await
     };
     match decide.await {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
@@ -76,12 +88,22 @@ async fn check_batch(State(worker): State<OnWorker>, request: Request) -> Respon
     }
 }
 
-async fn refund(State(worker): State<OnWorker>, wanted: Asked<AmendOptions>, request: Request) -> Response {
-    worker.amend(Amendment::Refund, wanted, request).await
+async fn refund(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    wanted: Asked<AmendOptions>,
+    request: Request,
+) -> Response {
+    worker.amend(Amendment::Refund, &caller, wanted, request).await
 }
 
-async fn reset(State(worker): State<OnWorker>, wanted: Asked<AmendOptions>, request: Request) -> Response {
-    worker.amend(Amendment::Reset, wanted, request).await
+async fn reset(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    wanted: Asked<AmendOptions>,
+    request: Request,
+) -> Response {
+    worker.amend(Amendment::Reset, &caller, wanted, request).await
 }
 
 async fn cluster(State(worker): State<OnWorker>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
@@ -95,15 +117,58 @@ async fn cluster(State(worker): State<OnWorker>, wanted: Result<Query<Wanted>, Q
 
 async fn drain(
     State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     wanted: Asked<DrainOptions>,
 ) -> Response {
     let options = worker.query(wanted);
-    worker.json(async { members::drain(&worker.node.cluster, &name, &options?).await }).await
+    worker.json(async { members::drain(&worker.node.cluster, &name, &options?, caller.actor()).await }).await
 }
 
-async fn remove(State(worker): State<OnWorker>, Path(name): Path<String>) -> Response {
-    worker.json(members::remove(&worker.node.cluster, &name)).await
+async fn remove(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Response {
+    worker.json(members::remove(&worker.node.cluster, &name, caller.actor())).await
+}
+
+async fn all_tokens(State(worker): State<OnWorker>) -> Response {
+    Json(tokens::all(&worker.node)).into_response()
+}
+
+async fn make_token(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let make = async {
+        let text = read(request, MAX_TOKEN_BYTES, &worker.node.body_room).await?;
+        tokens::make(&worker.node, &caller, &text).await
+    };
+    match make.await {
+        // It is told once, and is nothing for a cache.
+        Ok(made) => (StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(made)).into_response(),
+        Err(problem) => worker.refuse(problem),
+    }
+}
+
+async fn revoke_token(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    Path(token): Path<String>,
+) -> Response {
+    worker.json(tokens::revoke(&worker.node, &caller, &token)).await
+}
+
+async fn audit_trail(State(worker): State<OnWorker>, wanted: Asked<AuditOptions>) -> Response {
+    match worker.query(wanted) {
+        Ok(options) => {
+            let applied = worker.node.cluster.ledger().applied();
+            Json(audit::view(&worker.node.name, &applied, &options)).into_response()
+        }
+        Err(problem) => worker.refuse(problem),
+    }
 }
 
 async fn all_rules(State(worker): State<OnWorker>, wanted: Asked<ReadOptions>) -> Response {
@@ -132,6 +197,7 @@ async fn rules_history(
 
 async fn put_rules(
     State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
     Path(domain): Path<String>,
     wanted: Asked<WriteOptions>,
     headers: HeaderMap,
@@ -140,13 +206,14 @@ async fn put_rules(
     let options = worker.query(wanted);
     let put = async {
         let text = read(request, MAX_RULES_BYTES, &worker.node.body_room).await?;
-        rules::put(&worker.node, &domain, &options?, &headers, &text).await
+        rules::put(&worker.node, &domain, &options?, &headers, &text, caller.actor()).await
     };
     worker.rules(put).await
 }
 
 async fn roll_back_rules(
     State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
     Path(domain): Path<String>,
     wanted: Asked<WriteOptions>,
     headers: HeaderMap,
@@ -155,7 +222,7 @@ async fn roll_back_rules(
     let options = worker.query(wanted);
     let roll_back = async {
         let text = read(request, MAX_ROLLBACK_BYTES, &worker.node.body_room).await?;
-        rules::rollback(&worker.node, &domain, &options?, &headers, &text).await
+        rules::rollback(&worker.node, &domain, &options?, &headers, &text, caller.actor()).await
     };
     worker.rules(roll_back).await
 }
@@ -225,11 +292,17 @@ impl OnWorker {
             .map_err(|fault| Problem::new(ProblemKind::InvalidValue, fault.body_text()))
     }
 
-    async fn amend(&self, amendment: Amendment, wanted: Asked<AmendOptions>, request: Request) -> Response {
+    async fn amend(
+        &self,
+        amendment: Amendment,
+        caller: &Caller,
+        wanted: Asked<AmendOptions>,
+        request: Request,
+    ) -> Response {
         let options = self.query(wanted);
         let change = async {
             let text = read(request, MAX_CHECK_BYTES, &self.node.body_room).await?;
-            amend::amend(&self.node, self.number, amendment, &options?, &text).await
+            amend::amend(&self.node, self.number, amendment, &options?, &text, caller).await
         };
         self.json(change).await
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tidegate_cluster::{
     ids::Revision,
     rules::{NewRules, WriteError},
-    state::{Applied, Change, DomainHistory, Expected, Extent, Origin, Written},
+    state::{Actor, Applied, Change, DomainHistory, Expected, Extent, Origin, Written},
 };
 use tidegate_limiter::{
     cluster::{DomainDescription, Rules, RulesDiff, estimate, is_valid_name},
@@ -28,7 +28,7 @@ use self::{
     asked::{Wait, deadline, expected, idempotency_key, remark},
     told::{Changed, Domains, Line, domain_view, reading_secret, rules_of, seen, text_of},
 };
-use super::json::problem_of as problem_of_json;
+use super::{json::problem_of as problem_of_json, tokens};
 use crate::{
     check::{Problem, ProblemKind, echo},
     desk::DeskIsBusy,
@@ -105,6 +105,7 @@ pub(super) async fn put(
     options: &WriteOptions,
     headers: &HeaderMap,
     body: &[u8],
+    by: Actor,
 ) -> Result<Answer, Problem> {
     if !is_valid_name(domain) {
         let detail = format!("{:?} cannot name a domain: letters, digits and - _ . / :", echo(domain));
@@ -116,7 +117,7 @@ pub(super) async fn put(
             format!("the body is not UTF-8 from byte {} on", fault.valid_up_to()),
         )
     })?;
-    write(node, domain, text.into(), Origin::Apply, options, headers).await
+    write(node, domain, text.into(), Origin::Apply, options, headers, by).await
 }
 
 /// `POST /v1/rules/{domain}/rollback`
@@ -126,6 +127,7 @@ pub(super) async fn rollback(
     options: &WriteOptions,
     headers: &HeaderMap,
     body: &[u8],
+    by: Actor,
 ) -> Result<Answer, Problem> {
     let RollbackBody { revision } = serde_json::from_slice(body).map_err(|error| problem_of_json(&error))?;
     // This node may not have heard of that revision yet.
@@ -133,7 +135,7 @@ pub(super) async fn rollback(
     let applied = latest.unwrap_or_else(|_| node.cluster.ledger().applied());
     let change = change_at(history_of(&applied, domain)?, domain, revision)?;
     let origin = Origin::Rollback { to: Revision::new(revision) };
-    write(node, domain, text_of(change), origin, options, headers).await
+    write(node, domain, text_of(change), origin, options, headers, by).await
 }
 
 async fn write(
@@ -143,6 +145,7 @@ async fn write(
     origin: Origin,
     options: &WriteOptions,
     headers: &HeaderMap,
+    by: Actor,
 ) -> Result<Answer, Problem> {
     let deadline = deadline(options.timeout_ms)?;
     let asked = expected(headers)?;
@@ -150,6 +153,7 @@ async fn write(
     new.origin = origin;
     new.author = remark("author", &options.author)?;
     new.message = remark("message", &options.message)?;
+    new.by = Some(by);
     if let Some(key) = idempotency_key(headers)? {
         new.key = key;
     }
@@ -378,6 +382,7 @@ fn problem_of(domain: &str, fault: WriteError) -> Problem {
             "the Idempotency-Key came with other rules before; each write needs its own",
         ),
         WriteError::Full(reason) => Problem::new(ProblemKind::NoRoom, reason),
+        WriteError::NotDone(_) => tokens::problem(&fault),
         WriteError::NoQuorum(fault) => {
             let applied = if fault.in_doubt { Value::Null } else { Value::Bool(false) };
             let detail = format!("{fault}; checks go on with the rules that this node has");

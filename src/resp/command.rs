@@ -24,6 +24,8 @@ pub(super) enum Command<'a> {
     Plain(Plain<'a>),
     /// Answered from what the node knows of itself.
     About(About<'a>),
+    /// A token is presented.
+    Auth(Auth<'a>),
     /// Not to be served.
     Refused(String),
     /// Not our protocol: somebody makes a browser talk to us.
@@ -44,6 +46,14 @@ pub(super) enum Plain<'a> {
     Listing(Listing<'a>),
     Reset,
     Quit,
+}
+
+/// What presents a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Auth<'a> {
+    pub(super) token: &'a [u8],
+    /// `HELLO` does so too, and asks for this version.
+    pub(super) hello: Option<Version>,
 }
 
 /// A command about the connection itself.
@@ -82,9 +92,8 @@ impl<'a> Command<'a> {
             (b"ping", [text]) => Plain::Ping(Some(text)),
             (b"echo", [text]) => Plain::Echo(text),
             (b"hello", _) => return Self::hello(arguments),
-            (b"auth", [_] | [_, _]) => {
-                return Self::Refused("ERR AUTH: this node asks for no password".to_owned());
-            }
+            // The name is whatever clients call the user; a token says whose it is.
+            (b"auth", [token] | [_, token]) => return Self::Auth(Auth { token, hello: None }),
             (b"select", [b"0"]) | (b"unwatch" | b"readonly" | b"readwrite" | b"asking", []) => Plain::Ok,
             (b"select", [_]) => {
                 return Self::Refused("ERR DB index is out of range: there is only 0".to_owned());
@@ -177,12 +186,19 @@ impl<'a> Command<'a> {
             [b"3", options @ ..] => (Version::Three, options),
             _ => return Self::Refused("NOPROTO unsupported protocol version: there are 2 and 3".to_owned()),
         };
+        let mut token = None;
         loop {
             options = match options {
-                [] => return Self::Plain(Plain::Hello(Some(version))),
+                [] => {
+                    return match token {
+                        None => Self::Plain(Plain::Hello(Some(version))),
+                        Some(token) => Self::Auth(Auth { token, hello: Some(version) }),
+                    };
+                }
                 [word, _, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => rest,
-                [word, ..] if word.eq_ignore_ascii_case(b"auth") => {
-                    return Self::Refused("ERR AUTH: this node asks for no password".to_owned());
+                [word, _, password, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => {
+                    token = Some(*password);
+                    rest
                 }
                 [word, ..] => {
                     return Self::Refused(format!("ERR syntax error in HELLO at '{}'", shown(word)));
@@ -262,13 +278,32 @@ mod tests {
         assert!(answer(&["HELLO", "2", "SETNAME", "me"]).starts_with("*14\r\n"));
         assert!(answer(&["HELLO", "4"]).starts_with("-NOPROTO"));
         assert!(answer(&["GET", "x"]).starts_with("-ERR unknown command 'get'"));
-        assert!(answer(&["AUTH", "secret"]).starts_with("-ERR AUTH"));
         assert_eq!(answer(&["COMMAND", "DOCS"]), "*0\r\n");
         assert_eq!(answer(&["COMMAND", "INFO", "get"]), "*1\r\n*-1\r\n");
         let throttle = "*10\r\n$11\r\ncl.throttle\r\n:-5\r\n*2\r\n+write\r\n+fast\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n*0\r\n";
         assert_eq!(answer(&["COMMAND", "INFO", "CL.THROTTLE"]), format!("*1\r\n{throttle}"));
         assert!(answer(&["CLIENT", "REPLY", "MAYBE"]).starts_with("-ERR syntax error"));
         assert!(answer(&["CLIENT", "REPLY"]).starts_with("-ERR wrong number"));
+    }
+
+    #[test]
+    fn a_token_is_presented_in_all_ways_that_clients_have() {
+        let read = |words: &[&'static str]| {
+            let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+            match Command::read(&words, &mut LastLimit::default()) {
+                Command::Auth(auth) => Some((auth.token, auth.hello)),
+                _ => None,
+            }
+        };
+        let token = &b"tg_a"[..];
+        assert_eq!(read(&["AUTH", "tg_a"]), Some((token, None)));
+        assert_eq!(read(&["auth", "default", "tg_a"]), Some((token, None)));
+        assert_eq!(read(&["HELLO", "3", "AUTH", "default", "tg_a"]), Some((token, Some(Version::Three))));
+        let named = ["HELLO", "2", "SETNAME", "me", "auth", "u", "tg_a"];
+        assert_eq!(read(&named), Some((token, Some(Version::Two))));
+        for wrong in [&["AUTH"][..], &["AUTH", "a", "b", "c"], &["HELLO", "3", "AUTH", "tg_a"]] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     command::{Command, Plain},
+    permission::{Peer, error_of},
     reply::{Replies, Version},
     request,
     session::{Session, Step},
@@ -18,7 +19,7 @@ use super::{
     throttle::{Deed, Five, LastLimit, Throttle},
 };
 use crate::{
-    check::{CheckAnswer, FirstLook, Prepared, Problem, ProblemKind, amend_as_check, check, check_here_at},
+    check::{CheckAnswer, FirstLook, Prepared, Problem, amend_as_check, check, check_here_at},
     node::Node,
 };
 use bytes::{Buf as _, BytesMut};
@@ -54,7 +55,9 @@ const LINGER: Duration = Duration::from_millis(500);
 /// Serves a connection until either side ends it. While the server closes, it ends behind an answer; told to stop, it answers what
 /// has come. A client that has just connected is about to ask.
 pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker: usize, stopping: Stopping) {
+    let Ok(peer) = stream.peer_addr() else { return };
     let connection = Connection {
+        peer: Peer::new(peer.ip()),
         stream,
         node,
         worker,
@@ -69,6 +72,7 @@ pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker:
 }
 
 struct Connection {
+    peer: Peer,
     stream: TcpStream,
     node: Arc<Node>,
     worker: usize,
@@ -201,6 +205,7 @@ impl Connection {
                 continue;
             }
             let command = Command::read(&words, &mut self.limit);
+            let command = self.peer.permitted(&node, self.worker, command);
             match self.session.take(command, bytes) {
                 Step::Run(Command::Throttle(throttle)) => {
                     self.has_asked = true;
@@ -266,7 +271,18 @@ impl Connection {
     /// Everything but what is decided.
     fn plain(&mut self, step: Step<'_>) -> After {
         match step {
+            Step::Run(Command::Auth(auth)) => {
+                let node = Arc::clone(&self.node);
+                match self.peer.authenticate(&node, self.worker, &auth) {
+                    Err(error) => self.say(|to| to.error(&error)),
+                    Ok(()) if auth.hello.is_some() => self.say(|to| Plain::Hello(auth.hello).answer(to)),
+                    Ok(()) => self.say(|to| to.status("OK")),
+                }
+            }
             Step::Run(Command::Plain(plain)) => {
+                if plain == Plain::Reset {
+                    self.peer.forget();
+                }
                 self.say(|to| plain.answer(to));
                 return if plain == Plain::Quit { After::End } else { After::GoOn };
             }
@@ -296,9 +312,7 @@ impl Connection {
             Ok(five) => Ok(five),
             Err(problem) => {
                 self.node.metrics[self.worker].count_problem(problem.kind);
-                // Clients know this word as one for "later".
-                let word = if problem.kind == ProblemKind::NotReady { "LOADING" } else { "ERR" };
-                Err(format!("{word} {}", problem.detail))
+                Err(error_of(&problem))
             }
         };
         match told {

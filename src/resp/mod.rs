@@ -6,12 +6,14 @@
 //! - `stopping`: how connections learn that the server stops.
 //! - `request`: the words of a command, out of the bytes.
 //! - `command`: what each command is; `throttle` has those that decide, `about` what a node tells of itself, `table` the list of all.
+//! - `permission`: who may give which command.
 //! - `session`: what a connection remembers between commands: whether answers are wanted, the transaction that is open.
 //! - `reply`: answers as bytes, in RESP2 or, after `HELLO 3`, RESP3.
 
 mod about;
 mod command;
 mod connection;
+mod permission;
 mod reply;
 mod request;
 mod server;

@@ -172,10 +172,15 @@ fn without_a_cluster_key_a_node_does_not_listen_beyond_loopback() {
         }
     }
     for flags in [
-        &["--listen", "0.0.0.0", "--insecure-no-cluster-key"][..],
-        &["--listen", "0.0.0.0", "--cluster-key", "the key of the black-box tests"],
+        &["--listen", "0.0.0.0", "--require-token", "admin", "--insecure-no-cluster-key"][..],
+        &["--listen", "0.0.0.0", "--insecure"],
+        &["--listen", "0.0.0.0", "--require-token", "admin"],
     ] {
-        let mut child = serve(flags).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut command = serve(flags);
+        if flags.len() == 4 {
+            command.env("TIDEGATE_CLUSTER_KEY", "the key of the black-box tests");
+        }
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_secs(1));
         let ended = child.try_wait().unwrap();
         let _ = child.kill();
@@ -189,8 +194,8 @@ fn a_node_with_another_cluster_key_does_not_get_in() {
     let mut cluster = two_nodes();
     let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.http.port()).collect();
     let port = free_ports();
-    let flags = ["--cluster-key", "some other key of sixteen"].map(str::to_owned);
-    cluster.spawn(port, &ports, &flags);
+    cluster.set_environment("TIDEGATE_CLUSTER_KEY", "some other key of sixteen");
+    cluster.spawn(port, &ports, &[]);
     assert_undisturbed(&cluster, "sealed with another cluster key");
     let refused = |node: &Node| {
         let metrics = node.client(PATIENCE).get("/metrics").unwrap().text();

@@ -8,6 +8,9 @@
 
 mod kit;
 
+mod access;
+mod access_cli;
+mod access_front_ends;
 mod addresses;
 mod algorithms;
 mod answers;

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Response, Uri, header, request::Parts};
+use http::{HeaderName, HeaderValue, Response, Uri, header, request::Parts};
 #[cfg(feature = "local")]
 use tidegate_limiter::Limiter;
 
@@ -34,6 +34,9 @@ pub enum ConfigError {
     /// It cannot name a header.
     #[error("{0:?} cannot be the name of a header")]
     Header(String),
+    /// The token cannot stand in a header.
+    #[error("the token has a character that no token has")]
+    Token,
     /// No check could be made.
     #[error("max_in_flight is 0: no check could be made")]
     NothingInFlight,
@@ -47,6 +50,7 @@ pub struct Builder {
     timeout: Duration,
     max_in_flight: usize,
     charge_once: bool,
+    token: Option<String>,
     shared: Shared,
     headers: Vec<(String, String)>,
 }
@@ -79,6 +83,7 @@ impl Builder {
             timeout: DEFAULT_TIMEOUT,
             max_in_flight: DEFAULT_IN_FLIGHT,
             charge_once: false,
+            token: None,
             headers: Vec::new(),
             shared: Shared {
                 attributes: usual(),
@@ -185,6 +190,12 @@ impl Builder {
         self
     }
 
+    /// The token that is presented to nodes whose checks need one; it needs the role `check`.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
     /// Makes the layer.
     ///
     /// # Errors
@@ -204,18 +215,23 @@ impl Builder {
                 if nodes.is_empty() {
                     return Err(ConfigError::NoNodes);
                 }
+                let token = self.token.as_deref().map(bearer).transpose()?;
                 let check_calls = nodes.iter().map(|node| check_call(node)).collect::<Result<_, _>>()?;
-                Decider::Nodes(Arc::new(Nodes::new(
-                    check_calls,
-                    self.domain,
-                    self.timeout,
-                    self.max_in_flight,
-                    self.charge_once,
-                )))
+                let nodes =
+                    Nodes::new(check_calls, self.domain, self.timeout, self.max_in_flight, self.charge_once);
+                Decider::Nodes(Arc::new(nodes.presenting(token)))
             }
         };
         Ok(Tidegate { decider, shared: Arc::new(self.shared) })
     }
+}
+
+/// How a token is presented. It is shown nowhere.
+fn bearer(token: &str) -> Result<HeaderValue, ConfigError> {
+    let mut value =
+        HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| ConfigError::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Where a node answers checks.

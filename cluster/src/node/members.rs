@@ -5,7 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
 
 use super::Cluster;
-use crate::{ids::NodeStart, member::MemberRow, owner::SlotRow, rules::ledger::NoQuorum};
+use crate::{
+    ids::NodeStart,
+    member::MemberRow,
+    owner::SlotRow,
+    rules::ledger::{NoQuorum, WriteError},
+    state::audit::Actor,
+};
 
 /// How often a node checks whether a change is done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -28,6 +34,18 @@ pub enum MemberError {
     /// A quorum could not be reached in time.
     #[error("{0}")]
     NoQuorum(NoQuorum),
+    /// Who asks may not.
+    #[error("{0}")]
+    NotAllowed(String),
+}
+
+impl From<WriteError> for MemberError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NoQuorum(missing) => Self::NoQuorum(missing),
+            error => Self::NotAllowed(error.to_string()),
+        }
+    }
 }
 
 impl Cluster {
@@ -36,15 +54,12 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no such node, or a quorum cannot be reached before the deadline.
-    pub async fn drain(&self, name: &str, on: bool, deadline: Instant) -> Result<(), MemberError> {
+    pub async fn drain(&self, name: &str, on: bool, by: Actor, deadline: Instant) -> Result<(), MemberError> {
         let start = self.member(name)?;
         if !on && self.ledger.applied().state.evicted.contains(&start.node) {
             return Err(MemberError::Removed);
         }
-        if self.ledger.drain(start, on, deadline).await {
-            return Ok(());
-        }
-        Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
+        Ok(self.ledger.drain_by(start, on, name, by, deadline).await?)
     }
 
     /// Takes a node out of the cluster that is dead, or was drained: who has been told to leave may still be there, or seem
@@ -52,7 +67,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no such node, when it is alive and was not drained, or when a quorum cannot be reached before the deadline.
-    pub async fn remove(&self, name: &str, deadline: Instant) -> Result<(), MemberError> {
+    pub async fn remove(&self, name: &str, by: Actor, deadline: Instant) -> Result<(), MemberError> {
         let start = self.member(name)?;
         let is_there = self.status.borrow().live.iter().any(|member| member.node == Some(start.node));
         if is_there && !self.ledger.applied().state.draining.contains(&start) {
@@ -61,16 +76,15 @@ impl Cluster {
         if start == self.ownership.me() {
             return Err(MemberError::Itself);
         }
-        if self.ledger.evict(start.node, deadline).await {
-            while Instant::now() < deadline {
-                // As long as it seems to be there its name is kept, so that it is not taken in as somebody new.
-                if !self.ledger.applied().state.members.contains_key(&start.node)
-                    || !self.ledger.has_part(start.node)
-                {
-                    return Ok(());
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
+        self.ledger.evict_by(start.node, name, by, deadline).await?;
+        while Instant::now() < deadline {
+            // As long as it seems to be there its name is kept, so that it is not taken in as somebody new.
+            if !self.ledger.applied().state.members.contains_key(&start.node)
+                || !self.ledger.has_part(start.node)
+            {
+                return Ok(());
             }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         Err(MemberError::NoQuorum(self.ledger.no_quorum(true)))
     }

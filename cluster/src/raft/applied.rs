@@ -18,6 +18,7 @@ use crate::{
     ids::{Leadership, NodeId, RaftNode},
     owner::shares::ShareTable,
     state::{
+        access::AccessState,
         applied::Applied,
         command::Outcome,
         machine::Replicated,
@@ -46,16 +47,22 @@ struct Kept {
     state: Replicated,
 }
 
-/// Reads a snapshot. One of an earlier version ends before the shares: with none of them it is one of this version.
+/// Reads a snapshot. One of an earlier version ends before the tokens, or even before the shares: with none of them it is one of
+/// this version.
 fn read(bytes: &[u8]) -> Result<Kept, CodecError> {
-    match codec::decode(bytes) {
-        Ok(kept) => Ok(kept),
-        Err(error) => {
-            let mut longer = bytes.to_vec();
-            codec::encode(&ShareTable::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
-            codec::decode(&longer).map_err(|_| error)
-        }
+    let error = match codec::decode(bytes) {
+        Ok(kept) => return Ok(kept),
+        Err(error) => error,
+    };
+    let mut longer = bytes.to_vec();
+    codec::encode(&AccessState::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
+    if let Ok(kept) = codec::decode(&longer) {
+        return Ok(kept);
     }
+    longer.truncate(bytes.len());
+    codec::encode(&ShareTable::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
+    codec::encode(&AccessState::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
+    codec::decode(&longer).map_err(|_| error)
 }
 
 impl Machine {
@@ -255,7 +262,7 @@ mod tests {
     use crate::owner::shares::ShareChange;
 
     #[test]
-    fn a_snapshot_from_before_there_were_shares_is_read_as_one_without_any() {
+    fn a_snapshot_from_before_there_were_tokens_or_shares_is_read_as_one_without_any() {
         let mut state = Replicated::default();
         let kept = |state: &Replicated| {
             let mut bytes = Vec::new();
@@ -270,9 +277,13 @@ mod tests {
         };
         let mut none = Vec::new();
         codec::encode(&ShareTable::default(), &mut none, MAX_SNAPSHOT_BYTES).unwrap();
+        let without_tokens = none.len();
+        codec::encode(&AccessState::default(), &mut none, MAX_SNAPSHOT_BYTES).unwrap();
         let bytes = kept(&state);
         assert!(bytes.ends_with(&none));
-        assert_eq!(read(&bytes[..bytes.len() - none.len()]).unwrap().state, state);
+        for length in [none.len(), none.len() - without_tokens] {
+            assert_eq!(read(&bytes[..bytes.len() - length]).unwrap().state, state, "{length}");
+        }
         let change = ShareChange { parts: vec![(1, 3)], ..ShareChange::default() };
         Arc::make_mut(&mut state.shares).apply(1, |_| true, &change);
         assert_eq!(read(&kept(&state)).unwrap().state.shares.parts(1), Some(3));

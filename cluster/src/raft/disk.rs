@@ -34,9 +34,9 @@ const DATABASE_FILE: &str = "raft.redb";
 /// Memory for pages of the database: the log is written, and hardly ever read.
 const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
-const FORMAT: u64 = 6;
+const FORMAT: u64 = 7;
 /// Earlier ones that this version reads. What it writes from then on those would not: so the format is noted at once.
-const READABLE_FORMATS: RangeInclusive<u64> = 4..=5;
+const READABLE_FORMATS: RangeInclusive<u64> = 4..=6;
 
 pub(crate) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");

@@ -114,7 +114,11 @@ pub(crate) fn check(
                 _ => Ok(()),
             }
         }
-        Call::Write { .. } | Call::ReadIndex { .. } | Call::Drain { .. } | Call::Evict(_) => is_member(),
+        Call::Write { .. }
+        | Call::Act { .. }
+        | Call::ReadIndex { .. }
+        | Call::Drain { .. }
+        | Call::Evict(_) => is_member(),
         Call::Touched { .. } | Call::MayStand(_) | Call::Reach | Call::Introduce | Call::Release(_) => Ok(()),
     }
 }

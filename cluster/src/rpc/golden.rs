@@ -36,8 +36,10 @@ use crate::{
     raft::belonging::Promise,
     state::types::Group,
     state::{
-        command::{Command, Expected, Extent, Founding, Origin, Outcome, RuleWrite, Written},
+        audit::{Actor, Identity},
+        command::{Act, Action, Command, Expected, Extent, Founding, Origin, Outcome, RuleWrite, Written},
         machine::Replicated,
+        token::{ActError, Token, TokenId},
     },
 };
 
@@ -143,7 +145,28 @@ fn commands() -> Vec<(&'static str, Command)> {
         ),
     ];
     all.extend(slots.map(|(name, entry)| (name, Command::Slots(entry))));
+    all.extend(actions().map(|(name, action)| (name, Command::By(Box::new(action)))));
     all
+}
+
+fn actions() -> [(&'static str, Action); 6] {
+    let id = TokenId::parse("00000000000000f1").unwrap();
+    let token = Token::golden();
+    let of = |key, act, identity| {
+        let actor = Actor { identity, address: "192.0.2.1".to_owned() };
+        Action { actor, node: "n1".to_owned(), at_ms: 0x77, key, act }
+    };
+    let by_token = Identity::Token { id, name: "ci".to_owned() };
+    let name = || "n1".to_owned();
+    let reset = Act::NoteReset { domain: "api".to_owned(), detail: "one".to_owned() };
+    [
+        ("by-write", of(0x61, Act::Write(rule_write()), Identity::Nobody)),
+        ("by-drain", of(0x62, Act::Drain { start: OWNER, on: true, name: name() }, Identity::AdminToken)),
+        ("by-evict", of(0x63, Act::Evict { node: 0x13, name: name() }, by_token.clone())),
+        ("by-make-token", of(0x64, Act::MakeToken { id, token }, Identity::AdminToken)),
+        ("by-revoke-token", of(0x65, Act::RevokeToken { id }, by_token.clone())),
+        ("by-note-reset", of(0x66, reset, by_token)),
+    ]
 }
 
 fn calls() -> Vec<(&'static str, Call)> {
@@ -230,11 +253,13 @@ fn calls() -> Vec<(&'static str, Call)> {
         ("reach", Call::Reach),
         ("introduce", Call::Introduce),
         ("release", Call::Release(CLUSTER)),
+        ("act", Call::Act { action: actions()[4].1.clone(), patience_ms: 9 }),
     ]
 }
 
 fn replies() -> Vec<(&'static str, Reply)> {
     let written = Written { revision: Revision::new(6), previous: Some(Revision::new(5)), changed: true };
+    let not_done = |error| Reply::Write(Ok(Outcome::NotDone(error)));
     let introduced = |standing| {
         Reply::Introduced(Introduction { id: 0x11, name: "n1".to_owned(), standing, has_log: true })
     };
@@ -254,6 +279,11 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("write-mismatch", Reply::Write(Ok(Outcome::Mismatch { current: Some(Revision::new(5)) }))),
         ("write-reused", Reply::Write(Ok(Outcome::KeyReused))),
         ("write-full", Reply::Write(Ok(Outcome::Full("full".to_owned())))),
+        ("write-not-allowed", not_done(ActError::NotAllowed("no".to_owned()))),
+        ("write-no-such-token", not_done(ActError::NoSuchToken)),
+        ("write-name-taken", not_done(ActError::NameTaken("ci".to_owned()))),
+        ("write-tokens-full", not_done(ActError::Full)),
+        ("write-no-admin-left", not_done(ActError::NoAdminLeft)),
         ("write-not-leader", Reply::Write(Err(NotServed::NotLeader))),
         ("read-index", Reply::ReadIndex(Ok(9))),
         ("touched", Reply::Touched(vec![vec![1]])),

@@ -20,7 +20,7 @@ use crate::{
     member::MemberRow,
     owner::{slot_ownership::Refusal, table::SlotMove},
     state::{
-        command::{Outcome, RuleWrite},
+        command::{Action, Outcome, RuleWrite},
         types::Group,
     },
     stats::CallKind,
@@ -83,6 +83,11 @@ pub(crate) enum Call {
     Introduce,
     /// Gives a founding up that this node has proposed.
     Release(ClusterId),
+    /// Asks the leader to write what somebody asked for.
+    Act {
+        action: Action,
+        patience_ms: u64,
+    },
 }
 
 impl Call {
@@ -140,7 +145,7 @@ impl Call {
             | Self::Reach
             | Self::Introduce
             | Self::Release(_) => Room::Raft,
-            Self::Write { .. } | Self::Touched { .. } => Room::Rules,
+            Self::Write { .. } | Self::Act { .. } | Self::Touched { .. } => Room::Rules,
             Self::Renew { .. }
             | Self::Moved(_)
             | Self::Drain { .. }
@@ -172,6 +177,7 @@ pub(crate) enum Reply {
     Vote(Result<VoteResponse<NodeId>, RaftError<NodeId>>),
     Snapshot(Result<InstallSnapshotResponse<NodeId>, RaftError<NodeId, InstallSnapshotError>>),
     Found(Result<(), String>),
+    /// For [`Call::Write`] and [`Call::Act`].
     Write(Result<Outcome, NotServed>),
     ReadIndex(Result<u64, NotServed>),
     Touched(Vec<Vec<u8>>),

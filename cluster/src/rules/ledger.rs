@@ -26,7 +26,9 @@ use crate::{
     rules_in_force::RulesInForce,
     state::{
         applied::Applied,
-        command::{Expected, Extent, Origin, Outcome, RuleWrite, Written},
+        audit::Actor,
+        command::{Act, Action, Expected, Extent, Origin, Outcome, RuleWrite, Written},
+        token::ActError,
     },
 };
 
@@ -65,6 +67,8 @@ pub struct NewRules {
     pub message: String,
     /// How much they change.
     pub extent: Extent,
+    /// Who asks for it; `None`: this node does, by itself.
+    pub by: Option<Actor>,
 }
 
 impl NewRules {
@@ -79,6 +83,7 @@ impl NewRules {
             author: String::new(),
             message: String::new(),
             extent: Extent::default(),
+            by: None,
         }
     }
 }
@@ -98,6 +103,9 @@ pub enum WriteError {
     /// There is no room.
     #[error("{0}")]
     Full(String),
+    /// Who asks may not, or it cannot be done.
+    #[error("{0}")]
+    NotDone(ActError),
     /// A quorum could not be reached in time.
     #[error("{0}")]
     NoQuorum(NoQuorum),
@@ -167,6 +175,14 @@ impl Ledger {
         &self.shared
     }
 
+    pub(super) fn node_name(&self) -> &str {
+        &self.shared.identity.me.name
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.shared.clock.unix_millis()
+    }
+
     pub(super) fn rules(&self) -> &RulesInForce {
         &self.rules
     }
@@ -185,11 +201,6 @@ impl Ledger {
     /// the deadline.
     pub async fn drain(&self, start: NodeStart, on: bool, deadline: Instant) -> bool {
         self.leader.write(|| Call::Drain { start, on }, deadline).await
-    }
-
-    /// Has the leader take a node out that is gone; whether that was written before the deadline.
-    pub(crate) async fn evict(&self, node: NodeId, deadline: Instant) -> bool {
-        self.leader.write(|| Call::Evict(node), deadline).await
     }
 
     /// Whether this node has a vote, as far as it knows that for sure: a change that is written and not agreed on is none.
@@ -249,7 +260,7 @@ impl Ledger {
     /// # Errors
     /// When it was not written, or may not have been.
     pub async fn write(&self, new: NewRules, deadline: Instant) -> Result<Written, WriteError> {
-        let NewRules { domain, text, origin, expected, key, author, message, extent } = new;
+        let NewRules { domain, text, origin, expected, key, author, message, extent, by } = new;
         let write = RuleWrite {
             domain: domain.into(),
             text: text.into(),
@@ -262,17 +273,12 @@ impl Ledger {
             at_ms: self.shared.clock.unix_millis(),
             extent,
         };
-        let mut in_doubt = false;
-        let outcome = loop {
-            if Instant::now() >= deadline {
-                return Err(WriteError::NoQuorum(self.no_quorum(in_doubt)));
+        let outcome = match by {
+            Some(actor) => self.act(Act::Write(write), actor, deadline).await?,
+            None => {
+                self.ask_to_write(|patience_ms| Call::Write { write: write.clone(), patience_ms }, deadline)
+                    .await?
             }
-            match timeout_at(deadline, self.try_write(&write, deadline)).await {
-                Ok(Attempt::Done(outcome)) => break outcome,
-                Ok(Attempt::Not) => {}
-                Ok(Attempt::Unknown) | Err(_) => in_doubt = true,
-            }
-            sleep(LOOK_EVERY).await;
         };
         match outcome {
             Outcome::Written(written) => {
@@ -282,14 +288,45 @@ impl Ledger {
             Outcome::Mismatch { current } => Err(WriteError::Mismatch { current }),
             Outcome::KeyReused => Err(WriteError::KeyReused),
             Outcome::Full(reason) => Err(WriteError::Full(reason)),
+            Outcome::NotDone(error) => Err(WriteError::NotDone(error)),
             Outcome::Done => unreachable!("a write is answered as one"),
         }
     }
 
-    async fn try_write(&self, write: &RuleWrite, deadline: Instant) -> Attempt<Outcome> {
+    /// Has the leader do what somebody asked for. A leader that is lost on the way is followed by the next, and it is done once.
+    pub(crate) async fn act(&self, act: Act, actor: Actor, deadline: Instant) -> Result<Outcome, WriteError> {
+        let action = Action {
+            actor,
+            node: self.shared.identity.me.name.to_string(),
+            at_ms: self.shared.clock.unix_millis(),
+            key: u64::from_be_bytes(fabric::random_bytes()),
+            act,
+        };
+        self.ask_to_write(|patience_ms| Call::Act { action: action.clone(), patience_ms }, deadline).await
+    }
+
+    async fn ask_to_write(
+        &self,
+        call: impl Fn(u64) -> Call,
+        deadline: Instant,
+    ) -> Result<Outcome, WriteError> {
+        let mut in_doubt = false;
+        loop {
+            if Instant::now() >= deadline {
+                return Err(WriteError::NoQuorum(self.no_quorum(in_doubt)));
+            }
+            match timeout_at(deadline, self.try_write(&call, deadline)).await {
+                Ok(Attempt::Done(outcome)) => return Ok(outcome),
+                Ok(Attempt::Not) => {}
+                Ok(Attempt::Unknown) | Err(_) => in_doubt = true,
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn try_write(&self, call: impl Fn(u64) -> Call, deadline: Instant) -> Attempt<Outcome> {
         let patience = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
-        let call = Call::Write { write: write.clone(), patience_ms: patience.as_millis() as u64 };
-        let answer = match self.leader.ask(call, patience + LOOK_EVERY).await {
+        let answer = match self.leader.ask(call(patience.as_millis() as u64), patience + LOOK_EVERY).await {
             Ok(Reply::Write(answer)) => answer,
             Ok(_) => Err(NotServed::Unknown),
             Err(error) => Err(error),

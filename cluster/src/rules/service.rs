@@ -13,6 +13,7 @@ use crate::{
         server::Service,
     },
     rules_in_force::RulesInForce,
+    state::command::Command,
 };
 
 /// Longest time that a change may take at the leader.
@@ -32,6 +33,10 @@ impl Service for RulesService {
             Call::Write { write, patience_ms } => {
                 let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
                 Reply::Write(running.write_here(write, patience).await)
+            }
+            Call::Act { action, patience_ms } => {
+                let patience = Duration::from_millis(patience_ms).min(MAX_PATIENCE);
+                Reply::Write(running.propose(Command::By(Box::new(action)), patience).await)
             }
             Call::Touched { domain, rules } => Reply::Touched(touched(&self.rules, &domain, &rules)),
             _ => Reply::Refused("that is no call about rules".to_owned()),

@@ -4,6 +4,10 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    audit::Actor,
+    token::{ActError, Token, TokenId},
+};
 use crate::{
     ids::{ClusterId, NodeId, NodeStart, Revision},
     member::MemberRow,
@@ -39,6 +43,8 @@ pub(crate) enum Command {
     Evict(NodeId),
     /// Changes which part of a lost bucket each node may give.
     Shares(ShareChange),
+    /// Does what somebody asked for, if they may.
+    By(Box<Action>),
 }
 
 /// What a cluster is founded with.
@@ -115,6 +121,36 @@ pub(crate) struct RuleWrite {
     pub extent: Extent,
 }
 
+/// What is asked for. New ones come last: the bytes of old ones lie on disks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Act {
+    /// Changes the rules of a domain.
+    Write(RuleWrite),
+    /// Has a node own nothing (`on`), or its share again.
+    Drain { start: NodeStart, on: bool, name: String },
+    /// Says that a node which is gone will not come back.
+    Evict { node: NodeId, name: String },
+    /// Makes a token.
+    MakeToken { id: TokenId, token: Token },
+    /// Revokes one.
+    RevokeToken { id: TokenId },
+    /// Notes that buckets were reset: those are in no log.
+    NoteReset { domain: String, detail: String },
+}
+
+/// A change that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Action {
+    pub(crate) actor: Actor,
+    /// The node that was asked.
+    pub(crate) node: String,
+    /// When, by that node's clock, in Unix milliseconds. Told, never compared.
+    pub(crate) at_ms: u64,
+    /// Makes a repeated request happen once.
+    pub(crate) key: u64,
+    pub(crate) act: Act,
+}
+
 /// What became of a [`Command`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
@@ -131,6 +167,8 @@ pub(crate) enum Outcome {
     KeyReused,
     /// Nothing was written: there is no room, for this reason.
     Full(String),
+    /// Nothing was done of what somebody asked for.
+    NotDone(ActError),
 }
 
 /// A write that happened.

@@ -10,9 +10,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{
-    Command, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, Origin, Outcome, RuleWrite,
-    Written,
+use super::{
+    access::AccessState,
+    command::{
+        Act, Action, Command, Expected, Extent, Founding, MAX_REMARK_BYTES, MAX_RULES_BYTES, Origin, Outcome,
+        RuleWrite, Written,
+    },
 };
 use crate::{
     ids::{Leadership, NodeId, NodeStart, Revision},
@@ -101,8 +104,10 @@ pub struct Replicated {
     /// The members that are gone and will not come back.
     pub evicted: BTreeSet<NodeId>,
     recent: Arc<Recent>,
-    /// Which part of a lost bucket each node may give. It is the last field: a snapshot of an earlier version ends before it.
+    /// Which part of a lost bucket each node may give. A snapshot of an earlier version may end before it.
     pub(crate) shares: Arc<ShareTable>,
+    /// Who may do what, and what was done. It is the last field: a snapshot of an earlier version ends before it.
+    pub access: AccessState,
 }
 
 /// The writes that happened last, so that one that comes again happens once.
@@ -180,7 +185,46 @@ impl Replicated {
                 };
                 Outcome::Done
             }
+            Command::By(action) => self.act(index, leadership, *action),
         }
+    }
+
+    /// Does what somebody asked for, if they may, and notes it.
+    fn act(&mut self, index: u64, leadership: Leadership, action: Action) -> Outcome {
+        if let Some(known) = self.access.known(&action) {
+            return known;
+        }
+        let told = self.access.told(&action);
+        let judged = self.access.judge(&action).and_then(|()| self.access.change_tokens(index, &action));
+        if let Err(error) = judged {
+            self.access.note(index, told, &action, Some(error.clone()));
+            return Outcome::NotDone(error);
+        }
+        let outcome = match &action.act {
+            Act::Write(write) => {
+                let mut write = write.clone();
+                // What was proved counts, not what is claimed.
+                if let Some(name) = action.actor.name(&action.node) {
+                    write.author = name;
+                }
+                self.write(Revision::new(index), write)
+            }
+            Act::Drain { start, on, .. } => {
+                self.apply(index, leadership, Command::Drain { start: *start, on: *on })
+            }
+            Act::Evict { node, .. } => self.apply(index, leadership, Command::Evict(*node)),
+            Act::MakeToken { .. } | Act::RevokeToken { .. } | Act::NoteReset { .. } => Outcome::Done,
+        };
+        // A write that is told that it is late, or came twice, has done nothing.
+        let is_done = match &outcome {
+            Outcome::Done => true,
+            Outcome::Written(written) => !written.changed || written.revision.get() == index,
+            _ => false,
+        };
+        if is_done {
+            self.access.note(index, told, &action, None);
+        }
+        outcome
     }
 
     fn write(&mut self, index: Revision, write: RuleWrite) -> Outcome {

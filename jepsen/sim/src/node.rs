@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use fastrand::Rng;
-use tidegate_cluster::{Cluster, ClusterConfig, ClusterKey, Timing, Weight};
+use tidegate_cluster::{Cluster, ClusterConfig, ClusterKey, Timing, Weight, state::Actor};
 use tidegate_limiter::{
     cluster::{Rules, Store, StoreConfig},
     rules::HashSecret,
@@ -137,7 +137,7 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
                 let cluster = Rc::clone(&cluster);
                 spawn_local(async move {
                     // Without a quorum it cannot be done.
-                    let _ = cluster.drain(&name, on, Instant::now() + DRAIN_WITHIN).await;
+                    let _ = cluster.drain(&name, on, Actor::nobody(), Instant::now() + DRAIN_WITHIN).await;
                 });
             }
             Some(Command::Rules(mode)) => {

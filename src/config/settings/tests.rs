@@ -42,6 +42,39 @@ fn faults_name_the_flag() {
     assert!(fault(Options { check_timeout: never, ..none() }).contains("--check-timeout"));
 }
 
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn administration_is_not_open_beyond_loopback_unless_that_is_said() {
+    let key = Some("0123456789abcdef".into());
+    let open = Options { listen: Some([10, 0, 0, 1].into()), cluster_key: key, ..Options::default() };
+    let said = fault(open.clone());
+    for word in ["openssl rand -hex 32", "--admin-token-file", "--admin-listen 127.0.0.1:", "--insecure"] {
+        assert!(said.contains(word), "{said}");
+    }
+    let elsewhere = |address: &str| Some(address.parse().unwrap());
+    for fine in [
+        Options { admin_token: Some(TOKEN.into()), ..open.clone() },
+        Options { require_token: Some(RequireToken::Admin), ..open.clone() },
+        Options { require_token: Some(RequireToken::All), ..open.clone() },
+        Options { admin_listen: elsewhere("127.0.0.1:7804"), ..open.clone() },
+        Options { admin_listen: elsewhere("[::1]:7804"), ..open.clone() },
+        Options { insecure: Some(true), ..open.clone() },
+        Options { insecure: Some(true), cluster_key: None, ..open.clone() },
+    ] {
+        assert!(Settings::resolve(&fine).is_ok(), "{fine:?}");
+    }
+    let admin_beyond = Options { admin_listen: elsewhere("10.0.0.1:7804"), ..open.clone() };
+    assert!(fault(admin_beyond).contains("10.0.0.1:7804 is not a loopback address"));
+    // Checks alone on loopback do not help.
+    let only_admin = Options { admin_listen: elsewhere("10.0.0.1:7804"), ..Options::default() };
+    assert!(fault(only_admin).contains("--insecure"));
+    for bad in ["short", "with a blank in it, but long enough for one"] {
+        let said = fault(Options { admin_token: Some(bad.into()), ..Options::default() });
+        assert!(said.contains("TIDEGATE_ADMIN_TOKEN") && !said.contains(bad), "{said}");
+    }
+}
+
 #[test]
 fn a_node_that_the_others_could_not_reach_is_told_so() {
     assert!(fault(joining("10.0.0.1:7803")).contains("--listen"));
@@ -50,7 +83,13 @@ fn a_node_that_the_others_could_not_reach_is_told_so() {
         assert!(Settings::resolve(&joining(near)).is_ok(), "{near}");
     }
     let key = Some("0123456789abcdef".into());
-    let told = Options { listen: Some([0, 0, 0, 0].into()), cluster_key: key, ..joining("10.0.0.1:7803") };
+    let token = Some(TOKEN.into());
+    let told = Options {
+        listen: Some([0, 0, 0, 0].into()),
+        cluster_key: key,
+        admin_token: token,
+        ..joining("10.0.0.1:7803")
+    };
     assert!(Settings::resolve(&told).is_ok());
 }
 
@@ -61,6 +100,7 @@ fn nobody_tells_the_others_an_address_at_which_they_cannot_reach_it() {
         listen: Some([0, 0, 0, 0].into()),
         advertise: Some(address.parse().unwrap()),
         cluster_key: key(),
+        admin_token: Some(TOKEN.into()),
         ..joining(join)
     };
     for nowhere in ["0.0.0.0", "::"] {
@@ -79,9 +119,10 @@ fn without_a_cluster_key_nobody_listens_beyond_loopback_who_does_not_say_so() {
         for word in ["openssl rand -hex 32", "--cluster-key-file", "--insecure-no-cluster-key"] {
             assert!(said.contains(word), "{said}");
         }
-        let keyed = Options { cluster_key: Some("0123456789abcdef".into()), ..open.clone() };
+        let guarded = Options { admin_token: Some(TOKEN.into()), ..open };
+        let keyed = Options { cluster_key: Some("0123456789abcdef".into()), ..guarded.clone() };
         assert!(Settings::resolve(&keyed).is_ok());
-        let insecure = Options { insecure_no_cluster_key: Some(true), ..open };
+        let insecure = Options { insecure_no_cluster_key: Some(true), ..guarded };
         assert!(Settings::resolve(&insecure).is_ok());
     }
     assert!(Settings::resolve(&listen([127, 0, 0, 2])).is_ok());

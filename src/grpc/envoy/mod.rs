@@ -26,6 +26,7 @@ use self::{
 };
 use super::refusal::refused;
 use crate::{
+    access::{Caller, Grant},
     check::{
         CheckAnswer, CheckRequest, FirstLook, Prepared, Problem, amend_as_check, check, check_group_here,
         check_here, check_together,
@@ -59,13 +60,17 @@ impl Envoy {
     }
 
     /// Decides what is decided here, without waiting.
-    pub(super) fn begin(self: &Arc<Self>, message: Bytes) -> Begun<impl Future<Output = Answer> + use<>> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        message: Bytes,
+        grant: &Grant,
+    ) -> Begun<impl Future<Output = Answer> + use<>> {
         let request = match RateLimitRequest::decode(message) {
             Ok(request) => request,
             Err(error) => return Begun::Decided(Err(Status::internal(error.to_string()))),
         };
         let mut elsewhere = Elsewhere::new();
-        match self.decide_here(&request, &mut elsewhere) {
+        match self.decide_here(&request, grant, &mut elsewhere) {
             Err(problem) => Begun::Decided(Err(self.refused(&problem))),
             Ok(told) if told.iter().all(Option::is_some) => Begun::Decided(Ok(self.put_together(told))),
             Ok(told) => {
@@ -76,7 +81,13 @@ impl Envoy {
     }
 
     /// What is told of each descriptor, `None` of those that others decide.
-    fn decide_here(&self, request: &RateLimitRequest, elsewhere: &mut Elsewhere) -> Result<All, Problem> {
+    fn decide_here(
+        &self,
+        request: &RateLimitRequest,
+        grant: &Grant,
+        elsewhere: &mut Elsewhere,
+    ) -> Result<All, Problem> {
+        grant.may_ask(&request.domain)?;
         // What is wrong is told before anything is charged.
         let asked = descriptor::read(request)?;
         let with_headers = self.with_headers();
@@ -198,9 +209,14 @@ impl RateLimitService for Envoy {
         &self,
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
+        let Some(caller) = request.extensions().get::<Caller>() else {
+            return Err(Status::internal("nobody has said who asks"));
+        };
+        let grant = caller.grant.clone();
         let request = request.get_ref();
         let mut elsewhere = Elsewhere::new();
-        let told = self.decide_here(request, &mut elsewhere).map_err(|problem| self.refused(&problem))?;
+        let told =
+            self.decide_here(request, &grant, &mut elsewhere).map_err(|problem| self.refused(&problem))?;
         self.decide_rest(request, told, elsewhere).await.map(Response::new)
     }
 }

@@ -16,7 +16,7 @@ use super::{
     activity::Activity,
     head::is_host,
     reply::Replies,
-    service::{ConnectionService, FastPath, Limits, MAX_HEADERS, Question},
+    service::{ConnectionService, Credentials, FastPath, Limits, MAX_HEADERS, Question},
     stream::ClientStream,
 };
 use crate::ending::Ending;
@@ -46,14 +46,14 @@ pub(super) async fn answer_whole<S: ConnectionService>(
         let is_closing = ending.is_closing();
         let mut used = 0;
         let mut rest = parse_first(&input, path, limits.max_head_bytes);
-        while let First::Whole { question, length } = rest {
+        while let First::Whole { question, credentials, length } = rest {
             // The last one of those that have come is hyper's.
             let next = || parse_first(&input[used + length..], path, limits.max_head_bytes);
             if is_closing && !matches!(next(), First::Whole { .. }) {
                 break;
             }
             activity.note_request();
-            service.answer(question, &mut replies).await;
+            service.answer(question, credentials, &mut replies).await;
             activity.note_answer();
             used += length;
             rest = parse_first(&input[used..], path, limits.max_head_bytes);
@@ -85,7 +85,7 @@ pub(super) async fn answer_whole<S: ConnectionService>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First<'a> {
     /// A whole request for the path, of so many bytes.
-    Whole { question: Question<'a>, length: usize },
+    Whole { question: Question<'a>, credentials: Credentials<'a>, length: usize },
     /// What may become one.
     Part,
     /// Something that hyper is to look at.
@@ -122,6 +122,7 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
         _ => return None,
     };
     let (mut length, mut hosts, mut encoded) = (None, 0, false);
+    let mut credentials = Credentials::default();
     for header in &*request.headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         // Nearly all other headers differ in their length already.
@@ -139,6 +140,16 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
                 hosts += 1;
             }
             16 if is("content-encoding") => encoded = true,
+            13 if is("authorization") => {
+                if credentials.authorization.replace(header.value).is_some() {
+                    return None;
+                }
+            }
+            16 if is("x-tidegate-token") => {
+                if credentials.token.replace(header.value).is_some() {
+                    return None;
+                }
+            }
             10 if is("connection") && !header.value.eq_ignore_ascii_case(b"keep-alive") => return None,
             17 if is("transfer-encoding") => return None,
             6 if is("expect") => return None,
@@ -150,10 +161,14 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
         return None;
     }
     match (request.method?, length) {
-        ("GET", None | Some(0)) => Some(First::Whole { question: Question::Query(query), length: head }),
+        ("GET", None | Some(0)) => {
+            Some(First::Whole { question: Question::Query(query), credentials, length: head })
+        }
         ("POST", Some(body)) if !encoded && (1..=path.max_body_bytes).contains(&body) => {
             Some(match input.get(head..head + body) {
-                Some(text) => First::Whole { question: Question::Body(text), length: head + body },
+                Some(text) => {
+                    First::Whole { question: Question::Body(text), credentials, length: head + body }
+                }
                 None => First::Part,
             })
         }
@@ -185,7 +200,7 @@ mod tests {
 
     fn found(input: &str) -> Option<(Question<'_>, usize)> {
         match first(input.as_bytes(), 16 << 10) {
-            First::Whole { question, length } => Some((question, length)),
+            First::Whole { question, length, .. } => Some((question, length)),
             First::Part | First::Other => None,
         }
     }
@@ -218,6 +233,16 @@ mod tests {
         let post = "POST /v1/check HTTP/1.1\r\nContent-Length: 2\r\nhost: a\r\n\r\n{}";
         assert_eq!(found(post), Some((Question::Body(b"{}"), post.len())));
         assert_eq!(found(&format!("{post}xx")).unwrap().1, post.len());
+    }
+
+    #[test]
+    fn what_says_who_asks_is_found() {
+        let get = "GET /v1/check?a=b HTTP/1.1\r\nhost: a\r\nAuthorization: Bearer tg_a\r\nx-tidegate-token: tg_b\r\n\r\n";
+        let First::Whole { credentials, .. } = first(get.as_bytes(), 16 << 10) else { panic!("{get}") };
+        assert_eq!(credentials.authorization, Some(&b"Bearer tg_a"[..]));
+        assert_eq!(credentials.token, Some(&b"tg_b"[..]));
+        let twice = get.replace("x-tidegate-token", "authorization");
+        assert_eq!(found(&twice), None, "which one counts hyper decides");
     }
 
     #[test]

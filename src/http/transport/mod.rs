@@ -25,5 +25,5 @@ pub(super) use self::{
 pub use self::{
     reply::Replies,
     server::serve,
-    service::{ConnectionService, FastPath, Limits, Question, TransportError},
+    service::{ConnectionService, Credentials, FastPath, Limits, Question, TransportError},
 };

@@ -61,6 +61,15 @@ pub enum Question<'a> {
     Body(&'a [u8]),
 }
 
+/// What the head of such a request says about who asks: the values of these headers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Credentials<'a> {
+    /// `Authorization`.
+    pub authorization: Option<&'a [u8]>,
+    /// `X-Tidegate-Token`.
+    pub token: Option<&'a [u8]>,
+}
+
 /// Why a connection is closed, or not taken, though its client waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
@@ -93,8 +102,13 @@ pub trait ConnectionService: Sized {
     fn begin(&self, stream: &mut TcpStream) -> impl Future<Output = Option<Self>> + Send;
 
     /// Answers a request of the fast path: appends a response.
-    fn answer(&self, question: Question<'_>, replies: &mut Replies) -> impl Future<Output = ()> + Send {
-        let _ = (question, replies);
+    fn answer(
+        &self,
+        question: Question<'_>,
+        credentials: Credentials<'_>,
+        replies: &mut Replies,
+    ) -> impl Future<Output = ()> + Send {
+        let _ = (question, credentials, replies);
         async {}
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Nodes {
     timeout: Duration,
     max_in_flight: usize,
     charge_once: bool,
+    /// What is presented.
+    token: Option<HeaderValue>,
     in_flight: AtomicUsize,
     /// A check that was refused has been logged: all others of this layer are likely to be, and one line is enough.
     refusal_logged: AtomicBool,
@@ -108,6 +110,11 @@ impl Nodes {
         Self::resolved_by(&Resolver::default(), calls, domain, timeout, max_in_flight, charge_once)
     }
 
+    /// Presents this with each check.
+    pub(crate) fn presenting(self, token: Option<HeaderValue>) -> Self {
+        Self { token, ..self }
+    }
+
     fn resolved_by(
         resolver: &Resolver,
         calls: Vec<Uri>,
@@ -126,6 +133,7 @@ impl Nodes {
             timeout,
             max_in_flight,
             charge_once,
+            token: None,
             in_flight: AtomicUsize::new(0),
             refusal_logged: AtomicBool::new(false),
             start: Instant::now(),
@@ -197,6 +205,9 @@ impl Nodes {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.calls[place].clone();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(header::AUTHORIZATION, token.clone());
+        }
         let response = client.request(request).await.map_err(|error| {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             Fault::Node(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))

@@ -1,0 +1,125 @@
+//! The audit trail: what was done, when, and by whom, as this was proved and not as it was claimed.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::token::{ActError, TokenId};
+
+/// Entries that are kept; the oldest go.
+const MAX_ENTRIES: usize = 1000;
+/// Bytes of their texts, about; the oldest go.
+const MAX_BYTES: usize = 256 << 10;
+/// Bytes of a text in an entry; what is beyond is cut off.
+const MAX_TEXT_BYTES: usize = 256;
+
+/// Who has proved to be whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// Nobody had to prove anything.
+    Nobody,
+    /// Whoever knows the admin token of the node that was asked.
+    AdminToken,
+    /// Whoever holds this token.
+    Token {
+        /// Which.
+        id: TokenId,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Who asks for something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// Who that is.
+    pub identity: Identity,
+    /// The address that the connection came from.
+    pub address: String,
+}
+
+impl Actor {
+    /// Nobody in particular, as in tests.
+    pub fn nobody() -> Self {
+        Self { identity: Identity::Nobody, address: String::new() }
+    }
+
+    /// What the history of rules, and a token that is made, name: nothing if nothing was proved.
+    pub fn name(&self, node: &str) -> Option<String> {
+        match &self.identity {
+            Identity::Nobody => None,
+            Identity::AdminToken => Some(format!("admin token of {node}")),
+            Identity::Token { name, .. } => Some(format!("token {name}")),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its place in the log.
+    pub index: u64,
+    /// When, by the clock of the node that was asked, in Unix milliseconds.
+    pub at_ms: u64,
+    /// By whom.
+    pub actor: Actor,
+    /// The node that was asked.
+    pub node: String,
+    /// What, in a word.
+    pub action: String,
+    /// To what.
+    pub target: String,
+    /// What else there is to say.
+    pub detail: String,
+    /// Why it was not done; `None`: it was.
+    pub error: Option<ActError>,
+    /// Tells what comes again from what is new.
+    pub(crate) key: u64,
+}
+
+/// What was done last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    entries: VecDeque<AuditEntry>,
+    bytes: usize,
+}
+
+impl Audit {
+    /// The oldest first.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &AuditEntry> {
+        self.entries.iter()
+    }
+
+    /// The entry of a request that comes again.
+    pub(super) fn of_key(&self, key: u64) -> Option<&AuditEntry> {
+        self.entries.iter().rev().find(|entry| entry.key == key)
+    }
+
+    pub(super) fn add(&mut self, mut entry: AuditEntry) {
+        for text in [&mut entry.target, &mut entry.detail, &mut entry.node, &mut entry.actor.address] {
+            cut(text);
+        }
+        self.bytes += size_of(&entry);
+        self.entries.push_back(entry);
+        while self.entries.len() > MAX_ENTRIES || self.bytes > MAX_BYTES {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            self.bytes -= size_of(&oldest);
+        }
+    }
+}
+
+fn cut(text: &mut String) {
+    if text.len() > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES - 3));
+        text.push('\u{2026}');
+    }
+}
+
+fn size_of(entry: &AuditEntry) -> usize {
+    /// What an entry has besides its texts.
+    const REST: usize = 96;
+    let name = if let Identity::Token { name, .. } = &entry.actor.identity { name.len() } else { 0 };
+    let error = entry.error.as_ref().map_or(0, |error| error.to_string().len());
+    let texts = [&entry.actor.address, &entry.node, &entry.action, &entry.target, &entry.detail];
+    texts.iter().map(|text| text.len()).sum::<usize>() + name + error + REST
+}

@@ -1,0 +1,311 @@
+//! Who may do what: one place decides for all front ends.
+//!
+//! - A call needs nothing, or a role ([`Role`]); each front end says which. [`Access::admit`] says whether who asks has it.
+//! - What was proved is a [`Grant`]. A token may be limited to some domains: [`Grant::may_ask`].
+//! - `failures`: how often an address may present what is no token. `presented`: where HTTP and gRPC present one.
+//!
+//! **Where checks need no token, a check pays one branch for all of this.**
+
+mod failures;
+mod presented;
+
+use std::{net::IpAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tidegate_cluster::{
+    Clock,
+    state::{Actor, AdminSecret, Applied, Identity, Role, Token, TokenId, Tokens},
+};
+
+use self::failures::Failures;
+pub(crate) use self::presented::{bearer, of_headers};
+use crate::{
+    check::{Problem, ProblemKind},
+    config::RequireToken,
+};
+
+/// What a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing: whether a node lives, and what its calls are.
+    Nothing,
+    /// This role.
+    Role(Role),
+}
+
+/// Where a call came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Where services ask.
+    Public,
+    /// Where administration has an address of its own.
+    Administration,
+}
+
+/// What somebody has proved.
+#[derive(Debug, Clone)]
+pub(crate) enum Grant {
+    /// Nothing, and nothing was needed.
+    Nobody,
+    /// To know the admin token of this node.
+    AdminToken,
+    /// To hold a token.
+    Token(Arc<GrantedToken>),
+}
+
+/// A token that was presented.
+#[derive(Debug)]
+pub(crate) struct GrantedToken {
+    id: TokenId,
+    token: Arc<Token>,
+    /// Of the tokens that it was found among.
+    version: u64,
+}
+
+impl Grant {
+    /// Whether checks about this domain may be asked.
+    #[inline]
+    pub(crate) fn may_ask(&self, domain: &str) -> Result<(), Problem> {
+        match self {
+            Self::Token(granted) if !granted.token.domains.is_empty() => granted.may_ask(domain),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who that is, for what is written down.
+    pub(crate) fn actor(&self, address: IpAddr) -> Actor {
+        let identity = match self {
+            Self::Nobody => Identity::Nobody,
+            Self::AdminToken => Identity::AdminToken,
+            Self::Token(granted) => Identity::Token { id: granted.id, name: granted.token.name.clone() },
+        };
+        Actor { identity, address: address.to_canonical().to_string() }
+    }
+}
+
+impl GrantedToken {
+    #[cold]
+    fn may_ask(&self, domain: &str) -> Result<(), Problem> {
+        if self.token.domains.iter().any(|allowed| allowed == domain) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the token {:?} may ask about the domains {}, and not about this one",
+            self.token.name,
+            self.token.domains.join(", ")
+        );
+        Err(Problem::new(ProblemKind::DomainNotAllowed, detail))
+    }
+}
+
+/// Who makes a call, with what they have presented: some of what a call asks for may need more than the call does.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) grant: Grant,
+    pub(crate) presented: Option<Box<[u8]>>,
+    pub(crate) address: IpAddr,
+    pub(crate) door: Door,
+}
+
+impl Caller {
+    /// Whether checks about this domain may be asked.
+    pub(crate) fn may_ask(&self, domain: &str) -> Result<(), Problem> {
+        self.grant.may_ask(domain)
+    }
+
+    /// Whether buckets may be reset.
+    pub(crate) fn may_reset(&self, access: &Access) -> Result<(), Problem> {
+        let needs = Needs::Role(Role::Operate);
+        access.admit(needs, self.door, self.presented.as_deref(), self.address).map(drop)
+    }
+
+    /// Who that is, for what is written down.
+    pub(crate) fn actor(&self) -> Actor {
+        self.grant.actor(self.address)
+    }
+}
+
+/// What this node asks of its clients.
+pub(crate) struct Access {
+    /// Whether checks need a token.
+    guards_checks: bool,
+    /// Whether administration needs one though nobody has made any.
+    guards_administration: bool,
+    admin: Option<AdminSecret>,
+    /// Whether administration has an address of its own.
+    has_admin_door: bool,
+    /// Those that are applied: a snapshot, swapped whole.
+    known: ArcSwap<Known>,
+    failures: Failures,
+    clock: Clock,
+}
+
+/// Tokens, and up to where the log was applied then.
+#[derive(Debug, Default)]
+struct Known {
+    index: u64,
+    tokens: Arc<Tokens>,
+}
+
+impl Access {
+    pub(crate) fn new(
+        require: Option<RequireToken>,
+        admin: Option<AdminSecret>,
+        has_admin_door: bool,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            guards_checks: require == Some(RequireToken::All),
+            guards_administration: require.is_some() || admin.is_some(),
+            admin,
+            has_admin_door,
+            known: ArcSwap::default(),
+            failures: Failures::default(),
+            clock,
+        }
+    }
+
+    /// From now on the tokens of this state count, unless those of a later one do.
+    pub(crate) fn publish(&self, applied: &Applied) {
+        let (index, tokens) = (applied.index, &applied.state.access.tokens);
+        if Arc::ptr_eq(&self.known.load().tokens, tokens) {
+            return;
+        }
+        let new = Arc::new(Known { index, tokens: Arc::clone(tokens) });
+        self.known.rcu(|known| Arc::clone(if index >= known.index { &new } else { known }));
+    }
+
+    /// Whether checks need a token.
+    #[inline]
+    pub(crate) fn guards_checks(&self) -> bool {
+        self.guards_checks
+    }
+
+    /// Whether what needs this role needs a token.
+    pub(crate) fn guards(&self, role: Role) -> bool {
+        match role {
+            Role::Check => self.guards_checks,
+            Role::Read | Role::Operate | Role::Admin => {
+                self.guards_administration || self.known.load().tokens.is_guarded()
+            }
+        }
+    }
+
+    /// Whether a client may present something at all.
+    pub(crate) fn knows_tokens(&self) -> bool {
+        self.guards(Role::Admin)
+    }
+
+    /// Whether a call may be made there by who presents this.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn admit(
+        &self,
+        needs: Needs,
+        door: Door,
+        presented: Option<&[u8]>,
+        address: IpAddr,
+    ) -> Result<Grant, Problem> {
+        let Needs::Role(role) = needs else { return Ok(Grant::Nobody) };
+        self.has_door(role, door)?;
+        if !self.guards(role) {
+            return Ok(Grant::Nobody);
+        }
+        let grant = match presented {
+            None => Grant::Nobody,
+            Some(presented) => self.authenticate(presented, address)?,
+        };
+        self.permit(&grant, role)?;
+        Ok(grant)
+    }
+
+    /// Whether what needs this role is answered there.
+    fn has_door(&self, role: Role, door: Door) -> Result<(), Problem> {
+        if role == Role::Check || !self.has_admin_door || door == Door::Administration {
+            return Ok(());
+        }
+        let detail = "this call is answered at an address of its own (--admin-listen of this node), not here";
+        Err(Problem::new(ProblemKind::AdminElsewhere, detail))
+    }
+
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// When it is none, or when the address has presented too many that were none.
+    pub(crate) fn authenticate(&self, presented: &[u8], address: IpAddr) -> Result<Grant, Problem> {
+        let known = self.known.load();
+        let tokens = &known.tokens;
+        if let Some((id, token)) = tokens.look_up(presented) {
+            if !token.is_expired(self.clock.unix_millis()) {
+                let (token, version) = (Arc::clone(token), tokens.version());
+                return Ok(Grant::Token(Arc::new(GrantedToken { id, token, version })));
+            }
+            let detail = format!("the token {:?} has expired", token.name);
+            return Err(self.failed(address, detail));
+        }
+        // The number in a token is no secret: who knows it is not kept from presenting the rest.
+        if !tokens.knows(presented) {
+            self.failures.may_try(address, self.clock.now())?;
+            if self.admin.as_ref().is_some_and(|admin| admin.is(presented)) {
+                return Ok(Grant::AdminToken);
+            }
+        }
+        Err(self
+            .failed(address, "this is no token of the cluster: it is another's, or was revoked".to_owned()))
+    }
+
+    fn failed(&self, address: IpAddr, detail: String) -> Problem {
+        match self.failures.count(address, self.clock.now()) {
+            Ok(()) => Problem::new(ProblemKind::BadToken, detail),
+            Err(too_many) => too_many,
+        }
+    }
+
+    /// Whether what was proved suffices for buckets to be reset at the public address.
+    pub(crate) fn may_reset(&self, grant: &Grant) -> Result<(), Problem> {
+        self.has_door(Role::Operate, Door::Public)?;
+        self.permit(grant, Role::Operate)
+    }
+
+    /// Whether what was proved suffices for this role.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn permit(&self, grant: &Grant, role: Role) -> Result<(), Problem> {
+        if !self.guards(role) {
+            return Ok(());
+        }
+        let needed = role.as_str();
+        match grant {
+            Grant::AdminToken => Ok(()),
+            Grant::Token(granted) if granted.token.roles.allow(role) => Ok(()),
+            Grant::Token(granted) => {
+                let has = granted.token.roles;
+                let detail =
+                    format!("the token {:?} has the roles {has}; this needs {needed}", granted.token.name);
+                Err(Problem::new(ProblemKind::RoleMissing, detail).with("role", needed))
+            }
+            Grant::Nobody => {
+                let detail = format!(
+                    "this needs a token with the role {needed}, as in Authorization: Bearer tg_...; the commands of tidegate take one by \
+                     --token-file or TIDEGATE_TOKEN"
+                );
+                Err(Problem::new(ProblemKind::TokenNeeded, detail).with("role", needed))
+            }
+        }
+    }
+
+    /// Whether a grant still counts: not that of a token that was revoked or has expired meanwhile.
+    #[inline]
+    pub(crate) fn still_counts(&self, grant: &Grant) -> bool {
+        let Grant::Token(granted) = grant else { return true };
+        let known = self.known.load();
+        let tokens = &known.tokens;
+        let is_known = tokens.version() == granted.version || tokens.get(granted.id).is_some();
+        is_known && !granted.token.is_expired(self.clock.unix_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests;

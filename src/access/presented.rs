@@ -1,0 +1,48 @@
+//! Where a client presents a token over HTTP and gRPC.
+
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+
+/// Proxies pass `Authorization` of their clients on; what they themselves present can stand here.
+const OWN: HeaderName = HeaderName::from_static("x-tidegate-token");
+const SCHEME: &[u8] = b"bearer";
+
+/// The token in the value of `Authorization`; `None`: there is none, but something of another scheme.
+pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME) && rest.first().is_some_and(|byte| *byte == b' ');
+    is_bearer.then(|| rest.trim_ascii())
+}
+
+/// What the headers present.
+pub(crate) fn of_headers(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(own) = headers.get(OWN) {
+        return Some(own.as_bytes().trim_ascii());
+    }
+    headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_found_where_clients_put_it() {
+        for (value, token) in [
+            ("Bearer tg_a", Some("tg_a")),
+            ("bearer  tg_a ", Some("tg_a")),
+            ("BEARER tg_a", Some("tg_a")),
+            ("Bearer", None),
+            ("Bearertg_a", None),
+            ("Basic dXNlcjp0Z19h", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer(value.as_bytes()), token.map(str::as_bytes), "{value:?}");
+        }
+        let mut headers = HeaderMap::new();
+        assert_eq!(of_headers(&headers), None);
+        headers.insert(AUTHORIZATION, "Bearer of-a-user".parse().unwrap());
+        assert_eq!(of_headers(&headers), Some(&b"of-a-user"[..]));
+        headers.insert("X-Tidegate-Token", "tg_a".parse().unwrap());
+        assert_eq!(of_headers(&headers), Some(&b"tg_a"[..]));
+    }
+}

@@ -1,0 +1,71 @@
+use super::*;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn access(require: Option<RequireToken>, admin: bool, has_door: bool) -> Access {
+    let admin = admin.then(|| AdminSecret::parse(SECRET).unwrap());
+    Access::new(require, admin, has_door, Clock::start())
+}
+
+fn here() -> IpAddr {
+    [127, 0, 0, 1].into()
+}
+
+fn kind(admitted: Result<Grant, Problem>) -> Option<ProblemKind> {
+    admitted.err().map(|problem| problem.kind)
+}
+
+#[test]
+fn what_needs_a_token_depends_on_the_node() {
+    let ask = |access: &Access, role, presented: Option<&str>| {
+        kind(access.admit(Needs::Role(role), Door::Public, presented.map(str::as_bytes), here()))
+    };
+    let open = access(None, false, false);
+    for role in Role::ALL {
+        assert_eq!(ask(&open, role, None), None);
+        assert_eq!(ask(&open, role, Some("nonsense")), None, "nobody looks at it");
+    }
+    for guarded in [access(None, true, false), access(Some(RequireToken::Admin), true, false)] {
+        assert_eq!(ask(&guarded, Role::Check, None), None);
+        for role in [Role::Read, Role::Operate, Role::Admin] {
+            assert_eq!(ask(&guarded, role, None), Some(ProblemKind::TokenNeeded));
+            assert_eq!(ask(&guarded, role, Some("nonsense")), Some(ProblemKind::BadToken));
+            assert_eq!(ask(&guarded, role, Some(SECRET)), None);
+        }
+        assert_eq!(kind(guarded.admit(Needs::Nothing, Door::Public, None, here())), None);
+    }
+    let all = access(Some(RequireToken::All), true, false);
+    assert_eq!(ask(&all, Role::Check, None), Some(ProblemKind::TokenNeeded));
+    assert_eq!(ask(&all, Role::Check, Some(SECRET)), None);
+}
+
+#[test]
+fn administration_that_has_a_door_of_its_own_is_answered_there_only() {
+    for (guarded, presented) in [(false, None), (true, Some(SECRET.as_bytes()))] {
+        let access = access(None, guarded, true);
+        for role in [Role::Read, Role::Operate, Role::Admin] {
+            let public = access.admit(Needs::Role(role), Door::Public, presented, here());
+            assert_eq!(kind(public), Some(ProblemKind::AdminElsewhere));
+            assert_eq!(kind(access.admit(Needs::Role(role), Door::Administration, presented, here())), None);
+        }
+        for door in [Door::Public, Door::Administration] {
+            assert_eq!(kind(access.admit(Needs::Role(Role::Check), door, None, here())), None);
+        }
+        assert_eq!(
+            access.may_reset(&Grant::AdminToken).unwrap_err().kind,
+            ProblemKind::AdminElsewhere,
+            "over the Redis protocol, too"
+        );
+    }
+}
+
+#[test]
+fn who_has_tried_too_often_is_not_looked_at_and_others_are() {
+    let access = access(None, true, false);
+    let tries: Vec<_> = (0..12).map(|_| kind(access.authenticate(b"nonsense", here()))).collect();
+    assert!(tries[..10].iter().all(|kind| *kind == Some(ProblemKind::BadToken)), "{tries:?}");
+    assert!(tries[10..].iter().all(|kind| *kind == Some(ProblemKind::TooManyFailures)), "{tries:?}");
+    // What an operator has chosen might be found by trying.
+    assert_eq!(kind(access.authenticate(SECRET.as_bytes(), here())), Some(ProblemKind::TooManyFailures));
+    assert_eq!(kind(access.authenticate(SECRET.as_bytes(), [192, 0, 2, 1].into())), None);
+}
