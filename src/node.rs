@@ -13,6 +13,7 @@ use crate::{
     config::{EnvoyHeaders, LegacyHeaders},
     ending::Ending,
     metrics::WorkerMetrics,
+    tls::Certificates,
 };
 
 /// A running node.
@@ -41,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) envoy_headers: EnvoyHeaders,
     /// How far this node is on its way to its end.
     pub(crate) ending: Ending,
+    /// What it shows others, and the cluster keys.
+    pub(crate) certificates: Arc<Certificates>,
 }
 
 impl Node {

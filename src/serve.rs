@@ -30,6 +30,7 @@ use crate::{
     process, resp,
     rules_file::{self, RulesFileError},
     sweeper::Sweeper,
+    tls::{Certificates, CertificatesError, Port},
     workers::Workers,
 };
 
@@ -61,6 +62,10 @@ pub enum ServeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Certificates or cluster keys cannot be used.
+    #[error(transparent)]
+    #[diagnostic(help("`tidegate cert --help` says how to make certificates"))]
+    Certificates(#[from] CertificatesError),
     /// A port of a front end could not be opened.
     #[error("cannot listen for {what} on {address}: {reason}")]
     #[diagnostic(help("another --base-port or --listen, or end what uses the port"))]
@@ -118,6 +123,13 @@ async fn serve(
     let to_begin_with = settings.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default();
     let data_dir = settings.data_dir.as_deref().map(DataDir::open).transpose()?;
     let name = name_of(&settings, data_dir.as_ref())?;
+    let certificates = Arc::new(Certificates::read(
+        &name,
+        settings.tls.as_ref(),
+        settings.peer_tls.as_ref().map(|(files, _)| files),
+        settings.cluster_key_file.clone(),
+        settings.cluster_keys.clone(),
+    )?);
     let bound = |what: &'static str, address: SocketAddr| {
         listen(address).map_err(|reason| ServeError::Bind { what, address, reason })
     };
@@ -137,6 +149,8 @@ async fn serve(
     let cluster = Cluster::start(
         ClusterConfig {
             rules: to_begin_with.into_iter().map(|domain| (domain.name, domain.text)).collect(),
+            keys: Arc::clone(certificates.keys()),
+            tls: settings.peer_tls.as_ref().and_then(|(_, encryption)| certificates.peer_tls(*encryption)),
             ..cluster_config(&settings, name.clone())
         },
         Arc::clone(&store),
@@ -177,6 +191,7 @@ async fn serve(
         grpc_address: settings.grpc,
         envoy_headers: settings.envoy_headers,
         ending: Ending::default(),
+        certificates: Arc::clone(&certificates),
     });
     let limits = Limits { max_connections: connection_cap, ..Limits::default() };
     let ending = node.ending.clone();
@@ -184,18 +199,27 @@ async fn serve(
         let node = Arc::clone(&node);
         move |worker| Front::new(Arc::clone(&node), worker)
     };
-    let over_http =
-        http::serve(listener, workers.handles(), front, limits, Arc::clone(&node.http), ending.clone());
+    let [http_tls, grpc_tls, resp_tls] = Port::ALL.map(|port| certificates.acceptor(port));
+    let (http_stats, handles) = (Arc::clone(&node.http), || workers.handles());
+    let over_http = http::serve(listener, handles(), front, limits, http_stats, http_tls, ending.clone());
     let over_grpc =
-        grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), connection_cap, ending.clone());
+        grpc::serve(grpc_listener, handles(), Arc::clone(&node), connection_cap, grpc_tls, ending.clone());
     let over_resp =
-        resp::serve(resp_listener, workers.handles(), Arc::clone(&node), connection_cap, ending.clone());
+        resp::serve(resp_listener, handles(), Arc::clone(&node), connection_cap, resp_tls, ending.clone());
     let mut serving = tokio::spawn(async { tokio::join!(over_http, over_grpc, over_resp) });
 
+    let reload = {
+        let certificates = Arc::clone(&certificates);
+        move || {
+            reload();
+            certificates.renew();
+        }
+    };
     let why = tokio::select! {
         why = signals.recv() => why,
         () = stop.cancelled() => "standard input ended",
         () = others.take_in(&reload) => "",
+        () = certificates.watch(clock) => "",
         () = lasting::say(&node) => "",
         _ = &mut serving => return Err(ServeError::AcceptLoop),
     };
@@ -233,12 +257,12 @@ fn warn_of(settings: &Settings) {
             "there is no data directory (--data-dir): this node forgets the rules when it ends, and is a new member when it starts again"
         );
     }
-    if settings.cluster_key.as_ref().is_some_and(ClusterKey::looks_guessable) {
+    if settings.cluster_keys.iter().any(ClusterKey::looks_guessable) {
         warn!(
             "the cluster key looks guessable (--cluster-key-file): who is on the path between two nodes can try keys out; `openssl rand -hex 32` makes a good one"
         );
     }
-    if settings.insecure_no_cluster_key && settings.cluster_key.is_none() {
+    if settings.insecure_no_cluster_key && settings.cluster_keys.is_empty() {
         warn!(
             peers = %settings.peers,
             "INSECURE: there is no cluster key (--insecure-no-cluster-key): whoever reaches the peer port can change rules, take keys over, and end the cluster"
@@ -282,7 +306,8 @@ fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
         grpc: settings.grpc,
         join: settings.join.clone(),
         bootstrap_expect: settings.bootstrap_expect,
-        key: settings.cluster_key.clone(),
+        keys: Arc::default(),
+        tls: None,
         data_dir: settings.data_dir.clone(),
         rules: Vec::new(),
         timing: Timing { check_timeout: settings.check_timeout, ..Timing::default() },

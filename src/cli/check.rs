@@ -6,7 +6,10 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::outcome::{DENIED, DONE, FAILED, Failure};
+use super::{
+    outcome::{DENIED, DONE, FAILED, Failure},
+    trust::TrustArgs,
+};
 use crate::{client::NodeAddress, terminal::print};
 
 /// How long a node is waited for: longer than it may take for a check.
@@ -41,6 +44,9 @@ pub(super) struct CheckArgs {
     /// The node to ask
     #[arg(long, env = "TIDEGATE_NODE", value_name = "URL", default_value = "http://127.0.0.1:7800")]
     node: NodeAddress,
+
+    #[command(flatten)]
+    trust: TrustArgs,
 
     /// How the answer is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
@@ -95,8 +101,8 @@ impl CheckArgs {
         if !costs.is_empty() {
             question["costs"] = costs.into();
         }
-        let reply = self
-            .node
+        let node = self.trust.of(&self.node).map_err(|fault| Failure::of(FAILED, fault))?;
+        let reply = node
             .post("/v1/check", question.to_string().into_bytes(), PATIENCE)
             .await
             .map_err(|fault| Failure::of(FAILED, fault))?;

@@ -1,14 +1,17 @@
 //! The command line: a file a command.
 
+mod cert;
 mod check;
 mod cluster;
 mod dev;
 mod environment;
+mod key;
 mod node;
 mod outcome;
 mod recover;
 mod rules;
 mod serve;
+mod trust;
 
 use std::{process::ExitCode, sync::LazyLock};
 
@@ -43,6 +46,7 @@ Examples:
   tidegate check ip=203.0.113.7                      ask a node
   tidegate rules apply -f rules.yaml                 change the rules of the cluster
   tidegate cluster status                            the nodes, and what each owns
+  tidegate cert ca                                   an authority for certificates of nodes and clients
 
 Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check)."
 )]
@@ -63,6 +67,10 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at the nodes, and take one out
     Cluster(cluster::ClusterArgs),
+    /// Make certificates for nodes and clients, with an authority of one's own
+    Cert(cert::CertArgs),
+    /// Change the cluster key
+    Key(key::KeyArgs),
 }
 
 /// Runs the command line of this process.
@@ -76,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.run(),
         Command::Rules(args) => args.run(),
         Command::Cluster(args) => args.run(),
+        Command::Cert(args) => args.run(),
+        Command::Key(args) => args.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

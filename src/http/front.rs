@@ -30,6 +30,7 @@ use crate::{
     check::{Begun, CheckAnswer, FirstLook, Problem, ProblemKind, begin_check, check, check_here},
     client_address::{NoAddress, announced},
     node::Node,
+    tls::Certificate,
 };
 
 /// The service of one worker.
@@ -40,12 +41,14 @@ pub(crate) struct Front {
     router: axum::Router,
     /// Who is at the other end of the connection.
     peer: IpAddr,
+    /// What it has shown.
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl Front {
     pub(crate) fn new(node: Arc<Node>, worker: usize) -> Self {
         let router = routes::router(Arc::clone(&node), worker);
-        Self { node, worker, router, peer: Ipv4Addr::UNSPECIFIED.into() }
+        Self { node, worker, router, peer: Ipv4Addr::UNSPECIFIED.into(), certificate: None }
     }
 }
 
@@ -65,6 +68,10 @@ impl ConnectionService for Front {
             }
         }
         Some(Self { peer, ..self.clone() })
+    }
+
+    fn identified(self, certificate: Option<Arc<Certificate>>) -> Self {
+        Self { certificate, ..self }
     }
 
     async fn answer(&self, question: Question<'_>, replies: &mut Replies) {
@@ -101,7 +108,10 @@ impl Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = FrontFuture;
 
-    fn call(&self, request: Request<Incoming>) -> FrontFuture {
+    fn call(&self, mut request: Request<Incoming>) -> FrontFuture {
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(Arc::clone(certificate));
+        }
         let examined = examine(&request).map_err(Problem::from);
         if let Err(problem) =
             examined.and(guard::refusal(&request, &self.node.allowed_hosts).map_or(Ok(()), Err))
