@@ -11,7 +11,7 @@ use crate::kit::{
     secure::{Authority, said, show_peers},
 };
 
-const RULES: &str = "rules:\n  - { name: per-user, key: [user], limit: 60/1h, algorithm: fixed_window, on_owner_loss: deny }\n";
+const RULES: &str = "rules:\n  - { name: per-user, key: [user], limit: 60/1d, algorithm: fixed_window, on_owner_loss: deny }\n";
 
 /// Three nodes with TLS between them; for clients they are plain.
 fn three(authority: &Authority, mode: &str) -> Cluster {
@@ -28,8 +28,22 @@ fn three(authority: &Authority, mode: &str) -> Cluster {
     cluster
 }
 
+/// Waits until each node reaches all others.
+fn await_links(cluster: &Cluster) {
+    wait_for("all owners are reached", SOON, || {
+        cluster.running().all(|node| {
+            (0..20).all(|user| {
+                let path = format!("/v1/check?user=link-{user}&cost=0");
+                let answer = node.client(PATIENCE).get(&path).unwrap().json();
+                answer["decided_by"] == "owner" || answer["decided_by"] == "forwarded"
+            })
+        })
+    });
+}
+
 /// Asks all nodes in turn, so often; how many were allowed.
 fn allowed(cluster: &Cluster, user: &str, times: usize) -> usize {
+    await_links(cluster);
     let ask = |turn: usize| {
         let nodes: Vec<_> = cluster.running().collect();
         let node = nodes[turn % nodes.len()];
@@ -87,7 +101,10 @@ fn one_limit_holds_over_encrypted_streams_and_no_intruder_gets_in() {
         let before = refused(&cluster, reason);
         cluster.spawn_as(name, free_ports(), &join, &[]);
         wait_for("its streams are refused", SOON * 2, || refused(&cluster, reason) > before);
-        thread::sleep(Duration::from_secs(3));
+        wait_for("the leader does not take it in", SOON * 2, || {
+            cluster.running().any(|node| node.log().contains("is not taken in"))
+        });
+        thread::sleep(Duration::from_secs(2));
         let intruder = cluster.node("intruder");
         assert!(!intruder.is_ready(), "{what}");
         let rules = intruder.client(PATIENCE).get("/v1/rules").unwrap().text();

@@ -94,6 +94,11 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
+/// The same as one line of words, however it was set for a terminal.
+pub fn told(output: &Output) -> String {
+    said(output).replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Sets what the node that is started next has as its certificate for peers.
 pub fn show_peers(cluster: &mut Cluster, authority: &Authority, from: &Path, name: &str) {
     let file = |kind: &str| from.join(format!("{name}.{kind}")).display().to_string();
