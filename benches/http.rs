@@ -292,6 +292,6 @@ fn serve_constant(address: SocketAddr) {
         let router = Router::new().route("/v1/check", get(constant));
         let service = |_| TowerToHyperService::new(router.clone());
         let (stats, ending) = (Arc::new(ServerStats::default()), Ending::default());
-        serve(listener, workers.handles(), service, Limits::default(), stats, ending).await;
+        serve(listener, workers.handles(), service, Limits::default(), stats, None, ending).await;
     });
 }

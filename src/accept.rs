@@ -215,10 +215,10 @@ impl Drop for Open {
     }
 }
 
-/// Tells a client that there are too many.
-async fn refuse(mut stream: TcpStream, too_many: Bytes) {
+/// Tells a client why it is not let in.
+pub(crate) async fn refuse(mut stream: TcpStream, why: Bytes) {
     let refusing = async {
-        stream.write_all(&too_many).await?;
+        stream.write_all(&why).await?;
         stream.shutdown().await?;
         // Reading what the client sent keeps the kernel from resetting the connection before it has read this.
         let mut waste = [0; 1024];

@@ -1,12 +1,21 @@
 //! Asks a node by HTTP, one request a connection.
 
+mod tls;
+
 use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode, Uri, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tidegate_tls::files::FileError;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+
+pub(crate) use self::tls::TlsClient;
 
 /// Bytes of an answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -18,7 +27,7 @@ const ENCODED: &percent_encoding::AsciiSet =
 /// Why a node could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    #[error("{0:?} is no address of a node; write http://HOST:PORT (--node)")]
+    #[error("{0:?} is no address of a node; write http://HOST:PORT or https://HOST:PORT (--node)")]
     Url(String),
     #[error("{0} does not answer: {1}")]
     Connect(String, io::Error),
@@ -26,13 +35,45 @@ pub(crate) enum ClientError {
     Http(String, Box<dyn std::error::Error + Send + Sync>),
     #[error("{0} has not answered within {1:?}")]
     Timeout(String, Duration),
+    #[error("{1} ({0})")]
+    File(&'static str, FileError),
+    #[error("the certificate of {0} is of an authority that is not known here: name it (--ca-file ca.crt)")]
+    UnknownAuthority(String),
+    #[error(
+        "the certificate of {node} is for {names}, and not for {host}: ask the node by one of these names (--node)"
+    )]
+    OtherHost { node: String, host: String, names: String },
+    #[error("the certificate of {0} has expired, or the clock of this machine is wrong")]
+    ExpiredCertificate(String),
+    #[error("there is no secure connection to {0}: {1}")]
+    Certificate(String, String),
+    #[error("{0} does not speak TLS: ask it by http://")]
+    NotTls(String),
+    #[error("{0} answers only clients that show a certificate (--client-cert, --client-key)")]
+    NeedsCertificate(String),
+    #[error(
+        "{0} refuses the certificate in --client-cert: it is expired, not for clients, or of an authority that the node does not know"
+    )]
+    RefusesCertificate(String),
+}
+
+impl ClientError {
+    /// Whether the same question would be in vain a moment later, too.
+    pub(crate) fn is_final(&self) -> bool {
+        !matches!(self, Self::Connect(..) | Self::Http(..) | Self::Timeout(..))
+    }
 }
 
 /// Where a node listens for HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct NodeAddress {
+    /// As in a certificate.
+    host: String,
     /// `HOST:PORT`.
     authority: String,
+    is_https: bool,
+    /// What it is asked by https with; none: as one without any options.
+    tls: Option<TlsClient>,
 }
 
 impl std::str::FromStr for NodeAddress {
@@ -41,25 +82,31 @@ impl std::str::FromStr for NodeAddress {
     fn from_str(text: &str) -> Result<Self, ClientError> {
         let fault = || ClientError::Url(text.to_owned());
         let url: Uri = text.parse().map_err(|_| fault())?;
-        if !matches!(url.scheme_str(), None | Some("http")) || !matches!(url.path(), "" | "/") {
+        if !matches!(url.scheme_str(), None | Some("http" | "https")) || !matches!(url.path(), "" | "/") {
             return Err(fault());
         }
         let authority =
             url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(fault)?;
         let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
-        Ok(Self { authority: format!("{}:{port}", authority.host()) })
+        Ok(Self {
+            host: authority.host().to_owned(),
+            authority: format!("{}:{port}", authority.host()),
+            is_https: url.scheme_str() == Some("https"),
+            tls: None,
+        })
     }
 }
 
 impl From<std::net::SocketAddr> for NodeAddress {
     fn from(address: std::net::SocketAddr) -> Self {
-        Self { authority: address.to_string() }
+        Self { host: address.ip().to_string(), authority: address.to_string(), is_https: false, tls: None }
     }
 }
 
 impl std::fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http://{}", self.authority)
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
     }
 }
 
@@ -129,6 +176,16 @@ pub(crate) struct Reply {
 }
 
 impl NodeAddress {
+    pub(crate) fn is_https(&self) -> bool {
+        self.is_https
+    }
+
+    /// The same node, asked with these authorities and this certificate.
+    #[must_use]
+    pub(crate) fn with_tls(self, tls: TlsClient) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
     /// Gets something.
     pub(crate) async fn get(&self, path: &str, patience: Duration) -> Result<Reply, ClientError> {
         self.send(Method::GET, path, &[], Bytes::new(), patience).await
@@ -159,10 +216,35 @@ impl NodeAddress {
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Result<Reply, ClientError> {
-        let broken = |error| ClientError::Http(self.to_string(), error);
-        let stream = TcpStream::connect(&self.authority)
+        let tcp = TcpStream::connect(&self.authority)
             .await
             .map_err(|error| ClientError::Connect(self.to_string(), error))?;
+        if !self.is_https {
+            return self.exchange_on(tcp, method, path, headers, body).await;
+        }
+        let tls = match &self.tls {
+            Some(tls) => tls.clone(),
+            None => TlsClient::new(None, None)?,
+        };
+        let stream = tls.connect(&self.to_string(), &self.host, tcp).await?;
+        self.exchange_on(stream, method, path, headers, body).await
+    }
+
+    async fn exchange_on<S>(
+        &self,
+        stream: S,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Bytes,
+    ) -> Result<Reply, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let broken = |error: Box<dyn std::error::Error + Send + Sync>| {
+            tls::refusal_in(&self.to_string(), &*error)
+                .unwrap_or_else(|| ClientError::Http(self.to_string(), error))
+        };
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.into()))?;
         let mut request = Request::builder();
@@ -205,7 +287,8 @@ mod tests {
         assert_eq!(address("http://127.0.0.1:7810").unwrap(), "http://127.0.0.1:7810");
         assert_eq!(address("http://[::1]:7810/").unwrap(), "http://[::1]:7810");
         assert_eq!(address("node-1").unwrap(), "http://node-1:7800");
-        for wrong in ["https://a", "http://a/b", "", "http://", "a b", "http://u@a"] {
+        assert_eq!(address("https://node-1").unwrap(), "https://node-1:7800");
+        for wrong in ["ftp://a", "http://a/b", "", "http://", "a b", "http://u@a"] {
             assert!(address(wrong).is_err(), "{wrong}");
         }
     }

@@ -9,11 +9,14 @@ fn may(file: &str, module: &str) -> bool {
     let room = file.split(['/', '.']).next().unwrap_or_default();
     match room {
         "check" => ["check", "node"].contains(&module),
-        "http" if file.starts_with("http/transport/") => ["http", "accept", "ending"].contains(&module),
+        "http" if file.starts_with("http/transport/") => {
+            ["http", "accept", "ending", "tls"].contains(&module)
+        }
         // Two front ends read for Gubernator's.
         "http" | "grpc" => !FRONT_ENDS.contains(&module) || [room, "gubernator"].contains(&module),
         "resp" | "gubernator" => !FRONT_ENDS.contains(&module) || module == room,
         "metrics" => !FRONT_ENDS.contains(&module) && module != "node",
+        "tls" => ["tls", "accept", "ending"].contains(&module),
         "node" | "accept" | "ending" | "client_address" | "config" | "rate_limit_headers" => {
             !FRONT_ENDS.contains(&module)
         }

@@ -16,6 +16,7 @@ use crate::{
     desk::{BodyRoom, Desk},
     ending::Ending,
     metrics::WorkerMetrics,
+    tls::Certificates,
 };
 
 /// A running node.
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) notes: Arc<Semaphore>,
     /// How far this node is on its way to its end.
     pub(crate) ending: Ending,
+    /// What it shows others, and the cluster keys.
+    pub(crate) certificates: Arc<Certificates>,
 }
 
 impl Node {

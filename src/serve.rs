@@ -34,6 +34,7 @@ use crate::{
     process, resp,
     rules_file::{self, RulesFileError},
     sweeper::Sweeper,
+    tls::{Certificates, CertificatesError, Port},
     workers::{BLOCKING_IDLE, Workers},
 };
 
@@ -69,6 +70,10 @@ pub enum ServeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Certificates or cluster keys cannot be used.
+    #[error(transparent)]
+    #[diagnostic(help("`tidegate cert --help` says how to make certificates"))]
+    Certificates(#[from] CertificatesError),
     /// A port of a front end could not be opened.
     #[error("cannot listen for {what} on {address}: {reason}")]
     #[diagnostic(help("another --base-port or --listen, or end what uses the port"))]
@@ -127,6 +132,13 @@ async fn serve(
     let to_begin_with = settings.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default();
     let data_dir = settings.data_dir.as_deref().map(DataDir::open).transpose()?;
     let name = name_of(&settings, data_dir.as_ref())?;
+    let certificates = Arc::new(Certificates::read(
+        &name,
+        settings.tls.as_ref(),
+        settings.peer_tls.as_ref().map(|(files, _)| files),
+        settings.cluster_key_file.clone(),
+        settings.cluster_keys.clone(),
+    )?);
     let bound = |what: &'static str, address: SocketAddr| {
         listen(address).map_err(|reason| ServeError::Bind { what, address, reason })
     };
@@ -147,6 +159,8 @@ async fn serve(
     let cluster = Cluster::start(
         ClusterConfig {
             rules: to_begin_with.into_iter().map(|domain| (domain.name, domain.text)).collect(),
+            keys: Arc::clone(certificates.keys()),
+            tls: settings.peer_tls.as_ref().and_then(|(_, encryption)| certificates.peer_tls(*encryption)),
             ..cluster_config(&settings, name.clone())
         },
         Arc::clone(&store),
@@ -205,6 +219,7 @@ async fn serve(
         body_room: BodyRoom::default(),
         desk: Desk::default(),
         ending: Ending::default(),
+        certificates: Arc::clone(&certificates),
     });
     let limits = Limits::default();
     let ending = node.ending.clone();
@@ -212,36 +227,41 @@ async fn serve(
         let node = Arc::clone(&node);
         move |worker| Front::new(Arc::clone(&node), worker, door)
     };
-    let over_http = http::serve(
-        listener,
-        workers.handles(),
-        front(Door::Public),
-        limits,
-        Arc::clone(&node.http),
-        ending.clone(),
-    );
+    let [http_tls, grpc_tls, resp_tls] = Port::ALL.map(|port| certificates.acceptor(port));
+    let (http_stats, handles) = (Arc::clone(&node.http), || workers.handles());
+    let public = front(Door::Public);
+    let admin_tls = http_tls.clone();
+    let over_http = http::serve(listener, handles(), public, limits, http_stats, http_tls, ending.clone());
     let administration = {
-        let (front, handles) = (front(Door::Administration), workers.handles());
+        let (front, handles) = (front(Door::Administration), handles());
         // A flood of checks does not keep operators out.
         let caps = Caps { all: ADMIN_CONNECTIONS, each_client: ADMIN_CONNECTIONS, proxies: Vec::new() };
         let stats = Arc::new(ServerStats::of(&Arc::new(Connections::new(caps))));
         let ending = ending.clone();
         async move {
             if let Some(listener) = admin_listener {
-                http::serve(listener, handles, front, limits, stats, ending).await;
+                http::serve(listener, handles, front, limits, stats, admin_tls, ending).await;
             }
         }
     };
-    let over_grpc = grpc::serve(grpc_listener, workers.handles(), Arc::clone(&node), ending.clone());
-    let over_resp = resp::serve(resp_listener, workers.handles(), Arc::clone(&node), ending.clone());
+    let over_grpc = grpc::serve(grpc_listener, handles(), Arc::clone(&node), grpc_tls, ending.clone());
+    let over_resp = resp::serve(resp_listener, handles(), Arc::clone(&node), resp_tls, ending.clone());
     let mut serving = tokio::spawn(async {
         tokio::join!(over_http, over_grpc, over_resp, administration);
     });
 
+    let reload = {
+        let certificates = Arc::clone(&certificates);
+        move || {
+            reload();
+            certificates.renew();
+        }
+    };
     let why = tokio::select! {
         why = signals.recv() => why,
         () = stop.cancelled() => "standard input ended",
         () = others.take_in(&reload) => "",
+        () = certificates.watch(clock) => "",
         () = lasting::say(&node) => "",
         _ = &mut serving => return Err(ServeError::AcceptLoop),
     };
@@ -279,7 +299,7 @@ fn warn_of(settings: &Settings) {
             "there is no data directory (--data-dir): this node forgets the rules when it ends, and is a new member when it starts again"
         );
     }
-    if settings.cluster_key.as_ref().is_some_and(ClusterKey::looks_guessable) {
+    if settings.cluster_keys.iter().any(ClusterKey::looks_guessable) {
         warn!(
             "the cluster key looks guessable (--cluster-key-file): who is on the path between two nodes can try keys out; `openssl rand -hex 32` makes a good one"
         );
@@ -290,7 +310,7 @@ fn warn_of(settings: &Settings) {
             "INSECURE: administration needs no token (--insecure): whoever reaches this port can change rules, drain nodes and reset buckets"
         );
     }
-    if (settings.insecure_no_cluster_key || settings.insecure) && settings.cluster_key.is_none() {
+    if (settings.insecure_no_cluster_key || settings.insecure) && settings.cluster_keys.is_empty() {
         warn!(
             peers = %settings.peers,
             "INSECURE: there is no cluster key (--insecure-no-cluster-key or --insecure): whoever reaches the peer port can change rules, take keys over, and end the cluster"
@@ -334,7 +354,8 @@ fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
         grpc: settings.grpc,
         join: settings.join.clone(),
         bootstrap_expect: settings.bootstrap_expect,
-        key: settings.cluster_key.clone(),
+        keys: Arc::default(),
+        tls: None,
         data_dir: settings.data_dir.clone(),
         rules: Vec::new(),
         timing: Timing { check_timeout: settings.check_timeout, ..Timing::default() },

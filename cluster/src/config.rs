@@ -3,10 +3,13 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
-use crate::{ids::Weight, key::ClusterKey};
+use tidegate_tls::{Watched, files::FileError, peers::PeerConfigs};
+
+use crate::{ids::Weight, key::KeyRing};
 
 /// The port for peers that an entry of `join` without one means.
 pub const DEFAULT_PEER_PORT: u16 = 7803;
@@ -36,14 +39,34 @@ pub struct ClusterConfig {
     pub join: Vec<String>,
     /// How many nodes found a new cluster. `None`: this node only joins one; with no `join` either, it is one alone.
     pub bootstrap_expect: Option<u32>,
-    /// The cluster's secret.
-    pub key: Option<ClusterKey>,
+    /// The cluster's secrets.
+    pub keys: Arc<KeyRing>,
+    /// TLS between the nodes; none: their streams are sealed, and not encrypted.
+    pub tls: Option<PeerTls>,
     /// Where the node keeps its part of the replicated log. `None`: in memory, and it is a new member at each start.
     pub data_dir: Option<PathBuf>,
     /// Rules to begin with, by domain: written where the cluster has none.
     pub rules: Vec<(String, String)>,
     /// How long things may take.
     pub timing: Timing,
+}
+
+/// TLS between the nodes.
+#[derive(Debug, Clone)]
+pub struct PeerTls {
+    /// What this node shows the others, and whom it believes. Streams that are opened when it changes have the new one.
+    pub configs: Arc<Watched<PeerConfigs, FileError>>,
+    /// Whether all others must have it.
+    pub encryption: PeerEncryption,
+}
+
+/// Whether streams between nodes may be plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerEncryption {
+    /// With peers that have no TLS yet; with all others they are not.
+    Optional,
+    /// Never.
+    Required,
 }
 
 /// How long things may take.

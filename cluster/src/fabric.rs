@@ -16,7 +16,7 @@ use tokio::{
 mod either;
 
 #[cfg(feature = "simulation")]
-pub(crate) use crate::fabric::either::{Datagrams, Detached, Listener, Stream};
+pub(crate) use crate::fabric::either::{Datagrams, Detached, Listener, ReadHalf, Stream, WriteHalf};
 
 /// What accepts streams.
 #[cfg(not(feature = "simulation"))]
@@ -27,6 +27,12 @@ pub(crate) type Stream = TcpStream;
 /// A stream that belongs to no runtime.
 #[cfg(not(feature = "simulation"))]
 pub(crate) type Detached = std::net::TcpStream;
+/// The reading half of a stream.
+#[cfg(not(feature = "simulation"))]
+pub(crate) type ReadHalf = tokio::net::tcp::OwnedReadHalf;
+/// The writing half of a stream.
+#[cfg(not(feature = "simulation"))]
+pub(crate) type WriteHalf = tokio::net::tcp::OwnedWriteHalf;
 /// What sends and receives gossip.
 #[cfg(not(feature = "simulation"))]
 pub(crate) type Datagrams = UdpSocket;
@@ -98,6 +104,14 @@ pub(crate) fn prepare(stream: &Stream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// The byte that a stream begins with, which stays there; none where it has ended. A simulated stream does not show it.
+pub(crate) async fn first_byte(stream: &Stream) -> io::Result<Option<u8>> {
+    #[cfg(feature = "simulation")]
+    let Some(stream) = stream.real() else { return Ok(None) };
+    let mut first = [0];
+    Ok((stream.peek(&mut first).await? > 0).then_some(first[0]))
 }
 
 /// Takes a stream from the runtime that it was opened on.

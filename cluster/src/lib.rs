@@ -4,7 +4,7 @@
 //!
 //! - [`Router`]: who decides: this node, the owner of the slot, or the rule when no owner answers ([`DecidedBy`]).
 //! - [`slots`]: which node owns which of the 4,096 parts of the key space.
-//! - `link`: the long-lived connections on which nodes ask each other. `peer_port`: where they come in.
+//! - `link`: the long-lived connections on which nodes ask each other, plain or over TLS. `peer_port`: where they come in.
 //! - `loss`: shares, for when no owner answers.
 //!
 //! Behind it, never on the way of a check:
@@ -59,10 +59,10 @@ mod wire;
 
 pub use self::{
     clock::Clock,
-    config::{ClusterConfig, DEFAULT_PEER_PORT, Timing},
+    config::{ClusterConfig, DEFAULT_PEER_PORT, PeerEncryption, PeerTls, Timing},
     gossip::is_valid_name,
     ids::{NoWeight, Weight},
-    key::{ClusterKey, KeyTooShort},
+    key::{ClusterKey, KeyError, KeyRing},
     member::{Member, MemberId, MemberRow, MemberState},
     node::{Cluster, ClusterStats, MemberError, StartError},
     router::{Amended, Router},

@@ -16,6 +16,7 @@ use tidegate_proto::{
     CodecError, Kind, RecordError, codec,
     peer::{Amend, Answer, Check, Ping, Pong, Undo},
 };
+use tidegate_tls::Room;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Handle,
@@ -27,16 +28,18 @@ use tracing::{debug, warn};
 
 use crate::{
     fabric,
-    link::{Identity, Peer, ROOM, Session, Strangers, answer_peer, refuse_peer},
+    link::{HandshakeError, Identity, Peer, PeerStream, Session, accept_peer, answer_peer, refuse_peer},
     requests::Taken,
     router::Router,
     rpc::server::{CallServer, serve_calls},
     stats::{PEER_REFUSALS, PeerStats, STREAM_ERRORS, StreamError},
 };
 
-/// Streams of peers that have proved themselves, at one time; more are closed at once. Who has not is counted by
-/// [`Strangers`].
+/// Streams of peers that have proved themselves, at one time; more are closed at once.
 const MAX_PEER_STREAMS: usize = 4096;
+/// Callers that may be about to prove themselves at one time: as many as come in two seconds, the deadline of the handshake, at
+/// 2,000 a second. So at that rate a caller has all of its time, and at 40,000 still a tenth of a second.
+const MAX_STRANGERS: usize = 4096;
 /// A peer that does not take its answers for so long is cut off.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a check can be undone: much longer than its asker waits for the other owners.
@@ -73,7 +76,7 @@ pub(crate) async fn accept_peers(
     cancel: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(MAX_PEER_STREAMS));
-    let mut strangers = Strangers::new(ROOM);
+    let mut strangers = Room::new(MAX_STRANGERS);
     let mut next_worker = (0..workers.len()).cycle();
     let refusals = Arc::new(RefusalLog::default());
     let mut said: Option<Instant> = None;
@@ -119,20 +122,21 @@ async fn serve_stream(
     room: Arc<Semaphore>,
 ) {
     let prepared = fabric::attach(stream).and_then(|stream| fabric::prepare(&stream).map(|()| stream));
-    let Ok(mut stream) = prepared else { return };
+    let Ok(stream) = prepared else { return };
     let refuse = |reason: &str, explained: &str| {
         answering.stats.count_refusal(reason);
         refusals.log(from, reason, explained);
     };
     let met = tokio::select! {
         biased;
-        met = answer_peer(&mut stream, &answering.identity) => met,
+        met = meet(stream, &answering.identity) => met,
         () = place.cancelled() => {
-            return refuse("too_many", &format!("{ROOM} later callers have not proved themselves either"));
+            let explained = format!("{MAX_STRANGERS} later callers have not proved themselves either");
+            return refuse("too_many", &explained);
         }
     };
     drop(place);
-    let (peer, mut session) = match met {
+    let (mut stream, peer, mut session) = match met {
         Ok(met) => met,
         Err(error) => return refuse(error.as_str(), &error.to_string()),
     };
@@ -165,20 +169,31 @@ async fn serve_stream(
     }
 }
 
+/// Lets a caller prove who it is.
+async fn meet(
+    stream: fabric::Stream,
+    identity: &Identity,
+) -> Result<(PeerStream, Peer, Session), HandshakeError> {
+    let mut stream = accept_peer(stream, identity).await?;
+    let certificate = stream.certificate().cloned();
+    let (peer, session) = answer_peer(&mut stream, identity, certificate.as_ref()).await?;
+    Ok((stream, peer, session))
+}
+
 /// A stream for calls moves to the runtime of Raft.
 fn hand_over(
-    stream: fabric::Stream,
+    stream: PeerStream,
     session: Session,
     answering: &Answering,
     peer: Peer,
     permit: OwnedSemaphorePermit,
 ) {
-    let Ok(stream) = fabric::detach(stream) else { return };
+    let Ok(stream) = stream.detach() else { return };
     let (calls, cancel) = (Arc::clone(&answering.calls), answering.cancel.clone());
     answering.tasks.spawn_on(
         async move {
             let _permit = permit;
-            let Ok(stream) = fabric::attach(stream) else { return };
+            let Ok(stream) = stream.attach() else { return };
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = serve_calls(stream, session, calls, peer) => {}
@@ -241,7 +256,7 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    async fn hold(&mut self, stream: &mut fabric::Stream) -> Result<Ended, Broken> {
+    async fn hold(&mut self, stream: &mut PeerStream) -> Result<Ended, Broken> {
         // A greeting and a welcome took little; answers take this much again and again.
         self.session.outbox.reserve(ANSWER_BYTES);
         loop {

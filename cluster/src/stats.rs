@@ -286,7 +286,7 @@ impl GossipStats {
 }
 
 /// The reasons for which a stream to the peer port is refused, as words for metrics.
-pub const PEER_REFUSALS: [&str; 10] = [
+pub const PEER_REFUSALS: [&str; 13] = [
     "foreign",
     "wire_version",
     "wrong_key",
@@ -297,6 +297,9 @@ pub const PEER_REFUSALS: [&str; 10] = [
     "timeout",
     "closed",
     "too_many",
+    "plain_text",
+    "tls",
+    "certificate",
 ];
 
 /// The reasons for which a stream with a peer that has proved itself is ended, as words for metrics.

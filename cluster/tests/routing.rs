@@ -4,14 +4,16 @@
 
 mod kit;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use kit::{
     DEADLINE, admitted, charge, config, decide, free_port, key_of, start, stop_all, three_nodes,
     three_nodes_with, until,
 };
-use tidegate_cluster::{Amendment, Clock, ClusterKey, DecidedBy, Decisions, Local, LossPolicy, Readiness};
+use tidegate_cluster::{
+    Amendment, Clock, ClusterKey, DecidedBy, Decisions, KeyRing, Local, LossPolicy, Readiness,
+};
 use tidegate_limiter::cluster::{Charge, Consistency, LimitRef, OnOwnerLoss};
 use tokio::time::Instant;
 
@@ -251,7 +253,7 @@ async fn a_node_of_another_cluster_key_is_kept_out_and_counted() {
     let port = free_port();
     let one = start(config("n1", port, &[], None)).await;
     let mut foreign = config("n2", free_port(), &[port], None);
-    foreign.key = Some(ClusterKey::parse("quite another cluster key").unwrap());
+    foreign.keys = Arc::new(KeyRing::new(vec![ClusterKey::parse("quite another cluster key").unwrap()]));
     let foreign = start(foreign).await;
     until("its gossip was refused", || {
         one.stats().gossip.rejected(tidegate_cluster::GossipRejection::WrongKey) > 0

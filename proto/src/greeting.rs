@@ -51,6 +51,8 @@ pub enum Refusal {
     Timeout = 4,
     /// Too many callers that have proved nothing.
     TooMany = 5,
+    /// The caller does not speak TLS.
+    NeedsTls = 6,
     /// A reason that this version does not know.
     Other = 255,
 }
@@ -63,6 +65,7 @@ impl Refusal {
             3 => Self::WrongKey,
             4 => Self::Timeout,
             5 => Self::TooMany,
+            6 => Self::NeedsTls,
             _ => Self::Other,
         }
     }
@@ -78,6 +81,7 @@ impl fmt::Display for Refusal {
             }
             Self::Timeout => "the handshake took too long",
             Self::TooMany => "too many other callers have not proved themselves yet",
+            Self::NeedsTls => "it demands TLS (--peer-tls-cert, --peer-tls-key, --peer-tls-ca)",
             Self::Other => "for a reason that this version does not know",
         })
     }

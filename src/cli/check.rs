@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     credentials::TokenArgs,
     outcome::{DENIED, DONE, FAILED, Failure},
+    trust::TrustArgs,
 };
 use crate::{
     client::{Ask, NodeAddress},
@@ -50,6 +51,9 @@ pub(super) struct CheckArgs {
 
     #[command(flatten)]
     token: TokenArgs,
+
+    #[command(flatten)]
+    trust: TrustArgs,
 
     /// How the answer is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
@@ -106,7 +110,8 @@ impl CheckArgs {
         }
         let ask = self.token.present(Ask::post(&["v1", "check"], question.to_string()));
         let ask = ask.map_err(Failure::failed)?;
-        let reply = self.node.ask(&ask, PATIENCE).await.map_err(|fault| Failure::of(FAILED, fault))?;
+        let node = self.trust.of(&self.node).map_err(|fault| Failure::of(FAILED, fault))?;
+        let reply = node.ask(&ask, PATIENCE).await.map_err(|fault| Failure::of(FAILED, fault))?;
         let Ok(answer) = serde_json::from_slice::<Answer>(&reply.body) else {
             let problem: Option<Value> = serde_json::from_slice(&reply.body).ok();
             let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());

@@ -1,16 +1,19 @@
 //! The command line: a file a command.
 
+mod cert;
 mod check;
 mod cluster;
 mod credentials;
 mod dev;
 mod environment;
+mod key;
 mod node;
 mod outcome;
 mod recover;
 mod rules;
 mod serve;
 mod token;
+mod trust;
 
 use std::{process::ExitCode, sync::LazyLock};
 
@@ -45,6 +48,7 @@ Examples:
   tidegate check ip=203.0.113.7                      ask a node
   tidegate rules apply -f rules.yaml                 change the rules of the cluster
   tidegate cluster status                            the nodes, and what each owns
+  tidegate cert ca                                   an authority for certificates of nodes and clients
 
 Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check)."
 )]
@@ -67,6 +71,10 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Say who may do what
     Token(token::TokenCommandArgs),
+    /// Make certificates for nodes and clients, with an authority of one's own
+    Cert(cert::CertArgs),
+    /// Change the cluster key
+    Key(key::KeyArgs),
 }
 
 /// Runs the command line of this process.
@@ -81,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => args.run(),
         Command::Cluster(args) => args.run(),
         Command::Token(args) => args.run(),
+        Command::Cert(args) => args.run(),
+        Command::Key(args) => args.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     credentials::{TokenArgs, TokenError},
     outcome::{FAILED, Failure},
+    trust::TrustArgs,
 };
 use crate::{
     client::{Ask, ClientError, NodeAddress, Reply},
@@ -34,6 +35,9 @@ pub(super) struct NodeArgs {
     /// How long it may take
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     timeout: Span,
+
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Why a node did not do it.
@@ -70,10 +74,11 @@ impl NodeArgs {
     pub(super) async fn ask(&self, ask: Ask) -> Result<Value, NodeError> {
         let ask = self.token.present(ask)?;
         let give_up = tokio::time::Instant::now() + self.timeout.0;
+        let node = self.trust.of(&self.node)?;
         loop {
-            match self.node.ask(&ask, self.timeout.0 + GRACE).await {
+            match node.ask(&ask, self.timeout.0 + GRACE).await {
                 Ok(reply) => return self.value_of(&reply),
-                Err(fault) if tokio::time::Instant::now() + AGAIN_AFTER < give_up => {
+                Err(fault) if !fault.is_final() && tokio::time::Instant::now() + AGAIN_AFTER < give_up => {
                     note(&format!("{fault}; trying again"));
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }

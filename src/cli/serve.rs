@@ -104,7 +104,7 @@ fn secret_on(arguments: impl Iterator<Item = OsString>) -> Option<SecretShown> {
 /// Takes from the configuration file what can change while the node runs: the level of the log.
 fn reload(config: Option<&Path>, options: &Options, log: &logging::Log) {
     let Some(path) = config else {
-        info!("SIGHUP: there is no configuration file (--config), so nothing is read again");
+        info!("SIGHUP: there is no configuration file (--config) that could be read again");
         return;
     };
     let level = match config::read_file(path) {

@@ -50,6 +50,28 @@ pub enum RequireToken {
     All,
 }
 
+/// Whether something must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Demand {
+    /// It may be missing.
+    Optional,
+    /// It must be there.
+    Required,
+}
+
+/// A front end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsPort {
+    /// HTTP.
+    Http,
+    /// gRPC.
+    Grpc,
+    /// The Redis protocol.
+    Redis,
+}
+
 /// What Envoy is told to add to answers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]

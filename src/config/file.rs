@@ -61,6 +61,12 @@ pub(crate) fn read(path: &Path) -> Result<Options, ConfigError> {
         &mut options.rules,
         &mut options.cluster_key_file,
         &mut options.admin_token_file,
+        &mut options.tls_cert,
+        &mut options.tls_key,
+        &mut options.tls_client_ca,
+        &mut options.peer_tls_cert,
+        &mut options.peer_tls_key,
+        &mut options.peer_tls_ca,
     ];
     for relative in paths.into_iter().flatten() {
         *relative = base.join(&relative);
@@ -148,8 +154,10 @@ mod tests {
     fn relative_paths_are_meant_from_where_the_file_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.toml");
-        fs::write(&path, "rules = \"rules.yaml\"\ndata-dir = \"/var/lib/tidegate\"").unwrap();
+        fs::write(&path, "tls-cert = \"n1.crt\"\nrules = \"rules.yaml\"\ndata-dir = \"/var/lib/tidegate\"")
+            .unwrap();
         let options = read(&path).unwrap();
+        assert_eq!(options.tls_cert.unwrap(), dir.path().join("n1.crt"));
         assert_eq!(options.rules.unwrap(), dir.path().join("rules.yaml"));
         assert_eq!(options.data_dir.unwrap(), Path::new("/var/lib/tidegate"));
     }

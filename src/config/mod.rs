@@ -4,13 +4,15 @@ mod choices;
 mod file;
 mod options;
 mod settings;
+mod tls;
 mod units;
 
 pub(crate) use self::file::read as read_file;
 pub use self::{
-    choices::{EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken},
+    choices::{Demand, EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken, TlsPort},
     file::ConfigError,
     options::{Options, Secret},
     settings::{Settings, SettingsError},
+    tls::TlsSettingsError,
     units::{ByteCount, Span, UnitError},
 };

@@ -12,7 +12,7 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    choices::{EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken},
+    choices::{Demand, EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken, TlsPort},
     units::{ByteCount, Span},
 };
 use crate::client_address::{ForwardedHeader, Network};
@@ -71,7 +71,8 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY", value_name = "SECRET", hide_env_values = true)]
     pub cluster_key: Option<Secret>,
 
-    /// File that holds the secret of the cluster; nobody but its owner may be able to read it
+    /// File that holds the secret of the cluster, one a line: the first seals, a second one is accepted too. It is read again when it
+    /// changes (`tidegate key rotate`). Nobody but its owner may be able to read it
     #[arg(long, env = "TIDEGATE_CLUSTER_KEY_FILE", value_name = "FILE", conflicts_with = "cluster_key")]
     pub cluster_key_file: Option<PathBuf>,
 
@@ -102,6 +103,46 @@ pub struct Options {
     /// cluster [default: false]
     #[arg(long, env = "TIDEGATE_INSECURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
+
+    /// Certificate that this node shows clients (PEM, with the chain): HTTP, gRPC and the Redis protocol then speak TLS. It is read again
+    /// when it changes [default: none, plain]
+    #[arg(long, env = "TIDEGATE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert (PEM), which nobody but the owner and a group may read
+    #[arg(long, env = "TIDEGATE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Authorities that vouch for clients (PEM): clients show a certificate of one of these [default: clients show none]
+    #[arg(long, env = "TIDEGATE_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients must show a certificate. With `optional`, one that shows a wrong one is refused, too [default: required, where there is
+    /// --tls-client-ca]
+    #[arg(long, env = "TIDEGATE_TLS_CLIENT_AUTH", value_name = "WHETHER")]
+    pub tls_client_auth: Option<Demand>,
+
+    /// Front ends that speak TLS, separated by commas; the others stay plain [default: http,grpc,redis]
+    #[arg(long, env = "TIDEGATE_TLS_PORTS", value_name = "PORT", value_delimiter = ',')]
+    pub tls_ports: Option<Vec<TlsPort>>,
+
+    /// Certificate that this node shows its peers (PEM): one for servers, with the node's name in it (`tidegate cert node`). Streams
+    /// between nodes then are TLS, with certificates at both ends [default: none, sealed and not encrypted]
+    #[arg(long, env = "TIDEGATE_PEER_TLS_CERT", value_name = "FILE")]
+    pub peer_tls_cert: Option<PathBuf>,
+
+    /// Private key of --peer-tls-cert (PEM), which nobody but the owner and a group may read
+    #[arg(long, env = "TIDEGATE_PEER_TLS_KEY", value_name = "FILE")]
+    pub peer_tls_key: Option<PathBuf>,
+
+    /// Authorities that vouch for nodes (PEM)
+    #[arg(long, env = "TIDEGATE_PEER_TLS_CA", value_name = "FILE")]
+    pub peer_tls_ca: Option<PathBuf>,
+
+    /// Whether all peers must have TLS. `optional` is for the time in which nodes get it one after the other: streams to those that have
+    /// none stay plain [default: required, where there is --peer-tls-cert]
+    #[arg(long, env = "TIDEGATE_PEER_TLS", value_name = "WHETHER")]
+    pub peer_tls: Option<Demand>,
 
     /// Time within which a check is answered, whatever happens to other nodes [default: 100ms]
     #[arg(long, env = "TIDEGATE_CHECK_TIMEOUT", value_name = "TIME")]
@@ -197,6 +238,15 @@ impl Options {
             require_token: self.require_token.or(file.require_token),
             admin_listen: self.admin_listen.or(file.admin_listen),
             insecure: self.insecure.or(file.insecure),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+            tls_client_auth: self.tls_client_auth.or(file.tls_client_auth),
+            tls_ports: self.tls_ports.or(file.tls_ports),
+            peer_tls_cert: self.peer_tls_cert.or(file.peer_tls_cert),
+            peer_tls_key: self.peer_tls_key.or(file.peer_tls_key),
+            peer_tls_ca: self.peer_tls_ca.or(file.peer_tls_ca),
+            peer_tls: self.peer_tls.or(file.peer_tls),
             check_timeout: self.check_timeout.or(file.check_timeout),
             stop_delay: self.stop_delay.or(file.stop_delay),
             max_memory: self.max_memory.or(file.max_memory),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tidegate_cluster::{
-    ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name,
+    ClusterKey, KeyError, NoWeight, PeerEncryption, Weight, is_valid_name,
     state::{AdminSecret, BadAdminToken},
 };
 use tidegate_limiter::cluster::IpPrefix;
@@ -17,12 +17,14 @@ use tidegate_limiter::cluster::IpPrefix;
 use super::{
     choices::{EnvoyHeaders, LegacyHeaders, RequireToken},
     options::Options,
+    tls::{self, TlsSettingsError},
 };
 use crate::{
     allowed_hosts::AllowedHosts,
     client_address::{ForwardedHeader, Network, Trust},
     connections::Caps,
     secret_file::{self, SecretFileError},
+    tls::{PeerTlsFiles, TlsFiles},
 };
 
 const DEFAULT_BASE_PORT: u16 = 7800;
@@ -69,8 +71,14 @@ pub struct Settings {
     pub rules: Option<PathBuf>,
     /// The cluster's name.
     pub cluster_name: String,
-    /// The cluster's secret.
-    pub cluster_key: Option<ClusterKey>,
+    /// The cluster's secrets, the one that seals first.
+    pub cluster_keys: Vec<ClusterKey>,
+    /// The file that they are from, which may change.
+    pub cluster_key_file: Option<PathBuf>,
+    /// What it shows clients.
+    pub(crate) tls: Option<TlsFiles>,
+    /// What it shows peers, and whether all of them must have TLS.
+    pub(crate) peer_tls: Option<(PeerTlsFiles, PeerEncryption)>,
     /// Whether it may listen beyond loopback without one.
     pub insecure_no_cluster_key: bool,
     /// What opens administration at this node.
@@ -158,7 +166,9 @@ pub enum SettingsError {
     #[error("the PROXY protocol is taken from trusted proxies only, and there are none (--trusted-proxies)")]
     ProxyProtocolOfNobody,
     #[error("{0} (--cluster-key, TIDEGATE_CLUSTER_KEY or --cluster-key-file)")]
-    ClusterKey(KeyTooShort),
+    ClusterKey(KeyError),
+    #[error(transparent)]
+    Tls(#[from] TlsSettingsError),
     #[error(
         "{0} is not a loopback address, and there is no cluster key: whoever reaches the peer port {1} could change the rules, \
          take keys over, and end the cluster. Make a key with `openssl rand -hex 32` and give it to all nodes (--cluster-key-file \
@@ -207,7 +217,10 @@ impl Settings {
             weight: options.weight.map(Weight::try_from).transpose()?.unwrap_or_default(),
             rules: options.rules.clone(),
             cluster_name: options.cluster_name.clone().unwrap_or_else(|| "tidegate".to_owned()),
-            cluster_key: cluster_key(options)?,
+            cluster_keys: cluster_keys(options)?,
+            cluster_key_file: options.cluster_key_file.clone().filter(|_| options.cluster_key.is_none()),
+            tls: tls::for_clients(options)?,
+            peer_tls: tls::for_peers(options)?,
             insecure_no_cluster_key: options.insecure_no_cluster_key.unwrap_or(false),
             admin_token: admin_token(options)?,
             require_token: options.require_token,
@@ -288,7 +301,7 @@ impl Settings {
             }
         }
         let addresses = std::iter::once(self.peers.ip()).chain(self.advertise);
-        if self.cluster_key.is_none()
+        if self.cluster_keys.is_empty()
             && !self.insecure_no_cluster_key
             && !self.insecure
             && let Some(open) = addresses.into_iter().find(|address| !address.is_loopback())
@@ -340,13 +353,13 @@ fn workers(wanted: Option<usize>) -> Result<NonZeroUsize, SettingsError> {
     }
 }
 
-fn cluster_key(options: &Options) -> Result<Option<ClusterKey>, SettingsError> {
+fn cluster_keys(options: &Options) -> Result<Vec<ClusterKey>, SettingsError> {
     let text = match (&options.cluster_key, &options.cluster_key_file) {
         (Some(secret), _) => secret.0.clone(),
         (None, Some(path)) => secret_file::read(path).map_err(SettingsError::ClusterKeyFile)?,
-        (None, None) => return Ok(None),
+        (None, None) => return Ok(Vec::new()),
     };
-    ClusterKey::parse(&text).map(Some).map_err(SettingsError::ClusterKey)
+    ClusterKey::parse_all(&text).map_err(SettingsError::ClusterKey)
 }
 
 fn admin_token(options: &Options) -> Result<Option<AdminSecret>, SettingsError> {

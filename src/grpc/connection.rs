@@ -23,12 +23,14 @@ use http::Request;
 use smallvec::SmallVec;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
     time::{sleep, timeout},
 };
 
 use super::front::Front;
-use crate::ending::Ending;
+use crate::{
+    ending::Ending,
+    tls::{Port, Socket, looks_like_tls, note_tls},
+};
 
 /// Requests of one connection at a time.
 const MAX_STREAMS: u32 = 256;
@@ -54,26 +56,26 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const NOT_HTTP_1: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nThis port speaks gRPC, that is HTTP/2 without TLS. HTTP is one port below.\n";
+const NOT_HTTP_1: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nThis port speaks gRPC, that is HTTP/2. HTTP is one port below.\n";
 
 /// Serves a connection until either side ends it. While the server closes, a GOAWAY asks the client to open another one, elsewhere;
 /// what has come is answered.
-pub(super) async fn serve(mut tcp: TcpStream, front: Front, ending: Ending) {
-    let Ok(peer) = tcp.peer_addr() else { return };
+pub(super) async fn serve(mut socket: Socket, front: Front, ending: Ending) {
+    let Ok(peer) = socket.peer_addr() else { return };
     let front = front.of(peer.ip());
     let silent_at_the_end = async {
         ending.stopped().cancelled().await;
         sleep(BEGINS_WITHIN).await;
     };
     let begun = tokio::select! {
-        begun = timeout(PREFACE_TIMEOUT, begins_as_http_2(&mut tcp)) => begun,
+        begun = timeout(PREFACE_TIMEOUT, begins_as_http_2(&mut socket)) => begun,
         () = silent_at_the_end => return,
     };
     match begun {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => {
             // Whoever does not listen has missed it.
-            let _ = timeout(PREFACE_TIMEOUT, tcp.write_all(NOT_HTTP_1)).await;
+            let _ = timeout(PREFACE_TIMEOUT, refuse_http_1(&mut socket)).await;
             return;
         }
         Ok(Err(_)) | Err(_) => return,
@@ -85,7 +87,7 @@ pub(super) async fn serve(mut tcp: TcpStream, front: Front, ending: Ending) {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(MAX_UNSENT_BYTES)
-        .handshake(Begun { tcp, given: 0 });
+        .handshake(Begun { socket, given: 0 });
     let Ok(Ok(mut connection)) = timeout(PREFACE_TIMEOUT, handshake).await else { return };
     let Some(pings) = connection.ping_pong() else { return };
     let mut silent = pin!(until_silent(pings));
@@ -151,16 +153,24 @@ async fn until_silent(mut pings: PingPong) {
     }
 }
 
+async fn refuse_http_1(socket: &mut Socket) -> io::Result<()> {
+    socket.write_all(NOT_HTTP_1).await?;
+    socket.shutdown().await
+}
+
 /// h2 has no deadline for this, and pings only after it.
-async fn begins_as_http_2(tcp: &mut TcpStream) -> io::Result<bool> {
+async fn begins_as_http_2(socket: &mut Socket) -> io::Result<bool> {
     let mut bytes = [0; PREFACE.len()];
     let mut length = 0;
     while length < PREFACE.len() {
-        match tcp.read(&mut bytes[length..]).await? {
+        match socket.read(&mut bytes[length..]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => length += read,
         }
         if bytes[..length] != PREFACE[..length] {
+            if looks_like_tls(&bytes[..length]) {
+                note_tls(Port::Grpc, socket.peer_addr().ok());
+            }
             return Ok(false);
         }
     }
@@ -169,7 +179,7 @@ async fn begins_as_http_2(tcp: &mut TcpStream) -> io::Result<bool> {
 
 /// A connection of which the first bytes were read already: h2 is given them once more.
 struct Begun {
-    tcp: TcpStream,
+    socket: Socket,
     /// Bytes of the preface.
     given: usize,
 }
@@ -186,13 +196,13 @@ impl AsyncRead for Begun {
             self.given += length;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Begun {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -200,18 +210,18 @@ impl AsyncWrite for Begun {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

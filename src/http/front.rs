@@ -34,6 +34,7 @@ use crate::{
     },
     client_address::{NoAddress, announced},
     node::Node,
+    tls::Certificate,
 };
 
 /// The service of one worker.
@@ -48,6 +49,8 @@ pub(crate) struct Front {
     door: Door,
     /// What was presented last with a check on this connection, and what it is; only where checks need a token.
     known: Option<Arc<Mutex<Option<Known>>>>,
+    /// What it has shown.
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// A token that was looked up.
@@ -60,7 +63,8 @@ struct Known {
 impl Front {
     pub(crate) fn new(node: Arc<Node>, worker: usize, door: Door) -> Self {
         let router = routes::router(Arc::clone(&node), worker);
-        Self { node, worker, router, peer: Ipv4Addr::UNSPECIFIED.into(), door, known: None }
+        let peer = Ipv4Addr::UNSPECIFIED.into();
+        Self { node, worker, router, peer, door, known: None, certificate: None }
     }
 }
 
@@ -81,6 +85,10 @@ impl ConnectionService for Front {
         }
         let known = self.node.access.guards_checks().then(Arc::default);
         Some(Self { peer, known, ..self.clone() })
+    }
+
+    fn identified(self, certificate: Option<Arc<Certificate>>) -> Self {
+        Self { certificate, ..self }
     }
 
     async fn answer(&self, question: Question<'_>, credentials: Credentials<'_>, replies: &mut Replies) {
@@ -121,7 +129,10 @@ impl Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = FrontFuture;
 
-    fn call(&self, request: Request<Incoming>) -> FrontFuture {
+    fn call(&self, mut request: Request<Incoming>) -> FrontFuture {
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(Arc::clone(certificate));
+        }
         let examined = examine(&request).map_err(Problem::from);
         if let Err(problem) =
             examined.and(guard::refusal(&request, &self.node.allowed_hosts).map_or(Ok(()), Err))

@@ -38,4 +38,4 @@ pub mod transport;
 
 pub(crate) use self::front::Front;
 pub use self::transport::{Limits, serve};
-pub use crate::accept::ServerStats;
+pub use crate::{accept::ServerStats, tls::Acceptor};

@@ -203,6 +203,10 @@ impl From<TransportError> for Problem {
                 ProblemKind::TooManyConnections,
                 "this node has as many connections as it takes (--max-connections); reuse them, or ask another node",
             ),
+            TransportError::PlainText => Self::new(
+                ProblemKind::BadHead,
+                "this port speaks TLS: ask it by https://; the connection is closed",
+            ),
             TransportError::HeadTooLarge => {
                 let detail = format!(
                     "first line and headers have more than {MAX_HEAD_BYTES} bytes, or there are more than {MAX_HEADERS} headers; long values can be sent by POST; the connection is closed"

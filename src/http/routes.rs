@@ -257,6 +257,8 @@ async fn metrics_page(State(worker): State<OnWorker>) -> Response {
         router: &node.router,
         store: &node.store,
         rules: &rules,
+        certificates: &node.certificates,
+        now: node.clock.unix_millis(),
     });
     ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], page).into_response()
 }

@@ -18,6 +18,7 @@ use crate::{
     accept::ServerStats,
     check::{Decider, ProblemKind},
     logging, process,
+    tls::Certificates,
 };
 
 /// One of the numbers that each worker counts.
@@ -34,6 +35,9 @@ pub(crate) struct Sources<'n> {
     pub(crate) router: &'n Router,
     pub(crate) store: &'n Store,
     pub(crate) rules: &'n Rules,
+    pub(crate) certificates: &'n Certificates,
+    /// Unix time in milliseconds.
+    pub(crate) now: u64,
 }
 
 /// Writes all metrics of a node.
@@ -43,6 +47,7 @@ pub(crate) fn render(node: &Sources<'_>) -> String {
     http(&mut page, node);
     grpc(&mut page, node);
     resp(&mut page, node);
+    tls(&mut page, node);
     cluster(&mut page, node);
     raft(&mut page, node);
     store(&mut page, node);
@@ -162,6 +167,33 @@ fn resp(page: &mut Page, node: &Sources<'_>) {
         "Redis protocol connections refused, because their client had as many as one can have.",
         stats.refused_clients(),
     );
+}
+
+fn tls(page: &mut Page, node: &Sources<'_>) {
+    let name = "tidegate_tls_handshakes_total";
+    page.family(name, "counter", "TLS handshakes with clients, by front end and by how they ended.");
+    for (port, handshakes) in node.certificates.handshakes() {
+        for (result, count) in handshakes.all() {
+            page.sample(name, &[("port", port.as_str()), ("result", result.as_str())], count);
+        }
+    }
+    let name = "tidegate_certificate_expires_in_seconds";
+    page.family(
+        name,
+        "gauge",
+        "For how long a certificate of this node holds, by whom it is shown to; below 0 it has expired.",
+    );
+    let now = i64::try_from(node.now / 1000).unwrap_or(i64::MAX);
+    for (to, left) in node.certificates.expire_in(now) {
+        page.sample(name, &[("shown_to", to)], left);
+    }
+    let name = "tidegate_certificate_reloads_total";
+    page.family(name, "counter", "Changed files of certificates and cluster keys, put in force or refused.");
+    let (renewed, refused) = node.certificates.reloads();
+    page.sample(name, &[("result", "in_force")], renewed);
+    page.sample(name, &[("result", "refused")], refused);
+    let help = "Cluster keys that this node accepts; 2 while they are changed, 0 without one.";
+    page.simple("tidegate_cluster_keys", "gauge", help, node.certificates.keys().len());
 }
 
 fn cluster(page: &mut Page, node: &Sources<'_>) {

@@ -21,15 +21,14 @@ use super::{
 use crate::{
     check::{CheckAnswer, FirstLook, Prepared, Problem, amend_as_check, check, check_here_at},
     node::Node,
+    tls::{Port, Socket, looks_like_tls, note_tls},
 };
 use bytes::{Buf as _, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
-use rustix::net::{RecvFlags, recv};
 use tidegate_cluster::Amendment;
 use tidegate_limiter::Nanos;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::timeout,
 };
 
@@ -54,7 +53,7 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves a connection until either side ends it. While the server closes, it ends behind an answer; told to stop, it answers what
 /// has come. A client that has just connected is about to ask.
-pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker: usize, stopping: Stopping) {
+pub(super) async fn serve_connection(stream: Socket, node: Arc<Node>, worker: usize, stopping: Stopping) {
     let Ok(peer) = stream.peer_addr() else { return };
     let connection = Connection {
         peer: Peer::new(peer.ip()),
@@ -73,7 +72,7 @@ pub(super) async fn serve_connection(stream: TcpStream, node: Arc<Node>, worker:
 
 struct Connection {
     peer: Peer,
-    stream: TcpStream,
+    stream: Socket,
     node: Arc<Node>,
     worker: usize,
     version: Version,
@@ -110,11 +109,16 @@ impl Connection {
             if read == 0 {
                 return Ok(());
             }
+            // No command begins so, and none of its lines may ever end.
+            if looks_like_tls(&input) {
+                note_tls(Port::Redis, self.stream.peer_addr().ok());
+                return Ok(());
+            }
             let (used, after) = self.answer(&input).await?;
             self.write().await?;
             // A client that greets, or looks whether the connection works, is about to ask.
             let is_between = used == input.len() && !self.session.is_queueing();
-            let is_last = told.has_come() && self.has_asked && is_between && !self.has_more();
+            let is_last = told.has_come() && self.has_asked && is_between && !self.stream.has_more();
             if after == After::End || is_last {
                 return self.end().await;
             }
@@ -149,13 +153,6 @@ impl Connection {
             Poll::Pending => Poll::Pending,
         })
         .await
-    }
-
-    /// Whether the client has sent something that was not read yet.
-    fn has_more(&self) -> bool {
-        // Not by what the runtime remembers, which says no after each read that did not fill its buffer.
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        recv(&self.stream, &mut [0_u8], flags).is_ok_and(|(bytes, _)| bytes > 0)
     }
 
     /// Answers all whole commands. Returns how many bytes they had.
@@ -351,8 +348,11 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        timeout(WRITE_TIMEOUT, self.stream.write_all_buf(&mut self.out)).await??;
-        Ok(())
+        let writing = async {
+            self.stream.write_all_buf(&mut self.out).await?;
+            self.stream.flush().await
+        };
+        timeout(WRITE_TIMEOUT, writing).await?
     }
 
     /// Ends the connection so that the client gets what was written: closing a socket with unread bytes makes the kernel reset

@@ -14,6 +14,7 @@ use crate::{
     accept::{AcceptOptions, accept},
     ending::Ending,
     node::Node,
+    tls::{Acceptor, Socket},
 };
 
 /// For what is being answered when the server stops.
@@ -21,8 +22,17 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// An idle connection is asked by the kernel after this whether somebody is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// What a client is told that speaks no TLS.
+const NOT_TLS: &[u8] = b"-ERR this port speaks TLS (rediss://, redis-cli --tls)\r\n";
+
 /// Serves until `ending` says stop.
-pub(crate) async fn serve(listener: TcpListener, workers: Vec<Handle>, node: Arc<Node>, ending: Ending) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    workers: Vec<Handle>,
+    node: Arc<Node>,
+    tls: Option<Arc<Acceptor>>,
+    ending: Ending,
+) {
     let options = AcceptOptions {
         what: "Redis protocol",
         is_http: false,
@@ -31,12 +41,21 @@ pub(crate) async fn serve(listener: TcpListener, workers: Vec<Handle>, node: Arc
         stats: Arc::clone(&node.resp),
     };
     let stop = ending.stopped().clone();
-    let stopping = Stopping::of(ending);
+    let stopping = Stopping::of(ending.clone());
     let told = stopping.clone();
-    let serve = move |worker: usize, stream: TcpStream| {
+    let serve = move |worker: usize, tcp: TcpStream| {
         // Without it connections of hosts that have gone stay a little longer.
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-        serve_connection(stream, Arc::clone(&node), worker, told.clone())
+        let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+        let (node, told, tls, ending) = (Arc::clone(&node), told.clone(), tls.clone(), ending.clone());
+        async move {
+            let stream = match tls {
+                None => Some(Socket::Plain(tcp)),
+                Some(tls) => tls.handshake(tcp, &ending, |_| Bytes::from_static(NOT_TLS)).await,
+            };
+            if let Some(stream) = stream {
+                serve_connection(stream, node, worker, told).await;
+            }
+        }
     };
     tokio::join!(stopping.follow(), accept(listener, workers, options, serve, stop));
 }

@@ -30,7 +30,7 @@ fn open_connections(node: &Node) -> u64 {
 }
 
 /// As many files as the system gives this process, and how many those are.
-fn raise_open_file_limit() -> u64 {
+pub(super) fn raise_open_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
     setrlimit(Resource::Nofile, raised).unwrap();

@@ -22,7 +22,7 @@ use tidegate_jepsen::{
 };
 
 /// A real Envoy, if there is one.
-fn binary() -> Option<PathBuf> {
+pub(super) fn binary() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/envoy/venv/bin/envoy");
     if path.exists() {
         return Some(path);
@@ -31,7 +31,7 @@ fn binary() -> Option<PathBuf> {
     None
 }
 
-struct Envoy {
+pub(super) struct Envoy {
     process: Child,
     address: SocketAddr,
     log: PathBuf,
@@ -40,7 +40,7 @@ struct Envoy {
 
 impl Envoy {
     /// Starts it with the configuration of the page, at other ports, and with other changes.
-    fn start(binary: &Path, node: SocketAddr, app: SocketAddr, changes: &[(&str, &str)]) -> Self {
+    pub(super) fn start(binary: &Path, node: SocketAddr, app: SocketAddr, changes: &[(&str, &str)]) -> Self {
         let files = tempfile::tempdir().unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let ports = [("10000", port), ("8000", app.port()), ("7801", node.port())];
@@ -79,7 +79,7 @@ impl Envoy {
     }
 
     /// How many of so many requests pass, all of them before the first that does not.
-    fn passing(&self, path: &str, headers: &[(&str, &str)], requests: usize) -> usize {
+    pub(super) fn passing(&self, path: &str, headers: &[(&str, &str)], requests: usize) -> usize {
         let statuses: Vec<u16> = (0..requests).map(|_| self.get_with(path, headers).status).collect();
         let passed = statuses.iter().take_while(|status| **status == 200).count();
         assert!(statuses[passed..].iter().all(|status| *status == 429), "{path}: {statuses:?}");
@@ -95,7 +95,7 @@ impl Drop for Envoy {
 }
 
 /// An application that says yes to everything. It lives as long as the test.
-fn application() -> SocketAddr {
+pub(super) fn application() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -123,7 +123,7 @@ fn nodes(count: usize, flags: &[&str]) -> Cluster {
 }
 
 /// Envoy finds the service healthy only after its first look.
-fn await_limits(envoy: &Envoy) {
+pub(super) fn await_limits(envoy: &Envoy) {
     wait_for("Envoy asks", SOON, || envoy.get("/first").header("x-ratelimit-limit").is_some());
 }
 

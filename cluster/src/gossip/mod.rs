@@ -27,6 +27,7 @@ use self::{
 use crate::{
     fabric::Datagrams,
     ids::{ClusterId, NodeId, Weight},
+    key::KeyRing,
     member::{Member, MemberId, MemberState},
     stats::GossipStats,
 };
@@ -36,7 +37,7 @@ pub(crate) struct GossipConfig {
     pub(crate) me: MemberId,
     pub(crate) advertise: SocketAddr,
     pub(crate) cluster: String,
-    pub(crate) key: Option<[u8; 32]>,
+    pub(crate) keys: Arc<KeyRing>,
     pub(crate) seeds: Vec<String>,
     pub(crate) interval: Duration,
     pub(crate) http: SocketAddr,
@@ -61,7 +62,7 @@ impl Gossip {
         socket: Datagrams,
         stats: Arc<GossipStats>,
     ) -> anyhow::Result<Self> {
-        let seal = Seal::new(&config.cluster, config.key);
+        let seal = Seal::new(&config.cluster, config.keys);
         let mut about_me = vec![
             (KEY_STATE.to_owned(), MemberState::Joining.as_str().to_owned()),
             (KEY_HTTP.to_owned(), config.http.to_string()),

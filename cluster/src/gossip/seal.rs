@@ -11,12 +11,14 @@
 //! a datagram that does not open reaches the gossip library's parser. Without a key the datagram is plain and anybody
 //! who can reach the port can speak; then the limits here and in `intake` are all that stands between them and the parser.
 
+use std::sync::Arc;
+
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead as _, KeyInit as _, Payload},
 };
 
-use crate::stats::GossipRejection;
+use crate::{key::KeyRing, stats::GossipRejection};
 
 /// Longest datagram that is sent or read: what UDP over IPv4 carries.
 pub(crate) const MAX_DATAGRAM_BYTES: usize = 65_507;
@@ -34,23 +36,24 @@ pub(super) const MAX_MESSAGE_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - 
 /// Puts messages into datagrams and takes them out again.
 pub(crate) struct Seal {
     cluster_tag: [u8; 8],
-    cipher: Option<XChaCha20Poly1305>,
+    keys: Arc<KeyRing>,
 }
 
 impl Seal {
-    pub(crate) fn new(cluster: &str, key: Option<[u8; 32]>) -> Self {
+    pub(crate) fn new(cluster: &str, keys: Arc<KeyRing>) -> Self {
         let digest = blake3::hash(cluster.as_bytes());
         let (tag, _) = digest.as_bytes().split_first_chunk::<8>().expect("32 bytes hold 8");
-        Self { cluster_tag: *tag, cipher: key.map(|key| XChaCha20Poly1305::new(&key.into())) }
+        Self { cluster_tag: *tag, keys }
     }
 
     /// The datagram for `message`; `nonce` must be fresh random bytes. `None`: it would be longer than UDP carries.
     pub(crate) fn wrap(&self, message: &[u8], nonce: [u8; NONCE_BYTES]) -> Option<Vec<u8>> {
         let mut datagram = Vec::with_capacity(HEADER_BYTES + NONCE_BYTES + message.len() + TAG_BYTES);
+        let cipher = self.ciphers().next();
         datagram.extend_from_slice(&MAGIC);
-        datagram.push(if self.cipher.is_some() { SEALED } else { PLAIN });
+        datagram.push(if cipher.is_some() { SEALED } else { PLAIN });
         datagram.extend_from_slice(&self.cluster_tag);
-        match &self.cipher {
+        match cipher {
             Some(cipher) => {
                 let sealed = cipher
                     .encrypt(XNonce::from_slice(&nonce), Payload { msg: message, aad: &datagram })
@@ -74,29 +77,54 @@ impl Seal {
         if header[5..] != self.cluster_tag {
             return Err(GossipRejection::OtherCluster);
         }
-        let message = match (&self.cipher, header[4]) {
-            (Some(cipher), SEALED) => {
+        match (self.keys.is_empty(), header[4]) {
+            (false, SEALED) => {
                 let (nonce, sealed) = body.split_at_checked(NONCE_BYTES).ok_or(GossipRejection::Malformed)?;
-                cipher
-                    .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: header })
-                    .map_err(|_| GossipRejection::WrongKey)?
+                let nonce = XNonce::from_slice(nonce);
+                self.ciphers()
+                    .find_map(|cipher| cipher.decrypt(nonce, Payload { msg: sealed, aad: header }).ok())
+                    .ok_or(GossipRejection::WrongKey)
             }
-            (None, PLAIN) => body.to_vec(),
-            (Some(_), _) => return Err(GossipRejection::Unsealed),
-            (None, _) => return Err(GossipRejection::NoKey),
-        };
-        Ok(message)
+            (true, PLAIN) => Ok(body.to_vec()),
+            (false, _) => Err(GossipRejection::Unsealed),
+            (true, _) => Err(GossipRejection::NoKey),
+        }
+    }
+
+    /// The first seals, each opens.
+    fn ciphers(&self) -> impl Iterator<Item = XChaCha20Poly1305> {
+        self.keys.for_gossip().into_iter().map(|key| XChaCha20Poly1305::new(&key.into()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::ClusterKey;
 
     const NONCE: [u8; 24] = [7; 24];
 
-    fn keyed(cluster: &str, byte: u8) -> Seal {
-        Seal::new(cluster, Some([byte; 32]))
+    fn keyed(cluster: &str, number: u8) -> Seal {
+        with_keys(cluster, &[number])
+    }
+
+    fn with_keys(cluster: &str, numbers: &[u8]) -> Seal {
+        let key = |number: &u8| ClusterKey::parse(&format!("the secret number {number:03}")).unwrap();
+        Seal::new(cluster, Arc::new(KeyRing::new(numbers.iter().map(key).collect())))
+    }
+
+    #[test]
+    fn while_keys_change_the_first_seals_and_each_opens() {
+        // In the order in which the nodes of a cluster go through it: no two that are neighbours refuse each other.
+        let steps = [keyed("a", 1), with_keys("a", &[1, 2]), with_keys("a", &[2, 1]), keyed("a", 2)];
+        for (index, from) in steps.iter().enumerate() {
+            let datagram = from.wrap(b"hello gossip", NONCE).unwrap();
+            for to in steps.iter().skip(index.saturating_sub(1)).take(3) {
+                assert_eq!(to.unwrap(&datagram).unwrap(), b"hello gossip");
+            }
+        }
+        let last = steps[3].wrap(b"hello gossip", NONCE).unwrap();
+        assert_eq!(steps[0].unwrap(&last), Err(GossipRejection::WrongKey), "the old one is over");
     }
 
     #[test]
@@ -109,15 +137,15 @@ mod tests {
     #[test]
     fn each_foreign_datagram_is_refused_for_its_own_reason() {
         let sealed = keyed("a", 1).wrap(b"message", NONCE).unwrap();
-        let plain = Seal::new("a", None).wrap(b"message", NONCE).unwrap();
+        let plain = with_keys("a", &[]).wrap(b"message", NONCE).unwrap();
         assert_eq!(keyed("a", 2).unwrap(&sealed), Err(GossipRejection::WrongKey));
         assert_eq!(keyed("b", 1).unwrap(&sealed), Err(GossipRejection::OtherCluster));
         assert_eq!(keyed("a", 1).unwrap(&plain), Err(GossipRejection::Unsealed));
-        assert_eq!(Seal::new("a", None).unwrap(&sealed), Err(GossipRejection::NoKey));
+        assert_eq!(with_keys("a", &[]).unwrap(&sealed), Err(GossipRejection::NoKey));
         assert_eq!(keyed("a", 1).unwrap(b"junk"), Err(GossipRejection::Foreign));
         let mut newer = plain.clone();
         newer[3] = 2;
-        assert_eq!(Seal::new("a", None).unwrap(&newer), Err(GossipRejection::Foreign));
+        assert_eq!(with_keys("a", &[]).unwrap(&newer), Err(GossipRejection::Foreign));
     }
 
     #[test]
@@ -132,7 +160,7 @@ mod tests {
 
     #[test]
     fn who_reads_has_the_limit_of_who_writes() {
-        for seal in [Seal::new("a", None), keyed("a", 1)] {
+        for seal in [with_keys("a", &[]), keyed("a", 1)] {
             let message = [7; MAX_MESSAGE_BYTES];
             assert_eq!(seal.unwrap(&seal.wrap(&message, NONCE).unwrap()).unwrap(), message);
             assert!(seal.wrap(&[0; 65_500], NONCE).is_none());

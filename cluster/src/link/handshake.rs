@@ -20,9 +20,13 @@ use tidegate_proto::{
     peer::{Introduction, Refused, Welcome},
     record::SEAL_KEY_BYTES,
 };
+use tidegate_tls::{Certificate, tls_error};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::{fabric, gossip::is_valid_name, ids::NodeId, member::MemberId, stats::PeerStats};
+use crate::{
+    config::PeerTls, fabric, gossip::is_valid_name, ids::NodeId, key::KeyRing, member::MemberId,
+    stats::PeerStats,
+};
 
 /// A handshake that takes longer is given up, by both ends.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
@@ -36,7 +40,9 @@ pub(crate) struct Identity {
     /// Its id in the Raft group.
     pub(crate) id: NodeId,
     pub(crate) cluster: String,
-    pub(crate) key: [u8; 32],
+    pub(crate) keys: Arc<KeyRing>,
+    /// What it shows its peers, and demands of them; none: streams are plain.
+    pub(crate) tls: Option<PeerTls>,
     /// Where it counts what is wrong with streams.
     pub(crate) stats: Arc<PeerStats>,
 }
@@ -60,7 +66,7 @@ pub(crate) struct Session {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
     #[error("the stream broke: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     #[error("the peer closed the stream in the middle of the handshake")]
     Closed,
     #[error("{0}")]
@@ -86,12 +92,30 @@ pub(crate) enum HandshakeError {
     OtherNode { found: String, expected: String },
     #[error("the peer has this node's own name, {0}: give one of them another --name")]
     OwnName(String),
+    #[error("TLS with the peer failed: {}", explain_tls(.0))]
+    Tls(std::io::Error),
+    #[error(
+        "the peer's certificate is for {found}, not for {expected}: a node needs one with its own name in it (`tidegate cert node \
+         --name {expected}`)"
+    )]
+    OtherCertificate { found: String, expected: String },
+    #[error(
+        "the peer does not speak TLS, which this node demands (--peer-tls-cert there, or --peer-tls optional here)"
+    )]
+    PlainText,
     #[error("the peer refused: {0}")]
     Turned(Refusal),
     #[error("the peer refused: {0:?}")]
     Refused(String),
     #[error("no answer within {HANDSHAKE_DEADLINE:?}")]
     Timeout,
+}
+
+impl From<std::io::Error> for HandshakeError {
+    /// In TLS 1.3 a caller hears only when it reads that its certificate was refused.
+    fn from(error: std::io::Error) -> Self {
+        if tls_error(&error).is_some() { Self::Tls(error) } else { Self::Io(error) }
+    }
 }
 
 impl From<RecordError> for HandshakeError {
@@ -119,6 +143,9 @@ impl HandshakeError {
             Self::OtherCluster { .. } => "other_cluster",
             Self::OtherKey => "wrong_key",
             Self::OtherNode { .. } | Self::OwnName(_) => "other_node",
+            Self::Tls(_) => "tls",
+            Self::OtherCertificate { .. } => "certificate",
+            Self::PlainText => "plain_text",
             Self::Turned(_) | Self::Refused(_) => "refused",
             Self::Timeout => "timeout",
         }
@@ -126,10 +153,14 @@ impl HandshakeError {
 
     /// Whether a node of Tidegate is there, and this one is none of its cluster's, or of another version.
     pub(crate) fn is_refusal(&self) -> bool {
+        if let Self::Tls(error) = self {
+            return tls_error(error).is_some();
+        }
         matches!(
             self,
             Self::OtherCluster { .. }
                 | Self::OtherKey
+                | Self::OtherCertificate { .. }
                 | Self::Turned(_)
                 | Self::Refused(_)
                 | Self::Greeting(GreetingError::Version { .. })
@@ -137,12 +168,13 @@ impl HandshakeError {
     }
 
     /// What a peer is told that has proved nothing; `None`: nothing, it would not understand or does not listen.
-    fn refusal(&self) -> Option<Refusal> {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
         Some(match self {
+            Self::PlainText => Refusal::NeedsTls,
             Self::Greeting(GreetingError::Version { .. }) => Refusal::WireVersion,
             Self::OtherKey => Refusal::WrongKey,
             Self::Timeout => Refusal::Timeout,
-            Self::Io(_) | Self::Closed | Self::Turned(_) | Self::Refused(_) => return None,
+            Self::Io(_) | Self::Closed | Self::Tls(_) | Self::Turned(_) | Self::Refused(_) => return None,
             Self::Greeting(GreetingError::Magic(_)) => return None,
             _ => Refusal::Malformed,
         })
@@ -167,7 +199,7 @@ where
         Greeting::Refusal(refusal) => return Err(HandshakeError::Turned(refusal)),
         other => return Err(HandshakeError::NotGreeted(other, "Challenge")),
     };
-    let (mine, theirs) = session_keys(&identity.key, &nonce, &challenge);
+    let (mine, theirs) = session_keys(&identity.keys.to_seal(), &nonce, &challenge);
     let mut outbox = Outbox::new(mine);
     outbox.put(&Introduction {
         cluster: identity.cluster.clone(),
@@ -235,14 +267,19 @@ where
     within_deadline(talk).await
 }
 
-/// The answering side: returns who called. What the caller already sent behind its introduction is in the inbox.
-pub(crate) async fn answer<S>(stream: &mut S, identity: &Identity) -> Result<(Peer, Session), HandshakeError>
+/// The answering side: returns who called, with this certificate if it has shown one. What the caller already sent behind its
+/// introduction is in the inbox.
+pub(crate) async fn answer<S>(
+    stream: &mut S,
+    identity: &Identity,
+    certificate: Option<&Certificate>,
+) -> Result<(Peer, Session), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let met = within_deadline(meet(stream, identity)).await;
     let error = match met {
-        Ok((introduction, mut session)) => match accept(&introduction, identity) {
+        Ok((introduction, mut session)) => match accept(&introduction, identity, certificate) {
             Ok(peer) => {
                 session.outbox.put(&welcome_of(identity))?;
                 stream.write_all_buf(session.outbox.sealed()).await?;
@@ -281,11 +318,24 @@ where
     };
     let nonce = fabric::random_bytes();
     stream.write_all(&Greeting::Challenge(nonce).to_bytes()).await?;
-    let (theirs, mine) = session_keys(&identity.key, &hello, &nonce);
-    let mut session = Session { outbox: Outbox::new(mine), inbox: inbox(theirs, unread) };
+    let session_with = |key: &[u8; 32], unread: BytesMut| {
+        let (theirs, mine) = session_keys(key, &hello, &nonce);
+        Session { outbox: Outbox::new(mine), inbox: inbox(theirs, unread) }
+    };
+    let keys = identity.keys.to_open();
+    let mut session = session_with(&keys[0], unread);
+    let mut other_keys = keys[1..].iter();
     loop {
-        if let Some(introduction) = message(&mut session.inbox, Kind::Introduction)? {
-            return Ok((introduction, session));
+        match message(&mut session.inbox, Kind::Introduction) {
+            Ok(Some(introduction)) => return Ok((introduction, session)),
+            Ok(None) => {}
+            // What did not open is still there, for the next key.
+            Err(HandshakeError::OtherKey) => {
+                let key = other_keys.next().ok_or(HandshakeError::OtherKey)?;
+                session = session_with(key, std::mem::take(session.inbox.unread()));
+                continue;
+            }
+            Err(error) => return Err(error),
         }
         if stream.read_buf(session.inbox.unread()).await? == 0 {
             return Err(HandshakeError::Closed);
@@ -298,7 +348,11 @@ fn welcome_of(identity: &Identity) -> Welcome {
 }
 
 /// Who has introduced itself, if this node talks to it.
-fn accept(introduction: &Introduction, identity: &Identity) -> Result<Peer, HandshakeError> {
+fn accept(
+    introduction: &Introduction,
+    identity: &Identity,
+    certificate: Option<&Certificate>,
+) -> Result<Peer, HandshakeError> {
     let Introduction { cluster, node, incarnation, id, to } = introduction;
     if *cluster != identity.cluster {
         let (theirs, ours) = (cluster.clone(), identity.cluster.clone());
@@ -307,6 +361,7 @@ fn accept(introduction: &Introduction, identity: &Identity) -> Result<Peer, Hand
     if !is_valid_name(node) {
         return Err(HandshakeError::Name(node.clone()));
     }
+    must_be_for(certificate, node)?;
     if !to.is_empty() && *to != *identity.me.name {
         let (found, expected) = (identity.me.name.to_string(), to.clone());
         return Err(HandshakeError::OtherNode { found, expected });
@@ -317,6 +372,17 @@ fn accept(introduction: &Introduction, identity: &Identity) -> Result<Peer, Hand
     }
     let member = MemberId { name: node.as_str().into(), incarnation: *incarnation };
     Ok(Peer { member, id: *id })
+}
+
+/// Looks whether what a peer has shown is for the name that it has. Where there is no TLS, nothing was.
+pub(crate) fn must_be_for(certificate: Option<&Certificate>, name: &str) -> Result<(), HandshakeError> {
+    match certificate {
+        Some(certificate) if !certificate.is_for(name) => Err(HandshakeError::OtherCertificate {
+            found: certificate.name().unwrap_or("nobody").to_owned(),
+            expected: name.to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The keys of the directions of one stream: first that of the caller, then that of the side that was called.
@@ -347,14 +413,19 @@ fn inbox(key: [u8; SEAL_KEY_BYTES], unread: BytesMut) -> Inbox {
     inbox
 }
 
-async fn within_deadline<T>(
+/// The words for what TLS found, which lie a level deeper.
+fn explain_tls(error: &std::io::Error) -> String {
+    tls_error(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+pub(super) async fn within_deadline<T>(
     talk: impl Future<Output = Result<T, HandshakeError>>,
 ) -> Result<T, HandshakeError> {
     tokio::time::timeout(HANDSHAKE_DEADLINE, talk).await.unwrap_or(Err(HandshakeError::Timeout))
 }
 
 /// Tells a caller that has proved nothing that the stream ends, without waiting long for it to listen.
-async fn turn_away<S: AsyncWrite + Unpin>(stream: &mut S, refusal: Refusal) {
+pub(super) async fn turn_away<S: AsyncWrite + Unpin>(stream: &mut S, refusal: Refusal) {
     let bytes = Greeting::Refusal(refusal).to_bytes();
     let refusal = async {
         stream.write_all(&bytes).await?;

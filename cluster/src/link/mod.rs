@@ -4,18 +4,18 @@ mod handshake;
 mod health;
 mod in_flight;
 mod outgoing;
-mod strangers;
+mod stream;
 
 use tidegate_proto::{RecordError, peer::Outcome};
 
 pub(crate) use self::{
     handshake::{
         HandshakeError, Identity, Peer, Session, answer as answer_peer, call as call_peer, introduce,
-        refuse as refuse_peer, welcome,
+        must_be_for, refuse as refuse_peer, welcome,
     },
     health::LostSince,
     outgoing::{Link, NotSent},
-    strangers::{ROOM, Strangers},
+    stream::{PeerStream, accept as accept_peer, dial},
 };
 use crate::stats::StreamError;
 

@@ -27,7 +27,7 @@ use tidegate_proto::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -37,9 +37,9 @@ use super::{
     handshake::{self, HandshakeError, Identity},
     health::LostSince,
     in_flight::{InFlight, Sent},
+    stream::{PeerStream, dial},
 };
 use crate::{
-    fabric,
     member::MemberId,
     stats::{StreamError, WorkerStats},
 };
@@ -334,7 +334,7 @@ impl Runner {
     }
 
     /// Opens a stream. When that takes longer than a check would wait, checks stop waiting for it.
-    async fn open_soon(&mut self) -> Result<(fabric::Stream, Session), HandshakeError> {
+    async fn open_soon(&mut self) -> Result<(PeerStream, Session), HandshakeError> {
         let opened = {
             let mut open = pin!(self.open());
             tokio::select! {
@@ -350,9 +350,8 @@ impl Runner {
         opened
     }
 
-    async fn open(&self) -> Result<(fabric::Stream, Session), HandshakeError> {
-        let connect = timeout(handshake::HANDSHAKE_DEADLINE, fabric::connect(self.address));
-        let mut stream = connect.await.map_err(|_| HandshakeError::Timeout)??;
+    async fn open(&self) -> Result<(PeerStream, Session), HandshakeError> {
+        let mut stream = dial(self.address, &self.identity, Some(&self.peer.name)).await?;
         let (_, session) = handshake::call(&mut stream, &self.identity, Some(&self.peer.name)).await?;
         Ok((stream, session))
     }
@@ -363,7 +362,7 @@ impl Runner {
     }
 
     /// Asks and listens until the stream ends.
-    async fn talk(&mut self, stream: fabric::Stream, session: Session) -> Ended {
+    async fn talk(&mut self, stream: PeerStream, session: Session) -> Ended {
         let (mut reader, mut writer) = stream.into_split();
         let Session { outbox: mut unsent, inbox: mut unread } = session;
         unread.unread().reserve(ROOM_BYTES);

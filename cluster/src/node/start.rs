@@ -168,7 +168,8 @@ impl Cluster {
             id: on_disk.node,
             stats: Arc::clone(&stats.peers),
             cluster: config.cluster.clone(),
-            key: config.key.as_ref().map(|key| key.handshake()).unwrap_or_default(),
+            keys: Arc::clone(&config.keys),
+            tls: config.tls,
         });
         let floors = StoreConfig { max_memory: FLOOR_BYTES, shards: FLOOR_SHARDS };
         let floors = Arc::new(Store::new(floors, clock.now()));
@@ -236,7 +237,7 @@ impl Cluster {
                 me: me.clone(),
                 advertise: SocketAddr::new(advertise, config.peer_port),
                 cluster: config.cluster,
-                key: config.key.as_ref().map(|key| key.gossip()),
+                keys: config.keys,
                 // Names it would look up before anything else, one after the other, and then once a minute.
                 seeds: seeds.into_iter().filter(|seed| !is_name(seed)).collect(),
                 interval: config.timing.gossip_interval,

@@ -102,7 +102,8 @@ impl SlowDisk {
                 me,
                 id: on_disk.node,
                 cluster: "c".to_owned(),
-                key: [0; 32],
+                keys: Arc::default(),
+                tls: None,
                 stats: Arc::default(),
             }),
             row: MemberRow {

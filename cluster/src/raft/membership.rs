@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::{
     handle::Shared,
+    newcomers::Newcomers,
     running::Running,
     voters::{self, Known, Membership, Present, Step},
 };
@@ -47,6 +48,7 @@ const CAUGHT_UP: u64 = 200;
 pub(crate) async fn run(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
     let mut seen: HashMap<NodeId, Instant> = HashMap::new();
     let mut led_since: Option<Instant> = None;
+    let mut newcomers = Newcomers::default();
     let mut draining: HashMap<NodeStart, Instant> = HashMap::new();
     loop {
         sleep(LOOK_EVERY).await;
@@ -72,10 +74,12 @@ pub(crate) async fn run(shared: Arc<Shared>, leader: Arc<Mutex<Leader>>) {
         let settled = draining.iter().filter(|(_, since)| now.duration_since(**since) >= LEAVE_SETTLES);
         let leaving: BTreeSet<NodeId> =
             settled.map(|(start, _)| start.node).filter(|id| !is_concerned(&applied, *id)).collect();
-        run_once(&shared, &running, &alive, &applied, &with_session, &leaving, gone_for).await;
+        run_once(&shared, &running, &alive, &applied, &with_session, &leaving, gone_for, &mut newcomers)
+            .await;
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a round looks at")]
 async fn run_once(
     shared: &Shared,
     running: &Running,
@@ -84,6 +88,7 @@ async fn run_once(
     with_session: &[&MemberRow],
     leaving: &BTreeSet<NodeId>,
     gone_for: impl Fn(NodeId) -> Duration,
+    newcomers: &mut Newcomers,
 ) {
     if applied.state.founding.is_none() {
         let Some(cluster) = shared.belonging.get() else { return };
@@ -94,8 +99,10 @@ async fn run_once(
     let cluster = shared.belonging.get();
     // A node with the log of another cluster is none of ours, whatever it says of itself.
     let live = alive.members.iter().chain(&alive.name_conflict);
-    let ours: Vec<&Member> =
-        live.filter(|member| member.group.is_none() || member.group == cluster).collect();
+    let ours: Vec<&Member> = live
+        .filter(|member| member.group.is_none() || member.group == cluster)
+        .filter(|member| !member.node.is_some_and(|id| newcomers.waits(id)))
+        .collect();
     let (membership, present) = look(shared, running, &ours, with_session);
     let known = Known {
         drains: |id| applied.state.draining.iter().any(|start| start.node == id),
@@ -104,6 +111,11 @@ async fn run_once(
         gone_for: &gone_for,
     };
     if let Some(step) = voters::next_step(&membership, &present, &known) {
+        if let Step::Add(id, node) = &step
+            && !newcomers.is_proved(&shared.identity, *id, node).await
+        {
+            return;
+        }
         apply(running, step).await;
         return;
     }

@@ -9,7 +9,8 @@
 //!   cluster a node belongs to, decided once. `abandon`: a founding that was interrupted and is dead. `foreign`: a second
 //!   cluster of the same name.
 //! - `election`: who stands for election, and when; `heard`, `reach`: of whom this node has heard, and whom it could reach.
-//!   `voters`: who should have a vote. `membership`: the task of the leader that keeps members and voters as they should be.
+//!   `voters`: who should have a vote. `membership`: the task of the leader that keeps members and voters as they should be; `newcomers`: who
+//!   gossips and has shown no certificate.
 //! - `recovery`: one node continues when the quorum is lost permanently.
 
 pub(crate) mod abandon;
@@ -31,6 +32,7 @@ pub(crate) mod leader_client;
 pub(crate) mod log;
 pub(crate) mod membership;
 pub(crate) mod network;
+mod newcomers;
 pub(crate) mod reach;
 pub(crate) mod reads;
 pub(crate) mod recovery;

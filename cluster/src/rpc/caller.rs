@@ -14,9 +14,8 @@ use super::{
     stream::Wire,
 };
 use crate::{
-    fabric,
     ids::{ClusterId, NodeId, RaftNode},
-    link::Identity,
+    link::{HandshakeError, Identity, dial},
     stats::{CallRefusal, CallStats},
 };
 
@@ -191,8 +190,12 @@ pub(crate) enum Asked {
 
 /// Asks whoever is at an address which node it is and to which cluster it belongs.
 pub(crate) async fn introduce(identity: &Identity, address: SocketAddr) -> Asked {
-    let Ok(Ok(stream)) = timeout(INTRODUCED_WITHIN, fabric::connect(address)).await else {
-        return Asked::Silent;
+    let stream = match timeout(INTRODUCED_WITHIN, dial(address, identity, None)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.is_refusal() => return Asked::Refuses(error.to_string()),
+        // A connection was there, and nothing was said on it.
+        Ok(Err(HandshakeError::Timeout)) => return Asked::Mute,
+        Ok(Err(_)) | Err(_) => return Asked::Silent,
     };
     let talk = async {
         let mut wire = match Wire::open_to_anyone(stream, identity).await {

@@ -25,9 +25,8 @@ use tracing::warn;
 
 use super::{error::CallError, round_trip::RoundTrip, stream::Wire};
 use crate::{
-    fabric,
     ids::{NodeId, RaftNode},
-    link::Identity,
+    link::{Identity, dial},
 };
 
 /// Streams to one peer that wait for the next call.
@@ -225,7 +224,7 @@ impl Peer {
             Turn::LastHeard => (self.last_heard)(self.id, &self.node.name).unwrap_or(self.node.peer),
             Turn::Logged => self.node.peer,
         };
-        let stream = fabric::connect(address).await?;
+        let stream = dial(address, &self.identity, Some(&self.node.name)).await?;
         let asked = Instant::now();
         let mut wire = Wire::open(stream, &self.identity, &self.node.name).await?;
         let after = asked.elapsed();

@@ -19,9 +19,8 @@ use super::{
     stream::Wire,
 };
 use crate::{
-    fabric,
     ids::NodeId,
-    link::{Peer, Session},
+    link::{Peer, PeerStream, Session},
     stats::PeerStats,
 };
 
@@ -102,12 +101,7 @@ impl CallServer {
 }
 
 /// Answers the calls on one stream until it ends.
-pub(crate) async fn serve_calls(
-    stream: fabric::Stream,
-    session: Session,
-    server: Arc<CallServer>,
-    peer: Peer,
-) {
+pub(crate) async fn serve_calls(stream: PeerStream, session: Session, server: Arc<CallServer>, peer: Peer) {
     let mut wire = Wire::accepted(stream, session);
     let member = &peer.member;
     if server.open.fetch_add(1, Relaxed) < MAX_CALL_STREAMS {

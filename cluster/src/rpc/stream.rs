@@ -11,15 +11,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::error::CallError;
 use crate::{
-    fabric,
-    link::{HandshakeError, Identity, Session, call_peer, introduce, welcome},
+    link::{HandshakeError, Identity, PeerStream, Session, call_peer, introduce, must_be_for, welcome},
     member::MemberId,
 };
 
 /// A stream of calls.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    stream: fabric::Stream,
+    stream: PeerStream,
     session: Session,
     /// Whom this node has called, and who has not welcomed it yet.
     expected: Option<String>,
@@ -27,14 +26,14 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// For calls of a peer. What it has sent behind the frame that made the stream one for calls is in the session.
-    pub(crate) fn accepted(stream: fabric::Stream, mut session: Session) -> Self {
+    pub(crate) fn accepted(stream: PeerStream, mut session: Session) -> Self {
         session.inbox.set_limit(MAX_CALL_BYTES);
         Self { stream, session, expected: None }
     }
 
     /// For calls of this node. It does not wait for the peer's welcome, which comes with the first answer at the latest.
     pub(crate) async fn open(
-        mut stream: fabric::Stream,
+        mut stream: PeerStream,
         identity: &Identity,
         expected: &str,
     ) -> Result<Self, CallError> {
@@ -47,10 +46,11 @@ impl Wire {
 
     /// For a call to whichever node is there, and which one that is.
     pub(crate) async fn open_to_anyone(
-        mut stream: fabric::Stream,
+        mut stream: PeerStream,
         identity: &Identity,
     ) -> Result<(MemberId, Self), HandshakeError> {
         let (found, mut session) = call_peer(&mut stream, identity, None).await?;
+        must_be_for(stream.certificate(), &found.name)?;
         session.outbox.put(&Control)?;
         session.outbox.seal();
         session.inbox.set_limit(MAX_CALL_BYTES);

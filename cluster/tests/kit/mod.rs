@@ -13,7 +13,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{
-    Clock, Cluster, ClusterConfig, ClusterKey, LossPolicy, Readiness, Timing, Verdict, Weight, slots::SlotId,
+    Clock, Cluster, ClusterConfig, ClusterKey, KeyRing, LossPolicy, Readiness, Timing, Verdict, Weight,
+    slots::SlotId,
 };
 use tidegate_limiter::{
     Algorithm, Cost, Limit,
@@ -73,7 +74,8 @@ pub fn config(name: &str, port: u16, join: &[u16], expect: Option<u32>) -> Clust
         grpc: (LOCALHOST, port).into(),
         join: join.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
         bootstrap_expect: expect,
-        key: Some(ClusterKey::parse("a key for the routing test").unwrap()),
+        keys: Arc::new(KeyRing::new(vec![ClusterKey::parse("a key for the routing test").unwrap()])),
+        tls: None,
         data_dir: None,
         rules: Vec::new(),
         timing: Timing { gossip_interval: Duration::from_millis(50), ..Timing::default() },

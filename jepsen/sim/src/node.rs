@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use fastrand::Rng;
-use tidegate_cluster::{Cluster, ClusterConfig, ClusterKey, Timing, Weight, state::Actor};
+use tidegate_cluster::{Cluster, ClusterConfig, ClusterKey, KeyRing, Timing, Weight, state::Actor};
 use tidegate_limiter::{
     cluster::{Rules, Store, StoreConfig},
     rules::HashSecret,
@@ -68,7 +68,10 @@ fn cluster_config(shared: &Shared, node: usize) -> ClusterConfig {
                 .collect(),
         },
         bootstrap_expect: (node < plan.expecting && plan.nodes > 1).then_some(plan.expect as u32),
-        key: ClusterKey::parse("the key of a simulated cluster").ok(),
+        keys: Arc::new(KeyRing::new(
+            ClusterKey::parse("the key of a simulated cluster").into_iter().collect(),
+        )),
+        tls: None,
         data_dir: Some(shared.disk(node)),
         rules: vec![("default".to_owned(), workload::rules(Mode::default()))],
         timing: Timing {

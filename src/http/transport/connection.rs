@@ -22,10 +22,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Sleep, sleep},
-};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -34,14 +31,17 @@ use super::{
     service::{ConnectionService, Limits, TransportError},
     stream::ClientStream,
 };
-use crate::ending::Ending;
+use crate::{
+    ending::Ending,
+    tls::{Socket, looks_like_tls},
+};
 
 /// How often a connection is looked at. The timeouts are this exact.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves one connection until either side ends it. While the server closes, the next answer is the last one, and says so. Told to
 /// stop, it finishes the request that it is in; a client that has just connected is about to ask the first.
-pub(super) async fn serve_connection<S, B>(tcp: TcpStream, service: S, limits: Limits, ending: Ending)
+pub(super) async fn serve_connection<S, B>(socket: Socket, service: S, limits: Limits, ending: Ending)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + ConnectionService
@@ -55,7 +55,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let activity = Arc::new(Activity::default());
-    let mut stream = ClientStream::new(tcp, Arc::clone(&activity));
+    let mut stream = ClientStream::new(socket, Arc::clone(&activity));
     let mut tick = pin!(sleep(TICK_EVERY));
     let mut watch = Watch::new(&activity, &limits, ending.stopped(), tick.as_mut());
     if let Some(path) = S::FAST_PATH {
@@ -63,7 +63,12 @@ where
         let stop = |_: Pin<&mut _>| matches!(activity.phase(), Phase::Idle(1..));
         let ended = watch.until_ended(pin!(answering), stop).await;
         match ended {
-            Ok(Ok(Some(rest))) => stream.put_back(rest),
+            Ok(Ok(Some(rest))) => {
+                if looks_like_tls(&rest) {
+                    stream.note_tls();
+                }
+                stream.put_back(rest);
+            }
             // Why a client has gone is its own affair.
             Ok(Ok(None) | Err(_)) | Err(GivenUp::Stopped) => return stream.close(Bytes::new()).await,
             Err(GivenUp::SlowHead(patience)) => {

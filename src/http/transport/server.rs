@@ -10,6 +10,7 @@ use super::{
 use crate::{
     accept::{AcceptOptions, ServerStats, accept},
     ending::Ending,
+    tls::{Acceptor, Socket},
 };
 use hyper::{
     Request, Response,
@@ -22,13 +23,14 @@ use tokio::{
 };
 
 /// Serves until `ending` says stop, then waits for the requests in flight. Connection number i is served on worker i modulo their
-/// number, by what `service` makes for that worker.
+/// number, by what `service` makes for that worker; over TLS if there is an acceptor.
 pub async fn serve<S, B>(
     listener: TcpListener,
     workers: Vec<Handle>,
     service: impl Fn(usize) -> S,
     limits: Limits,
     stats: Arc<ServerStats>,
+    tls: Option<Arc<Acceptor>>,
     ending: Ending,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
@@ -52,10 +54,16 @@ pub async fn serve<S, B>(
         stats,
     };
     let stop = ending.stopped().clone();
-    let serve = move |worker: usize, mut stream: TcpStream| {
-        let (service, ending) = (services[worker].clone(), ending.clone());
+    let serve = move |worker: usize, mut tcp: TcpStream| {
+        let (service, ending, tls) = (services[worker].clone(), ending.clone(), tls.clone());
         async move {
-            if let Some(service) = service.begin(&mut stream).await {
+            let Some(service) = service.begin(&mut tcp).await else { return };
+            let Some(tls) = tls else {
+                return serve_connection(Socket::Plain(tcp), service, limits, ending).await;
+            };
+            let not_tls = |_: &[u8]| S::final_response(TransportError::PlainText);
+            if let Some(stream) = tls.handshake(tcp, &ending, not_tls).await {
+                let service = service.identified(stream.certificate().cloned());
                 serve_connection(stream, service, limits, ending).await;
             }
         }

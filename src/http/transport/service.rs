@@ -1,9 +1,10 @@
 //! What the transport asks of the service behind it, and what it allows its clients.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper_util::service::TowerToHyperService;
+use tidegate_tls::Certificate;
 use tokio::net::TcpStream;
 
 use super::reply::Replies;
@@ -73,6 +74,9 @@ pub struct Credentials<'a> {
 /// Why a connection is closed, or not taken, though its client waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
+    /// The client speaks no TLS where it has to.
+    #[error("the client does not speak TLS")]
+    PlainText,
     /// There are as many as are allowed.
     #[error("too many connections")]
     TooManyConnections,
@@ -100,6 +104,13 @@ pub trait ConnectionService: Sized {
 
     /// Makes of a worker's service the one for this connection, of which nothing has been read; `None` if it is to be closed.
     fn begin(&self, stream: &mut TcpStream) -> impl Future<Output = Option<Self>> + Send;
+
+    /// The same, of a client that has shown this certificate.
+    #[must_use]
+    fn identified(self, certificate: Option<Arc<Certificate>>) -> Self {
+        let _ = certificate;
+        self
+    }
 
     /// Answers a request of the fast path: appends a response.
     fn answer(

@@ -19,11 +19,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
     time::timeout,
 };
 
 use super::activity::Activity;
+use crate::tls::{Port, Socket, note_tls};
 
 /// Bytes that are read and thrown away after the last answer; beyond that the client is cut off.
 const LINGER_BYTES: usize = 4 << 20;
@@ -33,15 +33,20 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection of a client.
 #[derive(Debug)]
 pub(super) struct ClientStream {
-    tcp: TcpStream,
+    socket: Socket,
     /// What was read already, and is to be read again.
     rest: BytesMut,
     activity: Arc<Activity>,
 }
 
 impl ClientStream {
-    pub(super) fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { tcp, rest: BytesMut::new(), activity }
+    pub(super) fn new(socket: Socket, activity: Arc<Activity>) -> Self {
+        Self { socket, rest: BytesMut::new(), activity }
+    }
+
+    /// The client speaks TLS to a port that has none.
+    pub(super) fn note_tls(&self) {
+        note_tls(Port::Http, self.socket.peer_addr().ok());
     }
 
     /// Gives back what was read, for another reader.
@@ -53,13 +58,13 @@ impl ClientStream {
     pub(super) async fn close(mut self, final_response: Bytes) {
         let closing = async {
             if !final_response.is_empty() {
-                self.tcp.write_all(&final_response).await?;
+                self.socket.write_all(&final_response).await?;
             }
-            self.tcp.shutdown().await?;
+            self.socket.shutdown().await?;
             let mut waste = vec![0; 8 << 10];
             let mut read = 0;
             while read < LINGER_BYTES {
-                match self.tcp.read(&mut waste).await? {
+                match self.socket.read(&mut waste).await? {
                     0 => break,
                     more => read += more,
                 }
@@ -74,12 +79,12 @@ impl ClientStream {
         &mut self,
         cx: &mut Context<'_>,
         head: &[u8],
-        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut Socket>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if is_empty_refusal(head) {
             return Poll::Ready(Ok(head.len()));
         }
-        let written = write(Pin::new(&mut self.tcp), cx);
+        let written = write(Pin::new(&mut self.socket), cx);
         self.activity.note_write(written.is_pending());
         written
     }
@@ -97,7 +102,7 @@ impl AsyncRead for ClientStream {
             self.activity.note_read();
             return Poll::Ready(Ok(()));
         }
-        let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         if read.is_ready() {
             self.activity.note_read();
         }
@@ -107,7 +112,7 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_with(cx, buf, |tcp, cx| tcp.poll_write(cx, buf))
+        self.poll_write_with(cx, buf, |socket, cx| socket.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -116,15 +121,15 @@ impl AsyncWrite for ClientStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let head: &[u8] = if let [head] = bufs { head } else { &[] };
-        self.poll_write_with(cx, head, |tcp, cx| tcp.poll_write_vectored(cx, bufs))
+        self.poll_write_with(cx, head, |socket, cx| socket.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

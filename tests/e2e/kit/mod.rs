@@ -6,6 +6,7 @@ pub mod peer;
 pub mod relay;
 pub mod resp;
 pub mod rules;
+pub mod secure;
 
 use std::{
     path::{Path, PathBuf},

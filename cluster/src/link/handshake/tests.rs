@@ -1,11 +1,18 @@
 use super::*;
+use crate::key::ClusterKey;
+
+fn keys(bytes: &[u8]) -> Arc<KeyRing> {
+    let key = |byte: &u8| ClusterKey::parse(&format!("the secret number {byte:03}")).unwrap();
+    Arc::new(KeyRing::new(bytes.iter().map(key).collect()))
+}
 
 fn identity(name: &str, cluster: &str, key: u8) -> Identity {
     Identity {
         me: MemberId { name: name.into(), incarnation: 5 },
         id: 77,
         cluster: cluster.to_owned(),
-        key: [key; 32],
+        keys: keys(&[key]),
+        tls: None,
         stats: Arc::default(),
     }
 }
@@ -16,7 +23,7 @@ type Answered = Result<(Peer, Session), HandshakeError>;
 async fn meet_as(caller: Identity, answerer: Identity, expected: &str) -> (Called, Answered) {
     let (mut near, mut far) = tokio::io::duplex(4096);
     let (called, answered) =
-        tokio::join!(call(&mut near, &caller, Some(expected)), answer(&mut far, &answerer));
+        tokio::join!(call(&mut near, &caller, Some(expected)), answer(&mut far, &answerer, None));
     (called.map(|(_, session)| session), answered)
 }
 
@@ -25,14 +32,14 @@ async fn who_asks_an_address_who_is_there_is_told_also_when_it_is_itself() {
     for (caller, incarnation) in [(identity("n1", "c", 1), 5), (identity("n2", "c", 1), 5)] {
         let (mut near, mut far) = tokio::io::duplex(4096);
         let there = identity("n2", "c", 1);
-        let (found, answered) = tokio::join!(call(&mut near, &caller, None), answer(&mut far, &there));
+        let (found, answered) = tokio::join!(call(&mut near, &caller, None), answer(&mut far, &there, None));
         let (found, _) = found.unwrap();
         assert_eq!(found, MemberId { name: "n2".into(), incarnation });
         assert_eq!(answered.is_err(), found == caller.me, "{answered:?}");
     }
     let (mut near, mut far) = tokio::io::duplex(4096);
     let (ours, theirs) = (identity("n1", "c", 1), identity("n2", "other", 1));
-    let (found, _) = tokio::join!(call(&mut near, &ours, None), answer(&mut far, &theirs));
+    let (found, _) = tokio::join!(call(&mut near, &ours, None), answer(&mut far, &theirs, None));
     assert!(found.unwrap_err().is_refusal());
 }
 
@@ -41,7 +48,7 @@ async fn answered(bytes: &[u8]) -> (Vec<u8>, HandshakeError) {
     let (mut near, mut far) = tokio::io::duplex(4096);
     near.write_all(bytes).await.unwrap();
     near.shutdown().await.unwrap();
-    let error = answer(&mut far, &identity("n1", "secret-cluster-name", 1)).await.unwrap_err();
+    let error = answer(&mut far, &identity("n1", "secret-cluster-name", 1), None).await.unwrap_err();
     drop(far);
     let mut back = Vec::new();
     near.read_to_end(&mut back).await.unwrap();
@@ -143,7 +150,7 @@ async fn what_was_recorded_of_a_handshake_opens_no_other_stream() {
     let (mut near, mut far) = tokio::io::duplex(4096);
     let (mut recorded, mut sent) = (Vec::new(), [0; 20]);
     let (n1, n2) = (identity("n1", "c", 1), identity("n2", "c", 1));
-    let answer_n2 = async { answer(&mut far, &n2).await.map(|(peer, _)| peer) };
+    let answer_n2 = async { answer(&mut far, &n2, None).await.map(|(peer, _)| peer) };
     let by_hand = async {
         let mut caller = introduce_by_hand(&mut near, &n1, &mut sent).await;
         recorded.extend_from_slice(caller.sealed());
@@ -154,7 +161,7 @@ async fn what_was_recorded_of_a_handshake_opens_no_other_stream() {
 
     let (mut near, mut far) = tokio::io::duplex(4096);
     near.write_all(&[&sent[..], &recorded].concat()).await.unwrap();
-    let error = answer(&mut far, &n2).await.unwrap_err();
+    let error = answer(&mut far, &n2, None).await.unwrap_err();
     assert!(matches!(error, HandshakeError::OtherKey), "{error}");
 }
 
@@ -169,7 +176,7 @@ async fn introduce_by_hand(
     let mut back = [0; 20];
     stream.read_exact(&mut back).await.unwrap();
     let Ok(Some((Greeting::Challenge(nonce), _))) = Greeting::first(&back) else { panic!("{back:?}") };
-    let mut outbox = Outbox::new(session_keys(&identity.key, &[3; 16], &nonce).0);
+    let mut outbox = Outbox::new(session_keys(&identity.keys.to_seal(), &[3; 16], &nonce).0);
     let introduction = Introduction {
         cluster: identity.cluster.clone(),
         node: identity.me.name.to_string(),
@@ -184,6 +191,43 @@ async fn introduce_by_hand(
 #[tokio::test(start_paused = true)]
 async fn a_silent_caller_is_given_up() {
     let (_near, mut far) = tokio::io::duplex(4096);
-    let error = answer(&mut far, &identity("n1", "c", 1)).await.unwrap_err();
+    let error = answer(&mut far, &identity("n1", "c", 1), None).await.unwrap_err();
     assert!(matches!(error, HandshakeError::Timeout));
+}
+
+#[tokio::test]
+async fn while_keys_change_the_first_one_introduces_and_each_is_understood() {
+    let node = |name: &str, numbers: &[u8]| Identity { keys: keys(numbers), ..identity(name, "c", 0) };
+    // As a cluster goes from 1 to 2; neighbours meet, in both directions.
+    let steps: [&[u8]; 4] = [&[1], &[1, 2], &[2, 1], &[2]];
+    for pair in steps.windows(2) {
+        for (from, to) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            let (called, answered) = meet_as(node("n1", from), node("n2", to), "n2").await;
+            let (mut called, (_, mut answered)) = (called.unwrap(), answered.unwrap());
+            called.outbox.put(&Refused { reason: "there".into() }).unwrap();
+            answered.inbox.unread().extend_from_slice(called.outbox.sealed());
+            assert!(answered.inbox.first().unwrap().is_some(), "{from:?} {to:?}");
+        }
+    }
+    let (called, answered) = meet_as(node("n1", &[2]), node("n2", &[1]), "n2").await;
+    assert!(matches!(called, Err(HandshakeError::Turned(Refusal::WrongKey))));
+    assert!(matches!(answered, Err(HandshakeError::OtherKey)));
+}
+
+#[tokio::test]
+async fn who_introduces_itself_by_another_name_than_its_certificates_is_refused_and_told() {
+    let made = rcgen::generate_simple_self_signed(vec!["n9".to_owned()]).unwrap();
+    let shown = Certificate::of(made.cert.der()).unwrap();
+    for (name, is_let_in) in [("n9", true), ("n1", false), ("N9", false)] {
+        let (mut near, mut far) = tokio::io::duplex(4096);
+        let (caller, there) = (identity(name, "c", 1), identity("n2", "c", 1));
+        let (called, answered) =
+            tokio::join!(call(&mut near, &caller, Some("n2")), answer(&mut far, &there, Some(&shown)));
+        assert_eq!(answered.is_ok(), is_let_in, "{name}");
+        match called {
+            Ok(_) => assert!(is_let_in, "{name}"),
+            Err(error) => assert!(error.to_string().contains("certificate is for n9"), "{error}"),
+        }
+    }
+    assert!(must_be_for(None, "n1").is_ok(), "without TLS nothing was shown");
 }

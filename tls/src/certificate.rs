@@ -1,0 +1,148 @@
+//! What a certificate says of its holder.
+
+use std::net::IpAddr;
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::{extensions::GeneralName, parse_x509_certificate, prelude::X509Certificate};
+
+/// Names of one certificate that are kept: a holder with more is known by the first ones.
+const MAX_NAMES: usize = 64;
+
+/// Whom a certificate names, and until when. That it is genuine is for the handshake to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    common_name: Option<String>,
+    names: Vec<String>,
+    not_before: i64,
+    not_after: i64,
+    is_authority: bool,
+    public_key: Vec<u8>,
+}
+
+/// Bytes that are no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an X.509 certificate: {0}")]
+pub struct NotACertificate(String);
+
+impl Certificate {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn of(der: &CertificateDer<'_>) -> Result<Self, NotACertificate> {
+        let (_, found) = parse_x509_certificate(der).map_err(|error| NotACertificate(error.to_string()))?;
+        let validity = found.validity();
+        Ok(Self {
+            common_name: found
+                .subject()
+                .iter_common_name()
+                .find_map(|name| name.as_str().ok())
+                .map(str::to_owned),
+            names: alternative_names(&found),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+            is_authority: found.is_ca(),
+            public_key: found.public_key().raw.to_vec(),
+        })
+    }
+
+    /// The common name of its subject.
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
+    }
+
+    /// Its subject alternative names: hosts, addresses, URIs and mail addresses, in their order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// By what its holder is called in logs and rules: the first alternative name, else the common name.
+    pub fn name(&self) -> Option<&str> {
+        self.names.first().map(String::as_str).or(self.common_name())
+    }
+
+    /// Whether one of its names, the common name included, is exactly this one.
+    pub fn is_for(&self, name: &str) -> bool {
+        self.common_name() == Some(name) || self.names.iter().any(|one| one == name)
+    }
+
+    /// The second, of Unix time, at which it begins to hold.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
+    /// The last second, of Unix time, at which it holds.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// Whether it may sign others.
+    pub fn is_authority(&self) -> bool {
+        self.is_authority
+    }
+
+    /// Its public key, as SubjectPublicKeyInfo.
+    pub fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    // Two such extensions are an error of the certificate, which webpki refuses.
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+            Some((*name).to_owned())
+        }
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(text).take(MAX_NAMES).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    fn made(names: &[&str], common: Option<&str>) -> Certificate {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if let Some(common) = common {
+            params.distinguished_name.push(DnType::CommonName, common);
+        }
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        Certificate::of(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der()).unwrap()
+    }
+
+    #[test]
+    fn names_are_those_of_the_certificate_and_none_that_is_only_alike() {
+        let both = made(&["n1.example.com", "10.0.0.7", "::1"], Some("n1"));
+        assert_eq!(both.names(), ["n1.example.com", "10.0.0.7", "::1"]);
+        assert_eq!((both.common_name(), both.name()), (Some("n1"), Some("n1.example.com")));
+        for name in ["n1", "n1.example.com", "10.0.0.7"] {
+            assert!(both.is_for(name), "{name}");
+        }
+        for name in ["", "N1", "n", "n11", "example.com", "*.example.com"] {
+            assert!(!both.is_for(name), "{name}");
+        }
+        assert_eq!(both.not_after(), 1_893_456_000);
+        assert_eq!(made(&[], Some("deploy")).name(), Some("deploy"));
+        assert_eq!(made(&[], None).name(), None);
+        assert!(!made(&[], None).is_for(""));
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_said_so() {
+        assert!(Certificate::of(&vec![0x30, 3, 2, 1, 1].into()).is_err());
+    }
+}
