@@ -262,9 +262,9 @@ fn days_begin_when_pythons_library_says() {
         let mut words = line.split(' ');
         let name = words.next().unwrap();
         let starts: Vec<u64> = words.map(|word| word.parse::<u64>().unwrap() * 1_000_000_000).collect();
-        let limit = limit(&format!("1/day timezone {name}"));
+        let (store, limit) = (store(), limit(&format!("1/day timezone {name}")));
         let ends = |start: u64| {
-            let taken = store().check(&charge(limit, 1), Nanos::new(start));
+            let taken = store.check(&charge(limit, 1), Nanos::new(start));
             Nanos::new(start).saturating_add(taken.reset_after).get()
         };
         let others = starts.windows(2).filter(|day| ends(day[0]) != day[1]).count();
