@@ -9,12 +9,14 @@
 //!   the Redis protocol and HTTP. [`client_address`]: whose request it is that a proxy asks about. `allowed_hosts`: the names under
 //!   which people ask it. `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
-//! - `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
+//! - `service_manager`: tells systemd how far the node is. `advertised`: the address that the others are told, by a name.
+//!   `rules_file`: the rules, from a file. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `lasting`, `process`: numbers and log lines about all of it; `lasting` logs a fault that persists.
 //! - `import`: rules from the configuration of another limiter.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 
 mod accept;
+mod advertised;
 mod allowed_hosts;
 mod check;
 pub mod cli;
@@ -40,6 +42,7 @@ mod rate_limit_headers;
 mod resp;
 mod rules_file;
 pub mod serve;
+mod service_manager;
 mod sweeper;
 mod terminal;
 mod throttle;

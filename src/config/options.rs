@@ -9,6 +9,7 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use super::{
+    advertise::Advertise,
     choices::{EnvoyHeaders, LegacyHeaders, LogFormat},
     units::{ByteCount, Span},
 };
@@ -26,9 +27,10 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<IpAddr>,
 
-    /// Address at which other nodes reach this one [default: --listen, or the address from which packets to them leave]
-    #[arg(long, env = "TIDEGATE_ADVERTISE", value_name = "ADDRESS")]
-    pub advertise: Option<IpAddr>,
+    /// Address at which other nodes reach this one, or the name of a network interface or of a host that has it [default: --listen, or
+    /// the address from which packets to them leave]
+    #[arg(long, env = "TIDEGATE_ADVERTISE", value_name = "ADDRESS|INTERFACE|HOST")]
+    pub advertise: Option<Advertise>,
 
     /// HTTP listens on this port, gRPC on + 1, the Redis protocol on + 2, peers on + 3 (TCP and UDP) [default: 7800]
     #[arg(long, env = "TIDEGATE_BASE_PORT", value_name = "PORT")]

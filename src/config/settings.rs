@@ -13,10 +13,12 @@ use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name}
 use tidegate_limiter::cluster::IpPrefix;
 
 use super::{
+    advertise::Advertise,
     choices::{EnvoyHeaders, LegacyHeaders},
     options::Options,
 };
 use crate::{
+    advertised::can_be_told,
     allowed_hosts::AllowedHosts,
     client_address::{ForwardedHeader, Network, Trust},
 };
@@ -49,8 +51,8 @@ pub struct Settings {
     pub resp: SocketAddr,
     /// Where peers are listened for.
     pub peers: SocketAddr,
-    /// The address that the others are told.
-    pub advertise: Option<IpAddr>,
+    /// The address that the others are told, or what stands for it.
+    pub advertise: Option<Advertise>,
     /// Whom to join.
     pub join: Vec<String>,
     /// How many nodes form a new cluster.
@@ -118,9 +120,9 @@ pub enum SettingsError {
     )]
     Unreachable(IpAddr, String),
     #[error(
-        "{0} stands for every address and is none that other nodes could reach: name one of this machine (--advertise)"
+        "{0} {1} and is no address at which other nodes could reach this one: name one of this machine (--advertise)"
     )]
-    AdvertisesNowhere(IpAddr),
+    AdvertisesNowhere(IpAddr, &'static str),
     #[error(
         "this node tells the others to reach it at {0}, where {1} cannot: name an address of this machine (--advertise)"
     )]
@@ -174,7 +176,7 @@ impl Settings {
             grpc: SocketAddr::new(listen, peer_port - PEER_PORT_OFFSET + GRPC_PORT_OFFSET),
             resp: SocketAddr::new(listen, peer_port - PEER_PORT_OFFSET + RESP_PORT_OFFSET),
             peers: SocketAddr::new(listen, peer_port),
-            advertise: options.advertise,
+            advertise: options.advertise.clone(),
             join: options.join.iter().flatten().map(|entry| entry.trim().to_owned()).collect(),
             bootstrap_expect: options.bootstrap_expect,
             data_dir: options.data_dir.clone(),
@@ -235,27 +237,18 @@ impl Settings {
         if self.bootstrap_expect == Some(0) {
             return Err(SettingsError::ExpectsNobody);
         }
-        if let Some(nowhere) = self.advertise.filter(IpAddr::is_unspecified) {
-            return Err(SettingsError::AdvertisesNowhere(nowhere));
-        }
-        if let Some(far) = self.join.iter().find(|entry| !is_this_machine(entry)) {
-            match self.advertise {
-                None if self.http.ip().is_loopback() => {
+        match &self.advertise {
+            Some(Advertise::Address(address)) => self.may_advertise(*address)?,
+            // Its address is not known yet.
+            Some(Advertise::Name(_)) => {}
+            None => {
+                let far = self.join.iter().find(|entry| !is_this_machine(entry));
+                if let Some(far) = far.filter(|_| self.http.ip().is_loopback()) {
                     return Err(SettingsError::Unreachable(self.http.ip(), far.clone()));
                 }
-                Some(here) if here.is_loopback() => {
-                    return Err(SettingsError::AdvertisesLoopback(here, far.clone()));
-                }
-                _ => {}
             }
         }
-        let addresses = std::iter::once(self.peers.ip()).chain(self.advertise);
-        if self.cluster_key.is_none()
-            && !self.insecure_no_cluster_key
-            && let Some(open) = addresses.into_iter().find(|address| !address.is_loopback())
-        {
-            return Err(SettingsError::NoClusterKey(open, self.peers));
-        }
+        self.may_be_open(self.peers.ip())?;
         if !CHECK_TIMEOUTS.contains(&self.check_timeout) {
             return Err(SettingsError::CheckTimeout(self.check_timeout));
         }
@@ -275,6 +268,27 @@ impl Settings {
             return Err(SettingsError::ProxyProtocolOfNobody);
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// Whether the others may be told of this address.
+    ///
+    /// # Errors
+    /// When they could not reach it, or when it needs a cluster key and there is none.
+    pub(crate) fn may_advertise(&self, address: IpAddr) -> Result<(), SettingsError> {
+        can_be_told(address).map_err(|what| SettingsError::AdvertisesNowhere(address, what))?;
+        if let Some(far) = self.join.iter().find(|entry| address.is_loopback() && !is_this_machine(entry)) {
+            return Err(SettingsError::AdvertisesLoopback(address, far.clone()));
+        }
+        self.may_be_open(address)
+    }
+
+    fn may_be_open(&self, address: IpAddr) -> Result<(), SettingsError> {
+        if address.is_loopback() || self.cluster_key.is_some() || self.insecure_no_cluster_key {
+            return Ok(());
+        }
+        Err(SettingsError::NoClusterKey(address, self.peers))
     }
 }
 

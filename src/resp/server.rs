@@ -9,7 +9,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use super::{connection::serve_connection, stopping::Stopping};
+use super::{connection::serve_connection, room::Room, stopping::Stopping};
 use crate::{
     accept::{AcceptOptions, accept},
     ending::Ending,
@@ -39,10 +39,11 @@ pub(crate) async fn serve(
     let stop = ending.stopped().clone();
     let stopping = Stopping::of(ending);
     let told = stopping.clone();
+    let room = Room::default();
     let serve = move |worker: usize, stream: TcpStream| {
         // Without it connections of hosts that have gone stay a little longer.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-        serve_connection(stream, Arc::clone(&node), worker, told.clone())
+        serve_connection(stream, Arc::clone(&node), worker, room.clone(), told.clone())
     };
     tokio::join!(stopping.follow(), accept(listener, workers, options, serve, stop));
 }

@@ -9,6 +9,7 @@
 mod kit;
 
 mod addresses;
+mod advertise;
 mod algorithms;
 mod answers;
 mod auth;
@@ -50,12 +51,14 @@ mod refunds;
 mod request_ids;
 mod resp;
 mod restart;
+mod reused_addresses;
 mod rules_behind;
 mod rules_cli;
 mod rules_data_dir;
 mod rules_replicated;
 mod rules_survive_kills;
 mod rules_without_quorum;
+mod service_manager;
 mod several_rules;
 mod spellings;
 mod supervised;

@@ -1,7 +1,9 @@
 //! Who seems to be alive: membership by gossip (chitchat), a hint and never a right.
 
+mod foreign;
 mod intake;
 mod keys;
+mod mark;
 mod message;
 mod seal;
 mod starts;
@@ -14,6 +16,7 @@ use chitchat::{
 };
 use tokio::sync::watch;
 
+pub(crate) use self::foreign::ForeignNodes;
 pub use self::keys::is_valid_name;
 use self::{
     intake::Intake,
@@ -22,7 +25,7 @@ use self::{
         KEY_WEIGHT, KEY_ZONE, LONGEST_PAUSE, PHI_THRESHOLD,
     },
     seal::Seal,
-    transport::SealedUdp,
+    transport::{Kinship, SealedUdp},
 };
 use crate::{
     fabric::Datagrams,
@@ -44,7 +47,12 @@ pub(crate) struct GossipConfig {
     pub(crate) zone: Option<String>,
     pub(crate) weight: Weight,
     pub(crate) node: NodeId,
+    /// The cluster in whose group this node has a part.
     pub(crate) group: Option<ClusterId>,
+    /// To which cluster this node belongs, at any time.
+    pub(crate) belongs: Box<dyn Fn() -> Option<ClusterId> + Send + Sync>,
+    /// Who of other clusters is heard of.
+    pub(crate) foreign: Arc<ForeignNodes>,
     /// How many nodes this one expects to found a cluster with.
     pub(crate) expect: Option<u32>,
 }
@@ -90,7 +98,8 @@ impl Gossip {
             extra_liveness_predicate: None,
         };
         let intake = Intake::new(chitchat.chitchat_id.clone(), config.interval);
-        let transport = SealedUdp::new(socket, seal, intake, stats);
+        let kinship = Kinship { belongs: config.belongs, foreign: config.foreign };
+        let transport = SealedUdp::new(socket, seal, intake, kinship, stats);
         let handle = spawn_chitchat(chitchat, about_me, &transport).await?;
         let live = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
         Ok(Self { handle: Arc::new(handle), live })
@@ -146,11 +155,18 @@ impl Gossip {
 }
 
 /// The live members, each name once: after a restart the newest incarnation counts, but `me` stands for its name, whoever else
-/// is said to have it. What another node says of itself is checked here; one that does not make sense is left out.
-pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: Option<&MemberId>) -> Vec<Member> {
+/// is said to have it. What another node says of itself is checked here; one that does not make sense is left out. So is one of
+/// another cluster than `ours`.
+pub(crate) fn members_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    me: Option<&MemberId>,
+    ours: Option<ClusterId>,
+) -> Vec<Member> {
     let mut newest: BTreeMap<Arc<str>, Member> = BTreeMap::new();
     for (id, about) in live {
-        let Some(member) = member_of(id, about) else { continue };
+        let Some(member) = member_of(id, about).filter(|member| !member.is_foreign_to(ours)) else {
+            continue;
+        };
         let is_me = |member: &Member| Some(&member.id) == me;
         let counts = |known: &Member| !is_me(known) && known.id.incarnation < member.id.incarnation;
         if is_me(&member) || newest.get(&member.id.name).is_none_or(counts) {
@@ -160,9 +176,26 @@ pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: Option<&Mem
     newest.into_values().collect()
 }
 
+/// The nodes of other clusters, of which a node has told that belongs to none yet.
+pub(crate) fn foreigners_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    ours: Option<ClusterId>,
+) -> Vec<(SocketAddr, ClusterId)> {
+    let foreign = live.iter().filter_map(|(id, about)| member_of(id, about));
+    foreign
+        .filter(|member| member.is_foreign_to(ours))
+        .filter_map(|member| Some((member.peer, member.group?)))
+        .collect()
+}
+
 /// The newest of those that are said to have this node's name, and to have started after it.
-pub(crate) fn name_conflict_of(live: &BTreeMap<ChitchatId, NodeState>, me: &MemberId) -> Option<Member> {
+pub(crate) fn name_conflict_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    me: &MemberId,
+    ours: Option<ClusterId>,
+) -> Option<Member> {
     let members = live.iter().filter_map(|(id, about)| member_of(id, about));
+    let members = members.filter(|member| !member.is_foreign_to(ours));
     let later = members.filter(|member| member.id.name == me.name && member.id.incarnation > me.incarnation);
     later.max_by_key(|member| member.id.incarnation)
 }
@@ -203,14 +236,41 @@ mod tests {
             BTreeMap::from([start("a", 1), start("a", 2), start("b", 5), start("b", 9), start("b", 7)]);
         let me = |incarnation| MemberId { name: "b".into(), incarnation };
         let seen_by = |me: Option<&MemberId>| -> Vec<u64> {
-            members_of(&live, me).iter().map(|member| member.id.incarnation).collect()
+            members_of(&live, me, None).iter().map(|member| member.id.incarnation).collect()
         };
         assert_eq!(seen_by(None), [2, 9]);
         for (mine, later) in [(5, Some(9)), (7, Some(9)), (9, None)] {
             assert_eq!(seen_by(Some(&me(mine))), [2, mine]);
-            let name_conflict = name_conflict_of(&live, &me(mine));
+            let name_conflict = name_conflict_of(&live, &me(mine), None);
             assert_eq!(name_conflict.map(|member| member.id.incarnation), later);
         }
+    }
+
+    #[test]
+    fn nodes_of_other_clusters_are_no_members_and_have_nobodys_name() {
+        let of = |name: &str, incarnation, cluster: Option<ClusterId>| {
+            let (id, mut about) = start(name, incarnation);
+            cluster.iter().for_each(|cluster| about.set(KEY_GROUP, cluster.to_string()));
+            (id, about)
+        };
+        let [ours, theirs] = [1, 2].map(|byte| ClusterId::from_bytes([byte; 16]));
+        let live = BTreeMap::from([
+            of("a", 1, Some(ours)),
+            of("b", 1, None),
+            of("c", 1, Some(theirs)),
+            of("a", 2, Some(theirs)),
+        ]);
+        let me = MemberId { name: "a".into(), incarnation: 1 };
+        let names = |ours| {
+            let members = members_of(&live, Some(&me), ours);
+            members.iter().map(|member| member.id.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(Some(ours)), "a@1 b@1");
+        assert_eq!(names(None), "a@1 b@1 c@1", "who belongs to none yet sees all");
+        assert_eq!(name_conflict_of(&live, &me, Some(ours)), None);
+        assert!(name_conflict_of(&live, &me, None).is_some());
+        assert_eq!(foreigners_of(&live, Some(ours)).len(), 2);
+        assert_eq!(foreigners_of(&live, None), []);
     }
 
     #[test]

@@ -229,6 +229,7 @@ impl Cluster {
         let owner = OwnerService { context: Arc::clone(&context), leader: Arc::clone(&leader) };
         let services = Services { owner: Arc::new(owner), ..services };
         let calls = Arc::new(CallServer::new(raft, services, Arc::clone(&stats.peers)));
+        let (belonging, foreign) = (Arc::clone(&shared.belonging), Arc::clone(&shared.foreign));
         let ledger = Ledger::new(shared, Arc::clone(&leader), Arc::clone(&rules));
         let names: Vec<String> = seeds.iter().filter(|seed| is_name(seed)).cloned().collect();
         let gossip = Gossip::start(
@@ -246,6 +247,8 @@ impl Cluster {
                 weight: config.weight,
                 node: on_disk.node,
                 group: ledger.group(),
+                belongs: Box::new(move || belonging.get()),
+                foreign: Arc::clone(&foreign),
                 expect,
             },
             datagrams,
@@ -284,6 +287,7 @@ impl Cluster {
             !config.join.is_empty(),
             expect,
             gossip,
+            foreign,
             identity,
             Arc::clone(&router),
             clock,
