@@ -5,6 +5,7 @@ mod publish;
 
 use std::{
     collections::{BTreeMap, btree_map},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -19,7 +20,7 @@ use tracing::{error, info};
 
 use crate::{
     clock::Clock,
-    gossip::{ForeignNodes, Gossip, foreigners_of, members_of, name_conflict_of},
+    gossip::{ForeignNodes, Gossip, foreigners_of, members_of, name_conflict_of, twins_of},
     ids::{ClusterId, Revision},
     link::Identity,
     member::{Alive, Member, MemberRow, MemberState},
@@ -95,6 +96,8 @@ pub(crate) struct Controller {
     live: Vec<Member>,
     /// A newer node that is said to have this node's name.
     name_conflict: Option<Member>,
+    /// Names that several nodes have, and where these are.
+    twins: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     lost: BTreeMap<Arc<str>, Lost>,
     /// Who should own which slot, if these were all.
     placed: Option<(Vec<Candidate>, SlotTable)>,
@@ -143,6 +146,7 @@ impl Controller {
             announced: MemberState::Joining,
             live: Vec::new(),
             name_conflict: None,
+            twins: BTreeMap::new(),
             lost: BTreeMap::new(),
             placed: None,
         };
@@ -165,6 +169,7 @@ impl Controller {
                     // What was heard last would be true for ever; who has a session is there without it.
                     self.live.retain(|member| member.id == self.identity.me);
                     self.name_conflict = None;
+                    self.twins.clear();
                     self.publish_status();
                 }
                 changed = news.changed(), if hears => {
@@ -175,6 +180,7 @@ impl Controller {
                     let live = {
                         let (news, me) = (news.borrow_and_update(), &self.identity.me);
                         self.name_conflict = name_conflict_of(&news, me, ours);
+                        self.twins = twins_of(&news, ours);
                         for (address, theirs) in foreigners_of(&news, ours) {
                             self.foreign_nodes.note(std::iter::once(address), theirs, Instant::now());
                         }
@@ -493,6 +499,7 @@ impl Controller {
         self.status.send_modify(|status| {
             status.live = self.live.clone();
             status.name_conflict = self.name_conflict.clone();
+            status.twins.clone_from(&self.twins);
             status.lost = self.lost.values().cloned().collect();
             status.state = self.state();
             status.has_session = has_session;

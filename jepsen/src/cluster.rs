@@ -56,6 +56,8 @@ pub struct Cluster {
     /// Of nodes that do not run what the others do.
     binaries: BTreeMap<String, PathBuf>,
     follows_orders: bool,
+    /// Logs can be left unread.
+    pipes_logs: bool,
 }
 
 impl Cluster {
@@ -114,6 +116,7 @@ impl Cluster {
             environment: Vec::new(),
             binaries: BTreeMap::new(),
             follows_orders: false,
+            pipes_logs: false,
         }
     }
 
@@ -138,6 +141,11 @@ impl Cluster {
     /// does.
     pub fn follow_orders(&mut self) {
         self.follows_orders = true;
+    }
+
+    /// From now on the log of each node that is started can be left unread.
+    pub fn pipe_logs(&mut self) {
+        self.pipes_logs = true;
     }
 
     /// Orders something of a node's machine.
@@ -173,7 +181,7 @@ impl Cluster {
             }
             environment.push((machine::VARIABLE.to_owned(), path.display().to_string()));
         }
-        node.start(binary, self.settings.key.as_deref(), &environment);
+        node.start(binary, self.settings.key.as_deref(), &environment, self.pipes_logs);
     }
 
     /// Starts one more node, which joins those that are there, and waits until all see each other.
@@ -320,6 +328,7 @@ impl Cluster {
         let mut process = node.process.take().expect("it runs");
         process.kill().expect("it can be killed");
         process.wait().expect("it has ended");
+        node.end_log();
     }
 
     /// Asks a node to stop with SIGTERM, and waits. Returns its exit code.
@@ -335,6 +344,7 @@ impl Cluster {
             status = process.try_wait().expect("it can be waited for");
             status.is_some()
         });
+        node.end_log();
         status.and_then(|status| status.code())
     }
 
@@ -357,6 +367,7 @@ impl Cluster {
         let node = self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node");
         let status = node.process.as_mut()?.try_wait().ok()??;
         node.process = None;
+        node.end_log();
         Some(status.code().unwrap_or(-1))
     }
 
@@ -372,6 +383,7 @@ impl Cluster {
             status = process.try_wait().expect("it can be waited for");
             status.is_some()
         });
+        node.end_log();
         status.and_then(|status| status.code())
     }
 

@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_BASE_PORT", value_name = "PORT")]
     pub base_port: Option<u16>,
 
-    /// Peer addresses of nodes of the cluster to join, HOST[:PORT], separated by commas
+    /// Peer addresses of nodes of the cluster to join, HOST[:PORT] or dnssrv+SERVICE (SRV records), separated by commas
     #[arg(long, env = "TIDEGATE_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
 

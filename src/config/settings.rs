@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, Weight, is_valid_name};
+use tidegate_cluster::{ClusterKey, KeyTooShort, NoWeight, SERVICE_PREFIX, Weight, is_valid_name};
 use tidegate_limiter::cluster::IpPrefix;
 
 use super::{
@@ -113,6 +113,10 @@ pub enum SettingsError {
     BasePort(u16),
     #[error("an entry of --join is empty; write HOST:PORT,HOST:PORT")]
     EmptyJoin,
+    #[error(
+        "{0:?} is neither HOST[:PORT] nor a service; a service, whose SRV records name nodes with their ports, is written dnssrv+_tidegate._udp.example.com (--join)"
+    )]
+    Join(String),
     #[error("a cluster cannot be formed by 0 nodes (--bootstrap-expect)")]
     ExpectsNobody,
     #[error(
@@ -205,7 +209,9 @@ impl Settings {
 
     /// The names that it answers people to: its own, its machine's, those by which nodes know each other, and what was given.
     pub(crate) fn allowed_hosts(&self, name: &str, machine: String) -> AllowedHosts {
-        let join = self.join.iter().map(|entry| host_of(entry).to_owned());
+        // Nobody asks for a service by its name.
+        let hosts = self.join.iter().filter(|entry| !entry.starts_with(SERVICE_PREFIX));
+        let join = hosts.map(|entry| host_of(entry).to_owned());
         AllowedHosts::new(join.chain([name.to_owned(), machine]).chain(self.allowed_hosts.iter().cloned()))
     }
 
@@ -233,6 +239,9 @@ impl Settings {
         }
         if self.join.iter().any(String::is_empty) {
             return Err(SettingsError::EmptyJoin);
+        }
+        if let Some(neither) = self.join.iter().find(|entry| !can_be_joined(entry)) {
+            return Err(SettingsError::Join(neither.clone()));
         }
         if self.bootstrap_expect == Some(0) {
             return Err(SettingsError::ExpectsNobody);
@@ -326,10 +335,28 @@ fn host_of(entry: &str) -> &str {
     }
 }
 
+/// Whether an entry of `--join` is something that can be looked up.
+fn can_be_joined(entry: &str) -> bool {
+    match entry.strip_prefix(SERVICE_PREFIX) {
+        Some(service) => {
+            let labels: Vec<&str> = service.trim_end_matches('.').split('.').collect();
+            let is_label = |label: &&str| {
+                let may_have = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+                (1..=63).contains(&label.len()) && label.bytes().all(may_have)
+            };
+            service.len() <= 253 && labels.len() >= 2 && labels.iter().all(is_label)
+        }
+        // As other programs write services, and as only they are called.
+        None => !entry.contains(['/', '+']) && !entry.starts_with('_') && !entry.starts_with("srv:"),
+    }
+}
+
 /// Whether an entry of `--join` is on this machine's loopback for sure.
 fn is_this_machine(entry: &str) -> bool {
-    let host = host_of(entry);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let host = host_of(entry.strip_prefix(SERVICE_PREFIX).unwrap_or(entry)).trim_end_matches('.');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

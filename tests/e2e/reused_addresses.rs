@@ -1,7 +1,7 @@
-//! The promise: an address of a node that is gone may be given to a node of another cluster, and each of the two clusters goes on as
+//! The promise: what one node is known by may come to be another's, and all say so. An address of a node that is gone may be given to a node of another cluster, and each of the two clusters goes on as
 //! if the other one were not there; and says that it is.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use crate::kit;
 use serde_json::Value;
@@ -56,6 +56,7 @@ fn a_node_of_a_larger_cluster_at_a_former_address_keeps_none_of_the_smaller_one_
     let joined: Vec<u16> = theirs.nodes.iter().map(|node| node.http.port()).collect();
     ours.kill("a3");
     theirs.spawn_as("b4", former, &joined, &[]);
+    // It belongs to nothing yet, and those that are left of the smaller cluster know its address.
     theirs.await_ready();
     let newcomer = theirs.node("b4");
     wait_for("the one that has the address says who gossips with it", PATIENCE, || {
@@ -107,4 +108,31 @@ fn a_node_of_a_larger_cluster_at_a_former_address_keeps_none_of_the_smaller_one_
             .chain(theirs.running())
             .all(|node| node.metric("tidegate_foreign_cluster") == Some(0.0))
     });
+}
+
+#[test]
+fn a_copy_of_a_directory_that_runs_beside_the_node_is_named_by_all_nodes() {
+    let _machine = kit::alone();
+    let mut cluster = founded(&["a1", "a2", "a3"]);
+    assert_eq!(cluster.terminate("a3"), Some(0));
+    let (port, others) =
+        (free_ports(), cluster.nodes.iter().map(|node| node.http.port()).collect::<Vec<_>>());
+    let (from, to) = (cluster.data_of("a3"), cluster.data_dir(port));
+    fs::create_dir_all(&to).unwrap();
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    cluster.restart("a3");
+    cluster.await_ready();
+    for node in &cluster.nodes {
+        assert!(!node.log().contains("several nodes run under one name"), "a restart is none");
+    }
+    cluster.spawn_as("a3", port, &others, &[]);
+    for node in &cluster.nodes {
+        wait_for(&format!("{} says so", node.name), Duration::from_secs(40), || {
+            let log = node.log();
+            log.contains("several nodes run under one name")
+                && log.contains(&format!("127.0.0.1:{}", port + 3))
+        });
+    }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,6 +17,13 @@ use crate::ids::ClusterId;
 const MAX_ADDRESSES: usize = 32;
 /// Who was not heard of for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// Addresses of nodes that a node was told of; more are like those of others.
+const MAX_SEEDS: usize = 1024;
+/// Clusters of these nodes.
+const MAX_CLUSTERS: usize = 8;
+/// How long a node without a cluster waits for the word of one of them.
+const SEEDS_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// When which cluster was heard of at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +92,53 @@ impl ForeignNodes {
     }
 }
 
+/// Of which clusters a node hears that belongs to none: of those of the nodes that it was told of (`--join`), as soon as one of these
+/// has said to which it belongs. Others may know its address from a node that had it before, and their leader would take it in.
+#[derive(Debug)]
+pub(super) struct Invited {
+    /// Where the nodes are that it was told of.
+    seeds: Arc<Seeds>,
+    clusters: BTreeSet<ClusterId>,
+    /// From then on it hears of all, if none of those has said anything: they may seem to be elsewhere.
+    at_the_latest: Instant,
+}
+
+/// The addresses of the nodes that a node was told of.
+#[derive(Debug, Default)]
+pub(super) struct Seeds(Mutex<BTreeSet<SocketAddr>>);
+
+impl Seeds {
+    pub(super) fn add(&self, address: SocketAddr) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < MAX_SEEDS {
+            known.insert(plain(address));
+        }
+    }
+
+    fn has(&self, address: SocketAddr) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&plain(address))
+    }
+}
+
+impl Invited {
+    /// `joins`: it was told of others.
+    pub(super) fn new(seeds: Arc<Seeds>, joins: bool, now: Instant) -> Self {
+        let at_the_latest = if joins { now + SEEDS_ANSWER_WITHIN } else { now };
+        Self { seeds, clusters: BTreeSet::new(), at_the_latest }
+    }
+
+    /// Whether to hear what a node of that cluster says.
+    pub(super) fn hears(&mut self, from: SocketAddr, cluster: ClusterId, now: Instant) -> bool {
+        if self.seeds.has(from) {
+            if self.clusters.len() < MAX_CLUSTERS {
+                self.clusters.insert(cluster);
+            }
+            return true;
+        }
+        self.clusters.contains(&cluster) || self.clusters.is_empty() && now >= self.at_the_latest
+    }
+}
+
 /// Sockets for both families write an IPv4 address as one of IPv6.
 fn plain(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = address.ip().to_canonical();
@@ -126,6 +181,30 @@ mod tests {
         assert!(!news.has_changed().unwrap());
         assert_eq!(nodes.heard(now + FORGOTTEN_AFTER), BTreeMap::from([(at(1), cluster(1))]));
         assert!(nodes.hear(at(1), cluster(2), &[], later), "of another cluster");
+    }
+
+    #[test]
+    fn a_node_of_no_cluster_hears_of_the_clusters_of_those_that_it_was_told_of() {
+        let now = Instant::now();
+        let seeds = Arc::new(Seeds::default());
+        seeds.add(at(1));
+        let mut invited = Invited::new(Arc::clone(&seeds), true, now);
+        assert!(!invited.hears(at(9), cluster(2), now), "of one that knows its address from somewhere");
+        assert!(invited.hears("[::ffff:10.0.0.1]:7803".parse().unwrap(), cluster(1), now));
+        assert!(invited.hears(at(5), cluster(1), now), "of another one of that cluster");
+        let late = now + SEEDS_ANSWER_WITHIN;
+        assert!(!invited.hears(at(9), cluster(2), late));
+        // The name of another cluster's node is known late.
+        seeds.add(at(9));
+        assert!(invited.hears(at(9), cluster(2), late));
+        // Nobody that it was told of has said anything: they may be behind something that changes addresses.
+        let mut unanswered = Invited::new(seeds, true, now);
+        assert!(!unanswered.hears(at(7), cluster(1), late - Duration::from_millis(1)));
+        assert!(unanswered.hears(at(7), cluster(1), late));
+        assert!(
+            Invited::new(Arc::default(), false, now).hears(at(7), cluster(1), now),
+            "it was told of nobody"
+        );
     }
 
     #[test]

@@ -14,11 +14,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use chitchat::{
     ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::foreign::ForeignNodes;
 pub use self::keys::is_valid_name;
 use self::{
+    foreign::{Invited, Seeds},
     intake::Intake,
     keys::{
         DEAD_MEMBER_GRACE, KEY_EXPECT, KEY_GROUP, KEY_GRPC, KEY_HTTP, KEY_IN_FORCE, KEY_NODE, KEY_STATE,
@@ -41,6 +42,8 @@ pub(crate) struct GossipConfig {
     pub(crate) cluster: String,
     pub(crate) key: Option<[u8; 32]>,
     pub(crate) seeds: Vec<String>,
+    /// This node was told of others, by address or by name.
+    pub(crate) joins: bool,
     pub(crate) interval: Duration,
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,
@@ -61,6 +64,7 @@ pub(crate) struct GossipConfig {
 pub(crate) struct Gossip {
     handle: Arc<ChitchatHandle>,
     live: watch::Receiver<BTreeMap<ChitchatId, NodeState>>,
+    seeds: Arc<Seeds>,
 }
 
 impl Gossip {
@@ -98,17 +102,21 @@ impl Gossip {
             extra_liveness_predicate: None,
         };
         let intake = Intake::new(chitchat.chitchat_id.clone(), config.interval);
-        let kinship = Kinship { belongs: config.belongs, foreign: config.foreign };
+        let seeds = Arc::new(Seeds::default());
+        chitchat.seed_nodes.iter().filter_map(|seed| seed.parse().ok()).for_each(|seed| seeds.add(seed));
+        let invited = Invited::new(Arc::clone(&seeds), config.joins, Instant::now());
+        let kinship = Kinship { belongs: config.belongs, foreign: config.foreign, invited };
         let transport = SealedUdp::new(socket, seal, intake, kinship, stats);
         let handle = spawn_chitchat(chitchat, about_me, &transport).await?;
         let live = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
-        Ok(Self { handle: Arc::new(handle), live })
+        Ok(Self { handle: Arc::new(handle), live, seeds })
     }
 
-    /// Begins to gossip with whoever is at an address.
+    /// Begins to gossip with whoever is at an address of which this node was told.
     pub(crate) fn greeter(&self) -> impl Fn(SocketAddr) + Send + 'static {
-        let handle = Arc::clone(&self.handle);
+        let (handle, seeds) = (Arc::clone(&self.handle), Arc::clone(&self.seeds));
         move |address| {
+            seeds.add(address);
             // It may have stopped.
             let _ = handle.gossip(address);
         }
@@ -186,6 +194,21 @@ pub(crate) fn foreigners_of(
         .filter(|member| member.is_foreign_to(ours))
         .filter_map(|member| Some((member.peer, member.group?)))
         .collect()
+}
+
+/// Names under which several nodes are there that are not about to go, with their addresses. For a moment that is so after a crash.
+pub(crate) fn twins_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    ours: Option<ClusterId>,
+) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
+    let mut places: BTreeMap<Arc<str>, Vec<SocketAddr>> = BTreeMap::new();
+    for member in live.iter().filter_map(|(id, about)| member_of(id, about)) {
+        if member.state != MemberState::Leaving && !member.is_foreign_to(ours) {
+            places.entry(member.id.name).or_default().push(member.peer);
+        }
+    }
+    places.retain(|_, places| places.len() > 1);
+    places
 }
 
 /// The newest of those that are said to have this node's name, and to have started after it.
@@ -268,6 +291,12 @@ mod tests {
         assert_eq!(names(Some(ours)), "a@1 b@1");
         assert_eq!(names(None), "a@1 b@1 c@1", "who belongs to none yet sees all");
         assert_eq!(name_conflict_of(&live, &me, Some(ours)), None);
+        assert_eq!(twins_of(&live, Some(ours)), BTreeMap::new());
+        let twins = twins_of(&live, None);
+        assert_eq!(
+            twins.into_iter().map(|(name, at)| (name, at.len())).collect::<Vec<_>>(),
+            [("a".into(), 2)]
+        );
         assert!(name_conflict_of(&live, &me, None).is_some());
         assert_eq!(foreigners_of(&live, Some(ours)).len(), 2);
         assert_eq!(foreigners_of(&live, None), []);

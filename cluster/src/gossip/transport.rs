@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    foreign::ForeignNodes,
+    foreign::{ForeignNodes, Invited},
     intake::{Intake, Sifted},
     mark,
     seal::{MAX_DATAGRAM_BYTES, Seal},
@@ -36,6 +36,7 @@ pub(super) struct Kinship {
     /// To which cluster this node belongs.
     pub(super) belongs: Box<dyn Fn() -> Option<ClusterId> + Send + Sync>,
     pub(super) foreign: Arc<ForeignNodes>,
+    pub(super) invited: Invited,
 }
 
 /// Opens the UDP socket that was bound beforehand, once.
@@ -152,12 +153,16 @@ impl SealedSocket {
         }
     }
 
-    /// The message, if it is not of another cluster; else what its sender is told, if anything. Who belongs to no cluster yet hears
-    /// of all, and is heard.
+    /// The message, if it is not of another cluster; else what its sender is told, if anything.
     fn of_ours(&mut self, mut message: Vec<u8>, from: SocketAddr) -> Result<Vec<u8>, Option<Vec<u8>>> {
-        let theirs = mark::take(&mut message);
-        let ((Some(theirs), Some(ours)), now) = ((theirs, (self.kinship.belongs)()), Instant::now()) else {
-            return Ok(message);
+        let (Some(theirs), now) = (mark::take(&mut message), Instant::now()) else { return Ok(message) };
+        let Some(ours) = (self.kinship.belongs)() else {
+            if self.kinship.invited.hears(from, theirs, now) {
+                return Ok(message);
+            }
+            self.stats.count_rejection(GossipRejection::ForeignCluster);
+            debug!(%from, %theirs, "gossip of a cluster is ignored: no node of it was named to this one (--join)");
+            return Err(None);
         };
         if theirs == ours {
             return Ok(message);

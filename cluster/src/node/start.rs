@@ -10,12 +10,7 @@ use tidegate_limiter::cluster::{Rules, Store, StoreConfig};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    Cluster, ClusterStats,
-    address::{reachable_address, with_port},
-    seeds::{is_name, keep_looking_up},
-    tasks::GroupTasks,
-};
+use super::{Cluster, ClusterStats, address::reachable_address, seeds::keep_looking_up, tasks::GroupTasks};
 use crate::{
     clock::Clock,
     config::ClusterConfig,
@@ -26,6 +21,7 @@ use crate::{
     link::Identity,
     loss::Shares,
     member::{Alive, MemberId, MemberRow},
+    names::{is_name, with_port},
     owner::{leader::Leader, session::SessionTiming, slot_ownership::SlotOwnership},
     ownership::{
         buckets::Buckets,
@@ -240,6 +236,7 @@ impl Cluster {
                 key: config.key.as_ref().map(|key| key.gossip()),
                 // Names it would look up before anything else, one after the other, and then once a minute.
                 seeds: seeds.into_iter().filter(|seed| !is_name(seed)).collect(),
+                joins: !config.join.is_empty(),
                 interval: config.timing.gossip_interval,
                 http,
                 grpc,

@@ -55,6 +55,29 @@ fn a_node_that_the_others_could_not_reach_is_told_so() {
 }
 
 #[test]
+fn services_are_joined_by_their_prefix_and_other_spellings_are_named() {
+    for service in ["dnssrv+_tidegate._udp.localhost", "dnssrv+_peers._udp.cluster.localhost."] {
+        let settings = Settings::resolve(&joining(service)).unwrap();
+        assert!(settings.allowed_hosts("n1", "m".to_owned()).allows("127.0.0.1"), "{service}");
+    }
+    assert!(fault(joining("dnssrv+_tidegate._udp.example.com")).contains("--listen"));
+    for wrong in [
+        "srv:_tidegate._udp.example.com",
+        "dns+srv://_tidegate._udp.example.com",
+        "dnssrvnoa+_tidegate._udp.example.com",
+        "_tidegate._udp.example.com",
+        "dnssrv+_tidegate._udp.example.com:7803",
+        "dnssrv+",
+        "dnssrv+_tidegate",
+        "dnssrv+a..b",
+        "http://node-1:7803",
+    ] {
+        let said = fault(joining(wrong));
+        assert!(said.contains("dnssrv+_tidegate._udp.example.com (--join)"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn nobody_tells_the_others_an_address_at_which_they_cannot_reach_it() {
     let key = || Some("0123456789abcdef".into());
     let advertise = |address: &str, join: &str| Options {
