@@ -442,7 +442,11 @@ impl Controller {
             if let btree_map::Entry::Vacant(entry) = self.lost.entry(Arc::clone(&member.id.name))
                 && !live.iter().any(|known| known.id.name == member.id.name)
             {
-                info!(node = %member.id.name, "a node has gone: the others take its slots over");
+                if member.state == MemberState::Leaving {
+                    info!(node = %member.id.name, "a node has left: others have its slots");
+                } else {
+                    info!(node = %member.id.name, "a node has gone: the others take its slots over");
+                }
                 entry.insert(Lost { member: member.clone(), since: now });
             }
         }
