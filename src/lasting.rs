@@ -1,7 +1,7 @@
 //! Says in the log what is wrong with a node and lasts: whoever is called looks there first. What passes within seconds, as at each
 //! restart, is not worth a line.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use tidegate_cluster::Readiness;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -55,7 +55,7 @@ impl State {
 
 /// Says once that the node is ready, and from then on what lasts. Does not end.
 pub(crate) async fn say(node: &Node) {
-    let (mut unready, mut alone) = (State::default(), State::default());
+    let (mut unready, mut alone, mut twins) = (State::default(), State::default(), State::default());
     let mut was_ready = false;
     let mut ticks = ticks_of(FIRST_READY_POLL);
     loop {
@@ -85,6 +85,7 @@ pub(crate) async fn say(node: &Node) {
             }
         }
         say_without_session(node, &mut alone, now);
+        say_twins(node, &mut twins, now);
     }
 }
 
@@ -116,6 +117,23 @@ fn say_without_session(node: &Node, state: &mut State, now: Instant) {
         Said::IsOver(lasted) => {
             info!(after_seconds = lasted.as_secs(), "this node has a session with a leader again")
         }
+    }
+}
+
+/// Two nodes of one name are most often a data directory that was copied, or a machine that was: what each of them decides, votes and
+/// gets is by chance. After a restart an earlier start seems to be there for some seconds.
+fn say_twins(node: &Node, state: &mut State, now: Instant) {
+    let twins = node.cluster.status().twins;
+    if let Said::Lasts(lasts) = state.look(!twins.is_empty(), now)
+        && let Some((name, places)) = twins.first_key_value()
+    {
+        let places: Vec<String> = places.iter().map(SocketAddr::to_string).collect();
+        warn!(
+            %name,
+            at = places.join(", "),
+            for_seconds = lasts.as_secs(),
+            "several nodes run under one name: stop all but one; each needs a --name and a --data-dir of its own, and no copy of another's"
+        );
     }
 }
 

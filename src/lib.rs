@@ -10,7 +10,8 @@
 //!   the Redis protocol and HTTP. [`client_address`]: whose request it is that a proxy asks about. `allowed_hosts`: the names under
 //!   which people ask it. `access`: who may do what. `rate_limit_headers`: the headers that tell of limits.
 //! - `check`: decides, for all front ends and knowing none of them, by what they share: `node`.
-//! - `rules_file`: the rules, from a file. `secret_file`: a secret, from one that nobody else can read. `sweeper`: removes idle buckets.
+//! - `service_manager`: tells systemd how far the node is. `advertised`: the address that the others are told, by a name.
+//!   `rules_file`: the rules, from a file. `secret_file`: a secret, from one that nobody else can read. `sweeper`: removes idle buckets.
 //! - `metrics`, [`logging`], `lasting`, `process`: numbers and log lines about all of it; `lasting` logs a fault that persists.
 //! - `authority`: certificates for nodes and clients. `key_file`: one cluster key after another.
 //! - `import`: rules from the configuration of another limiter.
@@ -18,6 +19,7 @@
 
 mod accept;
 mod access;
+mod advertised;
 mod allowed_hosts;
 mod authority;
 mod check;
@@ -48,6 +50,7 @@ mod resp;
 mod rules_file;
 mod secret_file;
 pub mod serve;
+mod service_manager;
 mod sweeper;
 mod terminal;
 mod throttle;

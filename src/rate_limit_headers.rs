@@ -4,7 +4,7 @@
 //! This is their one source. Answers over HTTP are written in two ways, as bytes and as a map, by a [`HeaderSink`] each; Envoy
 //! is told the items of several checks.
 
-use std::time::Duration;
+use std::{borrow::Cow, cmp::Reverse, time::Duration};
 
 use bytes::BytesMut;
 use http::header::HeaderName;
@@ -13,6 +13,10 @@ use crate::check::{CheckAnswer, Policy};
 
 /// What an item of a list begins with, but for the first one.
 pub(crate) const SEPARATOR: &[u8] = b", ";
+
+/// Items of each of the two lists. Proxies and clients take some kilobytes of headers, and any number of rules may match. Of more,
+/// those are told that bind most, in this order.
+pub(crate) const MAX_ITEMS: usize = 16;
 
 /// The name of a header.
 #[derive(Debug)]
@@ -47,8 +51,9 @@ pub(crate) trait HeaderSink {
 pub(crate) fn write(answer: &CheckAnswer<'_>, legacy: Option<Duration>, sink: &mut impl HeaderSink) {
     let Some(numbers) = answer.numbers else { return };
     if !answer.policies.is_empty() {
-        sink.header(&RATELIMIT, |out| list(answer.policies, out, |policy, out| policy.write_state(out)));
-        sink.header(&RATELIMIT_POLICY, |out| list(answer.policies, out, |policy, out| policy.write(out)));
+        let told = binding(answer.policies);
+        sink.header(&RATELIMIT, |out| list(&told, out, |policy, out| policy.write_state(out)));
+        sink.header(&RATELIMIT_POLICY, |out| list(&told, out, |policy, out| policy.write(out)));
     }
     if let Some(offset) = legacy {
         sink.header(&X_RATELIMIT_LIMIT, |out| number(out, numbers.limit));
@@ -64,6 +69,18 @@ pub(crate) fn write(answer: &CheckAnswer<'_>, legacy: Option<Duration>, sink: &m
     }
 }
 
+/// The limits that are told of.
+#[inline]
+fn binding<'p, 'a>(policies: &'p [Policy<'a>]) -> Cow<'p, [Policy<'a>]> {
+    if policies.len() <= MAX_ITEMS {
+        return Cow::Borrowed(policies);
+    }
+    let mut most = policies.to_vec();
+    most.sort_by_key(Policy::place);
+    most.truncate(MAX_ITEMS);
+    Cow::Owned(most)
+}
+
 #[inline]
 fn list(policies: &[Policy<'_>], out: &mut BytesMut, write: impl Fn(&Policy<'_>, &mut BytesMut)) {
     for (place, policy) in policies.iter().enumerate() {
@@ -74,7 +91,17 @@ fn list(policies: &[Policy<'_>], out: &mut BytesMut, write: impl Fn(&Policy<'_>,
     }
 }
 
+/// The place of a limit among others: the less, the more it binds.
+pub(crate) type Place = (Reverse<Option<Duration>>, u64, Reverse<Duration>);
+
 impl Policy<'_> {
+    /// As decisions are compared: a denial before all others, the one with the longest wait (for ever, before any time); then the
+    /// one with the least remaining, and of those the one that has more last.
+    pub(crate) fn place(&self) -> Place {
+        let wait = self.denied.then(|| if self.denies() { Duration::MAX } else { self.more_after });
+        (Reverse(wait), self.remaining, Reverse(self.more_after))
+    }
+
     /// An item of `RateLimit`: `"login";r=3;t=12`.
     pub(crate) fn write_state(&self, out: &mut BytesMut) {
         self.write_name(out);
@@ -151,6 +178,34 @@ mod tests {
                 self.0 = String::from_utf8_lossy(&value).into_owned();
             }
         }
+    }
+
+    #[test]
+    fn of_many_limits_those_are_told_that_bind_most() {
+        let policy = |name: &'static str, remaining, denied| Policy {
+            name,
+            count: 5,
+            window: Duration::from_secs(60),
+            quota: 5,
+            quota_window: Duration::from_secs(60),
+            remaining,
+            more_after: Duration::from_secs(7),
+            denied,
+        };
+        let mut policies = vec![policy("loose", 5, false); MAX_ITEMS - 1];
+        policies.push(policy("last", 0, true));
+        let names = |policies: &[Policy<'static>]| {
+            binding(policies).iter().map(|policy| policy.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&policies).last(), Some(&"last"), "they stand as the rules do");
+        policies.extend([
+            Policy { more_after: Duration::from_secs(9), ..policy("waits", 0, true) },
+            Policy { count: 0, ..policy("never", 0, true) },
+            policy("tight", 1, false),
+        ]);
+        let names = names(&policies);
+        assert_eq!(names.len(), MAX_ITEMS);
+        assert_eq!(names[..5], ["never", "waits", "last", "tight", "loose"]);
     }
 
     #[test]

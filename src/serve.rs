@@ -1,6 +1,11 @@
 //! Runs a node: opens its ports, takes its place in the cluster, answers until it is told to stop, and leaves.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use miette::Diagnostic;
@@ -21,7 +26,8 @@ use tracing::{info, warn};
 use crate::{
     accept::ServerStats,
     access::{Access, Door},
-    config::Settings,
+    advertised::{self, NotFound},
+    config::{Advertise, Settings, SettingsError},
     connections::{Caps, Connections},
     data_dir::{DataDir, DataDirError},
     desk::{BodyRoom, Desk},
@@ -33,6 +39,7 @@ use crate::{
     node::Node,
     process, resp,
     rules_file::{self, RulesFileError},
+    service_manager::ServiceManager,
     sweeper::Sweeper,
     tls::{Certificates, CertificatesError, Port},
     workers::{BLOCKING_IDLE, Workers},
@@ -46,6 +53,8 @@ const CLOSES_FOR: Duration = Duration::from_millis(500);
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 /// How long saving the buckets may take.
 const SAVE_WITHIN: Duration = Duration::from_secs(5);
+/// For requests that are under way when a node stops, and for what else its end takes beside that and the above.
+const REST_WITHIN: Duration = Duration::from_secs(6);
 /// How long what is being written when the node has stopped is waited for.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 /// The part of the memory that is for shares, which are only used when an owner is lost.
@@ -74,6 +83,12 @@ pub enum ServeError {
     #[error(transparent)]
     #[diagnostic(help("`tidegate cert --help` says how to make certificates"))]
     Certificates(#[from] CertificatesError),
+    /// The name of `--advertise` stands for no address.
+    #[error(transparent)]
+    Advertise(#[from] NotFound),
+    /// The name stands for an address that others must not be told.
+    #[error(transparent)]
+    Advertised(#[from] SettingsError),
     /// A port of a front end could not be opened.
     #[error("cannot listen for {what} on {address}: {reason}")]
     #[diagnostic(help("another --base-port or --listen, or end what uses the port"))]
@@ -127,6 +142,7 @@ async fn serve(
 ) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let mut others = OtherSignals::listen().map_err(ServeError::System)?;
+    let manager = ServiceManager::of_environment();
     let open_files = process::raise_open_file_limit();
     let connection_cap = settings.connection_cap(open_files);
     let to_begin_with = settings.rules.as_deref().map(rules_file::read).transpose()?.unwrap_or_default();
@@ -146,9 +162,18 @@ async fn serve(
     let grpc_listener = bound("gRPC", settings.grpc)?;
     let resp_listener = bound("the Redis protocol", settings.resp)?;
     let admin_listener = settings.admin_listen.map(|address| bound("administration", address)).transpose()?;
+    let advertise = tokio::select! {
+        advertise = advertised_by(&settings) => advertise?,
+        why = signals.recv() => {
+            info!(why, "stopped before the address of --advertise was known");
+            return Ok(());
+        }
+    };
 
     let clock = Clock::start();
     let workers = Workers::start(settings.workers.get()).map_err(ServeError::System)?;
+    // Until this process ends, also while it stops.
+    tokio::spawn(manager.clone().watch(workers.handles()));
     let for_shares = settings.max_memory / SHARES_PART;
     let shares = new_store(for_shares, clock);
     let store = Arc::new(new_store(settings.max_memory - for_shares, clock));
@@ -161,7 +186,7 @@ async fn serve(
             rules: to_begin_with.into_iter().map(|domain| (domain.name, domain.text)).collect(),
             keys: Arc::clone(certificates.keys()),
             tls: settings.peer_tls.as_ref().and_then(|(_, encryption)| certificates.peer_tls(*encryption)),
-            ..cluster_config(&settings, name.clone())
+            ..cluster_config(&settings, name.clone(), advertise)
         },
         Arc::clone(&store),
         shares,
@@ -260,12 +285,14 @@ async fn serve(
     let why = tokio::select! {
         why = signals.recv() => why,
         () = stop.cancelled() => "standard input ended",
-        () = others.take_in(&reload) => "",
+        () = others.take_in(&reload, &manager) => "",
         () = certificates.watch(clock) => "",
         () = lasting::say(&node) => "",
+        () = manager.follow(|| node.readiness()) => "",
         _ = &mut serving => return Err(ServeError::AcceptLoop),
     };
     info!(why, "stopping");
+    manager.stops(settings.stop_delay + LEAVE_WITHIN + SAVE_WITHIN + REST_WITHIN);
     tokio::select! {
         () = leave(&node, settings.stop_delay, serving) => info!("stopped"),
         why = signals.recv() => warn!(why, "stopping at once: asked again"),
@@ -341,14 +368,27 @@ fn warn_of_limits(settings: &Settings, open_files: Option<u64>, memory: Option<u
     }
 }
 
-fn cluster_config(settings: &Settings, name: String) -> ClusterConfig {
+/// The address that the others are told, if one was given.
+async fn advertised_by(settings: &Settings) -> Result<Option<IpAddr>, ServeError> {
+    Ok(match &settings.advertise {
+        None => None,
+        Some(Advertise::Address(address)) => Some(*address),
+        Some(Advertise::Name(name)) => {
+            let address = advertised::address_of(name, settings.peers.ip()).await?;
+            settings.may_advertise(address)?;
+            Some(address)
+        }
+    })
+}
+
+fn cluster_config(settings: &Settings, name: String, advertise: Option<IpAddr>) -> ClusterConfig {
     ClusterConfig {
         name,
         cluster: settings.cluster_name.clone(),
         zone: settings.zone.clone(),
         weight: settings.weight,
         listen: settings.peers.ip(),
-        advertise: settings.advertise,
+        advertise,
         peer_port: settings.peers.port(),
         http: settings.http,
         grpc: settings.grpc,
@@ -430,12 +470,11 @@ impl OtherSignals {
     }
 
     /// Does not end.
-    async fn take_in(&mut self, reload: &(impl Fn() + Clone + Send + 'static)) {
+    async fn take_in(&mut self, reload: &(impl Fn() + Clone + Send + 'static), manager: &ServiceManager) {
         let [one, two] = &mut self.user;
         loop {
             tokio::select! {
-                // It reads a file, and the disk may hang.
-                _ = self.hang_up.recv() => drop(tokio::task::spawn_blocking(reload.clone())),
+                _ = self.hang_up.recv() => manager.reload(reload.clone()).await,
                 _ = one.recv() => info!("SIGUSR1: it means nothing here"),
                 _ = two.recv() => info!("SIGUSR2: it means nothing here"),
             }

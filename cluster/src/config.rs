@@ -14,6 +14,9 @@ use crate::{ids::Weight, key::KeyRing};
 /// The port for peers that an entry of `join` without one means.
 pub const DEFAULT_PEER_PORT: u16 = 7803;
 
+/// What an entry of `join` that is a service, whose records (SRV) name nodes, begins with.
+pub const SERVICE_PREFIX: &str = "dnssrv+";
+
 /// Settings of a node as a member of a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
@@ -35,7 +38,7 @@ pub struct ClusterConfig {
     pub http: SocketAddr,
     /// The same of its gRPC address.
     pub grpc: SocketAddr,
-    /// Peer addresses of other nodes, `HOST[:PORT]`.
+    /// Peer addresses of other nodes, `HOST[:PORT]`, or `dnssrv+SERVICE`.
     pub join: Vec<String>,
     /// How many nodes found a new cluster. `None`: this node only joins one; with no `join` either, it is one alone.
     pub bootstrap_expect: Option<u32>,

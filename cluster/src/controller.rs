@@ -5,6 +5,7 @@ mod publish;
 
 use std::{
     collections::{BTreeMap, btree_map},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -12,15 +13,15 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
 use crate::{
     clock::Clock,
-    gossip::{Gossip, members_of, name_conflict_of},
-    ids::Revision,
+    gossip::{ForeignNodes, Gossip, foreigners_of, members_of, name_conflict_of, twins_of},
+    ids::{ClusterId, Revision},
     link::Identity,
     member::{Alive, Member, MemberRow, MemberState},
     owner::slot_ownership::SlotOwnership,
@@ -41,6 +42,8 @@ use crate::{
 const SHOW_LOST_FOR: Duration = Duration::from_secs(15 * 60);
 /// How long a node that starts waits for those that it was told of.
 const HEAR_OTHERS_WITHIN: Duration = Duration::from_secs(2);
+/// How often a node that waits for its cluster looks again whether it still has to.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How many members that have gone are shown.
 const MAX_LOST: usize = 64;
 
@@ -66,8 +69,12 @@ pub(crate) struct Controller {
     /// Until when a node that was told of others does not go on alone with what lies on its disk: it may be another
     /// cluster's.
     alone_at: Option<Instant>,
+    /// It was told of others (`--join`).
+    joins: bool,
     expect: Option<u32>,
     gossip: Gossip,
+    /// Who of other clusters is heard of.
+    foreign_nodes: Arc<ForeignNodes>,
     identity: Arc<Identity>,
     router: Arc<Router>,
     clock: Clock,
@@ -89,6 +96,8 @@ pub(crate) struct Controller {
     live: Vec<Member>,
     /// A newer node that is said to have this node's name.
     name_conflict: Option<Member>,
+    /// Names that several nodes have, and where these are.
+    twins: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     lost: BTreeMap<Arc<str>, Lost>,
     /// Who should own which slot, if these were all.
     placed: Option<(Vec<Candidate>, SlotTable)>,
@@ -100,6 +109,7 @@ impl Controller {
         joins: bool,
         expect: Option<u32>,
         gossip: Gossip,
+        foreign_nodes: Arc<ForeignNodes>,
         identity: Arc<Identity>,
         router: Arc<Router>,
         clock: Clock,
@@ -114,8 +124,10 @@ impl Controller {
         let controller = Self {
             standing: Standing::Joining,
             alone_at: joins.then(|| Instant::now() + HEAR_OTHERS_WITHIN),
+            joins,
             expect,
             gossip,
+            foreign_nodes,
             identity,
             router,
             clock,
@@ -134,6 +146,7 @@ impl Controller {
             announced: MemberState::Joining,
             live: Vec::new(),
             name_conflict: None,
+            twins: BTreeMap::new(),
             lost: BTreeMap::new(),
             placed: None,
         };
@@ -142,6 +155,7 @@ impl Controller {
 
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut news = self.gossip.watch();
+        let mut foreign_news = self.foreign_nodes.watch();
         let mut hears = true;
         loop {
             tokio::select! {
@@ -155,16 +169,22 @@ impl Controller {
                     // What was heard last would be true for ever; who has a session is there without it.
                     self.live.retain(|member| member.id == self.identity.me);
                     self.name_conflict = None;
+                    self.twins.clear();
                     self.publish_status();
                 }
                 changed = news.changed(), if hears => {
                     if changed.is_err() {
                         continue;
                     }
+                    let ours = self.belongs_to();
                     let live = {
                         let (news, me) = (news.borrow_and_update(), &self.identity.me);
-                        self.name_conflict = name_conflict_of(&news, me);
-                        members_of(&news, (self.standing != Standing::Superseded).then_some(me))
+                        self.name_conflict = name_conflict_of(&news, me, ours);
+                        self.twins = twins_of(&news, ours);
+                        for (address, theirs) in foreigners_of(&news, ours) {
+                            self.foreign_nodes.note(std::iter::once(address), theirs, Instant::now());
+                        }
+                        members_of(&news, (self.standing != Standing::Superseded).then_some(me), ours)
                     };
                     self.take_in(live).await;
                 }
@@ -176,6 +196,10 @@ impl Controller {
                 }
                 () = sleep_until(self.alone_at.unwrap_or_else(Instant::now)), if self.alone_at.is_some() => {
                     self.alone_at = None;
+                    self.take_in(self.live.clone()).await;
+                }
+                // What spoke against going on with what it has may be over without a word.
+                () = sleep(LOOK_AGAIN_AFTER), if self.standing == Standing::Joining && self.alone_at.is_none() => {
                     self.take_in(self.live.clone()).await;
                 }
                 changed = self.applied.changed() => {
@@ -196,6 +220,8 @@ impl Controller {
                         self.publish_status();
                     }
                 }
+                // It lives as long as this task.
+                _ = foreign_news.changed() => self.publish_status(),
                 Some(command) = self.commands.recv() => match command {
                     Command::Leave { done } => {
                         self.standing = Standing::Leaving;
@@ -319,29 +345,37 @@ impl Controller {
         }
     }
 
-    /// A node that has the log of another cluster than the others, and what to do.
+    /// A node that was told of others, and has the log of another cluster than all that it hears of; and what to do. Where one of its
+    /// own cluster is there, that decides: others may have got the address of a former node.
     fn foreign_cluster(&self) -> Option<String> {
         let ours = self.ledger.group()?;
-        if self.status.borrow().was_ready() {
+        if !self.joins || self.status.borrow().was_ready() || self.is_among_its_own() {
             // It is the others who came.
             return None;
         }
-        let others: Vec<_> = self.live.iter().filter(|member| member.id != self.identity.me).collect();
-        let theirs = others.iter().find_map(|member| member.group.filter(|theirs| *theirs != ours))?;
-        // One node that is wrong does not make all others so.
-        let with_us = others.iter().filter(|member| member.group == Some(ours)).count();
-        let against = others.iter().filter(|member| member.group == Some(theirs)).count();
-        (with_us < against).then(|| {
-            format!(
-                "its own cluster: the data directory belongs to the cluster {ours}, the nodes here to {theirs}; start it with an empty --data-dir to join these, or with another --join"
-            )
-        })
+        let heard = self.foreign_nodes.heard(Instant::now());
+        let (address, theirs) = heard.iter().find(|(_, theirs)| **theirs != ours)?;
+        Some(format!(
+            "its own cluster: the data directory belongs to the cluster {ours}, the nodes here to {theirs} (heard of at {address}); start it with an empty --data-dir to join these, or with another --join"
+        ))
     }
 
-    /// A second cluster of the same name that has more nodes than this node's.
+    /// Whether another node of its cluster is there.
+    fn is_among_its_own(&self) -> bool {
+        let ours = self.belongs_to();
+        let mut others = self.live.iter().filter(|member| member.id != self.identity.me);
+        others.any(|member| member.group.is_some() && member.group == ours)
+    }
+
+    fn belongs_to(&self) -> Option<ClusterId> {
+        self.ledger.belongs_to()
+    }
+
+    /// A second cluster of the same name that has more nodes than this node's, which is alone. With others of its own cluster it goes
+    /// on: else any cluster that has got the address of one of its nodes could end it.
     fn outnumbered(&self) -> Option<String> {
         let foreign = self.foreign.borrow();
-        let larger = foreign.as_ref().filter(|foreign| foreign.is_larger)?;
+        let larger = foreign.as_ref().filter(|foreign| foreign.is_larger && !self.is_among_its_own())?;
         Some(format!("one cluster: {}", larger.text))
     }
 
@@ -408,7 +442,11 @@ impl Controller {
             if let btree_map::Entry::Vacant(entry) = self.lost.entry(Arc::clone(&member.id.name))
                 && !live.iter().any(|known| known.id.name == member.id.name)
             {
-                info!(node = %member.id.name, "a node has gone: the others take its slots over");
+                if member.state == MemberState::Leaving {
+                    info!(node = %member.id.name, "a node has left: others have its slots");
+                } else {
+                    info!(node = %member.id.name, "a node has gone: the others take its slots over");
+                }
                 entry.insert(Lost { member: member.clone(), since: now });
             }
         }
@@ -465,6 +503,7 @@ impl Controller {
         self.status.send_modify(|status| {
             status.live = self.live.clone();
             status.name_conflict = self.name_conflict.clone();
+            status.twins.clone_from(&self.twins);
             status.lost = self.lost.values().cloned().collect();
             status.state = self.state();
             status.has_session = has_session;

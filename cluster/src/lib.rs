@@ -35,6 +35,7 @@ mod link;
 mod loss;
 mod machine_clock;
 mod member;
+mod names;
 mod node;
 pub mod owner;
 mod ownership;
@@ -59,7 +60,7 @@ mod wire;
 
 pub use self::{
     clock::Clock,
-    config::{ClusterConfig, DEFAULT_PEER_PORT, PeerEncryption, PeerTls, Timing},
+    config::{ClusterConfig, DEFAULT_PEER_PORT, PeerEncryption, PeerTls, SERVICE_PREFIX, Timing},
     gossip::is_valid_name,
     ids::{NoWeight, Weight},
     key::{ClusterKey, KeyError, KeyRing},

@@ -76,6 +76,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// Whether it belongs to another cluster.
+    pub(crate) fn is_foreign_to(&self, ours: Option<ClusterId>) -> bool {
+        matches!((self.group, ours), (Some(theirs), Some(ours)) if theirs != ours)
+    }
+
     /// As the log knows it.
     pub(crate) fn of(row: &MemberRow) -> Self {
         Self {

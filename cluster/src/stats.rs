@@ -215,11 +215,13 @@ pub enum GossipRejection {
     Malformed,
     /// A part of it says what no node says, or names more nodes than are let in: that part was left out.
     InPart,
+    /// It is of a node of another cluster of this name.
+    ForeignCluster,
 }
 
 impl GossipRejection {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Foreign,
         Self::OtherCluster,
         Self::Unsealed,
@@ -227,6 +229,7 @@ impl GossipRejection {
         Self::WrongKey,
         Self::Malformed,
         Self::InPart,
+        Self::ForeignCluster,
     ];
 
     /// The word for it in metrics.
@@ -239,6 +242,7 @@ impl GossipRejection {
             Self::WrongKey => "wrong_key",
             Self::Malformed => "malformed",
             Self::InPart => "in_part",
+            Self::ForeignCluster => "foreign_cluster",
         }
     }
 
@@ -253,6 +257,9 @@ impl GossipRejection {
             Self::Malformed => "its content is no gossip message",
             Self::InPart => {
                 "a part of it says what no node says, or names too many nodes; the rest is taken in"
+            }
+            Self::ForeignCluster => {
+                "it is of a node of another cluster that has this one's name (--cluster-name)"
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What a node can tell of its cluster.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -47,6 +49,8 @@ pub struct ClusterStatus {
     pub live: Vec<Member>,
     /// A newer node that is said to have this node's name.
     pub(crate) name_conflict: Option<Member>,
+    /// Names that several live nodes have, with the addresses of these: for a moment that is so after a restart.
+    pub twins: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Those that it held for alive some time ago.
     pub lost: Vec<Lost>,
     /// The slot table in force; none while the node waits for its cluster.
@@ -92,6 +96,7 @@ impl ClusterStatus {
             state: MemberState::Joining,
             live: Vec::new(),
             name_conflict: None,
+            twins: BTreeMap::new(),
             lost: Vec::new(),
             table: None,
             waiting_for: Some("the first news from gossip".to_owned()),

@@ -56,6 +56,8 @@ pub struct Cluster {
     /// Of nodes that do not run what the others do.
     binaries: BTreeMap<String, PathBuf>,
     follows_orders: bool,
+    /// Logs can be left unread.
+    pipes_logs: bool,
 }
 
 impl Cluster {
@@ -114,6 +116,7 @@ impl Cluster {
             environment: Vec::new(),
             binaries: BTreeMap::new(),
             follows_orders: false,
+            pipes_logs: false,
         }
     }
 
@@ -138,6 +141,11 @@ impl Cluster {
     /// does.
     pub fn follow_orders(&mut self) {
         self.follows_orders = true;
+    }
+
+    /// From now on the log of each node that is started can be left unread.
+    pub fn pipe_logs(&mut self) {
+        self.pipes_logs = true;
     }
 
     /// Orders something of a node's machine.
@@ -177,7 +185,7 @@ impl Cluster {
             // Nobody else reaches these addresses. An earlier version does not know the variable, and says so in its log.
             environment.push(("TIDEGATE_INSECURE".to_owned(), "true".to_owned()));
         }
-        node.start(binary, self.settings.key.as_deref(), &environment);
+        node.start(binary, self.settings.key.as_deref(), &environment, self.pipes_logs);
     }
 
     /// Starts one more node, which joins those that are there, and waits until all see each other.
@@ -324,6 +332,7 @@ impl Cluster {
         let mut process = node.process.take().expect("it runs");
         process.kill().expect("it can be killed");
         process.wait().expect("it has ended");
+        node.end_log();
     }
 
     /// Asks a node to stop with SIGTERM, and waits. Returns its exit code.
@@ -339,6 +348,7 @@ impl Cluster {
             status = process.try_wait().expect("it can be waited for");
             status.is_some()
         });
+        node.end_log();
         status.and_then(|status| status.code())
     }
 
@@ -361,6 +371,7 @@ impl Cluster {
         let node = self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node");
         let status = node.process.as_mut()?.try_wait().ok()??;
         node.process = None;
+        node.end_log();
         Some(status.code().unwrap_or(-1))
     }
 
@@ -376,6 +387,7 @@ impl Cluster {
             status = process.try_wait().expect("it can be waited for");
             status.is_some()
         });
+        node.end_log();
         status.and_then(|status| status.code())
     }
 

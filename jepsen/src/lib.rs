@@ -31,6 +31,7 @@ mod disk;
 pub mod history;
 pub mod judge;
 pub mod load;
+mod log_pipe;
 pub mod machine;
 pub mod nemesis;
 pub mod network;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     client::Client,
+    log_pipe::LogPipe,
     network::Network,
     ports::{GRPC_PORT_OFFSET, PEER_PORT_OFFSET, RESP_PORT_OFFSET},
 };
@@ -37,6 +38,8 @@ pub struct Node {
     log: PathBuf,
     net: Option<(Arc<Network>, u8)>,
     pub(crate) process: Option<Child>,
+    /// What reads its log, where that can be left unread.
+    log_pipe: Option<LogPipe>,
 }
 
 /// The environment variable that switches a bug on, in a program that has them compiled in.
@@ -55,7 +58,18 @@ impl Node {
         let (http, grpc, resp) =
             (address(port), address(port + GRPC_PORT_OFFSET), address(port + RESP_PORT_OFFSET));
         let peer = address(port + PEER_PORT_OFFSET);
-        Self { name: name.to_owned(), http, grpc, resp, peer, arguments, log, net, process: None }
+        Self {
+            name: name.to_owned(),
+            http,
+            grpc,
+            resp,
+            peer,
+            arguments,
+            log,
+            net,
+            process: None,
+            log_pipe: None,
+        }
     }
 
     /// The same node at another first port, with all ports that its flags name replaced.
@@ -82,7 +96,14 @@ impl Node {
         Self::new(&self.name, port, arguments, self.log, self.net)
     }
 
-    pub(crate) fn start(&mut self, binary: &Path, key: Option<&str>, environment: &[(String, String)]) {
+    /// `pipes_log`: its log can be left unread.
+    pub(crate) fn start(
+        &mut self,
+        binary: &Path,
+        key: Option<&str>,
+        environment: &[(String, String)],
+        pipes_log: bool,
+    ) {
         let log = File::options().create(true).append(true).open(&self.log).expect("the log can be written");
         let mut command = match &self.net {
             Some((net, number)) => net.command(*number, binary),
@@ -93,8 +114,14 @@ impl Node {
             // Whatever becomes of the test, its end of the pipe closes, and the node stops.
             .arg("--exit-with-stdin")
             .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("the log can be written twice"))
-            .stderr(log);
+            .stdout(log.try_clone().expect("the log can be written twice"));
+        if pipes_log {
+            let (writer, pipe) = LogPipe::to(log).expect("the system gives a pipe");
+            command.stderr(writer);
+            self.log_pipe = Some(pipe);
+        } else {
+            command.stderr(log);
+        }
         // A bug that is planted for a whole test stays.
         let strange = |name: &str| name.starts_with("TIDEGATE_") && name != PLANTED_BUG;
         for (name, _) in std::env::vars().filter(|(name, _)| strange(name)) {
@@ -176,6 +203,23 @@ impl Node {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
         let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         Some(kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    }
+
+    /// From now on nobody reads its log, or somebody does again; where it is read by a pipe.
+    pub(crate) fn leave_log_unread(&self, is_unread: bool) {
+        if let Some(pipe) = &self.log_pipe {
+            pipe.leave_unread(is_unread);
+        }
+    }
+
+    /// Whether what it logs has to wait.
+    pub(crate) fn log_is_full(&self) -> bool {
+        self.log_pipe.as_ref().is_some_and(LogPipe::is_full)
+    }
+
+    /// Its process has ended: what it has logged is read to its end.
+    pub(crate) fn end_log(&mut self) {
+        self.log_pipe = None;
     }
 
     /// Stops the process in its tracks (SIGSTOP).

@@ -1,5 +1,6 @@
 //! The configuration of a node: [`Options`] as they were given, [`Settings`] as they hold.
 
+mod advertise;
 mod choices;
 mod file;
 mod options;
@@ -9,6 +10,7 @@ mod units;
 
 pub(crate) use self::file::read as read_file;
 pub use self::{
+    advertise::{Advertise, NoAdvertise},
     choices::{Demand, EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken, TlsPort},
     file::ConfigError,
     options::{Options, Secret},

@@ -12,6 +12,7 @@ use clap::Args;
 use serde::{Deserialize, Deserializer};
 
 use super::{
+    advertise::Advertise,
     choices::{Demand, EnvoyHeaders, LegacyHeaders, LogFormat, RequireToken, TlsPort},
     units::{ByteCount, Span},
 };
@@ -29,15 +30,16 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<IpAddr>,
 
-    /// Address at which other nodes reach this one [default: --listen, or the address from which packets to them leave]
-    #[arg(long, env = "TIDEGATE_ADVERTISE", value_name = "ADDRESS")]
-    pub advertise: Option<IpAddr>,
+    /// Address at which other nodes reach this one, or the name of a network interface or of a host that has it [default: --listen, or
+    /// the address from which packets to them leave]
+    #[arg(long, env = "TIDEGATE_ADVERTISE", value_name = "ADDRESS|INTERFACE|HOST")]
+    pub advertise: Option<Advertise>,
 
     /// HTTP listens on this port, gRPC on + 1, the Redis protocol on + 2, peers on + 3 (TCP and UDP) [default: 7800]
     #[arg(long, env = "TIDEGATE_BASE_PORT", value_name = "PORT")]
     pub base_port: Option<u16>,
 
-    /// Peer addresses of nodes of the cluster to join, HOST[:PORT], separated by commas
+    /// Peer addresses of nodes of the cluster to join, HOST[:PORT] or dnssrv+SERVICE (SRV records), separated by commas
     #[arg(long, env = "TIDEGATE_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
 

@@ -9,17 +9,19 @@ use std::{
 };
 
 use tidegate_cluster::{
-    ClusterKey, KeyError, NoWeight, PeerEncryption, Weight, is_valid_name,
+    ClusterKey, KeyError, NoWeight, PeerEncryption, SERVICE_PREFIX, Weight, is_valid_name,
     state::{AdminSecret, BadAdminToken},
 };
 use tidegate_limiter::cluster::IpPrefix;
 
 use super::{
+    advertise::Advertise,
     choices::{EnvoyHeaders, LegacyHeaders, RequireToken},
     options::Options,
     tls::{self, TlsSettingsError},
 };
 use crate::{
+    advertised::can_be_told,
     allowed_hosts::AllowedHosts,
     client_address::{ForwardedHeader, Network, Trust},
     connections::Caps,
@@ -55,8 +57,8 @@ pub struct Settings {
     pub resp: SocketAddr,
     /// Where peers are listened for.
     pub peers: SocketAddr,
-    /// The address that the others are told.
-    pub advertise: Option<IpAddr>,
+    /// The address that the others are told, or what stands for it.
+    pub advertise: Option<Advertise>,
     /// Whom to join.
     pub join: Vec<String>,
     /// How many nodes form a new cluster.
@@ -133,6 +135,10 @@ pub enum SettingsError {
     BasePort(u16),
     #[error("an entry of --join is empty; write HOST:PORT,HOST:PORT")]
     EmptyJoin,
+    #[error(
+        "{0:?} is neither HOST[:PORT] nor a service; a service, whose SRV records name nodes with their ports, is written dnssrv+_tidegate._udp.example.com (--join)"
+    )]
+    Join(String),
     #[error("a cluster cannot be formed by 0 nodes (--bootstrap-expect)")]
     ExpectsNobody,
     #[error(
@@ -140,9 +146,9 @@ pub enum SettingsError {
     )]
     Unreachable(IpAddr, String),
     #[error(
-        "{0} stands for every address and is none that other nodes could reach: name one of this machine (--advertise)"
+        "{0} {1} and is no address at which other nodes could reach this one: name one of this machine (--advertise)"
     )]
-    AdvertisesNowhere(IpAddr),
+    AdvertisesNowhere(IpAddr, &'static str),
     #[error(
         "this node tells the others to reach it at {0}, where {1} cannot: name an address of this machine (--advertise)"
     )]
@@ -209,7 +215,7 @@ impl Settings {
             grpc: SocketAddr::new(listen, peer_port - PEER_PORT_OFFSET + GRPC_PORT_OFFSET),
             resp: SocketAddr::new(listen, peer_port - PEER_PORT_OFFSET + RESP_PORT_OFFSET),
             peers: SocketAddr::new(listen, peer_port),
-            advertise: options.advertise,
+            advertise: options.advertise.clone(),
             join: options.join.iter().flatten().map(|entry| entry.trim().to_owned()).collect(),
             bootstrap_expect: options.bootstrap_expect,
             data_dir: options.data_dir.clone(),
@@ -246,7 +252,9 @@ impl Settings {
 
     /// The names that it answers people to: its own, its machine's, those by which nodes know each other, and what was given.
     pub(crate) fn allowed_hosts(&self, name: &str, machine: String) -> AllowedHosts {
-        let join = self.join.iter().map(|entry| host_of(entry).to_owned());
+        // Nobody asks for a service by its name.
+        let hosts = self.join.iter().filter(|entry| !entry.starts_with(SERVICE_PREFIX));
+        let join = hosts.map(|entry| host_of(entry).to_owned());
         AllowedHosts::new(join.chain([name.to_owned(), machine]).chain(self.allowed_hosts.iter().cloned()))
     }
 
@@ -283,31 +291,24 @@ impl Settings {
         if self.join.iter().any(String::is_empty) {
             return Err(SettingsError::EmptyJoin);
         }
+        if let Some(neither) = self.join.iter().find(|entry| !can_be_joined(entry)) {
+            return Err(SettingsError::Join(neither.clone()));
+        }
         if self.bootstrap_expect == Some(0) {
             return Err(SettingsError::ExpectsNobody);
         }
-        if let Some(nowhere) = self.advertise.filter(IpAddr::is_unspecified) {
-            return Err(SettingsError::AdvertisesNowhere(nowhere));
-        }
-        if let Some(far) = self.join.iter().find(|entry| !is_this_machine(entry)) {
-            match self.advertise {
-                None if self.http.ip().is_loopback() => {
+        match &self.advertise {
+            Some(Advertise::Address(address)) => self.may_advertise(*address)?,
+            // Its address is not known yet.
+            Some(Advertise::Name(_)) => {}
+            None => {
+                let far = self.join.iter().find(|entry| !is_this_machine(entry));
+                if let Some(far) = far.filter(|_| self.http.ip().is_loopback()) {
                     return Err(SettingsError::Unreachable(self.http.ip(), far.clone()));
                 }
-                Some(here) if here.is_loopback() => {
-                    return Err(SettingsError::AdvertisesLoopback(here, far.clone()));
-                }
-                _ => {}
             }
         }
-        let addresses = std::iter::once(self.peers.ip()).chain(self.advertise);
-        if self.cluster_keys.is_empty()
-            && !self.insecure_no_cluster_key
-            && !self.insecure
-            && let Some(open) = addresses.into_iter().find(|address| !address.is_loopback())
-        {
-            return Err(SettingsError::NoClusterKey(open, self.peers));
-        }
+        self.may_be_open(self.peers.ip())?;
         let administration = self.admin_listen.unwrap_or(self.http);
         if self.admin_token.is_none()
             && self.require_token.is_none()
@@ -335,6 +336,31 @@ impl Settings {
             return Err(SettingsError::ProxyProtocolOfNobody);
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// Whether the others may be told of this address.
+    ///
+    /// # Errors
+    /// When they could not reach it, or when it needs a cluster key and there is none.
+    pub(crate) fn may_advertise(&self, address: IpAddr) -> Result<(), SettingsError> {
+        can_be_told(address).map_err(|what| SettingsError::AdvertisesNowhere(address, what))?;
+        if let Some(far) = self.join.iter().find(|entry| address.is_loopback() && !is_this_machine(entry)) {
+            return Err(SettingsError::AdvertisesLoopback(address, far.clone()));
+        }
+        self.may_be_open(address)
+    }
+
+    fn may_be_open(&self, address: IpAddr) -> Result<(), SettingsError> {
+        if address.is_loopback()
+            || !self.cluster_keys.is_empty()
+            || self.insecure_no_cluster_key
+            || self.insecure
+        {
+            return Ok(());
+        }
+        Err(SettingsError::NoClusterKey(address, self.peers))
     }
 }
 
@@ -380,10 +406,28 @@ fn host_of(entry: &str) -> &str {
     }
 }
 
+/// Whether an entry of `--join` is something that can be looked up.
+fn can_be_joined(entry: &str) -> bool {
+    match entry.strip_prefix(SERVICE_PREFIX) {
+        Some(service) => {
+            let labels: Vec<&str> = service.trim_end_matches('.').split('.').collect();
+            let is_label = |label: &&str| {
+                let may_have = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+                (1..=63).contains(&label.len()) && label.bytes().all(may_have)
+            };
+            service.len() <= 253 && labels.len() >= 2 && labels.iter().all(is_label)
+        }
+        // As other programs write services, and as only they are called.
+        None => !entry.contains(['/', '+']) && !entry.starts_with('_') && !entry.starts_with("srv:"),
+    }
+}
+
 /// Whether an entry of `--join` is on this machine's loopback for sure.
 fn is_this_machine(entry: &str) -> bool {
-    let host = host_of(entry);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let host = host_of(entry.strip_prefix(SERVICE_PREFIX).unwrap_or(entry)).trim_end_matches('.');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -86,9 +86,10 @@ impl Child {
             // Ctrl-C is meant for the parent, which then ends the nodes.
             .process_group(0)
             .kill_on_drop(true);
-        // The nodes are as the plan says, not as the caller's own node.
+        // The nodes are as the plan says, not as the caller's own node; and no service manager waits for one of them.
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TIDEGATE_") {
+            let text = name.to_string_lossy();
+            if ["TIDEGATE_", "NOTIFY_SOCKET", "WATCHDOG_"].iter().any(|mine| text.starts_with(mine)) {
                 command.env_remove(name);
             }
         }

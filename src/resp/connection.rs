@@ -14,6 +14,7 @@ use super::{
     permission::{Peer, error_of},
     reply::{Replies, Version},
     request,
+    room::Room,
     session::{Session, Step},
     stopping::{Stopping, Told},
     throttle::{Deed, Five, LastLimit, Throttle},
@@ -29,7 +30,7 @@ use tidegate_cluster::Amendment;
 use tidegate_limiter::Nanos;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// Bytes that are read at once.
@@ -42,8 +43,6 @@ const MAX_WAITING: usize = 64;
 const COMMANDS_AT_ONCE: u32 = 128;
 /// From the first byte of a command to its last.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
-/// From one command of an open transaction to the next: until then the node keeps what was queued.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the first command of a client that has connected while the server stops, and for the rest of a transaction.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// For a client that does not take its answers.
@@ -53,7 +52,13 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves a connection until either side ends it. While the server closes, it ends behind an answer; told to stop, it answers what
 /// has come. A client that has just connected is about to ask.
-pub(super) async fn serve_connection(stream: Socket, node: Arc<Node>, worker: usize, stopping: Stopping) {
+pub(super) async fn serve_connection(
+    stream: Socket,
+    node: Arc<Node>,
+    worker: usize,
+    room: Room,
+    stopping: Stopping,
+) {
     let Ok(peer) = stream.peer_addr() else { return };
     let connection = Connection {
         peer: Peer::new(peer.ip()),
@@ -62,7 +67,7 @@ pub(super) async fn serve_connection(stream: Socket, node: Arc<Node>, worker: us
         worker,
         version: Version::default(),
         limit: LastLimit::default(),
-        session: Session::default(),
+        session: Session::new(room),
         out: BytesMut::new(),
         has_asked: false,
     };
@@ -99,7 +104,10 @@ impl Connection {
         loop {
             input.reserve(READ_BYTES);
             let read = match self.read(&mut input, told.as_mut()).await {
-                Some(read) => read?,
+                // The open transaction has been given up, and its memory back.
+                Some(Ok(None)) => continue,
+                Some(Ok(Some(read))) => read,
+                Some(Err(error)) => return Err(error),
                 // It has just connected, or is in the middle of a command or a transaction.
                 None if !self.has_asked || !input.is_empty() || self.session.is_queueing() => {
                     timeout(BEGINS_WITHIN, self.stream.read_buf(&mut input)).await??
@@ -131,21 +139,23 @@ impl Connection {
         }
     }
 
-    /// Reads what has come, or waits for it; `None` if the server stops first.
+    /// Reads what has come, or waits for it; `None` if the server stops first. Nothing is read when the time of an open transaction
+    /// ends.
     async fn read(
         &mut self,
         input: &mut BytesMut,
         mut told: Pin<&mut Told<'_>>,
-    ) -> Option<io::Result<usize>> {
-        let patience = match (input.is_empty(), self.session.is_queueing()) {
-            (false, _) => Some(COMMAND_TIMEOUT),
-            (true, true) => Some(TRANSACTION_TIMEOUT),
-            // A pool keeps connections for later; those of hosts that are gone end by keepalive.
-            (true, false) => None,
-        };
+    ) -> Option<io::Result<Option<usize>>> {
+        let is_between = input.is_empty();
+        let left = if self.session.is_queueing() { self.session.time_left(Instant::now()) } else { None };
         let mut read = pin!(async {
             let read = self.stream.read_buf(input);
-            if let Some(patience) = patience { timeout(patience, read).await? } else { read.await }
+            match (is_between, left) {
+                (false, _) => timeout(COMMAND_TIMEOUT, read).await?.map(Some),
+                (true, Some(left)) => timeout(left, read).await.map_or(Ok(None), |read| read.map(Some)),
+                // A pool keeps connections for later; those of hosts that are gone end by keepalive.
+                (true, None) => read.await.map(Some),
+            }
         });
         poll_fn(|context| match read.as_mut().poll(context) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
@@ -166,7 +176,7 @@ impl Connection {
             }
             let transaction = self.session.begin_execution();
             self.say(|to| to.array(transaction.count));
-            self.answer_commands(&transaction.commands).await?;
+            self.answer_commands(transaction.commands.bytes()).await?;
             self.session.end_execution();
         }
     }

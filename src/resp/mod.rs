@@ -7,7 +7,8 @@
 //! - `request`: the words of a command, out of the bytes.
 //! - `command`: what each command is; `throttle` has those that decide, `about` what a node tells of itself, `table` the list of all.
 //! - `permission`: who may give which command.
-//! - `session`: what a connection remembers between commands: whether answers are wanted, the transaction that is open.
+//! - `session`: what a connection remembers between commands: whether answers are wanted, the transaction that is open; `room`: the memory
+//!   for those of all connections.
 //! - `reply`: answers as bytes, in RESP2 or, after `HELLO 3`, RESP3.
 
 mod about;
@@ -16,6 +17,7 @@ mod connection;
 mod permission;
 mod reply;
 mod request;
+mod room;
 mod server;
 mod session;
 mod stopping;

@@ -9,7 +9,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use super::{connection::serve_connection, stopping::Stopping};
+use super::{connection::serve_connection, room::Room, stopping::Stopping};
 use crate::{
     accept::{AcceptOptions, accept},
     ending::Ending,
@@ -43,17 +43,19 @@ pub(crate) async fn serve(
     let stop = ending.stopped().clone();
     let stopping = Stopping::of(ending.clone());
     let told = stopping.clone();
+    let room = Room::default();
     let serve = move |worker: usize, tcp: TcpStream| {
         // Without it connections of hosts that have gone stay a little longer.
         let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         let (node, told, tls, ending) = (Arc::clone(&node), told.clone(), tls.clone(), ending.clone());
+        let room = room.clone();
         async move {
             let stream = match tls {
                 None => Some(Socket::Plain(tcp)),
                 Some(tls) => tls.handshake(tcp, &ending, |_| Bytes::from_static(NOT_TLS)).await,
             };
             if let Some(stream) = stream {
-                serve_connection(stream, node, worker, told).await;
+                serve_connection(stream, node, worker, room, told).await;
             }
         }
     };

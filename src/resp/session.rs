@@ -4,14 +4,19 @@
 //! - `MULTI` queues commands until `EXEC`, as their bytes. A command that cannot be run is refused when it is queued, and `EXEC`
 //!   then runs none of them: nothing has been charged.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
-use bytes::BytesMut;
+use tokio::time::Instant;
 
-use super::command::{Command, Control, Plain, ReplyMode};
+use super::{
+    command::{Command, Control, Plain, ReplyMode},
+    room::{MAX_BYTES_OF_ALL, Queued, Room},
+};
 
 /// Bytes of the commands in a transaction. About 2,800 checks fit.
 pub(super) const MAX_QUEUED_BYTES: usize = 256 << 10;
+/// From `MULTI` to `EXEC`: until then the node keeps what was queued.
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is to be done about a command.
 pub(super) enum Step<'a> {
@@ -27,6 +32,7 @@ pub(super) enum Step<'a> {
 
 #[derive(Debug, Default)]
 pub(super) struct Session {
+    room: Room,
     off: bool,
     skips_next: bool,
     /// The answer of the present command is not wanted.
@@ -39,13 +45,22 @@ pub(super) struct Session {
 /// Commands that were queued.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
-    pub(super) commands: BytesMut,
+    pub(super) commands: Queued,
     pub(super) count: usize,
     /// One of them was refused.
     aborted: bool,
+    /// When it is given up; none until somebody looks.
+    deadline: Option<Instant>,
+    /// It was open for too long.
+    expired: bool,
 }
 
 impl Session {
+    /// `room` is that of all sessions.
+    pub(super) fn new(room: Room) -> Self {
+        Self { room, ..Self::default() }
+    }
+
     /// Takes the next command, which came as `bytes`.
     #[inline]
     pub(super) fn take<'a>(&mut self, command: Command<'a>, bytes: &[u8]) -> Step<'a> {
@@ -55,7 +70,7 @@ impl Session {
         self.skips = std::mem::take(&mut self.skips_next);
         match command {
             Command::Plain(Plain::Reset) => {
-                *self = Self { skips: self.skips, ..Self::default() };
+                *self = Self { skips: self.skips, ..Self::new(self.room.clone()) };
                 Step::Run(command)
             }
             Command::Plain(Plain::Quit) | Command::CrossProtocol => Step::Run(command),
@@ -70,14 +85,24 @@ impl Session {
     fn control(&mut self, control: Control) -> Step<'static> {
         match (control, &mut self.transaction) {
             (Control::Multi, None) => {
-                self.transaction = Some(Transaction::default());
+                self.transaction =
+                    Some(Transaction { commands: self.room.queue(), ..Transaction::default() });
                 Step::Status("OK")
             }
             (Control::Multi, Some(_)) => Step::Error("ERR MULTI calls can not be nested".into()),
             (Control::Exec, None) => Step::Error("ERR EXEC without MULTI".into()),
             (Control::Exec, Some(open)) if open.aborted => {
+                let why: Cow<'static, str> = if open.expired {
+                    format!(
+                        "EXECABORT Transaction discarded because EXEC came more than {} s after MULTI",
+                        TRANSACTION_TIMEOUT.as_secs()
+                    )
+                    .into()
+                } else {
+                    "EXECABORT Transaction discarded because of previous errors.".into()
+                };
                 self.transaction = None;
-                Step::Error("EXECABORT Transaction discarded because of previous errors.".into())
+                Step::Error(why)
             }
             (Control::Exec, Some(_)) => Step::Execute,
             (Control::Discard, None) => Step::Error("ERR DISCARD without MULTI".into()),
@@ -117,6 +142,20 @@ impl Session {
         self.transaction.is_some()
     }
 
+    /// How much time the open transaction still has; none if there is none, or it was given up. One whose time is over is given up:
+    /// its commands are forgotten, and `EXEC` runs none of them.
+    pub(super) fn time_left(&mut self, now: Instant) -> Option<Duration> {
+        let open = self.transaction.as_mut().filter(|open| !open.expired)?;
+        let deadline = *open.deadline.get_or_insert(now + TRANSACTION_TIMEOUT);
+        let left = deadline.saturating_duration_since(now);
+        if left.is_zero() {
+            open.give_up();
+            open.expired = true;
+            return None;
+        }
+        Some(left)
+    }
+
     /// The commands to be run, after [`Step::Execute`]. Until [`Session::end_execution`] all that is taken is one of them.
     pub(super) fn begin_execution(&mut self) -> Transaction {
         self.executing = true;
@@ -136,20 +175,30 @@ impl Transaction {
         if self.aborted {
             return Step::Status("QUEUED");
         }
-        if self.commands.len() + bytes.len() > MAX_QUEUED_BYTES {
+        if self.commands.bytes().len() + bytes.len() > MAX_QUEUED_BYTES {
             let error = format!(
                 "ERR the commands of a transaction have at most {MAX_QUEUED_BYTES} bytes; send fewer, or a pipeline without MULTI"
             );
             return self.abort(error.into());
         }
-        self.commands.extend_from_slice(bytes);
+        if self.commands.add(bytes).is_err() {
+            let error = format!(
+                "ERR all open transactions of this node have at most {MAX_BYTES_OF_ALL} bytes together; send it again later, or a pipeline without MULTI"
+            );
+            return self.abort(error.into());
+        }
         self.count += 1;
         Step::Status("QUEUED")
     }
 
     fn abort(&mut self, error: Cow<'static, str>) -> Step<'static> {
-        *self = Self { aborted: true, ..Self::default() };
+        self.give_up();
         Step::Error(error)
+    }
+
+    /// What was queued is forgotten.
+    fn give_up(&mut self) {
+        *self = Self { aborted: true, deadline: self.deadline, ..Self::default() };
     }
 }
 
@@ -184,7 +233,7 @@ mod tests {
                 Step::Execute => {
                     let open = session.begin_execution();
                     let mut inner = Vec::new();
-                    answer(session, &open.commands, &mut inner);
+                    answer(session, open.commands.bytes(), &mut inner);
                     assert!(session.is_silent() || inner.len() == open.count);
                     session.end_execution();
                     Some(format!("[{}]", inner.join(" ")))
@@ -231,6 +280,43 @@ mod tests {
         assert_eq!(refused, 1, "the queue is given up at once");
         answer(&mut session, b"EXEC\r\n", &mut told);
         assert!(told.last().unwrap().starts_with("EXECABORT "));
+    }
+
+    #[test]
+    fn a_transaction_that_is_open_for_too_long_is_given_up_and_exec_says_why() {
+        let begun = Instant::now();
+        let mut session = Session::default();
+        let mut told = Vec::new();
+        assert_eq!(session.time_left(begun), None);
+        answer(&mut session, b"MULTI\r\nECHO a\r\n", &mut told);
+        assert_eq!(session.time_left(begun), Some(TRANSACTION_TIMEOUT));
+        // From `MULTI` on, whatever comes meanwhile.
+        answer(&mut session, b"ECHO b\r\n", &mut told);
+        let later = begun + TRANSACTION_TIMEOUT - Duration::from_secs(1);
+        assert_eq!(session.time_left(later), Some(Duration::from_secs(1)));
+        assert_eq!(session.time_left(begun + TRANSACTION_TIMEOUT), None);
+        answer(&mut session, b"ECHO c\r\nEXEC\r\nMULTI\r\nECHO d\r\nEXEC\r\n", &mut told);
+        assert_eq!(told[..4], ["OK", "QUEUED", "QUEUED", "QUEUED"]);
+        assert!(told[4].starts_with("EXECABORT ") && told[4].contains("60 s after MULTI"), "{told:?}");
+        assert_eq!(told[5..], ["OK", "QUEUED", "[d]"], "the next one has its own time");
+    }
+
+    #[test]
+    fn a_transaction_for_which_there_is_no_room_is_refused_and_the_next_one_is_not() {
+        let room = Room::default();
+        let mut others: Vec<_> = (0..128).map(|_| room.queue()).collect();
+        assert!(others.iter_mut().all(|other| other.add(&[0; MAX_QUEUED_BYTES]).is_ok()));
+        let mut session = Session::new(room);
+        let mut told = Vec::new();
+        answer(&mut session, b"MULTI\r\nECHO a\r\nECHO b\r\nEXEC\r\n", &mut told);
+        assert!(
+            told[1].starts_with("ERR all open transactions of this node have at most 33554432"),
+            "{told:?}"
+        );
+        assert!(told[2] == "QUEUED" && told[3].starts_with("EXECABORT "), "{told:?}");
+        others.pop();
+        answer(&mut session, b"MULTI\r\nECHO a\r\nRESET\r\nMULTI\r\nECHO b\r\nEXEC\r\n", &mut told);
+        assert_eq!(told[4..], ["OK", "QUEUED", "RESET", "OK", "QUEUED", "[b]"]);
     }
 
     #[test]

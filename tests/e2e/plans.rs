@@ -152,6 +152,13 @@ fn three_become_five_and_three_again_and_then_one_may_crash() {
     }
     await_voters(&cluster, &["n1", "n2", "n3"]);
     assert_eq!(status(cluster.node("n1"))["raft"]["failures_tolerated"], 1);
+    // Whoever reads the log at night need not look for a crash.
+    wait_for("n1 says that they have left", PATIENCE, || {
+        let log = cluster.node("n1").log();
+        ["n4", "n5"]
+            .iter()
+            .all(|name| log.contains(&format!("a node has left: others have its slots node={name}")))
+    });
     cluster.kill("n3");
     wait_for("the others have taken its slots over", PATIENCE, || {
         let owners = cluster.node("n1").slot_owners();

@@ -1,7 +1,9 @@
 //! Who seems to be alive: membership by gossip (chitchat), a hint and never a right.
 
+mod foreign;
 mod intake;
 mod keys;
+mod mark;
 mod message;
 mod seal;
 mod starts;
@@ -12,17 +14,19 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use chitchat::{
     ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::foreign::ForeignNodes;
 pub use self::keys::is_valid_name;
 use self::{
+    foreign::{Invited, Seeds},
     intake::Intake,
     keys::{
         DEAD_MEMBER_GRACE, KEY_EXPECT, KEY_GROUP, KEY_GRPC, KEY_HTTP, KEY_IN_FORCE, KEY_NODE, KEY_STATE,
         KEY_WEIGHT, KEY_ZONE, LONGEST_PAUSE, PHI_THRESHOLD,
     },
     seal::Seal,
-    transport::SealedUdp,
+    transport::{Kinship, SealedUdp},
 };
 use crate::{
     fabric::Datagrams,
@@ -39,13 +43,20 @@ pub(crate) struct GossipConfig {
     pub(crate) cluster: String,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) seeds: Vec<String>,
+    /// This node was told of others, by address or by name.
+    pub(crate) joins: bool,
     pub(crate) interval: Duration,
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,
     pub(crate) zone: Option<String>,
     pub(crate) weight: Weight,
     pub(crate) node: NodeId,
+    /// The cluster in whose group this node has a part.
     pub(crate) group: Option<ClusterId>,
+    /// To which cluster this node belongs, at any time.
+    pub(crate) belongs: Box<dyn Fn() -> Option<ClusterId> + Send + Sync>,
+    /// Who of other clusters is heard of.
+    pub(crate) foreign: Arc<ForeignNodes>,
     /// How many nodes this one expects to found a cluster with.
     pub(crate) expect: Option<u32>,
 }
@@ -54,6 +65,7 @@ pub(crate) struct GossipConfig {
 pub(crate) struct Gossip {
     handle: Arc<ChitchatHandle>,
     live: watch::Receiver<BTreeMap<ChitchatId, NodeState>>,
+    seeds: Arc<Seeds>,
 }
 
 impl Gossip {
@@ -91,16 +103,21 @@ impl Gossip {
             extra_liveness_predicate: None,
         };
         let intake = Intake::new(chitchat.chitchat_id.clone(), config.interval);
-        let transport = SealedUdp::new(socket, seal, intake, stats);
+        let seeds = Arc::new(Seeds::default());
+        chitchat.seed_nodes.iter().filter_map(|seed| seed.parse().ok()).for_each(|seed| seeds.add(seed));
+        let invited = Invited::new(Arc::clone(&seeds), config.joins, Instant::now());
+        let kinship = Kinship { belongs: config.belongs, foreign: config.foreign, invited };
+        let transport = SealedUdp::new(socket, seal, intake, kinship, stats);
         let handle = spawn_chitchat(chitchat, about_me, &transport).await?;
         let live = handle.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
-        Ok(Self { handle: Arc::new(handle), live })
+        Ok(Self { handle: Arc::new(handle), live, seeds })
     }
 
-    /// Begins to gossip with whoever is at an address.
+    /// Begins to gossip with whoever is at an address of which this node was told.
     pub(crate) fn greeter(&self) -> impl Fn(SocketAddr) + Send + 'static {
-        let handle = Arc::clone(&self.handle);
+        let (handle, seeds) = (Arc::clone(&self.handle), Arc::clone(&self.seeds));
         move |address| {
+            seeds.add(address);
             // It may have stopped.
             let _ = handle.gossip(address);
         }
@@ -147,11 +164,18 @@ impl Gossip {
 }
 
 /// The live members, each name once: after a restart the newest incarnation counts, but `me` stands for its name, whoever else
-/// is said to have it. What another node says of itself is checked here; one that does not make sense is left out.
-pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: Option<&MemberId>) -> Vec<Member> {
+/// is said to have it. What another node says of itself is checked here; one that does not make sense is left out. So is one of
+/// another cluster than `ours`.
+pub(crate) fn members_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    me: Option<&MemberId>,
+    ours: Option<ClusterId>,
+) -> Vec<Member> {
     let mut newest: BTreeMap<Arc<str>, Member> = BTreeMap::new();
     for (id, about) in live {
-        let Some(member) = member_of(id, about) else { continue };
+        let Some(member) = member_of(id, about).filter(|member| !member.is_foreign_to(ours)) else {
+            continue;
+        };
         let is_me = |member: &Member| Some(&member.id) == me;
         let counts = |known: &Member| !is_me(known) && known.id.incarnation < member.id.incarnation;
         if is_me(&member) || newest.get(&member.id.name).is_none_or(counts) {
@@ -161,9 +185,41 @@ pub(crate) fn members_of(live: &BTreeMap<ChitchatId, NodeState>, me: Option<&Mem
     newest.into_values().collect()
 }
 
+/// The nodes of other clusters, of which a node has told that belongs to none yet.
+pub(crate) fn foreigners_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    ours: Option<ClusterId>,
+) -> Vec<(SocketAddr, ClusterId)> {
+    let foreign = live.iter().filter_map(|(id, about)| member_of(id, about));
+    foreign
+        .filter(|member| member.is_foreign_to(ours))
+        .filter_map(|member| Some((member.peer, member.group?)))
+        .collect()
+}
+
+/// Names under which several nodes are there that are not about to go, with their addresses. For a moment that is so after a crash.
+pub(crate) fn twins_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    ours: Option<ClusterId>,
+) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
+    let mut places: BTreeMap<Arc<str>, Vec<SocketAddr>> = BTreeMap::new();
+    for member in live.iter().filter_map(|(id, about)| member_of(id, about)) {
+        if member.state != MemberState::Leaving && !member.is_foreign_to(ours) {
+            places.entry(member.id.name).or_default().push(member.peer);
+        }
+    }
+    places.retain(|_, places| places.len() > 1);
+    places
+}
+
 /// The newest of those that are said to have this node's name, and to have started after it.
-pub(crate) fn name_conflict_of(live: &BTreeMap<ChitchatId, NodeState>, me: &MemberId) -> Option<Member> {
+pub(crate) fn name_conflict_of(
+    live: &BTreeMap<ChitchatId, NodeState>,
+    me: &MemberId,
+    ours: Option<ClusterId>,
+) -> Option<Member> {
     let members = live.iter().filter_map(|(id, about)| member_of(id, about));
+    let members = members.filter(|member| !member.is_foreign_to(ours));
     let later = members.filter(|member| member.id.name == me.name && member.id.incarnation > me.incarnation);
     later.max_by_key(|member| member.id.incarnation)
 }
@@ -204,14 +260,47 @@ mod tests {
             BTreeMap::from([start("a", 1), start("a", 2), start("b", 5), start("b", 9), start("b", 7)]);
         let me = |incarnation| MemberId { name: "b".into(), incarnation };
         let seen_by = |me: Option<&MemberId>| -> Vec<u64> {
-            members_of(&live, me).iter().map(|member| member.id.incarnation).collect()
+            members_of(&live, me, None).iter().map(|member| member.id.incarnation).collect()
         };
         assert_eq!(seen_by(None), [2, 9]);
         for (mine, later) in [(5, Some(9)), (7, Some(9)), (9, None)] {
             assert_eq!(seen_by(Some(&me(mine))), [2, mine]);
-            let name_conflict = name_conflict_of(&live, &me(mine));
+            let name_conflict = name_conflict_of(&live, &me(mine), None);
             assert_eq!(name_conflict.map(|member| member.id.incarnation), later);
         }
+    }
+
+    #[test]
+    fn nodes_of_other_clusters_are_no_members_and_have_nobodys_name() {
+        let of = |name: &str, incarnation, cluster: Option<ClusterId>| {
+            let (id, mut about) = start(name, incarnation);
+            cluster.iter().for_each(|cluster| about.set(KEY_GROUP, cluster.to_string()));
+            (id, about)
+        };
+        let [ours, theirs] = [1, 2].map(|byte| ClusterId::from_bytes([byte; 16]));
+        let live = BTreeMap::from([
+            of("a", 1, Some(ours)),
+            of("b", 1, None),
+            of("c", 1, Some(theirs)),
+            of("a", 2, Some(theirs)),
+        ]);
+        let me = MemberId { name: "a".into(), incarnation: 1 };
+        let names = |ours| {
+            let members = members_of(&live, Some(&me), ours);
+            members.iter().map(|member| member.id.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(Some(ours)), "a@1 b@1");
+        assert_eq!(names(None), "a@1 b@1 c@1", "who belongs to none yet sees all");
+        assert_eq!(name_conflict_of(&live, &me, Some(ours)), None);
+        assert_eq!(twins_of(&live, Some(ours)), BTreeMap::new());
+        let twins = twins_of(&live, None);
+        assert_eq!(
+            twins.into_iter().map(|(name, at)| (name, at.len())).collect::<Vec<_>>(),
+            [("a".into(), 2)]
+        );
+        assert!(name_conflict_of(&live, &me, None).is_some());
+        assert_eq!(foreigners_of(&live, Some(ours)).len(), 2);
+        assert_eq!(foreigners_of(&live, None), []);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use chacha20poly1305::{
     aead::{Aead as _, KeyInit as _, Payload},
 };
 
+use super::mark::MARK_BYTES;
 use crate::{key::KeyRing, stats::GossipRejection};
 
 /// Longest datagram that is sent or read: what UDP over IPv4 carries.
@@ -30,8 +31,9 @@ const SEALED: u8 = 1;
 const HEADER_BYTES: usize = 13;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
-/// Longest message that fits a datagram in any case.
-pub(super) const MAX_MESSAGE_BYTES: usize = MAX_DATAGRAM_BYTES - HEADER_BYTES - NONCE_BYTES - TAG_BYTES;
+/// Longest message that fits a datagram in any case, with its mark.
+pub(super) const MAX_MESSAGE_BYTES: usize =
+    MAX_DATAGRAM_BYTES - HEADER_BYTES - NONCE_BYTES - TAG_BYTES - MARK_BYTES;
 
 /// Puts messages into datagrams and takes them out again.
 pub(crate) struct Seal {

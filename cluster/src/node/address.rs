@@ -1,4 +1,4 @@
-//! Where nodes are: the ports of `--join`, and the address at which the others reach this node.
+//! The address at which the others reach this node.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -6,22 +6,9 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{net::lookup_host, time::timeout};
+use tokio::time::timeout;
 
-use crate::{config::DEFAULT_PEER_PORT, fabric};
-
-/// An entry of `--join`, with a port.
-pub(super) fn with_port(seed: &str) -> String {
-    let has_port = match seed.strip_prefix('[') {
-        Some(v6) => v6.contains("]:"),
-        None => seed.matches(':').count() == 1,
-    };
-    match (has_port, seed.parse::<IpAddr>()) {
-        (false, Ok(address)) => SocketAddr::new(address, DEFAULT_PEER_PORT).to_string(),
-        (false, Err(_)) => format!("{seed}:{DEFAULT_PEER_PORT}"),
-        (true, _) => seed.to_owned(),
-    }
-}
+use crate::{fabric, names::addresses_of};
 
 /// How long the names of seeds are waited for: a name service that does not answer must not keep a node from starting.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
@@ -37,8 +24,8 @@ pub(super) async fn reachable_address(seeds: &[String], listen: IpAddr) -> Optio
         SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
     ];
     let resolved = join_all(seeds.iter().map(|seed| async move {
-        let found = timeout(RESOLVED_WITHIN, lookup_host(seed)).await;
-        found.ok().and_then(Result::ok).map(Iterator::collect::<Vec<_>>).unwrap_or_default()
+        let found = timeout(RESOLVED_WITHIN, addresses_of(seed)).await;
+        found.ok().and_then(Result::ok).unwrap_or_default()
     }));
     let resolved = resolved.await;
     // Where all seeds are on this machine, so are all nodes. A name of this node's own may be the only one that is known yet.
@@ -61,15 +48,6 @@ pub(super) async fn reachable_address(seeds: &[String], listen: IpAddr) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_entry_of_join_may_leave_out_the_port() {
-        assert_eq!(with_port("node-1"), "node-1:7803");
-        assert_eq!(with_port("node-1:9"), "node-1:9");
-        assert_eq!(with_port("10.0.0.1"), "10.0.0.1:7803");
-        assert_eq!(with_port("::1"), "[::1]:7803");
-        assert_eq!(with_port("[::1]:9"), "[::1]:9");
-    }
 
     #[tokio::test]
     async fn an_advertised_address_is_one_that_the_seeds_can_reach() {

@@ -10,12 +10,7 @@ use tidegate_limiter::cluster::{Rules, Store, StoreConfig};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    Cluster, ClusterStats,
-    address::{reachable_address, with_port},
-    seeds::{is_name, keep_looking_up},
-    tasks::GroupTasks,
-};
+use super::{Cluster, ClusterStats, address::reachable_address, seeds::keep_looking_up, tasks::GroupTasks};
 use crate::{
     clock::Clock,
     config::ClusterConfig,
@@ -26,6 +21,7 @@ use crate::{
     link::Identity,
     loss::Shares,
     member::{Alive, MemberId, MemberRow},
+    names::{is_name, with_port},
     owner::{leader::Leader, session::SessionTiming, slot_ownership::SlotOwnership},
     ownership::{
         buckets::Buckets,
@@ -230,6 +226,7 @@ impl Cluster {
         let owner = OwnerService { context: Arc::clone(&context), leader: Arc::clone(&leader) };
         let services = Services { owner: Arc::new(owner), ..services };
         let calls = Arc::new(CallServer::new(raft, services, Arc::clone(&stats.peers)));
+        let (belonging, foreign) = (Arc::clone(&shared.belonging), Arc::clone(&shared.foreign));
         let ledger = Ledger::new(shared, Arc::clone(&leader), Arc::clone(&rules));
         let names: Vec<String> = seeds.iter().filter(|seed| is_name(seed)).cloned().collect();
         let gossip = Gossip::start(
@@ -240,6 +237,7 @@ impl Cluster {
                 keys: config.keys,
                 // Names it would look up before anything else, one after the other, and then once a minute.
                 seeds: seeds.into_iter().filter(|seed| !is_name(seed)).collect(),
+                joins: !config.join.is_empty(),
                 interval: config.timing.gossip_interval,
                 http,
                 grpc,
@@ -247,6 +245,8 @@ impl Cluster {
                 weight: config.weight,
                 node: on_disk.node,
                 group: ledger.group(),
+                belongs: Box::new(move || belonging.get()),
+                foreign: Arc::clone(&foreign),
                 expect,
             },
             datagrams,
@@ -285,6 +285,7 @@ impl Cluster {
             !config.join.is_empty(),
             expect,
             gossip,
+            foreign,
             identity,
             Arc::clone(&router),
             clock,

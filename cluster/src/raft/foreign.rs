@@ -2,17 +2,23 @@
 //!
 //! It should not come to be, but can: when no node of the first cluster could be reached while the second one was founded, or
 //! when a data directory of another cluster is started here. Each of the two admits every limit by itself, so every node of
-//! both says so, in its log, in `/readyz` and as `trouble`. What gossip says of a node is asked of that node before it counts.
+//! both that meets one of the other says so, in its log, in `/readyz` and as `trouble`. Gossip names addresses; who is there is asked
+//! before it counts, and known for as long as it answers.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 
 use super::handle::Shared;
 use crate::{
-    ids::ClusterId,
+    ids::{ClusterId, NodeId},
     member::Member,
     raft::belonging::Foreign,
     rpc::{
@@ -22,17 +28,24 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Nodes that are asked each time.
-const MAX_ASKED: usize = 32;
+/// Addresses that are asked each time.
+const MAX_ASKED: usize = 64;
 /// Nodes that a message names.
 const MAX_NAMED: usize = 5;
 
 /// Runs until it is dropped.
 pub(crate) async fn watch(shared: Arc<Shared>) {
+    let mut news = shared.foreign.watch();
+    // Where nodes of other clusters were the last time.
+    let mut known = BTreeSet::new();
     loop {
-        sleep(LOOK_EVERY).await;
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            // It lives as long as this task.
+            _ = news.changed() => {}
+        }
         let found = match shared.belonging.get() {
-            Some(ours) => find(&shared, ours).await,
+            Some(ours) => find(&shared, ours, &mut known).await,
             None => None,
         };
         shared.founding.foreign.send_if_modified(|known| {
@@ -49,20 +62,24 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     }
 }
 
-async fn find(shared: &Shared, ours: ClusterId) -> Option<Foreign> {
-    let live = shared.live();
-    let claims = live.iter().filter(|member| member.group.is_some_and(|theirs| theirs != ours));
-    let asked = claims.take(MAX_ASKED).map(|member| async move {
-        match introduce(&shared.identity, member.peer).await {
-            Asked::Introduced(found) if Some(found.id) == member.node => match found.standing {
-                Standing::Bound(theirs) if theirs != ours => Some((theirs, found.name)),
+async fn find(shared: &Shared, ours: ClusterId, known: &mut BTreeSet<SocketAddr>) -> Option<Foreign> {
+    let heard = shared.foreign.heard(Instant::now());
+    known.extend(heard.into_keys());
+    let asked = known.iter().take(MAX_ASKED).map(|address| async move {
+        match introduce(&shared.identity, *address).await {
+            Asked::Introduced(found) => match found.standing {
+                Standing::Bound(theirs) if theirs != ours => Some((*address, found.id, theirs, found.name)),
                 _ => None,
             },
             _ => None,
         }
     });
-    let theirs: Vec<(ClusterId, String)> = join_all(asked).await.into_iter().flatten().collect();
-    describe(&shared.identity.cluster, ours, &live, theirs)
+    let found: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+    *known = found.iter().map(|(address, ..)| *address).collect();
+    // One may have several addresses.
+    let theirs: BTreeMap<NodeId, (ClusterId, String)> =
+        found.into_iter().map(|(_, id, cluster, name)| (id, (cluster, name))).collect();
+    describe(&shared.identity.cluster, ours, &shared.live(), theirs.into_values().collect())
 }
 
 fn describe(

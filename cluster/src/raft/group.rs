@@ -115,6 +115,7 @@ impl RaftGroup {
             clock,
             calling,
             alive,
+            foreign: Arc::default(),
             belonging,
             founding: Founding::new(expect, &join, Instant::now()),
             raft: Arc::default(),

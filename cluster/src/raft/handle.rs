@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    gossip::ForeignNodes,
     ids::{ClusterId, NodeId},
     link::Identity,
     member::{Alive, Member, MemberRow},
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) calling: Arc<Calling>,
     /// Whom gossip sees.
     pub(crate) alive: watch::Receiver<Alive>,
+    /// Whom of other clusters gossip has heard of.
+    pub(crate) foreign: Arc<ForeignNodes>,
     pub(crate) belonging: Arc<Belonging>,
     pub(crate) founding: Founding,
     pub(crate) raft: Arc<Consensus>,

@@ -19,7 +19,6 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{
-    net::lookup_host,
     sync::Semaphore,
     time::{Instant, sleep},
 };
@@ -28,6 +27,7 @@ use super::belonging::Belonging;
 use crate::{
     ids::{ClusterId, NodeId},
     link::Identity,
+    names::addresses_of,
     rpc::{
         caller::{Asked, introduce},
         message::{Introduction, Standing},
@@ -161,9 +161,8 @@ impl Survey {
 
     async fn resolve(&self, place: usize) {
         let text = self.entries()[place].text.clone();
-        let found = lookup_host(text).await;
-        let addresses: Vec<SocketAddr> =
-            found.map(|found| found.take(MAX_ADDRESSES).collect()).unwrap_or_default();
+        let mut addresses = addresses_of(&text).await.unwrap_or_default();
+        addresses.truncate(MAX_ADDRESSES);
         self.take_addresses(place, &addresses, Instant::now());
     }
 

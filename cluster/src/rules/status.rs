@@ -85,6 +85,11 @@ impl Ledger {
         self.shared().belonging.get().filter(|_| has_part)
     }
 
+    /// The cluster to which this node belongs, though it may have nothing of it yet.
+    pub(crate) fn belongs_to(&self) -> Option<ClusterId> {
+        self.shared().belonging.get()
+    }
+
     /// Says that the disk of this node hangs or its log has failed, if others could go on without it.
     pub(crate) fn disk_trouble(&self) -> Option<String> {
         let shared = self.shared();

@@ -107,6 +107,7 @@ pub fn run(
         keeps_data: true,
     };
     let mut cluster = Cluster::empty_apart(settings, net);
+    cluster.pipe_logs();
     if plan.follows_orders {
         cluster.follow_orders();
     }

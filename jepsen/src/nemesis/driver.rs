@@ -275,12 +275,12 @@ impl<'a> Driver<'a> {
             sides: Vec::new(),
         };
         let state = match kind {
-            Kind::Kill | Kind::Wipe | Kind::Pause | Kind::Restart => {
+            Kind::Kill | Kind::Wipe | Kind::Pause | Kind::Restart | Kind::Replace => {
                 self.begin_process(kind, &target, lasts, &mut fault)
             }
             Kind::Rolling | Kind::Upgrade => self.begin_rolling(kind, &candidates, &mut random, &mut fault),
             kind if kind.needs_orders() => self.begin_on_machine(&planned, &target, &mut random, &mut fault),
-            Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood => {
+            Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood | Kind::StalledLog => {
                 match self.begin_members(kind, &target, &mut fault) {
                     Some(state) => state,
                     None => return,

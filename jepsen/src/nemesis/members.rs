@@ -2,13 +2,15 @@
 
 use std::{thread::JoinHandle, time::Duration};
 
+use rustix::process::Signal;
+
 use super::{
     Fault, Kind, actions,
     driver::Driver,
     progress::BETWEEN_LOOKS,
     state::{Active, State},
 };
-use crate::{ports::port_apart, workload::flood::Flood};
+use crate::{node::signal, ports::port_apart, workload::flood::Flood};
 
 /// Of 4,096 slots: who is being drained has far fewer than its part.
 const FEW_SLOTS: u64 = 600;
@@ -36,6 +38,7 @@ impl Driver<'_> {
                 fault.what = format!("keys of one rule, more than {target} has memory for");
             }
             Kind::Drain => fault.what = format!("{target} is drained, and takes slots again"),
+            Kind::StalledLog => fault.what = format!("nobody reads the log of {target}"),
             _ => {
                 let target = format!("n{}", self.nodes + 1);
                 fault.targets = vec![target.clone()];
@@ -74,6 +77,11 @@ impl Driver<'_> {
                 (folded > 0)
                     .then(|| format!("{asked} keys; {folded} buckets had no room of their own any more"))
             }
+            Kind::StalledLog => self
+                .cluster
+                .node(target)
+                .log_is_full()
+                .then(|| "its log took nothing any more, and it went on".to_owned()),
             Kind::Drain => {
                 let path = format!("/v1/cluster/drain/{target}");
                 if self.faults[active.fault].evidence.is_none() {
@@ -85,6 +93,16 @@ impl Driver<'_> {
             _ => {
                 self.slots_of(target).filter(|slots| *slots > 0).map(|slots| format!("it took {slots} slots"))
             }
+        }
+    }
+
+    /// Nobody reads what a node says, and it says something. Another process of the node may have begun meanwhile, which takes signals
+    /// when it is ready.
+    pub(super) fn make_it_log(&self, name: &str) {
+        let node = self.cluster.node(name);
+        node.leave_log_unread(true);
+        if let Some(pid) = node.pid().filter(|_| self.is_ready(name, 0)) {
+            signal(pid, Signal::USR1);
         }
     }
 
@@ -117,6 +135,7 @@ impl Driver<'_> {
                     flood.stop();
                 }
             }
+            Kind::StalledLog => self.cluster.node(&active.target).leave_log_unread(false),
             // What was asked last is not waited for: it is undone after that.
             Kind::Drain => active.errand = None,
             // It may have been killed meanwhile by another fault; that one starts it again.

@@ -87,6 +87,10 @@ pub enum Kind {
     HungFsync,
     /// More keys of one rule than the target's memory can hold.
     Flood,
+    /// SIGTERM; its data directory is emptied before it is started again: another machine takes its place, under its name.
+    Replace,
+    /// Nobody reads the target's log, and it has much to say.
+    StalledLog,
     /// A control, and none of `all`: the target's clock runs faster than is promised.
     ClockRunaway,
 }
@@ -115,7 +119,7 @@ pub enum Cuts {
 
 impl Kind {
     /// All that promises are kept under.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Kill,
         Self::Pause,
         Self::Restart,
@@ -145,6 +149,8 @@ impl Kind {
         Self::FarApart,
         Self::HungFsync,
         Self::Flood,
+        Self::Replace,
+        Self::StalledLog,
     ];
     /// Those under which a promise must be seen to break.
     pub const CONTROLS: [Self; 1] = [Self::ClockRunaway];
@@ -181,6 +187,8 @@ impl Kind {
             Self::FarApart => "far-apart",
             Self::HungFsync => "hung-fsync",
             Self::Flood => "flood",
+            Self::Replace => "replace",
+            Self::StalledLog => "stalled-log",
             Self::ClockRunaway => "clock-runaway",
         }
     }
@@ -189,8 +197,9 @@ impl Kind {
     pub fn track(self) -> Track {
         match self {
             Self::Kill | Self::Pause | Self::Restart | Self::Wipe | Self::Rolling => Track::Process,
+            Self::Replace => Track::Process,
             Self::ClockJump | Self::TornWrite | Self::Upgrade | Self::VmStop => Track::Process,
-            Self::FullDisk | Self::Drain | Self::Join | Self::Flood => Track::Members,
+            Self::FullDisk | Self::Drain | Self::Join | Self::Flood | Self::StalledLog => Track::Members,
             Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync => Track::Members,
             _ => Track::Network,
         }

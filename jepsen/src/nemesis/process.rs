@@ -26,9 +26,12 @@ impl Driver<'_> {
                 fault.what = format!("SIGSTOP to {target} for {:.1} s", lasts.as_secs_f64());
                 State::On
             }
-            Kind::Restart => {
+            Kind::Restart | Kind::Replace => {
                 self.cluster.ask_to_stop(target);
-                fault.what = format!("SIGTERM to {target}, and started again");
+                fault.what = match kind {
+                    Kind::Restart => format!("SIGTERM to {target}, and started again"),
+                    _ => format!("SIGTERM to {target}, and another machine takes its place"),
+                };
                 State::Stopping { since: fault.begun }
             }
             _ => {

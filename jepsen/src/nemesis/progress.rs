@@ -27,6 +27,7 @@ impl Driver<'_> {
         match &mut active.state {
             State::On if active.kind == Kind::VmStop && !active.stopped => self.stop_machine(active, now),
             State::On if active.kind == Kind::TornWrite && self.await_power_cut(active.fault, &target) => {}
+            State::On if active.kind == Kind::StalledLog && now < active.until => self.make_it_log(&target),
             State::On if now >= active.until && !may_hit_yet => self.undo(active),
             State::On | State::Over => {}
             State::Stopping { since } => {
@@ -49,7 +50,10 @@ impl Driver<'_> {
                     active.errand = None;
                     active.state = State::Recovering { since: now };
                 } else {
-                    if active.kind == Kind::Restart {
+                    if active.kind == Kind::Replace {
+                        actions::empty(self.cluster, &target);
+                    }
+                    if matches!(active.kind, Kind::Restart | Kind::Replace) {
                         self.faults[active.fault].evidence = Some(format!("it ended with {code}"));
                     }
                     active.state = State::On;
@@ -112,7 +116,7 @@ impl Driver<'_> {
     fn look(&mut self, active: &mut Active) {
         let seen = match (active.kind, &active.state) {
             (Kind::Pause, State::On) => self.look_at_process(&active.target),
-            (Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood, State::On) => {
+            (Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood | Kind::StalledLog, State::On) => {
                 self.look_at_members(active)
             }
             (kind, _) if kind.needs_orders() => self.look_at_machine(active),
@@ -127,14 +131,14 @@ impl Driver<'_> {
         let now = monotonic();
         active.state = State::Recovering { since: now };
         match active.kind {
-            Kind::Kill | Kind::Restart | Kind::Wipe => self.cluster.restart(&active.target),
+            Kind::Kill | Kind::Restart | Kind::Replace | Kind::Wipe => self.cluster.restart(&active.target),
             Kind::Pause => {
                 if let Some(seen) = self.look_at_process(&active.target) {
                     self.faults[active.fault].evidence = Some(seen);
                 }
                 self.resume(&active.target);
             }
-            Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood => {
+            Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood | Kind::StalledLog => {
                 if !self.undo_members(active, now) {
                     return;
                 }

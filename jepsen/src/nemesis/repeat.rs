@@ -17,7 +17,7 @@ impl Driver<'_> {
             Kind::Flood => self.special.small.iter().any(|small| small == name),
             // Who ended by itself and is not back counts as one that is gone: with the others' data the quorum would go too, and what
             // that breaks would hide what was wrong.
-            Kind::Wipe => !self.ends.iter().any(|end| {
+            Kind::Wipe | Kind::Replace => !self.ends.iter().any(|end| {
                 end.node != name
                     && end.wrong.is_some()
                     && actions::number(&end.node) <= self.nodes

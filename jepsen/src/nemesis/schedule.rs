@@ -200,7 +200,7 @@ pub(super) fn lasts(kind: Kind, random: &mut fastrand::Rng) -> Duration {
         // From shorter than anything notices to longer than every session: as many of each.
         Kind::Pause => Duration::from_secs_f64(0.1 * 100_f64.powf(random.f64())),
         Kind::VmStop => millis(random, 600..6_000),
-        Kind::Restart => millis(random, 500..2_000),
+        Kind::Restart | Kind::Replace => millis(random, 500..2_000),
         Kind::Rolling | Kind::Upgrade => Duration::from_secs(9),
         Kind::FullDisk => millis(random, 2_000..4_000),
         Kind::HungFsync => millis(random, 3_000..7_000),
@@ -208,7 +208,7 @@ pub(super) fn lasts(kind: Kind, random: &mut fastrand::Rng) -> Duration {
         Kind::ClockJump | Kind::TornWrite => millis(random, 1_000..4_000),
         Kind::FailedFsync => millis(random, 2_000..4_000),
         Kind::ClockDrift | Kind::ClockRunaway => millis(random, 5_000..9_000),
-        Kind::Join | Kind::Flood => millis(random, 5_000..8_000),
+        Kind::Join | Kind::Flood | Kind::StalledLog => millis(random, 5_000..8_000),
         _ => millis(random, 2_500..7_000),
     }
 }

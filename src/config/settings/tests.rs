@@ -94,6 +94,29 @@ fn a_node_that_the_others_could_not_reach_is_told_so() {
 }
 
 #[test]
+fn services_are_joined_by_their_prefix_and_other_spellings_are_named() {
+    for service in ["dnssrv+_tidegate._udp.localhost", "dnssrv+_peers._udp.cluster.localhost."] {
+        let settings = Settings::resolve(&joining(service)).unwrap();
+        assert!(settings.allowed_hosts("n1", "m".to_owned()).allows("127.0.0.1"), "{service}");
+    }
+    assert!(fault(joining("dnssrv+_tidegate._udp.example.com")).contains("--listen"));
+    for wrong in [
+        "srv:_tidegate._udp.example.com",
+        "dns+srv://_tidegate._udp.example.com",
+        "dnssrvnoa+_tidegate._udp.example.com",
+        "_tidegate._udp.example.com",
+        "dnssrv+_tidegate._udp.example.com:7803",
+        "dnssrv+",
+        "dnssrv+_tidegate",
+        "dnssrv+a..b",
+        "http://node-1:7803",
+    ] {
+        let said = fault(joining(wrong));
+        assert!(said.contains("dnssrv+_tidegate._udp.example.com (--join)"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn nobody_tells_the_others_an_address_at_which_they_cannot_reach_it() {
     let key = || Some("0123456789abcdef".into());
     let advertise = |address: &str, join: &str| Options {
@@ -103,12 +126,19 @@ fn nobody_tells_the_others_an_address_at_which_they_cannot_reach_it() {
         admin_token: Some(TOKEN.into()),
         ..joining(join)
     };
-    for nowhere in ["0.0.0.0", "::"] {
+    for nowhere in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "fe80::1"] {
         assert!(fault(advertise(nowhere, "10.0.0.2")).contains("--advertise"), "{nowhere}");
     }
     assert!(fault(advertise("127.0.0.1", "10.0.0.2:7803")).contains("10.0.0.2:7803 cannot"));
     assert!(Settings::resolve(&advertise("127.0.0.1", "127.0.0.2:7803")).is_ok());
     assert!(Settings::resolve(&advertise("10.0.0.1", "node-2")).is_ok());
+    // Of a name that is known when its address is.
+    let settings = Settings::resolve(&advertise("lo", "10.0.0.2")).unwrap();
+    assert!(settings.may_advertise([127, 0, 0, 1].into()).is_err());
+    assert!(settings.may_advertise([10, 0, 0, 1].into()).is_ok());
+    let without_key = Options { advertise: Some("eth0".parse().unwrap()), ..Options::default() };
+    let said = Settings::resolve(&without_key).unwrap().may_advertise([10, 0, 0, 1].into());
+    assert!(said.unwrap_err().to_string().contains("--cluster-key-file"));
 }
 
 #[test]
@@ -127,7 +157,7 @@ fn without_a_cluster_key_nobody_listens_beyond_loopback_who_does_not_say_so() {
     }
     assert!(Settings::resolve(&listen([127, 0, 0, 2])).is_ok());
     // The others would be told of it.
-    let advertised = Options { advertise: Some([10, 0, 0, 1].into()), ..Options::default() };
+    let advertised = Options { advertise: Some("10.0.0.1".parse().unwrap()), ..Options::default() };
     assert!(fault(advertised).contains("10.0.0.1 is not a loopback address"));
 }
 

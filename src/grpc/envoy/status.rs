@@ -10,17 +10,24 @@ use tidegate_proto::grpc::envoy::{
 };
 
 use crate::{
-    check::CheckAnswer,
-    rate_limit_headers::{SEPARATOR, seconds},
+    check::{CheckAnswer, Policy},
+    rate_limit_headers::{MAX_ITEMS, Place, SEPARATOR, seconds},
 };
 
 /// What is told of one descriptor.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) status: DescriptorStatus,
-    /// Items of `RateLimit` and `RateLimit-Policy`.
-    items: (BytesMut, BytesMut),
+    items: Vec<Item>,
     retry_after: Option<Duration>,
+}
+
+/// An item of `RateLimit` and the one of `RateLimit-Policy`.
+#[derive(Debug, Clone)]
+struct Item {
+    place: Place,
+    state: BytesMut,
+    policy: BytesMut,
 }
 
 impl Told {
@@ -43,16 +50,13 @@ impl Told {
             // ever comes where a rule denies everything.
             status.duration_until_reset = (!policy.denies()).then(|| whole_seconds(policy.more_after));
         }
-        let mut items = (BytesMut::new(), BytesMut::new());
-        if with_headers {
-            // Each item begins with the separator, for those of other descriptors before it.
-            for policy in answer.policies {
-                items.0.extend_from_slice(SEPARATOR);
-                policy.write_state(&mut items.0);
-                items.1.extend_from_slice(SEPARATOR);
-                policy.write(&mut items.1);
-            }
-        }
+        let item = |policy: &Policy<'_>| {
+            let mut item = Item { place: policy.place(), state: BytesMut::new(), policy: BytesMut::new() };
+            policy.write_state(&mut item.state);
+            policy.write(&mut item.policy);
+            item
+        };
+        let items = if with_headers { answer.policies.iter().map(item).collect() } else { Vec::new() };
         let retry_after = answer.numbers.and_then(|numbers| numbers.retry_after).filter(|_| !answer.allowed);
         Self { status, items, retry_after }
     }
@@ -68,34 +72,38 @@ impl Told {
             current_limit: Some(RateLimit { unit: unit.into(), ..Default::default() }),
             ..Default::default()
         };
-        Self { status, items: Default::default(), retry_after: None }
+        Self { status, items: Vec::new(), retry_after: None }
     }
 }
 
 /// The headers of all descriptors.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
-    items: (BytesMut, BytesMut),
+    items: Vec<Item>,
     retry_after: Option<Duration>,
 }
 
 impl Headers {
     pub(super) fn add(&mut self, told: &Told) {
-        self.items.0.extend_from_slice(&told.items.0);
-        self.items.1.extend_from_slice(&told.items.1);
+        self.items.extend_from_slice(&told.items);
         self.retry_after = self.retry_after.max(told.retry_after);
     }
 
-    pub(super) fn finish(self) -> Vec<HeaderValue> {
+    pub(super) fn finish(mut self) -> Vec<HeaderValue> {
         let header =
             |key: &str, value: String| HeaderValue { key: key.to_owned(), value, ..Default::default() };
-        let list = |items: &[u8]| {
-            String::from_utf8_lossy(items.get(SEPARATOR.len()..).unwrap_or_default()).into_owned()
+        if self.items.len() > MAX_ITEMS {
+            self.items.sort_by_key(|item| item.place);
+            self.items.truncate(MAX_ITEMS);
+        }
+        let list = |of: fn(&Item) -> &[u8]| {
+            let items: Vec<&[u8]> = self.items.iter().map(of).collect();
+            String::from_utf8_lossy(&items.join(SEPARATOR)).into_owned()
         };
         let mut headers = Vec::new();
-        if !self.items.0.is_empty() {
-            headers.push(header("ratelimit", list(&self.items.0)));
-            headers.push(header("ratelimit-policy", list(&self.items.1)));
+        if !self.items.is_empty() {
+            headers.push(header("ratelimit", list(|item| &item.state)));
+            headers.push(header("ratelimit-policy", list(|item| &item.policy)));
         }
         if let Some(wait) = self.retry_after {
             headers.push(header("retry-after", whole_seconds(wait).seconds.max(1).to_string()));
@@ -191,6 +199,20 @@ mod tests {
                 ("retry-after", "1"),
             ]
         );
+    }
+
+    #[test]
+    fn of_many_descriptors_the_limits_are_told_that_bind_most() {
+        let mut headers = Headers::default();
+        for remaining in (0..100).rev() {
+            let policies = [Policy { remaining, ..policy("login", 60) }];
+            headers.add(&Told::of(&answer(true, &policies), true));
+        }
+        let headers = headers.finish();
+        for header in &headers[..2] {
+            assert_eq!(header.value.split(", ").count(), MAX_ITEMS, "{header:?}");
+        }
+        assert!(headers[0].value.starts_with("\"login\";r=0;t=2, \"login\";r=1;t=2, "), "{headers:?}");
     }
 
     #[test]

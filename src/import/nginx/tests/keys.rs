@@ -1,0 +1,94 @@
+//! What requests are counted by, and which are not: keys, `geo` and `map`, the name of a server.
+
+use super::*;
+
+#[test]
+fn parts_of_a_key_may_be_empty() {
+    let made = import(
+        "limit_req_zone $binary_remote_addr$http_x_api_key zone=a:1m rate=1r/m;
+limit_req_zone $http_a$http_b zone=b:1m rate=1r/m;
+limit_req_zone x$http_c zone=c:1m rate=1r/m;
+limit_req_zone \"\" zone=d:1m rate=1r/m;
+server { limit_req zone=a; limit_req zone=b; limit_req zone=c; limit_req zone=d; }",
+    );
+    assert_eq!(made.of(&[("ip", "1.1.1.1")]), "a:1 c:1");
+    assert_eq!(made.of(&[("ip", "1.1.1.1"), ("x-api-key", "k"), ("c", "c")]), "a:1 c:1");
+    assert_eq!(made.of(&[("b", "b")]), "b:1 c:1");
+    assert_eq!(made.of(&[("a", ""), ("b", "")]), "c:1");
+    assert_eq!(made.lost(), []);
+}
+
+#[test]
+fn lists_of_those_that_are_not_limited_are_carried_over() {
+    let made = import(
+        "geo $limited { default 1; 10.0.0.0/8 0; 10.1.0.0/16 1; 192.168.0.1 0; 172.16.0.0-172.16.0.255 0; 2001:db8::/32 0; }
+map $limited $key { 0 \"\"; 1 $binary_remote_addr; }
+map $request_method $posts { default \"\"; post $binary_remote_addr; }
+map $http_x_key $by_key { \"\" $binary_remote_addr; secret \"\"; default $http_x_key; }
+map $uri $by_path { default \"\"; ~^/api/ $binary_remote_addr; ~^/api/free \"\"; /api/free2 \"\"; }
+limit_req_zone $key zone=a:1m rate=1r/m;
+limit_req_zone $posts zone=b:1m rate=1r/m;
+limit_req_zone $by_key zone=c:1m rate=1r/m;
+limit_req_zone $by_path zone=d:1m rate=1r/m;
+server { limit_req zone=a; limit_req zone=b; limit_req zone=c; limit_req zone=d; }",
+    );
+    assert_eq!(made.lost(), []);
+    for (ip, expected) in [
+        ("203.0.113.1", "a:1"),
+        ("10.2.0.1", ""),
+        ("10.1.0.1", "a:1"),
+        ("192.168.0.1", ""),
+        ("192.168.0.2", "a:1"),
+        ("172.16.0.77", ""),
+        ("172.16.1.1", "a:1"),
+        ("2001:db8::1", ""),
+        ("2001:db9::1", "a:1"),
+    ] {
+        assert_eq!(made.of(&[("ip", ip), ("x-key", "secret")]), expected, "{ip}");
+    }
+    let ten = ("ip", "10.2.0.1");
+    assert_eq!(made.of(&[ten, ("method", "POST"), ("x-key", "secret")]), "b:1");
+    assert_eq!(made.of(&[ten, ("method", "GET"), ("x-key", "secret")]), "");
+    assert_eq!((made.of(&[ten]), made.of(&[ten, ("x-key", "")])), ("c:1".to_owned(), "c:1".to_owned()));
+    assert_eq!(made.of(&[ten, ("x-key", "k")]), "c:1");
+    for (path, expected) in [("/", ""), ("/api/x", "d:1"), ("/api/freely", "d:1"), ("/api/free2", "")] {
+        assert_eq!(made.of(&[ten, ("x-key", "secret"), ("path", path)]), expected, "{path}");
+    }
+}
+
+#[test]
+fn maps_that_no_rule_can_say_are_lost_with_their_line() {
+    let made = import(
+        "map $http_user_agent $bot { default \"\"; ~*(google|bing)bot $binary_remote_addr; }
+map $a $b { default $c; }
+map $b $c { default $b; }
+geo $http_x_forwarded_for $g { default 1; }
+map \"$host$uri\" $two { default 1; }
+limit_req_zone $bot zone=a:1m rate=1r/m;
+limit_req_zone $b zone=b:1m rate=1r/m;
+limit_req_zone $g zone=c:1m rate=1r/m;
+limit_req_zone $two zone=d:1m rate=1r/m;
+limit_req_zone $cookie_x zone=e:1m rate=1r/m;
+server { limit_req zone=a; limit_req zone=b; }",
+    );
+    let lost: Vec<u64> = made.lost().iter().map(|(line, _)| *line).collect();
+    assert_eq!(lost, [1, 7, 8, 9, 10, 11], "{:?}", made.lost());
+}
+
+#[test]
+fn the_name_of_a_server_is_the_one_that_it_was_given() {
+    let made = import(
+        "limit_req_zone $server_name zone=a:1m rate=1r/m;
+server { server_name a.test www.a.test; limit_req zone=a; }
+server { server_name b.test; limit_req zone=a; }",
+    );
+    let key = |host: &str| {
+        let mut found = SmallVec::new();
+        made.rules.matching("default", &[("host", host)][..], &mut found);
+        found.iter().map(|one| one.key).collect::<Vec<_>>()
+    };
+    assert_eq!(key("a.test").len(), 1);
+    assert_eq!(key("a.test"), key("www.a.test"));
+    assert_eq!(key("a.test"), key("unknown.test"), "the first one is the default");
+    assert_ne!(key("a.test"), key("b.test"));
+}
