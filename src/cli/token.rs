@@ -117,6 +117,12 @@ enum SaveError {
 }
 
 #[derive(Debug, Deserialize)]
+struct Revoked {
+    applied_by: Vec<String>,
+    behind: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Listed {
     tokens: Vec<Token>,
 }
@@ -221,7 +227,13 @@ impl RevokeArgs {
         let value = self.node.ask(Ask::delete(&["v1", "tokens", &self.named])).await?;
         match self.output {
             Output::Json => print(&value.to_string()),
-            Output::Text => print(&format!("the token {} is worthless now", self.named)),
+            Output::Text => {
+                let Revoked { applied_by, behind } = self.node.read(&value)?;
+                print(&format!("the token {} is worthless now at {}", self.named, applied_by.join(", ")));
+                if !behind.is_empty() {
+                    note(&format!("these have not heard of it yet: {}", behind.join(", ")));
+                }
+            }
         }
         Ok(DONE)
     }

@@ -95,7 +95,8 @@ mod tests {
         assert_eq!("100ms".parse(), Ok(Span(Duration::from_millis(100))));
         assert_eq!("2 s".parse(), Ok(Span(Duration::from_secs(2))));
         assert_eq!("1m".parse(), Ok(Span(Duration::from_secs(60))));
-        for wrong in ["", "100", "ms", "-1s", "1.5s", "1d", "99999999999999999999s"] {
+        assert_eq!("90d".parse(), Ok(Span(Duration::from_secs(90 * 86_400))));
+        for wrong in ["", "100", "ms", "-1s", "1.5s", "1w", "99999999999999999999s"] {
             let fault = wrong.parse::<Span>().unwrap_err();
             assert!(fault.to_string().contains("for example"), "{fault}");
         }

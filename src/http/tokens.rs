@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidegate_cluster::{
+    ids::Revision,
     rules::{NewToken, WriteError},
     state::{ActError, MAX_TOKEN_DOMAINS, MAX_TOKEN_NAME_BYTES, Role, Roles, Token, TokenId},
 };
@@ -21,6 +22,8 @@ use crate::{
 
 /// How long the leader may take to write a change.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// How long it is waited for that all live nodes know of a token that is revoked.
+const EVERYWHERE_WITHIN: Duration = Duration::from_secs(3);
 /// A token lives for a century at most.
 const MAX_LIFE: Duration = Duration::from_secs(100 * 366 * 86_400);
 
@@ -106,8 +109,15 @@ pub(super) async fn revoke(node: &Node, caller: &Caller, named: &str) -> Result<
     };
     let name = tokens.get(id).map(|token| token.name.clone());
     ledger.revoke_token(id, caller.actor(), deadline).await.map_err(|error| problem(&error))?;
-    node.access.publish(&ledger.applied());
-    Ok(json!({ "id": id.to_string(), "name": name, "revoked": true }))
+    let applied = ledger.applied();
+    node.access.publish(&applied);
+    // Whoever revokes a token wants to know when nobody takes it any more.
+    let entry = Revision::new(applied.state.access.tokens.version());
+    let spread = ledger.everywhere(entry, deadline.min(Instant::now() + EVERYWHERE_WITHIN)).await;
+    Ok(json!({
+        "id": id.to_string(), "name": name, "revoked": true,
+        "applied_by": spread.applied_by, "behind": spread.behind,
+    }))
 }
 
 fn new_token(wanted: Wanted, now_ms: u64) -> Result<NewToken, Problem> {
