@@ -162,6 +162,7 @@ mod tests {
                 reset_after: Duration::from_millis(millis),
                 retry_after: None,
                 delay: Duration::ZERO,
+                banned: false,
             };
             let (rule, numbers) = (None, Some(numbers));
             let answer = CheckAnswer {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_limiter::{
     Algorithm, Cost, Decision, Limit,
-    cluster::{Charge, Consistency, KeyHash, LimitRef, RuleId},
+    cluster::{Ban, Charge, Consistency, KeyHash, LimitRef, RuleId},
     rules::{Mode, Period},
 };
 use tidegate_proto::peer;
@@ -36,6 +36,7 @@ pub(crate) fn charges_to_wire<'a>(
         reserve: policy.reserve.is_some(),
         shape: policy.limit_ref.shape(),
         place: policy.limit_ref.place(),
+        ban: charge.ban.map(|ban| (ban.first_seconds(), ban.longest_seconds())),
     }))
 }
 
@@ -62,6 +63,10 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
                 peer::Period::Month => Period::Month,
             };
             let algorithm = Algorithm::try_from(charge.limit.algorithm).ok()?;
+            let ban = match charge.ban {
+                Some((first, longest)) => Some(Ban::of_seconds(first, longest)?),
+                None => None,
+            };
             Some(Charge {
                 key: KeyHash::from_raw(charge.key),
                 rule: RuleId::from_raw(charge.rule),
@@ -69,6 +74,7 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
                 cost: Cost::new(charge.cost).ok()?,
                 mode: if charge.shadow { Mode::Shadow } else { Mode::Enforce },
                 floor: None,
+                ban,
             })
         })
         .collect()
@@ -83,6 +89,7 @@ pub(crate) fn decision_to_wire(decision: &Decision) -> peer::Decision {
         retry_after: decision.retry_after.map(nanos),
         delay: nanos(decision.delay),
         assumed: decision.assumed,
+        banned: decision.banned,
     }
 }
 
@@ -95,6 +102,7 @@ pub(crate) fn decision_from_wire(decision: &peer::Decision) -> Decision {
         retry_after: decision.retry_after.map(Duration::from_nanos),
         delay: Duration::from_nanos(decision.delay),
         assumed: decision.assumed,
+        banned: decision.banned,
     }
 }
 
@@ -115,6 +123,7 @@ mod tests {
             cost: Cost::new(3).unwrap(),
             mode: Mode::Shadow,
             floor: None,
+            ban: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     algorithm::{Asked, Bounds},
+    ban::Ban,
     cost::Cost,
     floor::Floor,
     key::{KeyHash, RuleId},
@@ -25,12 +26,16 @@ pub struct Charge {
     /// What is said of the bucket beside what is known of it here: for buckets that were decided elsewhere before, or that
     /// another node will take over.
     pub floor: Option<Floor>,
+    /// For how long its key is denied when it exceeds the limit; `None`: for as long as the limit denies. Only of a rule that is
+    /// enforced.
+    pub ban: Option<Ban>,
 }
 
 impl Charge {
     #[inline]
     pub(crate) fn asked(&self) -> Asked<'_> {
         let bounds = self.floor.map_or(Bounds::NONE, Floor::bounds);
-        Asked { key: self.key, rule: self.rule, limit: &self.limit, cost: self.cost, bounds }
+        let Self { key, rule, ref limit, cost, ban, .. } = *self;
+        Asked { key, rule, limit, cost, bounds, ban }
     }
 }

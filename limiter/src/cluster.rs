@@ -13,10 +13,11 @@
 
 pub use crate::{
     address::IpPrefix,
+    ban::Ban,
     cardinality::estimate,
     charge::Charge,
     describe::{
-        BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
+        BanDescription, BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
         OverrideDescription, RuleChange, RuleDescription, RulesDiff, WorstCase,
     },
     floor::Floor,

@@ -106,6 +106,7 @@ mod address;
 mod algorithm;
 mod answer;
 mod attributes;
+mod ban;
 mod block;
 mod calendar;
 mod cardinality;
@@ -167,6 +168,7 @@ use self::{
     costs::Costs,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,
+    mark::Mark,
     matching::Matched,
     parse::DEFAULT_DOMAIN,
     period::Period,

@@ -15,7 +15,7 @@
 use serde::Serialize;
 
 /// The version of greetings, records and messages that this build speaks. Another version is refused at the greeting.
-pub const WIRE_VERSION: u8 = 9;
+pub const WIRE_VERSION: u8 = 10;
 /// Length of the header of a frame in bytes.
 pub const FRAME_HEADER_BYTES: usize = 5;
 /// Longest payload between nodes that have proved who they are; a longer one ends the connection.

@@ -70,6 +70,7 @@ impl Outcome {
                 .then(|| duration(self.wanted.saturating_sub(self.latest).min(self.before - now))),
             delay: duration(if waits { self.before - now } else { 0 }),
             assumed: false,
+            banned: false,
         }
     }
 }
@@ -79,6 +80,16 @@ pub(crate) fn refund(limit: &Limit, tat: u64, cost: Cost, now: u64) -> u64 {
     let (numerator, denominator) = limit.interval();
     let ticks = u128::from(numerator) * u128::from(cost.get()) / u128::from(denominator);
     tat.saturating_sub(u64::try_from(ticks).unwrap_or(u64::MAX)).max(now)
+}
+
+/// What was charged weighs less by all that may have refilled since. Without the charge the TAT would be earlier by its ticks, less the
+/// time since then in which the bucket would have been full: that is no longer than what has passed.
+pub(crate) fn refund_charge(limit: &Limit, tat: u64, cost: Cost, charged: u64, now: u64) -> u64 {
+    let (numerator, denominator) = limit.interval();
+    let ticks = u128::from(numerator) * u128::from(cost.get()) / u128::from(denominator);
+    let refilled = now.saturating_sub(charged);
+    let weighs = u64::try_from(ticks).unwrap_or(u64::MAX).saturating_sub(refilled);
+    tat.saturating_sub(weighs).max(now)
 }
 
 #[inline]

@@ -73,6 +73,28 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
     }
 }
 
+/// The state after `cost` units were given back of a charge that was made at `charged`: no more than what it still weighs. A window that
+/// its first charge begins does not say of a charge whether that was its own: nothing is given back.
+pub(crate) fn refund_charge(limit: &Limit, state: u64, cost: Cost, charged: u64, now: u64) -> u64 {
+    if state <= now {
+        return state;
+    }
+    match limit.algorithm() {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => {
+            gcra::refund_charge(limit, state, cost, charged, now)
+        }
+        Algorithm::FixedWindow if is_from_first(limit) => state,
+        Algorithm::FixedWindow if fixed::is_same_window(limit, charged, now) => {
+            fixed::refund(limit, state, cost, now)
+        }
+        Algorithm::FixedWindow => state,
+        Algorithm::SlidingWindow => {
+            sliding::undo(limit, state, cost, Counted { at: charged, before: None }, false, now)
+        }
+        Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
+    }
+}
+
 impl Decision {
     /// What it says of a bucket that another one of the same check has denied for: the units are back, and nobody waits for
     /// a turn. `limit` and `cost` are those by which it was charged.

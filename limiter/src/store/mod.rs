@@ -10,6 +10,7 @@
 //! those first that are used the least, and says what that means ([`OnMemoryFull`]). `sweep.rs` and `classes.rs` say how.
 
 mod assigned;
+mod bans;
 mod budget;
 mod charging;
 mod class;
@@ -68,6 +69,8 @@ pub struct StoreStats {
     /// Buckets for which there was no room, since the start, of rules with [`OnMemoryFull::Strict`]: each may since have been
     /// stricter than it should be.
     pub folded: u64,
+    /// Bans that have begun, since the start.
+    pub bans: u64,
     /// Charges that may still be undone.
     pub holds: usize,
 }
@@ -166,9 +169,28 @@ impl Store {
         }
     }
 
-    /// Forgets what a bucket knows: it is a full one, also where it had been let go of.
+    /// Gives units of a charge back that was made at `charged`: no more than what it still weighs. What has refilled since is not given
+    /// once more, and a window that has ended gives nothing to the next one.
+    pub fn refund_charge(&self, key: KeyHash, limit: &Limit, cost: Cost, charged: Nanos, now: Nanos) {
+        let mut locked = self.lock(key);
+        let (now, charged) = (self.not_before(now), charged.ticks());
+        let key = table_key(key);
+        locked.forget_journal(key);
+        if limit.algorithm() == Algorithm::SlidingLog {
+            locked.refund_charge_of_log(key, limit, cost, charged, now);
+        } else {
+            let refund = |state| {
+                let state = algorithm::nearest(limit, state, now);
+                algorithm::refund_charge(limit, state, cost, charged, now)
+            };
+            locked.change(key, refund);
+        }
+    }
+
+    /// Forgets what a bucket knows: it is a full one, also where it had been let go of. A ban of its key is lifted and forgotten.
     pub fn reset(&self, key: KeyHash) {
         let mut locked = self.lock(key);
+        locked.lift_ban(key);
         let key = table_key(key);
         locked.forget_journal(key);
         locked.remove_log(key);
@@ -196,6 +218,7 @@ impl Store {
             log_bytes,
             forgotten,
             folded,
+            bans: self.bans.load(Relaxed),
             holds: self.holds().len(),
         }
     }
