@@ -20,7 +20,7 @@ use std::{
 use smallvec::SmallVec;
 use tidegate_limiter::{
     Cost, Decision, Nanos,
-    cluster::{Charge, HoldId, KeyHash},
+    cluster::{Charge, HoldId, KeyHash, Returned},
 };
 
 pub(crate) use self::charged::MovedCharge;
@@ -170,7 +170,7 @@ impl Requests {
         part.charged.note(key, charges, now, MAX_CHARGED / PARTS);
     }
 
-    /// Takes so many units of what the request with this number was charged of a bucket, to be given back: when each part was charged.
+    /// Takes so many units of what the request with this number was charged of a bucket, to be given back.
     /// None of a charge that is not known.
     pub(crate) fn take_charged(
         &self,
@@ -178,7 +178,7 @@ impl Requests {
         key: KeyHash,
         units: Cost,
         now: Nanos,
-    ) -> SmallVec<[(Nanos, Cost); 1]> {
+    ) -> SmallVec<[Returned; 1]> {
         locked(self.part(number)).charged.take(number, key, units.get(), now)
     }
 

@@ -15,7 +15,7 @@ pub use crate::{
     address::IpPrefix,
     ban::Ban,
     cardinality::estimate,
-    charge::Charge,
+    charge::{Charge, Returned},
     describe::{
         BanDescription, BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
         OverrideDescription, RuleChange, RuleDescription, RulesDiff, WorstCase,

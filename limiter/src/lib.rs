@@ -164,7 +164,7 @@ pub use self::{
 // Inside of the crate each name is at the root.
 use self::{
     attributes::Attributes,
-    charge::Charge,
+    charge::{Charge, Returned},
     costs::Costs,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,

@@ -14,6 +14,7 @@ mod answers;
 mod auth;
 mod bad_peers;
 mod bad_requests;
+mod bans;
 mod batch;
 mod block;
 mod changed_limits;

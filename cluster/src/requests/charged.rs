@@ -11,7 +11,7 @@ use std::{
 use smallvec::SmallVec;
 use tidegate_limiter::{
     Cost, Nanos,
-    cluster::{Charge, KeyHash},
+    cluster::{Charge, KeyHash, Returned},
 };
 
 use super::RequestKey;
@@ -71,23 +71,21 @@ impl Charged {
         self.order.push_back((at, number));
     }
 
-    /// Takes so many units of what a request was charged of a bucket, of its last charge first: when each part was charged.
+    /// Takes so many units of what a request was charged of a bucket, of its last charge first.
     pub(super) fn take(
         &mut self,
         number: u64,
         key: KeyHash,
         mut units: u64,
         now: Nanos,
-    ) -> SmallVec<[(Nanos, Cost); 1]> {
+    ) -> SmallVec<[Returned; 1]> {
         let mut parts = SmallVec::new();
         let known = self.known.get_mut(&number).into_iter().flatten().rev();
         for taken in known.filter(|taken| taken.key == key && !is_over(taken.at, now)) {
             let part = taken.units.min(units);
             (taken.units, units) = (taken.units - part, units - part);
-            if let Ok(cost) = Cost::new(part)
-                && part > 0
-            {
-                parts.push((taken.at, cost));
+            if let (1.., Ok(units), Ok(kept)) = (part, Cost::new(part), Cost::new(taken.units)) {
+                parts.push(Returned { units, kept, charged: taken.at });
             }
         }
         parts
@@ -153,4 +151,81 @@ impl Charged {
 
 fn is_over(at: Nanos, now: Nanos) -> bool {
     now.saturating_since(at) >= REFUNDABLE
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::{Limit, cluster::RuleId, rules::Mode};
+
+    use super::*;
+
+    fn at(seconds: u64) -> Nanos {
+        Nanos::new(1_800_000_000_000_000_000 + seconds * 1_000_000_000)
+    }
+
+    fn charge(key: u64, cost: u64) -> Charge {
+        Charge {
+            key: KeyHash::from_raw(key),
+            rule: RuleId::from_raw(8),
+            limit: Limit::per_minute(10),
+            cost: Cost::new(cost).unwrap(),
+            mode: Mode::Enforce,
+            floor: None,
+            ban: None,
+        }
+    }
+
+    fn request(number: u64, charges: u64) -> RequestKey {
+        RequestKey { number, charges }
+    }
+
+    fn take(charged: &mut Charged, number: u64, key: u64, units: u64, now: u64) -> Vec<(Nanos, u64)> {
+        let parts = charged.take(number, KeyHash::from_raw(key), units, at(now));
+        parts.into_iter().map(|part| (part.charged, part.units.get())).collect()
+    }
+
+    #[test]
+    fn no_unit_of_a_charge_is_given_back_twice_and_none_of_another_bucket_or_request() {
+        let mut charged = Charged::default();
+        charged.note(request(1, 1), &[charge(2, 5), charge(4, 7), charge(6, 0)], at(0), 9);
+        charged.note(request(1, 1), &[charge(2, 3)], at(3), 9);
+        assert_eq!(take(&mut charged, 1, 2, 4, 10), [(at(3), 3), (at(0), 1)], "of the last one first");
+        assert_eq!(take(&mut charged, 1, 2, 100, 10), [(at(0), 4)]);
+        assert!(take(&mut charged, 1, 2, 1, 10).is_empty() && take(&mut charged, 1, 6, 1, 10).is_empty());
+        assert!(take(&mut charged, 2, 4, 7, 10).is_empty(), "another request");
+        assert_eq!(take(&mut charged, 1, 4, 7, 10), [(at(0), 7)]);
+    }
+
+    #[test]
+    fn what_was_not_charged_after_all_or_is_long_ago_is_not_known_and_the_oldest_makes_room() {
+        let mut charged = Charged::default();
+        charged.note(request(1, 1), &[charge(2, 5)], at(0), 2);
+        charged.note(request(1, 1), &[charge(2, 5)], at(9), 2);
+        charged.undo(request(1, 2), at(0));
+        charged.undo(request(1, 1), at(9));
+        assert_eq!(take(&mut charged, 1, 2, 100, 10), [(at(0), 5)]);
+        charged.note(request(2, 1), &[charge(2, 5)], at(20), 2);
+        charged.note(request(3, 1), &[charge(2, 5)], at(21), 2);
+        assert_eq!(charged.known.len(), 2);
+        assert!(take(&mut charged, 3, 2, 1, 3_700).is_empty(), "an hour later");
+        assert_eq!(take(&mut charged, 3, 2, 1, 3_600), [(at(21), 1)]);
+        charged.forget_old(at(3_621));
+        assert!(charged.is_empty() && charged.known.is_empty());
+    }
+
+    #[test]
+    fn the_next_owner_knows_what_is_left_once_however_often_it_is_told() {
+        let (mut from, mut to) = (Charged::default(), Charged::default());
+        from.note(request(1, 1), &[charge(2, 5), charge(4, 7)], at(0), 9);
+        assert_eq!(take(&mut from, 1, 2, 2, 1).len(), 1);
+        let mut moved = Vec::new();
+        let slot = SlotId::of(KeyHash::from_raw(2));
+        from.of_slots(|wanted| wanted == slot, at(1), &mut moved);
+        moved.iter().for_each(|one| to.take_over(*one, 9));
+        let of_slot = if SlotId::of(KeyHash::from_raw(4)) == slot { 2 } else { 1 };
+        assert_eq!(moved.len(), of_slot);
+        assert_eq!(take(&mut to, 1, 2, 1, 2), [(at(0), 1)]);
+        moved.iter().for_each(|one| to.take_over(*one, 9));
+        assert_eq!(take(&mut to, 1, 2, 100, 2), [(at(0), 2)]);
+    }
 }

@@ -201,8 +201,8 @@ impl Router {
                 }
                 Amendment::RefundOf(number) => {
                     // Of the limit in force: what was charged under another one is not given back.
-                    for (charged, units) in self.requests.take_charged(number, charge.key, charge.cost, now) {
-                        self.store.refund_charge(charge.key, &charge.limit, units, charged, now);
+                    for returned in self.requests.take_charged(number, charge.key, charge.cost, now) {
+                        self.store.refund_charge(charge.key, &charge.limit, returned, now);
                     }
                 }
                 Amendment::Reset => {

@@ -16,7 +16,7 @@ use super::{
     table::{self, Entry, Table, table_key},
 };
 use crate::{
-    Algorithm, Cost, Decision, KeyHash, Limit,
+    Algorithm, Cost, Decision, KeyHash, Limit, Returned,
     algorithm::{self, Asked, Counted, log::Log},
 };
 
@@ -242,17 +242,11 @@ impl Locked<'_> {
         }
     }
 
-    pub(super) fn refund_charge_of_log(
-        &mut self,
-        key: u64,
-        limit: &Limit,
-        cost: Cost,
-        charged: u64,
-        now: u64,
-    ) {
+    pub(super) fn refund_charge_of_log(&mut self, key: u64, limit: &Limit, returned: Returned, now: u64) {
+        let charged = returned.charged.ticks();
         let counts = charged.saturating_add(limit.memory()) > now;
         if let (true, Some(kept)) = (counts, self.shard.logs.get_mut(&key)) {
-            kept.log.undo(cost, charged);
+            kept.log.undo(returned.units, charged);
         }
     }
 

@@ -46,7 +46,8 @@ pub use self::{
 };
 use self::{holds::Keys, shard::MAX_SPARED, table::table_key};
 use crate::{
-    Algorithm, Answer, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, OnMemoryFull, RuleId, Rules,
+    Algorithm, Answer, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, OnMemoryFull, Returned, RuleId,
+    Rules,
     algorithm::{self, Asked},
 };
 
@@ -169,19 +170,19 @@ impl Store {
         }
     }
 
-    /// Gives units of a charge back that was made at `charged`: no more than what it still weighs. What has refilled since is not given
-    /// once more, and a window that has ended gives nothing to the next one.
-    pub fn refund_charge(&self, key: KeyHash, limit: &Limit, cost: Cost, charged: Nanos, now: Nanos) {
+    /// Gives units of an earlier charge back, as far as that still weighs: what has refilled since is not given once more, and a window that
+    /// has ended gives nothing to the next one.
+    pub fn refund_charge(&self, key: KeyHash, limit: &Limit, returned: Returned, now: Nanos) {
         let mut locked = self.lock(key);
-        let (now, charged) = (self.not_before(now), charged.ticks());
+        let now = self.not_before(now);
         let key = table_key(key);
         locked.forget_journal(key);
         if limit.algorithm() == Algorithm::SlidingLog {
-            locked.refund_charge_of_log(key, limit, cost, charged, now);
+            locked.refund_charge_of_log(key, limit, returned, now);
         } else {
             let refund = |state| {
                 let state = algorithm::nearest(limit, state, now);
-                algorithm::refund_charge(limit, state, cost, charged, now)
+                algorithm::refund_charge(limit, state, returned, now)
             };
             locked.change(key, refund);
         }
