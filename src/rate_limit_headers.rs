@@ -183,6 +183,7 @@ mod tests {
     #[test]
     fn of_many_limits_those_are_told_that_bind_most() {
         let policy = |name: &'static str, remaining, denied| Policy {
+            banned: false,
             name,
             count: 5,
             window: Duration::from_secs(60),
@@ -217,6 +218,7 @@ mod tests {
                 reset_after: Duration::from_millis(millis),
                 retry_after: None,
                 delay: Duration::ZERO,
+                banned: false,
             };
             let (rule, numbers) = (None, Some(numbers));
             let answer = CheckAnswer {

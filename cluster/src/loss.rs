@@ -102,7 +102,8 @@ fn of_share(charge: &Charge, policy: LossPolicy, share: Option<Share>) -> Result
         OnOwnerLoss::Share => {
             let part = share.and_then(|Share { since, parts, .. }| {
                 let limit = charge.limit.share(parts.saturating_mul(carved(policy)))?;
-                Some(Charge { limit, floor: Some(Floor::empty_at(since)), ..*charge })
+                // It begins empty: that it denies does not say that the key has exceeded its limit.
+                Some(Charge { limit, floor: Some(Floor::empty_at(since)), ban: None, ..*charge })
             });
             // No share, or a limit smaller than the cluster: this node's part of it is nothing.
             part.ok_or_else(|| by_rule(charge, false))
@@ -127,6 +128,7 @@ pub(crate) fn by_rule(charge: &Charge, allowed: bool) -> Answer {
         retry_after: (!allowed).then_some(RETRY_AFTER_LOSS),
         delay: Duration::ZERO,
         assumed: false,
+        banned: false,
     };
     Answer { decision, by: DecidedBy::Fallback }
 }
@@ -151,6 +153,7 @@ mod tests {
             cost: Cost::ONE,
             mode: Mode::Enforce,
             floor: None,
+            ban: None,
         };
         let policy = LossPolicy {
             on_owner_loss: OnOwnerLoss::Share,

@@ -5,7 +5,11 @@
 //! remembered is bounded: beyond that a check is charged as if it had no id, which is stricter. It goes with the slot when
 //! that moves by plan; what a node that dies remembers is lost, and then a repeated check is charged twice.
 //!
+//! For refunds that name their charge, it is known for longer when a request was charged (`charged.rs`).
+//!
 //! A part is locked while the store and the rights are asked, never the other way round, and nobody holds two parts.
+
+mod charged;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,11 +17,14 @@ use std::{
     time::Duration,
 };
 
+use smallvec::SmallVec;
 use tidegate_limiter::{
-    Decision, Nanos,
-    cluster::{Charge, HoldId},
+    Cost, Decision, Nanos,
+    cluster::{Charge, HoldId, KeyHash, Returned},
 };
 
+pub(crate) use self::charged::MovedCharge;
+use self::charged::{Charged, MAX_CHARGED};
 use crate::{slots::SlotId, stats::Counter};
 
 /// How long it is remembered that a request was charged.
@@ -67,6 +74,7 @@ pub(crate) struct Part {
     known: HashMap<RequestKey, Known>,
     /// In the order in which they are forgotten, about; those too that are forgotten already.
     order: VecDeque<(Nanos, RequestKey)>,
+    charged: Charged,
 }
 
 #[derive(Debug, Clone)]
@@ -125,7 +133,11 @@ impl Part {
 impl Requests {
     /// Locks what is known of a request, so that the same one is not charged by two threads at once.
     pub(crate) fn lock(&self, key: RequestKey) -> MutexGuard<'_, Part> {
-        locked(&self.parts[(key.number >> 60) as usize % PARTS])
+        locked(self.part(key.number))
+    }
+
+    fn part(&self, number: u64) -> &Mutex<Part> {
+        &self.parts[(number >> 60) as usize % PARTS]
     }
 
     /// What was decided when the request was charged.
@@ -153,6 +165,23 @@ impl Requests {
         Some(until)
     }
 
+    /// A request that is remembered was charged this.
+    pub(crate) fn note_charges(&self, part: &mut Part, key: RequestKey, charges: &[Charge], now: Nanos) {
+        part.charged.note(key, charges, now, MAX_CHARGED / PARTS);
+    }
+
+    /// Takes so many units of what the request with this number was charged of a bucket, to be given back.
+    /// None of a charge that is not known.
+    pub(crate) fn take_charged(
+        &self,
+        number: u64,
+        key: KeyHash,
+        units: Cost,
+        now: Nanos,
+    ) -> SmallVec<[Returned; 1]> {
+        locked(self.part(number)).charged.take(number, key, units.get(), now)
+    }
+
     /// Whether what was charged may be undone: then the request is forgotten. Not if another check was answered by it, nor
     /// when nobody can tell any more whether one was.
     pub(crate) fn forget(&self, key: RequestKey, until: Nanos, now: impl FnOnce() -> Nanos) -> bool {
@@ -161,6 +190,7 @@ impl Requests {
         let forgets = now() < until && part.known.get(&key).is_none_or(|known| !known.repeated);
         if forgets {
             part.known.remove(&key);
+            part.charged.undo(key, Nanos::new(until.get().saturating_sub(REMEMBER.as_nanos() as u64)));
         }
         forgets
     }
@@ -170,7 +200,8 @@ impl Requests {
         for part in &self.parts {
             let mut part = locked(part);
             part.forget_old(now);
-            if part.order.is_empty() && part.known.capacity() > 0 {
+            part.charged.forget_old(now);
+            if part.order.is_empty() && part.charged.is_empty() && part.known.capacity() > 0 {
                 *part = Part::default();
             }
         }
@@ -199,6 +230,27 @@ impl Requests {
             }
         }
         found
+    }
+
+    /// When requests were charged of the buckets of some slots, for the next owner: the latest, at most so many.
+    pub(crate) fn charges_of_slots(
+        &self,
+        wanted: impl Fn(SlotId) -> bool,
+        most: usize,
+        now: Nanos,
+    ) -> Vec<MovedCharge> {
+        let mut found = Vec::new();
+        self.parts.iter().for_each(|part| locked(part).charged.of_slots(&wanted, now, &mut found));
+        found.sort_unstable_by_key(|charge| std::cmp::Reverse(charge.at));
+        found.truncate(most);
+        // In the order in which they were made.
+        found.reverse();
+        found
+    }
+
+    /// Takes over when another owner has charged a request.
+    pub(crate) fn take_over_charge(&self, moved: MovedCharge) {
+        locked(self.part(moved.request.number)).charged.take_over(moved, MAX_CHARGED / PARTS);
     }
 
     /// Takes over what another node remembers.
@@ -311,6 +363,7 @@ mod tests {
             retry_after: None,
             delay: Duration::ZERO,
             assumed: false,
+            banned: false,
         };
         for number in 0..10 {
             let remembered =

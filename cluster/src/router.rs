@@ -72,6 +72,9 @@ impl Router {
         let before = out.len();
         let allowed = self.store.check_all(charges, now, out);
         let at = self.clock.now();
+        if !allowed {
+            self.note_bans(&claims, charges, &out[before..], now);
+        }
         if allowed && !self.counts(&claims, charges, &out[before..], now, at)
             || !allowed && is_held(charges, &out[before..])
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tidegate_limiter::{
     Algorithm, Cost, Decision, Limit,
-    cluster::{CalendarParts, Charge, Consistency, KeyHash, LimitRef, RuleId},
+    cluster::{Ban, CalendarParts, Charge, Consistency, KeyHash, LimitRef, RuleId},
     rules::{Calendar, Mode, Period},
 };
 use tidegate_proto::peer;
@@ -40,6 +40,7 @@ pub(crate) fn charges_to_wire<'a>(
         reserve: policy.reserve.is_some(),
         shape: policy.limit_ref.shape(),
         place: policy.limit_ref.place(),
+        ban: charge.ban.map(|ban| (ban.first_seconds(), ban.longest_seconds())),
     }))
 }
 
@@ -69,6 +70,10 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
                 }
             };
             let algorithm = Algorithm::try_from(charge.limit.algorithm).ok()?;
+            let ban = match charge.ban {
+                Some((first, longest)) => Some(Ban::of_seconds(first, longest)?),
+                None => None,
+            };
             Some(Charge {
                 key: KeyHash::from_raw(charge.key),
                 rule: RuleId::from_raw(charge.rule),
@@ -76,6 +81,7 @@ pub(crate) fn charges_from_wire(charges: &peer::Charges) -> Option<SmallVec<[Cha
                 cost: Cost::new(charge.cost).ok()?,
                 mode: if charge.shadow { Mode::Shadow } else { Mode::Enforce },
                 floor: None,
+                ban,
             })
         })
         .collect()
@@ -90,6 +96,7 @@ pub(crate) fn decision_to_wire(decision: &Decision) -> peer::Decision {
         retry_after: decision.retry_after.map(nanos),
         delay: nanos(decision.delay),
         assumed: decision.assumed,
+        banned: decision.banned,
     }
 }
 
@@ -102,6 +109,7 @@ pub(crate) fn decision_from_wire(decision: &peer::Decision) -> Decision {
         retry_after: decision.retry_after.map(Duration::from_nanos),
         delay: Duration::from_nanos(decision.delay),
         assumed: decision.assumed,
+        banned: decision.banned,
     }
 }
 
@@ -122,6 +130,7 @@ mod tests {
             cost: Cost::new(3).unwrap(),
             mode: Mode::Shadow,
             floor: None,
+            ban: None,
         }
     }
 

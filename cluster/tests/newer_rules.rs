@@ -53,6 +53,7 @@ fn make(rules: &Rules, request: &[(&str, &str)]) -> Made {
             cost: Cost::ONE,
             mode: rule.mode(),
             floor: None,
+            ban: None,
         });
         made.policies.push(LossPolicy {
             on_owner_loss: rule.on_owner_loss(),

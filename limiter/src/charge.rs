@@ -2,11 +2,13 @@
 
 use crate::{
     algorithm::{Asked, Bounds},
+    ban::Ban,
     cost::Cost,
     floor::Floor,
     key::{KeyHash, RuleId},
     limit::Limit,
     policy::Mode,
+    time::Nanos,
 };
 
 /// A bucket to take units from.
@@ -25,12 +27,27 @@ pub struct Charge {
     /// What is said of the bucket beside what is known of it here: for buckets that were decided elsewhere before, or that
     /// another node will take over.
     pub floor: Option<Floor>,
+    /// For how long its key is denied when it exceeds the limit; `None`: for as long as the limit denies. Only of a rule that is
+    /// enforced.
+    pub ban: Option<Ban>,
+}
+
+/// Units of a charge that was made before, to be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Returned {
+    /// So many.
+    pub units: Cost,
+    /// Units of the same charge that were not given back before and are not now.
+    pub kept: Cost,
+    /// When it was made.
+    pub charged: Nanos,
 }
 
 impl Charge {
     #[inline]
     pub(crate) fn asked(&self) -> Asked<'_> {
         let bounds = self.floor.map_or(Bounds::NONE, Floor::bounds);
-        Asked { key: self.key, rule: self.rule, limit: &self.limit, cost: self.cost, bounds }
+        let Self { key, rule, ref limit, cost, ban, .. } = *self;
+        Asked { key, rule, limit, cost, bounds, ban }
     }
 }

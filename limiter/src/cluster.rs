@@ -13,11 +13,12 @@
 
 pub use crate::{
     address::IpPrefix,
+    ban::Ban,
     calendar::placed::CalendarParts,
     cardinality::estimate,
-    charge::Charge,
+    charge::{Charge, Returned},
     describe::{
-        BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
+        BanDescription, BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
         OverrideDescription, RuleChange, RuleDescription, RulesDiff, WorstCase,
     },
     floor::Floor,

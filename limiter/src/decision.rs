@@ -20,9 +20,30 @@ pub struct Decision {
     /// What was consumed before was not in memory any more, and had to be assumed: see
     /// [`OnMemoryFull::Strict`](crate::OnMemoryFull::Strict).
     pub assumed: bool,
+    /// The key is banned: it has exceeded the limit, now or before, and waits for the end of that.
+    pub banned: bool,
 }
 
 impl Decision {
+    /// What it says while the key is banned for so long. Who waits for that, and for what the limit itself wants, is not banned again
+    /// by the next check.
+    #[must_use = "it is another decision"]
+    pub(crate) fn banned(self, rest: Duration) -> Self {
+        let retry_after = match (self.allowed, self.retry_after) {
+            (true, _) => Some(rest),
+            (false, wait) => wait.map(|wait| wait.max(rest)),
+        };
+        Self {
+            allowed: false,
+            remaining: 0,
+            reset_after: self.reset_after.max(rest),
+            retry_after,
+            delay: Duration::ZERO,
+            banned: true,
+            ..self
+        }
+    }
+
     /// Whether the limit would allow it, but not what the bucket's successor knows: worth another attempt as soon as that
     /// knows more.
     pub fn is_held(&self) -> bool {
@@ -72,6 +93,7 @@ mod tests {
             retry_after,
             delay: Duration::ZERO,
             assumed: false,
+            banned: false,
         }
     }
 

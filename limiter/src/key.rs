@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     Algorithm, Limit,
-    limit_bits::{ASIDE, LIMIT_BITS},
+    limit_bits::{ASIDE, BAN, LIMIT_BITS},
     siphash::SipHash,
 };
 
@@ -43,13 +43,23 @@ impl KeyHash {
     }
 
     /// Whether the bucket is one of windows, by its last bit: their states mean another thing on another clock.
-    pub(crate) const fn is_of_window(self) -> bool {
+    pub const fn is_of_window(self) -> bool {
         self.0 & 1 == 1
     }
 
     /// The bucket of the same key under another limit.
     pub(crate) fn under(self, known: &Limit, other: &Limit) -> Self {
         Self(self.0 ^ known.bits() ^ other.bits())
+    }
+
+    /// Where it is kept what is known of bans of the same key, under whichever limit.
+    pub const fn of_ban(self) -> Self {
+        Self(self.0 & !LIMIT_BITS | BAN)
+    }
+
+    /// Whether it is such a one. (Of a limit that came with a check, one of millions looks like it.)
+    pub const fn is_of_ban(self) -> bool {
+        self.0 & LIMIT_BITS == BAN
     }
 
     /// Where the same bucket is kept for a limit that comes back.

@@ -175,6 +175,6 @@ impl Keyed {
 
     #[inline]
     fn asked(&self, key: KeyHash, cost: Cost) -> Asked<'_> {
-        Asked { key, rule: self.rule, limit: &self.limit, cost, bounds: Bounds::NONE }
+        Asked { key, rule: self.rule, limit: &self.limit, cost, bounds: Bounds::NONE, ban: None }
     }
 }

@@ -106,6 +106,7 @@ mod address;
 mod algorithm;
 mod answer;
 mod attributes;
+mod ban;
 mod block;
 mod calendar;
 mod cardinality;
@@ -163,10 +164,11 @@ pub use self::{
 // Inside of the crate each name is at the root.
 use self::{
     attributes::Attributes,
-    charge::Charge,
+    charge::{Charge, Returned},
     costs::Costs,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,
+    mark::Mark,
     matching::Matched,
     parse::DEFAULT_DOMAIN,
     period::Period,

@@ -188,6 +188,7 @@ impl Limiter {
                 cost: costs.of(one.rule),
                 mode: one.rule.mode(),
                 floor: None,
+                ban: one.rule.ban(),
             });
         }
         None

@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    Algorithm, Cost, Decision, Limit, Nanos, Period, RuleId,
+    Algorithm, Cost, Decision, KeyHash, Limit, Nanos, Period, RuleId,
     algorithm::gcra,
     calendar::window_end,
     mark::{Held, Mark, QUANTUM_PART},
@@ -154,8 +154,18 @@ impl Reserves {
         self.get(reserve.rule) == Some(reserve)
     }
 
+    /// The floor of a bucket that knows this, a little ahead of it; `None`: it needs none. Of a ban it is just that.
+    pub fn floor_of(&self, key: KeyHash, rule: RuleId, held: &Held, now: Nanos) -> Option<Mark> {
+        if key.is_of_ban() {
+            let has_floors = self.get(rule.get()).is_some() || rule.is_shared();
+            return held.mark(now).filter(|_| has_floors);
+        }
+        let mark = held.mark_ahead(now)?;
+        (self.concerns(held) && self.wants(rule, mark, now)).then_some(mark)
+    }
+
     /// Whether such a bucket needs a floor: below a quantum of all rules none does.
-    pub fn concerns(&self, held: &Held) -> bool {
+    fn concerns(&self, held: &Held) -> bool {
         match held {
             Held::Debt(debt) => self.least_debt.is_some_and(|least| crate::time::duration(*debt) > least),
             Held::Window(_) => true,
@@ -164,7 +174,7 @@ impl Reserves {
     }
 
     /// Whether a bucket of that rule that is used so far needs a floor.
-    pub fn wants(&self, rule: RuleId, mark: Mark, now: Nanos) -> bool {
+    fn wants(&self, rule: RuleId, mark: Mark, now: Nanos) -> bool {
         match self.get(rule.get()) {
             Some(reserve) => reserve.is_of_window || mark.get() > now.ticks().saturating_add(reserve.quantum),
             // It may be one of these.

@@ -5,7 +5,7 @@
 //! same request has the same override, and of its bucket's fingerprint only those bits are others that tell limits apart. Each
 //! charge carries a fingerprint of what its rule told requests apart by ([`LimitRef`]).
 
-use crate::{Consistency, KeyHash, Limit, LimitRef, Mode, Reserve, RuleId, Rules};
+use crate::{Consistency, KeyHash, Limit, LimitRef, Mode, Reserve, RuleId, Rules, ban::Ban};
 
 /// What a node's rules say of a charge that another node made by its own rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Newer {
     pub limit: Limit,
     /// Whether a denial counts.
     pub mode: Mode,
+    /// For how long a key is denied that exceeds it.
+    pub ban: Option<Ban>,
     /// What the rule demands in a partition.
     pub consistency: Consistency,
     /// How floors of the bucket are replicated.
@@ -71,7 +73,9 @@ impl Rules {
             // Unlimited: whatever the bucket says, it does not deny.
             None => (key, *limit, Mode::Shadow),
         };
-        Standing::Newer(Newer { key, limit, mode, consistency: known.consistency, reserve: known.reserve })
+        let ban = known.ban().filter(|_| mode == Mode::Enforce);
+        let (consistency, reserve) = (known.consistency, known.reserve);
+        Standing::Newer(Newer { key, limit, mode, ban, consistency, reserve })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     Algorithm, Cost, Limit, Mode, OnMemoryFull, Reserve, RuleId, Takeover,
     address::{IpPrefix, OwnIpPrefix},
+    ban::Ban,
     cardinality::Cardinality,
     condition::Condition,
     key::KeyHasher,
@@ -42,6 +43,8 @@ pub struct Rule {
     pub(crate) overrides: Box<[Override]>,
     pub(crate) price: Price,
     pub(crate) mode: Mode,
+    /// For how long a key is denied that exceeds a limit of it.
+    pub(crate) ban: Option<Ban>,
     pub(crate) consistency: Consistency,
     pub(crate) on_owner_loss: OnOwnerLoss,
     /// What the owner gives of its limits, where a part is carved out for shares.
@@ -133,6 +136,11 @@ impl Rule {
     /// Whether it denies.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// For how long its checks ban a key that exceeds a limit; in shadow mode they do not.
+    pub fn ban(&self) -> Option<Ban> {
+        self.ban.filter(|_| self.mode == Mode::Enforce)
     }
 
     /// What it demands in a partition.

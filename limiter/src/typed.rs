@@ -1,10 +1,11 @@
 //! Rules written in Rust.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
     Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
     address::OwnIpPrefix,
+    ban::Ban,
     key::KeyHasher,
     limit::Placing,
     limits::{LimitId, Override, Shape},
@@ -34,6 +35,7 @@ pub struct NewRule {
     overrides: Vec<(Patterns, Option<Limit>)>,
     price: u64,
     mode: Mode,
+    ban: Option<(Duration, Duration)>,
     on_memory_full: OnMemoryFull,
 }
 
@@ -52,6 +54,7 @@ impl NewRule {
             overrides: Vec::new(),
             price: 1,
             mode: Mode::Enforce,
+            ban: None,
             on_memory_full: OnMemoryFull::default(),
         }
     }
@@ -126,6 +129,13 @@ impl NewRule {
         self
     }
 
+    /// A key that exceeds its limit is denied for so long: the first time for `first`, then each time twice as long as before, and never
+    /// longer than `longest`. A key that was not banned for `longest` after that begins anew. Whole seconds, at most 366 days.
+    pub fn ban(mut self, first: Duration, longest: Duration) -> Self {
+        self.ban = Some((first, longest));
+        self
+    }
+
     /// What happens with its buckets when there is no room for all of them; by default they are forgotten.
     pub fn on_memory_full(mut self, on_memory_full: OnMemoryFull) -> Self {
         self.on_memory_full = on_memory_full;
@@ -147,6 +157,13 @@ impl NewRule {
         let limits =
             [&self.limit].into_iter().chain(self.overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
         let price = compiler.price(Some(&Written::nowhere(self.price.to_string())), limits);
+        let ban = self.ban.and_then(|(first, longest)| {
+            let ban = Ban::of(first, longest);
+            if let Err(error) = &ban {
+                compiler.error(Place::NOWHERE, format!("the rule {:?}: {error}", self.name), "");
+            }
+            ban.ok()
+        });
         let when = compiler.condition(&tests(&self.when));
         let parts = self.key.iter().map(Written::nowhere).collect();
         let key = compiler.key(&RawKey { parts, place: Place::NOWHERE });
@@ -183,6 +200,7 @@ impl NewRule {
             overrides,
             price,
             mode: self.mode,
+            ban,
             consistency: Consistency::Available,
             on_owner_loss: OnOwnerLoss::Share,
             carved: None,

@@ -23,6 +23,7 @@ fn charge(key: u64, algorithm: Algorithm, cost: u64) -> Charge {
         cost: Cost::new(cost).unwrap(),
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     }
 }
 

@@ -53,6 +53,7 @@ impl Node {
             cost: Cost::new(cost).unwrap(),
             mode: Mode::Enforce,
             floor: None,
+            ban: None,
         }
     }
 
@@ -193,6 +194,7 @@ fn several_rules_in_one_check_take_over_each_its_own() {
                 cost: Cost::new(cost).unwrap(),
                 mode: Mode::Enforce,
                 floor: None,
+                ban: None,
             })
             .collect();
         let mut decisions = SmallVec::new();

@@ -45,7 +45,7 @@ impl Setup {
         let bits = (bits ^ (bits >> 29) ^ algorithm as u64).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let windows = matches!(algorithm, Algorithm::FixedWindow | Algorithm::SlidingWindow);
         let key = KeyHash::from_raw((bits ^ (bits >> 32)) & !1 | u64::from(windows));
-        Charge { key, rule, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
+        Charge { key, rule, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None, ban: None }
     }
 }
 

@@ -36,6 +36,7 @@ fn charge(rules: &Rules, key: u64, limit: &str) -> Charge {
         cost: Cost::ONE,
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     }
 }
 

@@ -49,6 +49,7 @@ fn charge(rules: &Rules, path: &str, cost: u64) -> Charge {
         cost: Cost::new(cost).unwrap(),
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     }
 }
 
@@ -61,6 +62,7 @@ fn inline(key: &str, limit: Limit, cost: u64) -> Charge {
         cost: Cost::new(cost).unwrap(),
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     }
 }
 

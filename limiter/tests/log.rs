@@ -31,6 +31,7 @@ fn charge(limit: &str, cost: u64) -> Charge {
         cost: Cost::new(cost).unwrap(),
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     }
 }
 

@@ -18,7 +18,7 @@ const YEAR: u64 = 365 * DAY;
 
 fn charge(limit: Limit, cost: u64) -> Charge {
     let (key, cost) = (KeyHash::from_raw(0x9e37_79b9_7f4a_7c14), Cost::new(cost).unwrap());
-    Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None }
+    Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None, ban: None }
 }
 
 fn store() -> Store {

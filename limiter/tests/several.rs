@@ -29,6 +29,7 @@ fn charge(number: usize, (algorithm, count, burst, seconds, cost, watches): Part
         cost: Cost::new(cost).unwrap(),
         mode: if watches { Mode::Shadow } else { Mode::Enforce },
         floor: None,
+        ban: None,
     }
 }
 

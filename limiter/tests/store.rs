@@ -32,6 +32,7 @@ fn charge(key: u64, limit: Limit, cost: u64) -> Charge {
         cost: Cost::new(cost).unwrap(),
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     }
 }
 

@@ -36,6 +36,7 @@ impl Client {
             cost: Cost::new(cost).unwrap(),
             mode: Mode::Enforce,
             floor: None,
+            ban: None,
         };
         self.store.check(&charge, Nanos::new(now))
     }

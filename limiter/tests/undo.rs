@@ -28,6 +28,7 @@ fn charge(limit: Limit, cost: u64) -> Charge {
         cost: Cost::new(cost).unwrap(),
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     }
 }
 

@@ -44,6 +44,7 @@ fn admitted(limit: Limit, client: Client, start: u64, periods: u64) -> Vec<u64> 
         cost: Cost::ONE,
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     };
     let (mut now, mut admitted, mut dice) = (start, Vec::new(), Dice(start));
     while now < start + periods * limit.window().as_nanos() as u64 {

@@ -84,6 +84,8 @@ pub enum Amendment {
     Refund,
     /// It forgets what it knows.
     Reset,
+    /// Of what a request was charged, the one with this number, the cost is given back, as far as it still weighs.
+    RefundOf(u64),
 }
 
 /// One bucket to charge. It carries the whole limit, so that an owner whose rules are those of the asker, or earlier ones,
@@ -108,6 +110,8 @@ pub struct Charge {
     pub shape: u64,
     /// 0: the limit where no override of the rule fits; otherwise the place of the one that does, counted from 1.
     pub place: u32,
+    /// For how long a key is banned that exceeds the limit, in seconds: the first time, and at most.
+    pub ban: Option<(u32, u32)>,
 }
 
 /// A limit in plain numbers. The receiver validates it as it would a rule's.
@@ -251,6 +255,8 @@ pub struct Decision {
     pub delay: u64,
     /// Whether what was consumed before was not in memory any more, and had to be assumed.
     pub assumed: bool,
+    /// Whether the key is banned.
+    pub banned: bool,
 }
 
 /// Takes back an undoable check that was allowed: another owner denied the same request. At most once for an id;
@@ -331,11 +337,12 @@ mod tests {
             reserve: true,
             shape: 0x66,
             place: 3,
+            ban: Some((60, 900)),
         }
     }
 
     #[test]
-    fn the_bytes_of_a_check_are_those_of_version_7() {
+    fn the_bytes_of_a_check_are_those_of_version_10() {
         let charges = Charges::new([charge(0xAB)]).unwrap();
         let check = Check { id: 2, undoable: true, charges, request: Some(0x77), revision: 0x88 };
         let mut bytes = Vec::new();
@@ -359,6 +366,7 @@ mod tests {
                 "01",                       // reserve
                 "6600000000000000",         // shape
                 "03000000",                 // place
+                "013c00000084030000",       // ban: 60 s, at most 900 s
                 "017700000000000000",       // request
                 "8800000000000000",         // revision
             )

@@ -65,7 +65,7 @@ pub(crate) async fn amend_as_check<T>(
 }
 
 /// Makes the change in all buckets of the rules that match, or of the one that is named, and tells of each: a refund in those
-/// of the limits in force, by which the units were taken; a reset in all that is known of the request's keys.
+/// of the limits in force, by which the units were taken, and with a request id of what that request was charged; a reset in all that is known of the request's keys.
 ///
 /// # Errors
 /// When this node cannot do it yet.
@@ -85,8 +85,12 @@ pub(crate) async fn amend_buckets<T>(
         is_known(&rules, request, name)?;
     }
     let mut limited = Charges::default();
+    let amendment = match (amendment, &request.id) {
+        (Amendment::Refund, Some(id)) => Amendment::RefundOf(rules.request_number(&request.domain, id)),
+        _ => amendment,
+    };
     let ruling = match amendment {
-        Amendment::Refund => rule(&rules, request, None, &mut limited),
+        Amendment::Refund | Amendment::RefundOf(_) => rule(&rules, request, None, &mut limited),
         Amendment::Reset => rule_all(&rules, request, &mut limited),
     };
     match ruling {

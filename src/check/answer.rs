@@ -30,6 +30,8 @@ pub(crate) struct Numbers {
     pub(crate) reset_after: Duration,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) delay: Duration,
+    /// The key is banned.
+    pub(crate) banned: bool,
 }
 
 /// One limit.
@@ -47,6 +49,8 @@ pub(crate) struct Policy<'a> {
     pub(crate) more_after: Duration,
     /// It is this one that denied.
     pub(crate) denied: bool,
+    /// By a ban of the key.
+    pub(crate) banned: bool,
 }
 
 impl CheckAnswer<'_> {

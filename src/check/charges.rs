@@ -137,7 +137,7 @@ impl<'r> Charges<'r> {
         let rule = one.rule;
         let cost = rule.cost_of(request.cost, |name| request.costs.get(name));
         let (key, mode) = (one.key, rule.mode());
-        let charge = Charge { key, rule: rule.id(), limit: *limit, cost, mode, floor: None };
+        let charge = Charge { key, rule: rule.id(), limit: *limit, cost, mode, floor: None, ban: rule.ban() };
         let policy = LossPolicy {
             on_owner_loss: rule.on_owner_loss(),
             consistency: rule.consistency(),
@@ -157,7 +157,11 @@ impl<'r> Charges<'r> {
             limit_ref: LimitRef::INLINE,
         };
         let (rule, limit) = (RuleId::INLINE, *limit);
-        self.add(name, Charge { key, rule, limit, cost, mode: Mode::Enforce, floor: None }, policy);
+        self.add(
+            name,
+            Charge { key, rule, limit, cost, mode: Mode::Enforce, floor: None, ban: None },
+            policy,
+        );
     }
 
     fn add(&mut self, name: Option<&'r str>, charge: Charge, policy: LossPolicy) {

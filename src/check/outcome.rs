@@ -90,6 +90,7 @@ pub(super) fn put_together<'d, T>(
             reset_after: decision.reset_after,
             retry_after: decision.retry_after,
             delay: if allowed { delay } else { Duration::ZERO },
+            banned: decision.banned,
         }),
         decided_by: told.by,
         node: told.node,
@@ -114,6 +115,7 @@ fn policy<'d>(name: Option<&'d str>, charge: &Charge, decision: &Decision) -> Po
         remaining: decision.remaining,
         more_after: more_after(&charge.limit, decision),
         denied: decision.denies(),
+        banned: decision.banned,
     }
 }
 
@@ -150,6 +152,7 @@ mod tests {
                 retry_after: None,
                 delay: Duration::ZERO,
                 assumed: false,
+                banned: false,
             };
             let denied = Decision { allowed: false, retry_after: Some(Duration::from_secs(4)), ..decision };
             assert_eq!(more_after(&limit, &denied).as_secs(), 4);

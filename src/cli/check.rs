@@ -86,6 +86,8 @@ struct Answer {
     reset_after_ms: Option<u64>,
     retry_after_ms: Option<u64>,
     delay_ms: u64,
+    #[serde(default)]
+    banned: bool,
     decided_by: String,
     node: String,
 }
@@ -141,6 +143,9 @@ impl std::fmt::Display for Answer {
             }
             (Some(rule), ..) => write!(f, " by {rule}: unlimited")?,
             (None, ..) => write!(f, ": nothing limits it")?,
+        }
+        if self.banned {
+            write!(f, ", banned")?;
         }
         if let Some(wait) = self.retry_after_ms {
             write!(f, ", try again in {}", span(wait))?;
@@ -210,6 +215,11 @@ mod tests {
         assert_eq!(
             answer.to_string(),
             "denied by login: 0 of 10 left, try again in 1.5 s (n2 decided: forwarded)"
+        );
+        let banned = Answer { banned: true, ..answer };
+        assert_eq!(
+            banned.to_string(),
+            "denied by login: 0 of 10 left, banned, try again in 1.5 s (n2 decided: forwarded)"
         );
     }
 

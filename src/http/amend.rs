@@ -37,9 +37,8 @@ pub(super) async fn amend(
 ) -> Result<Value, Problem> {
     let request = json::parse(text)?;
     caller.may_ask(&request.domain)?;
-    if request.id.is_some() {
-        // Whoever relied on it would give back twice.
-        let detail = "refunds and resets take no request id: each one that is asked for is made";
+    if request.id.is_some() && amendment == Amendment::Reset {
+        let detail = "a reset takes no request id: it is of the whole bucket";
         return Err(Problem::of_field(ProblemKind::InvalidValue, "request_id", detail));
     }
     if amendment == Amendment::Refund && request.cost == Cost::PEEK && request.costs.is_nothing() {

@@ -411,6 +411,12 @@ fn store(page: &mut Page, node: &Sources<'_>) {
         "Buckets of other rules, and of limits that came with checks, for which there was no room: each was a full one again.",
         stats.forgotten,
     );
+    page.simple(
+        "tidegate_bans_total",
+        "counter",
+        "Bans that began at this node: keys that exceeded a limit of a rule with `ban`.",
+        stats.bans,
+    );
     let rules = node.rules;
     let count: usize = rules.domains().into_iter().map(|domain| rules.rules(domain).len()).sum();
     page.simple("tidegate_rules", "gauge", "Rules in force.", count);

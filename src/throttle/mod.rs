@@ -58,8 +58,14 @@ impl Dialect {
 }
 
 /// What is told where nobody could decide and the check is denied.
-const NOTHING_KNOWN: Numbers =
-    Numbers { limit: 0, remaining: 0, reset_after: Duration::ZERO, retry_after: None, delay: Duration::ZERO };
+const NOTHING_KNOWN: Numbers = Numbers {
+    limit: 0,
+    remaining: 0,
+    reset_after: Duration::ZERO,
+    retry_after: None,
+    delay: Duration::ZERO,
+    banned: false,
+};
 
 /// A bucket of `size` units, of which `count` come back in `period` seconds.
 pub(crate) fn limit_of(size: u64, count: u64, period: u64) -> Result<Limit, LimitError> {
@@ -125,7 +131,7 @@ mod tests {
 
     fn numbers(remaining: u64, retry_after: Option<Duration>, reset_millis: u64) -> Numbers {
         let reset_after = Duration::from_millis(reset_millis);
-        Numbers { limit: 16, remaining, reset_after, retry_after, delay: Duration::ZERO }
+        Numbers { limit: 16, remaining, reset_after, retry_after, delay: Duration::ZERO, banned: false }
     }
 
     fn five(dialect: Dialect, limit: &Limit, cost: u64, allowed: bool, numbers: Numbers) -> [i64; 5] {

@@ -18,6 +18,7 @@ mod answers;
 mod auth;
 mod bad_peers;
 mod bad_requests;
+mod bans;
 mod batch;
 mod block;
 mod calendar;

@@ -3,10 +3,13 @@
 
 use crate::kit::{
     self,
-    rules::{PATIENCE, SOON},
+    rules::{PATIENCE, SOON, put},
 };
 use serde_json::{Value, json};
-use tidegate_jepsen::cluster::{Cluster, Node, wait_for};
+use tidegate_jepsen::{
+    cluster::{Cluster, Node, wait_for},
+    history::monotonic,
+};
 
 const ALGORITHMS: [&str; 5] =
     ["token_bucket", "leaky_bucket", "fixed_window", "sliding_window", "sliding_log"];
@@ -164,4 +167,70 @@ fn without_an_owner_nothing_is_given_back_and_that_is_said() {
         assert_eq!(problem["buckets"][0]["applied"], problem["applied"], "{problem}");
     }
     wait_for("the next owner gives it back", SOON, || post(&cluster.nodes[0], "/v1/refund", &body).0 == 200);
+}
+
+/// The same for each algorithm, in windows that end soon.
+fn short() -> String {
+    let rules = ALGORITHMS.map(|algorithm| {
+        format!(
+            "  - {{ name: {algorithm}, key: [user], limit: 10/2s, algorithm: {algorithm}, when: {{ by: {algorithm} }} }}\n"
+        )
+    });
+    format!("rules:\n{}", rules.concat())
+}
+
+#[test]
+fn a_refund_that_names_its_request_gives_back_what_that_still_weighs_and_once() {
+    let cluster = kit::patient_nodes(3, &rules());
+    let [a, b, c] = [0, 1, 2].map(|place| &cluster.nodes[place]);
+    let body = |algorithm: &str, user: &str, cost: u64, id: &str| json!({ "attributes": { "by": algorithm, "user": user }, "cost": cost, "request_id": id });
+    for algorithm in ALGORITHMS {
+        for user in ["u1", "u2", "u3", "u4", "u5"] {
+            let left = |node: &Node, call: &str, cost: u64, id: &str| {
+                let (status, answer) = post(node, call, &body(algorithm, user, cost, id));
+                assert!(status == 200 || status == 429, "{answer}");
+                let told = if call == "/v1/check" { &answer } else { &answer["buckets"][0] };
+                told["remaining"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+            };
+            assert_eq!(left(a, "/v1/check", 6, "first"), 4, "{algorithm}");
+            assert_eq!(left(b, "/v1/check", 4, "second"), 0, "{algorithm}");
+            assert_eq!(left(c, "/v1/refund", 4, "first"), 4, "{algorithm}: a part of it");
+            assert_eq!(left(a, "/v1/refund", 100, "first"), 6, "{algorithm}: and the rest");
+            assert_eq!(left(b, "/v1/refund", 6, "first"), 6, "{algorithm}: but nothing twice");
+            assert_eq!(left(c, "/v1/refund", 6, "third"), 6, "{algorithm}: and nothing that was not charged");
+            assert_eq!(left(c, "/v1/check", 7, "denied"), 6, "{algorithm}");
+            assert_eq!(left(c, "/v1/refund", 7, "denied"), 6, "{algorithm}: nor what was denied");
+            let reset = json!({ "attributes": { "by": algorithm, "user": user }, "request_id": "first" });
+            assert_eq!(post(a, "/v1/reset", &reset).0, 400);
+        }
+    }
+    put(a, "default", &[], &short());
+    for node in cluster.running() {
+        wait_for("the limits are in force", SOON, || {
+            check(node, "fixed_window", "nobody", 0)["reset_after_ms"].as_u64() < Some(2_001)
+        });
+    }
+    for algorithm in ALGORITHMS {
+        // Until one is as quick as that: meanwhile nothing comes back but what refills.
+        let mut users = 0;
+        wait_for("a test of a second", PATIENCE, || {
+            users += 1;
+            let user = &format!("w{users}");
+            assert_eq!(
+                post(a, "/v1/check", &body(algorithm, user, 10, "old")).1["remaining"],
+                0,
+                "{algorithm}"
+            );
+            wait_for("all of it is back", SOON, || {
+                post(b, "/v1/check", &body(algorithm, user, 10, "new")).1["allowed"] == true
+            });
+            let taken = monotonic();
+            let refunded = post(c, "/v1/refund", &body(algorithm, user, 10, "old")).1;
+            let left = refunded["buckets"][0]["remaining"].as_u64().unwrap();
+            let took = (monotonic() - taken) / 1_000_000;
+            let is_quick = took < 700;
+            assert!(!is_quick || left <= 4, "{algorithm}: {left} left after {took} ms");
+            is_quick
+        });
+    }
 }

@@ -205,9 +205,7 @@ impl Sender {
                 |Bucket { key, rule, held }| {
                     // Of other rules there may be any number, which must not keep these from being sent.
                     if let Some(successor_ref) = wanted[SlotId::of(key).index()]
-                        && let Some(mark) = held.mark_ahead(now)
-                        && reserves.concerns(&held)
-                        && reserves.wants(rule, mark, now)
+                        && let Some(mark) = reserves.floor_of(key, rule, &held, now)
                         && !ownership.is_acknowledged(key, mark)
                         && found.len() <= MAX_MARKS
                     {

@@ -29,7 +29,9 @@ use crate::{
     planted::PlantedBug,
     raft::leader_client::LeaderClient,
     rpc::{
-        buckets::{HandOver, HandedOver, WireBucket, WireLetGo, WireRequest, WireSlot, WireTakeoverBasis},
+        buckets::{
+            HandOver, HandedOver, WireBucket, WireCharge, WireLetGo, WireRequest, WireSlot, WireTakeoverBasis,
+        },
         caller::Caller,
         message::{Call, Reply},
     },
@@ -40,6 +42,8 @@ use crate::{
 const MESSAGE_BYTES: usize = 256 << 10;
 /// Decisions of requests that go with a batch of slots; beyond that a request is charged again if it is asked again.
 const MAX_DECISIONS: usize = 4096;
+/// Charges of requests that go along, of which something may be given back: 160 KiB of them.
+const MAX_CHARGED: usize = 4096;
 /// How long one message may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The pause before something is tried again.
@@ -161,8 +165,10 @@ fn last_of(
     let moves = |slot: SlotId| frozen.iter().any(|one| one.one.slot == slot.get());
     let requests =
         context.buckets.requests.of_slots(moves, MAX_DECISIONS, now).into_iter().map(WireRequest::from);
+    let charges = context.buckets.requests.charges_of_slots(moves, MAX_CHARGED, now);
+    let charges = charges.iter().map(|charge| WireCharge::of(charge, now)).collect();
     let moves = frozen.iter().map(|slot| slot.one).collect();
-    HandOver { moves, buckets, let_go, slots: slots.collect(), requests: requests.collect() }
+    HandOver { moves, buckets, let_go, slots: slots.collect(), requests: requests.collect(), charges }
 }
 
 /// The first of the buckets that fit a message; `None`: there are none.
@@ -236,6 +242,11 @@ pub(crate) fn take_over(context: &Context, leader: &Arc<LeaderClient>, part: Han
     for remembered in part.requests.into_iter().filter_map(WireRequest::into_remembered) {
         if awaited.has(remembered.slot) {
             context.buckets.requests.take_over(remembered, now);
+        }
+    }
+    for charge in part.charges.iter().map(|charge| charge.into_moved(now)) {
+        if awaited.has(SlotId::of(charge.key)) {
+            context.buckets.requests.take_over_charge(charge);
         }
     }
     let mut outcome = if part.slots.is_empty() { awaited.outcome } else { HandedOver::Done };

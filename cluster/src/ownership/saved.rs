@@ -111,7 +111,9 @@ fn fullest(
     store.buckets(now, &is_wanted, |Bucket { key, rule, held }| {
         if least.get(&rule).is_none_or(|least| used(&held) >= *least) {
             kept.push(Bucket { key, rule, held }.into());
-        } else if let Some(mark) = held.until(now) {
+        } else if !key.is_of_ban()
+            && let Some(mark) = held.until(now)
+        {
             let fullest = let_go.entry(rule).or_insert_with(|| mark.clone());
             if fullest.mark(now) < mark.mark(now) {
                 *fullest = mark;
@@ -174,6 +176,7 @@ mod tests {
             cost: Cost::new(cost).unwrap(),
             mode: Mode::Enforce,
             floor: None,
+            ban: None,
         };
         (0..100).for_each(|key| assert!(store.check(&charge(1, key, 1), now).allowed));
         (0..5_000).for_each(|key| assert!(store.check(&charge(2, key, 1 + key % 10), now).allowed));

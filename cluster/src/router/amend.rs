@@ -52,6 +52,8 @@ impl Router {
     /// node's check timeout. Each bucket is changed by itself. A refund gives a bucket no more than it has given. `worker` is
     /// that of the calling thread.
     ///
+    /// A refund of what a request was charged ([`Amendment::RefundOf`]) gives back what of that still weighs, and no charge twice.
+    ///
     /// What it cannot do: a bucket whose slot counts as exhausted since its owner was lost stays as strict as it is, and one that
     /// is not in memory gets no refund. The answers tell what is so afterwards. `revision` is that of the rules that the charges
     /// were made by: where the owner has newer ones, by which only who sees the request can tell what it has charged, nothing is
@@ -196,6 +198,12 @@ impl Router {
                 Amendment::Refund => {
                     self.store.take_over_former(charge, now);
                     self.store.refund(charge.key, &charge.limit, charge.cost, now);
+                }
+                Amendment::RefundOf(number) => {
+                    // Of the limit in force: what was charged under another one is not given back.
+                    for returned in self.requests.take_charged(number, charge.key, charge.cost, now) {
+                        self.store.refund_charge(charge.key, &charge.limit, returned, now);
+                    }
                 }
                 Amendment::Reset => {
                     self.store.forget_former(charge, now);

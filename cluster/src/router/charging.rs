@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Nanos,
+    Decision, Nanos,
     cluster::{Charge, HoldId},
 };
 
@@ -64,6 +64,9 @@ impl Router {
             let slot = SlotId::of(first.key);
             let remembered = Remembered { key, slot, rest: REMEMBER, decisions: decisions.as_slice().into() };
             until = self.requests.remember(&mut part, remembered, now);
+            if until.is_some() {
+                self.requests.note_charges(&mut part, key, own, now);
+            }
         }
         Some((allowed, decisions, hold.map(|hold| Taken { hold, request: until.map(|until| (key, until)) })))
     }
@@ -93,6 +96,7 @@ impl Router {
         };
         if !allowed {
             claims.iter().zip(own).for_each(|(claim, charge)| self.ownership.note_denied(claim, charge.key));
+            self.note_bans(claims, own, &decisions, now);
         }
         if !allowed && is_held(own, &decisions) {
             for ((claim, charge), decision) in claims.iter().zip(own).zip(&decisions) {
@@ -106,5 +110,19 @@ impl Router {
             return None;
         }
         Some((allowed, decisions, hold))
+    }
+
+    /// A denied check has begun bans, or found them: who decides about these keys next has to know of them, by plan or after a crash.
+    pub(super) fn note_bans(&self, claims: &[Claim], charges: &[Charge], decisions: &[Decision], now: Nanos) {
+        for ((claim, charge), decision) in claims.iter().zip(charges).zip(decisions) {
+            if charge.ban.is_some() && decision.banned {
+                self.ownership.note_denied(claim, charge.key.of_ban());
+                if self.ownership.replicates(claim)
+                    && let Some(mark) = self.store.ban_mark(charge.key, now)
+                {
+                    self.ownership.note_ban(charge, mark);
+                }
+            }
+        }
     }
 }

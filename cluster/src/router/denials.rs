@@ -170,6 +170,7 @@ mod tests {
             retry_after,
             delay: Duration::ZERO,
             assumed: false,
+            banned: false,
         }
     }
 

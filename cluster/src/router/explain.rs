@@ -36,6 +36,7 @@ fn impossible(like: &Charge, policy: LossPolicy) -> (Charge, LossPolicy) {
         cost: Cost::MAX,
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     };
     (charge, LossPolicy { reserve: None, limit_ref: LimitRef::INLINE, ..policy })
 }

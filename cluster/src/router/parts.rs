@@ -183,6 +183,7 @@ pub(super) fn denial(charge: &Charge) -> Decision {
         retry_after: None,
         delay: Duration::ZERO,
         assumed: false,
+        banned: false,
     }
 }
 

@@ -95,6 +95,7 @@ impl Router {
             && let Some(newer) = self.newer(charge, asked, revision)?
         {
             (charge.key, charge.limit, charge.mode) = (newer.key, newer.limit, newer.mode);
+            charge.ban = newer.ban;
             let Newer { consistency, reserve, .. } = newer;
             return Ok(Demands { consistency, reserve });
         }

@@ -17,7 +17,7 @@ use crate::{
         table::SlotMove,
         takeover::{TakeoverBasis, TakeoverState},
     },
-    requests::{Remembered, RequestKey},
+    requests::{MovedCharge, Remembered, RequestKey},
     slots::SlotId,
     wire,
 };
@@ -34,6 +34,8 @@ pub(crate) struct HandOver {
     pub(crate) slots: Vec<WireSlot>,
     /// Requests that were charged and may be asked again.
     pub(crate) requests: Vec<WireRequest>,
+    /// When requests were charged, of which something may be given back.
+    pub(crate) charges: Vec<WireCharge>,
 }
 
 impl HandOver {
@@ -50,6 +52,32 @@ pub(crate) struct WireRequest {
     pub(crate) slot: u16,
     pub(crate) rest: Duration,
     pub(crate) decisions: Vec<peer::Decision>,
+}
+
+/// As [`MovedCharge`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct WireCharge {
+    pub(crate) request: (u64, u64),
+    pub(crate) key: u64,
+    /// When it was made: counts where the bucket is one of windows, which lie where the calendar has them.
+    pub(crate) at: u64,
+    /// The same as so long ago, in nanoseconds.
+    pub(crate) ago: u64,
+    pub(crate) units: u64,
+}
+
+impl WireCharge {
+    pub(crate) fn of(moved: &MovedCharge, now: Nanos) -> Self {
+        let MovedCharge { request, key, at, units } = *moved;
+        let ago = now.saturating_since(at).as_nanos() as u64;
+        Self { request: request.parts(), key: key.get(), at: at.get(), ago, units }
+    }
+
+    pub(crate) fn into_moved(self, now: Nanos) -> MovedCharge {
+        let (request, key) = (RequestKey::new(self.request), KeyHash::from_raw(self.key));
+        let at = if key.is_of_window() { self.at } else { now.get().saturating_sub(self.ago) };
+        MovedCharge { request, key, at: Nanos::new(at), units: self.units }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

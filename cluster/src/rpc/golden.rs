@@ -18,8 +18,8 @@ use tidegate_proto::{codec, peer};
 
 use super::{
     buckets::{
-        FloorUpdate, HandOver, HandedOver, WireBucket, WireHeld, WireLetGo, WireRequest, WireSlot,
-        WireTakeoverBasis, WireTakeoverState,
+        FloorUpdate, HandOver, HandedOver, WireBucket, WireCharge, WireHeld, WireLetGo, WireRequest,
+        WireSlot, WireTakeoverBasis, WireTakeoverState,
     },
     message::{Call, Envelope, Introduction, NotServed, Proposal, Question, Renewal, Reply, Standing},
 };
@@ -194,6 +194,7 @@ fn calls() -> Vec<(&'static str, Call)> {
             retry_after: Some(4),
             delay: 5,
             assumed: false,
+            banned: false,
         }],
     };
     vec![
@@ -234,6 +235,7 @@ fn calls() -> Vec<(&'static str, Call)> {
                 let_go: let_go(),
                 slots: vec![WireSlot { one: MOVE, epoch: 8, drained_ago: Some(9), basis: Some(basis()) }],
                 requests: vec![request],
+                charges: vec![WireCharge { request: (1, 2), key: 3, at: 4, ago: 5, units: 6 }],
             }),
         ),
         ("may-stand", Call::MayStand(Question { last: Some(id(1)) })),

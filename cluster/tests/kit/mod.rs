@@ -133,7 +133,7 @@ pub fn key_of(node: &Cluster, owner: &str, from: u64) -> KeyHash {
 pub fn charge(key: KeyHash, burst: u64) -> Charge {
     let limit =
         Limit::new(Algorithm::TokenBucket, 1, Period::Fixed(Duration::from_secs(3600)), Some(burst)).unwrap();
-    Charge { key, rule: RuleId::INLINE, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
+    Charge { key, rule: RuleId::INLINE, limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None, ban: None }
 }
 
 pub fn policy(on_owner_loss: OnOwnerLoss) -> LossPolicy {

@@ -160,6 +160,7 @@ impl Client {
             cost: Cost::ONE,
             mode: Mode::Enforce,
             floor: None,
+            ban: None,
         });
         question.policies.push(LossPolicy {
             on_owner_loss: OnOwnerLoss::Share,
@@ -189,6 +190,7 @@ impl Client {
                 cost: Cost::ONE,
                 mode: one.rule.mode(),
                 floor: None,
+                ban: None,
             });
             question.policies.push(LossPolicy {
                 on_owner_loss: one.rule.on_owner_loss(),

@@ -32,8 +32,15 @@ impl Flood {
     fn check(&mut self, number: u64, cost: Cost, now: u64) -> bool {
         write_key(&mut self.key, number);
         let key: KeyHash = self.rules.inline_key("default", &self.key, &self.limit);
-        let charge =
-            Charge { key, rule: self.rule, limit: self.limit, cost, mode: Mode::Enforce, floor: None };
+        let charge = Charge {
+            key,
+            rule: self.rule,
+            limit: self.limit,
+            cost,
+            mode: Mode::Enforce,
+            floor: None,
+            ban: None,
+        };
         self.store.check(&charge, Nanos::new(now)).allowed
     }
 }

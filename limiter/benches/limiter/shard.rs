@@ -26,6 +26,7 @@ fn longest(shards: usize, rules: u64) -> Duration {
             cost: Cost::new(1 + number % 10).unwrap(),
             mode: Mode::Enforce,
             floor: None,
+            ban: None,
         };
         let started = Instant::now();
         store.check(&charge, NOW);

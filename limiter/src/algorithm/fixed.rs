@@ -39,6 +39,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
         retry_after: (!allowed && can_ever).then(|| duration(if fits { 0 } else { end.saturating_sub(now) })),
         delay: duration(0),
         assumed: false,
+        banned: false,
     };
     Step { decision, state: if taken { end + wanted } else { state } }
 }
@@ -69,6 +70,11 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
         return state;
     }
     state - (cost.get() / limit.grain()).min(state - window_start(limit.period(), state))
+}
+
+/// Whether the windows of two instants are one.
+pub(crate) fn is_same_window(limit: &Limit, one: u64, other: u64) -> bool {
+    window_end(limit.period(), one) == window_end(limit.period(), other)
 }
 
 pub(crate) fn raise(limit: &Limit, bounds: Bounds, cost: Cost, now: u64) -> Raise {

@@ -18,7 +18,7 @@
 //! bucket is full: then TAT was not later than t, and t + c·T is all that is added to it.
 
 use super::step::{Bounds, Raise, Step};
-use crate::{Algorithm, Cost, Decision, Limit, time::duration};
+use crate::{Algorithm, Cost, Decision, Limit, Returned, time::duration};
 
 pub(crate) fn decide(limit: &Limit, tat: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
     let outcome = Outcome::of(limit, tat, raise(limit, bounds, cost, now), bounds.at_most, cost, now);
@@ -70,6 +70,7 @@ impl Outcome {
                 .then(|| duration(self.wanted.saturating_sub(self.latest).min(self.before - now))),
             delay: duration(if waits { self.before - now } else { 0 }),
             assumed: false,
+            banned: false,
         }
     }
 }
@@ -79,6 +80,19 @@ pub(crate) fn refund(limit: &Limit, tat: u64, cost: Cost, now: u64) -> u64 {
     let (numerator, denominator) = limit.interval();
     let ticks = u128::from(numerator) * u128::from(cost.get()) / u128::from(denominator);
     tat.saturating_sub(u64::try_from(ticks).unwrap_or(u64::MAX)).max(now)
+}
+
+/// Had these units not been charged, the TAT would be earlier by their ticks, less the time since then in which the bucket would have been
+/// full. It was not while the units that stay charged refilled, so that time is no longer than what has passed beyond that.
+pub(crate) fn refund_charge(limit: &Limit, tat: u64, returned: Returned, now: u64) -> u64 {
+    let (numerator, denominator) = limit.interval();
+    let ticks = |units: Cost| {
+        let ticks = u128::from(numerator) * u128::from(units.get()) / u128::from(denominator);
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    };
+    let (units, passed) = (ticks(returned.units), now.saturating_sub(returned.charged.ticks()));
+    let weighs = units.min(units.saturating_add(ticks(returned.kept)).saturating_sub(passed));
+    tat.saturating_sub(weighs).max(now)
 }
 
 #[inline]

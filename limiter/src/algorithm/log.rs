@@ -79,6 +79,7 @@ impl Log {
             retry_after: (!allowed && can_ever).then(|| duration(retry())),
             delay: duration(0),
             assumed: false,
+            banned: false,
         }
     }
 

@@ -14,7 +14,7 @@ pub(crate) mod window_from_first;
 use std::time::Duration;
 
 pub(crate) use self::step::{Asked, Bounds, Counted, Raise, Step};
-use crate::{Algorithm, Cost, Decision, Limit, Period, calendar, time::duration};
+use crate::{Algorithm, Cost, Decision, Limit, Period, Returned, calendar, time::duration};
 
 /// Decides about `cost` units at `now`, for a bucket in state `state` of which `bounds` say more. When it denies, or nothing
 /// is taken, the state after is the one before. Nobody says of windows that slide, and of logs, more than when they were empty.
@@ -69,6 +69,28 @@ pub(crate) fn refund(limit: &Limit, state: u64, cost: Cost, now: u64) -> u64 {
         Algorithm::FixedWindow if is_from_first(limit) => window_from_first::refund(limit, state, cost, now),
         Algorithm::FixedWindow => fixed::refund(limit, state, cost, now),
         Algorithm::SlidingWindow => sliding::refund(limit, state, cost, now),
+        Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
+    }
+}
+
+/// The state after units of an earlier charge were given back, as far as that still weighs. A window that its first charge begins does not
+/// say of a charge whether that was its own: nothing is given back.
+pub(crate) fn refund_charge(limit: &Limit, state: u64, returned: Returned, now: u64) -> u64 {
+    if state <= now {
+        return state;
+    }
+    let Returned { units, charged, .. } = returned;
+    let charged = charged.ticks();
+    match limit.algorithm() {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => gcra::refund_charge(limit, state, returned, now),
+        Algorithm::FixedWindow if is_from_first(limit) => state,
+        Algorithm::FixedWindow if fixed::is_same_window(limit, charged, now) => {
+            fixed::refund(limit, state, units, now)
+        }
+        Algorithm::FixedWindow => state,
+        Algorithm::SlidingWindow => {
+            sliding::undo(limit, state, units, Counted { at: charged, before: None }, false, now)
+        }
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
     }
 }

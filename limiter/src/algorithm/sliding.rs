@@ -94,6 +94,7 @@ impl Outcome {
                 .then(|| duration(self.before.room_at(limit, self.asked).saturating_sub(now))),
             delay: duration(0),
             assumed: false,
+            banned: false,
         }
     }
 }

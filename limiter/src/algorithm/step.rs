@@ -1,6 +1,7 @@
 //! What an algorithm is given, and what it gives.
 
 use crate::{
+    ban::Ban,
     cost::Cost,
     decision::Decision,
     key::{KeyHash, RuleId},
@@ -15,6 +16,7 @@ pub(crate) struct Asked<'l> {
     pub(crate) limit: &'l Limit,
     pub(crate) cost: Cost,
     pub(crate) bounds: Bounds,
+    pub(crate) ban: Option<Ban>,
 }
 
 /// A [`Floor`] as the algorithms want it, in ticks.

@@ -66,6 +66,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, 
         retry_after: (!allowed && can_ever).then(|| duration(until.saturating_sub(now))),
         delay: Duration::ZERO,
         assumed: false,
+        banned: false,
     };
     Step { decision, state: if taken { end + used } else { state } }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BlockDescription, DomainDescription, IpPrefixDescription, OverrideDescription, RuleDescription,
-    conditions_text, counts,
+    BanDescription, BlockDescription, DomainDescription, IpPrefixDescription, OverrideDescription,
+    RuleDescription, conditions_text, counts,
 };
 
 /// What changes from some rules to others.
@@ -128,6 +128,9 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     fields.extend(rule.starts.clone().map(|starts| ("starts", starts)));
     fields.extend(rule.cost.clone().map(|cost| ("cost", cost)));
     fields.push(("mode", rule.mode.clone()));
+    if let Some(BanDescription { first, max }) = &rule.ban {
+        fields.push(("ban", format!("{first}, at most {max}")));
+    }
     fields.push(("consistency", rule.consistency.clone()));
     fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
     fields.push(("carved", rule.carved.to_string()));
@@ -164,6 +167,7 @@ fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) 
         "starts",
         "cost",
         "mode",
+        "ban",
         "consistency",
         "on_owner_loss",
         "carved",

@@ -51,6 +51,9 @@ pub struct RuleDescription {
     pub cost: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: String,
+    /// For how long a key is denied that exceeds a limit; none: for as long as the limit denies.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ban: Option<BanDescription>,
     /// `available` or `strict`.
     pub consistency: String,
     /// `share`, `deny` or `allow`.
@@ -67,6 +70,16 @@ pub struct RuleDescription {
     /// Other limits for some requests; the first that fits counts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub overrides: Vec<OverrideDescription>,
+}
+
+/// For how long a key is denied that exceeds a limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanDescription {
+    /// The first time, as in `15m`.
+    #[serde(rename = "for")]
+    pub first: String,
+    /// At most: each time is twice as long as the one before.
+    pub max: String,
 }
 
 /// How many bits of an address count; what is left out, the settings of the node say.
@@ -144,6 +157,10 @@ impl Rule {
                 Mode::Shadow => "shadow",
             }
             .to_owned(),
+            ban: self.ban.map(|ban| {
+                let (first, max) = ban.texts();
+                BanDescription { first, max }
+            }),
             consistency: match self.consistency {
                 Consistency::Available => "available",
                 Consistency::Strict => "strict",

@@ -6,11 +6,12 @@ use super::{
     compile::{Compiler, Written},
     error::{Place, shortened},
     fields::nearest,
-    shape::{RawFile, RawIpPrefix, RawLimit, RawRule},
+    shape::{RawBan, RawFile, RawIpPrefix, RawLimit, RawRule},
 };
 use crate::{
     Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule, Takeover,
     address::OwnIpPrefix,
+    ban::{Ban, BanError},
     calendar::zone::Zone,
     condition::Condition,
     key::KeyHasher,
@@ -70,6 +71,7 @@ impl Compiler<'_> {
             .collect();
         let mode =
             self.word("mode", raw.mode.as_ref(), &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)]);
+        let ban = raw.ban.as_ref().and_then(|ban| self.ban(ban));
         let consistency = self.word(
             "consistency",
             raw.consistency.as_ref(),
@@ -101,6 +103,12 @@ impl Compiler<'_> {
         let limits =
             || limit.iter().flatten().chain(overrides.iter().filter_map(|(_, limit)| limit.as_ref()));
         let placing = self.used_places(&places, limits(), self.errors() > before);
+        if let (Some(ban), Some(_)) = (&raw.ban, &limit)
+            && limits().all(Limit::denies)
+        {
+            let message = "no limit of the rule can be exceeded, so nobody would be banned";
+            self.error(ban.place, message, "leave ban out, or write a limit such as 5/1m");
+        }
         let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
         let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
         let price = self.price(raw.cost.as_ref(), limits());
@@ -155,6 +163,7 @@ impl Compiler<'_> {
             overrides,
             price,
             mode,
+            ban,
             consistency,
             on_owner_loss,
             carved,
@@ -187,6 +196,26 @@ impl Compiler<'_> {
             Algorithm::FixedWindow
         } else {
             Algorithm::TokenBucket
+        }
+    }
+
+    fn ban(&mut self, raw: &RawBan) -> Option<Ban> {
+        let longest = raw.longest.as_ref();
+        match Ban::parse(&raw.first.text, longest.map(|longest| &*longest.text)) {
+            Ok(ban) => Some(ban),
+            Err(error) => {
+                let is_of = |written: &&Written| match &error {
+                    BanError::Syntax(text) | BanError::Length(text) => written.text.starts_with(text),
+                    BanError::Shrinks { .. } => true,
+                };
+                let written = longest.filter(is_of).unwrap_or(&raw.first);
+                self.error(
+                    written.place,
+                    error.to_string(),
+                    "write e.g. `ban: 15m`, or `ban: { for: 15m, max: 1d }`",
+                );
+                None
+            }
         }
     }
 

@@ -43,12 +43,21 @@ pub(super) struct RawRule {
     pub(super) algorithm: Option<Written>,
     pub(super) cost: Option<Written>,
     pub(super) mode: Option<Written>,
+    pub(super) ban: Option<RawBan>,
     pub(super) consistency: Option<Written>,
     pub(super) on_owner_loss: Option<Written>,
     pub(super) carved: Option<Written>,
     pub(super) takeover: Option<Written>,
     pub(super) on_memory_full: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
+}
+
+/// For how long keys are banned.
+#[derive(Debug)]
+pub(super) struct RawBan {
+    pub(super) place: Place,
+    pub(super) first: Written,
+    pub(super) longest: Option<Written>,
 }
 
 /// Bits of an address, and where they stand.
@@ -114,6 +123,7 @@ const RULE: Kind = Kind {
         ("starts", "`starts: 2026-03-17`"),
         ("cost", "`cost: 5`, or `cost: tokens`"),
         ("mode", "`mode: enforce`"),
+        ("ban", "`ban: 15m`, or `ban: { for: 15m, max: 1d }`"),
         ("consistency", "`consistency: available`"),
         ("on_owner_loss", "`on_owner_loss: share`"),
         ("carved", "`carved: true`"),
@@ -123,6 +133,12 @@ const RULE: Kind = Kind {
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
     ],
     example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
+};
+
+const BAN: Kind = Kind {
+    name: "`ban`",
+    fields: &[("for", "`for: 15m`"), ("max", "`max: 1d`")],
+    example: "`ban: 15m`, or `ban: { for: 15m, max: 1d }`",
 };
 
 const IP_PREFIX: Kind = Kind {
@@ -194,6 +210,7 @@ fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {
         algorithm: fields.text("algorithm"),
         cost: fields.text("cost"),
         mode: fields.text("mode"),
+        ban: fields.take("ban").and_then(|node| ban(node, fields.errors)),
         consistency: fields.text("consistency"),
         on_owner_loss: fields.text("on_owner_loss"),
         carved: fields.text("carved"),
@@ -247,6 +264,20 @@ fn ip_prefix(fields: &mut Fields<'_, '_>) -> RawIpPrefix {
         }
     };
     RawIpPrefix { v4: bits("v4"), v6: bits("v6") }
+}
+
+/// A time, or a map.
+fn ban(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawBan> {
+    let place = node.shown();
+    if !matches!(node.value, Value::Map(_)) {
+        let first = word(errors, "`ban`", node)?;
+        return Some(RawBan { place, first, longest: None });
+    }
+    let before = errors.count();
+    let mut fields = Fields::of(node, &BAN, errors)?;
+    let (first, longest) = (fields.needed_text("for"), fields.text("max"));
+    let first = first.filter(|_| errors.count() == before)?;
+    Some(RawBan { place, first, longest })
 }
 
 fn key(fields: &mut Fields<'_, '_>, node: Node) -> RawKey {

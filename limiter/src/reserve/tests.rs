@@ -12,7 +12,15 @@ fn store(now: Nanos) -> Store {
 fn charge(limit: Limit, cost: u64, floor: Option<Floor>) -> Charge {
     let windows = limit.algorithm() == Algorithm::FixedWindow;
     let key = KeyHash::from_raw(0x9e37_79b9_7f4a_7c14 | u64::from(windows));
-    Charge { key, rule: RuleId::INLINE, limit, cost: Cost::new(cost).unwrap(), mode: Mode::Enforce, floor }
+    Charge {
+        key,
+        rule: RuleId::INLINE,
+        limit,
+        cost: Cost::new(cost).unwrap(),
+        mode: Mode::Enforce,
+        floor,
+        ban: None,
+    }
 }
 
 #[test]

@@ -47,9 +47,9 @@ impl Bucket {
 }
 
 /// What one charge of a check would do.
-struct Planned {
+pub(super) struct Planned {
     /// The state before, with what the same check did to the bucket before. Of a log, what it took of it.
-    before: u64,
+    pub(super) before: u64,
     taken: bool,
 }
 
@@ -58,7 +58,7 @@ impl Store {
     /// is another case.
     #[inline]
     pub(super) fn charge_unlocked<'l>(&self, asked: &Asked<'l>, now: Nanos) -> Option<Answer<'l>> {
-        if asked.limit.algorithm() == Algorithm::SlidingLog {
+        if asked.limit.algorithm() == Algorithm::SlidingLog || asked.ban.is_some() {
             return None;
         }
         self.ask_for(asked.key);
@@ -79,7 +79,7 @@ impl Store {
         self.tables[self.shard_of(key)].load(Acquire, guard).as_ref()?.get(table_key(key))
     }
 
-    /// Charges a bucket that was found; `None` if its state is not there, or is no single number.
+    /// Charges a bucket that was found; `None` if its state is not there, or is no single number, or its rule bans.
     #[inline]
     pub(super) fn charge_found<'l>(
         &self,
@@ -87,7 +87,7 @@ impl Store {
         asked: &Asked<'l>,
         now: Nanos,
     ) -> Option<Answer<'l>> {
-        if asked.limit.algorithm() == Algorithm::SlidingLog {
+        if asked.limit.algorithm() == Algorithm::SlidingLog || asked.ban.is_some() {
             return None;
         }
         let now = self.not_before(now);
@@ -112,33 +112,12 @@ impl Store {
     #[cold]
     pub(super) fn charge_locked<'l>(&self, asked: &Asked<'l>, now: Nanos) -> Answer<'l> {
         let mut locked = self.lock(asked.key);
-        let (key, now) = (table_key(asked.key), self.not_before(now));
+        let now = self.not_before(now);
         locked.take_over_former(asked, now);
-        if asked.limit.algorithm() == Algorithm::SlidingLog {
-            let decision = locked.decide_log(asked, 0, now);
-            if decision.allowed && asked.cost != Cost::PEEK {
-                locked.push_log(asked, now, None);
-            }
-            return Answer::ready(decision);
+        match asked.ban {
+            None => locked.charge(asked, now),
+            Some(ban) => locked.charge_unless_banned(asked, ban, now),
         }
-        let known = locked.take(key).map(|state| algorithm::nearest(asked.limit, state, now));
-        if let Some(before) = known {
-            let outcome = algorithm::outcome(asked, before, now);
-            if outcome.taken.is_some() {
-                locked.note_charge(asked, before, now, None);
-            }
-            locked.put(key, outcome.taken.unwrap_or(before));
-            return Answer::lazy(outcome.allowed, asked, before, now);
-        }
-        let class = self.classes.of(asked.rule);
-        let assumed = locked.assumed(key, class, asked.limit, now);
-        let before = assumed.unwrap_or(0);
-        let outcome = algorithm::outcome(asked, before, now);
-        if let Some(after) = outcome.taken {
-            locked.note_charge(asked, before, now, None);
-            locked.add(key, class, after, now);
-        }
-        Answer::lazy(outcome.allowed, asked, before, now).with_assumed(assumed.is_some())
     }
 
     /// What [`Store::check`] would say, and what remains without it: nothing is taken.
@@ -146,17 +125,7 @@ impl Store {
         let (mut locked, now) = (self.lock(charge.key), self.not_before(now));
         let asked = charge.asked();
         locked.take_over_former(&asked, now);
-        let mut buckets = SmallVec::new();
-        let bucket = bucket_of(&mut buckets, &mut locked, 0, &asked, now);
-        let decision = bucket.decide(&mut locked, &asked, now);
-        let decision = match decision.allowed && charge.cost != Cost::PEEK {
-            true => without(&mut locked, &asked, bucket.state, now, decision),
-            false => decision,
-        };
-        if let Some(known) = bucket.known {
-            locked.put(bucket.key, known);
-        }
-        decision
+        locked.preview(&asked, now)
     }
 
     /// Charges all buckets or none, with all their shards locked. Returns which were charged.
@@ -188,6 +157,13 @@ impl Store {
             let bucket = bucket_of(&mut buckets, &mut shards[place], place, &asked, now);
             let before = bucket.state;
             let decision = bucket.decide(&mut shards[place], &asked, now);
+            let decision = match shards[place].banned_for(&asked, now) {
+                Some(rest) if decision.allowed && charge.cost != Cost::PEEK => {
+                    without(&mut shards[place], &asked, before, now, decision).banned(rest)
+                }
+                Some(rest) => decision.banned(rest),
+                None => decision,
+            };
             let taken = decision.allowed && charge.cost != Cost::PEEK;
             if taken {
                 bucket.charged = true;
@@ -209,6 +185,7 @@ impl Store {
                     shards[bucket.place].put(bucket.key, known);
                 }
             }
+            self.ban_exceeded(charges, &plan, &mut shards, now, &mut decisions[first..]);
             return None;
         }
         let mut keys = Keys::new();
@@ -295,11 +272,59 @@ fn without(
     Decision { remaining: look.remaining, reset_after: look.reset_after, delay: Duration::ZERO, ..decision }
 }
 
-fn place_of(shards: &[Locked<'_>], number: usize) -> usize {
+pub(super) fn place_of(shards: &[Locked<'_>], number: usize) -> usize {
     shards.iter().position(|locked| locked.number == number).expect("the shards of all charges are locked")
 }
 
 impl Locked<'_> {
+    /// One bucket, whatever is known of bans.
+    pub(super) fn charge<'l>(&mut self, asked: &Asked<'l>, now: u64) -> Answer<'l> {
+        let key = table_key(asked.key);
+        if asked.limit.algorithm() == Algorithm::SlidingLog {
+            let decision = self.decide_log(asked, 0, now);
+            if decision.allowed && asked.cost != Cost::PEEK {
+                self.push_log(asked, now, None);
+            }
+            return Answer::ready(decision);
+        }
+        let known = self.take(key).map(|state| algorithm::nearest(asked.limit, state, now));
+        if let Some(before) = known {
+            let outcome = algorithm::outcome(asked, before, now);
+            if outcome.taken.is_some() {
+                self.note_charge(asked, before, now, None);
+            }
+            self.put(key, outcome.taken.unwrap_or(before));
+            return Answer::lazy(outcome.allowed, asked, before, now);
+        }
+        let class = self.store.classes.of(asked.rule);
+        let assumed = self.assumed(key, class, asked.limit, now);
+        let before = assumed.unwrap_or(0);
+        let outcome = algorithm::outcome(asked, before, now);
+        if let Some(after) = outcome.taken {
+            self.note_charge(asked, before, now, None);
+            self.add(key, class, after, now);
+        }
+        Answer::lazy(outcome.allowed, asked, before, now).with_assumed(assumed.is_some())
+    }
+
+    /// What a charge would be answered: nothing is taken.
+    pub(super) fn preview(&mut self, asked: &Asked<'_>, now: u64) -> Decision {
+        let mut buckets = SmallVec::new();
+        let bucket = bucket_of(&mut buckets, self, 0, asked, now);
+        let decision = bucket.decide(self, asked, now);
+        let decision = match decision.allowed && asked.cost != Cost::PEEK {
+            true => without(self, asked, bucket.state, now, decision),
+            false => decision,
+        };
+        if let Some(known) = bucket.known {
+            self.put(bucket.key, known);
+        }
+        match self.banned_for(asked, now) {
+            Some(rest) => decision.banned(rest),
+            None => decision,
+        }
+    }
+
     /// Notes a charge that is about to be made, if it or an earlier one may be undone.
     fn note_charge(&mut self, asked: &Asked<'_>, before: u64, now: u64, hold: Option<u64>) {
         if hold.is_none() && self.shard.journals.is_empty() {

@@ -214,6 +214,7 @@ mod tests {
             cost: Cost::new(7).unwrap(),
             mode: Mode::Enforce,
             floor: None,
+            ban: None,
         }
     }
 

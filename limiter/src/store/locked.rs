@@ -16,7 +16,7 @@ use super::{
     table::{self, Entry, Table, table_key},
 };
 use crate::{
-    Algorithm, Cost, Decision, KeyHash, Limit,
+    Algorithm, Cost, Decision, KeyHash, Limit, Returned,
     algorithm::{self, Asked, Counted, log::Log},
 };
 
@@ -193,7 +193,8 @@ impl Locked<'_> {
     /// A bucket that is removed although it knows of something.
     pub(super) fn let_go(&mut self, key: u64, class: Class, state: u64, now: u64) {
         let is_strict = self.store.classes.is_strict(class);
-        if !self.store.classes.forgets(class) {
+        // A ban says nothing of what others of its rule have consumed.
+        if !self.store.classes.forgets(class) && !KeyHash::from_raw(key).is_of_ban() {
             self.store.classes.mark(class, KeyHash::from_raw(key).is_of_window(), state, now);
             self.shard.spared.remove(&key);
         }
@@ -238,6 +239,14 @@ impl Locked<'_> {
     pub(super) fn refund_log(&mut self, key: u64, cost: Cost) {
         if let Some(kept) = self.shard.logs.get_mut(&key) {
             kept.log.refund(cost);
+        }
+    }
+
+    pub(super) fn refund_charge_of_log(&mut self, key: u64, limit: &Limit, returned: Returned, now: u64) {
+        let charged = returned.charged.ticks();
+        let counts = charged.saturating_add(limit.memory()) > now;
+        if let (true, Some(kept)) = (counts, self.shard.logs.get_mut(&key)) {
+            kept.log.undo(returned.units, charged);
         }
     }
 

@@ -10,6 +10,7 @@
 //! those first that are used the least, and says what that means ([`OnMemoryFull`]). `sweep.rs` and `classes.rs` say how.
 
 mod assigned;
+mod bans;
 mod budget;
 mod charging;
 mod class;
@@ -45,7 +46,8 @@ pub use self::{
 };
 use self::{holds::Keys, shard::MAX_SPARED, table::table_key};
 use crate::{
-    Algorithm, Answer, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, OnMemoryFull, RuleId, Rules,
+    Algorithm, Answer, Charge, Cost, Decision, KeyHash, Limit, Mode, Nanos, OnMemoryFull, Returned, RuleId,
+    Rules,
     algorithm::{self, Asked},
 };
 
@@ -68,6 +70,8 @@ pub struct StoreStats {
     /// Buckets for which there was no room, since the start, of rules with [`OnMemoryFull::Strict`]: each may since have been
     /// stricter than it should be.
     pub folded: u64,
+    /// Bans that have begun, since the start.
+    pub bans: u64,
     /// Charges that may still be undone.
     pub holds: usize,
 }
@@ -166,9 +170,28 @@ impl Store {
         }
     }
 
-    /// Forgets what a bucket knows: it is a full one, also where it had been let go of.
+    /// Gives units of an earlier charge back, as far as that still weighs: what has refilled since is not given once more, and a window that
+    /// has ended gives nothing to the next one.
+    pub fn refund_charge(&self, key: KeyHash, limit: &Limit, returned: Returned, now: Nanos) {
+        let mut locked = self.lock(key);
+        let now = self.not_before(now);
+        let key = table_key(key);
+        locked.forget_journal(key);
+        if limit.algorithm() == Algorithm::SlidingLog {
+            locked.refund_charge_of_log(key, limit, returned, now);
+        } else {
+            let refund = |state| {
+                let state = algorithm::nearest(limit, state, now);
+                algorithm::refund_charge(limit, state, returned, now)
+            };
+            locked.change(key, refund);
+        }
+    }
+
+    /// Forgets what a bucket knows: it is a full one, also where it had been let go of. A ban of its key is lifted and forgotten.
     pub fn reset(&self, key: KeyHash) {
         let mut locked = self.lock(key);
+        locked.lift_ban(key);
         let key = table_key(key);
         locked.forget_journal(key);
         locked.remove_log(key);
@@ -196,6 +219,7 @@ impl Store {
             log_bytes,
             forgotten,
             folded,
+            bans: self.bans.load(Relaxed),
             holds: self.holds().len(),
         }
     }

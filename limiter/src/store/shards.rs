@@ -64,6 +64,7 @@ impl Default for StoreConfig {
 ///     cost: Cost::new(4)?,
 ///     mode: Mode::Enforce,
 ///     floor: None,
+///     ban: None,
 /// };
 /// assert_eq!(store.check(&charge, now).remaining, 6);
 /// assert_eq!(store.check(&charge, now).remaining, 2);
@@ -91,6 +92,8 @@ pub struct Store {
     pub(super) limits: KnownLimits,
     /// Buckets that were removed although they knew of something, of rules that forget and of those that are strict.
     pub(super) let_go: [AtomicU64; 2],
+    /// That have begun.
+    pub(super) bans: AtomicU64,
     /// A lock of its own, never taken together with that of a shard.
     pub(super) holds: Mutex<Holds>,
 }
@@ -113,6 +116,7 @@ impl Store {
             classes: Classes::new(budget.class_bits),
             limits: KnownLimits::default(),
             let_go: Default::default(),
+            bans: AtomicU64::new(0),
             holds: Mutex::new(Holds::new(budget.holds)),
         }
     }

@@ -152,6 +152,7 @@ mod tests {
                 reset_after: Duration::from_secs(40),
                 retry_after: Some(Duration::from_millis(200)),
                 delay: Duration::ZERO,
+                banned: false,
             }),
             decided_by: Decider::Owner,
             node: "n1",
@@ -171,6 +172,7 @@ mod tests {
             remaining: 3,
             more_after,
             denied: false,
+            banned: false,
         }
     }
 
@@ -224,6 +226,7 @@ mod tests {
             reset_after: Duration::ZERO,
             retry_after: None,
             delay: Duration::ZERO,
+            banned: false,
         };
         let told = Told::of(&CheckAnswer { numbers: Some(nothing), ..answer(false, &policies) }, true);
         assert_eq!(told.status.code(), Code::OverLimit);

@@ -29,9 +29,12 @@ impl CheckAnswer<'_> {
         let mut detail = String::new();
         for policy in denied() {
             let (name, count, seconds) = (policy.name, policy.count, policy.window.as_secs_f64());
-            detail += &match policy.denies() {
-                true => format!("{name} denies. "),
-                false => format!("{name} allows {count} in {seconds} s. "),
+            detail += &match (policy.denies(), policy.banned) {
+                (true, _) => format!("{name} denies. "),
+                (false, true) => {
+                    format!("{name} allows {count} in {seconds} s, and bans for a time beyond that. ")
+                }
+                (false, false) => format!("{name} allows {count} in {seconds} s. "),
             };
         }
         if let Some(wait) = self.numbers.and_then(|numbers| numbers.retry_after) {

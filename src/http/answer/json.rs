@@ -24,6 +24,9 @@ impl CheckAnswer<'_> {
         let retry_after = if self.allowed { None } else { numbers.and_then(|n| n.retry_after) };
         field(out, "retry_after_ms", retry_after.map(millis));
         field(out, "delay_ms", Some(numbers.map_or(0, |n| millis(n.delay))));
+        if numbers.is_some_and(|n| n.banned) {
+            out.extend_from_slice(b",\"banned\":true");
+        }
         out.extend_from_slice(b",\"decided_by\":\"");
         out.extend_from_slice(self.decided_by.as_str().as_bytes());
         out.extend_from_slice(b"\",\"node\":");

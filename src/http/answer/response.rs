@@ -108,6 +108,7 @@ mod tests {
         remaining: 0,
         more_after: Duration::from_millis(59_001),
         denied: true,
+        banned: false,
     };
 
     const DENIED: CheckAnswer<'static> = CheckAnswer {
@@ -119,6 +120,7 @@ mod tests {
             reset_after: Duration::from_millis(59_001),
             retry_after: Some(Duration::from_micros(1_500)),
             delay: Duration::ZERO,
+            banned: false,
         }),
         decided_by: Decider::Owner,
         node: "n1",

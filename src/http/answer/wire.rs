@@ -95,6 +95,7 @@ mod tests {
             remaining: 0,
             more_after: Duration::from_millis(59_001),
             denied: true,
+            banned: false,
         };
         let policies = [policy("login"), policy("a \"b\"\n")];
         let numbers = Numbers {
@@ -103,6 +104,7 @@ mod tests {
             reset_after: Duration::from_millis(59_001),
             retry_after: Some(Duration::from_micros(1_500)),
             delay: Duration::ZERO,
+            banned: false,
         };
         let denied = CheckAnswer {
             allowed: false,

@@ -92,6 +92,19 @@ impl SlotOwnership {
         }
     }
 
+    /// Whether the floors of a charge's rule are replicated to a successor.
+    pub(crate) fn replicates(&self, claim: &Claim) -> bool {
+        claim.agreed.is_some_and(|agreed| agreed.binding & BOUND != 0)
+    }
+
+    /// The key of a charge is banned. Nobody waits until the successor knows it.
+    pub(crate) fn note_ban(&self, charge: &Charge, mark: Mark) {
+        let key = charge.key.of_ban();
+        if !self.is_acknowledged(key, mark) {
+            self.raise(key, charge.rule, mark);
+        }
+    }
+
     pub(super) fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark) {
         let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = raises.get_mut(&key) {

@@ -8,7 +8,15 @@ const START: Nanos = Nanos::new(1_800_000_000_000_000_000);
 fn charge(key: u64, rule: u64) -> Charge {
     let key = KeyHash::from_raw(key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & !1);
     let limit = Limit::parse("20/1h", None, Algorithm::SlidingLog).unwrap();
-    Charge { key, rule: RuleId::from_raw(rule), limit, cost: Cost::ONE, mode: Mode::Enforce, floor: None }
+    Charge {
+        key,
+        rule: RuleId::from_raw(rule),
+        limit,
+        cost: Cost::ONE,
+        mode: Mode::Enforce,
+        floor: None,
+        ban: None,
+    }
 }
 
 #[test]
@@ -43,7 +51,7 @@ fn of_many_rules(count: u64) -> (Store, impl Fn(u64, u64) -> Charge) {
         let key = KeyHash::from_raw((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 10 & !1);
         let limit = Limit::parse("10/1h", None, Algorithm::TokenBucket).unwrap();
         let (rule, cost) = (RuleId::from_raw((number % count + 1) << 8), Cost::new(cost).unwrap());
-        Charge { key, rule, limit, cost, mode: Mode::Enforce, floor: None }
+        Charge { key, rule, limit, cost, mode: Mode::Enforce, floor: None, ban: None }
     };
     (store, one)
 }

@@ -1,0 +1,231 @@
+//! When requests with an id were charged, and how much of that was not given back yet: for refunds that name their charge.
+//!
+//! The owner of the bucket remembers it, for longer than it remembers the answer: what a request has used is known when it is over. It is
+//! bounded, and what is not known any more gives nothing back.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use smallvec::SmallVec;
+use tidegate_limiter::{
+    Cost, Nanos,
+    cluster::{Charge, KeyHash, Returned},
+};
+
+use super::RequestKey;
+use crate::slots::SlotId;
+
+/// How long after it was made a charge can be named.
+pub(crate) const REFUNDABLE: Duration = Duration::from_secs(3600);
+/// Requests whose charges are known at one time; one more, and the oldest is forgotten.
+pub(super) const MAX_CHARGED: usize = 1 << 16;
+
+/// Charges of requests, by the requests' numbers.
+#[derive(Debug, Default)]
+pub(super) struct Charged {
+    known: HashMap<u64, SmallVec<[Taken; 1]>>,
+    /// In the order in which they were made, about, each with its instant.
+    order: VecDeque<(Nanos, u64)>,
+}
+
+/// What a request has taken of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    /// With what else it was charged.
+    charges: u64,
+    key: KeyHash,
+    at: Nanos,
+    /// Not given back.
+    units: u64,
+}
+
+/// The same, for the bucket's next owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MovedCharge {
+    pub(crate) request: RequestKey,
+    pub(crate) key: KeyHash,
+    pub(crate) at: Nanos,
+    pub(crate) units: u64,
+}
+
+impl Charged {
+    /// A request was charged.
+    pub(super) fn note(&mut self, request: RequestKey, charges: &[Charge], now: Nanos, most: usize) {
+        let taken = charges.iter().filter(|charge| charge.cost != Cost::PEEK);
+        let of = |charge: &Charge| Taken {
+            charges: request.charges,
+            key: charge.key,
+            at: now,
+            units: charge.cost.get(),
+        };
+        self.add(request.number, taken.map(of), now, most);
+    }
+
+    fn add(&mut self, number: u64, taken: impl Iterator<Item = Taken>, at: Nanos, most: usize) {
+        while self.order.len() >= most {
+            self.forget_first();
+        }
+        self.known.entry(number).or_default().extend(taken);
+        self.order.push_back((at, number));
+    }
+
+    /// Takes so many units of what a request was charged of a bucket, of its last charge first.
+    pub(super) fn take(
+        &mut self,
+        number: u64,
+        key: KeyHash,
+        mut units: u64,
+        now: Nanos,
+    ) -> SmallVec<[Returned; 1]> {
+        let mut parts = SmallVec::new();
+        let known = self.known.get_mut(&number).into_iter().flatten().rev();
+        for taken in known.filter(|taken| taken.key == key && !is_over(taken.at, now)) {
+            let part = taken.units.min(units);
+            (taken.units, units) = (taken.units - part, units - part);
+            if let (1.., Ok(units), Ok(kept)) = (part, Cost::new(part), Cost::new(taken.units)) {
+                parts.push(Returned { units, kept, charged: taken.at });
+            }
+        }
+        parts
+    }
+
+    /// What was charged at this instant, or later, was not charged after all.
+    pub(super) fn undo(&mut self, request: RequestKey, since: Nanos) {
+        if let Some(known) = self.known.get_mut(&request.number) {
+            known.retain(|taken| taken.charges != request.charges || taken.at < since);
+        }
+    }
+
+    pub(super) fn forget_old(&mut self, now: Nanos) {
+        while self.order.front().is_some_and(|(at, _)| is_over(*at, now)) {
+            self.forget_first();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    fn forget_first(&mut self) {
+        let Some((at, number)) = self.order.pop_front() else { return };
+        if let Some(known) = self.known.get_mut(&number) {
+            known.retain(|taken| taken.at > at);
+            if known.is_empty() {
+                self.known.remove(&number);
+            }
+        }
+    }
+
+    /// What is known of the buckets of some slots.
+    pub(super) fn of_slots(&self, wanted: impl Fn(SlotId) -> bool, now: Nanos, found: &mut Vec<MovedCharge>) {
+        for (number, known) in &self.known {
+            for taken in known.iter().filter(|taken| taken.units > 0 && !is_over(taken.at, now)) {
+                if wanted(SlotId::of(taken.key)) {
+                    let Taken { charges, key, at, units } = *taken;
+                    found.push(MovedCharge {
+                        request: RequestKey { number: *number, charges },
+                        key,
+                        at,
+                        units,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes over what another owner knows. What is known here already stays as it is: some of it may have been given back.
+    pub(super) fn take_over(&mut self, moved: MovedCharge, most: usize) {
+        let MovedCharge { request, key, at, units } = moved;
+        let taken = Taken { charges: request.charges, key, at, units };
+        let known = self.known.get(&request.number);
+        let is_known = |known: &SmallVec<[Taken; 1]>| {
+            known.iter().any(|one| one.key == key && one.charges == taken.charges)
+        };
+        if !known.is_some_and(is_known) {
+            self.add(request.number, std::iter::once(taken), at, most);
+        }
+    }
+}
+
+fn is_over(at: Nanos, now: Nanos) -> bool {
+    now.saturating_since(at) >= REFUNDABLE
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::{Limit, cluster::RuleId, rules::Mode};
+
+    use super::*;
+
+    fn at(seconds: u64) -> Nanos {
+        Nanos::new(1_800_000_000_000_000_000 + seconds * 1_000_000_000)
+    }
+
+    fn charge(key: u64, cost: u64) -> Charge {
+        Charge {
+            key: KeyHash::from_raw(key),
+            rule: RuleId::from_raw(8),
+            limit: Limit::per_minute(10),
+            cost: Cost::new(cost).unwrap(),
+            mode: Mode::Enforce,
+            floor: None,
+            ban: None,
+        }
+    }
+
+    fn request(number: u64, charges: u64) -> RequestKey {
+        RequestKey { number, charges }
+    }
+
+    fn take(charged: &mut Charged, number: u64, key: u64, units: u64, now: u64) -> Vec<(Nanos, u64)> {
+        let parts = charged.take(number, KeyHash::from_raw(key), units, at(now));
+        parts.into_iter().map(|part| (part.charged, part.units.get())).collect()
+    }
+
+    #[test]
+    fn no_unit_of_a_charge_is_given_back_twice_and_none_of_another_bucket_or_request() {
+        let mut charged = Charged::default();
+        charged.note(request(1, 1), &[charge(2, 5), charge(4, 7), charge(6, 0)], at(0), 9);
+        charged.note(request(1, 1), &[charge(2, 3)], at(3), 9);
+        assert_eq!(take(&mut charged, 1, 2, 4, 10), [(at(3), 3), (at(0), 1)], "of the last one first");
+        assert_eq!(take(&mut charged, 1, 2, 100, 10), [(at(0), 4)]);
+        assert!(take(&mut charged, 1, 2, 1, 10).is_empty() && take(&mut charged, 1, 6, 1, 10).is_empty());
+        assert!(take(&mut charged, 2, 4, 7, 10).is_empty(), "another request");
+        assert_eq!(take(&mut charged, 1, 4, 7, 10), [(at(0), 7)]);
+    }
+
+    #[test]
+    fn what_was_not_charged_after_all_or_is_long_ago_is_not_known_and_the_oldest_makes_room() {
+        let mut charged = Charged::default();
+        charged.note(request(1, 1), &[charge(2, 5)], at(0), 2);
+        charged.note(request(1, 1), &[charge(2, 5)], at(9), 2);
+        charged.undo(request(1, 2), at(0));
+        charged.undo(request(1, 1), at(9));
+        assert_eq!(take(&mut charged, 1, 2, 100, 10), [(at(0), 5)]);
+        charged.note(request(2, 1), &[charge(2, 5)], at(20), 2);
+        charged.note(request(3, 1), &[charge(2, 5)], at(21), 2);
+        assert_eq!(charged.known.len(), 2);
+        assert!(take(&mut charged, 3, 2, 1, 3_700).is_empty(), "an hour later");
+        assert_eq!(take(&mut charged, 3, 2, 1, 3_600), [(at(21), 1)]);
+        charged.forget_old(at(3_621));
+        assert!(charged.is_empty() && charged.known.is_empty());
+    }
+
+    #[test]
+    fn the_next_owner_knows_what_is_left_once_however_often_it_is_told() {
+        let (mut from, mut to) = (Charged::default(), Charged::default());
+        from.note(request(1, 1), &[charge(2, 5), charge(4, 7)], at(0), 9);
+        assert_eq!(take(&mut from, 1, 2, 2, 1).len(), 1);
+        let mut moved = Vec::new();
+        let slot = SlotId::of(KeyHash::from_raw(2));
+        from.of_slots(|wanted| wanted == slot, at(1), &mut moved);
+        moved.iter().for_each(|one| to.take_over(*one, 9));
+        let of_slot = if SlotId::of(KeyHash::from_raw(4)) == slot { 2 } else { 1 };
+        assert_eq!(moved.len(), of_slot);
+        assert_eq!(take(&mut to, 1, 2, 1, 2), [(at(0), 1)]);
+        moved.iter().for_each(|one| to.take_over(*one, 9));
+        assert_eq!(take(&mut to, 1, 2, 100, 2), [(at(0), 2)]);
+    }
+}
