@@ -11,7 +11,7 @@ use tidegate_limiter::{
 };
 use tokio::sync::Notify;
 
-use super::{BOUND, ClaimedFloors, FROM_FLOORS, MAX_RAISES, SILENT};
+use super::{BOUND, ClaimedFloors, DISK, DISK_SILENT, FROM_FLOORS, MAX_RAISES, SILENT, Side, bits};
 use crate::{
     owner::slot_ownership::{Claim, SlotOwnership},
     stats::FloorStats,
@@ -43,12 +43,26 @@ impl SlotOwnership {
         {
             (empty_at, at_least) = (basis.empty_at(reserve), mark);
         }
-        let mut agreed = ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
-        if binding & BOUND != 0 && charge.cost != Cost::PEEK {
-            let is_cut_off = binding & SILENT != 0 && !self.has_session(now);
-            agreed.beyond = is_cut_off && claim.consistency == Consistency::Available;
-            if !agreed.beyond {
-                let acknowledged = self.floors.acknowledged.get(slot, charge.key);
+        let mut agreed =
+            ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, kept_to: 0, beyond: false };
+        if binding & (BOUND | DISK) != 0 && charge.cost != Cost::PEEK {
+            agreed.kept_to = binding & (BOUND | DISK);
+            if binding & (SILENT | DISK_SILENT) != 0
+                && claim.consistency == Consistency::Available
+                && !self.has_session(now)
+            {
+                let is_heard = |side: &&Side| binding & bits(**side).1 == 0;
+                let heard = Side::ALL.iter().filter(is_heard).fold(0, |heard, side| heard | bits(*side).0);
+                agreed.beyond = agreed.kept_to & !heard != 0;
+                agreed.kept_to &= heard;
+            }
+            let sides: &[Side] = match agreed.kept_to {
+                BOUND => &[Side::Successor],
+                DISK => &[Side::Disk],
+                _ => &Side::ALL,
+            };
+            if agreed.kept_to != 0 {
+                let acknowledged = self.floors.acknowledged.get(slot, charge.key, sides);
                 agreed.at_most = reserve.at_most(&charge.limit, acknowledged, now);
             }
         }
@@ -69,14 +83,10 @@ impl SlotOwnership {
     /// A charge counts: raises the floor, if the bucket is near it.
     #[inline]
     pub(crate) fn spent(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
-        if let Some(agreed) = claim.agreed
-            && agreed.binding & BOUND != 0
-            && !agreed.beyond
-            && charge.cost != Cost::PEEK
-        {
+        if let Some(agreed) = claim.agreed.filter(|agreed| agreed.kept_to != 0) {
             let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
             if decision.allowed && agreed.reserve.is_near(mark, agreed.at_most) {
-                self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark));
+                self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark), agreed.kept_to);
             }
         }
     }
@@ -85,19 +95,23 @@ impl SlotOwnership {
     pub(crate) fn want(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
         if let Some(agreed) = claim.agreed.filter(|_| decision.is_held()) {
             let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
-            self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark));
+            self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark), agreed.kept_to);
             self.floors.stats.count_held();
             self.floors.wants.fetch_add(1, SeqCst);
             self.floors.urgent.notify_waiters();
         }
     }
 
-    pub(super) fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark) {
+    /// `wanted`: [`BOUND`], [`DISK`] or both.
+    pub(super) fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark, wanted: u64) {
         let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = raises.get_mut(&key) {
-            *known = mark.max(*known);
-        } else if raises.len() < MAX_RAISES {
-            raises.insert(key, (rule, mark));
+        for side in Side::ALL.into_iter().filter(|side| wanted & bits(*side).0 != 0) {
+            let raises = &mut raises[side as usize];
+            if let Some((_, known)) = raises.get_mut(&key) {
+                *known = mark.max(*known);
+            } else if raises.len() < MAX_RAISES {
+                raises.insert(key, (rule, mark));
+            }
         }
     }
 
