@@ -30,6 +30,9 @@ const RULES: &str = "rules:
   - { name: window, key: [window], limit: 1000/month, algorithm: fixed_window }
   - { name: few, key: [few], limit: 7/1h }
   - { name: day, key: [day], limit: 100/day, algorithm: fixed_window }
+  - { name: open, key: [open], limit: 1000/1d, on_total_loss: full }
+  - { name: slide, key: [slide], limit: 1000/1d, algorithm: sliding_window }
+  - { name: slide-open, key: [slide-open], limit: 1000/1d, algorithm: sliding_window, on_total_loss: full }
 ";
 const LONG: [&str; 3] = ["id", "leaky", "window"];
 
@@ -154,7 +157,9 @@ fn all_nodes_that_are_killed_together_forget_nothing_and_lock_nobody_out() {
 fn what_a_damaged_file_said_counts_for_nothing_and_the_node_starts() {
     let mut cluster = with_disks(1);
     kept(&cluster);
-    assert!(decided(&cluster, "id", "used", 500).0);
+    for attribute in ["id", "open", "slide", "slide-open"] {
+        assert!(decided(&cluster, attribute, "used", 500).0);
+    }
     let file = cluster.data_of("n1").join("floors.redb");
     cluster.kill("n1");
     let mut bytes = fs::read(&file).unwrap();
@@ -165,8 +170,20 @@ fn what_a_damaged_file_said_counts_for_nothing_and_the_node_starts() {
     cluster.restart("n1");
     cluster.await_ready();
     wait_for("the log says so", PATIENCE, || cluster.node("n1").log().contains("cannot be read"));
-    assert!(decided(&cluster, "id", "used", 0).1 <= 1, "nobody can tell what it had given");
+    // Nobody can tell what they had given, so the rules say it.
+    assert!(decided(&cluster, "id", "used", 0).1 <= 1);
+    assert!(decided(&cluster, "slide", "used", 0).1 <= 1);
+    assert_eq!(decided(&cluster, "open", "used", 0).1, LIMIT);
+    assert_eq!(decided(&cluster, "slide-open", "used", 0).1, LIMIT);
+    assert!(decided(&cluster, "open", "used", 200).0);
     kept(&cluster);
+    // From then on all is known of what has floors.
+    cluster.kill("n1");
+    cluster.restart("n1");
+    cluster.await_ready();
+    let left = decided(&cluster, "open", "used", 0).1;
+    assert!((800 - QUANTUM..=800).contains(&left), "{left}");
+    assert_eq!(decided(&cluster, "slide-open", "used", 0).1, LIMIT);
 }
 
 #[test]

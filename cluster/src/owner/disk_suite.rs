@@ -124,6 +124,8 @@ struct Config {
     /// How many times the rules change whether they have floors.
     floors: u8,
     old_version: bool,
+    /// The disk fails.
+    fails: bool,
     full_start: bool,
     lagging: bool,
     spend_before_the_answer: bool,
@@ -378,7 +380,10 @@ impl World {
                     process.writing = Some((write, true));
                     Self::keep(next, write, process.start);
                 });
-                // The disk fails: nobody knows whether it is there, and the file goes.
+                // Nobody knows whether it is there, and the file goes.
+                if !self.config.fails || write == Write::Remove {
+                    return;
+                }
                 push(&|process, _| process.writing = Some((Write::Remove, false)));
                 push(&|process, next| {
                     Self::keep(next, write, process.start);
@@ -483,7 +488,9 @@ impl World {
             Write::Adopt(_) => process.is_adopted = true,
             Write::Begin { agreement, .. } => {
                 let was_bound = process.sender.agreement().is_some();
-                let binds = agreement.attempt > process.stale && process.sender.bind(agreement);
+                let binds = agreement.attempt > process.stale
+                    && !self.config.complete_unbound
+                    && process.sender.bind(agreement);
                 process.changes += u8::from(binds && !was_bound);
                 if process.step == Step::Begun(agreement, true) {
                     if process.sender.free(agreement) {
@@ -564,6 +571,7 @@ fn a_node_that_begins_from_its_disk_admits_nothing_twice() {
         ("crash after crash", Config { starts: 3, ..crash }),
         ("no floors for a while", Config { floors: 2, ..crash }),
         ("another version in between", Config { starts: 3, old_version: true, ..crash }),
+        ("a disk that fails", Config { fails: true, ..crash }),
     ];
     if std::env::var_os("TIDEGATE_MODEL").is_some_and(|value| value == "full") {
         configs.extend([

@@ -13,8 +13,8 @@ pub use self::{
     worst_case::WorstCase,
 };
 use crate::{
-    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, address::OwnIpPrefix,
-    block::Blocked, limits::Override, pattern::PatternText, price::Price, rfc3339,
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, OnTotalLoss, Rule, Rules, Takeover,
+    address::OwnIpPrefix, block::Blocked, limits::Override, pattern::PatternText, price::Price, rfc3339,
 };
 
 /// Patterns by attribute.
@@ -55,6 +55,9 @@ pub struct RuleDescription {
     /// `zero` or `reserve`.
     #[serde(default = "zero")]
     pub takeover: String,
+    /// `exhausted` or `full`.
+    #[serde(default = "exhausted")]
+    pub on_total_loss: String,
     /// `forget` or `strict`.
     #[serde(default = "forget")]
     pub on_memory_full: String,
@@ -143,6 +146,7 @@ impl Rule {
             .to_owned(),
             carved: self.is_carved(),
             takeover: self.takeover.as_str().to_owned(),
+            on_total_loss: self.on_total_loss.as_str().to_owned(),
             on_memory_full: self.on_memory_full.as_str().to_owned(),
             overrides: self
                 .overrides
@@ -185,6 +189,11 @@ impl Rules {
 /// Of descriptions that an older version wrote.
 fn zero() -> String {
     Takeover::Zero.as_str().to_owned()
+}
+
+/// As `zero`.
+fn exhausted() -> String {
+    OnTotalLoss::default().as_str().to_owned()
 }
 
 /// As `zero`.

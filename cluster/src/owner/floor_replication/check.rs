@@ -28,20 +28,27 @@ impl SlotOwnership {
         now: Nanos,
     ) -> Option<Floor> {
         match reserve {
-            None => claim.floor.map(Floor::empty_at),
+            None => self.empty_at(claim, charge).map(Floor::empty_at),
             Some(reserve) => self.bounds_of(claim, charge, reserve, now),
         }
+    }
+
+    /// When the bucket counts as exhausted, because nobody can tell what it had admitted.
+    fn empty_at(&self, claim: &Claim, charge: &Charge) -> Option<Nanos> {
+        claim.floor.filter(|_| !self.floors.reserves.load().starts_full(charge.rule))
     }
 
     fn bounds_of(&self, claim: &mut Claim, charge: &Charge, reserve: Reserve, now: Nanos) -> Option<Floor> {
         let slot = claim.slot.index();
         let binding = self.floors.bindings[slot].load(Acquire);
-        let (mut empty_at, mut at_least) = (claim.floor, Mark::default());
+        let (mut empty_at, mut at_least) = (self.empty_at(claim, charge), Mark::default());
         if binding & FROM_FLOORS != 0
             && let Some(basis) = self.floors.bases.load().get(&claim.slot.get())
             && let Some(mark) = basis.at_least(reserve, &charge.limit)
         {
-            (empty_at, at_least) = (basis.empty_at(reserve), mark);
+            let before = basis.empty_at(reserve);
+            let before = before.filter(|_| !self.floors.reserves.load().starts_full(charge.rule));
+            (empty_at, at_least) = (before, mark);
         }
         let mut agreed =
             ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, kept_to: 0, beyond: false };
