@@ -68,6 +68,11 @@ impl Clock {
         Nanos::new(boot().saturating_add(self.unix_offset))
     }
 
+    /// What the machine has counted since it started, in nanoseconds.
+    pub(crate) fn boot_nanos(&self) -> u64 {
+        self.now().get().saturating_sub(self.unix_offset)
+    }
+
     /// The present instant as Unix milliseconds: grows from one start of a node to the next, unless the wall clock
     /// was set back in between.
     pub fn unix_millis(&self) -> u64 {

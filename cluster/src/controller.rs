@@ -25,7 +25,7 @@ use crate::{
     link::Identity,
     member::{Alive, Member, MemberRow, MemberState},
     owner::slot_ownership::SlotOwnership,
-    ownership::{context::Context, hand_over},
+    ownership::{context::Context, hand_over, heritage::Inherited},
     placement::{Candidate, Placement},
     raft::belonging::Foreign,
     router::Router,
@@ -281,22 +281,24 @@ impl Controller {
         if !is_able || self.standing == Standing::Superseded || !applied.state.slots.is_assigned() {
             return;
         }
-        // Rules are in force a little after they are applied. Floors that were sent under those before may be behind what was
-        // admitted under others since.
+        // Rules are in force a little after they are applied.
         let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
         let are_in_force = self.ownership.floors_are_of(revision);
         let share = applied.state.shares.parts(self.ledger.id());
         self.ownership.set_share(applied.index, share, self.clock.now());
-        let todo =
-            self.ownership.observe(applied.index, &applied.state.slots, self.clock.now(), |slots, by| {
-                if are_in_force {
-                    self.context.buckets.inherit(slots, by, self.clock.now());
-                }
-                are_in_force
-            });
+        let heritage = Inherited {
+            context: &self.context,
+            are_in_force,
+            is_alone: applied.state.shares.rows().keys().all(|id| *id == self.ledger.id()),
+        };
+        let todo = self.ownership.observe(applied.index, &applied.state.slots, self.clock.now(), heritage);
         if todo.reserved > 0 {
             self.ownership.floor_stats().count_begun(todo.reserved as u64);
             info!(slots = todo.reserved, "slots of a lost node begin from what it has told this one");
+        }
+        if todo.from_disk > 0 {
+            self.ownership.floor_stats().count_from_disk(todo.from_disk as u64);
+            info!(slots = todo.from_disk, "slots begin from the floors on the disk");
         }
         let same = |routes: &Arc<Routes>| {
             Arc::ptr_eq(&routes.rows, &applied.state.slots) && routes.rows_of == applied.state.members

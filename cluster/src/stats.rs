@@ -158,6 +158,13 @@ pub struct FloorStats {
     held: Counter,
     begun: Counter,
     complete: AtomicU64,
+    on_disk: AtomicU64,
+    from_disk: Counter,
+    floors_on_disk: Counter,
+    commits: Counter,
+    commit_nanos: AtomicU64,
+    disk_bytes: AtomicU64,
+    disk_errors: Counter,
 }
 
 impl FloorStats {
@@ -175,6 +182,66 @@ impl FloorStats {
 
     pub(crate) fn set_complete(&self, slots: u64) {
         self.complete.store(slots, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_on_disk(&self, slots: u64) {
+        self.on_disk.store(slots, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_from_disk(&self, slots: u64) {
+        self.from_disk.add(slots);
+    }
+
+    pub(crate) fn count_on_disk(&self, floors: u64) {
+        self.floors_on_disk.add(floors);
+    }
+
+    pub(crate) fn count_commit(&self, took: Duration) {
+        self.commits.add(1);
+        self.commit_nanos.store(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_disk_bytes(&self, bytes: u64) {
+        self.disk_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_disk_error(&self) {
+        self.disk_errors.add(1);
+    }
+
+    /// Slots of this node of which its disk has all floors.
+    pub fn on_disk(&self) -> u64 {
+        self.on_disk.load(Ordering::Relaxed)
+    }
+
+    /// Slots that this node has begun from the floors on its disk.
+    pub fn from_disk(&self) -> u64 {
+        self.from_disk.get()
+    }
+
+    /// Times that the floor of a bucket was written to the disk.
+    pub fn floors_on_disk(&self) -> u64 {
+        self.floors_on_disk.get()
+    }
+
+    /// Commits of the file of floors.
+    pub fn commits(&self) -> u64 {
+        self.commits.get()
+    }
+
+    /// How long the last commit took.
+    pub fn last_commit(&self) -> Duration {
+        Duration::from_nanos(self.commit_nanos.load(Ordering::Relaxed))
+    }
+
+    /// How long the file of floors is.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Times that the disk failed, and the file was removed.
+    pub fn disk_errors(&self) -> u64 {
+        self.disk_errors.get()
     }
 
     /// Times that the floor of a bucket was replicated to a successor.

@@ -177,5 +177,5 @@ use self::{
     rule::Rule,
     rule_set::{Match, Rules},
     store::{Store, StoreConfig, StoreStats, Swept},
-    takeover::Takeover,
+    takeover::{OnTotalLoss, Takeover},
 };

@@ -26,6 +26,15 @@ impl Mark {
         if key.is_of_window() { Held::Window(self.0) } else { Held::Debt(self.0.saturating_sub(now.ticks())) }
     }
 
+    /// The mark of such a bucket by a clock that shows so many nanoseconds more. Windows lie where they lie.
+    pub fn shifted(self, key: KeyHash, nanos: i64) -> Self {
+        if key.is_of_window() {
+            return self;
+        }
+        let ticks = i128::from(nanos) * i128::from(TICKS_PER_NANO);
+        Self((i128::from(self.0) + ticks).clamp(0, i128::from(u64::MAX)) as u64)
+    }
+
     /// As if time had stood still for so long.
     pub fn postponed(self, by: Duration) -> Self {
         Self(self.0.saturating_add(Nanos::new(0).saturating_add(by).ticks()))

@@ -7,7 +7,10 @@
 //!
 //! All states of a bucket are numbers of which the later is the stricter, so floors may come late, twice, or in any order.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     Algorithm, Cost, Decision, KeyHash, Limit, Nanos, Period, RuleId,
@@ -59,8 +62,8 @@ impl Reserve {
     }
 
     /// How far a bucket counts as used by the node that has taken it over at `begun`, and has heard of its owner at `heard` for
-    /// the last time, whatever floor it knows. `None`: the bucket is exhausted, because a window has ended in between, and its
-    /// count is not known.
+    /// the last time, whatever floor it knows. `None`: the bucket is exhausted, because a window has ended in between, of which
+    /// shares may have given any part.
     ///
     /// With `u = begun - heard`, the owner had spent one quantum at most beyond what refilled, and shares have admitted at most
     /// what refills in `u`, perhaps all of it in the end: the bucket is used as far as the larger of both. A floor `f` that
@@ -68,6 +71,7 @@ impl Reserve {
     /// window admit nothing before the next one begins.
     pub fn at_least(&self, limit: &Limit, heard: Nanos, begun: Nanos) -> Option<Mark> {
         let is_known = limit.algorithm() != Algorithm::FixedWindow
+            || !self.has_shares
             || window_end(limit.period(), heard.ticks()) == window_end(limit.period(), begun.ticks());
         let spent = is_known.then(|| self.spent(limit, begun))?;
         if !self.refills_for_shares() {
@@ -132,16 +136,27 @@ fn quantum(limit: &Limit) -> Option<u64> {
 pub struct Reserves {
     rules: BTreeMap<u64, Reserve>,
     least_debt: Option<Duration>,
+    /// Of all rules, those whose buckets start full when nobody can tell what they had admitted.
+    full: BTreeSet<u64>,
 }
 
 impl Reserves {
-    pub(crate) fn of(rules: impl IntoIterator<Item = Reserve>) -> Self {
+    pub(crate) fn of(
+        rules: impl IntoIterator<Item = Reserve>,
+        full: impl IntoIterator<Item = RuleId>,
+    ) -> Self {
         let rules: BTreeMap<u64, Reserve> =
             rules.into_iter().map(|reserve| (reserve.rule, reserve)).collect();
         let buckets = rules.values().filter(|reserve| !reserve.is_of_window);
         // Rounded down, to be on the safe side.
         let least = buckets.map(|reserve| reserve.quantum / TICKS_PER_NANO).min();
-        Self { rules, least_debt: least.map(Duration::from_nanos) }
+        let full = full.into_iter().map(RuleId::get).collect();
+        Self { rules, least_debt: least.map(Duration::from_nanos), full }
+    }
+
+    /// Whether the buckets of this rule start full when nobody can tell what they had admitted.
+    pub fn starts_full(&self, rule: RuleId) -> bool {
+        !self.full.is_empty() && self.full.contains(&rule.get())
     }
 
     /// The rule with this number, if its floors are replicated.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Algorithm, Cost, Limit, Mode, OnMemoryFull, Reserve, RuleId, Takeover,
+    Algorithm, Cost, Limit, Mode, OnMemoryFull, OnTotalLoss, Reserve, RuleId, Takeover,
     address::{IpPrefix, OwnIpPrefix},
     ban::Ban,
     cardinality::Cardinality,
@@ -50,6 +50,7 @@ pub struct Rule {
     /// What the owner gives of its limits, where a part is carved out for shares.
     pub(crate) carved: Option<Box<Carved>>,
     pub(crate) takeover: Takeover,
+    pub(crate) on_total_loss: OnTotalLoss,
     pub(crate) on_memory_full: OnMemoryFull,
     /// Of a rule whose floors are replicated.
     pub(crate) reserve: Option<Reserve>,

@@ -9,7 +9,7 @@ use std::{
 use smallvec::SmallVec;
 
 use crate::{
-    Attributes, HashSecret, KeyHash, Limit, Matched, Mode, Nanos, Reserves, Rule, RuleId,
+    Attributes, HashSecret, KeyHash, Limit, Matched, Mode, Nanos, OnTotalLoss, Reserves, Rule, RuleId,
     address::IpPrefix,
     block::BlockList,
     cardinality::Cardinality,
@@ -363,8 +363,9 @@ fn by_id(domains: &HashMap<Box<str>, Arc<Domain>>) -> HashMap<RuleId, (Arc<Domai
 }
 
 fn reserves(domains: &HashMap<Box<str>, Arc<Domain>>) -> Arc<Reserves> {
-    let rules = domains.values().flat_map(|domain| &domain.rules);
-    Arc::new(Reserves::of(rules.filter_map(Rule::reserve)))
+    let rules = || domains.values().flat_map(|domain| &domain.rules);
+    let full = rules().filter(|rule| rule.on_total_loss == OnTotalLoss::Full).map(Rule::id);
+    Arc::new(Reserves::of(rules().filter_map(Rule::reserve), full))
 }
 
 impl fmt::Debug for Rules {

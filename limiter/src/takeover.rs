@@ -40,6 +40,26 @@ impl Takeover {
     }
 }
 
+/// How the buckets of a rule begin when nobody can tell what they had admitted: neither a successor nor a disk has floors of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum OnTotalLoss {
+    /// Exhausted: nothing is admitted twice.
+    #[default]
+    Exhausted,
+    /// Full: nobody is denied for what cannot be told.
+    Full,
+}
+
+impl OnTotalLoss {
+    /// Its name in rules.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// The time after which nothing is left of what was spent.
 fn refill(limit: &Limit) -> Duration {
     match limit.algorithm() {

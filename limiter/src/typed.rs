@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Takeover,
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, OnTotalLoss, Rule, Takeover,
     address::OwnIpPrefix,
     ban::Ban,
     key::KeyHasher,
@@ -205,6 +205,7 @@ impl NewRule {
             on_owner_loss: OnOwnerLoss::Share,
             carved: None,
             takeover: Takeover::Zero,
+            on_total_loss: OnTotalLoss::default(),
             on_memory_full: self.on_memory_full,
             reserve: None,
             cardinality: std::sync::Arc::default(),

@@ -31,7 +31,7 @@ mod instants {
 
 fn charge(limit: Limit, cost: u64) -> Charge {
     let (key, cost) = (KeyHash::from_raw(0x9e37_79b9_7f4a_7c15), Cost::new(cost).unwrap());
-    Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None }
+    Charge { key, rule: RuleId::INLINE, limit, cost, mode: Mode::Enforce, floor: None, ban: None }
 }
 
 fn store() -> Store {
@@ -137,6 +137,7 @@ fn ask(rules: &Rules, store: &Store, cost: u64, now: Nanos) -> Decision {
         cost: Cost::new(cost).unwrap(),
         mode: Mode::Enforce,
         floor: None,
+        ban: None,
     };
     store.check(&charge, now)
 }

@@ -254,6 +254,20 @@ fn cluster(page: &mut Page, node: &Sources<'_>) {
     page.simple("tidegate_checks_held_total", "counter", help, floors.held());
     let help = "Slots of lost nodes that this node has begun from what it was told.";
     page.simple("tidegate_slots_reserved_total", "counter", help, floors.begun());
+    let help = "Slots of this node of which its disk has all floors: after a crash they begin from these.";
+    page.simple("tidegate_slots_on_disk", "gauge", help, floors.on_disk());
+    let help = "Slots that this node has begun from the floors on its disk.";
+    page.simple("tidegate_slots_from_disk_total", "counter", help, floors.from_disk());
+    let help = "Times that the floor of a bucket was written to the disk.";
+    page.simple("tidegate_floors_written_total", "counter", help, floors.floors_on_disk());
+    let help = "Bytes of the file of floors in the data directory.";
+    page.simple("tidegate_floors_disk_bytes", "gauge", help, floors.disk_bytes());
+    let help = "Commits of the file of floors.";
+    page.simple("tidegate_floors_commits_total", "counter", help, floors.commits());
+    let help = "How long the last commit of the file of floors took.";
+    page.simple("tidegate_floors_last_commit_seconds", "gauge", help, floors.last_commit().as_secs_f64());
+    let help = "Times that floors could not be written, and their file was removed.";
+    page.simple("tidegate_floors_disk_errors_total", "counter", help, floors.disk_errors());
 
     let sum = |count: WorkerCount| stats.workers.iter().map(|worker| count(worker)).sum::<u64>();
     let forwards: [(&str, WorkerCount); 8] = [

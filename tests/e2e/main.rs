@@ -27,6 +27,7 @@ mod connections;
 mod deny;
 mod dev;
 mod envoy;
+mod floors_on_disk;
 mod foreign_pages;
 mod forged_gossip;
 mod founding;

@@ -127,7 +127,7 @@ fn remaining(cluster: &tidegate_jepsen::cluster::Cluster, node: &str, user: u32)
 }
 
 #[test]
-fn what_a_node_alone_knew_is_there_after_a_restart_and_after_a_crash_nothing_is_given_twice() {
+fn what_a_node_alone_knew_is_there_after_a_restart_and_after_a_crash_but_for_a_quantum() {
     let settings = tidegate_jepsen::cluster::Settings { keeps_data: true, ..kit::patient(LONG) };
     let mut cluster = tidegate_jepsen::cluster::Cluster::start(1, settings);
     let mut client = cluster.node("n1").client(PATIENCE);
@@ -143,8 +143,8 @@ fn what_a_node_alone_knew_is_there_after_a_restart_and_after_a_crash_nothing_is_
     cluster.kill("n1");
     cluster.restart("n1");
     cluster.await_ready();
-    assert_eq!(remaining(&cluster, "n1", 1), 0);
-    assert_eq!(remaining(&cluster, "n1", 2), 0, "nobody can tell what it had given");
+    assert!((93 - 6..=93).contains(&remaining(&cluster, "n1", 1)));
+    assert!((100 - 6..=100).contains(&remaining(&cluster, "n1", 2)), "nobody has used it");
 }
 
 #[test]

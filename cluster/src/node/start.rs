@@ -27,6 +27,7 @@ use crate::{
         buckets::Buckets,
         context::Context,
         earlier_start::EarlierStart,
+        from_disk::Found,
         saved,
         service::{LeaderService, OwnerService},
     },
@@ -172,10 +173,21 @@ impl Cluster {
         let shares = Arc::new(shares);
         let requests = Arc::new(Requests::default());
         let rules = Arc::new(RulesInForce::new(rules));
-        let keeps = match &config.data_dir {
-            Some(directory) => saved::restore(directory, on_disk.node, &ownership, &store, clock.now())?,
-            None => false,
-        };
+        let (mut has_saved, mut keeps, mut floor_file, mut disk_floors) = (false, false, None, None);
+        if let Some(directory) = &config.data_dir {
+            let saved = saved::restore(directory, on_disk.node, &store, clock.now())?;
+            has_saved = saved.is_some();
+            let mut kept = saved.unwrap_or_default();
+            keeps = has_saved;
+            if has_disk_for_floors() {
+                let found = Found::open(directory, start, clock).await;
+                ownership.keep_floors_on_disk(found.kept.slots.is_empty());
+                keeps |= found.is_whole;
+                kept = kept.with_floors(found.kept);
+                (floor_file, disk_floors) = (found.file, Some(Arc::new(found.floors)));
+            }
+            ownership.keep(kept);
+        }
         let (alive, sees) = watch::channel(Alive::default());
         let data_dir = config.data_dir.clone();
         let group = GroupConfig {
@@ -197,7 +209,7 @@ impl Cluster {
             calls: Arc::clone(&stats.calls),
             clock,
         };
-        let earlier = EarlierStart::new(on_disk.came_from_elsewhere, keeps);
+        let earlier = EarlierStart::new(on_disk.came_from_elsewhere, has_saved);
         let group = RaftGroup::start(group, disk).await?;
         let shared = group.shared();
         let buckets = Buckets {
@@ -212,6 +224,7 @@ impl Cluster {
             buckets,
             rules: Arc::clone(&rules),
             moves: Arc::clone(&stats.moves),
+            disk: disk_floors,
         });
         let stores = [&store, &floors, &shares].map(Arc::clone);
         let compiler = in_force::Compiler::new(Arc::clone(&rules), Arc::clone(&ownership), stores, clock);
@@ -295,8 +308,14 @@ impl Cluster {
             alive,
             tasks.clone(),
         );
-        let group_tasks =
-            GroupTasks { context: Arc::clone(&context), leader, ledger: ledger.clone(), earlier, compiler };
+        let group_tasks = GroupTasks {
+            context: Arc::clone(&context),
+            leader,
+            ledger: ledger.clone(),
+            earlier,
+            compiler,
+            floor_file,
+        };
         group_tasks.spawn(group, config.rules, &tasks, &cancel);
         tasks.spawn(controller.run(cancel.clone()));
         let pause = config.timing.gossip_interval;
@@ -314,4 +333,13 @@ impl Cluster {
             pause,
         })
     }
+}
+
+/// Whether a data directory is one of this machine: simulated disks have no file of floors.
+fn has_disk_for_floors() -> bool {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::is_on() {
+        return false;
+    }
+    true
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ownership::{context::Context, earlier_start::EarlierStart, floor_task, leader_task, session_task},
+    ownership::{
+        context::Context, disk_task, earlier_start::EarlierStart, floor_file::FloorFile, floor_task,
+        leader_task, session_task,
+    },
     raft::{
         abandon, bootstrap, election, foreign,
         group::{RaftGroup, beat, watch_disk},
@@ -22,6 +25,8 @@ pub(super) struct GroupTasks {
     pub(super) ledger: Ledger,
     pub(super) earlier: EarlierStart,
     pub(super) compiler: in_force::Compiler,
+    /// Where floors are kept on the disk.
+    pub(super) floor_file: Option<FloorFile>,
 }
 
 impl GroupTasks {
@@ -57,6 +62,9 @@ impl GroupTasks {
         spawn(Box::pin(session_task::watch(context())));
         spawn(Box::pin(leader_task::run(context())));
         spawn(Box::pin(floor_task::replicate(context(), leader())));
+        if let Some(disk) = self.context.disk.clone() {
+            spawn(Box::pin(disk_task::keep(context(), disk, self.floor_file)));
+        }
         tasks.spawn(group.supervise(cancel.clone()));
     }
 }

@@ -2,12 +2,18 @@
 //! has received as one. `floors` says when either counts.
 
 mod check;
+mod disk;
 mod owner;
 mod successor;
 
+pub(crate) use self::disk::DiskSlot;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -18,8 +24,8 @@ use tidegate_limiter::{
 use tokio::sync::Notify;
 
 use super::{
-    acknowledged::Acknowledged,
-    floors::SuccessorRef,
+    acknowledged::{Acknowledged, Side},
+    floors::{Agreement, SuccessorRef},
     takeover::{TakeoverBasis, TakeoverState},
 };
 use crate::{ids::NodeStart, slots::SLOTS, stats::FloorStats};
@@ -30,7 +36,19 @@ const BOUND: u64 = 1;
 const FROM_FLOORS: u64 = 2;
 /// The successor is silent, and so is the leader.
 const SILENT: u64 = 4;
-const CHANGE: u64 = 8;
+/// The node's own disk has all floors, or may believe so.
+const DISK: u64 = 8;
+/// The disk is silent.
+const DISK_SILENT: u64 = 16;
+const CHANGE: u64 = 32;
+
+/// By side: the bit that says that the owner is bound to it, and the one that says that it is silent.
+const fn bits(side: Side) -> (u64, u64) {
+    match side {
+        Side::Successor => (BOUND, SILENT),
+        Side::Disk => (DISK, DISK_SILENT),
+    }
+}
 
 /// Floors that wait to be sent. Beyond that a charge that needs it is held, and asks again.
 const MAX_RAISES: usize = 1 << 16;
@@ -40,14 +58,19 @@ const MAX_OWNERS: usize = 1024;
 /// This node's floors: those that it sends, and those that it has received.
 #[derive(Debug)]
 pub(super) struct Floors {
-    /// For each slot: [`BOUND`], [`FROM_FLOORS`], [`SILENT`].
+    /// For each slot: [`BOUND`], [`FROM_FLOORS`], [`SILENT`], [`DISK`], [`DISK_SILENT`].
     bindings: Box<[AtomicU64]>,
     acknowledged: Acknowledged,
     /// Of the slots that were begun from floors.
     bases: ArcSwap<BTreeMap<u16, Arc<TakeoverBasis>>>,
     /// The rules in force that have floors.
     reserves: ArcSwap<Reserves>,
-    raises: Mutex<HashMap<KeyHash, (RuleId, Mark)>>,
+    /// By side.
+    raises: Mutex<[HashMap<KeyHash, (RuleId, Mark)>; 2]>,
+    /// Whether this node keeps floors on its disk.
+    has_disk: AtomicBool,
+    /// Whether the disk says of each slot whose it is that this node may begin from its floors.
+    is_adopted: AtomicBool,
     /// Some charge waits for what is among the raises; so many did.
     urgent: Notify,
     wants: AtomicU64,
@@ -66,6 +89,8 @@ impl Default for Floors {
             bases: ArcSwap::default(),
             reserves: ArcSwap::default(),
             raises: Mutex::default(),
+            has_disk: AtomicBool::new(false),
+            is_adopted: AtomicBool::new(true),
             urgent: Notify::new(),
             wants: AtomicU64::new(0),
             acknowledgements: Notify::new(),
@@ -81,7 +106,9 @@ pub(crate) struct ClaimedFloors {
     reserve: Reserve,
     at_most: Mark,
     binding: u64,
-    /// It is decided beyond the floors: neither the leader nor the successor answers, and the rule is to stay available.
+    /// Of [`BOUND`] and [`DISK`] those that the charge keeps to.
+    kept_to: u64,
+    /// It is decided beyond some floors: neither the leader nor who keeps them answers, and the rule is to stay available.
     beyond: bool,
 }
 
@@ -105,7 +132,7 @@ impl Since {
     }
 
     /// A number that differs where these do.
-    fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         for (domain, since) in &self.0 {
             hasher.update(&(domain.len() as u64).to_le_bytes());
@@ -124,29 +151,39 @@ struct Heard {
     alive: Option<Nanos>,
 }
 
-/// What is known under the lock of [`SlotOwnership`].
+/// What an owner knows of one side.
 #[derive(Debug)]
-pub(super) struct FloorAgreements {
+struct SideAgreements {
     senders: Box<[super::floors::FloorSender]>,
     attempts: u64,
     /// Attempts up to this one do not count any more.
     stale: u64,
+}
+
+impl Default for SideAgreements {
+    fn default() -> Self {
+        Self { senders: (0..SLOTS).map(|_| Default::default()).collect(), attempts: 0, stale: 0 }
+    }
+}
+
+impl SideAgreements {
+    /// What this side has is not complete any more, until all floors are sent again.
+    fn begin_anew(&mut self) {
+        self.stale = self.attempts;
+        for sender in &mut self.senders {
+            sender.doubt();
+        }
+    }
+}
+
+/// What is known under the lock of [`SlotOwnership`].
+#[derive(Debug, Default)]
+pub(super) struct FloorAgreements {
+    sides: [SideAgreements; 2],
     since: Since,
     takeovers: BTreeMap<u16, TakeoverState>,
     heard: BTreeMap<NodeStart, Heard>,
-}
-
-impl Default for FloorAgreements {
-    fn default() -> Self {
-        Self {
-            senders: (0..SLOTS).map(|_| Default::default()).collect(),
-            attempts: 0,
-            stale: 0,
-            since: Since::default(),
-            takeovers: BTreeMap::new(),
-            heard: BTreeMap::new(),
-        }
-    }
+    disk: disk::DiskSlots,
 }
 
 /// A floor that is to be sent.
@@ -159,11 +196,22 @@ pub(crate) struct Raise {
 }
 
 impl FloorAgreements {
-    /// No successor is complete any more, until all floors are sent again.
+    fn side(&self, side: Side) -> &SideAgreements {
+        &self.sides[side as usize]
+    }
+
+    fn side_mut(&mut self, side: Side) -> &mut SideAgreements {
+        &mut self.sides[side as usize]
+    }
+
+    /// No side is complete any more, until all floors are sent again.
     fn begin_anew(&mut self) {
-        self.stale = self.attempts;
-        for sender in &mut self.senders {
-            sender.doubt();
-        }
+        self.sides.iter_mut().for_each(SideAgreements::begin_anew);
+    }
+
+    /// Whether this agreement binds, and what is sent by it counts.
+    fn holds(&self, side: Side, slot: u16, agreement: &Agreement) -> bool {
+        let side = self.side(side);
+        agreement.attempt > side.stale && side.senders[usize::from(slot)].agreement() == Some(*agreement)
     }
 }

@@ -6,6 +6,8 @@
 //! same code that runs.
 
 pub(crate) mod acknowledged;
+#[cfg(test)]
+mod disk_suite;
 pub(crate) mod floor_replication;
 #[cfg(test)]
 mod floor_suite;

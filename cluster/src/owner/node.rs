@@ -8,6 +8,8 @@ use super::{
     table::{SlotMove, SlotRow, Start, Table},
     takeover::TakeoverBasis,
 };
+use tidegate_limiter::Nanos;
+
 use crate::{ids::NodeStart, planted::PlantedBug};
 
 /// What a node is to a slot.
@@ -200,21 +202,77 @@ pub(crate) struct Node {
     table: Arc<Table>,
     slots: Vec<Slot>,
     kept: Option<Kept>,
+    /// Slots whose owner the disk has to name anew.
+    renamed: Vec<(u16, NodeStart, u64)>,
     receivers: BTreeMap<u16, FloorReceiver>,
 }
 
 /// What a node knew when it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Kept {
-    /// As whom.
-    pub(crate) start: NodeStart,
     /// Each slot that it owned.
     pub(crate) slots: BTreeMap<u16, KeptSlot>,
+    /// Starts of this node, up to this one, that had read the floors on the disk and that the disk does not name itself. What such a
+    /// start has begun from these floors, it has charged within them.
+    pub(crate) readers: Vec<NodeStart>,
 }
 
-/// Of a slot: the epoch of the row, when its buckets count as exhausted (0: never), and how it was begun from floors, if it was,
-/// with the fingerprint of the rules then.
-pub(crate) type KeptSlot = (u64, u64, Option<(u64, TakeoverBasis)>);
+/// Of a slot that a node owned when it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptSlot {
+    /// As whom.
+    pub(crate) start: NodeStart,
+    /// The epoch of the row.
+    pub(crate) epoch: u64,
+    /// If it ended well.
+    pub(crate) saved: Option<KeptBuckets>,
+    /// What its disk had acknowledged before it counted.
+    pub(crate) floors: Option<KeptFloors>,
+}
+
+/// Of a slot whose buckets were saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptBuckets {
+    /// When its buckets count as exhausted (0: never).
+    pub(crate) floor: u64,
+    /// How it was begun from floors, if it was, with the fingerprint of the rules then.
+    pub(crate) basis: Option<(u64, TakeoverBasis)>,
+}
+
+/// Of a slot whose floors are on the disk; all of its instants are on this node's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeptFloors {
+    pub(crate) fingerprint: u64,
+    pub(crate) since: u64,
+    pub(crate) before: Option<Nanos>,
+    pub(crate) earlier: Option<(Nanos, Nanos)>,
+    /// When the owner was alive for the last time. Where that is not known, it is the beginning of time.
+    pub(crate) heard: Nanos,
+}
+
+impl Kept {
+    /// With what the disk has. What was saved knows more, and counts.
+    pub(crate) fn with_floors(mut self, floors: Self) -> Self {
+        for (slot, kept) in floors.slots {
+            match self.slots.get_mut(&slot) {
+                Some(saved) if (saved.start, saved.epoch) == (kept.start, kept.epoch) => {
+                    saved.floors = kept.floors
+                }
+                Some(_) => {}
+                None => drop(self.slots.insert(slot, kept)),
+            }
+        }
+        self.readers = floors.readers;
+        self
+    }
+}
+
+/// Whether the owner of the row has begun from the floors that this start and epoch had on the disk, and charged within
+/// them: it had read the disk, and took the slot from that one.
+pub(crate) fn goes_on(row: &SlotRow, kept: (NodeStart, u64), readers: &[NodeStart]) -> bool {
+    readers.contains(&row.owner)
+        && matches!(row.start, Start::Drained { from, epoch, .. } if (from, epoch) == kept)
+}
 
 impl Node {
     pub(crate) fn new(me: NodeStart, slots: usize) -> Self {
@@ -224,6 +282,7 @@ impl Node {
             table: Arc::default(),
             slots: vec![Slot::NEW; slots],
             kept: None,
+            renamed: Vec::new(),
             receivers: BTreeMap::new(),
         }
     }
@@ -233,16 +292,31 @@ impl Node {
         self.kept = Some(kept);
     }
 
-    /// When the buckets of a slot that was kept count as exhausted.
-    pub(crate) fn kept_floor(&self, slot: usize) -> u64 {
-        let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
-        kept.map_or(0, |(_, floor, _)| *floor)
+    /// What is kept of a slot.
+    pub(crate) fn kept(&self, slot: usize) -> Option<&KeptSlot> {
+        self.kept.as_ref()?.slots.get(&(slot as u16))
     }
 
-    /// How a slot that was kept had begun.
-    pub(crate) fn kept_basis(&self, slot: usize) -> Option<(u64, TakeoverBasis)> {
-        let kept = self.kept.as_ref().and_then(|kept| kept.slots.get(&(slot as u16)));
-        kept.and_then(|(_, _, basis)| basis.clone())
+    /// Whether slots may still begin with what is kept: while the log says of one that an earlier start owns it.
+    pub(crate) fn keeps_something(&self) -> bool {
+        let is_earlier = |row: &SlotRow| row.owner.node == self.me.node && row.owner != self.me;
+        self.kept.is_some() && (!self.table.is_assigned() || self.table.rows().iter().any(is_earlier))
+    }
+
+    pub(crate) fn take_renamed(&mut self) -> Vec<(u16, NodeStart, u64)> {
+        std::mem::take(&mut self.renamed)
+    }
+
+    fn rename_kept(&mut self) {
+        let Some(kept) = &mut self.kept else { return };
+        for (slot, one) in kept.slots.iter_mut().filter(|(_, one)| one.floors.is_some()) {
+            if let Some(row) = self.table.row(usize::from(*slot)).filter(|row| row.owner != self.me)
+                && goes_on(row, (one.start, one.epoch), &kept.readers)
+            {
+                (one.start, one.epoch, one.saved) = (row.owner, row.epoch, None);
+                self.renamed.push((*slot, row.owner, row.epoch));
+            }
+        }
     }
 
     /// What this node has received of a slot as its successor.
@@ -278,10 +352,12 @@ impl Node {
         let mut changes = Vec::new();
         if !Arc::ptr_eq(table, &self.table) {
             self.table = Arc::clone(table);
+            self.rename_kept();
             for (slot, (known, row)) in self.slots.iter_mut().zip(table.rows()).enumerate() {
-                let kept = self.kept.as_ref().and_then(|kept| {
-                    kept.slots.get(&(slot as u16)).map(|(epoch, _, _)| (kept.start, *epoch))
-                });
+                let kept = self
+                    .kept
+                    .as_ref()
+                    .and_then(|kept| kept.slots.get(&(slot as u16)).map(|kept| (kept.start, kept.epoch)));
                 let receiver = self.receivers.get(&(slot as u16)).copied().unwrap_or_default();
                 known.observe(self.me, row, kept, receiver, |effect| changes.push(Change { slot, effect }));
             }

@@ -19,6 +19,7 @@ mod share;
 
 pub(crate) use crate::owner::slot_ownership::{
     moving::{Frozen, Refusal},
+    observe::Heritage,
     share::Share,
 };
 

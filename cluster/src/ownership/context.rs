@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{buckets::Buckets, saved};
+use super::{buckets::Buckets, from_disk::DiskFloors, saved};
 use crate::{
     owner::{leader::Leader, slot_ownership::SlotOwnership},
     raft::handle::Shared,
@@ -24,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) buckets: Buckets,
     pub(crate) rules: Arc<RulesInForce>,
     pub(crate) moves: Arc<MoveStats>,
+    /// The floors on this node's disk, if it has one.
+    pub(crate) disk: Option<Arc<DiskFloors>>,
 }
 
 impl Context {

@@ -22,7 +22,7 @@ use crate::{
     fabric,
     ids::NodeStart,
     owner::{
-        acknowledged::MAX_MARKS,
+        acknowledged::{MAX_MARKS, Side},
         floor_replication::Raise,
         floors::{Agreement, SuccessorRef},
         takeover::TakeoverState,
@@ -168,22 +168,22 @@ impl Sender {
     async fn begin(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<()> {
         let ownership = Arc::clone(&self.context.ownership);
         let started = Instant::now();
-        let agreements = ownership.attempt(slots);
+        let agreements = ownership.attempt(Side::Successor, slots);
         self.send(&agreements, &[], &[]).await?;
         // Most of it goes ahead, so that few charges have to wait for their turn.
         let ahead = self.send_all(slots).await?;
-        let bound = ownership.bind(&agreements);
+        let bound = ownership.bind(Side::Successor, &agreements);
         let rest = if ahead.is_some() { self.send_all(slots).await? } else { None };
         if rest.is_none() {
             // It knows that this attempt has begun, and will never receive that it is complete.
-            bound.iter().for_each(|(slot, agreement)| ownership.free(*slot, *agreement));
+            bound.iter().for_each(|(slot, agreement)| ownership.free(Side::Successor, *slot, *agreement));
             let until = Instant::now() + POSTPONE;
             self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
             return Some(());
         }
-        let complete = ownership.takeover_states(&bound);
+        let complete = ownership.takeover_states(Side::Successor, &bound);
         self.send(&[], &[], &complete).await?;
-        ownership.completed(complete.iter().map(|(slot, agreement, _)| (*slot, *agreement)));
+        ownership.completed(Side::Successor, complete.iter().map(|(slot, agreement, _)| (*slot, *agreement)));
         debug!(slots = complete.len(), buckets = ahead, rest, took = ?started.elapsed(), "a successor knows all");
         Some(())
     }
@@ -191,32 +191,7 @@ impl Sender {
     /// Sends all that is known of these slots and not acknowledged. How much that was; none (the inner one): it cannot all be
     /// sent, because it is too much. What is not in memory any more is sent with the last update.
     async fn send_all(&mut self, slots: &[(u16, SuccessorRef)]) -> Option<Option<usize>> {
-        let mut wanted: Vec<Option<SuccessorRef>> = vec![None; SLOTS];
-        slots.iter().for_each(|(slot, successor_ref)| wanted[usize::from(*slot)] = Some(*successor_ref));
-        let context = Arc::clone(&self.context);
-        let look = move || {
-            let (store, ownership, now) =
-                (&context.buckets.store, &context.ownership, context.group.clock.now());
-            let reserves = ownership.reserves();
-            let mut found: Vec<Raise> = Vec::new();
-            store.buckets(
-                now,
-                |key| wanted[SlotId::of(key).index()].is_some(),
-                |Bucket { key, rule, held }| {
-                    // Of other rules there may be any number, which must not keep these from being sent.
-                    if let Some(successor_ref) = wanted[SlotId::of(key).index()]
-                        && let Some(mark) = reserves.floor_of(key, rule, &held, now)
-                        && !ownership.is_acknowledged(key, mark)
-                        && found.len() <= MAX_MARKS
-                    {
-                        found.push(Raise { key, rule, mark, successor_ref });
-                    }
-                },
-            );
-            (found.len() <= MAX_MARKS).then_some(found)
-        };
-        // It locks one shard after the other, for as long as that takes.
-        let Some(found) = fabric::blocking(look).await.ok()? else { return Some(None) };
+        let Some(found) = unsent(&self.context, Side::Successor, slots).await? else { return Some(None) };
         for part in found.chunks(MESSAGE) {
             self.wants = self.context.ownership.wants();
             let mut part = part.to_vec();
@@ -261,16 +236,16 @@ impl Sender {
                     ownership.is_heard_again(&std::mem::take(&mut self.silent));
                 }
                 ownership.floor_stats().count_replicated(raises.len() as u64);
-                let full = ownership.acknowledge(raises, self.context.group.clock.now());
+                let full = ownership.acknowledge(Side::Successor, raises, self.context.group.clock.now());
                 if full.is_empty() { Some(()) } else { Box::pin(self.release(full)).await }
             }
             Ok(_) => {
-                ownership.put_back(raises);
+                ownership.put_back(Side::Successor, raises);
                 None
             }
             Err(fault) => {
                 debug!(%fault, "a successor cannot be told");
-                ownership.put_back(raises);
+                ownership.put_back(Side::Successor, raises);
                 None
             }
         }
@@ -291,11 +266,11 @@ impl Sender {
             slots = slots.len(),
             "more buckets than successors can be told of: these would start exhausted"
         );
-        let bound = ownership.bind(&ownership.attempt(&slots));
+        let bound = ownership.bind(Side::Successor, &ownership.attempt(Side::Successor, &slots));
         let until = Instant::now() + POSTPONE;
         self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
         self.send(&bound, &[], &[]).await?;
-        bound.iter().for_each(|(slot, agreement)| ownership.free(*slot, *agreement));
+        bound.iter().for_each(|(slot, agreement)| ownership.free(Side::Successor, *slot, *agreement));
         Some(())
     }
 
@@ -324,6 +299,39 @@ impl Sender {
         }
         self.rests_until = Instant::now() + if slots.is_empty() { LOOK_EVERY } else { REST };
     }
+}
+
+/// All that is known of these slots and not acknowledged by that side. None (the inner one): it is too much.
+pub(super) async fn unsent(
+    context: &Arc<Context>,
+    side: Side,
+    slots: &[(u16, SuccessorRef)],
+) -> Option<Option<Vec<Raise>>> {
+    let mut wanted: Vec<Option<SuccessorRef>> = vec![None; SLOTS];
+    slots.iter().for_each(|(slot, successor_ref)| wanted[usize::from(*slot)] = Some(*successor_ref));
+    let context = Arc::clone(context);
+    let look = move || {
+        let (store, ownership, now) = (&context.buckets.store, &context.ownership, context.group.clock.now());
+        let reserves = ownership.reserves();
+        let mut found: Vec<Raise> = Vec::new();
+        store.buckets(
+            now,
+            |key| wanted[SlotId::of(key).index()].is_some(),
+            |Bucket { key, rule, held }| {
+                // Of other rules there may be any number, which must not keep these from being sent.
+                if let Some(successor_ref) = wanted[SlotId::of(key).index()]
+                    && let Some(mark) = reserves.floor_of(key, rule, &held, now)
+                    && ownership.acknowledged_by(side, key).is_none_or(|known| known < mark)
+                    && found.len() <= MAX_MARKS
+                {
+                    found.push(Raise { key, rule, mark, successor_ref });
+                }
+            },
+        );
+        (found.len() <= MAX_MARKS).then_some(found)
+    };
+    // It locks one shard after the other, for as long as that takes.
+    fabric::blocking(look).await.ok()
 }
 
 impl Context {

@@ -1,8 +1,8 @@
 //! What a node's buckets know, kept on its disk while it does not run.
 //!
 //! It is written when the node ends, after the last charge, and read once when it starts again. It counts for the slots that
-//! nobody else has owned in between: the log tells. For all others, and after a crash, buckets start exhausted. Debts are
-//! durations: the time in which the node did not run is not counted, because only a wall clock could tell it.
+//! nobody else has owned in between: the log tells. For all others, and after a crash, what is on the disk of their floors counts
+//! (`disk_task`). Debts are durations: the time in which the node did not run is not counted, because only a wall clock could tell it.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     ids::{NodeId, NodeStart},
     owner::{
-        node::{Kept, KeptSlot},
+        node::{Kept, KeptBuckets, KeptSlot},
         slot_ownership::{Frozen, SlotOwnership},
     },
     raft::files::{DiskError, load_buckets, save_buckets},
@@ -124,35 +124,38 @@ fn fullest(
     (kept, let_go.collect())
 }
 
-/// Puts into the store what the node knew when it ended, if it ended well. Whether it did.
+/// Puts into the store what the node knew when it ended, if it ended well.
 pub(crate) fn restore(
     directory: &Path,
     node: NodeId,
-    ownership: &SlotOwnership,
     store: &Store,
     now: Nanos,
-) -> Result<bool, DiskError> {
-    let Some(bytes) = load_buckets(directory)? else { return Ok(false) };
+) -> Result<Option<Kept>, DiskError> {
+    let Some(bytes) = load_buckets(directory)? else { return Ok(None) };
     let saved: Saved = match codec::decode(&bytes) {
         Ok(saved) => saved,
         Err(error) => {
             warn!(%error, "what the buckets knew cannot be read: they start exhausted");
-            return Ok(false);
+            return Ok(None);
         }
     };
     if saved.start.node != node {
-        return Ok(false);
+        return Ok(None);
     }
     let count = saved.buckets.len();
     saved.buckets.into_iter().for_each(|bucket| store.take_over(&bucket.into(), now));
     saved.let_go.into_iter().for_each(|let_go| let_go.take_over(store, now));
     let floor = |slot: &SavedSlot| slot.drained_ago.map_or(0, |ago| now.get().saturating_sub(ago).max(1));
     let basis = |slot: &SavedSlot| slot.basis.map(|basis| basis.into_basis(now));
-    let slots: BTreeMap<u16, KeptSlot> =
-        saved.slots.iter().map(|slot| (slot.slot, (slot.epoch, floor(slot), basis(slot)))).collect();
+    let kept = |slot: &SavedSlot| KeptSlot {
+        start: saved.start,
+        epoch: slot.epoch,
+        saved: Some(KeptBuckets { floor: floor(slot), basis: basis(slot) }),
+        floors: None,
+    };
+    let slots: BTreeMap<u16, KeptSlot> = saved.slots.iter().map(|slot| (slot.slot, kept(slot))).collect();
     info!(buckets = count, slots = slots.len(), "what the buckets knew is read");
-    ownership.keep(Kept { start: saved.start, slots });
-    Ok(true)
+    Ok(Some(Kept { slots, readers: Vec::new() }))
 }
 
 #[cfg(test)]

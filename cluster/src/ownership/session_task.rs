@@ -140,7 +140,10 @@ async fn ask_for_session(
 ) -> bool {
     let Some((leader, node)) = way.next(running, context.group.me) else { return false };
     // Without the rules of the cluster it could not decide; but it says that it is there.
-    let wants = may_own && context.rules.progress.borrow().complete && !context.ownership.is_given_up();
+    let wants = may_own
+        && context.ownership.is_adopted()
+        && context.rules.progress.borrow().complete
+        && !context.ownership.is_given_up();
     let applied = {
         let known = context.group.applied.borrow();
         // Without a table there is nothing that this node could lose or give.

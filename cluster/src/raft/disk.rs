@@ -361,13 +361,13 @@ fn open(path: &Path) -> Result<Database, Box<dyn std::error::Error + Send + Sync
 
 /// Opens the database, and makes it if it is not there.
 #[cfg(not(feature = "fault-injection"))]
-fn create(path: &Path) -> Result<Database, DatabaseError> {
+pub(crate) fn create(path: &Path) -> Result<Database, DatabaseError> {
     Database::builder().set_cache_size(CACHE_BYTES).create(path)
 }
 
 /// The same on a disk that can fail.
 #[cfg(feature = "fault-injection")]
-fn create(path: &Path) -> Result<Database, DatabaseError> {
+pub(crate) fn create(path: &Path) -> Result<Database, DatabaseError> {
     let file = crate::injection::disk::open(path)?;
     Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
 }
@@ -383,7 +383,7 @@ fn is_this_system(noted: &[u8], incarnation: u64) -> bool {
 }
 
 /// Which start of which machine this process runs in; nothing where the system does not say.
-fn boot_id() -> Vec<u8> {
+pub(crate) fn boot_id() -> Vec<u8> {
     #[cfg(feature = "simulation")]
     if crate::simulation::is_on() {
         return b"simulated".to_vec();

@@ -28,7 +28,7 @@ pub struct DiskError {
 struct Damaged;
 
 /// Waits until a file, or the names in a directory, are on the disk.
-pub(super) fn sync(file: &File) -> io::Result<()> {
+pub(crate) fn sync(file: &File) -> io::Result<()> {
     #[cfg(feature = "fault-injection")]
     crate::injection::before_sync()?;
     file.sync_all()
@@ -101,7 +101,7 @@ impl Snapshots {
 }
 
 /// What is written until a file can be replaced: a name for each, so that two files can be written at once.
-pub(super) fn draft_of(name: &str) -> String {
+pub(crate) fn draft_of(name: &str) -> String {
     format!("{name}.new")
 }
 

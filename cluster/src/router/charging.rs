@@ -120,7 +120,7 @@ impl Router {
                 if self.ownership.replicates(claim)
                     && let Some(mark) = self.store.ban_mark(charge.key, now)
                 {
-                    self.ownership.note_ban(charge, mark);
+                    self.ownership.note_ban(claim, charge, mark);
                 }
             }
         }

@@ -135,6 +135,7 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     fields.push(("on_owner_loss", rule.on_owner_loss.clone()));
     fields.push(("carved", rule.carved.to_string()));
     fields.push(("takeover", rule.takeover.clone()));
+    fields.push(("on_total_loss", rule.on_total_loss.clone()));
     fields.push(("on_memory_full", rule.on_memory_full.clone()));
     if !rule.overrides.is_empty() {
         let special = |special: &OverrideDescription| {
@@ -172,6 +173,7 @@ fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) 
         "on_owner_loss",
         "carved",
         "takeover",
+        "on_total_loss",
         "on_memory_full",
         "overrides",
     ];

@@ -13,8 +13,9 @@ pub use self::{
     worst_case::WorstCase,
 };
 use crate::{
-    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Rule, Rules, Takeover, address::OwnIpPrefix,
-    block::Blocked, limit::Placing, limits::Override, pattern::PatternText, price::Price, rfc3339,
+    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, OnTotalLoss, Rule, Rules, Takeover,
+    address::OwnIpPrefix, block::Blocked, limit::Placing, limits::Override, pattern::PatternText,
+    price::Price, rfc3339,
 };
 
 /// Patterns by attribute.
@@ -64,6 +65,9 @@ pub struct RuleDescription {
     /// `zero` or `reserve`.
     #[serde(default = "zero")]
     pub takeover: String,
+    /// `exhausted` or `full`.
+    #[serde(default = "exhausted")]
+    pub on_total_loss: String,
     /// `forget` or `strict`.
     #[serde(default = "forget")]
     pub on_memory_full: String,
@@ -174,6 +178,7 @@ impl Rule {
             .to_owned(),
             carved: self.is_carved(),
             takeover: self.takeover.as_str().to_owned(),
+            on_total_loss: self.on_total_loss.as_str().to_owned(),
             on_memory_full: self.on_memory_full.as_str().to_owned(),
             overrides: self
                 .overrides
@@ -218,6 +223,11 @@ impl Rules {
 /// Of descriptions that an older version wrote.
 fn zero() -> String {
     Takeover::Zero.as_str().to_owned()
+}
+
+/// As `zero`.
+fn exhausted() -> String {
+    OnTotalLoss::default().as_str().to_owned()
 }
 
 /// As `zero`.

@@ -190,6 +190,31 @@ fn how_buckets_begin_again_is_said_and_refused_where_it_cannot_be() {
 }
 
 #[test]
+fn how_buckets_begin_of_which_nobody_can_tell_is_said_and_admits_the_limit_once_more_at_most() {
+    let rule = |rest: &str| format!("rules: [{{ name: r, key: [ip], limit: 5/1h{rest} }}]");
+    let described = |rest: &str| describe(&rule(rest)).rules[0].clone();
+    assert_eq!(described("").on_total_loss, "exhausted");
+    assert_eq!(described(", on_total_loss: exhausted"), described(""));
+    let full = described(", on_total_loss: full");
+    assert_eq!((&*full.on_total_loss, full.worst_case().crash), ("full", Some(2)));
+    assert_eq!(described("").worst_case().crash, Some(1));
+    assert_eq!(described(", on_total_loss: full, on_owner_loss: allow").worst_case().crash, None);
+    let diff = RulesDiff::between(&describe(&rule("")), &describe(&rule(", on_total_loss: full")));
+    assert_eq!(diff.changed[0].fields[0].field, "on_total_loss");
+    // Descriptions of versions before have none.
+    let old = serde_json::to_string(&described("")).unwrap().replace(r#","on_total_loss":"exhausted""#, "");
+    assert!(!old.contains("on_total_loss"), "{old}");
+    assert_eq!(serde_json::from_str::<RuleDescription>(&old).unwrap(), described(""));
+    let errors = Rules::from_yaml(&rule(", on_total_loss: empty"), &HashSecret::new([1; 16])).unwrap_err();
+    assert!(errors[0].to_string().contains("exhausted"), "{}", errors[0]);
+    // Of the rules of a domain only those are full.
+    let two = "rules: [{ name: r, key: [ip], limit: 5/1h, on_total_loss: full }, { name: s, key: [ip], limit: 5/1h }]";
+    let rules = Rules::from_yaml(two, &HashSecret::new([1; 16])).unwrap();
+    let starts_full = rules.rules("default").iter().map(|rule| rules.reserves().starts_full(rule.id()));
+    assert_eq!(starts_full.collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
 fn all_parts_of_a_carved_limit_are_no_more_than_the_whole() {
     for algorithm in crate::Algorithm::ALL {
         for (limit, burst) in

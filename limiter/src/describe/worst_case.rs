@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::RuleDescription;
 use crate::{
-    Algorithm, Limit, OnMemoryFull, Takeover, algorithm::gcra, mark::QUANTUM_PART, time::TICKS_PER_NANO,
+    Algorithm, Limit, OnMemoryFull, OnTotalLoss, Takeover, algorithm::gcra, mark::QUANTUM_PART,
+    time::TICKS_PER_NANO,
 };
 
 /// From when the successor has last heard of an owner that crashed until it has taken over, at most, in a cluster whose leader is
@@ -27,7 +28,7 @@ const UNOWNED: Duration = Duration::from_secs(5);
 pub struct WorstCase {
     /// Without a fault, and while nodes come and go by plan.
     pub planned: Option<u32>,
-    /// When the owner of its bucket crashes, or hangs until it is replaced. One that goes on before that gives once more what has
+    /// When the owner of its bucket crashes, or hangs until it is replaced, or all nodes crash. Once more with `on_total_loss: full`. One that goes on before that gives once more what has
     /// refilled meanwhile, where others give shares that are not carved.
     pub crash: Option<u32>,
     /// When the nodes fall apart into two sides that do not reach each other, or a quorum is gone.
@@ -61,14 +62,16 @@ impl Default for WorstCase {
 impl RuleDescription {
     /// What it may admit at most.
     pub fn worst_case(&self) -> WorstCase {
+        let starts_full = self.on_total_loss == OnTotalLoss::Full.as_str();
         let exact = WorstCase {
+            crash: Some(if starts_full { 2 } else { 1 }),
             lost: self.lost(),
             memory_full: (self.on_memory_full == OnMemoryFull::Strict.as_str()).then_some(1),
             ..WorstCase::default()
         };
         match (&*self.consistency, &*self.on_owner_loss) {
             // Whoever is asked denies.
-            _ if self.only_denies() => WorstCase { memory_full: Some(1), ..exact },
+            _ if self.only_denies() => WorstCase { crash: Some(1), memory_full: Some(1), ..exact },
             (_, "allow") => WorstCase { crash: None, partition: None, further_side: None, ..exact },
             ("strict", "deny") => exact,
             ("strict", "share") if self.carved => exact,

@@ -9,7 +9,7 @@ use super::{
     shape::{RawBan, RawFile, RawIpPrefix, RawLimit, RawRule},
 };
 use crate::{
-    Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, Reserve, Rule, Takeover,
+    Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, OnTotalLoss, Reserve, Rule, Takeover,
     address::OwnIpPrefix,
     ban::{Ban, BanError},
     calendar::zone::Zone,
@@ -110,6 +110,8 @@ impl Compiler<'_> {
             self.error(ban.place, message, "leave ban out, or write a limit such as 5/1m");
         }
         let takeover = self.takeover(raw.takeover.as_ref(), algorithm, Takeover::default_of(limits()));
+        let words = [OnTotalLoss::Exhausted, OnTotalLoss::Full].map(|one| (one.as_str(), one));
+        let on_total_loss = self.word("on_total_loss", raw.on_total_loss.as_ref(), &words);
         let words = [OnMemoryFull::Forget, OnMemoryFull::Strict].map(|one| (one.as_str(), one));
         let price = self.price(raw.cost.as_ref(), limits());
         let on_memory_full = self.word("on_memory_full", raw.on_memory_full.as_ref(), &words);
@@ -168,6 +170,7 @@ impl Compiler<'_> {
             on_owner_loss,
             carved,
             takeover,
+            on_total_loss,
             on_memory_full,
             reserve,
             cardinality: Arc::default(),

@@ -48,6 +48,7 @@ pub(super) struct RawRule {
     pub(super) on_owner_loss: Option<Written>,
     pub(super) carved: Option<Written>,
     pub(super) takeover: Option<Written>,
+    pub(super) on_total_loss: Option<Written>,
     pub(super) on_memory_full: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
 }
@@ -128,6 +129,7 @@ const RULE: Kind = Kind {
         ("on_owner_loss", "`on_owner_loss: share`"),
         ("carved", "`carved: true`"),
         ("takeover", "`takeover: reserve`"),
+        ("on_total_loss", "`on_total_loss: full`"),
         ("on_memory_full", "`on_memory_full: strict`"),
         ("ip_prefix", "`ip_prefix: { v4: 24, v6: 56 }`"),
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
@@ -215,6 +217,7 @@ fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {
         on_owner_loss: fields.text("on_owner_loss"),
         carved: fields.text("carved"),
         takeover: fields.text("takeover"),
+        on_total_loss: fields.text("on_total_loss"),
         on_memory_full: fields.text("on_memory_full"),
         overrides: overrides(&mut fields),
     })

@@ -66,6 +66,9 @@ fn windows_that_end_between_the_last_floor_and_the_takeover_count_as_exhausted()
     assert!(reserve.at_least(&limit, at(50), at(65)).is_none());
     let bucket = Limit::parse("160/1m", None, Algorithm::TokenBucket).unwrap();
     assert!(reserve.at_least(&bucket, at(50), at(65)).is_some());
+    // Where nobody gives shares of it, the new window has what the successor would believe anyway.
+    let alone = Reserve::of(RuleId::from_raw(1), [&limit], false).unwrap();
+    assert_eq!(alone.at_least(&limit, at(50), at(65)), Some(alone.at_most(&limit, None, at(65))));
 }
 
 /// Found by a review: shares of an idle bucket admitted what refilled in some seconds, and its new owner all but a quantum.

@@ -11,7 +11,7 @@ use tidegate_limiter::{
 };
 use tokio::sync::Notify;
 
-use super::{BOUND, ClaimedFloors, FROM_FLOORS, MAX_RAISES, SILENT};
+use super::{BOUND, ClaimedFloors, DISK, DISK_SILENT, FROM_FLOORS, MAX_RAISES, SILENT, Side, bits};
 use crate::{
     owner::slot_ownership::{Claim, SlotOwnership},
     stats::FloorStats,
@@ -28,27 +28,48 @@ impl SlotOwnership {
         now: Nanos,
     ) -> Option<Floor> {
         match reserve {
-            None => claim.floor.map(Floor::empty_at),
+            None => self.empty_at(claim, charge).map(Floor::empty_at),
             Some(reserve) => self.bounds_of(claim, charge, reserve, now),
         }
+    }
+
+    /// When the bucket counts as exhausted, because nobody can tell what it had admitted.
+    fn empty_at(&self, claim: &Claim, charge: &Charge) -> Option<Nanos> {
+        claim.floor.filter(|_| !self.floors.reserves.load().starts_full(charge.rule))
     }
 
     fn bounds_of(&self, claim: &mut Claim, charge: &Charge, reserve: Reserve, now: Nanos) -> Option<Floor> {
         let slot = claim.slot.index();
         let binding = self.floors.bindings[slot].load(Acquire);
-        let (mut empty_at, mut at_least) = (claim.floor, Mark::default());
+        let (mut empty_at, mut at_least) = (self.empty_at(claim, charge), Mark::default());
         if binding & FROM_FLOORS != 0
             && let Some(basis) = self.floors.bases.load().get(&claim.slot.get())
             && let Some(mark) = basis.at_least(reserve, &charge.limit)
         {
-            (empty_at, at_least) = (basis.empty_at(reserve), mark);
+            let before = basis.empty_at(reserve);
+            let before = before.filter(|_| !self.floors.reserves.load().starts_full(charge.rule));
+            (empty_at, at_least) = (before, mark);
         }
-        let mut agreed = ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, beyond: false };
-        if binding & BOUND != 0 && charge.cost != Cost::PEEK {
-            let is_cut_off = binding & SILENT != 0 && !self.has_session(now);
-            agreed.beyond = is_cut_off && claim.consistency == Consistency::Available;
-            if !agreed.beyond {
-                let acknowledged = self.floors.acknowledged.get(slot, charge.key);
+        let mut agreed =
+            ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, kept_to: 0, beyond: false };
+        if binding & (BOUND | DISK) != 0 && charge.cost != Cost::PEEK {
+            agreed.kept_to = binding & (BOUND | DISK);
+            if binding & (SILENT | DISK_SILENT) != 0
+                && claim.consistency == Consistency::Available
+                && !self.has_session(now)
+            {
+                let is_heard = |side: &&Side| binding & bits(**side).1 == 0;
+                let heard = Side::ALL.iter().filter(is_heard).fold(0, |heard, side| heard | bits(*side).0);
+                agreed.beyond = agreed.kept_to & !heard != 0;
+                agreed.kept_to &= heard;
+            }
+            let sides: &[Side] = match agreed.kept_to {
+                BOUND => &[Side::Successor],
+                DISK => &[Side::Disk],
+                _ => &Side::ALL,
+            };
+            if agreed.kept_to != 0 {
+                let acknowledged = self.floors.acknowledged.get(slot, charge.key, sides);
                 agreed.at_most = reserve.at_most(&charge.limit, acknowledged, now);
             }
         }
@@ -69,14 +90,10 @@ impl SlotOwnership {
     /// A charge counts: raises the floor, if the bucket is near it.
     #[inline]
     pub(crate) fn spent(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
-        if let Some(agreed) = claim.agreed
-            && agreed.binding & BOUND != 0
-            && !agreed.beyond
-            && charge.cost != Cost::PEEK
-        {
+        if let Some(agreed) = claim.agreed.filter(|agreed| agreed.kept_to != 0) {
             let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
             if decision.allowed && agreed.reserve.is_near(mark, agreed.at_most) {
-                self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark));
+                self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark), agreed.kept_to);
             }
         }
     }
@@ -85,32 +102,39 @@ impl SlotOwnership {
     pub(crate) fn want(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
         if let Some(agreed) = claim.agreed.filter(|_| decision.is_held()) {
             let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
-            self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark));
+            self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark), agreed.kept_to);
             self.floors.stats.count_held();
             self.floors.wants.fetch_add(1, SeqCst);
             self.floors.urgent.notify_waiters();
         }
     }
 
-    /// Whether the floors of a charge's rule are replicated to a successor.
+    /// Whether the floors of a charge's rule are replicated to a successor, or kept on the disk.
     pub(crate) fn replicates(&self, claim: &Claim) -> bool {
-        claim.agreed.is_some_and(|agreed| agreed.binding & BOUND != 0)
+        claim.agreed.is_some_and(|agreed| agreed.binding & (BOUND | DISK) != 0)
     }
 
-    /// The key of a charge is banned. Nobody waits until the successor knows it.
-    pub(crate) fn note_ban(&self, charge: &Charge, mark: Mark) {
+    /// The key of a charge is banned. Nobody waits until the successor and the disk know it.
+    pub(crate) fn note_ban(&self, claim: &Claim, charge: &Charge, mark: Mark) {
         let key = charge.key.of_ban();
-        if !self.is_acknowledged(key, mark) {
-            self.raise(key, charge.rule, mark);
+        let binding = claim.agreed.map_or(0, |agreed| agreed.binding);
+        for side in Side::ALL.into_iter().filter(|side| binding & bits(*side).0 != 0) {
+            if self.acknowledged_by(side, key).is_none_or(|known| known < mark) {
+                self.raise(key, charge.rule, mark, bits(side).0);
+            }
         }
     }
 
-    pub(super) fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark) {
+    /// `wanted`: [`BOUND`], [`DISK`] or both.
+    pub(super) fn raise(&self, key: KeyHash, rule: RuleId, mark: Mark, wanted: u64) {
         let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = raises.get_mut(&key) {
-            *known = mark.max(*known);
-        } else if raises.len() < MAX_RAISES {
-            raises.insert(key, (rule, mark));
+        for side in Side::ALL.into_iter().filter(|side| wanted & bits(*side).0 != 0) {
+            let raises = &mut raises[side as usize];
+            if let Some((_, known)) = raises.get_mut(&key) {
+                *known = mark.max(*known);
+            } else if raises.len() < MAX_RAISES {
+                raises.insert(key, (rule, mark));
+            }
         }
     }
 

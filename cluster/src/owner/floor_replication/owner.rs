@@ -13,7 +13,7 @@ use tidegate_limiter::{
     cluster::{KeyHash, Mark, Reserves},
 };
 
-use super::{BOUND, CHANGE, Raise, SILENT, Since, TakeoverState};
+use super::{CHANGE, Raise, SILENT, Side, Since, TakeoverState, bits};
 use crate::{
     ids::NodeStart,
     owner::{
@@ -45,22 +45,37 @@ impl SlotOwnership {
         self.floors.reserves.load_full()
     }
 
-    /// Takes in who the successors are, after a change of the table.
+    /// Takes in who keeps floors of which slots, after a change of the table.
     pub(in crate::owner) fn observe_successors(&self, core: &mut Core) {
         let me = core.node.me();
         for slot in 0..SLOTS {
-            let successor_ref = core.node.row(slot).and_then(|row| SuccessorRef::of(me, row));
-            if core.agreements.senders[slot].observe(successor_ref) {
-                self.rebind(slot, |binding| binding & !(BOUND | SILENT));
-                self.floors.acknowledged.clear(slot);
+            let row = core.node.row(slot).copied();
+            let successor = row.as_ref().and_then(|row| SuccessorRef::of(me, row));
+            let disk = row.as_ref().and_then(|row| self.disk_ref(me, row));
+            for (side, named) in [(Side::Successor, successor), (Side::Disk, disk)] {
+                if core.agreements.side_mut(side).senders[slot].observe(named) {
+                    self.unbind(slot, side);
+                }
             }
         }
+        core.agreements.forget_inherited();
         self.count_complete(core);
     }
 
-    fn count_complete(&self, core: &Core) {
-        let complete = core.agreements.senders.iter().filter(|sender| sender.is_complete());
-        self.floors.stats.set_complete(complete.count() as u64);
+    /// This side does not bind the owner any more.
+    pub(super) fn unbind(&self, slot: usize, side: Side) {
+        let (bound, silent) = bits(side);
+        self.rebind(slot, |binding| binding & !(bound | silent));
+        self.floors.acknowledged.clear(slot, side);
+    }
+
+    pub(super) fn count_complete(&self, core: &Core) {
+        let complete = |side: Side| {
+            let senders = &core.agreements.side(side).senders;
+            senders.iter().filter(|sender| sender.is_complete()).count() as u64
+        };
+        self.floors.stats.set_complete(complete(Side::Successor));
+        self.floors.stats.set_on_disk(complete(Side::Disk));
         self.floors.version.fetch_add(1, SeqCst);
     }
 
@@ -93,7 +108,7 @@ impl SlotOwnership {
         (0..SLOTS)
             .filter_map(|slot| {
                 let next = core.node.row(slot)?.successor?;
-                let sender = core.agreements.senders[slot];
+                let sender = core.agreements.side(Side::Successor).senders[slot];
                 let successor_ref = sender.successor_ref().filter(|_| next.node == successor)?;
                 // A slot that is moving will have another one.
                 let is_moving = core.node.row(slot).is_some_and(|row| row.moving.is_some());
@@ -103,10 +118,12 @@ impl SlotOwnership {
     }
 
     /// A new attempt for these slots.
-    pub(crate) fn attempt(&self, slots: &[(u16, SuccessorRef)]) -> Vec<(u16, Agreement)> {
+    pub(crate) fn attempt(&self, side: Side, slots: &[(u16, SuccessorRef)]) -> Vec<(u16, Agreement)> {
         let mut core = self.core();
-        core.agreements.attempts += 1;
-        let (attempt, owner) = (core.agreements.attempts, core.node.me());
+        let owner = core.node.me();
+        let agreements = core.agreements.side_mut(side);
+        agreements.attempts += 1;
+        let attempt = agreements.attempts;
         slots
             .iter()
             .map(|(slot, successor_ref)| (*slot, Agreement { successor_ref: *successor_ref, attempt, owner }))
@@ -114,44 +131,39 @@ impl SlotOwnership {
     }
 
     /// Binds this node; returns the agreements that hold.
-    pub(crate) fn bind(&self, agreements: &[(u16, Agreement)]) -> Vec<(u16, Agreement)> {
+    pub(crate) fn bind(&self, side: Side, agreements: &[(u16, Agreement)]) -> Vec<(u16, Agreement)> {
         let mut core = self.core();
-        let is_stale = |agreement: &Agreement| agreement.attempt <= core.agreements.stale;
-        let agreements: Vec<(u16, Agreement)> =
-            agreements.iter().filter(|(_, agreement)| !is_stale(agreement)).copied().collect();
-        let bind = |(slot, agreement): &(u16, Agreement)| {
-            let slot = usize::from(*slot);
-            let was_bound = core.agreements.senders[slot].agreement().is_some();
-            let binds = core.agreements.senders[slot].bind(*agreement);
-            if binds && !was_bound {
-                self.rebind(slot, |binding| binding | BOUND);
-            }
-            binds
-        };
-        agreements.into_iter().filter(bind).collect()
+        agreements.iter().filter(|(slot, one)| self.bind_one(&mut core, side, *slot, *one)).copied().collect()
     }
 
-    /// Frees this node from an agreement of which the successor knows that it is not complete.
-    pub(crate) fn free(&self, slot: u16, agreement: Agreement) {
+    pub(super) fn bind_one(&self, core: &mut Core, side: Side, slot: u16, agreement: Agreement) -> bool {
+        let known = core.agreements.side_mut(side);
+        let sender = &mut known.senders[usize::from(slot)];
+        let was_bound = sender.agreement().is_some();
+        let binds = agreement.attempt > known.stale && sender.bind(agreement);
+        if binds && !was_bound {
+            self.rebind(usize::from(slot), |binding| binding | bits(side).0);
+        }
+        binds
+    }
+
+    /// Frees this node from an agreement of which that side knows that it is not complete.
+    pub(crate) fn free(&self, side: Side, slot: u16, agreement: Agreement) {
         let mut core = self.core();
-        let slot = usize::from(slot);
-        if core.agreements.senders[slot].free(agreement) {
-            self.rebind(slot, |binding| binding & !(BOUND | SILENT));
-            self.floors.acknowledged.clear(slot);
+        if core.agreements.side_mut(side).senders[usize::from(slot)].free(agreement) {
+            self.unbind(usize::from(slot), side);
         }
     }
 
-    /// The state of these slots for the successor that could begin from their floors: all of these were sent.
+    /// The state of these slots for who could begin from their floors: all of these were sent.
     pub(crate) fn takeover_states(
         &self,
+        side: Side,
         agreements: &[(u16, Agreement)],
     ) -> Vec<(u16, Agreement, TakeoverState)> {
         let core = self.core();
         let (bases, reserves) = (self.floors.bases.load(), self.reserves());
-        let current = |(slot, agreement): &&(u16, Agreement)| {
-            agreement.attempt > core.agreements.stale
-                && core.agreements.senders[usize::from(*slot)].agreement() == Some(*agreement)
-        };
+        let current = |(slot, agreement): &&(u16, Agreement)| core.agreements.holds(side, *slot, agreement);
         let state_of = |(slot, agreement): &(u16, Agreement)| {
             let (fingerprint, since) = (reserves.fingerprint(), core.agreements.since.number());
             let state = match bases.get(slot) {
@@ -175,12 +187,12 @@ impl SlotOwnership {
         agreements.iter().filter(current).map(state_of).collect()
     }
 
-    /// The successor is complete.
-    pub(crate) fn completed(&self, agreements: impl IntoIterator<Item = (u16, Agreement)>) {
+    /// That side is complete.
+    pub(crate) fn completed(&self, side: Side, agreements: impl IntoIterator<Item = (u16, Agreement)>) {
         let mut core = self.core();
         for (slot, agreement) in agreements {
-            if agreement.attempt > core.agreements.stale {
-                core.agreements.senders[usize::from(slot)].completed(agreement);
+            if core.agreements.holds(side, slot, &agreement) {
+                core.agreements.side_mut(side).senders[usize::from(slot)].completed(agreement);
             }
         }
         self.count_complete(&core);
@@ -188,20 +200,31 @@ impl SlotOwnership {
 
     /// The floors that this successor must receive.
     pub(crate) fn take_raises(&self, successor: NodeStart, most: usize) -> Vec<Raise> {
-        if self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        self.take_raises_of(Side::Successor, most, |core, slot| {
+            core.node.row(slot).and_then(|row| row.successor).is_some_and(|next| next.node == successor)
+        })
+    }
+
+    pub(super) fn take_raises_of(
+        &self,
+        side: Side,
+        most: usize,
+        is_wanted: impl Fn(&Core, usize) -> bool,
+    ) -> Vec<Raise> {
+        let raises = || self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
+        if raises()[side as usize].is_empty() {
             return Vec::new();
         }
         let core = self.core();
-        let mut raises = self.floors.raises.lock().unwrap_or_else(PoisonError::into_inner);
-        let successor_ref = |key: &KeyHash| {
-            let slot = SlotId::of(*key).index();
-            let next = core.node.row(slot).and_then(|row| row.successor)?;
-            core.agreements.senders[slot].successor_ref().filter(|_| next.node == successor)
-        };
+        let mut raises = raises();
+        let raises = &mut raises[side as usize];
+        let senders = &core.agreements.side(side).senders;
+        let named = |key: &KeyHash| senders[SlotId::of(*key).index()].successor_ref();
         // Floors of slots that are another's now, or that nobody takes over, are sent to nobody.
-        raises.retain(|key, _| core.agreements.senders[SlotId::of(*key).index()].successor_ref().is_some());
+        raises.retain(|key, _| named(key).is_some());
+        let is_wanted = |key: &&KeyHash| is_wanted(&core, SlotId::of(**key).index());
         let keys: Vec<(KeyHash, SuccessorRef)> =
-            raises.keys().filter_map(|key| Some((*key, successor_ref(key)?))).take(most).collect();
+            raises.keys().filter(is_wanted).filter_map(|key| Some((*key, named(key)?))).take(most).collect();
         keys.into_iter()
             .filter_map(|(key, successor_ref)| {
                 let (rule, mark) = raises.remove(&key)?;
@@ -211,18 +234,19 @@ impl SlotOwnership {
     }
 
     /// What could not be sent is still to be.
-    pub(crate) fn put_back(&self, raises: &[Raise]) {
-        raises.iter().for_each(|one| self.raise(one.key, one.rule, one.mark));
+    pub(crate) fn put_back(&self, side: Side, raises: &[Raise]) {
+        raises.iter().for_each(|one| self.raise(one.key, one.rule, one.mark, bits(side).0));
     }
 
-    /// The successor has these. Returns the slots that there is no room for.
-    pub(crate) fn acknowledge(&self, raises: &[Raise], now: Nanos) -> Vec<u16> {
+    /// That side has these. Returns the slots that there is no room for.
+    pub(crate) fn acknowledge(&self, side: Side, raises: &[Raise], now: Nanos) -> Vec<u16> {
         let core = self.core();
         let mut full = Vec::new();
         for one in raises {
             let slot = SlotId::of(one.key);
-            let is_named = core.agreements.senders[slot.index()].successor_ref() == Some(one.successor_ref);
-            if is_named && !self.floors.acknowledged.note(slot.index(), one.key, one.mark, now) {
+            let sender = core.agreements.side(side).senders[slot.index()];
+            let is_named = sender.successor_ref() == Some(one.successor_ref);
+            if is_named && !self.floors.acknowledged.note(slot.index(), one.key, side, one.mark, now) {
                 full.push(slot.get());
             }
         }
@@ -232,9 +256,9 @@ impl SlotOwnership {
         full
     }
 
-    /// Whether a bucket is acknowledged that far.
-    pub(crate) fn is_acknowledged(&self, key: KeyHash, mark: Mark) -> bool {
-        self.floors.acknowledged.get(SlotId::of(key).index(), key).is_some_and(|known| known >= mark)
+    /// How far that side has acknowledged a bucket.
+    pub(crate) fn acknowledged_by(&self, side: Side, key: KeyHash) -> Option<Mark> {
+        self.floors.acknowledged.get(SlotId::of(key).index(), key, &[side]).filter(|mark| mark.get() != 0)
     }
 
     /// How many charges have waited for their floor to be replicated.
@@ -255,7 +279,7 @@ impl SlotOwnership {
         let core = self.core();
         let is_bound = |slot: &usize| {
             let next = core.node.row(*slot).and_then(|row| row.successor);
-            core.agreements.senders[*slot].agreement().is_some()
+            core.agreements.side(Side::Successor).senders[*slot].agreement().is_some()
                 && next.is_some_and(|next| next.node == successor)
         };
         (0..SLOTS).filter(is_bound).map(|slot| slot as u16).collect()
@@ -275,7 +299,7 @@ impl SlotOwnership {
     /// The successor answers again: floors that were passed meanwhile must be sent.
     pub(crate) fn is_heard_again(&self, slots: &[u16]) {
         let mut core = self.core();
-        core.agreements.begin_anew();
+        core.agreements.side_mut(Side::Successor).begin_anew();
         self.count_complete(&core);
         slots.iter().for_each(|slot| self.rebind(usize::from(*slot), |binding| binding & !SILENT));
     }

@@ -93,8 +93,12 @@ impl SlotOwnership {
 
     /// How long time is to stand still for the buckets of slots that are begun from floors: nobody can tell what the shares of
     /// others admitted meanwhile.
-    pub(in crate::owner) fn unheard(bases: &[(usize, Option<Arc<TakeoverBasis>>)]) -> Duration {
-        let known = bases.iter().filter_map(|(_, basis)| basis.as_ref());
+    pub(in crate::owner) fn unheard(
+        bases: &[(usize, Option<Arc<TakeoverBasis>>)],
+        reserved: &[usize],
+    ) -> Duration {
+        let known = bases.iter().filter(|(slot, _)| reserved.contains(slot));
+        let known = known.filter_map(|(_, basis)| basis.as_ref());
         known.map(|basis| basis.begun.saturating_since(basis.heard)).max().unwrap_or_default()
     }
 }

@@ -5,9 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tidegate_limiter::Nanos;
+use tidegate_limiter::{
+    Nanos,
+    cluster::{KeyHash, Mark},
+};
 
-use super::{DECIDES, NOTHING, SENDS, SlotOwnership};
+use super::{Core, DECIDES, NOTHING, SENDS, SlotOwnership};
 use crate::{
     owner::{
         node::{Change, Effect, Role},
@@ -24,6 +27,36 @@ pub(crate) struct ToDo {
     pub(crate) send: Vec<SlotMove>,
     /// How many slots were begun from floors.
     pub(crate) reserved: usize,
+    /// How many slots were begun from the floors on this node's disk.
+    pub(crate) from_disk: usize,
+}
+
+/// Where the buckets are with which slots begin.
+pub(crate) trait Heritage {
+    /// Puts the replicated floors of these slots where the buckets are; for their buckets time stands still for so long. False:
+    /// they count as exhausted.
+    fn take_floors(&mut self, slots: &[usize], unheard: Duration) -> bool;
+
+    /// What the disk has acknowledged of these slots. `puts`: it is put where the buckets are. `None`: it counts for nothing.
+    fn take_from_disk(&mut self, _slots: &[usize], _puts: bool) -> Option<Vec<(KeyHash, Mark)>> {
+        None
+    }
+
+    /// Whether nobody else can have given shares while this node did not run.
+    fn is_alone(&self) -> bool {
+        false
+    }
+}
+
+/// Of a node that has nothing to take.
+#[cfg(test)]
+pub(crate) struct NoBuckets;
+
+#[cfg(test)]
+impl Heritage for NoBuckets {
+    fn take_floors(&mut self, _slots: &[usize], _unheard: Duration) -> bool {
+        true
+    }
 }
 
 impl SlotOwnership {
@@ -35,7 +68,7 @@ impl SlotOwnership {
         index: u64,
         table: &Arc<Table>,
         now: Nanos,
-        inherit: impl FnOnce(&[usize], Duration) -> bool,
+        mut heritage: impl Heritage,
     ) -> ToDo {
         let mut core = self.core();
         let mut todo = ToDo::default();
@@ -44,6 +77,7 @@ impl SlotOwnership {
         }
         let changes = core.node.observe(index, table);
         self.observe_successors(&mut core);
+        self.note_table(&mut core);
         let begins = |effect| {
             matches!(
                 effect,
@@ -57,8 +91,7 @@ impl SlotOwnership {
                     (change.slot, self.takeover_basis(&core, change.slot, owner, now).map(Arc::new))
                 }
                 Effect::BeginKept => {
-                    let kept = core.node.kept_basis(change.slot);
-                    (change.slot, kept.and_then(|(rules, basis)| basis.with(rules, self.reserves())))
+                    (change.slot, self.kept_basis(&core, change.slot, heritage.is_alone(), now))
                 }
                 _ => (change.slot, None),
             })
@@ -70,13 +103,14 @@ impl SlotOwnership {
             .filter(|slot| bases.iter().any(|(known, basis)| known == slot && basis.is_some()))
             .collect();
         if !reserved.is_empty() {
-            if inherit(&reserved, Self::unheard(&bases)) {
+            if heritage.take_floors(&reserved, Self::unheard(&bases, &reserved)) {
                 todo.reserved = reserved.len();
             } else {
                 let is_lost = |(slot, _): &&mut (usize, Option<Arc<TakeoverBasis>>)| reserved.contains(slot);
                 bases.iter_mut().filter(is_lost).for_each(|(_, basis)| *basis = None);
             }
         }
+        todo.from_disk = self.take_from_disk(&mut core, &changes, &mut bases, &mut heritage, now);
         if !bases.is_empty() {
             self.set_bases(&bases);
             self.began.fetch_max(now.get(), Relaxed);
@@ -91,7 +125,12 @@ impl SlotOwnership {
                 }
                 // What has no floors starts exhausted in any case.
                 Effect::BeginDrained | Effect::BeginReserved(_) => self.begin(slot, now.get()),
-                Effect::BeginKept => self.begin(slot, core.node.kept_floor(slot)),
+                Effect::BeginKept => {
+                    let saved = core.node.kept(slot).and_then(|kept| kept.saved.as_ref());
+                    let is_planted = PlantedBug::FullStart.is_on();
+                    let without = if is_planted { 0 } else { now.get() };
+                    self.begin(slot, saved.map_or(without, |saved| saved.floor));
+                }
                 Effect::Resume => self.set(slot, DECIDES),
                 Effect::Send => {
                     let Role::Sending(id) = role else { continue };
@@ -109,5 +148,58 @@ impl SlotOwnership {
         core.session.applied(index);
         self.note_granted(&mut core);
         todo
+    }
+
+    /// How a slot begins of which something is kept; `None`: what was not saved counts as exhausted.
+    fn kept_basis(&self, core: &Core, slot: usize, is_alone: bool, now: Nanos) -> Option<Arc<TakeoverBasis>> {
+        let kept = core.node.kept(slot)?;
+        if let Some(saved) = &kept.saved {
+            let (rules, basis) = saved.basis.clone()?;
+            return basis.with(rules, self.reserves());
+        }
+        let floors = kept.floors.filter(|floors| self.is_agreed_on_disk(core, floors))?;
+        Some(Arc::new(TakeoverBasis {
+            rules: self.reserves(),
+            // What nobody can have given away has refilled for this node.
+            heard: if is_alone { now } else { floors.heard.min(now) },
+            begun: now,
+            before: floors.before,
+            earlier: floors.earlier,
+        }))
+    }
+
+    /// Slots that begin with what this node's disk has acknowledged: how many do so with nothing but that. All of them are bound
+    /// to the disk from their first charge on.
+    fn take_from_disk(
+        &self,
+        core: &mut Core,
+        changes: &[Change],
+        bases: &mut [(usize, Option<Arc<TakeoverBasis>>)],
+        heritage: &mut impl Heritage,
+        now: Nanos,
+    ) -> usize {
+        let on_disk = |change: &&Change| {
+            let kept = core.node.kept(change.slot).filter(|_| change.effect == Effect::BeginKept);
+            kept.and_then(|kept| kept.floors).is_some_and(|floors| self.is_agreed_on_disk(core, &floors))
+        };
+        let is_saved = |slot: &usize| core.node.kept(*slot).is_some_and(|kept| kept.saved.is_some());
+        let (saved, lost): (Vec<usize>, Vec<usize>) =
+            changes.iter().filter(on_disk).map(|change| change.slot).partition(is_saved);
+        let mut begun = 0;
+        for (slots, puts) in [(saved, false), (lost, true)].into_iter().filter(|(slots, _)| !slots.is_empty())
+        {
+            match heritage.take_from_disk(&slots, puts) {
+                Some(marks) => {
+                    self.bind_inherited(core, &slots, &marks, now);
+                    begun += if puts { slots.len() } else { 0 };
+                }
+                None if puts => {
+                    let is_lost = |(slot, _): &&mut (usize, Option<_>)| slots.contains(slot);
+                    bases.iter_mut().filter(is_lost).for_each(|(_, basis)| *basis = None);
+                }
+                None => {}
+            }
+        }
+        begun
     }
 }

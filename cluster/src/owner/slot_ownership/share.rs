@@ -162,7 +162,12 @@ mod tests {
         let question = ownership.ask(asked);
         ownership.grant(question, 5, asked);
         assert_eq!(watched(asked), None, "what it was granted for is not applied");
-        drop(ownership.observe(5, &std::sync::Arc::new(Table::default()), asked, |_, _| true));
+        drop(ownership.observe(
+            5,
+            &std::sync::Arc::new(Table::default()),
+            asked,
+            crate::owner::slot_ownership::observe::NoBuckets,
+        ));
         assert!(watched(asked).is_some());
     }
 }

@@ -2,11 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{observe::ToDo, *};
+use tidegate_limiter::{
+    Cost,
+    cluster::{Charge, Floor, Mark, Reserve, Rules},
+    rules::{HashSecret, Mode},
+};
+
+use super::{
+    observe::{NoBuckets, ToDo},
+    *,
+};
 use crate::{
     ids::Leadership,
     owner::{
-        node::Install,
+        acknowledged::Side,
+        floor_replication::{Raise, Since},
+        floors::SuccessorRef,
+        node::{Install, KeptBuckets, KeptFloors, KeptSlot},
         table::{Entry, SlotMove, Table},
     },
 };
@@ -51,7 +63,7 @@ impl World {
     fn write(&mut self, entry: &Entry, now: Nanos) -> ToDo {
         self.index += 1;
         self.table.apply(self.index, LEADERSHIP, entry);
-        self.ownership.observe(self.index, &Arc::new(self.table.clone()), now, |_, _| true)
+        self.ownership.observe(self.index, &Arc::new(self.table.clone()), now, NoBuckets)
     }
 
     /// The process runs from one millisecond to another one.
@@ -326,10 +338,12 @@ fn what_was_kept_counts_for_slots_that_nobody_owned_in_between() {
     table.apply(3, LEADERSHIP, &expire(start(2), other, again));
     table.apply(4, LEADERSHIP, &expire(start(1), mine, again));
     let ownership = SlotOwnership::new(again, SessionTiming::of(LENGTH), at(0));
-    let kept = [mine, other].map(|slot| (slot, (1, 77, None))).into();
-    ownership.keep(Kept { start: start(1), slots: kept });
+    let saved = KeptBuckets { floor: 77, basis: None };
+    let kept = KeptSlot { start: start(1), epoch: 1, saved: Some(saved), floors: None };
+    let slots = [mine, other].map(|slot| (slot, kept.clone())).into();
+    ownership.keep(Kept { slots, readers: Vec::new() });
     ownership.watch(at(0));
-    ownership.observe(4, &Arc::new(table), at(5), |_, _| true);
+    ownership.observe(4, &Arc::new(table), at(5), NoBuckets);
     assert_eq!(world_floor(&ownership, slot()), Some(Nanos::new(77)));
     let other = SlotId::all().find(|slot| slot.get() == other).unwrap();
     assert_eq!(world_floor(&ownership, other), Some(at(5)));
@@ -378,11 +392,142 @@ fn no_charge_that_counts_is_missed_by_the_move() {
                     }
                 });
             }
-            let moves = ownership.observe(index, &table, at(1), |_, _| true).send;
+            let moves = ownership.observe(index, &table, at(1), NoBuckets).send;
             let scanned = bucket.load(Relaxed);
             let (_, keys) = ownership.freeze(&moves);
             if keys.is_empty() { scanned } else { bucket.load(Relaxed) }
         });
         assert!(counted.load(Relaxed) <= sent, "{} counted, {sent} sent", counted.load(Relaxed));
+    }
+}
+
+/// Its first slot is the one of [`key`].
+fn with_floors() -> (Rules, Charge, Reserve) {
+    let text = "rules: [{ name: r, key: [], limit: 160/1h, takeover: reserve, on_owner_loss: deny }]";
+    let rules = Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
+    let rule = &rules.rules("default")[0];
+    let (limit, reserve) = (*rule.limit().unwrap(), rule.reserve().unwrap());
+    let charge = Charge {
+        key: key(),
+        rule: rule.id(),
+        limit,
+        cost: Cost::ONE,
+        mode: Mode::Enforce,
+        floor: None,
+        ban: None,
+    };
+    (rules, charge, reserve)
+}
+
+fn at_most(ownership: &SlotOwnership, charge: &Charge, reserve: Reserve, now: Nanos) -> Option<Floor> {
+    let mut claim = ownership.claim(slot(), Consistency::Available, now).unwrap();
+    ownership.bounds(&mut claim, charge, Some(reserve), now)
+}
+
+#[test]
+fn a_charge_goes_no_further_than_both_the_successor_and_the_disk_have_acknowledged() {
+    let (rules, charge, reserve) = with_floors();
+    let ownership = SlotOwnership::new(start(1), SessionTiming::of(LENGTH), at(0));
+    ownership.keep_floors_on_disk(true);
+    ownership.set_reserves(Arc::clone(rules.reserves()), Since::new([("default".into(), 1)]));
+    let mut table = Table::default();
+    table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(1); SLOTS]));
+    let all = (0..SLOTS as u16).collect();
+    table.apply(2, LEADERSHIP, &Entry::Succeed(vec![(Some(start(2)), all)]));
+    ownership.watch(at(0));
+    ownership.observe(2, &Arc::new(table), at(0), NoBuckets);
+    let now = at(1);
+    assert_eq!(at_most(&ownership, &charge, reserve, now), None, "it is free");
+    let named = SuccessorRef { epoch: 1, named: 0 };
+    assert_eq!(ownership.not_on_disk().len(), SLOTS);
+    let on_disk = ownership.bind(Side::Disk, &ownership.attempt(Side::Disk, &[(slot().get(), named)]));
+    let least = reserve.at_most(&charge.limit, None, now);
+    let bound = |mark| Some(Floor::between(None, Mark::default(), mark));
+    assert_eq!(at_most(&ownership, &charge, reserve, now), bound(least));
+    let mark = Mark::new(least.get() * 2);
+    let raise = |successor_ref| Raise { key: key(), rule: charge.rule, mark, successor_ref };
+    assert!(ownership.acknowledge(Side::Disk, &[raise(named)], now).is_empty());
+    assert_eq!(at_most(&ownership, &charge, reserve, now), bound(mark));
+    // The successor binds too, and has acknowledged nothing.
+    let successor = SuccessorRef { epoch: 1, named: 2 };
+    ownership.bind(Side::Successor, &ownership.attempt(Side::Successor, &[(slot().get(), successor)]));
+    assert_eq!(at_most(&ownership, &charge, reserve, now), bound(least));
+    ownership.acknowledge(Side::Successor, &[raise(successor)], now);
+    assert_eq!(at_most(&ownership, &charge, reserve, now), bound(mark));
+    // A disk of which all is known does not set the owner free; one that knows nothing does.
+    ownership.completed(Side::Disk, on_disk.iter().copied());
+    ownership.free(Side::Disk, on_disk[0].0, on_disk[0].1);
+    assert!(ownership.is_bound_to_disk());
+    assert_eq!(ownership.not_on_disk().len(), SLOTS - 1);
+    ownership.release_disk();
+    assert!(!ownership.is_bound_to_disk());
+    assert_eq!(at_most(&ownership, &charge, reserve, now), bound(mark), "the successor binds on");
+}
+
+/// What the disk has, as a test has made it up.
+struct OnDisk(Vec<(KeyHash, Mark)>);
+
+impl Heritage for OnDisk {
+    fn take_floors(&mut self, _slots: &[usize], _unheard: Duration) -> bool {
+        false
+    }
+
+    fn take_from_disk(&mut self, _slots: &[usize], _puts: bool) -> Option<Vec<(KeyHash, Mark)>> {
+        Some(self.0.clone())
+    }
+
+    fn is_alone(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_slot_that_begins_from_the_disk_is_bound_to_it_from_its_first_charge_on() {
+    let (rules, charge, reserve) = with_floors();
+    let since = Since::new([("default".into(), 1)]);
+    let [second, third] = [2, 3].map(|incarnation| NodeStart { incarnation, ..start(1) });
+    let expire = |lapsed: NodeStart, to: NodeStart| Entry::Expire {
+        leadership: LEADERSHIP,
+        lapsed: vec![lapsed],
+        slots: (0..SLOTS as u16).map(|slot| (slot, to)).collect(),
+    };
+    let now = at(5);
+    let mark = Mark::new(reserve.at_most(&charge.limit, None, now).get() * 2);
+    for (revision, has_read, begins) in [(1, true, true), (2, true, false), (1, false, false)] {
+        let mut table = Table::default();
+        table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(1); SLOTS]));
+        let ownership = SlotOwnership::new(third, SessionTiming::of(LENGTH), at(0));
+        ownership.keep_floors_on_disk(false);
+        ownership.set_reserves(Arc::clone(rules.reserves()), Since::new([("default".into(), revision)]));
+        let floors = KeptFloors {
+            fingerprint: rules.reserves().fingerprint(),
+            since: since.number(),
+            before: None,
+            earlier: None,
+            heard: at(0),
+        };
+        let kept = KeptSlot { start: start(1), epoch: 1, saved: None, floors: Some(floors) };
+        let slots = (0..SLOTS as u16).map(|slot| (slot, kept.clone())).collect();
+        ownership.keep(Kept { slots, readers: if has_read { vec![second] } else { Vec::new() } });
+        ownership.watch(at(0));
+        // The start between had the slots, and ended before the disk had its name.
+        table.apply(2, LEADERSHIP, &expire(start(1), second));
+        ownership.observe(2, &Arc::new(table.clone()), at(1), OnDisk(Vec::new()));
+        let renamed = ownership.renamed_on_disk().unwrap();
+        assert_eq!(renamed.len(), if has_read { SLOTS } else { 0 });
+        assert!(ownership.keeps_something());
+        table.apply(3, LEADERSHIP, &expire(second, third));
+        let todo = ownership.observe(3, &Arc::new(table), now, OnDisk(vec![(key(), mark)]));
+        assert_eq!(todo.from_disk, if begins { SLOTS } else { 0 }, "{revision} {has_read}");
+        assert_eq!(ownership.is_bound_to_disk(), begins);
+        assert!(!ownership.keeps_something());
+        let found = at_most(&ownership, &charge, reserve, now);
+        if begins {
+            let known = reserve.at_least(&charge.limit, now, now).unwrap();
+            assert_eq!(found, Some(Floor::between(None, known, mark)));
+            assert!(ownership.not_on_disk().iter().all(|one| one.inherited.is_some()));
+        } else {
+            assert_eq!(found, Some(Floor::empty_at(now)), "nobody can tell");
+        }
     }
 }

@@ -1,0 +1,157 @@
+//! What is read is what was written, in whatever pieces, and nothing else is believed.
+
+use super::*;
+use crate::{
+    clock::Clock,
+    ownership::disk_time::{DiskTime, Reading},
+};
+
+const ME: NodeStart = NodeStart { node: 7, incarnation: 1 };
+const NEXT: NodeStart = NodeStart { node: 7, incarnation: 2 };
+
+fn stamp() -> Stamp {
+    let clock = Clock::start();
+    DiskTime::after(None, &Reading::of(clock)).stamp(clock)
+}
+
+fn floor(number: u64, mark: u64) -> DiskFloor {
+    let key = KeyHash::from_raw(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    DiskFloor { key, rule: 5, mark: Mark::new(mark) }
+}
+
+fn record(start: NodeStart, from: u64) -> SlotRecord {
+    let state = DiskState { fingerprint: 1, since: 2, before: Some(3), earlier: Some((4, 5)) };
+    SlotRecord { start, epoch: 9, from, complete: Some(state), heard: None }
+}
+
+fn slots_of(floors: &[DiskFloor], start: NodeStart, from: u64) -> Vec<(u16, Option<SlotRecord>)> {
+    let slots: std::collections::BTreeSet<u16> =
+        floors.iter().map(|floor| SlotId::of(floor.key).get()).collect();
+    slots.into_iter().map(|slot| (slot, Some(record(start, from)))).collect()
+}
+
+fn opened(directory: &Path, me: NodeStart) -> Result<Option<(FloorFile, Left)>, FileError> {
+    FloorFile::open(directory, me, &|_| stamp())
+}
+
+fn marks(left: &Left) -> BTreeMap<u64, u64> {
+    let floors = left.floors.values().flat_map(HashMap::values);
+    floors.map(|floor| (floor.key.get(), floor.mark.get())).collect()
+}
+
+#[test]
+fn a_file_gives_back_the_largest_mark_of_each_bucket_and_who_has_read_it() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(opened(directory.path(), ME).unwrap().is_none());
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let floors: Vec<DiskFloor> = (1..100).map(|number| floor(number, 1_000 + number)).collect();
+    let slots = slots_of(&floors, ME, file.next());
+    let change = Change { slots, floors: floors.clone(), let_go: Some(vec![(1, true, 2)]), is_adopted: true };
+    file.commit(&change, &stamp(), |_| true, 99).unwrap();
+    let lower = Change { floors: vec![floor(1, 7), floor(2, 9_999)], ..Change::default() };
+    file.commit(&lower, &stamp(), |_| true, 99).unwrap();
+    drop(file);
+    let (file, left) = opened(directory.path(), NEXT).unwrap().unwrap();
+    let known = marks(&left);
+    assert_eq!(known.len(), 99);
+    assert_eq!((known[&floor(1, 0).key.get()], known[&floor(2, 0).key.get()]), (1_001, 9_999));
+    assert_eq!((left.readers.as_slice(), left.let_go.as_slice()), (&[ME][..], &[(1, true, 2)][..]));
+    assert!(left.slots.values().all(|one| *one == record(ME, 0)));
+    drop(file);
+    // The next one finds who has read it, and since when its owner is not there.
+    let (mut file, again) = opened(directory.path(), NodeStart { incarnation: 3, ..NEXT }).unwrap().unwrap();
+    assert_eq!(again.readers, [ME, NEXT]);
+    assert!(again.slots.values().all(|one| one.heard.as_ref() == Some(&left.stamp)));
+    assert_eq!(marks(&again), known);
+    file.commit(&Change { is_adopted: true, ..Change::default() }, &stamp(), |_| true, 99).unwrap();
+    drop(file);
+    let (_, last) = opened(directory.path(), NEXT).unwrap().unwrap();
+    assert_eq!(last.readers, [NodeStart { incarnation: 3, ..NEXT }]);
+    let other = NodeStart { node: 8, incarnation: 1 };
+    drop(last);
+    let refused = opened(directory.path(), other).unwrap_err().to_string();
+    assert!(refused.contains("another node"), "{refused}");
+}
+
+#[test]
+fn floors_of_an_owner_before_do_not_count_for_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let slots = slots_of(&[floor(1, 0)], ME, file.next());
+    file.commit(&Change { slots, floors: vec![floor(1, 500)], ..Change::default() }, &stamp(), |_| true, 1)
+        .unwrap();
+    let slots = slots_of(&[floor(1, 0)], ME, file.next());
+    file.commit(&Change { slots, ..Change::default() }, &stamp(), |_| true, 1).unwrap();
+    drop(file);
+    let (file, left) = opened(directory.path(), NEXT).unwrap().unwrap();
+    assert!(left.floors.is_empty());
+    drop(file);
+    let (mut file, _) = opened(directory.path(), NEXT).unwrap().unwrap();
+    file.commit(&Change { floors: vec![floor(1, 600)], ..Change::default() }, &stamp(), |_| true, 1).unwrap();
+    drop(file);
+    let (_, left) = opened(directory.path(), NEXT).unwrap().unwrap();
+    assert_eq!(marks(&left).into_values().collect::<Vec<_>>(), [600]);
+}
+
+#[test]
+fn the_log_stays_short_and_loses_nothing_that_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let live: Vec<DiskFloor> = (0..2_000).map(|number| floor(number, 1_000_000)).collect();
+    let slots = slots_of(&live, ME, file.next());
+    file.commit(&Change { slots, floors: live.clone(), ..Change::default() }, &stamp(), |_| true, 2_000)
+        .unwrap();
+    let mut newest: BTreeMap<u64, u64> = live.iter().map(|one| (one.key.get(), one.mark.get())).collect();
+    for round in 1..=300_u64 {
+        // Half of the buckets are never written again.
+        let floors: Vec<DiskFloor> = (0..1_000).map(|number| floor(number, 1_000_000 + round)).collect();
+        newest.extend(floors.iter().map(|one| (one.key.get(), one.mark.get())));
+        let known = newest.clone();
+        let counts = |one: &DiskFloor| known[&one.key.get()] <= one.mark.get();
+        file.commit(&Change { floors, ..Change::default() }, &stamp(), counts, 2_000).unwrap();
+        let most = MIN_LOG + 3 * 24 * 1_000 + CLEAN_MORE;
+        assert!(file.log_bytes <= most, "{} bytes after {round}", file.log_bytes);
+    }
+    let bytes = file.bytes();
+    assert!(bytes < 16 << 20, "{bytes}");
+    drop(file);
+    let (_, left) = opened(directory.path(), NEXT).unwrap().unwrap();
+    assert_eq!(marks(&left), newest);
+}
+
+#[test]
+fn a_file_that_was_changed_anywhere_is_not_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let floors: Vec<DiskFloor> = (0..500).map(|number| floor(number, 1_000)).collect();
+    let slots = slots_of(&floors, ME, file.next());
+    file.commit(&Change { slots, floors, ..Change::default() }, &stamp(), |_| true, 500).unwrap();
+    drop(file);
+    let path = directory.path().join(NAME);
+    let good = fs::read(&path).unwrap();
+    let whole = marks(&opened(directory.path(), NEXT).unwrap().unwrap().1);
+    let (mut refused, mut same) = (0, 0);
+    for place in (0..good.len()).step_by(good.len() / 300) {
+        let mut bad = good.clone();
+        bad[place] ^= 0x10;
+        fs::write(&path, bad).unwrap();
+        let read = std::panic::catch_unwind(|| opened(directory.path(), NEXT));
+        match read {
+            Ok(Ok(Some((_, left)))) => {
+                assert_eq!(marks(&left), whole, "byte {place}");
+                same += 1;
+            }
+            Ok(Ok(None)) => unreachable!("there is a file"),
+            Ok(Err(_)) | Err(_) => refused += 1,
+        }
+    }
+    println!("{refused} refused, {same} where nothing is");
+    assert!(refused > 0);
+    fs::write(&path, b"no database").unwrap();
+    assert!(opened(directory.path(), NEXT).is_err());
+    assert!(FloorFile::create(directory.path(), NEXT, &stamp()).is_ok());
+    assert!(opened(directory.path(), NEXT).unwrap().is_some());
+    FloorFile::remove(directory.path()).unwrap();
+    FloorFile::remove(directory.path()).unwrap();
+    assert!(opened(directory.path(), NEXT).unwrap().is_none());
+}
