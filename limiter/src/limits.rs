@@ -6,7 +6,7 @@
 //! consumed stays when these change: where that gives a bucket's state another meaning, the fingerprint differs in some bits only
 //! ([`Limit::bits`]), and what is known of the same bucket under the limits before is found by these (`store/former.rs`).
 
-use crate::{Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, price::Price};
+use crate::{Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, price::Price, span::Span};
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ impl LimitId {
 #[derive(Debug, Clone)]
 pub(crate) struct Override {
     pub(crate) when: Condition,
+    /// When it is in force.
+    pub(crate) span: Span,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
     pub(crate) id: LimitId,
@@ -55,7 +57,7 @@ impl Override {
                 true => LimitId::of_rule(given),
                 false => LimitId::of_override(rule, &when, given),
             };
-            Self { when, limit, id }
+            Self { when, span: Span::ALWAYS, limit, id }
         };
         overrides.into_iter().enumerate().map(one).collect()
     }
@@ -116,6 +118,7 @@ impl LimitRef {
 /// All by which a rule tells requests apart, which of its limits have a bucket together, and what it takes of them.
 pub(crate) struct Shape<'r, K> {
     pub(crate) when: &'r Condition,
+    pub(crate) span: Span,
     pub(crate) key: &'r [K],
     /// The places of the key's attributes in the order of their names.
     pub(crate) key_order: &'r [u8],
@@ -140,9 +143,11 @@ impl<K: AsRef<str>> Shape<'_, K> {
             let bits = |bits: Option<u8>| bits.map_or(0, u64::from);
             bytes.number(bits(self.ip_prefix.v4) << 8 | bits(self.ip_prefix.v6));
         }
+        self.span.feed(&mut bytes);
         bytes.number(self.overrides.len() as u64);
         for special in self.overrides {
             special.when.feed(&mut bytes);
+            special.span.feed(&mut bytes);
             // Where that changes, the same request has another bucket.
             bytes.number(u64::from(special.id.number == self.own.number));
         }

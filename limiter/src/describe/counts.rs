@@ -23,7 +23,10 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
             Some(known) if is_own(was, &known) != is_own(is, special) => {
                 words.push(format!("{} start anew", subject()));
             }
-            Some(known) if known != *special || was.algorithm != is.algorithm => {
+            Some(known)
+                if (&known.limit, known.burst) != (&special.limit, special.burst)
+                    || was.algorithm != is.algorithm =>
+            {
                 words.extend(
                     of_limit(&known.limit, &special.limit).map(|word| format!("{} {word}", subject())),
                 );

@@ -32,6 +32,7 @@ pub(super) struct RawBlocked {
 pub(super) struct RawRule {
     pub(super) name: Option<Written>,
     pub(super) when: Vec<RawTest>,
+    pub(super) span: RawSpan,
     pub(super) key: Option<RawKey>,
     pub(super) ip_prefix: RawIpPrefix,
     pub(super) limit: RawLimit,
@@ -45,6 +46,13 @@ pub(super) struct RawRule {
     pub(super) takeover: Option<Written>,
     pub(super) on_memory_full: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
+}
+
+/// When something is in force.
+#[derive(Debug)]
+pub(super) struct RawSpan {
+    pub(super) from: Option<Written>,
+    pub(super) until: Option<Written>,
 }
 
 /// For how long keys are banned.
@@ -71,6 +79,7 @@ pub(super) struct RawLimit {
 #[derive(Debug)]
 pub(super) struct RawOverride {
     pub(super) when: Vec<RawTest>,
+    pub(super) span: RawSpan,
     pub(super) limit: RawLimit,
 }
 
@@ -114,6 +123,8 @@ const RULE: Kind = Kind {
         ("takeover", "`takeover: reserve`"),
         ("on_memory_full", "`on_memory_full: strict`"),
         ("ip_prefix", "`ip_prefix: { v4: 24, v6: 56 }`"),
+        ("from", "`from: 2026-11-27T00:00:00Z`"),
+        ("until", "`until: 2026-12-31T00:00:00Z`"),
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
     ],
     example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
@@ -137,6 +148,8 @@ const OVERRIDE: Kind = Kind {
         ("when", "`when: { tier: gold }`"),
         ("limit", "`limit: 50/1m`, or `limit: unlimited`, or `limit: deny`"),
         ("burst", "`burst: 100`"),
+        ("from", "`from: 2026-11-27T00:00:00Z`"),
+        ("until", "`until: 2026-12-31T00:00:00Z`"),
     ],
     example: "`- { when: { tier: gold }, limit: 50/1m }`",
 };
@@ -184,6 +197,7 @@ fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {
     Some(RawRule {
         name: fields.needed_text("name"),
         when: fields.take("when").map_or_else(Vec::new, |node| condition(&mut fields, node)),
+        span: span(&mut fields),
         key: fields.need("key").map(|node| key(&mut fields, node)),
         ip_prefix: ip_prefix(&mut fields),
         limit: limit(&mut fields),
@@ -210,7 +224,11 @@ fn special(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawOverride> {
     let mut fields = Fields::of(node, &OVERRIDE, errors)?;
     let when = fields.need("when");
     let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
-    Some(RawOverride { when, limit: limit(&mut fields) })
+    Some(RawOverride { when, span: span(&mut fields), limit: limit(&mut fields) })
+}
+
+fn span(fields: &mut Fields<'_, '_>) -> RawSpan {
+    RawSpan { from: fields.text("from"), until: fields.text("until") }
 }
 
 fn limit(fields: &mut Fields<'_, '_>) -> RawLimit {
