@@ -8,6 +8,7 @@ use std::{
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use tidegate_limiter::{
+    SystemClock,
     cluster::{RuleDescription, Rules},
     rules::{HashSecret, RuleError},
 };
@@ -73,6 +74,8 @@ pub(crate) struct DomainText {
     pub(crate) text: String,
     /// What it says.
     pub(crate) rules: Vec<RuleDescription>,
+    /// What of it is over, in words.
+    pub(crate) over: Vec<String>,
 }
 
 /// Reads the rules of each domain, and makes sure that they compile.
@@ -84,12 +87,14 @@ pub(crate) fn read(path: &Path) -> Result<Vec<DomainText>, RulesFileError> {
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let secret = HashSecret::new([0; 16]);
     compile(&path.display().to_string(), text.clone(), &secret)?;
+    let now = SystemClock::default().now();
     Ok(documents(&text)
         .into_iter()
         .filter_map(|text| {
             let rules = Rules::from_yaml(text, &secret).ok()?;
             let name = rules.domains().first()?.to_string();
-            Some(DomainText { rules: rules.describe(&name).rules, name, text: text.to_owned() })
+            let (described, over) = (rules.describe(&name).rules, rules.over(now));
+            Some(DomainText { rules: described, over, name, text: text.to_owned() })
         })
         .collect())
 }

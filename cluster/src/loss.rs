@@ -51,28 +51,19 @@ impl Shares {
         now: Nanos,
         answers: &mut Answers,
     ) -> bool {
-        let mut from_share: SmallVec<[usize; 4]> = SmallVec::new();
-        let mut shares: SmallVec<[Charge; 4]> = SmallVec::new();
-        for &(place, share) in lost {
-            match of_share(&charges[place], policies[place], share) {
-                Ok(charge) => {
-                    from_share.push(place);
-                    shares.push(charge);
-                }
-                Err(answer) => answers[place] = Some(answer),
-            }
-        }
+        let shares = self::shares(lost, charges, policies, answers);
         let denies = |(place, _): &(usize, Option<Share>)| {
             charges[*place].mode == Mode::Enforce
                 && answers[*place].as_ref().is_some_and(|answer| !answer.decision.allowed)
         };
         if lost.iter().any(denies) {
-            self.preview(lost, charges, policies, now, answers);
+            self.look(&shares, now, answers);
             return false;
         }
         let mut decisions = Decisions::new();
-        let allowed = self.store.check_all(&shares, now, &mut decisions);
-        for (place, decision) in from_share.into_iter().zip(decisions) {
+        let own: SmallVec<[Charge; 4]> = shares.iter().map(|(_, charge)| *charge).collect();
+        let allowed = self.store.check_all(&own, now, &mut decisions);
+        for ((place, _), decision) in shares.into_iter().zip(decisions) {
             answers[place] = Some(Answer { decision, by: DecidedBy::Share });
         }
         allowed
@@ -87,13 +78,35 @@ impl Shares {
         now: Nanos,
         answers: &mut Answers,
     ) {
-        for &(place, share) in lost {
-            answers[place].get_or_insert_with(|| match of_share(&charges[place], policies[place], share) {
-                Ok(charge) => Answer { decision: self.store.preview(&charge, now), by: DecidedBy::Share },
-                Err(answer) => answer,
-            });
+        let shares = self::shares(lost, charges, policies, answers);
+        self.look(&shares, now, answers);
+    }
+
+    fn look(&self, shares: &[(usize, Charge)], now: Nanos, answers: &mut Answers) {
+        for (place, charge) in shares {
+            let decision = self.store.preview(charge, now);
+            answers[*place] = Some(Answer { decision, by: DecidedBy::Share });
         }
     }
+}
+
+/// What is to be asked of shares, with its places, of what is not known yet. Where the rule itself answers, that is filled in.
+fn shares(
+    lost: &[(usize, Option<Share>)],
+    charges: &[Charge],
+    policies: &[LossPolicy],
+    answers: &mut Answers,
+) -> SmallVec<[(usize, Charge); 4]> {
+    let mut shares = SmallVec::new();
+    for &(place, share) in lost {
+        if answers[place].is_none() {
+            match of_share(&charges[place], policies[place], share) {
+                Ok(charge) => shares.push((place, charge)),
+                Err(answer) => answers[place] = Some(answer),
+            }
+        }
+    }
+    shares
 }
 
 /// What is charged to a share; otherwise the answer of the rule itself.

@@ -10,6 +10,7 @@
 //! A part is locked while the store and the rights are asked, never the other way round, and nobody holds two parts.
 
 mod charged;
+mod key;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,8 +24,8 @@ use tidegate_limiter::{
     cluster::{Charge, HoldId, KeyHash, Returned},
 };
 
-pub(crate) use self::charged::MovedCharge;
 use self::charged::{Charged, MAX_CHARGED};
+pub(crate) use self::{charged::MovedCharge, key::RequestKey};
 use crate::{slots::SlotId, stats::Counter};
 
 /// How long it is remembered that a request was charged.
@@ -40,33 +41,6 @@ pub(crate) struct Requests {
     parts: [Mutex<Part>; PARTS],
     unremembered: Counter,
     repeated: Counter,
-}
-
-/// A request at one owner: its number, and what was to be charged. The number is a hash under the cluster's secret, so
-/// clients cannot choose it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct RequestKey {
-    number: u64,
-    charges: u64,
-}
-
-impl RequestKey {
-    pub(crate) fn of(number: u64, charges: &[Charge]) -> Self {
-        let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
-        let charges =
-            charges.iter().fold(0, |bits, charge| mix(mix(bits, charge.key.place()), charge.cost.get()));
-        Self { number, charges }
-    }
-
-    /// From the wire.
-    pub(crate) fn new((number, charges): (u64, u64)) -> Self {
-        Self { number, charges }
-    }
-
-    /// For the wire.
-    pub(crate) fn parts(self) -> (u64, u64) {
-        (self.number, self.charges)
-    }
 }
 
 #[derive(Debug, Default)]

@@ -8,7 +8,6 @@ use crate::{
     key::{KeyHash, RuleId},
     limit::Limit,
     policy::Mode,
-    time::Nanos,
 };
 
 /// A bucket to take units from.
@@ -30,17 +29,6 @@ pub struct Charge {
     /// For how long its key is denied when it exceeds the limit; `None`: for as long as the limit denies. Only of a rule that is
     /// enforced.
     pub ban: Option<Ban>,
-}
-
-/// Units of a charge that was made before, to be given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Returned {
-    /// So many.
-    pub units: Cost,
-    /// Units of the same charge that were not given back before and are not now.
-    pub kept: Cost,
-    /// When it was made.
-    pub charged: Nanos,
 }
 
 impl Charge {

@@ -16,7 +16,7 @@ pub use crate::{
     ban::Ban,
     calendar::placed::CalendarParts,
     cardinality::estimate,
-    charge::{Charge, Returned},
+    charge::Charge,
     describe::{
         BanDescription, BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
         OverrideDescription, RuleChange, RuleDescription, RulesDiff, WorstCase,
@@ -30,6 +30,7 @@ pub use crate::{
     parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, MAX_RULE_ERRORS, is_valid_name},
     policy::{Consistency, OnOwnerLoss},
     reserve::{Reserve, Reserves},
+    returned::Returned,
     revised::{Newer, Standing},
     rule_set::{Match, Rules},
     store::{Bucket, HoldId, LetGo, Store, StoreConfig, level},

@@ -135,11 +135,13 @@ mod policy;
 mod prefix_index;
 mod price;
 mod reserve;
+mod returned;
 mod revised;
 mod rfc3339;
 mod rule;
 mod rule_set;
 mod siphash;
+mod span;
 mod store;
 mod takeover;
 mod time;
@@ -164,7 +166,7 @@ pub use self::{
 // Inside of the crate each name is at the root.
 use self::{
     attributes::Attributes,
-    charge::{Charge, Returned},
+    charge::Charge,
     costs::Costs,
     key::{HashSecret, KeyHash, RuleId},
     limits::LimitRef,
@@ -174,6 +176,7 @@ use self::{
     period::Period,
     policy::{Consistency, Mode, OnMemoryFull, OnOwnerLoss},
     reserve::{Reserve, Reserves},
+    returned::Returned,
     rule::Rule,
     rule_set::{Match, Rules},
     store::{Store, StoreConfig, StoreStats, Swept},

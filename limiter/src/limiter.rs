@@ -211,7 +211,7 @@ impl Limiter {
     ) {
         let costs = costs.into();
         let mut matched = SmallVec::new();
-        self.rules.matching(&self.domain, attributes, &mut matched);
+        self.rules.matching_unblocked_at(&self.domain, attributes, now, &mut matched);
         for one in matched {
             if let Some(limit) = one.limit {
                 self.store.refund(one.key, limit, costs.of(one.rule), now);

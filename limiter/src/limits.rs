@@ -8,6 +8,7 @@
 
 use crate::{
     Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, limit::Placing, price::Price,
+    span::Span,
 };
 
 /// What the fingerprints of all buckets of one of a rule's limits have in common; the same at each node of a cluster.
@@ -37,6 +38,8 @@ impl LimitId {
 #[derive(Debug, Clone)]
 pub(crate) struct Override {
     pub(crate) when: Condition,
+    /// When it is in force.
+    pub(crate) span: Span,
     /// `None`: unlimited.
     pub(crate) limit: Option<Limit>,
     /// Where its windows lie, as it says itself.
@@ -59,7 +62,7 @@ impl Override {
                 true => LimitId::of_rule(given),
                 false => LimitId::of_override(rule, &when, given),
             };
-            Self { when, limit, placing: Placing::default(), id }
+            Self { when, span: Span::ALWAYS, limit, placing: Placing::default(), id }
         };
         overrides.into_iter().enumerate().map(one).collect()
     }
@@ -120,6 +123,7 @@ impl LimitRef {
 /// All by which a rule tells requests apart, which of its limits have a bucket together, and what it takes of them.
 pub(crate) struct Shape<'r, K> {
     pub(crate) when: &'r Condition,
+    pub(crate) span: Span,
     pub(crate) key: &'r [K],
     /// The places of the key's attributes in the order of their names.
     pub(crate) key_order: &'r [u8],
@@ -144,9 +148,11 @@ impl<K: AsRef<str>> Shape<'_, K> {
             let bits = |bits: Option<u8>| bits.map_or(0, u64::from);
             bytes.number(bits(self.ip_prefix.v4) << 8 | bits(self.ip_prefix.v6));
         }
+        self.span.feed(&mut bytes);
         bytes.number(self.overrides.len() as u64);
         for special in self.overrides {
             special.when.feed(&mut bytes);
+            special.span.feed(&mut bytes);
             // Where that changes, the same request has another bucket.
             bytes.number(u64::from(special.id.number == self.own.number));
         }

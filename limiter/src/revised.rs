@@ -149,6 +149,11 @@ mod tests {
         }
         let reserved = standing(&rule("limit: 9/1d, takeover: zero"), &rule("limit: 9/1d"), &request);
         assert!(matches!(reserved.0, Standing::Newer(Newer { reserve: Some(_), .. })), "{reserved:?}");
+        let (banning, _) = standing(&rule("limit: 9/1h"), &rule("limit: 9/1h, ban: 15m"), &request);
+        assert!(matches!(banning, Standing::Newer(Newer { ban: Some(_), .. })), "{banning:?}");
+        let (watching, _) =
+            standing(&rule("limit: 9/1h"), &rule("limit: 9/1h, ban: 15m, mode: shadow"), &request);
+        assert!(matches!(watching, Standing::Newer(Newer { ban: None, .. })), "{watching:?}");
         let free = format!("limit: 9/1h, {}", gold("unlimited"));
         let (free, _) = standing(&rule(&format!("limit: 9/1h, {}", gold("20/1h"))), &rule(&free), &request);
         assert!(matches!(free, Standing::Newer(Newer { mode: Mode::Shadow, .. })), "{free:?}");
@@ -166,6 +171,8 @@ mod tests {
             "{ name: r, key: [user], limit: 5/1h, overrides: [{ when: { plan: '!gold' }, limit: 20/1h }] }",
             "{ name: r, key: [user], limit: 20/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], limit: 5/1h, overrides: [{ when: { path: /a }, limit: 1/1h }, { when: { plan: gold }, limit: 20/1h }] }",
+            "{ name: r, key: [user], limit: 9/1h, overrides: [{ when: { plan: gold }, limit: 20/1h, until: 2026-12-24T00:00:00Z }] }",
+            "{ name: r, key: [user], limit: 9/1h, until: 2026-12-24T00:00:00Z, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
             "{ name: r, key: [user], when: { path: /a }, limit: 5/1h, overrides: [{ when: { plan: gold }, limit: 20/1h }] }",
         ] {
             let (found, _) = standing(older, newer, &request);

@@ -13,6 +13,7 @@ use crate::{
     limits::{Carved, LimitId, Override},
     policy::{Consistency, OnOwnerLoss},
     price::Price,
+    span::Span,
 };
 
 /// A rule.
@@ -21,6 +22,8 @@ pub struct Rule {
     pub(crate) domain: Arc<str>,
     pub(crate) name: Box<str>,
     pub(crate) when: Condition,
+    /// When it is in force.
+    pub(crate) span: Span,
     pub(crate) key: Box<[KeyPart]>,
     /// The places of the key's attributes in the order of their names: in whichever order a file has them, the bucket is the same.
     pub(crate) key_order: Box<[u8]>,

@@ -107,21 +107,28 @@ impl Domain {
     }
 
     /// Each rule that is about a request, with what the fingerprints of the request's key begin with, and the place of the
-    /// override that fits.
+    /// override that fits. `at`: only what is in force then.
     #[inline]
     fn each_about<'r, A: Attributes + ?Sized>(
         &'r self,
         attributes: &A,
+        at: Option<Nanos>,
         mut each: impl FnMut(&'r Rule, KeyBytes, Option<usize>),
     ) {
         let candidates = self.index.candidates(attributes);
         let rules = candidates.into_iter().map(|found| (found, &self.rules[found.place()]));
         let rules = rules.filter(|(found, rule)| {
-            rule.when.holds_from(found.tests_done(), attributes) && attributes.may_match(rule)
+            at.is_none_or(|now| rule.span.has(now))
+                && rule.when.holds_from(found.tests_done(), attributes)
+                && attributes.may_match(rule)
         });
         for (_, rule) in rules {
             if let Some(key) = rule.key_of(attributes) {
-                each(rule, key, rule.overrides.iter().position(|special| special.when.holds(attributes)));
+                let mut overrides = rule.overrides.iter();
+                let special = overrides.position(|special| {
+                    at.is_none_or(|now| special.span.has(now)) && special.when.holds(attributes)
+                });
+                each(rule, key, special);
             }
         }
     }
@@ -130,10 +137,11 @@ impl Domain {
     fn matching<'r, A: Attributes + ?Sized>(
         &'r self,
         attributes: &A,
+        at: Option<Nanos>,
         found: &mut SmallVec<[Matched<'r>; 4]>,
     ) -> Match {
         let before = found.len();
-        self.each_about(attributes, |rule, key, special| {
+        self.each_about(attributes, at, |rule, key, special| {
             let matched = rule.matched(key, special);
             // What denies has no bucket.
             if !matched.limit.is_some_and(Limit::denies) {
@@ -218,7 +226,7 @@ impl Rules {
     }
 
     /// Finds the rules that are about a request, in the order in which they were written. A rule applies if its
-    /// condition holds and the request has all attributes of its key. A domain without rules allows everything.
+    /// condition holds and the request has all attributes of its key, at whatever time. A domain without rules allows everything.
     pub fn matching<'r, A: Attributes + ?Sized>(
         &'r self,
         domain: &str,
@@ -226,10 +234,22 @@ impl Rules {
         found: &mut SmallVec<[Matched<'r>; 4]>,
     ) -> Match {
         let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
-        domain.matching(attributes, found)
+        domain.matching(attributes, None, found)
     }
 
-    /// As [`Rules::matching`], for a request that is to be decided at this instant: of one that the domain's block list denies
+    /// As [`Rules::matching`], with the rules and overrides that are in force at this instant, whatever is blocked.
+    pub fn matching_unblocked_at<'r, A: Attributes + ?Sized>(
+        &'r self,
+        domain: &str,
+        attributes: &A,
+        now: Nanos,
+        found: &mut SmallVec<[Matched<'r>; 4]>,
+    ) -> Match {
+        let Some(domain) = self.domains.get(domain) else { return Match::Unmatched { allow: true } };
+        domain.matching(attributes, Some(now), found)
+    }
+
+    /// The same, for a request that is to be decided at this instant: of one that the domain's block list denies
     /// then, that is all that is found.
     pub fn matching_at<'r, A: Attributes + ?Sized>(
         &'r self,
@@ -243,11 +263,11 @@ impl Rules {
             found.push(rule.matched(rule.hasher.key(), None));
             return Match::Rules;
         }
-        domain.matching(attributes, found)
+        domain.matching(attributes, Some(now), found)
     }
 
     /// Finds all buckets that the request's keys have in the rules that are about it: of each rule first that of the limit in
-    /// force, then those of its other limits. What is unlimited has none, nor has what denies.
+    /// force, then those of its other limits, whenever these are in force. What is unlimited has none, nor has what denies.
     pub fn buckets<'r, A: Attributes + ?Sized>(
         &'r self,
         domain: &str,
@@ -255,7 +275,7 @@ impl Rules {
         found: &mut SmallVec<[Matched<'r>; 4]>,
     ) {
         let Some(domain) = self.domains.get(domain) else { return };
-        domain.each_about(attributes, |rule, key, special| {
+        domain.each_about(attributes, None, |rule, key, special| {
             let first = found.len();
             let others = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
             for place in [special].into_iter().chain(others) {

@@ -12,6 +12,7 @@ use crate::{
     matching::key_order,
     parse::{Compiler, Place, RawKey, RawPattern, RawTest, Written},
     pattern::PatternText,
+    span::Span,
 };
 
 /// A rule written in Rust, for [`LimiterBuilder::rule`](crate::LimiterBuilder::rule).
@@ -174,6 +175,7 @@ impl NewRule {
         let overrides = Override::all(hasher, Some(&self.limit), overrides, None);
         let shape = Shape {
             when: &when,
+            span: Span::ALWAYS,
             key: &key,
             key_order: &key_order,
             ip_prefix: self.ip_prefix,
@@ -189,6 +191,7 @@ impl NewRule {
             id: hasher.rule(),
             hasher,
             when,
+            span: Span::ALWAYS,
             key,
             key_order,
             ip_prefix: compiler.ip_prefix.or(self.ip_prefix),

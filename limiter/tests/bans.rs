@@ -7,7 +7,7 @@ use std::{sync::Barrier, thread, time::Duration};
 use proptest::prelude::*;
 use smallvec::SmallVec;
 use tidegate_limiter::{
-    Algorithm, Cost, Decision, Limit, Nanos,
+    Algorithm, Cost, Decision, Limit, Limiter, Nanos, NewRule,
     cluster::{Ban, Bucket, Charge, Floor, KeyHash, RuleId, Rules, Store, StoreConfig},
     rules::{HashSecret, Mode, OnMemoryFull},
 };
@@ -221,6 +221,24 @@ fn a_ban_goes_to_another_store_with_its_buckets_and_stays_when_limit_and_ban_cha
         // And it was the first: the next one is the second.
         let next = exhaust(&to, &shorter, at(30_001));
         assert!(is_about(next.retry_after, 10), "{next:?}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_written_in_rust_bans_as_one_of_a_file_does() {
+    let rule = |first, longest| {
+        let [first, longest] = [first, longest].map(Duration::from_secs);
+        NewRule::new("logins", Limit::per_second(2)).key("user").ban(first, longest)
+    };
+    let limiter = Limiter::builder().rule(rule(600, 3600)).build().unwrap();
+    let check = |user: &str, now| limiter.check(&[("user", user)], Cost::ONE, now).rules()[0].decision;
+    assert!((0..2).all(|_| check("ada", at(0)).allowed));
+    assert!(is_about(check("ada", at(0)).retry_after, 600));
+    assert!(check("ada", at(300_000)).banned && check("eve", at(300_000)).allowed);
+    limiter.reset(&[("user", "ada")]);
+    assert!(check("ada", at(300_000)).allowed);
+    for (first, longest) in [(0, 60), (60, 30), (60, 367 * 86_400)] {
+        assert!(Limiter::builder().rule(rule(first, longest)).build().is_err(), "{first} {longest}");
     }
 }
 

@@ -6,7 +6,7 @@ use tidegate_limiter::{Cost, cluster::Rules};
 
 use super::{
     answer::CheckAnswer,
-    charges::{Charges, Ruling, rule, rule_all},
+    charges::{Charges, Purpose, Ruling, rule, rule_all},
     decide::not_ready,
     outcome::{Decided, put_together, unlimited},
     problem::{Problem, ProblemKind, echo},
@@ -46,9 +46,9 @@ pub(crate) async fn amend_as_check<T>(
     if !node.router.has_routes() {
         return Err(not_ready(node));
     }
-    let rules = node.rules.load_full();
+    let (rules, now) = (node.rules.load_full(), node.clock.now());
     let mut limited = Charges::default();
-    match rule(&rules, request, None, &mut limited) {
+    match rule(&rules, request, now, Purpose::Change, &mut limited) {
         Ruling::Limited => {}
         Ruling::Refused(problem) => return Err(*problem),
         Ruling::Unlimited { rule, .. } => return Ok(render(unlimited(node, true, rule))),
@@ -80,7 +80,7 @@ pub(crate) async fn amend_buckets<T>(
     if !node.router.has_routes() {
         return Err(not_ready(node));
     }
-    let rules = node.rules.load_full();
+    let (rules, now) = (node.rules.load_full(), node.clock.now());
     if let Some(name) = only {
         is_known(&rules, request, name)?;
     }
@@ -90,8 +90,10 @@ pub(crate) async fn amend_buckets<T>(
         _ => amendment,
     };
     let ruling = match amendment {
-        Amendment::Refund | Amendment::RefundOf(_) => rule(&rules, request, None, &mut limited),
-        Amendment::Reset => rule_all(&rules, request, &mut limited),
+        Amendment::Refund | Amendment::RefundOf(_) => {
+            rule(&rules, request, now, Purpose::Change, &mut limited)
+        }
+        Amendment::Reset => rule_all(&rules, request, now, &mut limited),
     };
     match ruling {
         Ruling::Limited => {}

@@ -38,12 +38,20 @@ pub(super) enum Ruling<'r> {
     Unlimited { allowed: bool, rule: Option<&'r str> },
 }
 
-/// Adds to `limited` in place: it is large, and moving it around is felt. `at`: when it is to be decided; none of what is no
-/// decision, which a block list does not concern.
+/// What rules are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Decision,
+    /// Of buckets, which a block list does not concern.
+    Change,
+}
+
+/// Adds to `limited` in place: it is large, and moving it around is felt.
 pub(super) fn rule<'r>(
     rules: &'r Rules,
     request: &'r CheckRequest<'_>,
-    at: Option<Nanos>,
+    now: Nanos,
+    purpose: Purpose,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     limited.revision = rules.revision();
@@ -54,9 +62,11 @@ pub(super) fn rule<'r>(
                 return Ruling::Refused(Box::new(problem));
             }
             let mut matched = SmallVec::new();
-            let outcome = match at {
-                Some(now) => rules.matching_at(&request.domain, attributes, now, &mut matched),
-                None => rules.matching(&request.domain, attributes, &mut matched),
+            let outcome = match purpose {
+                Purpose::Decision => rules.matching_at(&request.domain, attributes, now, &mut matched),
+                Purpose::Change => {
+                    rules.matching_unblocked_at(&request.domain, attributes, now, &mut matched)
+                }
             };
             if let Match::Unmatched { allow } = outcome {
                 return Ruling::Unlimited { allowed: allow, rule: None };
@@ -95,10 +105,11 @@ pub(super) fn rule<'r>(
 pub(super) fn rule_all<'r>(
     rules: &'r Rules,
     request: &'r CheckRequest<'_>,
+    now: Nanos,
     limited: &mut Charges<'r>,
 ) -> Ruling<'r> {
     let Subject::Attributes(attributes) = &request.subject else {
-        return rule(rules, request, None, limited);
+        return rule(rules, request, now, Purpose::Change, limited);
     };
     limited.revision = rules.revision();
     let mut found = SmallVec::new();
@@ -216,7 +227,7 @@ rules: []
             id: None,
         };
         let mut limited = Charges::default();
-        let ruling = rule(&rules, &request, None, &mut limited);
+        let ruling = rule(&rules, &request, Nanos::new(0), Purpose::Change, &mut limited);
         look(ruling, &limited);
     }
 

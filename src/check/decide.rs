@@ -7,7 +7,7 @@ use tidegate_limiter::{Nanos, cluster::Charge};
 
 use super::{
     answer::{CheckAnswer, Decider},
-    charges::{Charges, Ruling, rule},
+    charges::{Charges, Purpose, Ruling, rule},
     outcome::{Decided, put_together, unlimited},
     prepared::Prepared,
     problem::{Problem, ProblemKind},
@@ -44,7 +44,7 @@ pub(crate) fn check_here_at<T>(
 ) -> FirstLook<T> {
     let rules = node.rules.load();
     let mut limited = Charges::default();
-    let ruling = rule(&rules, request, Some(*now), &mut limited);
+    let ruling = rule(&rules, request, *now, Purpose::Decision, &mut limited);
     match decide_here(node, worker, request, &ruling, &mut limited, now, render) {
         Some(decided) => FirstLook::Decided(decided),
         None => FirstLook::Elsewhere(Box::new(Prepared::new(&rules, request, &mut limited))),
@@ -89,7 +89,7 @@ pub(crate) fn check_group_here<'c, 'r: 'c, T>(
     for request in requests {
         ruled.push((request, Ruling::Limited, Charges::default()));
         if let Some((_, ruling, limited)) = ruled.last_mut() {
-            *ruling = rule(&rules, request, Some(now), limited);
+            *ruling = rule(&rules, request, now, Purpose::Decision, limited);
         }
     }
     node.store.warm(ruled.iter().flat_map(|(_, _, limited)| &limited.charges).map(|charge| charge.key));
@@ -167,7 +167,7 @@ pub(crate) fn check<T>(
                 Some(found) if found.is_by(&rules) => found,
                 _ => {
                     let mut limited = Charges::default();
-                    match rule(&rules, request, Some(now), &mut limited) {
+                    match rule(&rules, request, now, Purpose::Decision, &mut limited) {
                         Ruling::Limited => {}
                         Ruling::Refused(problem) => return Err(refused(node, &problem)),
                         Ruling::Unlimited { allowed, rule } => {

@@ -103,11 +103,11 @@ impl<'r> FromIterator<Option<&'r str>> for Names {
 mod tests {
     use std::borrow::Cow;
 
-    use tidegate_limiter::{Algorithm, Limit, rules::HashSecret};
+    use tidegate_limiter::{Algorithm, Limit, Nanos, rules::HashSecret};
 
     use super::{
         super::{
-            charges::{Ruling, rule},
+            charges::{Purpose, Ruling, rule},
             request::{Costs, Subject},
         },
         *,
@@ -141,7 +141,10 @@ mod tests {
         };
         let prepared = |request: &CheckRequest<'_>| {
             let mut limited = Charges::default();
-            assert!(matches!(rule(&own, request, None, &mut limited), Ruling::Limited));
+            assert!(matches!(
+                rule(&own, request, Nanos::new(0), Purpose::Change, &mut limited),
+                Ruling::Limited
+            ));
             Prepared::new(&own, request, &mut limited)
         };
         let one = prepared(&request(None, Cost::ONE));

@@ -7,7 +7,7 @@ use tidegate_proto::peer::MAX_CHARGES;
 
 use super::{
     answer::{CheckAnswer, Decider},
-    charges::{Charges, Ruling, rule},
+    charges::{Charges, Purpose, Ruling, rule},
     decide::not_ready,
     outcome::{Decided, put_together, unlimited},
     prepared::Prepared,
@@ -45,7 +45,7 @@ pub(crate) async fn check_together<T>(
             let rules = node.rules.load();
             let mut limited = Charges::default();
             for request in requests {
-                let unlimited = match rule(&rules, request, Some(now), &mut limited) {
+                let unlimited = match rule(&rules, request, now, Purpose::Decision, &mut limited) {
                     Ruling::Limited => None,
                     Ruling::Refused(problem) => return Err(*problem),
                     Ruling::Unlimited { allowed, rule } => Some((allowed, rule.map(str::to_owned))),

@@ -14,7 +14,7 @@ use tidegate_limiter::{
     cluster::{Charge, KeyHash, Returned},
 };
 
-use super::RequestKey;
+use super::key::RequestKey;
 use crate::slots::SlotId;
 
 /// How long after it was made a charge can be named.

@@ -24,7 +24,12 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
             Some(known) if is_own(was, &known) != is_own(is, special) => {
                 words.push(format!("{} start anew", subject()));
             }
-            Some(known) if known != *special || was.algorithm != is.algorithm || is_moved => {
+            Some(known)
+                if (&known.limit, known.burst, &known.timezone, &known.starts)
+                    != (&special.limit, special.burst, &special.timezone, &special.starts)
+                    || was.algorithm != is.algorithm
+                    || is_moved =>
+            {
                 words.extend(
                     of_limit(&known.limit, &special.limit).map(|word| format!("{} {word}", subject())),
                 );

@@ -114,6 +114,8 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
     if !rule.when.is_empty() {
         fields.push(("when", conditions_text(&rule.when)));
     }
+    fields.extend(rule.from.clone().map(|from| ("from", from)));
+    fields.extend(rule.until.clone().map(|until| ("until", until)));
     fields.push(("key", format!("[{}]", rule.key.join(", "))));
     if let Some(IpPrefixDescription { v4, v6 }) = &rule.ip_prefix {
         let bits = [("v4", v4), ("v6", v6)]
@@ -142,7 +144,13 @@ fn fields(rule: &RuleDescription) -> Vec<(&'static str, String)> {
             let burst = special.burst.map_or(String::new(), |burst| format!(" burst {burst}"));
             let zone = special.timezone.as_ref().map_or(String::new(), |zone| format!(" timezone {zone}"));
             let starts = special.starts.as_ref().map_or(String::new(), |starts| format!(" starts {starts}"));
-            format!("{} for {}{burst}{zone}{starts}", special.limit, conditions_text(&special.when))
+            let from = special.from.as_ref().map_or(String::new(), |from| format!(" from {from}"));
+            let until = special.until.as_ref().map_or(String::new(), |until| format!(" until {until}"));
+            format!(
+                "{} for {}{burst}{zone}{starts}{from}{until}",
+                special.limit,
+                conditions_text(&special.when)
+            )
         };
         fields.push(("overrides", rule.overrides.iter().map(special).collect::<Vec<_>>().join("; ")));
     }
@@ -159,6 +167,8 @@ impl std::fmt::Display for BlockDescription {
 fn changes(before: &[(&'static str, String)], after: &[(&'static str, String)]) -> Vec<FieldChange> {
     const ORDER: &[&str] = &[
         "when",
+        "from",
+        "until",
         "key",
         "ip_prefix",
         "limit",

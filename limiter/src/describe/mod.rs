@@ -13,9 +13,9 @@ pub use self::{
     worst_case::WorstCase,
 };
 use crate::{
-    Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, OnTotalLoss, Rule, Rules, Takeover,
+    Consistency, Limit, Mode, Nanos, OnMemoryFull, OnOwnerLoss, OnTotalLoss, Rule, Rules, Takeover,
     address::OwnIpPrefix, block::Blocked, limit::Placing, limits::Override, pattern::PatternText,
-    price::Price, rfc3339,
+    price::Price, rfc3339, span::Span,
 };
 
 /// Patterns by attribute.
@@ -28,6 +28,12 @@ pub struct RuleDescription {
     pub name: String,
     /// Which requests it is about.
     pub when: Conditions,
+    /// From when on it is in force, as RFC 3339; none: it was always.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<String>,
+    /// Until when; none: it does not end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<String>,
     /// The attributes whose values make a bucket.
     pub key: Vec<String>,
     /// How many bits of an address in the key count, where the rule says so.
@@ -102,6 +108,12 @@ pub struct IpPrefixDescription {
 pub struct OverrideDescription {
     /// Which.
     pub when: Conditions,
+    /// From when on it is in force, as RFC 3339; none: it was always.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<String>,
+    /// Until when; none: it does not end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<String>,
     /// As in `5/1m`, `unlimited` or `deny`.
     pub limit: String,
     /// Capacity or queue length, of the algorithms that have one.
@@ -145,9 +157,12 @@ pub struct BlockDescription {
 impl Rule {
     /// The rule as people and programs read it.
     pub fn describe(&self) -> RuleDescription {
+        let (from, until) = self.span.texts();
         RuleDescription {
             name: self.name.to_string(),
             when: self.when.describe(),
+            from,
+            until,
             key: self.key.iter().map(|part| part.written.to_string()).collect(),
             ip_prefix: ip_prefix(self.own_ip_prefix),
             limit: limit_text(self.limit.as_ref()),
@@ -183,12 +198,17 @@ impl Rule {
             overrides: self
                 .overrides
                 .iter()
-                .map(|Override { when, limit, placing, .. }| OverrideDescription {
-                    when: when.describe(),
-                    limit: limit_text(limit.as_ref()),
-                    burst: burst(limit.as_ref()),
-                    timezone: timezone(*placing),
-                    starts: starts(*placing),
+                .map(|Override { when, span, limit, placing, .. }| {
+                    let (from, until) = span.texts();
+                    OverrideDescription {
+                        when: when.describe(),
+                        from,
+                        until,
+                        limit: limit_text(limit.as_ref()),
+                        burst: burst(limit.as_ref()),
+                        timezone: timezone(*placing),
+                        starts: starts(*placing),
+                    }
                 })
                 .collect(),
         }
@@ -208,6 +228,35 @@ impl Rules {
 }
 
 impl Rules {
+    /// What is over at this instant and can be deleted: rules, overrides and entries of block lists, in words.
+    pub fn over(&self, now: Nanos) -> Vec<String> {
+        let mut over = Vec::new();
+        for domain in self.domains() {
+            for rule in self.rules(domain) {
+                let mut note = |what: String, span: Span| {
+                    if let (true, (_, Some(until))) = (span.is_over(now), span.texts()) {
+                        over.push(format!("{domain}: {what} is over since {until}"));
+                    }
+                };
+                note(format!("the rule {:?}", rule.name()), rule.span);
+                for Override { when, span, .. } in &rule.overrides {
+                    let when = conditions_text(&when.describe());
+                    note(format!("the override of {:?} for {when}", rule.name()), *span);
+                }
+            }
+            let list = self.domains.get(domain).and_then(|domain| domain.block());
+            for (entry, name) in list.into_iter().flat_map(|list| list.entries()) {
+                if let Some(until) = entry.until.filter(|until| *until <= now) {
+                    let (when, until) = (conditions_text(&entry.when.describe()), rfc3339::text_of(until));
+                    over.push(format!(
+                        "{domain}: the entry {name:?} of block for {when} is over since {until}"
+                    ));
+                }
+            }
+        }
+        over
+    }
+
     fn describe_block(&self, domain: &str) -> Vec<BlockDescription> {
         let list = self.domains.get(domain).and_then(|domain| domain.block());
         let entries = list.into_iter().flat_map(|list| list.entries());

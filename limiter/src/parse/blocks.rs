@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    compile::Compiler,
+    compile::{Compiler, Written},
     error::shortened,
     is_valid_name,
     shape::{RawBlocked, RawFile},
 };
 use crate::{
-    Limit, NewRule, Rule,
+    Limit, Nanos, NewRule, Rule,
     block::{BlockList, Blocked},
     rfc3339,
 };
@@ -59,18 +59,18 @@ impl Compiler<'_> {
             );
             return None;
         }
-        let until = match &raw.until {
-            None => None,
-            Some(written) => match rfc3339::parse(&written.text) {
-                Some(until) => Some(until),
-                None => {
-                    let message = format!("{:?} is no instant from 1970 to 2115", shortened(&written.text));
-                    let help = format!("write date, time and zone (RFC 3339), e.g. {}", rfc3339::EXAMPLE);
-                    self.error(written.place, message, help);
-                    None
-                }
-            },
-        };
+        let until = raw.until.as_ref().and_then(|until| self.instant(until));
         Some(Blocked { when: self.condition(&raw.when), until, rule: 0 })
+    }
+
+    /// `None`: it is none, which is reported.
+    pub(super) fn instant(&mut self, written: &Written) -> Option<Nanos> {
+        let instant = rfc3339::parse(&written.text);
+        if instant.is_none() {
+            let message = format!("{:?} is no instant from 1970 to 2115", shortened(&written.text));
+            let help = format!("write date, time and zone (RFC 3339), e.g. {}", rfc3339::EXAMPLE);
+            self.error(written.place, message, help);
+        }
+        instant
     }
 }

@@ -6,7 +6,7 @@ use super::{
     compile::{Compiler, Written},
     error::{Place, shortened},
     fields::nearest,
-    shape::{RawBan, RawFile, RawIpPrefix, RawLimit, RawRule},
+    shape::{RawBan, RawFile, RawIpPrefix, RawLimit, RawRule, RawSpan},
 };
 use crate::{
     Algorithm, Consistency, Limit, Mode, OnMemoryFull, OnOwnerLoss, OnTotalLoss, Reserve, Rule, Takeover,
@@ -20,6 +20,7 @@ use crate::{
     matching::key_order,
     rule::KeyPart,
     rule_set::Content,
+    span::Span,
 };
 
 impl Compiler<'_> {
@@ -56,6 +57,8 @@ impl Compiler<'_> {
         let places = self.places(&raw.placing, zone);
         let limit = self.limit(&raw.limit, algorithm).map(|limit| self.place(limit, &places));
         let when = self.condition(&raw.when);
+        let span = self.span(&raw.span);
+        let spans: Vec<Span> = raw.overrides.iter().map(|special| self.span(&special.span)).collect();
         let key = raw.key.as_ref().map(|key| self.key(key));
         let ip_prefix = self.ip_prefix(&raw.ip_prefix, key.as_deref());
         let mut special_places = Vec::with_capacity(raw.overrides.len());
@@ -133,12 +136,14 @@ impl Compiler<'_> {
         for (special, placing) in overrides.iter_mut().zip(special_places) {
             special.placing = placing;
         }
+        overrides.iter_mut().zip(spans).for_each(|(special, span)| special.span = span);
         let limit_id = LimitId::of_rule(match &carved {
             Some(carved) => carved.limit.as_ref(),
             None => limit.as_ref(),
         });
         let shape = Shape {
             when: &when,
+            span,
             key: &key,
             key_order: &key_order,
             ip_prefix,
@@ -154,6 +159,7 @@ impl Compiler<'_> {
             id: hasher.rule(),
             hasher,
             when,
+            span,
             key,
             key_order,
             ip_prefix: self.ip_prefix.or(ip_prefix),
@@ -200,6 +206,16 @@ impl Compiler<'_> {
         } else {
             Algorithm::TokenBucket
         }
+    }
+
+    fn span(&mut self, RawSpan { from, until }: &RawSpan) -> Span {
+        let [start, end] = [from, until].map(|written| written.as_ref().and_then(|one| self.instant(one)));
+        let span = Span::new(start, end);
+        if let (None, Some(until)) = (span, until) {
+            let message = format!("{} is not after `from`", until.text);
+            self.error(until.place, message, "it would never be in force: write a later `until`");
+        }
+        span.unwrap_or(Span::ALWAYS)
     }
 
     fn ban(&mut self, raw: &RawBan) -> Option<Ban> {

@@ -36,6 +36,7 @@ pub(super) struct RawBlocked {
 pub(super) struct RawRule {
     pub(super) name: Option<Written>,
     pub(super) when: Vec<RawTest>,
+    pub(super) span: RawSpan,
     pub(super) key: Option<RawKey>,
     pub(super) ip_prefix: RawIpPrefix,
     pub(super) limit: RawLimit,
@@ -51,6 +52,13 @@ pub(super) struct RawRule {
     pub(super) on_total_loss: Option<Written>,
     pub(super) on_memory_full: Option<Written>,
     pub(super) overrides: Vec<RawOverride>,
+}
+
+/// When something is in force.
+#[derive(Debug)]
+pub(super) struct RawSpan {
+    pub(super) from: Option<Written>,
+    pub(super) until: Option<Written>,
 }
 
 /// For how long keys are banned.
@@ -84,6 +92,7 @@ pub(super) struct RawPlacing {
 #[derive(Debug)]
 pub(super) struct RawOverride {
     pub(super) when: Vec<RawTest>,
+    pub(super) span: RawSpan,
     pub(super) limit: RawLimit,
     pub(super) placing: RawPlacing,
 }
@@ -132,6 +141,8 @@ const RULE: Kind = Kind {
         ("on_total_loss", "`on_total_loss: full`"),
         ("on_memory_full", "`on_memory_full: strict`"),
         ("ip_prefix", "`ip_prefix: { v4: 24, v6: 56 }`"),
+        ("from", "`from: 2026-11-27T00:00:00Z`"),
+        ("until", "`until: 2026-12-31T00:00:00Z`"),
         ("overrides", "`overrides: [{ when: { tier: gold }, limit: 50/1m }]`"),
     ],
     example: "`- { name: per-ip, key: [ip], limit: 5/1m }`",
@@ -157,6 +168,8 @@ const OVERRIDE: Kind = Kind {
         ("burst", "`burst: 100`"),
         ("timezone", "`timezone: Europe/Paris`"),
         ("starts", "`starts: 2026-03-17`"),
+        ("from", "`from: 2026-11-27T00:00:00Z`"),
+        ("until", "`until: 2026-12-31T00:00:00Z`"),
     ],
     example: "`- { when: { tier: gold }, limit: 50/1m }`",
 };
@@ -205,6 +218,7 @@ fn rule(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawRule> {
     Some(RawRule {
         name: fields.needed_text("name"),
         when: fields.take("when").map_or_else(Vec::new, |node| condition(&mut fields, node)),
+        span: span(&mut fields),
         key: fields.need("key").map(|node| key(&mut fields, node)),
         ip_prefix: ip_prefix(&mut fields),
         limit: limit(&mut fields),
@@ -233,7 +247,12 @@ fn special(node: Node, errors: &mut RuleErrors<'_>) -> Option<RawOverride> {
     let mut fields = Fields::of(node, &OVERRIDE, errors)?;
     let when = fields.need("when");
     let when = when.map_or_else(Vec::new, |node| condition(&mut fields, node));
-    Some(RawOverride { when, limit: limit(&mut fields), placing: placing(&mut fields) })
+    let span = span(&mut fields);
+    Some(RawOverride { when, span, limit: limit(&mut fields), placing: placing(&mut fields) })
+}
+
+fn span(fields: &mut Fields<'_, '_>) -> RawSpan {
+    RawSpan { from: fields.text("from"), until: fields.text("until") }
 }
 
 fn limit(fields: &mut Fields<'_, '_>) -> RawLimit {

@@ -38,16 +38,23 @@ impl ValidateArgs {
             (Output::Text, Ok(domains)) => {
                 let rules = domains.iter().map(|domain| domain.rules.len()).sum();
                 let (rules, of) = (plural(rules, "rule"), plural(domains.len(), "domain"));
+                for over in domains.iter().flat_map(|domain| &domain.over) {
+                    print(&format!("warning: {over}; delete it"));
+                }
                 print(&format!("{}: {rules} in {of}, no fault", self.file.display()));
                 Ok(DONE)
             }
             (Output::Text, Err(fault)) => Err(Failure::failed(fault)),
             (Output::Json, Ok(domains)) => {
+                let warnings: Vec<_> = domains.iter().flat_map(|domain| domain.over.clone()).collect();
                 let domains: Vec<_> = domains
                     .iter()
                     .map(|domain| json!({ "domain": domain.name, "rules": domain.rules }))
                     .collect();
-                print(&json!({ "valid": true, "domains": domains, "faults": [] }).to_string());
+                print(
+                    &json!({ "valid": true, "domains": domains, "warnings": warnings, "faults": [] })
+                        .to_string(),
+                );
                 Ok(DONE)
             }
             (Output::Json, Err(RulesFileError::Invalid { faults, .. })) => {
