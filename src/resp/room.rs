@@ -84,7 +84,8 @@ mod tests {
         assert!(added * 1_000 > MAX_BYTES_OF_ALL / 2, "{added}");
         assert!(all.iter().all(|one| one.bytes.capacity() <= one.counted.max(LEAST_BYTES)));
         assert_eq!(room.queue().add(&[0; 256 << 10]), Err(Full));
-        all.truncate(100);
+        // The first ones have most of it.
+        all.drain(..100);
         room.queue().add(&[0; 256 << 10]).unwrap();
         drop(all);
         assert_eq!(room.0.load(Relaxed), 0);
