@@ -15,7 +15,7 @@ use crate::{
     owner::{
         floors::Agreement,
         table::SlotMove,
-        takeover::{TakeoverBasis, TakeoverState},
+        takeover::{TakeoverBasis, TakeoverState, as_one},
     },
     requests::{Remembered, RequestKey},
     slots::SlotId,
@@ -113,7 +113,7 @@ impl WireTakeoverBasis {
             heard: ago(basis.heard),
             begun: ago(basis.begun),
             before: basis.before.map(ago),
-            earlier: basis.earlier.map(|(heard, begun)| (ago(heard), ago(begun))),
+            earlier: as_one(&basis.earlier).map(|(heard, begun)| (ago(heard), ago(begun))),
         }
     }
 
@@ -125,7 +125,7 @@ impl WireTakeoverBasis {
             heard: at(self.heard),
             begun: at(self.begun),
             before: self.before.map(at),
-            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))),
+            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))).into_iter().collect(),
         };
         (self.fingerprint, basis)
     }
@@ -256,7 +256,7 @@ impl WireTakeoverState {
             fingerprint: state.fingerprint,
             since: state.since,
             before: state.before.map(ago),
-            earlier: state.earlier.map(|(heard, begun)| (ago(heard), ago(begun))),
+            earlier: as_one(&state.earlier).map(|(heard, begun)| (ago(heard), ago(begun))),
         }
     }
 
@@ -266,7 +266,7 @@ impl WireTakeoverState {
             fingerprint: self.fingerprint,
             since: self.since,
             before: self.before.map(at),
-            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))),
+            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))).into_iter().collect(),
         }
     }
 }
