@@ -38,7 +38,7 @@ const ADOPT_WITHIN: Duration = Duration::from_secs(3);
 /// Slots that are to be kept on the disk are waited for until no more have come for so long, or the longer time has passed: while slots
 /// move, the log needs the disk.
 const SETTLE: Duration = Duration::from_millis(250);
-const SETTLE_WITHIN: Duration = Duration::from_secs(2);
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 /// A disk that has failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(15);
 /// How often it is tried to remove what a failed disk says.
