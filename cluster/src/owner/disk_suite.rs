@@ -112,6 +112,7 @@ struct State {
     disk: Disk,
     process: Option<Process>,
     starts: u8,
+    failed: u8,
     reference: u64,
     is_broken: bool,
 }
@@ -124,8 +125,8 @@ struct Config {
     /// How many times the rules change whether they have floors.
     floors: u8,
     old_version: bool,
-    /// The disk fails.
-    fails: bool,
+    /// How many times the disk fails.
+    fails: u8,
     full_start: bool,
     lagging: bool,
     spend_before_the_answer: bool,
@@ -381,11 +382,15 @@ impl World {
                     Self::keep(next, write, process.start);
                 });
                 // Nobody knows whether it is there, and the file goes.
-                if !self.config.fails || write == Write::Remove {
+                if state.failed >= self.config.fails || write == Write::Remove {
                     return;
                 }
-                push(&|process, _| process.writing = Some((Write::Remove, false)));
                 push(&|process, next| {
+                    next.failed += 1;
+                    process.writing = Some((Write::Remove, false));
+                });
+                push(&|process, next| {
+                    next.failed += 1;
                     Self::keep(next, write, process.start);
                     process.writing = Some((Write::Remove, false));
                 });
@@ -529,6 +534,7 @@ impl World {
             disk: Disk::default(),
             process: None,
             starts: 0,
+            failed: 0,
             reference: 0,
             is_broken: false,
         };
@@ -569,14 +575,19 @@ fn a_node_that_begins_from_its_disk_admits_nothing_twice() {
         ("a crash", Config { ticks: 1, ..crash }),
         ("two attempts", Config { attempts: 2, ..crash }),
         ("crash after crash", Config { starts: 3, ..crash }),
+        ("crash after crash, longer", Config { starts: 4, ticks: 1, ..crash }),
+        ("two attempts, longer", Config { starts: 3, attempts: 2, ticks: 1, ..crash }),
         ("no floors for a while", Config { floors: 2, ..crash }),
         ("another version in between", Config { starts: 3, old_version: true, ..crash }),
-        ("a disk that fails", Config { fails: true, ..crash }),
+        ("a disk that fails", Config { fails: 1, ..crash }),
     ];
     if std::env::var_os("TIDEGATE_MODEL").is_some_and(|value| value == "full") {
         configs.extend([
-            ("crash after crash, longer", Config { starts: 4, ticks: 1, ..crash }),
-            ("two attempts, longer", Config { starts: 3, attempts: 2, ticks: 1, ..crash }),
+            (
+                "another version in between, longer",
+                Config { starts: 4, ticks: 2, old_version: true, ..crash },
+            ),
+            ("a disk that fails, longer", Config { starts: 3, fails: 2, attempts: 2, ..crash }),
             ("no floors for a while, longer", Config { starts: 3, floors: 2, attempts: 2, ..crash }),
         ]);
     }
@@ -601,7 +612,7 @@ fn each_rule_of_floors_on_a_disk_that_is_left_out_is_missed() {
         ("an heir that may spend more than the disk has", Config { kept_marks_forgotten: true, ..again }),
         (
             "a version that keeps no floors, and counts",
-            Config { any_reader: true, old_version: true, ..again },
+            Config { any_reader: true, old_version: true, ticks: 2, ..again },
         ),
     ];
     for (name, config) in mutations {

@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tidegate_limiter::Nanos;
+
 use super::{
     floors::{FloorReceiver, SuccessorRef},
     table::{SlotMove, SlotRow, Start, Table},
     takeover::TakeoverBasis,
 };
-use tidegate_limiter::Nanos;
-
 use crate::{ids::NodeStart, planted::PlantedBug};
 
 /// What a node is to a slot.
@@ -240,12 +240,12 @@ pub(crate) struct KeptBuckets {
 }
 
 /// Of a slot whose floors are on the disk; all of its instants are on this node's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeptFloors {
     pub(crate) fingerprint: u64,
     pub(crate) since: u64,
     pub(crate) before: Option<Nanos>,
-    pub(crate) earlier: Option<(Nanos, Nanos)>,
+    pub(crate) earlier: Vec<(Nanos, Nanos)>,
     /// When the owner was alive for the last time. Where that is not known, it is the beginning of time.
     pub(crate) heard: Nanos,
 }

@@ -19,8 +19,16 @@ pub(crate) struct TakeoverBasis {
     pub(crate) begun: Nanos,
     /// When the owner before had counted all buckets as exhausted.
     pub(crate) before: Option<Nanos>,
-    /// The same two instants of the owner before, if it had begun from floors too.
-    pub(crate) earlier: Option<(Nanos, Nanos)>,
+    /// The same two instants of owners before that had begun from floors too, the first of them first.
+    pub(crate) earlier: Vec<(Nanos, Nanos)>,
+}
+
+/// So many are told apart; of more the first two count as one that has lasted as long as both and what was between them.
+const MAX_EARLIER: usize = 8;
+
+/// One takeover that lasted as long as all of these and what was between them: stricter.
+pub(crate) fn as_one(earlier: &[(Nanos, Nanos)]) -> Option<(Nanos, Nanos)> {
+    Some((earlier.first()?.0, earlier.last()?.1))
 }
 
 impl TakeoverBasis {
@@ -46,28 +54,49 @@ impl TakeoverBasis {
         if !self.rules.contains(reserve) {
             return None;
         }
-        // A window that ended between the last answer of an earlier owner and the takeover counts as exhausted, to the next owner
+        // A window that ended between the last answer of an earlier owner and the takeover counts as exhausted, to the next owners
         // too.
-        if let Some((heard, begun)) = self.earlier
-            && reserve.at_least(limit, heard, begun).is_none()
-            && reserve.at_least(limit, begun, self.begun).is_some()
-        {
+        let ended = |(heard, begun): &(Nanos, Nanos)| {
+            reserve.at_least(limit, *heard, *begun).is_none()
+                && reserve.at_least(limit, *begun, self.begun).is_some()
+        };
+        if self.earlier.iter().any(ended) {
             return None;
         }
         if PlantedBug::SharesForgotten.is_on() {
             return reserve.at_least(limit, self.begun, self.begun);
         }
         let mark = reserve.at_least(limit, self.heard, self.begun)?;
-        // The owner before, if it had taken over from floors too, need not have sent what it assumed itself.
-        let assumed = self.earlier.and_then(|(heard, begun)| reserve.at_least(limit, heard, begun));
-        let is_of_window = limit.algorithm() == Algorithm::FixedWindow;
-        let assumed = assumed.filter(|_| !is_of_window).unwrap_or_default();
-        Some(mark.max(assumed.postponed(self.begun.saturating_since(self.heard))))
+        if limit.algorithm() == Algorithm::FixedWindow {
+            return Some(mark);
+        }
+        // Owners before that had taken over from floors too need not have sent what they assumed themselves. It has stood still
+        // in each takeover since.
+        let (mut mark, mut unheard) = (mark, self.begun.saturating_since(self.heard));
+        for (heard, begun) in self.earlier.iter().rev() {
+            let assumed = reserve.at_least(limit, *heard, *begun).unwrap_or_default();
+            mark = mark.max(assumed.postponed(unheard));
+            unheard += begun.saturating_since(*heard);
+        }
+        Some(mark)
+    }
+
+    /// The takeovers that the next owner has to know of, this one with them.
+    pub(super) fn takeovers(&self) -> Vec<(Nanos, Nanos)> {
+        let mut takeovers = self.earlier.clone();
+        // Where nobody can have given anything, nothing more is assumed.
+        if self.heard != self.begun {
+            takeovers.push((self.heard, self.begun));
+        }
+        if let Some(one) = takeovers.get(..2).filter(|_| takeovers.len() > MAX_EARLIER).and_then(as_one) {
+            takeovers.splice(..2, [one]);
+        }
+        takeovers
     }
 }
 
 /// What an owner says when it has sent all floors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TakeoverState {
     /// Of the rules that have floors, as the owner had them.
     pub(crate) fingerprint: u64,
@@ -75,5 +104,77 @@ pub(crate) struct TakeoverState {
     pub(crate) since: u64,
     /// When the owner had counted all buckets as exhausted.
     pub(crate) before: Option<Nanos>,
-    pub(crate) earlier: Option<(Nanos, Nanos)>,
+    /// As [`TakeoverBasis::earlier`].
+    pub(crate) earlier: Vec<(Nanos, Nanos)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::{cluster::Rules, rules::HashSecret};
+
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    fn at(seconds: u64) -> Nanos {
+        Nanos::new((20_000 * DAY + seconds) * 1_000_000_000)
+    }
+
+    /// Crashes of a minute at these days: the last.
+    fn last_of(rules: &Rules, days: [u64; 3]) -> TakeoverBasis {
+        let begin = |day: u64, earlier| TakeoverBasis {
+            rules: Arc::clone(rules.reserves()),
+            heard: at(DAY * day),
+            begun: at(DAY * day + 60),
+            before: None,
+            earlier,
+        };
+        let second = begin(days[1], begin(days[0], Vec::new()).takeovers());
+        begin(days[2], second.takeovers())
+    }
+
+    #[test]
+    fn what_was_assumed_at_a_crash_has_refilled_until_one_that_comes_a_month_later() {
+        let text = "rules: [{ name: r, key: [], limit: 160/10d, on_owner_loss: share }]";
+        let rules = Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
+        let rule = &rules.rules("default")[0];
+        let (limit, reserve) = (*rule.limit().unwrap(), rule.reserve().unwrap());
+        let third = last_of(&rules, [1, 31, 33]);
+        assert_eq!(third.earlier.len(), 2);
+        assert_eq!(third.at_least(reserve, &limit), reserve.at_least(&limit, third.heard, third.begun));
+        // Told as one, as to a successor, they count as if the first had lasted until the last.
+        let told = TakeoverBasis { earlier: as_one(&third.earlier).into_iter().collect(), ..third.clone() };
+        assert!(told.at_least(reserve, &limit) > third.at_least(reserve, &limit));
+        // Where nobody can have given anything, there is nothing to tell.
+        assert_eq!(TakeoverBasis { heard: third.begun, ..third.clone() }.takeovers(), third.earlier);
+    }
+
+    #[test]
+    fn what_was_assumed_stands_still_in_each_crash_that_follows_and_the_number_of_them_is_bounded() {
+        let text = "rules: [{ name: r, key: [], limit: 160/1d, on_owner_loss: share }]";
+        let rules = Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
+        let rule = &rules.rules("default")[0];
+        let (limit, reserve) = (*rule.limit().unwrap(), rule.reserve().unwrap());
+        let of = |heard: u64, begun: u64, earlier| TakeoverBasis {
+            rules: Arc::clone(rules.reserves()),
+            heard: at(heard),
+            begun: at(begun),
+            before: None,
+            earlier,
+        };
+        // Out for 10,000 s, there for 100 s, out for 1,000 s, there for 100 s, out for 500 s.
+        let second = of(10_100, 11_100, of(0, 10_000, Vec::new()).takeovers());
+        let last = of(11_200, 11_700, second.takeovers());
+        let assumed = reserve.at_least(&limit, at(0), at(10_000)).unwrap();
+        assert_eq!(
+            last.at_least(reserve, &limit),
+            Some(assumed.postponed(std::time::Duration::from_secs(1_500)))
+        );
+        let mut known = of(0, 10, Vec::new());
+        for crash in 1..50 {
+            known = of(crash * 1_000, crash * 1_000 + 10, known.takeovers());
+            assert!(known.earlier.len() <= MAX_EARLIER);
+        }
+        assert_eq!(as_one(&known.takeovers()), Some((at(0), at(49_010))));
+    }
 }

@@ -35,6 +35,10 @@ const STAMP_EVERY: Duration = Duration::from_secs(1);
 const SILENT_AFTER: Duration = Duration::from_millis(300);
 /// How long a node that starts waits for the log to say whose its slots are.
 const ADOPT_WITHIN: Duration = Duration::from_secs(3);
+/// Slots that are to be kept on the disk are waited for until no more have come for so long, or the longer time has passed: while slots
+/// move, the log needs the disk.
+const SETTLE: Duration = Duration::from_millis(250);
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 /// A disk that has failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(15);
 /// How often it is tried to remove what a failed disk says.
@@ -54,6 +58,7 @@ pub(crate) async fn keep(context: Arc<Context>, floors: Arc<DiskFloors>, file: O
         written: Instant::now(),
         postponed_until: Instant::now(),
         has_left: true,
+        unsettled: None,
         seen: None,
     };
     loop {
@@ -75,6 +80,8 @@ struct DiskTask {
     postponed_until: Instant,
     /// Whether the file may still have slots of earlier starts.
     has_left: bool,
+    /// Since when slots are to be kept, when more came for the last time, and the version then.
+    unsettled: Option<(Instant, Instant, u64)>,
     /// The version at which nothing was to be done but to write what is spent.
     seen: Option<u64>,
 }
@@ -109,10 +116,23 @@ impl DiskTask {
         if !inherited.is_empty() {
             self.name_inherited(&inherited).await?;
         }
-        if !others.is_empty() {
-            self.begin(&others).await?;
+        if others.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        if !self.is_settled(version) {
+            return self.go_on().await;
+        }
+        self.unsettled = None;
+        self.begin(&others).await
+    }
+
+    fn is_settled(&mut self, version: u64) -> bool {
+        let now = Instant::now();
+        let (since, changed, known) = self.unsettled.get_or_insert((now, now, version));
+        if *known != version {
+            (*changed, *known) = (now, version);
+        }
+        now - *changed >= SETTLE || now - *since >= SETTLE_WITHIN
     }
 
     /// No slot begins with what the file has of earlier starts any more: what nothing is bound to goes.
@@ -244,7 +264,7 @@ impl DiskTask {
             fingerprint: state.fingerprint,
             since: state.since,
             before: state.before.map(at),
-            earlier: state.earlier.map(|(heard, begun)| (at(heard), at(begun))),
+            earlier: state.earlier.iter().map(|(heard, begun)| (at(*heard), at(*begun))).collect(),
         }
     }
 

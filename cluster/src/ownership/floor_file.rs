@@ -97,12 +97,12 @@ pub(super) struct SlotRecord {
 }
 
 /// As [`TakeoverState`](crate::owner::takeover::TakeoverState), by the clock of the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DiskState {
     pub(super) fingerprint: u64,
     pub(super) since: u64,
     pub(super) before: Option<u64>,
-    pub(super) earlier: Option<(u64, u64)>,
+    pub(super) earlier: Vec<(u64, u64)>,
 }
 
 /// A floor by the clock of the disk.

@@ -104,13 +104,13 @@ impl Found {
             .map(|(slot, record)| (*slot, record.heard.as_ref().map_or(stamp.disk, |heard| heard.disk)));
         let heard = heard.collect();
         let kept = |record: &SlotRecord| {
-            let state = record.complete?;
+            let state = record.complete.as_ref()?;
             let at = |disk: u64| time.from_disk(disk);
             let floors = KeptFloors {
                 fingerprint: state.fingerprint,
                 since: state.since,
                 before: state.before.map(at),
-                earlier: state.earlier.map(|(heard, begun)| (at(heard), at(begun))),
+                earlier: state.earlier.iter().map(|(heard, begun)| (at(*heard), at(*begun))).collect(),
                 heard: when(record.heard.as_ref().unwrap_or(&stamp), reading),
             };
             Some(KeptSlot { start: record.start, epoch: record.epoch, saved: None, floors: Some(floors) })

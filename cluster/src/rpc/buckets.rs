@@ -15,7 +15,7 @@ use crate::{
     owner::{
         floors::Agreement,
         table::SlotMove,
-        takeover::{TakeoverBasis, TakeoverState},
+        takeover::{TakeoverBasis, TakeoverState, as_one},
     },
     requests::{MovedCharge, Remembered, RequestKey},
     slots::SlotId,
@@ -141,7 +141,7 @@ impl WireTakeoverBasis {
             heard: ago(basis.heard),
             begun: ago(basis.begun),
             before: basis.before.map(ago),
-            earlier: basis.earlier.map(|(heard, begun)| (ago(heard), ago(begun))),
+            earlier: as_one(&basis.earlier).map(|(heard, begun)| (ago(heard), ago(begun))),
         }
     }
 
@@ -153,7 +153,7 @@ impl WireTakeoverBasis {
             heard: at(self.heard),
             begun: at(self.begun),
             before: self.before.map(at),
-            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))),
+            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))).into_iter().collect(),
         };
         (self.fingerprint, basis)
     }
@@ -284,7 +284,7 @@ impl WireTakeoverState {
             fingerprint: state.fingerprint,
             since: state.since,
             before: state.before.map(ago),
-            earlier: state.earlier.map(|(heard, begun)| (ago(heard), ago(begun))),
+            earlier: as_one(&state.earlier).map(|(heard, begun)| (ago(heard), ago(begun))),
         }
     }
 
@@ -294,7 +294,7 @@ impl WireTakeoverState {
             fingerprint: self.fingerprint,
             since: self.since,
             before: self.before.map(at),
-            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))),
+            earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))).into_iter().collect(),
         }
     }
 }

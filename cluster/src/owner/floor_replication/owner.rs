@@ -169,17 +169,17 @@ impl SlotOwnership {
             let state = match bases.get(slot) {
                 // For rules that are others now nothing is known of how their buckets began.
                 Some(basis) if basis.rules != reserves => {
-                    TakeoverState { fingerprint, since, before: Some(basis.begun), earlier: None }
+                    TakeoverState { fingerprint, since, before: Some(basis.begun), earlier: Vec::new() }
                 }
                 Some(basis) => TakeoverState {
                     fingerprint,
                     since,
                     before: basis.postponed_before(),
-                    earlier: Some((basis.earlier.map_or(basis.heard, |(heard, _)| heard), basis.begun)),
+                    earlier: basis.takeovers(),
                 },
                 None => {
                     let before = self.floor_of(usize::from(*slot));
-                    TakeoverState { fingerprint, since, before, earlier: None }
+                    TakeoverState { fingerprint, since, before, earlier: Vec::new() }
                 }
             };
             (*slot, *agreement, state)

@@ -48,7 +48,7 @@ impl SlotOwnership {
         let mut core = self.core();
         for (slot, agreement, state) in complete {
             if core.node.receiver(*slot).complete(*agreement) {
-                core.agreements.takeovers.insert(*slot, *state);
+                core.agreements.takeovers.insert(*slot, state.clone());
             }
         }
     }
@@ -66,7 +66,7 @@ impl SlotOwnership {
         let rules = self.reserves();
         let is_agreed = state.since == core.agreements.since.number() || PlantedBug::OldFloorsCount.is_on();
         (is_agreed && state.fingerprint == rules.fingerprint() && !rules.is_empty()).then_some(
-            TakeoverBasis { rules, heard, begun: now, before: state.before, earlier: state.earlier },
+            TakeoverBasis { rules, heard, begun: now, before: state.before, earlier: state.earlier.clone() },
         )
     }
 

@@ -157,14 +157,14 @@ impl SlotOwnership {
             let (rules, basis) = saved.basis.clone()?;
             return basis.with(rules, self.reserves());
         }
-        let floors = kept.floors.filter(|floors| self.is_agreed_on_disk(core, floors))?;
+        let floors = kept.floors.as_ref().filter(|floors| self.is_agreed_on_disk(core, floors))?;
         Some(Arc::new(TakeoverBasis {
             rules: self.reserves(),
             // What nobody can have given away has refilled for this node.
             heard: if is_alone { now } else { floors.heard.min(now) },
             begun: now,
             before: floors.before,
-            earlier: floors.earlier,
+            earlier: floors.earlier.clone(),
         }))
     }
 
@@ -180,7 +180,8 @@ impl SlotOwnership {
     ) -> usize {
         let on_disk = |change: &&Change| {
             let kept = core.node.kept(change.slot).filter(|_| change.effect == Effect::BeginKept);
-            kept.and_then(|kept| kept.floors).is_some_and(|floors| self.is_agreed_on_disk(core, &floors))
+            kept.and_then(|kept| kept.floors.as_ref())
+                .is_some_and(|floors| self.is_agreed_on_disk(core, floors))
         };
         let is_saved = |slot: &usize| core.node.kept(*slot).is_some_and(|kept| kept.saved.is_some());
         let (saved, lost): (Vec<usize>, Vec<usize>) =

@@ -503,7 +503,7 @@ fn a_slot_that_begins_from_the_disk_is_bound_to_it_from_its_first_charge_on() {
             fingerprint: rules.reserves().fingerprint(),
             since: since.number(),
             before: None,
-            earlier: None,
+            earlier: Vec::new(),
             heard: at(0),
         };
         let kept = KeptSlot { start: start(1), epoch: 1, saved: None, floors: Some(floors) };

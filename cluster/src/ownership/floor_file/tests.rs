@@ -20,7 +20,7 @@ fn floor(number: u64, mark: u64) -> DiskFloor {
 }
 
 fn record(start: NodeStart, from: u64) -> SlotRecord {
-    let state = DiskState { fingerprint: 1, since: 2, before: Some(3), earlier: Some((4, 5)) };
+    let state = DiskState { fingerprint: 1, since: 2, before: Some(3), earlier: vec![(4, 5)] };
     SlotRecord { start, epoch: 9, from, complete: Some(state), heard: None }
 }
 
