@@ -66,8 +66,11 @@ impl FromStr for Starts {
             _ => None,
         };
         let Some(instant) = instant else {
-            let has_offset = text.len() <= 64
-                && (rfc3339::parse(text).is_some() || rfc3339::parse(&text.replace('+', ":00+")).is_some());
+            let is_date = |text: &str| text.parse::<Self>().is_ok();
+            let has_offset = [16, 19].into_iter().any(|length| {
+                text.get(length..).is_some_and(|rest| rest.starts_with(['Z', 'z', '+', '-']))
+                    && text.get(..length).is_some_and(is_date)
+            });
             return Err(if has_offset { NoDate::Offset(shown()) } else { NoDate::Syntax(shown()) });
         };
         // A fraction fits no length above, so these are whole seconds, and less than 2^32 days.
@@ -125,7 +128,13 @@ mod tests {
             assert!(matches!(error, NoDate::Syntax(_)), "{text}: {error}");
             assert!(error.to_string().contains("2026-03-17T09:00"));
         }
-        for text in ["2026-03-17T09:00:00Z", "2026-03-17T09:00:00+01:00", "2026-03-17T09:00+01:00"] {
+        for text in [
+            "2026-03-17T09:00:00Z",
+            "2026-03-17T09:00:00+01:00",
+            "2026-03-17T09:00+01:00",
+            "2026-03-17T09:00Z",
+            "2026-03-17 09:00-05:00",
+        ] {
             let error = text.parse::<Starts>().unwrap_err();
             assert!(matches!(error, NoDate::Offset(_)), "{text}: {error}");
         }

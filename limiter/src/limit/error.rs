@@ -50,8 +50,8 @@ pub enum LimitError {
     },
     /// A time zone or a date, for an algorithm whose limits have no windows.
     #[error(
-        "{field} says where windows lie, which a {algorithm} does not have: leave it out, or write fixed_window (or \
-         sliding_window) as the algorithm"
+        "{field} says where windows lie, which a {algorithm} does not have: leave it out, or write a period of the calendar \
+         (day, week, month or year), or fixed_window (or sliding_window) as the algorithm"
     )]
     Windowless {
         /// `timezone` or `starts`.

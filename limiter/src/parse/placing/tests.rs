@@ -81,7 +81,7 @@ fn what_is_wrong_is_told_where_it_stands_and_with_what_to_write() {
         (
             "limit: 5/1d, timezone: Europe/Paris",
             "Europe/Paris",
-            "a token_bucket does not have: leave it out, or write fixed_window",
+            "a token_bucket does not have: leave it out, or write a period of the calendar",
         ),
         ("limit: 5/1d, starts: 2026-03-17", "2026-03-17", "a token_bucket does not have"),
         (
