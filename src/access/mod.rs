@@ -18,7 +18,7 @@ use tidegate_cluster::{
 };
 
 use self::failures::Failures;
-pub(crate) use self::presented::{bearer, of_headers};
+pub(crate) use self::presented::{of_headers, of_values};
 use crate::{
     check::{Problem, ProblemKind},
     config::RequireToken,

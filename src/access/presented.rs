@@ -7,7 +7,7 @@ const OWN: HeaderName = HeaderName::from_static("x-tidegate-token");
 const SCHEME: &[u8] = b"bearer";
 
 /// The token in the value of `Authorization`; `None`: there is none, but something of another scheme.
-pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
+fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
     let is_bearer = scheme.eq_ignore_ascii_case(SCHEME) && rest.first().is_some_and(|byte| *byte == b' ');
     is_bearer.then(|| rest.trim_ascii())
@@ -15,10 +15,14 @@ pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 /// What the headers present.
 pub(crate) fn of_headers(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(own) = headers.get(OWN) {
-        return Some(own.as_bytes().trim_ascii());
-    }
-    headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
+    let value = |name| headers.get(name).map(http::HeaderValue::as_bytes);
+    of_values(value(OWN), value(AUTHORIZATION))
+}
+
+/// What these two present. An empty one of our own is none, as templates of proxies write it.
+pub(crate) fn of_values<'h>(own: Option<&'h [u8]>, authorization: Option<&'h [u8]>) -> Option<&'h [u8]> {
+    let own = own.map(<[u8]>::trim_ascii).filter(|own| !own.is_empty());
+    own.or_else(|| authorization.and_then(bearer))
 }
 
 #[cfg(test)]
@@ -44,5 +48,7 @@ mod tests {
         assert_eq!(of_headers(&headers), Some(&b"of-a-user"[..]));
         headers.insert("X-Tidegate-Token", "tg_a".parse().unwrap());
         assert_eq!(of_headers(&headers), Some(&b"tg_a"[..]));
+        headers.insert("X-Tidegate-Token", " ".parse().unwrap());
+        assert_eq!(of_headers(&headers), Some(&b"of-a-user"[..]));
     }
 }

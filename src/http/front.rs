@@ -172,8 +172,7 @@ impl Service<Request<Incoming>> for Front {
 
 /// What the head of a request of the fast path presents.
 fn presented(credentials: Credentials<'_>) -> Option<&[u8]> {
-    let own = credentials.token.map(<[u8]>::trim_ascii);
-    own.or_else(|| credentials.authorization.and_then(access::bearer))
+    access::of_values(credentials.token, credentials.authorization)
 }
 
 /// The check, if its domain is one that may be asked about.
