@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidegate_cluster::{ClusterKey, KeyError};
+use tidegate_cluster::{ClusterKey, KeyError, key::REMARK};
 
 /// What a remark about the last step begins with.
 const STEP: &str = "# tidegate key rotate: step ";
@@ -64,7 +64,7 @@ fn next(path: &Path, text: &str, wanted: Option<u8>, new_key: &str) -> Result<(S
     ClusterKey::parse_all(text).map_err(|fault| KeyFileError::Keys { path: path.to_owned(), fault })?;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let noted = lines.iter().find_map(|line| line.strip_prefix(STEP)?.chars().next()?.to_digit(10));
-    let keys: Vec<&str> = lines.iter().copied().filter(|line| !line.starts_with("# ")).collect();
+    let keys: Vec<&str> = lines.iter().copied().filter(|line| !line.starts_with(REMARK)).collect();
     let keys = if keys.is_empty() { lines } else { keys };
     let done = match (&keys[..], noted) {
         ([_], _) => 0,

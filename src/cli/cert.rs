@@ -54,9 +54,9 @@ struct CaArgs {
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 
-    /// Name of the authority
-    #[arg(long, value_name = "NAME", default_value = "Tidegate CA")]
-    name: String,
+    /// Name of the authority [default: Tidegate CA and eight random digits]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
 
     /// For how many days it holds
     #[arg(long, value_name = "N", default_value_t = AUTHORITY_DAYS, value_parser = value_parser!(u32).range(1..=36_500))]
@@ -106,7 +106,7 @@ impl CertArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let (written, next) = match self.command {
             CertCommand::Ca(args) => (
-                authority::found(&args.dir, &args.name, args.days).map_err(failed)?,
+                authority::found(&args.dir, &args.name.unwrap_or_else(new_name), args.days).map_err(failed)?,
                 "give ca.crt to whoever is to believe its certificates (--tls-client-ca, --peer-tls-ca, --ca-file); keep ca.key where \
                  no node runs: who has it is any node and any client"
                     .to_owned(),
@@ -137,6 +137,13 @@ impl HolderArgs {
         let out = self.out.as_ref().unwrap_or(&self.dir);
         Authority::open(&self.dir)?.issue(out, name, holder, self.days)
     }
+}
+
+/// Who trusts several authorities can tell them apart.
+fn new_name() -> String {
+    let mut bytes = [0_u8; 4];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    format!("Tidegate CA {:08x}", u32::from_be_bytes(bytes))
 }
 
 fn failed(fault: AuthorityError) -> Failure {

@@ -64,7 +64,10 @@ fn fault(node: &str, host: &str, error: io::Error) -> ClientError {
     match tls_error(&error) {
         None => ClientError::Connect(node, error),
         Some(rustls::Error::InvalidCertificate(reason)) => match reason {
-            CertificateError::UnknownIssuer => ClientError::UnknownAuthority(node),
+            // Of two authorities of one name only the signature tells which it was.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                ClientError::UnknownAuthority(node)
+            }
             CertificateError::NotValidForNameContext { presented, .. } => {
                 ClientError::OtherHost { node, host: host.to_owned(), names: presented.join(", ") }
             }

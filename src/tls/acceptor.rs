@@ -135,5 +135,12 @@ async fn secure(
             return Err(Outcome::PlainText);
         }
     }
-    TlsStream::accept(tcp, config).await.map_err(|error| Outcome::of(tls_error(&error)))
+    match TlsStream::accept(tcp, config).await {
+        Ok(stream) => Ok(stream),
+        Err((error, tcp)) => {
+            // What was said against it would be lost if the connection were closed under what it still sends.
+            refuse(tcp, Bytes::new()).await;
+            Err(Outcome::of(tls_error(&error)))
+        }
+    }
 }

@@ -118,6 +118,7 @@ impl Result {
                 | AlertDescription::CertificateExpired
                 | AlertDescription::CertificateRevoked
                 | AlertDescription::UnsupportedCertificate
+                | AlertDescription::DecryptError
                 | AlertDescription::UnrecognisedName => Self::RefusedByClient,
                 AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => Self::Incompatible,
                 _ => Self::Closed,

@@ -13,6 +13,7 @@ use tidegate_jepsen::cluster::{Cluster, free_ports, signal, wait_for};
 
 use crate::kit::{
     self, EndOnDrop,
+    peer::{Said, Stream},
     rules::{PATIENCE, SOON},
     secure::said,
 };
@@ -94,10 +95,13 @@ fn the_cluster_key_changes_under_load_and_the_old_one_is_worth_nothing() {
     cluster.set_environment("TIDEGATE_CLUSTER_KEY_FILE", file("intruder.key").to_str().unwrap());
     let port = free_ports();
     cluster.spawn_as("intruder", port, &ports, &[]);
-    let refused = "tidegate_peer_streams_refused_total{reason=\"wrong_key\"}";
-    wait_for("whoever has the old key is refused", SOON * 2, || {
-        cluster.nodes[..3].iter().any(|node| node.metric(refused) > Some(0.0))
+    let refused = "tidegate_gossip_rejected_total{reason=\"wrong_key\"}";
+    wait_for("whoever has the old key is not heard", SOON, || {
+        cluster.nodes[..3].iter().all(|node| node.metric(refused) > Some(0.0))
     });
+    let said = Said::stranger(7);
+    let opened = Stream::open(cluster.nodes[0].peer, "n1", Some(old), &said).err();
+    assert!(opened.is_some_and(|why| why.contains("another cluster key")), "nor let in");
     assert!(!cluster.node("intruder").is_ready());
     assert!(cluster.nodes[0].live_members().iter().all(|name| name != "intruder"));
 }

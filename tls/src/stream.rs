@@ -28,15 +28,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     /// The handshake as a server.
     ///
     /// # Errors
-    /// When the connection breaks, or the two do not agree; [`tls_error`] says on what.
-    pub async fn accept(io: IO, config: Arc<ServerConfig>) -> io::Result<Self> {
-        TlsAcceptor::from(config).accept(io).await.map(|stream| Self(stream.into()))
+    /// When the connection breaks, or the two do not agree; [`tls_error`] says on what. What lies below comes back: a client hears why
+    /// only if it is not closed at once.
+    pub async fn accept(io: IO, config: Arc<ServerConfig>) -> Result<Self, (io::Error, IO)> {
+        TlsAcceptor::from(config).accept(io).into_fallible().await.map(|stream| Self(stream.into()))
     }
 
     /// The handshake as a client of the host of this name.
     ///
     /// # Errors
-    /// As [`TlsStream::accept`].
+    /// When the connection breaks, or the two do not agree; [`tls_error`] says on what.
     pub async fn connect(io: IO, config: Arc<ClientConfig>, host: ServerName<'static>) -> io::Result<Self> {
         TlsConnector::from(config).connect(host, io).await.map(|stream| Self(stream.into()))
     }
@@ -92,7 +93,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
         {
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        match Pin::new(&mut self.0).poll_read(cx, buf) {
+            // Cut off, or closed by a process that has ended: each protocol here knows by itself whether something is missing.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => read,
+        }
     }
 }
 

@@ -415,7 +415,10 @@ fn inbox(key: [u8; SEAL_KEY_BYTES], unread: BytesMut) -> Inbox {
 
 /// The words for what TLS found, which lie a level deeper.
 fn explain_tls(error: &std::io::Error) -> String {
-    tls_error(error).map_or_else(|| error.to_string(), ToString::to_string)
+    match tls_error(error) {
+        Some(error) => error.to_string(),
+        None => format!("{error} (a node without --peer-tls-cert ends a stream so)"),
+    }
 }
 
 pub(super) async fn within_deadline<T>(

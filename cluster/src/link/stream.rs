@@ -99,7 +99,7 @@ impl PeerStream {
 
     async fn accept(stream: fabric::Stream, tls: &PeerTls) -> Result<Self, HandshakeError> {
         let server = tls.configs.get().server.clone();
-        Self::of(TlsStream::accept(Slot(Some(stream)), server).await)
+        Self::of(TlsStream::accept(Slot(Some(stream)), server).await.map_err(|(error, _)| error))
     }
 
     fn of(stream: io::Result<TlsStream<Slot>>) -> Result<Self, HandshakeError> {

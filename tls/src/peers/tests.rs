@@ -70,7 +70,7 @@ async fn meet(
         Ok(stream.peer_certificate())
     };
     let answer = async {
-        let mut stream = TlsStream::accept(far, server).await?;
+        let mut stream = TlsStream::accept(far, server).await.map_err(|(error, _)| error)?;
         stream.read_exact(&mut [0; 4]).await?;
         stream.write_all(b"pong").await?;
         stream.flush().await?;
