@@ -73,6 +73,10 @@ impl Router {
         let allowed = self.store.check_all(charges, now, out);
         let at = self.clock.now();
         if !allowed {
+            claims
+                .iter()
+                .zip(charges.iter())
+                .for_each(|(claim, charge)| self.ownership.note_denied(claim, charge.key));
             self.note_bans(&claims, charges, &out[before..], now);
         }
         if allowed && !self.counts(&claims, charges, &out[before..], now, at)
