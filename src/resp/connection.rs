@@ -30,7 +30,7 @@ use tidegate_cluster::Amendment;
 use tidegate_limiter::Nanos;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// Bytes that are read at once.
@@ -43,6 +43,8 @@ const MAX_WAITING: usize = 64;
 const COMMANDS_AT_ONCE: u32 = 128;
 /// From the first byte of a command to its last.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the connection of a client to the first byte that it sends.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(60);
 /// For the first command of a client that has connected while the server stops, and for the rest of a transaction.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// For a client that does not take its answers.
@@ -101,9 +103,18 @@ impl Connection {
     async fn run(mut self, stopping: &Stopping) -> io::Result<()> {
         let mut input = BytesMut::new();
         let mut told = pin!(stopping.told());
+        // When the command at the beginning of the input began to come; before the first one, when the client connected.
+        let mut begun = Instant::now();
+        let mut has_spoken = false;
         loop {
             input.reserve(READ_BYTES);
-            let read = match self.read(&mut input, told.as_mut()).await {
+            let until = match (input.is_empty(), has_spoken) {
+                (false, _) => Some(begun + COMMAND_TIMEOUT),
+                (true, false) => Some(begun + SPEAKS_WITHIN),
+                (true, true) => None,
+            };
+            let is_between = input.is_empty();
+            let read = match self.read(&mut input, until, told.as_mut()).await {
                 // The open transaction has been given up, and its memory back.
                 Some(Ok(None)) => continue,
                 Some(Ok(Some(read))) => read,
@@ -116,6 +127,10 @@ impl Connection {
             };
             if read == 0 {
                 return Ok(());
+            }
+            has_spoken = true;
+            if is_between {
+                begun = Instant::now();
             }
             // No command begins so, and none of its lines may ever end.
             if looks_like_tls(&input) {
@@ -134,6 +149,9 @@ impl Connection {
                 // Without a trace, so that its memory is used from the start again.
                 input.clear();
             } else {
+                if used > 0 {
+                    begun = Instant::now();
+                }
                 input.advance(used);
             }
         }
@@ -144,17 +162,17 @@ impl Connection {
     async fn read(
         &mut self,
         input: &mut BytesMut,
+        until: Option<Instant>,
         mut told: Pin<&mut Told<'_>>,
     ) -> Option<io::Result<Option<usize>>> {
-        let is_between = input.is_empty();
         let left = if self.session.is_queueing() { self.session.time_left(Instant::now()) } else { None };
         let mut read = pin!(async {
             let read = self.stream.read_buf(input);
-            match (is_between, left) {
-                (false, _) => timeout(COMMAND_TIMEOUT, read).await?.map(Some),
-                (true, Some(left)) => timeout(left, read).await.map_or(Ok(None), |read| read.map(Some)),
+            match (until, left) {
+                (Some(until), _) => timeout_at(until, read).await?.map(Some),
+                (None, Some(left)) => timeout(left, read).await.map_or(Ok(None), |read| read.map(Some)),
                 // A pool keeps connections for later; those of hosts that are gone end by keepalive.
-                (true, None) => read.await.map(Some),
+                (None, None) => read.await.map(Some),
             }
         });
         poll_fn(|context| match read.as_mut().poll(context) {

@@ -1,7 +1,7 @@
 //! The promise: clients of redis-cell need another address, and nothing else.
 
 use std::{
-    io::Write as _,
+    io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
     path::Path,
     process::{Command, Output},
@@ -334,3 +334,24 @@ const port = Number(process.argv.at(-1));
   console.log('fine');
 })().catch((error) => { console.log(error); process.exit(1); });
 ";
+
+#[test]
+fn a_command_that_trickles_in_is_given_up_after_a_few_seconds() {
+    let cluster = kit::nodes(1, NO_RULES);
+    let mut stream = TcpStream::connect(cluster.nodes[0].resp).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let begun = monotonic();
+    stream.write_all(b"*2\r\n$4\r\nECHO\r\n$1000\r\n").unwrap();
+    let ends = |stream: &mut TcpStream| {
+        // A byte each half second, for as long as it is taken.
+        stream.write_all(b"x").is_err()
+            || match stream.read(&mut [0; 64]) {
+                Ok(read) => read == 0,
+                Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            }
+    };
+    while !ends(&mut stream) {
+        assert!(seconds_since(begun) < 30, "it is still open");
+    }
+    assert!(seconds_since(begun) >= 4);
+}
