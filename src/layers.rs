@@ -10,16 +10,15 @@ fn may(file: &str, module: &str) -> bool {
     match room {
         "check" => ["check", "node"].contains(&module),
         "http" if file.starts_with("http/transport/") => {
-            ["http", "accept", "ending", "tls"].contains(&module)
+            ["http", "accept", "desk", "ending", "tls"].contains(&module)
         }
         // Two front ends read for Gubernator's.
         "http" | "grpc" => !FRONT_ENDS.contains(&module) || [room, "gubernator"].contains(&module),
         "resp" | "gubernator" => !FRONT_ENDS.contains(&module) || module == room,
         "metrics" => !FRONT_ENDS.contains(&module) && module != "node",
         "tls" => ["tls", "accept", "ending"].contains(&module),
-        "node" | "accept" | "ending" | "client_address" | "config" | "rate_limit_headers" => {
-            !FRONT_ENDS.contains(&module)
-        }
+        "node" | "accept" | "connections" | "desk" | "ending" | "client_address" | "config"
+        | "rate_limit_headers" => !FRONT_ENDS.contains(&module),
         _ => true,
     }
 }
