@@ -85,6 +85,7 @@ fn nodes_that_listen_on_both_families_reach_each_other_by_either() {
                     &join(*port),
                 ])
                 .env("TIDEGATE_CLUSTER_KEY", "the key of the black-box tests")
+                .env("TIDEGATE_INSECURE", "true")
                 .stdin(Stdio::null())
                 .stderr(Stdio::null());
             Killed(command.spawn().unwrap())
@@ -103,7 +104,8 @@ fn nodes_that_listen_on_both_families_reach_each_other_by_either() {
 fn refused(arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(kit::binary());
     command.args(["serve", "--base-port", &free_ports().to_string()]).args(arguments);
-    command.env("TIDEGATE_CLUSTER_KEY", "the key of the black-box tests").stdin(Stdio::null());
+    command.env("TIDEGATE_CLUSTER_KEY", "the key of the black-box tests").env("TIDEGATE_INSECURE", "true");
+    command.stdin(Stdio::null());
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
     (output.status.code(), text.replace("│ ", ""))
