@@ -80,7 +80,7 @@ impl DiskTime {
         at.get().saturating_add_signed(self.ahead)
     }
 
-    pub(super) fn from_disk(&self, at: u64) -> Nanos {
+    pub(super) fn of_disk(&self, at: u64) -> Nanos {
         Nanos::new((i128::from(at) - i128::from(self.ahead)).clamp(0, i128::from(u64::MAX)) as u64)
     }
 
@@ -128,7 +128,7 @@ mod tests {
             let time = DiskTime::after(Some(&stamp()), &reading);
             assert_eq!(time.to_disk(reading.now), 5_007 * SECOND, "{unix}");
             assert_eq!(when(&stamp(), &reading), Nanos::new(unix - 7 * SECOND));
-            assert_eq!(time.from_disk(time.to_disk(reading.now)), reading.now);
+            assert_eq!(time.of_disk(time.to_disk(reading.now)), reading.now);
         }
     }
 

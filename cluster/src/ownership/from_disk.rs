@@ -105,7 +105,7 @@ impl Found {
         let heard = heard.collect();
         let kept = |record: &SlotRecord| {
             let state = record.complete.as_ref()?;
-            let at = |disk: u64| time.from_disk(disk);
+            let at = |disk: u64| time.of_disk(disk);
             let floors = KeptFloors {
                 fingerprint: state.fingerprint,
                 since: state.since,
