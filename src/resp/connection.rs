@@ -62,6 +62,7 @@ pub(super) async fn serve_connection(
     stopping: Stopping,
 ) {
     let Ok(peer) = stream.peer_addr() else { return };
+    let room = room.of(node.client(peer.ip()));
     let connection = Connection {
         peer: Peer::new(peer.ip()),
         stream,
