@@ -99,7 +99,8 @@ impl Connections {
     }
 }
 
-fn client_of(address: IpAddr) -> IpAddr {
+/// The client whose address this is: an IPv4 address, or 64 bits of an IPv6 address.
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let host_bits = u128::MAX.checked_shr(CLIENT_BITS).unwrap_or(0);

@@ -44,6 +44,7 @@ mod layers;
 pub mod logging;
 mod metrics;
 mod node;
+mod parts;
 mod process;
 mod rate_limit_headers;
 mod resp;

@@ -1,6 +1,9 @@
 //! What the front ends of a node share: the rules in force, who decides, and what is counted.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{Clock, Cluster, Readiness, Router};
@@ -13,9 +16,11 @@ use crate::{
     allowed_hosts::AllowedHosts,
     client_address::Trust,
     config::{EnvoyHeaders, LegacyHeaders},
-    desk::{BodyRoom, Desk},
+    connections::client_of,
+    desk::{BodyRooms, Desk},
     ending::Ending,
     metrics::WorkerMetrics,
+    parts::Part,
     tls::Certificates,
 };
 
@@ -46,7 +51,7 @@ pub(crate) struct Node {
     /// What Envoy is told to add to answers.
     pub(crate) envoy_headers: EnvoyHeaders,
     /// For bodies that are being read.
-    pub(crate) body_room: BodyRoom,
+    pub(crate) body_rooms: BodyRooms,
     /// For work with rules.
     pub(crate) desk: Desk,
     /// Room for notes that wait to be written into the audit trail.
@@ -58,6 +63,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// The client at this address, where each client has a part of something; none: a trusted proxy, which asks for many.
+    pub(crate) fn client(&self, peer: IpAddr) -> Option<IpAddr> {
+        (!self.trust.is_proxy(peer)).then(|| client_of(peer))
+    }
+
+    /// Room for the body of a request.
+    pub(crate) fn body_part(&self, peer: IpAddr) -> Part {
+        self.body_rooms.ordinary.part(self.client(peer))
+    }
+
+    /// The same of a call that only operators and administrators may make, where that needs a token.
+    pub(crate) fn administrative_body_part(&self, peer: IpAddr) -> Part {
+        self.body_rooms.administrative.part(self.client(peer))
+    }
+
     /// Whether this node is to be asked: it decides checks, and is not about to stop.
     pub(crate) fn readiness(&self) -> Readiness {
         if self.ending.is_closing() {

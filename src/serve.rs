@@ -30,7 +30,7 @@ use crate::{
     config::{Advertise, Settings, SettingsError},
     connections::{Caps, Connections},
     data_dir::{DataDir, DataDirError},
-    desk::{BodyRoom, Desk},
+    desk::{BodyRooms, Desk},
     ending::Ending,
     grpc,
     http::{self, Front, Limits},
@@ -62,6 +62,10 @@ const SHARES_PART: u64 = 8;
 
 /// Connections of administration at a time, where it has an address of its own.
 const ADMIN_CONNECTIONS: u64 = 64;
+/// Of those, the connections of one client.
+const ADMIN_CONNECTIONS_OF_CLIENT: u64 = ADMIN_CONNECTIONS / 4;
+/// How long one of them may be idle: its place is for operators.
+const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notes that wait to be written into the audit trail at a time.
 const NOTES: usize = 64;
 /// Fewer connections than that are hardly what an operator wants.
@@ -241,7 +245,7 @@ async fn serve(
         resp: Arc::new(ServerStats::of(&places)),
         grpc_address: settings.grpc,
         envoy_headers: settings.envoy_headers,
-        body_room: BodyRoom::default(),
+        body_rooms: BodyRooms::default(),
         desk: Desk::default(),
         ending: Ending::default(),
         certificates: Arc::clone(&certificates),
@@ -255,12 +259,18 @@ async fn serve(
     let [http_tls, grpc_tls, resp_tls] = Port::ALL.map(|port| certificates.acceptor(port));
     let (http_stats, handles) = (Arc::clone(&node.http), || workers.handles());
     let public = front(Door::Public);
-    let admin_tls = http_tls.clone();
+    // Handshakes at the public port have no part in whether operators come through theirs.
+    let admin_tls = certificates.acceptor(Port::Http);
     let over_http = http::serve(listener, handles(), public, limits, http_stats, http_tls, ending.clone());
     let administration = {
         let (front, handles) = (front(Door::Administration), handles());
-        // A flood of checks does not keep operators out.
-        let caps = Caps { all: ADMIN_CONNECTIONS, each_client: ADMIN_CONNECTIONS, proxies: Vec::new() };
+        // Neither a flood of checks keeps operators out, nor one client that connects and asks nothing.
+        let caps = Caps {
+            all: ADMIN_CONNECTIONS,
+            each_client: ADMIN_CONNECTIONS_OF_CLIENT,
+            proxies: settings.trusted_proxies.clone(),
+        };
+        let limits = Limits { idle_timeout: ADMIN_IDLE_TIMEOUT, ..limits };
         let stats = Arc::new(ServerStats::of(&Arc::new(Connections::new(caps))));
         let ending = ending.clone();
         async move {

@@ -119,6 +119,11 @@ impl Trust {
         self.proxies.iter().any(|network| network.contains(address))
     }
 
+    /// Whether this is a trusted proxy, which asks for many clients.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.trusts(peer.to_canonical())
+    }
+
     /// Whether connections from this address may begin with another one.
     pub(crate) fn expects_proxy_protocol(&self, peer: IpAddr) -> bool {
         self.proxy_protocol && self.trusts(peer.to_canonical())

@@ -32,7 +32,7 @@ use super::{
     gubernator::Gubernator,
     health::NodeHealth,
     refusal::refused,
-    stream::{self, Incoming},
+    stream::{self, Incoming, NotWhole},
     unary,
 };
 use crate::{
@@ -40,19 +40,35 @@ use crate::{
     check::Problem,
     gubernator,
     node::Node,
+    parts::{Part, Room},
 };
 
 /// Where Envoy asks.
 const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 /// Where clients of Gubernator ask.
 const GUBERNATOR: &str = "/pb.gubernator.V1/";
+/// Where load balancers ask.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Bytes of one request of Envoy's.
 const MAX_ENVOY_BYTES: usize = 64 << 10;
-/// Requests that one worker thread answers at a time, of all connections: each can hold its headers in memory.
+/// The same of health.
+const MAX_HEALTH_BYTES: usize = 4 << 10;
+/// Requests that one worker thread answers at a time, of all connections. Only those count that have come as a whole: who sends
+/// headers alone takes no place.
 const MAX_OPEN: usize = 16 << 10;
-/// The same of what is not asked often: streams of health and reflection live as long as the client likes.
-const MAX_OPEN_OTHERS: usize = 256;
-/// For one request, from its headers to its answer.
+/// Bytes of requests of one worker thread that have not come as a whole, of all clients.
+const ARRIVING_BYTES: usize = 64 << 20;
+/// The same of one client.
+const CLIENT_ARRIVING_BYTES: usize = ARRIVING_BYTES / 8;
+/// For the rest of such a request.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
+/// Streams of health and reflection of one worker thread: they live as long as their clients like.
+const MAX_LONG: usize = 1024;
+/// The same of one client.
+const CLIENT_MAX_LONG: usize = MAX_LONG / 8;
+/// The same of one connection.
+const CONNECTION_MAX_LONG: usize = 8;
+/// For one request that has come, to its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
@@ -61,12 +77,28 @@ pub(super) struct Front {
     worker: usize,
     /// Who is at the other end of the connection.
     peer: IpAddr,
+    /// Whose part is taken; none: of a proxy.
+    client: Option<IpAddr>,
     envoy: Arc<Envoy>,
     gubernator: V1Server<Gubernator>,
     /// What is not asked often.
     others: Routes,
     open: Arc<AtomicUsize>,
-    open_others: Arc<AtomicUsize>,
+    arriving: Arc<Room>,
+    long: Arc<Room>,
+    /// Long streams of the connection.
+    long_here: Arc<AtomicUsize>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Envoy,
+    Gubernator,
+    /// It is always answered: what asks for health is to hear of this node's, not of its other clients.
+    HealthCheck,
+    /// It may have an answer that goes on and on.
+    Other,
 }
 
 impl Front {
@@ -89,17 +121,20 @@ impl Front {
             node,
             worker,
             peer: Ipv4Addr::UNSPECIFIED.into(),
+            client: None,
             envoy,
             gubernator,
             others: others.prepare(),
             open: Arc::default(),
-            open_others: Arc::default(),
+            arriving: Room::new(ARRIVING_BYTES, CLIENT_ARRIVING_BYTES),
+            long: Room::new(MAX_LONG, CLIENT_MAX_LONG),
+            long_here: Arc::default(),
         }
     }
 
     /// The front of a connection.
     pub(super) fn of(self, peer: IpAddr) -> Self {
-        Self { peer, ..self }
+        Self { peer, client: self.node.client(peer), long_here: Arc::default(), ..self }
     }
 
     /// Whether the client may make this call.
@@ -119,18 +154,7 @@ impl Front {
         mut respond: SendResponse<Bytes>,
         cx: &mut Context<'_>,
     ) {
-        let path = request.uri().path();
-        let (is_envoy, is_gubernator) = (path == ENVOY, path.starts_with(GUBERNATOR));
-        let (counter, max) = if is_envoy || is_gubernator {
-            (&self.open, MAX_OPEN)
-        } else {
-            (&self.open_others, MAX_OPEN_OTHERS)
-        };
-        let Some(open) = Open::count(counter, max) else {
-            let busy = Status::resource_exhausted("this node answers as many requests as it can; try again");
-            unary::send(&mut respond, &Err::<(), _>(busy));
-            return;
-        };
+        let call = Call::of(request.uri().path());
         let grant = match self.admit(&request) {
             Ok(grant) => grant,
             Err(problem) => {
@@ -140,9 +164,13 @@ impl Front {
             }
         };
         let mut read = None;
-        if is_envoy {
+        if call == Call::Envoy {
             match unary::whole(&mut request, MAX_ENVOY_BYTES, cx) {
                 Ok(message) => {
+                    let Some(open) = Open::count(&self.open, MAX_OPEN) else {
+                        unary::send(&mut respond, &Err::<(), _>(busy()));
+                        return;
+                    };
                     match self.envoy.begin(message, &grant) {
                         Begun::Decided(answer) => unary::send(&mut respond, &answer),
                         Begun::Waits(rest) => spawn_unary(open, respond, rest),
@@ -156,20 +184,106 @@ impl Front {
         let presented = access::of_headers(request.headers()).map(Box::from);
         let caller = Caller { grant, presented, address: self.peer, door: Door::Public };
         request.extensions_mut().insert(caller);
-        if is_envoy {
-            let service = RateLimitServiceServer::from_arc(Arc::clone(&self.envoy));
-            spawn(open, respond, service.max_decoding_message_size(MAX_ENVOY_BYTES).call(request));
-        } else if is_gubernator {
-            spawn(open, respond, self.gubernator.clone().call(request));
-        } else {
-            let answer = self.others.clone().call(request);
-            tokio::spawn(async move {
-                // Until its end.
-                let _open = open;
-                if let Some(Ok(answer)) = unless_reset(&mut respond, answer).await {
-                    stream::send(answer, respond).await;
-                }
-            });
+        let open = Some(&self.open);
+        match call {
+            Call::Envoy => {
+                let service = RateLimitServiceServer::from_arc(Arc::clone(&self.envoy));
+                let mut service = service.max_decoding_message_size(MAX_ENVOY_BYTES);
+                self.spawn(request, respond, MAX_ENVOY_BYTES, open, move |request| service.call(request));
+            }
+            Call::Gubernator => {
+                let mut service = self.gubernator.clone();
+                let max = gubernator::MAX_BYTES;
+                self.spawn(request, respond, max, open, move |request| service.call(request));
+            }
+            Call::HealthCheck => {
+                let mut service = self.others.clone();
+                self.spawn(request, respond, MAX_HEALTH_BYTES, None, move |request| service.call(request));
+            }
+            Call::Other => self.spawn_long(request, respond),
+        }
+    }
+
+    /// Answers as a service of tonic's does, as soon as the request has come as a whole. It counts as one of those that are `open`
+    /// until there is an answer.
+    fn spawn<F>(
+        &self,
+        mut request: Request<Incoming>,
+        mut respond: SendResponse<Bytes>,
+        max: usize,
+        open: Option<&Arc<AtomicUsize>>,
+        call: impl FnOnce(Request<Incoming>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+    {
+        let (part, open) = (self.arriving.part(self.client), open.map(Arc::clone));
+        tokio::spawn(async move {
+            let answer = async {
+                arrived(&mut request, max, part).await?;
+                let _open = match &open {
+                    Some(open) => Some(Open::count(open, MAX_OPEN).ok_or_else(busy)?),
+                    None => None,
+                };
+                let answer = call(request);
+                in_time(async { Ok(answer.await.unwrap_or_else(|never| match never {})) }).await
+            };
+            // What is answered waits for the client, and may not keep others out: it does not count any more.
+            if let Some(answer) = unless_reset(&mut respond, answer).await {
+                stream::send(answer.unwrap_or_else(Status::into_http), respond).await;
+            }
+        });
+    }
+
+    /// The same where the answer may go on for as long as the client likes. It counts until its end.
+    fn spawn_long(&self, request: Request<Incoming>, mut respond: SendResponse<Bytes>) {
+        let mut part = self.long.part(self.client);
+        let here = Open::count(&self.long_here, CONNECTION_MAX_LONG);
+        let Some(here) = here.filter(|_| part.grow_to(1)) else {
+            let busy = Status::resource_exhausted(
+                "this node has as many streams of health and reflection as it can have, or as one client can have; end one",
+            );
+            unary::send(&mut respond, &Err::<(), _>(busy));
+            return;
+        };
+        let answer = self.others.clone().call(request);
+        tokio::spawn(async move {
+            let _until_its_end = (here, part);
+            if let Some(Ok(answer)) = unless_reset(&mut respond, answer).await {
+                stream::send(answer, respond).await;
+            }
+        });
+    }
+}
+
+impl Call {
+    fn of(path: &str) -> Self {
+        match path {
+            ENVOY => Self::Envoy,
+            HEALTH_CHECK => Self::HealthCheck,
+            path if path.starts_with(GUBERNATOR) => Self::Gubernator,
+            _ => Self::Other,
+        }
+    }
+}
+
+fn busy() -> Status {
+    Status::resource_exhausted("this node answers as many requests as it can; try again")
+}
+
+/// Waits for the rest of a request.
+async fn arrived(request: &mut Request<Incoming>, max: usize, part: Part) -> Result<(), Status> {
+    match timeout(ARRIVES_WITHIN, request.body_mut().gather(max, part)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(NotWhole::NoRoom)) => Err(Status::resource_exhausted(
+            "this node waits for the rest of as many requests as it has room for, or as one client can send at a time; try again",
+        )),
+        Ok(Err(NotWhole::TooLong)) => {
+            Err(Status::out_of_range(format!("the request is too large: the limit is {max} bytes")))
+        }
+        Ok(Err(NotWhole::BrokenOff)) => Err(Status::cancelled("the request broke off")),
+        Err(_elapsed) => {
+            let late = format!("the request was not complete after {} s", ARRIVES_WITHIN.as_secs());
+            Err(Status::deadline_exceeded(late))
         }
     }
 }
@@ -189,23 +303,6 @@ fn needs_of(path: &str) -> Needs {
     }
 }
 
-/// Answers as a service of tonic's does.
-fn spawn(
-    open: Open,
-    mut respond: SendResponse<Bytes>,
-    answer: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
-) {
-    tokio::spawn(async move {
-        let answer = async { Ok(answer.await.unwrap_or_else(|never| match never {})) };
-        let answer = unless_reset(&mut respond, in_time(answer)).await;
-        // What is answered waits for the client, and may not keep others out.
-        drop(open);
-        if let Some(answer) = answer {
-            stream::send(answer.unwrap_or_else(Status::into_http), respond).await;
-        }
-    });
-}
-
 /// Answers with one message.
 fn spawn_unary<M: Message>(
     open: Open,
@@ -222,7 +319,7 @@ fn spawn_unary<M: Message>(
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(|_elapsed| {
-        let late = format!("the request was not complete after {} s", REQUEST_TIMEOUT.as_secs());
+        let late = format!("the request was not answered after {} s", REQUEST_TIMEOUT.as_secs());
         Err(Status::deadline_exceeded(late))
     })
 }

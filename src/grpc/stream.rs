@@ -6,11 +6,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::Response;
 use hyper::body::{Body as HttpBody, Frame};
 use tonic::body::Body;
+
+use crate::parts::Part;
+
+/// What a request takes that has not come as a whole, besides its message: its headers, and what h2 keeps of it.
+const LEAST_BYTES: usize = 4 << 10;
+/// Before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
 
 /// What a client sends.
 pub(super) struct Incoming {
@@ -22,6 +29,43 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn new(begun: Option<Bytes>, stream: RecvStream) -> Self {
         Self { begun, stream }
+    }
+
+    /// Reads all of it, a message of at most `max` bytes. What has to be kept until more comes takes room.
+    pub(super) async fn gather(&mut self, max: usize, mut part: Part) -> Result<(), NotWhole> {
+        let mut several = BytesMut::new();
+        loop {
+            let held = several.len().max(self.begun.as_ref().map_or(0, Bytes::len));
+            if held > max + PREFIX {
+                return Err(NotWhole::TooLong);
+            }
+            if self.stream.is_end_stream() {
+                break;
+            }
+            let stream = &mut self.stream;
+            let next = poll_fn(|cx| match stream.poll_data(cx) {
+                Poll::Ready(next) => Poll::Ready(Ok(next)),
+                Poll::Pending if part.grow_to(LEAST_BYTES + held) => Poll::Pending,
+                Poll::Pending => Poll::Ready(Err(NotWhole::NoRoom)),
+            });
+            let Some(data) = next.await? else { break };
+            let data = data.map_err(|_| NotWhole::BrokenOff)?;
+            // The client may send as much again. An error: of a stream that was reset.
+            let _ = self.stream.flow_control().release_capacity(data.len());
+            match &self.begun {
+                None => self.begun = Some(data),
+                Some(first) => {
+                    if several.is_empty() {
+                        several.extend_from_slice(first);
+                    }
+                    several.extend_from_slice(&data);
+                }
+            }
+        }
+        if !several.is_empty() {
+            self.begun = Some(several.freeze());
+        }
+        Ok(())
     }
 }
 
@@ -49,6 +93,17 @@ impl HttpBody for Incoming {
     fn is_end_stream(&self) -> bool {
         self.begun.is_none() && self.stream.is_end_stream()
     }
+}
+
+/// Why a request did not come as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotWhole {
+    /// There is no room for what has come of it.
+    NoRoom,
+    /// The client has given it up.
+    BrokenOff,
+    /// It has more bytes than allowed.
+    TooLong,
 }
 
 /// Sends an answer, as fast as the client takes it. Ends early when the client does not want it any more.

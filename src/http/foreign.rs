@@ -45,7 +45,7 @@ async fn gubernator_limits(
     request: Request,
 ) -> Response {
     let decide = async {
-        let text = read(request, gubernator::MAX_BYTES, &worker.node.body_room).await?;
+        let text = read(request, gubernator::MAX_BYTES, worker.node.body_part(caller.address)).await?;
         let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
         gubernator::decide(&worker.node, worker.number, &batch, &caller).await
     };
@@ -79,7 +79,7 @@ async fn throttle(
 ) -> Response {
     let decide = async {
         caller.may_ask(DEFAULT_DOMAIN)?;
-        let text = read(request, throttlecrab::MAX_BYTES, &worker.node.body_room).await?;
+        let text = read(request, throttlecrab::MAX_BYTES, worker.node.body_part(caller.address)).await?;
         throttlecrab::decide(&worker.node, worker.number, json::utf8(&text)?).await
     };
     match decide.await {

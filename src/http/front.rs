@@ -235,9 +235,9 @@ impl Front {
     where
         B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static,
     {
-        let (node, worker) = (Arc::clone(&self.node), self.worker);
+        let (node, worker, part) = (Arc::clone(&self.node), self.worker, self.node.body_part(self.peer));
         FrontFuture::later(async move {
-            let answer = match read(request, MAX_CHECK_BYTES, &node.body_room).await {
+            let answer = match read(request, MAX_CHECK_BYTES, part).await {
                 Ok(text) => decide(&node, worker, &text, &grant).await,
                 Err(error) => Err(error.into()),
             };

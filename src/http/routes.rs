@@ -30,6 +30,7 @@ use crate::{
     check::{Problem, ProblemKind, echo},
     metrics::{self, Sources},
     node::Node,
+    parts::Part,
 };
 
 /// Bytes of the body of a rollback.
@@ -79,7 +80,7 @@ async fn check_batch(
     request: Request,
 ) -> Response {
     let decide = async {
-        let text = read(request, batch::MAX_BYTES, &worker.node.body_room).await?;
+        let text = read(request, batch::MAX_BYTES, worker.node.body_part(caller.address)).await?;
         batch::decide(&worker.node, worker.number, &text, &caller.grant).await
     };
     match decide.await {
@@ -143,7 +144,8 @@ async fn make_token(
     request: Request,
 ) -> Response {
     let make = async {
-        let text = read(request, MAX_TOKEN_BYTES, &worker.node.body_room).await?;
+        let part = worker.node.administrative_body_part(caller.address);
+        let text = read(request, MAX_TOKEN_BYTES, part).await?;
         tokens::make(&worker.node, &caller, &text).await
     };
     match make.await {
@@ -205,7 +207,8 @@ async fn put_rules(
 ) -> Response {
     let options = worker.query(wanted);
     let put = async {
-        let text = read(request, MAX_RULES_BYTES, &worker.node.body_room).await?;
+        let part = worker.rules_part(&caller, &options);
+        let text = read(request, MAX_RULES_BYTES, part).await?;
         rules::put(&worker.node, &domain, &options?, &headers, &text, caller.actor()).await
     };
     worker.rules(put).await
@@ -221,7 +224,8 @@ async fn roll_back_rules(
 ) -> Response {
     let options = worker.query(wanted);
     let roll_back = async {
-        let text = read(request, MAX_ROLLBACK_BYTES, &worker.node.body_room).await?;
+        let part = worker.rules_part(&caller, &options);
+        let text = read(request, MAX_ROLLBACK_BYTES, part).await?;
         rules::rollback(&worker.node, &domain, &options?, &headers, &text, caller.actor()).await
     };
     worker.rules(roll_back).await
@@ -294,6 +298,14 @@ impl OnWorker {
             .map_err(|fault| Problem::new(ProblemKind::InvalidValue, fault.body_text()))
     }
 
+    /// Room for the body of a call that changes rules, or only tries to, which more clients may.
+    fn rules_part(&self, caller: &Caller, options: &Result<WriteOptions, Problem>) -> Part {
+        match options {
+            Ok(options) if !options.is_dry_run() => self.node.administrative_body_part(caller.address),
+            Ok(_) | Err(_) => self.node.body_part(caller.address),
+        }
+    }
+
     async fn amend(
         &self,
         amendment: Amendment,
@@ -303,7 +315,11 @@ impl OnWorker {
     ) -> Response {
         let options = self.query(wanted);
         let change = async {
-            let text = read(request, MAX_CHECK_BYTES, &self.node.body_room).await?;
+            let part = match amendment {
+                Amendment::Reset => self.node.administrative_body_part(caller.address),
+                Amendment::Refund | Amendment::RefundOf(_) => self.node.body_part(caller.address),
+            };
+            let text = read(request, MAX_CHECK_BYTES, part).await?;
             amend::amend(&self.node, self.number, amendment, &options?, &text, caller).await
         };
         self.json(change).await

@@ -31,7 +31,7 @@ use self::{
 use super::{json::problem_of as problem_of_json, tokens};
 use crate::{
     check::{Problem, ProblemKind, echo},
-    desk::DeskIsBusy,
+    desk::{DeskIsBusy, Work},
     instant,
     node::Node,
 };
@@ -58,7 +58,7 @@ pub(super) async fn all(node: &Node, options: &ReadOptions) -> Result<Answer, Pr
         let domains = domains.map(|(name, history)| domain_view(name, history.current())).collect();
         Answer::of(&seen.with(Domains { domains }), None)
     };
-    Ok(node.desk.work(view).await?)
+    Ok(node.desk.work(Work::Read, view).await?)
 }
 
 /// `GET /v1/rules/{domain}`
@@ -81,7 +81,8 @@ pub(super) async fn one(
     }
     let (domain, change) = (domain.to_owned(), change.clone());
     let seen = seen(node, &applied, options.consistent);
-    Ok(node.desk.work(move || Answer::of(&seen.with(domain_view(&domain, &change)), revision)).await?)
+    let view = move || Answer::of(&seen.with(domain_view(&domain, &change)), revision);
+    Ok(node.desk.work(Work::Read, view).await?)
 }
 
 /// `GET /v1/rules/{domain}/history`
@@ -157,7 +158,8 @@ async fn write(
     if let Some(key) = idempotency_key(headers)? {
         new.key = key;
     }
-    let after = Arc::new(compile(node, domain, Arc::clone(&text), origin).await?);
+    let kind = if options.dry_run { Work::Read } else { Work::Write };
+    let after = Arc::new(compile(node, kind, domain, Arc::clone(&text), origin).await?);
     let ledger = node.cluster.ledger();
     if options.dry_run {
         let patience = deadline.min(Instant::now() + DRY_RUN_PATIENCE);
@@ -173,7 +175,7 @@ async fn write(
             (Expected::Any, None) => Expected::Absent,
             (asked, _) => asked,
         };
-        let diff = diff_to(node, domain, current.map(Arc::as_ref), Arc::clone(&after)).await?;
+        let diff = diff_to(node, kind, domain, current.map(Arc::as_ref), Arc::clone(&after)).await?;
         new.extent = Extent {
             added: diff.added.len() as u32,
             removed: diff.removed.len() as u32,
@@ -241,7 +243,7 @@ async fn dry_run(
     if !fits {
         return Err(problem_of(domain, WriteError::Mismatch { current: revision }));
     }
-    let diff = diff_to(node, domain, current.map(Arc::as_ref), Arc::clone(after)).await?;
+    let diff = diff_to(node, Work::Read, domain, current.map(Arc::as_ref), Arc::clone(after)).await?;
     let touched: Vec<String> = diff
         .changed
         .iter()
@@ -312,12 +314,13 @@ fn change_at<'a>(history: &'a DomainHistory, domain: &str, revision: u64) -> Res
 
 async fn compile(
     node: &Node,
+    kind: Work,
     domain: &str,
     text: Arc<str>,
     origin: Origin,
 ) -> Result<DomainDescription, Problem> {
     let domain = domain.to_owned();
-    let compiled = node.desk.work(move || {
+    let compiled = node.desk.work(kind, move || {
         let secret = reading_secret();
         let nothing = Rules::empty(&secret);
         let rules = match origin {
@@ -332,13 +335,14 @@ async fn compile(
 
 async fn diff_to(
     node: &Node,
+    kind: Work,
     domain: &str,
     current: Option<&DomainHistory>,
     after: Arc<DomainDescription>,
 ) -> Result<RulesDiff, Problem> {
     let before = current.map(|history| Arc::clone(history.text()));
     let domain = domain.to_owned();
-    let diff = node.desk.work(move || {
+    let diff = node.desk.work(kind, move || {
         let nothing = DomainDescription { allow_unmatched: true, ..Default::default() };
         let before = before.map_or(nothing, |text| rules_of(&domain, &text).describe(&domain));
         RulesDiff::between(&before, &after)

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
@@ -35,6 +35,8 @@ use tokio::{
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 16 << 10;
+/// Bytes of each buffer that a connection keeps while it is idle.
+const KEPT_BYTES: usize = 16 << 10;
 /// Answers are written when so many bytes are there, though commands are left: who does not read does not fill the memory.
 const WRITE_BYTES: usize = 64 << 10;
 /// Checks of one connection that wait for other nodes at the same time.
@@ -62,6 +64,7 @@ pub(super) async fn serve_connection(
     stopping: Stopping,
 ) {
     let Ok(peer) = stream.peer_addr() else { return };
+    let room = room.of(node.client(peer.ip()));
     let connection = Connection {
         peer: Peer::new(peer.ip()),
         stream,
@@ -101,13 +104,15 @@ enum After {
 
 impl Connection {
     async fn run(mut self, stopping: &Stopping) -> io::Result<()> {
-        let mut input = BytesMut::new();
+        let (mut input, mut is_large) = (BytesMut::new(), false);
         let mut told = pin!(stopping.told());
         // When the command at the beginning of the input began to come; before the first one, when the client connected.
         let mut begun = Instant::now();
         let mut has_spoken = false;
         loop {
             input.reserve(READ_BYTES);
+            // Seen here, because a buffer does not count what it has advanced over.
+            is_large |= input.capacity() > KEPT_BYTES;
             let until = match (input.is_empty(), has_spoken) {
                 (false, _) => Some(begun + COMMAND_TIMEOUT),
                 (true, false) => Some(begun + SPEAKS_WITHIN),
@@ -147,7 +152,11 @@ impl Connection {
             }
             if used == input.len() {
                 // Without a trace, so that its memory is used from the start again.
-                input.clear();
+                if mem::take(&mut is_large) {
+                    input = BytesMut::new();
+                } else {
+                    input.clear();
+                }
             } else {
                 if used > 0 {
                     begun = Instant::now();
@@ -369,7 +378,11 @@ impl Connection {
         // Nearly always there is room for all of it, and nothing to wait for.
         match self.stream.try_write(&self.out) {
             Ok(written) if written == self.out.len() => {
-                self.out.clear();
+                if self.out.capacity() > KEPT_BYTES {
+                    self.out = BytesMut::new();
+                } else {
+                    self.out.clear();
+                }
                 return Ok(());
             }
             Ok(written) => self.out.advance(written),
@@ -380,7 +393,9 @@ impl Connection {
             self.stream.write_all_buf(&mut self.out).await?;
             self.stream.flush().await
         };
-        timeout(WRITE_TIMEOUT, writing).await?
+        timeout(WRITE_TIMEOUT, writing).await??;
+        self.out = BytesMut::new();
+        Ok(())
     }
 
     /// Ends the connection so that the client gets what was written: closing a socket with unread bytes makes the kernel reset

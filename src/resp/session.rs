@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     command::{Command, Control, Plain, ReplyMode},
-    room::{MAX_BYTES_OF_ALL, Queued, Room},
+    room::{MAX_BYTES_OF_ALL, MAX_BYTES_OF_CLIENT, Queued, Room},
 };
 
 /// Bytes of the commands in a transaction. About 2,800 checks fit.
@@ -30,7 +30,7 @@ pub(super) enum Step<'a> {
     Execute,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Session {
     room: Room,
     off: bool,
@@ -56,9 +56,9 @@ pub(super) struct Transaction {
 }
 
 impl Session {
-    /// `room` is that of all sessions.
+    /// `room` is that of all sessions of the client.
     pub(super) fn new(room: Room) -> Self {
-        Self { room, ..Self::default() }
+        Self { room, off: false, skips_next: false, skips: false, transaction: None, executing: false }
     }
 
     /// Takes the next command, which came as `bytes`.
@@ -183,7 +183,7 @@ impl Transaction {
         }
         if self.commands.add(bytes).is_err() {
             let error = format!(
-                "ERR all open transactions of this node have at most {MAX_BYTES_OF_ALL} bytes together; send it again later, or a pipeline without MULTI"
+                "ERR all open transactions of this node have at most {MAX_BYTES_OF_ALL} bytes together, those of one client {MAX_BYTES_OF_CLIENT}; send it again later, or a pipeline without MULTI"
             );
             return self.abort(error.into());
         }
@@ -213,7 +213,7 @@ mod tests {
 
     /// A connection without a network: what is answered, in one word for each answer.
     fn answers(pipeline: &[&str]) -> Vec<String> {
-        let (mut session, mut told) = (Session::default(), Vec::new());
+        let (mut session, mut told) = (Session::new(Room::default()), Vec::new());
         for line in pipeline {
             answer(&mut session, format!("{line}\r\n").as_bytes(), &mut told);
         }
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_transaction_that_is_too_large_is_aborted() {
-        let mut session = Session::default();
+        let mut session = Session::new(Room::default());
         let mut told = Vec::new();
         answer(&mut session, b"MULTI\r\n", &mut told);
         let echo = format!("ECHO {}\r\n", "x".repeat(4_000));
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_transaction_that_is_open_for_too_long_is_given_up_and_exec_says_why() {
         let begun = Instant::now();
-        let mut session = Session::default();
+        let mut session = Session::new(Room::default());
         let mut told = Vec::new();
         assert_eq!(session.time_left(begun), None);
         answer(&mut session, b"MULTI\r\nECHO a\r\n", &mut told);

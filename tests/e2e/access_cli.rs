@@ -3,9 +3,12 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
 
 use serde_json::json;
@@ -196,4 +199,33 @@ fn administration_with_an_address_of_its_own_is_answered_there_only() {
     let mut redis = kit::resp::Client::new(node.resp);
     assert!(redis.ask(&["CL.RESET", "k", "9", "10", "60"]).starts_with("-NOPERM "));
     assert!(redis.ask(&["CL.THROTTLE", "k", "9", "10", "60"]).starts_with("[:0 "));
+}
+
+#[test]
+fn clients_that_connect_to_administration_and_ask_nothing_keep_no_operator_out() {
+    let mut cluster = Cluster::empty(kit::settings("rules: []\n"));
+    let port = free_ports();
+    let admin = SocketAddr::from(([127, 0, 0, 1], free_ports()));
+    cluster.spawn(port, &[port], &["--admin-listen".to_owned(), admin.to_string()]);
+    wait_for("the node is ready", SOON, || cluster.nodes[0].is_ready());
+    // From another address than theirs.
+    let operator = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+        socket.connect(&admin.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(b"GET /v1/rules HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let idle: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(admin).unwrap()).collect();
+    assert!(operator().starts_with("HTTP/1.1 200 "), "{}", operator());
+    // At their address the places are free soon.
+    wait_for("idle connections end", Duration::from_secs(15), || {
+        let mut client = tidegate_jepsen::client::Client::new(admin, SOON);
+        client.get("/v1/rules").is_ok_and(|answer| answer.status == 200)
+    });
+    drop(idle);
 }

@@ -227,8 +227,16 @@ impl Frames {
     }
 }
 
-/// Headers of a request, without compression of HPACK.
+const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+/// The domain "d", and a descriptor { a: "1" }.
+const REQUEST: [u8; 13] = [0x0a, 1, b'd', 0x12, 8, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'1'];
+
+/// Headers of a check, without compression of HPACK.
 fn head(more: usize) -> Vec<u8> {
+    head_of(ENVOY, more)
+}
+
+fn head_of(path: &str, more: usize) -> Vec<u8> {
     let mut block = Vec::new();
     let mut header = |name: &str, value: &str| {
         block.push(0);
@@ -240,7 +248,7 @@ fn head(more: usize) -> Vec<u8> {
     };
     header(":method", "POST");
     header(":scheme", "http");
-    header(":path", "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit");
+    header(":path", path);
     header("content-type", "application/grpc");
     (0..more).for_each(|number| header(&format!("x-{number}"), &"v".repeat(100)));
     block
@@ -250,9 +258,7 @@ fn head(more: usize) -> Vec<u8> {
 fn a_message_is_understood_however_it_comes() {
     let cluster = kit::patient_nodes(1, "rules: []\n");
     let mut client = Frames::new(cluster.nodes[0].grpc);
-    // The domain "d", and a descriptor { a: "1" }.
-    let request = [0x0a, 1, b'd', 0x12, 8, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'1'];
-    let message = [&[0, 0, 0, 0, request.len() as u8], &request[..]].concat();
+    let message = [&[0, 0, 0, 0, REQUEST.len() as u8], &REQUEST[..]].concat();
     let pieces: [&[&[u8]]; 4] =
         [&[&message], &[&message, &[]], &[&message[..3], &message[3..9], &message[9..]], &[&[], &message]];
     let mut answers = Vec::new();
@@ -284,6 +290,51 @@ fn a_message_is_understood_however_it_comes() {
     let mut heard: Vec<u32> = (0..200).map(|_| client.hear(DATA).0).collect();
     heard.sort_unstable();
     assert_eq!(heard, all);
+}
+
+#[test]
+fn streams_without_an_end_and_requests_without_a_body_keep_nobody_else_out() {
+    let mut settings = kit::patient("rules: []\n");
+    settings.flags.extend(["--workers", "1"].map(str::to_owned));
+    let cluster = Cluster::start(1, settings);
+    let address = cluster.nodes[0].grpc;
+    let ask = |path: &str, message: &[u8]| {
+        let mut client = Frames::new(address);
+        client.say(HEADERS, END_HEADERS, 1, &head_of(path, 0)).unwrap();
+        client.say(DATA, 1, 1, &[&[0, 0, 0, 0, message.len() as u8], message].concat()).unwrap();
+        client.hear(DATA).1
+    };
+    let mut watching: Vec<Frames> = (0..20)
+        .map(|_| {
+            let mut client = Frames::new(address);
+            for number in 0..60 {
+                let stream = number * 2 + 1;
+                client
+                    .say(HEADERS, END_HEADERS, stream, &head_of("/grpc.health.v1.Health/Watch", 0))
+                    .unwrap();
+                client.say(DATA, 1, stream, &[0; 5]).unwrap();
+            }
+            client
+        })
+        .collect();
+    for _ in 0..8 {
+        assert_eq!(watching[0].hear(DATA).1, [0, 0, 0, 0, 2, 8, 1], "a connection has some of them");
+    }
+    assert_eq!(ask("/grpc.health.v1.Health/Check", &[]), [0, 0, 0, 0, 2, 8, 1]);
+
+    // More than a worker answers at a time, if they counted.
+    let _without_a_body: Vec<Frames> = (0..80)
+        .map(|_| {
+            let mut client = Frames::new(address);
+            (0..256).for_each(|number| {
+                client.say(HEADERS, END_HEADERS, number * 2 + 1, &head(0)).unwrap();
+            });
+            client
+        })
+        .collect();
+    assert!(ask(ENVOY, &REQUEST)[5..].starts_with(&[8, 1]), "a whole check is answered");
+    assert_eq!(ask("/grpc.health.v1.Health/Check", &[]), [0, 0, 0, 0, 2, 8, 1]);
+    assert_eq!(ask("/pb.gubernator.V1/LiveCheck", &[]), [0; 5]);
 }
 
 #[test]

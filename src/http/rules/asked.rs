@@ -43,6 +43,13 @@ pub(in crate::http) struct WriteOptions {
     pub(super) timeout_ms: Option<u64>,
 }
 
+impl WriteOptions {
+    /// Whether nothing is to be changed.
+    pub(in crate::http) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Wait {

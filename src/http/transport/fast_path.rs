@@ -6,7 +6,10 @@
 //! is written at once. With the first other request hyper keeps the connection, together with what was read: what is
 //! not understood here is not refused here (decision 11).
 
-use std::{io, mem::MaybeUninit};
+use std::{
+    io,
+    mem::{self, MaybeUninit},
+};
 
 use bytes::{Buf as _, BytesMut};
 use httparse::Status;
@@ -23,6 +26,8 @@ use crate::ending::Ending;
 
 /// Bytes that are read at once, at least.
 const READ_BYTES: usize = 8 << 10;
+/// Bytes of each buffer that a connection keeps while it is idle.
+const KEPT_BYTES: usize = 16 << 10;
 /// Answers are written when so many bytes are there, though questions are left: who does not read does not fill the memory.
 const WRITE_BYTES: usize = 64 << 10;
 
@@ -37,8 +42,11 @@ pub(super) async fn answer_whole<S: ConnectionService>(
     ending: &Ending,
 ) -> io::Result<Option<BytesMut>> {
     let (mut input, mut replies) = (BytesMut::new(), Replies::default());
+    let mut is_large = false;
     loop {
         input.reserve(READ_BYTES);
+        // Seen here, because a buffer does not count what it has advanced over.
+        is_large |= input.capacity() > KEPT_BYTES;
         if stream.read_buf(&mut input).await? == 0 {
             // What is left is no whole request: hyper knows what to say, if anything.
             return Ok((!input.is_empty()).then_some(input));
@@ -58,17 +66,21 @@ pub(super) async fn answer_whole<S: ConnectionService>(
             used += length;
             rest = parse_first(&input[used..], path, limits.max_head_bytes);
             if replies.out.len() >= WRITE_BYTES {
-                stream.write_all_buf(&mut replies.out).await?;
+                write(stream, &mut replies.out).await?;
             }
         }
-        stream.write_all_buf(&mut replies.out).await?;
+        write(stream, &mut replies.out).await?;
         if is_closing {
             input.advance(used);
             return Ok(Some(input));
         }
         if used == input.len() {
             // Without a trace, so that its memory is used from the start again.
-            input.clear();
+            if mem::take(&mut is_large) {
+                input = BytesMut::new();
+            } else {
+                input.clear();
+            }
             continue;
         }
         if used == 0 || rest != First::Part {
@@ -79,6 +91,16 @@ pub(super) async fn answer_whole<S: ConnectionService>(
         // A part of the next request, as pipelines have it: the patience with its head begins.
         activity.note_read();
     }
+}
+
+/// Writes all of it. Only as much memory as that of most connections is kept.
+async fn write(stream: &mut ClientStream, out: &mut BytesMut) -> io::Result<()> {
+    let is_large = out.len() > KEPT_BYTES;
+    stream.write_all_buf(out).await?;
+    if is_large {
+        *out = BytesMut::new();
+    }
+    Ok(())
 }
 
 /// What some bytes begin with.
@@ -140,16 +162,10 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
                 hosts += 1;
             }
             16 if is("content-encoding") => encoded = true,
-            13 if is("authorization") => {
-                if credentials.authorization.replace(header.value).is_some() {
-                    return None;
-                }
+            13 if is("authorization") && credentials.authorization.replace(header.value).is_some() => {
+                return None;
             }
-            16 if is("x-tidegate-token") => {
-                if credentials.token.replace(header.value).is_some() {
-                    return None;
-                }
-            }
+            16 if is("x-tidegate-token") && credentials.token.replace(header.value).is_some() => return None,
             10 if is("connection") && !header.value.eq_ignore_ascii_case(b"keep-alive") => return None,
             17 if is("transfer-encoding") => return None,
             6 if is("expect") => return None,
