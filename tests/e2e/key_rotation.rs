@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,6 +29,12 @@ fn rotate(file: &Path) -> String {
     said(&output)
 }
 
+/// A file that only its owner can read: others are refused.
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 #[test]
 fn the_cluster_key_changes_under_load_and_the_old_one_is_worth_nothing() {
     let directory = tempfile::tempdir().unwrap();
@@ -39,14 +46,14 @@ fn the_cluster_key_changes_under_load_and_the_old_one_is_worth_nothing() {
     let ports: Vec<u16> = (0..3).map(|_| free_ports()).collect();
     for (place, port) in ports.iter().enumerate() {
         let key = file(&format!("n{}.key", place + 1));
-        fs::write(&key, old).unwrap();
+        write_secret(&key, old);
         cluster.set_environment("TIDEGATE_CLUSTER_KEY_FILE", key.to_str().unwrap());
         cluster.spawn(*port, &ports, &["--bootstrap-expect".to_owned(), "3".to_owned()]);
     }
     cluster.await_ready();
     let (goes_on, checks) = (AtomicBool::new(true), AtomicU64::new(0));
     let at_operator = file("operator.key");
-    fs::write(&at_operator, old).unwrap();
+    write_secret(&at_operator, old);
     thread::scope(|scope| {
         let _end = EndOnDrop(&goes_on);
         for (place, node) in cluster.nodes.iter().enumerate() {
@@ -91,7 +98,7 @@ fn the_cluster_key_changes_under_load_and_the_old_one_is_worth_nothing() {
     cluster.kill("n3");
     cluster.restart("n3");
     cluster.await_ready();
-    fs::write(file("intruder.key"), old).unwrap();
+    write_secret(&file("intruder.key"), old);
     cluster.set_environment("TIDEGATE_CLUSTER_KEY_FILE", file("intruder.key").to_str().unwrap());
     let port = free_ports();
     cluster.spawn_as("intruder", port, &ports, &[]);

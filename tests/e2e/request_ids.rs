@@ -147,6 +147,6 @@ fn batches_proxies_and_queries_have_request_ids_and_wrong_ones_are_refused() {
             answer.text()
         );
     }
-    let refund = client.post("/v1/refund", r#"{"attributes":{"user":"q"},"request_id":"1"}"#).unwrap();
-    assert_eq!((refund.status, &refund.json()["field"]), (400, &"request_id".into()));
+    let reset = client.post("/v1/reset", r#"{"attributes":{"user":"q"},"request_id":"1"}"#).unwrap();
+    assert_eq!((reset.status, &reset.json()["field"]), (400, &"request_id".into()));
 }
