@@ -102,11 +102,14 @@ impl AccessState {
     /// Changes the tokens, if that is what is asked for.
     pub(super) fn change_tokens(&mut self, index: u64, action: &Action) -> Result<(), ActError> {
         let may_lock_out = action.actor.identity == Identity::AdminToken;
+        let now_ms = action.at_ms;
         match &action.act {
             Act::MakeToken { id, token } => {
-                Arc::make_mut(&mut self.tokens).add(index, *id, token.clone(), may_lock_out)
+                Arc::make_mut(&mut self.tokens).add(index, now_ms, *id, token.clone(), may_lock_out)
             }
-            Act::RevokeToken { id } => Arc::make_mut(&mut self.tokens).remove(index, *id, may_lock_out),
+            Act::RevokeToken { id } => {
+                Arc::make_mut(&mut self.tokens).remove(index, now_ms, *id, may_lock_out)
+            }
             _ => Ok(()),
         }
     }

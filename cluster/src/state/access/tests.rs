@@ -130,6 +130,22 @@ fn a_token_that_was_revoked_changes_nothing_whichever_node_takes_it() {
 }
 
 #[test]
+fn a_token_that_has_expired_is_not_one_that_is_left() {
+    // What is done here is done at the millisecond 5.
+    for (end, is_left) in [(Some(4), false), (Some(5), false), (Some(6), true), (None, true)] {
+        let mut log = Log::default();
+        let admin = log.make(&Identity::AdminToken, "ops", &[Role::Admin]).unwrap();
+        let minted = MintedToken::new();
+        let other = Token { expires_ms: end, ..token(&minted, "other", &[Role::Admin]) };
+        let made = log.act(&Identity::AdminToken, Act::MakeToken { id: minted.id, token: other });
+        assert_eq!(made, Outcome::Done);
+        let revoked = log.act(&of(&admin, "ops"), Act::RevokeToken { id: admin.id });
+        let expected = if is_left { Outcome::Done } else { Outcome::NotDone(ActError::NoAdminLeft) };
+        assert_eq!(revoked, expected, "{end:?}");
+    }
+}
+
+#[test]
 fn each_act_needs_its_role() {
     let start = crate::ids::NodeStart { node: 1, incarnation: 1 };
     let name = || "n1".to_owned();
