@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    audit::{Audit, AuditEntry, Identity},
+    audit::{Audit, AuditEntry, Identity, RESET},
     command::{Act, Action, Origin, Outcome},
     token::{ActError, Role, Tokens},
 };
@@ -53,7 +53,7 @@ impl Act {
                 let name = tokens.get(*id).map_or_else(|| id.to_string(), |token| token.name.clone());
                 ("token.revoke", name, id.to_string())
             }
-            Self::NoteReset { domain, detail } => ("bucket.reset", domain.clone(), detail.clone()),
+            Self::NoteReset { domain, detail } => (RESET, domain.clone(), detail.clone()),
         }
     }
 }

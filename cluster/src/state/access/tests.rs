@@ -216,6 +216,33 @@ fn tokens_and_the_audit_trail_have_an_end() {
 }
 
 #[test]
+fn resets_have_a_part_of_the_audit_trail_and_push_out_nothing_else() {
+    let mut log = Log::default();
+    log.make(&Identity::AdminToken, "ops", &[Role::Admin]).unwrap();
+    let operator = log.make(&Identity::AdminToken, "operator", &[Role::Operate]).unwrap();
+    for number in 0..600 {
+        log.make(&Identity::AdminToken, &format!("t{number}"), &[Role::Check]).unwrap();
+    }
+    for (detail, most) in [("short".to_owned(), 250), ("ä".repeat(1_000), 250)] {
+        for _ in 0..2_000 {
+            let reset = Act::NoteReset { domain: "d".to_owned(), detail: detail.clone() };
+            assert_eq!(log.act(&of(&operator, "operator"), reset), Outcome::Done);
+        }
+        let actions = log.actions();
+        let resets = actions.iter().filter(|(action, _)| action == "bucket.reset").count();
+        assert!((100..=most).contains(&resets), "{resets}");
+        assert_eq!(actions.len() - resets, 602, "all that was there before them");
+        let last = log.state.access.audit.entries().last().unwrap();
+        assert_eq!(last.index, log.index, "the newest reset is there");
+    }
+    // What else is done has its room back.
+    for number in 600..990 {
+        log.make(&Identity::AdminToken, &format!("t{number}"), &[Role::Check]).unwrap();
+    }
+    assert!(log.actions().len() <= 1_000);
+}
+
+#[test]
 fn a_token_is_known_by_its_text_and_by_nothing_else() {
     let mut log = Log::default();
     let minted = log.make(&Identity::AdminToken, "ops", &[Role::Admin]).unwrap();
