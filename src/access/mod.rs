@@ -2,14 +2,21 @@
 //!
 //! - A call needs nothing, or a role ([`Role`]); each front end says which. [`Access::admit`] says whether who asks has it.
 //! - What was proved is a [`Grant`]. A token may be limited to some domains: [`Grant::may_ask`].
-//! - `failures`: how often an address may present what is no token. `presented`: where HTTP and gRPC present one.
+//! - `following`: the tokens that the log says. `failures`: how often an address may present what is no token. `presented`: where HTTP and gRPC present one.
 //!
 //! **Where checks need no token, a check pays one branch for all of this.**
 
 mod failures;
+mod following;
 mod presented;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{
@@ -18,7 +25,10 @@ use tidegate_cluster::{
 };
 
 use self::failures::Failures;
-pub(crate) use self::presented::{of_headers, of_values};
+pub(crate) use self::{
+    following::follow,
+    presented::{of_headers, of_values},
+};
 use crate::{
     check::{Problem, ProblemKind},
     config::RequireToken,
@@ -136,6 +146,8 @@ pub(crate) struct Access {
     has_admin_door: bool,
     /// Those that are applied: a snapshot, swapped whole.
     known: ArcSwap<Known>,
+    /// They have been, since the start, all that the cluster had. Until then one that is not among them may be among those to come.
+    is_up_to_date: AtomicBool,
     failures: Failures,
     clock: Clock,
 }
@@ -160,6 +172,7 @@ impl Access {
             admin,
             has_admin_door,
             known: ArcSwap::default(),
+            is_up_to_date: AtomicBool::new(false),
             failures: Failures::default(),
             clock,
         }
@@ -173,6 +186,18 @@ impl Access {
         }
         let new = Arc::new(Known { index, tokens: Arc::clone(tokens) });
         self.known.rcu(|known| Arc::clone(if index >= known.index { &new } else { known }));
+    }
+
+    /// The same of a state that has all that the log had when it was asked for.
+    pub(crate) fn publish_latest(&self, applied: &Applied) {
+        self.publish(applied);
+        // Whoever sees it sees those tokens.
+        self.is_up_to_date.store(true, Ordering::Release);
+    }
+
+    /// Whether this may be a token that the node has not heard of yet since its start.
+    pub(crate) fn may_be_to_come(&self, presented: &[u8]) -> bool {
+        !self.is_up_to_date.load(Ordering::Acquire) && Tokens::has_form(presented)
     }
 
     /// Whether checks need a token.
@@ -232,8 +257,10 @@ impl Access {
     /// Whose token this is.
     ///
     /// # Errors
-    /// When it is none; another one when the address has presented too many that were none.
+    /// When it is none, or may be one that the node does not know yet; another one when the address has presented too many that were none.
     pub(crate) fn authenticate(&self, presented: &[u8], address: IpAddr) -> Result<Grant, Problem> {
+        // Before the tokens, which may be the latest a moment later.
+        let may_be_to_come = self.may_be_to_come(presented);
         let known = self.known.load();
         let tokens = &known.tokens;
         if let Some((id, token)) = tokens.look_up(presented) {
@@ -247,6 +274,11 @@ impl Access {
         // Before anything is counted: whoever shares an address with those who fail is not kept out.
         if self.admin.as_ref().is_some_and(|admin| admin.is(presented)) {
             return Ok(Grant::AdminToken);
+        }
+        if may_be_to_come {
+            let detail = "this node has just started and has not applied the log yet, so it does not know whether this is a token of the \
+                          cluster: ask another node, or this one again";
+            return Err(Problem::new(ProblemKind::NotReady, detail));
         }
         Err(self
             .failed(address, "this is no token of the cluster: it is another's, or was revoked".to_owned()))

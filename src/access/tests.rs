@@ -60,6 +60,29 @@ fn administration_that_has_a_door_of_its_own_is_answered_there_only() {
 }
 
 #[test]
+fn what_may_be_a_token_is_not_called_bad_before_the_log_was_applied() {
+    let access = access(Some(RequireToken::All), true, false);
+    let token = format!("tg_{}_{}", "0".repeat(16), "f".repeat(64));
+    let ask = |presented: &str| {
+        let needs = Needs::Role(Role::Check);
+        kind(access.admit(needs, Door::Public, Some(presented.as_bytes()), here()))
+    };
+    // What it had at its last start says nothing of what came later.
+    access.publish(&Applied { index: 7, ..Applied::default() });
+    for _ in 0..100 {
+        assert_eq!(ask(&token), Some(ProblemKind::NotReady));
+        assert_eq!(ask(SECRET), None);
+    }
+    assert!(access.may_be_to_come(token.as_bytes()) && !access.may_be_to_come(SECRET.as_bytes()));
+    assert_eq!(ask("nonsense"), Some(ProblemKind::BadToken), "that is none, whatever the log says");
+    access.publish_latest(&Applied { index: 9, ..Applied::default() });
+    for _ in 0..9 {
+        assert_eq!(ask(&token), Some(ProblemKind::BadToken), "nothing was counted before");
+    }
+    assert_eq!(ask(&token), Some(ProblemKind::TooManyFailures));
+}
+
+#[test]
 fn who_has_tried_too_often_is_told_and_keeps_nobody_out_who_has_a_token() {
     let access = access(None, true, false);
     let tries: Vec<_> = (0..12).map(|_| kind(access.authenticate(b"nonsense", here()))).collect();

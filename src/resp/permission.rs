@@ -90,7 +90,7 @@ impl Peer {
     /// What is to be answered instead.
     pub(super) fn authenticate(&mut self, node: &Node, worker: usize, auth: &Auth<'_>) -> Result<(), String> {
         let access = &node.access;
-        if !access.knows_tokens() {
+        if !access.knows_tokens() && !access.may_be_to_come(auth.token) {
             return Err(
                 "ERR AUTH: this node asks for no password, because its cluster has no tokens".to_owned()
             );

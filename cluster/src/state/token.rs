@@ -309,9 +309,9 @@ impl Tokens {
         (token.hash == SecretHash::of(TOKEN_CONTEXT, presented)).then_some((id, token))
     }
 
-    /// Whether the text is of the form of a token's, of which there is one with its number.
-    pub fn knows(&self, presented: &[u8]) -> bool {
-        Self::id_in(presented).is_some_and(|id| self.by_id.contains_key(&id))
+    /// Whether the text is of the form of a token's, whether there is such a one or not.
+    pub fn has_form(presented: &[u8]) -> bool {
+        Self::id_in(presented).is_some()
     }
 
     fn id_in(presented: &[u8]) -> Option<TokenId> {
