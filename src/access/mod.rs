@@ -297,6 +297,11 @@ impl Access {
         self.permit(grant, Role::Operate)
     }
 
+    /// Whether what was proved suffices to be told at the public address what the node is, and does.
+    pub(crate) fn may_read(&self, grant: &Grant) -> bool {
+        self.has_door(Role::Read, Door::Public).is_ok() && self.permit(grant, Role::Read).is_ok()
+    }
+
     /// Whether what was proved suffices for this role.
     ///
     /// # Errors

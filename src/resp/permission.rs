@@ -45,6 +45,14 @@ impl Peer {
         self.grant = Grant::Nobody;
     }
 
+    /// Whether the client may be told what the node is, and does.
+    pub(super) fn may_read(&mut self, node: &Node) -> bool {
+        if !node.access.still_counts(&self.grant) {
+            self.forget();
+        }
+        node.access.may_read(&self.grant)
+    }
+
     /// The command, or why the client may not give it: told when it is queued, too, so that its transaction is none. Where checks
     /// need no token, nothing is looked at but that.
     #[inline]

@@ -260,7 +260,8 @@ fn a_token_is_known_by_its_text_and_by_nothing_else() {
         assert!(tokens.look_up(wrong.as_bytes()).is_none(), "{wrong}");
     }
     assert!(tokens.look_up(&[0xff; 84]).is_none());
-    for (text, has_form) in [(text, true), (&*swapped, true), (&*other, true), (cut, false), (&*upper, false)] {
+    for (text, has_form) in [(text, true), (&*swapped, true), (&*other, true), (cut, false), (&*upper, false)]
+    {
         assert_eq!(Tokens::has_form(text.as_bytes()), has_form, "{text}");
     }
     let token = tokens.get(minted.id).unwrap();
