@@ -77,10 +77,12 @@ impl Peer {
         }
         match command {
             Command::Throttle(_) => {
+                // As over HTTP: a reset is no check, and needs the role for resets alone.
                 if is_reset {
                     access.may_reset(&self.grant)?;
+                } else {
+                    access.permit(&self.grant, Role::Check)?;
                 }
-                access.permit(&self.grant, Role::Check)?;
                 self.grant.may_ask(DEFAULT_DOMAIN)
             }
             // What a client says before it is known.

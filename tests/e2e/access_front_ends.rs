@@ -24,6 +24,8 @@ fn the_redis_protocol_asks_for_a_token_as_redis_asks_for_a_password() {
     let (_, other) = of(json!({"name": "other", "roles": ["check"], "domains": ["elsewhere"]}));
     let (_, reader) = of(json!({"name": "reader", "roles": ["read"]}));
     let (_, operator) = of(json!({"name": "operator", "roles": ["operate", "check"]}));
+    let (_, resetter) = of(json!({"name": "resetter", "roles": ["operate"]}));
+    let (_, elsewhere) = of(json!({"name": "elsewhere", "roles": ["operate"], "domains": ["elsewhere"]}));
     let mut client = Client::new(node.resp);
     for command in [&["PING"][..], &THROTTLE, &["INFO"], &["CLIENT", "SETNAME", "x"], &["MULTI"]] {
         let said = client.ask(command);
@@ -36,7 +38,13 @@ fn the_redis_protocol_asks_for_a_token_as_redis_asks_for_a_password() {
     assert!(client.ask(&RESET).starts_with("-NOPERM "), "that is no check");
     assert_eq!(client.ask(&["AUTH", "default", &operator]), "+OK");
     assert!(client.ask(&RESET).starts_with("[:0 "));
-    for (token, says) in [(&other, "elsewhere"), (&reader, "this needs check")] {
+    assert_eq!(client.ask(&["AUTH", &resetter]), "+OK");
+    assert!(client.ask(&RESET).starts_with("[:0 "), "as over HTTP, without the role of checks");
+    assert_eq!(client.ask(&["AUTH", &elsewhere]), "+OK");
+    assert!(client.ask(&RESET).starts_with("-NOPERM "), "as over HTTP, too");
+    for (token, says) in
+        [(&other, "elsewhere"), (&reader, "this needs check"), (&resetter, "this needs check")]
+    {
         assert_eq!(client.ask(&["AUTH", token]), "+OK");
         let said = client.ask(&THROTTLE);
         assert!(said.starts_with("-NOPERM ") && said.contains(says), "{said}");
