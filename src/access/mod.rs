@@ -11,6 +11,7 @@ mod following;
 mod presented;
 
 use std::{
+    fmt,
     net::IpAddr,
     sync::{
         Arc,
@@ -109,12 +110,24 @@ impl GrantedToken {
 }
 
 /// Who makes a call, with what they have presented: some of what a call asks for may need more than the call does.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) grant: Grant,
     pub(crate) presented: Option<Box<[u8]>>,
     pub(crate) address: IpAddr,
     pub(crate) door: Door,
+}
+
+/// Without what was presented, which is a secret.
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { grant, presented: _, address, door } = self;
+        f.debug_struct("Caller")
+            .field("grant", grant)
+            .field("address", address)
+            .field("door", door)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Caller {

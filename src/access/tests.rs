@@ -83,6 +83,16 @@ fn what_may_be_a_token_is_not_called_bad_before_the_log_was_applied() {
 }
 
 #[test]
+fn what_a_caller_has_presented_is_not_printed() {
+    let presented = Some(Box::from(SECRET.as_bytes()));
+    let caller = Caller { grant: Grant::AdminToken, presented, address: here(), door: Door::Public };
+    let told = format!("{caller:?}");
+    assert!(told.contains("AdminToken") && told.contains("127.0.0.1"), "{told}");
+    // Neither as text nor as numbers of bytes.
+    assert!(!told.contains("0123") && !told.contains("48, 49"), "{told}");
+}
+
+#[test]
 fn who_has_tried_too_often_is_told_and_keeps_nobody_out_who_has_a_token() {
     let access = access(None, true, false);
     let tries: Vec<_> = (0..12).map(|_| kind(access.authenticate(b"nonsense", here()))).collect();
