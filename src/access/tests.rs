@@ -56,7 +56,15 @@ fn administration_that_has_a_door_of_its_own_is_answered_there_only() {
             ProblemKind::AdminElsewhere,
             "over the Redis protocol, too"
         );
+        assert!(!access.may_read(&Grant::AdminToken), "and neither is INFO told there");
     }
+}
+
+#[test]
+fn the_node_is_shown_where_nothing_is_guarded_and_to_who_may_look_at_it() {
+    assert!(access(None, false, false).may_read(&Grant::Nobody));
+    let guarded = access(None, true, false);
+    assert!(!guarded.may_read(&Grant::Nobody) && guarded.may_read(&Grant::AdminToken));
 }
 
 #[test]
