@@ -17,6 +17,7 @@ use std::{
 };
 
 use tidegate_cluster::{ClusterKey, KeyError, key::REMARK};
+use tidegate_tls::private::is_private;
 
 /// What a remark about the last step begins with.
 const STEP: &str = "# tidegate key rotate: step ";
@@ -96,9 +97,10 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".cluster-key").tempfile_in(directory)?;
     fs::write(file.path(), text)?;
-    let mode = before.permissions().mode() & 0o7777;
-    // Others than its owner and group need not have read the old one either.
-    fs::set_permissions(file.path(), fs::Permissions::from_mode(mode & 0o660 | SECRET))?;
+    // As a node takes it, though the old one may have been open: a group reads it only where that is allowed.
+    let with_group = before.permissions().mode() & 0o040 | SECRET;
+    let mode = if is_private(before.uid(), with_group) { with_group } else { SECRET };
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))?;
     let now = file.as_file().metadata()?;
     if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
         chown(file.path(), Some(before.uid()), Some(before.gid()))?;
@@ -138,7 +140,7 @@ mod tests {
         assert_eq!(rotate(&link, None, "not used, not used").unwrap(), Step::Done);
         assert_eq!(keys(&file), [key(NEW)]);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(crate::secret_file::read(&file).is_ok(), "the start takes it, though it was open before");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left behind");
     }
 

@@ -18,7 +18,7 @@ use crate::config::LogFormat;
 
 /// Libraries whose news below a warning nobody asked for. Raft says five times a second that a peer is away; who comes and
 /// goes is logged once by the cluster, and so is a failure that ends Raft.
-const QUIET: [&str; 4] = ["chitchat=warn", "h2=error", "hyper=warn", "openraft=off"];
+const QUIET: [&str; 3] = ["chitchat=warn", "hyper=warn", "openraft=off"];
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,10 @@ fn filter_of(level: &str) -> Result<EnvFilter, LogError> {
             return Err(fault(format!("{part:?} is none")));
         }
     }
+    // h2 has a line for each connection that breaks, which is nothing to be told of unless somebody looks for details.
+    let has_details = level.parse::<LevelFilter>().is_ok_and(|level| level >= LevelFilter::DEBUG);
     let quiet = QUIET.iter().filter(|_| !level.contains('=')).copied();
+    let quiet = quiet.chain((!has_details && !level.contains('=')).then_some("h2=error"));
     let directives: Vec<&str> = std::iter::once(level).chain(quiet).collect();
     EnvFilter::builder().parse(directives.join(",")).map_err(|reason: ParseError| fault(reason.to_string()))
 }

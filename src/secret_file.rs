@@ -3,12 +3,11 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-/// Whoever is not the owner.
-const OTHERS: u32 = 0o077;
+use tidegate_tls::private;
+
 /// Bytes of such a file.
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -25,7 +24,8 @@ pub enum SecretFileError {
     },
     /// Others can read it.
     #[error(
-        "{path} holds a secret, and others than its owner can read it (mode {mode:03o}): `chmod 600 {path}`"
+        "{path} holds a secret, and others than its owner can use it (mode {mode:04o}): `chmod 600 {path}` {}",
+        private::HOW_TO_MEND
     )]
     Open {
         /// Which.
@@ -38,15 +38,13 @@ pub enum SecretFileError {
     TooLong(PathBuf),
 }
 
-/// Whether nobody but its owner can read the file that is open.
+/// Whether only those can read the file that is open who may ([`private::is_private`]).
 pub(crate) fn is_private(file: &File, path: &Path) -> Result<(), SecretFileError> {
     let unreadable = |reason| SecretFileError::Unreadable { path: path.to_owned(), reason };
-    // Of what is open: what stands at the path may be another file by now.
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
-    if mode & OTHERS != 0 {
-        return Err(SecretFileError::Open { path: path.to_owned(), mode });
+    match private::fault(file).map_err(unreadable)? {
+        Some(mode) => Err(SecretFileError::Open { path: path.to_owned(), mode }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The text of the file.
@@ -76,7 +74,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         fs::write(&path, "open sesame").unwrap();
-        for (mode, is_read) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)]
+        for (mode, is_read) in [(0o600, true), (0o400, true), (0o644, false), (0o604, false), (0o620, false)]
         {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let read = read(&path);

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::{
     accept::ServerStats,
-    access::{Access, Door},
+    access::{self, Access, Door},
     advertised::{self, NotFound},
     config::{Advertise, Settings, SettingsError},
     connections::{Caps, Connections},
@@ -219,14 +219,7 @@ async fn serve(
     let has_admin_door = settings.admin_listen.is_some();
     let access = Access::new(settings.require_token, settings.admin_token.clone(), has_admin_door, clock);
     let access = Arc::new(access);
-    let mut applied = cluster.ledger().watch();
-    access.publish(&applied.borrow());
-    let publishing = Arc::clone(&access);
-    tokio::spawn(async move {
-        while applied.changed().await.is_ok() {
-            publishing.publish(&applied.borrow_and_update());
-        }
-    });
+    access::follow(&access, cluster.ledger());
     let node = Arc::new(Node {
         name,
         access,

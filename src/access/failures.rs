@@ -1,6 +1,7 @@
-//! How often an address may present what is no token. A token of the cluster is taken from any address at any time, so that nobody
-//! can keep others out who come from there: a secret of 256 bits is not found by trying. The admin token of a node is what an
-//! operator has chosen, so it is not even looked for in what comes from an address that has tried too often.
+//! How often an address has presented what is no token. Only what is none is counted: a token, the admin token of a node included, is
+//! taken from any address at any time, so that nobody can keep others out who come from there (NAT, a proxy). Neither is found by
+//! trying: the one has 256 random bits, the other at least 32 characters. So too many failures say that somebody tries, to them and to
+//! the operator.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -35,12 +36,10 @@ impl Default for Failures {
 }
 
 impl Failures {
-    /// Whether the address may try.
-    pub(super) fn may_try(&self, address: IpAddr, now: Nanos) -> Result<(), Problem> {
-        self.take(address, Cost::PEEK, now)
-    }
-
     /// Counts what was tried in vain.
+    ///
+    /// # Errors
+    /// When that was too much.
     pub(super) fn count(&self, address: IpAddr, now: Nanos) -> Result<(), Problem> {
         let failed = self.unlogged.fetch_add(1, Relaxed) + 1;
         let logged = self.logged.load(Relaxed);
@@ -49,11 +48,7 @@ impl Failures {
             self.unlogged.fetch_sub(failed, Relaxed);
             tracing::warn!(%address, failed, "something was presented that is no token of the cluster");
         }
-        self.take(address, Cost::ONE, now)
-    }
-
-    fn take(&self, address: IpAddr, cost: Cost, now: Nanos) -> Result<(), Problem> {
-        let answer = self.tried.check(&network(address), cost, now);
+        let answer = self.tried.check(&network(address), Cost::ONE, now);
         if answer.is_allowed() {
             return Ok(());
         }
@@ -84,16 +79,15 @@ mod tests {
         let one: IpAddr = "2001:db8::1".parse().unwrap();
         let beside: IpAddr = "2001:db8::ffff".parse().unwrap();
         for _ in 0..TRIES {
-            assert!(failures.may_try(one, start).is_ok());
             assert!(failures.count(one, start).is_ok());
         }
         for address in [one, beside] {
-            assert_eq!(failures.may_try(address, start).unwrap_err().kind, ProblemKind::TooManyFailures);
+            assert_eq!(failures.count(address, start).unwrap_err().kind, ProblemKind::TooManyFailures);
         }
-        assert!(failures.may_try("2001:db8:1::1".parse().unwrap(), start).is_ok());
+        assert!(failures.count("2001:db8:1::1".parse().unwrap(), start).is_ok());
         let later = start.saturating_add(std::time::Duration::from_secs(6));
         assert!(failures.count(one, later).is_ok());
-        assert!(failures.may_try(one, later).is_err());
+        assert!(failures.count(one, later).is_err());
         assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
     }
 }

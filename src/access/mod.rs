@@ -2,14 +2,22 @@
 //!
 //! - A call needs nothing, or a role ([`Role`]); each front end says which. [`Access::admit`] says whether who asks has it.
 //! - What was proved is a [`Grant`]. A token may be limited to some domains: [`Grant::may_ask`].
-//! - `failures`: how often an address may present what is no token. `presented`: where HTTP and gRPC present one.
+//! - `following`: the tokens that the log says. `failures`: how often an address may present what is no token. `presented`: where HTTP and gRPC present one.
 //!
 //! **Where checks need no token, a check pays one branch for all of this.**
 
 mod failures;
+mod following;
 mod presented;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use tidegate_cluster::{
@@ -18,7 +26,10 @@ use tidegate_cluster::{
 };
 
 use self::failures::Failures;
-pub(crate) use self::presented::{of_headers, of_values};
+pub(crate) use self::{
+    following::follow,
+    presented::{of_headers, of_values},
+};
 use crate::{
     check::{Problem, ProblemKind},
     config::RequireToken,
@@ -99,12 +110,24 @@ impl GrantedToken {
 }
 
 /// Who makes a call, with what they have presented: some of what a call asks for may need more than the call does.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) grant: Grant,
     pub(crate) presented: Option<Box<[u8]>>,
     pub(crate) address: IpAddr,
     pub(crate) door: Door,
+}
+
+/// Without what was presented, which is a secret.
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { grant, presented: _, address, door } = self;
+        f.debug_struct("Caller")
+            .field("grant", grant)
+            .field("address", address)
+            .field("door", door)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Caller {
@@ -136,6 +159,8 @@ pub(crate) struct Access {
     has_admin_door: bool,
     /// Those that are applied: a snapshot, swapped whole.
     known: ArcSwap<Known>,
+    /// They have been, since the start, all that the cluster had. Until then one that is not among them may be among those to come.
+    is_up_to_date: AtomicBool,
     failures: Failures,
     clock: Clock,
 }
@@ -160,6 +185,7 @@ impl Access {
             admin,
             has_admin_door,
             known: ArcSwap::default(),
+            is_up_to_date: AtomicBool::new(false),
             failures: Failures::default(),
             clock,
         }
@@ -173,6 +199,18 @@ impl Access {
         }
         let new = Arc::new(Known { index, tokens: Arc::clone(tokens) });
         self.known.rcu(|known| Arc::clone(if index >= known.index { &new } else { known }));
+    }
+
+    /// The same of a state that has all that the log had when it was asked for.
+    pub(crate) fn publish_latest(&self, applied: &Applied) {
+        self.publish(applied);
+        // Whoever sees it sees those tokens.
+        self.is_up_to_date.store(true, Ordering::Release);
+    }
+
+    /// Whether this may be a token that the node has not heard of yet since its start.
+    pub(crate) fn may_be_to_come(&self, presented: &[u8]) -> bool {
+        !self.is_up_to_date.load(Ordering::Acquire) && Tokens::has_form(presented)
     }
 
     /// Whether checks need a token.
@@ -232,8 +270,10 @@ impl Access {
     /// Whose token this is.
     ///
     /// # Errors
-    /// When it is none, or when the address has presented too many that were none.
+    /// When it is none, or may be one that the node does not know yet; another one when the address has presented too many that were none.
     pub(crate) fn authenticate(&self, presented: &[u8], address: IpAddr) -> Result<Grant, Problem> {
+        // Before the tokens, which may be the latest a moment later.
+        let may_be_to_come = self.may_be_to_come(presented);
         let known = self.known.load();
         let tokens = &known.tokens;
         if let Some((id, token)) = tokens.look_up(presented) {
@@ -244,12 +284,14 @@ impl Access {
             let detail = format!("the token {:?} has expired", token.name);
             return Err(self.failed(address, detail));
         }
-        // The number in a token is no secret: who knows it is not kept from presenting the rest.
-        if !tokens.knows(presented) {
-            self.failures.may_try(address, self.clock.now())?;
-            if self.admin.as_ref().is_some_and(|admin| admin.is(presented)) {
-                return Ok(Grant::AdminToken);
-            }
+        // Before anything is counted: whoever shares an address with those who fail is not kept out.
+        if self.admin.as_ref().is_some_and(|admin| admin.is(presented)) {
+            return Ok(Grant::AdminToken);
+        }
+        if may_be_to_come {
+            let detail = "this node has just started and has not applied the log yet, so it does not know whether this is a token of the \
+                          cluster: ask another node, or this one again";
+            return Err(Problem::new(ProblemKind::NotReady, detail));
         }
         Err(self
             .failed(address, "this is no token of the cluster: it is another's, or was revoked".to_owned()))
@@ -266,6 +308,11 @@ impl Access {
     pub(crate) fn may_reset(&self, grant: &Grant) -> Result<(), Problem> {
         self.has_door(Role::Operate, Door::Public)?;
         self.permit(grant, Role::Operate)
+    }
+
+    /// Whether what was proved suffices to be told at the public address what the node is, and does.
+    pub(crate) fn may_read(&self, grant: &Grant) -> bool {
+        self.has_door(Role::Read, Door::Public).is_ok() && self.permit(grant, Role::Read).is_ok()
     }
 
     /// Whether what was proved suffices for this role.

@@ -56,16 +56,60 @@ fn administration_that_has_a_door_of_its_own_is_answered_there_only() {
             ProblemKind::AdminElsewhere,
             "over the Redis protocol, too"
         );
+        assert!(!access.may_read(&Grant::AdminToken), "and neither is INFO told there");
     }
 }
 
 #[test]
-fn who_has_tried_too_often_is_not_looked_at_and_others_are() {
+fn the_node_is_shown_where_nothing_is_guarded_and_to_who_may_look_at_it() {
+    assert!(access(None, false, false).may_read(&Grant::Nobody));
+    let guarded = access(None, true, false);
+    assert!(!guarded.may_read(&Grant::Nobody) && guarded.may_read(&Grant::AdminToken));
+}
+
+#[test]
+fn what_may_be_a_token_is_not_called_bad_before_the_log_was_applied() {
+    let access = access(Some(RequireToken::All), true, false);
+    let token = format!("tg_{}_{}", "0".repeat(16), "f".repeat(64));
+    let ask = |presented: &str| {
+        let needs = Needs::Role(Role::Check);
+        kind(access.admit(needs, Door::Public, Some(presented.as_bytes()), here()))
+    };
+    // What it had at its last start says nothing of what came later.
+    access.publish(&Applied { index: 7, ..Applied::default() });
+    for _ in 0..100 {
+        assert_eq!(ask(&token), Some(ProblemKind::NotReady));
+        assert_eq!(ask(SECRET), None);
+    }
+    assert!(access.may_be_to_come(token.as_bytes()) && !access.may_be_to_come(SECRET.as_bytes()));
+    assert_eq!(ask("nonsense"), Some(ProblemKind::BadToken), "that is none, whatever the log says");
+    access.publish_latest(&Applied { index: 9, ..Applied::default() });
+    for _ in 0..9 {
+        assert_eq!(ask(&token), Some(ProblemKind::BadToken), "nothing was counted before");
+    }
+    assert_eq!(ask(&token), Some(ProblemKind::TooManyFailures));
+}
+
+#[test]
+fn what_a_caller_has_presented_is_not_printed() {
+    let presented = Some(Box::from(SECRET.as_bytes()));
+    let caller = Caller { grant: Grant::AdminToken, presented, address: here(), door: Door::Public };
+    let told = format!("{caller:?}");
+    assert!(told.contains("AdminToken") && told.contains("127.0.0.1"), "{told}");
+    // Neither as text nor as numbers of bytes.
+    assert!(!told.contains("0123") && !told.contains("48, 49"), "{told}");
+}
+
+#[test]
+fn who_has_tried_too_often_is_told_and_keeps_nobody_out_who_has_a_token() {
     let access = access(None, true, false);
     let tries: Vec<_> = (0..12).map(|_| kind(access.authenticate(b"nonsense", here()))).collect();
     assert!(tries[..10].iter().all(|kind| *kind == Some(ProblemKind::BadToken)), "{tries:?}");
     assert!(tries[10..].iter().all(|kind| *kind == Some(ProblemKind::TooManyFailures)), "{tries:?}");
-    // What an operator has chosen might be found by trying.
-    assert_eq!(kind(access.authenticate(SECRET.as_bytes(), here())), Some(ProblemKind::TooManyFailures));
-    assert_eq!(kind(access.authenticate(SECRET.as_bytes(), [192, 0, 2, 1].into())), None);
+    for address in [here(), [192, 0, 2, 1].into()] {
+        for _ in 0..100 {
+            assert_eq!(kind(access.authenticate(SECRET.as_bytes(), address)), None);
+        }
+    }
+    assert_eq!(kind(access.authenticate(b"nonsense", here())), Some(ProblemKind::TooManyFailures));
 }

@@ -3,13 +3,14 @@
 use std::{
     fs::File,
     io::{self, Read as _},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-use super::options::Options;
+use super::{blanked::Blanked, options::Options};
 use crate::secret_file::{self, SecretFileError};
 
 /// Why a configuration file cannot be used.
@@ -36,7 +37,7 @@ pub enum ConfigError {
         line: usize,
         /// What is wrong.
         message: String,
-        /// The file.
+        /// The file, without the values that the report must not show.
         #[source_code]
         text: Arc<NamedSource<String>>,
         /// The place.
@@ -94,13 +95,21 @@ fn parse(path: &str, text: &str) -> Result<Options, ConfigError> {
     Ok(options)
 }
 
-fn invalid(path: &str, text: &str, span: std::ops::Range<usize>, message: String) -> ConfigError {
+fn invalid(path: &str, text: &str, span: Range<usize>, message: String) -> ConfigError {
     let before = text.get(..span.start).unwrap_or(text);
+    let blanked = Blanked::of(text, &span);
+    // What the parser says of a value may hold the value.
+    let message = if blanked.is_secret_faulty {
+        "the value of this key must be a text in quotes (it is not shown, because it may be a secret)"
+            .to_owned()
+    } else {
+        message
+    };
     ConfigError::Invalid {
         path: path.to_owned(),
         line: before.matches('\n').count() + 1,
         message,
-        text: Arc::new(NamedSource::new(path, text.to_owned())),
+        text: Arc::new(NamedSource::new(path, blanked.text)),
         place: span.into(),
     }
 }
@@ -130,6 +139,45 @@ mod tests {
         assert!(fault("name = ").starts_with("node.toml:1: "));
         let key = "cluster-key = \"0123456789abcdef\"\ncluster-key-file = \"key\"";
         assert!(fault(key).starts_with("node.toml:2: cluster-key and"));
+    }
+
+    #[test]
+    fn a_report_shows_where_the_fault_is_and_no_secret_beside_it() {
+        const SECRET: &str = "s3cr3t-0123456789abcdef0123456789abcdef";
+        let report = |text: &str| {
+            let mut report = String::new();
+            let fault = parse("node.toml", text).unwrap_err();
+            miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor())
+                .render_report(&mut report, &fault)
+                .unwrap();
+            report
+        };
+        for secret in ["cluster-key", "admin-token"] {
+            for text in [
+                format!("{secret} = \"{SECRET}\"\nbase-prot = 7800\n"),
+                format!("base-port = 70000\n{secret} = \"{SECRET}\"\n"),
+                format!("base-port =\n\"{secret}\"='{SECRET}'\n"),
+                format!("{secret} = \"\"\"\n{SECRET}\nkey={SECRET}\n\"\"\"\nbase-prot = 7800\n"),
+                format!("{secret} = \"{SECRET}\"\n{secret}-file = \"key\"\n"),
+                format!("{secret} = \"{SECRET}\"\n{secret} = \"{SECRET}\"\n"),
+                // The fault is the secret, or its key.
+                format!("{secret} = \"{SECRET}\n"),
+                format!("{secret} = {SECRET}\n"),
+                format!("{secret} {SECRET}\n"),
+                format!("{secret}: {SECRET}\n"),
+                format!("{secret}s = \"{SECRET}\"\n"),
+                format!("{} = \"{SECRET}\"\n", secret.replace('-', "_")),
+                format!("tls = {{ {secret} = \"{SECRET}\" }}\n"),
+            ] {
+                let report = report(&text);
+                assert!(report.contains("node.toml:"), "{report}");
+                assert!(!report.contains("s3cr3t") && !report.contains("0123456789"), "{text}:\n{report}");
+            }
+        }
+        let number = report("admin-token = 1234567890\n");
+        assert!(number.contains("text in quotes") && !number.contains("1234567890"), "{number}");
+        let kind = report("name = \"n1\"\nbase-port = 70000\ncluster-key = \"a\"\n");
+        assert!(kind.contains("70000") && kind.contains("cluster-key = ***"), "{kind}");
     }
 
     #[test]

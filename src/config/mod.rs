@@ -1,6 +1,7 @@
 //! The configuration of a node: [`Options`] as they were given, [`Settings`] as they hold.
 
 mod advertise;
+mod blanked;
 mod choices;
 mod file;
 mod options;

@@ -53,8 +53,7 @@ pub(crate) struct Front {
     certificate: Option<Arc<Certificate>>,
 }
 
-/// A token that was looked up.
-#[derive(Debug)]
+/// A token that was looked up. It has no `Debug`, which would print it.
 struct Known {
     presented: Vec<u8>,
     grant: Grant,

@@ -1,5 +1,8 @@
 //! What a node tells of itself in the words of Redis: `INFO`, `ROLE`, and `CLUSTER` for clients that want to know where keys
 //! are. Each node answers for every key, so it tells of one node, itself, that has all slots.
+//!
+//! Clients send these before their first check, so they are answered to everybody who may ask checks. Whoever may not look at the node
+//! (`read`) learns from them only what every client needs, and nothing of this node: [`Detail`].
 
 use std::{
     fmt::Write as _,
@@ -30,6 +33,14 @@ pub(super) enum About<'a> {
     MyId,
 }
 
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    All,
+    /// What is the same of all nodes, whether this one loads, and the address that the client has reached it by.
+    Greeting,
+}
+
 impl<'a> About<'a> {
     /// A subcommand of `CLUSTER`.
     pub(super) fn cluster(subcommand: &[u8]) -> Option<Self> {
@@ -44,11 +55,21 @@ impl<'a> About<'a> {
     }
 
     /// Answers. `address` is the one that the client has reached this node by.
-    pub(super) fn answer(&self, node: &Node, address: SocketAddr, to: &mut Replies<'_>) {
+    pub(super) fn answer(&self, node: &Node, address: SocketAddr, detail: Detail, to: &mut Replies<'_>) {
         let (ip, port) = (address.ip().to_canonical().to_string(), i64::from(address.port()));
-        let id = id_of(&node.name);
+        let id = match detail {
+            Detail::All => id_of(&node.name),
+            Detail::Greeting => id_of(&format!("{ip}:{port}")),
+        };
         match self {
-            Self::Info(sections) => to.bulk(info(node, port, sections).as_bytes()),
+            Self::Info(sections) => {
+                let is_loading = matches!(node.readiness(), Readiness::NotReady(_));
+                let text = match detail {
+                    Detail::All => info(node, port, is_loading, sections),
+                    Detail::Greeting => greeting(is_loading, sections),
+                };
+                to.bulk(text.as_bytes());
+            }
             Self::Role => {
                 to.array(3);
                 to.bulk(b"master");
@@ -147,35 +168,72 @@ impl Costly {
     }
 }
 
-/// `INFO`, with the fields that clients look at before they go on.
-fn info(node: &Node, port: i64, wanted: &[&[u8]]) -> String {
-    let is_wanted = |name: &str| {
+/// The text of `INFO`.
+struct Sections<'a> {
+    wanted: &'a [&'a [u8]],
+    text: String,
+}
+
+impl<'a> Sections<'a> {
+    /// Of these sections; none: all.
+    fn new(wanted: &'a [&'a [u8]]) -> Self {
+        Self { wanted, text: String::new() }
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
         let asks_for = |section: &&[u8]| {
             [name, "all", "default", "everything"]
                 .iter()
                 .any(|known| section.eq_ignore_ascii_case(known.as_bytes()))
         };
-        wanted.is_empty() || wanted.iter().any(asks_for)
-    };
+        self.wanted.is_empty() || self.wanted.iter().any(asks_for)
+    }
+
+    fn add(&mut self, name: &str, fields: &[(&str, &dyn std::fmt::Display)]) {
+        if !self.is_wanted(name) {
+            return;
+        }
+        if !self.text.is_empty() {
+            self.text.push_str("\r\n");
+        }
+        // Writing into a text does not fail.
+        let _ = write!(self.text, "# {name}\r\n");
+        for (field, value) in fields {
+            let _ = write!(self.text, "{field}:{value}\r\n");
+        }
+    }
+
+    /// What clients look at before they go on, behind `Server`.
+    fn add_state(&mut self, is_loading: bool) {
+        // A client that sees a node load waits with its first command.
+        self.add("Persistence", &[("loading", &u8::from(is_loading)), ("async_loading", &0)]);
+    }
+
+    fn add_role(&mut self) {
+        self.add("Replication", &[("role", &"master"), ("connected_slaves", &0), ("master_repl_offset", &0)]);
+        self.add("Cluster", &[("cluster_enabled", &1)]);
+    }
+}
+
+/// `INFO` for whoever may not look at the node.
+fn greeting(is_loading: bool, wanted: &[&[u8]]) -> String {
+    let mut sections = Sections::new(wanted);
+    sections.add(
+        "Server",
+        &[("redis_version", &REDIS_VERSION), ("redis_mode", &"cluster"), ("server_name", &"tidegate")],
+    );
+    sections.add_state(is_loading);
+    sections.add_role();
+    sections.text
+}
+
+/// `INFO`, with the fields that clients look at before they go on.
+fn info(node: &Node, port: i64, is_loading: bool, wanted: &[&[u8]]) -> String {
     let now = node.clock.unix_millis() / 1_000;
     let Costly { started, resident, used, keys, .. } = Costly::of(node, now);
     let uptime = now.saturating_sub(started);
-    let is_loading = matches!(node.readiness(), Readiness::NotReady(_));
-    let mut text = String::new();
-    let mut section = |name: &str, fields: &[(&str, &dyn std::fmt::Display)]| {
-        if !is_wanted(name) {
-            return;
-        }
-        if !text.is_empty() {
-            text.push_str("\r\n");
-        }
-        // Writing into a text does not fail.
-        let _ = write!(text, "# {name}\r\n");
-        for (field, value) in fields {
-            let _ = write!(text, "{field}:{value}\r\n");
-        }
-    };
-    section(
+    let mut sections = Sections::new(wanted);
+    sections.add(
         "Server",
         &[
             ("redis_version", &REDIS_VERSION),
@@ -191,27 +249,51 @@ fn info(node: &Node, port: i64, wanted: &[&[u8]]) -> String {
             ("uptime_in_seconds", &uptime),
         ],
     );
-    section("Clients", &[("connected_clients", &node.resp.open())]);
-    section("Memory", &[("used_memory", &used), ("used_memory_rss", &resident)]);
-    // A client that sees a node load waits with its first command.
-    section("Persistence", &[("loading", &u8::from(is_loading)), ("async_loading", &0)]);
-    section(
+    sections.add("Clients", &[("connected_clients", &node.resp.open())]);
+    sections.add("Memory", &[("used_memory", &used), ("used_memory_rss", &resident)]);
+    sections.add_state(is_loading);
+    sections.add(
         "Stats",
         &[
             ("total_connections_received", &node.resp.accepted()),
             ("rejected_connections", &node.resp.refused()),
         ],
     );
-    section("Replication", &[("role", &"master"), ("connected_slaves", &0), ("master_repl_offset", &0)]);
-    section("Cluster", &[("cluster_enabled", &1)]);
+    sections.add_role();
     let keys = format!("keys={0},expires={0},avg_ttl=0", keys);
-    section("Keyspace", &[("db0", &keys)]);
-    text
+    sections.add("Keyspace", &[("db0", &keys)]);
+    sections.text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_may_not_look_at_the_node_learns_what_each_client_needs_and_no_more() {
+        let all = greeting(true, &[]);
+        let lines: Vec<&str> = all.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(
+            lines,
+            [
+                "# Server",
+                "redis_version:7.2.0",
+                "redis_mode:cluster",
+                "server_name:tidegate",
+                "# Persistence",
+                "loading:1",
+                "async_loading:0",
+                "# Replication",
+                "role:master",
+                "connected_slaves:0",
+                "master_repl_offset:0",
+                "# Cluster",
+                "cluster_enabled:1",
+            ]
+        );
+        assert_eq!(greeting(false, &[b"persistence"]), "# Persistence\r\nloading:0\r\nasync_loading:0\r\n");
+        assert_eq!(greeting(false, &[b"memory", b"keyspace"]), "");
+    }
 
     #[test]
     fn an_id_has_forty_digits_and_names_differ() {

@@ -1,5 +1,7 @@
 //! What each command does. Besides the one that decides there are those that clients send before and around it.
 
+use std::fmt;
+
 use super::{
     about::About,
     reply::{Replies, Version},
@@ -49,11 +51,18 @@ pub(super) enum Plain<'a> {
 }
 
 /// What presents a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Auth<'a> {
     pub(super) token: &'a [u8],
     /// `HELLO` does so too, and asks for this version.
     pub(super) hello: Option<Version>,
+}
+
+/// Without the token, which is a secret.
+impl fmt::Debug for Auth<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").field("hello", &self.hello).finish_non_exhaustive()
+    }
 }
 
 /// A command about the connection itself.
@@ -304,6 +313,12 @@ mod tests {
         for wrong in [&["AUTH"][..], &["AUTH", "a", "b", "c"], &["HELLO", "3", "AUTH", "tg_a"]] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_token_that_is_presented_is_not_printed() {
+        let told = format!("{:?}", Auth { token: b"0123", hello: None });
+        assert!(told.starts_with("Auth") && !told.contains("0123") && !told.contains("48"), "{told}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    about::Detail,
     command::{Command, Plain},
     permission::{Peer, error_of},
     reply::{Replies, Version},
@@ -322,8 +323,9 @@ impl Connection {
             }
             Step::Run(Command::About(about)) => {
                 let (node, address) = (Arc::clone(&self.node), self.stream.local_addr());
+                let detail = if self.peer.may_read(&node) { Detail::All } else { Detail::Greeting };
                 match address {
-                    Ok(address) => self.say(|to| about.answer(&node, address, to)),
+                    Ok(address) => self.say(|to| about.answer(&node, address, detail, to)),
                     // The client is gone.
                     Err(_) => return After::End,
                 }

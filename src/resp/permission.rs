@@ -45,6 +45,14 @@ impl Peer {
         self.grant = Grant::Nobody;
     }
 
+    /// Whether the client may be told what the node is, and does.
+    pub(super) fn may_read(&mut self, node: &Node) -> bool {
+        if !node.access.still_counts(&self.grant) {
+            self.forget();
+        }
+        node.access.may_read(&self.grant)
+    }
+
     /// The command, or why the client may not give it: told when it is queued, too, so that its transaction is none. Where checks
     /// need no token, nothing is looked at but that.
     #[inline]
@@ -69,10 +77,12 @@ impl Peer {
         }
         match command {
             Command::Throttle(_) => {
+                // As over HTTP: a reset is no check, and needs the role for resets alone.
                 if is_reset {
                     access.may_reset(&self.grant)?;
+                } else {
+                    access.permit(&self.grant, Role::Check)?;
                 }
-                access.permit(&self.grant, Role::Check)?;
                 self.grant.may_ask(DEFAULT_DOMAIN)
             }
             // What a client says before it is known.
@@ -90,7 +100,7 @@ impl Peer {
     /// What is to be answered instead.
     pub(super) fn authenticate(&mut self, node: &Node, worker: usize, auth: &Auth<'_>) -> Result<(), String> {
         let access = &node.access;
-        if !access.knows_tokens() {
+        if !access.knows_tokens() && !access.may_be_to_come(auth.token) {
             return Err(
                 "ERR AUTH: this node asks for no password, because its cluster has no tokens".to_owned()
             );

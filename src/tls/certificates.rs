@@ -1,8 +1,7 @@
 //! The certificates and cluster keys of a node: read at the start, and again when their files change.
 
 use std::{
-    fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,6 +19,7 @@ use super::{
     files::{FrontConfigs, PeerTlsFiles, TlsFiles},
     handshakes::{Handshakes, Port},
 };
+use crate::secret_file::{self, SecretFileError};
 
 /// How often it is looked whether a file has changed.
 const POLL: Duration = Duration::from_secs(2);
@@ -45,8 +45,8 @@ pub enum CertificatesError {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum KeyFileError {
-    #[error("cannot read the cluster key from {} (--cluster-key-file): {reason}", path.display())]
-    Unreadable { path: PathBuf, reason: io::Error },
+    #[error("the cluster key (--cluster-key-file): {0}")]
+    File(#[from] SecretFileError),
     #[error("{fault} (--cluster-key-file {})", path.display())]
     Keys { path: PathBuf, fault: KeyError },
 }
@@ -240,8 +240,37 @@ fn seconds(clock: Clock) -> i64 {
     i64::try_from(clock.unix_millis() / 1000).unwrap_or(i64::MAX)
 }
 
-fn read_keys(path: &std::path::Path) -> Result<Vec<ClusterKey>, KeyFileError> {
-    let text = fs::read_to_string(path)
-        .map_err(|reason| KeyFileError::Unreadable { path: path.to_owned(), reason })?;
+fn read_keys(path: &Path) -> Result<Vec<ClusterKey>, KeyFileError> {
+    let text = secret_file::read(path)?;
     ClusterKey::parse_all(&text).map_err(|fault| KeyFileError::Keys { path: path.to_owned(), fault })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_changed_key_file_must_be_private_and_short_as_at_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cluster.key");
+        let write = |text: &str, mode| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("0123456789abcdef\n", 0o600);
+        let certificates = Certificates::read("n1", None, None, Some(path.clone()), Vec::new()).unwrap();
+        write("0123456789abcdef\nfedcba9876543210\n", 0o644);
+        certificates.renew();
+        assert_eq!((certificates.reloads(), certificates.keys().len()), ((0, 1), 1));
+        write(&"# remark\n".repeat(10_000), 0o600);
+        certificates.renew();
+        assert_eq!((certificates.reloads(), certificates.keys().len()), ((0, 2), 1));
+        write("0123456789abcdef\nfedcba9876543210\n", 0o600);
+        certificates.renew();
+        assert_eq!((certificates.reloads(), certificates.keys().len()), ((1, 2), 2));
+        let fault = read_keys(&directory.path().join("none")).unwrap_err().to_string();
+        assert!(fault.contains("--cluster-key-file") && fault.contains("none"), "{fault}");
+    }
 }

@@ -86,8 +86,11 @@ impl PeerTlsFiles {
     /// For the node of this name.
     pub(super) fn read(&self, name: &str) -> Result<PeerConfigs, FileError> {
         let proof = Proof::read(&self.certificate, &self.key)?;
-        if !proof.certificate().is_for(name) {
-            let found = proof.certificate().name().unwrap_or("nobody");
+        if !proof.certificate().is_for_node(name) {
+            let found = match proof.certificate().node_names() {
+                [] => "no node".to_owned(),
+                names => names.join(" or "),
+            };
             let path = self.certificate.display();
             return Err(FileError::Config(format!(
                 "the certificate in {path} is for {found}, and not for this node, whose peers would refuse it: `tidegate cert node --name {name}` makes one"

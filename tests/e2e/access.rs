@@ -278,7 +278,7 @@ fn a_token_may_be_for_some_domains_and_for_some_time() {
 }
 
 #[test]
-fn who_tries_secrets_is_slowed_and_others_are_not() {
+fn who_tries_secrets_is_told_and_keeps_nobody_out_who_shares_the_address() {
     let cluster = guarded(&[("TIDEGATE_ADMIN_TOKEN", ADMIN), ("TIDEGATE_REQUIRE_TOKEN", "all")]);
     let node = &cluster.nodes[0];
     let (_, shop) = make(node, Some(ADMIN), json!({"name": "shop", "roles": ["check", "read"]}));
@@ -287,7 +287,7 @@ fn who_tries_secrets_is_slowed_and_others_are_not() {
     assert!(tried[..10].iter().all(|answer| answer.status == 401));
     assert!(tried[20..].iter().all(|answer| answer.status == 429));
     assert!(tried[39].header("retry-after").unwrap().parse::<u64>().unwrap() <= 60);
-    assert_eq!(status(ADMIN).status, 429, "the right one is not looked for either");
+    assert_eq!(status(ADMIN).status, 200, "in an emergency it is all that is left");
     assert_eq!(status(&shop).status, 200, "a token of the cluster counts from wherever it comes");
     assert_eq!(ask(node, "GET", "/v1/check?user=a", Some(&shop), "").status, 200);
     let long = "x".repeat(8_000);

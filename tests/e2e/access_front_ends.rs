@@ -24,6 +24,8 @@ fn the_redis_protocol_asks_for_a_token_as_redis_asks_for_a_password() {
     let (_, other) = of(json!({"name": "other", "roles": ["check"], "domains": ["elsewhere"]}));
     let (_, reader) = of(json!({"name": "reader", "roles": ["read"]}));
     let (_, operator) = of(json!({"name": "operator", "roles": ["operate", "check"]}));
+    let (_, resetter) = of(json!({"name": "resetter", "roles": ["operate"]}));
+    let (_, elsewhere) = of(json!({"name": "elsewhere", "roles": ["operate"], "domains": ["elsewhere"]}));
     let mut client = Client::new(node.resp);
     for command in [&["PING"][..], &THROTTLE, &["INFO"], &["CLIENT", "SETNAME", "x"], &["MULTI"]] {
         let said = client.ask(command);
@@ -36,7 +38,13 @@ fn the_redis_protocol_asks_for_a_token_as_redis_asks_for_a_password() {
     assert!(client.ask(&RESET).starts_with("-NOPERM "), "that is no check");
     assert_eq!(client.ask(&["AUTH", "default", &operator]), "+OK");
     assert!(client.ask(&RESET).starts_with("[:0 "));
-    for (token, says) in [(&other, "elsewhere"), (&reader, "this needs check")] {
+    assert_eq!(client.ask(&["AUTH", &resetter]), "+OK");
+    assert!(client.ask(&RESET).starts_with("[:0 "), "as over HTTP, without the role of checks");
+    assert_eq!(client.ask(&["AUTH", &elsewhere]), "+OK");
+    assert!(client.ask(&RESET).starts_with("-NOPERM "), "as over HTTP, too");
+    for (token, says) in
+        [(&other, "elsewhere"), (&reader, "this needs check"), (&resetter, "this needs check")]
+    {
         assert_eq!(client.ask(&["AUTH", token]), "+OK");
         let said = client.ask(&THROTTLE);
         assert!(said.starts_with("-NOPERM ") && said.contains(says), "{said}");
@@ -59,6 +67,9 @@ fn the_redis_protocol_asks_for_a_token_as_redis_asks_for_a_password() {
 #[test]
 fn without_tokens_for_checks_the_redis_protocol_guards_what_is_none() {
     let cluster = guarded(&[("TIDEGATE_ADMIN_TOKEN", ADMIN)]);
+    let of = |body| make(&cluster.nodes[0], Some(ADMIN), body).1;
+    let reader = of(json!({"name": "reader", "roles": ["read"]}));
+    let checker = of(json!({"name": "checker", "roles": ["check"]}));
     let mut client = Client::new(cluster.nodes[0].resp);
     assert!(client.ask(&THROTTLE).starts_with("[:0 "));
     assert!(client.ask(&RESET).starts_with("-NOAUTH "));
@@ -67,6 +78,28 @@ fn without_tokens_for_checks_the_redis_protocol_guards_what_is_none() {
     assert!(client.ask(&["EXEC"]).starts_with("-EXECABORT "));
     assert_eq!(client.ask(&["AUTH", ADMIN]), "+OK");
     assert!(client.ask(&RESET).starts_with("[:0 "));
+    // Nor is the node shown to anybody: clients learn what they need to begin.
+    let mut client = Client::new(cluster.nodes[0].resp);
+    let name = |id: &str| {
+        id.ends_with(&cluster.nodes[0].name.bytes().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    for (token, sees) in [(None, false), (Some(&checker), false), (Some(&reader), true)] {
+        if let Some(token) = token {
+            assert_eq!(client.ask(&["AUTH", token]), "+OK");
+        }
+        let info = client.ask(&["INFO"]);
+        for field in ["redis_version:", "loading:0", "role:master", "cluster_enabled:1"] {
+            assert!(info.contains(field), "{field}: {info}");
+        }
+        for field in
+            ["process_id:", "run_id:", "node_name:", "used_memory:", "keys=", "uptime", "connected_clients:"]
+        {
+            assert_eq!(info.contains(field), sees, "{field}: {info}");
+        }
+        assert_eq!(name(&client.ask(&["CLUSTER", "MYID"])), sees);
+        assert!(client.ask(&["CLUSTER", "SLOTS"]).contains("127.0.0.1"));
+        assert!(client.ask(&["ROLE"]).contains("master"));
+    }
     // Nor does Gubernator's way reset for anybody.
     let body = json!({"requests": [{"name": "a", "unique_key": "a", "limit": 5, "duration": 60_000, "hits": 1, "behavior": 8}]});
     let reset = |token| ask(&cluster.nodes[0], "POST", "/v1/GetRateLimits", token, &body.to_string()).json();

@@ -1,17 +1,14 @@
 //! The promise: days, weeks, months and years are those of the time zone and of the date that a rule says, whichever node is asked, and
 //! what a window has counted is not forgotten before it ends.
 
-use std::{
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, thread, time::Duration};
 
 use chrono::{DateTime, Datelike as _, FixedOffset, NaiveTime, TimeDelta, Utc};
 use serde_json::Value;
 use tidegate_jepsen::{
     client::Client,
     cluster::{Cluster, Node, wait_for},
+    history::monotonic,
 };
 
 use crate::kit::{
@@ -51,8 +48,9 @@ fn a_day_that_begins_in_a_moment_begins_anew_at_each_node_then_and_not_before() 
     let mut clients: Vec<Client> = cluster.nodes.iter().map(|node| node.client(PATIENCE)).collect();
     // A day that begins some seconds from now on the clocks of Nepal, which are 5:45 ahead.
     let ahead = Duration::from_secs(12);
-    let (begun, at) = (Instant::now(), now(&cluster.nodes[0]) + TimeDelta::seconds(12));
-    let known = Instant::now();
+    let (begun, at) = (monotonic(), now(&cluster.nodes[0]) + TimeDelta::seconds(12));
+    let known = monotonic();
+    let since = |instant: u64| Duration::from_nanos(monotonic() - instant);
     let starts = in_zone(at, KATHMANDU).format("%Y-%m-%dT%H:%M:%S");
     let rules = format!(
         "timezone: Asia/Kathmandu\nrules: [{{ name: r, key: [user], limit: 3/day, starts: '{starts}' }}]\n"
@@ -64,7 +62,7 @@ fn a_day_that_begins_in_a_moment_begins_anew_at_each_node_then_and_not_before() 
     for user in users {
         let answers: Vec<Value> = (0..5).map(|n| ask(&mut clients[n % 3], user)).collect();
         // The node's date is cut to seconds.
-        if begun.elapsed() + Duration::from_secs(1) >= ahead {
+        if since(begun) + Duration::from_secs(1) >= ahead {
             // A machine this slow shows nothing.
             println!("NOT TESTED: {user} was asked too late");
             continue;
@@ -72,7 +70,7 @@ fn a_day_that_begins_in_a_moment_begins_anew_at_each_node_then_and_not_before() 
         assert_eq!(allowed(&answers), 3, "{user}: {answers:?}");
         assert!(wait_ms(&answers[4]) <= ahead.as_millis() as u64, "{}", answers[4]);
     }
-    thread::sleep(ahead.saturating_sub(known.elapsed()) + Duration::from_millis(100));
+    thread::sleep(ahead.saturating_sub(since(known)) + Duration::from_millis(100));
     for user in users {
         let answers: Vec<Value> = (0..5).map(|n| ask(&mut clients[n % 3], user)).collect();
         assert_eq!(allowed(&answers), 3, "{user}: {answers:?}");

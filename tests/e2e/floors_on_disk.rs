@@ -5,14 +5,14 @@ use std::{
     fs,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::kit;
 use tidegate_jepsen::{
     check::bound::Bound,
     cluster::{Cluster, Settings, wait_for},
-    history::History,
+    history::{History, monotonic},
     load::Load,
 };
 
@@ -89,7 +89,7 @@ fn kill_under_load(count: usize) {
     let history: History = thread::scope(|scope| {
         let running = scope.spawn(|| load.run_while(|| wanted.load(Relaxed)));
         let _end = kit::EndOnDrop(&wanted);
-        let begun = Instant::now();
+        let begun = monotonic();
         let mut left: Vec<Vec<u64>> = vec![vec![LIMIT; IDS as usize]; LONG.len()];
         for round in 0..kills() {
             // Some keys are never used; the others at their own pace.
@@ -118,7 +118,7 @@ fn kill_under_load(count: usize) {
                     "{attribute}: {now} of {limit} left"
                 );
             }
-            let refilled = 1 + begun.elapsed().as_secs() * LIMIT / 86_400;
+            let refilled = 1 + (monotonic() - begun) / 1_000_000_000 * LIMIT / 86_400;
             for (attribute, left) in LONG.iter().zip(&mut left) {
                 for (key, left) in (0..IDS).zip(left) {
                     let (_, now) = decided(&cluster, attribute, &format!("k{key}"), 0);

@@ -21,18 +21,18 @@ use crate::kit::{
 
 const RULES: &str = "rules:\n  - { name: per-user, key: [user], limit: 1000000/1h, on_owner_loss: deny }\n";
 
+/// Writes a key as a node takes it: its owner's alone.
+fn write(path: &Path, key: &str) {
+    fs::write(path, key).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// Does a step, and says what it has said.
 fn rotate(file: &Path) -> String {
     let output =
         Command::new(kit::binary()).args(["key", "rotate", "--cluster-key-file"]).arg(file).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     said(&output)
-}
-
-/// A file that only its owner can read: others are refused.
-fn write_secret(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 #[test]
@@ -46,14 +46,14 @@ fn the_cluster_key_changes_under_load_and_the_old_one_is_worth_nothing() {
     let ports: Vec<u16> = (0..3).map(|_| free_ports()).collect();
     for (place, port) in ports.iter().enumerate() {
         let key = file(&format!("n{}.key", place + 1));
-        write_secret(&key, old);
+        write(&key, old);
         cluster.set_environment("TIDEGATE_CLUSTER_KEY_FILE", key.to_str().unwrap());
         cluster.spawn(*port, &ports, &["--bootstrap-expect".to_owned(), "3".to_owned()]);
     }
     cluster.await_ready();
     let (goes_on, checks) = (AtomicBool::new(true), AtomicU64::new(0));
     let at_operator = file("operator.key");
-    write_secret(&at_operator, old);
+    write(&at_operator, old);
     thread::scope(|scope| {
         let _end = EndOnDrop(&goes_on);
         for (place, node) in cluster.nodes.iter().enumerate() {
@@ -94,11 +94,19 @@ fn the_cluster_key_changes_under_load_and_the_old_one_is_worth_nothing() {
         }
     }
 
+    // A changed file that others can read is refused as at the start, and what was in force stays.
+    let (first, key) = (&cluster.nodes[0], file("n1.key"));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    signal(first.pid().unwrap(), Signal::HUP);
+    wait_for("the open file is refused", SOON, || first.log().contains("chmod 600"));
+    assert_eq!(first.metric("tidegate_cluster_keys"), Some(1.0));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+
     // Streams that are opened from now on have the new key, and gossip has had it all the time.
     cluster.kill("n3");
     cluster.restart("n3");
     cluster.await_ready();
-    write_secret(&file("intruder.key"), old);
+    write(&file("intruder.key"), old);
     cluster.set_environment("TIDEGATE_CLUSTER_KEY_FILE", file("intruder.key").to_str().unwrap());
     let port = free_ports();
     cluster.spawn_as("intruder", port, &ports, &[]);

@@ -119,7 +119,8 @@ fn a_node_is_ready_when_its_cluster_is_and_tells_all_else_until_it_ends() {
     let node = Service::start("n1", one, &flags(&to_two), &told);
     let (waits, _) = manager.wait_for("STATUS=not ready: waiting for ");
     assert!(
-        waits.contains("EXTEND_TIMEOUT_USEC=30000000") || manager.wait_for("EXTEND_TIMEOUT_USEC").0 != ""
+        waits.contains("EXTEND_TIMEOUT_USEC=30000000")
+            || !manager.wait_for("EXTEND_TIMEOUT_USEC").0.is_empty()
     );
     // It waits, and says again and again that it needs time; nobody is told that it is ready.
     let (_, before) = manager.wait_for("EXTEND_TIMEOUT_USEC=30000000");

@@ -7,12 +7,16 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate, prelude::X509
 
 /// Names of one certificate that are kept: a holder with more is known by the first ones.
 const MAX_NAMES: usize = 64;
+/// Before the name of a node, in the URIs of a certificate that is for several.
+const NODE_URI: &str = "tidegate://node/";
 
 /// Whom a certificate names, and until when. That it is genuine is for the handshake to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     common_name: Option<String>,
     names: Vec<String>,
+    node_names: Vec<String>,
+    is_for_servers: bool,
     not_before: i64,
     not_after: i64,
     is_authority: bool,
@@ -32,13 +36,13 @@ impl Certificate {
     pub fn of(der: &CertificateDer<'_>) -> Result<Self, NotACertificate> {
         let (_, found) = parse_x509_certificate(der).map_err(|error| NotACertificate(error.to_string()))?;
         let validity = found.validity();
+        let common_name =
+            found.subject().iter_common_name().find_map(|name| name.as_str().ok()).map(str::to_owned);
         Ok(Self {
-            common_name: found
-                .subject()
-                .iter_common_name()
-                .find_map(|name| name.as_str().ok())
-                .map(str::to_owned),
+            node_names: node_names(&found, common_name.as_deref()),
+            common_name,
             names: alternative_names(&found),
+            is_for_servers: matches!(found.extended_key_usage(), Ok(Some(usage)) if usage.value.server_auth),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
             is_authority: found.is_ca(),
@@ -61,9 +65,20 @@ impl Certificate {
         self.names.first().map(String::as_str).or(self.common_name())
     }
 
-    /// Whether one of its names, the common name included, is exactly this one.
-    pub fn is_for(&self, name: &str) -> bool {
-        self.common_name() == Some(name) || self.names.iter().any(|one| one == name)
+    /// The nodes that its holder may be: those of its URIs `tidegate://node/NAME`. Without such a URI it is the first DNS name, and
+    /// the common name. **Other names are where a node is found**: `localhost`, the name of a machine or a service.
+    pub fn node_names(&self) -> &[String] {
+        &self.node_names
+    }
+
+    /// Whether its holder may be the node of exactly this name.
+    pub fn is_for_node(&self, name: &str) -> bool {
+        self.node_names.iter().any(|one| one == name)
+    }
+
+    /// Whether it says that it is for servers (`serverAuth`). One that says nothing of its use is not.
+    pub fn is_for_servers(&self) -> bool {
+        self.is_for_servers
     }
 
     /// The second, of Unix time, at which it begins to hold.
@@ -100,6 +115,25 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.value.general_names.iter().filter_map(text).take(MAX_NAMES).collect()
 }
 
+fn node_names(certificate: &X509Certificate<'_>, common_name: Option<&str>) -> Vec<String> {
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let names = alternative.map_or(&[][..], |names| names.value.general_names.as_slice());
+    let of_uri = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => uri.strip_prefix(NODE_URI).map(str::to_owned),
+        _ => None,
+    };
+    let of_uris: Vec<String> = names.iter().filter_map(of_uri).take(MAX_NAMES).collect();
+    if !of_uris.is_empty() {
+        return of_uris;
+    }
+    let dns = names.iter().find_map(|name| match name {
+        GeneralName::DNSName(name) => Some(*name),
+        _ => None,
+    });
+    let common_name = common_name.filter(|common| dns != Some(*common));
+    dns.into_iter().chain(common_name).map(str::to_owned).collect()
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(v4.into());
@@ -109,7 +143,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     use super::*;
 
@@ -129,16 +163,37 @@ mod tests {
         let both = made(&["n1.example.com", "10.0.0.7", "::1"], Some("n1"));
         assert_eq!(both.names(), ["n1.example.com", "10.0.0.7", "::1"]);
         assert_eq!((both.common_name(), both.name()), (Some("n1"), Some("n1.example.com")));
-        for name in ["n1", "n1.example.com", "10.0.0.7"] {
-            assert!(both.is_for(name), "{name}");
+        for name in ["n1", "n1.example.com"] {
+            assert!(both.is_for_node(name), "{name}");
         }
-        for name in ["", "N1", "n", "n11", "example.com", "*.example.com"] {
-            assert!(!both.is_for(name), "{name}");
+        for name in ["", "N1", "n", "n11", "example.com", "*.example.com", "10.0.0.7", "::1"] {
+            assert!(!both.is_for_node(name), "{name}");
         }
         assert_eq!(both.not_after(), 1_893_456_000);
         assert_eq!(made(&[], Some("deploy")).name(), Some("deploy"));
         assert_eq!(made(&[], None).name(), None);
-        assert!(!made(&[], None).is_for(""));
+        assert!(!made(&[], None).is_for_node(""));
+    }
+
+    #[test]
+    fn where_a_node_is_found_is_not_its_name() {
+        // As `tidegate cert node --name n1 --host n2` makes them.
+        let node = made(&["n1", "n2", "localhost", "127.0.0.1"], Some("n1"));
+        assert_eq!(node.node_names(), ["n1"]);
+        assert!(!node.is_for_node("n2") && !node.is_for_node("localhost"));
+        assert_eq!(made(&["127.0.0.1"], None).node_names(), [""; 0]);
+        let of = |names: &[SanType]| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.subject_alt_names = names.to_vec();
+            params.distinguished_name.push(DnType::CommonName, "tidegate");
+            Certificate::of(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der()).unwrap()
+        };
+        let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+        let dns = || SanType::DnsName("n9".try_into().unwrap());
+        let several = of(&[dns(), uri("tidegate://node/n1"), uri("tidegate://node/n2"), uri("spiffe://n3")]);
+        assert_eq!(several.node_names(), ["n1", "n2"], "and neither its host nor its common name");
+        let mail = SanType::Rfc822Name("n1".try_into().unwrap());
+        assert_eq!(of(&[uri("n1"), mail, dns()]).node_names(), ["n9", "tidegate"]);
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! PEM files: certificates, private keys, authorities.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -13,12 +12,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{Certificate, NotACertificate, provider};
+use crate::{Certificate, NotACertificate, private, provider};
 
 /// Longest file: a bundle of all public authorities has 300 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-/// What others than owner and group may do with a file.
-const OTHERS: u32 = 0o007;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +33,7 @@ pub enum FileError {
     NoKey { path: PathBuf },
     #[error("the private key in {} is encrypted, and a node has nobody to ask for the passphrase: `openssl pkey -in {} -out KEY` writes it without one, readable only by its owner", path.display(), path.display())]
     EncryptedKey { path: PathBuf },
-    #[error("others than its owner can use the private key in {} (mode {mode:04o}): `chmod 600 {}` mends it (in a volume of Kubernetes: defaultMode: 0400)", path.display(), path.display())]
+    #[error("others than its owner can use the private key in {} (mode {mode:04o}): `chmod 600 {}` {}", path.display(), path.display(), private::HOW_TO_MEND)]
     OpenKey { path: PathBuf, mode: u32 },
     #[error("the private key in {} is not the one of the certificate in {}", key.display(), certificate.display())]
     OtherKey { key: PathBuf, certificate: PathBuf },
@@ -117,14 +114,13 @@ pub fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let unreadable = |reason| FileError::Unreadable { path: path.to_owned(), reason };
+    let file = File::open(path).map_err(unreadable)?;
     // Before a byte of it is read: who finds it open should make a new one.
-    let metadata =
-        fs::metadata(path).map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if metadata.is_file() && mode & OTHERS != 0 {
+    if let Some(mode) = private::fault(&file).map_err(unreadable)? {
         return Err(FileError::OpenKey { path: path.to_owned(), mode });
     }
-    let text = read(path)?;
+    let text = read_open(file, path)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
         let is_encrypted = text.windows(9).any(|word| word == b"ENCRYPTED");
         let path = path.to_owned();
@@ -133,12 +129,15 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    let read = || {
-        let mut text = Vec::new();
-        File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    let text = read().map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
+    let file = File::open(path);
+    read_open(file.map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?, path)
+}
+
+fn read_open(file: File, path: &Path) -> Result<Vec<u8>, FileError> {
+    let mut text = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(|reason| FileError::Unreadable { path: path.to_owned(), reason })?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(FileError::TooLong { path: path.to_owned() });
     }

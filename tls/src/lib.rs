@@ -3,6 +3,7 @@
 //! In the order in which a node meets them:
 //!
 //! - [`files`]: certificates, keys and authorities as PEM files; what is wrong with one is said so that it can be mended.
+//! - [`private`]: who may read a file with a secret.
 //! - [`Certificate`]: whom a certificate names, and until when it holds.
 //! - [`server`], [`client`], [`peers`]: what a listener, a caller and the nodes among themselves demand of each other.
 //! - [`Watched`]: files that are read again when they change, and what was read last and is good.
@@ -15,6 +16,7 @@ mod certificate;
 pub mod client;
 pub mod files;
 pub mod peers;
+pub mod private;
 mod room;
 pub mod server;
 mod stream;

@@ -1,8 +1,9 @@
 //! What nodes demand of each other: a certificate of the nodes' authority at both ends.
 //!
 //! A node is called by its name, not by the host at which it is found, so that neither end looks for a host in the certificate:
-//! [`Certificate::is_for`] the member's name is asked once the handshake is done. **Both ends must have a certificate for servers**
-//! (`serverAuth`): a client's certificate of the same authority makes nobody a node, whatever name it has.
+//! [`Certificate::is_for_node`] is asked for the member's name once the handshake is done. **Both ends must have a certificate that says
+//! that it is for servers** (`serverAuth`): a client's certificate of the same authority makes nobody a node, whatever name it has, and
+//! neither does one that says nothing of its use.
 
 use std::{fmt, sync::Arc};
 
@@ -48,6 +49,11 @@ impl PeerConfigs {
     pub fn new(proof: &Proof, authorities: RootCertStore) -> Result<Self, FileError> {
         let fault = |error: Error| FileError::Config(error.to_string());
         let verifier = Arc::new(Verifier { authorities, provider: provider() });
+        if !proof.certificate().is_for_servers() {
+            return Err(FileError::Config(
+                "the certificate of this node has no extended key usage serverAuth, without which its peers refuse it".to_owned(),
+            ));
+        }
         let (leaf, rest) = proof.chain.split_first().expect("a proof has a certificate");
         match verifier.verify(leaf, rest, UnixTime::now()) {
             // An operator who is late should not lose the cluster with the next restart: clocks and others decide.
@@ -98,7 +104,13 @@ impl Verifier {
     ) -> Result<(), Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.authorities, rest, now, algorithms)
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.authorities, rest, now, algorithms)?;
+        // That takes a certificate without any usage for one of all usages.
+        match Certificate::of(certificate) {
+            Ok(shown) if shown.is_for_servers() => Ok(()),
+            Ok(_) => Err(CertificateError::InvalidPurpose.into()),
+            Err(_) => Err(CertificateError::BadEncoding.into()),
+        }
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {

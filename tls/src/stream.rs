@@ -52,7 +52,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         self.0.get_mut().0
     }
 
-    /// What the other end has shown; none, or one that cannot be read: `None`.
+    /// What the other end has shown; none, or one that cannot be read: `None`, which proves nothing.
     pub fn peer_certificate(&self) -> Option<Certificate> {
         let shown: &CertificateDer<'_> = self.0.get_ref().1.peer_certificates()?.first()?;
         Certificate::of(shown).ok()

@@ -99,6 +99,8 @@ pub(crate) enum HandshakeError {
          --name {expected}`)"
     )]
     OtherCertificate { found: String, expected: String },
+    #[error("the peer has shown no certificate that can be read")]
+    NoCertificate,
     #[error(
         "the peer does not speak TLS, which this node demands (--peer-tls-cert there, or --peer-tls optional here)"
     )]
@@ -144,7 +146,7 @@ impl HandshakeError {
             Self::OtherKey => "wrong_key",
             Self::OtherNode { .. } | Self::OwnName(_) => "other_node",
             Self::Tls(_) => "tls",
-            Self::OtherCertificate { .. } => "certificate",
+            Self::OtherCertificate { .. } | Self::NoCertificate => "certificate",
             Self::PlainText => "plain_text",
             Self::Turned(_) | Self::Refused(_) => "refused",
             Self::Timeout => "timeout",
@@ -161,6 +163,7 @@ impl HandshakeError {
             Self::OtherCluster { .. }
                 | Self::OtherKey
                 | Self::OtherCertificate { .. }
+                | Self::NoCertificate
                 | Self::Turned(_)
                 | Self::Refused(_)
                 | Self::Greeting(GreetingError::Version { .. })
@@ -377,8 +380,11 @@ fn accept(
 /// Looks whether what a peer has shown is for the name that it has. Where there is no TLS, nothing was.
 pub(crate) fn must_be_for(certificate: Option<&Certificate>, name: &str) -> Result<(), HandshakeError> {
     match certificate {
-        Some(certificate) if !certificate.is_for(name) => Err(HandshakeError::OtherCertificate {
-            found: certificate.name().unwrap_or("nobody").to_owned(),
+        Some(certificate) if !certificate.is_for_node(name) => Err(HandshakeError::OtherCertificate {
+            found: match certificate.node_names() {
+                [] => "no node".to_owned(),
+                names => names.join(" or "),
+            },
             expected: name.to_owned(),
         }),
         _ => Ok(()),

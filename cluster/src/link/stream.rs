@@ -24,13 +24,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum PeerStream {
     Plain(fabric::Stream),
-    Tls(Box<TlsStream<Slot>>, Option<Certificate>),
+    /// With what the peer has shown.
+    Tls(Box<TlsStream<Slot>>, Certificate),
 }
 
 /// A stream that belongs to no runtime.
 pub(crate) enum Detached {
     Plain(fabric::Detached),
-    Tls(Box<TlsStream<Slot>>, Option<Certificate>, fabric::Detached),
+    Tls(Box<TlsStream<Slot>>, Certificate, fabric::Detached),
 }
 
 /// The reading half of a stream.
@@ -104,15 +105,16 @@ impl PeerStream {
 
     fn of(stream: io::Result<TlsStream<Slot>>) -> Result<Self, HandshakeError> {
         let stream = stream.map_err(HandshakeError::Tls)?;
-        let certificate = stream.peer_certificate();
+        // Nothing that is shown is nothing that is proved: its name could not be looked for.
+        let certificate = stream.peer_certificate().ok_or(HandshakeError::NoCertificate)?;
         Ok(Self::Tls(Box::new(stream), certificate))
     }
 
-    /// What the peer has shown.
+    /// What the peer has shown; none: the stream is plain.
     pub(crate) fn certificate(&self) -> Option<&Certificate> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(_, certificate) => certificate.as_ref(),
+            Self::Tls(_, certificate) => Some(certificate),
         }
     }
 
@@ -255,5 +257,44 @@ impl AsyncWrite for WriteHalf {
             Self::Plain(half) => Pin::new(half).poll_shutdown(cx),
             Self::Tls(half) => Pin::new(half).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tidegate_tls::{
+        client,
+        files::{Proof, authorities},
+        server::{self, ClientAuth},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_over_tls_that_has_shown_nothing_is_none() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = (directory.path().join("n1.crt"), directory.path().join("n1.key"));
+        let made = rcgen::generate_simple_self_signed(vec!["n1".to_owned()]).unwrap();
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        // As if a peer had got through the handshake with what cannot be read.
+        let listener =
+            server::config(&Proof::read(&certificate, &key).unwrap(), &ClientAuth::Off, &[]).unwrap();
+        let caller = client::config(authorities(&certificate).unwrap(), None, &[]).unwrap();
+        let port = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let here = fabric::connect(port.local_addr().unwrap()).await.unwrap();
+        let (there, _) = port.accept().await.unwrap();
+        let name = ServerName::try_from("n1").unwrap();
+        let (called, accepted) = tokio::join!(
+            TlsStream::connect(there, caller, name),
+            TlsStream::accept(Slot(Some(here)), listener),
+        );
+        assert!(called.is_ok());
+        let stream = PeerStream::of(accepted.map_err(|(error, _)| error));
+        assert!(matches!(stream, Err(HandshakeError::NoCertificate)), "{stream:?}");
     }
 }

@@ -199,7 +199,7 @@ impl World {
         if state.floors_written < self.config.floors {
             let mut next = state.clone();
             next.floors_written += 1;
-            next.log.push(Written::Floors(next.floors_written % 2 == 0));
+            next.log.push(Written::Floors(next.floors_written.is_multiple_of(2)));
             out.push(next);
         }
         let Some(process) = &state.process else {

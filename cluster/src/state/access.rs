@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    audit::{Audit, AuditEntry, Identity},
+    audit::{Audit, AuditEntry, Identity, RESET},
     command::{Act, Action, Origin, Outcome},
     token::{ActError, Role, Tokens},
 };
@@ -53,7 +53,7 @@ impl Act {
                 let name = tokens.get(*id).map_or_else(|| id.to_string(), |token| token.name.clone());
                 ("token.revoke", name, id.to_string())
             }
-            Self::NoteReset { domain, detail } => ("bucket.reset", domain.clone(), detail.clone()),
+            Self::NoteReset { domain, detail } => (RESET, domain.clone(), detail.clone()),
         }
     }
 }
@@ -102,11 +102,14 @@ impl AccessState {
     /// Changes the tokens, if that is what is asked for.
     pub(super) fn change_tokens(&mut self, index: u64, action: &Action) -> Result<(), ActError> {
         let may_lock_out = action.actor.identity == Identity::AdminToken;
+        let now_ms = action.at_ms;
         match &action.act {
             Act::MakeToken { id, token } => {
-                Arc::make_mut(&mut self.tokens).add(index, *id, token.clone(), may_lock_out)
+                Arc::make_mut(&mut self.tokens).add(index, now_ms, *id, token.clone(), may_lock_out)
             }
-            Act::RevokeToken { id } => Arc::make_mut(&mut self.tokens).remove(index, *id, may_lock_out),
+            Act::RevokeToken { id } => {
+                Arc::make_mut(&mut self.tokens).remove(index, now_ms, *id, may_lock_out)
+            }
             _ => Ok(()),
         }
     }

@@ -10,6 +10,10 @@ use super::token::{ActError, TokenId};
 const MAX_ENTRIES: usize = 1000;
 /// Bytes of their texts, about; the oldest go.
 const MAX_BYTES: usize = 256 << 10;
+/// The part of both that resets may have: whoever may do nothing else must not push out what others did.
+const PART_OF_RESETS: usize = 4;
+/// The action of a reset.
+pub(super) const RESET: &str = "bucket.reset";
 /// Bytes of a text in an entry; what is beyond is cut off.
 const MAX_TEXT_BYTES: usize = 256;
 
@@ -99,13 +103,35 @@ impl Audit {
         for text in [&mut entry.target, &mut entry.detail, &mut entry.node, &mut entry.actor.address] {
             cut(text);
         }
+        let is_reset = is_reset(&entry);
         self.bytes += size_of(&entry);
         self.entries.push_back(entry);
+        if is_reset {
+            self.bound_resets();
+        }
         while self.entries.len() > MAX_ENTRIES || self.bytes > MAX_BYTES {
             let Some(oldest) = self.entries.pop_front() else { return };
             self.bytes -= size_of(&oldest);
         }
     }
+
+    /// Drops the oldest resets beyond their part.
+    fn bound_resets(&mut self) {
+        let resets = || self.entries.iter().filter(|entry| is_reset(entry));
+        let (mut count, mut bytes) = (resets().count(), resets().map(size_of).sum::<usize>());
+        let is_too_much =
+            |count, bytes| count > MAX_ENTRIES / PART_OF_RESETS || bytes > MAX_BYTES / PART_OF_RESETS;
+        while is_too_much(count, bytes) {
+            let Some(oldest) = self.entries.iter().position(is_reset) else { return };
+            let Some(gone) = self.entries.remove(oldest) else { return };
+            (count, bytes) = (count - 1, bytes - size_of(&gone));
+            self.bytes -= size_of(&gone);
+        }
+    }
+}
+
+fn is_reset(entry: &AuditEntry) -> bool {
+    entry.action == RESET
 }
 
 fn cut(text: &mut String) {

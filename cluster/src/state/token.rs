@@ -309,9 +309,9 @@ impl Tokens {
         (token.hash == SecretHash::of(TOKEN_CONTEXT, presented)).then_some((id, token))
     }
 
-    /// Whether the text is of the form of a token's, of which there is one with its number.
-    pub fn knows(&self, presented: &[u8]) -> bool {
-        Self::id_in(presented).is_some_and(|id| self.by_id.contains_key(&id))
+    /// Whether the text is of the form of a token's, whether there is such a one or not.
+    pub fn has_form(presented: &[u8]) -> bool {
+        Self::id_in(presented).is_some()
     }
 
     fn id_in(presented: &[u8]) -> Option<TokenId> {
@@ -320,14 +320,17 @@ impl Tokens {
         is_hex(secret, SECRET_DIGITS).then(|| TokenId::parse(id))?
     }
 
-    fn has_admin_beside(&self, without: Option<TokenId>) -> bool {
-        self.iter().any(|(id, token)| Some(id) != without && token.roles.allow(Role::Admin))
+    /// Whether one that has not expired would let somebody administer. By the time in the entry, which is the same at all nodes.
+    fn has_admin_beside(&self, without: Option<TokenId>, now_ms: u64) -> bool {
+        let lets_in = |token: &Token| token.roles.allow(Role::Admin) && !token.is_expired(now_ms);
+        self.iter().any(|(id, token)| Some(id) != without && lets_in(token))
     }
 
     /// Takes one in. `may_lock_out`: who asks gets in without one.
     pub(super) fn add(
         &mut self,
         index: u64,
+        now_ms: u64,
         id: TokenId,
         token: Token,
         may_lock_out: bool,
@@ -338,7 +341,7 @@ impl Tokens {
         if self.by_id.len() >= MAX_TOKENS {
             return Err(ActError::Full);
         }
-        if !may_lock_out && !token.roles.allow(Role::Admin) && !self.has_admin_beside(None) {
+        if !may_lock_out && !token.roles.allow(Role::Admin) && !self.has_admin_beside(None, now_ms) {
             return Err(ActError::NoAdminLeft);
         }
         self.by_id.insert(id, Arc::new(token));
@@ -347,11 +350,17 @@ impl Tokens {
     }
 
     /// Takes one out.
-    pub(super) fn remove(&mut self, index: u64, id: TokenId, may_lock_out: bool) -> Result<(), ActError> {
+    pub(super) fn remove(
+        &mut self,
+        index: u64,
+        now_ms: u64,
+        id: TokenId,
+        may_lock_out: bool,
+    ) -> Result<(), ActError> {
         if !self.by_id.contains_key(&id) {
             return Err(ActError::NoSuchToken);
         }
-        if !may_lock_out && !self.has_admin_beside(Some(id)) {
+        if !may_lock_out && !self.has_admin_beside(Some(id), now_ms) {
             return Err(ActError::NoAdminLeft);
         }
         self.by_id.remove(&id);

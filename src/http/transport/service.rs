@@ -1,6 +1,6 @@
 //! What the transport asks of the service behind it, and what it allows its clients.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper_util::service::TowerToHyperService;
@@ -63,12 +63,22 @@ pub enum Question<'a> {
 }
 
 /// What the head of such a request says about who asks: the values of these headers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Credentials<'a> {
     /// `Authorization`.
     pub authorization: Option<&'a [u8]>,
     /// `X-Tidegate-Token`.
     pub token: Option<&'a [u8]>,
+}
+
+/// Which there are, without what they say: they are secrets.
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("has_authorization", &self.authorization.is_some())
+            .field("has_token", &self.token.is_some())
+            .finish()
+    }
 }
 
 /// Why a connection is closed, or not taken, though its client waits for an answer.
@@ -134,5 +144,16 @@ pub trait ConnectionService: Sized {
 impl<S: Clone + Send + Sync> ConnectionService for TowerToHyperService<S> {
     async fn begin(&self, _: &mut TcpStream) -> Option<Self> {
         Some(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_printed() {
+        let told = format!("{:?}", Credentials { authorization: Some(b"0123"), token: None });
+        assert_eq!(told, "Credentials { has_authorization: true, has_token: false }");
     }
 }

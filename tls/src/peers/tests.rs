@@ -26,9 +26,9 @@ impl Authority {
         files::authorities(&self.directory.path().join("ca.crt")).unwrap()
     }
 
-    fn paths(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (PathBuf, PathBuf) {
+    fn paths(&self, name: &str, usage: impl Into<Option<ExtendedKeyUsagePurpose>>) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usage.into().into_iter().collect();
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let path = |kind: &str| self.directory.path().join(format!("{name}.{kind}"));
@@ -39,9 +39,18 @@ impl Authority {
         (certificate_path, key_path)
     }
 
-    fn proof(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Proof {
+    fn proof(&self, name: &str, usage: impl Into<Option<ExtendedKeyUsagePurpose>>) -> Proof {
         let (certificate, key) = self.paths(name, usage);
         Proof::read(&certificate, &key).unwrap()
+    }
+
+    /// Who calls nodes as a node does, with a certificate that a node would not start with.
+    fn caller(&self, proof: &Proof) -> Arc<ClientConfig> {
+        let verifier = Arc::new(Verifier { authorities: self.authorities(), provider: provider() });
+        let builder =
+            ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS).unwrap();
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        Arc::new(builder.with_client_auth_cert(proof.chain.clone(), proof.key.clone_key()).unwrap())
     }
 
     fn node(&self, name: &str) -> PeerConfigs {
@@ -85,8 +94,8 @@ async fn nodes_of_one_authority_know_each_other_by_name() {
     let (one, two) = (authority.node("n1"), authority.node("n2"));
     let (called, answered) = meet(one.client, two.server).await;
     let (called, answered) = (called.unwrap().unwrap(), answered.unwrap().unwrap());
-    assert!(called.is_for("n2") && !called.is_for("n1"));
-    assert!(answered.is_for("n1") && !answered.is_for("n2"));
+    assert!(called.is_for_node("n2") && !called.is_for_node("n1"));
+    assert!(answered.is_for_node("n1") && !answered.is_for_node("n2"));
 }
 
 #[tokio::test]
@@ -111,12 +120,30 @@ async fn a_clients_certificate_makes_nobody_a_node() {
     let authority = Authority::new();
     let client = authority.proof("n2", ExtendedKeyUsagePurpose::ClientAuth);
     let error = PeerConfigs::new(&client, authority.authorities()).unwrap_err();
-    assert!(error.to_string().contains("authorities of its peers"), "{error}");
-    let config = crate::client::config(authority.authorities(), Some(&client), &[]).unwrap();
-    // The client has to be content with whom it meets.
-    let (_, answered) = meet(config, authority.node("127.0.0.1").server).await;
+    assert!(error.to_string().contains("serverAuth"), "{error}");
+    let config = authority.caller(&client);
+    let (_, answered) = meet(config, authority.node("n1").server).await;
     let error = answered.unwrap_err();
     assert!(matches!(tls_error(&error), Some(Error::InvalidCertificate(_))), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_says_nothing_of_its_use_makes_nobody_a_node() {
+    let authority = Authority::new();
+    for usage in [None, Some(ExtendedKeyUsagePurpose::Any)] {
+        let bare = authority.proof("n2", usage);
+        let error = PeerConfigs::new(&bare, authority.authorities()).unwrap_err();
+        assert!(error.to_string().contains("serverAuth"), "{error}");
+        let config = authority.caller(&bare);
+        let (_, answered) = meet(config, authority.node("n1").server).await;
+        let error = answered.unwrap_err();
+        assert!(matches!(tls_error(&error), Some(Error::InvalidCertificate(_))), "{error}");
+        // Nor is it one that is called.
+        let listener = crate::server::config(&bare, &crate::server::ClientAuth::Off, &[]).unwrap();
+        let (called, _) = meet(authority.node("n1").client, listener).await;
+        let error = called.unwrap_err();
+        assert!(matches!(tls_error(&error), Some(Error::InvalidCertificate(_))), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -162,8 +189,8 @@ fn a_file_that_cannot_be_used_is_said_with_what_mends_it() {
     set_mode(&key, 0o644);
     let open = fault(&certificate, &key);
     assert!(open.contains("mode 0644") && open.contains(&format!("chmod 600 {}", key.display())), "{open}");
-    set_mode(&key, 0o640);
-    assert!(Proof::read(&certificate, &key).is_ok(), "a group may be the node's");
+    set_mode(&key, 0o400);
+    assert!(Proof::read(&certificate, &key).is_ok());
     assert!(fault(&certificate, &other_key).contains("is not the one of the certificate"));
     assert!(fault(&certificate, &certificate).contains("chmod 600"), "what may be a key is not open either");
     set_mode(&certificate, 0o600);

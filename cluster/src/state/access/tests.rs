@@ -130,6 +130,22 @@ fn a_token_that_was_revoked_changes_nothing_whichever_node_takes_it() {
 }
 
 #[test]
+fn a_token_that_has_expired_is_not_one_that_is_left() {
+    // What is done here is done at the millisecond 5.
+    for (end, is_left) in [(Some(4), false), (Some(5), false), (Some(6), true), (None, true)] {
+        let mut log = Log::default();
+        let admin = log.make(&Identity::AdminToken, "ops", &[Role::Admin]).unwrap();
+        let minted = MintedToken::new();
+        let other = Token { expires_ms: end, ..token(&minted, "other", &[Role::Admin]) };
+        let made = log.act(&Identity::AdminToken, Act::MakeToken { id: minted.id, token: other });
+        assert_eq!(made, Outcome::Done);
+        let revoked = log.act(&of(&admin, "ops"), Act::RevokeToken { id: admin.id });
+        let expected = if is_left { Outcome::Done } else { Outcome::NotDone(ActError::NoAdminLeft) };
+        assert_eq!(revoked, expected, "{end:?}");
+    }
+}
+
+#[test]
 fn each_act_needs_its_role() {
     let start = crate::ids::NodeStart { node: 1, incarnation: 1 };
     let name = || "n1".to_owned();
@@ -200,6 +216,33 @@ fn tokens_and_the_audit_trail_have_an_end() {
 }
 
 #[test]
+fn resets_have_a_part_of_the_audit_trail_and_push_out_nothing_else() {
+    let mut log = Log::default();
+    log.make(&Identity::AdminToken, "ops", &[Role::Admin]).unwrap();
+    let operator = log.make(&Identity::AdminToken, "operator", &[Role::Operate]).unwrap();
+    for number in 0..600 {
+        log.make(&Identity::AdminToken, &format!("t{number}"), &[Role::Check]).unwrap();
+    }
+    for (detail, most) in [("short".to_owned(), 250), ("ä".repeat(1_000), 250)] {
+        for _ in 0..2_000 {
+            let reset = Act::NoteReset { domain: "d".to_owned(), detail: detail.clone() };
+            assert_eq!(log.act(&of(&operator, "operator"), reset), Outcome::Done);
+        }
+        let actions = log.actions();
+        let resets = actions.iter().filter(|(action, _)| action == "bucket.reset").count();
+        assert!((100..=most).contains(&resets), "{resets}");
+        assert_eq!(actions.len() - resets, 602, "all that was there before them");
+        let last = log.state.access.audit.entries().last().unwrap();
+        assert_eq!(last.index, log.index, "the newest reset is there");
+    }
+    // What else is done has its room back.
+    for number in 600..990 {
+        log.make(&Identity::AdminToken, &format!("t{number}"), &[Role::Check]).unwrap();
+    }
+    assert!(log.actions().len() <= 1_000);
+}
+
+#[test]
 fn a_token_is_known_by_its_text_and_by_nothing_else() {
     let mut log = Log::default();
     let minted = log.make(&Identity::AdminToken, "ops", &[Role::Admin]).unwrap();
@@ -217,7 +260,10 @@ fn a_token_is_known_by_its_text_and_by_nothing_else() {
         assert!(tokens.look_up(wrong.as_bytes()).is_none(), "{wrong}");
     }
     assert!(tokens.look_up(&[0xff; 84]).is_none());
-    assert!(tokens.knows(swapped.as_bytes()) && !tokens.knows(other.as_bytes()));
+    for (text, has_form) in [(text, true), (&*swapped, true), (&*other, true), (cut, false), (&*upper, false)]
+    {
+        assert_eq!(Tokens::has_form(text.as_bytes()), has_form, "{text}");
+    }
     let token = tokens.get(minted.id).unwrap();
     let told = format!("{token:?}");
     assert!(!told.contains(&text[20..]), "{told}");
