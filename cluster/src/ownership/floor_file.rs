@@ -32,12 +32,11 @@ use crate::{
     ids::NodeStart,
     raft::{
         disk::create,
-        files::{draft_of, sync},
+        files::{FLOORS_FILE as NAME, draft_of, sync},
     },
     slots::SlotId,
 };
 
-const NAME: &str = "floors.redb";
 const VERSION: u64 = 1;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
