@@ -369,7 +369,6 @@ impl DiskTask {
         warn!(%reason, "floors cannot be written to the disk: its file of floors is removed, and made again later");
         ownership.floor_stats().count_disk_error();
         self.file = None;
-        self.floors.forget();
         loop {
             let directory = self.floors.directory.clone();
             let removed = fabric::blocking(move || FloorFile::remove(&directory)).await;
@@ -382,6 +381,8 @@ impl DiskTask {
                 }
             }
         }
+        // Not before: while the file is there, the next start may begin from it what this one has begun without it.
+        self.floors.forget();
         ownership.release_disk();
         ownership.floor_stats().set_disk_bytes(0);
         ownership.set_adopted();
