@@ -33,6 +33,8 @@ const WRITE_EVERY: Duration = Duration::from_millis(20);
 const STAMP_EVERY: Duration = Duration::from_secs(1);
 /// A disk that does not answer for so long is silent.
 const SILENT_AFTER: Duration = Duration::from_millis(300);
+/// One that does not answer for so long hangs: charges that would have to wait for it are denied at once.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
 /// How long a node that starts waits for the log to say whose its slots are.
 const ADOPT_WITHIN: Duration = Duration::from_secs(3);
 /// Slots that are to be kept on the disk are waited for until no more have come for so long, or the longer time has passed: while slots
@@ -342,15 +344,15 @@ impl DiskTask {
         tokio::pin!(work);
         let mut is_silent = false;
         let done = loop {
-            match timeout(SILENT_AFTER, &mut work).await {
-                Ok(done) => break done,
-                Err(_waiting) if !is_silent => {
-                    is_silent = true;
-                    warn!("the disk does not answer: charges wait for their floors to be written");
-                    self.context.ownership.disk_is_silent();
-                }
-                Err(_waiting) => {}
+            if let Ok(done) = timeout(SILENT_AFTER, &mut work).await {
+                break done;
             }
+            if !is_silent {
+                is_silent = true;
+                warn!("the disk does not answer: charges wait for their floors to be written");
+            }
+            // Slots may have begun meanwhile.
+            self.context.ownership.disk_is_silent(started.elapsed() >= HANGS_AFTER);
         };
         if is_silent {
             warn!(after = ?started.elapsed(), "the disk answers again");
@@ -376,7 +378,7 @@ impl DiskTask {
                 Ok(()) => break,
                 Err(error) => {
                     warn!(%error, "the file of floors cannot be removed: charges keep to what it has");
-                    ownership.disk_is_silent();
+                    ownership.disk_is_silent(true);
                     sleep(REMOVE_EVERY).await;
                 }
             }
