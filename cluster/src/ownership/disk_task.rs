@@ -62,6 +62,7 @@ pub(crate) async fn keep(context: Arc<Context>, floors: Arc<DiskFloors>, file: O
         has_left: true,
         unsettled: None,
         seen: None,
+        dropped: None,
     };
     loop {
         let outcome = if task.file.is_some() { task.step().await } else { task.make_anew().await };
@@ -86,6 +87,8 @@ struct DiskTask {
     unsettled: Option<(Instant, Instant, u64)>,
     /// The version at which nothing was to be done but to write what is spent.
     seen: Option<u64>,
+    /// The version at which the file had no slot any more that this start had owned before.
+    dropped: Option<u64>,
 }
 
 impl DiskTask {
@@ -102,6 +105,10 @@ impl DiskTask {
             self.drop_left().await?;
         }
         let version = ownership.version();
+        if self.dropped != Some(version) {
+            self.drop_ended().await?;
+            self.dropped = Some(version);
+        }
         if ownership.reserves().is_empty()
             || self.seen == Some(version)
             || Instant::now() < self.postponed_until
@@ -146,6 +153,18 @@ impl DiskTask {
         self.commit(Change { slots, ..Change::default() }).await?;
         self.has_left = false;
         Ok(())
+    }
+
+    /// Slots that are another's now, or came back since: nothing begins with what the file has of them, and their floors are cleaned
+    /// out of the log.
+    async fn drop_ended(&mut self) -> Result<(), FileError> {
+        let own = self.file.as_ref().map_or_else(Vec::new, FloorFile::slots_of_me);
+        let ended = self.context.ownership.ended_on_disk(own);
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let slots = ended.into_iter().map(|slot| (slot, None)).collect();
+        self.commit(Change { slots, ..Change::default() }).await
     }
 
     /// Names the slots that an earlier start had begun as the log does, before this one can get any.
@@ -388,7 +407,7 @@ impl DiskTask {
         ownership.release_disk();
         ownership.floor_stats().set_disk_bytes(0);
         ownership.set_adopted();
-        (self.has_left, self.seen) = (false, None);
+        (self.has_left, self.seen, self.dropped) = (false, None, None);
         sleep(RETRY).await;
     }
 

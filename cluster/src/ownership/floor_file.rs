@@ -253,6 +253,12 @@ impl FloorFile {
         self.slots.iter().filter(|(_, record)| record.start != self.me).map(|(slot, _)| *slot).collect()
     }
 
+    /// The slots of this start, with their epochs.
+    pub(super) fn slots_of_me(&self) -> Vec<(u16, u64)> {
+        let own = self.slots.iter().filter(|(_, record)| record.start == self.me);
+        own.map(|(slot, record)| (*slot, record.epoch)).collect()
+    }
+
     /// The entry of the log that the next commit writes.
     pub(super) fn next(&self) -> u64 {
         self.next

@@ -179,6 +179,16 @@ impl SlotOwnership {
         slots
     }
 
+    /// Of slots that the disk has of this start, with their epochs, those that it does not own any more, or owns anew.
+    pub(crate) fn ended_on_disk(&self, slots: Vec<(u16, u64)>) -> Vec<u16> {
+        let core = self.core();
+        let senders = &core.agreements.side(Side::Disk).senders;
+        let is_owned = |slot: u16, epoch: u64| {
+            senders[usize::from(slot)].successor_ref().is_some_and(|named| named.epoch == epoch)
+        };
+        slots.into_iter().filter(|(slot, epoch)| !is_owned(*slot, *epoch)).map(|(slot, _)| slot).collect()
+    }
+
     /// What the disk's agreements about these slots are about.
     pub(crate) fn named_on_disk(&self, slots: &BTreeSet<u16>) -> Vec<(u16, SuccessorRef)> {
         let core = self.core();

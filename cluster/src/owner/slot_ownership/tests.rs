@@ -448,6 +448,8 @@ fn a_charge_goes_no_further_than_both_the_successor_and_the_disk_have_acknowledg
     let raise = |successor_ref| Raise { key: key(), rule: charge.rule, mark, successor_ref };
     assert!(ownership.acknowledge(Side::Disk, &[raise(named)], now).is_empty());
     assert_eq!(at_most(&ownership, &charge, reserve, now), bound(mark));
+    let told = vec![(slot().get(), 1), (slot().get() ^ 1, 0)];
+    assert_eq!(ownership.ended_on_disk(told), [slot().get() ^ 1], "it has begun anew since");
     // The successor binds too, and has acknowledged nothing.
     let successor = SuccessorRef { epoch: 1, named: 2 };
     ownership.bind(Side::Successor, &ownership.attempt(Side::Successor, &[(slot().get(), successor)]));

@@ -207,3 +207,23 @@ fn after_a_crash_a_last_commit_that_was_changed_is_not_left_out() {
         }
     }
 }
+
+/// Found by a review: the log had them for ever, and each commit wrote a part of them again.
+#[test]
+fn floors_of_slots_that_have_left_are_cleaned_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let floors: Vec<DiskFloor> = (0..60_000).map(|number| floor(number, 1_000_000)).collect();
+    let slots = slots_of(&floors, ME, file.next());
+    file.commit(&Change { slots, floors, ..Change::default() }, &stamp(), |_| true, 60_000).unwrap();
+    let owned = file.slots_of_me();
+    assert!(owned.len() > 4_000 && owned.iter().all(|(_, epoch)| *epoch == 9));
+    assert!(file.log_bytes > MIN_LOG);
+    let slots = owned.into_iter().map(|(slot, _)| (slot, None)).collect();
+    file.commit(&Change { slots, ..Change::default() }, &stamp(), |_| true, 0).unwrap();
+    assert!(file.slots_of_me().is_empty());
+    for _ in 0..100 {
+        file.commit(&Change::default(), &stamp(), |_| true, 0).unwrap();
+    }
+    assert!(file.log_bytes <= MIN_LOG, "{} bytes", file.log_bytes);
+}
