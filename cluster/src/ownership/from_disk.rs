@@ -46,8 +46,6 @@ pub(crate) struct Found {
     pub(crate) floors: DiskFloors,
     pub(crate) file: Option<FloorFile>,
     pub(crate) kept: Kept,
-    /// All slots that the last owner had written here are complete, and there are some.
-    pub(crate) is_whole: bool,
 }
 
 impl Found {
@@ -90,15 +88,12 @@ impl Found {
             }
         };
         let floors = DiskFloors { directory, time, left: Mutex::default() };
-        Self { floors, file, kept: Kept::default(), is_whole: false }
+        Self { floors, file, kept: Kept::default() }
     }
 
     fn with(directory: PathBuf, file: FloorFile, left: Left, reading: &Reading) -> Self {
         let Left { stamp, readers, slots, floors, let_go } = left;
         let time = DiskTime::after(Some(&stamp), reading);
-        let last_start = slots.values().map(|record| record.start).max();
-        let of_last = slots.values().filter(|record| Some(record.start) == last_start);
-        let is_whole = last_start.is_some() && of_last.clone().all(|record| record.complete.is_some());
         let heard = slots
             .iter()
             .map(|(slot, record)| (*slot, record.heard.as_ref().map_or(stamp.disk, |heard| heard.disk)));
@@ -125,7 +120,7 @@ impl Found {
         );
         let left = LeftFloors { floors, heard, last: stamp.disk, let_go };
         let floors = DiskFloors { directory, time, left: Mutex::new(Some(left)) };
-        Self { floors, file: Some(file), kept: Kept { slots: kept_slots, readers }, is_whole }
+        Self { floors, file: Some(file), kept: Kept { slots: kept_slots, readers } }
     }
 }
 
