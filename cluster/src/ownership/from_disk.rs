@@ -101,12 +101,14 @@ impl Found {
         let kept = |record: &SlotRecord| {
             let state = record.complete.as_ref()?;
             let at = |disk: u64| time.from_disk(disk);
+            let last = record.heard.as_ref().unwrap_or(&stamp);
             let floors = KeptFloors {
                 fingerprint: state.fingerprint,
                 since: state.since,
                 before: state.before.map(at),
                 earlier: state.earlier.iter().map(|(heard, begun)| (at(*heard), at(*begun))).collect(),
-                heard: when(record.heard.as_ref().unwrap_or(&stamp), reading),
+                heard: when(last, reading),
+                shown: last.shown(),
             };
             Some(KeptSlot { start: record.start, epoch: record.epoch, saved: None, floors: Some(floors) })
         };
@@ -143,7 +145,9 @@ impl DiskFloors {
         let left = left.as_mut()?;
         let disk_now = self.time.to_disk(now);
         if puts {
-            let since = if is_alone { disk_now } else { left.last };
+            // Whose slot it was of which something was let go is not known.
+            let first = left.heard.values().copied().fold(left.last, u64::min);
+            let since = if is_alone { disk_now } else { first };
             for (rule, is_of_window, mark) in std::mem::take(&mut left.let_go) {
                 let kind = KeyHash::from_raw(u64::from(is_of_window));
                 let held = Mark::new(mark).held(kind, Nanos::new(since));

@@ -544,6 +544,7 @@ fn a_slot_that_begins_from_the_disk_is_bound_to_it_from_its_first_charge_on() {
             before: None,
             earlier: Vec::new(),
             heard: at(0),
+            shown: at(0),
         };
         let kept = KeptSlot { start: start(1), epoch: 1, saved: None, floors: Some(floors) };
         let slots = (0..SLOTS as u16).map(|slot| (slot, kept.clone())).collect();
