@@ -4,7 +4,7 @@
 //! One commit at a time: what comes up meanwhile goes with the next one. Floors that charges wait for are written at once, the
 //! others every 20 ms.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_limiter::cluster::{Held, LetGo};
 use tokio::time::{Instant, sleep, timeout};
@@ -296,7 +296,14 @@ impl DiskTask {
             let kind = tidegate_limiter::cluster::KeyHash::from_raw(u64::from(is_of_window));
             Some((rule.get(), is_of_window, self.time().mark_to_disk(kind, held.mark(now)?).get()))
         };
-        self.context.buckets.store.let_go(now).into_iter().filter_map(on_disk).collect()
+        let known = self.context.buckets.store.let_go(now).into_iter().filter_map(on_disk);
+        // What no slot has begun with yet is to be there for the next start, too.
+        let mut marks: BTreeMap<(u64, bool), u64> = BTreeMap::new();
+        for (rule, is_of_window, mark) in known.chain(self.floors.let_go_left()) {
+            let most = marks.entry((rule, is_of_window)).or_default();
+            *most = mark.max(*most);
+        }
+        marks.into_iter().map(|((rule, is_of_window), mark)| (rule, is_of_window, mark)).collect()
     }
 
     /// Writes all that is known of these slots and not acknowledged. False: there is no room for it.

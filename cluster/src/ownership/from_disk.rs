@@ -170,6 +170,11 @@ impl DiskFloors {
         Some(marks)
     }
 
+    /// What strict rules had let go of, while no slot has begun with it.
+    pub(super) fn let_go_left(&self) -> DiskLetGo {
+        self.left().as_ref().map_or_else(Vec::new, |left| left.let_go.clone())
+    }
+
     /// Nothing begins with it any more.
     pub(super) fn forget(&self) {
         *self.left() = None;
