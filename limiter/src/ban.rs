@@ -36,7 +36,8 @@ const MANTISSA: u64 = (1 << 7) - 1;
 const TICKS_PER_SECOND: u64 = 1_000_000_000 * TICKS_PER_NANO;
 
 /// What a rule says of bans. The first one of a key lasts `first`, each further one twice as long as the one before, and none longer than
-/// `longest`. A key that was not banned for `longest` after its last ban begins anew.
+/// `longest`. A key that was not banned for `longest` after its last ban begins anew; where the rule had a longer one before, after
+/// that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ban {
     /// In seconds.
