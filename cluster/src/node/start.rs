@@ -180,7 +180,9 @@ impl Cluster {
             let mut kept = saved.unwrap_or_default();
             if has_disk_for_floors() {
                 let found = Found::open(directory, start, clock).await;
-                ownership.keep_floors_on_disk(found.kept.slots.is_empty());
+                // Without a file there may be one that could not be read, and that a later start can: first it is to be gone.
+                let has_nothing = found.file.is_some() && found.kept.slots.is_empty();
+                ownership.keep_floors_on_disk(has_nothing);
                 kept = kept.with_floors(found.kept);
                 (floor_file, disk_floors) = (found.file, Some(Arc::new(found.floors)));
             }
