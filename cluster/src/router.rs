@@ -174,7 +174,8 @@ impl Router {
                 // The deadline ends this, and not a number of attempts: it is no matter of who decides.
                 AttemptOutcome::Held { by_peer, denied } => {
                     was_held = true;
-                    if Instant::now() >= deadline {
+                    let in_vain = || charges.iter().any(|charge| self.ownership.waits_in_vain(charge.key));
+                    if Instant::now() >= deadline || !by_peer && in_vain() {
                         return Ok(denied);
                     }
                     if by_peer {

@@ -36,7 +36,8 @@ const MANTISSA: u64 = (1 << 7) - 1;
 const TICKS_PER_SECOND: u64 = 1_000_000_000 * TICKS_PER_NANO;
 
 /// What a rule says of bans. The first one of a key lasts `first`, each further one twice as long as the one before, and none longer than
-/// `longest`. A key that was not banned for `longest` after its last ban begins anew.
+/// `longest`. A key that was not banned for `longest` after its last ban begins anew; where the rule had a longer one before, after
+/// that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ban {
     /// In seconds.
@@ -118,11 +119,18 @@ impl Ban {
         (text_of(self.first.get()), text_of(self.longest.get()))
     }
 
-    /// The state of a key that is banned from now on, and was in the state `known` before; 0: nothing was known of it.
+    /// The state of a key that is banned from now on, and was in the state `known` before; 0: nothing was known of it. It is the later
+    /// of the two, also where the rule had longer bans before: who has the earlier one, as a floor or at the target of a move, takes this.
     pub(crate) fn begin(self, known: u64, now: u64) -> u64 {
-        let before = if known > now { known & COUNT } else { 0 };
+        let known = if known > now { known } else { 0 };
+        let before = known & COUNT;
         let length = (u64::from(self.first.get()) << before).min(self.longest.get().into());
-        self.state(now.saturating_add(ticks(length)), (before + 1).min(COUNT))
+        let end = now.saturating_add(ticks(length));
+        let until = (known & !(UNIT - 1)).saturating_add(UNIT);
+        // No rule has anything known for longer than that.
+        let most = Known::of(LONGEST.into()).seconds();
+        let seconds = until.saturating_sub(end).div_ceil(TICKS_PER_SECOND).min(most);
+        state(end, seconds.max(self.longest.get().into()), (before + 1).min(COUNT))
     }
 
     /// Until when a key in this state is banned; `None`: it is not, any more. And the state where that has to be another one: no ban goes
@@ -136,15 +144,8 @@ impl Ban {
         if end <= last.saturating_add(UNIT) {
             return Some((end, None));
         }
-        let cut = self.state(last, state & COUNT);
+        let cut = self::state(last, self.longest.get().into(), state & COUNT);
         Some((self::end(cut), Some(cut)))
-    }
-
-    /// Of a ban until `end`, or a little later.
-    fn state(self, end: u64, count: u64) -> u64 {
-        let known = Known::of(self.longest.get());
-        let until = end.saturating_add(ticks(known.seconds())).saturating_add(UNIT - 1) & !(UNIT - 1);
-        until | known.0 << COUNT_BITS | count
     }
 }
 
@@ -154,6 +155,13 @@ impl fmt::Display for Ban {
         let (first, longest) = self.texts();
         write!(f, "{first}, at most {longest}")
     }
+}
+
+/// Of a ban until `end`, or a little later, after which the key is known as an offender for so many seconds.
+fn state(end: u64, seconds: u64, count: u64) -> u64 {
+    let known = Known::of(seconds);
+    let until = end.saturating_add(ticks(known.seconds())).saturating_add(UNIT - 1) & !(UNIT - 1);
+    until | known.0 << COUNT_BITS | count
 }
 
 /// When the ban of a key in this state ends, or has ended.
@@ -167,8 +175,7 @@ fn end(state: u64) -> u64 {
 struct Known(u64);
 
 impl Known {
-    fn of(seconds: u32) -> Self {
-        let seconds = u64::from(seconds);
+    fn of(seconds: u64) -> Self {
         let mut exponent = 0;
         while seconds.div_ceil(1 << exponent) > MANTISSA {
             exponent += 1;
@@ -275,6 +282,35 @@ mod tests {
                 prop_assert_eq!(ban.running(state, START + step).map(|(end, _)| end), (end > START + step).then_some(end));
             }
         }
+    }
+
+    /// Found by a review: what a successor had of the ban before was the later state, and the second ban was lost with its owner.
+    #[test]
+    fn a_second_ban_under_a_rule_with_shorter_ones_is_the_later_state_and_ends_as_it_says() {
+        let (before, after) = (Ban::parse("1m", Some("30d")).unwrap(), Ban::parse("1m", Some("5m")).unwrap());
+        let first = before.begin(0, START);
+        let now = START + ticks(120);
+        assert!(after.running(first, now).is_none());
+        let second = after.begin(first, now);
+        assert!(second > first);
+        let (end, cut) = after.running(second, now).unwrap();
+        assert_eq!(cut, None);
+        assert!(
+            (ticks(120)..ticks(120) + UNIT).contains(&(end - now)),
+            "the second ban is twice as long as the first"
+        );
+        let mut known = first;
+        for round in 1..40 {
+            let now = START + ticks(600 * round);
+            let next = after.begin(known, now);
+            assert!(next > known, "round {round}");
+            let (end, _) = after.running(next, now).unwrap();
+            assert!(end - now < ticks(300) + UNIT);
+            known = next;
+        }
+        // What nobody can have written ends all the same.
+        let last = after.begin(u64::MAX, now);
+        assert!(after.running(last, now).is_none_or(|(end, _)| end - now <= ticks(300) + 2 * UNIT));
     }
 
     #[test]

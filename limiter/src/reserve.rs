@@ -8,6 +8,7 @@
 //! All states of a bucket are numbers of which the later is the stricter, so floors may come late, twice, or in any order.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -69,10 +70,17 @@ impl Reserve {
     /// what refills in `u`, perhaps all of it in the end: the bucket is used as far as the larger of both. A floor `f` that
     /// stood still counts until `f + u`; one that is over by `begun` is covered, because then `f + u <= begun + u`. Shares of a
     /// window admit nothing before the next one begins.
+    ///
+    /// `heard` is after `begun` where the wall clock was set back in between: then the window of `begun` had been before, and floors of
+    /// it may be gone since.
     pub fn at_least(&self, limit: &Limit, heard: Nanos, begun: Nanos) -> Option<Mark> {
-        let is_known = limit.algorithm() != Algorithm::FixedWindow
-            || !self.has_shares
-            || window_end(limit.period(), heard.ticks()) == window_end(limit.period(), begun.ticks());
+        let window = |at: Nanos| window_end(limit.period(), at.ticks());
+        let is_known = || match window(heard).cmp(&window(begun)) {
+            Ordering::Less => !self.has_shares,
+            Ordering::Equal => true,
+            Ordering::Greater => false,
+        };
+        let is_known = limit.algorithm() != Algorithm::FixedWindow || is_known();
         let spent = is_known.then(|| self.spent(limit, begun))?;
         if !self.refills_for_shares() {
             return Some(spent);
@@ -80,6 +88,12 @@ impl Reserve {
         let refilled =
             begun.ticks().saturating_sub(heard.ticks()).min(gcra::ticks_for(limit, limit.burst_size()));
         Some(spent.max(Mark::new(begun.ticks().saturating_add(refilled))))
+    }
+
+    /// Whether both instants are within one window of such a limit.
+    pub fn is_one_window(limit: &Limit, one: Nanos, other: Nanos) -> bool {
+        let window = |at: Nanos| window_end(limit.period(), at.ticks());
+        window(one) == window(other)
     }
 
     /// One quantum spent of a full bucket.

@@ -173,16 +173,16 @@ impl Cluster {
         let shares = Arc::new(shares);
         let requests = Arc::new(Requests::default());
         let rules = Arc::new(RulesInForce::new(rules));
-        let (mut has_saved, mut keeps, mut floor_file, mut disk_floors) = (false, false, None, None);
+        let (mut has_saved, mut floor_file, mut disk_floors) = (false, None, None);
         if let Some(directory) = &config.data_dir {
             let saved = saved::restore(directory, on_disk.node, &store, clock.now())?;
             has_saved = saved.is_some();
             let mut kept = saved.unwrap_or_default();
-            keeps = has_saved;
             if has_disk_for_floors() {
                 let found = Found::open(directory, start, clock).await;
-                ownership.keep_floors_on_disk(found.kept.slots.is_empty());
-                keeps |= found.is_whole;
+                // Without a file there may be one that could not be read, and that a later start can: first it is to be gone.
+                let has_nothing = found.file.is_some() && found.kept.slots.is_empty();
+                ownership.keep_floors_on_disk(has_nothing);
                 kept = kept.with_floors(found.kept);
                 (floor_file, disk_floors) = (found.file, Some(Arc::new(found.floors)));
             }
@@ -199,7 +199,7 @@ impl Cluster {
                 peer: SocketAddr::new(advertise, config.peer_port),
                 zone: config.zone.clone(),
                 weight: config.weight,
-                keeps,
+                keeps: has_saved,
             },
             data_dir: config.data_dir,
             expect,

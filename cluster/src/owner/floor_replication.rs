@@ -69,6 +69,8 @@ pub(super) struct Floors {
     raises: Mutex<[HashMap<KeyHash, (RuleId, Mark)>; 2]>,
     /// Whether this node keeps floors on its disk.
     has_disk: AtomicBool,
+    /// Whether the disk has not answered for so long that no check waits for it.
+    disk_hangs: AtomicBool,
     /// Whether the disk says of each slot whose it is that this node may begin from its floors.
     is_adopted: AtomicBool,
     /// Some charge waits for what is among the raises; so many did.
@@ -90,6 +92,7 @@ impl Default for Floors {
             reserves: ArcSwap::default(),
             raises: Mutex::default(),
             has_disk: AtomicBool::new(false),
+            disk_hangs: AtomicBool::new(false),
             is_adopted: AtomicBool::new(true),
             urgent: Notify::new(),
             wants: AtomicU64::new(0),
@@ -108,7 +111,7 @@ pub(crate) struct ClaimedFloors {
     binding: u64,
     /// Of [`BOUND`] and [`DISK`] those that the charge keeps to.
     kept_to: u64,
-    /// It is decided beyond some floors: neither the leader nor who keeps them answers, and the rule is to stay available.
+    /// It is decided beyond the successor's floors: neither the leader nor the successor answers, and the rule is to stay available.
     beyond: bool,
 }
 

@@ -248,6 +248,8 @@ pub(crate) struct KeptFloors {
     pub(crate) earlier: Vec<(Nanos, Nanos)>,
     /// When the owner was alive for the last time. Where that is not known, it is the beginning of time.
     pub(crate) heard: Nanos,
+    /// What its wall clock showed then: after now, if that was set back.
+    pub(crate) shown: Nanos,
 }
 
 impl Kept {

@@ -19,7 +19,8 @@ pub(crate) struct TakeoverBasis {
     pub(crate) begun: Nanos,
     /// When the owner before had counted all buckets as exhausted.
     pub(crate) before: Option<Nanos>,
-    /// The same two instants of owners before that had begun from floors too, the first of them first.
+    /// The same two instants of owners before that had begun from floors too, the first of them first. Where the first is after the
+    /// second, they are what a wall clock showed before and after it was set back.
     pub(crate) earlier: Vec<(Nanos, Nanos)>,
 }
 
@@ -28,7 +29,7 @@ const MAX_EARLIER: usize = 8;
 
 /// One takeover that lasted as long as all of these and what was between them: stricter.
 pub(crate) fn as_one(earlier: &[(Nanos, Nanos)]) -> Option<(Nanos, Nanos)> {
-    Some((earlier.first()?.0, earlier.last()?.1))
+    Some((earlier.iter().map(|(heard, _)| *heard).min()?, earlier.last()?.1))
 }
 
 impl TakeoverBasis {
@@ -58,7 +59,7 @@ impl TakeoverBasis {
         // too.
         let ended = |(heard, begun): &(Nanos, Nanos)| {
             reserve.at_least(limit, *heard, *begun).is_none()
-                && reserve.at_least(limit, *begun, self.begun).is_some()
+                && Reserve::is_one_window(limit, *begun, self.begun)
         };
         if self.earlier.iter().any(ended) {
             return None;
@@ -73,7 +74,8 @@ impl TakeoverBasis {
         // Owners before that had taken over from floors too need not have sent what they assumed themselves. It has stood still
         // in each takeover since.
         let (mut mark, mut unheard) = (mark, self.begun.saturating_since(self.heard));
-        for (heard, begun) in self.earlier.iter().rev() {
+        // A wall clock that was set back says nothing of buckets.
+        for (heard, begun) in self.earlier.iter().rev().filter(|(heard, begun)| heard <= begun) {
             let assumed = reserve.at_least(limit, *heard, *begun).unwrap_or_default();
             mark = mark.max(assumed.postponed(unheard));
             unheard += begun.saturating_since(*heard);
@@ -147,6 +149,38 @@ mod tests {
         assert!(told.at_least(reserve, &limit) > third.at_least(reserve, &limit));
         // Where nobody can have given anything, there is nothing to tell.
         assert_eq!(TakeoverBasis { heard: third.begun, ..third.clone() }.takeovers(), third.earlier);
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_matters_to_windows_alone() {
+        let text =
+            "rules: [{ name: w, key: [], limit: 160/1h, algorithm: fixed_window, on_owner_loss: deny },
+                            { name: b, key: [], limit: 160/1h, on_owner_loss: share }]";
+        let rules = Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
+        let reserve = |name: &str| {
+            let rule = rules.rules("default").iter().find(|rule| rule.name() == name).unwrap();
+            (rule.reserve().unwrap(), *rule.limit().unwrap())
+        };
+        let of = |heard, begun, earlier| TakeoverBasis {
+            rules: Arc::clone(rules.reserves()),
+            heard: at(heard),
+            begun: at(begun),
+            before: None,
+            earlier,
+        };
+        // It showed 01:10, and shows 00:50 now.
+        let set_back = vec![(at(4_200), at(3_000))];
+        let (plain, back) = (of(2_000, 3_000, Vec::new()), of(2_000, 3_000, set_back.clone()));
+        let ((window, per_window), (bucket, per_hour)) = (reserve("w"), reserve("b"));
+        assert!(
+            plain.at_least(window, &per_window).is_some() && back.at_least(window, &per_window).is_none()
+        );
+        assert_eq!(back.at_least(bucket, &per_hour), plain.at_least(bucket, &per_hour));
+        // Whoever begins later in that window knows it, and after it the window is another one.
+        let next = |begun| of(begun, begun, back.takeovers());
+        assert!(next(3_500).at_least(window, &per_window).is_none());
+        assert!(next(3_700).at_least(window, &per_window).is_some());
+        assert_eq!(as_one(&back.takeovers()), Some((at(2_000), at(3_000))));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! One commit at a time: what comes up meanwhile goes with the next one. Floors that charges wait for are written at once, the
 //! others every 20 ms.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_limiter::cluster::{Held, LetGo};
 use tokio::time::{Instant, sleep, timeout};
@@ -33,6 +33,8 @@ const WRITE_EVERY: Duration = Duration::from_millis(20);
 const STAMP_EVERY: Duration = Duration::from_secs(1);
 /// A disk that does not answer for so long is silent.
 const SILENT_AFTER: Duration = Duration::from_millis(300);
+/// One that does not answer for so long hangs: charges that would have to wait for it are denied at once.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
 /// How long a node that starts waits for the log to say whose its slots are.
 const ADOPT_WITHIN: Duration = Duration::from_secs(3);
 /// Slots that are to be kept on the disk are waited for until no more have come for so long, or the longer time has passed: while slots
@@ -60,6 +62,7 @@ pub(crate) async fn keep(context: Arc<Context>, floors: Arc<DiskFloors>, file: O
         has_left: true,
         unsettled: None,
         seen: None,
+        dropped: None,
     };
     loop {
         let outcome = if task.file.is_some() { task.step().await } else { task.make_anew().await };
@@ -84,6 +87,8 @@ struct DiskTask {
     unsettled: Option<(Instant, Instant, u64)>,
     /// The version at which nothing was to be done but to write what is spent.
     seen: Option<u64>,
+    /// The version at which the file had no slot any more that this start had owned before.
+    dropped: Option<u64>,
 }
 
 impl DiskTask {
@@ -100,6 +105,10 @@ impl DiskTask {
             self.drop_left().await?;
         }
         let version = ownership.version();
+        if self.dropped != Some(version) {
+            self.drop_ended().await?;
+            self.dropped = Some(version);
+        }
         if ownership.reserves().is_empty()
             || self.seen == Some(version)
             || Instant::now() < self.postponed_until
@@ -144,6 +153,18 @@ impl DiskTask {
         self.commit(Change { slots, ..Change::default() }).await?;
         self.has_left = false;
         Ok(())
+    }
+
+    /// Slots that are another's now, or came back since: nothing begins with what the file has of them, and their floors are cleaned
+    /// out of the log.
+    async fn drop_ended(&mut self) -> Result<(), FileError> {
+        let own = self.file.as_ref().map_or_else(Vec::new, FloorFile::slots_of_me);
+        let ended = self.context.ownership.ended_on_disk(own);
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let slots = ended.into_iter().map(|slot| (slot, None)).collect();
+        self.commit(Change { slots, ..Change::default() }).await
     }
 
     /// Names the slots that an earlier start had begun as the log does, before this one can get any.
@@ -275,7 +296,14 @@ impl DiskTask {
             let kind = tidegate_limiter::cluster::KeyHash::from_raw(u64::from(is_of_window));
             Some((rule.get(), is_of_window, self.time().mark_to_disk(kind, held.mark(now)?).get()))
         };
-        self.context.buckets.store.let_go(now).into_iter().filter_map(on_disk).collect()
+        let known = self.context.buckets.store.let_go(now).into_iter().filter_map(on_disk);
+        // What no slot has begun with yet is to be there for the next start, too.
+        let mut marks: BTreeMap<(u64, bool), u64> = BTreeMap::new();
+        for (rule, is_of_window, mark) in known.chain(self.floors.let_go_left()) {
+            let most = marks.entry((rule, is_of_window)).or_default();
+            *most = mark.max(*most);
+        }
+        marks.into_iter().map(|((rule, is_of_window), mark)| (rule, is_of_window, mark)).collect()
     }
 
     /// Writes all that is known of these slots and not acknowledged. False: there is no room for it.
@@ -342,15 +370,15 @@ impl DiskTask {
         tokio::pin!(work);
         let mut is_silent = false;
         let done = loop {
-            match timeout(SILENT_AFTER, &mut work).await {
-                Ok(done) => break done,
-                Err(_waiting) if !is_silent => {
-                    is_silent = true;
-                    warn!("the disk does not answer: charges wait for their floors to be written");
-                    self.context.ownership.disk_is_silent();
-                }
-                Err(_waiting) => {}
+            if let Ok(done) = timeout(SILENT_AFTER, &mut work).await {
+                break done;
             }
+            if !is_silent {
+                is_silent = true;
+                warn!("the disk does not answer: charges wait for their floors to be written");
+            }
+            // Slots may have begun meanwhile.
+            self.context.ownership.disk_is_silent(started.elapsed() >= HANGS_AFTER);
         };
         if is_silent {
             warn!(after = ?started.elapsed(), "the disk answers again");
@@ -369,7 +397,6 @@ impl DiskTask {
         warn!(%reason, "floors cannot be written to the disk: its file of floors is removed, and made again later");
         ownership.floor_stats().count_disk_error();
         self.file = None;
-        self.floors.forget();
         loop {
             let directory = self.floors.directory.clone();
             let removed = fabric::blocking(move || FloorFile::remove(&directory)).await;
@@ -377,15 +404,17 @@ impl DiskTask {
                 Ok(()) => break,
                 Err(error) => {
                     warn!(%error, "the file of floors cannot be removed: charges keep to what it has");
-                    ownership.disk_is_silent();
+                    ownership.disk_is_silent(true);
                     sleep(REMOVE_EVERY).await;
                 }
             }
         }
+        // Not before: while the file is there, the next start may begin from it what this one has begun without it.
+        self.floors.forget();
         ownership.release_disk();
         ownership.floor_stats().set_disk_bytes(0);
         ownership.set_adopted();
-        (self.has_left, self.seen) = (false, None);
+        (self.has_left, self.seen, self.dropped) = (false, None, None);
         sleep(RETRY).await;
     }
 

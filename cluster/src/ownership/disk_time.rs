@@ -27,6 +27,13 @@ pub(super) struct Stamp {
     pub(super) disk: u64,
 }
 
+impl Stamp {
+    /// What the wall clock showed, by which windows lie.
+    pub(super) fn shown(&self) -> Nanos {
+        Nanos::new(self.unix)
+    }
+}
+
 /// What the clocks of the machine show.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {

@@ -13,7 +13,8 @@
 //! floors that are over, or that a later one of the same bucket has passed, go; the others are appended again.
 //!
 //! redb keeps a checksum of each page; all are looked at when the file is opened. A file that does not pass counts as none, as does
-//! one of another node or version.
+//! one of another node or version. Each commit is one of two phases, so that a last commit that was acknowledged and does not pass is not
+//! taken for one that was cut short.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,12 +33,11 @@ use crate::{
     ids::NodeStart,
     raft::{
         disk::create,
-        files::{draft_of, sync},
+        files::{FLOORS_FILE as NAME, draft_of, sync},
     },
     slots::SlotId,
 };
 
-const NAME: &str = "floors.redb";
 const VERSION: u64 = 1;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -253,6 +253,12 @@ impl FloorFile {
         self.slots.iter().filter(|(_, record)| record.start != self.me).map(|(slot, _)| *slot).collect()
     }
 
+    /// The slots of this start, with their epochs.
+    pub(super) fn slots_of_me(&self) -> Vec<(u16, u64)> {
+        let own = self.slots.iter().filter(|(_, record)| record.start == self.me);
+        own.map(|(slot, record)| (*slot, record.epoch)).collect()
+    }
+
     /// The entry of the log that the next commit writes.
     pub(super) fn next(&self) -> u64 {
         self.next
@@ -281,7 +287,9 @@ impl FloorFile {
                 None => drop(self.slots.remove(slot)),
             }
         }
-        let transaction = self.database.begin_write()?;
+        let mut transaction = self.database.begin_write()?;
+        // Else redb goes back, after a crash, to the commit before where the last one does not fit its checksums.
+        transaction.set_two_phase_commit(true);
         let mut entry = Vec::with_capacity(change.floors.len() * FLOOR);
         change.floors.iter().for_each(|floor| floor.write(&mut entry));
         {

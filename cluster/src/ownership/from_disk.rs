@@ -46,8 +46,6 @@ pub(crate) struct Found {
     pub(crate) floors: DiskFloors,
     pub(crate) file: Option<FloorFile>,
     pub(crate) kept: Kept,
-    /// All slots that the last owner had written here are complete, and there are some.
-    pub(crate) is_whole: bool,
 }
 
 impl Found {
@@ -90,15 +88,12 @@ impl Found {
             }
         };
         let floors = DiskFloors { directory, time, left: Mutex::default() };
-        Self { floors, file, kept: Kept::default(), is_whole: false }
+        Self { floors, file, kept: Kept::default() }
     }
 
     fn with(directory: PathBuf, file: FloorFile, left: Left, reading: &Reading) -> Self {
         let Left { stamp, readers, slots, floors, let_go } = left;
         let time = DiskTime::after(Some(&stamp), reading);
-        let last_start = slots.values().map(|record| record.start).max();
-        let of_last = slots.values().filter(|record| Some(record.start) == last_start);
-        let is_whole = last_start.is_some() && of_last.clone().all(|record| record.complete.is_some());
         let heard = slots
             .iter()
             .map(|(slot, record)| (*slot, record.heard.as_ref().map_or(stamp.disk, |heard| heard.disk)));
@@ -106,12 +101,14 @@ impl Found {
         let kept = |record: &SlotRecord| {
             let state = record.complete.as_ref()?;
             let at = |disk: u64| time.of_disk(disk);
+            let last = record.heard.as_ref().unwrap_or(&stamp);
             let floors = KeptFloors {
                 fingerprint: state.fingerprint,
                 since: state.since,
                 before: state.before.map(at),
                 earlier: state.earlier.iter().map(|(heard, begun)| (at(*heard), at(*begun))).collect(),
-                heard: when(record.heard.as_ref().unwrap_or(&stamp), reading),
+                heard: when(last, reading),
+                shown: last.shown(),
             };
             Some(KeptSlot { start: record.start, epoch: record.epoch, saved: None, floors: Some(floors) })
         };
@@ -125,7 +122,7 @@ impl Found {
         );
         let left = LeftFloors { floors, heard, last: stamp.disk, let_go };
         let floors = DiskFloors { directory, time, left: Mutex::new(Some(left)) };
-        Self { floors, file: Some(file), kept: Kept { slots: kept_slots, readers }, is_whole }
+        Self { floors, file: Some(file), kept: Kept { slots: kept_slots, readers } }
     }
 }
 
@@ -148,7 +145,9 @@ impl DiskFloors {
         let left = left.as_mut()?;
         let disk_now = self.time.to_disk(now);
         if puts {
-            let since = if is_alone { disk_now } else { left.last };
+            // Whose slot it was of which something was let go is not known.
+            let first = left.heard.values().copied().fold(left.last, u64::min);
+            let since = if is_alone { disk_now } else { first };
             for (rule, is_of_window, mark) in std::mem::take(&mut left.let_go) {
                 let kind = KeyHash::from_raw(u64::from(is_of_window));
                 let held = Mark::new(mark).held(kind, Nanos::new(since));
@@ -169,6 +168,11 @@ impl DiskFloors {
             }
         }
         Some(marks)
+    }
+
+    /// What strict rules had let go of, while no slot has begun with it.
+    pub(super) fn let_go_left(&self) -> DiskLetGo {
+        self.left().as_ref().map_or_else(Vec::new, |left| left.let_go.clone())
     }
 
     /// Nothing begins with it any more.

@@ -12,6 +12,8 @@ pub(super) const SNAPSHOT_FILE: &str = "raft.snapshot";
 pub(super) const SAVED_FILE: &str = "saved.buckets";
 /// The same, as format 5 had it: there buckets had other fingerprints, so nothing in it says anything.
 const SAVED_FILE_BEFORE: &str = "debts";
+/// The floors of this node's buckets, as `ownership::floor_file` keeps them.
+pub(crate) const FLOORS_FILE: &str = "floors.redb";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +171,17 @@ pub(crate) fn drop_saved_buckets(directory: &Path) -> Result<(), DiskError> {
         crate::simulation::disk::open(directory).remove_file(SAVED_FILE);
         return Ok(());
     }
-    for path in [SAVED_FILE, SAVED_FILE_BEFORE].map(|name| directory.join(name)) {
+    remove_all(directory, &[SAVED_FILE, SAVED_FILE_BEFORE])
+}
+
+/// Removes all that says what this node's buckets knew: what was saved, and their floors.
+pub(super) fn drop_buckets(directory: &Path) -> Result<(), DiskError> {
+    drop_saved_buckets(directory)?;
+    remove_all(directory, &[FLOORS_FILE])
+}
+
+fn remove_all(directory: &Path, names: &[&str]) -> Result<(), DiskError> {
+    for path in names.iter().map(|name| directory.join(name)) {
         match fs::remove_file(&path).and_then(|()| sync(&File::open(directory)?)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(DiskError { path, reason: error.into() });

@@ -5,7 +5,7 @@
 //! entry, which makes this node the only voter, in a term of its own; all that is in the log before it counts from then on.
 //!
 //! **It is another cluster from then on** ([`ClusterId`]): should one of the others come back after all, with the log of the
-//! old cluster, then neither takes the other in, and two logs never mix. What the node knew of its buckets is left behind:
+//! old cluster, then neither takes the other in, and two logs never mix. What the node knew of its buckets, its floors too, is left behind:
 //! the log of those that are lost may have given them to others since.
 //!
 //! **A log with a term that no cluster comes to**, which somebody has forged, has no later one for that entry. Then all that it
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use super::{
     applied::Machine,
     disk::{Disk, KEY_CLUSTER, KEY_PURGED, KEY_VOTE, LOG, META, is_kept_in},
-    files::{DiskError, drop_saved_buckets},
+    files::{DiskError, drop_buckets},
     log::{KEY_COMMITTED, encode},
 };
 use crate::{
@@ -181,7 +181,7 @@ impl Remains {
     /// When it cannot be written: then nothing has changed but that buckets start exhausted.
     pub fn go_on_alone(self) -> Result<ClusterId, DiskError> {
         // First: counts that are lost are too strict, and counts from before others decided would be too loose.
-        drop_saved_buckets(&self.directory)?;
+        drop_buckets(&self.directory)?;
         let cluster = ClusterId::random();
         if self.forged_term().is_some() {
             self.begin_anew(cluster)?;
@@ -257,6 +257,7 @@ mod tests {
     use super::*;
     use crate::{
         owner::table,
+        raft::files::{FLOORS_FILE, load_buckets, save_buckets},
         state::command::{Command, Founding},
     };
 
@@ -324,6 +325,22 @@ mod tests {
         assert_eq!(vote, Vote::new(7, me));
         drop(disk);
         assert!(matches!(Remains::read(directory.path()).await, Err(RecoveryError::Alone)));
+    }
+
+    /// Found by a review: the floors stayed, and the node began from them though others had decided since.
+    #[tokio::test]
+    async fn nothing_of_what_buckets_knew_is_left_when_a_node_goes_on_alone() {
+        for vote in [Vote::new_committed(6, 3), Vote::new_committed(u64::MAX, 3)] {
+            let (directory, _) = directory_with(4, vote);
+            let floors = directory.path().join(FLOORS_FILE);
+            std::fs::write(&floors, b"floors").unwrap();
+            save_buckets(directory.path(), b"buckets").unwrap();
+            let remains = Remains::read(directory.path()).await.unwrap();
+            assert!(floors.exists(), "reading changes nothing");
+            remains.go_on_alone().unwrap();
+            assert!(!floors.exists());
+            assert!(load_buckets(directory.path()).unwrap().is_none());
+        }
     }
 
     /// Attack C4 of the review: such a vote, and such entries, were written to the disk.

@@ -4,9 +4,9 @@
 //!     state  =  end of the window  +  units used in it
 //! ```
 //!
-//! The end is a multiple of the period (for months: a month's start) and the units are fewer than a window has ticks, so
-//! both can be told from the sum, for windows of any length, and a state that is over lies in the past. Counts above
-//! 4 units a nanosecond do not fit; there several units (a *grain*) are counted as one, and each cost is rounded up, but to no more
+//! The end is a multiple of the period (for months: a month's start) and the units are fewer than eight ninths of a window's ticks, so
+//! both can be told from the sum, for windows of any length, also of a floor, which is up to two sixteenths ahead, and a state that is
+//! over lies in the past. Counts above 3.5 units a nanosecond do not fit; there several units (a *grain*) are counted as one, and each cost is rounded up, but to no more
 //! than all of them: what is not a whole number of grains still passes at once.
 //!
 //! At most `count` units in each window; in any interval of length d at most count · (⌊d / period⌋ + 2).

@@ -192,7 +192,8 @@ impl Limit {
                 None => return Err(NumbersError::Refill { burst }),
             },
             Algorithm::FixedWindow if from_first => window(count, end_step(ticks) - 1),
-            Algorithm::FixedWindow => window(count, shortest(period, ticks) - 1),
+            // The rest of the window's ticks is for floors, which run ahead of what is used, and stay within the window all the same.
+            Algorithm::FixedWindow => window(count, (shortest(period, ticks) - 1) / 9 * 8),
             Algorithm::SlidingWindow => sliding_window(count, shortest(period, ticks)),
             Algorithm::SlidingLog => (1, 1, ticks),
         };

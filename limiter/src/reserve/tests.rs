@@ -69,6 +69,39 @@ fn windows_that_end_between_the_last_floor_and_the_takeover_count_as_exhausted()
     // Where nobody gives shares of it, the new window has what the successor would believe anyway.
     let alone = Reserve::of(RuleId::from_raw(1), [&limit], false).unwrap();
     assert_eq!(alone.at_least(&limit, at(50), at(65)), Some(alone.at_most(&limit, None, at(65))));
+    // A clock that was set back shows a window once more of which the floors are gone; not so within one window.
+    assert!(alone.at_least(&limit, at(65), at(50)).is_none());
+    assert!(alone.at_least(&limit, at(50), at(40)).is_some());
+    assert!(alone.at_least(&bucket, at(65), at(50)).is_some());
+}
+
+/// Found by a review: a floor that ran ahead lay in the next window, nearly empty there.
+#[test]
+fn a_floor_of_a_window_lies_in_that_window_however_large_the_count() {
+    for text in ["236000000000/1m", "239999999999/1m", "213333333333/1m", "400000000/100ms", "1000/1m"] {
+        let now = Nanos::new(START);
+        let limit = Limit::parse(text, None, Algorithm::FixedWindow).unwrap();
+        let reserve = Reserve::of(RuleId::from_raw(1), [&limit], false).unwrap();
+        let store = store(now);
+        let end = window_end(limit.period(), now.ticks());
+        let is_within = |mark: Mark| {
+            let state = mark.get();
+            end < state && window_end(limit.period(), end) > state
+        };
+        assert!(is_within(reserve.at_most(&limit, None, now)), "{text}");
+        let all = Cost::new(limit.count()).unwrap();
+        let decision = store.check(&charge(limit, all.get(), None), now);
+        assert!(decision.allowed && decision.remaining == 0, "{text}");
+        let mark = reserve.mark(&limit, all, &decision, now);
+        assert!(is_within(reserve.ahead(mark)), "{text}");
+        let ahead = Held::Window(reserve.ahead(mark).get()).mark_ahead(now).unwrap();
+        assert!(is_within(ahead), "{text}");
+        // Who begins from such a floor has nothing left in this window.
+        let floor = Floor::between(None, ahead, Mark::new(u64::MAX));
+        let next = Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, now);
+        let denied = next.check(&charge(limit, 1, Some(floor)), now);
+        assert!(!denied.allowed && denied.remaining == 0, "{text} {denied:?}");
+    }
 }
 
 /// Found by a review: shares of an idle bucket admitted what refilled in some seconds, and its new owner all but a quantum.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::{BOUND, ClaimedFloors, DISK, DISK_SILENT, FROM_FLOORS, MAX_RAISES, SILENT, Side, bits};
 use crate::{
     owner::slot_ownership::{Claim, SlotOwnership},
+    slots::SlotId,
     stats::FloorStats,
 };
 
@@ -54,14 +55,11 @@ impl SlotOwnership {
             ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, kept_to: 0, beyond: false };
         if binding & (BOUND | DISK) != 0 && charge.cost != Cost::PEEK {
             agreed.kept_to = binding & (BOUND | DISK);
-            if binding & (SILENT | DISK_SILENT) != 0
-                && claim.consistency == Consistency::Available
-                && !self.has_session(now)
+            // Never beyond those of the disk: this node itself will begin from them, whoever else is lost.
+            if binding & SILENT != 0 && claim.consistency == Consistency::Available && !self.has_session(now)
             {
-                let is_heard = |side: &&Side| binding & bits(**side).1 == 0;
-                let heard = Side::ALL.iter().filter(is_heard).fold(0, |heard, side| heard | bits(*side).0);
-                agreed.beyond = agreed.kept_to & !heard != 0;
-                agreed.kept_to &= heard;
+                agreed.beyond = agreed.kept_to & BOUND != 0;
+                agreed.kept_to &= !BOUND;
             }
             let sides: &[Side] = match agreed.kept_to {
                 BOUND => &[Side::Successor],
@@ -136,6 +134,12 @@ impl SlotOwnership {
                 raises.insert(key, (rule, mark));
             }
         }
+    }
+
+    /// Whether it is no use to wait for more to be acknowledged of this key: its floors wait for a disk that hangs.
+    pub(crate) fn waits_in_vain(&self, key: KeyHash) -> bool {
+        self.floors.disk_hangs.load(Acquire)
+            && self.floors.bindings[SlotId::of(key).index()].load(Acquire) & DISK_SILENT != 0
     }
 
     /// Wakes who waits for more to be acknowledged.

@@ -2,7 +2,8 @@
 //!
 //! **While the disk says of a slot, for this start of the node and this epoch, that it is complete, the owner is bound to the
 //! disk.** So it is bound before that is written, and is free only when the disk durably says otherwise
-//! ([`SlotOwnership::free`]) or nothing at all ([`SlotOwnership::release_disk`]). A disk that does not answer keeps the owner bound.
+//! ([`SlotOwnership::free`]) or nothing at all ([`SlotOwnership::release_disk`]). A disk that does not answer keeps the owner bound, also
+//! where neither the leader nor the successor answers: all of them may be killed before it answers again.
 //!
 //! A slot that begins from the disk's floors is bound from its first charge on: the disk has all floors already, under the name of
 //! the start before. Until they have the new name, the next start goes by the log, which says of whom this one took the slot:
@@ -178,6 +179,16 @@ impl SlotOwnership {
         slots
     }
 
+    /// Of slots that the disk has of this start, with their epochs, those that it does not own any more, or owns anew.
+    pub(crate) fn ended_on_disk(&self, slots: Vec<(u16, u64)>) -> Vec<u16> {
+        let core = self.core();
+        let senders = &core.agreements.side(Side::Disk).senders;
+        let is_owned = |slot: u16, epoch: u64| {
+            senders[usize::from(slot)].successor_ref().is_some_and(|named| named.epoch == epoch)
+        };
+        slots.into_iter().filter(|(slot, epoch)| !is_owned(*slot, *epoch)).map(|(slot, _)| slot).collect()
+    }
+
     /// What the disk's agreements about these slots are about.
     pub(crate) fn named_on_disk(&self, slots: &BTreeSet<u16>) -> Vec<(u16, SuccessorRef)> {
         let core = self.core();
@@ -201,22 +212,25 @@ impl SlotOwnership {
         self.floors.acknowledged.count()
     }
 
-    /// The disk does not answer. Rules that are to stay available go on without it if there is no leader either.
-    pub(crate) fn disk_is_silent(&self) {
+    /// The disk does not answer: no rule goes on beyond the floors that it has. `hangs`: not for so long that no check waits for it.
+    pub(crate) fn disk_is_silent(&self, hangs: bool) {
+        self.floors.disk_hangs.store(hangs, Release);
         let core = self.core();
         let (bound, silent) = bits(Side::Disk);
         let senders = &core.agreements.side(Side::Disk).senders;
         for slot in (0..SLOTS).filter(|slot| senders[*slot].agreement().is_some()) {
-            debug_assert!(self.floors.bindings[slot].load(Acquire) & bound != 0, "an agreement binds");
-            self.rebind(slot, |binding| binding | silent);
+            let binding = self.floors.bindings[slot].load(Acquire);
+            debug_assert!(binding & bound != 0, "an agreement binds");
+            if binding & silent == 0 {
+                self.rebind(slot, |binding| binding | silent);
+            }
         }
     }
 
-    /// The disk answers again: floors that were passed meanwhile must be written.
+    /// The disk answers again.
     pub(crate) fn disk_is_heard_again(&self) {
-        let mut core = self.core();
-        core.agreements.side_mut(Side::Disk).begin_anew();
-        self.count_complete(&core);
+        let _core = self.core();
+        self.floors.disk_hangs.store(false, Release);
         let (_, silent) = bits(Side::Disk);
         for slot in (0..SLOTS).filter(|slot| self.floors.bindings[*slot].load(Acquire) & silent != 0) {
             self.rebind(slot, |binding| binding & !silent);
@@ -226,6 +240,7 @@ impl SlotOwnership {
     /// The disk durably knows of no slot: this node is free of it.
     pub(crate) fn release_disk(&self) {
         let mut core = self.core();
+        self.floors.disk_hangs.store(false, Release);
         core.agreements.side_mut(Side::Disk).begin_anew();
         core.agreements.disk.inherited.clear();
         for slot in 0..SLOTS {

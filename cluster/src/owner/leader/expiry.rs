@@ -54,8 +54,9 @@ impl Leader {
             .filter_map(|(slot, row)| match row.moving {
                 Some(pending) if !lapsed.contains(&pending.to) => Some((slot, pending.to)),
                 _ => {
-                    // It may have kept what it knew; else the successor may know something. What should be elsewhere moves
-                    // from there by plan.
+                    // It may have saved what it knew when it ended. Else the successor may know something, also of what the node's disk
+                    // has not all of; if there is none, the node may have floors on its disk. What should be elsewhere moves from there by
+                    // plan.
                     let keeps = |one: &NodeStart| view.members.get(&one.node).is_some_and(|row| row.keeps);
                     let successor = row.successor.map(|next| next.node);
                     let again_with_all = again(row.owner).filter(keeps);

@@ -675,6 +675,22 @@ fn a_new_leader_waits_for_the_successors_of_who_knows_nothing() {
     assert!(slots.iter().all(|(slot, to)| named[usize::from(*slot)] == Some(*to) && *to == start(1)));
 }
 
+/// Each has floors on its disk, and no successor has any more.
+#[test]
+fn after_a_crash_of_all_each_gets_its_own_slots_again() {
+    let mut world = founded(3);
+    let again = |node: NodeId| NodeStart { node, incarnation: 2 };
+    for node in 1..=3 {
+        world.members.insert(node, MemberRow { keeps: false, ..row(node, 2) });
+    }
+    world.leader.look(Some(Leadership { term: 2, leader: 1 }), world.now());
+    (1..=3).for_each(|node| assert!(world.renew(again(node))));
+    let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
+    assert_eq!(slots.len(), SLOTS);
+    let owner = |slot: u16| world.table.rows()[usize::from(slot)].owner.node;
+    assert!(slots.iter().all(|(slot, to)| *to == again(owner(*slot))));
+}
+
 #[test]
 fn a_member_that_is_silent_for_a_moment_stays_the_successor() {
     let mut world = founded(3);

@@ -158,13 +158,15 @@ impl SlotOwnership {
             return basis.with(rules, self.reserves());
         }
         let floors = kept.floors.as_ref().filter(|floors| self.is_agreed_on_disk(core, floors))?;
+        let mut earlier = floors.earlier.clone();
+        earlier.extend((floors.shown > now).then_some((floors.shown, now)));
         Some(Arc::new(TakeoverBasis {
             rules: self.reserves(),
             // What nobody can have given away has refilled for this node.
             heard: if is_alone { now } else { floors.heard.min(now) },
             begun: now,
             before: floors.before,
-            earlier: floors.earlier.clone(),
+            earlier,
         }))
     }
 

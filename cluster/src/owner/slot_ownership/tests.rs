@@ -448,6 +448,8 @@ fn a_charge_goes_no_further_than_both_the_successor_and_the_disk_have_acknowledg
     let raise = |successor_ref| Raise { key: key(), rule: charge.rule, mark, successor_ref };
     assert!(ownership.acknowledge(Side::Disk, &[raise(named)], now).is_empty());
     assert_eq!(at_most(&ownership, &charge, reserve, now), bound(mark));
+    let told = vec![(slot().get(), 1), (slot().get() ^ 1, 0)];
+    assert_eq!(ownership.ended_on_disk(told), [slot().get() ^ 1], "it has begun anew since");
     // The successor binds too, and has acknowledged nothing.
     let successor = SuccessorRef { epoch: 1, named: 2 };
     ownership.bind(Side::Successor, &ownership.attempt(Side::Successor, &[(slot().get(), successor)]));
@@ -462,6 +464,43 @@ fn a_charge_goes_no_further_than_both_the_successor_and_the_disk_have_acknowledg
     ownership.release_disk();
     assert!(!ownership.is_bound_to_disk());
     assert_eq!(at_most(&ownership, &charge, reserve, now), bound(mark), "the successor binds on");
+}
+
+/// Found by a review: with all disks hung, `available` rules went on beyond what was on them, and all nodes were killed then.
+#[test]
+fn a_charge_goes_beyond_a_successor_that_is_lost_with_the_leader_and_never_beyond_a_disk_that_hangs() {
+    let (rules, charge, reserve) = with_floors();
+    let ownership = SlotOwnership::new(start(1), SessionTiming::of(LENGTH), at(0));
+    ownership.keep_floors_on_disk(true);
+    ownership.set_reserves(Arc::clone(rules.reserves()), Since::new([("default".into(), 1)]));
+    let mut table = Table::default();
+    table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(1); SLOTS]));
+    let all = (0..SLOTS as u16).collect();
+    table.apply(2, LEADERSHIP, &Entry::Succeed(vec![(Some(start(2)), all)]));
+    ownership.watch(at(0));
+    ownership.observe(2, &Arc::new(table), at(0), NoBuckets);
+    let now = at(1);
+    assert!(!ownership.has_session(now));
+    let successor = SuccessorRef { epoch: 1, named: 2 };
+    ownership.bind(Side::Successor, &ownership.attempt(Side::Successor, &[(slot().get(), successor)]));
+    let bound = Floor::between(None, Mark::default(), reserve.at_most(&charge.limit, None, now));
+    assert_eq!(at_most(&ownership, &charge, reserve, now), Some(bound));
+    assert!(ownership.is_silent(&[slot().get()], now));
+    assert_eq!(at_most(&ownership, &charge, reserve, now), None, "the successor is lost");
+    let named = SuccessorRef { epoch: 1, named: 0 };
+    ownership.bind(Side::Disk, &ownership.attempt(Side::Disk, &[(slot().get(), named)]));
+    for hangs in [false, true] {
+        ownership.disk_is_silent(hangs);
+        assert_eq!(at_most(&ownership, &charge, reserve, now), Some(bound), "{hangs}");
+        assert_eq!(ownership.waits_in_vain(key()), hangs);
+    }
+    ownership.disk_is_heard_again();
+    assert_eq!(at_most(&ownership, &charge, reserve, now), Some(bound));
+    assert!(!ownership.waits_in_vain(key()));
+    ownership.disk_is_silent(true);
+    ownership.release_disk();
+    assert_eq!(at_most(&ownership, &charge, reserve, now), None);
+    assert!(!ownership.waits_in_vain(key()));
 }
 
 /// What the disk has, as a test has made it up.
@@ -505,6 +544,7 @@ fn a_slot_that_begins_from_the_disk_is_bound_to_it_from_its_first_charge_on() {
             before: None,
             earlier: Vec::new(),
             heard: at(0),
+            shown: at(0),
         };
         let kept = KeptSlot { start: start(1), epoch: 1, saved: None, floors: Some(floors) };
         let slots = (0..SLOTS as u16).map(|slot| (slot, kept.clone())).collect();

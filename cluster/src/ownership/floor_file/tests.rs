@@ -155,3 +155,75 @@ fn a_file_that_was_changed_anywhere_is_not_believed() {
     FloorFile::remove(directory.path()).unwrap();
     assert!(opened(directory.path(), NEXT).unwrap().is_none());
 }
+
+/// Found by a review: with commits of one phase redb went back to the commit before, and said nothing.
+#[test]
+fn after_a_crash_a_last_commit_that_was_changed_is_not_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let floors = |mark: u64| -> Vec<DiskFloor> { (0..500).map(|number| floor(number, mark)).collect() };
+    let slots = slots_of(&floors(0), ME, file.next());
+    file.commit(&Change { slots, ..Change::default() }, &stamp(), |_| true, 500).unwrap();
+    for mark in 1..=5 {
+        file.commit(&Change { floors: floors(mark), ..Change::default() }, &stamp(), |_| true, 500).unwrap();
+    }
+    // As a crash leaves it: nothing was closed.
+    let good = fs::read(directory.path().join(NAME)).unwrap();
+    let after = tempfile::tempdir().unwrap();
+    let path = after.path().join(NAME);
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        std::panic::catch_unwind(|| opened(after.path(), NEXT))
+    };
+    let whole = marks(&read(&good).unwrap().unwrap().unwrap().1);
+    assert!(whole.len() == 500 && whole.values().all(|mark| *mark == 5));
+    // The magic number, and both slots of commits.
+    let header = (0..9).chain(64..320);
+    let mut refused = 0;
+    for place in header.chain((320..good.len()).step_by(good.len() / 500)) {
+        let mut bad = good.clone();
+        bad[place] ^= 0x10;
+        match read(&bad) {
+            Ok(Ok(Some((_, left)))) => assert_eq!(marks(&left), whole, "byte {place}"),
+            Ok(Ok(None)) => unreachable!("there is a file"),
+            Ok(Err(_)) | Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0);
+    // Each entry of the log is found by what it is.
+    let last = floors(5)[7];
+    let mut bytes = Vec::new();
+    last.write(&mut bytes);
+    let places: Vec<usize> = (0..good.len() - FLOOR).filter(|at| good[*at..].starts_with(&bytes)).collect();
+    assert!(!places.is_empty());
+    for place in places {
+        let mut bad = good.clone();
+        bad[place + 16] ^= 0x01;
+        match read(&bad) {
+            // A page that is not in use any more.
+            Ok(Ok(Some((_, left)))) => assert_eq!(marks(&left), whole, "byte {place}"),
+            Ok(Ok(None)) => unreachable!("there is a file"),
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// Found by a review: the log had them for ever, and each commit wrote a part of them again.
+#[test]
+fn floors_of_slots_that_have_left_are_cleaned_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let floors: Vec<DiskFloor> = (0..60_000).map(|number| floor(number, 1_000_000)).collect();
+    let slots = slots_of(&floors, ME, file.next());
+    file.commit(&Change { slots, floors, ..Change::default() }, &stamp(), |_| true, 60_000).unwrap();
+    let owned = file.slots_of_me();
+    assert!(owned.len() > 4_000 && owned.iter().all(|(_, epoch)| *epoch == 9));
+    assert!(file.log_bytes > MIN_LOG);
+    let slots = owned.into_iter().map(|(slot, _)| (slot, None)).collect();
+    file.commit(&Change { slots, ..Change::default() }, &stamp(), |_| true, 0).unwrap();
+    assert!(file.slots_of_me().is_empty());
+    for _ in 0..100 {
+        file.commit(&Change::default(), &stamp(), |_| true, 0).unwrap();
+    }
+    assert!(file.log_bytes <= MIN_LOG, "{} bytes", file.log_bytes);
+}
