@@ -3,10 +3,11 @@
 
 mod check;
 mod disk;
+mod disk_slots;
 mod owner;
 mod successor;
 
-pub(crate) use self::disk::DiskSlot;
+pub(crate) use self::disk_slots::DiskSlot;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -186,7 +187,7 @@ pub(super) struct FloorAgreements {
     since: Since,
     takeovers: BTreeMap<u16, TakeoverState>,
     heard: BTreeMap<NodeStart, Heard>,
-    disk: disk::DiskSlots,
+    disk: disk_slots::DiskSlots,
 }
 
 /// A floor that is to be sent.

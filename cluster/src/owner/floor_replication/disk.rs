@@ -10,7 +10,7 @@
 //! what this one charged is within the same floors.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::atomic::Ordering::{Acquire, Release},
 };
 
@@ -19,7 +19,7 @@ use tidegate_limiter::{
     cluster::{KeyHash, Mark},
 };
 
-use super::{FloorAgreements, Raise, Side, bits};
+use super::{DiskSlot, FloorAgreements, Raise, Side, bits};
 use crate::{
     ids::NodeStart,
     owner::{
@@ -30,26 +30,6 @@ use crate::{
     },
     slots::{SLOTS, SlotId},
 };
-
-/// What is known of slots that began from the disk.
-#[derive(Debug, Default)]
-pub(super) struct DiskSlots {
-    /// Bound from the beginning, and not yet under the name of this start on the disk.
-    inherited: BTreeMap<u16, Agreement>,
-    /// An earlier start had begun these from the disk's floors, and charged within them: the disk is to name it.
-    renamed: Vec<(u16, NodeStart, u64)>,
-    /// Whether the log was read.
-    has_table: bool,
-}
-
-/// A slot that is to be kept on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DiskSlot {
-    pub(crate) slot: u16,
-    pub(crate) successor_ref: SuccessorRef,
-    /// It has all floors already, and this agreement binds.
-    pub(crate) inherited: Option<Agreement>,
-}
 
 impl FloorAgreements {
     pub(super) fn forget_inherited(&mut self) {
