@@ -35,9 +35,9 @@ Examples:
   tidegate-jepsen run --network proxies                without root, without namespaces: in a container
   tidegate-jepsen run --nemesis upgrade,kill --other-binary /tmp/tidegate-0.2
 
-Faults: kill, pause, vm-stop, restart, wipe, rolling, clock-jump, torn-write, upgrade; halves, majority-ring, one-way, bridge, alone
+Faults: kill, pause, vm-stop, restart, wipe, replace, rolling, clock-jump, torn-write, upgrade; halves, majority-ring, one-way, bridge, alone
 (all five: partition), unconnectable, slow, loss, double, delay, reorder, far-apart, lost-answers, hung-fsync; full-disk,
-failed-fsync, clock-drift, drain, join, flood. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or
+failed-fsync, clock-drift, stalled-log, drain, join, flood. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or
 any. Clocks, syncs and torn writes need a build for tests, which is what is built without --binary; upgrade needs --other-binary.
 
 The seed also says how the cluster is founded (by all nodes at once, by three of them while all start, or by three before all others
