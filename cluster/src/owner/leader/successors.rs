@@ -25,7 +25,10 @@ impl Leader {
             let starts: BTreeSet<NodeStart> = named.map(|next| next.node).collect();
             starts.into_iter().map(|start| (start, stays(start))).collect()
         };
-        succeed(view.table, wanted, |row| row.successor.is_none_or(|next| !usable[&next.node]))
+        // Another one has no floors of a lost owner, and would keep the owner's next start from its own disk.
+        succeed(view.table, wanted, |row| {
+            row.successor.is_none_or(|next| !usable[&next.node]) && self.is_there(row.owner, view, now)
+        })
     }
 
     /// Names the successors that there should be, when the slots are where they should be.
