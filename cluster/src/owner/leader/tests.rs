@@ -692,27 +692,6 @@ fn after_a_crash_of_all_each_gets_its_own_slots_again() {
 }
 
 #[test]
-fn after_a_crash_of_all_those_that_are_back_late_get_their_own_slots_too() {
-    let mut world = founded(3);
-    let again = |node: NodeId| NodeStart { node, incarnation: 2 };
-    let own: Vec<usize> = (0..SLOTS).filter(|slot| world.table.rows()[*slot].owner == start(2)).collect();
-    let leadership = Leadership { term: 2, leader: 1 };
-    for node in [1, 3] {
-        world.members.insert(node, MemberRow { keeps: false, ..row(node, 2) });
-    }
-    world.leader.look(Some(leadership), world.now());
-    assert!(world.renew(again(1)) && world.renew(again(3)));
-    // It gives the two their slots, and names nobody new for those of the third, which would have no floors of them.
-    world.settle();
-    world.members.insert(2, MemberRow { keeps: false, ..row(2, 2) });
-    world.leader.look(Some(leadership), world.now());
-    assert!(world.renew(again(2)));
-    let Some(Step::Write(Entry::Expire { slots, .. })) = world.next() else { panic!() };
-    assert_eq!(slots.len(), own.len());
-    assert!(slots.iter().all(|(slot, to)| *to == again(2) && own.contains(&usize::from(*slot))));
-}
-
-#[test]
 fn a_member_that_is_silent_for_a_moment_stays_the_successor() {
     let mut world = founded(3);
     let before = successors(&world);
