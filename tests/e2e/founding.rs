@@ -92,11 +92,14 @@ fn who_joins_two_clusters_follows_one_of_them_and_all_say_that_there_are_two() {
         let (code, text) = readyz(cluster.node(against));
         code == 503 && text.contains("a second cluster named") && text.contains("--data-dir")
     });
-    wait_for("the larger one says so too", PATIENCE, || {
-        let (code, text) = readyz(cluster.node(with));
-        let trouble = status(cluster.node(with))["raft"]["trouble"].to_string();
+    // Of the larger one, who has met a node of the other one: n3, which joined both, or the one that it follows.
+    let says_so = |name: &&str| {
+        let (code, text) = readyz(cluster.node(name));
+        let trouble = status(cluster.node(name))["raft"]["trouble"].to_string();
         code == 200 && text.contains("a second cluster named") && trouble.contains(against)
-    });
+    };
+    wait_for("the larger one says so too", PATIENCE, || [with, "n3"].iter().any(says_so));
+    let with = *[with, "n3"].iter().find(|name| says_so(name)).unwrap();
     wait_for("its log says so", PATIENCE, || cluster.node(with).log().contains("foreign_cluster_found"));
     assert_eq!(cluster.node(with).metric("tidegate_foreign_cluster"), Some(1.0));
 
