@@ -153,7 +153,7 @@ impl SealedSocket {
         }
     }
 
-    /// The message, if it is not of another cluster; else what its sender is told, if anything.
+    /// The message, if it is not of another cluster; else the answer to its sender, if there is one.
     fn of_ours(&mut self, mut message: Vec<u8>, from: SocketAddr) -> Result<Vec<u8>, Option<Vec<u8>>> {
         let (Some(theirs), now) = (mark::take(&mut message), Instant::now()) else { return Ok(message) };
         let Some(ours) = (self.kinship.belongs)() else {
@@ -177,7 +177,7 @@ impl SealedSocket {
                  of this cluster, take it out of --join; names of their own (--cluster-name) keep clusters apart"
             );
         }
-        // It has to know as well, and is told nothing else. Its word of that is not answered.
+        // The sender has to know it too, and hears nothing else. Its own notice of that gets no answer.
         let rejected = ChitchatMessage::BadCluster.serialize_to_vec();
         Err((message != rejected).then_some(rejected))
     }

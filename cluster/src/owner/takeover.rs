@@ -24,7 +24,7 @@ pub(crate) struct TakeoverBasis {
     pub(crate) earlier: Vec<(Nanos, Nanos)>,
 }
 
-/// So many are told apart; of more the first two count as one that has lasted as long as both and what was between them.
+/// So many are kept apart; of more the first two count as one that has lasted as long as both and what was between them.
 const MAX_EARLIER: usize = 8;
 
 /// One takeover that lasted as long as all of these and what was between them: stricter.

@@ -27,7 +27,7 @@ pub struct NewToken {
 }
 
 impl Ledger {
-    /// Makes a token, and returns its number and its text, which nobody knows but who is told now. It counts at this node when
+    /// Makes a token, and returns its number and its text, which only the caller knows. It counts at this node when
     /// this returns, unless the deadline has come.
     ///
     /// # Errors

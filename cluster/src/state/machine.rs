@@ -215,7 +215,7 @@ impl Replicated {
             Act::Evict { node, .. } => self.apply(index, leadership, Command::Evict(*node)),
             Act::MakeToken { .. } | Act::RevokeToken { .. } | Act::NoteReset { .. } => Outcome::Done,
         };
-        // A write that is told that it is late, or came twice, has done nothing.
+        // A write that was late, or came twice, has done nothing.
         let is_done = match &outcome {
             Outcome::Done => true,
             Outcome::Written(written) => !written.changed || written.revision.get() == index,

@@ -129,7 +129,7 @@ impl SlotOwnership {
             .collect()
     }
 
-    /// Before the disk is told of these slots from the start: nothing that is there counts for those to which this node is
+    /// Before these slots are written to the disk from the start: nothing that is there counts for those to which this node is
     /// not bound. Which those are.
     pub(crate) fn forget_on_disk(&self, slots: &[(u16, SuccessorRef)]) -> Vec<u16> {
         let core = self.core();
