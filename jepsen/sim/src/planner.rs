@@ -273,9 +273,9 @@ fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
         let at_ms = begin + dice.u64(..4_000);
         add(plan, at_ms, dice.u64(300..3_000), kind);
     }
-    let has_windows = plan.families.contains(&FIXED);
-    if has_windows && plan.clocks.iter().any(|clock| clock.0 != 0) {
-        plan.families.retain(|family| *family != FIXED);
+    let is_window = |family: &usize| [FIXED, SLIDING].contains(family);
+    if plan.families.iter().any(is_window) && plan.clocks.iter().any(|clock| clock.0 != 0) {
+        plan.families.retain(|family| !is_window(family));
         plan.families.push(OPEN);
     }
     debug_assert!(plan.families.iter().all(|family| *family < FAMILIES.len()));
@@ -383,6 +383,11 @@ mod tests {
             themes.insert(plan.theme);
             assert!(plan.faults.iter().all(|fault| fault.ends_ms() <= plan.healed_ms), "{plan:?}");
             assert!(plan.starts_ms.is_sorted() && plan.starts_ms.len() == plan.nodes, "{plan:?}");
+            let agree = plan.clocks.iter().all(|clock| clock.0 == 0);
+            assert!(
+                agree || !plan.families.iter().any(|family| [FIXED, SLIDING].contains(family)),
+                "{plan:?}"
+            );
             let only = plan.with(&Choice::Only(vec![0]));
             assert_eq!(only.faults, plan.faults.iter().take(1).copied().collect::<Vec<_>>());
         }
