@@ -101,7 +101,7 @@ fn a_clock_that_steps_back_opens_no_window_again() {
         let (store, limit) = (store(), limit(text));
         let hours = |hours: u64| at("2026-03-10T00:00").saturating_add(Duration::from_secs(3_600 * hours));
         let mut last = 0;
-        // Each window is used up; then the clock goes back, by less and by more than a window.
+        // Each window is exhausted; then the clock goes back, by less and by more than a window.
         for now in (0..24 * 400).step_by(7) {
             last = now;
             store.check(&charge(limit, 10), hours(now));

@@ -123,7 +123,7 @@ fn a_rollback_restores_what_was() {
         node.change(&rule("1000/1h", algorithm), START);
         assert_eq!(node.left(START), 980, "{algorithm}");
 
-        // Whoever has used up a day does not get it once more by a minute that was a mistake.
+        // Whoever has consumed a day does not get it once more by a minute that was a mistake.
         let mut node = Node::new(&rule("100/1d", algorithm));
         assert!(node.check(100, START).allowed);
         node.change(&rule("100/1m", algorithm), START);
