@@ -1,3 +1,5 @@
+use tidegate_proto::RecordError;
+
 use super::*;
 use crate::key::ClusterKey;
 
