@@ -44,6 +44,8 @@ const SHOW_LOST_FOR: Duration = Duration::from_secs(15 * 60);
 const HEAR_OTHERS_WITHIN: Duration = Duration::from_secs(2);
 /// How often a node that waits for its cluster looks again whether it still has to.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How often it is looked whether slots that wait for the disk can begin.
+const LOOK_AT_DISK_EVERY: Duration = Duration::from_millis(20);
 /// How many members that have gone are shown.
 const MAX_LOST: usize = 64;
 
@@ -101,6 +103,8 @@ pub(crate) struct Controller {
     lost: BTreeMap<Arc<str>, Lost>,
     /// Who should own which slot, if these were all.
     placed: Option<(Vec<Candidate>, SlotTable)>,
+    /// What the log says is not taken in yet, because slots that are to begin wait for the disk.
+    waits_for_disk: bool,
 }
 
 impl Controller {
@@ -149,6 +153,7 @@ impl Controller {
             twins: BTreeMap::new(),
             lost: BTreeMap::new(),
             placed: None,
+            waits_for_disk: false,
         };
         (controller, commands, watched)
     }
@@ -202,6 +207,7 @@ impl Controller {
                 () = sleep(LOOK_AGAIN_AFTER), if self.standing == Standing::Joining && self.alone_at.is_none() => {
                     self.take_in(self.live.clone()).await;
                 }
+                () = sleep(LOOK_AT_DISK_EVERY), if self.waits_for_disk => self.take_table(),
                 changed = self.applied.changed() => {
                     if changed.is_ok() {
                         self.note_successor();
@@ -292,6 +298,10 @@ impl Controller {
             is_alone: applied.state.shares.rows().keys().all(|id| *id == self.ledger.id()),
         };
         let todo = self.ownership.observe(applied.index, &applied.state.slots, self.clock.now(), heritage);
+        self.waits_for_disk = todo.waits_for_disk;
+        if self.waits_for_disk {
+            return;
+        }
         if todo.reserved > 0 {
             self.ownership.floor_stats().count_begun(todo.reserved as u64);
             info!(slots = todo.reserved, "slots of a lost node begin from what it has told this one");

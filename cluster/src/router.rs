@@ -102,7 +102,8 @@ impl Router {
             claims.iter().zip(charges).all(|(claim, charge)| self.ownership.confirm(claim, charge.key, now));
         if counts {
             for ((claim, charge), decision) in claims.iter().zip(charges).zip(decisions) {
-                self.ownership.spent(claim, charge, decision, decided);
+                let state = || self.store.mark(charge.key, decided);
+                self.ownership.spent(claim, charge, decision, decided, state);
             }
         }
         counts

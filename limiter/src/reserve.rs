@@ -6,6 +6,9 @@
 //! as if one quantum had been spent: below that no floor needs to be sent.
 //!
 //! All states of a bucket are numbers of which the later is the stricter, so floors may come late, twice, or in any order.
+//!
+//! A floor of a sliding window is a state of it, with the window before as it is: that one's count is over. Of the window that counts a
+//! floor says how many units, and leaves open how late they come in it.
 
 use std::{
     cmp::Ordering,
@@ -14,21 +17,28 @@ use std::{
 };
 
 use crate::{
-    Algorithm, Cost, Decision, KeyHash, Limit, Nanos, Period, RuleId,
-    algorithm::gcra,
+    Algorithm, Charge, Decision, KeyHash, Limit, Nanos, Period, RuleId, Takeover,
+    algorithm::{gcra, sliding},
     calendar::window_end,
     mark::{Held, Mark, QUANTUM_PART},
+    takeover::SHORT_REFILL,
     time::TICKS_PER_NANO,
 };
 
+/// Of a limit that came with a check nobody knows the quantum who has only its bucket. It is more than this: a thirty-second of the
+/// shortest time in which such a limit refills that has floors, because a sixteenth of a burst is rounded down.
+const LEAST_INLINE: u64 = SHORT_REFILL.as_nanos() as u64 * TICKS_PER_NANO / (2 * QUANTUM_PART);
+
 /// A rule whose floors are replicated: the same for all of its buckets, whatever override is in force, so that the owner and the
-/// successor mean the same.
+/// successor mean the same. Of limits that come with checks each has its own: a bucket of these knows of one limit only, because
+/// all of the limit is part of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reserve {
     rule: u64,
     /// Buckets: ticks. Windows: grains.
     quantum: u64,
     is_of_window: bool,
+    is_sliding: bool,
     /// While nobody owns a bucket, shares admit what refills of it.
     has_shares: bool,
 }
@@ -42,9 +52,19 @@ impl Reserve {
     ) -> Option<Self> {
         // What denies takes nothing that could be lost.
         let mut limits = limits.into_iter().filter(|limit| !limit.denies()).peekable();
-        let is_of_window = limits.peek()?.algorithm() == Algorithm::FixedWindow;
+        let is_sliding = limits.peek()?.algorithm() == Algorithm::SlidingWindow;
+        let is_of_window = is_sliding || limits.peek()?.algorithm() == Algorithm::FixedWindow;
         let quantum = limits.map(quantum).min().flatten()?;
-        Some(Self { rule: rule.get(), quantum, is_of_window, has_shares })
+        Some(Self { rule: rule.get(), quantum, is_of_window, is_sliding, has_shares })
+    }
+
+    /// Of a limit that came with a check; `None`: its buckets have no floors. They have where those of a rule have that says nothing of
+    /// it.
+    pub fn of_inline(limit: &Limit) -> Option<Self> {
+        // Nodes give shares of it that are not carved out.
+        (Takeover::default_of([limit]) == Takeover::Reserve)
+            .then(|| Self::of(RuleId::INLINE, [limit], true))
+            .flatten()
     }
 
     /// Which rule, the same at each node of a cluster.
@@ -59,7 +79,11 @@ impl Reserve {
 
     /// How far a charge may go: as far as the successor has acknowledged, or as far as it would believe anyway.
     pub fn at_most(&self, limit: &Limit, acknowledged: Option<Mark>, now: Nanos) -> Mark {
-        acknowledged.unwrap_or_default().max(self.spent(limit, now))
+        let (acknowledged, spent) = (acknowledged.unwrap_or_default(), self.spent(limit, now));
+        if self.is_sliding {
+            return Mark::new(sliding::more_in_window(limit, acknowledged.get(), spent.get()));
+        }
+        acknowledged.max(spent)
     }
 
     /// How far a bucket counts as used by the node that has taken it over at `begun`, and has heard of its owner at `heard` for
@@ -80,7 +104,7 @@ impl Reserve {
             Ordering::Equal => true,
             Ordering::Greater => false,
         };
-        let is_known = limit.algorithm() != Algorithm::FixedWindow || is_known();
+        let is_known = !self.is_of_window || is_known();
         let spent = is_known.then(|| self.spent(limit, begun))?;
         if !self.refills_for_shares() {
             return Some(spent);
@@ -90,15 +114,24 @@ impl Reserve {
         Some(spent.max(Mark::new(begun.ticks().saturating_add(refilled))))
     }
 
-    /// Whether both instants are within one window of such a limit.
-    pub fn is_one_window(limit: &Limit, one: Nanos, other: Nanos) -> bool {
-        let window = |at: Nanos| window_end(limit.period(), at.ticks());
-        window(one) == window(other)
+    /// Whether the window of an instant still counts at a later one.
+    pub fn is_counted(&self, limit: &Limit, window_of: Nanos, at: Nanos) -> bool {
+        let end = |ticks: u64| window_end(limit.period(), ticks);
+        let (known, now) = (end(window_of.ticks()), end(at.ticks()));
+        known == now || self.is_sliding && end(known) == now
+    }
+
+    /// Whether its buckets are of windows.
+    pub fn is_of_window(&self) -> bool {
+        self.is_of_window
     }
 
     /// One quantum spent of a full bucket.
     fn spent(&self, limit: &Limit, now: Nanos) -> Mark {
         let full = match limit.algorithm() {
+            Algorithm::SlidingWindow => {
+                return Mark::new(sliding::with_spent(limit, self.quantum, now.ticks()));
+            }
             Algorithm::FixedWindow => window_end(limit.period(), now.ticks()),
             _ => now.ticks(),
         };
@@ -106,10 +139,25 @@ impl Reserve {
     }
 
     /// How far the bucket is used after this decision; by one that is [held](Decision::is_held), how far it would be. It may
-    /// be less where the time of the decision is not `now`, but not more.
-    pub fn mark(&self, limit: &Limit, cost: Cost, decision: &Decision, now: Nanos) -> Mark {
+    /// be less where the time of the decision is not `now`, but not more. `state` is what the bucket knows by now: it is asked for only
+    /// where the decision does not tell.
+    pub fn mark(
+        &self,
+        charge: &Charge,
+        decision: &Decision,
+        now: Nanos,
+        state: impl FnOnce() -> Option<Mark>,
+    ) -> Mark {
+        let Charge { ref limit, cost, .. } = *charge;
         let add = if decision.allowed { 0 } else { cost.get().max(1) };
         match limit.algorithm() {
+            Algorithm::SlidingWindow => {
+                let (state, bounds) = (state().unwrap_or_default().get(), charge.asked().bounds);
+                Mark::new(match decision.allowed {
+                    true => state,
+                    false => sliding::with_more(limit, state, bounds, cost, now.ticks()),
+                })
+            }
             Algorithm::FixedWindow => {
                 let used = decision.limit.saturating_sub(decision.remaining).saturating_add(add);
                 let end = window_end(limit.period(), now.ticks());
@@ -123,13 +171,21 @@ impl Reserve {
     }
 
     /// The floor to send to the successor, of a bucket that is used that far.
-    pub fn ahead(&self, mark: Mark) -> Mark {
+    pub fn ahead(&self, limit: &Limit, mark: Mark, now: Nanos) -> Mark {
+        if self.is_sliding {
+            return Mark::new(sliding::ahead(limit, mark.get(), self.quantum, now.ticks()));
+        }
         Mark::new(mark.get().saturating_add(self.quantum))
     }
 
     /// Whether it is time to send the successor a later floor: less than half a quantum is left.
-    pub fn is_near(&self, mark: Mark, at_most: Mark) -> bool {
-        at_most.get().saturating_sub(mark.get()) < self.quantum.div_ceil(2)
+    pub fn is_near(&self, limit: &Limit, mark: Mark, at_most: Mark) -> bool {
+        let left = if self.is_sliding {
+            sliding::units_between(limit, mark.get(), at_most.get())
+        } else {
+            Some(at_most.get().saturating_sub(mark.get()))
+        };
+        left.is_some_and(|left| left < self.quantum.div_ceil(2))
     }
 }
 
@@ -141,14 +197,18 @@ fn quantum(limit: &Limit) -> Option<u64> {
         // One that its first charge opens has no end before that.
         Algorithm::FixedWindow if matches!(limit.period(), Period::FromFirst { .. }) => None,
         Algorithm::FixedWindow => Some((limit.grains() / QUANTUM_PART).max(1)),
-        Algorithm::SlidingWindow | Algorithm::SlidingLog => None,
+        // Of a bucket that nobody knows as much may have been spent in the window before.
+        Algorithm::SlidingWindow => Some((limit.grains() / (2 * QUANTUM_PART)).max(1)),
+        Algorithm::SlidingLog => None,
     }
 }
 
-/// All rules whose floors are replicated.
+/// All rules whose floors are replicated. By default: none, not even of the limits that come with checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reserves {
     rules: BTreeMap<u64, Reserve>,
+    /// Whether limits that come with checks have floors.
+    has_inline: bool,
     least_debt: Option<Duration>,
     /// Of all rules, those whose buckets start full when nobody can tell what they had admitted.
     full: BTreeSet<u64>,
@@ -163,9 +223,10 @@ impl Reserves {
             rules.into_iter().map(|reserve| (reserve.rule, reserve)).collect();
         let buckets = rules.values().filter(|reserve| !reserve.is_of_window);
         // Rounded down, to be on the safe side.
-        let least = buckets.map(|reserve| reserve.quantum / TICKS_PER_NANO).min();
+        let least = buckets.map(|reserve| reserve.quantum).chain([LEAST_INLINE]).min();
+        let least = least.map(|least| Duration::from_nanos(least / TICKS_PER_NANO));
         let full = full.into_iter().map(RuleId::get).collect();
-        Self { rules, least_debt: least.map(Duration::from_nanos), full }
+        Self { rules, has_inline: true, least_debt: least, full }
     }
 
     /// Whether the buckets of this rule start full when nobody can tell what they had admitted.
@@ -178,19 +239,31 @@ impl Reserves {
         self.rules.get(&rule).copied()
     }
 
-    /// Whether this very rule, with this quantum, is among them.
+    /// Whether this very rule, with this quantum, is among them. Of limits that come with checks all are, or none.
     pub fn contains(&self, reserve: Reserve) -> bool {
+        if reserve.rule == RuleId::INLINE.get() {
+            return self.has_inline;
+        }
         self.get(reserve.rule) == Some(reserve)
     }
 
     /// The floor of a bucket that knows this, a little ahead of it; `None`: it needs none. Of a ban it is just that.
     pub fn floor_of(&self, key: KeyHash, rule: RuleId, held: &Held, now: Nanos) -> Option<Mark> {
         if key.is_of_ban() {
-            let has_floors = self.get(rule.get()).is_some() || rule.is_shared();
+            // Of a limit that came with a check it only looks like one, and is a window.
+            let has_floors = self.get(rule.get()).is_some() || rule.is_shared() || self.has_inline(rule);
             return held.mark(now).filter(|_| has_floors);
         }
-        let mark = held.mark_ahead(now)?;
-        (self.concerns(held) && self.wants(rule, mark, now)).then_some(mark)
+        // A number of a sliding window that is a little larger says something else.
+        let is_exact =
+            matches!(held, Held::Window(_)) && self.get(rule.get()).is_none_or(|one| one.is_sliding);
+        let mark = if is_exact { held.mark(now) } else { held.mark_ahead(now) }?;
+        let wants = self.has_inline(rule) || self.wants(rule, mark, now);
+        (self.concerns(held) && wants).then_some(mark)
+    }
+
+    fn has_inline(&self, rule: RuleId) -> bool {
+        self.has_inline && rule == RuleId::INLINE
     }
 
     /// Whether such a bucket needs a floor: below a quantum of all rules none does.
@@ -213,15 +286,19 @@ impl Reserves {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.rules.is_empty() && !self.has_inline
     }
 
     /// A number that differs where the rules differ; nobody gains anything by choosing rules for which it does not.
     pub fn fingerprint(&self) -> u64 {
         let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         let rules = self.rules.values();
-        let kind = |one: &Reserve| u64::from(one.is_of_window) << 1 | u64::from(one.has_shares);
-        rules.fold(self.rules.len() as u64, |bits, one| mix(mix(mix(bits, one.rule), one.quantum), kind(one)))
+        let kind = |one: &Reserve| {
+            u64::from(one.is_sliding) << 2 | u64::from(one.is_of_window) << 1 | u64::from(one.has_shares)
+        };
+        // Earlier versions had no floors of limits that come with checks.
+        let first = self.rules.len() as u64 | u64::from(self.has_inline) << 32;
+        rules.fold(mix(first, 0), |bits, one| mix(mix(mix(bits, one.rule), one.quantum), kind(one)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{Algorithm, Limit};
 
 /// Where an empty bucket is full again in less time, starting anew with an empty one is the default.
-const SHORT_REFILL: Duration = Duration::from_secs(10);
+pub(crate) const SHORT_REFILL: Duration = Duration::from_secs(10);
 
 /// How the buckets of a rule begin when their owner was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,10 +25,9 @@ impl Takeover {
         }
     }
 
-    /// Whether buckets of this algorithm can have floors: those that a single number describes, whatever was in the
-    /// window before.
+    /// Whether buckets of this algorithm can have floors: those that a single number describes.
     pub const fn is_possible(algorithm: Algorithm) -> bool {
-        matches!(algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::FixedWindow)
+        !matches!(algorithm, Algorithm::SlidingLog)
     }
 
     /// What a rule with these limits does if it does not say.

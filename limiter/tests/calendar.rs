@@ -289,8 +289,9 @@ fn floors_end_with_the_day_of_the_time_zone() {
     assert!(!known("2026-11-30T07:59", "2026-11-30T08:00"));
     // The floor is that of the window in which it is charged: its end, and a quantum more.
     let store = store();
-    let decision = store.check(&charge(*limit, 3), at("2026-11-30T07:59"));
-    let mark = reserve.mark(limit, Cost::ONE, &decision, at("2026-11-30T07:59"));
+    let (one, now) = (charge(*limit, 3), at("2026-11-30T07:59"));
+    let decision = store.check(&one, now);
+    let mark = reserve.mark(&one, &decision, now, || None);
     assert_eq!(mark.get() / 4, at("2026-11-30T08:00").get());
-    assert_eq!((mark.get() % 4, reserve.ahead(mark).get() - mark.get()), (3, 10));
+    assert_eq!((mark.get() % 4, reserve.ahead(limit, mark, now).get() - mark.get()), (3, 10));
 }

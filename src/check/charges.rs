@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
     Cost, Limit, Nanos,
-    cluster::{Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, RuleId, Rules},
+    cluster::{Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, Reserve, RuleId, Rules},
     rules::Mode,
 };
 
@@ -164,7 +164,7 @@ impl<'r> Charges<'r> {
             on_owner_loss: OnOwnerLoss::Share,
             consistency: Consistency::Available,
             carved: false,
-            reserve: None,
+            reserve: Reserve::of_inline(limit),
             limit_ref: LimitRef::INLINE,
         };
         let (rule, limit) = (RuleId::INLINE, *limit);

@@ -32,9 +32,23 @@ const RULES: &str = "rules:
   - { name: day, key: [day], limit: 100/day, algorithm: fixed_window }
   - { name: open, key: [open], limit: 1000/1d, on_total_loss: full }
   - { name: slide, key: [slide], limit: 1000/1d, algorithm: sliding_window }
+  - { name: log, key: [log], limit: 1000/1d, algorithm: sliding_log }
+  - { name: log-open, key: [log-open], limit: 1000/1d, algorithm: sliding_log, on_total_loss: full }
   - { name: slide-open, key: [slide-open], limit: 1000/1d, algorithm: sliding_window, on_total_loss: full }
 ";
-const LONG: [&str; 3] = ["id", "leaky", "window"];
+/// The last two are limits that come with the check.
+const LONG: [&str; 6] = ["id", "leaky", "window", "slide", "own", "own-window"];
+
+/// What a check says of a limit that it brings along.
+fn own_limit(attribute: &str) -> Option<(&'static str, &'static str)> {
+    match attribute {
+        "own" => Some(("1000/1d", "token_bucket")),
+        "own-window" => Some(("1000/month", "fixed_window")),
+        "own-few" => Some(("7/1h", "token_bucket")),
+        "own-slide" => Some(("100/day", "sliding_window")),
+        _ => None,
+    }
+}
 
 /// How often the nodes are killed: `TIDEGATE_KILLS=50` for the whole of what was promised.
 fn kills() -> u32 {
@@ -56,7 +70,16 @@ fn kept(cluster: &Cluster) {
 /// What is left of a key after so many units; `None`: no owner decided.
 fn take(cluster: &Cluster, attribute: &str, key: &str, cost: u64) -> Option<(bool, u64)> {
     let mut client = cluster.node("n1").client(Duration::from_secs(5));
-    let answer = client.get(&format!("/v1/check?{attribute}={key}&cost={cost}")).ok()?.json();
+    let answer = match own_limit(attribute) {
+        None => client.get(&format!("/v1/check?{attribute}={key}&cost={cost}")),
+        Some((limit, algorithm)) => {
+            let text = format!(
+                r#"{{"key":"{attribute} {key}","limit":"{limit}","algorithm":"{algorithm}","cost":{cost}}}"#
+            );
+            client.post("/v1/check", &text)
+        }
+    };
+    let answer = answer.ok()?.json();
     let by = answer["decided_by"].as_str()?;
     let decided = (answer["allowed"].as_bool()?, answer["remaining"].as_u64()?);
     (by == "owner" || by == "forwarded").then_some(decided)
@@ -109,7 +132,8 @@ fn kill_under_load(count: usize) {
                 names.iter().for_each(|name| cluster.restart(name));
             }
             cluster.await_ready();
-            for (attribute, limit) in [("few", 7), ("day", 100)] {
+            let unseen = [("few", 7), ("day", 100), ("slide", LIMIT), ("own-few", 7), ("own-slide", 100)];
+            for (attribute, limit) in unseen {
                 let (allowed, now) = decided(&cluster, attribute, &format!("unseen{round}"), 1);
                 assert!(allowed, "{attribute} in round {round}: nobody has seen this client");
                 let quantum = (limit / 16).max(1);
@@ -157,7 +181,7 @@ fn all_nodes_that_are_killed_together_forget_nothing_and_lock_nobody_out() {
 fn what_a_damaged_file_said_counts_for_nothing_and_the_node_starts() {
     let mut cluster = with_disks(1);
     kept(&cluster);
-    for attribute in ["id", "open", "slide", "slide-open"] {
+    for attribute in ["id", "open", "slide", "slide-open", "log", "log-open", "own"] {
         assert!(decided(&cluster, attribute, "used", 500).0);
     }
     let file = cluster.data_of("n1").join("floors.redb");
@@ -172,18 +196,58 @@ fn what_a_damaged_file_said_counts_for_nothing_and_the_node_starts() {
     wait_for("the log says so", PATIENCE, || cluster.node("n1").log().contains("cannot be read"));
     // Nobody can tell what they had given, so the rules say it.
     assert!(decided(&cluster, "id", "used", 0).1 <= 1);
-    assert!(decided(&cluster, "slide", "used", 0).1 <= 1);
-    assert_eq!(decided(&cluster, "open", "used", 0).1, LIMIT);
-    assert_eq!(decided(&cluster, "slide-open", "used", 0).1, LIMIT);
-    assert!(decided(&cluster, "open", "used", 200).0);
+    for attribute in ["slide", "log", "own"] {
+        assert!(decided(&cluster, attribute, "used", 0).1 <= 1, "{attribute}");
+    }
+    for attribute in ["open", "slide-open", "log-open"] {
+        assert_eq!(decided(&cluster, attribute, "used", 0).1, LIMIT, "{attribute}");
+    }
+    for attribute in ["open", "slide-open"] {
+        assert!(decided(&cluster, attribute, "used", 200).0);
+    }
     kept(&cluster);
     // From then on all is known of what has floors.
     cluster.kill("n1");
     cluster.restart("n1");
     cluster.await_ready();
-    let left = decided(&cluster, "open", "used", 0).1;
-    assert!((800 - QUANTUM..=800).contains(&left), "{left}");
-    assert_eq!(decided(&cluster, "slide-open", "used", 0).1, LIMIT);
+    for attribute in ["open", "slide-open"] {
+        let left = decided(&cluster, attribute, "used", 0).1;
+        assert!((800 - QUANTUM..=800).contains(&left), "{attribute}: {left}");
+    }
+    // Of logs nothing is.
+    assert_eq!(decided(&cluster, "log-open", "used", 0).1, LIMIT);
+}
+
+/// The disk has all floors of the rules before when the rules change, and the node is killed before it has those of the new ones.
+#[test]
+fn floors_of_other_rules_go_before_a_slot_begins_without_them() {
+    let _machine = kit::alone();
+    let mut cluster = with_disks(1);
+    kept(&cluster);
+    assert!(decided(&cluster, "id", "used", 500).0 && decided(&cluster, "open", "used", 500).0);
+    let changed = RULES.replace("limit: 7/1h", "limit: 9/1h");
+    let written = cluster.node("n1").client(PATIENCE).request("PUT", "/v1/rules/default", &[], &changed);
+    assert_eq!(written.unwrap().status, 200);
+    cluster.kill("n1");
+    cluster.restart("n1");
+    cluster.await_ready();
+    let open = decided(&cluster, "open", "used", 0).1;
+    if cluster.node("n1").log().contains("the floors on the disk are of other rules") {
+        // Nobody can tell, and each rule says what that means.
+        assert_eq!(open, LIMIT);
+        assert!(decided(&cluster, "id", "used", 0).1 <= 1);
+    } else {
+        // Those of the new rules were there in time.
+        assert!((500 - QUANTUM..=500).contains(&open), "{open}");
+    }
+    kept(&cluster);
+    assert!(decided(&cluster, "open", "used", 300).0);
+    let before = decided(&cluster, "open", "used", 0).1;
+    cluster.kill("n1");
+    cluster.restart("n1");
+    cluster.await_ready();
+    let after = decided(&cluster, "open", "used", 0).1;
+    assert!((before - QUANTUM..=before + 1).contains(&after), "{after} after {before}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Explores what one node, its disk, and the log can do to one bucket whose rule has floors, with the code that runs:
 //! [`Table::apply`], [`Slot`], [`goes_on`], [`FloorSender`] and [`Reserve`]. The process dies at any moment, also while it starts
 //! and while something is being written, which then is on the disk or not; the disk fails, and then its file goes; rules are
-//! without floors for a while; a version of the program that keeps none runs in between. **A reference bucket that sees all that is
+//! without floors for a while, and those in force lag behind the log; a version of the program that keeps none runs in between. **A reference bucket that sees all that is
 //! admitted and starts full never goes below zero.** Each rule is also left out once, and it must be noticed.
 //! `TIDEGATE_MODEL=full cargo test --release -p tidegate-cluster --lib disk_suite` looks further.
 
@@ -70,6 +70,8 @@ enum Write {
         agreement: Agreement,
         since: u8,
     },
+    /// Nothing is said of the slot any more: it is to begin without.
+    Drop,
     Remove,
 }
 
@@ -86,6 +88,10 @@ struct Process {
     /// A version that knows no floors on a disk.
     is_old: bool,
     applied: u8,
+    /// Up to where the rules of the log are in force.
+    in_force: u8,
+    /// The slot is to begin, and what the disk has of it does not count.
+    is_refused: bool,
     slot: Slot,
     kept: Option<Record>,
     readers: Vec<u8>,
@@ -125,6 +131,8 @@ struct Config {
     /// How many times the rules change whether they have floors.
     floors: u8,
     old_version: bool,
+    /// The rules in force lag behind the log, as far as to its beginning in a process that starts.
+    lags: bool,
     /// How many times the disk fails.
     fails: u8,
     full_start: bool,
@@ -137,6 +145,7 @@ struct Config {
     unbound_heir: bool,
     any_reader: bool,
     kept_marks_forgotten: bool,
+    begin_refused: bool,
 }
 
 struct World {
@@ -235,6 +244,8 @@ impl World {
             start: number,
             is_old,
             applied: 0,
+            in_force: 0,
+            is_refused: false,
             slot: Slot::NEW,
             is_adopted: is_old || kept.is_none(),
             kept: kept.filter(|record| record.complete.is_some()),
@@ -256,7 +267,25 @@ impl World {
         next
     }
 
-    /// The process applies the next entry of the log, or reads the first.
+    /// Whether what the disk has of the slot counts by the rules in force, where the process has applied so much of the log.
+    fn counts(&self, process: &Process, log: &[Written], applied: u8) -> bool {
+        let since = floors(&log[..usize::from(process.in_force)]);
+        let are_in_force = since.is_some() && since == floors(&log[..usize::from(applied)]);
+        let is_dropped = matches!(process.writing, Some((Write::Drop, _)));
+        let counts = |kept: &Record| are_in_force && (kept.complete == since || self.config.old_floors);
+        !is_dropped && process.kept.as_ref().is_some_and(counts)
+    }
+
+    /// Whether the slot would begin by these entries, and has to wait for the disk first.
+    fn has_to_wait(&self, process: &Process, log: &[Written], applied: u8) -> bool {
+        let row = row(&log[..usize::from(applied)]);
+        let begins = |kept: Record| {
+            process.slot.begins_kept(start(process.start), &row, (start(kept.start), kept.epoch))
+        };
+        process.kept.is_some_and(begins) && !self.counts(process, log, applied) && !self.config.begin_refused
+    }
+
+    /// The process takes in what it has applied of the log.
     fn apply(&self, next: &mut State) {
         let (log, now) = (next.log.clone(), next.now);
         let Some(process) = &mut next.process else { return };
@@ -279,11 +308,9 @@ impl World {
         let kept = process.kept.map(|kept| (start(kept.start), kept.epoch));
         let mut begun = None;
         process.slot.observe(me, &row, kept, FloorReceiver::default(), |effect| begun = Some(effect));
-        let since = floors(&log[..usize::from(process.applied)]);
-        let counts = |kept: &Record| since.is_some() && (kept.complete == since || self.config.old_floors);
         match begun {
             Some(Effect::BeginFull) => process.tat = 0,
-            Some(Effect::BeginKept) if process.kept.as_ref().is_some_and(counts) => {
+            Some(Effect::BeginKept) if self.counts(process, &log, process.applied) => {
                 let kept = process.kept.expect("it is kept");
                 let known = self.reserve.at_least(&self.limit, at(now), at(now)).unwrap();
                 process.tat = if self.config.full_start { 0 } else { kept.mark.max(known).get() };
@@ -313,18 +340,25 @@ impl World {
                 out.push(next);
             }
         };
-        if usize::from(process.applied) < state.log.len() {
+        let (all, lags) = (state.log.len() as u8, self.config.lags);
+        let last = if lags { all } else { all.min(process.applied + 1) };
+        for applied in process.applied + 1..=last {
             push(&|process, next| {
-                process.applied += 1;
-                if let Written::Floors(_) = next.log[usize::from(process.applied) - 1] {
-                    (process.stale, process.step) = (process.attempts, Step::Idle);
-                    process.changes += 1;
-                    process.sender.doubt();
+                if !lags {
+                    Self::put_in_force(process, &next.log, applied);
                 }
+                process.is_refused = self.has_to_wait(process, &next.log, applied);
+                if process.is_refused {
+                    return;
+                }
+                process.applied = applied;
                 let mut whole = State { process: Some(process.clone()), ..next.clone() };
                 self.apply(&mut whole);
                 *process = whole.process.expect("it runs");
             });
+        }
+        if lags && process.in_force < all {
+            push(&|process, next| Self::put_in_force(process, &next.log, all));
         }
         if process.slot.role().decides() {
             self.charge(state, process, &mut push);
@@ -334,13 +368,23 @@ impl World {
         }
     }
 
+    fn put_in_force(process: &mut Process, log: &[Written], index: u8) {
+        let new = &log[usize::from(process.in_force)..usize::from(index.max(process.in_force))];
+        if new.iter().any(|written| matches!(written, Written::Floors(_))) {
+            (process.stale, process.step) = (process.attempts, Step::Idle);
+            process.changes += 1;
+            process.sender.doubt();
+        }
+        process.in_force = index.max(process.in_force);
+    }
+
     fn charge(
         &self,
         state: &State,
         process: &Process,
         push: &mut impl FnMut(&dyn Fn(&mut Process, &mut State)),
     ) {
-        let has_floors = floors(&state.log[..usize::from(process.applied)]).is_some();
+        let has_floors = floors(&state.log[..usize::from(process.in_force)]).is_some();
         let is_bound = process.sender.agreement().is_some() && has_floors && !self.config.lagging;
         let at_most = if is_bound {
             self.reserve.at_most(&self.limit, Some(process.acknowledged), at(state.now))
@@ -405,9 +449,13 @@ impl World {
             }
             return;
         }
+        if process.is_refused {
+            begin(Write::Drop);
+            return;
+        }
         let has_told =
             process.tat <= self.reserve.at_most(&self.limit, Some(process.acknowledged), at(state.now)).get();
-        let mark = self.reserve.ahead(Mark::new(process.tat.max(raw(state.now))));
+        let mark = self.reserve.ahead(&self.limit, Mark::new(process.tat.max(raw(state.now))), at(state.now));
         if process.sender.successor_ref().is_some() && mark > process.acknowledged {
             begin(Write::Mark(mark));
             if self.config.spend_before_the_answer {
@@ -415,7 +463,7 @@ impl World {
             }
         }
         let mut begin = |write: Write| push(&|process, _| process.writing = Some((write, false)));
-        let Some(since) = floors(&state.log[..usize::from(process.applied)]) else { return };
+        let Some(since) = floors(&state.log[..usize::from(process.in_force)]) else { return };
         let holds = |agreement: &Agreement| {
             agreement.attempt > process.stale && process.sender.agreement() == Some(*agreement)
         };
@@ -484,6 +532,7 @@ impl World {
                 let epoch = agreement.successor_ref.epoch;
                 *record = Some(Record { start: number, epoch, complete: Some(since), mark });
             }
+            Write::Drop => *record = None,
             Write::Remove => next.disk = Disk { record: None, readers: vec![number] },
         }
     }
@@ -512,7 +561,9 @@ impl World {
                     process.inherited = None;
                 }
             }
+            Write::Drop => (process.kept, process.is_refused) = (None, false),
             Write::Remove => {
+                process.is_refused = false;
                 process.sender.doubt();
                 if let Some(agreement) = process.sender.agreement() {
                     process.sender.free(agreement);
@@ -580,6 +631,7 @@ fn a_node_that_begins_from_its_disk_admits_nothing_twice() {
         ("no floors for a while", Config { floors: 2, ..crash }),
         ("another version in between", Config { starts: 3, old_version: true, ..crash }),
         ("a disk that fails", Config { fails: 1, ..crash }),
+        ("rules that lag behind", Config { floors: 2, lags: true, ..crash }),
     ];
     if std::env::var_os("TIDEGATE_MODEL").is_some_and(|value| value == "full") {
         configs.extend([
@@ -589,6 +641,7 @@ fn a_node_that_begins_from_its_disk_admits_nothing_twice() {
             ),
             ("a disk that fails, longer", Config { starts: 3, fails: 2, attempts: 2, ..crash }),
             ("no floors for a while, longer", Config { starts: 3, floors: 2, attempts: 2, ..crash }),
+            ("rules that lag behind, longer", Config { starts: 3, floors: 2, lags: true, ticks: 1, ..crash }),
         ]);
     }
     for (name, config) in configs {
@@ -613,6 +666,10 @@ fn each_rule_of_floors_on_a_disk_that_is_left_out_is_missed() {
         (
             "a version that keeps no floors, and counts",
             Config { any_reader: true, old_version: true, ticks: 2, ..again },
+        ),
+        (
+            "a slot that begins without its floors while the disk has them",
+            Config { begin_refused: true, floors: 2, lags: true, ticks: 1, ..again },
         ),
     ];
     for (name, config) in mutations {

@@ -335,7 +335,7 @@ impl World {
             }
         }
         if let Step::Bound(agreement) | Step::Begun(agreement) = owner.step {
-            let mark = self.reserve.ahead(Mark::new(owner.tat.max(raw(now))));
+            let mark = self.reserve.ahead(&self.limit, Mark::new(owner.tat.max(raw(now))), now);
             if mark > owner.acknowledged {
                 push(&|owner, next| {
                     next.sent.insert(Word { to, agreement, said: Said::Mark(mark), sent: next.now });

@@ -82,6 +82,17 @@ impl Slot {
         self.epoch
     }
 
+    /// Whether the row has the node begin the slot.
+    fn begins(self, row: &SlotRow) -> bool {
+        !matches!(self.role, Role::Owner | Role::Sending(_) | Role::Frozen(_)) || self.epoch != row.epoch
+    }
+
+    /// Whether it has it begin with what is `kept`, as [`Slot::observe`] says it.
+    pub(crate) fn begins_kept(self, me: NodeStart, row: &SlotRow, kept: (NodeStart, u64)) -> bool {
+        let is_kept = matches!(row.start, Start::Drained { from, epoch, .. } if kept == (from, epoch));
+        row.owner == me && is_kept && self.begins(row)
+    }
+
     /// Takes in the row; changes of it may have been skipped.
     /// `kept` is the owner, with the epoch of the row, whose last buckets this node has; `receiver` what it has received of
     /// the slot as a successor.
@@ -106,8 +117,7 @@ impl Slot {
             }
             return;
         }
-        let owned = matches!(self.role, Role::Owner | Role::Sending(_) | Role::Frozen(_));
-        if !owned || self.epoch != row.epoch {
+        if self.begins(row) {
             note(match (row.start, self.role) {
                 (Start::Full, _) => Effect::BeginFull,
                 (Start::Drained { from, epoch, .. }, _) if kept == Some((from, epoch)) => Effect::BeginKept,
@@ -297,6 +307,28 @@ impl Node {
     /// What is kept of a slot.
     pub(crate) fn kept(&self, slot: usize) -> Option<&KeptSlot> {
         self.kept.as_ref()?.slots.get(&(slot as u16))
+    }
+
+    /// The slots that this table has the node begin of which its disk has all floors.
+    pub(crate) fn begins_from_disk(&self, table: &Table) -> Vec<u16> {
+        let Some(kept) = &self.kept else { return Vec::new() };
+        let begins = |(slot, one): &(&u16, &KeptSlot)| {
+            let place = usize::from(**slot);
+            let row = table.row(place).filter(|_| one.floors.is_some());
+            row.is_some_and(|row| self.slots[place].begins_kept(self.me, row, (one.start, one.epoch)))
+        };
+        kept.slots.iter().filter(begins).map(|(slot, _)| *slot).collect()
+    }
+
+    /// The disk says nothing of these slots any more; `None`: of none.
+    pub(crate) fn forget_floors(&mut self, slots: Option<&[u16]>) {
+        let Some(kept) = &mut self.kept else { return };
+        kept.slots.retain(|slot, one| {
+            if slots.is_none_or(|slots| slots.binary_search(slot).is_ok()) {
+                one.floors = None;
+            }
+            one.floors.is_some() || one.saved.is_some()
+        });
     }
 
     /// Whether slots may still begin with what is kept: while the log says of one that an earlier start owns it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_limiter::{
-    Algorithm, Limit, Nanos,
+    Limit, Nanos,
     cluster::{Mark, Reserve, Reserves},
 };
 
@@ -58,8 +58,7 @@ impl TakeoverBasis {
         // A window that ended between the last answer of an earlier owner and the takeover counts as exhausted, to the next owners
         // too.
         let ended = |(heard, begun): &(Nanos, Nanos)| {
-            reserve.at_least(limit, *heard, *begun).is_none()
-                && Reserve::is_one_window(limit, *begun, self.begun)
+            reserve.at_least(limit, *heard, *begun).is_none() && reserve.is_counted(limit, *begun, self.begun)
         };
         if self.earlier.iter().any(ended) {
             return None;
@@ -68,7 +67,7 @@ impl TakeoverBasis {
             return reserve.at_least(limit, self.begun, self.begun);
         }
         let mark = reserve.at_least(limit, self.heard, self.begun)?;
-        if limit.algorithm() == Algorithm::FixedWindow {
+        if reserve.is_of_window() {
             return Some(mark);
         }
         // Owners before that had taken over from floors too need not have sent what they assumed themselves. It has stood still

@@ -37,6 +37,8 @@ const SILENT_AFTER: Duration = Duration::from_millis(300);
 const HANGS_AFTER: Duration = Duration::from_secs(2);
 /// How long a node that starts waits for the log to say whose its slots are.
 const ADOPT_WITHIN: Duration = Duration::from_secs(3);
+/// How long slots wait for the rules of the log to be in force, so that they can begin from the disk.
+const RULES_WITHIN: Duration = Duration::from_secs(2);
 /// Slots that are to be kept on the disk are waited for until no more have come for so long, or the longer time has passed: while slots
 /// move, the log needs the disk.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -101,6 +103,7 @@ impl DiskTask {
         if !ownership.is_adopted() {
             return self.adopt().await;
         }
+        self.drop_refused().await?;
         if self.has_left && !ownership.keeps_something() {
             self.drop_left().await?;
         }
@@ -142,6 +145,25 @@ impl DiskTask {
             (*changed, *known) = (now, version);
         }
         now - *changed >= SETTLE || now - *since >= SETTLE_WITHIN
+    }
+
+    /// Slots that are to begin without what the file has of them, because that is of other rules: first it goes.
+    async fn drop_refused(&mut self) -> Result<(), FileError> {
+        let context = Arc::clone(&self.context);
+        let lags = context.rules.progress.borrow().index < context.group.applied.borrow().index;
+        let patience = if lags { RULES_WITHIN } else { Duration::ZERO };
+        let refused = context.ownership.take_refused_on_disk(patience, context.group.clock.now());
+        if refused.is_empty() {
+            return Ok(());
+        }
+        warn!(
+            slots = refused.len(),
+            "the floors on the disk are of other rules than those in force: they do not count"
+        );
+        let slots = refused.iter().map(|slot| (*slot, None)).collect();
+        self.commit(Change { slots, ..Change::default() }).await?;
+        context.ownership.dropped_on_disk(&refused);
+        Ok(())
     }
 
     /// No slot begins with what the file has of earlier starts any more: what nothing is bound to goes.

@@ -175,6 +175,11 @@ impl DiskFloors {
         self.left().as_ref().map_or_else(Vec::new, |left| left.let_go.clone())
     }
 
+    /// Whether something may still begin with it.
+    pub(super) fn has_left(&self) -> bool {
+        self.left().is_some()
+    }
+
     /// Nothing begins with it any more.
     pub(super) fn forget(&self) {
         *self.left() = None;

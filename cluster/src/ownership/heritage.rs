@@ -30,6 +30,10 @@ impl Heritage for Inherited<'_> {
         disk.take(slots, puts, self.is_alone, &self.context.buckets.store, self.context.group.clock.now())
     }
 
+    fn has_disk(&self) -> bool {
+        self.are_in_force && self.context.disk.as_ref().is_some_and(|disk| disk.has_left())
+    }
+
     fn is_alone(&self) -> bool {
         self.is_alone
     }

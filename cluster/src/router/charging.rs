@@ -100,7 +100,7 @@ impl Router {
         }
         if !allowed && is_held(own, &decisions) {
             for ((claim, charge), decision) in claims.iter().zip(own).zip(&decisions) {
-                self.ownership.want(claim, charge, decision, now);
+                self.ownership.want(claim, charge, decision, now, || self.store.mark(charge.key, now));
             }
         }
         if allowed && !self.counts(claims, own, &decisions, now, self.clock.now()) {

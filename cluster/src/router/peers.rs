@@ -99,7 +99,11 @@ impl Router {
             let Newer { consistency, reserve, .. } = newer;
             return Ok(Demands { consistency, reserve });
         }
-        let reserve = asked.reserve.then(|| self.ownership.reserve(asked.rule)).flatten();
+        // An asker of an earlier version does not know that its own limit has floors.
+        let reserve = match charge.rule {
+            RuleId::INLINE => Reserve::of_inline(&charge.limit),
+            _ => asked.reserve.then(|| self.ownership.reserve(asked.rule)).flatten(),
+        };
         Ok(Demands { consistency: wire::consistency_of(asked), reserve })
     }
 

@@ -113,7 +113,9 @@ impl Compiler {
         if self.secret.as_ref() != Some(&secret) {
             let ip_prefix = self.rules.load().ip_prefix();
             self.rules.put(Rules::empty(&secret).with_ip_prefix(ip_prefix));
-            self.ownership.set_reserves(Arc::default(), Since::default());
+            // Limits that come with checks have floors whatever the rules are.
+            let reserves = Arc::clone(self.rules.load().reserves());
+            self.ownership.set_reserves(reserves, Since::default());
             self.secret = Some(secret.clone());
             self.compiled.clear();
         }

@@ -11,7 +11,7 @@ use tidegate_cluster::{
 };
 use tidegate_limiter::{
     Algorithm, Cost, Decision, Limit,
-    cluster::{Charge, Consistency, LimitRef, Match, OnOwnerLoss, RuleId, Rules},
+    cluster::{Charge, Consistency, LimitRef, Match, OnOwnerLoss, Reserve, RuleId, Rules},
     rules::Mode,
 };
 use tokio::time::sleep;
@@ -166,7 +166,7 @@ impl Client {
             on_owner_loss: OnOwnerLoss::Share,
             consistency: Consistency::Available,
             carved: false,
-            reserve: None,
+            reserve: Reserve::of_inline(&limit),
             limit_ref: LimitRef::INLINE,
         });
         question.keys.push(Some(key));

@@ -17,7 +17,8 @@ pub(crate) use self::step::{Asked, Bounds, Counted, Raise, Step};
 use crate::{Algorithm, Cost, Decision, Limit, Period, Returned, calendar, time::duration};
 
 /// Decides about `cost` units at `now`, for a bucket in state `state` of which `bounds` say more. When it denies, or nothing
-/// is taken, the state after is the one before. Nobody says of windows that slide, and of logs, more than when they were empty.
+/// is taken, the state after is the one before. Nobody says of windows that their first charge opens, and of logs, more than when they
+/// were empty.
 #[inline]
 pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
     match limit.algorithm() {
@@ -26,7 +27,7 @@ pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now:
             window_from_first::decide(limit, state, bounds.floor(), cost, now)
         }
         Algorithm::FixedWindow => fixed::decide(limit, state, bounds, cost, now),
-        Algorithm::SlidingWindow => sliding::decide(limit, state, bounds.floor(), cost, now),
+        Algorithm::SlidingWindow => sliding::decide(limit, state, bounds, cost, now),
         Algorithm::SlidingLog => unreachable!("a log is no single number; the store asks `log` itself"),
     }
 }
@@ -51,7 +52,7 @@ pub(crate) fn outcome(asked: &Asked<'_>, state: u64, now: u64) -> Outcome {
             Outcome { allowed: outcome.allowed, taken: is_taken.then_some(outcome.wanted) }
         }
         Algorithm::SlidingWindow => {
-            let outcome = sliding::Outcome::of(limit, state, asked.bounds.floor(), cost, now);
+            let outcome = sliding::Outcome::of(limit, state, asked.bounds, cost, now);
             Outcome { allowed: outcome.allowed, taken: outcome.state(limit, now) }
         }
         Algorithm::FixedWindow | Algorithm::SlidingLog => {
@@ -231,9 +232,9 @@ pub(crate) fn is_same_window(limit: &Limit, one: Counted, other: Counted) -> boo
     limit.algorithm() == Algorithm::SlidingWindow && sliding::is_same_window(limit, one.at, other.at)
 }
 
-/// The same: whether being empty at `floor` is part of the counts, so that no charge can be taken out of them.
-pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bool {
-    !is_from_first(limit) && sliding::is_bound_by(limit, state, floor, now)
+/// The same: whether what is said beside them is part of the counts, so that no charge can be taken out of them.
+pub(crate) fn is_bound_by(limit: &Limit, state: u64, bounds: Bounds, now: u64) -> bool {
+    limit.algorithm() == Algorithm::SlidingWindow && sliding::is_bound_by(limit, state, bounds, now)
 }
 
 /// The same: the state as others may be told of it while charges can be undone, and as it is from then on.

@@ -23,7 +23,7 @@
 mod layout;
 
 use self::layout::{Count, Counts, read, write};
-use super::step::{Counted, Step};
+use super::step::{Bounds, Counted, Step};
 use crate::{
     Cost, Decision, Limit,
     calendar::{self, window_end, window_start},
@@ -50,21 +50,26 @@ pub(crate) struct Outcome {
     can_ever: bool,
     pub(crate) allowed: bool,
     taken: bool,
+    /// The limit would allow it, but not the bounds.
+    held: bool,
 }
 
 impl Outcome {
     #[inline]
-    pub(crate) fn of(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Self {
-        let mut before = Window::at(limit, state, now);
-        if let Some(floor) = floor {
-            before.empty_at(limit, floor, now);
-        }
+    pub(crate) fn of(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now: u64) -> Self {
+        let before = Window::at(limit, state, now).bound_by(limit, bounds, now);
         let can_ever = cost.get().max(1) <= limit.count();
         // A look says whether one unit would pass.
         let asked = limit.grains_of(cost).max(1);
         let ends = before.next.checked_add(before.end - before.start).is_none();
         let allowed = can_ever && before.has_room(limit, asked, now) && !ends;
-        Self { before, asked, can_ever, allowed, taken: allowed && cost != Cost::PEEK }
+        let taken = allowed && cost != Cost::PEEK;
+        let outcome = Self { before, asked, can_ever, allowed, taken, held: false };
+        if outcome.taken && bounds.at_most != u64::MAX {
+            let is_within = outcome.after(limit, now).is_within(limit, bounds.at_most);
+            return Self { allowed: is_within, taken: is_within, held: !is_within, ..outcome };
+        }
+        outcome
     }
 
     /// The state after it, if something was taken.
@@ -90,8 +95,10 @@ impl Outcome {
             limit: limit.count(),
             remaining: limit.units_left(limit.grains().saturating_sub(after.used(limit, now))),
             reset_after: duration(after.forgotten_at(limit).saturating_sub(now)),
-            retry_after: (!self.allowed && self.can_ever)
-                .then(|| duration(self.before.room_at(limit, self.asked).saturating_sub(now))),
+            retry_after: (!self.allowed && self.can_ever).then(|| match self.held {
+                true => duration(0),
+                false => duration(self.before.room_at(limit, self.asked).saturating_sub(now)),
+            }),
             delay: duration(0),
             assumed: false,
             banned: false,
@@ -99,8 +106,8 @@ impl Outcome {
     }
 }
 
-pub(crate) fn decide(limit: &Limit, state: u64, floor: Option<u64>, cost: Cost, now: u64) -> Step {
-    let outcome = Outcome::of(limit, state, floor, cost, now);
+pub(crate) fn decide(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now: u64) -> Step {
+    let outcome = Outcome::of(limit, state, bounds, cost, now);
     Step { decision: outcome.explain(limit, now), state: outcome.state(limit, now).unwrap_or(state) }
 }
 
@@ -169,13 +176,54 @@ pub(crate) fn undo(limit: &Limit, state: u64, cost: Cost, counted: Counted, is_l
     window.pack(limit)
 }
 
-/// Whether being empty at `floor` says something of the windows that count now. Such counts are no sums of charges: also where
-/// they are not higher for it, as taking a charge out of them would then make them lower than the floor says.
-pub(crate) fn is_bound_by(limit: &Limit, state: u64, floor: u64, now: u64) -> bool {
+/// Whether the bounds say something of the windows that count now. Such counts are no sums of charges: also where they are not higher
+/// for it, as taking a charge out of them would then make them lower than the bounds say.
+pub(crate) fn is_bound_by(limit: &Limit, state: u64, bounds: Bounds, now: u64) -> bool {
     let nothing = Window { current: Count::NONE, previous: Count::NONE, ..Window::at(limit, state, now) };
-    let mut bound = nothing;
-    bound.empty_at(limit, floor, now);
-    bound != nothing
+    nothing.bound_by(limit, bounds, now) != nothing
+}
+
+/// What a bucket counts as of which nobody knows more than that at most so many units were taken in each window.
+pub(crate) fn with_spent(limit: &Limit, units: u64, now: u64) -> u64 {
+    let units = Count::placeless(limit, units);
+    let (start, end, next) = calendar::two_windows(limit.period(), now);
+    Window { start, end, next, current: units, previous: units }.pack(limit)
+}
+
+/// The state after so much more was taken, whether or not there is room.
+pub(crate) fn with_more(limit: &Limit, state: u64, bounds: Bounds, cost: Cost, now: u64) -> u64 {
+    let before = Window::at(limit, state, now).bound_by(limit, bounds, now);
+    let asked = limit.grains_of(cost).max(1);
+    Outcome { before, asked, can_ever: true, allowed: true, taken: true, held: false }
+        .after(limit, now)
+        .pack(limit)
+}
+
+/// The state with so many more units, as if they came as late in their window as they can. It is of the form that the states of the bucket
+/// have from now on, until they have as many units: so of both the larger number knows more.
+pub(crate) fn ahead(limit: &Limit, state: u64, units: u64, now: u64) -> u64 {
+    let window = Window::at(limit, state, now);
+    let (before, known) = (Count::before_the_last(limit).place, window.current);
+    let place = Count::place_of(limit, now.saturating_sub(window.start), window.end - window.start);
+    // More than the limit has never come; less than is known would be no floor.
+    let units = known.units.saturating_add(units).min(limit.grains()).max(known.units);
+    let current = Count { units, place: known.place.max(place).max(before) };
+    Window { current, ..window }.pack(limit)
+}
+
+/// The later window of two states, and where it is the same one, the one with more units in it.
+pub(crate) fn more_in_window(limit: &Limit, one: u64, other: u64) -> u64 {
+    let rank = |state: u64| {
+        let Counts { next, current, .. } = read(limit, state);
+        (next, current.units, state)
+    };
+    if rank(one) >= rank(other) { one } else { other }
+}
+
+/// How many units the window of one state has more than the one of the other; `None`: these are two windows.
+pub(crate) fn units_between(limit: &Limit, less: u64, more: u64) -> Option<u64> {
+    let (less, more) = (read(limit, less), read(limit, more));
+    (less.next == more.next).then(|| more.current.units.saturating_sub(less.current.units))
 }
 
 /// As for the fixed window: the state holds the window after the one that it counts.
@@ -250,6 +298,43 @@ impl Window {
             None => (u128::from(self.previous.units) * u128::from(left)).div_ceil(u128::from(last)) as u64,
         };
         self.current.units.saturating_add(previous)
+    }
+
+    /// At least as strict as the bounds say.
+    #[inline]
+    fn bound_by(mut self, limit: &Limit, bounds: Bounds, now: u64) -> Self {
+        if let Some(floor) = bounds.floor() {
+            self.empty_at(limit, floor, now);
+        }
+        if bounds.at_least == 0 {
+            return self;
+        }
+        let mut least = Self::at(limit, bounds.at_least, now);
+        // Whoever knows of one of the windows knows how many units the one before had.
+        if self.next == least.next && self.current.units.max(self.previous.units) > 0 {
+            least.previous = Count::NONE;
+        }
+        self.max(limit, least)
+    }
+
+    /// At least as strict as both.
+    fn max(self, limit: &Limit, other: Self) -> Self {
+        let (earlier, later) = if self.next <= other.next { (self, other) } else { (other, self) };
+        let (current, previous) = if earlier.next == later.next {
+            (earlier.current, earlier.previous)
+        } else if earlier.end == later.start {
+            (Count::NONE, earlier.current.as_previous(limit))
+        } else {
+            (Count::NONE, Count::NONE)
+        };
+        Self { current: later.current.max(current), previous: later.previous.max(previous), ..later }
+    }
+
+    /// Whether the window has no more units than that of the mark, and none later in it.
+    fn is_within(&self, limit: &Limit, mark: u64) -> bool {
+        let Counts { next, current, .. } = read(limit, mark);
+        let is_covered = self.current.units <= current.units && self.current.place <= current.place;
+        next > self.next || next == self.next && is_covered
     }
 
     /// Makes it at least as strict as if it had been exhausted at `floor`.

@@ -178,13 +178,18 @@ fn how_buckets_begin_again_is_said_and_refused_where_it_cannot_be() {
     let takeover = |rest: &str| {
         let text = format!("rules:\n  - {{ name: r, key: [ip], {rest} }}\n");
         let rules = Rules::from_yaml(&text, &HashSecret::new([1; 16]));
-        rules.map(|rules| (rules.describe("default").rules[0].takeover.clone(), rules.reserves().is_empty()))
+        rules.map(|rules| {
+            let has_none = rules.rules("default")[0].reserve().is_none();
+            (rules.describe("default").rules[0].takeover.clone(), has_none)
+        })
     };
     assert_eq!(takeover("limit: 5/1s").unwrap(), ("zero".to_owned(), true));
     assert_eq!(takeover("limit: 5/1h").unwrap(), ("reserve".to_owned(), false));
     assert_eq!(takeover("limit: 5/1h, takeover: zero").unwrap(), ("zero".to_owned(), true));
     assert_eq!(takeover("limit: 5/1s, takeover: reserve").unwrap(), ("reserve".to_owned(), false));
     assert_eq!(takeover("limit: 5/1h, mode: shadow").unwrap(), ("reserve".to_owned(), true));
+    let slides = takeover("limit: 5/1h, algorithm: sliding_window").unwrap();
+    assert_eq!(slides, ("reserve".to_owned(), false));
     let errors = takeover("limit: 5/1h, algorithm: sliding_log, takeover: reserve").unwrap_err();
     assert!(errors[0].to_string().contains("sliding_log"), "{}", errors[0]);
 }

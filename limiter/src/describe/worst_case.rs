@@ -94,7 +94,7 @@ impl RuleDescription {
             return Some(all);
         }
         let gives_shares = self.on_owner_loss != "deny" && !self.carved;
-        let of_window = self.algorithm.as_deref() == Some("fixed_window");
+        let of_window = matches!(self.algorithm.as_deref(), Some("fixed_window" | "sliding_window"));
         let refilled = match Limit::parse_stored(&self.limit, None, Some(Algorithm::TokenBucket)) {
             // Shares may have admitted it, and that is not known.
             Ok(limit) if gives_shares && !of_window => {
@@ -102,6 +102,8 @@ impl RuleDescription {
             }
             _ => 0,
         };
-        Some((all / QUANTUM_PART).max(1).max(refilled).min(all))
+        // Of a sliding window one unit in each of the two that count.
+        let least = if self.algorithm.as_deref() == Some("sliding_window") { 2 } else { 1 };
+        Some((all / QUANTUM_PART).max(least).max(refilled).min(all))
     }
 }

@@ -256,7 +256,8 @@ impl Compiler<'_> {
             self.error(
                 written.place,
                 format!("what a {algorithm} has counted cannot be told in advance"),
-                "write takeover: zero, or another algorithm: token_bucket, leaky_bucket or fixed_window",
+                "write takeover: zero, or another algorithm: token_bucket, leaky_bucket, fixed_window \
+                 or sliding_window",
             );
         }
         takeover

@@ -1,16 +1,18 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Charge, KeyHash, Mode, Store, StoreConfig, Takeover, floor::Floor};
+use crate::{Charge, Cost, KeyHash, Mode, Store, StoreConfig, Takeover, floor::Floor};
 
 const START: u64 = 1_800_000_000_000_000_000;
+const WITH_FLOORS: [Algorithm; 4] =
+    [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow];
 
 fn store(now: Nanos) -> Store {
     Store::new(StoreConfig { max_memory: 1 << 20, shards: 4 }, now)
 }
 
 fn charge(limit: Limit, cost: u64, floor: Option<Floor>) -> Charge {
-    let windows = limit.algorithm() == Algorithm::FixedWindow;
+    let windows = matches!(limit.algorithm(), Algorithm::FixedWindow | Algorithm::SlidingWindow);
     let key = KeyHash::from_raw(0x9e37_79b9_7f4a_7c14 | u64::from(windows));
     Charge {
         key,
@@ -25,7 +27,7 @@ fn charge(limit: Limit, cost: u64, floor: Option<Floor>) -> Charge {
 
 #[test]
 fn a_charge_beyond_what_the_successor_knows_is_held_and_passes_when_it_knows() {
-    for algorithm in [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow] {
+    for algorithm in WITH_FLOORS {
         let now = Nanos::new(START);
         let limit = Limit::parse("160/1h", None, algorithm).unwrap();
         let reserve = Reserve::of(RuleId::from_raw(1), [&limit], true).unwrap();
@@ -33,20 +35,69 @@ fn a_charge_beyond_what_the_successor_knows_is_held_and_passes_when_it_knows() {
         let floor = |acknowledged| {
             Some(Floor::between(None, Mark::default(), reserve.at_most(&limit, acknowledged, now)))
         };
-        let first = store.check(&charge(limit, 10, floor(None)), now);
+        let quantum = if algorithm == Algorithm::SlidingWindow { 5 } else { 10 };
+        let one = charge(limit, quantum, floor(None));
+        let first = store.check(&one, now);
         assert!(first.allowed, "{algorithm:?}: one quantum is free");
-        let mark = reserve.mark(&limit, Cost::new(10).unwrap(), &first, now);
-        assert!(reserve.is_near(mark, reserve.at_most(&limit, None, now)));
-        let held = store.check(&charge(limit, 3, floor(None)), now);
-        assert!(held.is_held() && held.remaining == 150, "{algorithm:?} {held:?}");
-        let wanted = reserve.mark(&limit, Cost::new(3).unwrap(), &held, now);
+        let mark = reserve.mark(&one, &first, now, || store.mark(one.key, now));
+        assert!(reserve.is_near(&limit, mark, reserve.at_most(&limit, None, now)));
+        let more = charge(limit, 3, floor(None));
+        let held = store.check(&more, now);
+        assert!(held.is_held() && held.remaining == 160 - quantum, "{algorithm:?} {held:?}");
+        let wanted = reserve.mark(&more, &held, now, || store.mark(one.key, now));
         assert!(store.check(&charge(limit, 3, floor(Some(wanted))), now).allowed, "{algorithm:?}");
         assert!(store.check(&charge(limit, 1, floor(Some(wanted))), now).is_held());
         // What the limit itself denies is no matter of floors.
         let all = floor(Some(Mark::new(u64::MAX)));
-        assert!(store.check(&charge(limit, 147, all), now).allowed);
+        assert!(store.check(&charge(limit, 157 - quantum, all), now).allowed);
         let denied = store.check(&charge(limit, 1, floor(Some(wanted))), now);
         assert!(!denied.allowed && !denied.is_held());
+    }
+}
+
+#[test]
+fn limits_that_come_with_checks_have_floors_where_those_of_rules_have_them() {
+    let (now, reserves) = (Nanos::new(START), Reserves::of([], []));
+    assert!(!reserves.is_empty() && Reserves::default().is_empty());
+    assert_ne!(reserves.fingerprint(), Reserves::default().fingerprint());
+    let of = |text, burst, algorithm| Reserve::of_inline(&Limit::parse(text, burst, algorithm).unwrap());
+    for (text, burst, algorithm) in [
+        ("100/1s", None, Algorithm::TokenBucket),
+        ("100/10s", None, Algorithm::LeakyBucket),
+        ("100/10s", None, Algorithm::SlidingWindow),
+        ("100/1d", None, Algorithm::SlidingLog),
+        ("0/1d", None, Algorithm::TokenBucket),
+    ] {
+        assert_eq!(of(text, burst, algorithm), None, "{text} {algorithm:?}");
+    }
+    for (text, burst, algorithm) in [
+        ("31/11s", None, Algorithm::TokenBucket),
+        ("15/11s", None, Algorithm::LeakyBucket),
+        ("100/1s", Some(2000), Algorithm::TokenBucket),
+        ("7/1h", None, Algorithm::TokenBucket),
+        ("1/1d", None, Algorithm::TokenBucket),
+        ("40/11s", None, Algorithm::FixedWindow),
+        ("100/day", None, Algorithm::FixedWindow),
+        ("40/11s", None, Algorithm::SlidingWindow),
+    ] {
+        let limit = Limit::parse(text, burst, algorithm).unwrap();
+        let reserve = of(text, burst, algorithm).unwrap();
+        assert!(reserves.contains(reserve) && !Reserves::default().contains(reserve));
+        // What was charged before it was known that there would be floors: each that is beyond a quantum is found.
+        for cost in 1..=limit.burst_size() {
+            let store = store(now);
+            let one = charge(limit, cost, None);
+            assert!(store.check(&one, now).allowed);
+            let mut found = Vec::new();
+            store.buckets(now, |_| true, |bucket| found.push(bucket));
+            let (rule, held) = (found[0].rule, &found[0].held);
+            let (state, floor) = (held.mark(now).unwrap(), reserves.floor_of(one.key, rule, held, now));
+            let part = if algorithm == Algorithm::SlidingWindow { 2 * QUANTUM_PART } else { QUANTUM_PART };
+            let is_needed = cost > (limit.burst_size() / part).max(1);
+            assert!(floor.is_some() || !is_needed, "{text}: {cost} units");
+            assert!(floor.is_none_or(|floor| floor >= state), "{text}: {cost} units");
+            assert_eq!(Reserves::default().floor_of(one.key, rule, held, now), None);
+        }
     }
 }
 
@@ -92,9 +143,10 @@ fn a_floor_of_a_window_lies_in_that_window_however_large_the_count() {
         let all = Cost::new(limit.count()).unwrap();
         let decision = store.check(&charge(limit, all.get(), None), now);
         assert!(decision.allowed && decision.remaining == 0, "{text}");
-        let mark = reserve.mark(&limit, all, &decision, now);
-        assert!(is_within(reserve.ahead(mark)), "{text}");
-        let ahead = Held::Window(reserve.ahead(mark).get()).mark_ahead(now).unwrap();
+        let mark = reserve.mark(&charge(limit, all.get(), None), &decision, now, || None);
+        let ahead = reserve.ahead(&limit, mark, now);
+        assert!(is_within(ahead), "{text}");
+        let ahead = Held::Window(ahead.get()).mark_ahead(now).unwrap();
         assert!(is_within(ahead), "{text}");
         // Who begins from such a floor has nothing left in this window.
         let floor = Floor::between(None, ahead, Mark::new(u64::MAX));
@@ -130,6 +182,7 @@ fn rules_that_refill_for_long_replicate_floors_unless_said_otherwise() {
     assert_eq!(of("100/1s", Some(1000), Algorithm::TokenBucket), Takeover::Zero);
     assert_eq!(of("100/1m", None, Algorithm::TokenBucket), Takeover::Reserve);
     assert_eq!(of("1000/day", None, Algorithm::FixedWindow), Takeover::Reserve);
+    assert_eq!(of("1000/1d", None, Algorithm::SlidingWindow), Takeover::Reserve);
     assert_eq!(of("1000/1d", None, Algorithm::SlidingLog), Takeover::Zero);
 }
 
@@ -158,15 +211,15 @@ proptest! {
             let at_most = reserve.at_most(&limit, acknowledged, now);
             let one = charge(limit, cost, Some(Floor::between(None, Mark::default(), at_most)));
             let decision = owner.check(&one, now);
-            let mark = reserve.mark(&limit, one.cost, &decision, now);
+            let mark = reserve.mark(&one, &decision, now, || owner.mark(one.key, now));
             if decision.allowed {
                 let same = truth.check(&charge(limit, cost, None), now);
                 prop_assert!(same.allowed);
                 prop_assert_eq!(same.remaining, decision.remaining);
             }
             // The floor is sent; it may get lost.
-            if comes && (decision.is_held() || decision.allowed && reserve.is_near(mark, at_most)) {
-                let floor = reserve.ahead(mark);
+            if comes && (decision.is_held() || decision.allowed && reserve.is_near(&limit, mark, at_most)) {
+                let floor = reserve.ahead(&limit, mark, now);
                 successor.take_over(&crate::store::Bucket { key: one.key, rule: one.rule, held: floor.held(one.key, now) }, now);
                 acknowledged = acknowledged.max(Some(floor));
             }
@@ -192,5 +245,72 @@ proptest! {
             None => Floor::empty_at(begun),
         };
         prop_assert!(left(&taken, Some(floor)) <= left(&truth, None));
+    }
+
+    /// The same for all that the successor admits from then on, at any later time: in windows that slide it matters when units came.
+    #[test]
+    fn whatever_a_successor_admits_later_was_left(
+        algorithm in prop::sample::select(WITH_FLOORS.to_vec()),
+        count in 1u64..700,
+        steps in prop::collection::vec((0u64..4_000, 1u64..60, any::<bool>()), 1..60),
+        gap in 0u64..25_000,
+        later in prop::collection::vec((0u64..4_000, 1u64..60), 1..40),
+    ) {
+        let limit = Limit::new(algorithm, count, Period::Fixed(Duration::from_secs(20)), None).unwrap();
+        let reserve = Reserve::of(RuleId::from_raw(1), [&limit], false).unwrap();
+        let reserves = Reserves::of([reserve], []);
+        let mut now = Nanos::new(START);
+        let (owner, truth, successor) = (store(now), store(now), store(now));
+        let mut acknowledged: Option<Mark> = None;
+        let take = |floor: Mark, rule, key, now| {
+            successor.take_over(&crate::store::Bucket { key, rule, held: floor.held(key, now) }, now);
+        };
+        for (place, (pause, cost, comes)) in steps.into_iter().enumerate() {
+            now = now.saturating_add(Duration::from_millis(pause));
+            // At first nothing binds it; then it sends what it knows.
+            let is_bound = place > 4;
+            if place == 5 {
+                owner.buckets(now, |_| true, |bucket| {
+                    let rule = RuleId::from_raw(1);
+                    if let Some(floor) = reserves.floor_of(bucket.key, rule, &bucket.held, now) {
+                        take(floor, rule, bucket.key, now);
+                        acknowledged = Some(floor);
+                    }
+                });
+            }
+            let at_most = if is_bound { reserve.at_most(&limit, acknowledged, now) } else { Mark::new(u64::MAX) };
+            let one = charge(limit, cost, Some(Floor::between(None, Mark::default(), at_most)));
+            let decision = owner.check(&one, now);
+            let mark = reserve.mark(&one, &decision, now, || owner.mark(one.key, now));
+            if decision.allowed {
+                prop_assert!(truth.check(&charge(limit, cost, None), now).allowed);
+            }
+            if comes && is_bound
+                && (decision.is_held() || decision.allowed && reserve.is_near(&limit, mark, at_most))
+            {
+                let floor = reserve.ahead(&limit, mark, now);
+                take(floor, one.rule, one.key, now);
+                acknowledged = acknowledged.max(Some(floor));
+                if decision.is_held() {
+                    // Now it passes.
+                    let at_most = reserve.at_most(&limit, acknowledged, now);
+                    let again = charge(limit, cost, Some(Floor::between(None, Mark::default(), at_most)));
+                    prop_assert!(owner.check(&again, now).allowed);
+                    prop_assert!(truth.check(&charge(limit, cost, None), now).allowed);
+                }
+            }
+        }
+        let begun = now.saturating_add(Duration::from_millis(gap));
+        let taken = store(begun);
+        successor.buckets(begun, |_| true, |bucket| taken.take_over(&bucket, begun));
+        let at_least = reserve.at_least(&limit, now, begun).unwrap();
+        let mut now = begun;
+        for (pause, cost) in later {
+            now = now.saturating_add(Duration::from_millis(pause));
+            let floor = Some(Floor::between(None, at_least, Mark::new(u64::MAX)));
+            if taken.check(&charge(limit, cost, floor), now).allowed {
+                prop_assert!(truth.check(&charge(limit, cost, None), now).allowed);
+            }
+        }
     }
 }

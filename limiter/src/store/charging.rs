@@ -334,8 +334,7 @@ impl Locked<'_> {
         let effect = match algorithm::raise(&limit, asked.bounds, asked.cost, now) {
             Some(raise) => ChargeEffect::Raised(raise),
             None => {
-                let floor = asked.bounds.floor();
-                if floor.is_some_and(|floor| algorithm::is_bound_by(&limit, before, floor, now)) {
+                if algorithm::is_bound_by(&limit, before, asked.bounds, now) {
                     // Taking an earlier charge out of these counts would take some of the floor out.
                     self.forget_journal(key);
                 }

@@ -19,7 +19,11 @@ use super::{
     shard::{ClassLog, JournaledBucket, Shard},
     table::{Entry, table_key},
 };
-use crate::{KeyHash, Nanos, RuleId, algorithm::log::Log, mark::Held};
+use crate::{
+    KeyHash, Nanos, RuleId,
+    algorithm::log::Log,
+    mark::{Held, Mark},
+};
 
 /// A bucket that knows of something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +87,13 @@ impl Store {
         for (held, class) in held.into_iter().chain(log) {
             each(Bucket { key, rule: self.classes.rule_of(class), held });
         }
+    }
+
+    /// How far a bucket is used, as far as others may be told; none of a log.
+    pub fn mark(&self, key: KeyHash, now: Nanos) -> Option<Mark> {
+        let mut mark = None;
+        self.bucket(key, now, |bucket| mark = mark.max(bucket.held.mark(now)));
+        mark
     }
 
     /// Takes a bucket over from another store. What is known of it here already counts too.

@@ -85,22 +85,38 @@ impl SlotOwnership {
         })
     }
 
-    /// A charge counts: raises the floor, if the bucket is near it.
+    /// A charge counts: raises the floor, if the bucket is near it. `state`: what the bucket knows.
     #[inline]
-    pub(crate) fn spent(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
-        if let Some(agreed) = claim.agreed.filter(|agreed| agreed.kept_to != 0) {
-            let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
-            if decision.allowed && agreed.reserve.is_near(mark, agreed.at_most) {
-                self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark), agreed.kept_to);
+    pub(crate) fn spent(
+        &self,
+        claim: &Claim,
+        charge: &Charge,
+        decision: &Decision,
+        now: Nanos,
+        state: impl FnOnce() -> Option<Mark>,
+    ) {
+        if let Some(agreed) = claim.agreed.filter(|agreed| agreed.kept_to != 0 && decision.allowed) {
+            let (reserve, limit) = (agreed.reserve, &charge.limit);
+            let mark = reserve.mark(charge, decision, now, state);
+            if reserve.is_near(limit, mark, agreed.at_most) {
+                self.raise(charge.key, charge.rule, reserve.ahead(limit, mark, now), agreed.kept_to);
             }
         }
     }
 
-    /// A charge is [held](Decision::is_held): its floor is replicated at once.
-    pub(crate) fn want(&self, claim: &Claim, charge: &Charge, decision: &Decision, now: Nanos) {
+    /// A charge is [held](Decision::is_held): its floor is replicated at once. `state`: what the bucket knows.
+    pub(crate) fn want(
+        &self,
+        claim: &Claim,
+        charge: &Charge,
+        decision: &Decision,
+        now: Nanos,
+        state: impl FnOnce() -> Option<Mark>,
+    ) {
         if let Some(agreed) = claim.agreed.filter(|_| decision.is_held()) {
-            let mark = agreed.reserve.mark(&charge.limit, charge.cost, decision, now);
-            self.raise(charge.key, charge.rule, agreed.reserve.ahead(mark), agreed.kept_to);
+            let (reserve, limit) = (agreed.reserve, &charge.limit);
+            let mark = reserve.mark(charge, decision, now, state);
+            self.raise(charge.key, charge.rule, reserve.ahead(limit, mark, now), agreed.kept_to);
             self.floors.stats.count_held();
             self.floors.wants.fetch_add(1, SeqCst);
             self.floors.urgent.notify_waiters();

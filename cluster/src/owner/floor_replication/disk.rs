@@ -5,6 +5,10 @@
 //! ([`SlotOwnership::free`]) or nothing at all ([`SlotOwnership::release_disk`]). A disk that does not answer keeps the owner bound, also
 //! where neither the leader nor the successor answers: all of them may be killed before it answers again.
 //!
+//! **A slot of which the disk has all floors begins from them, or after the disk durably says nothing of it.** They may not count: the
+//! rules with floors are others, or those in force lag behind the log. If the slot began without them, and free, a start after this
+//! one might find the rules of before, and begin from the floors as if this one had admitted nothing.
+//!
 //! A slot that begins from the disk's floors is bound from its first charge on: the disk has all floors already, under the name of
 //! the start before. Until they have the new name, the next start goes by the log, which says of whom this one took the slot:
 //! what this one charged is within the same floors.
@@ -12,6 +16,7 @@
 use std::{
     collections::BTreeSet,
     sync::atomic::Ordering::{Acquire, Release},
+    time::Duration,
 };
 
 use tidegate_limiter::{
@@ -26,7 +31,7 @@ use crate::{
         floors::{Agreement, SuccessorRef},
         node::KeptFloors,
         slot_ownership::{Core, SlotOwnership},
-        table::SlotRow,
+        table::{SlotRow, Table},
     },
     slots::{SLOTS, SlotId},
 };
@@ -82,6 +87,39 @@ impl SlotOwnership {
         kept.since == core.agreements.since.number()
             && kept.fingerprint == reserves.fingerprint()
             && !reserves.is_empty()
+    }
+
+    /// The slots that this table has the node begin and of which the disk has floors that do not count. While there are some, the
+    /// table is not taken in.
+    pub(in crate::owner) fn refused_on_disk(
+        &self,
+        core: &mut Core,
+        table: &Table,
+        has_floors: bool,
+        now: Nanos,
+    ) -> bool {
+        let mut slots = core.node.begins_from_disk(table);
+        let counts = |slot: u16| {
+            let floors = core.node.kept(usize::from(slot)).and_then(|kept| kept.floors.as_ref());
+            floors.is_some_and(|floors| has_floors && self.is_agreed_on_disk(core, floors))
+                && !core.agreements.disk.is_dropping(slot)
+        };
+        slots.retain(|slot| !counts(*slot));
+        let is_refused = !slots.is_empty();
+        core.agreements.disk.refuse(slots, now);
+        is_refused
+    }
+
+    /// The slots that wait for the disk to say nothing of them, for so long at least. From now on none of them begins from it.
+    pub(crate) fn take_refused_on_disk(&self, patience: Duration, now: Nanos) -> Vec<u16> {
+        self.core().agreements.disk.take_refused(patience, now)
+    }
+
+    /// The disk durably says nothing of these: they begin without it, and free.
+    pub(crate) fn dropped_on_disk(&self, slots: &[u16]) {
+        let mut core = self.core();
+        core.node.forget_floors(Some(slots));
+        core.agreements.disk.dropped();
     }
 
     /// These slots begin with what the disk knows: they are bound to it before anything is charged. `marks`: what is there.
@@ -223,6 +261,8 @@ impl SlotOwnership {
         self.floors.disk_hangs.store(false, Release);
         core.agreements.side_mut(Side::Disk).begin_anew();
         core.agreements.disk.inherited.clear();
+        core.node.forget_floors(None);
+        core.agreements.disk.dropped();
         for slot in 0..SLOTS {
             let sender = &mut core.agreements.side_mut(Side::Disk).senders[slot];
             if let Some(agreement) = sender.agreement() {

@@ -1,6 +1,8 @@
 //! What is known of slots whose floors are on the owner's own disk.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+use tidegate_limiter::Nanos;
 
 use crate::{
     ids::NodeStart,
@@ -16,6 +18,38 @@ pub(super) struct DiskSlots {
     pub(super) renamed: Vec<(u16, NodeStart, u64)>,
     /// Whether the log was read.
     pub(super) has_table: bool,
+    /// Slots that do not begin before the disk says nothing of them, and since when some wait.
+    refused: Vec<u16>,
+    since: Option<Nanos>,
+    /// Those that the disk is being made to forget.
+    dropping: Vec<u16>,
+}
+
+impl DiskSlots {
+    /// These are to begin, and what the disk has of them does not count.
+    pub(super) fn refuse(&mut self, slots: Vec<u16>, now: Nanos) {
+        self.since = self.since.filter(|_| !slots.is_empty()).or((!slots.is_empty()).then_some(now));
+        self.refused = slots;
+    }
+
+    pub(super) fn is_dropping(&self, slot: u16) -> bool {
+        self.dropping.binary_search(&slot).is_ok()
+    }
+
+    /// Those that have waited for so long: from now on none of them begins from the disk.
+    pub(super) fn take_refused(&mut self, patience: Duration, now: Nanos) -> Vec<u16> {
+        let is_due = self.since.is_some_and(|since| since.saturating_add(patience) <= now);
+        if is_due && self.dropping.is_empty() {
+            self.dropping = std::mem::take(&mut self.refused);
+            self.since = None;
+        }
+        self.dropping.clone()
+    }
+
+    /// The disk says nothing any more of those that it was made to forget.
+    pub(super) fn dropped(&mut self) {
+        (self.refused, self.since, self.dropping) = (Vec::new(), None, Vec::new());
+    }
 }
 
 /// A slot that is to be kept on the disk.

@@ -29,6 +29,8 @@ pub(crate) struct ToDo {
     pub(crate) reserved: usize,
     /// How many slots were begun from the floors on this node's disk.
     pub(crate) from_disk: usize,
+    /// Nothing was taken in: slots wait for the rules to be in force, or for the disk to say nothing of them.
+    pub(crate) waits_for_disk: bool,
 }
 
 /// Where the buckets are with which slots begin.
@@ -40,6 +42,11 @@ pub(crate) trait Heritage {
     /// What the disk has acknowledged of these slots. `puts`: it is put where the buckets are. `None`: it counts for nothing.
     fn take_from_disk(&mut self, _slots: &[usize], _puts: bool) -> Option<Vec<(KeyHash, Mark)>> {
         None
+    }
+
+    /// Whether what the disk had when this node began may count.
+    fn has_disk(&self) -> bool {
+        true
     }
 
     /// Whether nobody else can have given shares while this node did not run.
@@ -60,7 +67,7 @@ impl Heritage for NoBuckets {
 }
 
 impl SlotOwnership {
-    /// Takes in what the log says up to this index. Afterwards [`SlotOwnership::applied`] has to be called when the router knows it
+    /// Takes in what the log says up to this index, unless slots have to [wait](ToDo::waits_for_disk) first. Afterwards [`SlotOwnership::applied`] has to be called when the router knows it
     /// too. Before slots are begun from floors, `inherit` is called with them, and for how long time is to stand still for
     /// their buckets; if it returns false, they count as exhausted.
     pub(crate) fn observe(
@@ -73,6 +80,11 @@ impl SlotOwnership {
         let mut core = self.core();
         let mut todo = ToDo::default();
         if core.retired {
+            return todo;
+        }
+        let has_disk = heritage.has_disk();
+        if self.refused_on_disk(&mut core, table, has_disk, now) {
+            todo.waits_for_disk = true;
             return todo;
         }
         let changes = core.node.observe(index, table);

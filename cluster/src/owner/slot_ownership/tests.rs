@@ -557,7 +557,23 @@ fn a_slot_that_begins_from_the_disk_is_bound_to_it_from_its_first_charge_on() {
         assert_eq!(renamed.len(), if has_read { SLOTS } else { 0 });
         assert!(ownership.keeps_something());
         table.apply(3, LEADERSHIP, &expire(second, third));
-        let todo = ownership.observe(3, &Arc::new(table), now, OnDisk(vec![(key(), mark)]));
+        let table = Arc::new(table);
+        let observe = || ownership.observe(3, &table, now, OnDisk(vec![(key(), mark)]));
+        let mut todo = observe();
+        assert_eq!(todo.waits_for_disk, revision == 2, "{revision} {has_read}");
+        if todo.waits_for_disk {
+            let claimed = ownership.claim(slot(), Consistency::Available, now);
+            assert_eq!(claimed.unwrap_err(), Unclaimed::Elsewhere);
+            assert!(ownership.take_refused_on_disk(Duration::from_secs(2), now).is_empty());
+            let refused = ownership.take_refused_on_disk(Duration::ZERO, now);
+            assert_eq!(refused.len(), SLOTS);
+            // While the disk is made to forget them they begin neither way.
+            ownership.set_reserves(Arc::clone(rules.reserves()), since.clone());
+            assert!(observe().waits_for_disk);
+            ownership.dropped_on_disk(&refused);
+            todo = observe();
+            assert!(!todo.waits_for_disk);
+        }
         assert_eq!(todo.from_disk, if begins { SLOTS } else { 0 }, "{revision} {has_read}");
         assert_eq!(ownership.is_bound_to_disk(), begins);
         assert!(!ownership.keeps_something());
@@ -570,4 +586,45 @@ fn a_slot_that_begins_from_the_disk_is_bound_to_it_from_its_first_charge_on() {
             assert_eq!(found, Some(Floor::empty_at(now)), "nobody can tell");
         }
     }
+}
+
+#[test]
+fn a_slot_waits_for_the_rules_of_the_log_and_then_begins_from_the_disk() {
+    let (rules, charge, reserve) = with_floors();
+    let second = NodeStart { incarnation: 2, ..start(1) };
+    let since = |revision| Since::new([("default".into(), revision)]);
+    let ownership = SlotOwnership::new(second, SessionTiming::of(LENGTH), at(0));
+    ownership.keep_floors_on_disk(true);
+    let floors = KeptFloors {
+        fingerprint: rules.reserves().fingerprint(),
+        since: since(4).number(),
+        before: None,
+        earlier: Vec::new(),
+        heard: at(0),
+        shown: at(0),
+    };
+    let kept = KeptSlot { start: start(1), epoch: 1, saved: None, floors: Some(floors) };
+    let slots = (0..SLOTS as u16).map(|slot| (slot, kept.clone())).collect();
+    ownership.keep(Kept { slots, readers: Vec::new() });
+    ownership.watch(at(0));
+    let mut table = Table::default();
+    table.apply(1, LEADERSHIP, &Entry::Assign(vec![start(1); SLOTS]));
+    let slots = (0..SLOTS as u16).map(|slot| (slot, second)).collect();
+    table.apply(5, LEADERSHIP, &Entry::Expire { leadership: LEADERSHIP, lapsed: vec![start(1)], slots });
+    let (table, mark) = (Arc::new(table), Mark::new(u64::MAX / 2));
+    let observe = |now| ownership.observe(5, &table, now, OnDisk(vec![(key(), mark)]));
+    // Those of an earlier revision are in force, with the same floors or without any.
+    for (reserves, revision) in [(Arc::clone(rules.reserves()), 3), (Arc::default(), 3)] {
+        ownership.set_reserves(reserves, since(revision));
+        assert!(observe(at(1)).waits_for_disk);
+        assert_eq!(ownership.applied(), 0, "no session counts for this table yet");
+        assert!(ownership.take_refused_on_disk(Duration::from_secs(2), at(1)).is_empty());
+    }
+    ownership.set_reserves(Arc::clone(rules.reserves()), since(4));
+    let todo = observe(at(1));
+    assert_eq!((todo.waits_for_disk, todo.from_disk), (false, SLOTS));
+    assert!(ownership.is_bound_to_disk() && ownership.take_refused_on_disk(Duration::ZERO, at(9)).is_empty());
+    let known = reserve.at_least(&charge.limit, at(1), at(1)).unwrap();
+    let found = at_most(&ownership, &charge, reserve, at(1));
+    assert_eq!(found, Some(Floor::between(None, known, mark)));
 }

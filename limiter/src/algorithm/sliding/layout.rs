@@ -49,6 +49,11 @@ impl Count {
         Self { units, place: last_place(limit) }
     }
 
+    /// Of no units, at the end of the place before the last one.
+    pub(super) fn before_the_last(limit: &Limit) -> Self {
+        Self { units: 0, place: last_place(limit).saturating_sub(1) }
+    }
+
     /// The place of an instant that is so long after the start of its window.
     pub(super) fn place_of(limit: &Limit, since: u64, length: u64) -> u64 {
         let bits = limit.place_bits();
