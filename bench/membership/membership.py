@@ -17,7 +17,6 @@ size allows, or a request was lost.
 """
 
 import argparse
-import collections
 import http.client
 import json
 import os
@@ -352,7 +351,7 @@ class Client(threading.Thread):
         self.answered, self.lost = 0, []
 
     def run(self):
-        stream = None
+        stream, asked = None, 0.0
         while not self.over.is_set():
             if stream and select.select([stream], [], [], 0)[0]:
                 # Closed while nothing was being asked.
@@ -366,11 +365,13 @@ class Client(threading.Thread):
                 except OSError:
                     self.at += 1
                     continue
+            before, asked = asked, time.monotonic()
             try:
                 is_last = self.ask(stream)
                 self.answered += 1
             except OSError as error:
-                self.lost.append(f"{self.nodes[self.at % len(self.nodes)]}: {error}")
+                node = f"{self.nodes[self.at % len(self.nodes)]}:{self.port}"
+                self.lost.append(f"{node}: {error}; the client had asked {asked - before:.2f} s before")
                 is_last = True
             if is_last:
                 stream.close()
@@ -436,8 +437,8 @@ def stops(program):
         for client in clients:
             client.join()
     lost = [one for client in clients for one in client.lost]
-    for one, count in collections.Counter(lost).most_common(10):
-        print(f"  lost {count} x {one}", file=sys.stderr)
+    for one in lost[:10]:
+        print(f"  lost: {one}", file=sys.stderr)
     answered = sum(client.answered for client in clients)
     yield f"requests lost of {answered:,} in {RESTARTS} planned restarts, {len(clients)} clients", str(len(lost)), "0"
 

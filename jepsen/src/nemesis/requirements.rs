@@ -1,7 +1,7 @@
 //! Which kinds of faults can be done here.
 
 use super::Kind;
-use crate::{disk, network::Form};
+use crate::{disk, names, network::Form};
 
 /// What a run has to do faults with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ impl Kind {
                 Some("only proxies can do it (--network proxies)".to_owned())
             }
             Self::FullDisk => disk::hindrance().map(|why| format!("no small disk can be mounted: {why}")),
+            Self::LateDns => names::hindrance()
+                .map(|why| format!("names of a node cannot be replaced, which needs leave to mount: {why}")),
             Self::Upgrade if !means.other_build => Some("there is no --other-binary".to_owned()),
             kind if kind.needs_orders() && !means.follows_orders => Some(
                 "the node's program has no fault injection (without --binary one is built that has)"
