@@ -45,7 +45,7 @@ impl Driver<'_> {
             if among_themselves { "the addresses of each other" } else { "other addresses" }
         );
         self.end(&targets, kills);
-        State::Ending { since: fault.begun, homes }
+        State::Ending { since: fault.begun, homes, forgets: false }
     }
 
     /// The target starts again, and nobody tells it yet where the others are.
@@ -55,20 +55,20 @@ impl Driver<'_> {
         random: &mut fastrand::Rng,
         fault: &mut Fault,
     ) -> State {
-        let (kills, forgets, is_unknown) = (random.bool(), random.u8(..3) == 0, random.bool());
+        let (kills, is_unknown) = (random.bool(), random.bool());
+        let forgets = random.u8(..3) == 0 && self.may_be_hit(Kind::Wipe, target);
         let how = if is_unknown { Hidden::Unknown } else { Hidden::Unanswered };
         if let Some(names) = self.cluster.names() {
             names.hide(actions::number(target), how);
         }
-        let loses =
-            if forgets && self.may_be_hit(Kind::Wipe, target) { ", and its data is gone" } else { "" };
+        let loses = if forgets { ", and its data is gone" } else { "" };
         fault.what = format!(
             "{} to {target}{loses}; when it starts again, the name of the others {}",
             signal_name(kills),
             if is_unknown { "is unknown" } else { "is asked for in vain" }
         );
         self.end(&[target.to_owned()], kills);
-        State::Ending { since: fault.begun, homes: Vec::new() }
+        State::Ending { since: fault.begun, homes: Vec::new(), forgets }
     }
 
     /// An address that nobody has.
@@ -91,8 +91,8 @@ impl Driver<'_> {
 
     /// Waits until all targets have ended, and gives each its next address.
     pub(super) fn await_ends(&mut self, active: &mut Active, now: u64) {
-        let State::Ending { since, homes } = &active.state else { return };
-        let (since, homes) = (*since, homes.clone());
+        let State::Ending { since, homes, forgets } = &active.state else { return };
+        let (since, homes, forgets) = (*since, homes.clone(), *forgets);
         let targets = self.faults[active.fault].targets.clone();
         let mut all_ended = true;
         for name in &targets {
@@ -124,7 +124,7 @@ impl Driver<'_> {
                 active.state = self.put_stranger_at(former, now);
             }
             Kind::LateDns => {
-                if self.faults[active.fault].what.contains("its data is gone") {
+                if forgets {
                     actions::empty(self.cluster, &active.target);
                 }
                 active.until = now + lasts;

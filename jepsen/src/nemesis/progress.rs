@@ -157,14 +157,13 @@ impl Driver<'_> {
                 }
             }
             Kind::Rolling | Kind::Upgrade => {}
-            Kind::MoveAddresses => self.restart_all(active),
+            Kind::MoveAddresses | Kind::ReuseAddress => self.restart_all(active),
             Kind::LateDns => self.show_name(active),
             Kind::Scale => {
                 if !self.undo_scale(active, now) {
                     return;
                 }
             }
-            Kind::ReuseAddress => {}
             kind if kind.needs_orders() => self.undo_on_machine(active),
             _ => {
                 let hit = self.cluster.net().packets_hit();

@@ -28,10 +28,12 @@ pub(super) enum State {
     Stopping {
         since: u64,
     },
-    /// All targets were ended or asked to end at that time; then each that is named here goes to the address with that last byte.
+    /// All targets were ended or asked to end at that time. Then each that is named here goes to the address with that last byte, or all
+    /// lose their data.
     Ending {
         since: u64,
         homes: Vec<(String, u8)>,
+        forgets: bool,
     },
     /// Two nodes found another cluster, of which one is for the target's former address.
     Founding {

@@ -183,8 +183,7 @@ impl Driver<'_> {
                 }
                 let homes = vec![(active.target.clone(), self.next_host())];
                 self.end(std::slice::from_ref(&active.target), kills);
-                active.until += now - since;
-                active.state = State::Ending { since: now, homes };
+                active.state = State::Ending { since: now, homes, forgets: false };
             }
             State::Beside { returns } if now >= returns => {
                 self.restart_all(active);

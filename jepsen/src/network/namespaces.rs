@@ -436,5 +436,15 @@ mod tests {
         assert!(net.packets_hit_at(2) > 0);
         net.heal();
         assert!(reaches(1, 2));
+
+        // Whoever moves takes its faults along; and two change their addresses.
+        net.cut_all(&[(1, 2)]);
+        net.move_to(&[(1, 77)]).unwrap();
+        assert!(net.address(1).to_string().ends_with(".77"));
+        assert!(!reaches(1, 2));
+        net.heal();
+        net.move_to(&[(1, 2), (2, 77)]).unwrap();
+        assert_eq!((net.host(1), net.host(2)), (2, 77));
+        assert!(reaches(1, 2) && reaches(2, 1));
     }
 }
