@@ -70,13 +70,15 @@ pub struct Client {
     place: Place,
     deadline: Duration,
     stream: Option<TcpStream>,
+    /// Where that goes.
+    asked: Option<SocketAddr>,
     unread: Vec<u8>,
 }
 
 impl Client {
     /// Will ask whoever is at `place`, and give a question up after `deadline`.
     pub fn new(place: impl Into<Place>, deadline: Duration) -> Self {
-        Self { place: place.into(), deadline, stream: None, unread: Vec::new() }
+        Self { place: place.into(), deadline, stream: None, asked: None, unread: Vec::new() }
     }
 
     /// `GET path`.
@@ -136,17 +138,30 @@ impl Client {
         result
     }
 
+    /// Opens a connection to the node if there is none, and never asks somebody else who has got the node's former address.
+    fn connect(&mut self) -> io::Result<()> {
+        let address = self.place.get();
+        if self.asked != Some(address) {
+            self.stream = None;
+            self.unread.clear();
+        }
+        if self.stream.is_some() {
+            return Ok(());
+        }
+        let stream = TcpStream::connect_timeout(&address, self.deadline)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.deadline))?;
+        stream.set_write_timeout(Some(self.deadline))?;
+        if self.place.get() != address {
+            return Err(io::Error::other("the node has moved meanwhile"));
+        }
+        (self.asked, self.stream) = (Some(address), Some(stream));
+        Ok(())
+    }
+
     fn try_send(&mut self, request: &[u8]) -> io::Result<Response> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            empty => {
-                let stream = TcpStream::connect_timeout(&self.place.get(), self.deadline)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(self.deadline))?;
-                stream.set_write_timeout(Some(self.deadline))?;
-                empty.insert(stream)
-            }
-        };
+        self.connect()?;
+        let Some(stream) = &mut self.stream else { return Err(io::ErrorKind::NotConnected.into()) };
         // A node that refuses a large request answers before it has read it: then the rest cannot be written.
         let written = stream.write_all(request);
         let mut buffer = [0; 16 << 10];

@@ -67,7 +67,10 @@ pub(crate) struct Names {
 impl Names {
     /// Serves names for the first `nodes` nodes of a network. `directory` gets the files that lead nodes here.
     pub(crate) fn serve(net: Arc<Network>, nodes: u8, directory: &Path) -> Result<Self, String> {
-        let address = net.address_of_test();
+        let Network::Namespaces(namespaces) = &*net else {
+            return Err("nodes are led to a name service in network namespaces only".to_owned());
+        };
+        let address = IpAddr::from(namespaces.address_of_test());
         let within = |what: &str, error: std::io::Error| format!("{what}: {error}");
         let socket = UdpSocket::bind((address, PORT))
             .map_err(|error| within(&format!("no name service at {address}:{PORT}"), error))?;
@@ -89,17 +92,10 @@ impl Names {
         format!("n{node}.{SUFFIX}")
     }
 
-    /// How to start a program as a node that asks here. It is the process that is started, not a child of it.
+    /// How to start a program as a node that asks here, in its network namespace, where it has a mount namespace of its own as well. It is
+    /// the process that is started, not a child of it.
     pub(crate) fn command(&self, net: &Network, node: u8, program: &Path) -> Command {
-        let mut command = match net {
-            // It is in a mount namespace of its own as it is.
-            Network::Namespaces(_) => net.command(node, Path::new("sh")),
-            Network::Proxies(_) => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh"]);
-                command
-            }
-        };
+        let mut command = net.command(node, Path::new("sh"));
         command.args(["-c", SCRIPT]).arg(&self.directory).arg(program);
         command
     }
@@ -110,10 +106,10 @@ impl Names {
         hidden.insert(node, Hiding { how, asked: 0 });
     }
 
-    /// It stands for all nodes again. Returns how often it was asked for in vain.
-    pub(crate) fn show(&self, node: u8) -> u64 {
+    /// It stands for all nodes again.
+    pub(crate) fn show(&self, node: u8) {
         let mut hidden = self.known.hidden.lock().unwrap_or_else(PoisonError::into_inner);
-        hidden.remove(&node).map_or(0, |hiding| hiding.asked)
+        hidden.remove(&node);
     }
 
     /// How often it was asked for in vain so far.
@@ -144,13 +140,6 @@ pub(crate) fn hindrance() -> Option<String> {
         let ended = command.output()?;
         let said = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
         if ended.status.success() { Ok(()) } else { Err(std::io::Error::other(said)) }
-    });
-    // With proxies the port is one of the machine's own.
-    let tried = tried.and_then(|()| {
-        UdpSocket::bind(("127.0.0.1", PORT)).or_else(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => UdpSocket::bind(("127.0.0.1", 0)),
-            _ => Err(error),
-        })
     });
     tried.err().map(|error| error.to_string())
 }

@@ -49,7 +49,7 @@ come at once), whether some nodes are drained from the beginning, so that they o
 
 Each node has a network namespace where that is possible: it needs root, or leave to make a user namespace, and iproute2
 and nftables. Elsewhere, or with --network proxies, the nodes are on loopback addresses with proxies between them. Only
-proxies can delay, reorder and lose answers; full-disk and late-dns need leave to mount. What cannot be done is left out of `all`, and told.
+proxies can delay, reorder and lose answers; full-disk and late-dns need leave to mount, late-dns namespaces as well. What cannot be done is left out of `all`, and told.
 
 Exit codes: 0 all promises kept, 1 one was not, 2 that cannot be said: the faults did not hit, or nothing could be tested.")]
 pub(crate) struct RunArgs {

@@ -169,14 +169,6 @@ impl Network {
         .expect("nodes can get other addresses");
     }
 
-    /// An address of the test that nodes reach whatever is broken, and at which nobody listens.
-    pub(crate) fn address_of_test(&self) -> IpAddr {
-        match self {
-            Self::Namespaces(net) => net.address_of_test().into(),
-            Self::Proxies(net) => net.address_of_test().into(),
-        }
-    }
-
     /// How to start a program as a node. It is the process that is started, not a child of it.
     pub(crate) fn command(&self, node: u8, program: &Path) -> Command {
         match self {

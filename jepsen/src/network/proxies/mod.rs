@@ -156,11 +156,6 @@ impl Proxies {
         self.passage.host(node)
     }
 
-    /// An address at which nobody listens.
-    pub(super) fn address_of_test(&self) -> Ipv4Addr {
-        self.passage.address_of_test()
-    }
-
     /// Where a node listens.
     pub fn address(&self, node: u8) -> Ipv4Addr {
         self.passage.address(node)

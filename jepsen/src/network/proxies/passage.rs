@@ -53,11 +53,6 @@ impl Passage {
         Ipv4Addr::new(127, self.place[0], self.place[1] + 1, self.host(node))
     }
 
-    /// Where nobody is.
-    pub(super) fn address_of_test(&self) -> Ipv4Addr {
-        self.address(254)
-    }
-
     /// The last byte of the address of a node's proxy.
     pub(super) fn host(&self, node: u8) -> u8 {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)]
