@@ -6,6 +6,7 @@ use std::{
     fmt::Write as _,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -41,19 +42,43 @@ impl Response {
     }
 }
 
+/// Where a node answers, which may change while others ask it.
+#[derive(Debug, Clone)]
+pub struct Place(Arc<Mutex<SocketAddr>>);
+
+impl Place {
+    /// There now.
+    pub fn get(&self) -> SocketAddr {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Elsewhere from now on, for all who ask this node.
+    pub(crate) fn set(&self, address: SocketAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self(Arc::new(Mutex::new(address)))
+    }
+}
+
 /// A connection to a node, opened when it is needed.
 #[derive(Debug)]
 pub struct Client {
-    address: SocketAddr,
+    place: Place,
     deadline: Duration,
     stream: Option<TcpStream>,
+    /// Where that goes.
+    asked: Option<SocketAddr>,
     unread: Vec<u8>,
 }
 
 impl Client {
-    /// Will ask `address`, and give a question up after `deadline`.
-    pub fn new(address: SocketAddr, deadline: Duration) -> Self {
-        Self { address, deadline, stream: None, unread: Vec::new() }
+    /// Will ask whoever is at `place`, and give a question up after `deadline`.
+    pub fn new(place: impl Into<Place>, deadline: Duration) -> Self {
+        Self { place: place.into(), deadline, stream: None, asked: None, unread: Vec::new() }
     }
 
     /// `GET path`.
@@ -113,17 +138,30 @@ impl Client {
         result
     }
 
+    /// Opens a connection to the node if there is none, and never asks somebody else who has got the node's former address.
+    fn connect(&mut self) -> io::Result<()> {
+        let address = self.place.get();
+        if self.asked != Some(address) {
+            self.stream = None;
+            self.unread.clear();
+        }
+        if self.stream.is_some() {
+            return Ok(());
+        }
+        let stream = TcpStream::connect_timeout(&address, self.deadline)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.deadline))?;
+        stream.set_write_timeout(Some(self.deadline))?;
+        if self.place.get() != address {
+            return Err(io::Error::other("the node has moved meanwhile"));
+        }
+        (self.asked, self.stream) = (Some(address), Some(stream));
+        Ok(())
+    }
+
     fn try_send(&mut self, request: &[u8]) -> io::Result<Response> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            empty => {
-                let stream = TcpStream::connect_timeout(&self.address, self.deadline)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(self.deadline))?;
-                stream.set_write_timeout(Some(self.deadline))?;
-                empty.insert(stream)
-            }
-        };
+        self.connect()?;
+        let Some(stream) = &mut self.stream else { return Err(io::ErrorKind::NotConnected.into()) };
         // A node that refuses a large request answers before it has read it: then the rest cannot be written.
         let written = stream.write_all(request);
         let mut buffer = [0; 16 << 10];

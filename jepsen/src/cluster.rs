@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -16,8 +16,10 @@ use tempfile::TempDir;
 use crate::{
     history::monotonic,
     machine::{self, MachineReport, Orders},
+    names::Names,
     network::Network,
-    ports::{NODE_STEP, port_apart},
+    node::Apart,
+    ports::{PEER_PORT_OFFSET, number_apart, port_apart},
 };
 pub use crate::{
     node::{Node, signal},
@@ -51,6 +53,8 @@ pub struct Cluster {
     settings: Settings,
     directory: TempDir,
     net: Option<Arc<Network>>,
+    /// Where nodes are told of each other by names.
+    names: Option<Arc<Names>>,
     /// What each node finds in its environment.
     environment: Vec<(String, String)>,
     /// Of nodes that do not run what the others do.
@@ -113,6 +117,7 @@ impl Cluster {
             settings,
             directory,
             net: None,
+            names: None,
             environment: Vec::new(),
             binaries: BTreeMap::new(),
             follows_orders: false,
@@ -129,6 +134,52 @@ impl Cluster {
         let mut cluster = Self::empty(settings);
         cluster.net = Some(Arc::new(net));
         cluster
+    }
+
+    /// Another cluster in the same network, without nodes.
+    ///
+    /// # Panics
+    /// As [`Cluster::empty`].
+    pub(crate) fn empty_beside(&self, settings: Settings) -> Self {
+        let mut cluster = Self::empty(settings);
+        cluster.net = self.net.clone();
+        cluster
+    }
+
+    /// From now on each node that is started is told by a name where the first `nodes` nodes are.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    ///
+    /// # Panics
+    /// When the nodes are all on loopback.
+    pub(crate) fn use_names(&mut self, nodes: u8) -> Result<(), String> {
+        let net = Arc::clone(self.net.as_ref().expect("the nodes are apart"));
+        let names = Names::serve(net, nodes, &self.directory.path().join("names"))?;
+        self.names = Some(Arc::new(names));
+        Ok(())
+    }
+
+    /// Who tells nodes where others are.
+    pub(crate) fn names(&self) -> Option<&Names> {
+        self.names.as_deref()
+    }
+
+    /// How the nodes are started.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Nodes that do not run are elsewhere from now on: each at the address with this last byte.
+    ///
+    /// # Panics
+    /// When one is not there, or that is refused.
+    pub(crate) fn move_to(&mut self, moves: &[(String, u8)]) {
+        let number = |name: &str| self.node(name).number().expect("the nodes are apart");
+        let of_net: Vec<(u8, u8)> = moves.iter().map(|(name, host)| (number(name), *host)).collect();
+        self.net().move_to(&of_net);
+        let moved = |node: &&mut Node| moves.iter().any(|(name, _)| *name == node.name);
+        self.nodes.iter_mut().filter(moved).for_each(Node::find_again);
     }
 
     /// What the nodes that are started from now on find in their environment, beside the secret.
@@ -222,37 +273,31 @@ impl Cluster {
     /// When the binary cannot be started.
     pub fn spawn_as(&mut self, name: &str, port: u16, join: &[u16], flags: &[String]) -> &mut Node {
         let rules = self.directory.path().join("rules.yaml");
-        let base_port = port.to_string();
-        let number = |port: u16| ((port - 7800) / NODE_STEP) as u8 + 1;
-        let net = self.net.clone();
-        let host = |of: fn(&Network, u8) -> IpAddr, port: u16| {
-            net.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |net| of(net, number(port))).to_string()
-        };
-        let (listen, advertise) = (host(Network::address, port), host(Network::address_for_peers, port));
-        let mut arguments: Vec<String> =
-            ["serve", "--name", name, "--listen", &listen, "--base-port", &base_port, "--rules"]
-                .map(str::to_owned)
-                .into();
+        let mut arguments: Vec<String> = ["serve", "--name", name, "--rules"].map(str::to_owned).into();
         arguments.push(rules.to_str().expect("temporary directories have names of text").to_owned());
-        if advertise != listen {
-            arguments.extend(["--advertise".to_owned(), advertise]);
-        }
         if self.settings.keeps_data {
             let data = self.data_dir(port);
             arguments.extend(["--data-dir".to_owned(), data.to_str().expect("as above").to_owned()]);
         }
-        let peers: Vec<String> = join
-            .iter()
-            .filter(|other| **other != port)
-            .map(|other| format!("{}:{}", host(Network::address_for_peers, *other), other + 3))
-            .collect();
-        if !peers.is_empty() {
-            arguments.extend(["--join".to_owned(), peers.join(",")]);
+        let apart = self.net.as_ref().map(|net| Apart {
+            net: Arc::clone(net),
+            number: number_apart(port),
+            joins: join.iter().map(|other| number_apart(*other)).collect(),
+            names: self.names.clone(),
+        });
+        if apart.is_none() {
+            let (host, base_port) = (Ipv4Addr::LOCALHOST.to_string(), port.to_string());
+            arguments.extend(["--listen", &host, "--base-port", &base_port].map(str::to_owned));
+            let others = join.iter().filter(|other| **other != port);
+            let peers: Vec<String> =
+                others.map(|other| format!("{host}:{}", other + PEER_PORT_OFFSET)).collect();
+            if !peers.is_empty() {
+                arguments.extend(["--join".to_owned(), peers.join(",")]);
+            }
         }
         arguments.extend(flags.iter().chain(&self.settings.flags).cloned());
         let log = self.directory.path().join(format!("{port}.log"));
-        let place = net.as_ref().map(|net| (Arc::clone(net), number(port)));
-        let mut node = Node::new(name, port, arguments, log, place);
+        let mut node = Node::new(name, port, arguments, log, apart);
         self.start_process(&mut node);
         self.nodes.push(node);
         self.nodes.last_mut().expect("it was just pushed")
@@ -396,7 +441,7 @@ impl Cluster {
     /// # Panics
     /// When there is no such node.
     pub fn data_of(&self, name: &str) -> PathBuf {
-        self.data_dir(self.node(name).http.port())
+        self.data_dir(self.node(name).home)
     }
 
     /// Where the node whose first port this is keeps its data.

@@ -10,7 +10,7 @@
 //! - [`history`]: what was asked and answered, and when; also as a file, for later looks.
 //! - [`workload`]: checks of each kind of rule; rules that are written meanwhile.
 //! - [`nemesis`]: which faults there are, when they happen, at whom they are aimed. [`network`]: what
-//!   lies between the nodes and can be cut.
+//!   lies between the nodes and can be cut. `names`: how they are told where the others are.
 //! - [`machine`]: what a build for tests does to its own clock and disk.
 //! - [`sampler`]: looks at the nodes meanwhile. [`campaign`]: a run with all of that. [`record`]: what is known of it.
 //! - [`check`]: was more admitted than the limit allows, in any interval? A file a question. [`mod@judge`]: all of them.
@@ -33,6 +33,7 @@ pub mod judge;
 pub mod load;
 mod log_pipe;
 pub mod machine;
+mod names;
 pub mod nemesis;
 pub mod network;
 pub mod node;

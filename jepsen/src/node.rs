@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -15,10 +15,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
-    client::Client,
+    client::{Client, Place},
     log_pipe::LogPipe,
+    names::Names,
     network::Network,
-    ports::{GRPC_PORT_OFFSET, PEER_PORT_OFFSET, RESP_PORT_OFFSET},
+    ports::{BASE_PORT_APART, GRPC_PORT_OFFSET, PEER_PORT_OFFSET, RESP_PORT_OFFSET},
 };
 
 /// A node and its process.
@@ -34,12 +35,50 @@ pub struct Node {
     pub resp: SocketAddr,
     /// Where its peer port is.
     pub peer: SocketAddr,
+    /// What stands for it wherever it is: its first port when it was first started, or what [`crate::ports::port_apart`] says.
+    pub(crate) home: u16,
+    place: Place,
     arguments: Vec<String>,
     log: PathBuf,
-    net: Option<(Arc<Network>, u8)>,
+    apart: Option<Apart>,
     pub(crate) process: Option<Child>,
     /// What reads its log, where that can be left unread.
     log_pipe: Option<LogPipe>,
+}
+
+/// What a node has that is in a network of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Apart {
+    pub(crate) net: Arc<Network>,
+    /// Its number there.
+    pub(crate) number: u8,
+    /// The numbers of those that it is told of.
+    pub(crate) joins: Vec<u8>,
+    /// Where it is told of all nodes by a name.
+    pub(crate) names: Option<Arc<Names>>,
+}
+
+impl Apart {
+    /// Where it is and who else is there, as flags: all of it may have changed since the last time.
+    fn flags(&self) -> Vec<String> {
+        let (listen, advertise) =
+            (self.net.address(self.number).to_string(), self.net.address_for_peers(self.number).to_string());
+        let mut flags = vec!["--listen".to_owned(), listen.clone()];
+        flags.extend(["--base-port".to_owned(), BASE_PORT_APART.to_string()]);
+        if advertise != listen {
+            flags.extend(["--advertise".to_owned(), advertise]);
+        }
+        let others = self.joins.iter().filter(|other| **other != self.number);
+        let join: Vec<String> = match &self.names {
+            _ if self.joins.is_empty() => Vec::new(),
+            Some(names) => vec![names.of_node(self.number)],
+            None => others.map(|other| self.net.peer(*other).to_string()).collect(),
+        };
+        if !join.is_empty() {
+            flags.extend(["--join".to_owned(), join.join(",")]);
+        }
+        flags
+    }
 }
 
 /// The environment variable that switches a bug on, in a program that has them compiled in.
@@ -51,25 +90,53 @@ impl Node {
         port: u16,
         arguments: Vec<String>,
         log: PathBuf,
-        net: Option<(Arc<Network>, u8)>,
+        apart: Option<Apart>,
     ) -> Self {
-        let host = net.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |(net, number)| net.address(*number));
-        let address = |port| SocketAddr::from((host, port));
-        let (http, grpc, resp) =
-            (address(port), address(port + GRPC_PORT_OFFSET), address(port + RESP_PORT_OFFSET));
-        let peer = address(port + PEER_PORT_OFFSET);
-        Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut node = Self {
             name: name.to_owned(),
-            http,
-            grpc,
-            resp,
-            peer,
+            http: nowhere,
+            grpc: nowhere,
+            resp: nowhere,
+            peer: nowhere,
+            home: port,
+            place: nowhere.into(),
             arguments,
             log,
-            net,
+            apart,
             process: None,
             log_pipe: None,
-        }
+        };
+        node.find(Ipv4Addr::LOCALHOST.into(), port);
+        node
+    }
+
+    /// Takes in where it is now: in a network of its own, or there.
+    fn find(&mut self, host: IpAddr, port: u16) {
+        let (host, port) = match &self.apart {
+            Some(apart) => (apart.net.address(apart.number), BASE_PORT_APART),
+            None => (host, port),
+        };
+        let address = |offset| SocketAddr::from((host, port + offset));
+        self.http = address(0);
+        (self.grpc, self.resp) = (address(GRPC_PORT_OFFSET), address(RESP_PORT_OFFSET));
+        self.peer = address(PEER_PORT_OFFSET);
+        self.place.set(self.http);
+    }
+
+    /// Its network has given it another address.
+    pub(crate) fn find_again(&mut self) {
+        self.find(self.http.ip(), self.http.port());
+    }
+
+    /// Where it answers, for those who ask it for longer than it stays there.
+    pub fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    /// Its number in a network of its own.
+    pub(crate) fn number(&self) -> Option<u8> {
+        self.apart.as_ref().map(|apart| apart.number)
     }
 
     /// The same node at another first port, with all ports that its flags name replaced.
@@ -81,7 +148,7 @@ impl Node {
         };
         let old = self.http.port();
         let port = ports.get(&old).copied().unwrap_or(old);
-        let mut arguments = self.arguments;
+        let mut arguments = self.arguments.clone();
         for place in 1..arguments.len() {
             arguments[place] = match &*arguments[place - 1] {
                 "--base-port" => port.to_string(),
@@ -93,7 +160,9 @@ impl Node {
                 _ => continue,
             };
         }
-        Self::new(&self.name, port, arguments, self.log, self.net)
+        let mut node = Self { arguments, ..self };
+        node.find(Ipv4Addr::LOCALHOST.into(), port);
+        node
     }
 
     /// `pipes_log`: its log can be left unread.
@@ -105,12 +174,14 @@ impl Node {
         pipes_log: bool,
     ) {
         let log = File::options().create(true).append(true).open(&self.log).expect("the log can be written");
-        let mut command = match &self.net {
-            Some((net, number)) => net.command(*number, binary),
+        let mut command = match &self.apart {
+            Some(Apart { net, number, names: Some(names), .. }) => names.command(net, *number, binary),
+            Some(Apart { net, number, .. }) => net.command(*number, binary),
             None => Command::new(binary),
         };
         command
             .args(&self.arguments)
+            .args(self.apart.iter().flat_map(Apart::flags))
             // Whatever becomes of the test, its end of the pipe closes, and the node stops.
             .arg("--exit-with-stdin")
             .stdin(Stdio::piped())
@@ -132,15 +203,15 @@ impl Node {
         }
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let process = command.spawn().expect("the binary starts");
-        if let Some((net, number)) = &self.net {
-            net.started(*number, process.id());
+        if let Some(apart) = &self.apart {
+            apart.net.started(apart.number, process.id());
         }
         self.process = Some(process);
     }
 
     /// A client that asks this node.
     pub fn client(&self, deadline: Duration) -> Client {
-        Client::new(self.http, deadline)
+        Client::new(self.place(), deadline)
     }
 
     /// Whether `/readyz` says so.

@@ -18,9 +18,17 @@ pub(crate) const RESP_PORT_OFFSET: u16 = 2;
 /// How far the port for peers is from that for HTTP.
 pub(crate) const PEER_PORT_OFFSET: u16 = 3;
 
-/// The first port of a node that has a network of its own, by its number there.
+/// The first port of each node that has a network of its own: nodes differ by their addresses there.
+pub(crate) const BASE_PORT_APART: u16 = 7800;
+
+/// What stands for a node that has a network of its own where others are named by their first port, by its number there.
 pub fn port_apart(number: u8) -> u16 {
-    7800 + u16::from(number - 1) * NODE_STEP
+    BASE_PORT_APART + u16::from(number - 1) * NODE_STEP
+}
+
+/// The number of that node.
+pub(crate) fn number_apart(port: u16) -> u8 {
+    ((port - BASE_PORT_APART) / NODE_STEP) as u8 + 1
 }
 
 /// The first of a node's consecutive ports, all of them free: for TCP, and the last for UDP too.

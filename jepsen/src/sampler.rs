@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -15,7 +14,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{client::Client, cluster::Cluster, history::monotonic, workload::checks::peek_at_hottest};
+use crate::{
+    client::{Client, Place},
+    cluster::Cluster,
+    history::monotonic,
+    workload::checks::peek_at_hottest,
+};
 
 const BETWEEN: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -71,12 +75,16 @@ pub struct Sighting {
     pub slots: BTreeMap<String, u64>,
     /// What is wrong with its log.
     pub trouble: Option<String>,
+    /// Who votes.
+    pub voters: Vec<String>,
+    /// How many more may be lost.
+    pub tolerated: Option<u64>,
 }
 
 /// The nodes that are to be looked at, as the driver says, and what was seen of them last.
 #[derive(Debug, Default)]
 pub struct Watched {
-    nodes: Mutex<BTreeMap<String, (SocketAddr, u32)>>,
+    nodes: Mutex<BTreeMap<String, (Place, u32)>>,
     seen: Mutex<BTreeMap<String, Sighting>>,
 }
 
@@ -87,12 +95,12 @@ impl Watched {
     /// All nodes of the cluster whose processes run.
     pub fn set(&self, cluster: &Cluster) {
         let running =
-            cluster.running().filter_map(|node| Some((node.name.clone(), (node.http, node.pid()?))));
+            cluster.running().filter_map(|node| Some((node.name.clone(), (node.place(), node.pid()?))));
         *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = running.collect();
     }
 
-    fn get(&self, name: &str) -> Option<(SocketAddr, u32)> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    fn get(&self, name: &str) -> Option<(Place, u32)> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// What was seen of all nodes a moment ago.
@@ -118,8 +126,8 @@ impl Watched {
         let (mut samples, mut client) = (Vec::new(), None);
         while !stop.load(Relaxed) {
             thread::sleep(BETWEEN);
-            let Some((address, pid)) = self.get(name) else { continue };
-            let client = client.get_or_insert_with(|| Client::new(address, PATIENCE));
+            let Some((place, pid)) = self.get(name) else { continue };
+            let client = client.get_or_insert_with(|| Client::new(place, PATIENCE));
             let mut ask =
                 |path: &str| -> Option<Value> { serde_json::from_slice(&client.get(path).ok()?.body).ok() };
             let status = ask("/v1/cluster");
@@ -171,6 +179,13 @@ impl Sighting {
                 .filter_map(|member| Some((text(&member["name"])?, member["slots"].as_u64()?)))
                 .collect(),
             trouble: text(&status["raft"]["trouble"]),
+            voters: status["raft"]["voters"]
+                .as_array()
+                .map_or(&[][..], Vec::as_slice)
+                .iter()
+                .filter_map(text)
+                .collect(),
+            tolerated: status["raft"]["failures_tolerated"].as_u64(),
         }
     }
 }

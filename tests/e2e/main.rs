@@ -68,6 +68,7 @@ mod rules_survive_kills;
 mod rules_without_quorum;
 mod service_manager;
 mod several_rules;
+mod slow_disks;
 mod spellings;
 mod supervised;
 mod takeover;

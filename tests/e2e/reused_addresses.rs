@@ -135,4 +135,12 @@ fn a_copy_of_a_directory_that_runs_beside_the_node_is_named_by_all_nodes() {
                 && log.contains(&format!("127.0.0.1:{}", port + 3))
         });
     }
+    // Whichever of the two counts, a load balancer does not ask the other one: its rules are those of when it was copied.
+    let of_that_name: Vec<&Node> = cluster.nodes.iter().filter(|node| node.name == "a3").collect();
+    assert_eq!(of_that_name.len(), 2);
+    for _ in 0..30 {
+        let ready = of_that_name.iter().filter(|node| readyz(node).0 == 200).count();
+        assert!(ready <= 1, "both of one name are ready");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
     disk::SmallDisk,
     history::{History, monotonic},
     load::MAX_OPERATIONS,
-    nemesis::{Builds, Driver, Fault, Kind, Phases, schedule},
+    nemesis::{Builds, Driver, Fault, GUESTS, Kind, Phases, schedule},
     network::Form,
     node::{Node, PLANTED_BUG},
     ports::port_apart,
@@ -98,7 +98,7 @@ pub fn run(
     interrupted: &AtomicBool,
     mut progress: impl FnMut(&Progress<'_>),
 ) -> Result<Record, String> {
-    let net = plan.network.create(plan.nodes + 1)?;
+    let net = plan.network.create(plan.nodes + GUESTS)?;
     let settings = Settings {
         binary: plan.binary.clone(),
         rules: checks::rules_text(),
@@ -108,6 +108,9 @@ pub fn run(
     };
     let mut cluster = Cluster::empty_apart(settings, net);
     cluster.pipe_logs();
+    if plan.kinds.contains(&Kind::LateDns) {
+        cluster.use_names(plan.nodes)?;
+    }
     if plan.follows_orders {
         cluster.follow_orders();
     }
@@ -129,11 +132,11 @@ pub fn run(
 
     let phases = Phases::of(plan.length);
     let planned = schedule(&plan.kinds, plan.seed, &phases);
-    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.http).collect();
+    let places: Vec<_> = cluster.nodes.iter().map(Node::place).collect();
     let hurried = PAUSE.as_nanos() as u64;
-    let broken_pause = pause_while_broken(&phases, addresses.len() * CLIENTS).as_nanos() as u64;
+    let broken_pause = pause_while_broken(&phases, places.len() * CLIENTS).as_nanos() as u64;
     let pause = AtomicU64::new(hurried);
-    let names: Vec<String> = (1..=plan.nodes + 1).map(|node| format!("n{node}")).collect();
+    let names: Vec<String> = (1..=plan.nodes + GUESTS).map(|node| format!("n{node}")).collect();
     let (stop, operations, watched) = (AtomicBool::new(false), AtomicUsize::new(0), Watched::default());
     let limits = limits_of(&cluster)?;
     let setup = Setup {
@@ -162,7 +165,7 @@ pub fn run(
     let mut times =
         Times { unix_ahead, begun, broken: at(phases.calm), mended: at(phases.heal), ..Times::default() };
     let crowd = Crowd {
-        nodes: &addresses,
+        nodes: &places,
         clients: CLIENTS,
         pause: &pause,
         deadline: DEADLINE,
@@ -178,8 +181,8 @@ pub fn run(
     let ((operations, refunds), written, changes, samples) = thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         let crowd = scope.spawn(|| crowd.run());
-        let writers = scope.spawn(|| rules::ask_until(&addresses, WRITERS, plan.seed, &stop));
-        let changer = scope.spawn(|| changes::change_until(&addresses, plan.seed, &stop));
+        let writers = scope.spawn(|| rules::ask_until(&places, WRITERS, plan.seed, &stop));
+        let changer = scope.spawn(|| changes::change_until(&places, plan.seed, &stop));
         let sampler = scope.spawn(|| watched.look_at(&names, &stop));
         loop {
             driver.tick();
@@ -238,6 +241,7 @@ pub fn run(
         )
     });
     let (faults, mut ends, repeated) = (driver.faults, driver.ends, written.1);
+    let strangers = driver.stranger_logs;
     let rule_histories = if times.interrupted { Vec::new() } else { rules::histories_of_all(&cluster) };
     if !times.interrupted {
         stop_all(&mut cluster, &mut ends);
@@ -255,7 +259,7 @@ pub fn run(
         rules: written.0,
         repeated,
         rule_histories,
-        logs: cluster.nodes.iter().map(|node| (node.name.clone(), node.log())).collect(),
+        logs: cluster.nodes.iter().map(|node| (node.name.clone(), node.log())).chain(strangers).collect(),
     })
 }
 

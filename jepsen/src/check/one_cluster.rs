@@ -1,4 +1,5 @@
-//! Is there one cluster? However many nodes begin at once, and whenever: all of them are of the same one, always.
+//! Is there one cluster? However many nodes begin at once, and whenever: all of them are of the same one, always. And a node of another
+//! cluster that gets an address of this one's stays of its own.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,17 @@ pub fn check(record: &Record) -> Finding {
             nodes.iter().map(|(node, at)| format!("{node} (first seen at second {at:.1})")).collect();
         format!("cluster {cluster}: {}", nodes.join(", "))
     };
-    let wrong = if clusters.len() > 1 { clusters.iter().map(tell).collect() } else { Vec::new() };
+    let mut wrong: Vec<String> =
+        if clusters.len() > 1 { clusters.iter().map(tell).collect() } else { Vec::new() };
+    wrong.extend(record.faults.iter().filter_map(|fault| {
+        let broke = fault.broke.as_ref()?;
+        Some(format!(
+            "{} at second {:.1} ({}): {broke}",
+            fault.kind.name(),
+            record.seconds(fault.begun),
+            fault.what
+        ))
+    }));
     let says = match clusters.len() {
         1 => format!("all nodes belong to one; {}", record.setup.founded),
         count => format!("{count} clusters; {}", record.setup.founded),
@@ -36,7 +47,10 @@ pub fn check(record: &Record) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::tests::{SECOND, record, sample};
+    use crate::{
+        nemesis::Kind,
+        record::tests::{SECOND, fault, record, sample},
+    };
 
     #[test]
     fn a_second_cluster_is_found_though_only_one_node_was_ever_of_it() {
@@ -51,5 +65,11 @@ mod tests {
         record.samples.push(of("n3", "b"));
         let found = check(&record);
         assert_eq!((found.verdict, found.details.len()), (Verdict::Violated, 2));
+        record.samples.pop();
+        assert_eq!(check(&record).verdict, Verdict::Valid);
+        record.faults.push(fault(Kind::ReuseAddress, "n1", 10, 12));
+        assert_eq!(check(&record).verdict, Verdict::Valid);
+        record.faults[0].broke = Some("n1 lists the node of the other cluster".to_owned());
+        assert_eq!(check(&record).details.len(), 1);
     }
 }

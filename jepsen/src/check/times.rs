@@ -91,7 +91,8 @@ pub(super) fn without_majority(record: &Record) -> Vec<Interval> {
     let mut edges: Vec<(u64, i32)> = Vec::new();
     for fault in record.faults.iter().filter(|fault| takes_nodes_away(fault.kind)) {
         let (from, to) = harm_of(fault, end);
-        edges.extend([(from, 1), (to, -1)]);
+        let count = at_once(fault);
+        edges.extend([(from, count), (to, -count)]);
     }
     edges.sort_unstable();
     let (mut gone, most) = (0, i32::from(record.setup.nodes.div_ceil(2)));
@@ -139,14 +140,26 @@ pub fn stale_sessions(record: &Record) -> Vec<Interval> {
 
 fn takes_nodes_away(kind: Kind) -> bool {
     // Whose disk fails has no session until its log has worked for a while.
-    kind.track() == Track::Process || matches!(kind, Kind::FullDisk | Kind::FailedFsync | Kind::HungFsync)
+    kind.track() == Track::Process
+        || matches!(kind, Kind::FullDisk | Kind::FailedFsync | Kind::HungFsync | Kind::Scale)
+}
+
+/// How many nodes a fault takes away at the same time.
+fn at_once(fault: &Fault) -> i32 {
+    match fault.kind {
+        Kind::MoveAddresses => fault.targets.len() as i32,
+        // Those that leave by plan are not missed, if they were seen to have left nothing behind.
+        Kind::Scale if fault.evidence.is_some() => 0,
+        Kind::Scale => fault.targets.len() as i32,
+        _ => 1,
+    }
 }
 
 /// When a node had a reason not to answer.
 pub fn impaired(record: &Record, node: u16) -> Vec<Interval> {
     let name = format!("n{}", node + 1);
     let of_node = record.faults.iter().filter(|fault| {
-        fault.kind.track() == Track::Process
+        (fault.kind.track() == Track::Process || fault.kind == Kind::Scale)
             && (fault.targets.contains(&name) || matches!(fault.kind, Kind::Rolling | Kind::Upgrade))
     });
     let mut all: Vec<Interval> = of_node.map(|fault| harm_of(fault, record.times.ended)).collect();

@@ -35,17 +35,21 @@ Examples:
   tidegate-jepsen run --network proxies                without root, without namespaces: in a container
   tidegate-jepsen run --nemesis upgrade,kill --other-binary /tmp/tidegate-0.2
 
-Faults: kill, pause, vm-stop, restart, wipe, replace, rolling, clock-jump, torn-write, upgrade; halves, majority-ring, one-way, bridge, alone
+Faults: kill, pause, vm-stop, restart, wipe, replace, rolling, clock-jump, torn-write, upgrade, move-addresses, reuse-address,
+late-dns; halves, majority-ring, one-way, bridge, alone
 (all five: partition), unconnectable, slow, loss, double, delay, reorder, far-apart, lost-answers, hung-fsync; full-disk,
-failed-fsync, clock-drift, stalled-log, drain, join, flood. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or
-any. Clocks, syncs and torn writes need a build for tests, which is what is built without --binary; upgrade needs --other-binary.
+failed-fsync, clock-drift, stalled-log, drain, join, scale, flood. Each is aimed at the owner of the hottest key, the Raft leader, a node in mid-move, or
+any.
+move-addresses: one, some or all nodes end at once and come back elsewhere, or at the addresses of each other. reuse-address: a node of
+another cluster gets a node's former address. scale: nodes leave by plan and come back (five, three, five), or two more come and leave.
+late-dns: a node starts again, and the name of the others stands for nothing for seconds. Clocks, syncs and torn writes need a build for tests, which is what is built without --binary; upgrade needs --other-binary.
 
 The seed also says how the cluster is founded (by all nodes at once, by three of them while all start, or by three before all others
 come at once), whether some nodes are drained from the beginning, so that they own nothing, and when limits are changed.
 
 Each node has a network namespace where that is possible: it needs root, or leave to make a user namespace, and iproute2
 and nftables. Elsewhere, or with --network proxies, the nodes are on loopback addresses with proxies between them. Only
-proxies can delay, reorder and lose answers; full-disk needs leave to mount. What cannot be done is left out of `all`, and told.
+proxies can delay, reorder and lose answers; full-disk and late-dns need leave to mount, late-dns namespaces as well. What cannot be done is left out of `all`, and told.
 
 Exit codes: 0 all promises kept, 1 one was not, 2 that cannot be said: the faults did not hit, or nothing could be tested.")]
 pub(crate) struct RunArgs {

@@ -7,6 +7,7 @@ use super::{
     builds::Builds,
     network,
     state::{Active, Ends, Special, State},
+    stranger::Stranger,
     targets::Roles,
 };
 use crate::{
@@ -53,6 +54,12 @@ pub struct Driver<'a> {
     /// How often what nobody saw was done again.
     pub(super) repeated: u32,
     pub(super) wanted: Vec<Kind>,
+    /// The last byte of the address that was given out last.
+    pub(super) last_host: u8,
+    /// The cluster of a node that gets a former address.
+    pub(super) stranger: Option<Stranger>,
+    /// What such nodes have logged.
+    pub stranger_logs: Vec<(String, String)>,
     start: u64,
 }
 
@@ -93,6 +100,9 @@ impl<'a> Driver<'a> {
             special,
             repeated: 0,
             wanted,
+            last_host: 0,
+            stranger: None,
+            stranger_logs: Vec::new(),
             start,
         }
     }
@@ -133,7 +143,7 @@ impl<'a> Driver<'a> {
         self.notice_moves();
         self.notice_ends();
         let mut active = std::mem::take(&mut self.active);
-        self.in_hand = active.iter().filter_map(|one| self.has_in_hand(one)).collect();
+        self.in_hand = active.iter().flat_map(|one| self.has_in_hand(one)).collect();
         for one in &mut active {
             self.go_on(one);
         }
@@ -174,7 +184,10 @@ impl<'a> Driver<'a> {
             let asked = self.active.iter().any(|active| match &active.state {
                 State::Stopping { .. } => active.target == name,
                 State::On => active.kind == Kind::TornWrite && active.target == name,
-                State::Rolling { left, stopping } => stopping.is_some() && left.last() == Some(&name),
+                State::Rolling { left, stopping } | State::Leaving { left, stopping } => {
+                    stopping.is_some() && left.last() == Some(&name)
+                }
+                State::Ending { .. } => self.faults[active.fault].targets.contains(&name),
                 _ => false,
             });
             if asked {
@@ -188,15 +201,21 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// The node whose process a fault is about to end or to start again.
-    fn has_in_hand(&self, active: &Active) -> Option<String> {
+    /// The nodes whose processes a fault is about to end or to start again.
+    fn has_in_hand(&self, active: &Active) -> Vec<String> {
+        let targets = &self.faults[active.fault].targets;
         match &active.state {
             State::Rolling { left, .. } => {
-                left.last().filter(|name| self.faults[active.fault].targets.contains(name)).cloned()
+                left.last().filter(|name| targets.contains(name)).cloned().into_iter().collect()
             }
-            State::Stopping { .. } => Some(active.target.clone()),
-            State::On => (active.kind.track() == Track::Process).then(|| active.target.clone()),
-            State::Recovering { .. } | State::Over => None,
+            State::Leaving { left, stopping } => {
+                left.last().filter(|_| stopping.is_some()).cloned().into_iter().collect()
+            }
+            State::Stopping { .. } => vec![active.target.clone()],
+            State::On if active.kind.track() != Track::Process => Vec::new(),
+            State::On | State::Ending { .. } | State::Founding { .. } => targets.clone(),
+            State::Beside { .. } | State::Dismissing { .. } => targets.clone(),
+            State::Recovering { .. } | State::Over => Vec::new(),
         }
     }
 
@@ -218,12 +237,14 @@ impl<'a> Driver<'a> {
         // What is stopped does not answer, and what is being restarted is not hit again.
         let is_busy = |name: &str| {
             let track = |active: &&Active| active.kind.track() == Track::Process || active.kind == kind;
+            let is_target = |active: &Active| self.faults[active.fault].targets.iter().any(|one| one == name);
             self.active.iter().filter(track).any(|active| match &active.state {
                 State::Rolling { left, .. } => left.last().is_some_and(|last| last == name),
-                _ => active.target == name,
+                _ => is_target(active),
             }) || self.active.iter().any(|active| {
                 // Who has come to leave again is left alone once it does.
-                active.kind == Kind::Join && active.state != State::On && active.target == name
+                (active.kind == Kind::Join && active.state != State::On || active.kind == Kind::Scale)
+                    && is_target(active)
             })
         };
         let candidates: Vec<String> = self
@@ -273,12 +294,20 @@ impl<'a> Driver<'a> {
             recovered: None,
             evidence: None,
             sides: Vec::new(),
+            broke: None,
         };
         let state = match kind {
             Kind::Kill | Kind::Wipe | Kind::Pause | Kind::Restart | Kind::Replace => {
                 self.begin_process(kind, &target, lasts, &mut fault)
             }
             Kind::Rolling | Kind::Upgrade => self.begin_rolling(kind, &candidates, &mut random, &mut fault),
+            Kind::MoveAddresses => self.begin_move(&target, &candidates, &mut random, &mut fault),
+            Kind::ReuseAddress => self.begin_reuse(&target, &mut random, &mut fault),
+            Kind::LateDns => self.begin_late_dns(&target, &mut random, &mut fault),
+            Kind::Scale => match self.begin_scale(&target, &candidates, &mut random, &mut fault) {
+                Some(state) => state,
+                None => return,
+            },
             kind if kind.needs_orders() => self.begin_on_machine(&planned, &target, &mut random, &mut fault),
             Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood | Kind::StalledLog => {
                 match self.begin_members(kind, &target, &mut fault) {

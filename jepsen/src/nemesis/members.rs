@@ -10,7 +10,11 @@ use super::{
     progress::BETWEEN_LOOKS,
     state::{Active, State},
 };
-use crate::{node::signal, ports::port_apart, workload::flood::Flood};
+use crate::{
+    node::{Node, signal},
+    ports::port_apart,
+    workload::flood::Flood,
+};
 
 /// Of 4,096 slots: who is being drained has far fewer than its part.
 const FEW_SLOTS: u64 = 600;
@@ -29,10 +33,10 @@ impl Driver<'_> {
             }
             Kind::Flood => {
                 let until = fault.begun + FLOOD_LASTS;
-                let mut nodes: Vec<_> = self.cluster.running().map(|node| node.http).collect();
-                let own = self.cluster.node(target).http;
+                let mut nodes: Vec<_> = self.cluster.running().map(Node::place).collect();
+                let own = self.cluster.node(target).place();
                 // Most of it comes to the node that is short of memory; the keys of others go on from there.
-                nodes.extend([own; 2]);
+                nodes.extend([own.clone(), own]);
                 let name = format!("f{}", fault.begun);
                 self.floods.insert(target.to_owned(), Flood::begin(nodes, name, until));
                 fault.what = format!("keys of one rule, more than {target} has memory for");
@@ -50,13 +54,13 @@ impl Driver<'_> {
         Some(State::On)
     }
 
-    fn start_joining(&mut self, name: &str) {
+    pub(super) fn start_joining(&mut self, name: &str) {
         if self.cluster.nodes.iter().any(|node| node.name == name) {
             actions::empty(self.cluster, name);
             self.cluster.restart(name);
         } else {
             let ports: Vec<u16> = (1..=self.nodes).map(port_apart).collect();
-            self.cluster.spawn_as(name, port_apart(self.nodes + 1), &ports, &[]);
+            self.cluster.spawn_as(name, port_apart(actions::number(name)), &ports, &[]);
         }
     }
 
@@ -117,7 +121,7 @@ impl Driver<'_> {
     }
 
     /// How many slots a node owns, as another one said last.
-    fn slots_of(&self, name: &str) -> Option<u64> {
+    pub(super) fn slots_of(&self, name: &str) -> Option<u64> {
         let others = self.seen.iter().filter(|(other, _)| *other != name);
         others.max_by_key(|(_, seen)| seen.at).and_then(|(_, seen)| seen.slots.get(name).copied())
     }

@@ -2,6 +2,7 @@
 //! undone.
 
 mod actions;
+mod addresses;
 mod builds;
 mod driver;
 mod machine;
@@ -11,8 +12,10 @@ mod process;
 mod progress;
 mod repeat;
 mod requirements;
+mod scale;
 mod schedule;
 mod state;
+mod stranger;
 mod targets;
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +94,14 @@ pub enum Kind {
     Replace,
     /// Nobody reads the target's log, and it has much to say.
     StalledLog,
+    /// One, some or all nodes end at the same time, and start again with their data at other addresses, or at those of each other.
+    MoveAddresses,
+    /// Some nodes leave by plan, one after the other, and come back; or more come than there were, and leave.
+    Scale,
+    /// The target gets another address, and a node of another cluster gets its former one.
+    ReuseAddress,
+    /// The target starts again, and the name by which it is told of the others stands for nothing yet.
+    LateDns,
     /// A control, and none of `all`: the target's clock runs faster than is promised.
     ClockRunaway,
 }
@@ -119,7 +130,7 @@ pub enum Cuts {
 
 impl Kind {
     /// All that promises are kept under.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 35] = [
         Self::Kill,
         Self::Pause,
         Self::Restart,
@@ -151,6 +162,10 @@ impl Kind {
         Self::Flood,
         Self::Replace,
         Self::StalledLog,
+        Self::MoveAddresses,
+        Self::Scale,
+        Self::ReuseAddress,
+        Self::LateDns,
     ];
     /// Those under which a promise must be seen to break.
     pub const CONTROLS: [Self; 1] = [Self::ClockRunaway];
@@ -189,6 +204,10 @@ impl Kind {
             Self::Flood => "flood",
             Self::Replace => "replace",
             Self::StalledLog => "stalled-log",
+            Self::MoveAddresses => "move-addresses",
+            Self::Scale => "scale",
+            Self::ReuseAddress => "reuse-address",
+            Self::LateDns => "late-dns",
             Self::ClockRunaway => "clock-runaway",
         }
     }
@@ -197,9 +216,10 @@ impl Kind {
     pub fn track(self) -> Track {
         match self {
             Self::Kill | Self::Pause | Self::Restart | Self::Wipe | Self::Rolling => Track::Process,
-            Self::Replace => Track::Process,
+            Self::Replace | Self::MoveAddresses | Self::ReuseAddress | Self::LateDns => Track::Process,
             Self::ClockJump | Self::TornWrite | Self::Upgrade | Self::VmStop => Track::Process,
             Self::FullDisk | Self::Drain | Self::Join | Self::Flood | Self::StalledLog => Track::Members,
+            Self::Scale => Track::Members,
             Self::ClockDrift | Self::ClockRunaway | Self::FailedFsync => Track::Members,
             _ => Track::Network,
         }
@@ -268,6 +288,10 @@ impl Kind {
     }
 }
 
+/// How many numbers a network has beyond those of the nodes: one that joins, two by which the cluster grows, and two of another
+/// cluster.
+pub const GUESTS: u8 = 5;
+
 /// At whom a fault is aimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -318,6 +342,9 @@ pub struct Fault {
     /// Where the nodes fell apart into groups of which each reaches all of its own and nobody else: these, by name.
     #[serde(default)]
     pub sides: Vec<Vec<String>>,
+    /// What must not come of it and did.
+    #[serde(default)]
+    pub broke: Option<String>,
 }
 
 #[cfg(test)]

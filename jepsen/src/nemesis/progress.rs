@@ -30,6 +30,11 @@ impl Driver<'_> {
             State::On if active.kind == Kind::StalledLog && now < active.until => self.make_it_log(&target),
             State::On if now >= active.until && !may_hit_yet => self.undo(active),
             State::On | State::Over => {}
+            State::Ending { .. } => self.await_ends(active, now),
+            State::Founding { .. } | State::Beside { .. } | State::Dismissing { .. } => {
+                self.go_on_beside(active, now);
+            }
+            State::Leaving { .. } => self.leave_one_by_one(active, now),
             State::Stopping { since } => {
                 let since = *since;
                 let Some(code) = self.cluster.take_exit(&target) else {
@@ -78,9 +83,14 @@ impl Driver<'_> {
                         false
                     }
                     // A node that has left meanwhile will not be ready.
-                    _ => self.is_ready(&target, since) || self.cluster.node(&target).pid().is_none(),
+                    _ => self.faults[active.fault].targets.iter().all(|target| {
+                        self.is_ready(target, since) || self.cluster.node(target).pid().is_none()
+                    }),
                 };
                 if is_back || now > since + READY_WITHIN {
+                    if is_back {
+                        self.look_at_addresses(active);
+                    }
                     self.look(active);
                     if active.kind == Kind::VmStop {
                         self.let_clock_run(&target);
@@ -116,6 +126,9 @@ impl Driver<'_> {
     fn look(&mut self, active: &mut Active) {
         let seen = match (active.kind, &active.state) {
             (Kind::Pause, State::On) => self.look_at_process(&active.target),
+            (Kind::LateDns, State::On) => self.look_at_name(&active.target),
+            (Kind::Scale, State::On) => self.look_at_scale(active),
+            (Kind::ReuseAddress, State::Beside { .. }) => self.look_at_stranger(active),
             (Kind::FullDisk | Kind::Drain | Kind::Join | Kind::Flood | Kind::StalledLog, State::On) => {
                 self.look_at_members(active)
             }
@@ -144,6 +157,13 @@ impl Driver<'_> {
                 }
             }
             Kind::Rolling | Kind::Upgrade => {}
+            Kind::MoveAddresses | Kind::ReuseAddress => self.restart_all(active),
+            Kind::LateDns => self.show_name(active),
+            Kind::Scale => {
+                if !self.undo_scale(active, now) {
+                    return;
+                }
+            }
             kind if kind.needs_orders() => self.undo_on_machine(active),
             _ => {
                 let hit = self.cluster.net().packets_hit();

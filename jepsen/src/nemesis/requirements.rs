@@ -1,7 +1,7 @@
 //! Which kinds of faults can be done here.
 
 use super::Kind;
-use crate::{disk, network::Form};
+use crate::{disk, names, network::Form};
 
 /// What a run has to do faults with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,13 @@ impl Kind {
                 Some("only proxies can do it (--network proxies)".to_owned())
             }
             Self::FullDisk => disk::hindrance().map(|why| format!("no small disk can be mounted: {why}")),
+            // A node with a loopback address refuses to be told of others by names, which it takes for those of other machines.
+            Self::LateDns if means.network == Form::Proxies => Some(
+                "nodes on loopback addresses are told of each other by addresses (--network namespaces)"
+                    .to_owned(),
+            ),
+            Self::LateDns => names::hindrance()
+                .map(|why| format!("names of a node cannot be replaced, which needs leave to mount: {why}")),
             Self::Upgrade if !means.other_build => Some("there is no --other-binary".to_owned()),
             kind if kind.needs_orders() && !means.follows_orders => Some(
                 "the node's program has no fault injection (without --binary one is built that has)"
@@ -75,6 +82,9 @@ mod tests {
         );
         assert!(Kind::parse_possible("kill,delay", &BARE).unwrap_err().contains("--network"));
         let proxies = Means { network: Form::Proxies, ..BARE };
+        assert!(Kind::parse_possible("late-dns", &proxies).unwrap_err().contains("namespaces"));
+        let (kinds, _) = Kind::parse_possible("all", &proxies).unwrap();
+        assert!(kinds.contains(&Kind::ReuseAddress) && !kinds.contains(&Kind::LateDns));
         let (kinds, left_out) = Kind::parse_possible("delay,reorder", &proxies).unwrap();
         assert_eq!((kinds.len(), left_out.len()), (2, 0));
     }

@@ -209,6 +209,10 @@ pub(super) fn lasts(kind: Kind, random: &mut fastrand::Rng) -> Duration {
         Kind::FailedFsync => millis(random, 2_000..4_000),
         Kind::ClockDrift | Kind::ClockRunaway => millis(random, 5_000..9_000),
         Kind::Join | Kind::Flood | Kind::StalledLog => millis(random, 5_000..8_000),
+        Kind::MoveAddresses => millis(random, 300..3_000),
+        Kind::ReuseAddress => millis(random, 4_000..7_000),
+        Kind::LateDns => millis(random, 2_000..6_000),
+        Kind::Scale => millis(random, 6_000..9_000),
         _ => millis(random, 2_500..7_000),
     }
 }

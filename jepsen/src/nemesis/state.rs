@@ -28,6 +28,31 @@ pub(super) enum State {
     Stopping {
         since: u64,
     },
+    /// All targets were ended or asked to end at that time. Then each that is named here goes to the address with that last byte, or all
+    /// lose their data.
+    Ending {
+        since: u64,
+        homes: Vec<(String, u8)>,
+        forgets: bool,
+    },
+    /// Two nodes found another cluster, of which one is for the target's former address.
+    Founding {
+        since: u64,
+        kills: bool,
+    },
+    /// That node has the address; the target starts again at that time.
+    Beside {
+        returns: u64,
+    },
+    /// That node was asked to end.
+    Dismissing {
+        since: u64,
+    },
+    /// Nodes leave, one after the other; the last one is next, or was asked to at that time.
+    Leaving {
+        left: Vec<String>,
+        stopping: Option<u64>,
+    },
     /// Nodes that are still to be restarted; the last one is being.
     Rolling {
         left: Vec<String>,

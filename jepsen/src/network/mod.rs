@@ -5,11 +5,19 @@
 pub mod namespaces;
 pub mod proxies;
 
-use std::{fmt, net::IpAddr, path::Path, process::Command, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use self::{namespaces::Namespaces, proxies::Proxies};
+use crate::ports::{BASE_PORT_APART, PEER_PORT_OFFSET};
 
 /// How a network is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -91,6 +99,9 @@ impl Form {
     }
 }
 
+/// The last bytes of addresses that nobody has in the beginning.
+const FRESH_HOSTS: std::ops::Range<u8> = 40..240;
+
 /// A network between nodes that are numbered from 1. A fault stays until [`Network::heal`]. What goes between a node and the
 /// test is never touched.
 #[derive(Debug)]
@@ -116,6 +127,46 @@ impl Network {
             Self::Namespaces(net) => net.address(node).into(),
             Self::Proxies(net) => net.address_for_peers(node).into(),
         }
+    }
+
+    /// The same with the port.
+    pub fn peer(&self, node: u8) -> SocketAddr {
+        (self.address_for_peers(node), BASE_PORT_APART + PEER_PORT_OFFSET).into()
+    }
+
+    /// The last byte of the address at which other nodes find a node.
+    pub(crate) fn host(&self, node: u8) -> u8 {
+        match self {
+            Self::Namespaces(net) => net.host(node),
+            Self::Proxies(net) => net.host(node),
+        }
+    }
+
+    /// A last byte that no node has now, of those after `last`.
+    pub(crate) fn fresh_host(&self, last: u8, nodes: u8) -> u8 {
+        let mut host = last;
+        loop {
+            host = if (FRESH_HOSTS.start..FRESH_HOSTS.end - 1).contains(&host) {
+                host + 1
+            } else {
+                FRESH_HOSTS.start
+            };
+            if (1..=nodes).all(|node| self.host(node) != host) {
+                return host;
+            }
+        }
+    }
+
+    /// Gives nodes that do not run other addresses: each the one with this last byte. Faults that are on go with them.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub(crate) fn move_to(&self, moves: &[(u8, u8)]) {
+        match self {
+            Self::Namespaces(net) => net.move_to(moves),
+            Self::Proxies(net) => net.move_to(moves).map_err(|error| error.to_string()),
+        }
+        .expect("nodes can get other addresses");
     }
 
     /// How to start a program as a node. It is the process that is started, not a child of it.

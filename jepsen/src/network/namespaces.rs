@@ -1,7 +1,8 @@
 //! A network of its own for each node: a namespace with an address, on a bridge that the test can reach. What goes from
 //! one node to another can be dropped in either direction, silently, by a rule of nftables in the namespace of the one who
 //! would receive it: all of it, or a part by chance. It can be doubled, and squeezed through a slow link. Each rule counts,
-//! so that a test can tell whether it hit anything. What goes between a node and the test is never touched.
+//! so that a test can tell whether it hit anything. What goes between a node and the test is never touched. Rules name devices, not
+//! addresses: a node may get another address while they are in force.
 //!
 //! Needs root (of a user namespace is enough: [`enter_user_namespace`]), `ip`, `nft` and `tc`.
 
@@ -11,7 +12,10 @@ use std::{
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 /// The table of nftables that holds what is dropped.
@@ -24,7 +28,12 @@ pub struct Namespaces {
     prefix: String,
     subnet: [u8; 2],
     nodes: u8,
+    /// The last byte of each node's address, the first node's first.
+    hosts: Mutex<Vec<u8>>,
 }
+
+/// The last byte of the test's address.
+const TEST_HOST: u8 = 254;
 
 impl Namespaces {
     /// Makes a network for so many nodes, numbered from 1.
@@ -41,6 +50,7 @@ impl Namespaces {
             prefix: format!("tg{:x}x{number}", std::process::id()),
             subnet: [64 + seed % 128, seed],
             nodes,
+            hosts: Mutex::new((1..=nodes).collect()),
         };
         net.build()?;
         Ok(net)
@@ -49,7 +59,7 @@ impl Namespaces {
     fn build(&self) -> Result<(), String> {
         let bridge = self.bridge();
         ip(&["link", "add", &bridge, "type", "bridge"])?;
-        ip(&["address", "add", &format!("{}/24", self.address(254)), "dev", &bridge])?;
+        ip(&["address", "add", &format!("{}/24", self.address_of_test()), "dev", &bridge])?;
         ip(&["link", "set", &bridge, "up"])?;
         for node in 1..=self.nodes {
             let (space, outside, inside) =
@@ -57,6 +67,7 @@ impl Namespaces {
             ip(&["netns", "add", &space])?;
             ip(&["link", "add", &outside, "type", "veth", "peer", "name", &inside])?;
             ip(&["link", "set", &outside, "master", &bridge, "up"])?;
+            ip(&["link", "set", &inside, "address", &self.device(node)])?;
             ip(&["link", "set", &inside, "netns", &space])?;
             let address = format!("{}/24", self.address(node));
             for arguments in [
@@ -73,9 +84,48 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Where a node is; 254 is the test.
+    /// Where a node is.
     pub fn address(&self, node: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, self.subnet[0], self.subnet[1], node)
+        self.at(self.hosts.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)])
+    }
+
+    /// Where the test is.
+    pub(crate) fn address_of_test(&self) -> Ipv4Addr {
+        self.at(TEST_HOST)
+    }
+
+    fn at(&self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.subnet[0], self.subnet[1], host)
+    }
+
+    /// The address of a node's device: it stays the same.
+    fn device(&self, node: u8) -> String {
+        format!("02:74:67:{:02x}:{:02x}:{node:02x}", self.subnet[0], self.subnet[1])
+    }
+
+    /// The last byte of a node's address.
+    pub(super) fn host(&self, node: u8) -> u8 {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)]
+    }
+
+    /// Gives nodes other addresses: each the one with this last byte. All know at once where they are now.
+    pub(super) fn move_to(&self, moves: &[(u8, u8)]) -> Result<(), String> {
+        let on_device = |node: u8, how: &str, address: Ipv4Addr| {
+            let (address, device) = (format!("{address}/24"), format!("{}i{node}", self.prefix));
+            ip(&["-n", &self.namespace(node), "address", how, &address, "dev", &device])
+        };
+        for (node, _) in moves {
+            on_device(*node, "delete", self.address(*node))?;
+        }
+        for (node, host) in moves {
+            on_device(*node, "add", self.at(*host))?;
+            self.hosts.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)] = *host;
+        }
+        // As those that give out addresses announce them.
+        ip(&["neigh", "flush", "dev", &self.bridge()])?;
+        (1..=self.nodes).try_for_each(|node| {
+            ip(&["-n", &self.namespace(node), "neigh", "flush", "dev", &format!("{}i{node}", self.prefix)])
+        })
     }
 
     /// Starts a program in the namespace of a node. It is the process that is started, not a child of it.
@@ -101,7 +151,7 @@ impl Namespaces {
     pub fn refuse_streams_to(&self, node: u8, port: u16) {
         let rule = format!(
             "add rule ip {TABLE} in ip saddr != {} tcp dport {port} counter reject with tcp reset",
-            self.address(254)
+            self.address_of_test()
         );
         self.nft(node, &rule).expect("the rule can be added");
     }
@@ -122,9 +172,8 @@ impl Namespaces {
         for (from, to) in pairs {
             // The copy goes out over loopback and comes in again; it has the same addresses, so it is not copied again.
             let rule = format!(
-                "add rule ip {TABLE} in iifname != lo ip saddr {} counter dup to {} device lo",
-                self.address(*from),
-                self.address(*to),
+                "add rule ip {TABLE} in iifname != lo ether saddr {} counter dup to 127.0.0.1 device lo",
+                self.device(*from),
             );
             self.nft(*to, &rule).expect("the rule can be added");
         }
@@ -160,22 +209,18 @@ impl Namespaces {
             }
             run(&mut command).expect("the link can be made slow");
         }
-        let mut rules = String::new();
-        for other in (1..=self.nodes).filter(|other| *other != node) {
-            let _ = writeln!(
-                rules,
-                "add rule ip {TABLE} out ip daddr {} counter meta priority set 1:10",
-                self.address(other)
-            );
-        }
-        self.nft(node, &rules).expect("the rules can be added");
+        let rule = format!(
+            "add rule ip {TABLE} out oifname != lo ip daddr != {} counter meta priority set 1:10",
+            self.address_of_test()
+        );
+        self.nft(node, &rule).expect("the rule can be added");
     }
 
     fn on_arrival(&self, pairs: &[(u8, u8)], what: &str) {
         for to in 1..=self.nodes {
             let mut rules = String::new();
             for (from, _) in pairs.iter().filter(|pair| pair.1 == to) {
-                let _ = writeln!(rules, "add rule ip {TABLE} in ip saddr {} {what}", self.address(*from));
+                let _ = writeln!(rules, "add rule ip {TABLE} in ether saddr {} {what}", self.device(*from));
             }
             if !rules.is_empty() {
                 self.nft(to, &rules).expect("the rules can be added");
@@ -391,5 +436,15 @@ mod tests {
         assert!(net.packets_hit_at(2) > 0);
         net.heal();
         assert!(reaches(1, 2));
+
+        // Whoever moves takes its faults along; and two change their addresses.
+        net.cut_all(&[(1, 2)]);
+        net.move_to(&[(1, 77)]).unwrap();
+        assert!(net.address(1).to_string().ends_with(".77"));
+        assert!(!reaches(1, 2));
+        net.heal();
+        net.move_to(&[(1, 2), (2, 77)]).unwrap();
+        assert_eq!((net.host(1), net.host(2)), (2, 77));
+        assert!(reaches(1, 2) && reaches(2, 1));
     }
 }

@@ -211,6 +211,7 @@ pub(crate) mod tests {
             recovered: Some(to * SECOND),
             evidence: Some("seen".to_owned()),
             sides: Vec::new(),
+            broke: None,
         }
     }
 

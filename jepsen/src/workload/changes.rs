@@ -1,7 +1,6 @@
 //! Limits that change while their buckets are in use: lowered, raised, and what becomes of them when their owner is lost.
 
 use std::{
-    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::Duration,
@@ -13,7 +12,11 @@ use super::{
     families::{CHANGING, COUNTS, Variant, text_of},
     limits::Limited,
 };
-use crate::{client::Client, history::monotonic, timing::SESSION};
+use crate::{
+    client::{Client, Place},
+    history::monotonic,
+    timing::SESSION,
+};
 
 /// A node is given up after this, and another one asked.
 const ATTEMPT: Duration = Duration::from_secs(4);
@@ -35,9 +38,9 @@ pub struct Change {
 }
 
 /// Changes the rules until it is told to stop. Each change is asked for until it is acknowledged, under one key, before the next.
-pub fn change_until(nodes: &[SocketAddr], seed: u64, stop: &AtomicBool) -> Vec<Change> {
+pub fn change_until(nodes: &[Place], seed: u64, stop: &AtomicBool) -> Vec<Change> {
     let mut random = fastrand::Rng::with_seed(seed ^ 0xc4a6_e500);
-    let mut clients: Vec<Client> = nodes.iter().map(|node| Client::new(*node, ATTEMPT)).collect();
+    let mut clients: Vec<Client> = nodes.iter().map(|node| Client::new(node.clone(), ATTEMPT)).collect();
     let mut changes = Vec::new();
     let mut now = Variant::FIRST;
     for number in 0_u64.. {

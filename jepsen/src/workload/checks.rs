@@ -1,7 +1,6 @@
 //! Checks of every kind of rule at all nodes, by many clients at once.
 
 use std::{
-    net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     thread,
     time::Duration,
@@ -14,7 +13,7 @@ use super::{
     limits::Question,
 };
 use crate::{
-    client::Client,
+    client::{Client, Place},
     history::{Operation, Outcome, Refund, monotonic},
     load::{MAX_OPERATIONS, decider},
 };
@@ -25,7 +24,7 @@ const PATH_OF_GIVEN_BACK: &str = "/v1/check?given-back=";
 #[derive(Debug)]
 pub struct Crowd<'a> {
     /// The nodes.
-    pub nodes: &'a [SocketAddr],
+    pub nodes: &'a [Place],
     /// Clients of each node.
     pub clients: usize,
     /// A client pauses about so many nanoseconds after each answer; may change meanwhile.
@@ -65,7 +64,7 @@ impl Crowd<'_> {
         let node = number % self.nodes.len();
         let mut random =
             fastrand::Rng::with_seed(self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
-        let (questions, mut client) = (questions(), Client::new(self.nodes[node], self.deadline));
+        let (questions, mut client) = (questions(), Client::new(self.nodes[node].clone(), self.deadline));
         let dice = Dice::new();
         let (mut operations, mut refunds) = (Vec::new(), Vec::new());
         while !self.stop.load(Relaxed) && self.done.fetch_add(1, Relaxed) < MAX_OPERATIONS {

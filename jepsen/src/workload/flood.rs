@@ -2,7 +2,6 @@
 //! rules must stay what they are.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -12,7 +11,10 @@ use std::{
 };
 
 use super::families::FLOODED;
-use crate::{client::Client, history::monotonic};
+use crate::{
+    client::{Client, Place},
+    history::monotonic,
+};
 
 /// Checks in a question.
 const BATCH: u64 = 500;
@@ -30,11 +32,12 @@ pub struct Flood {
 
 impl Flood {
     /// Asks these nodes about keys that begin with `name`, each another one.
-    pub fn begin(nodes: Vec<SocketAddr>, name: String, until: u64) -> Self {
+    pub fn begin(nodes: Vec<Place>, name: String, until: u64) -> Self {
         let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&asked));
         let thread = thread::spawn(move || {
-            let mut clients: Vec<Client> = nodes.iter().map(|node| Client::new(*node, PATIENCE)).collect();
+            let mut clients: Vec<Client> =
+                nodes.into_iter().map(|node| Client::new(node, PATIENCE)).collect();
             for number in 0_u64.. {
                 if stopped.load(Relaxed) || monotonic() > until || clients.is_empty() {
                     break;

@@ -25,9 +25,10 @@ use crate::{
         ledger::{self, Write, WriteOutcome},
         linear::{self, Act, Verdict},
     },
-    client::{Client, Response},
+    client::{Client, Place, Response},
     cluster::{Cluster, wait_for},
     history::monotonic,
+    node::Node,
 };
 
 const DOMAINS: usize = 4;
@@ -99,17 +100,12 @@ pub struct Done {
 
 /// Writes and reads rules at these nodes until it is told to stop: what each client did, and how many attempts were not
 /// answered and repeated.
-pub fn ask_until(
-    addresses: &[std::net::SocketAddr],
-    clients: u32,
-    seed: u64,
-    stop: &AtomicBool,
-) -> (Vec<Done>, u64) {
+pub fn ask_until(nodes: &[Place], clients: u32, seed: u64, stop: &AtomicBool) -> (Vec<Done>, u64) {
     let (next_value, repeated) = (AtomicU64::new(1), AtomicU64::new(0));
     let writes: Vec<AtomicU64> = (0..clients).map(|_| AtomicU64::new(0)).collect();
     let seen = Mutex::new(HashMap::new());
     let field =
-        Field { addresses, stop, next_value: &next_value, writes: &writes, repeated: &repeated, seen: &seen };
+        Field { nodes, stop, next_value: &next_value, writes: &writes, repeated: &repeated, seen: &seen };
     let done = thread::scope(|scope| {
         let clients: Vec<_> = (0..clients as usize)
             .map(|client| {
@@ -132,7 +128,7 @@ pub fn histories_of_all(cluster: &Cluster) -> RuleHistories {
 
 /// What all clients share.
 struct Field<'a> {
-    addresses: &'a [std::net::SocketAddr],
+    nodes: &'a [Place],
     stop: &'a AtomicBool,
     next_value: &'a AtomicU64,
     /// Writes of each client so far.
@@ -144,12 +140,12 @@ struct Field<'a> {
 
 /// Runs the plan on a cluster whose nodes keep their data. `progress` is told after each cycle.
 pub fn run(cluster: &mut Cluster, plan: Plan, mut progress: impl FnMut(u32, &Report)) -> Report {
-    let addresses: Vec<_> = cluster.nodes.iter().map(|node| node.http).collect();
+    let nodes: Vec<_> = cluster.nodes.iter().map(Node::place).collect();
     let (stop, next_value, repeated) = (AtomicBool::new(false), AtomicU64::new(1), AtomicU64::new(0));
     let writes: Vec<AtomicU64> = (0..plan.clients).map(|_| AtomicU64::new(0)).collect();
     let seen = Mutex::new(HashMap::new());
     let field = Field {
-        addresses: &addresses,
+        nodes: &nodes,
         stop: &stop,
         next_value: &next_value,
         writes: &writes,
@@ -212,7 +208,7 @@ fn leader_of(cluster: &Cluster) -> Option<String> {
 /// One operation after the other until it is told to stop.
 fn act(field: &Field<'_>, client: usize, random: &mut fastrand::Rng) -> Vec<Done> {
     let mut clients: Vec<Client> =
-        field.addresses.iter().map(|address| Client::new(*address, ATTEMPT)).collect();
+        field.nodes.iter().map(|node| Client::new(node.clone(), ATTEMPT)).collect();
     let mut done = Vec::new();
     let mut known: [Option<u64>; DOMAINS] = [None; DOMAINS];
     while !field.stop.load(Relaxed) {

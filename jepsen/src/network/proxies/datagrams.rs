@@ -15,10 +15,9 @@ const MAX_BYTES: usize = 65_536;
 /// Datagrams that are late at one time; more are lost.
 const MAX_LATE: usize = 1024;
 
-/// Hands on what comes to the proxy of a node. `sockets` are those of all proxies, the first node's first: what a node has
-/// sent goes out of its own, so that it can be answered.
-pub(super) async fn pass_on(to: u8, sockets: Arc<[Arc<UdpSocket>]>, passage: Arc<Passage>) {
-    let Some(own) = sockets.get(usize::from(to - 1)) else { return };
+/// Hands on what comes to the proxy of a node, by its socket. What a node has sent goes out of that of its own proxy, so that
+/// it can be answered.
+pub(super) async fn pass_on(to: u8, own: Arc<UdpSocket>, passage: Arc<Passage>) {
     let mut buffer = vec![0; MAX_BYTES];
     let late = Arc::new(Semaphore::new(MAX_LATE));
     loop {
@@ -32,15 +31,15 @@ pub(super) async fn pass_on(to: u8, sockets: Arc<[Arc<UdpSocket>]>, passage: Arc
         };
         // What strangers send is nobody's.
         let Some(from) = passage.sender(source) else { continue };
-        let Some(out) = sockets.get(usize::from(from - 1)) else { continue };
+        let Some(out) = passage.outgoing(from) else { continue };
         let Fate::Arrives { at, times } = passage.faults.fate(from, to, length) else { continue };
         let datagram = &buffer[..length];
         if at <= Instant::now() {
-            deliver(out, datagram, passage.node(to), times).await;
+            deliver(&out, datagram, passage.node(to), times).await;
             continue;
         }
         let Ok(room) = Arc::clone(&late).try_acquire_owned() else { continue };
-        let (datagram, out, passage) = (datagram.to_vec(), Arc::clone(out), Arc::clone(&passage));
+        let (datagram, passage) = (datagram.to_vec(), Arc::clone(&passage));
         // Bounded by the room for late ones, and over with the runtime.
         tokio::spawn(async move {
             sleep_until(at).await;

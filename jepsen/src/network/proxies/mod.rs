@@ -23,24 +23,29 @@ mod streams;
 
 use std::{
     io,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 pub(super) use self::faults::Link;
 use self::passage::Passage;
-use crate::ports::{PORTS, port_apart};
+use crate::ports::{BASE_PORT_APART, PORTS};
 
 /// Networks of other programs may have the same number: then the next one is tried.
 const ATTEMPTS: u32 = 32;
 /// Networks are numbered up to here: two third bytes each, from 127.16 on.
 const NETWORKS: u32 = 200 * 127;
+/// How often an address is tried that another proxy had.
+const BINDS: u32 = 100;
+const BETWEEN_BINDS: Duration = Duration::from_millis(10);
 
 /// Loopback addresses with proxies between them; all is gone when this value is dropped.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct Proxies {
     passage: Arc<Passage>,
     /// Runs all proxies, in one thread. Only dropping takes it.
     runtime: Option<Runtime>,
+    /// What accepts and receives for each node, the first node's first.
+    tasks: Mutex<Vec<Vec<JoinHandle<()>>>>,
 }
 
 impl Proxies {
@@ -72,11 +79,10 @@ impl Proxies {
                 Err(error) => return Err(format!("proxies on loopback addresses: {error}")),
             }
         }
-        let last = port_apart(nodes) + PORTS - 1;
+        let (first, last) = (BASE_PORT_APART, BASE_PORT_APART + PORTS - 1);
         Err(format!(
-            "proxies on loopback addresses: {}; does a program listen at 0.0.0.0 on a port of {} to {last}?",
+            "proxies on loopback addresses: {}; does a program listen at 0.0.0.0 on a port of {first} to {last}?",
             taken.map_or_else(String::new, |error| error.to_string()),
-            port_apart(1)
         ))
     }
 
@@ -88,29 +94,66 @@ impl Proxies {
         for node in 1..=nodes {
             let proxy = passage.proxy(node);
             sockets.push((node, TcpListener::bind(proxy)?, UdpSocket::bind(proxy)?));
-            for port in (0..PORTS).map(|offset| port_apart(node) + offset) {
+            for port in BASE_PORT_APART..BASE_PORT_APART + PORTS {
                 TcpListener::bind((passage.address(node), port))?;
             }
             UdpSocket::bind(passage.node(node))?;
         }
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).thread_name("proxies").enable_all().build()?;
-        let entered = runtime.enter();
-        let mut proxies = Vec::new();
-        let mut all = Vec::new();
+        let tasks = Mutex::new((1..=nodes).map(|_| Vec::new()).collect());
+        let proxies = Self { passage, runtime: Some(runtime), tasks };
         for (node, listener, datagrams) in sockets {
-            listener.set_nonblocking(true)?;
-            datagrams.set_nonblocking(true)?;
-            all.push(Arc::new(tokio::net::UdpSocket::from_std(datagrams)?));
-            proxies.push((node, tokio::net::TcpListener::from_std(listener)?));
+            proxies.run(node, listener, datagrams)?;
         }
-        let all: Arc<[_]> = all.into();
-        for (node, listener) in proxies {
-            runtime.spawn(streams::pass_on(node, listener, Arc::clone(&passage)));
-            runtime.spawn(datagrams::pass_on(node, Arc::clone(&all), Arc::clone(&passage)));
+        Ok(proxies)
+    }
+
+    /// Runs the proxy of a node.
+    fn run(&self, node: u8, listener: TcpListener, datagrams: UdpSocket) -> io::Result<()> {
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let _entered = runtime.enter();
+        listener.set_nonblocking(true)?;
+        datagrams.set_nonblocking(true)?;
+        let datagrams = Arc::new(tokio::net::UdpSocket::from_std(datagrams)?);
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        self.passage.set_outgoing(node, Some(Arc::clone(&datagrams)));
+        let tasks = vec![
+            runtime.spawn(streams::pass_on(node, listener, Arc::clone(&self.passage))),
+            runtime.spawn(datagrams::pass_on(node, datagrams, Arc::clone(&self.passage))),
+        ];
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)] = tasks;
+        Ok(())
+    }
+
+    /// Gives nodes other addresses: the proxy of each goes to the one with this last byte. Nobody listens at the old one then, unless
+    /// it is another one's now.
+    pub(super) fn move_to(&self, moves: &[(u8, u8)]) -> io::Result<()> {
+        for (node, _) in moves {
+            let ended = {
+                let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut tasks[usize::from(node - 1)])
+            };
+            self.passage.set_outgoing(*node, None);
+            for task in ended {
+                task.abort();
+                if let Some(runtime) = &self.runtime {
+                    // Its socket is closed when it has ended.
+                    let _ = runtime.block_on(task);
+                }
+            }
         }
-        drop(entered);
-        Ok(Self { passage, runtime: Some(runtime) })
+        for (node, host) in moves {
+            self.passage.set_host(*node, *host);
+            let (listener, datagrams) = bind_soon(self.passage.proxy(*node))?;
+            self.run(*node, listener, datagrams)?;
+        }
+        Ok(())
+    }
+
+    /// The last byte of the address of a node's proxy.
+    pub(super) fn host(&self, node: u8) -> u8 {
+        self.passage.host(node)
     }
 
     /// Where a node listens.
@@ -153,6 +196,21 @@ impl Proxies {
     /// Lets all through again.
     pub fn heal(&self) {
         self.passage.faults.heal();
+    }
+}
+
+/// Binds what another proxy may have had: a datagram that is late keeps its socket for a moment.
+fn bind_soon(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
+    let mut left = BINDS;
+    loop {
+        let bound = TcpListener::bind(address).and_then(|streams| Ok((streams, UdpSocket::bind(address)?)));
+        left -= 1;
+        match bound {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && left > 0 => {
+                thread::sleep(BETWEEN_BINDS)
+            }
+            bound => return bound,
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::net::UdpSocket;
+
 use super::faults::Faults;
-use crate::ports::{PEER_PORT_OFFSET, port_apart};
+use crate::ports::{BASE_PORT_APART, PEER_PORT_OFFSET};
 
 /// What all proxies of a network share.
 #[derive(Debug)]
@@ -17,12 +19,22 @@ pub(super) struct Passage {
     pub(super) faults: Faults,
     /// The process of each node that was started, the first one's first.
     processes: Mutex<Vec<Option<u32>>>,
+    /// The last byte of the address of each node's proxy.
+    hosts: Mutex<Vec<u8>>,
+    /// What datagrams go out of for each node: the socket of its proxy.
+    outgoing: Mutex<Vec<Option<Arc<UdpSocket>>>>,
 }
 
 impl Passage {
     pub(super) fn new(place: [u8; 2], nodes: u8) -> Self {
-        let processes = Mutex::new(vec![None; usize::from(nodes)]);
-        Self { place, nodes, faults: Faults::new(nodes), processes }
+        Self {
+            place,
+            nodes,
+            faults: Faults::new(nodes),
+            processes: Mutex::new(vec![None; usize::from(nodes)]),
+            hosts: Mutex::new((1..=nodes).collect()),
+            outgoing: Mutex::new(vec![None; usize::from(nodes)]),
+        }
     }
 
     /// From now on this process is that node.
@@ -38,17 +50,36 @@ impl Passage {
     }
 
     pub(super) fn proxy_address(&self, node: u8) -> Ipv4Addr {
-        Ipv4Addr::new(127, self.place[0], self.place[1] + 1, node)
+        Ipv4Addr::new(127, self.place[0], self.place[1] + 1, self.host(node))
+    }
+
+    /// The last byte of the address of a node's proxy.
+    pub(super) fn host(&self, node: u8) -> u8 {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)]
+    }
+
+    /// A node's proxy is elsewhere from now on.
+    pub(super) fn set_host(&self, node: u8, host: u8) {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)] = host;
+    }
+
+    /// Datagrams of a node go out of this socket from now on.
+    pub(super) fn set_outgoing(&self, node: u8, socket: Option<Arc<UdpSocket>>) {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)] = socket;
+    }
+
+    pub(super) fn outgoing(&self, node: u8) -> Option<Arc<UdpSocket>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(node - 1)].clone()
     }
 
     /// Where a node's peer port is.
     pub(super) fn node(&self, node: u8) -> SocketAddr {
-        (self.address(node), port_apart(node) + PEER_PORT_OFFSET).into()
+        (self.address(node), BASE_PORT_APART + PEER_PORT_OFFSET).into()
     }
 
     /// Where others look for it.
     pub(super) fn proxy(&self, node: u8) -> SocketAddr {
-        (self.proxy_address(node), port_apart(node) + PEER_PORT_OFFSET).into()
+        (self.proxy_address(node), BASE_PORT_APART + PEER_PORT_OFFSET).into()
     }
 
     /// The node whose datagrams come from this address.

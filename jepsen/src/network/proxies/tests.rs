@@ -279,3 +279,37 @@ fn datagrams_are_lost_doubled_late_or_overtaken_and_answers_come_back() {
         one.recv_from(&mut bytes).unwrap() == (4, net.passage.proxy(2))
     });
 }
+
+#[test]
+fn a_node_that_moves_is_found_elsewhere_takes_its_faults_along_and_may_get_the_address_of_another() {
+    let net = network();
+    let listener = node_2(&net);
+    let (former, others) = (net.passage.proxy(2), net.passage.proxy(1));
+    net.set(&[(1, 2)], |link| link.cut = true);
+    net.move_to(&[(2, 99)]).unwrap();
+    assert_eq!(net.host(2), 99);
+    assert_eq!(net.passage.proxy(1), others, "the others stay");
+    assert!(TcpStream::connect(former).is_err(), "nobody is there");
+    let (mut new, hits) = (connect(&net), net.hits());
+    new.write_all(b"hello").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    thread::sleep(A_WHILE);
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert!(net.hits() > hits, "it is cut off there too");
+    net.heal();
+    listener.set_nonblocking(false).unwrap();
+    let (mut accepted, _) = listener.accept().unwrap();
+    assert_eq!(hears(&mut accepted, SOON), "hello");
+
+    // Each at the address of the other: what is sent comes from where its sender is now.
+    net.move_to(&[(1, 99), (2, 1)]).unwrap();
+    assert_eq!((net.host(1), net.host(2)), (99, 1));
+    let (_, accepted) = stream(&net, &listener);
+    assert_eq!(accepted.peer_addr().unwrap().ip(), net.address_for_peers(1));
+    let (one, two) =
+        (UdpSocket::bind(net.passage.node(1)).unwrap(), UdpSocket::bind(net.passage.node(2)).unwrap());
+    two.set_read_timeout(Some(SOON)).unwrap();
+    one.send_to(b"gossip", net.passage.proxy(2)).unwrap();
+    let (length, from) = two.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!((length, from), (6, net.passage.proxy(1)));
+}
