@@ -338,13 +338,13 @@ impl Access {
         // Before the tokens, which may be the latest a moment later.
         let is_up_to_date = self.is_up_to_date.load(Ordering::Acquire);
         let known = self.known.load();
-        let token_of = |name: &String| {
+        let tokens = certificate.client_names().iter().filter_map(|name| {
             let id = known.certificates.find(name)?;
             Some((name, id, known.tokens.get(id)?))
-        };
+        });
         let now_ms = self.clock.unix_millis();
         let mut over = None;
-        for (name, id, token) in certificate.client_names().iter().filter_map(token_of) {
+        for (name, id, token) in tokens {
             // It holds through its last second.
             let ends_ms = u64::try_from(certificate.not_after()).unwrap_or(0).saturating_mul(1000) + 999;
             let shown = ShownCertificate { name: name.clone(), ends_ms };

@@ -37,7 +37,7 @@ fn one_node(authority: &Authority) -> Cluster {
 
 /// The status of an answer, and what it says.
 fn call(authority: &Authority, client: Option<&str>, url: &str, more: &[&str]) -> (u16, Value) {
-    let output = authority.curl(client, &[&["-w", "\n%{http_code}", url], more].concat());
+    let output = authority.curl(client, &[&["-w", "\n%{http_code}", url][..], more].concat());
     assert!(output.status.success(), "{url}: {}", said(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     let (body, status) = text.rsplit_once('\n').unwrap();

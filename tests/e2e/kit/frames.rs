@@ -33,7 +33,7 @@ impl Frames {
     }
 
     /// The next frame: its kind, its flags, its stream, and what it carries.
-    pub fn next(&mut self) -> (u8, u8, u32, Vec<u8>) {
+    pub fn any(&mut self) -> (u8, u8, u32, Vec<u8>) {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).unwrap();
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
@@ -44,7 +44,7 @@ impl Frames {
     /// The next frame of this kind: its stream, and what it carries.
     pub fn hear(&mut self, kind: u8) -> (u32, Vec<u8>) {
         loop {
-            let (found, _, stream, payload) = self.next();
+            let (found, _, stream, payload) = self.any();
             if found == kind {
                 return (stream, payload);
             }
