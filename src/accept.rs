@@ -42,6 +42,7 @@ pub struct ServerStats {
     accepted: AtomicU64,
     refused: AtomicU64,
     refused_clients: AtomicU64,
+    noisy: AtomicU64,
     accept_errors: AtomicU64,
 }
 
@@ -69,6 +70,25 @@ impl ServerStats {
     /// Connections that were refused because their client had as many as one can have.
     pub fn refused_clients(&self) -> u64 {
         self.refused_clients.load(Relaxed)
+    }
+
+    /// Connections that were closed because their client sent too much that asks for nothing.
+    pub fn noisy(&self) -> u64 {
+        self.noisy.load(Relaxed)
+    }
+
+    /// Counts one of those, and says so now and then.
+    pub(crate) fn count_noisy(&self, protocol: &'static str, client: IpAddr) {
+        let so_far = self.noisy.fetch_add(1, Relaxed);
+        if so_far.is_multiple_of(1000) {
+            let closed = so_far + 1;
+            tracing::warn!(
+                protocol,
+                closed,
+                %client,
+                "a client has sent more than a connection may that asks for nothing (frames of control, empty commands): closed"
+            );
+        }
     }
 
     /// Times that the system did not give a connection that was there.

@@ -39,6 +39,7 @@ use crate::{
     node::Node,
     process, resp,
     rules_file::{self, RulesFileError},
+    seats::{SEATS, Seats},
     service_manager::ServiceManager,
     sweeper::Sweeper,
     tls::{Certificates, CertificatesError, Port},
@@ -60,10 +61,9 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 /// The part of the memory that is for shares, which are only used when an owner is lost.
 const SHARES_PART: u64 = 8;
 
-/// Connections of administration at a time, where it has an address of its own.
-const ADMIN_CONNECTIONS: u64 = 64;
-/// Of those, the connections of one client.
-const ADMIN_CONNECTIONS_OF_CLIENT: u64 = ADMIN_CONNECTIONS / 4;
+/// Connections of administration at a time, where it has an address of its own: twice as many as there are seats, because those
+/// that have lost theirs are about to end.
+const ADMIN_CONNECTIONS: u64 = 2 * SEATS as u64;
 /// How long one of them may be idle: its place is for operators.
 const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notes that wait to be written into the audit trail at a time.
@@ -257,12 +257,10 @@ async fn serve(
     let over_http = http::serve(listener, handles(), public, limits, http_stats, http_tls, ending.clone());
     let administration = {
         let (front, handles) = (front(Door::Administration), handles());
-        // Neither a flood of checks keeps operators out, nor one client that connects and asks nothing.
-        let caps = Caps {
-            all: ADMIN_CONNECTIONS,
-            each_client: ADMIN_CONNECTIONS_OF_CLIENT,
-            proxies: settings.trusted_proxies.clone(),
-        };
+        // Neither a flood of checks keeps operators out, nor clients that connect and ask nothing.
+        let seats = Arc::new(Seats::default());
+        let front = move |worker| front(worker).with_seats(Arc::clone(&seats));
+        let caps = Caps { all: ADMIN_CONNECTIONS, ..Caps::default() };
         let limits = Limits { idle_timeout: ADMIN_IDLE_TIMEOUT, ..limits };
         let stats = Arc::new(ServerStats::of(&Arc::new(Connections::new(caps))));
         let ending = ending.clone();

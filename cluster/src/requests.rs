@@ -2,18 +2,20 @@
 //!
 //! The owner of the slots remembers for two seconds what it has charged under a request's number, and gives a repeated check
 //! the same answer, through whatever node it comes. What was denied was not charged, and is decided anew. How much is
-//! remembered is bounded: beyond that a check is charged as if it had no id, which is stricter. It goes with the slot when
-//! that moves by plan; what a node that dies remembers is lost, and then a repeated check is charged twice.
+//! remembered is bounded: beyond that the oldest are forgotten earlier, of the bucket and the rule that have the most (`fair.rs`), and
+//! a check that is asked again then is charged twice, which is stricter. It goes with the slot when that moves by plan; what a node
+//! that dies remembers is lost, and then a repeated check is charged twice, too.
 //!
 //! For refunds that name their charge, it is known for longer when a request was charged (`charged.rs`).
 //!
 //! A part is locked while the store and the rights are asked, never the other way round, and nobody holds two parts.
 
 mod charged;
+mod fair;
 mod key;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,8 +26,11 @@ use tidegate_limiter::{
     cluster::{Charge, HoldId, KeyHash, Returned},
 };
 
-use self::charged::{Charged, MAX_CHARGED};
-pub(crate) use self::{charged::MovedCharge, key::RequestKey};
+pub(crate) use self::{charged::MovedCharge, fair::Share, key::RequestKey};
+use self::{
+    charged::{Charged, MAX_CHARGED},
+    fair::FairQueue,
+};
 use crate::{slots::SlotId, stats::Counter};
 
 /// How long it is remembered that a request was charged.
@@ -46,8 +51,10 @@ pub(crate) struct Requests {
 #[derive(Debug, Default)]
 pub(crate) struct Part {
     known: HashMap<RequestKey, Known>,
-    /// In the order in which they are forgotten, about; those too that are forgotten already.
-    order: VecDeque<(Nanos, RequestKey)>,
+    /// Of each share in the order in which they are forgotten, about; those too that are forgotten already.
+    order: FairQueue<(Nanos, RequestKey)>,
+    /// Of what is known only until then some was forgotten before its time.
+    forgot_until: Nanos,
     charged: Charged,
 }
 
@@ -90,18 +97,38 @@ impl Default for Requests {
 }
 
 impl Part {
-    /// Forgets what is over.
-    fn forget_old(&mut self, now: Nanos) {
-        while let Some((until, key)) = self.order.front().copied()
-            && (until <= now || !self.known.contains_key(&key))
+    /// Makes room for one more.
+    fn make_room(&mut self, share: Share, now: Nanos, unremembered: &Counter) {
+        let Self { known, order, .. } = self;
+        while let Some((until, key)) =
+            order.pop_if(share, |(until, key)| *until <= now || !known.contains_key(key))
         {
-            self.order.pop_front();
-            // It may be known anew, for longer.
-            if self.known.get(&key).is_some_and(|known| known.until <= now) {
-                self.known.remove(&key);
+            forget_entry(known, key, until);
+        }
+        while order.len() >= MAX_REQUESTS / PARTS
+            && let Some((until, key)) = order.pop_of_largest()
+        {
+            if forget_entry(known, key, until) && now < until {
+                unremembered.add(1);
+                self.forgot_until = self.forgot_until.max(until);
             }
         }
     }
+
+    /// Forgets what is over.
+    fn forget_old(&mut self, now: Nanos) {
+        let Self { known, order, .. } = self;
+        order.pop_all(|(until, _)| *until <= now, |(until, key)| _ = forget_entry(known, key, until));
+    }
+}
+
+/// Whether it was known by this entry: it may be known anew, for longer.
+fn forget_entry(known: &mut HashMap<RequestKey, Known>, key: RequestKey, until: Nanos) -> bool {
+    let is_it = known.get(&key).is_some_and(|known| known.until == until);
+    if is_it {
+        known.remove(&key);
+    }
+    is_it
 }
 
 impl Requests {
@@ -122,19 +149,21 @@ impl Requests {
         Some(known.decisions.clone())
     }
 
-    /// Remembers what was decided, if there is room; until when. What is known already stays as it is.
-    pub(crate) fn remember(&self, part: &mut Part, remembered: Remembered, now: Nanos) -> Option<Nanos> {
-        part.forget_old(now);
+    /// Remembers what was decided, as part of this share; until when. What is known already stays as it is.
+    pub(crate) fn remember(
+        &self,
+        part: &mut Part,
+        share: Share,
+        remembered: Remembered,
+        now: Nanos,
+    ) -> Option<Nanos> {
+        part.make_room(share, now, &self.unremembered);
         let Remembered { key, slot, rest, decisions } = remembered;
         if part.known.get(&key).is_some_and(|known| now < known.until) {
             return None;
         }
-        if part.order.len() >= MAX_REQUESTS / PARTS {
-            self.unremembered.add(1);
-            return None;
-        }
         let until = now.saturating_add(rest);
-        part.order.push_back((until, key));
+        part.order.push(share, (until, key));
         part.known.insert(key, Known { slot, until, decisions, repeated: false });
         Some(until)
     }
@@ -161,7 +190,11 @@ impl Requests {
     pub(crate) fn forget(&self, key: RequestKey, until: Nanos, now: impl FnOnce() -> Nanos) -> bool {
         let mut part = self.lock(key);
         // Looked at under the lock: nothing is swept between this and that.
-        let forgets = now() < until && part.known.get(&key).is_none_or(|known| !known.repeated);
+        let is_single = match part.known.get(&key) {
+            Some(known) => !known.repeated,
+            None => part.forgot_until < until,
+        };
+        let forgets = now() < until && is_single;
         if forgets {
             part.known.remove(&key);
             part.charged.undo(key, Nanos::new(until.get().saturating_sub(REMEMBER.as_nanos() as u64)));
@@ -231,7 +264,8 @@ impl Requests {
     pub(crate) fn take_over(&self, remembered: Remembered, now: Nanos) {
         let mut part = self.lock(remembered.key);
         let rest = remembered.rest.min(REMEMBER);
-        self.remember(&mut part, Remembered { rest, ..remembered }, now);
+        let share = Share::of_slot(remembered.slot);
+        self.remember(&mut part, share, Remembered { rest, ..remembered }, now);
     }
 
     /// Checks that were answered as before.
@@ -239,7 +273,7 @@ impl Requests {
         self.repeated.get()
     }
 
-    /// Checks whose id was ignored, because too many were remembered.
+    /// Requests that were forgotten before their time, because too many were remembered.
     pub(crate) fn unremembered(&self) -> u64 {
         self.unremembered.get()
     }
@@ -250,119 +284,4 @@ fn locked(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(number: u64) -> RequestKey {
-        RequestKey { number, charges: 7 }
-    }
-
-    fn at(millis: u64) -> Nanos {
-        Nanos::new(1_000_000_000 + millis * 1_000_000)
-    }
-
-    fn remember(requests: &Requests, number: u64, now: Nanos) {
-        let slot = SlotId::all().next().unwrap();
-        let remembered = Remembered { key: key(number), slot, rest: REMEMBER, decisions: Box::default() };
-        requests.remember(&mut requests.lock(key(number)), remembered, now);
-    }
-
-    fn is_known(requests: &Requests, number: u64, now: Nanos) -> bool {
-        requests.repeat(&mut requests.lock(key(number)), key(number), now).is_some()
-    }
-
-    /// As who undoes it in time.
-    fn forget(requests: &Requests, number: u64, now: Nanos) -> bool {
-        requests.forget(key(number), now.saturating_add(Duration::from_millis(1)), || now)
-    }
-
-    #[test]
-    fn a_request_is_known_for_two_seconds_and_another_charge_is_another_request() {
-        let requests = Requests::default();
-        remember(&requests, 1, at(0));
-        assert!(is_known(&requests, 1, at(1999)));
-        assert!(!is_known(&requests, 1, at(2000)) && !is_known(&requests, 2, at(0)));
-        let other = RequestKey { charges: 8, ..key(1) };
-        assert!(requests.repeat(&mut requests.lock(other), other, at(0)).is_none());
-    }
-
-    #[test]
-    fn what_is_undone_is_forgotten_unless_it_was_repeated() {
-        let requests = Requests::default();
-        remember(&requests, 1, at(0));
-        assert!(forget(&requests, 1, at(1)) && !is_known(&requests, 1, at(1)));
-        remember(&requests, 1, at(2));
-        assert!(is_known(&requests, 1, at(3)) && !forget(&requests, 1, at(4)));
-        remember(&requests, 2, at(10));
-        assert!(!requests.forget(key(2), at(2010), || at(2010)), "nobody can tell whether it was repeated");
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded_and_room_comes_back() {
-        let requests = Requests::default();
-        let many = (MAX_REQUESTS / PARTS) as u64;
-        (0..many + 5).for_each(|number| remember(&requests, number, at(0)));
-        assert_eq!(requests.unremembered(), 5);
-        assert!(is_known(&requests, many - 1, at(1)) && !is_known(&requests, many, at(1)));
-        remember(&requests, many, at(2000));
-        assert!(is_known(&requests, many, at(2001)));
-        assert_eq!(requests.of_slots(|_| true, 9, at(2001)).len(), 1);
-    }
-
-    #[test]
-    fn what_is_taken_over_twice_is_one_request_and_what_is_known_here_stays() {
-        let (from, to) = (Requests::default(), Requests::default());
-        remember(&from, 1, at(0));
-        remember(&to, 2, at(0));
-        assert!(is_known(&to, 2, at(1)));
-        remember(&from, 2, at(1));
-        for _ in 0..2 {
-            for one in from.of_slots(|_| true, 9, at(500)) {
-                to.take_over(one, at(500));
-            }
-        }
-        assert!(is_known(&to, 1, at(1999)) && !is_known(&to, 1, at(2000)), "not for longer than there");
-        assert!(!forget(&to, 2, at(600)), "another check was answered by it");
-    }
-
-    #[test]
-    fn a_hand_over_has_a_bound_in_decisions() {
-        let requests = Requests::default();
-        let slot = SlotId::all().next().unwrap();
-        let decision = Decision {
-            allowed: true,
-            limit: 1,
-            remaining: 0,
-            reset_after: Duration::ZERO,
-            retry_after: None,
-            delay: Duration::ZERO,
-            assumed: false,
-            banned: false,
-        };
-        for number in 0..10 {
-            let remembered =
-                Remembered { key: key(number), slot, rest: REMEMBER, decisions: [decision; 3].into() };
-            requests.remember(&mut requests.lock(key(number)), remembered, at(0));
-        }
-        assert_eq!(requests.of_slots(|_| true, 10, at(1)).len(), 3);
-    }
-
-    #[test]
-    fn what_was_undone_takes_no_room_for_ever_and_a_sweep_gives_memory_back() {
-        let requests = Requests::default();
-        let many = (MAX_REQUESTS / PARTS) as u64;
-        for round in 0..4 {
-            for number in 0..many {
-                remember(&requests, number, at(round * 2000));
-                assert!(forget(&requests, number, at(round * 2000 + 1)));
-            }
-        }
-        assert_eq!(requests.unremembered(), 0);
-        remember(&requests, 1, at(8000));
-        requests.sweep(at(9999));
-        assert!(is_known(&requests, 1, at(9999)));
-        requests.sweep(at(10_000));
-        let part = requests.lock(key(1));
-        assert_eq!((part.known.capacity(), part.order.capacity()), (0, 0));
-    }
-}
+mod tests;

@@ -114,7 +114,30 @@ impl Index {
 
     /// The rules that could hold, in their order, each once.
     pub(crate) fn candidates<A: Attributes + ?Sized>(&self, attributes: &A) -> Candidates {
-        let mut places = Candidates::from_slice(&self.others);
+        self.with_found(Candidates::from_slice(&self.others), attributes)
+    }
+
+    /// The place of the first rule that does hold. Those that no value finds are looked at where they lie.
+    pub(crate) fn first<A: Attributes + ?Sized>(
+        &self,
+        attributes: &A,
+        mut holds: impl FnMut(Candidate) -> bool,
+    ) -> Option<usize> {
+        let mut found = self.with_found(Candidates::new(), attributes).into_iter().peekable();
+        let mut others = self.others.iter().copied().peekable();
+        loop {
+            let next = match (found.peek(), others.peek()) {
+                (Some(one), Some(other)) if one.place() > other.place() => others.next(),
+                (Some(_), _) => found.next(),
+                (None, _) => others.next(),
+            }?;
+            if holds(next) {
+                return Some(next.place());
+            }
+        }
+    }
+
+    fn with_found<A: Attributes + ?Sized>(&self, mut places: Candidates, attributes: &A) -> Candidates {
         for (attribute, by_pattern) in &self.attributes {
             if let Some(value) = attributes.get(attribute) {
                 by_pattern.find(value, &mut places);

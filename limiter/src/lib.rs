@@ -128,6 +128,7 @@ mod limiter;
 mod limits;
 mod mark;
 mod matching;
+mod override_index;
 mod parse;
 mod pattern;
 mod period;

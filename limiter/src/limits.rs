@@ -6,6 +6,8 @@
 //! consumed stays when these change: where that gives a bucket's state another meaning, the fingerprint differs in some bits only
 //! ([`Limit::bits`]), and what is known of the same bucket under the limits before is found by these (`store/former.rs`).
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use crate::{
     Limit, address::OwnIpPrefix, condition::Condition, key::KeyHasher, limit::Placing, price::Price,
     span::Span,
@@ -66,6 +68,13 @@ impl Override {
         };
         overrides.into_iter().enumerate().map(one).collect()
     }
+}
+
+/// The attributes that some overrides look at, each once.
+pub(crate) fn attributes_of(overrides: &[Override]) -> Box<[Arc<str>]> {
+    let tests = overrides.iter().flat_map(|special| &special.when.tests);
+    let names: BTreeSet<&Arc<str>> = tests.map(|test| &test.attribute).collect();
+    names.into_iter().cloned().collect()
 }
 
 /// The owner's part of a rule's limits.

@@ -24,11 +24,12 @@ pub struct Matched<'r> {
 }
 
 impl Condition {
+    #[cfg(test)]
     pub(crate) fn holds<A: Attributes + ?Sized>(&self, attributes: &A) -> bool {
         self.holds_from(0, attributes)
     }
 
-    /// The same, when it is known that the first `done` tests hold.
+    /// Whether it holds, when it is known that the first `done` tests do.
     #[inline]
     pub(crate) fn holds_from<A: Attributes + ?Sized>(&self, done: usize, attributes: &A) -> bool {
         self.tests[done..].iter().all(|test| test.holds(attributes.get(&test.attribute)))

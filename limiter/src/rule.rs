@@ -44,6 +44,8 @@ pub struct Rule {
     pub(crate) placing: Placing,
     /// The first that fits counts.
     pub(crate) overrides: Box<[Override]>,
+    /// The attributes that these look at.
+    pub(crate) override_attributes: Box<[Arc<str>]>,
     pub(crate) price: Price,
     pub(crate) mode: Mode,
     /// For how long a key is denied that exceeds a limit of it.
@@ -113,7 +115,7 @@ impl Rule {
     pub fn names(&self, attribute: &str) -> bool {
         self.key.iter().any(|part| *part.name == *attribute)
             || self.when.tests(attribute)
-            || self.overrides.iter().any(|special| special.when.tests(attribute))
+            || self.override_attributes.iter().any(|name| **name == *attribute)
     }
 
     /// Whether it is only about requests that have certain attributes.

@@ -15,6 +15,7 @@ use crate::{
     cardinality::Cardinality,
     index::Index,
     key::{KeyBytes, KeyHasher},
+    override_index::OverrideIndex,
 };
 
 /// Whether rules are about a request.
@@ -59,6 +60,8 @@ pub(crate) struct Content {
 pub(crate) struct Domain {
     rules: Vec<Rule>,
     index: Index,
+    /// Of each rule.
+    overrides: Box<[OverrideIndex]>,
     /// Denied before any rule is asked.
     block: Option<Box<BlockList>>,
     allow_unmatched: bool,
@@ -75,6 +78,7 @@ impl Domain {
         let Content { mut rules, block, allow_unmatched } = content;
         Self {
             index: Index::new(&mut rules),
+            overrides: rules.iter_mut().map(|rule| OverrideIndex::new(&mut rule.overrides)).collect(),
             rules,
             block: block.map(Box::new),
             allow_unmatched,
@@ -122,12 +126,9 @@ impl Domain {
                 && rule.when.holds_from(found.tests_done(), attributes)
                 && attributes.may_match(rule)
         });
-        for (_, rule) in rules {
+        for (found, rule) in rules {
             if let Some(key) = rule.key_of(attributes) {
-                let mut overrides = rule.overrides.iter();
-                let special = overrides.position(|special| {
-                    at.is_none_or(|now| special.span.has(now)) && special.when.holds(attributes)
-                });
+                let special = self.overrides[found.place()].first(&rule.overrides, attributes, at);
                 each(rule, key, special);
             }
         }
@@ -276,12 +277,12 @@ impl Rules {
     ) {
         let Some(domain) = self.domains.get(domain) else { return };
         domain.each_about(attributes, None, |rule, key, special| {
-            let first = found.len();
+            let mut known = HashSet::with_capacity(rule.overrides.len() + 1);
             let others = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
             for place in [special].into_iter().chain(others) {
                 let matched = rule.matched(key, place);
                 let has_bucket = matched.limit.is_some_and(|limit| !limit.denies());
-                if has_bucket && found[first..].iter().all(|known| known.key != matched.key) {
+                if has_bucket && known.insert(matched.key) {
                     found.push(matched);
                 }
             }

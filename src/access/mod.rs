@@ -2,7 +2,9 @@
 //!
 //! - A call needs nothing, or a role ([`Role`]); each front end says which. [`Access::admit`] says whether who asks has it.
 //! - What was proved is a [`Grant`]. A token may be limited to some domains: [`Grant::may_ask`].
-//! - `following`: the tokens that the log says. `failures`: how often an address may present what is no token. `presented`: where HTTP and gRPC present one.
+//! - `following`: the tokens that the log says. `failures`: how often an address may present what is no token. `presented`: what a client
+//!   presents, and where HTTP and gRPC do.
+//! - A certificate that was shown in the handshake may stand for a token. **A token that is presented goes first, and alone.**
 //!
 //! **Where checks need no token, a check pays one branch for all of this.**
 
@@ -22,17 +24,18 @@ use std::{
 use arc_swap::ArcSwap;
 use tidegate_cluster::{
     Clock,
-    state::{Actor, AdminSecret, Applied, Identity, Role, Token, TokenId, Tokens},
+    state::{Actor, AdminSecret, Applied, CertificateNames, Identity, Role, Token, TokenId, Tokens},
 };
 
 use self::failures::Failures;
 pub(crate) use self::{
     following::follow,
-    presented::{of_headers, of_values},
+    presented::{Presented, of_headers, of_values},
 };
 use crate::{
-    check::{Problem, ProblemKind},
+    check::{Problem, ProblemKind, echo},
     config::RequireToken,
+    tls::Certificate,
 };
 
 /// What a call needs.
@@ -60,7 +63,7 @@ pub(crate) enum Grant {
     Nobody,
     /// To know the admin token of this node.
     AdminToken,
-    /// To hold a token.
+    /// To hold a token, or a certificate that stands for one.
     Token(Arc<GrantedToken>),
 }
 
@@ -71,6 +74,17 @@ pub(crate) struct GrantedToken {
     token: Arc<Token>,
     /// Of the tokens that it was found among.
     version: u64,
+    /// What stands for it, if its text was not presented.
+    certificate: Option<ShownCertificate>,
+}
+
+/// A certificate that stands for a token.
+#[derive(Debug)]
+struct ShownCertificate {
+    /// The name by which it does.
+    name: String,
+    /// When it ends, in Unix milliseconds.
+    ends_ms: u64,
 }
 
 impl Grant {
@@ -88,13 +102,25 @@ impl Grant {
         let identity = match self {
             Self::Nobody => Identity::Nobody,
             Self::AdminToken => Identity::AdminToken,
-            Self::Token(granted) => Identity::Token { id: granted.id, name: granted.token.name.clone() },
+            Self::Token(granted) => granted.identity(),
         };
         Actor { identity, address: address.to_canonical().to_string() }
     }
 }
 
 impl GrantedToken {
+    fn identity(&self) -> Identity {
+        let (id, name) = (self.id, self.token.name.clone());
+        match &self.certificate {
+            None => Identity::Token { id, name },
+            Some(shown) => Identity::Certificate { id, name, certificate: shown.name.clone() },
+        }
+    }
+
+    fn is_over(&self, now_ms: u64) -> bool {
+        self.token.is_expired(now_ms) || self.certificate.as_ref().is_some_and(|shown| now_ms > shown.ends_ms)
+    }
+
     #[cold]
     fn may_ask(&self, domain: &str) -> Result<(), Problem> {
         if self.token.domains.iter().any(|allowed| allowed == domain) {
@@ -113,7 +139,8 @@ impl GrantedToken {
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) grant: Grant,
-    pub(crate) presented: Option<Box<[u8]>>,
+    pub(crate) token: Option<Box<[u8]>>,
+    pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) address: IpAddr,
     pub(crate) door: Door,
 }
@@ -121,7 +148,7 @@ pub(crate) struct Caller {
 /// Without what was presented, which is a secret.
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { grant, presented: _, address, door } = self;
+        let Self { grant, token: _, certificate: _, address, door } = self;
         f.debug_struct("Caller")
             .field("grant", grant)
             .field("address", address)
@@ -139,7 +166,8 @@ impl Caller {
     /// Whether buckets may be reset.
     pub(crate) fn may_reset(&self, access: &Access) -> Result<(), Problem> {
         let needs = Needs::Role(Role::Operate);
-        access.admit(needs, self.door, self.presented.as_deref(), self.address).map(drop)
+        let presented = Presented { token: self.token.as_deref(), certificate: self.certificate.as_deref() };
+        access.admit(needs, self.door, presented, self.address).map(drop)
     }
 
     /// Who that is, for what is written down.
@@ -170,6 +198,7 @@ pub(crate) struct Access {
 struct Known {
     index: u64,
     tokens: Arc<Tokens>,
+    certificates: Arc<CertificateNames>,
 }
 
 impl Access {
@@ -193,11 +222,13 @@ impl Access {
 
     /// From now on the tokens of this state count, unless those of a later one do.
     pub(crate) fn publish(&self, applied: &Applied) {
-        let (index, tokens) = (applied.index, &applied.state.access.tokens);
-        if Arc::ptr_eq(&self.known.load().tokens, tokens) {
+        let (index, access) = (applied.index, &applied.state.access);
+        // Certificates change with tokens only.
+        if Arc::ptr_eq(&self.known.load().tokens, &access.tokens) {
             return;
         }
-        let new = Arc::new(Known { index, tokens: Arc::clone(tokens) });
+        let (tokens, certificates) = (Arc::clone(&access.tokens), Arc::clone(&access.certificates));
+        let new = Arc::new(Known { index, tokens, certificates });
         self.known.rcu(|known| Arc::clone(if index >= known.index { &new } else { known }));
     }
 
@@ -242,7 +273,7 @@ impl Access {
         &self,
         needs: Needs,
         door: Door,
-        presented: Option<&[u8]>,
+        presented: Presented<'_>,
         address: IpAddr,
     ) -> Result<Grant, Problem> {
         let Needs::Role(role) = needs else { return Ok(Grant::Nobody) };
@@ -251,10 +282,12 @@ impl Access {
             return Ok(Grant::Nobody);
         }
         let grant = match presented {
-            None => Grant::Nobody,
-            Some(presented) => self.authenticate(presented, address)?,
+            Presented { token: Some(token), .. } => self.authenticate(token, address)?,
+            Presented { certificate: Some(certificate), .. } => self.identify(certificate)?,
+            Presented { token: None, certificate: None } => Grant::Nobody,
         };
-        self.permit(&grant, role)?;
+        self.permit(&grant, role)
+            .map_err(|problem| of_certificate(problem, &grant, presented.certificate))?;
         Ok(grant)
     }
 
@@ -279,7 +312,7 @@ impl Access {
         if let Some((id, token)) = tokens.look_up(presented) {
             if !token.is_expired(self.clock.unix_millis()) {
                 let (token, version) = (Arc::clone(token), tokens.version());
-                return Ok(Grant::Token(Arc::new(GrantedToken { id, token, version })));
+                return Ok(Grant::Token(Arc::new(GrantedToken { id, token, version, certificate: None })));
             }
             let detail = format!("the token {:?} has expired", token.name);
             return Err(self.failed(address, detail));
@@ -295,6 +328,50 @@ impl Access {
         }
         Err(self
             .failed(address, "this is no token of the cluster: it is another's, or was revoked".to_owned()))
+    }
+
+    /// What a certificate stands for, which was genuine when the connection began: the token of the first of its names that has one.
+    ///
+    /// # Errors
+    /// When it is over, or its token, or the node does not know yet whether there is one.
+    pub(crate) fn identify(&self, certificate: &Certificate) -> Result<Grant, Problem> {
+        // Before the tokens, which may be the latest a moment later.
+        let is_up_to_date = self.is_up_to_date.load(Ordering::Acquire);
+        let known = self.known.load();
+        let tokens = certificate.client_names().iter().filter_map(|name| {
+            let id = known.certificates.find(name)?;
+            Some((name, id, known.tokens.get(id)?))
+        });
+        let now_ms = self.clock.unix_millis();
+        let mut over = None;
+        for (name, id, token) in tokens {
+            // It holds through its last second.
+            let ends_ms = u64::try_from(certificate.not_after()).unwrap_or(0).saturating_mul(1000) + 999;
+            let shown = ShownCertificate { name: name.clone(), ends_ms };
+            let (token, version) = (Arc::clone(token), known.tokens.version());
+            let granted = GrantedToken { id, token, version, certificate: Some(shown) };
+            if !granted.is_over(now_ms) {
+                return Ok(Grant::Token(Arc::new(granted)));
+            }
+            over = over.or(Some(granted));
+        }
+        if let Some(granted) = over {
+            let token = &granted.token.name;
+            let detail = match granted.token.is_expired(now_ms) {
+                true => format!(
+                    "the token {token:?}, which the certificate of this connection stands for, has expired"
+                ),
+                false => "the certificate of this connection has expired: connect anew with one that holds"
+                    .to_owned(),
+            };
+            return Err(Problem::new(ProblemKind::BadToken, detail));
+        }
+        if !is_up_to_date && !certificate.client_names().is_empty() {
+            let detail = "this node has just started and has not applied the log yet, so it does not know what the certificate of this \
+                          connection stands for: ask another node, or this one again";
+            return Err(Problem::new(ProblemKind::NotReady, detail));
+        }
+        Ok(Grant::Nobody)
     }
 
     fn failed(&self, address: IpAddr, detail: String) -> Problem {
@@ -350,8 +427,21 @@ impl Access {
         let known = self.known.load();
         let tokens = &known.tokens;
         let is_known = tokens.version() == granted.version || tokens.get(granted.id).is_some();
-        is_known && !granted.token.is_expired(self.clock.unix_millis())
+        is_known && !granted.is_over(self.clock.unix_millis())
     }
+}
+
+/// A problem of somebody who has proved nothing, by the certificate least of all.
+fn of_certificate(problem: Problem, grant: &Grant, certificate: Option<&Certificate>) -> Problem {
+    let Some(certificate) = certificate.filter(|_| matches!(grant, Grant::Nobody)) else { return problem };
+    let names = certificate.client_names();
+    let shown = names.first().map_or_else(|| "it has none".to_owned(), |name| format!("{:?}", echo(name)));
+    let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+    let detail = format!(
+        "{}. No name in the certificate of this connection ({shown}{more}) stands for a token: tidegate token create --for-certificate",
+        problem.detail
+    );
+    Problem { detail: detail.into(), ..problem }
 }
 
 #[cfg(test)]

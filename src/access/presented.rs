@@ -1,6 +1,17 @@
-//! Where a client presents a token over HTTP and gRPC.
+//! What a client presents, and where it does so over HTTP and gRPC.
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+
+use crate::tls::Certificate;
+
+/// What a client presents. A token goes first, and alone: what it lacks the certificate does not add.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Presented<'a> {
+    /// With this call.
+    pub(crate) token: Option<&'a [u8]>,
+    /// In the handshake of its connection.
+    pub(crate) certificate: Option<&'a Certificate>,
+}
 
 /// Proxies pass `Authorization` of their clients on; what they themselves present can stand here.
 const OWN: HeaderName = HeaderName::from_static("x-tidegate-token");

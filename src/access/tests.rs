@@ -11,6 +11,10 @@ fn here() -> IpAddr {
     [127, 0, 0, 1].into()
 }
 
+fn with(token: Option<&[u8]>) -> Presented<'_> {
+    Presented { token, certificate: None }
+}
+
 fn kind(admitted: Result<Grant, Problem>) -> Option<ProblemKind> {
     admitted.err().map(|problem| problem.kind)
 }
@@ -18,7 +22,7 @@ fn kind(admitted: Result<Grant, Problem>) -> Option<ProblemKind> {
 #[test]
 fn what_needs_a_token_depends_on_the_node() {
     let ask = |access: &Access, role, presented: Option<&str>| {
-        kind(access.admit(Needs::Role(role), Door::Public, presented.map(str::as_bytes), here()))
+        kind(access.admit(Needs::Role(role), Door::Public, with(presented.map(str::as_bytes)), here()))
     };
     let open = access(None, false, false);
     for role in Role::ALL {
@@ -32,7 +36,7 @@ fn what_needs_a_token_depends_on_the_node() {
             assert_eq!(ask(&guarded, role, Some("nonsense")), Some(ProblemKind::BadToken));
             assert_eq!(ask(&guarded, role, Some(SECRET)), None);
         }
-        assert_eq!(kind(guarded.admit(Needs::Nothing, Door::Public, None, here())), None);
+        assert_eq!(kind(guarded.admit(Needs::Nothing, Door::Public, with(None), here())), None);
     }
     let all = access(Some(RequireToken::All), true, false);
     assert_eq!(ask(&all, Role::Check, None), Some(ProblemKind::TokenNeeded));
@@ -44,12 +48,15 @@ fn administration_that_has_a_door_of_its_own_is_answered_there_only() {
     for (guarded, presented) in [(false, None), (true, Some(SECRET.as_bytes()))] {
         let access = access(None, guarded, true);
         for role in [Role::Read, Role::Operate, Role::Admin] {
-            let public = access.admit(Needs::Role(role), Door::Public, presented, here());
+            let public = access.admit(Needs::Role(role), Door::Public, with(presented), here());
             assert_eq!(kind(public), Some(ProblemKind::AdminElsewhere));
-            assert_eq!(kind(access.admit(Needs::Role(role), Door::Administration, presented, here())), None);
+            assert_eq!(
+                kind(access.admit(Needs::Role(role), Door::Administration, with(presented), here())),
+                None
+            );
         }
         for door in [Door::Public, Door::Administration] {
-            assert_eq!(kind(access.admit(Needs::Role(Role::Check), door, None, here())), None);
+            assert_eq!(kind(access.admit(Needs::Role(Role::Check), door, with(None), here())), None);
         }
         assert_eq!(
             access.may_reset(&Grant::AdminToken).unwrap_err().kind,
@@ -73,7 +80,7 @@ fn what_may_be_a_token_is_not_called_bad_before_the_log_was_applied() {
     let token = format!("tg_{}_{}", "0".repeat(16), "f".repeat(64));
     let ask = |presented: &str| {
         let needs = Needs::Role(Role::Check);
-        kind(access.admit(needs, Door::Public, Some(presented.as_bytes()), here()))
+        kind(access.admit(needs, Door::Public, with(Some(presented.as_bytes())), here()))
     };
     // What it had at its last start says nothing of what came later.
     access.publish(&Applied { index: 7, ..Applied::default() });
@@ -92,8 +99,9 @@ fn what_may_be_a_token_is_not_called_bad_before_the_log_was_applied() {
 
 #[test]
 fn what_a_caller_has_presented_is_not_printed() {
-    let presented = Some(Box::from(SECRET.as_bytes()));
-    let caller = Caller { grant: Grant::AdminToken, presented, address: here(), door: Door::Public };
+    let token = Some(Box::from(SECRET.as_bytes()));
+    let (address, door) = (here(), Door::Public);
+    let caller = Caller { grant: Grant::AdminToken, token, certificate: None, address, door };
     let told = format!("{caller:?}");
     assert!(told.contains("AdminToken") && told.contains("127.0.0.1"), "{told}");
     // Neither as text nor as numbers of bytes.

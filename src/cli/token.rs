@@ -32,6 +32,7 @@ admin (all of it, and rules and tokens).
 Examples:
   tidegate token create ops --role admin --save ops.token
   tidegate token create shop --role check --domain shop --expires 90d
+  tidegate token create deploy --role operate --for-certificate deploy.example.com
   tidegate token list --token-file ops.token
   tidegate token revoke shop --token-file ops.token
 
@@ -70,6 +71,11 @@ struct CreateArgs {
     /// After this time it is worthless [default: never]
     #[arg(long, value_name = "DURATION")]
     expires: Option<Span>,
+
+    /// Make a token that nobody knows: who shows a client certificate with this name has it. A DNS name, URI or mail address of the
+    /// subject alternative names, or the common name, exactly as it stands there. Nodes need --tls-client-ca for it
+    #[arg(long, value_name = "NAME", conflicts_with = "save")]
+    for_certificate: Option<String>,
 
     /// Write the token into this new file, which only its owner can read, instead of printing it
     #[arg(long, value_name = "FILE")]
@@ -133,6 +139,8 @@ struct Token {
     name: String,
     roles: Vec<String>,
     domains: Vec<String>,
+    /// None: it is shown by its text, or the node knows of no other way.
+    certificate: Option<String>,
     created_at: String,
     created_by: Option<String>,
     expires_at: Option<String>,
@@ -183,6 +191,14 @@ impl CreateArgs {
         }
         match (self.output, &self.save) {
             (Output::Json, _) => print(&told.to_string()),
+            (Output::Text, None) if self.for_certificate.is_some() => {
+                let certificate = self.for_certificate.as_deref().unwrap_or_default();
+                print(&format!(
+                    "the certificate {certificate:?} stands for the token {} ({})",
+                    self.name,
+                    self.roles.join(", ")
+                ));
+            }
             (Output::Text, Some(path)) => {
                 print(&format!(
                     "the token {} ({}) is in {}",
@@ -197,13 +213,21 @@ impl CreateArgs {
             }
         }
         if value["created_by"].is_null() {
-            note("from now on administration of the cluster needs a token: keep this one");
+            match self.for_certificate {
+                None => note("from now on administration of the cluster needs a token: keep this one"),
+                Some(_) => {
+                    note("from now on administration of the cluster needs a token, or such a certificate")
+                }
+            }
         }
         Ok(DONE)
     }
 
     async fn make(&self) -> Result<Value, Failure> {
         let mut body = json!({ "name": self.name, "roles": self.roles, "domains": self.domains });
+        if let Some(certificate) = &self.for_certificate {
+            body["certificate"] = certificate.as_str().into();
+        }
         if let Some(Span(life)) = self.expires {
             body["expires_in_s"] = life.as_secs().max(1).into();
         }
@@ -247,7 +271,7 @@ fn table(tokens: &[Token]) -> String {
     let roles = Role::ALL.map(Role::as_str).join(", ").len();
     let mut text = format!(
         "{:16}  {:width$}  {:roles$}  {:24}  {:24}  {}",
-        "id", "name", "roles", "created", "expires", "by; domains"
+        "id", "name", "roles", "created", "expires", "by; domains; certificate"
     );
     for token in tokens {
         let expires = match (&token.expires_at, token.expired) {
@@ -260,9 +284,13 @@ fn table(tokens: &[Token]) -> String {
             [] => String::new(),
             domains => format!("; only {}", domains.join(", ")),
         };
+        let certificate = match &token.certificate {
+            None => String::new(),
+            Some(name) => format!("; certificate {name}"),
+        };
         let Token { id, name, created_at, .. } = token;
         text += &format!(
-            "\n{id:16}  {name:width$}  {:roles$}  {created_at:24}  {expires:24}  {by}{domains}",
+            "\n{id:16}  {name:width$}  {:roles$}  {created_at:24}  {expires:24}  {by}{domains}{certificate}",
             token.roles.join(", ")
         );
     }
@@ -282,7 +310,7 @@ mod tests {
                 "created_at": "2026-11-24T02:26:48.325Z", "created_by": "token ops", "expires_at": null, "expired": false}),
             ),
             token(
-                json!({"id": "00000000000000f2", "name": "ops", "roles": ["read", "operate"], "domains": [],
+                json!({"id": "00000000000000f2", "name": "ops", "roles": ["read", "operate"], "domains": [], "certificate": "ops.example.com",
                 "created_at": "2026-11-24T02:26:48.325Z", "created_by": null, "expires_at": "2026-11-25T02:26:48.325Z", "expired": true}),
             ),
         ]);
@@ -292,6 +320,9 @@ mod tests {
             lines[1],
             "00000000000000f1 shop check 2026-11-24T02:26:48.325Z never token ops; only a, b"
         );
-        assert_eq!(lines[2], "00000000000000f2 ops read, operate 2026-11-24T02:26:48.325Z expired -");
+        assert_eq!(
+            lines[2],
+            "00000000000000f2 ops read, operate 2026-11-24T02:26:48.325Z expired -; certificate ops.example.com"
+        );
     }
 }

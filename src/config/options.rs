@@ -115,7 +115,8 @@ pub struct Options {
     #[arg(long, env = "TIDEGATE_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// Authorities that vouch for clients (PEM): clients show a certificate of one of these [default: clients show none]
+    /// Authorities that vouch for clients (PEM): clients show a certificate of one of these, which can stand for a token (`tidegate token
+    /// create --for-certificate`) [default: clients show none]
     #[arg(long, env = "TIDEGATE_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 

@@ -8,25 +8,30 @@
 //! | headers of a request | [`MAX_HEADER_BYTES`] | 431 |
 //! | bytes of requests that nobody has read | [`CONNECTION_WINDOW`] | the client waits |
 //! | a client that does not answer a ping | [`PING_EVERY`] + [`PING_TIMEOUT`] | closed |
+//! | frames that ask for nothing | [`crate::noise`] | GOAWAY, `ENHANCE_YOUR_CALM` |
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
-    pin::{Pin, pin},
+    io,
+    pin::pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use h2::{Ping, PingPong, RecvStream, server};
+use h2::{Ping, PingPong, Reason, RecvStream, server};
 use http::Request;
 use smallvec::SmallVec;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
 };
 
-use super::front::Front;
+use super::{
+    frames::{Counted, PREFACE, Told},
+    front::Front,
+};
 use crate::{
     ending::Ending,
     tls::{Port, Socket, looks_like_tls, note_tls},
@@ -52,17 +57,18 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// For its answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a client that is too noisy, to hear so.
+const HEARS_WITHIN: Duration = Duration::from_millis(500);
 /// For what is being answered when the server stops.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const NOT_HTTP_1: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nThis port speaks gRPC, that is HTTP/2. HTTP is one port below.\n";
 
 /// Serves a connection until either side ends it. While the server closes, a GOAWAY asks the client to open another one, elsewhere;
 /// what has come is answered.
 pub(super) async fn serve(mut socket: Socket, front: Front, ending: Ending) {
     let Ok(peer) = socket.peer_addr() else { return };
-    let front = front.of(peer.ip());
+    let front = front.of(peer.ip(), socket.certificate().cloned());
     let silent_at_the_end = async {
         ending.stopped().cancelled().await;
         sleep(BEGINS_WITHIN).await;
@@ -80,6 +86,7 @@ pub(super) async fn serve(mut socket: Socket, front: Front, ending: Ending) {
         }
         Ok(Err(_)) | Err(_) => return,
     }
+    let told = Arc::new(Told::default());
     let handshake = server::Builder::new()
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_RESETS)
@@ -87,7 +94,7 @@ pub(super) async fn serve(mut socket: Socket, front: Front, ending: Ending) {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(MAX_UNSENT_BYTES)
-        .handshake(Begun { socket, given: 0 });
+        .handshake(Counted::new(socket, Arc::clone(&told)));
     let Ok(Ok(mut connection)) = timeout(PREFACE_TIMEOUT, handshake).await else { return };
     let Some(pings) = connection.ping_pong() else { return };
     let mut silent = pin!(until_silent(pings));
@@ -109,18 +116,26 @@ pub(super) async fn serve(mut socket: Socket, front: Front, ending: Ending) {
         if silent.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        poll_requests(&mut connection, &front, &mut has_asked, cx)
+        let ended = poll_requests(&mut connection, &front, &told, &mut has_asked, cx);
+        if told.is_too_noisy() { Poll::Ready(()) } else { ended }
     })
     .await;
+    if told.is_too_noisy() {
+        front.count_noisy();
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        // Whoever does not listen has missed it.
+        let _ = timeout(HEARS_WITHIN, poll_fn(|cx| connection.poll_closed(cx))).await;
+    }
 }
 
-type Connection = server::Connection<Begun, Bytes>;
+type Connection = server::Connection<Counted, Bytes>;
 type Asked = (Request<RecvStream>, server::SendResponse<Bytes>);
 
 /// Answers what has come. Ready when the connection has ended; why a client has gone is its own affair.
 fn poll_requests(
     connection: &mut Connection,
     front: &Front,
+    told: &Told,
     has_asked: &mut bool,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
@@ -136,6 +151,7 @@ fn poll_requests(
     }
     if !asked.is_empty() {
         *has_asked = true;
+        told.note_requests(asked.len());
         for (request, respond) in asked {
             front.answer(request, respond, cx);
         }
@@ -175,53 +191,4 @@ async fn begins_as_http_2(socket: &mut Socket) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// A connection of which the first bytes were read already: h2 is given them once more.
-struct Begun {
-    socket: Socket,
-    /// Bytes of the preface.
-    given: usize,
-}
-
-impl AsyncRead for Begun {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.given < PREFACE.len() {
-            let length = buf.remaining().min(PREFACE.len() - self.given);
-            buf.put_slice(&PREFACE[self.given..self.given + length]);
-            self.given += length;
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.socket).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Begun {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
 }

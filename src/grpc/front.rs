@@ -36,11 +36,12 @@ use super::{
     unary,
 };
 use crate::{
-    access::{self, Caller, Door, Grant, Needs},
+    access::{self, Caller, Door, Grant, Needs, Presented},
     check::Problem,
     gubernator,
     node::Node,
     parts::{Part, Room},
+    tls::Certificate,
 };
 
 /// Where Envoy asks.
@@ -77,6 +78,8 @@ pub(super) struct Front {
     worker: usize,
     /// Who is at the other end of the connection.
     peer: IpAddr,
+    /// What it has shown.
+    certificate: Option<Arc<Certificate>>,
     /// Whose part is taken; none: of a proxy.
     client: Option<IpAddr>,
     envoy: Arc<Envoy>,
@@ -121,6 +124,7 @@ impl Front {
             node,
             worker,
             peer: Ipv4Addr::UNSPECIFIED.into(),
+            certificate: None,
             client: None,
             envoy,
             gubernator,
@@ -133,8 +137,13 @@ impl Front {
     }
 
     /// The front of a connection.
-    pub(super) fn of(self, peer: IpAddr) -> Self {
-        Self { peer, client: self.node.client(peer), long_here: Arc::default(), ..self }
+    pub(super) fn of(self, peer: IpAddr, certificate: Option<Arc<Certificate>>) -> Self {
+        Self { peer, certificate, client: self.node.client(peer), long_here: Arc::default(), ..self }
+    }
+
+    /// The client has sent too much that asks for nothing.
+    pub(super) fn count_noisy(&self) {
+        self.node.grpc.count_noisy("gRPC", self.peer);
     }
 
     /// Whether the client may make this call.
@@ -144,7 +153,9 @@ impl Front {
         if needs == Needs::Role(Role::Check) && !access.guards_checks() {
             return Ok(Grant::Nobody);
         }
-        access.admit(needs, Door::Public, access::of_headers(request.headers()), self.peer)
+        let token = access::of_headers(request.headers());
+        let presented = Presented { token, certificate: self.certificate.as_deref() };
+        access.admit(needs, Door::Public, presented, self.peer)
     }
 
     /// Answers a request: at once if that is a check that has come as a whole and is decided here, else in a task of its own.
@@ -181,8 +192,9 @@ impl Front {
             }
         }
         let mut request = request.map(|stream| Incoming::new(read, stream));
-        let presented = access::of_headers(request.headers()).map(Box::from);
-        let caller = Caller { grant, presented, address: self.peer, door: Door::Public };
+        let token = access::of_headers(request.headers()).map(Box::from);
+        let (certificate, address, door) = (self.certificate.clone(), self.peer, Door::Public);
+        let caller = Caller { grant, token, certificate, address, door };
         request.extensions_mut().insert(caller);
         let open = Some(&self.open);
         match call {

@@ -2,7 +2,7 @@
 //!
 //! In the order in which a request meets them:
 //!
-//! - [`server`]: accepts connections; `connection` is one of them, with its limits.
+//! - [`server`]: accepts connections; `connection` is one of them, with its limits; `frames` is what lies beneath it: bytes.
 //! - `front`: the services of one worker thread, by path. `unary` is the way of a check that is answered at once, `stream`
 //!   that of everything else, through tonic.
 //! - `envoy`: descriptors in, decisions out. `gubernator`: limits that come with the requests. `health`: whether this node can decide.
@@ -10,6 +10,7 @@
 
 mod connection;
 mod envoy;
+mod frames;
 mod front;
 mod gubernator;
 mod health;

@@ -48,15 +48,24 @@ struct Who {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     name: String,
+    /// The name in the certificate that was shown instead of a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
 }
 
 impl Line {
     fn of(entry: &AuditEntry) -> Self {
-        let who = |kind, id, name: &str| Some(Who { kind, id, name: name.to_owned() });
+        let who = |kind, id, name: &str| Some(Who { kind, id, name: name.to_owned(), certificate: None });
         let identity = match &entry.actor.identity {
             Identity::Nobody => None,
             Identity::AdminToken => who("admin-token", None, &entry.node),
             Identity::Token { id, name } => who("token", Some(id.to_string()), name),
+            Identity::Certificate { id, name, certificate } => Some(Who {
+                kind: "certificate",
+                id: Some(id.to_string()),
+                name: name.clone(),
+                certificate: Some(certificate.clone()),
+            }),
         };
         Self {
             index: entry.index,

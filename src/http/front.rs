@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd as _,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -28,12 +29,13 @@ use super::{
     transport::{ConnectionService, Credentials, FastPath, Question, Replies, TransportError, examine, read},
 };
 use crate::{
-    access::{self, Caller, Door, Grant, Needs},
+    access::{self, Caller, Door, Grant, Needs, Presented},
     check::{
         Begun, CheckAnswer, CheckRequest, FirstLook, Problem, ProblemKind, begin_check, check, check_here,
     },
     client_address::{NoAddress, announced},
     node::Node,
+    seats::{Seat, Seats},
     tls::Certificate,
 };
 
@@ -51,11 +53,14 @@ pub(crate) struct Front {
     known: Option<Arc<Mutex<Option<Known>>>>,
     /// What it has shown.
     certificate: Option<Arc<Certificate>>,
+    /// Where connections need a seat, all of them, and the one of this connection.
+    seats: Option<Arc<Seats>>,
+    seat: Option<Arc<Seat>>,
 }
 
-/// A token that was looked up. It has no `Debug`, which would print it.
+/// A token that was looked up, or, without one, a certificate. It has no `Debug`, which would print the token.
 struct Known {
-    presented: Vec<u8>,
+    token: Option<Vec<u8>>,
     grant: Grant,
 }
 
@@ -63,7 +68,19 @@ impl Front {
     pub(crate) fn new(node: Arc<Node>, worker: usize, door: Door) -> Self {
         let router = routes::router(Arc::clone(&node), worker);
         let peer = Ipv4Addr::UNSPECIFIED.into();
-        Self { node, worker, router, peer, door, known: None, certificate: None }
+        Self { node, worker, router, peer, door, known: None, certificate: None, seats: None, seat: None }
+    }
+
+    /// Where connections need one of these seats.
+    pub(crate) fn with_seats(self, seats: Arc<Seats>) -> Self {
+        Self { seats: Some(seats), ..self }
+    }
+
+    fn seat(&self, peer: IpAddr, stream: &TcpStream) -> Option<Option<Arc<Seat>>> {
+        let Some(seats) = &self.seats else { return Some(None) };
+        let connection = stream.as_fd().try_clone_to_owned().ok()?;
+        let seat = seats.enter(peer, self.node.trust.is_proxy(peer), connection)?;
+        Some(Some(Arc::new(seat)))
     }
 }
 
@@ -72,6 +89,7 @@ impl ConnectionService for Front {
 
     async fn begin(&self, stream: &mut TcpStream) -> Option<Self> {
         let mut peer = stream.peer_addr().ok()?.ip();
+        let seat = self.seat(peer, stream)?;
         if self.node.trust.expects_proxy_protocol(peer) {
             match announced(stream).await {
                 Ok(announced) => peer = announced.unwrap_or(peer),
@@ -83,7 +101,7 @@ impl ConnectionService for Front {
             }
         }
         let known = self.node.access.guards_checks().then(Arc::default);
-        Some(Self { peer, known, ..self.clone() })
+        Some(Self { peer, known, seat, ..self.clone() })
     }
 
     fn identified(self, certificate: Option<Arc<Certificate>>) -> Self {
@@ -97,7 +115,7 @@ impl ConnectionService for Front {
         };
         let asked = match self.known {
             None => parse(),
-            Some(_) => self.admit_check(presented(credentials)).and_then(|grant| within(parse()?, &grant)),
+            Some(_) => self.admit_check(token_in(credentials)).and_then(|grant| within(parse()?, &grant)),
         };
         let (node, worker) = (&*self.node, self.worker);
         let decided = match &asked {
@@ -128,10 +146,7 @@ impl Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = FrontFuture;
 
-    fn call(&self, mut request: Request<Incoming>) -> FrontFuture {
-        if let Some(certificate) = &self.certificate {
-            request.extensions_mut().insert(Arc::clone(certificate));
-        }
+    fn call(&self, request: Request<Incoming>) -> FrontFuture {
         let examined = examine(&request).map_err(Problem::from);
         if let Err(problem) =
             examined.and(guard::refusal(&request, &self.node.allowed_hosts).map_or(Ok(()), Err))
@@ -143,6 +158,9 @@ impl Service<Request<Incoming>> for Front {
             Ok(grant) => grant,
             Err(problem) => return self.ready(Err(problem)),
         };
+        if let (Some(seat), Needs::Role(Role::Read | Role::Operate | Role::Admin)) = (&self.seat, needs) {
+            seat.prove();
+        }
         if request.uri().path() == CHECK_PATH {
             return match *request.method() {
                 Method::GET => self.check_query(request, grant),
@@ -159,8 +177,9 @@ impl Service<Request<Incoming>> for Front {
             return self.auth(request, grant);
         }
         let mut request = request;
-        let presented = access::of_headers(request.headers()).map(Box::from);
-        request.extensions_mut().insert(Caller { grant, presented, address: self.peer, door: self.door });
+        let token = access::of_headers(request.headers()).map(Box::from);
+        let (certificate, address, door) = (self.certificate.clone(), self.peer, self.door);
+        request.extensions_mut().insert(Caller { grant, token, certificate, address, door });
         let router = self.router.clone();
         FrontFuture::later(async move {
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
@@ -169,8 +188,8 @@ impl Service<Request<Incoming>> for Front {
     }
 }
 
-/// What the head of a request of the fast path presents.
-fn presented(credentials: Credentials<'_>) -> Option<&[u8]> {
+/// The token that the head of a request of the fast path presents.
+fn token_in(credentials: Credentials<'_>) -> Option<&[u8]> {
     access::of_values(credentials.token, credentials.authorization)
 }
 
@@ -181,33 +200,42 @@ fn within<'a>(asked: CheckRequest<'a>, grant: &Grant) -> Result<CheckRequest<'a>
 }
 
 /// As long for texts that differ as for those that do not.
-fn are_same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+fn are_same(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => {
+            one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+        }
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
 
 impl Front {
-    /// Whether a call may be made here by who presents this.
-    fn admit(&self, needs: Needs, presented: Option<&[u8]>) -> Result<Grant, Problem> {
+    /// Whether a call may be made here by who presents this token, or none.
+    fn admit(&self, needs: Needs, token: Option<&[u8]>) -> Result<Grant, Problem> {
         match needs {
-            Needs::Role(Role::Check) => self.admit_check(presented),
-            needs => self.node.access.admit(needs, self.door, presented, self.peer),
+            Needs::Role(Role::Check) => self.admit_check(token),
+            needs => self.node.access.admit(needs, self.door, self.with(token), self.peer),
         }
     }
 
-    /// The same of a check. What came last on this connection need not be looked up again as long as the tokens are the same.
-    fn admit_check(&self, presented: Option<&[u8]>) -> Result<Grant, Problem> {
+    /// What came last on this connection need not be looked up again as long as the tokens are the same.
+    fn admit_check(&self, token: Option<&[u8]>) -> Result<Grant, Problem> {
         let Some(known) = &self.known else { return Ok(Grant::Nobody) };
         let access = &self.node.access;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(presented), Some(known)) = (presented, &*known)
-            && are_same(presented, &known.presented)
+        if let Some(known) = &*known
+            && are_same(token, known.token.as_deref())
             && access.still_counts(&known.grant)
         {
             return Ok(known.grant.clone());
         }
-        let grant = access.admit(Needs::Role(Role::Check), self.door, presented, self.peer)?;
-        *known = presented.map(|presented| Known { presented: presented.to_vec(), grant: grant.clone() });
+        let grant = access.admit(Needs::Role(Role::Check), self.door, self.with(token), self.peer)?;
+        *known = Some(Known { token: token.map(<[u8]>::to_vec), grant: grant.clone() });
         Ok(grant)
+    }
+
+    fn with<'a>(&'a self, token: Option<&'a [u8]>) -> Presented<'a> {
+        Presented { token, certificate: self.certificate.as_deref() }
     }
 
     fn check_query<B: Send + 'static>(&self, request: Request<B>, grant: Grant) -> FrontFuture {

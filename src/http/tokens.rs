@@ -1,13 +1,16 @@
-//! `/v1/tokens`: who may do what. The text of a token is told once, when it is made.
+//! `/v1/tokens`: who may do what. The text of a token is told once, when it is made; one that a certificate stands for has none.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidegate_cluster::{
     ids::Revision,
     rules::{NewToken, WriteError},
-    state::{ActError, MAX_TOKEN_DOMAINS, MAX_TOKEN_NAME_BYTES, Role, Roles, Token, TokenId},
+    state::{
+        AccessState, ActError, MAX_CERTIFICATE_NAME_BYTES, MAX_TOKEN_DOMAINS, MAX_TOKEN_NAME_BYTES, Role,
+        Roles, Token, TokenId,
+    },
 };
 use tidegate_limiter::cluster::is_valid_name;
 use tokio::time::Instant;
@@ -37,6 +40,7 @@ struct Wanted {
     domains: Vec<String>,
     expires_in_s: Option<u64>,
     expires_at: Option<String>,
+    certificate: Option<String>,
 }
 
 /// What is told of a token.
@@ -46,6 +50,8 @@ pub(super) struct View {
     name: String,
     roles: Vec<&'static str>,
     domains: Vec<String>,
+    /// The name in the certificate that stands for it.
+    certificate: Option<String>,
     created_at: String,
     created_by: Option<String>,
     expires_at: Option<String>,
@@ -53,12 +59,13 @@ pub(super) struct View {
 }
 
 impl View {
-    fn of(id: TokenId, token: &Token, now_ms: u64) -> Self {
+    fn of(id: TokenId, token: &Token, access: &AccessState, now_ms: u64) -> Self {
         Self {
             id: id.to_string(),
             name: token.name.clone(),
             roles: token.roles.iter().map(Role::as_str).collect(),
             domains: token.domains.clone(),
+            certificate: access.certificates.of(id).map(str::to_owned),
             created_at: instant::text_of(token.created_ms),
             created_by: Some(token.created_by.clone()).filter(|name| !name.is_empty()),
             expires_at: token.expires_ms.map(instant::text_of),
@@ -71,8 +78,9 @@ impl View {
 pub(super) fn all(node: &Node) -> Value {
     let applied = node.cluster.ledger().applied();
     let now_ms = node.clock.unix_millis();
+    let access = &applied.state.access;
     let mut tokens: Vec<View> =
-        applied.state.access.tokens.iter().map(|(id, token)| View::of(id, token, now_ms)).collect();
+        access.tokens.iter().map(|(id, token)| View::of(id, token, access, now_ms)).collect();
     tokens.sort_by(|one, other| one.name.cmp(&other.name));
     json!({ "node": node.name, "tokens": tokens })
 }
@@ -86,13 +94,15 @@ pub(super) async fn make(node: &Node, caller: &Caller, body: &[u8]) -> Result<Va
     let (id, text) = made.map_err(|error| problem(&error))?;
     let applied = ledger.applied();
     node.access.publish(&applied);
-    let token = applied.state.access.tokens.get(id);
-    let view = token.map(|token| View::of(id, token, node.clock.unix_millis()));
+    let access = &applied.state.access;
+    let view = access.tokens.get(id).map(|token| View::of(id, token, access, node.clock.unix_millis()));
     let mut answer = serde_json::to_value(view).unwrap_or_default();
     if answer.is_null() {
         answer = json!({ "id": id.to_string() });
     }
-    answer["token"] = text.into();
+    if let Some(text) = text {
+        answer["token"] = text.into();
+    }
     Ok(answer)
 }
 
@@ -121,7 +131,7 @@ pub(super) async fn revoke(node: &Node, caller: &Caller, named: &str) -> Result<
 }
 
 fn new_token(wanted: Wanted, now_ms: u64) -> Result<NewToken, Problem> {
-    let Wanted { name, roles: words, domains, expires_in_s, expires_at } = wanted;
+    let Wanted { name, roles: words, domains, expires_in_s, expires_at, certificate } = wanted;
     let invalid = |field: &str, detail: String| Problem::of_field(ProblemKind::InvalidValue, field, detail);
     if !is_valid_name(&name) || name.len() > MAX_TOKEN_NAME_BYTES || TokenId::parse(&name).is_some() {
         let detail = format!(
@@ -175,7 +185,23 @@ fn new_token(wanted: Wanted, now_ms: u64) -> Result<NewToken, Problem> {
             return Err(invalid(field, "a token expires in the future, within 100 years".to_owned()));
         }
     }
-    Ok(NewToken { name, roles, domains, expires_ms })
+    if let Some(wrong) = certificate.as_deref().filter(|name| !is_certificate_name(name)) {
+        let detail = format!(
+            "{:?} cannot name a certificate: it is a DNS name, URI or mail address of its subject alternative names, or its common name, \
+             exactly as it stands there; 1 to {MAX_CERTIFICATE_NAME_BYTES} characters of ASCII, no * and no address",
+            echo(wrong)
+        );
+        return Err(invalid("certificate", detail));
+    }
+    Ok(NewToken { name, roles, domains, expires_ms, certificate })
+}
+
+/// Names are compared as they are: one with a `*` would be taken for a pattern, and an address is not looked at.
+fn is_certificate_name(name: &str) -> bool {
+    (1..=MAX_CERTIFICATE_NAME_BYTES).contains(&name.len())
+        && name.trim() == name
+        && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'*')
+        && name.parse::<IpAddr>().is_err()
 }
 
 /// What is told of a change that was not made.
@@ -183,7 +209,9 @@ pub(super) fn problem(error: &WriteError) -> Problem {
     let kind = match error {
         WriteError::NotDone(ActError::NotAllowed(_)) => ProblemKind::RoleMissing,
         WriteError::NotDone(ActError::NoSuchToken) => ProblemKind::NoSuchToken,
-        WriteError::NotDone(ActError::NameTaken(_) | ActError::NoAdminLeft) => ProblemKind::TokenConflict,
+        WriteError::NotDone(
+            ActError::NameTaken(_) | ActError::CertificateTaken(_) | ActError::NoAdminLeft,
+        ) => ProblemKind::TokenConflict,
         WriteError::NotDone(ActError::Full) => ProblemKind::NoRoom,
         _ => ProblemKind::NoQuorum,
     };
@@ -207,6 +235,12 @@ mod tests {
         assert!(new.roles.allow(Role::Check) && !new.roles.allow(Role::Read));
         let ends = wanted(json!({"name": "a", "roles": ["read"], "expires_at": "1970-01-01T01:00:02+01:00"}));
         assert_eq!(ends.unwrap().expires_ms, Some(2_000));
+        for name in
+            ["deploy", "n1.example.com", "spiffe://example.com/ns/a", "ada@example.com", "Ada Lovelace"]
+        {
+            let shown = wanted(json!({"name": "a", "roles": ["read"], "certificate": name})).unwrap();
+            assert_eq!(shown.certificate.as_deref(), Some(name));
+        }
         for (json, field) in [
             (json!({"name": "", "roles": ["check"]}), "name"),
             (json!({"name": "a b", "roles": ["check"]}), "name"),
@@ -222,6 +256,12 @@ mod tests {
             (json!({"name": "a", "roles": ["check"], "expires_in_s": u64::MAX}), "expires_in_s"),
             (json!({"name": "a", "roles": ["check"], "expires_at": "tomorrow"}), "expires_at"),
             (json!({"name": "a", "roles": ["check"], "expires_at": "1970-01-01T00:00:00Z"}), "expires_at"),
+            (json!({"name": "a", "roles": ["check"], "certificate": ""}), "certificate"),
+            (json!({"name": "a", "roles": ["check"], "certificate": " a"}), "certificate"),
+            (json!({"name": "a", "roles": ["check"], "certificate": "*.example.com"}), "certificate"),
+            (json!({"name": "a", "roles": ["check"], "certificate": "10.0.0.1"}), "certificate"),
+            (json!({"name": "a", "roles": ["check"], "certificate": "a\nb"}), "certificate"),
+            (json!({"name": "a", "roles": ["check"], "certificate": "x".repeat(256)}), "certificate"),
         ] {
             assert_eq!(wanted(json.clone()).unwrap_err().field.as_deref(), Some(field), "{json}");
         }

@@ -144,6 +144,12 @@ fn grpc(page: &mut Page, node: &Sources<'_>) {
         "gRPC connections refused, because their client had as many as one can have.",
         stats.refused_clients(),
     );
+    page.simple(
+        "tidegate_grpc_connections_noisy_total",
+        "counter",
+        "gRPC connections closed, because their client sent too much that asks for nothing.",
+        stats.noisy(),
+    );
 }
 
 fn resp(page: &mut Page, node: &Sources<'_>) {
@@ -166,6 +172,12 @@ fn resp(page: &mut Page, node: &Sources<'_>) {
         "counter",
         "Redis protocol connections refused, because their client had as many as one can have.",
         stats.refused_clients(),
+    );
+    page.simple(
+        "tidegate_resp_connections_noisy_total",
+        "counter",
+        "Redis protocol connections closed, because their client sent too much that asks for nothing.",
+        stats.noisy(),
     );
 }
 

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     check::{CheckAnswer, FirstLook, Prepared, Problem, amend_as_check, check, check_here_at},
     node::Node,
+    noise::Noise,
     tls::{Port, Socket, looks_like_tls, note_tls},
 };
 use bytes::{Buf as _, BytesMut};
@@ -67,13 +68,14 @@ pub(super) async fn serve_connection(
     let Ok(peer) = stream.peer_addr() else { return };
     let room = room.of(node.client(peer.ip()));
     let connection = Connection {
-        peer: Peer::new(peer.ip()),
+        peer: Peer::new(peer.ip(), stream.certificate().cloned()),
         stream,
         node,
         worker,
         version: Version::default(),
         limit: LastLimit::default(),
         session: Session::new(room),
+        noise: Noise::new(),
         out: BytesMut::new(),
         has_asked: false,
     };
@@ -89,6 +91,7 @@ struct Connection {
     version: Version,
     limit: LastLimit,
     session: Session,
+    noise: Noise,
     out: BytesMut,
     /// A check was asked.
     has_asked: bool,
@@ -215,7 +218,7 @@ impl Connection {
         let node = Arc::clone(&self.node);
         // It is made when it is needed, which is seldom: it allocates.
         let mut waiting = None;
-        let mut count = 0_u32;
+        let (mut count, mut empty) = (0_u32, 0);
         // When the check before was decided, if nothing was waited for since.
         let mut now = None;
         while after == After::GoOn {
@@ -237,7 +240,15 @@ impl Connection {
                 now = None;
             }
             if words.is_empty() {
-                continue;
+                empty += 1;
+                if self.noise.spend(1) {
+                    continue;
+                }
+                self.node.resp.count_noisy("the Redis protocol", self.peer.address());
+                self.gather(&mut waiting).await;
+                self.say(|to| to.error("ERR Protocol error: too many empty commands"));
+                after = After::End;
+                break;
             }
             let command = Command::read(&words, &mut self.limit);
             let command = self.peer.permitted(&node, self.worker, command);
@@ -270,6 +281,7 @@ impl Connection {
                 now = None;
             }
         }
+        self.noise.earn(count - empty);
         self.gather(&mut waiting).await;
         Ok((at, after))
     }

@@ -1,6 +1,6 @@
 //! Who may give which command, and `AUTH`. Clients read the first word of an error, so it is that of Redis.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use tidegate_cluster::state::Role;
 use tidegate_limiter::cluster::DEFAULT_DOMAIN;
@@ -13,6 +13,7 @@ use crate::{
     access::Grant,
     check::{Problem, ProblemKind},
     node::Node,
+    tls::Certificate,
 };
 
 /// The error of a problem.
@@ -32,25 +33,43 @@ pub(super) fn error_of(problem: &Problem) -> String {
 #[derive(Debug)]
 pub(super) struct Peer {
     address: IpAddr,
+    /// What was shown in the handshake. It counts as long as no token was presented, from the last `RESET` on.
+    certificate: Option<Arc<Certificate>>,
+    has_presented: bool,
     grant: Grant,
 }
 
 impl Peer {
-    pub(super) fn new(address: IpAddr) -> Self {
-        Self { address, grant: Grant::Nobody }
+    pub(super) fn new(address: IpAddr, certificate: Option<Arc<Certificate>>) -> Self {
+        Self { address, certificate, has_presented: false, grant: Grant::Nobody }
     }
 
-    /// From now on nothing is proved.
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// From now on no token has been presented.
     pub(super) fn forget(&mut self) {
-        self.grant = Grant::Nobody;
+        (self.has_presented, self.grant) = (false, Grant::Nobody);
+    }
+
+    /// What was proved and still counts: a token may have been revoked meanwhile, and one made that a certificate stands for.
+    fn proved(&mut self, node: &Node) -> Result<&Grant, Problem> {
+        if !node.access.still_counts(&self.grant) {
+            self.grant = Grant::Nobody;
+        }
+        if let (Grant::Nobody, Some(certificate)) = (&self.grant, &self.certificate)
+            && !self.has_presented
+            && node.access.knows_tokens()
+        {
+            self.grant = node.access.identify(certificate)?;
+        }
+        Ok(&self.grant)
     }
 
     /// Whether the client may be told what the node is, and does.
     pub(super) fn may_read(&mut self, node: &Node) -> bool {
-        if !node.access.still_counts(&self.grant) {
-            self.forget();
-        }
-        node.access.may_read(&self.grant)
+        node.access.may_read(self.proved(node).unwrap_or(&Grant::Nobody))
     }
 
     /// The command, or why the client may not give it: told when it is queued, too, so that its transaction is none. Where checks
@@ -71,25 +90,26 @@ impl Peer {
     }
 
     fn refusal(&mut self, node: &Node, command: &Command<'_>, is_reset: bool) -> Result<(), Problem> {
-        let access = &node.access;
-        if !access.still_counts(&self.grant) {
-            self.forget();
+        // What a client says before it is known.
+        if let Command::Auth(_)
+        | Command::CrossProtocol
+        | Command::Plain(Plain::Hello(_) | Plain::Quit | Plain::Reset) = command
+        {
+            return Ok(());
         }
+        let access = &node.access;
+        let grant = self.proved(node)?;
         match command {
             Command::Throttle(_) => {
                 // As over HTTP: a reset is no check, and needs the role for resets alone.
                 if is_reset {
-                    access.may_reset(&self.grant)?;
+                    access.may_reset(grant)?;
                 } else {
-                    access.permit(&self.grant, Role::Check)?;
+                    access.permit(grant, Role::Check)?;
                 }
-                self.grant.may_ask(DEFAULT_DOMAIN)
+                grant.may_ask(DEFAULT_DOMAIN)
             }
-            // What a client says before it is known.
-            Command::Auth(_)
-            | Command::CrossProtocol
-            | Command::Plain(Plain::Hello(_) | Plain::Quit | Plain::Reset) => Ok(()),
-            _ if matches!(self.grant, Grant::Nobody) => access.permit(&self.grant, Role::Check),
+            _ if matches!(grant, Grant::Nobody) => access.permit(grant, Role::Check),
             _ => Ok(()),
         }
     }
@@ -107,7 +127,7 @@ impl Peer {
         }
         match access.authenticate(auth.token, self.address) {
             Ok(grant) => {
-                self.grant = grant;
+                (self.has_presented, self.grant) = (true, grant);
                 Ok(())
             }
             Err(problem) => {

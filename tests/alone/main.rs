@@ -7,4 +7,5 @@
 mod kit;
 
 mod denied_floods;
+mod id_flood;
 mod key_flood;

@@ -208,24 +208,34 @@ fn clients_that_connect_to_administration_and_ask_nothing_keep_no_operator_out()
     let admin = SocketAddr::from(([127, 0, 0, 1], free_ports()));
     cluster.spawn(port, &[port], &["--admin-listen".to_owned(), admin.to_string()]);
     wait_for("the node is ready", SOON, || cluster.nodes[0].is_ready());
-    // From another address than theirs.
-    let operator = || {
+    let connect = |from: u8| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, from], 0)).into()).unwrap();
         socket.connect(&admin.into()).unwrap();
-        let mut stream = TcpStream::from(socket);
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(SOON)).unwrap();
-        stream.write_all(b"GET /v1/rules HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer
+        stream
     };
-    let idle: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(admin).unwrap()).collect();
-    assert!(operator().starts_with("HTTP/1.1 200 "), "{}", operator());
-    // At their address the places are free soon.
-    wait_for("idle connections end", Duration::from_secs(15), || {
-        let mut client = tidegate_jepsen::client::Client::new(admin, SOON);
-        client.get("/v1/rules").is_ok_and(|answer| answer.status == 200)
-    });
-    drop(idle);
+    let ask = |stream: &mut TcpStream| {
+        stream.write_all(b"GET /v1/rules HTTP/1.1\r\nhost: n\r\n\r\n").unwrap();
+        let mut answer = [0; 4096];
+        let read = stream.read(&mut answer).unwrap_or(0);
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    };
+    // From as many addresses as it takes to have all seats, and from one that has as many as one may have.
+    for flood in [vec![3, 4, 5, 6], vec![7]] {
+        let idle: Vec<TcpStream> = (0..64).map(|number| connect(flood[number % flood.len()])).collect();
+        let mut operator = connect(2);
+        let answer = ask(&mut operator);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        // Whoever has shown who they are stays, whatever comes.
+        let more: Vec<TcpStream> = (0..64).map(|number| connect(flood[number % flood.len()])).collect();
+        let answer = ask(&mut operator);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        // And whoever shares their address gets in.
+        let answer = ask(&mut connect(flood[0]));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        drop((idle, more));
+    }
+    assert!(cluster.nodes[0].log().contains("no seat left"), "{}", cluster.nodes[0].log());
 }

@@ -9,6 +9,7 @@
 mod kit;
 
 mod access;
+mod access_certificates;
 mod access_cli;
 mod access_front_ends;
 mod addresses;
@@ -44,6 +45,7 @@ mod many_rules;
 mod middleware;
 mod moves;
 mod node_loss;
+mod noise;
 mod one_limit;
 mod openapi;
 mod pause;

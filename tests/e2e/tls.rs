@@ -87,7 +87,11 @@ fn curl_the_commands_redis_and_tonic_share_one_limit_of_a_secured_cluster() {
 }
 
 /// Whether Envoy's service allows it, asked by a client of tonic.
-async fn ask_by_tonic(authority: &Authority, port: u16, client: Option<&str>) -> Result<bool, String> {
+pub(super) async fn ask_by_tonic(
+    authority: &Authority,
+    port: u16,
+    client: Option<&str>,
+) -> Result<bool, String> {
     use tidegate_proto::grpc::envoy::{
         extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry},
         service::ratelimit::v3::{RateLimitRequest, RateLimitResponse},

@@ -15,6 +15,7 @@ const NODE_URI: &str = "tidegate://node/";
 pub struct Certificate {
     common_name: Option<String>,
     names: Vec<String>,
+    client_names: Vec<String>,
     node_names: Vec<String>,
     is_for_servers: bool,
     not_before: i64,
@@ -39,6 +40,7 @@ impl Certificate {
         let common_name =
             found.subject().iter_common_name().find_map(|name| name.as_str().ok()).map(str::to_owned);
         Ok(Self {
+            client_names: client_names(&found, common_name.as_deref()),
             node_names: node_names(&found, common_name.as_deref()),
             common_name,
             names: alternative_names(&found),
@@ -63,6 +65,12 @@ impl Certificate {
     /// By what its holder is called in logs and rules: the first alternative name, else the common name.
     pub fn name(&self) -> Option<&str> {
         self.names.first().map(String::as_str).or(self.common_name())
+    }
+
+    /// The names by which its holder is known as a client: DNS names, URIs and mail addresses of its subject alternative names, in their
+    /// order, and then the common name. **An address is where somebody is, and names nobody.**
+    pub fn client_names(&self) -> &[String] {
+        &self.client_names
     }
 
     /// The nodes that its holder may be: those of its URIs `tidegate://node/NAME`. Without such a URI it is the first DNS name, and
@@ -113,6 +121,21 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
         _ => None,
     };
     names.value.general_names.iter().filter_map(text).take(MAX_NAMES).collect()
+}
+
+fn client_names(certificate: &X509Certificate<'_>, common_name: Option<&str>) -> Vec<String> {
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let names = alternative.map_or(&[][..], |names| names.value.general_names.as_slice());
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+            Some((*name).to_owned())
+        }
+        _ => None,
+    };
+    // The common name is never the one that is left out.
+    let mut known: Vec<String> = names.iter().filter_map(text).take(MAX_NAMES - 1).collect();
+    known.extend(common_name.map(str::to_owned).filter(|common| !known.contains(common)));
+    known
 }
 
 fn node_names(certificate: &X509Certificate<'_>, common_name: Option<&str>) -> Vec<String> {
@@ -194,6 +217,27 @@ mod tests {
         assert_eq!(several.node_names(), ["n1", "n2"], "and neither its host nor its common name");
         let mail = SanType::Rfc822Name("n1".try_into().unwrap());
         assert_eq!(of(&[uri("n1"), mail, dns()]).node_names(), ["n9", "tidegate"]);
+    }
+
+    #[test]
+    fn a_client_is_known_by_its_names_and_not_by_where_it_is() {
+        let client = made(&["deploy.example.com", "10.0.0.7", "ci.example.com"], Some("deploy"));
+        assert_eq!(client.client_names(), ["deploy.example.com", "ci.example.com", "deploy"]);
+        assert_eq!(made(&["deploy"], Some("deploy")).client_names(), ["deploy"]);
+        assert_eq!(made(&["10.0.0.7", "::1"], None).client_names(), [""; 0]);
+        let many: Vec<String> = (0..200).map(|number| format!("n{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let known = made(&many, Some("deploy"));
+        assert_eq!((known.client_names().len(), known.client_names()[63].as_str()), (64, "deploy"));
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = vec![
+            SanType::URI("spiffe://example.com/ns/a/sa/b".try_into().unwrap()),
+            SanType::Rfc822Name("ada@example.com".try_into().unwrap()),
+        ];
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let names = ["spiffe://example.com/ns/a/sa/b", "ada@example.com"];
+        assert_eq!(Certificate::of(made.der()).unwrap().client_names(), names);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     state::{
         access::AccessState,
         applied::Applied,
+        certificate_names::CertificateNames,
         command::Outcome,
         machine::Replicated,
         types::{Group, MAX_SNAPSHOT_BYTES},
@@ -47,22 +48,31 @@ struct Kept {
     state: Replicated,
 }
 
-/// Reads a snapshot. One of an earlier version ends before the tokens, or even before the shares: with none of them it is one of
-/// this version.
+/// Reads a snapshot. One without certificates that stand for tokens ends before these; one of an earlier version before the
+/// tokens, or even before the shares: with none of them it is one of this version.
 fn read(bytes: &[u8]) -> Result<Kept, CodecError> {
     let error = match codec::decode(bytes) {
         Ok(kept) => return Ok(kept),
         Err(error) => error,
     };
-    let mut longer = bytes.to_vec();
-    codec::encode(&AccessState::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
-    if let Ok(kept) = codec::decode(&longer) {
-        return Ok(kept);
+    let mut rest = Vec::new();
+    for left_out in [
+        encoded(&CertificateNames::default())?,
+        encoded(&AccessState::default())?,
+        encoded(&ShareTable::default())?,
+    ] {
+        rest = [left_out, rest].concat();
+        if let Ok(kept) = codec::decode(&[bytes, &rest].concat()) {
+            return Ok(kept);
+        }
     }
-    longer.truncate(bytes.len());
-    codec::encode(&ShareTable::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
-    codec::encode(&AccessState::default(), &mut longer, MAX_SNAPSHOT_BYTES)?;
-    codec::decode(&longer).map_err(|_| error)
+    Err(error)
+}
+
+fn encoded<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::new();
+    codec::encode(value, &mut bytes, MAX_SNAPSHOT_BYTES)?;
+    Ok(bytes)
 }
 
 impl Machine {
@@ -288,5 +298,21 @@ mod tests {
         Arc::make_mut(&mut state.shares).apply(1, |_| true, &change);
         assert_eq!(read(&kept(&state)).unwrap().state.shares.parts(1), Some(3));
         assert!(read(&bytes[..bytes.len() - none.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_says_which_certificates_stand_for_tokens_only_if_some_do() {
+        let kept = |state: &Replicated| {
+            let (applied, membership, id) = (None, StoredMembership::default(), "7-1".to_owned());
+            encoded(&Kept { applied, membership, id, state: state.clone() }).unwrap()
+        };
+        let mut state = Replicated::default();
+        let without = kept(&state);
+        assert_eq!(read(&without).unwrap().state, state);
+        state.access.certificates = Arc::new(CertificateNames::golden());
+        let with = kept(&state);
+        assert!(with.len() > without.len() && with.starts_with(&without));
+        assert_eq!(read(&with).unwrap().state, state);
+        assert!(read(&with[..with.len() - 1]).is_err());
     }
 }

@@ -3,10 +3,7 @@
 //! The owner of the bucket remembers it, for longer than it remembers the answer: what a request has used is known when it is over. It is
 //! bounded, and what is not known any more gives nothing back.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use smallvec::SmallVec;
 use tidegate_limiter::{
@@ -14,20 +11,23 @@ use tidegate_limiter::{
     cluster::{Charge, KeyHash, Returned},
 };
 
-use super::key::RequestKey;
+use super::{
+    fair::{FairQueue, Share},
+    key::RequestKey,
+};
 use crate::slots::SlotId;
 
 /// How long after it was made a charge can be named.
 pub(crate) const REFUNDABLE: Duration = Duration::from_secs(3600);
-/// Requests whose charges are known at one time; one more, and the oldest is forgotten.
+/// Requests whose charges are known at one time; one more, and the oldest is forgotten, of the bucket and the rule that have the most.
 pub(super) const MAX_CHARGED: usize = 1 << 16;
 
 /// Charges of requests, by the requests' numbers.
 #[derive(Debug, Default)]
 pub(super) struct Charged {
     known: HashMap<u64, SmallVec<[Taken; 1]>>,
-    /// In the order in which they were made, about, each with its instant.
-    order: VecDeque<(Nanos, u64)>,
+    /// Of each share in the order in which they were made, about, each with its instant.
+    order: FairQueue<(Nanos, RequestKey)>,
 }
 
 /// What a request has taken of a bucket.
@@ -60,15 +60,24 @@ impl Charged {
             at: now,
             units: charge.cost.get(),
         };
-        self.add(request.number, taken.map(of), now, most);
+        self.add(request, Share::of(charges), taken.map(of), now, most);
     }
 
-    fn add(&mut self, number: u64, taken: impl Iterator<Item = Taken>, at: Nanos, most: usize) {
-        while self.order.len() >= most {
-            self.forget_first();
+    fn add(
+        &mut self,
+        request: RequestKey,
+        share: Share,
+        taken: impl Iterator<Item = Taken>,
+        at: Nanos,
+        most: usize,
+    ) {
+        while self.order.len() >= most
+            && let Some((at, request)) = self.order.pop_of_largest()
+        {
+            forget(&mut self.known, at, request);
         }
-        self.known.entry(number).or_default().extend(taken);
-        self.order.push_back((at, number));
+        self.known.entry(request.number).or_default().extend(taken);
+        self.order.push(share, (at, request));
     }
 
     /// Takes so many units of what a request was charged of a bucket, of its last charge first.
@@ -99,23 +108,12 @@ impl Charged {
     }
 
     pub(super) fn forget_old(&mut self, now: Nanos) {
-        while self.order.front().is_some_and(|(at, _)| is_over(*at, now)) {
-            self.forget_first();
-        }
+        let Self { known, order } = self;
+        order.pop_all(|(at, _)| is_over(*at, now), |(at, request)| forget(known, at, request));
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
-    }
-
-    fn forget_first(&mut self) {
-        let Some((at, number)) = self.order.pop_front() else { return };
-        if let Some(known) = self.known.get_mut(&number) {
-            known.retain(|taken| taken.at > at);
-            if known.is_empty() {
-                self.known.remove(&number);
-            }
-        }
     }
 
     /// What is known of the buckets of some slots.
@@ -144,7 +142,17 @@ impl Charged {
             known.iter().any(|one| one.key == key && one.charges == taken.charges)
         };
         if !known.is_some_and(is_known) {
-            self.add(request.number, std::iter::once(taken), at, most);
+            self.add(request, Share::of_bucket(key), std::iter::once(taken), at, most);
+        }
+    }
+}
+
+/// What a request was charged at this instant, or before.
+fn forget(known: &mut HashMap<u64, SmallVec<[Taken; 1]>>, at: Nanos, request: RequestKey) {
+    if let Some(all) = known.get_mut(&request.number) {
+        all.retain(|taken| taken.charges != request.charges || taken.at > at);
+        if all.is_empty() {
+            known.remove(&request.number);
         }
     }
 }
@@ -211,6 +219,17 @@ mod tests {
         assert_eq!(take(&mut charged, 3, 2, 1, 3_600), [(at(21), 1)]);
         charged.forget_old(at(3_621));
         assert!(charged.is_empty() && charged.known.is_empty());
+    }
+
+    #[test]
+    fn a_flood_under_one_key_pushes_out_no_charges_of_the_others() {
+        let mut charged = Charged::default();
+        let key = |bucket: u64| bucket << 24 | 2;
+        (0..100).for_each(|bucket| charged.note(request(bucket, 1), &[charge(key(bucket), 5)], at(0), 1000));
+        (0..10_000).for_each(|id| charged.note(request(1000 + id, 1), &[charge(key(999), 5)], at(1), 1000));
+        assert_eq!(charged.order.len(), 1000);
+        let known = (0..100).filter(|bucket| !take(&mut charged, *bucket, key(*bucket), 5, 2).is_empty());
+        assert!(known.count() >= 90);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     owner::slot_ownership::Claim,
-    requests::{REMEMBER, Remembered, RequestKey, Taken},
+    requests::{REMEMBER, Remembered, RequestKey, Share, Taken},
     slots::SlotId,
     verdict::Decisions,
 };
@@ -63,7 +63,7 @@ impl Router {
         if allowed && let Some(first) = own.first() {
             let slot = SlotId::of(first.key);
             let remembered = Remembered { key, slot, rest: REMEMBER, decisions: decisions.as_slice().into() };
-            until = self.requests.remember(&mut part, remembered, now);
+            until = self.requests.remember(&mut part, Share::of(own), remembered, now);
             if until.is_some() {
                 self.requests.note_charges(&mut part, key, own, now);
             }

@@ -36,7 +36,9 @@ use crate::{
     raft::belonging::Promise,
     state::types::Group,
     state::{
+        access::AccessState,
         audit::{Actor, Identity},
+        certificate_names::CertificateNames,
         command::{Act, Action, Command, Expected, Extent, Founding, Origin, Outcome, RuleWrite, Written},
         machine::Replicated,
         token::{ActError, Token, TokenId},
@@ -167,6 +169,19 @@ fn actions() -> [(&'static str, Action); 6] {
         ("by-revoke-token", of(0x65, Act::RevokeToken { id }, by_token.clone())),
         ("by-note-reset", of(0x66, reset, by_token)),
     ]
+}
+
+fn certificate_action() -> Action {
+    let id = TokenId::parse("00000000000000f1").unwrap();
+    let certificate = || "deploy.example.com".to_owned();
+    let identity = Identity::Certificate { id, name: "ci".to_owned(), certificate: certificate() };
+    Action {
+        actor: Actor { identity, address: "192.0.2.1".to_owned() },
+        node: "n1".to_owned(),
+        at_ms: 0x77,
+        key: 0x67,
+        act: Act::MakeCertificateToken { id, token: Token::golden(), certificate: certificate() },
+    }
 }
 
 fn calls() -> Vec<(&'static str, Call)> {
@@ -362,6 +377,18 @@ fn all() -> String {
     let slot = SavedSlot { slot: 7, epoch: 8, drained_ago: Some(9), basis: Some(basis()) };
     let saved = Saved { start: OWNER, slots: vec![slot], buckets: buckets(), let_go: let_go() };
     line("saved", "buckets", hex(&saved));
+    // Since certificates may stand for tokens.
+    let payload = EntryPayload::Normal(Command::By(Box::new(certificate_action())));
+    line("log", "by-make-certificate-token", hex(&Entry::<Group> { log_id: id(2), payload }));
+    line(
+        "reply",
+        "write-certificate-taken",
+        hex(&Reply::Write(Ok(Outcome::NotDone(ActError::CertificateTaken("ci".to_owned()))))),
+    );
+    let mut access = AccessState::default();
+    line("snapshot", "access-without-certificates", hex(&access));
+    access.certificates = Arc::new(CertificateNames::golden());
+    line("snapshot", "access-with-certificates", hex(&access));
     lines
 }
 

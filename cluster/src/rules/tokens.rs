@@ -24,11 +24,13 @@ pub struct NewToken {
     pub domains: Vec<String>,
     /// From when on it is none, in Unix milliseconds.
     pub expires_ms: Option<u64>,
+    /// The name in the certificate by which it is shown; `None`: by its text.
+    pub certificate: Option<String>,
 }
 
 impl Ledger {
-    /// Makes a token, and returns its number and its text, which only the caller knows. It counts at this node when
-    /// this returns, unless the deadline has come.
+    /// Makes a token, and returns its number and its text, which only the caller knows; of one that is shown by a certificate nobody
+    /// knows it. It counts at this node when this returns, unless the deadline has come.
     ///
     /// # Errors
     /// When it was not made, or may not have been.
@@ -37,13 +39,17 @@ impl Ledger {
         new: NewToken,
         actor: Actor,
         deadline: Instant,
-    ) -> Result<(TokenId, String), WriteError> {
-        let NewToken { name, roles, domains, expires_ms } = new;
+    ) -> Result<(TokenId, Option<String>), WriteError> {
+        let NewToken { name, roles, domains, expires_ms, certificate } = new;
         let MintedToken { id, text, hash } = MintedToken::new();
         let created_by = actor.name(self.node_name()).unwrap_or_default();
         let created_ms = self.now_ms();
         let token = Token { name, hash, roles, domains, created_ms, expires_ms, created_by };
-        self.change(Act::MakeToken { id, token }, actor, deadline).await?;
+        let (act, text) = match certificate {
+            None => (Act::MakeToken { id, token }, Some(text)),
+            Some(certificate) => (Act::MakeCertificateToken { id, token, certificate }, None),
+        };
+        self.change(act, actor, deadline).await?;
         self.applies(|access| access.tokens.get(id).is_some(), deadline).await;
         Ok((id, text))
     }

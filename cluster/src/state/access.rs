@@ -7,15 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     audit::{Audit, AuditEntry, Identity, RESET},
+    certificate_names::CertificateNames,
     command::{Act, Action, Origin, Outcome},
-    token::{ActError, Role, Tokens},
+    token::{ActError, Role, Token, TokenId, Tokens},
 };
 
 impl Act {
     /// What it needs.
     pub(crate) fn role(&self) -> Role {
         match self {
-            Self::Write(_) | Self::MakeToken { .. } | Self::RevokeToken { .. } => Role::Admin,
+            Self::Write(_)
+            | Self::MakeToken { .. }
+            | Self::RevokeToken { .. }
+            | Self::MakeCertificateToken { .. } => Role::Admin,
             Self::Drain { .. } | Self::Evict { .. } | Self::NoteReset { .. } => Role::Operate,
         }
     }
@@ -42,12 +46,10 @@ impl Act {
             Self::Drain { on: true, name, .. } => ("node.drain", name.clone(), String::new()),
             Self::Drain { on: false, name, .. } => ("node.undrain", name.clone(), String::new()),
             Self::Evict { name, .. } => ("node.remove", name.clone(), String::new()),
-            Self::MakeToken { id, token } => {
-                let domains = match token.domains.as_slice() {
-                    [] => String::new(),
-                    domains => format!("; domains: {}", domains.join(", ")),
-                };
-                ("token.create", token.name.clone(), format!("{id}; roles: {}{domains}", token.roles))
+            Self::MakeToken { id, token } => ("token.create", token.name.clone(), made(*id, token)),
+            Self::MakeCertificateToken { id, token, certificate } => {
+                let detail = format!("{}; certificate: {certificate}", made(*id, token));
+                ("token.create", token.name.clone(), detail)
             }
             Self::RevokeToken { id } => {
                 let name = tokens.get(*id).map_or_else(|| id.to_string(), |token| token.name.clone());
@@ -58,6 +60,14 @@ impl Act {
     }
 }
 
+fn made(id: TokenId, token: &Token) -> String {
+    let domains = match token.domains.as_slice() {
+        [] => String::new(),
+        domains => format!("; domains: {}", domains.join(", ")),
+    };
+    format!("{id}; roles: {}{domains}", token.roles)
+}
+
 /// Who may do what, and what they did. It is cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessState {
@@ -65,6 +75,13 @@ pub struct AccessState {
     pub tokens: Arc<Tokens>,
     /// What was done.
     pub audit: Arc<Audit>,
+    /// The tokens that are shown by certificates. A snapshot without any ends before it, as those of versions do that know of none.
+    #[serde(skip_serializing_if = "has_none")]
+    pub certificates: Arc<CertificateNames>,
+}
+
+fn has_none(names: &Arc<CertificateNames>) -> bool {
+    names.is_empty()
 }
 
 impl AccessState {
@@ -87,15 +104,17 @@ impl AccessState {
                 "this needs a token with the role {}: the cluster has tokens",
                 role.as_str()
             ))),
-            Identity::Token { id, name } => match self.tokens.get(*id) {
-                None => Err(ActError::NotAllowed(format!("the token {name:?} was revoked"))),
-                Some(token) if !token.roles.allow(role) => Err(ActError::NotAllowed(format!(
-                    "the token {name:?} has the roles {}; this needs {}",
-                    token.roles,
-                    role.as_str()
-                ))),
-                Some(_) => Ok(()),
-            },
+            Identity::Token { id, name } | Identity::Certificate { id, name, .. } => {
+                match self.tokens.get(*id) {
+                    None => Err(ActError::NotAllowed(format!("the token {name:?} was revoked"))),
+                    Some(token) if !token.roles.allow(role) => Err(ActError::NotAllowed(format!(
+                        "the token {name:?} has the roles {}; this needs {}",
+                        token.roles,
+                        role.as_str()
+                    ))),
+                    Some(_) => Ok(()),
+                }
+            }
         }
     }
 
@@ -107,8 +126,18 @@ impl AccessState {
             Act::MakeToken { id, token } => {
                 Arc::make_mut(&mut self.tokens).add(index, now_ms, *id, token.clone(), may_lock_out)
             }
+            Act::MakeCertificateToken { id, token, certificate } => {
+                self.certificates.may_add(certificate)?;
+                Arc::make_mut(&mut self.tokens).add(index, now_ms, *id, token.clone(), may_lock_out)?;
+                Arc::make_mut(&mut self.certificates).add(certificate, *id);
+                Ok(())
+            }
             Act::RevokeToken { id } => {
-                Arc::make_mut(&mut self.tokens).remove(index, now_ms, *id, may_lock_out)
+                Arc::make_mut(&mut self.tokens).remove(index, now_ms, *id, may_lock_out)?;
+                if self.certificates.of(*id).is_some() {
+                    Arc::make_mut(&mut self.certificates).remove(*id);
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

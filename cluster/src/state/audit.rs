@@ -31,6 +31,15 @@ pub enum Identity {
         /// Its name.
         name: String,
     },
+    /// Whoever has shown a certificate that stands for this token.
+    Certificate {
+        /// Which.
+        id: TokenId,
+        /// Its name.
+        name: String,
+        /// The name in the certificate.
+        certificate: String,
+    },
 }
 
 /// Who asks for something.
@@ -54,6 +63,7 @@ impl Actor {
             Identity::Nobody => None,
             Identity::AdminToken => Some(format!("admin token of {node}")),
             Identity::Token { name, .. } => Some(format!("token {name}")),
+            Identity::Certificate { certificate, .. } => Some(format!("certificate {certificate}")),
         }
     }
 }
@@ -144,7 +154,11 @@ fn cut(text: &mut String) {
 fn size_of(entry: &AuditEntry) -> usize {
     /// What an entry has besides its texts.
     const REST: usize = 96;
-    let name = if let Identity::Token { name, .. } = &entry.actor.identity { name.len() } else { 0 };
+    let name = match &entry.actor.identity {
+        Identity::Nobody | Identity::AdminToken => 0,
+        Identity::Token { name, .. } => name.len(),
+        Identity::Certificate { name, certificate, .. } => name.len() + certificate.len(),
+    };
     let error = entry.error.as_ref().map_or(0, |error| error.to_string().len());
     let texts = [&entry.actor.address, &entry.node, &entry.action, &entry.target, &entry.detail];
     texts.iter().map(|text| text.len()).sum::<usize>() + name + error + REST

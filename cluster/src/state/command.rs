@@ -136,6 +136,8 @@ pub(crate) enum Act {
     RevokeToken { id: TokenId },
     /// Notes that buckets were reset: those are in no log.
     NoteReset { domain: String, detail: String },
+    /// Makes a token that is shown by a certificate with this name.
+    MakeCertificateToken { id: TokenId, token: Token, certificate: String },
 }
 
 /// A change that somebody asked for.

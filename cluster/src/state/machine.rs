@@ -213,7 +213,10 @@ impl Replicated {
                 self.apply(index, leadership, Command::Drain { start: *start, on: *on })
             }
             Act::Evict { node, .. } => self.apply(index, leadership, Command::Evict(*node)),
-            Act::MakeToken { .. } | Act::RevokeToken { .. } | Act::NoteReset { .. } => Outcome::Done,
+            Act::MakeToken { .. }
+            | Act::MakeCertificateToken { .. }
+            | Act::RevokeToken { .. }
+            | Act::NoteReset { .. } => Outcome::Done,
         };
         // A write that was late, or came twice, has done nothing.
         let is_done = match &outcome {

@@ -263,6 +263,9 @@ pub enum ActError {
         "no token with the role admin would be left: make one first, or do it with the admin token of a node (--admin-token-file)"
     )]
     NoAdminLeft,
+    /// Another token is shown by that certificate.
+    #[error("the certificate name {0:?} has a token already; revoke that first")]
+    CertificateTaken(String),
 }
 
 impl Tokens {

@@ -1,6 +1,7 @@
 //! What the black-box tests share: the binary, rules, and a lock for those that load the machine.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it")]
 
+pub mod frames;
 pub mod page;
 pub mod peer;
 pub mod relay;

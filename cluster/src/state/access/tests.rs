@@ -284,3 +284,56 @@ fn roles_hold_what_they_say() {
     assert_eq!(of(&[Role::Check, Role::Read]), [Role::Check, Role::Read]);
     assert_eq!(of(&[]), []);
 }
+
+#[test]
+fn a_certificate_stands_for_a_token_until_that_is_revoked() {
+    let mut log = Log::default();
+    let admin = log.make(&Identity::AdminToken, "ops", &[Role::Admin]).unwrap();
+    let by = of(&admin, "ops");
+    let make = |name: &str, certificate: &str, roles: &[Role]| {
+        let minted = MintedToken::new();
+        let (id, token) = (minted.id, token(&minted, name, roles));
+        (id, Act::MakeCertificateToken { id, token, certificate: certificate.to_owned() })
+    };
+    let (id, act) = make("deploy", "deploy.example.com", &[Role::Operate]);
+    assert_eq!(log.act(&by, act), Outcome::Done);
+    let shows = |id: TokenId, name: &str| Identity::Certificate {
+        id,
+        name: name.to_owned(),
+        certificate: "deploy.example.com".to_owned(),
+    };
+    assert_eq!(log.state.access.certificates.find("deploy.example.com"), Some(id));
+    assert_eq!(log.state.access.certificates.of(id), Some("deploy.example.com"));
+    // What its roles allow, and no more.
+    let drain = Act::NoteReset { domain: "d".to_owned(), detail: String::new() };
+    assert_eq!(log.act(&shows(id, "deploy"), drain.clone()), Outcome::Done);
+    assert!(matches!(
+        log.act(&shows(id, "deploy"), write("a", "")),
+        Outcome::NotDone(ActError::NotAllowed(why)) if why.contains("operate")
+    ));
+    let noted = log.state.access.audit.entries().last().unwrap();
+    assert_eq!(noted.actor.identity, shows(id, "deploy"));
+    // One certificate name, one token; and a name of a token is taken, too.
+    let (_, again) = make("other", "deploy.example.com", &[Role::Admin]);
+    assert_eq!(
+        log.act(&by, again),
+        Outcome::NotDone(ActError::CertificateTaken("deploy.example.com".to_owned()))
+    );
+    let (_, named) = make("deploy", "other.example.com", &[Role::Admin]);
+    assert!(matches!(log.act(&by, named), Outcome::NotDone(ActError::NameTaken(_))));
+    assert_eq!(log.state.access.certificates.find("other.example.com"), None);
+    // Revoked, it is nothing, whichever node has let it in; and the name is free.
+    assert_eq!(log.act(&by, Act::RevokeToken { id }), Outcome::Done);
+    assert!(log.state.access.certificates.is_empty());
+    assert!(matches!(log.act(&shows(id, "deploy"), drain), Outcome::NotDone(ActError::NotAllowed(_))));
+    let (id, act) = make("deploy", "deploy.example.com", &[Role::Admin]);
+    assert_eq!(log.act(&by, act), Outcome::Done);
+    // It is one that lets somebody administer.
+    assert_eq!(log.act(&by, Act::RevokeToken { id: admin.id }), Outcome::Done);
+    assert!(matches!(log.act(&shows(id, "deploy"), write("b", "ada")), Outcome::Written(_)));
+    assert_eq!(log.state.domains["d"].current().author, "certificate deploy.example.com");
+    assert_eq!(
+        log.act(&shows(id, "deploy"), Act::RevokeToken { id }),
+        Outcome::NotDone(ActError::NoAdminLeft)
+    );
+}
