@@ -24,6 +24,10 @@ lint:
 licences:
     bash .ci/licences
 
+# The software bill of materials of the program (CycloneDX)
+sbom *TARGET:
+    @.ci/sbom {{TARGET}}
+
 # A real cluster broken on purpose, a minute
 break *ARGS:
     cargo run --release -p jepsen -- run --nodes 5 --time 60s --nemesis all {{ARGS}}

@@ -68,6 +68,7 @@ mod rules_data_dir;
 mod rules_replicated;
 mod rules_survive_kills;
 mod rules_without_quorum;
+mod sbom;
 mod service_manager;
 mod several_rules;
 mod slow_disks;
