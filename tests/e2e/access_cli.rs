@@ -8,7 +8,6 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     process::{Command, Output},
-    time::Duration,
 };
 
 use serde_json::json;
@@ -178,7 +177,7 @@ fn administration_with_an_address_of_its_own_is_answered_there_only() {
     cluster.spawn(port, &[port], &["--admin-listen".to_owned(), admin.clone()]);
     let node = &cluster.nodes[0];
     wait_for("the node is ready", SOON, || node.is_ready());
-    let mut inside = tidegate_jepsen::client::Client::new(admin.parse().unwrap(), SOON);
+    let mut inside = tidegate_jepsen::client::Client::new(admin.parse::<SocketAddr>().unwrap(), SOON);
     for (method, path) in [
         ("GET", "/v1/rules"),
         ("POST", "/v1/cluster/drain/n9"),

@@ -102,7 +102,7 @@ impl Manager {
 }
 
 fn is_ready(base: u16) -> bool {
-    let mut client = Client::new(([127, 0, 0, 1], base).into(), Duration::from_secs(2));
+    let mut client = Client::new(std::net::SocketAddr::from(([127, 0, 0, 1], base)), Duration::from_secs(2));
     client.get("/readyz").is_ok_and(|answer| answer.status == 200)
 }
 

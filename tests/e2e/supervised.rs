@@ -69,7 +69,7 @@ fn command(base: u16, arguments: &[&str], environment: &[(&str, &str)]) -> Comma
 }
 
 fn get(base: u16, path: &str) -> Option<(u16, String)> {
-    let mut client = Client::new(([127, 0, 0, 1], base).into(), Duration::from_secs(2));
+    let mut client = Client::new(std::net::SocketAddr::from(([127, 0, 0, 1], base)), Duration::from_secs(2));
     let response = client.get(path).ok()?;
     Some((response.status, response.text()))
 }

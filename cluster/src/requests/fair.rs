@@ -76,6 +76,12 @@ impl<T> FairQueue<T> {
         self.length == 0
     }
 
+    /// Entries for which there is room.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.shares.iter().map(VecDeque::capacity).sum()
+    }
+
     pub(super) fn push(&mut self, share: Share, entry: T) {
         if self.shares.is_empty() {
             self.shares.resize_with(RULES * BUCKETS, VecDeque::new);

@@ -4,7 +4,7 @@
 //! A change of `golden.txt` is a change of the wire version or of a disk format. It is written anew by
 //! `UPDATE_GOLDEN=1 cargo test -p tidegate-cluster --lib golden`.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Arc, time::Duration};
 
 use openraft::{
     CommittedLeaderId, Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote,

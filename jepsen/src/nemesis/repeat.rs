@@ -5,6 +5,8 @@ use crate::history::monotonic;
 
 /// So often at most.
 const ROUNDS: u32 = 2;
+/// A node is asked several times in as long.
+const READY_WITHIN: u64 = 3_000_000_000;
 /// Between two faults of a track.
 const BETWEEN: u64 = 800_000_000;
 
@@ -16,13 +18,20 @@ impl Driver<'_> {
             Kind::Drain => self.special.idle.iter().all(|idle| idle != name),
             Kind::Flood => self.special.small.iter().any(|small| small == name),
             // Who ended by itself and is not back counts as one that is gone: with the others' data the quorum would go too, and what
-            // that breaks would hide what was wrong.
-            Kind::Wipe | Kind::Replace => !self.ends.iter().any(|end| {
-                end.node != name
-                    && end.wrong.is_some()
-                    && actions::number(&end.node) <= self.nodes
-                    && !self.is_ready(&end.node, end.at)
-            }),
+            // that breaks would hide what was wrong. So does who runs and is not ready: it may be waiting for this very node.
+            Kind::Wipe | Kind::Replace => {
+                let ended = self.ends.iter().any(|end| {
+                    end.node != name
+                        && end.wrong.is_some()
+                        && actions::number(&end.node) <= self.nodes
+                        && !self.is_ready(&end.node, end.at)
+                });
+                let founders = |node: &&String| **node != name && actions::number(node) <= self.nodes;
+                let others = self.seen.keys().filter(founders);
+                let lately = monotonic().saturating_sub(READY_WITHIN);
+                let troubled = others.filter(|node| !self.is_ready(node, lately)).count();
+                !ended && troubled < usize::from(self.nodes.saturating_sub(1)) / 2
+            }
             _ => true,
         }
     }
