@@ -289,7 +289,8 @@ impl Controller {
         }
         // Rules are in force a little after they are applied.
         let revision = |domain: &str| applied.state.revision(domain).map(Revision::get);
-        let are_in_force = self.ownership.floors_are_of(revision);
+        let newest = applied.state.domains.values().map(|history| history.current().revision.get()).max();
+        let are_in_force = self.ownership.floors_are_of(revision, newest);
         let share = applied.state.shares.parts(self.ledger.id());
         self.ownership.set_share(applied.index, share, self.clock.now());
         let heritage = Inherited {

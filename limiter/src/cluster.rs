@@ -29,7 +29,7 @@ pub use crate::{
     matching::Matched,
     parse::{DEFAULT_DOMAIN, MAX_KEY_PARTS, MAX_NAME_BYTES, MAX_RULE_ERRORS, is_valid_name},
     policy::{Consistency, OnOwnerLoss},
-    reserve::{Reserve, Reserves},
+    reserve::{Formerly, Reserve, Reserves},
     returned::Returned,
     revised::{Newer, Standing},
     rule_set::{Match, Rules},

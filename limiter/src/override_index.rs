@@ -132,7 +132,18 @@ mod tests {
             at in 0..4_u64,
         ) {
             let written: Vec<String> = overrides.iter().map(|(tests, span)| {
-                let tests: std::collections::BTreeMap<_, _> = tests.iter().map(|(name, patterns)| (*name, patterns)).collect();
+                // What is said of an address must be one.
+                let of = |name: &str, pattern: &'static str| match (name, pattern) {
+                    ("ip", "a") => "10.1.2.3",
+                    ("ip", "ab" | "a*" | "/p/") => "10.1.0.0/16",
+                    ("ip", "!a" | "!a*") => "!10.1.2.3",
+                    ("ip", "b") => "::1",
+                    (_, pattern) => pattern,
+                };
+                let tests: std::collections::BTreeMap<_, Vec<_>> = tests
+                    .iter()
+                    .map(|(name, patterns)| (*name, patterns.iter().map(|one| of(name, one)).collect()))
+                    .collect();
                 let span = match span {
                     0 => ", from: 1970-01-01T00:00:02Z",
                     1 => ", until: 1970-01-01T00:00:02Z",

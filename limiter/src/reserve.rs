@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     Algorithm, Charge, Decision, KeyHash, Limit, Nanos, Period, RuleId, Takeover,
-    algorithm::{gcra, sliding},
+    algorithm::{self, gcra, sliding},
     calendar::window_end,
     mark::{Held, Mark, QUANTUM_PART},
     takeover::SHORT_REFILL,
@@ -112,6 +112,19 @@ impl Reserve {
         let refilled =
             begun.ticks().saturating_sub(heard.ticks()).min(gcra::ticks_for(limit, limit.burst_size()));
         Some(spent.max(Mark::new(begun.ticks().saturating_add(refilled))))
+    }
+
+    /// How far a bucket counts as used at `at` under its limit in force, if it was used as far as `mark` says under another one that
+    /// its rule had, or was exhausted, at that instant: as many units are consumed.
+    pub fn converted(former: &Limit, mark: Option<Mark>, limit: &Limit, at: Nanos) -> Mark {
+        let at = at.ticks();
+        let state = match mark {
+            Some(mark) => mark.get(),
+            None => algorithm::having_consumed(former, u64::MAX, at),
+        };
+        let state = algorithm::rescaled(former, limit, state, at)
+            .unwrap_or_else(|| algorithm::having_consumed(limit, algorithm::consumed(former, state, at), at));
+        Mark::new(state.min(algorithm::having_consumed(limit, u64::MAX, at)))
     }
 
     /// Whether the window of an instant still counts at a later one.
@@ -210,23 +223,80 @@ pub struct Reserves {
     /// Whether limits that come with checks have floors.
     has_inline: bool,
     least_debt: Option<Duration>,
+    /// The limits of each of these rules, where those are few enough to be kept.
+    limits: BTreeMap<u64, Vec<Limit>>,
+    /// All other rules: they have no floors.
+    others: BTreeSet<u64>,
     /// Of all rules, those whose buckets start full when nobody can tell what they had admitted.
     full: BTreeSet<u64>,
 }
 
+/// What rules that were in force before say of one that is in force now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Formerly<'r> {
+    /// It had floors of the same quanta.
+    Same,
+    /// It was not there.
+    Absent,
+    /// It had floors, under these limits.
+    Other(Reserve, &'r [Limit]),
+    /// It had no floors, or too many limits to say under which.
+    Unknown,
+}
+
+/// Of a rule with more limits than that it is not known later which it had.
+const MAX_LIMITS: usize = 16;
+
+/// The limits of a rule, each once; none if those are more than are kept.
+fn few<'l>(limits: impl IntoIterator<Item = &'l Limit>) -> Vec<Limit> {
+    let mut few = Vec::new();
+    // What denies takes nothing.
+    for limit in limits.into_iter().filter(|limit| !limit.denies()) {
+        if !few.contains(limit) {
+            few.push(*limit);
+        }
+        if few.len() > MAX_LIMITS {
+            return Vec::new();
+        }
+    }
+    few
+}
+
 impl Reserves {
-    pub(crate) fn of(
-        rules: impl IntoIterator<Item = Reserve>,
+    pub(crate) fn of<'l, L: IntoIterator<Item = &'l Limit>>(
+        all: impl IntoIterator<Item = (RuleId, Option<Reserve>, L)>,
         full: impl IntoIterator<Item = RuleId>,
     ) -> Self {
-        let rules: BTreeMap<u64, Reserve> =
-            rules.into_iter().map(|reserve| (reserve.rule, reserve)).collect();
-        let buckets = rules.values().filter(|reserve| !reserve.is_of_window);
+        let (mut rules, mut limits, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        for (rule, reserve, of_rule) in all {
+            match reserve {
+                Some(reserve) => {
+                    rules.insert(rule.get(), reserve);
+                    limits.insert(rule.get(), few(of_rule));
+                }
+                None => _ = others.insert(rule.get()),
+            }
+        }
+        let buckets = rules.values().filter(|reserve: &&Reserve| !reserve.is_of_window);
         // Rounded down, to be on the safe side.
         let least = buckets.map(|reserve| reserve.quantum).chain([LEAST_INLINE]).min();
         let least = least.map(|least| Duration::from_nanos(least / TICKS_PER_NANO));
         let full = full.into_iter().map(RuleId::get).collect();
-        Self { rules, has_inline: true, least_debt: least, full }
+        Self { rules, has_inline: true, least_debt: least, limits, others, full }
+    }
+
+    /// Those of several domains together.
+    pub fn of_all<'r>(parts: impl IntoIterator<Item = &'r Self>) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            all.has_inline |= part.has_inline;
+            all.least_debt = [all.least_debt, part.least_debt].into_iter().flatten().min();
+            all.rules.extend(&part.rules);
+            all.limits.extend(part.limits.clone());
+            all.others.extend(&part.others);
+            all.full.extend(&part.full);
+        }
+        all
     }
 
     /// Whether the buckets of this rule start full when nobody can tell what they had admitted.
@@ -245,6 +315,20 @@ impl Reserves {
             return self.has_inline;
         }
         self.get(reserve.rule) == Some(reserve)
+    }
+
+    /// What these rules, which were in force before, say of one that is in force now.
+    pub fn formerly(&self, rule: RuleId, reserve: Option<Reserve>) -> Formerly<'_> {
+        if reserve.is_some_and(|reserve| self.contains(reserve)) {
+            return Formerly::Same;
+        }
+        match (self.get(rule.get()), self.limits.get(&rule.get())) {
+            (Some(former), Some(limits)) if !limits.is_empty() => Formerly::Other(former, limits),
+            (Some(_), _) => Formerly::Unknown,
+            // What requests are charged by that carry their limit is no rule that could have been written since.
+            (None, _) if rule == RuleId::INLINE || self.others.contains(&rule.get()) => Formerly::Unknown,
+            (None, _) => Formerly::Absent,
+        }
     }
 
     /// The floor of a bucket that knows this, a little ahead of it; `None`: it needs none. Of a ban it is just that.
@@ -298,6 +382,7 @@ impl Reserves {
         };
         // Earlier versions had no floors of limits that come with checks.
         let first = self.rules.len() as u64 | u64::from(self.has_inline) << 32;
+        let first = self.others.iter().fold(first, |bits, rule| mix(bits, *rule));
         rules.fold(mix(first, 0), |bits, one| mix(mix(mix(bits, one.rule), one.quantum), kind(one)))
     }
 }

@@ -200,6 +200,16 @@ impl Rules {
         self.ip_prefix
     }
 
+    /// Of which revision the rules of a domain are; `None`: there is no such domain.
+    pub fn revision_of(&self, domain: &str) -> Option<u64> {
+        self.domains.get(domain).map(|domain| domain.revision)
+    }
+
+    /// The floors of the rules of one domain.
+    pub fn reserves_of(&self, domain: &str) -> Option<Reserves> {
+        self.domains.get(domain).map(|domain| reserves_of([domain].into_iter()))
+    }
+
     /// All that was written up to this revision is in these rules.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -384,9 +394,14 @@ fn by_id(domains: &HashMap<Box<str>, Arc<Domain>>) -> HashMap<RuleId, (Arc<Domai
 }
 
 fn reserves(domains: &HashMap<Box<str>, Arc<Domain>>) -> Arc<Reserves> {
-    let rules = || domains.values().flat_map(|domain| &domain.rules);
+    Arc::new(reserves_of(domains.values()))
+}
+
+fn reserves_of<'d>(domains: impl Iterator<Item = &'d Arc<Domain>> + Clone) -> Reserves {
+    let rules = || domains.clone().flat_map(|domain| &domain.rules);
     let full = rules().filter(|rule| rule.on_total_loss == OnTotalLoss::Full).map(Rule::id);
-    Arc::new(Reserves::of(rules().filter_map(Rule::reserve), full))
+    let all = rules().map(|rule| (rule.id, rule.reserve(), rule.numbered_limits().map(|(_, limit)| limit)));
+    Reserves::of(all, full)
 }
 
 impl fmt::Debug for Rules {

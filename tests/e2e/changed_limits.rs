@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tidegate_jepsen::cluster::{Cluster, Node, wait_for};
+use tidegate_jepsen::cluster::{Cluster, Node, Settings, wait_for};
 
 use crate::kit::{
     self,
@@ -140,5 +140,72 @@ fn limits_that_change_under_load_admit_as_many_as_the_largest_and_no_more() {
     for admitted in admitted {
         let admitted = admitted.into_inner();
         assert!((59..=62).contains(&admitted), "{admitted} admitted");
+    }
+}
+
+const DAY: &str = "rules: [{ name: r, key: [user], limit: 1000/1d }]";
+/// The limit is another one, and there are rules that were not there.
+const DAY_CHANGED: &str = "rules: [{ name: r, key: [user], limit: 2000/1d }, { name: new, key: [tenant], limit: 1000/month }, { name: log, key: [job], limit: 100/1d, algorithm: sliding_log }]";
+
+/// What is left of the new rules, for somebody who was never seen.
+fn left_of_new(node: &Node, who: &str) -> [u64; 2] {
+    ["tenant", "job"].map(|key| {
+        let answer = node.client(PATIENCE).get(&format!("/v1/check?{key}={who}&cost=0")).unwrap().json();
+        answer["remaining"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    })
+}
+
+#[test]
+fn rules_that_are_written_after_a_crash_lock_nobody_out() {
+    let mut cluster = Cluster::start(1, Settings { keeps_data: true, ..kit::patient(DAY) });
+    wait_for("the disk has all floors", PATIENCE, || {
+        let node = cluster.node("n1");
+        node.metric("tidegate_slots_on_disk")
+            .is_some_and(|slots| slots > 0.0 && Some(slots) == node.metric("tidegate_slots_owned"))
+    });
+    cluster.kill("n1");
+    cluster.restart("n1");
+    cluster.await_ready();
+    wait_for("it begins from its floors", SOON, || left(cluster.node("n1"), "ada") >= 1000 - 63);
+    assert_eq!(post(cluster.node("n1"), "/v1/check", "bob", 100).0, 200);
+    assert_eq!(put(cluster.node("n1"), "default?wait=all", &[], DAY_CHANGED).status, 200);
+    for round in ["as it runs", "after a restart by plan"] {
+        wait_for("it decides", SOON, || left(cluster.node("n1"), "ada") > 0);
+        let node = cluster.node("n1");
+        let (ada, bob) = (left(node, "ada"), left(node, "bob"));
+        assert!((2000 - 126..=2000).contains(&ada), "{round}: {ada}");
+        assert!((2000 - 226..=1900).contains(&bob), "{round}: {bob}");
+        assert_eq!(left_of_new(node, "t"), [1000, 100], "{round}");
+        assert_eq!(cluster.terminate("n1"), Some(0));
+        cluster.restart("n1");
+        cluster.await_ready();
+    }
+}
+
+#[test]
+fn rules_that_are_written_after_an_owner_was_lost_lock_nobody_out() {
+    let mut cluster = kit::patient_nodes(3, DAY);
+    await_voters(&cluster, 3);
+    // Its successors have all floors.
+    wait_for("floors are told", PATIENCE, || {
+        let told = |node: &Node| {
+            node.metric("tidegate_slots_told").unwrap_or(0.0)
+                == node.metric("tidegate_slots_owned").unwrap_or(1.0)
+        };
+        cluster.nodes.iter().all(told)
+    });
+    cluster.kill("n1");
+    let two = [1, 2];
+    let users: Vec<String> = (0..30).map(|number| format!("u{number}")).collect();
+    wait_for("its slots have owners", PATIENCE, || {
+        users.iter().all(|user| two.iter().all(|node| left(&cluster.nodes[*node], user) >= 1000 - 64))
+    });
+    assert_eq!(put(&cluster.nodes[1], "default?wait=all", &[], DAY_CHANGED).status, 200);
+    for user in &users {
+        for node in two {
+            let left = left(&cluster.nodes[node], user);
+            assert!((2000 - 128..=2000).contains(&left), "{user} at {node}: {left}");
+            assert_eq!(left_of_new(&cluster.nodes[node], user), [1000, 100], "{user} at {node}");
+        }
     }
 }

@@ -10,7 +10,7 @@ mod successor;
 pub(crate) use self::disk_slots::DiskSlot;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
@@ -53,6 +53,8 @@ const fn bits(side: Side) -> (u64, u64) {
 
 /// Floors that wait to be sent. Beyond that a charge that needs it is held, and asks again.
 const MAX_RAISES: usize = 1 << 16;
+/// Rules of before that are known.
+const MAX_FORMER: usize = 16;
 /// Owners of which it is known when they were alive.
 const MAX_OWNERS: usize = 1024;
 
@@ -64,8 +66,10 @@ pub(super) struct Floors {
     acknowledged: Acknowledged,
     /// Of the slots that were begun from floors.
     bases: ArcSwap<BTreeMap<u16, Arc<TakeoverBasis>>>,
-    /// The rules in force that have floors.
+    /// The rules in force.
     reserves: ArcSwap<Reserves>,
+    /// Rules that were in force before, the newest last: slots may have been begun under them.
+    former: Mutex<VecDeque<Arc<Reserves>>>,
     /// By side.
     raises: Mutex<[HashMap<KeyHash, (RuleId, Mark)>; 2]>,
     /// Whether this node keeps floors on its disk.
@@ -91,6 +95,7 @@ impl Default for Floors {
             acknowledged: Acknowledged::default(),
             bases: ArcSwap::default(),
             reserves: ArcSwap::default(),
+            former: Mutex::default(),
             raises: Mutex::default(),
             has_disk: AtomicBool::new(false),
             disk_hangs: AtomicBool::new(false),
@@ -123,22 +128,34 @@ pub(crate) struct ClaimedFloors {
 /// under which they were sent**. By their content the rules of before and after look the same; by their place in the
 /// log they do not, also at a node that has skipped what was in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Since(BTreeMap<Arc<str>, u64>);
+pub(crate) struct Since {
+    domains: BTreeMap<Arc<str>, u64>,
+    /// All that was written up to this entry is in these rules, whichever domain it is of.
+    newest: u64,
+}
 
 impl Since {
     pub(crate) fn new(domains: impl IntoIterator<Item = (Arc<str>, u64)>) -> Self {
-        Self(domains.into_iter().collect())
+        let domains: BTreeMap<Arc<str>, u64> = domains.into_iter().collect();
+        let newest = domains.values().copied().max().unwrap_or(0);
+        Self { domains, newest }
     }
 
-    /// Whether each of these domains has that revision.
-    fn is_of(&self, revision: impl Fn(&str) -> Option<u64>) -> bool {
-        self.0.iter().all(|(domain, since)| revision(domain) == Some(*since))
+    /// The same of rules in which all is that was written up to this entry.
+    pub(crate) fn at(self, newest: u64) -> Self {
+        Self { newest, ..self }
+    }
+
+    /// Whether each of these domains has that revision, and no domain a later one than all that these rules know.
+    fn is_of(&self, revision: impl Fn(&str) -> Option<u64>, newest: Option<u64>) -> bool {
+        newest.is_none_or(|newest| self.newest >= newest)
+            && self.domains.iter().all(|(domain, since)| revision(domain) == Some(*since))
     }
 
     /// A number that differs where these do.
     pub(super) fn number(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
-        for (domain, since) in &self.0 {
+        for (domain, since) in &self.domains {
             hasher.update(&(domain.len() as u64).to_le_bytes());
             hasher.update(domain.as_bytes());
             hasher.update(&since.to_le_bytes());

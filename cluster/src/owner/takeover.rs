@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use tidegate_limiter::{
     Limit, Nanos,
-    cluster::{Mark, Reserve, Reserves},
+    cluster::{Formerly, Mark, Reserve, Reserves, RuleId},
 };
 
 use crate::planted::PlantedBug;
 
 /// How a slot was begun from floors.
+///
+/// **A rule that was written since then owes nothing from before.** `rules` are those of the entry of the log that made this node
+/// the owner, or of a later one: floors count under no others. A node whose log has a later change of them has that entry too, so no
+/// owner before, which was one until then, has charged by it, and nobody has given shares by it for want of an owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TakeoverBasis {
-    /// The rules that had floors then: buckets of others count as exhausted.
+    /// The rules then: buckets of those that had no floors count as exhausted.
     pub(crate) rules: Arc<Reserves>,
     /// When the owner before was alive for the last time, as far as its successor knows.
     pub(crate) heard: Nanos,
@@ -24,6 +28,15 @@ pub(crate) struct TakeoverBasis {
     pub(crate) earlier: Vec<(Nanos, Nanos)>,
 }
 
+/// How far a bucket counts as used in a slot that was begun from floors, whatever floor of it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::owner) struct Assumed {
+    /// It counts as exhausted at this instant.
+    pub(in crate::owner) empty_at: Option<Nanos>,
+    /// At least so far.
+    pub(in crate::owner) at_least: Mark,
+}
+
 /// So many are kept apart; of more the first two count as one that has lasted as long as both and what was between them.
 const MAX_EARLIER: usize = 8;
 
@@ -33,14 +46,40 @@ pub(crate) fn as_one(earlier: &[(Nanos, Nanos)]) -> Option<(Nanos, Nanos)> {
 }
 
 impl TakeoverBasis {
-    /// With the rules in force; `None` if those of that fingerprint were others: then its buckets count as exhausted.
-    pub(crate) fn with(self, fingerprint: u64, rules: Arc<Reserves>) -> Option<Arc<Self>> {
-        (rules.fingerprint() == fingerprint).then(|| Arc::new(Self { rules, ..self }))
+    /// With the rules of then; `None` if nobody knows them any more: then its buckets count as exhausted.
+    pub(crate) fn with(self, rules: Option<Arc<Reserves>>) -> Option<Arc<Self>> {
+        Some(Arc::new(Self { rules: rules?, ..self }))
+    }
+
+    /// What a bucket of a rule counts as that has such a limit by now; `None`: as exhausted when the slot was begun.
+    pub(in crate::owner) fn assumed(
+        &self,
+        rule: RuleId,
+        reserve: Option<Reserve>,
+        limit: &Limit,
+    ) -> Option<Assumed> {
+        match (self.rules.formerly(rule, reserve), reserve) {
+            (Formerly::Absent, _) => Some(Assumed::default()),
+            (Formerly::Same, Some(reserve)) => {
+                let at_least = self.at_least(reserve, limit)?;
+                Some(Assumed { empty_at: self.empty_at(reserve), at_least })
+            }
+            // As many units as may have been consumed under any of its limits.
+            (Formerly::Other(former, limits), Some(_)) => {
+                let converted = limits.iter().map(|of| {
+                    let empty = self.empty_at(former).map(|at| Reserve::converted(of, None, of, at));
+                    let mark = self.at_least(former, of).map(|mark| mark.max(empty.unwrap_or_default()));
+                    Reserve::converted(of, mark, limit, self.begun)
+                });
+                Some(Assumed { empty_at: None, at_least: converted.max().unwrap_or_default() })
+            }
+            _ => None,
+        }
     }
 
     /// When the owner before had counted all buckets as exhausted, as if time had stood still while nobody owned the slot: shares
     /// may have admitted what refilled.
-    pub(super) fn empty_at(&self, reserve: Reserve) -> Option<Nanos> {
+    fn empty_at(&self, reserve: Reserve) -> Option<Nanos> {
         if reserve.refills_for_shares() { self.postponed_before() } else { self.before }
     }
 
@@ -51,10 +90,7 @@ impl TakeoverBasis {
     }
 
     /// `None`: the bucket is exhausted when the slot was begun.
-    pub(super) fn at_least(&self, reserve: Reserve, limit: &Limit) -> Option<Mark> {
-        if !self.rules.contains(reserve) {
-            return None;
-        }
+    fn at_least(&self, reserve: Reserve, limit: &Limit) -> Option<Mark> {
         // A window that ended between the last answer of an earlier owner and the takeover counts as exhausted, to the next owners
         // too.
         let ended = |(heard, begun): &(Nanos, Nanos)| {
@@ -148,6 +184,61 @@ mod tests {
         assert!(told.at_least(reserve, &limit) > third.at_least(reserve, &limit));
         // Where nobody can have given anything, there is nothing to tell.
         assert_eq!(TakeoverBasis { heard: third.begun, ..third.clone() }.takeovers(), third.earlier);
+    }
+
+    #[test]
+    fn what_was_written_since_owes_what_its_former_limit_did_and_what_is_new_owes_nothing() {
+        let rules = |text: &str| Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
+        let then = rules(
+            "rules: [{ name: r, key: [], limit: 1000/1d, on_owner_loss: deny }, { name: log, key: [], limit: 10/1d, algorithm: sliding_log }]",
+        );
+        let (begun, before) = (at(60), Some(at(30)));
+        let basis = |before| TakeoverBasis {
+            rules: Arc::clone(then.reserves()),
+            heard: at(0),
+            begun,
+            before,
+            earlier: Vec::new(),
+        };
+        let parts = |rules: &Rules| {
+            let rule = &rules.rules("default")[0];
+            (rule.id(), rule.reserve(), *rule.limit().unwrap())
+        };
+        let assumed = |before, text: &str| {
+            let (id, reserve, limit) = parts(&rules(text));
+            basis(before).assumed(id, reserve, &limit)
+        };
+        let of = |fields: &str| format!("rules: [{{ name: r, key: [], on_owner_loss: deny, {fields} }}]");
+        let (_, former, limit) = parts(&then);
+        let owed = former.unwrap().at_least(&limit, at(0), begun);
+        let same = assumed(before, &of("limit: 1000/1d")).unwrap();
+        assert_eq!((same.empty_at, Some(same.at_least)), (before, owed));
+        let algorithms = ["token_bucket", "leaky_bucket", "fixed_window", "sliding_window"];
+        for (fields, algorithm) in
+            ["3000/1d", "800/1d", "1600/1h"].iter().flat_map(|l| algorithms.map(|a| (l, a)))
+        {
+            let text = of(&format!("limit: {fields}, algorithm: {algorithm}"));
+            let (_, _, other) = parts(&rules(&text));
+            let exhausted = Reserve::converted(&other, None, &other, begun);
+            let assumed = |before| assumed(before, &text).unwrap();
+            assert_eq!(assumed(None).empty_at, None, "{text}");
+            assert_eq!(assumed(None).at_least, Reserve::converted(&limit, owed, &other, begun), "{text}");
+            assert!(Mark::default() < assumed(None).at_least && assumed(None).at_least < exhausted, "{text}");
+            // Who was before had counted all as exhausted.
+            assert!(assumed(before).at_least > assumed(None).at_least, "{text}");
+        }
+        for new in ["limit: 5/1d", "limit: 5/1d, algorithm: sliding_log", "limit: 5/1s"] {
+            let text = format!("rules: [{{ name: new, key: [], {new} }}]");
+            assert_eq!(assumed(before, &text), Some(Assumed::default()), "{new}");
+        }
+        // What had no floors has no limit that says what it owes.
+        for fields in ["limit: 10/1d", "limit: 20/1d, algorithm: sliding_log"] {
+            assert_eq!(
+                assumed(None, &format!("rules: [{{ name: log, key: [], {fields} }}]")),
+                None,
+                "{fields}"
+            );
+        }
     }
 
     #[test]

@@ -254,7 +254,7 @@ pub(crate) fn take_over(context: &Context, leader: &Arc<LeaderClient>, part: Han
     for slot in part.slots {
         let floor = slot.drained_ago.map(|ago| Nanos::new(now.get().saturating_sub(ago)));
         let basis = slot.basis.map(|basis| basis.into_basis(now));
-        let basis = basis.and_then(|(rules, basis)| basis.with(rules, context.ownership.reserves()));
+        let basis = basis.and_then(|(rules, basis)| basis.with(context.ownership.reserves_of(rules)));
         match context.ownership.install(slot.one, slot.epoch, floor, basis, now) {
             Install::Now => installed.push(slot.one),
             Install::Before => {}

@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_flood_under_one_key_pushes_out_no_charges_of_the_others() {
         let mut charged = Charged::default();
-        let key = |bucket: u64| bucket << 24 | 2;
+        let key = |bucket: u64| bucket << 44 | 2;
         (0..100).for_each(|bucket| charged.note(request(bucket, 1), &[charge(key(bucket), 5)], at(0), 1000));
         (0..10_000).for_each(|id| charged.note(request(1000 + id, 1), &[charge(key(999), 5)], at(1), 1000));
         assert_eq!(charged.order.len(), 1000);

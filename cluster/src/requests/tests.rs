@@ -69,7 +69,7 @@ fn flood(requests: &Requests, share: impl Fn(u64) -> Share, now: Nanos) {
 #[test]
 fn a_flood_of_ids_under_one_key_makes_nobody_else_pay_twice() {
     let requests = Requests::default();
-    let bucket = |number: u64| Share::of_bucket(KeyHash::from_raw(number << 24));
+    let bucket = |number: u64| Share::of_bucket(KeyHash::from_raw(number << 44));
     let slot = SlotId::all().next().unwrap();
     for number in 0..100 {
         let remembered = Remembered { key: key(number), slot, rest: REMEMBER, decisions: Box::default() };

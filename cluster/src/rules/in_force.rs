@@ -1,10 +1,14 @@
 //! Puts the replicated rules in force: compiles those that have changed and swaps the whole in. The way of a check only
 //! ever sees the last snapshot, and never waits.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tidegate_limiter::{
-    cluster::{Rules, Store},
+    cluster::{Reserves, Rules, Store},
     rules::{HashSecret, RuleError},
 };
 use tokio::time::{Instant, sleep, sleep_until};
@@ -122,6 +126,7 @@ impl Compiler {
         let mut broken = Vec::new();
         let mut rules = self.rules.load_full();
         let (mut changed, mut former, mut denies) = (Vec::new(), Vec::new(), false);
+        let is_first = self.compiled.is_empty();
         for (domain, history) in &applied.state.domains {
             let revision = history.current().revision;
             if self.compiled.get(domain) == Some(&revision) {
@@ -134,7 +139,7 @@ impl Compiler {
             let compile = move || {
                 let compiled = before.with_domain_at(&name, &text, &secret, revision.get())?;
                 // One that this version cannot use was in force nowhere that it knows of.
-                let former = texts.iter().filter_map(|text| {
+                let former = texts.iter().filter_map(|(revision, text)| {
                     Rules::empty(&secret).with_domain_at(&name, text, &secret, revision.get()).ok()
                 });
                 Ok::<_, Vec<RuleError>>((compiled, former.collect::<Vec<_>>()))
@@ -169,13 +174,18 @@ impl Compiler {
             let revision = newest.filter(|_| broken.is_empty()).unwrap_or(rules.revision());
             let compiled = changed.iter().map(|(domain, revision, _)| (Arc::clone(domain), *revision));
             self.compiled.extend(compiled);
-            let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules));
+            let known = newest.filter(|_| broken.is_empty()).unwrap_or(0);
+            let (reserves, since) = (Arc::clone(rules.reserves()), self.since(&rules).at(known));
             // Before anything is decided by them: a strict rule forgets nothing.
             self.stores.iter().for_each(|store| set_policies(store, &rules));
             // The buckets of slots that this node owns. Those of shares are of parts of limits, and last for a cut.
             let now = self.clock.now();
             self.stores[0].set_limits(&rules, now);
             former.iter().for_each(|rules| self.stores[0].add_former_limits(rules, now));
+            if is_first {
+                let before = reserves_before(&rules, &former);
+                before.into_iter().for_each(|reserves| self.ownership.add_former_reserves(reserves));
+            }
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is replicated too.
             self.ownership.set_reserves(reserves, since);
@@ -200,17 +210,36 @@ impl Compiler {
 
 /// The texts that were in force before, the newest last: since the revision that this node had, or, where it had none, the last ones.
 /// Buckets that come from other nodes, or from the disk, may have been charged by them.
-fn texts_before(history: &DomainHistory, known: Option<Revision>) -> Vec<Arc<str>> {
+fn texts_before(history: &DomainHistory, known: Option<Revision>) -> Vec<(Revision, Arc<str>)> {
     let [before @ .., _] = history.changes() else { return Vec::new() };
     let mut bytes = 0;
     let newer = before.iter().rev().take_while(|change| known.is_none_or(|known| change.revision > known));
-    let texts = newer.filter_map(|change| change.text.clone()).take(MAX_TEXTS_BEFORE).take_while(|text| {
+    let texts = newer.filter_map(|change| Some((change.revision, change.text.clone()?)));
+    let texts = texts.take(MAX_TEXTS_BEFORE).take_while(|(_, text)| {
         bytes += text.len();
         bytes <= MAX_BYTES_BEFORE
     });
-    let mut texts: Vec<Arc<str>> = texts.collect();
+    let mut texts: Vec<(Revision, Arc<str>)> = texts.collect();
     texts.reverse();
     texts
+}
+
+/// All rules together as they were in force before, the newest last: after each change of a domain of which its text is known.
+/// `former`: of one domain each.
+fn reserves_before(rules: &Rules, former: &[Rules]) -> Vec<Arc<Reserves>> {
+    let domains = rules.domains();
+    let all = || former.iter().chain([rules]);
+    let revisions = all().flat_map(|one| domains.iter().filter_map(|domain| one.revision_of(domain)));
+    let times: BTreeSet<u64> = revisions.filter(|at| *at < rules.newest()).collect();
+    let at = |time: u64| {
+        let known = |domain: &&str| {
+            let until = |one: &&Rules| one.revision_of(domain).is_some_and(|revision| revision <= time);
+            all().filter(until).max_by_key(|one| one.revision_of(domain))?.reserves_of(domain)
+        };
+        let parts: Vec<Reserves> = domains.iter().filter_map(known).collect();
+        Arc::new(Reserves::of_all(&parts))
+    };
+    times.iter().skip(times.len().saturating_sub(MAX_TEXTS_BEFORE)).map(|time| at(*time)).collect()
 }
 
 /// Says what happens with the buckets of each rule when there is no room for all of them.

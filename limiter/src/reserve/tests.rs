@@ -57,7 +57,7 @@ fn a_charge_beyond_what_the_successor_knows_is_held_and_passes_when_it_knows() {
 
 #[test]
 fn limits_that_come_with_checks_have_floors_where_those_of_rules_have_them() {
-    let (now, reserves) = (Nanos::new(START), Reserves::of([], []));
+    let (now, reserves) = (Nanos::new(START), Reserves::of([(); 0].map(|()| (RuleId::INLINE, None, [])), []));
     assert!(!reserves.is_empty() && Reserves::default().is_empty());
     assert_ne!(reserves.fingerprint(), Reserves::default().fingerprint());
     let of = |text, burst, algorithm| Reserve::of_inline(&Limit::parse(text, burst, algorithm).unwrap());
@@ -116,7 +116,8 @@ fn windows_that_end_between_the_last_floor_and_the_takeover_count_as_exhausted()
     assert!(reserve.at_least(&limit, at(10), at(50)).is_some());
     assert!(reserve.at_least(&limit, at(50), at(65)).is_none());
     let bucket = Limit::parse("160/1m", None, Algorithm::TokenBucket).unwrap();
-    assert!(reserve.at_least(&bucket, at(50), at(65)).is_some());
+    let of_bucket = Reserve::of(RuleId::from_raw(1), [&bucket], true).unwrap();
+    assert!(of_bucket.at_least(&bucket, at(50), at(65)).is_some());
     // Where nobody gives shares of it, the new window has what the successor would believe anyway.
     let alone = Reserve::of(RuleId::from_raw(1), [&limit], false).unwrap();
     assert_eq!(alone.at_least(&limit, at(50), at(65)), Some(alone.at_most(&limit, None, at(65))));
@@ -258,7 +259,7 @@ proptest! {
     ) {
         let limit = Limit::new(algorithm, count, Period::Fixed(Duration::from_secs(20)), None).unwrap();
         let reserve = Reserve::of(RuleId::from_raw(1), [&limit], false).unwrap();
-        let reserves = Reserves::of([reserve], []);
+        let reserves = Reserves::of([(RuleId::from_raw(1), Some(reserve), [&limit])], []);
         let mut now = Nanos::new(START);
         let (owner, truth, successor) = (store(now), store(now), store(now));
         let mut acknowledged: Option<Mark> = None;

@@ -13,7 +13,10 @@ use tokio::sync::Notify;
 
 use super::{BOUND, ClaimedFloors, DISK, DISK_SILENT, FROM_FLOORS, MAX_RAISES, SILENT, Side, bits};
 use crate::{
-    owner::slot_ownership::{Claim, SlotOwnership},
+    owner::{
+        slot_ownership::{Claim, SlotOwnership},
+        takeover::Assumed,
+    },
     slots::SlotId,
     stats::FloorStats,
 };
@@ -29,28 +32,33 @@ impl SlotOwnership {
         now: Nanos,
     ) -> Option<Floor> {
         match reserve {
-            None => self.empty_at(claim, charge).map(Floor::empty_at),
+            None => {
+                // As good as always nothing is assumed.
+                claim.floor?;
+                let binding = self.floors.bindings[claim.slot.index()].load(Acquire);
+                self.assumed(claim, binding, charge, None).empty_at.map(Floor::empty_at)
+            }
             Some(reserve) => self.bounds_of(claim, charge, reserve, now),
         }
     }
 
-    /// When the bucket counts as exhausted, because nobody can tell what it had admitted.
-    fn empty_at(&self, claim: &Claim, charge: &Charge) -> Option<Nanos> {
-        claim.floor.filter(|_| !self.floors.reserves.load().starts_full(charge.rule))
+    /// What the bucket counts as, because nobody can tell what it had admitted.
+    fn assumed(&self, claim: &Claim, binding: u64, charge: &Charge, reserve: Option<Reserve>) -> Assumed {
+        let of_basis = if binding & FROM_FLOORS == 0 {
+            None
+        } else {
+            let bases = self.floors.bases.load();
+            bases.get(&claim.slot.get()).and_then(|basis| basis.assumed(charge.rule, reserve, &charge.limit))
+        };
+        let assumed = of_basis.unwrap_or(Assumed { empty_at: claim.floor, at_least: Mark::default() });
+        let starts_full = assumed.empty_at.is_some() && self.floors.reserves.load().starts_full(charge.rule);
+        Assumed { empty_at: assumed.empty_at.filter(|_| !starts_full), ..assumed }
     }
 
     fn bounds_of(&self, claim: &mut Claim, charge: &Charge, reserve: Reserve, now: Nanos) -> Option<Floor> {
         let slot = claim.slot.index();
         let binding = self.floors.bindings[slot].load(Acquire);
-        let (mut empty_at, mut at_least) = (self.empty_at(claim, charge), Mark::default());
-        if binding & FROM_FLOORS != 0
-            && let Some(basis) = self.floors.bases.load().get(&claim.slot.get())
-            && let Some(mark) = basis.at_least(reserve, &charge.limit)
-        {
-            let before = basis.empty_at(reserve);
-            let before = before.filter(|_| !self.floors.reserves.load().starts_full(charge.rule));
-            (empty_at, at_least) = (before, mark);
-        }
+        let Assumed { empty_at, at_least } = self.assumed(claim, binding, charge, Some(reserve));
         let mut agreed =
             ClaimedFloors { reserve, at_most: Mark::new(u64::MAX), binding, kept_to: 0, beyond: false };
         if binding & (BOUND | DISK) != 0 && charge.cost != Cost::PEEK {

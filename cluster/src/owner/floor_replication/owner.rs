@@ -13,7 +13,7 @@ use tidegate_limiter::{
     cluster::{KeyHash, Mark, Reserves},
 };
 
-use super::{CHANGE, Raise, SILENT, Side, Since, TakeoverState, bits};
+use super::{CHANGE, MAX_FORMER, Raise, SILENT, Side, Since, TakeoverState, bits};
 use crate::{
     ids::NodeStart,
     owner::{
@@ -29,16 +29,35 @@ impl SlotOwnership {
         // Under the lock, so that nobody says that all floors were sent for these by what was sent for those before.
         let mut core = self.core();
         let before = self.floors.reserves.swap(Arc::clone(&reserves));
-        if *before != *reserves || core.agreements.since != since {
-            core.agreements.since = since;
+        let is_other = *before != *reserves || core.agreements.since.domains != since.domains;
+        core.agreements.since = since;
+        if is_other {
+            self.add_former_reserves(before);
             core.agreements.begin_anew();
             self.count_complete(&core);
         }
     }
 
-    /// Whether the rules with floors in force are those of a state in which the domains have these revisions.
-    pub(crate) fn floors_are_of(&self, revision: impl Fn(&str) -> Option<u64>) -> bool {
-        self.core().agreements.since.is_of(revision)
+    /// These rules were in force before, later than those of which this was said so far.
+    pub(crate) fn add_former_reserves(&self, reserves: Arc<Reserves>) {
+        let mut former = self.floors.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.retain(|known| known.fingerprint() != reserves.fingerprint());
+        former.push_back(reserves);
+        if former.len() > MAX_FORMER {
+            former.pop_front();
+        }
+    }
+
+    /// The rules of that fingerprint, if they are in force or were lately.
+    pub(crate) fn reserves_of(&self, fingerprint: u64) -> Option<Arc<Reserves>> {
+        let is_it = |reserves: &Arc<Reserves>| reserves.fingerprint() == fingerprint;
+        let former = self.floors.former.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(self.reserves()).filter(is_it).or_else(|| former.iter().rev().find(|one| is_it(one)).cloned())
+    }
+
+    /// Whether the rules in force are those of a state in which the domains have these revisions, the last of which is `newest`.
+    pub(crate) fn floors_are_of(&self, revision: impl Fn(&str) -> Option<u64>, newest: Option<u64>) -> bool {
+        self.core().agreements.since.is_of(revision, newest)
     }
 
     pub(crate) fn reserves(&self) -> Arc<Reserves> {

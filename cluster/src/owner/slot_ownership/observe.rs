@@ -167,7 +167,7 @@ impl SlotOwnership {
         let kept = core.node.kept(slot)?;
         if let Some(saved) = &kept.saved {
             let (rules, basis) = saved.basis.clone()?;
-            return basis.with(rules, self.reserves());
+            return basis.with(self.reserves_of(rules));
         }
         let floors = kept.floors.as_ref().filter(|floors| self.is_agreed_on_disk(core, floors))?;
         let mut earlier = floors.earlier.clone();
