@@ -54,6 +54,7 @@ impl Pattern {
             Self::Path(path) => without_end_slashes(path) == without_end_slashes(value),
             Self::Present => true,
             Self::Like(pattern) => is_like(pattern, value),
+            Self::LikePath(pattern) => is_like(pattern, without_end_slashes(value)),
         }
     }
 }
@@ -127,7 +128,7 @@ pub(crate) fn key_order(key: &[KeyPart]) -> Box<[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pattern::PatternText;
+    use crate::pattern::{PatternForm, PatternText};
 
     fn holds(patterns: &[&str], value: Option<&str>) -> bool {
         let patterns: Vec<PatternText> = patterns.iter().copied().map(PatternText::from).collect();
@@ -179,6 +180,43 @@ mod tests {
             &crate::HashSecret::new([1; 16]),
         );
         assert_eq!(error.unwrap_err().len(), 2, "one is twice in the key, one has no name");
+    }
+
+    #[test]
+    fn slashes_at_the_end_of_a_path_get_past_no_pattern_but_one_that_names_them() {
+        let path = |form: PatternForm, value: &str| {
+            let condition = Condition::new([Test::new("path".into(), [&form.into()])]);
+            condition.holds(&[("path", value)][..])
+        };
+        let like = |text: &str| PatternForm::Like(text.to_owned());
+        let not_like = |text: &str| PatternForm::NotLike(text.to_owned());
+        let exactly = |text: &str| PatternForm::ExactlyLike(text.to_owned());
+        for value in ["/api/x/download", "/api/x/download/", "/api/x/download//"] {
+            assert!(
+                path(like("/api/*/download"), value) && !path(not_like("/api/*/download"), value),
+                "{value}"
+            );
+            assert!(path(like("*/download"), value) && path(like("/api/x/*"), value), "{value}");
+        }
+        assert!(path(like("/login"), "/login/") && !path(not_like("/login"), "/login/"));
+        assert!(!path(like("/api/*/download"), "/api/x/download/y"));
+        // A pattern that ends with a slash means paths that do.
+        assert!(path(like("/api/*/"), "/api/x/") && !path(like("/api/*/"), "/api/x"));
+        assert!(path(exactly("*.php"), "/a.php") && !path(exactly("*.php"), "/a.php/"));
+        assert!(path(PatternForm::NotExactlyLike("*.php".to_owned()), "/a.php/"));
+        // Of other attributes a slash is a character.
+        let other = Condition::new([Test::new("a".into(), [&like("x*y").into()])]);
+        assert!(other.holds(&[("a", "x-y")][..]) && !other.holds(&[("a", "x-y/")][..]));
+        // They are described as what they are.
+        for form in [
+            like("*.php"),
+            not_like("*.php"),
+            exactly("*.php"),
+            PatternForm::NotExactlyLike("*.php".to_owned()),
+        ] {
+            let test = Test::new("path".into(), [&form.clone().into()]);
+            assert_eq!(Condition::new([test]).describe()["path"], [form.into()]);
+        }
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn a_value_of_another_kind_is_reported_with_what_is_expected() {
     assert_error(
         &rule("when: { path: { was: /a } }"),
         "was",
-        "has no field `was` (a value in `when` that is a map has: is, is_not, like, not_like)",
+        "has no field `was` (a value in `when` that is a map has: is, is_not, like, not_like, exactly_like, not_exactly_like)",
     );
     assert_error(&rule("when: { path: { isnot: /a } }"), "isnot", "did you mean `is_not`?");
     assert_error(&rule("when: { path: { is: [/a, /b] } }"), "[/a", "`is` must be a text, here is a list");
