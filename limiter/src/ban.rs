@@ -157,7 +157,8 @@ impl fmt::Display for Ban {
     }
 }
 
-/// Of a ban until `end`, or a little earlier (no answer tells more than the ban has), after which the key is known as an offender for so many seconds.
+/// Of a ban until `end`, or a little earlier (no answer tells more than the ban has), after which the key is known as an offender
+/// for so many seconds.
 fn state(end: u64, seconds: u64, count: u64) -> u64 {
     let known = Known::of(seconds);
     let until = end.saturating_add(ticks(known.seconds())) & !(UNIT - 1);

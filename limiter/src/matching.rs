@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn slashes_at_the_end_of_a_path_get_past_no_pattern_but_one_that_names_them() {
         let path = |form: PatternForm, value: &str| {
-            let condition = Condition::new([Test::new("path".into(), [&form.into()])]);
+            let condition = Condition::new([Test::new("path".into(), [&PatternText::from(form)])]);
             condition.holds(&[("path", value)][..])
         };
         let like = |text: &str| PatternForm::Like(text.to_owned());
@@ -205,7 +205,7 @@ mod tests {
         assert!(path(exactly("*.php"), "/a.php") && !path(exactly("*.php"), "/a.php/"));
         assert!(path(PatternForm::NotExactlyLike("*.php".to_owned()), "/a.php/"));
         // Of other attributes a slash is a character.
-        let other = Condition::new([Test::new("a".into(), [&like("x*y").into()])]);
+        let other = Condition::new([Test::new("a".into(), [&PatternText::from(like("x*y"))])]);
         assert!(other.holds(&[("a", "x-y")][..]) && !other.holds(&[("a", "x-y/")][..]));
         // They are described as what they are.
         for form in [
@@ -214,8 +214,9 @@ mod tests {
             exactly("*.php"),
             PatternForm::NotExactlyLike("*.php".to_owned()),
         ] {
-            let test = Test::new("path".into(), [&form.clone().into()]);
-            assert_eq!(Condition::new([test]).describe()["path"], [form.into()]);
+            let text = PatternText::from(form);
+            let condition = Condition::new([Test::new("path".into(), [&text])]);
+            assert_eq!(condition.describe()["path"], [text]);
         }
     }
 

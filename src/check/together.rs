@@ -145,7 +145,7 @@ mod tests {
     use smallvec::smallvec;
     use tidegate_cluster::{Answer, DecidedBy};
     use tidegate_limiter::{
-        Limit,
+        Algorithm, Limit,
         cluster::{KeyHash, RuleId},
     };
 
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn charges_of_one_bucket_that_were_not_taken_all_tell_what_is_there() {
-        let limit = Limit::parse("10/1h", None, None).unwrap();
+        let limit = Limit::parse("10/1h", None, Algorithm::TokenBucket).unwrap();
         let charge = |key| Charge {
             key: KeyHash::from_raw(key),
             rule: RuleId::INLINE,

@@ -22,7 +22,7 @@ pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
             _ => {
                 has_key |= name == "key";
                 has_limit |= name == "limit" || name == "limits";
-                if name == "limit" && Limit::parse(&value, None, None).is_ok() {
+                if name == "limit" && value.parse::<Limit>().is_ok() {
                     return Err(own_limit());
                 }
                 fields.attributes.get_or_insert_default().insert(name, value)

@@ -337,7 +337,7 @@ mod tests {
         let mut ask = |words: &[&str]| answer_to(&mut identity, words);
         assert_eq!(
             (ask(&["CLIENT", "ID"]), ask(&["CLIENT", "GETNAME"])),
-            (":7\r\n".into(), "$-1\r\n".into())
+            (":7\r\n".to_owned(), "$-1\r\n".to_owned())
         );
         assert_eq!(ask(&["CLIENT", "SETNAME", "foo"]), "+OK\r\n");
         assert_eq!(ask(&["CLIENT", "GETNAME"]), "$3\r\nfoo\r\n");

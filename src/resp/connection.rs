@@ -314,7 +314,7 @@ impl Connection {
                 match self.peer.authenticate(&node, self.worker, &auth) {
                     Err(error) => self.say(|to| to.error(&error)),
                     Ok(()) => match auth.hello {
-                        Some(hello) => self.answer(&Plain::Hello(hello)),
+                        Some(hello) => self.say_plain(&Plain::Hello(hello)),
                         None => self.say(|to| to.status("OK")),
                     },
                 }
@@ -323,7 +323,7 @@ impl Connection {
                 if plain == Plain::Reset {
                     self.peer.forget();
                 }
-                self.answer(&plain);
+                self.say_plain(&plain);
                 return if plain == Plain::Quit { After::End } else { After::GoOn };
             }
             Step::Run(Command::About(about)) => {
@@ -364,7 +364,7 @@ impl Connection {
     }
 
     /// Writes the answer of the present command, and keeps it back where the client wants none.
-    fn answer(&mut self, plain: &Plain<'_>) {
+    fn say_plain(&mut self, plain: &Plain<'_>) {
         let mut identity = std::mem::take(&mut self.identity);
         self.say(|to| plain.answer(&mut identity, to));
         self.identity = identity;

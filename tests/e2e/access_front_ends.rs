@@ -115,7 +115,11 @@ fn calls_of_others_are_refused_without_a_token_in_the_form_that_their_clients_re
         assert!(told.status == status && told.json()["error"].is_string(), "{}", told.text());
         let told = ask(node, "POST", "/v1/GetRateLimits", token, "{}");
         let json = told.json();
-        assert_eq!((told.status, &json["code"], &json["details"]), (status, &json!(code), &json!([])), "{json}");
+        assert_eq!(
+            (told.status, &json["code"], &json["details"]),
+            (status, &json!(code), &json!([])),
+            "{json}"
+        );
         assert!(json["message"].is_string(), "{json}");
     }
 }

@@ -119,12 +119,18 @@ fn a_page_of_another_site_gives_nothing_back_by_gubernators_call() {
         assert_eq!(ask(&headers, &batch(1, 0)).status, 200, "{foreign}: a hit is anybody's");
         for body in [batch(-1, 0), batch(1, 8), batch(0, 12)] {
             let answer = ask(&headers, &body);
-            assert_eq!((answer.status, &answer.json()["code"]), (403, &serde_json::json!(7)), "{}", answer.text());
+            assert_eq!(
+                (answer.status, &answer.json()["code"]),
+                (403, &serde_json::json!(7)),
+                "{}",
+                answer.text()
+            );
         }
     }
     let left = ask(std::slice::from_ref(&own), &batch(0, 0)).json();
     assert_eq!(left["responses"][0]["remaining"], "2", "{left}");
-    for headers in [vec![own.clone()], vec![own.clone(), format!("Origin: http://{}", cluster.nodes[0].http)]] {
+    for headers in [vec![own.clone()], vec![own.clone(), format!("Origin: http://{}", cluster.nodes[0].http)]]
+    {
         assert_eq!(ask(&headers, &batch(-1, 0)).status, 200, "{headers:?}");
     }
 }

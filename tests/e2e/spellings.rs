@@ -7,7 +7,7 @@ const RULES: &str = "
 rules:
   - { name: login, when: { path: /login, method: POST }, key: [ip], limit: 1/1d }
   - { name: folder, when: { path: /folder/ }, key: [], limit: 1/1d }
-  - { name: download, when: { path: { like: "/api/*/download" } }, key: [], limit: 1/1d }
+  - { name: download, when: { path: { like: '/api/*/download' } }, key: [], limit: 1/1d }
   - { name: each, when: { path: /each/* }, key: [path], limit: 1/1d }
 ";
 

@@ -1,11 +1,7 @@
 //! What rules say that is valid and hardly meant.
 
 use super::conditions_text;
-use crate::{
-    Algorithm, Limit, Rule, Rules,
-    condition::{Condition, Pattern},
-    limits::Override,
-};
+use crate::{Algorithm, Limit, Rule, Rules, condition::Condition, limits::Override};
 
 /// Units a second above which a unit is less than a step of a sliding window (`algorithm/sliding.rs`), so that each check of one
 /// unit is charged more.
@@ -40,8 +36,8 @@ impl Rules {
 fn unmatched_values(when: &Condition) -> impl Iterator<Item = String> {
     let tests = when.tests.iter();
     let patterns = tests.flat_map(|test| {
-        let patterns = test.any_of.iter().chain(&test.none_of);
-        patterns.map(|pattern| (&*test.attribute, pattern))
+        let patterns = test.any_of.iter().chain(test.none_of.iter());
+        patterns.map(move |pattern| (&*test.attribute, pattern))
     });
     patterns.filter_map(|(attribute, pattern)| {
         let text = pattern.to_string();
@@ -53,9 +49,7 @@ fn unmatched_values(when: &Condition) -> impl Iterator<Item = String> {
             "host" if has(|letter| letter.is_ascii_uppercase()) => {
                 ("in lower case", text.to_ascii_lowercase())
             }
-            "path" if !text.starts_with(['/', '*']) && !matches!(pattern, Pattern::Present) => {
-                ("with a slash at its beginning", format!("/{text}"))
-            }
+            "path" if !text.starts_with(['/', '*']) => ("with a slash at its beginning", format!("/{text}")),
             _ => return None,
         };
         Some(format!(
@@ -66,7 +60,7 @@ fn unmatched_values(when: &Condition) -> impl Iterator<Item = String> {
 
 /// Overrides behind one that takes all of their requests.
 fn hidden(overrides: &[Override]) -> impl Iterator<Item = String> {
-    let hidden = overrides.iter().enumerate().filter(|(place, special)| {
+    let hidden = overrides.iter().enumerate().filter(move |(place, special)| {
         let before = &overrides[..*place];
         before.iter().any(|first| {
             let lasts = first.span.texts() == (None, None) || first.span == special.span;
