@@ -74,8 +74,8 @@ pub(crate) struct DomainText {
     pub(crate) text: String,
     /// What it says.
     pub(crate) rules: Vec<RuleDescription>,
-    /// What of it is over, in words.
-    pub(crate) over: Vec<String>,
+    /// What of it is over or hardly meant, in words.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Reads the rules of each domain, and makes sure that they compile.
@@ -93,8 +93,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<DomainText>, RulesFileError> {
         .filter_map(|text| {
             let rules = Rules::from_yaml(text, &secret).ok()?;
             let name = rules.domains().first()?.to_string();
-            let (described, over) = (rules.describe(&name).rules, rules.over(now));
-            Some(DomainText { rules: described, over, name, text: text.to_owned() })
+            let mut warnings = rules.warnings();
+            warnings.extend(rules.over(now).into_iter().map(|over| format!("{over}; delete it")));
+            Some(DomainText { rules: rules.describe(&name).rules, warnings, name, text: text.to_owned() })
         })
         .collect())
 }

@@ -103,8 +103,8 @@ fn dressed(text: &str) -> Option<IpAddr> {
 /// An IPv6 address. Its zone names an interface of the host that has written it down, and tells no hosts apart.
 fn zoned(text: &str) -> Option<IpAddr> {
     let (bare, zone) = text.split_once('%').unwrap_or((text, "0"));
-    let is_zone =
-        (1..=MAX_ZONE_BYTES).contains(&zone.len()) && zone.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_zone = (1..=MAX_ZONE_BYTES).contains(&zone.len())
+        && zone.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
     is_zone.then(|| bare.parse::<Ipv6Addr>().ok()).flatten().map(IpAddr::V6)
 }
 
@@ -143,6 +143,19 @@ pub(crate) fn network_of_beginning(text: &str) -> Option<IpNet> {
         return None;
     }
     network(&format!("{groups}::/{}", 16 * count))
+}
+
+/// Whether there are addresses whose text begins so: whole octets without leading zeros, the last of which may go on; or what
+/// addresses of version 6 consist of.
+pub(crate) fn can_begin(text: &str) -> bool {
+    if text.contains([':', '[', '"']) || !text.contains('.') && text.len() > 3 {
+        return text.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.[\"".contains(&byte));
+    }
+    let is_octet = |octet: &str| octet.parse::<u8>().is_ok_and(|value| value.to_string() == octet);
+    let (whole, last) = text.rsplit_once('.').unwrap_or(("", text));
+    let whole_fit = whole.is_empty() && !text.starts_with('.') || whole.split('.').all(is_octet);
+    let is_group = !text.contains('.') && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    whole_fit && whole.split('.').count() <= 3 && (last.is_empty() || is_octet(last) || is_group)
 }
 
 /// How many bits of an address stand for one client.

@@ -51,12 +51,14 @@ pub(crate) enum Pattern {
     Present,
     /// With a `*` that is not at its end, and no two of them together.
     Like(Box<str>),
+    /// The same of `path`, whose values fit with or without slashes at their end.
+    LikePath(Box<str>),
 }
 
 /// The same in the short form, if that reads so for this attribute: `{ is: a }` is `a`, and `{ is: a* }` stays what it is.
 pub fn short_form(attribute: &str, form: &PatternForm) -> PatternText {
-    let (pattern, opposite) = Pattern::of_form(form);
-    pattern.written(attribute, opposite)
+    let (pattern, opposite) = Pattern::of_form(attribute, form);
+    pattern.described(attribute, opposite)
 }
 
 impl Condition {
@@ -120,8 +122,8 @@ impl Condition {
 
 impl Test {
     fn patterns(&self) -> Vec<PatternText> {
-        let positive = self.any_of.iter().map(|pattern| pattern.written(&self.attribute, false));
-        positive.chain(self.none_of.iter().map(|pattern| pattern.written(&self.attribute, true))).collect()
+        let positive = self.any_of.iter().map(|pattern| pattern.described(&self.attribute, false));
+        positive.chain(self.none_of.iter().map(|pattern| pattern.described(&self.attribute, true))).collect()
     }
 
     /// Reads the patterns: an exact value, `prefix*`, a network like `10.0.0.0/8`, `*` for any value, and each of them
@@ -150,7 +152,8 @@ impl Test {
     /// Whether it holds for each value that an index finds it by.
     pub(crate) fn holds_where_found(&self) -> bool {
         // Of a `Like` an index knows only how it begins.
-        self.none_of.is_empty() && !self.any_of.iter().any(|pattern| matches!(pattern, Pattern::Like(_)))
+        let is_known = |pattern: &Pattern| !matches!(pattern, Pattern::Like(_) | Pattern::LikePath(_));
+        self.none_of.is_empty() && self.any_of.iter().all(is_known)
     }
 }
 
@@ -188,23 +191,34 @@ impl Pattern {
     }
 
     /// And whether its opposite is meant.
-    fn of_form(form: &PatternForm) -> (Self, bool) {
+    fn of_form(attribute: &str, form: &PatternForm) -> (Self, bool) {
         match form {
             PatternForm::Is(text) => (Self::Exact(text.as_str().into()), false),
             PatternForm::IsNot(text) => (Self::Exact(text.as_str().into()), true),
-            PatternForm::Like(text) => (Self::like(text), false),
-            PatternForm::NotLike(text) => (Self::like(text), true),
+            PatternForm::Like(text) => (Self::like_of(attribute, text), false),
+            PatternForm::NotLike(text) => (Self::like_of(attribute, text), true),
+            PatternForm::ExactlyLike(text) => (Self::like(text), false),
+            PatternForm::NotExactlyLike(text) => (Self::like(text), true),
         }
     }
 
     /// The same of an attribute. An address is one in whichever form the pattern has it: `ip` is compared as nothing else.
     fn of_form_for(attribute: &str, form: &PatternForm) -> (Self, bool) {
-        let (pattern, opposite) = Self::of_form(form);
+        let (pattern, opposite) = Self::of_form(attribute, form);
         match &pattern {
             Self::Exact(text) if attribute == "ip" && Address::parse(text).is_some() => {
                 (Self::of(attribute, text), opposite)
             }
             _ => (pattern, opposite),
+        }
+    }
+
+    /// Slashes at the end make no difference to a path, unless the text itself says how the value ends.
+    fn like_of(attribute: &str, text: &str) -> Self {
+        match Self::like(text) {
+            Self::Exact(path) if attribute == "path" && path.starts_with('/') => Self::Path(path),
+            Self::Like(text) if attribute == "path" && ends_open(&text) => Self::LikePath(text),
+            pattern => pattern,
         }
     }
 
@@ -224,7 +238,16 @@ impl Pattern {
         }
     }
 
-    /// In the short form, if that reads as this again.
+    /// As a rule file can say it: a text that is no address is one for `ip` only if it says `is`.
+    fn described(&self, attribute: &str, opposite: bool) -> PatternText {
+        match (self, opposite) {
+            (Self::Exact(text), false) if attribute == "ip" => PatternForm::Is(text.to_string()).into(),
+            (Self::Exact(text), true) if attribute == "ip" => PatternForm::IsNot(text.to_string()).into(),
+            _ => self.written(attribute, opposite),
+        }
+    }
+
+    /// In the short form, if that reads as this again. (What fingerprints of rules are made of: it stays as it is.)
     fn written(&self, attribute: &str, opposite: bool) -> PatternText {
         let short = self.to_string();
         if (opposite || !short.starts_with('!')) && Self::of(attribute, &short) == *self {
@@ -233,6 +256,8 @@ impl Pattern {
         let form = match (self, opposite) {
             (Self::Exact(_), false) => PatternForm::Is,
             (Self::Exact(_), true) => PatternForm::IsNot,
+            (Self::Like(text), false) if attribute == "path" && ends_open(text) => PatternForm::ExactlyLike,
+            (Self::Like(text), true) if attribute == "path" && ends_open(text) => PatternForm::NotExactlyLike,
             (_, false) => PatternForm::Like,
             (_, true) => PatternForm::NotLike,
         };
@@ -240,12 +265,19 @@ impl Pattern {
     }
 }
 
+/// Whether a text with stars leaves open how a path that fits it ends: with slashes or without.
+fn ends_open(text: &str) -> bool {
+    !text.ends_with(['/', '*'])
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(text) | Self::Path(text) | Self::Like(text) | Self::Hosts { written: text, .. } => {
-                f.write_str(text)
-            }
+            Self::Exact(text)
+            | Self::Path(text)
+            | Self::Like(text)
+            | Self::LikePath(text)
+            | Self::Hosts { written: text, .. } => f.write_str(text),
             Self::Prefix(prefix) => write!(f, "{prefix}*"),
             Self::Network(network) => network.fmt(f),
             Self::Present => f.write_str("*"),

@@ -183,7 +183,7 @@ impl Draft {
             let places = match pattern {
                 Pattern::Exact(value) => self.values.entry(value.clone()).or_default(),
                 Pattern::Prefix(prefix) => self.prefixes.entry(prefix.clone()).or_default(),
-                Pattern::Like(pattern) => {
+                Pattern::Like(pattern) | Pattern::LikePath(pattern) => {
                     let start = pattern.split('*').next().unwrap_or_default();
                     self.prefixes.entry(start.into()).or_default()
                 }
@@ -286,6 +286,8 @@ mod tests {
             "like /*/b",
             "like /a*c",
             "like *",
+            "exactly_like /*/b",
+            "not_exactly_like /*/b",
             "not_like */b*",
             "is 10.0.0.0/8",
             "is /a/*",
@@ -318,6 +320,8 @@ mod tests {
             "10.1.2.3:80",
             "[2001:db8::1]:80",
             "/a//",
+            "/a/b/",
+            "/a/b//",
             "2001:db8::1",
             "POST",
             "/a/*",

@@ -55,6 +55,7 @@ impl Pattern {
             Self::Path(path) => without_end_slashes(path) == without_end_slashes(value),
             Self::Present => true,
             Self::Like(pattern) => is_like(pattern, value),
+            Self::LikePath(pattern) => is_like(pattern, without_end_slashes(value)),
         }
     }
 }
@@ -128,7 +129,7 @@ pub(crate) fn key_order(key: &[KeyPart]) -> Box<[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pattern::PatternText;
+    use crate::pattern::{PatternForm, PatternText};
 
     fn holds(patterns: &[&str], value: Option<&str>) -> bool {
         let patterns: Vec<PatternText> = patterns.iter().copied().map(PatternText::from).collect();
@@ -180,6 +181,44 @@ mod tests {
             &crate::HashSecret::new([1; 16]),
         );
         assert_eq!(error.unwrap_err().len(), 2, "one is twice in the key, one has no name");
+    }
+
+    #[test]
+    fn slashes_at_the_end_of_a_path_get_past_no_pattern_but_one_that_names_them() {
+        let path = |form: PatternForm, value: &str| {
+            let condition = Condition::new([Test::new("path".into(), [&PatternText::from(form)])]);
+            condition.holds(&[("path", value)][..])
+        };
+        let like = |text: &str| PatternForm::Like(text.to_owned());
+        let not_like = |text: &str| PatternForm::NotLike(text.to_owned());
+        let exactly = |text: &str| PatternForm::ExactlyLike(text.to_owned());
+        for value in ["/api/x/download", "/api/x/download/", "/api/x/download//"] {
+            assert!(
+                path(like("/api/*/download"), value) && !path(not_like("/api/*/download"), value),
+                "{value}"
+            );
+            assert!(path(like("*/download"), value) && path(like("/api/x/*"), value), "{value}");
+        }
+        assert!(path(like("/login"), "/login/") && !path(not_like("/login"), "/login/"));
+        assert!(!path(like("/api/*/download"), "/api/x/download/y"));
+        // A pattern that ends with a slash means paths that do.
+        assert!(path(like("/api/*/"), "/api/x/") && !path(like("/api/*/"), "/api/x"));
+        assert!(path(exactly("*.php"), "/a.php") && !path(exactly("*.php"), "/a.php/"));
+        assert!(path(PatternForm::NotExactlyLike("*.php".to_owned()), "/a.php/"));
+        // Of other attributes a slash is a character.
+        let other = Condition::new([Test::new("a".into(), [&PatternText::from(like("x*y"))])]);
+        assert!(other.holds(&[("a", "x-y")][..]) && !other.holds(&[("a", "x-y/")][..]));
+        // They are described as what they are.
+        for form in [
+            like("*.php"),
+            not_like("*.php"),
+            exactly("*.php"),
+            PatternForm::NotExactlyLike("*.php".to_owned()),
+        ] {
+            let text = PatternText::from(form);
+            let condition = Condition::new([Test::new("path".into(), [&text])]);
+            assert_eq!(condition.describe()["path"], [text]);
+        }
     }
 
     #[test]

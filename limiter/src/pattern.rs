@@ -29,6 +29,10 @@ pub enum PatternForm {
     Like(String),
     /// The value does not fit this text.
     NotLike(String),
+    /// As `Like`, of a path too letter by letter: a slash at its end is a difference.
+    ExactlyLike(String),
+    /// The opposite.
+    NotExactlyLike(String),
 }
 
 impl PatternForm {
@@ -39,6 +43,8 @@ impl PatternForm {
             Self::IsNot(text) => ("is_not", text),
             Self::Like(text) => ("like", text),
             Self::NotLike(text) => ("not_like", text),
+            Self::ExactlyLike(text) => ("exactly_like", text),
+            Self::NotExactlyLike(text) => ("not_exactly_like", text),
         }
     }
 }

@@ -142,7 +142,10 @@ fn is_known(rules: &Rules, request: &CheckRequest<'_>, name: &str) -> Result<(),
     }
     let there =
         if names.is_empty() { "it has none".to_owned() } else { format!("there are: {}", names.join(", ")) };
-    let detail = format!("the domain {:?} has no rule {:?}; {there}", echo(&request.domain), echo(name));
+    let detail = match &request.subject {
+        Subject::Named { .. } => format!("the request brings no limit {:?}; {there}", echo(name)),
+        _ => format!("the domain {:?} has no rule {:?}; {there}", echo(&request.domain), echo(name)),
+    };
     Err(Problem::of_field(ProblemKind::NoSuchRule, "rule", detail))
 }
 

@@ -1,7 +1,7 @@
 //! Several checks as one: all of them are charged, or none is.
 
 use smallvec::SmallVec;
-use tidegate_cluster::{CheckOptions, Undecided, Verdict};
+use tidegate_cluster::{Answers, CheckOptions, Undecided, Verdict};
 use tidegate_limiter::{Cost, Decision, cluster::Charge, rules::Mode};
 use tidegate_proto::peer::MAX_CHARGES;
 
@@ -70,7 +70,7 @@ pub(crate) async fn check_together<T>(
         }
         let options = CheckOptions { revision: prepared.revision(), request: None, deadline };
         let (charges, policies) = (&mut prepared.charges, &prepared.policies);
-        let Verdict { allowed, answers } = if charges.is_empty() {
+        let Verdict { allowed, mut answers } = if charges.is_empty() {
             Verdict { allowed: true, answers: SmallVec::new() }
         } else {
             match node.router.decide_once(worker, charges, policies, options, now).await {
@@ -83,14 +83,21 @@ pub(crate) async fn check_together<T>(
             }
         };
         let charges = &prepared.charges;
-        let decided = |place: usize| Decided::at(place, &answers, node);
         // A bucket with room that does not allow is held: its owner waits for a successor. It did not deny.
-        let denies = |place: usize| {
-            let Charge { mode, cost, .. } = &charges[place];
-            let has_no_room =
-                |decision: &Decision| !decision.allowed && decision.remaining < cost.get().max(1);
-            *mode == Mode::Enforce && decided(place).is_some_and(|one| has_no_room(one.decision))
-        };
+        let has_no_room =
+            |decision: &Decision, cost: Cost| !decision.allowed && decision.remaining < cost.get().max(1);
+        let denying: SmallVec<[bool; 4]> = (0..charges.len())
+            .map(|place| {
+                let Charge { mode, cost, .. } = charges[place];
+                let decided = Decided::at(place, &answers, node);
+                mode == Mode::Enforce && decided.is_some_and(|one| has_no_room(one.decision, cost))
+            })
+            .collect();
+        let denies = |place: usize| denying[place];
+        if !allowed {
+            tell_untaken(charges, &mut answers);
+        }
+        let decided = |place: usize| Decided::at(place, &answers, node);
         // A check can be denied where no bucket has denied it: held until its time was over, or without newer rules.
         let is_denied_as_whole = !allowed && !(0..charges.len()).any(denies);
         let mut start = 0;
@@ -115,5 +122,65 @@ pub(crate) async fn check_together<T>(
             answer
         });
         return Ok(answered.collect());
+    }
+}
+
+/// Of several charges of one bucket each was decided as if those before it had taken their units. Where nothing was taken in the
+/// end, the first one has seen what is there.
+fn tell_untaken(charges: &[Charge], answers: &mut Answers) {
+    for place in 1..charges.len() {
+        let first = charges[..place].iter().position(|known| known.key == charges[place].key);
+        let there = first.and_then(|first| answers.get(first)?.as_ref()).map(|answer| answer.decision);
+        if let (Some(there), Some(Some(answer))) = (there, answers.get_mut(place)) {
+            answer.decision.remaining = there.remaining;
+            answer.decision.reset_after = there.reset_after;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use smallvec::smallvec;
+    use tidegate_cluster::{Answer, DecidedBy};
+    use tidegate_limiter::{
+        Algorithm, Limit,
+        cluster::{KeyHash, RuleId},
+    };
+
+    use super::*;
+
+    #[test]
+    fn charges_of_one_bucket_that_were_not_taken_all_tell_what_is_there() {
+        let limit = Limit::parse("10/1h", None, Algorithm::TokenBucket).unwrap();
+        let charge = |key| Charge {
+            key: KeyHash::from_raw(key),
+            rule: RuleId::INLINE,
+            limit,
+            cost: Cost::new(4).unwrap(),
+            mode: Mode::Enforce,
+            floor: None,
+            ban: None,
+        };
+        let answer = |allowed, remaining, reset| {
+            let decision = Decision {
+                allowed,
+                limit: 10,
+                remaining,
+                reset_after: Duration::from_secs(reset),
+                retry_after: None,
+                delay: Duration::ZERO,
+                assumed: false,
+                banned: false,
+            };
+            Some(Answer { decision, by: DecidedBy::Owner })
+        };
+        let mut answers: Answers =
+            smallvec![answer(true, 10, 0), answer(true, 7, 9), answer(true, 6, 4), answer(false, 2, 8), None];
+        tell_untaken(&[charge(1), charge(2), charge(1), charge(1), charge(1)], &mut answers);
+        let told =
+            answers.iter().flatten().map(|one| (one.decision.remaining, one.decision.reset_after.as_secs()));
+        assert_eq!(told.collect::<Vec<_>>(), [(10, 0), (7, 9), (10, 0), (10, 0)]);
     }
 }

@@ -12,7 +12,7 @@ use tidegate_cluster::{Amendment, Member, Readiness};
 use tidegate_proto::{
     batch::{Batch, MAX_REQUESTS},
     grpc::pb::gubernator::{
-        GetRateLimitsResp, HealthCheckResp, PeerHealthResp, RateLimitReq, RateLimitResp, Status,
+        Behavior, GetRateLimitsResp, HealthCheckResp, PeerHealthResp, RateLimitReq, RateLimitResp, Status,
     },
 };
 
@@ -50,6 +50,12 @@ impl Told {
         let owner = (answer.node != node.name).then(|| answer.node.to_owned());
         Self { allowed: answer.allowed, numbers: answer.numbers, owner }
     }
+}
+
+/// Whether a batch gives units back, or makes a bucket forget.
+pub(crate) fn gives_back(batch: &Batch) -> bool {
+    let resets = |behavior: i32| behavior & Behavior::ResetRemaining as i32 != 0;
+    batch.requests.iter().any(|request| request.hits < 0 || resets(request.behavior))
 }
 
 /// Decides a batch, each request by itself. What is wrong with one of them stands in its `error`.

@@ -92,7 +92,8 @@ fn told(amended: &AmendedBuckets<'_>) -> Result<Value, Problem> {
         let Some(now) = bucket.now else { return json!({ "rule": rule, "applied": unknown() }) };
         json!({
             "rule": rule, "applied": true, "limit": now.decision.limit, "remaining": now.decision.remaining,
-            "reset_after_ms": millis(now.decision.reset_after),
+            // A rule that denies has nothing that comes back.
+            "reset_after_ms": (now.decision.limit > 0).then(|| millis(now.decision.reset_after)),
             "decided_by": now.by.as_str(), "node": now.node,
         })
     });

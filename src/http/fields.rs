@@ -48,6 +48,11 @@ impl<'a> Fields<'a> {
         };
         let costs = self.costs.unwrap_or_default();
         let domain = self.domain.unwrap_or(Cow::Borrowed(DEFAULT_DOMAIN));
+        if domain.is_empty() {
+            // No rule file has such a domain: nothing would be limited.
+            let detail = format!("the domain is empty; leave it out for {DEFAULT_DOMAIN:?}, or name one");
+            return Err(Problem::of_field(ProblemKind::InvalidValue, "domain", detail));
+        }
         too_long("the domain", || "domain".to_owned(), &domain, MAX_NAME_BYTES)?;
         let stray = self.limit.stray();
         let subject = match (self.attributes, self.key, &self.limit.limit, self.limits) {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tidegate_limiter::cluster::DEFAULT_DOMAIN;
 
-use super::{json, transport::read};
+use super::{guard, json, response::Body, transport::read};
 use crate::{
     access::Caller,
     check::{Problem, ProblemKind, echo},
@@ -22,6 +22,10 @@ use crate::{
     node::Node,
     throttle::json as throttlecrab,
 };
+
+const THROTTLE_PATH: &str = "/throttle";
+/// Paths of the gateway: its calls, in the order of `router`.
+const GATEWAY_PATHS: [&str; 3] = ["/v1/GetRateLimits", "/v1/HealthCheck", "/v1/LiveCheck"];
 
 #[derive(Clone)]
 struct Worker {
@@ -32,10 +36,10 @@ struct Worker {
 /// The routes of one worker.
 pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
     Router::new()
-        .route("/v1/GetRateLimits", post(gubernator_limits).fallback(no_such_method))
-        .route("/v1/HealthCheck", get(gubernator_health).fallback(no_such_method))
-        .route("/v1/LiveCheck", get(gubernator_live).fallback(no_such_method))
-        .route("/throttle", post(throttle).fallback(only_post))
+        .route(GATEWAY_PATHS[0], post(gubernator_limits).fallback(no_such_method))
+        .route(GATEWAY_PATHS[1], get(gubernator_health).fallback(no_such_method))
+        .route(GATEWAY_PATHS[2], get(gubernator_live).fallback(no_such_method))
+        .route(THROTTLE_PATH, post(throttle).fallback(only_post))
         .with_state(Worker { node, number: worker })
 }
 
@@ -45,8 +49,13 @@ async fn gubernator_limits(
     request: Request,
 ) -> Response {
     let decide = async {
+        let of_page = guard::page_refusal(&request, &worker.node.allowed_hosts);
         let text = read(request, gubernator::MAX_BYTES, worker.node.body_part(caller.address)).await?;
         let batch = gubernator::json::read(json::utf8(&text)?).map_err(|error| json::problem_of(&error))?;
+        // Hits of a page are like those of any client; what gives units back is not.
+        if let Some(problem) = of_page.filter(|_| gubernator::gives_back(&batch)) {
+            return Err(problem);
+        }
         gubernator::decide(&worker.node, worker.number, &batch, &caller).await
     };
     match decide.await {
@@ -125,7 +134,11 @@ impl GatewayError {
             ProblemKind::ValueTooLarge | ProblemKind::BodyTooLarge => OUT_OF_RANGE,
             ProblemKind::BodyTimeout => DEADLINE_EXCEEDED,
             ProblemKind::TokenNeeded | ProblemKind::BadToken => UNAUTHENTICATED,
-            ProblemKind::RoleMissing | ProblemKind::DomainNotAllowed => PERMISSION_DENIED,
+            ProblemKind::RoleMissing
+            | ProblemKind::DomainNotAllowed
+            | ProblemKind::ForeignOrigin
+            | ProblemKind::UnknownHost => PERMISSION_DENIED,
+            ProblemKind::UnknownCoding => UNIMPLEMENTED,
             ProblemKind::TooManyFailures => RESOURCE_EXHAUSTED,
             _ => INVALID_ARGUMENT,
         };
@@ -140,15 +153,70 @@ impl Worker {
         self.refuse(problem, &body)
     }
 
-    /// The response of a problem, with another body.
     fn refuse(&self, problem: Problem, body: &impl Serialize) -> Response {
         self.node.metrics[self.number].count_problem(problem.kind);
-        let mut response = problem.into_http().map(|_| axum::body::Body::empty());
-        match serde_json::to_vec(body) {
-            Ok(json) => *response.body_mut() = json.into(),
-            Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+        with_body(problem, body)
+    }
+}
+
+/// The response of a problem at a path, whosever calls are there.
+pub(super) fn response_at(path: &str, problem: Problem) -> hyper::Response<Body> {
+    if path == THROTTLE_PATH {
+        let body = throttlecrab::Refusal::of(&problem);
+        return with_body(problem, &body).map(Body::Right);
+    }
+    if GATEWAY_PATHS.contains(&path) {
+        let body = GatewayError::of(&problem);
+        return with_body(problem, &body).map(Body::Right);
+    }
+    problem.into_http()
+}
+
+/// The response of a problem, with another body.
+fn with_body(problem: Problem, body: &impl Serialize) -> Response {
+    let mut response = problem.into_http().map(|_| axum::body::Body::empty());
+    match serde_json::to_vec(body) {
+        Ok(json) => *response.body_mut() = json.into(),
+        Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+    }
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn told(path: &str, kind: ProblemKind) -> (u16, String, serde_json::Value) {
+        let response = response_at(path, Problem::new(kind, "because"));
+        let (head, body) = response.into_parts();
+        let form = head.headers[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), form, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn whatever_refuses_a_call_of_others_does_it_in_their_form() {
+        let (status, form, body) = told("/throttle", ProblemKind::TokenNeeded).await;
+        assert_eq!((status, &*form, body), (401, "application/json", json!({ "error": "because" })));
+        for path in GATEWAY_PATHS {
+            for (kind, status, code) in [
+                (ProblemKind::TokenNeeded, 401, UNAUTHENTICATED),
+                (ProblemKind::RoleMissing, 403, PERMISSION_DENIED),
+                (ProblemKind::ForeignOrigin, 403, PERMISSION_DENIED),
+                (ProblemKind::TooManyFailures, 429, RESOURCE_EXHAUSTED),
+            ] {
+                let expected = json!({ "code": code, "message": "because", "details": [] });
+                assert_eq!(
+                    told(path, kind).await,
+                    (status, "application/json".to_owned(), expected),
+                    "{path}"
+                );
+            }
         }
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        let (status, form, body) = told("/v1/rules", ProblemKind::TokenNeeded).await;
+        assert_eq!((status, &*form, &body["detail"]), (401, "application/problem+json", &json!("because")));
     }
 }

@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 use super::{
     auth,
     calls::{AUTH_PATH, CHECK_METHODS, CHECK_PATH, MAX_CHECK_BYTES},
-    guard, json, needs, query,
+    foreign, guard, json, needs, query,
     response::Body,
     routes,
     transport::{ConnectionService, Credentials, FastPath, Question, Replies, TransportError, examine, read},
@@ -151,12 +151,12 @@ impl Service<Request<Incoming>> for Front {
         if let Err(problem) =
             examined.and(guard::refusal(&request, &self.node.allowed_hosts).map_or(Ok(()), Err))
         {
-            return self.ready(Err(problem));
+            return self.refused(request.uri().path(), problem);
         }
         let needs = needs::of(request.method(), request.uri().path(), request.uri().query());
         let grant = match self.admit(needs, access::of_headers(request.headers())) {
             Ok(grant) => grant,
-            Err(problem) => return self.ready(Err(problem)),
+            Err(problem) => return self.refused(request.uri().path(), problem),
         };
         if let (Some(seat), Needs::Role(Role::Read | Role::Operate | Role::Admin)) = (&self.seat, needs) {
             seat.prove();
@@ -262,6 +262,9 @@ impl Front {
     where
         B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static,
     {
+        if let Err(problem) = query::none_beside_body(request.uri().query()) {
+            return self.ready(Err(problem));
+        }
         let (node, worker, part) = (Arc::clone(&self.node), self.worker, self.node.body_part(self.peer));
         FrontFuture::later(async move {
             let answer = match read(request, MAX_CHECK_BYTES, part).await {
@@ -299,6 +302,12 @@ impl Front {
             };
             respond(&node, worker, answer)
         })
+    }
+
+    /// A request that comes to no call, in the form that the clients of the call read.
+    fn refused(&self, path: &str, problem: Problem) -> FrontFuture {
+        self.node.metrics[self.worker].count_problem(problem.kind);
+        FrontFuture::Ready(Some(foreign::response_at(path, problem)))
     }
 
     fn ready(&self, answer: Result<Response<Body>, Problem>) -> FrontFuture {

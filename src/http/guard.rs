@@ -36,10 +36,21 @@ pub(super) fn refusal<B>(request: &Request<B>, hosts: &AllowedHosts) -> Option<P
     if OPEN.contains(&path) || path == METRICS {
         return None;
     }
-    let headers = request.headers();
-    if OF_SERVICES.contains(&path) && !headers.contains_key(ORIGIN) && !headers.contains_key(FETCH_SITE) {
-        return None;
+    if OF_SERVICES.contains(&path) {
+        return page_refusal(request, hosts);
     }
+    asked_by_anybody(request, hosts)
+}
+
+/// Why a request is refused if a web page makes it; none: no page does, or one of this node.
+pub(super) fn page_refusal<B>(request: &Request<B>, hosts: &AllowedHosts) -> Option<Problem> {
+    let headers = request.headers();
+    let is_of_page = headers.contains_key(ORIGIN) || headers.contains_key(FETCH_SITE);
+    if is_of_page { asked_by_anybody(request, hosts) } else { None }
+}
+
+fn asked_by_anybody<B>(request: &Request<B>, hosts: &AllowedHosts) -> Option<Problem> {
+    let headers = request.headers();
     let host = text(headers, &HOST);
     let authority = request.uri().authority().map(|authority| authority.as_str());
     if let Some(foreign) = [authority, host].into_iter().flatten().find(|host| !hosts.allows(host)) {

@@ -248,6 +248,8 @@ mod tests {
         assert_eq!(field(r#"{"key":"k","limit":"often"}"#), "limit");
         assert_eq!(field(r#"{"key":"k","limit":"1/1s","algorithm":"guess"}"#), "algorithm");
         assert_eq!(field(r#"{"attributes":{},"domain":[]}"#), "domain");
+        assert_eq!(field(r#"{"attributes":{},"domain":""}"#), "domain");
+        assert_eq!(field(r#"{"key":"k","limit":"1/1s","domain":""}"#), "domain");
         assert_eq!(field(r#"{"attributes":{},"costs":5}"#), "costs");
         assert_eq!(field(r#"{"attributes":{},"costs":{"a":-5}}"#), "costs.a");
         assert_eq!(field(r#"{"attributes":{},"costs":{"a":9007199254740993}}"#), "costs.a");

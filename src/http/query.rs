@@ -1,6 +1,9 @@
-//! The query of `GET /v1/check`: `domain`, `cost`, `costs` and `request_id` are reserved, everything else is an attribute.
+//! The query of `GET /v1/check`: `domain`, `cost`, `costs` and `request_id` are reserved, everything else is an attribute, but not
+//! what is meant as a limit that comes with the check: a body can say one.
 
 use std::borrow::Cow;
+
+use tidegate_limiter::Limit;
 
 use super::fields::{Fields, no_attributes};
 use crate::check::{CheckRequest, Costs, Problem, ProblemKind, echo};
@@ -8,7 +11,7 @@ use crate::check::{CheckRequest, Costs, Problem, ProblemKind, echo};
 /// Reads a query. `+` is a space, as HTML forms have it; a plus sign is `%2B`.
 pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
     let mut fields = Fields { attributes: Some(Default::default()), ..Fields::default() };
-    let mut any = false;
+    let (mut any, mut has_key, mut has_limit) = (false, false, false);
     pairs(query, |name, value| {
         any = true;
         match &*name {
@@ -16,10 +19,38 @@ pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
             "request_id" => set_once(&mut fields.request_id, value, "request_id"),
             "cost" => set_once(&mut fields.cost, parse_cost("cost", &value)?, "cost"),
             "costs" => set_once(&mut fields.costs, parse_costs(&value)?, "costs"),
-            _ => fields.attributes.get_or_insert_default().insert(name, value),
+            _ => {
+                has_key |= name == "key";
+                has_limit |= name == "limit" || name == "limits";
+                if name == "limit" && value.parse::<Limit>().is_ok() {
+                    return Err(own_limit());
+                }
+                fields.attributes.get_or_insert_default().insert(name, value)
+            }
         }
     })?;
+    if has_key && has_limit {
+        return Err(own_limit());
+    }
     if any { fields.into_request() } else { Err(no_attributes()) }
+}
+
+/// As attributes they would match no rule, and everything would be allowed.
+fn own_limit() -> Problem {
+    let detail = "a query has attributes for the rules to match, and no limit of its own; a check with one is asked by \
+                  POST /v1/check, with {\"key\": \"user-42\", \"limit\": \"100/1m\"}";
+    Problem::of_field(ProblemKind::InvalidValue, "limit", detail)
+}
+
+/// A check that is asked with a body has all of it there.
+pub(super) fn none_beside_body(query: Option<&str>) -> Result<(), Problem> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(()) };
+    let name = query.split(['=', '&']).next().unwrap_or_default();
+    let detail = format!(
+        "POST /v1/check takes no parameters, and here is {:?}: write it into the body, or ask GET /v1/check",
+        echo(name)
+    );
+    Err(Problem::of_field(ProblemKind::UnknownField, echo(name), detail))
 }
 
 /// Each parameter, decoded.
@@ -145,6 +176,21 @@ mod tests {
         assert!(matches!(decode("203.0.113.7", ""), Ok(Cow::Borrowed(_))));
         assert_eq!(attribute("user=a%20b%2Bc+d", "user").as_deref(), Some("a b+c d"));
         assert_eq!(attribute("us%65r=%C3%A4", "user").as_deref(), Some("ä"));
+    }
+
+    #[test]
+    fn a_limit_of_its_own_is_no_attribute_of_a_query() {
+        for query in
+            ["key=k9&limit=1/1h", "limit=x&key=k9", "limit=100%2F1m", "a=b&limit=deny", "key=k&limits=a"]
+        {
+            assert_eq!(fault(query), (ProblemKind::InvalidValue, "limit".to_owned()), "{query}");
+        }
+        assert_eq!(attribute("key=k9&path=/a", "key").as_deref(), Some("k9"));
+        assert_eq!(attribute("limit=50", "limit").as_deref(), Some("50"));
+        assert_eq!(fault("domain=&ip=10.0.0.1"), (ProblemKind::InvalidValue, "domain".to_owned()));
+        assert!(none_beside_body(None).is_ok() && none_beside_body(Some("")).is_ok());
+        let problem = none_beside_body(Some("cost=5&a=b")).unwrap_err();
+        assert_eq!((problem.kind, problem.field.as_deref()), (ProblemKind::UnknownField, Some("cost")));
     }
 
     #[test]

@@ -341,11 +341,11 @@ async fn diff_to(
     after: Arc<DomainDescription>,
 ) -> Result<RulesDiff, Problem> {
     let before = current.map(|history| Arc::clone(history.text()));
-    let domain = domain.to_owned();
+    let (domain, ip_prefix) = (domain.to_owned(), node.rules.load().ip_prefix());
     let diff = node.desk.work(kind, move || {
         let nothing = DomainDescription { allow_unmatched: true, ..Default::default() };
         let before = before.map_or(nothing, |text| rules_of(&domain, &text).describe(&domain));
-        RulesDiff::between(&before, &after)
+        RulesDiff::between_with(&before, &after, ip_prefix)
     });
     Ok(diff.await?)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{
     about::About,
+    identity::{Identity, checked_name},
     reply::{Replies, Version},
     table::Listing,
     throttle::{LastLimit, Throttle},
@@ -39,23 +40,31 @@ pub(super) enum Command<'a> {
 pub(super) enum Plain<'a> {
     Ping(Option<&'a [u8]>),
     Echo(&'a [u8]),
-    Hello(Option<Version>),
+    Hello(Hello<'a>),
+    SetName(&'a [u8]),
+    GetName,
+    Id,
     Ok,
     /// An empty map.
     NoSettings,
-    Zero,
-    Null,
     Listing(Listing<'a>),
     Reset,
     Quit,
+}
+
+/// What a client says of itself. What it leaves out stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Hello<'a> {
+    pub(super) version: Option<Version>,
+    pub(super) name: Option<&'a [u8]>,
 }
 
 /// What presents a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Auth<'a> {
     pub(super) token: &'a [u8],
-    /// `HELLO` does so too, and asks for this version.
-    pub(super) hello: Option<Version>,
+    /// `HELLO` does so too.
+    pub(super) hello: Option<Hello<'a>>,
 }
 
 /// Without the token, which is a secret.
@@ -150,7 +159,7 @@ impl<'a> Command<'a> {
         Self::Plain(plain)
     }
 
-    fn client(subcommand: &[u8], rest: &[&[u8]]) -> Self {
+    fn client(subcommand: &[u8], rest: &[&'a [u8]]) -> Self {
         let plain = match (subcommand.to_ascii_lowercase().as_slice(), rest) {
             (b"reply", [mode]) => match mode.to_ascii_lowercase().as_slice() {
                 b"on" => return Self::Control(Control::Reply(ReplyMode::On)),
@@ -166,9 +175,17 @@ impl<'a> Command<'a> {
             (b"reply", _) => {
                 return Self::Refused("ERR wrong number of arguments for 'client|reply'".to_owned());
             }
-            (b"setinfo" | b"setname" | b"no-evict" | b"no-touch", _) => Plain::Ok,
-            (b"getname", _) => Plain::Null,
-            (b"id", _) => Plain::Zero,
+            (b"setname", [name]) => match checked_name(name) {
+                Ok(name) => Plain::SetName(name),
+                Err(error) => return Self::Refused(error),
+            },
+            (b"setinfo" | b"no-evict" | b"no-touch", _) => Plain::Ok,
+            (b"getname", []) => Plain::GetName,
+            (b"id", []) => Plain::Id,
+            (b"setname" | b"getname" | b"id", _) => {
+                let name = shown(subcommand).to_ascii_lowercase();
+                return Self::Refused(format!("ERR wrong number of arguments for 'client|{name}'"));
+            }
             _ => return Self::unknown_subcommand("CLIENT", subcommand),
         };
         Self::Plain(plain)
@@ -190,21 +207,27 @@ impl<'a> Command<'a> {
     /// `HELLO [version [AUTH user password] [SETNAME name]]`
     fn hello(arguments: &[&'a [u8]]) -> Self {
         let (version, mut options) = match arguments {
-            [] => return Self::Plain(Plain::Hello(None)),
+            [] => return Self::Plain(Plain::Hello(Hello::default())),
             [b"2", options @ ..] => (Version::Two, options),
             [b"3", options @ ..] => (Version::Three, options),
             _ => return Self::Refused("NOPROTO unsupported protocol version: there are 2 and 3".to_owned()),
         };
-        let mut token = None;
+        let (mut token, mut hello) = (None, Hello { version: Some(version), name: None });
         loop {
             options = match options {
                 [] => {
                     return match token {
-                        None => Self::Plain(Plain::Hello(Some(version))),
-                        Some(token) => Self::Auth(Auth { token, hello: Some(version) }),
+                        None => Self::Plain(Plain::Hello(hello)),
+                        Some(token) => Self::Auth(Auth { token, hello: Some(hello) }),
                     };
                 }
-                [word, _, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => rest,
+                [word, name, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => {
+                    match checked_name(name) {
+                        Ok(name) => hello.name = Some(name),
+                        Err(error) => return Self::Refused(error),
+                    }
+                    rest
+                }
                 [word, _, password, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => {
                     token = Some(*password);
                     rest
@@ -218,12 +241,15 @@ impl<'a> Command<'a> {
 }
 
 impl Plain<'_> {
-    pub(super) fn answer(&self, to: &mut Replies<'_>) {
+    pub(super) fn answer(&self, identity: &mut Identity, to: &mut Replies<'_>) {
         match self {
             Self::Ping(None) => to.status("PONG"),
             Self::Ping(Some(text)) | Self::Echo(text) => to.bulk(text),
-            Self::Hello(version) => {
+            Self::Hello(Hello { version, name }) => {
                 to.version = version.unwrap_or(to.version);
+                if let Some(name) = name {
+                    identity.name = name.to_vec();
+                }
                 let texts = [("server", "tidegate"), ("version", env!("CARGO_PKG_VERSION"))];
                 to.map(7);
                 for (name, value) in texts {
@@ -233,7 +259,7 @@ impl Plain<'_> {
                 to.bulk(b"proto");
                 to.integer(to.version.number());
                 to.bulk(b"id");
-                to.integer(0);
+                to.integer(identity.id);
                 for (name, value) in [("mode", "cluster"), ("role", "master")] {
                     to.bulk(name.as_bytes());
                     to.bulk(value.as_bytes());
@@ -243,11 +269,17 @@ impl Plain<'_> {
             }
             Self::Ok | Self::Quit => to.status("OK"),
             Self::NoSettings => to.map(0),
-            Self::Zero => to.integer(0),
-            Self::Null => to.null(),
+            Self::SetName(name) => {
+                identity.name = name.to_vec();
+                to.status("OK");
+            }
+            Self::GetName if identity.name.is_empty() => to.null(),
+            Self::GetName => to.bulk(&identity.name),
+            Self::Id => to.integer(identity.id),
             Self::Listing(listing) => listing.answer(to),
             Self::Reset => {
                 to.version = Version::Two;
+                identity.name.clear();
                 to.status("RESET");
             }
         }
@@ -265,11 +297,15 @@ mod tests {
     use super::*;
 
     fn answer(words: &[&str]) -> String {
+        answer_to(&mut Identity { id: 7, name: Vec::new() }, words)
+    }
+
+    fn answer_to(identity: &mut Identity, words: &[&str]) -> String {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let mut out = BytesMut::new();
         let mut to = Replies { out: &mut out, version: Version::Two };
         match Command::read(&words, &mut LastLimit::default()) {
-            Command::Plain(plain) => plain.answer(&mut to),
+            Command::Plain(plain) => plain.answer(identity, &mut to),
             Command::Refused(error) => to.error(&error),
             _ => panic!("{words:?}"),
         }
@@ -296,6 +332,29 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_has_a_number_and_the_name_that_its_client_gave_it() {
+        let mut identity = Identity { id: 7, name: Vec::new() };
+        let mut ask = |words: &[&str]| answer_to(&mut identity, words);
+        assert_eq!(
+            (ask(&["CLIENT", "ID"]), ask(&["CLIENT", "GETNAME"])),
+            (":7\r\n".to_owned(), "$-1\r\n".to_owned())
+        );
+        assert_eq!(ask(&["CLIENT", "SETNAME", "foo"]), "+OK\r\n");
+        assert_eq!(ask(&["CLIENT", "GETNAME"]), "$3\r\nfoo\r\n");
+        assert!(ask(&["CLIENT", "SETNAME", "a b"]).starts_with("-ERR Client names cannot"));
+        assert!(ask(&["HELLO", "2", "SETNAME", "me"]).contains("$2\r\nid\r\n:7\r\n"));
+        assert!(ask(&["HELLO", "2", "SETNAME", "a b"]).starts_with("-ERR Client names cannot"));
+        assert_eq!(ask(&["HELLO"]).len(), ask(&["HELLO", "2"]).len());
+        assert_eq!(ask(&["CLIENT", "GETNAME"]), "$2\r\nme\r\n", "what is left out stays");
+        assert_eq!(ask(&["RESET"]), "+RESET\r\n");
+        assert_eq!(ask(&["CLIENT", "GETNAME"]), "$-1\r\n");
+        assert!(
+            ask(&["CLIENT", "GETNAME", "x"])
+                .starts_with("-ERR wrong number of arguments for 'client|getname'")
+        );
+    }
+
+    #[test]
     fn a_token_is_presented_in_all_ways_that_clients_have() {
         let read = |words: &[&'static str]| {
             let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
@@ -305,11 +364,15 @@ mod tests {
             }
         };
         let token = &b"tg_a"[..];
+        let hello = |version, name: Option<&'static [u8]>| Hello { version: Some(version), name };
         assert_eq!(read(&["AUTH", "tg_a"]), Some((token, None)));
         assert_eq!(read(&["auth", "default", "tg_a"]), Some((token, None)));
-        assert_eq!(read(&["HELLO", "3", "AUTH", "default", "tg_a"]), Some((token, Some(Version::Three))));
+        assert_eq!(
+            read(&["HELLO", "3", "AUTH", "default", "tg_a"]),
+            Some((token, Some(hello(Version::Three, None))))
+        );
         let named = ["HELLO", "2", "SETNAME", "me", "auth", "u", "tg_a"];
-        assert_eq!(read(&named), Some((token, Some(Version::Two))));
+        assert_eq!(read(&named), Some((token, Some(hello(Version::Two, Some(b"me"))))));
         for wrong in [&["AUTH"][..], &["AUTH", "a", "b", "c"], &["HELLO", "3", "AUTH", "tg_a"]] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }

@@ -12,6 +12,7 @@ use std::{
 use super::{
     about::Detail,
     command::{Command, Plain},
+    identity::Identity,
     permission::{Peer, error_of},
     reply::{Replies, Version},
     request,
@@ -76,6 +77,7 @@ pub(super) async fn serve_connection(
         limit: LastLimit::default(),
         session: Session::new(room),
         noise: Noise::new(),
+        identity: Identity::new(),
         out: BytesMut::new(),
         has_asked: false,
     };
@@ -92,6 +94,7 @@ struct Connection {
     limit: LastLimit,
     session: Session,
     noise: Noise,
+    identity: Identity,
     out: BytesMut,
     /// A check was asked.
     has_asked: bool,
@@ -322,15 +325,17 @@ impl Connection {
                 let node = Arc::clone(&self.node);
                 match self.peer.authenticate(&node, self.worker, &auth) {
                     Err(error) => self.say(|to| to.error(&error)),
-                    Ok(()) if auth.hello.is_some() => self.say(|to| Plain::Hello(auth.hello).answer(to)),
-                    Ok(()) => self.say(|to| to.status("OK")),
+                    Ok(()) => match auth.hello {
+                        Some(hello) => self.say_plain(&Plain::Hello(hello)),
+                        None => self.say(|to| to.status("OK")),
+                    },
                 }
             }
             Step::Run(Command::Plain(plain)) => {
                 if plain == Plain::Reset {
                     self.peer.forget();
                 }
-                self.say(|to| plain.answer(to));
+                self.say_plain(&plain);
                 return if plain == Plain::Quit { After::End } else { After::GoOn };
             }
             Step::Run(Command::About(about)) => {
@@ -371,6 +376,12 @@ impl Connection {
     }
 
     /// Writes the answer of the present command, and keeps it back where the client wants none.
+    fn say_plain(&mut self, plain: &Plain<'_>) {
+        let mut identity = std::mem::take(&mut self.identity);
+        self.say(|to| plain.answer(&mut identity, to));
+        self.identity = identity;
+    }
+
     fn say(&mut self, write: impl FnOnce(&mut Replies<'_>)) {
         let before = self.out.len();
         let mut replies = self.replies();

@@ -9,11 +9,13 @@
 //! - `permission`: who may give which command.
 //! - `session`: what a connection remembers between commands: whether answers are wanted, the transaction that is open; `room`: the memory
 //!   for those of all connections.
+//! - `identity`: what a connection is called.
 //! - `reply`: answers as bytes, in RESP2 or, after `HELLO 3`, RESP3.
 
 mod about;
 mod command;
 mod connection;
+mod identity;
 mod permission;
 mod reply;
 mod request;

@@ -106,6 +106,25 @@ fn without_tokens_for_checks_the_redis_protocol_guards_what_is_none() {
 }
 
 #[test]
+fn calls_of_others_are_refused_without_a_token_in_the_form_that_their_clients_read() {
+    let cluster = guarded(&[("TIDEGATE_ADMIN_TOKEN", ADMIN), ("TIDEGATE_REQUIRE_TOKEN", "all")]);
+    let node = &cluster.nodes[0];
+    let (_, reader) = make(node, Some(ADMIN), json!({"name": "reader", "roles": ["read"]}));
+    for (token, status, code) in [(None, 401, 16), (Some(&*reader), 403, 7)] {
+        let told = ask(node, "POST", "/throttle", token, "{}");
+        assert!(told.status == status && told.json()["error"].is_string(), "{}", told.text());
+        let told = ask(node, "POST", "/v1/GetRateLimits", token, "{}");
+        let json = told.json();
+        assert_eq!(
+            (told.status, &json["code"], &json["details"]),
+            (status, &json!(code), &json!([])),
+            "{json}"
+        );
+        assert!(json["message"].is_string(), "{json}");
+    }
+}
+
+#[test]
 fn redis_py_presents_a_token_as_its_password() {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/redis-py/bin/python");
     if !python.exists() {

@@ -38,6 +38,31 @@ fn post(cluster: &Cluster, body: &[u8]) -> Response {
     cluster.nodes[0].client(PATIENCE).send(&[head.as_bytes(), body].concat()).unwrap()
 }
 
+/// Each was 200 for ever, or charged something else, in whichever way one came to write it.
+#[test]
+fn a_check_whose_form_says_something_that_does_not_count() {
+    let cluster = node();
+    let get = |query: &str| cluster.nodes[0].client(PATIENCE).get(&format!("/v1/check?{query}")).unwrap();
+    for query in ["key=k9&limit=1/1h", "key=k9&limit=nonsense", "user=a&limit=100%2F1m"] {
+        assert_refused(&cluster, &get(query), 400, &["POST /v1/check", "\"field\":\"limit\""]);
+    }
+    assert_refused(&cluster, &get("domain=&user=a"), 400, &["\"field\":\"domain\""]);
+    let auth = cluster.nodes[0].client(PATIENCE).get("/v1/auth?domain=&user=a").unwrap();
+    assert_refused(&cluster, &auth, 400, &["\"field\":\"domain\""]);
+    assert_refused(
+        &cluster,
+        &post(&cluster, br#"{"attributes":{},"domain":""}"#),
+        400,
+        &["the domain is empty"],
+    );
+    let body = r#"{"attributes":{"user":"a"}}"#;
+    let both = cluster.nodes[0].client(PATIENCE).post("/v1/check?cost=5", body).unwrap();
+    assert_refused(&cluster, &both, 400, &["takes no parameters", "\"field\":\"cost\""]);
+    assert_eq!(get("key=k9&user=a&limit=50").status, 400, "both");
+    assert_eq!(get("key=k9&user=a").status, 200);
+    assert_eq!(get("user=a&limit=50").status, 200);
+}
+
 #[test]
 fn a_body_that_is_not_json() {
     let cluster = node();

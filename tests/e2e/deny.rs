@@ -144,3 +144,22 @@ fn what_a_rule_denies_takes_no_memory() {
     let buckets = metrics.lines().find(|line| line.starts_with("tidegate_buckets ")).unwrap();
     assert_eq!(buckets, "tidegate_buckets 0");
 }
+
+#[test]
+fn a_refund_or_reset_of_what_is_denied_tells_of_nothing_that_comes_back() {
+    let cluster = kit::nodes(1, RULES);
+    let body = json!({ "attributes": { "path": "/closed", "user": "a" } }).to_string();
+    for call in ["/v1/refund?rule=closed", "/v1/reset?rule=closed"] {
+        let told = cluster.nodes[0].client(PATIENCE).post(call, &body).unwrap();
+        let bucket = &told.json()["buckets"][0];
+        assert_eq!(
+            (told.status, &bucket["limit"], &bucket["reset_after_ms"]),
+            (200, &json!(0), &Value::Null),
+            "{}",
+            told.text()
+        );
+    }
+    let own = json!({ "key": "k", "limits": { "x": "5/1h", "y": "9/1h" } }).to_string();
+    let told = cluster.nodes[0].client(PATIENCE).post("/v1/reset?rule=z", &own).unwrap();
+    assert!(told.status == 404 && told.text().contains("the request brings no limit"), "{}", told.text());
+}

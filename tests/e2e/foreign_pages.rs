@@ -102,3 +102,35 @@ fn a_name_can_be_allowed() {
     assert_eq!(["limits.example.com", "a.ops.example.com:443"].map(status), [200, 200]);
     assert_eq!(["other.example.com", "ops.example.com"].map(status), [403, 403]);
 }
+
+#[test]
+fn a_page_of_another_site_gives_nothing_back_by_gubernators_call() {
+    let cluster = kit::nodes(1, &kit::per_user("5/1h", 5, "share"));
+    let own = format!("Host: {}", cluster.nodes[0].http);
+    let batch = |hits: i64, behavior: u8| {
+        format!(
+            r#"{{"requests":[{{"name":"a","unique_key":"k","limit":5,"duration":3600000,"hits":{hits},"behavior":{behavior}}}]}}"#
+        )
+    };
+    let ask = |headers: &[String], body: &str| send(&cluster, "POST /v1/GetRateLimits", headers, body);
+    let plain = "Content-Type: text/plain".to_owned();
+    for foreign in ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"] {
+        let headers = [own.clone(), foreign.to_owned(), plain.clone()];
+        assert_eq!(ask(&headers, &batch(1, 0)).status, 200, "{foreign}: a hit is anybody's");
+        for body in [batch(-1, 0), batch(1, 8), batch(0, 12)] {
+            let answer = ask(&headers, &body);
+            assert_eq!(
+                (answer.status, &answer.json()["code"]),
+                (403, &serde_json::json!(7)),
+                "{}",
+                answer.text()
+            );
+        }
+    }
+    let left = ask(std::slice::from_ref(&own), &batch(0, 0)).json();
+    assert_eq!(left["responses"][0]["remaining"], "2", "{left}");
+    for headers in [vec![own.clone()], vec![own.clone(), format!("Origin: http://{}", cluster.nodes[0].http)]]
+    {
+        assert_eq!(ask(&headers, &batch(-1, 0)).status, 200, "{headers:?}");
+    }
+}

@@ -7,6 +7,7 @@ const RULES: &str = "
 rules:
   - { name: login, when: { path: /login, method: POST }, key: [ip], limit: 1/1d }
   - { name: folder, when: { path: /folder/ }, key: [], limit: 1/1d }
+  - { name: download, when: { path: { like: '/api/*/download' } }, key: [], limit: 1/1d }
   - { name: each, when: { path: /each/* }, key: [path], limit: 1/1d }
 ";
 
@@ -76,4 +77,15 @@ fn a_slash_at_the_end_makes_no_other_path_of_rule_or_request() {
     assert_eq!(statuses(["/folder", "/folder/", "/folder//", "/folders"]), [200, 429, 429, 200]);
     assert_eq!(statuses(["/each/a/", "/each/a", "/each/b", "/each/b;x/"]), [200, 429, 200, 429]);
     assert_eq!(statuses(["/each/", "/each//", "/each/%2f", "/each"]), [200, 429, 429, 200]);
+}
+
+#[test]
+fn a_slash_at_the_end_does_not_get_past_a_pattern_with_stars() {
+    let cluster = kit::nodes(1, RULES);
+    let mut client = cluster.nodes[0].client(PATIENCE);
+    assert_eq!(ask(&mut client, "", "GET", "/api/x/download").status, 200);
+    for target in ["/api/x/download", "/api/x/download/", "/api/y/download/.", "/api/x/download//"] {
+        assert_eq!(ask(&mut client, "", "GET", target).status, 429, "{target}");
+    }
+    assert_eq!(ask(&mut client, "", "GET", "/api/x/download/more").status, 200);
 }

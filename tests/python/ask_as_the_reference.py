@@ -55,6 +55,11 @@ answer = ask(descriptor(client="b"), nothing)
 assert answer.overall_code == OVER and [one.code for one in answer.statuses] == [OK, OVER], answer
 assert ask(descriptor(client="b")).statuses[0].limit_remaining == 9
 
+# One bucket three times: what was not taken is told as there, by each of them.
+three = ask(*[descriptor(client="e", svc="s")] * 3)
+assert three.overall_code == OVER, three
+assert [one.limit_remaining for one in three.statuses] == [2, 2, 2], three
+
 # In another domain each is charged by itself, as the reference does.
 answers = [ask(*both("a", "svc1"), node=turn % 2, domain="apart") for turn in range(8)]
 assert [answer.overall_code for answer in answers] == [OK, OK] + [OVER] * 6

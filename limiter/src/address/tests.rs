@@ -229,3 +229,31 @@ fn a_prefix_of_a_rule_is_told_and_is_a_change() {
     let change = &diff.changed[0].fields[0];
     assert_eq!((&*change.field, change.to.as_deref()), ("ip_prefix", Some("{ v4: 24, v6: 56 }")));
 }
+
+#[test]
+fn a_network_is_no_zone() {
+    assert!(Address::parse("fe80::1%eth0").is_some() && Address::parse("fe80::1%1").is_some());
+    assert_eq!(Address::parse("fe80::1%1/64"), None);
+}
+
+#[test]
+fn a_beginning_is_one_of_some_address() {
+    for text in ["1", "10.", "10.1", "10.1.2.3", "2001:DB8", "fe80", "::ffff:10.", "[2001:", "ab", ""] {
+        assert!(can_begin(text), "{text}");
+    }
+    for text in [
+        "10.300.",
+        "10.300",
+        "010.",
+        "10.07",
+        "10.1.2.3.",
+        "local",
+        "10..1",
+        ".1",
+        "2001:xyz",
+        "host.",
+        "10-",
+    ] {
+        assert!(!can_begin(text), "{text}");
+    }
+}

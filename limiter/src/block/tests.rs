@@ -92,7 +92,7 @@ proptest! {
     /// What the index finds is what asking each entry finds.
     #[test]
     fn an_entry_that_fits_blocks_wherever_it_stands(
-        entries in vec((select(vec!["ip", "user"]), select(vec![
+        entries in vec((select(vec!["address", "user"]), select(vec![
             "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "ada", "a*", "*", "!ada", "!10.0.0.0/8",
         ]), option::of(0u64..20)), 0..12),
         ip in option::of(select(vec!["10.1.2.3", "10.9.9.9", "11.0.0.1"])),
@@ -109,7 +109,7 @@ proptest! {
         }
         let rules = rules(&format!("{list}rules: []\n"));
         let request: Vec<(&str, &str)> =
-            [("ip", ip), ("user", user)].into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+            [("address", ip), ("user", user)].into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let asked = rules.domains["default"].block().into_iter().flat_map(|block| block.entries());
         let mut asked = asked.filter(|(entry, _)| {
             entry.until.is_none_or(|until| at(now) < until) && entry.when.holds(&request[..])

@@ -1,10 +1,27 @@
 //! What becomes of what buckets have counted when rules change.
 
-use super::{OverrideDescription, RuleDescription, conditions_text};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The words for a rule before and after a change; `None` where no bucket counts otherwise than before.
-pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<String> {
-    if sorted(&was.key) != sorted(&is.key) || was.ip_prefix != is.ip_prefix {
+use super::{OverrideDescription, RuleDescription, conditions_text};
+use crate::{
+    Algorithm, Limit,
+    address::{IpPrefix, OwnIpPrefix},
+    pattern::PatternText,
+};
+
+const OF_RULE: &str = "those of the rule";
+
+/// The words for a rule before and after a change; `None` where no bucket counts otherwise than before. `ip_prefix`: of rules that
+/// say none.
+pub(super) fn after(was: &RuleDescription, is: &RuleDescription, ip_prefix: IpPrefix) -> Option<String> {
+    let bits = |rule: &RuleDescription| {
+        let own = rule
+            .ip_prefix
+            .as_ref()
+            .map_or(OwnIpPrefix::default(), |own| OwnIpPrefix { v4: own.v4, v6: own.v6 });
+        ip_prefix.or(own)
+    };
+    if sorted(&was.key) != sorted(&is.key) || bits(was) != bits(is) {
         return Some("start anew, the key is another one".to_owned());
     }
     let mut words = Vec::new();
@@ -14,49 +31,65 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription) -> Option<Strin
         words.extend(of_limit(&was.limit, &is.limit));
     }
     let of = |overrides: &[OverrideDescription], one: &OverrideDescription| {
-        overrides.iter().find(|known| known.when == one.when).cloned()
+        overrides.iter().find(|known| same(&known.when) == same(&one.when)).cloned()
     };
     for special in &is.overrides {
-        let subject = || format!("for {}", conditions_text(&special.when));
-        match of(&was.overrides, special) {
-            None => words.push(format!("{} start anew", subject())),
-            // The bucket is the rule's own while the limit is, and that of the override otherwise.
-            Some(known) if is_own(was, &known) != is_own(is, special) => {
-                words.push(format!("{} start anew", subject()));
+        // The bucket is the rule's own while the limit is, and that of the override otherwise.
+        let told = match (of(&was.overrides, special), is_own(is, special)) {
+            (None, true) => None,
+            (None, false) if !counts(&special.limit) => Some("end".to_owned()),
+            (None, false) => Some("start anew".to_owned()),
+            (Some(known), true) if is_own(was, &known) => None,
+            (Some(_), true) => Some(OF_RULE.to_owned()),
+            (Some(known), false) if is_own(was, &known) => Some("start anew".to_owned()),
+            (Some(known), false) => {
+                let is_same = (&known.limit, known.burst, &known.timezone, &known.starts)
+                    == (&special.limit, special.burst, &special.timezone, &special.starts);
+                let changes = !is_same || was.algorithm != is.algorithm || is_moved;
+                if changes { of_limit(&known.limit, &special.limit) } else { None }
             }
-            Some(known)
-                if (&known.limit, known.burst, &known.timezone, &known.starts)
-                    != (&special.limit, special.burst, &special.timezone, &special.starts)
-                    || was.algorithm != is.algorithm
-                    || is_moved =>
-            {
-                words.extend(
-                    of_limit(&known.limit, &special.limit).map(|word| format!("{} {word}", subject())),
-                );
-            }
-            Some(_) => {}
-        }
+        };
+        words.extend(told.map(|told| format!("for {} {told}", conditions_text(&special.when))));
     }
-    for gone in was.overrides.iter().filter(|gone| of(&is.overrides, gone).is_none()) {
-        words.push(format!("for {} those of the rule", conditions_text(&gone.when)));
+    for gone in was.overrides.iter().filter(|gone| of(&is.overrides, gone).is_none() && !is_own(was, gone)) {
+        words.push(format!("for {} {OF_RULE}", conditions_text(&gone.when)));
     }
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// Whether an override says the very limit of its rule.
-fn is_own(rule: &RuleDescription, special: &OverrideDescription) -> bool {
-    let zone = special.timezone.as_ref().or(rule.timezone.as_ref());
-    let starts = special.starts.as_ref().or(rule.starts.as_ref());
-    (&rule.limit, rule.burst, rule.timezone.as_ref(), rule.starts.as_ref())
-        == (&special.limit, special.burst, zone, starts)
+/// In whichever order patterns are written, the condition is the same.
+fn same(when: &super::Conditions) -> BTreeMap<&str, BTreeSet<&PatternText>> {
+    when.iter().map(|(attribute, patterns)| (&**attribute, patterns.iter().collect())).collect()
 }
 
+/// Whether an override says the very limit of its rule, however it is written.
+fn is_own(rule: &RuleDescription, special: &OverrideDescription) -> bool {
+    let placed = (
+        special.timezone.as_ref().or(rule.timezone.as_ref()),
+        special.starts.as_ref().or(rule.starts.as_ref()),
+    );
+    if placed != (rule.timezone.as_ref(), rule.starts.as_ref()) {
+        return false;
+    }
+    let algorithm = rule.algorithm.as_deref().and_then(Algorithm::from_name);
+    let limit = |text: &str, burst| Limit::parse_stored(text, burst, algorithm).ok();
+    limit(&rule.limit, rule.burst)
+        .zip(limit(&special.limit, special.burst))
+        .is_some_and(|(own, special)| own.is_same(&special))
+}
+
+fn counts(limit: &str) -> bool {
+    limit != "unlimited" && limit != "deny"
+}
+
+/// A bucket is not forgotten when its limit ends: it is there as long as it is not full, and has its place if a limit comes back.
 fn of_limit(was: &str, is: &str) -> Option<String> {
-    let counts = |limit: &str| limit != "unlimited" && limit != "deny";
     match (counts(was), counts(is)) {
         (true, true) => Some("kept, consumed units count under the new limit".to_owned()),
-        (false, true) => Some("start with full buckets".to_owned()),
-        (true, false) => Some("end".to_owned()),
+        (false, true) => {
+            Some("start full, but for units consumed under a limit that the rule had before and that are not back yet".to_owned())
+        }
+        (true, false) => Some("end, and count again if a limit comes back before they are full".to_owned()),
         (false, false) => None,
     }
 }
@@ -101,9 +134,11 @@ mod tests {
     #[test]
     fn each_change_says_what_becomes_of_counts() {
         let kept = "kept, consumed units count under the new limit";
+        let ended = "end, and count again if a limit comes back before they are full";
+        let returned = "start full, but for units consumed under a limit that the rule had before and that are not back yet";
         let special = |limit: &str| {
             format!(
-                "name: r, key: [user], limit: 5/1m, overrides: [{{ when: {{ path: /a }}, limit: {limit} }}]"
+                "name: r, key: [user], limit: 5/1m, overrides: [{{ when: {{ path: [/a, /b] }}, limit: {limit} }}]"
             )
         };
         for (before, after, counts) in [
@@ -114,12 +149,10 @@ mod tests {
                 Some(kept),
             ),
             ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: 5/1m, burst: 9", Some(kept)),
-            ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: unlimited", Some("end")),
-            (
-                "name: r, key: [user], limit: unlimited",
-                "name: r, key: [user], limit: 5/1m",
-                Some("start with full buckets"),
-            ),
+            ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: unlimited", Some(ended)),
+            ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: deny", Some(ended)),
+            ("name: r, key: [user], limit: deny", "name: r, key: [user], limit: unlimited", None),
+            ("name: r, key: [user], limit: unlimited", "name: r, key: [user], limit: 5/1m", Some(returned)),
             (
                 "name: r, key: [user], limit: 5/1m",
                 "name: r, key: [ip], limit: 5/1m",
@@ -129,10 +162,10 @@ mod tests {
             (
                 &special("7/1m"),
                 &special("8/1h"),
-                Some("for path=/a kept, consumed units count under the new limit"),
+                Some("for path=/a|/b kept, consumed units count under the new limit"),
             ),
-            ("name: r, key: [user], limit: 5/1m", &special("8/1h"), Some("for path=/a start anew")),
-            (&special("8/1h"), "name: r, key: [user], limit: 5/1m", Some("for path=/a those of the rule")),
+            ("name: r, key: [user], limit: 5/1m", &special("8/1h"), Some("for path=/a|/b start anew")),
+            (&special("8/1h"), "name: r, key: [user], limit: 5/1m", Some("for path=/a|/b those of the rule")),
         ] {
             assert_eq!(diff(before, after).changed[0].counts.as_deref(), counts, "{before} -> {after}");
         }
@@ -141,6 +174,16 @@ mod tests {
                 .counts
                 .is_none()
         );
+        // The default of `ip_prefix`, written out, is no other key.
+        let of_ip = |rest: &str| format!("name: r, key: [ip], limit: 5/1m{rest}");
+        for (before, after, counts) in [
+            ("", ", ip_prefix: { v6: 64 }", None),
+            (", ip_prefix: { v4: 32 }", "", None),
+            ("", ", ip_prefix: { v6: 56 }", Some("start anew, the key is another one")),
+        ] {
+            let told = diff(&of_ip(before), &of_ip(after));
+            assert_eq!(told.changed[0].counts.as_deref(), counts, "{before} -> {after}");
+        }
         let renamed = diff("name: old, key: [ip], limit: 5/1m", "name: new, key: [ip], limit: 5/1m").renamed;
         assert_eq!(
             renamed,
@@ -150,6 +193,43 @@ mod tests {
             diff("name: old, key: [ip], limit: 5/1m", "name: new, key: [user], limit: 5/1m")
                 .renamed
                 .is_empty()
+        );
+    }
+
+    /// Each as an outside tester saw it happen: what was consumed before, and what was left then.
+    #[test]
+    fn an_override_with_the_limit_of_its_rule_has_the_buckets_of_the_rule() {
+        let rule = |limit: &str, special: &str| {
+            format!(
+                "name: r, key: [user], limit: {limit}, overrides: [{{ when: {{ p: x }}, limit: {special} }}]"
+            )
+        };
+        let counts = |before: &str, after: &str| diff(before, after).changed[0].counts.clone();
+        let plain = "name: r, key: [user], limit: 10/1h";
+        assert_eq!(counts(plain, &rule("10/1h", "10/1h")), None);
+        assert_eq!(counts(plain, &rule("10/1h", "10/60m")), None, "however it is written");
+        assert_eq!(counts(&rule("10/1h", "10/1h"), plain), None);
+        assert_eq!(counts(plain, &rule("10/1h", "deny")).as_deref(), Some("for p=x end"));
+        assert_eq!(
+            counts(&rule("10/1h", "20/1h"), &rule("20/1h", "20/1h")).as_deref(),
+            Some("kept, consumed units count under the new limit; for p=x those of the rule")
+        );
+        assert_eq!(
+            counts(&rule("10/1h", "10/1h"), &rule("10/1h", "20/1h")).as_deref(),
+            Some("for p=x start anew")
+        );
+        assert_eq!(
+            counts(&rule("10/1h", "10/1h"), &rule("20/1h", "20/1h")).as_deref(),
+            Some("kept, consumed units count under the new limit")
+        );
+        // A day is a day, by the calendar or not.
+        let windows = |special: &str| format!("{}, algorithm: fixed_window", rule("5/day", special));
+        assert_eq!(counts("name: r, key: [user], limit: 5/day", &windows("5/1d")), None);
+        let listed =
+            |patterns: &str, limit: &str| rule("10/1h", limit).replace("p: x", &format!("p: {patterns}"));
+        assert_eq!(
+            counts(&listed("[x, y]", "5/1h"), &listed("[y, x]", "6/1h")).as_deref(),
+            Some("for p=y|x kept, consumed units count under the new limit")
         );
     }
 }

@@ -8,6 +8,7 @@ use super::{
     BanDescription, BlockDescription, DomainDescription, IpPrefixDescription, OverrideDescription,
     RuleDescription, conditions_text, counts,
 };
+use crate::address::IpPrefix;
 
 /// What changes from some rules to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,11 @@ impl RulesDiff {
 
     /// What changes from `before` to `after`; rules are known by their names.
     pub fn between(before: &DomainDescription, after: &DomainDescription) -> Self {
+        Self::between_with(before, after, IpPrefix::default())
+    }
+
+    /// The same where rules without an `ip_prefix` have this one.
+    pub fn between_with(before: &DomainDescription, after: &DomainDescription, ip_prefix: IpPrefix) -> Self {
         let by_name = |domain: &DomainDescription| -> BTreeMap<String, RuleDescription> {
             domain.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect()
         };
@@ -82,7 +88,7 @@ impl RulesDiff {
                 Some(was) => {
                     let fields = changes(&fields(&was), &fields(rule));
                     if !fields.is_empty() {
-                        let counts = counts::after(&was, rule);
+                        let counts = counts::after(&was, rule, ip_prefix);
                         diff.changed.push(RuleChange { name: rule.name.clone(), fields, counts });
                     }
                 }

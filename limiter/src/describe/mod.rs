@@ -2,6 +2,7 @@
 
 mod counts;
 mod diff;
+mod warnings;
 mod worst_case;
 
 use std::collections::BTreeMap;

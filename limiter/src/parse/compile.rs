@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Cost, HashSecret, Limit,
-    address::{self, IpPrefix, OwnIpPrefix},
+    address::{self, Address, IpPrefix, OwnIpPrefix},
     condition::{Condition, Test},
     pattern::PatternText,
     price::Price,
@@ -110,13 +110,8 @@ impl<'t> Compiler<'t> {
             }
             for RawPattern { pattern, place } in patterns {
                 let PatternText::Short(text) = pattern else { continue };
-                let bare = text.strip_prefix('!').unwrap_or(text);
-                if attribute.text == "ip" && bare.contains('/') && address::network(bare).is_none() {
-                    self.error(
-                        *place,
-                        format!("{:?} is no network", shortened(bare)),
-                        "write e.g. 10.0.0.0/8 or 2001:db8::/32",
-                    );
+                if attribute.text == "ip" {
+                    self.check_ip_pattern(text.strip_prefix('!').unwrap_or(text), *place);
                 }
             }
             let name = self.shared(&attribute.text);
@@ -125,6 +120,34 @@ impl<'t> Compiler<'t> {
         // The same rule must compile to the same thing, whatever order its attributes have.
         tests.sort_by(|a, b| a.attribute.cmp(&b.attribute));
         Condition::new(tests)
+    }
+
+    /// What no address can be fits nobody: a block list would be open without a word.
+    fn check_ip_pattern(&mut self, bare: &str, place: Place) {
+        let shown = shortened(bare);
+        if bare.contains('/') {
+            if address::network(bare).is_none() {
+                let help = "write e.g. 10.0.0.0/8 or 2001:db8::/32";
+                self.error(place, format!("{shown:?} is no network"), help);
+            }
+            return;
+        }
+        // Versions before took the rest, and a rule that is in force stays so.
+        let can_be = match bare.strip_suffix('*') {
+            Some(beginning) => address::can_begin(beginning),
+            None => Address::parse(bare).is_some(),
+        };
+        if self.is_stored || can_be {
+            return;
+        }
+        let message = if bare.ends_with('*') {
+            format!("no address begins as {shown:?} says")
+        } else {
+            format!("{shown:?} is no address")
+        };
+        let help = "write an address (numbers without leading zeros), a network such as 203.0.113.0/24 (several for a \
+                    range), or 10.1.*; where callers send another text as `ip`, write { is: TEXT }";
+        self.error(place, message, help);
     }
 
     /// `name`, or `name?` for an attribute that a request may lack.

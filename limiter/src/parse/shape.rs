@@ -181,6 +181,8 @@ const FORM: Kind = Kind {
         ("is_not", "`path: { is_not: \"/a*\" }`"),
         ("like", "`path: { like: \"/a/*/b\" }`"),
         ("not_like", "`path: { not_like: \"/a/*/b\" }`"),
+        ("exactly_like", "`path: { exactly_like: \"*.php\" }`"),
+        ("not_exactly_like", "`path: { not_exactly_like: \"*.php\" }`"),
     ],
     example: "`path: { is: \"/a*\" }`",
 };
@@ -358,11 +360,13 @@ fn pattern(errors: &mut RuleErrors<'_>, node: Node) -> Option<RawPattern> {
     let (place, before) = (node.shown(), errors.count());
     let mut fields = Fields::of(node, &FORM, errors)?;
     type Form = (&'static str, fn(String) -> PatternForm);
-    let forms: [Form; 4] = [
+    let forms: [Form; 6] = [
         ("is", PatternForm::Is),
         ("is_not", PatternForm::IsNot),
         ("like", PatternForm::Like),
         ("not_like", PatternForm::NotLike),
+        ("exactly_like", PatternForm::ExactlyLike),
+        ("not_exactly_like", PatternForm::NotExactlyLike),
     ];
     let mut found: Vec<PatternForm> =
         forms.into_iter().filter_map(|(name, form)| Some(form(fields.text(name)?.text))).collect();
@@ -374,7 +378,7 @@ fn pattern(errors: &mut RuleErrors<'_>, node: Node) -> Option<RawPattern> {
         errors.add(
             place,
             message,
-            "write one of is, is_not, like, not_like, with a text; several maps in a list",
+            "write one of is, is_not, like, not_like, exactly_like, not_exactly_like, with a text; several maps in a list",
         );
     }
     let form = found.pop().filter(|_| errors.count() == before)?;

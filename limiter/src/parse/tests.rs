@@ -216,7 +216,7 @@ fn a_value_of_another_kind_is_reported_with_what_is_expected() {
     assert_error(
         &rule("when: { path: { was: /a } }"),
         "was",
-        "has no field `was` (a value in `when` that is a map has: is, is_not, like, not_like)",
+        "has no field `was` (a value in `when` that is a map has: is, is_not, like, not_like, exactly_like, not_exactly_like)",
     );
     assert_error(&rule("when: { path: { isnot: /a } }"), "isnot", "did you mean `is_not`?");
     assert_error(&rule("when: { path: { is: [/a, /b] } }"), "[/a", "`is` must be a text, here is a list");
@@ -494,4 +494,47 @@ fn what_an_earlier_version_took_is_taken_from_the_log_with_the_meaning_that_it_h
     }
     // The same text means the same, whenever it was written.
     assert_eq!(counted_by(&stored("limit: 7/month").1.unwrap()), ["7/month fixed_window"]);
+}
+
+/// Found by an outside tester: such a block list was valid, and nobody was blocked.
+#[test]
+fn a_text_that_can_be_no_address_is_refused_for_ip_but_taken_from_the_log() {
+    let secret = HashSecret::new([1; 16]);
+    let text = |pattern: &str| format!("block: [{{ when: {{ ip: '{pattern}' }} }}]\nrules: []");
+    for pattern in [
+        "203.0.113.07",
+        "203.0.113.20-203.0.113.30",
+        "10.0.0.300",
+        "localhost",
+        "!localhost",
+        "",
+        "10.300.*",
+        "host*",
+        "10.0.0.1, 10.0.0.2",
+    ] {
+        let errors = Rules::from_yaml(&text(pattern), &secret).unwrap_err();
+        let told = errors[0].to_string();
+        assert!(errors.len() == 1 && errors[0].line == 1 && told.contains("address"), "{pattern}: {told}");
+        let nothing = Rules::empty(&secret);
+        assert!(nothing.with_domain_at("default", &text(pattern), &secret, 7).is_ok(), "{pattern}");
+    }
+    for pattern in [
+        "*",
+        "!*",
+        "10.1.*",
+        "10.1*",
+        "2001:db8:*",
+        "10.1.2.3",
+        "[2001:DB8::1]:80",
+        "!10.0.0.0/8",
+        "fe80::1%eth0",
+    ] {
+        assert!(Rules::from_yaml(&text(pattern), &secret).is_ok(), "{pattern}");
+    }
+    // A text that says how it is read is described so, and taken again.
+    let told = |text: &str| Rules::from_yaml(text, &secret).unwrap().describe("default");
+    let written =
+        told("rules: [{ name: r, key: [], limit: 1/1s, when: { ip: [{ is: unknown }, { is_not: x }] } }]");
+    let again = serde_json::json!({ "rules": written.rules }).to_string();
+    assert_eq!(told(&again), written);
 }

@@ -124,7 +124,8 @@ fn windows_that_end_between_the_last_floor_and_the_takeover_count_as_exhausted()
     // A clock that was set back shows a window once more of which the floors are gone; not so within one window.
     assert!(alone.at_least(&limit, at(65), at(50)).is_none());
     assert!(alone.at_least(&limit, at(50), at(40)).is_some());
-    assert!(alone.at_least(&bucket, at(65), at(50)).is_some());
+    let of_bucket = Reserve::of(RuleId::from_raw(1), [&bucket], false).unwrap();
+    assert!(of_bucket.at_least(&bucket, at(65), at(50)).is_some());
 }
 
 /// Found by a review: a floor that ran ahead lay in the next window, nearly empty there.

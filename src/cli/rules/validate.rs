@@ -38,15 +38,15 @@ impl ValidateArgs {
             (Output::Text, Ok(domains)) => {
                 let rules = domains.iter().map(|domain| domain.rules.len()).sum();
                 let (rules, of) = (plural(rules, "rule"), plural(domains.len(), "domain"));
-                for over in domains.iter().flat_map(|domain| &domain.over) {
-                    print(&format!("warning: {over}; delete it"));
+                for warning in domains.iter().flat_map(|domain| &domain.warnings) {
+                    print(&format!("warning: {warning}"));
                 }
                 print(&format!("{}: {rules} in {of}, no fault", self.file.display()));
                 Ok(DONE)
             }
             (Output::Text, Err(fault)) => Err(Failure::failed(fault)),
             (Output::Json, Ok(domains)) => {
-                let warnings: Vec<_> = domains.iter().flat_map(|domain| domain.over.clone()).collect();
+                let warnings: Vec<_> = domains.iter().flat_map(|domain| domain.warnings.clone()).collect();
                 let domains: Vec<_> = domains
                     .iter()
                     .map(|domain| json!({ "domain": domain.name, "rules": domain.rules }))

@@ -180,7 +180,8 @@ fn parse(input: &[u8], path: FastPath, max_head: usize) -> Option<First<'_>> {
         ("GET", None | Some(0)) => {
             Some(First::Whole { question: Question::Query(query), credentials, length: head })
         }
-        ("POST", Some(body)) if !encoded && (1..=path.max_body_bytes).contains(&body) => {
+        // What a query means beside a body is no question of the fast path.
+        ("POST", Some(body)) if !encoded && query.is_none() && (1..=path.max_body_bytes).contains(&body) => {
             Some(match input.get(head..head + body) {
                 Some(text) => {
                     First::Whole { question: Question::Body(text), credentials, length: head + body }
@@ -271,6 +272,7 @@ mod tests {
             "GET /v1/check?user=ada HTTP/1.1\r\nhost: a b\r\n\r\n",
             "GET /v1/check?user=ada HTTP/1.1\r\nhost: a, b\r\n\r\n",
             "POST /v1/check HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-encoding: gzip\r\n\r\n{}",
+            "POST /v1/check?cost=5 HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
             "GET /v1/check/batch HTTP/1.1\r\nhost: a\r\n\r\n",
             "GET /v1/checks HTTP/1.1\r\nhost: a\r\n\r\n",
             "GET /v1/check?user=\"ada\" HTTP/1.1\r\nhost: a\r\n\r\n",

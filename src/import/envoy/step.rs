@@ -78,11 +78,11 @@ impl<'d, 't> Level<'d, 't> {
         let one = &self.all[place];
         let mut forms = Vec::new();
         if one.is_pattern() {
-            forms.push(PatternForm::Like(one.value.to_owned()));
+            forms.push(PatternForm::ExactlyLike(one.value.to_owned()));
             for (other_place, other) in self.others(one) {
                 if other.is_pattern() {
                     if other_place < place && may_share_values(other.value, one.value) {
-                        forms.push(PatternForm::NotLike(other.value.to_owned()));
+                        forms.push(PatternForm::NotExactlyLike(other.value.to_owned()));
                     }
                 } else if !other.value.is_empty() && is_like(one.value, other.value) {
                     forms.push(PatternForm::IsNot(other.value.to_owned()));
@@ -92,7 +92,7 @@ impl<'d, 't> Level<'d, 't> {
             for (_, other) in self.others(one).filter(|(_, other)| !other.value.is_empty()) {
                 let value = other.value.to_owned();
                 forms.push(if other.is_pattern() {
-                    PatternForm::NotLike(value)
+                    PatternForm::NotExactlyLike(value)
                 } else {
                     PatternForm::IsNot(value)
                 });

@@ -355,8 +355,8 @@ fn written(attribute: &str, pattern: &Pattern, negated: bool) -> PatternText {
     match (pattern, negated) {
         (Pattern::Exact(text), false) => short(PatternForm::Is(text.clone())),
         (Pattern::Exact(text), true) => short(PatternForm::IsNot(text.clone())),
-        (Pattern::Like { start, end }, false) => short(PatternForm::Like(format!("{start}*{end}"))),
-        (Pattern::Like { start, end }, true) => short(PatternForm::NotLike(format!("{start}*{end}"))),
+        (Pattern::Like { start, end }, false) => short(PatternForm::ExactlyLike(format!("{start}*{end}"))),
+        (Pattern::Like { start, end }, true) => short(PatternForm::NotExactlyLike(format!("{start}*{end}"))),
         (Pattern::Network(net), false) => PatternText::Short(net.to_string()),
         (Pattern::Network(net), true) => PatternText::Short(format!("!{net}")),
     }
