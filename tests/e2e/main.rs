@@ -24,6 +24,7 @@ mod block;
 mod calendar;
 mod changed_limits;
 mod connections;
+mod damaged_disks;
 mod deny;
 mod dev;
 mod envoy;
