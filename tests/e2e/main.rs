@@ -16,6 +16,7 @@ mod advertise;
 mod algorithms;
 mod answers;
 mod auth;
+mod backup;
 mod bad_peers;
 mod bad_requests;
 mod bans;
