@@ -17,8 +17,8 @@ use tokio::{
 
 pub(crate) use self::tls::TlsClient;
 
-/// Bytes of an answer.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Bytes of an answer: the largest is all that a cluster's log adds up to, for a backup.
+const MAX_ANSWER_BYTES: usize = 512 << 20;
 const DEFAULT_PORT: u16 = 7800;
 /// What is not written as it is in a path or a query.
 const ENCODED: &percent_encoding::AsciiSet =

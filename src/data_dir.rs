@@ -15,6 +15,8 @@ const PRIVATE: u32 = 0o700;
 const OTHERS: u32 = 0o077;
 const LOCK_FILE: &str = "lock";
 const NAME_FILE: &str = "node-name";
+/// The same once more: a name in which a bit is another is a name, too. One that an earlier version has made lacks it.
+const CHECK_FILE: &str = "node-name.check";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,19 @@ pub enum DataDirError {
         path: PathBuf,
         /// What it holds.
         name: String,
+    },
+    /// The name in it was changed.
+    #[error(
+        "{path} holds {name:?}, and {CHECK_FILE} beside it {check:?}: one of them is damaged. Write the right name into {NAME_FILE}, and \
+         remove {CHECK_FILE}"
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What it holds.
+        name: String,
+        /// What the other one holds.
+        check: String,
     },
     /// The directory belongs to a node of another name.
     #[error(
@@ -104,6 +119,15 @@ impl DataDir {
                 if !is_valid_name(&kept) {
                     return Err(DataDirError::BadName { path, name: kept });
                 }
+                match fs::read(self.path.join(CHECK_FILE)) {
+                    Ok(check) if check.trim_ascii() == kept.as_bytes() => {}
+                    Ok(check) => {
+                        let check = String::from_utf8_lossy(check.trim_ascii()).into_owned();
+                        return Err(DataDirError::Damaged { path, name: kept, check });
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => self.write(CHECK_FILE, &kept)?,
+                    Err(reason) => return Err(DataDirError::Io { path: self.path.join(CHECK_FILE), reason }),
+                }
                 match given {
                     Some(given) if given != kept => {
                         Err(DataDirError::OtherNode { path: self.path.clone(), kept, given })
@@ -113,16 +137,36 @@ impl DataDir {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let name = given.unwrap_or_else(default);
-                // Whole or not at all, also when the machine stops in between.
-                let draft = self.path.join("node-name.new");
-                let mut file = File::create(&draft).map_err(io)?;
-                file.write_all(format!("{name}\n").as_bytes()).map_err(io)?;
-                file.sync_all().map_err(io)?;
-                fs::rename(&draft, &path).map_err(io)?;
+                // It is of an earlier name, if it is there.
+                match fs::remove_file(self.path.join(CHECK_FILE)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+                    _ => {}
+                }
+                self.write(NAME_FILE, &name)?;
+                self.write(CHECK_FILE, &name)?;
                 Ok(name)
+            }
+            // The name in it was not UTF-8.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let bytes = fs::read(&path).map_err(io)?;
+                let name = String::from_utf8_lossy(bytes.trim_ascii()).into_owned();
+                Err(DataDirError::BadName { path, name })
             }
             Err(error) => Err(io(error)),
         }
+    }
+
+    /// Whole or not at all, also when the machine stops in between.
+    fn write(&self, file: &str, name: &str) -> Result<(), DataDirError> {
+        let path = self.path.join(file);
+        let draft = self.path.join(format!("{file}.new"));
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&draft)?;
+            file.write_all(format!("{name}\n").as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&draft, &path)
+        };
+        write().map_err(|reason| DataDirError::Io { path: path.clone(), reason })
     }
 }
 
@@ -155,6 +199,35 @@ mod tests {
         assert_eq!((&*first, &*again), ("host-1", "host-1"));
         let other = DataDir::open(&path).unwrap().name(Some("n7".to_owned()), String::new).unwrap_err();
         assert!(other.to_string().contains("host-1"), "{other}");
+    }
+
+    #[test]
+    fn a_name_that_was_changed_is_no_other_nodes() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = || DataDir::open(dir.path()).unwrap().name(None, || "host-1".to_owned());
+        assert_eq!(name().unwrap(), "host-1");
+        for file in [NAME_FILE, CHECK_FILE] {
+            let good = fs::read(dir.path().join(file)).unwrap();
+            for place in 0..good.len() {
+                for bit in 0..8 {
+                    let mut bad = good.clone();
+                    bad[place] ^= 1 << bit;
+                    fs::write(dir.path().join(file), &bad).unwrap();
+                    // What stands behind the name does not count.
+                    let is_same = String::from_utf8_lossy(&bad).trim() == "host-1";
+                    assert!(name().is_err() || is_same, "{file} {place} {bit}");
+                }
+                fs::write(dir.path().join(file), &good[..place]).unwrap();
+                assert!(name().is_err() || place == good.len() - 1, "{file} {place}");
+            }
+            fs::write(dir.path().join(file), &good).unwrap();
+        }
+        // As an earlier version has made it.
+        fs::remove_file(dir.path().join(CHECK_FILE)).unwrap();
+        assert_eq!(name().unwrap(), "host-1");
+        fs::remove_file(dir.path().join(NAME_FILE)).unwrap();
+        let renamed = DataDir::open(dir.path()).unwrap().name(Some("n7".to_owned()), String::new);
+        assert_eq!((renamed.unwrap(), name().unwrap()), ("n7".to_owned(), "n7".to_owned()));
     }
 
     #[test]

@@ -417,7 +417,7 @@ fn name_of(settings: &Settings, data_dir: Option<&DataDir>) -> Result<String, Da
 }
 
 /// HOST-PORT, of what a name may have.
-fn default_name(host: &[u8], port: u16) -> String {
+pub(crate) fn default_name(host: &[u8], port: u16) -> String {
     const MAX_HOST: usize = 50;
     let host: String = host
         .iter()

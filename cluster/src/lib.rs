@@ -15,12 +15,14 @@
 //! - [`owner`]: who may decide about a slot: state machines of values. `ownership`: the tasks around them. `controller`: the task
 //!   that puts into force what they say of this node.
 //! - `gossip`: who seems alive; a hint.
+//! - [`backup`]: all of it in one file, and a data directory made of that.
 //! - [`Cluster`]: assembles all of this and owns its tasks.
 //! - [`clock`], `fabric`: where time, network and randomness enter. `simulation` (only in `jepsen/sim/cluster`, which compiles
 //!   these sources once more): what a test puts in their place. `injection` (a feature): what it does to the machine under a real
 //!   node.
 //! - [`planted`]: bugs on purpose, for tests of the tests.
 
+pub mod backup;
 pub mod clock;
 mod config;
 mod controller;

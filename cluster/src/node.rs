@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    backup::BucketPart,
     controller::Command,
     owner::slot_ownership::SlotOwnership,
     ownership::context::Context,
@@ -103,6 +104,24 @@ impl Cluster {
             }
             (readiness, _) => readiness,
         }
+    }
+
+    /// The beginning of a backup: all that is replicated, as bytes for [`crate::backup::BackupWriter`].
+    ///
+    /// # Errors
+    /// When it is longer than any snapshot.
+    pub fn backup(&self, applied: &crate::state::Applied) -> Result<Vec<u8>, String> {
+        let (node, taken_ms) = (&self.context.group.row.name, self.context.group.clock.unix_millis());
+        crate::backup::begin(applied, node, taken_ms).map_err(|error| error.to_string())
+    }
+
+    /// What the buckets of these slots have used, where they are this node's, for the same. It reads all buckets, and may have
+    /// looked at fewer slots.
+    ///
+    /// # Errors
+    /// When one slot alone has too many.
+    pub fn backup_buckets(&self, first: u16, last: u16) -> Result<Vec<u8>, String> {
+        BucketPart::look(&self.context, first, last).map_err(|error| error.to_string())
     }
 
     /// The address of the peer port that this node advertises.

@@ -91,6 +91,20 @@ impl Held {
         }
     }
 
+    /// After so much time; none where it knows of nothing any more then. Windows lie where they lie.
+    pub fn aged(self, by: Duration) -> Option<Self> {
+        let ticks = Nanos::new(0).saturating_add(by).ticks();
+        match self {
+            Self::Debt(debt) => debt.checked_sub(ticks).filter(|debt| *debt > 0).map(Self::Debt),
+            Self::Window(state) => Some(Self::Window(state)),
+            Self::Log { memory, entries } => {
+                let entries = entries.into_iter().map(|(age, units)| (age.saturating_add(ticks), units));
+                let entries: Vec<_> = entries.filter(|(age, _)| *age < memory).collect();
+                (!entries.is_empty()).then_some(Self::Log { memory, entries })
+            }
+        }
+    }
+
     /// As a mark on this clock, and a little more, so that the next charges fit below it: less than a quantum of the limit
     /// that let it be used so far.
     pub fn mark_ahead(&self, now: Nanos) -> Option<Mark> {

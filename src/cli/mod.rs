@@ -1,5 +1,6 @@
 //! The command line: a file a command.
 
+mod backup;
 mod cert;
 mod check;
 mod cluster;
@@ -10,6 +11,7 @@ mod key;
 mod node;
 mod outcome;
 mod recover;
+mod restore;
 mod rules;
 mod serve;
 mod token;
@@ -48,6 +50,7 @@ Examples:
   tidegate check ip=203.0.113.7                      ask a node
   tidegate rules apply -f rules.yaml                 change the rules of the cluster
   tidegate cluster status                            the nodes, and what each owns
+  tidegate backup --output tidegate.backup           all that the cluster knows, in one file
   tidegate cert ca                                   an authority for certificates of nodes and clients
 
 Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check)."
@@ -75,6 +78,10 @@ enum Command {
     Cert(cert::CertArgs),
     /// Change the cluster key
     Key(key::KeyArgs),
+    /// Write the rules, the tokens and what is used of a running cluster to a file
+    Backup(Box<backup::BackupArgs>),
+    /// Make a new cluster's first data directory of a backup
+    Restore(restore::RestoreArgs),
 }
 
 /// Runs the command line of this process.
@@ -91,6 +98,8 @@ pub fn main() -> ExitCode {
         Command::Token(args) => args.run(),
         Command::Cert(args) => args.run(),
         Command::Key(args) => args.run(),
+        Command::Backup(args) => args.run(),
+        Command::Restore(args) => args.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -65,7 +66,30 @@ impl From<NodeError> for Failure {
     }
 }
 
+impl NodeError {
+    /// Whether the same question may be answered a moment later.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Client(fault) if !fault.is_final())
+    }
+}
+
 impl NodeArgs {
+    /// The node that is asked.
+    pub(super) fn address(&self) -> &NodeAddress {
+        &self.node
+    }
+
+    /// Asks for bytes: this node, or another one of its cluster.
+    pub(super) async fn ask_bytes(&self, other: Option<&NodeAddress>, ask: Ask) -> Result<Bytes, NodeError> {
+        let node = self.trust.of(other.unwrap_or(&self.node))?;
+        let reply = node.ask(&self.token.present(ask)?, self.timeout.0 + GRACE).await?;
+        match reply.status.is_success() {
+            true => Ok(reply.body),
+            // It says why, as with any other call.
+            false => Self::value_of(other.unwrap_or(&self.node), &reply).map(|_| reply.body.clone()),
+        }
+    }
+
     pub(super) fn timeout(&self) -> Duration {
         self.timeout.0
     }
@@ -77,7 +101,7 @@ impl NodeArgs {
         let node = self.trust.of(&self.node)?;
         loop {
             match node.ask(&ask, self.timeout.0 + GRACE).await {
-                Ok(reply) => return self.value_of(&reply),
+                Ok(reply) => return Self::value_of(&self.node, &reply),
                 Err(fault) if !fault.is_final() && tokio::time::Instant::now() + AGAIN_AFTER < give_up => {
                     note(&format!("{fault}; trying again"));
                     tokio::time::sleep(AGAIN_AFTER).await;
@@ -90,11 +114,11 @@ impl NodeArgs {
     /// Asks for something that may not be asked twice.
     pub(super) async fn ask_once(&self, ask: Ask) -> Result<Value, NodeError> {
         let reply = self.node.ask(&self.token.present(ask)?, self.timeout.0 + GRACE).await?;
-        self.value_of(&reply)
+        Self::value_of(&self.node, &reply)
     }
 
-    fn value_of(&self, reply: &Reply) -> Result<Value, NodeError> {
-        let no_node = || NodeError::NoNode { node: self.node.clone(), status: reply.status.as_u16() };
+    fn value_of(node: &NodeAddress, reply: &Reply) -> Result<Value, NodeError> {
+        let no_node = || NodeError::NoNode { node: node.clone(), status: reply.status.as_u16() };
         let value: Value = serde_json::from_slice(&reply.body).map_err(|_| no_node())?;
         if reply.status.is_success() {
             return Ok(value);
@@ -126,7 +150,7 @@ impl NodeArgs {
             }
             _ => None,
         };
-        Err(NodeError::Refused { node: self.node.clone(), detail: detail.to_owned(), help })
+        Err(NodeError::Refused { node: node.clone(), detail: detail.to_owned(), help })
     }
 
     /// Reads a part of an answer.

@@ -10,7 +10,7 @@ pub(super) const MAX_CHECK_BYTES: usize = 64 << 10;
 pub(super) const AUTH_PATH: &str = "/v1/auth";
 
 /// All of ours, for somebody who asked for another one: methods and path.
-pub(super) const CALLS: [(&str, &str); 20] = [
+pub(super) const CALLS: [(&str, &str); 22] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
     ("ANY", AUTH_PATH),
@@ -26,6 +26,8 @@ pub(super) const CALLS: [(&str, &str); 20] = [
     ("GET, POST", "/v1/tokens"),
     ("DELETE", "/v1/tokens/{token}"),
     ("GET", "/v1/audit"),
+    ("GET", "/v1/backup"),
+    ("GET", "/v1/backup/buckets"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),

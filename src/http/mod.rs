@@ -17,6 +17,7 @@ mod amend;
 mod answer;
 mod audit;
 mod auth;
+mod backup;
 mod batch;
 mod calls;
 mod fields;

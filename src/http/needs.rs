@@ -7,7 +7,7 @@ use super::calls::{self, AUTH_PATH, CHECK_PATH};
 use crate::access::Needs;
 
 /// By method (`*`: any) and path.
-const NEEDS: [(&str, &str, Needs); 26] = [
+const NEEDS: [(&str, &str, Needs); 28] = [
     ("*", CHECK_PATH, Needs::Role(Role::Check)),
     ("*", AUTH_PATH, Needs::Role(Role::Check)),
     ("POST", "/v1/check/batch", Needs::Role(Role::Check)),
@@ -26,6 +26,9 @@ const NEEDS: [(&str, &str, Needs); 26] = [
     ("POST", "/v1/tokens", Needs::Role(Role::Admin)),
     ("DELETE", "/v1/tokens/{token}", Needs::Role(Role::Admin)),
     ("GET", "/v1/audit", Needs::Role(Role::Read)),
+    // The hash secret and the hashes of tokens are in it.
+    ("GET", "/v1/backup", Needs::Role(Role::Admin)),
+    ("GET", "/v1/backup/buckets", Needs::Role(Role::Admin)),
     ("GET", "/metrics", Needs::Role(Role::Read)),
     ("GET", "/healthz", Needs::Nothing),
     ("GET", "/readyz", Needs::Nothing),

@@ -15,6 +15,7 @@ use tidegate_cluster::{Amendment, Readiness, state::MAX_RULES_BYTES};
 use super::{
     amend::{self, AmendOptions},
     audit::{self, AuditOptions},
+    backup::{self, SlotOptions},
     batch,
     calls::{self, MAX_CHECK_BYTES},
     foreign,
@@ -59,6 +60,8 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
         .route("/v1/tokens", get(all_tokens).post(make_token))
         .route("/v1/tokens/{token}", delete(revoke_token))
         .route("/v1/audit", get(audit_trail))
+        .route("/v1/backup", get(backup_beginning))
+        .route("/v1/backup/buckets", get(backup_buckets))
         .route("/v1/rules", get(all_rules))
         .route("/v1/rules/{domain}", get(rules_of_domain).put(put_rules))
         .route("/v1/rules/{domain}/history", get(rules_history))
@@ -171,6 +174,15 @@ async fn audit_trail(State(worker): State<OnWorker>, wanted: Asked<AuditOptions>
         }
         Err(problem) => worker.refuse(problem),
     }
+}
+
+async fn backup_beginning(State(worker): State<OnWorker>) -> Response {
+    worker.bytes(backup::beginning(&worker.node)).await
+}
+
+async fn backup_buckets(State(worker): State<OnWorker>, wanted: Asked<SlotOptions>) -> Response {
+    let options = worker.query(wanted);
+    worker.bytes(async { backup::buckets(&worker.node, &options?).await }).await
 }
 
 async fn all_rules(State(worker): State<OnWorker>, wanted: Asked<ReadOptions>) -> Response {
@@ -345,6 +357,15 @@ impl OnWorker {
     async fn json(&self, answer: impl Future<Output = Result<serde_json::Value, Problem>>) -> Response {
         match answer.await {
             Ok(answer) => Json(answer).into_response(),
+            Err(problem) => self.refuse(problem),
+        }
+    }
+
+    async fn bytes(&self, answer: impl Future<Output = Result<Vec<u8>, Problem>>) -> Response {
+        let headers =
+            [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "no-store")];
+        match answer.await {
+            Ok(bytes) => (headers, bytes).into_response(),
             Err(problem) => self.refuse(problem),
         }
     }

@@ -91,7 +91,7 @@ fn a_damaged_file_stops_the_node_with_its_name_and_the_cluster_goes_on() {
         assert_eq!(cluster.await_exit("n2"), Some(1), "{file}");
         let log = cluster.node("n2").log();
         let last = log.lines().rev().take(12).collect::<Vec<_>>().join("\n");
-        assert!(last.contains(file) && last.contains("move it away"), "{last}");
+        assert!(last.contains(file) && last.contains("move the whole directory away"), "{last}");
         assert_eq!(put(cluster.node("n1"), "api", &[], &limit("4/1h")).status, 200);
         match whole {
             Some(bytes) => fs::write(&path, bytes).unwrap(),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   head     version, node, and which of its starts have read the file
+//!   written  which file it is, and how many commits it has had
 //!   stamp    when it was last written, by each clock
 //!   let_go   what strict rules had let go of
 //!   slots    slot -> whose, since when, and whether all of its floors are here
@@ -13,7 +14,7 @@
 //! floors that are over, or that a later one of the same bucket has passed, go; the others are appended again.
 //!
 //! redb keeps a checksum of each page; all are looked at when the file is opened. A file that does not pass counts as none, as does
-//! one of another node or version. Each commit is one of two phases, so that a last commit that was acknowledged and does not pass is not
+//! one of another node or version, and one that has fewer commits than its [witness](crate::raft::witness) has seen. Each commit is one of two phases, so that a last commit that was acknowledged and does not pass is not
 //! taken for one that was cut short.
 
 use std::{
@@ -30,10 +31,12 @@ use tidegate_proto::codec;
 
 use super::disk_time::Stamp;
 use crate::{
+    fabric,
     ids::NodeStart,
     raft::{
-        disk::create,
+        database::create,
         files::{FLOORS_FILE as NAME, draft_of, sync},
+        witness::{Lacking, Witness, Written},
     },
     slots::SlotId,
 };
@@ -43,7 +46,9 @@ const VERSION: u64 = 1;
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const SLOTS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("slots");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const WITNESS: &str = "floors.witness";
 const HEAD: &str = "head";
+const WRITTEN: &str = "written";
 const STAMP: &str = "stamp";
 const LET_GO: &str = "let_go";
 
@@ -64,8 +69,6 @@ pub(super) type FileError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 enum Damage {
-    #[error("its checksums do not fit")]
-    Checksum,
     #[error("it was written by another version of Tidegate: {0}, this version writes {VERSION}")]
     Version(u64),
     #[error("it is another node's")]
@@ -160,6 +163,8 @@ pub(super) struct Left {
 pub(crate) struct FloorFile {
     database: Database,
     directory: PathBuf,
+    witness: Witness,
+    written: Written,
     me: NodeStart,
     readers: Vec<NodeStart>,
     slots: BTreeMap<u16, SlotRecord>,
@@ -182,17 +187,24 @@ impl FloorFile {
             Err(error) => return Err(error.into()),
             Ok(_) => {}
         }
-        let mut database = create(&path)?;
-        if !database.check_integrity()? {
-            return Err(Damage::Checksum.into());
+        let database = create(&path)?;
+        let (left, written, next, log_bytes) = read(&database, me)?;
+        let (witness, seen) = Witness::open(&directory.join(WITNESS));
+        match (written, seen) {
+            (Some(written), seen) => written.compare(seen)?,
+            // It was written by a version that counts nothing: one that did count is newer.
+            (None, Some(_)) => return Err(Lacking::Another.into()),
+            (None, None) => {}
         }
-        let (left, next, log_bytes) = read(&database, me)?;
+        let written = written.unwrap_or_else(|| Written { database: new_id(), count: 0 });
         let mut readers = left.readers.clone();
         readers.push(me);
         readers.drain(..readers.len().saturating_sub(MAX_READERS));
         let mut file = Self {
             database,
             directory: directory.to_owned(),
+            witness,
+            written,
             me,
             readers,
             slots: left.slots.clone(),
@@ -217,9 +229,12 @@ impl FloorFile {
             _ => {}
         }
         let database = create(&draft)?;
+        let written = Written { database: new_id(), count: 0 };
         let mut file = Self {
             database,
             directory: directory.to_owned(),
+            witness: Witness::default(),
+            written,
             me,
             readers: vec![me],
             slots: BTreeMap::new(),
@@ -227,6 +242,8 @@ impl FloorFile {
             log_bytes: 0,
         };
         file.commit(&Change::default(), stamp, |_| true, usize::MAX)?;
+        // First: one that was there before is not to be believed any more.
+        file.witness = Witness::make(&directory.join(WITNESS), file.written)?;
         fs::rename(&draft, directory.join(NAME))?;
         sync(&File::open(directory)?)?;
         Ok(file)
@@ -297,6 +314,8 @@ impl FloorFile {
             let head = Head { version: VERSION, readers: self.readers.clone() };
             meta.insert(HEAD, encode(&head)?.as_slice())?;
             meta.insert(STAMP, encode(stamp)?.as_slice())?;
+            self.written.count += 1;
+            meta.insert(WRITTEN, encode(&(self.written.database, self.written.count))?.as_slice())?;
             if let Some(let_go) = &change.let_go {
                 meta.insert(LET_GO, encode(let_go)?.as_slice())?;
             }
@@ -334,11 +353,17 @@ impl FloorFile {
             }
         }
         transaction.commit()?;
+        self.witness.note(self.written);
         Ok(())
     }
 }
 
-fn read(database: &Database, me: NodeStart) -> Result<(Left, u64, u64), FileError> {
+/// One that no other file has.
+fn new_id() -> u64 {
+    u64::from_be_bytes(fabric::random_bytes())
+}
+
+fn read(database: &Database, me: NodeStart) -> Result<(Left, Option<Written>, u64, u64), FileError> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
     let value = |name: &'static str| -> Result<Vec<u8>, FileError> {
@@ -354,6 +379,8 @@ fn read(database: &Database, me: NodeStart) -> Result<(Left, u64, u64), FileErro
         return Err(Damage::OfAnother.into());
     }
     let stamp: Stamp = decode(&value(STAMP)?)?;
+    let written: Option<(u64, u64)> = meta.get(WRITTEN)?.map(|bytes| decode(bytes.value())).transpose()?;
+    let written = written.map(|(database, count)| Written { database, count });
     let let_go = meta.get(LET_GO)?.map(|bytes| decode(bytes.value())).transpose()?.unwrap_or_default();
     let mut slots: BTreeMap<u16, SlotRecord> = BTreeMap::new();
     for row in transaction.open_table(SLOTS)?.iter()? {
@@ -379,7 +406,7 @@ fn read(database: &Database, me: NodeStart) -> Result<(Left, u64, u64), FileErro
     }
     // An entry that was cleaned away may have had a larger number than any that is left.
     let next = slots.values().map(|record| record.from).fold(next, u64::max);
-    Ok((Left { stamp, readers: head.readers, slots, floors, let_go }, next, log_bytes))
+    Ok((Left { stamp, readers: head.readers, slots, floors, let_go }, written, next, log_bytes))
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, FileError> {

@@ -29,7 +29,7 @@ use crate::{
 /// memory is full: what a rule has let go of so is forgotten, or assumed where it is strict.
 const MAX_BUCKETS: usize = 4_000_000;
 /// Longest file.
-const MAX_BYTES: usize = 1 << 30;
+pub(crate) const MAX_BYTES: usize = 1 << 30;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Saved {
@@ -131,7 +131,15 @@ pub(crate) fn restore(
     store: &Store,
     now: Nanos,
 ) -> Result<Option<Kept>, DiskError> {
-    let Some(bytes) = load_buckets(directory)? else { return Ok(None) };
+    let loaded = load_buckets(directory)?;
+    let bytes = match loaded {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(None),
+        Err(fault) => {
+            warn!(%fault, "what the buckets knew cannot be read: they start from their floors, or as on_total_loss of their rules says");
+            return Ok(None);
+        }
+    };
     let saved: Saved = match codec::decode(&bytes) {
         Ok(saved) => saved,
         Err(error) => {

@@ -39,6 +39,15 @@ pub(crate) struct Machine {
     published: watch::Sender<Arc<Applied>>,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the file is missing, or an older copy of it was put in its place: the log beside it goes on from entry {purged}, and what \
+     comes before that is nowhere else"
+)]
+struct Older {
+    purged: u64,
+}
+
 /// The bytes of a snapshot.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -75,6 +84,28 @@ fn encoded<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
+/// Writes a state as the last snapshot, as if it had been applied up to `at` and these were the members.
+///
+/// # Errors
+/// When it cannot be written: then the one before is there.
+pub(crate) fn write_snapshot(
+    snapshots: &Snapshots,
+    state: Replicated,
+    at: LogId<NodeId>,
+    members: Membership<NodeId, RaftNode>,
+) -> Result<(), DiskError> {
+    let membership = StoredMembership::new(Some(at), members);
+    let kept = Kept { applied: Some(at), membership, id: snapshot_id(Some(at)), state };
+    let mut bytes = Vec::new();
+    codec::encode(&kept, &mut bytes, MAX_SNAPSHOT_BYTES).map_err(|error| snapshots.fault(error))?;
+    snapshots.write(at.index, &bytes).map_err(|error| snapshots.fault(error))
+}
+
+/// Two nodes may build one at the same index, and it need not have the same bytes.
+fn snapshot_id(applied: Option<LogId<NodeId>>) -> String {
+    format!("{}-{:x}", applied.map_or(0, |id| id.index), u32::from_be_bytes(crate::fabric::random_bytes()))
+}
+
 impl Machine {
     /// Begins with the last snapshot. Each state is published.
     pub(crate) fn open(disk: &Disk, published: watch::Sender<Arc<Applied>>) -> Result<Self, DiskError> {
@@ -82,6 +113,10 @@ impl Machine {
             Some(bytes) => Some(read(&bytes).map_err(|error| disk.snapshots.fault(error))?),
             None => None,
         };
+        let applied = kept.as_ref().and_then(|kept| kept.applied).map(|id| id.index);
+        if let Some(purged) = disk.purged()?.map(|id| id.index).filter(|purged| applied < Some(*purged)) {
+            return Err(disk.snapshots.fault(Older { purged }));
+        }
         let snapshots = disk.snapshots.clone();
         let machine = match kept {
             Some(Kept { applied, membership, state, .. }) => {
@@ -118,11 +153,7 @@ impl Machine {
         at: LogId<NodeId>,
         members: Membership<NodeId, RaftNode>,
     ) -> Result<(), DiskError> {
-        let mut kept = self.kept();
-        (kept.applied, kept.membership) = (Some(at), StoredMembership::new(Some(at), members));
-        let mut bytes = Vec::new();
-        codec::encode(&kept, &mut bytes, MAX_SNAPSHOT_BYTES).map_err(|error| self.snapshots.fault(error))?;
-        self.snapshots.write(at.index, &bytes).map_err(|error| self.snapshots.fault(error))
+        write_snapshot(&self.snapshots, self.state.clone(), at, members)
     }
 
     /// What was applied stays so: after a failure of the disk Raft begins with the last snapshot again, and nothing of that is
@@ -139,12 +170,7 @@ impl Machine {
     }
 
     fn kept(&self) -> Kept {
-        // Two nodes may build one at the same index, and it need not have the same bytes.
-        let id = format!(
-            "{}-{:x}",
-            self.applied.map_or(0, |id| id.index),
-            u32::from_be_bytes(crate::fabric::random_bytes())
-        );
+        let id = snapshot_id(self.applied);
         Kept { applied: self.applied, membership: self.membership.clone(), id, state: self.state.clone() }
     }
 }
@@ -269,7 +295,37 @@ impl RaftSnapshotBuilder<Group> for Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::owner::shares::ShareChange;
+    use crate::{
+        owner::shares::ShareChange,
+        raft::disk::{KEY_PURGED, META},
+    };
+
+    #[test]
+    fn a_log_whose_beginning_no_snapshot_has_is_not_gone_on_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(directory.path()).unwrap();
+        let id = |index| LogId::new(openraft::CommittedLeaderId::new(1, 1), index);
+        let machine = Machine::open(&disk, watch::Sender::default()).unwrap();
+        let snapshot = |index| machine.write_as(id(index), Membership::new(Vec::new(), ())).unwrap();
+        snapshot(7);
+        let file = directory.path().join("raft.snapshot");
+        let older = std::fs::read(&file).unwrap();
+        snapshot(9);
+        let transaction = disk.database.begin_write().unwrap();
+        let purged = crate::raft::log::encode(&id(8)).unwrap();
+        transaction.open_table(META).unwrap().insert(KEY_PURGED, purged.as_slice()).unwrap();
+        disk.commit(transaction).unwrap();
+        let open = || Machine::open(&disk, watch::Sender::default());
+        assert_eq!(open().unwrap().state().0, Some(id(9)));
+        let refused = |what: &str| {
+            let fault = open().unwrap_err().to_string();
+            assert!(fault.contains("raft.snapshot") && fault.contains("older copy"), "{what}: {fault}");
+        };
+        std::fs::write(&file, older).unwrap();
+        refused("an older one");
+        std::fs::remove_file(&file).unwrap();
+        refused("none");
+    }
 
     #[test]
     fn a_snapshot_from_before_there_were_tokens_or_shares_is_read_as_one_without_any() {

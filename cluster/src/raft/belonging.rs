@@ -241,7 +241,7 @@ impl Disk {
                     }
                 }
             };
-            transaction.commit()?;
+            self.commit(transaction)?;
             Ok(bound)
         };
         bind().map_err(|reason| self.fault(reason))
@@ -259,7 +259,7 @@ impl Disk {
                 }
                 bound
             };
-            transaction.commit()?;
+            self.commit(transaction)?;
             Ok(bound)
         };
         keep().map_err(|reason| self.fault(reason))
@@ -284,7 +284,7 @@ impl Disk {
                     meta.remove(key)?;
                 }
             }
-            Ok(transaction.commit()?)
+            self.commit(transaction)
         };
         // Before: what reports an error may be on the disk all the same.
         self.promised.forget();

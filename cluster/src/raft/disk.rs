@@ -6,8 +6,7 @@
 mod promised;
 
 use std::{
-    fs::{self, File},
-    io,
+    fs,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +14,7 @@ use std::{
 
 use openraft::{Entry, LeaderId, LogId, Vote};
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
     backends::InMemoryBackend,
 };
 use serde::de::DeserializeOwned;
@@ -23,18 +22,19 @@ use tidegate_proto::codec;
 
 pub(crate) use self::promised::Lasting;
 use self::promised::Promised;
-use super::files::{DiskError, SAVED_FILE, SNAPSHOT_FILE, Snapshots, draft_of, sync};
+use super::{
+    database::{CACHE_BYTES, DATABASE_FILE, WITNESS_FILE, make_if_missing, open},
+    files::{DiskError, SAVED_FILE, SNAPSHOT_FILE, Snapshots, draft_of},
+    witness::{Witness, Written},
+};
 use crate::{
     fabric,
     ids::{ClusterId, NodeId, NodeStart},
     state::types::Group,
 };
 
-const DATABASE_FILE: &str = "raft.redb";
-/// Memory for pages of the database: the log is written, and hardly ever read.
-const CACHE_BYTES: usize = 8 << 20;
 /// What the database is laid out as. Another one is refused.
-const FORMAT: u64 = 7;
+pub(crate) const FORMAT: u64 = 7;
 /// Earlier ones that this version reads. What it writes from then on those would not: so the format is noted at once.
 const READABLE_FORMATS: RangeInclusive<u64> = 4..=6;
 
@@ -49,6 +49,8 @@ const KEY_SYSTEM: &str = "system";
 pub(crate) const KEY_PURGED: &str = "purged";
 pub(crate) const KEY_VOTE: &str = "vote";
 const KEY_INCARNATION: &str = "incarnation";
+/// How many durable commits there were, which the witness has too.
+const KEY_WRITTEN: &str = "written";
 
 #[derive(Debug, thiserror::Error)]
 enum Damage {
@@ -64,8 +66,6 @@ enum Damage {
     Absurd(u64),
     #[error("it is not the log of the node that runs here: it was replaced or cut off")]
     OfAnother,
-    #[error("the file is empty: it was cut off")]
-    Empty,
 }
 
 /// Who a node is in the group.
@@ -90,6 +90,7 @@ pub(crate) struct Disk {
     pub(crate) database: Arc<Database>,
     pub(crate) snapshots: Snapshots,
     pub(crate) promised: Promised,
+    witness: Arc<Witness>,
     path: PathBuf,
 }
 
@@ -104,8 +105,7 @@ impl Disk {
         for name in [SNAPSHOT_FILE, SAVED_FILE] {
             let _ = fs::remove_file(directory.join(draft_of(name)));
         }
-        make_if_missing(directory)
-            .map_err(|reason| DiskError { path: directory.join(DATABASE_FILE), reason: reason.into() })?;
+        make_if_missing(directory)?;
         Self::open_with(directory, Lasting::none(directory))
     }
 
@@ -132,12 +132,48 @@ impl Disk {
             return Self::simulated(directory, path, before);
         }
         let database = open(&path).map_err(|reason| DiskError { path: path.clone(), reason })?;
-        Self::made_of(database, before, path).prepared()
+        let (witness, seen) = Witness::open(&directory.join(WITNESS_FILE));
+        let disk = Self { witness: Arc::new(witness), ..Self::made_of(database, before, path) };
+        disk.lacks_nothing_of(seen)?;
+        disk.prepared()
+    }
+
+    /// Refuses a database that its witness has seen with more in it: what is missing was a promise.
+    fn lacks_nothing_of(&self, seen: Option<Written>) -> Result<(), DiskError> {
+        let Some(seen) = seen else { return Ok(()) };
+        let written = || -> Result<Written, redb::Error> {
+            let meta = self.database.begin_read()?.open_table(META)?;
+            let get = |key| Ok::<_, redb::Error>(meta.get(key)?.and_then(|bytes| number(bytes.value())));
+            Ok(Written { database: get(KEY_NODE)?.unwrap_or(0), count: get(KEY_WRITTEN)?.unwrap_or(0) })
+        };
+        let written = match written() {
+            // As it was made: not even the tables are there.
+            Err(redb::Error::TableDoesNotExist(_)) => Written { database: 0, count: 0 },
+            written => written.map_err(|reason| self.fault(reason))?,
+        };
+        written.compare(Some(seen)).map_err(|lacking| self.fault(lacking))
+    }
+
+    /// Commits what is to be on the disk when this returns, and counts it.
+    pub(crate) fn commit(&self, transaction: WriteTransaction) -> Result<(), redb::Error> {
+        let written = {
+            let mut meta = transaction.open_table(META)?;
+            let count = meta.get(KEY_WRITTEN)?.and_then(|bytes| number(bytes.value()));
+            let count = count.unwrap_or(0).saturating_add(1);
+            meta.insert(KEY_WRITTEN, &count.to_be_bytes()[..])?;
+            let database = meta.get(KEY_NODE)?.and_then(|bytes| number(bytes.value()));
+            database.map(|database| Written { database, count })
+        };
+        transaction.commit()?;
+        if let Some(written) = written {
+            self.witness.note(written);
+        }
+        Ok(())
     }
 
     fn made_of(database: Database, before: Lasting, path: PathBuf) -> Self {
         let Lasting { snapshots, promised } = before;
-        Self { database: Arc::new(database), snapshots, promised, path }
+        Self { database: Arc::new(database), snapshots, promised, witness: Arc::default(), path }
     }
 
     /// A directory of a simulated machine.
@@ -200,7 +236,7 @@ impl Disk {
                 known.flatten()
             }
         };
-        transaction.commit()?;
+        self.commit(transaction)?;
         Ok(format)
     }
 
@@ -238,7 +274,7 @@ impl Disk {
             }
             node.map(|node| DiskIdentity { node, incarnation, came_from_elsewhere })
         };
-        transaction.commit()?;
+        self.commit(transaction)?;
         Ok(identity)
     }
 
@@ -247,7 +283,7 @@ impl Disk {
         let note = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             transaction.open_table(META)?.insert(KEY_SYSTEM, &system(incarnation)[..])?;
-            Ok(transaction.commit()?)
+            self.commit(transaction)
         };
         note().map_err(|reason| self.fault(reason))
     }
@@ -266,7 +302,7 @@ impl Disk {
         let note = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             transaction.open_table(META)?.insert(KEY_CLUSTER, &cluster.bytes()[..])?;
-            Ok(transaction.commit()?)
+            self.commit(transaction)
         };
         note().map_err(|reason| self.fault(reason))
     }
@@ -287,7 +323,12 @@ impl Disk {
 
     fn kept_last(&self) -> Result<Option<LogId<NodeId>>, DiskError> {
         let last = self.last_entry().map_err(|reason| self.fault(reason))?;
-        Ok(last.max(self.decoded(KEY_PURGED)?))
+        Ok(last.max(self.purged()?))
+    }
+
+    /// The last entry that was removed from the log, because a snapshot has what it says.
+    pub(crate) fn purged(&self) -> Result<Option<LogId<NodeId>>, DiskError> {
+        self.decoded(KEY_PURGED)
     }
 
     fn decoded<T: DeserializeOwned>(&self, key: &'static str) -> Result<Option<T>, DiskError> {
@@ -318,58 +359,6 @@ impl Disk {
         let meta = self.database.begin_read()?.open_table(META)?;
         Ok(meta.get(key)?.map(|bytes| bytes.value().to_vec()))
     }
-}
-
-/// Makes an empty database where there is none. It is there whole or not at all: redb cannot open what a crash leaves of one that
-/// it was making.
-fn make_if_missing(directory: &Path) -> Result<(), redb::Error> {
-    // One that cannot be looked at is not missing: nothing ever replaces a database.
-    match fs::symlink_metadata(directory.join(DATABASE_FILE)) {
-        // Its name may not be on the disk yet, if the machine stopped as it was made.
-        Ok(_) => return Ok(sync_names(directory)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
-    let draft = directory.join(draft_of(DATABASE_FILE));
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    drop(create(&draft)?);
-    sync(&File::open(&draft)?)?;
-    fs::rename(&draft, directory.join(DATABASE_FILE))?;
-    Ok(sync_names(directory)?)
-}
-
-/// Waits until the names in a directory are on the disk. Some network file systems cannot be asked that.
-fn sync_names(directory: &Path) -> io::Result<()> {
-    match sync(&File::open(directory)?) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Ok(())
-        }
-        synced => synced,
-    }
-}
-
-/// Opens the database, which must be there: one that was cut off to nothing would be made anew, and with it another node.
-fn open(path: &Path) -> Result<Database, Box<dyn std::error::Error + Send + Sync>> {
-    if fs::metadata(path)?.len() == 0 {
-        return Err(Damage::Empty.into());
-    }
-    Ok(create(path)?)
-}
-
-/// Opens the database, and makes it if it is not there.
-#[cfg(not(feature = "fault-injection"))]
-pub(crate) fn create(path: &Path) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(CACHE_BYTES).create(path)
-}
-
-/// The same on a disk that can fail.
-#[cfg(feature = "fault-injection")]
-pub(crate) fn create(path: &Path) -> Result<Database, DatabaseError> {
-    let file = crate::injection::disk::open(path)?;
-    Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)
 }
 
 /// What is noted of this system by this start of the node.

@@ -18,7 +18,8 @@ pub(crate) const FLOORS_FILE: &str = "floors.redb";
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path}: {reason} (--data-dir); if it cannot be repaired, move it away: the node then comes back as a new member"
+    "{path}: {reason} (--data-dir). Put the file back as it was, or move the whole directory away: the node then comes back as a new \
+     member, and one that is alone as a new cluster, to which `tidegate restore` gives the rules and counts of a backup"
 )]
 pub struct DiskError {
     pub(super) path: PathBuf,
@@ -157,11 +158,14 @@ pub(crate) fn save_buckets(directory: &Path, debts: &[u8]) -> io::Result<()> {
     write_whole(directory, SAVED_FILE, debts)
 }
 
-/// Takes what [`save_buckets`] wrote, once: what is charged from now on is not in it.
-pub(crate) fn load_buckets(directory: &Path) -> Result<Option<Vec<u8>>, DiskError> {
+/// Takes what [`save_buckets`] wrote, once: what is charged from now on is not in it. The inner error: it is damaged, and gone.
+///
+/// # Errors
+/// When it cannot be removed.
+pub(crate) fn load_buckets(directory: &Path) -> Result<Result<Option<Vec<u8>>, DiskError>, DiskError> {
     let debts = read_whole(directory, SAVED_FILE);
     drop_saved_buckets(directory)?;
-    debts
+    Ok(debts)
 }
 
 /// Removes what [`save_buckets`] wrote, if it did.

@@ -424,7 +424,8 @@ impl Writer {
         let lasting = |job: &Job| {
             !matches!(job, Job::Do { write: Write::Nothing | Write::Meta { durable: false, .. }, .. })
         };
-        if !jobs.iter().any(lasting) {
+        let lasts = jobs.iter().any(lasting);
+        if !lasts {
             transaction
                 .set_durability(Durability::None)
                 .map_err(|error| redb::Error::Io(io::Error::other(error)))?;
@@ -451,8 +452,7 @@ impl Writer {
                 }
             }
         }
-        transaction.commit()?;
-        Ok(())
+        if lasts { self.disk.commit(transaction) } else { Ok(transaction.commit()?) }
     }
 
     fn answer(&self, job: Job, outcome: &Result<(), Arc<redb::Error>>) {

@@ -2,7 +2,8 @@
 //!
 //! - `handle`: what the tasks share. `consensus`: whether Raft runs, and what is wanted of it. `group`: starts Raft on a disk, and again when the disk has failed. `running`: Raft in
 //!   between. `trial`: whether it works again.
-//! - `log`: entries and vote on the disk. `disk`: the directory. `files`: what is in it whole or not at all. `applied`: keeps for Raft what the entries add up to.
+//! - `log`: entries and vote on the disk. `disk`: the directory. `database`: a database of it as a file; `witness`: whether that is the
+//!   newest. `files`: what is in it whole or not at all. `applied`: keeps for Raft what the entries add up to.
 //! - `network`: Raft's own calls. `service`: answers those of others; `senders`: who may say what. `leader_client`: asks the
 //!   leader, whoever that is. `reads`: linearizable reads of many clients at once.
 //! - `bootstrap`: how the group is founded, once; `founding`: what is known of that. `survey`: what stands behind `--join`, asked before that. `belonging`: which
@@ -20,6 +21,7 @@ pub(crate) mod applied;
 pub(crate) mod belonging;
 pub(crate) mod bootstrap;
 pub(crate) mod consensus;
+pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod election;
 pub(crate) mod files;
@@ -44,6 +46,7 @@ mod suite;
 pub(crate) mod survey;
 pub(crate) mod trial;
 pub(crate) mod voters;
+pub(crate) mod witness;
 
 pub use self::{
     files::DiskError,

@@ -213,7 +213,7 @@ impl Remains {
                 meta.insert(KEY_VOTE, encode(&Vote::new(term, self.me))?.as_slice())?;
                 meta.insert(KEY_CLUSTER, &cluster.bytes()[..])?;
             }
-            Ok(transaction.commit()?)
+            self.disk.commit(transaction)
         };
         write().map_err(|error| self.disk.fault(error))
     }
@@ -237,7 +237,7 @@ impl Remains {
             meta.insert(KEY_VOTE, encode(&vote)?.as_slice())?;
             meta.insert(KEY_CLUSTER, &cluster.bytes()[..])?;
         }
-        Ok(transaction.commit()?)
+        self.disk.commit(transaction)
     }
 }
 
@@ -339,7 +339,7 @@ mod tests {
             assert!(floors.exists(), "reading changes nothing");
             remains.go_on_alone().unwrap();
             assert!(!floors.exists());
-            assert!(load_buckets(directory.path()).unwrap().is_none());
+            assert!(load_buckets(directory.path()).unwrap().unwrap().is_none());
         }
     }
 

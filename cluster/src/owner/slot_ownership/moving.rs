@@ -108,6 +108,19 @@ impl SlotOwnership {
         refusal
     }
 
+    /// Which of these slots are this node's and nobody else's, with epochs and floors. They stay so.
+    pub(crate) fn owned(&self, slots: std::ops::RangeInclusive<u16>) -> Vec<Frozen> {
+        let core = self.core();
+        let own = |slot: &u16| core.node.role(usize::from(*slot)) == Role::Owner;
+        let frozen = |slot: u16| Frozen {
+            one: SlotMove { slot, id: 0 },
+            epoch: core.node.epoch(usize::from(slot)),
+            floor: self.floor_of(usize::from(slot)),
+            basis: self.basis_of(slot),
+        };
+        slots.filter(own).map(frozen).collect()
+    }
+
     /// Decides nothing any more, and returns which slots were this node's and nobody else's, with epochs and floors.
     pub(crate) fn retire(&self) -> Vec<Frozen> {
         self.give_up();

@@ -135,6 +135,8 @@ fn a_file_that_was_changed_anywhere_is_not_believed() {
         let mut bad = good.clone();
         bad[place] ^= 0x10;
         fs::write(&path, bad).unwrap();
+        // It would notice that what was changed is older than what was opened before.
+        let _ = fs::remove_file(directory.path().join(WITNESS));
         let read = std::panic::catch_unwind(|| opened(directory.path(), NEXT));
         match read {
             Ok(Ok(Some((_, left)))) => {
@@ -173,6 +175,7 @@ fn after_a_crash_a_last_commit_that_was_changed_is_not_left_out() {
     let path = after.path().join(NAME);
     let read = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
+        let _ = fs::remove_file(after.path().join(WITNESS));
         std::panic::catch_unwind(|| opened(after.path(), NEXT))
     };
     let whole = marks(&read(&good).unwrap().unwrap().unwrap().1);
@@ -226,4 +229,42 @@ fn floors_of_slots_that_have_left_are_cleaned_away() {
         file.commit(&Change::default(), &stamp(), |_| true, 0).unwrap();
     }
     assert!(file.log_bytes <= MIN_LOG, "{} bytes", file.log_bytes);
+}
+
+#[test]
+fn an_older_copy_of_the_file_is_not_believed_whichever_of_its_commits_it_is_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(NAME);
+    let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+    let mut copies = vec![fs::read(&path).unwrap()];
+    for mark in 1..=5 {
+        let slots = slots_of(&[floor(1, 0)], ME, 0);
+        let change = Change { slots, floors: vec![floor(1, mark)], ..Change::default() };
+        file.commit(&change, &stamp(), |_| true, 1).unwrap();
+        copies.push(fs::read(&path).unwrap());
+    }
+    drop(file);
+    let newest = copies.pop().unwrap();
+    let witness = fs::read(directory.path().join(WITNESS)).unwrap();
+    for (count, copy) in copies.iter().enumerate() {
+        fs::write(&path, copy).unwrap();
+        let refused = opened(directory.path(), NEXT).unwrap_err().to_string();
+        assert!(refused.contains("older copy"), "{count}: {refused}");
+    }
+    // Without its witness nobody could tell.
+    fs::remove_file(directory.path().join(WITNESS)).unwrap();
+    fs::write(&path, &newest).unwrap();
+    let (file, left) = opened(directory.path(), NEXT).unwrap().unwrap();
+    assert_eq!(marks(&left)[&floor(1, 0).key.get()], 5);
+    drop(file);
+    // What that start has written counts from then on.
+    fs::write(&path, &newest).unwrap();
+    assert!(opened(directory.path(), NEXT).is_err());
+    // A witness that was torn away or is old accuses nobody.
+    fs::write(directory.path().join(WITNESS), &witness).unwrap();
+    assert!(opened(directory.path(), NEXT).unwrap().is_some());
+    // A file that was made in its place: the one before is another.
+    FloorFile::create(directory.path(), NEXT, &stamp()).unwrap();
+    fs::write(&path, &newest).unwrap();
+    assert!(opened(directory.path(), NEXT).unwrap_err().to_string().contains("wrote last"));
 }
