@@ -1,8 +1,9 @@
 //! Explores what one node, its disk, and the log can do to one bucket whose rule has floors, with the code that runs:
 //! [`Table::apply`], [`Slot`], [`goes_on`], [`FloorSender`] and [`Reserve`]. The process dies at any moment, also while it starts
 //! and while something is being written, which then is on the disk or not; the disk fails, and then its file goes; rules are
-//! without floors for a while, and those in force lag behind the log; a version of the program that keeps none runs in between. **A reference bucket that sees all that is
-//! admitted and starts full never goes below zero.** Each rule is also left out once, and it must be noticed.
+//! without floors for a while, and those in force lag behind the log; a version of the program that keeps none runs in between.
+//! **A reference bucket that sees all that is admitted and starts full never goes below zero.** Each rule is also left out once, and it
+//! must be noticed.
 //! `TIDEGATE_MODEL=full cargo test --release -p tidegate-cluster --lib disk_suite` looks further.
 
 use std::{

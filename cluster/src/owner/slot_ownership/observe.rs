@@ -67,9 +67,9 @@ impl Heritage for NoBuckets {
 }
 
 impl SlotOwnership {
-    /// Takes in what the log says up to this index, unless slots have to [wait](ToDo::waits_for_disk) first. Afterwards [`SlotOwnership::applied`] has to be called when the router knows it
-    /// too. Before slots are begun from floors, `inherit` is called with them, and for how long time is to stand still for
-    /// their buckets; if it returns false, they count as exhausted.
+    /// Takes in what the log says up to this index, unless slots have to [wait](ToDo::waits_for_disk) first. Afterwards
+    /// [`SlotOwnership::applied`] has to be called when the router knows it too. Before slots are begun from floors, `inherit` is
+    /// called with them, and for how long time is to stand still for their buckets; if it returns false, they count as exhausted.
     pub(crate) fn observe(
         &self,
         index: u64,
