@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     credentials::{TokenArgs, TokenError},
-    outcome::{FAILED, Failure},
+    outcome::Failure,
     trust::TrustArgs,
 };
 use crate::{
@@ -61,7 +61,10 @@ pub(super) enum NodeError {
 
 impl From<NodeError> for Failure {
     fn from(fault: NodeError) -> Self {
-        Self { report: fault.into(), code: FAILED }
+        match fault {
+            NodeError::Token(fault) => fault.into(),
+            fault => Self::failed(fault),
+        }
     }
 }
 
