@@ -110,8 +110,7 @@ impl CheckArgs {
         if !costs.is_empty() {
             question["costs"] = costs.into();
         }
-        let ask = self.token.present(Ask::post(&["v1", "check"], question.to_string()));
-        let ask = ask.map_err(Failure::failed)?;
+        let ask = self.token.present(Ask::post(&["v1", "check"], question.to_string()))?;
         let node = self.trust.of(&self.node).map_err(|fault| Failure::of(FAILED, fault))?;
         let reply = node.ask(&ask, PATIENCE).await.map_err(|fault| Failure::of(FAILED, fault))?;
         let Ok(answer) = serde_json::from_slice::<Answer>(&reply.body) else {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::outcome::Failure;
 use crate::{
     client::Ask,
     secret_file::{self, SecretFileError},
@@ -38,6 +39,15 @@ pub(super) enum TokenError {
     File(#[from] SecretFileError),
     #[error("{0} holds no token: 1 to 512 visible characters of ASCII are expected")]
     NoToken(String),
+}
+
+impl From<TokenError> for Failure {
+    fn from(fault: TokenError) -> Self {
+        match fault {
+            TokenError::OnCommandLine => Self::bad_usage(fault),
+            fault => Self::failed(fault),
+        }
+    }
 }
 
 impl TokenArgs {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     credentials::{TokenArgs, TokenError},
-    outcome::{FAILED, Failure},
+    outcome::Failure,
     trust::TrustArgs,
 };
 use crate::{
@@ -62,7 +62,10 @@ pub(super) enum NodeError {
 
 impl From<NodeError> for Failure {
     fn from(fault: NodeError) -> Self {
-        Self { report: fault.into(), code: FAILED }
+        match fault {
+            NodeError::Token(fault) => fault.into(),
+            fault => Self::failed(fault),
+        }
     }
 }
 

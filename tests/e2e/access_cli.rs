@@ -158,12 +158,15 @@ fn commands_present_a_token_from_a_file_or_the_environment() {
     assert_eq!(revoked.status.code(), Some(0), "{}", said(&revoked));
     assert_eq!(on(&["check", "user=a", "--domain", "shop"], &by_shop).status.code(), Some(1));
 
-    let shown = on(&["cluster", "status", "--token", &shop], &[]);
-    assert!(
-        said(&shown).contains("other users of this machine") && !said(&shown).contains(&shop),
-        "{}",
-        said(&shown)
-    );
+    for command in [&["cluster", "status"][..], &["token", "list"], &["check", "user=a"]] {
+        let shown = on(&[command, &["--token", &shop]].concat(), &[]);
+        assert_eq!(shown.status.code(), Some(2), "{}", said(&shown));
+        assert!(
+            said(&shown).contains("other users of this machine") && !said(&shown).contains(&shop),
+            "{}",
+            said(&shown)
+        );
+    }
     fs::set_permissions(saved, fs::Permissions::from_mode(0o644)).unwrap();
     let open = with(&["cluster", "status"]);
     assert!(said(&open).contains("chmod 600"), "{}", said(&open));

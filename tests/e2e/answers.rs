@@ -117,6 +117,11 @@ fn unmatched_unlimited_and_shadow() {
             "shadow never denies"
         );
     }
+    assert_eq!(
+        cluster.nodes[0].metric("tidegate_shadow_denied_total"),
+        Some(9.0),
+        "one of ten is within 1/1h"
+    );
 }
 
 #[test]
@@ -152,4 +157,18 @@ fn the_metrics_count_what_was_answered() {
     assert_eq!(value(r#"tidegate_checks_total{result="allowed",decided_by="owner"}"#).as_deref(), Some("5"));
     assert_eq!(value(r#"tidegate_checks_total{result="denied",decided_by="owner"}"#).as_deref(), Some("2"));
     assert_eq!(value("tidegate_check_duration_seconds_count").as_deref(), Some("7"));
+}
+
+#[test]
+fn each_metric_is_documented_by_its_whole_name() {
+    let cluster = node();
+    let page = cluster.nodes[0].client(PATIENCE).get("/metrics").unwrap().text();
+    let documented = include_str!("../../docs/http.md");
+    let is_part_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names: std::collections::HashSet<&str> = documented.split(|c| !is_part_of_name(c)).collect();
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let own: Vec<&str> = types.filter(|name| name.starts_with("tidegate_")).collect();
+    assert!(own.len() > 50, "{own:?}");
+    let missing: Vec<&&str> = own.iter().filter(|name| !names.contains(**name)).collect();
+    assert!(missing.is_empty(), "docs/http.md does not list {missing:?}");
 }

@@ -222,3 +222,10 @@ fn a_node_whose_peer_port_is_taken_says_which() {
     let output = run(&["serve", "--base-port", &base.to_string()]);
     assert_fails(&output, 1, &[&(base + 3).to_string()]);
 }
+
+#[test]
+fn the_readme_shows_the_rules_of_the_demonstration() {
+    let (title, rules) = include_str!("../../src/dev/demo-rules.yaml").split_once('\n').unwrap();
+    assert!(title.starts_with('#'), "{title}");
+    assert_eq!(kit::page::block("README.md", "yaml"), rules);
+}

@@ -153,6 +153,28 @@ fn a_file_of_several_domains_is_applied_whole() {
 }
 
 #[test]
+fn what_is_printed_of_a_domain_is_taken_for_that_domain_however_it_was_written() {
+    let cluster = Cluster::start(1, keeping());
+    let (node, files) = (&cluster.nodes[0], Files::new());
+    for (domain, text) in [
+        ("json", r#"{"rules": [{"name": "a", "key": ["user"], "limit": "1/1m"}]}"#),
+        ("flow", "# mine\n{rules: [{name: a, key: [user], limit: 1/1m}]}\n"),
+        ("head", "%YAML 1.2\n---\nrules: []\n"),
+        ("null", "rules: []\n"),
+        ("indented", "  rules: [{ name: a, key: [user], limit: 1/1m }]\n"),
+        ("default", r#"{"rules": [{"name": "b", "key": ["user"], "limit": "2/1m"}]}"#),
+    ] {
+        kit::rules::write(node, domain, text);
+        let again = files.write("again.yaml", &out(&at(node, &["get", "--domain", domain])));
+        let diff = at(node, &["diff", "-f", &again]);
+        assert!(diff.status.code() == Some(0) && out(&diff).starts_with(domain), "{}", told(&diff));
+    }
+    let all = files.write("all.yaml", &out(&at(node, &["get"])));
+    let diff = at(node, &["diff", "-f", &all]);
+    assert!(diff.status.code() == Some(0) && out(&diff).lines().count() == 6, "{}", told(&diff));
+}
+
+#[test]
 fn each_kind_of_mistake_in_a_file_is_shown_at_its_place() {
     let rule = |rest: &str| format!("rules:\n  - name: one\n    key: [ip]\n    {rest}\n");
     let files = Files::new();

@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 use tidegate_jepsen::{
     client::Client,
@@ -253,4 +254,33 @@ fn a_level_of_the_log_that_is_none_is_refused() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("is no log level"), "{text}");
     }
+}
+
+#[test]
+fn a_second_sigterm_ends_a_node_at_once() {
+    let mut node = Supervised::start(&["--stop-delay", "30s"], &[], None);
+    node.signal(Signal::TERM);
+    wait_for("it stops", PATIENCE, || node.says("stopping"));
+    assert_eq!(node.get("/healthz").map(|(status, _)| status), Some(200), "it goes on as before");
+    node.signal(Signal::TERM);
+    // Far less than the delay, also on a busy machine.
+    let mut ended = None;
+    wait_for("it has ended", Duration::from_secs(10), || {
+        ended = node.process.0.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success());
+    assert!(node.says("stopping at once: asked again"));
+}
+
+#[test]
+fn with_log_format_json_each_line_is_an_object_with_a_level() {
+    let mut node = Supervised::start(&["--log-format", "json"], &[], None);
+    node.signal(Signal::TERM);
+    assert!(node.process.0.wait().unwrap().success());
+    let text = fs::read_to_string(&node.log).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| line["level"].is_string()), "{text}");
+    let says = |word: &str| lines.iter().any(|line| line["message"] == word);
+    assert!(says("listening") && says("stopped"), "{text}");
 }

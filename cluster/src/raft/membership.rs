@@ -107,7 +107,7 @@ async fn run_once(
     let known = Known {
         drains: |id| applied.state.draining.iter().any(|start| start.node == id),
         leaves: |id| leaving.contains(&id),
-        evicted: |id| applied.state.evicted.contains(&id) || gone_for(id) >= EVICT_AFTER,
+        evicted: |id| is_evicted(&applied.state.evicted, id, gone_for(id)),
         gone_for: &gone_for,
     };
     if let Some(step) = voters::next_step(&membership, &present, &known) {
@@ -133,6 +133,11 @@ async fn run_once(
     if let Some(gone) = gone {
         let _ = running.propose(Command::Forget(gone.id), PATIENCE).await;
     }
+}
+
+/// Whether a member that is not there will not come back: somebody said so, or it is gone for too long.
+fn is_evicted(evicted: &BTreeSet<NodeId>, id: NodeId, gone_for: Duration) -> bool {
+    evicted.contains(&id) || gone_for >= EVICT_AFTER
 }
 
 /// Whether a member owns slots, or is about to: then it is still asked for them.
@@ -275,6 +280,15 @@ mod tests {
             peer: ([10, 6, 6, 6], 7803).into(),
             ..Member::of(&row(node, 1))
         }
+    }
+
+    #[test]
+    fn a_member_that_is_gone_for_an_hour_is_taken_out_and_at_once_where_somebody_said_so() {
+        let said = BTreeSet::from([7]);
+        let hour = Duration::from_secs(3600);
+        assert!(!is_evicted(&said, 3, hour - Duration::from_millis(1)));
+        assert!(is_evicted(&said, 3, hour));
+        assert!(is_evicted(&said, 7, Duration::ZERO));
     }
 
     #[test]

@@ -150,8 +150,31 @@ fn a_rule_tells_its_worst_case_and_a_carved_one_is_exact_in_a_partition() {
     assert_eq!(worst("burst: 64, takeover: reserve").lost, Some(40), "what refills in five seconds");
     assert_eq!(worst("burst: 64, takeover: reserve, on_owner_loss: deny").lost, Some(4));
     assert_eq!(worst("burst: 1000, takeover: reserve").lost, Some(62));
+    assert_eq!(
+        worst("algorithm: fixed_window, takeover: reserve").lost,
+        Some(8),
+        "a window that ended meanwhile"
+    );
+    assert_eq!(worst("algorithm: fixed_window, takeover: reserve, on_owner_loss: deny").lost, Some(1));
+    assert_eq!(worst("algorithm: fixed_window, takeover: reserve, carved: true").lost, Some(1));
     assert_eq!(worst("burst: 64").memory_full, None);
     assert_eq!(worst("on_memory_full: strict").memory_full, Some(1));
+}
+
+#[test]
+fn a_crash_costs_what_the_limit_loses_that_can_lose_most() {
+    let lost = |limit: &str, overrides: &str| {
+        let rule = format!("name: r, key: [ip], limit: {limit}, on_owner_loss: deny, takeover: reserve");
+        let text = format!("rules: [{{ {rule}, overrides: [{overrides}] }}]");
+        describe(&text).rules[0].worst_case().lost
+    };
+    let special = "{ when: { ip: 10.0.0.1 }, limit: 16000/1d }";
+    assert_eq!(lost("16/10m", special), Some(1000));
+    assert_eq!(lost("32000/1d", special), Some(2000));
+    assert_eq!(lost("unlimited", special), Some(1000));
+    assert_eq!(lost("deny", special), Some(1000));
+    let one = "{ when: { ip: 10.0.0.1 }, limit: 1/10m, burst: 64 }, { when: { ip: 10.0.0.2 }, limit: deny }";
+    assert_eq!(lost("16/10m", one), Some(4), "an override has a burst of its own");
 }
 
 #[test]

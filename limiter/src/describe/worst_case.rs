@@ -1,6 +1,6 @@
 //! How much a rule may admit when something fails.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -86,18 +86,29 @@ impl RuleDescription {
         denies(&self.limit) && self.overrides.iter().all(|special| denies(&special.limit))
     }
 
-    /// How many units of a bucket are lost at most when its owner dies.
+    /// How many units of a bucket are lost at most when its owner dies: of the limit that can lose most.
     fn lost(&self) -> Option<u64> {
-        let count = self.limit.split('/').next().and_then(|count| count.parse().ok());
-        let all = self.burst.or(count).filter(|all| *all > 0)?;
+        let special = self.overrides.iter().map(|special| (&special.limit, special.burst));
+        let limits = iter::once((&self.limit, self.burst)).chain(special);
+        limits.filter_map(|(limit, burst)| self.lost_of(limit, burst)).max()
+    }
+
+    /// The same of one of its limits.
+    fn lost_of(&self, limit: &str, burst: Option<u64>) -> Option<u64> {
+        let count = limit.split('/').next().and_then(|count| count.parse().ok());
+        let all = burst.or(count).filter(|all| *all > 0)?;
         if self.takeover != Takeover::Reserve.as_str() {
             return Some(all);
         }
         let gives_shares = self.on_owner_loss != "deny" && !self.carved;
         let of_window = matches!(self.algorithm.as_deref(), Some("fixed_window" | "sliding_window"));
-        let refilled = match Limit::parse_stored(&self.limit, None, Some(Algorithm::TokenBucket)) {
+        // A window that ended while nobody owned its bucket: shares may have given any part of the next one.
+        if of_window && gives_shares {
+            return Some(all);
+        }
+        let refilled = match Limit::parse_stored(limit, None, Some(Algorithm::TokenBucket)) {
             // Shares may have admitted it, and that is not known.
-            Ok(limit) if gives_shares && !of_window => {
+            Ok(limit) if gives_shares => {
                 UNOWNED.as_nanos() as u64 * TICKS_PER_NANO / gcra::ticks_for(&limit, 1).max(1)
             }
             _ => 0,

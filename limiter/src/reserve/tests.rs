@@ -254,7 +254,8 @@ proptest! {
     fn whatever_a_successor_admits_later_was_left(
         algorithm in prop::sample::select(WITH_FLOORS.to_vec()),
         count in 1u64..700,
-        steps in prop::collection::vec((0u64..4_000, 1u64..60, any::<bool>()), 1..60),
+        // It crashes after it was bound.
+        steps in prop::collection::vec((0u64..4_000, 1u64..60, any::<bool>()), 6..60),
         gap in 0u64..25_000,
         later in prop::collection::vec((0u64..4_000, 1u64..60), 1..40),
     ) {

@@ -71,6 +71,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn so_many_charges_can_be_undone_as_the_documentation_says() {
+        // What a node has for the buckets that it owns, of 256 MiB: an eighth is for shares.
+        assert_eq!(Budget::new((256 << 20) / 8 * 7, 1024).holds.charges, 14_336);
+        let most = Budget::new(16 << 30, 1024).holds;
+        assert_eq!(most.charges * CHARGE_BYTES, 32 << 20);
+    }
+
+    #[test]
     fn all_parts_together_stay_in_the_budget() {
         for max_memory in [1 << 20, 10_000_000, 256 << 20, 300_000_000, 1 << 30, 16 << 30] {
             for shards in [2, 16, 64, 1024] {

@@ -247,3 +247,21 @@ impl Counts {
         Some(Undo::Count { limit, counted, cost, is_last })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_bucket_so_many_charges_can_be_undone_and_the_one_before_them_stays() {
+        let charge = ChargeEffect::Raised(Raise { at_least: 0, add: 1 });
+        let mut journal = Journal::begin(0, 0, charge);
+        assert!((1..=1024).all(|hold| journal.note(Some(hold), charge)));
+        assert_eq!(journal.undo(0), None, "1,025 charges were open");
+        assert_eq!(journal.undo(1), Some(Undo::State(1024)), "the unit of the first stays");
+        for hold in 2..=1024 {
+            assert_eq!(journal.undo(hold), Some(Undo::State(1025 - hold)));
+        }
+        assert!(journal.is_empty());
+    }
+}

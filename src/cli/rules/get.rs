@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Deserialize;
 use tidegate_limiter::cluster::{RuleDescription, WorstCase};
 
+use super::named::named;
 use crate::{
     cli::{
         node::NodeArgs,
@@ -94,16 +95,9 @@ impl Domain {
         let Self { domain, revision, changed_at, author, message, source, rules } = self;
         let by = if author.is_empty() { String::new() } else { format!(" by {author}") };
         let why = if message.is_empty() { String::new() } else { format!(": {message}") };
-        let source = source.trim_start_matches("---\n").trim_end();
-        let names_itself = source.lines().any(|line| line.starts_with("domain:"));
-        let is_block = !source.trim_start().starts_with('{');
-        let name = if !names_itself && is_block && domain != tidegate_limiter::cluster::DEFAULT_DOMAIN {
-            format!("domain: {domain}\n")
-        } else {
-            String::new()
-        };
+        let text = named(domain, source);
         let worst = worst_cases(rules);
-        format!("# {domain}, revision {revision}, {changed_at}{by}{why}\n{name}{source}{worst}")
+        format!("# {domain}, revision {revision}, {changed_at}{by}{why}\n{text}{worst}")
     }
 }
 

@@ -7,6 +7,7 @@ mod get;
 mod history;
 mod import;
 mod import_files;
+mod named;
 mod rollback;
 mod validate;
 
