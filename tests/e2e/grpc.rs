@@ -168,7 +168,7 @@ fn gubernators_calls_answer_over_http() {
 /// A client that says and hears frames of HTTP/2.
 struct Frames(TcpStream);
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -223,7 +223,7 @@ impl Frames {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -231,16 +231,16 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+pub(super) const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 /// The domain "d", and a descriptor { a: "1" }.
-const REQUEST: [u8; 13] = [0x0a, 1, b'd', 0x12, 8, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'1'];
+pub(super) const REQUEST: [u8; 13] = [0x0a, 1, b'd', 0x12, 8, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'1'];
 
 /// Headers of a check, without compression of HPACK.
 fn head(more: usize) -> Vec<u8> {
     head_of(ENVOY, more)
 }
 
-fn head_of(path: &str, more: usize) -> Vec<u8> {
+pub(super) fn head_of(path: &str, more: usize) -> Vec<u8> {
     let mut block = Vec::new();
     let mut header = |name: &str, value: &str| {
         block.push(0);

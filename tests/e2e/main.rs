@@ -15,6 +15,7 @@ mod addresses;
 mod advertise;
 mod algorithms;
 mod answers;
+mod attacks;
 mod auth;
 mod bad_peers;
 mod bad_requests;
