@@ -22,7 +22,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::connections::{Connections, NoPlace};
+use crate::{
+    connections::{Connections, NoPlace, client_of},
+    turns::Turn,
+};
 
 /// The pause after the system refused to give a connection (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -111,12 +114,12 @@ pub(crate) struct AcceptOptions {
 }
 
 /// Accepts until `stop`, then waits for the connections to end. Connection number i is served on worker i modulo their number,
-/// by `serve`, which is to end soon after `stop`. Who has connected before is let in: the system has told them that they are.
+/// by `serve`, which is to end soon after `stop`, whenever it is its client's turn. Who has connected before is let in: the system has told them that they are.
 pub(crate) async fn accept<S>(
     listener: TcpListener,
     workers: Vec<Handle>,
     options: AcceptOptions,
-    serve: impl Fn(usize, TcpStream) -> S + Clone + Send + Sync + 'static,
+    serve: impl Fn(usize, TcpStream, Arc<Turn>) -> S + Clone + Send + Sync + 'static,
     stop: CancellationToken,
 ) where
     S: Future<Output = ()> + Send,
@@ -138,18 +141,18 @@ pub(crate) async fn accept<S>(
         };
         let Some(worker) = turns.next() else { return };
         let serve = serve.clone();
-        connections.spawn_on(
-            async move {
-                let _open = open;
-                // The stream must be known to the runtime of the thread that serves it.
-                if let Ok(stream) = TcpStream::from_std(stream)
-                    && stream.set_nodelay(true).is_ok()
-                {
-                    serve(worker, stream).await;
-                }
-            },
-            &workers[worker],
-        );
+        let turn = stats.places.turns(workers.len())[worker].of(client_of(client));
+        let of_requests = Arc::clone(&turn);
+        let serving = async move {
+            let _open = open;
+            // The stream must be known to the runtime of the thread that serves it.
+            if let Ok(stream) = TcpStream::from_std(stream)
+                && stream.set_nodelay(true).is_ok()
+            {
+                serve(worker, stream, of_requests).await;
+            }
+        };
+        connections.spawn_on(turn.take(serving), &workers[worker]);
     };
     loop {
         let accepted = tokio::select! {

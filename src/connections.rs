@@ -2,12 +2,15 @@
 
 use std::{
     net::IpAddr,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use dashmap::{DashMap, Entry};
 
-use crate::client_address::Network;
+use crate::{client_address::Network, turns::Turns};
 
 /// One of so many places is kept for HTTP: a node whose other ports are full of idle connections tells that it lives, and can
 /// be asked what is wrong.
@@ -22,6 +25,8 @@ pub(crate) struct Connections {
     caps: Caps,
     /// No more entries than open connections.
     clients: DashMap<IpAddr, u64>,
+    /// By worker thread: the connections of all front ends take turns there.
+    turns: OnceLock<Vec<Arc<Turns>>>,
 }
 
 /// How many connections there can be.
@@ -57,7 +62,7 @@ impl Default for Connections {
 
 impl Connections {
     pub(crate) fn new(caps: Caps) -> Self {
-        Self { open: AtomicU64::new(0), caps, clients: DashMap::new() }
+        Self { open: AtomicU64::new(0), caps, clients: DashMap::new(), turns: OnceLock::new() }
     }
 
     /// How many there can be for HTTP, and for each other front end as long as nobody asks over HTTP.
@@ -84,6 +89,11 @@ impl Connections {
         }
         *count += 1;
         Ok(Some(client))
+    }
+
+    /// The turns of each of so many worker threads.
+    pub(crate) fn turns(&self, workers: usize) -> &[Arc<Turns>] {
+        self.turns.get_or_init(|| (0..workers).map(|_| Turns::new()).collect())
     }
 
     /// A connection that was given a place has ended.

@@ -17,7 +17,7 @@ fn may(file: &str, module: &str) -> bool {
         "resp" | "gubernator" => !FRONT_ENDS.contains(&module) || module == room,
         "metrics" => !FRONT_ENDS.contains(&module) && module != "node",
         "tls" => ["tls", "accept", "ending", "secret_file"].contains(&module),
-        "node" | "accept" | "connections" | "desk" | "ending" | "client_address" | "config"
+        "node" | "accept" | "connections" | "turns" | "desk" | "ending" | "client_address" | "config"
         | "rate_limit_headers" => !FRONT_ENDS.contains(&module),
         _ => true,
     }

@@ -58,4 +58,5 @@ mod sweeper;
 mod terminal;
 mod throttle;
 mod tls;
+mod turns;
 pub mod workers;

@@ -42,6 +42,7 @@ use crate::{
     node::Node,
     parts::{Part, Room},
     tls::Certificate,
+    turns::{Turn, Turns},
 };
 
 /// Where Envoy asks.
@@ -82,12 +83,16 @@ pub(super) struct Front {
     certificate: Option<Arc<Certificate>>,
     /// Whose part is taken; none: of a proxy.
     client: Option<IpAddr>,
+    /// When its requests run.
+    turn: Arc<Turn>,
     envoy: Arc<Envoy>,
     gubernator: V1Server<Gubernator>,
     /// What is not asked often.
     others: Routes,
     open: Arc<AtomicUsize>,
     arriving: Arc<Room>,
+    /// Answers that are not taken, of all worker threads.
+    unsent: Arc<Room>,
     long: Arc<Room>,
     /// Long streams of the connection.
     long_here: Arc<AtomicUsize>,
@@ -105,7 +110,7 @@ enum Call {
 }
 
 impl Front {
-    pub(super) fn new(node: Arc<Node>, worker: usize) -> Self {
+    pub(super) fn new(node: Arc<Node>, worker: usize, unsent: Arc<Room>) -> Self {
         let envoy = Arc::new(Envoy::new(Arc::clone(&node), worker));
         let gubernator = V1Server::new(Gubernator::new(Arc::clone(&node), worker))
             .max_decoding_message_size(gubernator::MAX_BYTES);
@@ -126,11 +131,13 @@ impl Front {
             peer: Ipv4Addr::UNSPECIFIED.into(),
             certificate: None,
             client: None,
+            turn: Turns::new().of(Ipv4Addr::UNSPECIFIED.into()),
             envoy,
             gubernator,
             others: others.prepare(),
             open: Arc::default(),
             arriving: Room::new(ARRIVING_BYTES, CLIENT_ARRIVING_BYTES),
+            unsent,
             long: Room::new(MAX_LONG, CLIENT_MAX_LONG),
             long_here: Arc::default(),
         }
@@ -144,6 +151,11 @@ impl Front {
     /// The client has sent too much that asks for nothing.
     pub(super) fn count_noisy(&self) {
         self.node.grpc.count_noisy("gRPC", self.peer);
+    }
+
+    /// The front of a connection whose client has this turn.
+    pub(super) fn in_turn(self, turn: Arc<Turn>) -> Self {
+        Self { turn, ..self }
     }
 
     /// Whether the client may make this call.
@@ -169,8 +181,7 @@ impl Front {
         let grant = match self.admit(&request) {
             Ok(grant) => grant,
             Err(problem) => {
-                let status = refused(&self.node, self.worker, &problem);
-                unary::send(&mut respond, &Err::<(), _>(status));
+                unary::refuse(&mut respond, refused(&self.node, self.worker, &problem));
                 return;
             }
         };
@@ -179,12 +190,17 @@ impl Front {
             match unary::whole(&mut request, MAX_ENVOY_BYTES, cx) {
                 Ok(message) => {
                     let Some(open) = Open::count(&self.open, MAX_OPEN) else {
-                        unary::send(&mut respond, &Err::<(), _>(busy()));
+                        unary::refuse(&mut respond, busy());
                         return;
                     };
                     match self.envoy.begin(message, &grant) {
-                        Begun::Decided(answer) => unary::send(&mut respond, &answer),
-                        Begun::Waits(rest) => spawn_unary(open, respond, rest),
+                        Begun::Decided(answer) => {
+                            if let Some(unsent) = unary::send(&mut respond, &answer) {
+                                let part = self.unsent.part(self.client);
+                                tokio::spawn(self.turn.take(unsent.send(part)));
+                            }
+                        }
+                        Begun::Waits(rest) => self.spawn_unary(open, respond, rest),
                     }
                     return;
                 }
@@ -229,7 +245,8 @@ impl Front {
         F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     {
         let (part, open) = (self.arriving.part(self.client), open.map(Arc::clone));
-        tokio::spawn(async move {
+        let unsent = self.unsent.part(self.client);
+        tokio::spawn(self.turn.take(async move {
             let answer = async {
                 arrived(&mut request, max, part).await?;
                 let _open = match &open {
@@ -241,9 +258,9 @@ impl Front {
             };
             // What is answered waits for the client, and may not keep others out: it does not count any more.
             if let Some(answer) = unless_reset(&mut respond, answer).await {
-                stream::send(answer.unwrap_or_else(Status::into_http), respond).await;
+                stream::send(answer.unwrap_or_else(Status::into_http), respond, unsent).await;
             }
-        });
+        }));
     }
 
     /// The same where the answer may go on for as long as the client likes. It counts until its end.
@@ -254,16 +271,35 @@ impl Front {
             let busy = Status::resource_exhausted(
                 "this node has as many streams of health and reflection as it can have, or as one client can have; end one",
             );
-            unary::send(&mut respond, &Err::<(), _>(busy));
+            unary::refuse(&mut respond, busy);
             return;
         };
         let answer = self.others.clone().call(request);
-        tokio::spawn(async move {
+        let unsent = self.unsent.part(self.client);
+        tokio::spawn(self.turn.take(async move {
             let _until_its_end = (here, part);
             if let Some(Ok(answer)) = unless_reset(&mut respond, answer).await {
-                stream::send(answer, respond).await;
+                stream::send(answer, respond, unsent).await;
             }
-        });
+        }));
+    }
+
+    /// Answers with one message.
+    fn spawn_unary<M: Message + 'static>(
+        &self,
+        open: Open,
+        mut respond: SendResponse<Bytes>,
+        answer: impl Future<Output = Result<M, Status>> + Send + 'static,
+    ) {
+        let part = self.unsent.part(self.client);
+        tokio::spawn(self.turn.take(async move {
+            let answer = unless_reset(&mut respond, in_time(answer)).await;
+            // What is answered waits for the client, and may not keep others out: it does not count any more.
+            drop(open);
+            if let Some(unsent) = answer.and_then(|answer| unary::send(&mut respond, &answer)) {
+                unsent.send(part).await;
+            }
+        }));
     }
 }
 
@@ -313,20 +349,6 @@ fn needs_of(path: &str) -> Needs {
         }
         _ => Needs::Role(Role::Admin),
     }
-}
-
-/// Answers with one message.
-fn spawn_unary<M: Message>(
-    open: Open,
-    mut respond: SendResponse<Bytes>,
-    answer: impl Future<Output = Result<M, Status>> + Send + 'static,
-) {
-    tokio::spawn(async move {
-        let _open = open;
-        if let Some(answer) = unless_reset(&mut respond, in_time(answer)).await {
-            unary::send(&mut respond, &answer);
-        }
-    });
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {

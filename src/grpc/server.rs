@@ -16,8 +16,14 @@ use crate::{
     accept::{AcceptOptions, accept},
     ending::Ending,
     node::Node,
+    parts::Room,
     tls::{Acceptor, Socket},
 };
+
+/// Bytes of answers that clients do not take, of all of them.
+const UNSENT_BYTES: usize = 64 << 20;
+/// The same of one client: more than one connection can have.
+const CLIENT_UNSENT_BYTES: usize = UNSENT_BYTES / 4;
 
 /// Serves until `ending` says stop.
 pub(crate) async fn serve(
@@ -27,7 +33,9 @@ pub(crate) async fn serve(
     tls: Option<Arc<Acceptor>>,
     ending: Ending,
 ) {
-    let fronts: Vec<Front> = (0..workers.len()).map(|worker| Front::new(Arc::clone(&node), worker)).collect();
+    let unsent = Room::new(UNSENT_BYTES, CLIENT_UNSENT_BYTES);
+    let front = |worker| Front::new(Arc::clone(&node), worker, Arc::clone(&unsent));
+    let fronts: Vec<Front> = (0..workers.len()).map(front).collect();
     let options = AcceptOptions {
         what: "gRPC",
         is_http: false,
@@ -36,15 +44,15 @@ pub(crate) async fn serve(
         stats: Arc::clone(&node.grpc),
     };
     let stop = ending.stopped().clone();
-    let serve = move |worker: usize, tcp: TcpStream| {
+    let serve = move |worker: usize, tcp: TcpStream, turn| {
         let (front, ending, tls) = (fronts[worker].clone(), ending.clone(), tls.clone());
         async move {
             let stream = match tls {
-                None => Some(Socket::Plain(tcp)),
+                None => Some(Socket::plain(tcp)),
                 Some(tls) => tls.handshake(tcp, &ending, not_tls).await,
             };
             if let Some(stream) = stream {
-                connection::serve(stream, front, ending).await;
+                connection::serve(stream, front.in_turn(turn), ending).await;
             }
         }
     };

@@ -2,14 +2,17 @@
 
 use std::{
     future::poll_fn,
+    mem,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::Response;
 use hyper::body::{Body as HttpBody, Frame};
+use tokio::time::timeout;
 use tonic::body::Body;
 
 use crate::parts::Part;
@@ -18,6 +21,10 @@ use crate::parts::Part;
 const LEAST_BYTES: usize = 4 << 10;
 /// Before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
+/// What an answer takes that waits for its client, besides its message.
+const LEAST_UNSENT_BYTES: usize = 4 << 10;
+/// For a client to take some of its answer.
+const TAKES_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a client sends.
 pub(super) struct Incoming {
@@ -106,8 +113,9 @@ pub(super) enum NotWhole {
     TooLong,
 }
 
-/// Sends an answer, as fast as the client takes it. Ends early when the client does not want it any more.
-pub(super) async fn send(answer: Response<Body>, mut respond: SendResponse<Bytes>) {
+/// Sends an answer, as fast as the client takes it. Ends early when the client does not want it any more, or takes nothing for
+/// [`TAKES_WITHIN`]. What waits takes room.
+pub(super) async fn send(answer: Response<Body>, mut respond: SendResponse<Bytes>, mut part: Part) {
     let (head, body) = answer.into_parts();
     let ended = body.is_end_stream();
     let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
@@ -128,7 +136,7 @@ pub(super) async fn send(answer: Response<Body>, mut respond: SendResponse<Bytes
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    if send_data(&mut stream, data).await {
+                    if send_data(&mut stream, data, &mut part).await {
                         continue;
                     }
                     return;
@@ -141,15 +149,30 @@ pub(super) async fn send(answer: Response<Body>, mut respond: SendResponse<Bytes
     }
 }
 
-/// Whether the client has taken it, or will.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
+/// Whether the client has taken it, or will. If not, the request is reset.
+pub(super) async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, part: &mut Part) -> bool {
+    let mut waits = false;
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let room = match stream.capacity() {
-            0 => match poll_fn(|cx| stream.poll_capacity(cx)).await {
-                Some(Ok(room)) => room,
-                Some(Err(_)) | None => return false,
-            },
+            0 => {
+                if !part.grow_to(LEAST_UNSENT_BYTES + data.len()) {
+                    stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+                    return false;
+                }
+                if !mem::replace(&mut waits, true) {
+                    // Without what its buffer has beyond it.
+                    data = Bytes::copy_from_slice(&data);
+                }
+                match timeout(TAKES_WITHIN, poll_fn(|cx| stream.poll_capacity(cx))).await {
+                    Ok(Some(Ok(room))) => room,
+                    Ok(Some(Err(_)) | None) => return false,
+                    Err(_elapsed) => {
+                        stream.send_reset(Reason::CANCEL);
+                        return false;
+                    }
+                }
+            }
             room => room,
         };
         if stream.send_data(data.split_to(room.min(data.len())), false).is_err() {

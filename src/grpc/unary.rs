@@ -4,10 +4,13 @@
 use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use h2::{RecvStream, server::SendResponse};
+use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use prost::Message;
 use tonic::Status;
+
+use super::stream::send_data;
+use crate::parts::Part;
 
 /// Whether a message is compressed, and its length.
 const PREFIX: usize = 5;
@@ -46,19 +49,49 @@ pub(super) fn whole(
     }
 }
 
-/// Sends the answer. A client that has gone does not hear it.
-pub(super) fn send<M: Message>(respond: &mut SendResponse<Bytes>, answer: &Result<M, Status>) {
-    // What fails here fails because the request was reset.
-    let _ = match answer {
-        Ok(message) => send_message(respond, message),
+/// Sends the answer, if the client takes it now. A client that has gone does not hear it.
+pub(super) fn send<M: Message>(
+    respond: &mut SendResponse<Bytes>,
+    answer: &Result<M, Status>,
+) -> Option<Unsent> {
+    match answer {
+        // What fails here fails because the request was reset.
+        Ok(message) => send_message(respond, message).unwrap_or_default(),
         Err(status) => {
-            let (head, ()) = status.clone().into_http().into_parts();
-            respond.send_response(Response::from_parts(head, ()), true).map(drop)
+            refuse(respond, status.clone());
+            None
         }
-    };
+    }
 }
 
-fn send_message(respond: &mut SendResponse<Bytes>, message: &impl Message) -> Result<(), h2::Error> {
+/// Sends an answer that is none. It is headers alone, which no window keeps back.
+pub(super) fn refuse(respond: &mut SendResponse<Bytes>, status: Status) {
+    let (head, ()) = status.into_http().into_parts();
+    // What fails here fails because the request was reset.
+    let _ = respond.send_response(Response::from_parts(head, ()), true);
+}
+
+/// An answer for which the client has no window.
+#[must_use = "it is not sent"]
+pub(super) struct Unsent {
+    stream: SendStream<Bytes>,
+    bytes: Bytes,
+}
+
+impl Unsent {
+    /// Sends it as soon as the client takes it.
+    pub(super) async fn send(mut self, mut part: Part) {
+        if send_data(&mut self.stream, self.bytes, &mut part).await {
+            // The client has gone.
+            let _ = self.stream.send_trailers(trailers());
+        }
+    }
+}
+
+fn send_message(
+    respond: &mut SendResponse<Bytes>,
+    message: &impl Message,
+) -> Result<Option<Unsent>, h2::Error> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
@@ -67,8 +100,17 @@ fn send_message(respond: &mut SendResponse<Bytes>, message: &impl Message) -> Re
     let mut head = Response::new(());
     head.headers_mut().insert(CONTENT_TYPE, GRPC);
     let mut stream = respond.send_response(head, false)?;
+    stream.reserve_capacity(bytes.len());
+    if stream.capacity() < bytes.len() {
+        return Ok(Some(Unsent { stream, bytes: bytes.freeze() }));
+    }
     stream.send_data(bytes.freeze(), false)?;
+    stream.send_trailers(trailers())?;
+    Ok(None)
+}
+
+fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(GRPC_STATUS, OK);
-    stream.send_trailers(trailers)
+    trailers
 }

@@ -44,14 +44,14 @@ pub(crate) async fn serve(
     let stopping = Stopping::of(ending.clone());
     let told = stopping.clone();
     let room = Room::default();
-    let serve = move |worker: usize, tcp: TcpStream| {
+    let serve = move |worker: usize, tcp: TcpStream, _| {
         // Without it connections of hosts that have gone stay a little longer.
         let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         let (node, told, tls, ending) = (Arc::clone(&node), told.clone(), tls.clone(), ending.clone());
         let room = room.clone();
         async move {
             let stream = match tls {
-                None => Some(Socket::Plain(tcp)),
+                None => Some(Socket::plain(tcp)),
                 Some(tls) => tls.handshake(tcp, &ending, |_| Bytes::from_static(NOT_TLS)).await,
             };
             if let Some(stream) = stream {

@@ -27,6 +27,7 @@ use super::{
     files::FrontConfigs,
     handshakes::{Handshakes, Port, Result as Outcome},
     looks_like_tls,
+    paced::Paced,
 };
 use crate::{accept::refuse, ending::Ending};
 
@@ -124,7 +125,7 @@ async fn secure(
     tcp: TcpStream,
     config: Arc<ServerConfig>,
     not_tls: impl FnOnce(&[u8]) -> Bytes,
-) -> Result<TlsStream<TcpStream>, Outcome> {
+) -> Result<TlsStream<Paced>, Outcome> {
     let mut first = [0; FIRST_BYTES];
     let seen = tcp.peek(&mut first).await.map_err(|_| Outcome::Closed)?;
     match &first[..seen] {
@@ -135,11 +136,11 @@ async fn secure(
             return Err(Outcome::PlainText);
         }
     }
-    match TlsStream::accept(tcp, config).await {
+    match TlsStream::accept(Paced::new(tcp), config).await {
         Ok(stream) => Ok(stream),
         Err((error, tcp)) => {
             // What was said against it would be lost if the connection were closed under what it still sends.
-            refuse(tcp, Bytes::new()).await;
+            refuse(tcp.into_tcp(), Bytes::new()).await;
             Err(Outcome::of(tls_error(&error)))
         }
     }

@@ -4,7 +4,8 @@
 //!
 //! - [`Acceptor`]: the handshake, with its deadline, and what is counted of it. `misdirected`: who speaks TLS where none is, or none
 //!   where it is.
-//! - [`Socket`]: a client's connection, plain or not, and the [`Certificate`] that the client has shown.
+//! - [`Socket`]: a client's connection, plain or not, and the [`Certificate`] that the client has shown. `paced`: how much of it is read and
+//!   written before others have their turn.
 //! - [`Certificates`]: the files of the node, read again when they change: those for clients, those for peers, the cluster keys.
 
 mod acceptor;
@@ -12,6 +13,7 @@ mod certificates;
 mod files;
 mod handshakes;
 mod misdirected;
+mod paced;
 mod socket;
 
 pub(crate) use tidegate_tls::Certificate;

@@ -15,15 +15,22 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::paced::Paced;
+
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    Plain(TcpStream),
+    Plain(Paced),
     /// With the certificate that the client has shown, if it has.
-    Tls(Box<TlsStream<TcpStream>>, Option<Arc<Certificate>>),
+    Tls(Box<TlsStream<Paced>>, Option<Arc<Certificate>>),
 }
 
 impl Socket {
+    /// Without TLS.
+    pub(crate) fn plain(tcp: TcpStream) -> Self {
+        Self::Plain(Paced::new(tcp))
+    }
+
     /// What the client has shown, and what the authorities of clients have vouched for.
     pub(crate) fn certificate(&self) -> Option<&Arc<Certificate>> {
         match self {
@@ -34,8 +41,8 @@ impl Socket {
 
     fn tcp(&self) -> &TcpStream {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(stream, _) => stream.io(),
+            Self::Plain(tcp) => tcp.tcp(),
+            Self::Tls(stream, _) => stream.io().tcp(),
         }
     }
 
@@ -62,7 +69,7 @@ impl Socket {
     /// Writes what can be written without waiting, if that can be told at all.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.try_write(bytes),
+            Self::Plain(tcp) => tcp.tcp().try_write(bytes),
             Self::Tls(..) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

@@ -16,6 +16,7 @@ mod addresses;
 mod advertise;
 mod algorithms;
 mod answers;
+mod attacks;
 mod auth;
 mod backup;
 mod bad_peers;

@@ -54,12 +54,12 @@ pub async fn serve<S, B>(
         stats,
     };
     let stop = ending.stopped().clone();
-    let serve = move |worker: usize, mut tcp: TcpStream| {
+    let serve = move |worker: usize, mut tcp: TcpStream, _| {
         let (service, ending, tls) = (services[worker].clone(), ending.clone(), tls.clone());
         async move {
             let Some(service) = service.begin(&mut tcp).await else { return };
             let Some(tls) = tls else {
-                return serve_connection(Socket::Plain(tcp), service, limits, ending).await;
+                return serve_connection(Socket::plain(tcp), service, limits, ending).await;
             };
             let not_tls = |_: &[u8]| S::final_response(TransportError::PlainText);
             if let Some(stream) = tls.handshake(tcp, &ending, not_tls).await {

@@ -1,0 +1,212 @@
+//! The promise: who attacks the ports takes a bounded part of a node, and others are answered meanwhile. `bench/attacks` measures
+//! how fast; here attacks run as they are.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use tidegate_jepsen::{cluster::Cluster, history::monotonic, load::path_of};
+
+use crate::kit::{
+    self,
+    frames::{ENVOY, PREFACE, REQUEST, frame, head_of},
+    rules::PATIENCE,
+};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const GUBERNATOR: &str = "/pb.gubernator.V1/GetRateLimits";
+const ATTACKER: [u8; 4] = [127, 0, 0, 9];
+const HONEST: [u8; 4] = [127, 0, 0, 2];
+
+fn connect_from(source: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source.into(), 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// A connection of HTTP/2, and the frames that have come and were not asked for yet: kind, stream, what they carry.
+struct Frames {
+    stream: TcpStream,
+    heard: Vec<(u8, u32, Vec<u8>)>,
+}
+
+impl Frames {
+    /// With so many bytes of each answer that it takes.
+    fn new(source: [u8; 4], address: SocketAddr, window: u32) -> Self {
+        let stream = connect_from(source, address);
+        let mut frames = Self { stream, heard: Vec::new() };
+        let initial_window_size = [&[0, 4][..], &window.to_be_bytes()].concat();
+        frames.say(&[PREFACE, &frame(SETTINGS, 0, 0, &initial_window_size)].concat());
+        frames
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next frame of this kind on a stream: what it carries, or with what the stream was reset.
+    fn hear(&mut self, kind: u8, stream: u32) -> Result<Vec<u8>, u32> {
+        loop {
+            let is_meant = |of: &(u8, u32, Vec<u8>)| of.1 == stream && [kind, RST_STREAM].contains(&of.0);
+            if let Some(place) = self.heard.iter().position(is_meant) {
+                let (heard, _, payload) = self.heard.remove(place);
+                return match heard {
+                    RST_STREAM if kind != RST_STREAM => Err(u32::from_be_bytes(payload.try_into().unwrap())),
+                    _ => Ok(payload),
+                };
+            }
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            self.stream.read_exact(&mut payload).unwrap();
+            self.heard.push((head[3], u32::from_be_bytes(head[5..9].try_into().unwrap()), payload));
+        }
+    }
+}
+
+fn call(stream: u32, path: &str, message: &[u8]) -> Vec<u8> {
+    let length = (message.len() as u32).to_be_bytes();
+    let body = [&[0], &length[..], message].concat();
+    [frame(HEADERS, END_HEADERS, stream, &head_of(path, 0)), frame(DATA, END_STREAM, stream, &body)].concat()
+}
+
+#[test]
+fn answers_that_nobody_takes_take_bounded_memory() {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let _machine = kit::alone();
+    let cluster = kit::patient_nodes(1, "rules: []\n");
+    let node = &cluster.nodes[0];
+    let before = node.resident_bytes().unwrap();
+    // Two bytes for an item, and 38 for its answer: 31 are all that fit the window of the node.
+    let batch = [0x0a, 0].repeat(1_000);
+    let calls: Vec<u8> = (0..31).flat_map(|number| call(number * 2 + 1, GUBERNATOR, &batch)).collect();
+    let mut held: Vec<Frames> = (0..100)
+        .map(|_| {
+            let mut connection = Frames::new(ATTACKER, node.grpc, 0);
+            connection.say(&calls);
+            connection
+        })
+        .collect();
+    let given_up = held.last_mut().unwrap().hear(DATA, 61);
+    assert_eq!(given_up, Err(ENHANCE_YOUR_CALM), "there is no room for what it does not take");
+    let most = node.resident_bytes().unwrap();
+    assert!(most < before + (80 << 20), "{before} bytes before, {most} then");
+    let mut honest = Frames::new(HONEST, node.grpc, 1 << 20);
+    honest.say(&call(1, GUBERNATOR, &batch));
+    assert_eq!(honest.hear(DATA, 1).map(|answer| answer[0]), Ok(0), "another client has room");
+}
+
+#[test]
+fn an_answer_waits_for_its_client_and_not_for_ever() {
+    const CANCEL: u32 = 8;
+    let cluster = kit::patient_nodes(1, "rules: []\n");
+    let mut client = Frames::new(HONEST, cluster.nodes[0].grpc, 0);
+    // A check that is answered at once, and a call that tonic answers.
+    let batch = [0x0a, 0];
+    client.say(&[call(1, ENVOY, &REQUEST), call(3, GUBERNATOR, &batch)].concat());
+    client.say(&[call(5, ENVOY, &REQUEST), call(7, GUBERNATOR, &batch)].concat());
+    for stream in [1, 3, 5, 7] {
+        assert!(client.hear(HEADERS, stream).is_ok());
+    }
+    thread::sleep(Duration::from_millis(200));
+    for stream in [1, 3] {
+        client.say(&frame(WINDOW_UPDATE, 0, stream, &1_000_u32.to_be_bytes()));
+        assert_eq!(client.hear(DATA, stream).map(|answer| answer[0]), Ok(0), "{stream}");
+        assert!(client.hear(HEADERS, stream).is_ok(), "trailers of {stream}");
+    }
+    for stream in [5, 7] {
+        assert_eq!(client.hear(DATA, stream), Err(CANCEL), "{stream}");
+    }
+    client.say(&call(9, ENVOY, &REQUEST));
+    assert!(client.hear(HEADERS, 9).is_ok(), "the connection goes on");
+}
+
+/// Sends requests on many connections, as fast as they are answered, until it is told to stop.
+fn flood(address: SocketAddr, requests: &[u8], answered: &AtomicU64, stop: &AtomicBool) {
+    let mut connections: Vec<(TcpStream, usize)> = (0..32)
+        .map(|_| {
+            let stream = connect_from(ATTACKER, address);
+            stream.set_nonblocking(true).unwrap();
+            (stream, 0)
+        })
+        .collect();
+    let mut waste = vec![0; 256 << 10];
+    while !stop.load(Relaxed) {
+        let mut moved = false;
+        for (stream, sent) in &mut connections {
+            match stream.write(&requests[*sent..]) {
+                Ok(more) => {
+                    *sent = (*sent + more) % requests.len();
+                    moved = true;
+                }
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            if let Ok(read) = stream.read(&mut waste) {
+                answered.fetch_add(read as u64, Relaxed);
+                moved = true;
+            }
+        }
+        if !moved {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn a_client_with_many_connections_that_always_ask_makes_nobody_wait() {
+    let _machine = kit::alone();
+    let mut settings = kit::settings(&kit::per_user("1000000/1s", 1_000_000, "share"));
+    settings.flags = ["--workers", "1"].map(str::to_owned).to_vec();
+    let cluster = Cluster::start(1, settings);
+    let node = &cluster.nodes[0];
+    let request = format!("GET {} HTTP/1.1\r\nhost: a\r\n\r\n", path_of(1));
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let flooding = {
+        let (stop, answered, address) = (Arc::clone(&stop), Arc::clone(&answered), node.http);
+        let requests = request.repeat(1_000).into_bytes();
+        thread::spawn(move || flood(address, &requests, &answered, &stop))
+    };
+    let mut honest = connect_from(HONEST, node.http);
+    let mut took: Vec<u64> = (0..300)
+        .map(|_| {
+            let asked = monotonic();
+            honest.write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 2048];
+            let read = honest.read(&mut answer).unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+            thread::sleep(Duration::from_millis(2));
+            monotonic() - asked
+        })
+        .collect();
+    stop.store(true, Relaxed);
+    flooding.join().unwrap();
+    took.sort_unstable();
+    let median = Duration::from_nanos(took[took.len() / 2]);
+    assert!(answered.load(Relaxed) > 1 << 20, "it is a flood");
+    // One round of the node is less than a millisecond; 32 connections that are answered as long as they have something to say are
+    // hundreds.
+    assert!(
+        median < Duration::from_millis(30),
+        "{median:?}, at most {:?}",
+        Duration::from_nanos(took[took.len() - 1])
+    );
+}
