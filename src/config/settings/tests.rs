@@ -18,6 +18,17 @@ fn a_node_needs_no_options() {
 }
 
 #[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let settings = Settings::resolve(&Options::default()).unwrap();
+    assert_eq!((settings.max_memory, settings.stop_delay), (256 << 20, Duration::ZERO));
+    assert_eq!(settings.cluster_name, "tidegate");
+    let caps = settings.connection_caps(settings.connection_cap(None));
+    assert_eq!((caps.all, caps.each_client), (8192, 4096));
+    assert_eq!(Some(settings.workers), std::thread::available_parallelism().ok());
+    assert!(!settings.insecure && !settings.insecure_no_cluster_key && !settings.proxy_protocol);
+}
+
+#[test]
 fn faults_name_the_flag() {
     let none = Options::default;
     assert!(fault(Options { name: Some("a b".into()), ..none() }).contains("--name"));
