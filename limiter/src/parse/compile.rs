@@ -146,7 +146,7 @@ impl<'t> Compiler<'t> {
             format!("{shown:?} is no address")
         };
         let help = "write an address (numbers without leading zeros), a network such as 203.0.113.0/24 (several for a \
-                    range), or 10.1.*; where callers send another text as `ip`, write { is: TEXT }";
+                    range), or 10.1.*; an attribute that may be another text needs another name";
         self.error(place, message, help);
     }
 
