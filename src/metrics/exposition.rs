@@ -255,7 +255,7 @@ fn cluster(page: &mut Page, node: &Sources<'_>) {
     let (repeated, unremembered) = node.router.requests();
     let help = "Checks that this node answered as before, because their request_id was charged already.";
     page.simple("tidegate_requests_repeated_total", "counter", help, repeated);
-    let help = "Checks whose request_id was ignored, because too many are remembered.";
+    let help = "Requests with an id that were forgotten before their two seconds were over, because too many were remembered.";
     page.simple("tidegate_requests_unremembered_total", "counter", help, unremembered);
     let floors = &stats.floors;
     let help = "Slots of this node whose successor could begin from what it was told (takeover: reserve).";

@@ -110,7 +110,7 @@ impl Router {
         self.routes.load_full()
     }
 
-    /// Checks of requests that were charged before, and of such whose id was ignored because too many are remembered.
+    /// Checks of requests that were charged before, and requests that were forgotten before their time because too many are remembered.
     pub fn requests(&self) -> (u64, u64) {
         (self.requests.repeated(), self.requests.unremembered())
     }

@@ -311,7 +311,7 @@ fn a_certificate_stands_for_a_token_until_that_is_revoked() {
         log.act(&shows(id, "deploy"), write("a", "")),
         Outcome::NotDone(ActError::NotAllowed(why)) if why.contains("operate")
     ));
-    let noted = log.state.access.audit.entries().last().unwrap();
+    let noted = log.state.access.audit.entries().next_back().unwrap();
     assert_eq!(noted.actor.identity, shows(id, "deploy"));
     // One certificate name, one token; and a name of a token is taken, too.
     let (_, again) = make("other", "deploy.example.com", &[Role::Admin]);
