@@ -76,9 +76,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Will ask whoever is at `place`, and give a question up after `deadline`.
-    pub fn new(place: impl Into<Place>, deadline: Duration) -> Self {
-        Self { place: place.into(), deadline, stream: None, asked: None, unread: Vec::new() }
+    /// Will ask `address`, and give a question up after `deadline`.
+    pub fn new(address: SocketAddr, deadline: Duration) -> Self {
+        Self::following(address.into(), deadline)
+    }
+
+    /// The same, wherever the node is when it is asked.
+    pub fn following(place: Place, deadline: Duration) -> Self {
+        Self { place, deadline, stream: None, asked: None, unread: Vec::new() }
     }
 
     /// `GET path`.

@@ -211,7 +211,7 @@ impl Node {
 
     /// A client that asks this node.
     pub fn client(&self, deadline: Duration) -> Client {
-        Client::new(self.place(), deadline)
+        Client::following(self.place(), deadline)
     }
 
     /// Whether `/readyz` says so.

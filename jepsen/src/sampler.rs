@@ -127,7 +127,7 @@ impl Watched {
         while !stop.load(Relaxed) {
             thread::sleep(BETWEEN);
             let Some((place, pid)) = self.get(name) else { continue };
-            let client = client.get_or_insert_with(|| Client::new(place, PATIENCE));
+            let client = client.get_or_insert_with(|| Client::following(place, PATIENCE));
             let mut ask =
                 |path: &str| -> Option<Value> { serde_json::from_slice(&client.get(path).ok()?.body).ok() };
             let status = ask("/v1/cluster");

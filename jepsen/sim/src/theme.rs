@@ -43,16 +43,11 @@ pub enum Theme {
     Clocks,
     /// Elections, and power that goes.
     Votes,
-    /// Nodes come back at other addresses, leave and come, and their addresses are given to others.
-    Moves,
 }
-
-/// Of so many seeds this one is about moves. It came later: so all other seeds mean what they meant.
-const MOVES: (u64, u64) = (20, 19);
 
 impl Theme {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::Mixed,
         Self::Crashes,
         Self::OwningNothing,
@@ -71,26 +66,18 @@ impl Theme {
         Self::Datagrams,
         Self::Clocks,
         Self::Votes,
-        Self::Moves,
     ];
 
-    /// Of 24 seeds so many are about it. Moves have seeds of their own ([`MOVES`]).
+    /// Of 24 seeds so many are about it.
     fn weight(self) -> usize {
         match self {
             Self::Mixed => 5,
             Self::Crashes | Self::StoppedLeader => 2,
-            Self::Moves => 0,
             _ => 1,
         }
     }
 
-    /// What this seed is about.
-    pub(super) fn of(seed: u64, dice: &mut Rng) -> Self {
-        let any = Self::any(dice);
-        if seed % MOVES.0 == MOVES.1 { Self::Moves } else { any }
-    }
-
-    fn any(dice: &mut Rng) -> Self {
+    pub(super) fn any(dice: &mut Rng) -> Self {
         let all: usize = Self::ALL.iter().map(|theme| theme.weight()).sum();
         let mut thrown = dice.usize(..all);
         for theme in Self::ALL {
@@ -113,7 +100,6 @@ impl Theme {
                 [3, 3, 4, 5][dice.usize(..4)]
             }
             Self::StoppedLeader => 3,
-            Self::Moves => [3, 3, 4, 5, 5, 7][dice.usize(..6)],
             _ => [3, 3, 3, 5][dice.usize(..4)],
         }
     }

@@ -143,9 +143,10 @@ impl Driver<'_> {
             // What was asked last is not waited for: it is undone after that.
             Kind::Drain => active.errand = None,
             // It may have been killed meanwhile by another fault; that one starts it again.
-            // And one that another fault is about to start again has to be there before it can leave.
+            // And one that another fault is about to start again, or has just started, has to be there before it can leave.
             _ if self.cluster.node(&active.target).pid().is_none()
-                || self.in_hand.contains(&active.target) =>
+                || self.in_hand.contains(&active.target)
+                || !self.can_leave(active, &active.target, now) =>
             {
                 active.state = State::On;
                 active.until = now + BETWEEN_LOOKS;

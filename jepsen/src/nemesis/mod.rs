@@ -12,6 +12,7 @@ mod process;
 mod progress;
 mod repeat;
 mod requirements;
+mod reuse;
 mod scale;
 mod schedule;
 mod state;

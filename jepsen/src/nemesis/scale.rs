@@ -7,9 +7,11 @@ use super::{
     state::{Active, State},
 };
 
+/// From when on a node is asked to leave that never was ready.
+const STARTS_WITHIN: u64 = 30_000_000_000;
 /// By so many a cluster grows.
 const MORE: u8 = 2;
-/// What is left of five that shrink, and of any number: a majority of it.
+/// By so many it shrinks: a majority is left.
 const fn fewer_by(nodes: u8) -> usize {
     (nodes as usize).saturating_sub(1) / 2
 }
@@ -72,10 +74,12 @@ impl Driver<'_> {
             // It may have been ended by another fault, or be in its hand: then it is the next one's turn, or it is waited for.
             if self.cluster.node(&name).pid().is_none() {
                 left.pop();
-            } else if !self.in_hand.contains(&name) {
-                *stopping = Some(now);
+            } else if !self.in_hand.contains(&name) && self.can_leave(active, &name, now) {
                 self.cluster.ask_to_stop(&name);
                 self.in_hand.push(name);
+                if let State::Leaving { stopping, .. } = &mut active.state {
+                    *stopping = Some(now);
+                }
             }
             return;
         };
@@ -90,6 +94,11 @@ impl Driver<'_> {
         left.pop();
         *stopping = None;
         self.note_end(&name, wrong.0, wrong.1);
+    }
+
+    /// Whether SIGTERM finds a node that knows what to do: one that has just been started does not yet.
+    pub(super) fn can_leave(&self, active: &Active, name: &str, now: u64) -> bool {
+        self.is_ready(name, 0) || now > self.faults[active.fault].begun + STARTS_WITHIN
     }
 
     /// What is seen of more nodes, or of fewer.

@@ -40,7 +40,8 @@ pub struct Change {
 /// Changes the rules until it is told to stop. Each change is asked for until it is acknowledged, under one key, before the next.
 pub fn change_until(nodes: &[Place], seed: u64, stop: &AtomicBool) -> Vec<Change> {
     let mut random = fastrand::Rng::with_seed(seed ^ 0xc4a6_e500);
-    let mut clients: Vec<Client> = nodes.iter().map(|node| Client::new(node.clone(), ATTEMPT)).collect();
+    let mut clients: Vec<Client> =
+        nodes.iter().map(|node| Client::following(node.clone(), ATTEMPT)).collect();
     let mut changes = Vec::new();
     let mut now = Variant::FIRST;
     for number in 0_u64.. {

@@ -64,7 +64,8 @@ impl Crowd<'_> {
         let node = number % self.nodes.len();
         let mut random =
             fastrand::Rng::with_seed(self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
-        let (questions, mut client) = (questions(), Client::new(self.nodes[node].clone(), self.deadline));
+        let (questions, mut client) =
+            (questions(), Client::following(self.nodes[node].clone(), self.deadline));
         let dice = Dice::new();
         let (mut operations, mut refunds) = (Vec::new(), Vec::new());
         while !self.stop.load(Relaxed) && self.done.fetch_add(1, Relaxed) < MAX_OPERATIONS {

@@ -37,7 +37,7 @@ impl Flood {
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&asked));
         let thread = thread::spawn(move || {
             let mut clients: Vec<Client> =
-                nodes.into_iter().map(|node| Client::new(node, PATIENCE)).collect();
+                nodes.into_iter().map(|node| Client::following(node, PATIENCE)).collect();
             for number in 0_u64.. {
                 if stopped.load(Relaxed) || monotonic() > until || clients.is_empty() {
                     break;

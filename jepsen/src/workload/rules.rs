@@ -208,7 +208,7 @@ fn leader_of(cluster: &Cluster) -> Option<String> {
 /// One operation after the other until it is told to stop.
 fn act(field: &Field<'_>, client: usize, random: &mut fastrand::Rng) -> Vec<Done> {
     let mut clients: Vec<Client> =
-        field.nodes.iter().map(|node| Client::new(node.clone(), ATTEMPT)).collect();
+        field.nodes.iter().map(|node| Client::following(node.clone(), ATTEMPT)).collect();
     let mut done = Vec::new();
     let mut known: [Option<u64>; DOMAINS] = [None; DOMAINS];
     while !field.stop.load(Relaxed) {
