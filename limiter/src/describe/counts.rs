@@ -79,7 +79,7 @@ fn is_own(rule: &RuleDescription, special: &OverrideDescription) -> bool {
 }
 
 fn counts(limit: &str) -> bool {
-    limit != "unlimited" && limit != "deny"
+    limit != "unlimited" && limit != "deny" && !limit.starts_with("0/")
 }
 
 /// A bucket is not forgotten when its limit ends: it is there as long as it is not full, and has its place if a limit comes back.
@@ -151,6 +151,7 @@ mod tests {
             ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: 5/1m, burst: 9", Some(kept)),
             ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: unlimited", Some(ended)),
             ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: deny", Some(ended)),
+            ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: 0/1h", Some(ended)),
             ("name: r, key: [user], limit: deny", "name: r, key: [user], limit: unlimited", None),
             ("name: r, key: [user], limit: unlimited", "name: r, key: [user], limit: 5/1m", Some(returned)),
             (
