@@ -304,7 +304,7 @@ impl<'p> Reader<'p> {
     }
 
     fn decode<T: DeserializeOwned>(&self, content: &[u8]) -> Result<T, BackupError> {
-        codec::decode(content).map_err(|error| self.damaged(error))
+        codec::decode(content).map_err(|error| self.damaged(format!("it was changed ({error})")))
     }
 }
 
