@@ -7,8 +7,6 @@
 pub(crate) mod json;
 mod question;
 
-use std::pin::pin;
-
 use futures_util::{StreamExt as _, stream};
 use tidegate_cluster::{Amendment, Member, Readiness};
 use tidegate_proto::{
@@ -17,7 +15,6 @@ use tidegate_proto::{
         Behavior, GetRateLimitsResp, HealthCheckResp, PeerHealthResp, RateLimitReq, RateLimitResp, Status,
     },
 };
-use tokio::task::yield_now;
 
 use self::question::{Asked, Question, cost};
 use crate::{
@@ -33,8 +30,6 @@ use crate::{
 pub(crate) const MAX_BYTES: usize = 1 << 20;
 /// Requests of one batch that are on their way to other nodes at the same time.
 const IN_FLIGHT: usize = 256;
-/// Requests of one batch that are answered before others have their turn.
-const AT_ONCE: usize = 128;
 /// How often the rest of a bucket is asked for that others take from at the same time.
 const MAX_DRAINS: usize = 8;
 
@@ -80,14 +75,7 @@ pub(crate) async fn decide(
     let answers = stream::iter(0..requests.len())
         .map(|place| answer(node, worker, &requests[place], caller))
         .buffered(IN_FLIGHT);
-    let mut answers = pin!(answers);
-    let mut responses = Vec::with_capacity(requests.len());
-    while let Some(answer) = answers.next().await {
-        responses.push(answer);
-        if responses.len().is_multiple_of(AT_ONCE) {
-            yield_now().await;
-        }
-    }
+    let mut responses: Vec<RateLimitResp> = answers.collect().await;
     name_owners(node, &mut responses);
     Ok(GetRateLimitsResp { responses })
 }

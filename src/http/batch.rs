@@ -6,7 +6,6 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::task::yield_now;
 
 use super::json;
 use crate::{
@@ -24,8 +23,6 @@ pub(super) const MAX_CHECKS: usize = 1_000;
 const IN_FLIGHT: usize = 256;
 /// Checks that are read before the first of them is decided.
 const GROUP: usize = 32;
-/// Groups that are decided before others have their turn.
-const GROUPS_AT_ONCE: usize = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with checks: {\"checks\": [{\"attributes\": {}}]}")]
@@ -46,10 +43,7 @@ pub(super) async fn decide(node: &Node, worker: usize, body: &[u8], grant: &Gran
     let mut out = BytesMut::with_capacity(64 + 192 * batch.checks.len());
     out.put_slice(b"{\"answers\":[");
     let mut steps = Vec::with_capacity(batch.checks.len());
-    for (place, group) in batch.checks.chunks(GROUP).enumerate() {
-        if place > 0 && place.is_multiple_of(GROUPS_AT_ONCE) {
-            yield_now().await;
-        }
+    for group in batch.checks.chunks(GROUP) {
         decide_group(node, worker, group, grant, &mut steps);
     }
     let (mut steps, mut answers) = (steps.into_iter(), FuturesOrdered::new());
