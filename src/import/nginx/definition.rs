@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) line: u64,
     /// The values that it is for.
     pub(super) fits: Vec<Pattern>,
+    /// How these are written, where letters in other case are meant too.
+    pub(super) any_case: Option<String>,
     pub(super) value: String,
 }
 
@@ -50,19 +52,14 @@ fn map(directive: &Directive, source: &str, imported: &mut Imported) -> Definiti
     for one in directive.inside() {
         let Some(value) = one.arguments.first().cloned() else { continue };
         let line = one.line;
-        let entry = |fits| Entry { line, fits, value: value.clone() };
+        let any_case = (!one.name.starts_with('~') || one.name.starts_with("~*")).then(|| one.name.clone());
+        let entry = |fits| Entry { line, fits, any_case: any_case.clone(), value: value.clone() };
         match &*one.name {
             "default" => default = entry(Vec::new()),
             regex if regex.starts_with('~') => {
-                let ignores_case = regex.starts_with("~*");
                 let text = regex.trim_start_matches('~').trim_start_matches('*');
                 match regex::patterns(text) {
-                    Some(fits) => {
-                        if ignores_case && text.chars().any(char::is_alphabetic) {
-                            imported.note(line, format!("map {source}: {regex}: only as it is written, not in other case"));
-                        }
-                        regexes.push(entry(fits));
-                    }
+                    Some(fits) => regexes.push(entry(fits)),
                     None => imported.lost(line, format!("map {source}: {regex}: rules know no such regular expression; what it fits is treated as what no entry fits")),
                 }
             }
@@ -109,9 +106,6 @@ fn geo(directive: &Directive, source: Option<&String>, imported: &mut Imported) 
             }
             (network, [value]) => match networks(network) {
                 Some(nets) => {
-                    if nets.iter().any(|net| matches!(net, IpNet::V6(net) if net.prefix_len() > 64)) {
-                        imported.lost(line, format!("geo: {network}: /v1/auth tells no more of an IPv6 address than its /64 (serve --ipv6-prefix)"));
-                    }
                     entries.iter_mut().for_each(|(known, _)| known.retain(|net| !nets.contains(net)));
                     entries.push((nets, value.clone()));
                 }

@@ -46,6 +46,15 @@ impl Pattern {
         }
     }
 
+    /// With its texts changed.
+    pub(super) fn map(&self, change: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::Exact(text) => Self::Exact(change(text)),
+            Self::Like { start, end } => Self::Like { start: change(start), end: change(end) },
+            Self::Network(net) => Self::Network(*net),
+        }
+    }
+
     /// Whether a value is in both.
     pub(super) fn meets(&self, other: &Self) -> bool {
         self.meet(other).is_some()

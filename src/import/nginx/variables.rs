@@ -131,7 +131,10 @@ impl Variables {
         let mut cases = Vec::new();
         for case in self.cases_within(source, default.line, depth + 1, imported)? {
             let chosen: Vec<(Conditions, &Entry)> = match &case.value[..] {
-                [Part::Attribute { name, optional }] => by_attribute(name, *optional, entries, default)?,
+                [Part::Attribute { name, optional }] => {
+                    tell_case(source, name, entries, imported);
+                    by_attribute(name, *optional, entries, default)?
+                }
                 parts => {
                     let mut text = String::new();
                     for part in parts {
@@ -140,8 +143,14 @@ impl Variables {
                         };
                         text.push_str(part);
                     }
-                    let value = Pattern::Exact(text.to_lowercase());
-                    let fits = |entry: &&Entry| entry.fits.iter().any(|one| lower(one).contains(&value));
+                    let (value, lower) =
+                        (Pattern::Exact(text.clone()), Pattern::Exact(text.to_ascii_lowercase()));
+                    let fits = |entry: &&Entry| match entry.any_case {
+                        Some(_) => {
+                            entry.fits.iter().any(|one| one.map(str::to_ascii_lowercase).contains(&lower))
+                        }
+                        None => entry.fits.iter().any(|one| one.contains(&value)),
+                    };
                     vec![(Conditions::default(), entries.iter().find(fits).unwrap_or(default))]
                 }
             };
@@ -164,10 +173,32 @@ impl Variables {
     }
 }
 
-fn lower(pattern: &Pattern) -> Pattern {
-    match pattern {
-        Pattern::Exact(text) => Pattern::Exact(text.to_lowercase()),
-        other => other.clone(),
+/// The case in which an attribute is told, whatever the client wrote; `None`: as it was written.
+fn told_case(attribute: &str) -> Option<fn(&str) -> String> {
+    match attribute {
+        "method" => Some(str::to_ascii_uppercase),
+        // An address is compared as one.
+        "host" | "scheme" | "ip" => Some(str::to_ascii_lowercase),
+        _ => None,
+    }
+}
+
+/// nginx ignores the case of what a map compares; patterns of rules do not.
+fn tell_case(source: &str, attribute: &str, entries: &[Entry], imported: &mut Imported) {
+    if told_case(attribute).is_some() {
+        return;
+    }
+    for entry in entries {
+        if let Some(written) = &entry.any_case
+            && entry
+                .fits
+                .iter()
+                .any(|one| one.map(str::to_ascii_lowercase) != one.map(str::to_ascii_uppercase))
+        {
+            let message =
+                format!("map {source}: {written}: only as it is written; nginx takes it in other case, too");
+            imported.lost(entry.line, message);
+        }
     }
 }
 
@@ -178,13 +209,11 @@ fn by_attribute<'e>(
     entries: &'e [Entry],
     default: &'e Entry,
 ) -> Result<Vec<(Conditions, &'e Entry)>, String> {
-    let cased = |pattern: &Pattern| match (name, pattern) {
-        ("method", Pattern::Exact(text)) => Pattern::Exact(text.to_uppercase()),
-        ("host" | "scheme", pattern) => lower(pattern),
-        (_, pattern) => pattern.clone(),
+    let cased = |entry: &'e Entry| match told_case(name) {
+        Some(change) if entry.any_case.is_some() => entry.fits.iter().map(|one| one.map(change)).collect(),
+        _ => entry.fits.clone(),
     };
-    let entries: Vec<(Vec<Pattern>, &Entry)> =
-        entries.iter().map(|entry| (entry.fits.iter().map(cased).collect(), entry)).collect();
+    let entries: Vec<(Vec<Pattern>, &Entry)> = entries.iter().map(|entry| (cased(entry), entry)).collect();
     let space = Space::new(entries.iter().flat_map(|(fits, _)| fits))
         .ok_or_else(|| "the map has too many entries".to_owned())?;
     let choose = |fits: &dyn Fn(&Pattern) -> bool| {

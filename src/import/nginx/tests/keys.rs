@@ -24,8 +24,8 @@ fn lists_of_those_that_are_not_limited_are_carried_over() {
         "geo $limited { default 1; 10.0.0.0/8 0; 10.1.0.0/16 1; 192.168.0.1 0; 172.16.0.0-172.16.0.255 0; 2001:db8::/32 0; }
 map $limited $key { 0 \"\"; 1 $binary_remote_addr; }
 map $request_method $posts { default \"\"; post $binary_remote_addr; }
-map $http_x_key $by_key { \"\" $binary_remote_addr; secret \"\"; default $http_x_key; }
-map $uri $by_path { default \"\"; ~^/api/ $binary_remote_addr; ~^/api/free \"\"; /api/free2 \"\"; }
+map $http_x_key $by_key { \"\" $binary_remote_addr; 4711 \"\"; default $http_x_key; }
+map $uri $by_path { default \"\"; ~^/api/ $binary_remote_addr; ~^/api/free \"\"; /77 $binary_remote_addr; }
 limit_req_zone $key zone=a:1m rate=1r/m;
 limit_req_zone $posts zone=b:1m rate=1r/m;
 limit_req_zone $by_key zone=c:1m rate=1r/m;
@@ -44,15 +44,72 @@ server { limit_req zone=a; limit_req zone=b; limit_req zone=c; limit_req zone=d;
         ("2001:db8::1", ""),
         ("2001:db9::1", "a:1"),
     ] {
-        assert_eq!(made.of(&[("ip", ip), ("x-key", "secret")]), expected, "{ip}");
+        assert_eq!(made.of(&[("ip", ip), ("x-key", "4711")]), expected, "{ip}");
     }
     let ten = ("ip", "10.2.0.1");
-    assert_eq!(made.of(&[ten, ("method", "POST"), ("x-key", "secret")]), "b:1");
-    assert_eq!(made.of(&[ten, ("method", "GET"), ("x-key", "secret")]), "");
+    assert_eq!(made.of(&[ten, ("method", "POST"), ("x-key", "4711")]), "b:1");
+    assert_eq!(made.of(&[ten, ("method", "GET"), ("x-key", "4711")]), "");
     assert_eq!((made.of(&[ten]), made.of(&[ten, ("x-key", "")])), ("c:1".to_owned(), "c:1".to_owned()));
     assert_eq!(made.of(&[ten, ("x-key", "k")]), "c:1");
-    for (path, expected) in [("/", ""), ("/api/x", "d:1"), ("/api/freely", "d:1"), ("/api/free2", "")] {
-        assert_eq!(made.of(&[ten, ("x-key", "secret"), ("path", path)]), expected, "{path}");
+    for (path, expected) in [("/", ""), ("/api/x", "d:1"), ("/api/freely", "d:1"), ("/77", "d:1")] {
+        assert_eq!(made.of(&[ten, ("x-key", "4711"), ("path", path)]), expected, "{path}");
+    }
+}
+
+#[test]
+fn what_a_map_compares_in_any_case_is_lost_where_the_attribute_has_a_case() {
+    let made = import(
+        "map $http_x_plan $plan { default \"\"; free $binary_remote_addr; ~*^gold $binary_remote_addr; ~^Silver $binary_remote_addr; }
+map $uri $path { default \"\"; /api $binary_remote_addr; /1 $binary_remote_addr; }
+map $host $by_host { hostnames; default \"\"; *.A.test $binary_remote_addr; ~*^B $binary_remote_addr; ~^C $binary_remote_addr; }
+map $request_method $by_method { default \"\"; ~*^p(ost|ut)$ $binary_remote_addr; }
+map $http_unused $unused { default \"\"; free x; }
+geo $kind { default Plain; 10.0.0.0/8 Net; }
+map $kind $by_kind { default \"\"; net $binary_remote_addr; ~^plain x; }
+limit_req_zone $plan zone=a:1m rate=1r/m;
+limit_req_zone $path zone=b:1m rate=1r/m;
+limit_req_zone $by_host zone=c:1m rate=1r/m;
+limit_req_zone $by_method zone=d:1m rate=1r/m;
+limit_req_zone $by_kind zone=e:1m rate=1r/m;
+server { limit_req zone=a; limit_req zone=b; limit_req zone=c; limit_req zone=d; limit_req zone=e; }",
+    );
+    let lost = made.lost();
+    assert!(
+        matches!(&lost[..], [(1, free), (1, gold), (2, path)]
+            if free.contains("free") && gold.contains("~*^gold") && path.contains("/api")),
+        "{lost:?}"
+    );
+    let of = |name: &str, value: &str| made.of(&[("ip", "1.1.1.1"), (name, value)]);
+    assert_eq!(
+        (of("x-plan", "free"), of("x-plan", "Silver"), of("path", "/1")),
+        ("a:1".into(), "a:1".into(), "b:1".into())
+    );
+    assert_eq!(
+        (of("host", "x.a.test"), of("host", "b.org"), of("host", "c.org")),
+        ("c:1".into(), "c:1".into(), String::new())
+    );
+    assert_eq!((of("method", "POST"), of("method", "GET")), ("d:1".into(), String::new()));
+    assert_eq!(made.of(&[("ip", "10.1.1.1")]), "e:1");
+}
+
+#[test]
+fn networks_of_any_length_are_carried_over() {
+    let made = import(
+        "geo $limit { default 1; ::1 0; 2001:db8::5 0; 2001:db8:1::/120 0; }
+map $limit $key { 0 \"\"; 1 $binary_remote_addr; }
+limit_req_zone $key zone=a:1m rate=1r/m;
+server { limit_req zone=a; }",
+    );
+    assert_eq!(made.lost(), []);
+    for (ip, expected) in [
+        ("::1", ""),
+        ("2001:db8::5", ""),
+        ("2001:db8::6", "a:1"),
+        ("2001:db8:1::ff", ""),
+        ("2001:db8:1::100", "a:1"),
+        ("1.1.1.1", "a:1"),
+    ] {
+        assert_eq!(made.of(&[("ip", ip)]), expected, "{ip}");
     }
 }
 
