@@ -116,7 +116,8 @@ impl NodeArgs {
 
     /// Asks for something that may not be asked twice.
     pub(super) async fn ask_once(&self, ask: Ask) -> Result<Value, NodeError> {
-        let reply = self.node.ask(&self.token.present(ask)?, self.timeout.0 + GRACE).await?;
+        let node = self.trust.of(&self.node)?;
+        let reply = node.ask(&self.token.present(ask)?, self.timeout.0 + GRACE).await?;
         Self::value_of(&self.node, &reply)
     }
 

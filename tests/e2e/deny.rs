@@ -151,13 +151,10 @@ fn a_refund_or_reset_of_what_is_denied_tells_of_nothing_that_comes_back() {
     let body = json!({ "attributes": { "path": "/closed", "user": "a" } }).to_string();
     for call in ["/v1/refund?rule=closed", "/v1/reset?rule=closed"] {
         let told = cluster.nodes[0].client(PATIENCE).post(call, &body).unwrap();
-        let bucket = &told.json()["buckets"][0];
-        assert_eq!(
-            (told.status, &bucket["limit"], &bucket["reset_after_ms"]),
-            (200, &json!(0), &Value::Null),
-            "{}",
-            told.text()
-        );
+        let told_of = told.json();
+        let buckets = told_of["buckets"].as_array().unwrap();
+        let comes_back = |bucket: &Value| bucket["limit"] != json!(0) || !bucket["reset_after_ms"].is_null();
+        assert!(told.status == 200 && !buckets.iter().any(comes_back), "{told_of}");
     }
     let own = json!({ "key": "k", "limits": { "x": "5/1h", "y": "9/1h" } }).to_string();
     let told = cluster.nodes[0].client(PATIENCE).post("/v1/reset?rule=z", &own).unwrap();

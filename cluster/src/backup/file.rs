@@ -28,7 +28,7 @@ use tidegate_proto::{CodecError, codec};
 use super::parts::BucketPart;
 use crate::{
     ids::{ClusterId, Revision},
-    raft::{DiskError, disk::FORMAT},
+    raft::{DiskError, applied::read as read_state, disk::FORMAT},
     slots::SLOTS,
     state::{Applied, Replicated, types::MAX_SNAPSHOT_BYTES},
 };
@@ -297,14 +297,18 @@ impl<'p> Reader<'p> {
         self.fill(&mut content)?;
         match kind {
             HEAD => Ok(Some(Section::Head(self.decode(&content)?))),
-            STATE => Ok(Some(Section::State(Box::new(self.decode(&content)?)))),
+            STATE => Ok(Some(Section::State(Box::new(self.read(read_state(&content))?)))),
             BUCKETS => Ok(Some(Section::Buckets(self.decode(&content)?))),
             _ => Err(self.damaged("it has a part that no backup has")),
         }
     }
 
     fn decode<T: DeserializeOwned>(&self, content: &[u8]) -> Result<T, BackupError> {
-        codec::decode(content).map_err(|error| self.damaged(format!("it was changed ({error})")))
+        self.read(codec::decode(content))
+    }
+
+    fn read<T>(&self, content: Result<T, CodecError>) -> Result<T, BackupError> {
+        content.map_err(|error| self.damaged(format!("it was changed ({error})")))
     }
 }
 

@@ -9,20 +9,16 @@
 //! - the patience with the peer: when nothing at all has come back for [`runner::SUSPECT_AFTER`] while checks wait, the link is
 //!   *suspect* and refuses at once, asks for a sign of life, and after [`runner::GIVE_UP_AFTER`] opens another stream.
 
+mod job;
 mod runner;
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use tidegate_proto::peer::{Amendment, Charges};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::job::{Health, Job, State};
 use self::runner::{Runner, TAKE_AT_ONCE};
 use super::{Reply, handshake::Identity, health::LostSince, in_flight::InFlight};
 use crate::{member::MemberId, stats::WorkerStats};
@@ -43,27 +39,6 @@ pub(crate) enum NotSent {
 pub(crate) struct Link {
     jobs: mpsc::Sender<Job>,
     health: Arc<Health>,
-}
-
-/// What a link is asked to send.
-#[derive(Debug)]
-enum Job {
-    Check {
-        charges: Charges,
-        revision: u64,
-        undoable: bool,
-        request: Option<u64>,
-        reply: oneshot::Sender<Reply>,
-    },
-    Amend {
-        amendment: Amendment,
-        charges: Charges,
-        revision: u64,
-        reply: oneshot::Sender<Reply>,
-    },
-    Undo {
-        id: u64,
-    },
 }
 
 impl Link {
@@ -143,40 +118,5 @@ impl Link {
     /// Whether the stream is open and the peer answers.
     pub(crate) fn is_up(&self) -> bool {
         self.health.get() == State::Up
-    }
-}
-
-/// How a link is doing, for those who ask.
-#[derive(Debug, Default)]
-struct Health(AtomicU8);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum State {
-    /// The first attempt, or the first after a stream broke, is under way: checks may wait for it.
-    Opening = 0,
-    Up = 1,
-    /// The stream is open, but the peer is silent.
-    Suspect = 2,
-    /// No stream.
-    Down = 3,
-}
-
-impl Health {
-    fn get(&self) -> State {
-        match self.0.load(Ordering::Relaxed) {
-            0 => State::Opening,
-            1 => State::Up,
-            2 => State::Suspect,
-            _ => State::Down,
-        }
-    }
-
-    fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Relaxed);
-    }
-
-    fn takes_checks(&self) -> bool {
-        matches!(self.get(), State::Opening | State::Up)
     }
 }

@@ -6,7 +6,7 @@ use openraft::{
     Entry, EntryPayload, LogId, Membership, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
     StorageError, StorageIOError, StoredMembership, storage::RaftStateMachine,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tidegate_proto::{CodecError, codec};
 use tokio::sync::watch;
 
@@ -57,9 +57,9 @@ struct Kept {
     state: Replicated,
 }
 
-/// Reads a snapshot. One without certificates that stand for tokens ends before these; one of an earlier version before the
-/// tokens, or even before the shares: with none of them it is one of this version.
-fn read(bytes: &[u8]) -> Result<Kept, CodecError> {
+/// Reads a snapshot, or anything else that ends with a state. One without certificates that stand for tokens ends before these; one of an
+/// earlier version before the tokens, or even before the shares: with none of them it is one of this version.
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let error = match codec::decode(bytes) {
         Ok(kept) => return Ok(kept),
         Err(error) => error,
@@ -233,7 +233,7 @@ impl RaftStateMachine<Group> for Machine {
             ))
         };
         let bytes = snapshot.into_inner();
-        let kept = read(&bytes).map_err(|error| fault(&error))?;
+        let kept: Kept = read(&bytes).map_err(|error| fault(&error))?;
         if (kept.applied, &kept.membership) != (meta.last_log_id, &meta.last_membership) {
             // After a restart what it says of itself would count.
             return Err(fault(&std::io::Error::other(
@@ -256,7 +256,7 @@ impl RaftStateMachine<Group> for Machine {
             Fault::from(StorageIOError::read_snapshot(None, openraft::AnyError::from_dyn(error, None)))
         };
         let Some(bytes) = self.snapshots.read().map_err(|error| fault(&error))? else { return Ok(None) };
-        let kept = read(&bytes).map_err(|error| fault(&error))?;
+        let kept: Kept = read(&bytes).map_err(|error| fault(&error))?;
         let meta = SnapshotMeta {
             last_log_id: kept.applied,
             last_membership: kept.membership,
@@ -348,12 +348,12 @@ mod tests {
         let bytes = kept(&state);
         assert!(bytes.ends_with(&none));
         for length in [none.len(), none.len() - without_tokens] {
-            assert_eq!(read(&bytes[..bytes.len() - length]).unwrap().state, state, "{length}");
+            assert_eq!(read::<Kept>(&bytes[..bytes.len() - length]).unwrap().state, state, "{length}");
         }
         let change = ShareChange { parts: vec![(1, 3)], ..ShareChange::default() };
         Arc::make_mut(&mut state.shares).apply(1, |_| true, &change);
-        assert_eq!(read(&kept(&state)).unwrap().state.shares.parts(1), Some(3));
-        assert!(read(&bytes[..bytes.len() - none.len() - 1]).is_err());
+        assert_eq!(read::<Kept>(&kept(&state)).unwrap().state.shares.parts(1), Some(3));
+        assert!(read::<Kept>(&bytes[..bytes.len() - none.len() - 1]).is_err());
     }
 
     #[test]
@@ -364,11 +364,11 @@ mod tests {
         };
         let mut state = Replicated::default();
         let without = kept(&state);
-        assert_eq!(read(&without).unwrap().state, state);
+        assert_eq!(read::<Kept>(&without).unwrap().state, state);
         state.access.certificates = Arc::new(CertificateNames::golden());
         let with = kept(&state);
         assert!(with.len() > without.len() && with.starts_with(&without));
-        assert_eq!(read(&with).unwrap().state, state);
-        assert!(read(&with[..with.len() - 1]).is_err());
+        assert_eq!(read::<Kept>(&with).unwrap().state, state);
+        assert!(read::<Kept>(&with[..with.len() - 1]).is_err());
     }
 }

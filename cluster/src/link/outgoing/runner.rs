@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Health, Job, State};
+use super::job::{Health, Job, State};
 use crate::{
     link::{
         Reply, Session,
