@@ -126,8 +126,9 @@ fn three_nodes_backed_up_under_load_are_three_new_nodes_with_the_same_rules_toke
     let at = url(cluster.node("n1"));
     done(&["token", "create", "ops", "--role", "admin", "--save", text(&token), "--node", &at]);
     // Nobody without the token gets any of it.
-    let asked = cluster.node("n2").client(PATIENCE).get("/v1/backup").unwrap();
-    assert_eq!(asked.status, 401, "{}", asked.text());
+    wait_for("the other nodes know of the token", SOON, || {
+        cluster.nodes.iter().all(|node| node.client(PATIENCE).get("/v1/backup").unwrap().status == 401)
+    });
     let output = refused(&["backup", "--output", text(&file), "--node", &at]);
     assert!(output.contains("--token-file"), "{output}");
     assert!(!file.exists());

@@ -113,6 +113,9 @@ fn a_log_whose_last_write_was_torn_begins_with_what_was_whole() {
     let path = cluster.data_of("n1").join("raft.redb");
     // Nobody writes meanwhile: it is on the disk before it is answered, and a quiet group logs nothing.
     let before = fs::read(&path).unwrap();
+    // It tells of a write only after the write is on the disk: of one that is torn it does not know yet.
+    let witness = path.with_file_name("raft.witness");
+    let witness_before = fs::read(&witness).unwrap();
     write(&cluster.nodes[0], "api", &limit("20/1h"));
     let after = fs::read(&path).unwrap();
     cluster.kill("n1");
@@ -126,6 +129,7 @@ fn a_log_whose_last_write_was_torn_begins_with_what_was_whole() {
         let mut torn = after.clone();
         torn[*at..][..PAGE].copy_from_slice(&before[*at..][..PAGE]);
         fs::write(&path, torn).unwrap();
+        fs::write(&witness, &witness_before).unwrap();
         cluster.restart("n1");
         cluster.await_ready();
         let limit = check(&cluster.nodes[0], "api", "u")["limit"].as_u64().unwrap();
