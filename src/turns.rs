@@ -97,9 +97,15 @@ impl Turns {
 }
 
 impl Turn {
-    /// The work of a connection, or of a request of it, which then waits for its turn.
+    /// The work of a connection, which then waits for its turn.
     pub(crate) fn take<F: Future>(self: &Arc<Self>, work: F) -> InTurn<F> {
-        InTurn { turn: Arc::clone(self), refused_in: None, work }
+        InTurn { turn: Arc::clone(self), waits: true, refused_in: None, work }
+    }
+
+    /// The work of a request that a connection has read in its turn. It is counted, and waits for no turn by itself: what waits keeps its memory,
+    /// and there are as many requests as a client likes to send. While it is worked off, the client's connections read no more.
+    pub(crate) fn count<F: Future>(self: &Arc<Self>, work: F) -> InTurn<F> {
+        InTurn { turn: Arc::clone(self), waits: false, refused_in: None, work }
     }
 
     /// Whether it is its turn now. `refused_in` is the round in which it was not, if it has asked before.
@@ -136,6 +142,12 @@ impl Drop for Turn {
 
 impl Usage {
     fn is_heavy(&self, now: u64) -> bool {
+        self.enter(now);
+        self.spent.load(Relaxed).max(self.before.load(Relaxed)) > LIGHT
+    }
+
+    /// The window of this instant.
+    fn enter(&self, now: u64) {
         let (window, last) = (now / WINDOW, self.window.load(Relaxed));
         if window != last {
             let before = if window == last + 1 { self.spent.load(Relaxed) } else { 0 };
@@ -143,7 +155,6 @@ impl Usage {
             self.spent.store(0, Relaxed);
             self.window.store(window, Relaxed);
         }
-        self.spent.load(Relaxed).max(self.before.load(Relaxed)) > LIGHT
     }
 
     fn spent_in(&self, round: u64) -> u64 {
@@ -153,7 +164,8 @@ impl Usage {
         self.spent_in_round.load(Relaxed)
     }
 
-    fn spend(&self, nanos: u64) {
+    fn spend(&self, begun: u64, nanos: u64) {
+        self.enter(begun);
         for spent in [&self.spent, &self.spent_in_round] {
             spent.store(spent.load(Relaxed) + nanos, Relaxed);
         }
@@ -164,6 +176,7 @@ pin_project! {
     /// Work of a client that runs when it is its turn.
     pub(crate) struct InTurn<F> {
         turn: Arc<Turn>,
+        waits: bool,
         refused_in: Option<u64>,
         #[pin]
         work: F,
@@ -180,13 +193,13 @@ impl<F: Future> Future for InTurn<F> {
             return this.work.poll(cx);
         }
         let begun = turns.now();
-        if !this.turn.has_come(begun, this.refused_in) {
+        if *this.waits && !this.turn.has_come(begun, this.refused_in) {
             // It wakes this task behind those for whom something has come.
             let _ = pin!(yield_now()).poll(cx);
             return Poll::Pending;
         }
         let polled = this.work.poll(cx);
-        this.turn.usage.spend(turns.now() - begun);
+        this.turn.usage.spend(begun, turns.now() - begun);
         polled
     }
 }

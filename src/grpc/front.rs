@@ -83,7 +83,7 @@ pub(super) struct Front {
     certificate: Option<Arc<Certificate>>,
     /// Whose part is taken; none: of a proxy.
     client: Option<IpAddr>,
-    /// When its requests run.
+    /// Of the connection: what its requests take is counted there.
     turn: Arc<Turn>,
     envoy: Arc<Envoy>,
     gubernator: V1Server<Gubernator>,
@@ -197,7 +197,7 @@ impl Front {
                         Begun::Decided(answer) => {
                             if let Some(unsent) = unary::send(&mut respond, &answer) {
                                 let part = self.unsent.part(self.client);
-                                tokio::spawn(self.turn.take(unsent.send(part)));
+                                tokio::spawn(self.turn.count(unsent.send(part)));
                             }
                         }
                         Begun::Waits(rest) => self.spawn_unary(open, respond, rest),
@@ -244,11 +244,20 @@ impl Front {
     ) where
         F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     {
-        let (part, open) = (self.arriving.part(self.client), open.map(Arc::clone));
+        let (mut part, open) = (self.arriving.part(self.client), open.map(Arc::clone));
         let unsent = self.unsent.part(self.client);
-        tokio::spawn(self.turn.take(async move {
+        let turn = Arc::clone(&self.turn);
+        tokio::spawn(self.turn.count(async move {
             let answer = async {
-                arrived(&mut request, max, part).await?;
+                arrived(&mut request, max, &mut part).await?;
+                if open.is_some() {
+                    // A batch of two kilobytes is a millisecond of work, so it waits for a turn of its own, in the room of its client.
+                    if !request.body().keep(&mut part) {
+                        return Err(no_room());
+                    }
+                    turn.take(async {}).await;
+                }
+                drop(part);
                 let _open = match &open {
                     Some(open) => Some(Open::count(open, MAX_OPEN).ok_or_else(busy)?),
                     None => None,
@@ -276,7 +285,7 @@ impl Front {
         };
         let answer = self.others.clone().call(request);
         let unsent = self.unsent.part(self.client);
-        tokio::spawn(self.turn.take(async move {
+        tokio::spawn(self.turn.count(async move {
             let _until_its_end = (here, part);
             if let Some(Ok(answer)) = unless_reset(&mut respond, answer).await {
                 stream::send(answer, respond, unsent).await;
@@ -292,7 +301,7 @@ impl Front {
         answer: impl Future<Output = Result<M, Status>> + Send + 'static,
     ) {
         let part = self.unsent.part(self.client);
-        tokio::spawn(self.turn.take(async move {
+        tokio::spawn(self.turn.count(async move {
             let answer = unless_reset(&mut respond, in_time(answer)).await;
             // What is answered waits for the client, and may not keep others out: it does not count any more.
             drop(open);
@@ -314,17 +323,21 @@ impl Call {
     }
 }
 
+fn no_room() -> Status {
+    Status::resource_exhausted(
+        "this node has as many requests before it as it has room for, or as one client can send at a time; try again",
+    )
+}
+
 fn busy() -> Status {
     Status::resource_exhausted("this node answers as many requests as it can; try again")
 }
 
 /// Waits for the rest of a request.
-async fn arrived(request: &mut Request<Incoming>, max: usize, part: Part) -> Result<(), Status> {
+async fn arrived(request: &mut Request<Incoming>, max: usize, part: &mut Part) -> Result<(), Status> {
     match timeout(ARRIVES_WITHIN, request.body_mut().gather(max, part)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(NotWhole::NoRoom)) => Err(Status::resource_exhausted(
-            "this node waits for the rest of as many requests as it has room for, or as one client can send at a time; try again",
-        )),
+        Ok(Err(NotWhole::NoRoom)) => Err(no_room()),
         Ok(Err(NotWhole::TooLong)) => {
             Err(Status::out_of_range(format!("the request is too large: the limit is {max} bytes")))
         }

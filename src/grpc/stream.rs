@@ -39,7 +39,7 @@ impl Incoming {
     }
 
     /// Reads all of it, a message of at most `max` bytes. What has to be kept until more comes takes room.
-    pub(super) async fn gather(&mut self, max: usize, mut part: Part) -> Result<(), NotWhole> {
+    pub(super) async fn gather(&mut self, max: usize, part: &mut Part) -> Result<(), NotWhole> {
         let mut several = BytesMut::new();
         loop {
             let held = several.len().max(self.begun.as_ref().map_or(0, Bytes::len));
@@ -73,6 +73,11 @@ impl Incoming {
             self.begun = Some(several.freeze());
         }
         Ok(())
+    }
+
+    /// Takes room for all that has come, until its turn.
+    pub(super) fn keep(&self, part: &mut Part) -> bool {
+        part.grow_to(LEAST_BYTES + self.begun.as_ref().map_or(0, Bytes::len))
     }
 }
 

@@ -76,21 +76,21 @@ fn who_takes_little_is_never_refused_and_who_takes_much_is_heavy_until_it_has_pa
     let mut refused = None;
     for window in 0..100 {
         assert!(turn.has_come(window * WINDOW, &mut refused), "{window}");
-        turn.usage.spend(LIGHT);
+        turn.usage.spend(window * WINDOW, LIGHT);
     }
     let now = 100 * WINDOW;
     assert!(turn.has_come(now, &mut refused));
-    turn.usage.spend(LIGHT + 1);
+    turn.usage.spend(now, LIGHT + 1);
     assert!(turn.has_come(now, &mut refused), "its first turn as a heavy one");
-    turn.usage.spend(TURN);
+    turn.usage.spend(now, TURN);
     assert!(!turn.has_come(now, &mut refused) && refused.is_some(), "it has had it");
     // Another connection of it, in the same round.
     let mut of_other = None;
     assert!(!turn.has_come(now, &mut of_other));
     assert!(turn.has_come(now, &mut refused), "the next round");
-    turn.usage.spend(TURN - 1);
+    turn.usage.spend(now, TURN - 1);
     assert!(turn.has_come(now, &mut of_other), "it is the same round for all of them");
-    turn.usage.spend(1);
+    turn.usage.spend(now, 1);
     assert!(!turn.has_come(now, &mut of_other));
     assert!(!turn.has_come(now + WINDOW, &mut refused), "as before");
     assert!(turn.has_come(now + 3 * WINDOW, &mut refused) && refused.is_none());
@@ -103,4 +103,21 @@ fn nothing_is_kept_of_clients_that_are_gone() {
     assert_eq!((turns.clients.len(), turns.count.load(Relaxed)), (10, 10));
     drop(all);
     assert!(turns.clients.is_empty() && turns.count.load(Relaxed) == 0);
+}
+
+#[test]
+fn requests_of_a_client_that_takes_much_do_not_wait_and_are_counted() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let turns = Turns::new();
+    let (turn, _other) = (turns.of(address(1)), turns.of(address(2)));
+    runtime.block_on(async {
+        let all: Vec<_> = (0..BUSY).map(|_| spawn(turn.count(async { work_for(POLL) }))).collect();
+        yield_now().await;
+        assert!(all.iter().filter(|one| one.is_finished()).count() > BUSY / 4, "they do not wait for a turn");
+        for one in all {
+            one.await.unwrap();
+        }
+        let spent = turn.usage.spent.load(Relaxed) + turn.usage.before.load(Relaxed);
+        assert!(spent > 0, "and they are counted");
+    });
 }
