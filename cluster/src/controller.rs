@@ -44,7 +44,7 @@ const SHOW_LOST_FOR: Duration = Duration::from_secs(15 * 60);
 const HEAR_OTHERS_WITHIN: Duration = Duration::from_secs(2);
 /// How often a node that waits for its cluster looks again whether it still has to.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// How often it is looked whether slots that wait for the disk can begin.
+/// How often the node checks whether slots that wait for the disk can begin.
 const LOOK_AT_DISK_EVERY: Duration = Duration::from_millis(20);
 /// How many members that have gone are shown.
 const MAX_LOST: usize = 64;

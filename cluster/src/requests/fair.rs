@@ -2,8 +2,8 @@
 //!
 //! Each entry has a [`Share`]: that of its rule, and within it that of its bucket. When there is no room left, the oldest entry of
 //! the largest bucket's share goes, of the largest rule. So a flood of ids under one key, or of many keys under one rule, pushes
-//! out its own entries, and as long as nobody floods anybody may have all of the room. Rules and buckets are told apart by a few bits of
-//! a hash that clients cannot choose: one rule in [`RULES`] shares the fate of a rule that is flooded, and there one
+//! out its own entries. Without a flood any bucket may have all of the room. A few bits of a hash that clients cannot choose
+//! distinguish rules and buckets: one rule in [`RULES`] shares the fate of a rule that is flooded, and there one
 //! bucket in [`BUCKETS`] that of a bucket.
 
 use std::collections::VecDeque;

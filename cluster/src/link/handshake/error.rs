@@ -1,4 +1,4 @@
-//! Why a stream to or from a peer was not opened, and what is told and counted of it.
+//! Errors of the handshake with a peer: what the peer hears of each, and how metrics count it.
 
 use tidegate_proto::{CodecError, Greeting, GreetingError, Kind, RecordError, Refusal};
 use tidegate_tls::tls_error;
@@ -113,7 +113,7 @@ impl HandshakeError {
         )
     }
 
-    /// What a peer is told that has proved nothing; `None`: nothing, it would not understand or does not listen.
+    /// The refusal that goes to a peer before it has proved its key. `None`: the peer would not understand one, or does not listen.
     pub(in crate::link) fn refusal(&self) -> Option<Refusal> {
         Some(match self {
             Self::PlainText => Refusal::NeedsTls,
