@@ -19,7 +19,8 @@ use tidegate_limiter::{
 
 use super::{
     floors::{Agreement, FloorReceiver, FloorSender, SuccessorRef},
-    node::{Effect, Slot, goes_on},
+    kept::goes_on,
+    node::{Effect, Slot},
     table::{Entry, SlotRow, Table},
 };
 use crate::ids::{Leadership, NodeStart};

@@ -12,6 +12,7 @@ pub(crate) mod floor_replication;
 #[cfg(test)]
 mod floor_suite;
 pub(crate) mod floors;
+pub(crate) mod kept;
 pub(crate) mod leader;
 pub(crate) mod node;
 pub(crate) mod session;

@@ -42,7 +42,8 @@ use tidegate_limiter::{
 
 use super::{
     floor_replication::{ClaimedFloors, FloorAgreements, Floors},
-    node::{Kept, Node},
+    kept::Kept,
+    node::Node,
     session::{Session, SessionTiming},
     shares::WITHOUT_CONTACT_AT_START,
 };

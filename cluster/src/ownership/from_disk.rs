@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     fabric,
     ids::NodeStart,
-    owner::node::{Kept, KeptFloors, KeptSlot},
+    owner::kept::{Kept, KeptFloors, KeptSlot},
 };
 
 /// The floors on this node's disk.

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     ids::{NodeId, NodeStart},
     owner::{
-        node::{Kept, KeptBuckets, KeptSlot},
+        kept::{Kept, KeptBuckets, KeptSlot},
         slot_ownership::{Frozen, SlotOwnership},
     },
     raft::files::{DiskError, load_buckets, save_buckets},

@@ -29,7 +29,7 @@ use crate::{
     ids::NodeStart,
     owner::{
         floors::{Agreement, SuccessorRef},
-        node::KeptFloors,
+        kept::KeptFloors,
         slot_ownership::{Core, SlotOwnership},
         table::{SlotRow, Table},
     },
