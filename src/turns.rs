@@ -108,6 +108,11 @@ impl Turn {
         InTurn { turn: Arc::clone(self), waits: false, refused_in: None, work }
     }
 
+    /// Whether work of this client waits for its turn by now: others are there, and it takes more than its part.
+    pub(crate) fn has_to_wait(&self) -> bool {
+        self.turns.count.load(Relaxed) >= 2 && self.usage.is_heavy(self.turns.now())
+    }
+
     /// Whether it is its turn now. `refused_in` is the round in which it was not, if it has asked before.
     fn has_come(&self, now: u64, refused_in: &mut Option<u64>) -> bool {
         if !self.usage.is_heavy(now) {

@@ -250,8 +250,9 @@ impl Front {
         tokio::spawn(self.turn.count(async move {
             let answer = async {
                 arrived(&mut request, max, &mut part).await?;
-                if open.is_some() {
-                    // A batch of two kilobytes is a millisecond of work, so it waits for a turn of its own, in the room of its client.
+                // A batch of two kilobytes is a millisecond of work, so it waits for a turn of its own where other clients are there, in
+                // the room of its client.
+                if open.is_some() && turn.has_to_wait() {
                     if !request.body().keep(&mut part) {
                         return Err(no_room());
                     }

@@ -5,7 +5,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::Duration,
 };
@@ -53,19 +52,6 @@ int fdatasync(int fd) {
 /// A session, the look for it, and the takeover, on a busy machine.
 const REPLACED_WITHIN: Duration = Duration::from_secs(12);
 
-fn library(directory: &Path) -> PathBuf {
-    let (source, library) = (directory.join("hang.c"), directory.join("hang.so"));
-    fs::write(&source, LIBRARY).unwrap();
-    let ended = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&library, &source])
-        .arg("-ldl")
-        .output()
-        .unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    library
-}
-
 fn slots_of(node: &Node, name: &str) -> Option<usize> {
     let owners = node.slot_owners();
     (!owners.is_empty()).then(|| owners.iter().filter(|owner| *owner == name).count())
@@ -79,7 +65,7 @@ fn write(cluster: &Cluster, node: &str, number: u32) {
 }
 
 fn three(directory: &Path) -> Cluster {
-    let library = library(directory);
+    let library = kit::preload::preloaded(directory, LIBRARY);
     let mut cluster = Cluster::empty(kit::rules::keeping());
     cluster.set_environment("LD_PRELOAD", library.to_str().unwrap());
     cluster.set_environment("HANG_DIRECTORY", directory.to_str().unwrap());

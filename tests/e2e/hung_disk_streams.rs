@@ -2,13 +2,7 @@
 //! and is there again when the disk goes on. The disk hangs because a small library, which is loaded before all others, lets no
 //! sync of the node end while a file is there.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, thread, time::Duration};
 
 use tokio::time::Instant;
 
@@ -48,20 +42,6 @@ int fdatasync(int fd) {
 const MAX_STREAMS: usize = 30;
 const KEYS: u32 = 30;
 
-fn library(directory: &Path) -> PathBuf {
-    let (source, library) = (directory.join("hang.c"), directory.join("hang.so"));
-    fs::write(&source, LIBRARY).unwrap();
-    // Who links Rust programs has it.
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .arg("-ldl")
-        .status()
-        .unwrap();
-    assert!(built.success());
-    library
-}
-
 /// Established streams that the node's peer port has accepted.
 fn streams_to(node: &Node) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -94,7 +74,8 @@ fn a_node_whose_disk_hangs_keeps_nobody_from_working_and_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let rules = "rules:\n  - { name: strict, key: [user], limit: 1000/1h, consistency: strict, on_owner_loss: deny }\n";
     let mut cluster = Cluster::empty(Settings { keeps_data: true, ..kit::settings(rules) });
-    cluster.set_environment("LD_PRELOAD", library(directory.path()).to_str().unwrap());
+    cluster
+        .set_environment("LD_PRELOAD", kit::preload::preloaded(directory.path(), LIBRARY).to_str().unwrap());
     cluster.set_environment("HANG_DIRECTORY", directory.path().to_str().unwrap());
     let ports: Vec<u16> = (0..3).map(|_| tidegate_jepsen::cluster::free_ports()).collect();
     for port in &ports {

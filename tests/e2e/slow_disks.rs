@@ -2,12 +2,7 @@
 //! others are a cluster without it, and it takes part when its disk has done what a start needs. A library that is loaded into the
 //! nodes makes each sync take longer.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use crate::kit;
 use tidegate_jepsen::{
@@ -47,22 +42,9 @@ const TAKES_PART_WITHIN: Duration = Duration::from_secs(90);
 /// Review F14: there were 62.
 const ELECTIONS: u64 = 20;
 
-fn library(directory: &Path) -> PathBuf {
-    let (source, library) = (directory.join("slow.c"), directory.join("slow.so"));
-    fs::write(&source, LIBRARY).unwrap();
-    let ended = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&library, &source])
-        .arg("-ldl")
-        .output()
-        .unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    library
-}
-
 /// Three nodes that found a cluster; a sync of each takes so many milliseconds longer.
 fn three(directory: &Path, slower_by: [u64; 3]) -> Cluster {
-    let library = library(directory);
+    let library = kit::preload::preloaded(directory, LIBRARY);
     let mut cluster = Cluster::empty(kit::rules::keeping());
     cluster.set_environment("LD_PRELOAD", library.to_str().unwrap());
     let ports = [free_ports(), free_ports(), free_ports()];

@@ -4,6 +4,7 @@
 pub mod frames;
 pub mod page;
 pub mod peer;
+pub mod preload;
 pub mod relay;
 pub mod resp;
 pub mod rules;
