@@ -236,7 +236,8 @@ for protocol in (2, 3):
     for _ in range(100):
         pipe.execute_command('CL.THROTTLE', key, 15, 30, 3600)
     limited = [answer[0] for answer in pipe.execute()]
-    assert limited == sorted(limited) and limited.count(0) in (15, 16), limited
+    # Those that another node decides are asked at the same time, and one that has to be asked again comes later.
+    assert limited.count(0) in (15, 16), limited
     try:
         client.execute_command('CL.THROTTLE', key, 'x', 30, 60)
         raise SystemExit('no error')

@@ -21,6 +21,9 @@ pub(crate) const RESIGNED_FOR: Duration = Duration::from_secs(4);
 const LOOK_AHEAD_AFTER: Duration = ELECTION.0;
 /// A leader reaches a voter that has started within this time: it is not missed before.
 const STARTED_WITHIN: Duration = ELECTION.0;
+/// Each election in which this node has voted and that has made no leader doubles the time that the next one gets, so often at most: what
+/// votes wait for, disks above all, may be slow.
+const DOUBLED_AT_MOST: u32 = 3;
 /// That a node was reached counts for so long.
 const COUNTS_FOR: Duration = Duration::from_secs(2);
 
@@ -46,8 +49,16 @@ impl Contacts {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leader(Instant::now());
     }
 
+    pub(crate) fn note_candidate(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_candidate(Instant::now());
+    }
+
     pub(crate) fn note_vote(&self) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
+    }
+
+    pub(crate) fn note_leads(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leads();
     }
 
     pub(crate) fn note_resigned(&self) {
@@ -60,15 +71,17 @@ impl Contacts {
 pub(crate) struct Heard {
     started: Instant,
     leader: Option<Instant>,
-    /// It has voted, and whoever got the vote may lead by now.
+    /// It has voted or is about to, and whoever gets the vote may lead by now.
     vote: Option<Instant>,
+    /// How often it has voted since there was a leader.
+    votes: u32,
     /// It has led, and has resigned.
     resigned: Option<Instant>,
 }
 
 impl Heard {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { started: now, leader: None, vote: None, resigned: None }
+        Self { started: now, leader: None, vote: None, votes: 0, resigned: None }
     }
 
     /// When the leader was last heard of.
@@ -83,10 +96,28 @@ impl Heard {
 
     pub(crate) fn note_leader(&mut self, now: Instant) {
         self.leader = self.leader.max(Some(now));
+        self.votes = 0;
     }
 
-    pub(crate) fn note_vote(&mut self, now: Instant) {
+    /// This node leads itself.
+    pub(crate) fn note_leads(&mut self) {
+        self.votes = 0;
+    }
+
+    /// Somebody has asked for its vote, which has to be on the disk before it is given.
+    pub(crate) fn note_candidate(&mut self, now: Instant) {
         self.vote = self.vote.max(Some(now));
+    }
+
+    /// It has voted, perhaps for itself.
+    pub(crate) fn note_vote(&mut self, now: Instant) {
+        self.note_candidate(now);
+        self.votes = self.votes.saturating_add(1);
+    }
+
+    /// How long whoever has got its vote is waited for.
+    fn patience(&self) -> Duration {
+        ELECTION.0 * (1 << self.votes.saturating_sub(1).min(DOUBLED_AT_MOST))
     }
 
     pub(crate) fn note_resigned(&mut self, now: Instant) {
@@ -108,7 +139,7 @@ impl Heard {
     /// longer of the two times.
     pub(crate) fn missed_from(&self) -> Instant {
         let heard = self.leader.map(|at| at + ELECTION.1);
-        let elected = self.vote.map(|at| at + ELECTION.0);
+        let elected = self.vote.map(|at| at + self.patience());
         (self.started + STARTED_WITHIN).max(heard.max(elected).unwrap_or(self.started))
     }
 }
@@ -175,6 +206,26 @@ mod tests {
         heard.note_vote(start + LONG);
         assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
         assert_eq!(heard.leader(), Some(start));
+    }
+
+    #[test]
+    fn elections_that_make_no_leader_leave_more_time_to_the_next_one() {
+        let start = Instant::now() + LONG;
+        let mut heard = Heard::new(start - LONG);
+        let mut waited = Vec::new();
+        for _ in 0..6 {
+            heard.note_candidate(start);
+            heard.note_vote(start);
+            waited.push((heard.missed_from() - start).as_millis());
+        }
+        assert_eq!(waited, [500, 1_000, 2_000, 4_000, 4_000, 4_000]);
+        heard.note_leader(start);
+        heard.note_vote(start + LONG);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
+        heard.note_vote(start + LONG);
+        heard.note_leads();
+        heard.note_vote(start + LONG);
+        assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
     }
 
     #[test]

@@ -172,6 +172,10 @@ impl Service for RaftService {
                 answer.map_or_else(Reply::Refused, Reply::Append)
             }
             Call::Vote(request) => {
+                if request.vote > running.metrics().vote {
+                    // Its disk may take a while, in which nobody else should stand.
+                    self.shared.contacts.note_candidate();
+                }
                 let raft = raft.clone();
                 let answer = self.ask_raft(bytes, RAFT_WITHIN, async move { raft.vote(request).await }).await;
                 // One that was given up may still be given.
