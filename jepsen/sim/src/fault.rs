@@ -77,6 +77,22 @@ pub enum Kind {
     Restart(usize),
     /// One node after the other, as for an upgrade.
     RollingRestart,
+    /// These nodes end at the same time, and start again at other addresses when it is over.
+    MoveAddresses {
+        /// Which.
+        nodes: Nodes,
+        /// They crash, without a word; else they are asked to end.
+        crash: bool,
+    },
+    /// These nodes leave one after the other, and come back when it is over.
+    Scale(Nodes),
+    /// The node ends and starts again at another address when it is over, beside a node of another cluster at its former one.
+    ReuseAddress {
+        /// Which.
+        node: usize,
+        /// It crashes, without a word; else it is asked to end.
+        crash: bool,
+    },
     /// The node gives its slots to others, and gets them back when it is over.
     Drain(usize),
     /// The node's process is stopped.
@@ -145,7 +161,9 @@ impl Kind {
             | Self::Stun(aim)
             | Self::Disk(aim)
             | Self::HungSync(aim) => Some(aim),
-            Self::Restart(node) | Self::Drain(node) => Some(Aim::Node(node)),
+            Self::Restart(node) | Self::Drain(node) | Self::ReuseAddress { node, .. } => {
+                Some(Aim::Node(node))
+            }
             _ => None,
         }
     }
@@ -203,6 +221,14 @@ impl fmt::Display for Kind {
             Self::PowerCutsAtVotes => write!(f, "the power goes where a vote is given"),
             Self::Restart(node) => write!(f, "n{} is restarted", node + 1),
             Self::RollingRestart => write!(f, "all nodes are restarted, one after the other"),
+            Self::MoveAddresses { nodes, crash } => {
+                write!(f, "{} {} and start again at other addresses", names(nodes), ends(crash))
+            }
+            Self::Scale(nodes) => write!(f, "{} leave one after the other, and come back", names(nodes)),
+            Self::ReuseAddress { node, crash } => {
+                let (name, how) = (names(1 << node), ends(crash));
+                write!(f, "{name} {how}, moves, and a node of another cluster gets its address")
+            }
             Self::Drain(node) => write!(f, "n{} is drained", node + 1),
             Self::Pause(aim) => write!(f, "stopped: {aim}"),
             Self::Stun(aim) => write!(f, "stopped with its clock: {aim}"),
@@ -217,6 +243,10 @@ impl fmt::Display for Kind {
             Self::Flood => write!(f, "a rule is flooded with keys"),
         }
     }
+}
+
+fn ends(crash: bool) -> &'static str {
+    if crash { "lose their power" } else { "are asked to end" }
 }
 
 /// The names of nodes.

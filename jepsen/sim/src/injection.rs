@@ -5,6 +5,7 @@ use tidegate_cluster::simulation::{clock, disk};
 use super::{
     fault::{Aim, Fault, Kind},
     links,
+    moves::is_of,
     shared::{Command, Inside, name},
     workload::{Floors, Mode, hot_key},
     world::World,
@@ -28,6 +29,20 @@ impl World {
             Kind::Restart(node) if self.runs(node) => {
                 self.command(node, Command::Leave);
                 self.down.insert(node, fault.ends_ms());
+            }
+            Kind::MoveAddresses { nodes, crash } => {
+                (0..self.started)
+                    .filter(|node| is_of(nodes, *node))
+                    .for_each(|node| self.move_away(node, crash, fault.ends_ms()));
+            }
+            Kind::ReuseAddress { node, crash } => {
+                let former = self.shared.nodes[node].borrow().moves;
+                self.move_away(node, crash, fault.ends_ms());
+                self.shared.nodes[node].borrow_mut().stranger = Some(former);
+            }
+            Kind::Scale(nodes) => {
+                let those = (0..self.started).filter(|node| is_of(nodes, *node));
+                self.leaving = those.map(|node| (node, fault.ends_ms())).collect();
             }
             Kind::RollingRestart => {
                 self.rolling = (0..self.started).rev().collect();
@@ -65,6 +80,7 @@ impl World {
             Kind::Disk(_) => self.fill_disk(at, false),
             Kind::HungSync(_) => disk::hang(&self.shared.disk(at), false),
             Kind::RollingRestart => self.rolling.clear(),
+            Kind::Scale(_) => self.leaving.clear(),
             Kind::Slow(side, _) => {
                 // The least that it can be set to again: always the same.
                 let least = self.shared.plan.latency_ms.0;
@@ -79,6 +95,33 @@ impl World {
             _ => {}
         }
         self.set_links();
+    }
+
+    /// A node ends, and is elsewhere when it starts again.
+    fn move_away(&mut self, node: usize, crash: bool, back_at: u64) {
+        if self.runs(node) {
+            if crash {
+                self.crash(node, true, false);
+            } else {
+                self.command(node, Command::Leave);
+            }
+            self.down.insert(node, back_at);
+        }
+        self.shared.nodes[node].borrow_mut().moves += 1;
+    }
+
+    /// The next one leaves when the one before has.
+    pub(super) fn leave_one_by_one(&mut self) {
+        if self.leaves.is_some_and(|node| self.sim.is_host_running(name(node))) {
+            return;
+        }
+        self.leaves = None;
+        let Some((node, back_at)) = self.leaving.pop() else { return };
+        if self.runs(node) && !self.down.contains_key(&node) {
+            self.command(node, Command::Leave);
+            self.down.insert(node, back_at);
+            self.leaves = Some(node);
+        }
     }
 
     /// The node that is aimed at now.

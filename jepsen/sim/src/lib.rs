@@ -5,8 +5,8 @@
 //!
 //! - [`entropy`]: all randomness of a thread from one seed.
 //! - [`plan`]: what a run is: nodes, network, loads, faults. [`fault`]: what can happen. [`theme`]: what a seed is about, so that
-//!   it finds something. `planner`: the plan of a seed. `workload`: the rules, and what each may admit.
-//! - `shared`: what nodes, clients and the world share. `node`: one node. `client`: who asks it. `writers`: who changes rules.
+//!   it finds something. `planner`: the plan of a seed. `moves`: that of one in which nodes move. `workload`: the rules, and what each may admit.
+//! - `shared`: what nodes, clients and the world share. `node`: one node. `stranger`: one of another cluster. `client`: who asks it. `writers`: who changes rules.
 //! - `links`: the network between the nodes. `world`: all of them, from the first start to the end. `injection`: what is done to
 //!   them.
 //! - `observe`: what is seen of them. `verdict`, `steps`: whether the promises were kept. `trace`: panics, and what happened,
@@ -20,6 +20,7 @@ pub mod entropy;
 pub mod fault;
 mod injection;
 mod links;
+mod moves;
 mod node;
 mod observe;
 pub mod outcome;
@@ -29,6 +30,7 @@ pub mod planted;
 mod shared;
 pub mod simulator;
 mod steps;
+mod stranger;
 pub mod theme;
 mod trace;
 mod verdict;

@@ -26,12 +26,13 @@ use tokio::{
 use super::{
     client::Client,
     shared::{Command, Inside, Shared, name},
+    stranger::Stranger,
     workload::{self, Mode},
     writers::{change_rules, write_rules},
 };
 
-/// The port for peers.
-const PEER_PORT: u16 = 7803;
+/// The port for peers at which nobody is.
+const GHOST_PORT: u16 = 7803;
 /// How long a node may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(6);
 /// The pause before a node that could not start is started again.
@@ -43,7 +44,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(4);
 fn cluster_config(shared: &Shared, node: usize) -> ClusterConfig {
     let addresses = shared.addresses.borrow();
     let plan = &shared.plan;
-    let ghosts = (0..plan.ghosts as u8).map(|ghost| format!("172.16.0.{}:{PEER_PORT}", ghost + 1));
+    let ghosts = (0..plan.ghosts as u8).map(|ghost| format!("172.16.0.{}:{GHOST_PORT}", ghost + 1));
     // A check goes to another node and back, wherever that is. Its owner may have to ask the successor first: where that is
     // far it takes as long again.
     let ways = if plan.latency_ms.1 > 25 { 8 } else { 4 };
@@ -55,15 +56,14 @@ fn cluster_config(shared: &Shared, node: usize) -> ClusterConfig {
         weight: Weight::default(),
         listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         advertise: Some(addresses[node]),
-        peer_port: PEER_PORT,
+        peer_port: shared.peer(node).port(),
         http: (addresses[node], 7800).into(),
         grpc: (addresses[node], 7801).into(),
         join: match plan.nodes {
             1 => Vec::new(),
             // Founders wait for whoever they are told of and is not there; who comes later knows all.
-            _ => addresses[..if node < plan.expecting { plan.expecting } else { plan.nodes }]
-                .iter()
-                .map(|address| format!("{address}:{PEER_PORT}"))
+            _ => (0..if node < plan.expecting { plan.expecting } else { plan.nodes })
+                .map(|other| shared.peer(other).to_string())
                 .chain(ghosts)
                 .collect(),
         },
@@ -89,6 +89,12 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
         let mut state = shared.nodes[node].borrow_mut();
         state.starts += 1;
         state.starts
+    };
+    // Before the node that had the address comes back.
+    let former = shared.nodes[node].borrow().stranger;
+    let stranger = match former {
+        Some(moves) => Some(Stranger::start(&shared, node, moves, || cluster_config(&shared, node)).await?),
+        None => None,
     };
     let rules = Arc::new(ArcSwap::from_pointee(Rules::empty(&HashSecret::new([0; 16]))));
     let config = StoreConfig { max_memory: shared.plan.store_bytes, shards: 8 };
@@ -161,6 +167,9 @@ pub(super) async fn run(shared: Rc<Shared>, node: usize) -> turmoil::Result {
         match Rc::try_unwrap(cluster) {
             Ok(cluster) => {
                 cluster.stop().await;
+                if let Some(stranger) = stranger {
+                    stranger.stop().await;
+                }
                 return Ok(());
             }
             Err(still) => cluster = still,

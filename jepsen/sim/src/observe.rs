@@ -121,6 +121,7 @@ impl World {
         if clusters.len() > 1 {
             faults.push(format!("there are {} clusters", clusters.len()));
         }
+        faults.extend(self.mixed_up());
         if let Some(since) = self.whole_at {
             faults.extend(verdict::owners_decide(&operations, since));
         }
@@ -157,6 +158,29 @@ impl World {
             rule_operations: rules.iter().filter(|one| one.answered.is_some()).count(),
             simulated_ms: self.now,
         }
+    }
+
+    /// Whether this cluster and those whose nodes have former addresses of it have taken each other in.
+    fn mixed_up(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (node, (id, probe)) in &*self.shared.strangers.borrow() {
+            if let Some(now) = probe.cluster().filter(|now| now != id) {
+                let name = name(*node);
+                faults.push(format!(
+                    "at a former address of {name} is a node of the cluster {id}, and it belongs to {now} now"
+                ));
+            }
+        }
+        for node in 0..self.started {
+            let state = self.shared.nodes[node].borrow();
+            let Some(inside) = &state.inside else { continue };
+            let rows = inside.cluster.ledger().applied();
+            let is_strange = |row: &&str| row.starts_with('s');
+            if let Some(row) = rows.state.members.values().map(|row| &*row.name).find(is_strange) {
+                faults.push(format!("{} has {row} for a member, which is of another cluster", name(node)));
+            }
+        }
+        faults
     }
 
     /// What each node tells of the rules that were written.

@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use super::{
     fault::{Aim, Fault, Kind, Nodes},
+    moves::add_moves,
     plan::{Plan, Shape},
     theme::Theme,
     workload::{CARVED, CHANGING, FAMILIES, FIXED, INLINE, LEAKY, LOG, LONG, OPEN, SLIDING, STRICT},
@@ -18,7 +19,7 @@ impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64, shape: Shape) -> Self {
         let mut dice = Rng::with_seed(seed);
-        let theme = Theme::any(&mut dice);
+        let theme = Theme::of(seed, &mut dice);
         // Small clusters more often: they are quick, and most of what can go wrong needs three.
         let of_seed = theme.nodes(&mut dice);
         let nodes = shape.nodes.unwrap_or(of_seed);
@@ -253,6 +254,10 @@ fn add_faults(plan: &mut Plan, dice: &mut Rng, length: u64) {
             }
             add(plan, begin, 84_000, Kind::CutOff(Aim::Node(slow)));
         }
+        Theme::Moves => {
+            busy(plan, dice, &[STRICT, OPEN, LONG, LOG, LEAKY, INLINE]);
+            add_moves(plan, dice, begin, STARTED_MS + length);
+        }
         Theme::Votes => {
             plan.latency_ms = (1, [3, 20][dice.usize(..2)]);
             plan.writers = nodes;
@@ -361,7 +366,9 @@ fn any_fault(plan: &Plan, dice: &mut Rng, gentle: bool) -> Kind {
 fn goes_with(one: &Fault, other: &Fault) -> bool {
     // A node that comes back needs a while before the next thing happens to it.
     let apart = one.ends_ms() + 500 < other.at_ms || other.ends_ms() + 500 < one.at_ms;
-    let rolls = |fault: &Fault| fault.kind == Kind::RollingRestart;
+    let rolls = |fault: &Fault| {
+        matches!(fault.kind, Kind::RollingRestart | Kind::MoveAddresses { .. } | Kind::Scale(_))
+    };
     let same = one.kind.aim().is_some() && one.kind.aim() == other.kind.aim();
     let of_rules = |fault: &Fault| matches!(fault.kind, Kind::Lowered | Kind::NoFloors { .. });
     let one_rolls = rolls(one) && (rolls(other) || other.kind.aim().is_some())

@@ -3,12 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     rc::Rc,
 };
 
-use tidegate_cluster::{Clock, Cluster, simulation::Probe};
+use tidegate_cluster::{Clock, Cluster, ids::ClusterId, simulation::Probe};
 use tidegate_limiter::cluster::KeyHash;
 use tokio::sync::mpsc;
 
@@ -80,6 +80,10 @@ pub(super) struct State {
     pub(super) starts: u64,
     /// Its clients wait.
     pub(super) paused: bool,
+    /// How often it got another address: the port for peers is another one.
+    pub(super) moves: u16,
+    /// At which of its former addresses a node of another cluster is.
+    pub(super) stranger: Option<u16>,
 }
 
 /// A node that runs.
@@ -106,6 +110,18 @@ pub(super) struct Shared {
     pub(super) locked_out: RefCell<Vec<String>>,
     /// A rule is flooded.
     pub(super) floods: Cell<bool>,
+    /// What other clusters were founded as, and their nodes, each by the node whose former address it has.
+    pub(super) strangers: RefCell<BTreeMap<usize, (ClusterId, Probe)>>,
+}
+
+/// The first port for peers.
+const PEER_PORT: u16 = 7803;
+/// From one port of a node to the next one.
+const PORT_STEP: u16 = 10;
+
+/// The port for peers after so many moves.
+pub(super) fn port_after(moves: u16) -> u16 {
+    PEER_PORT + PORT_STEP * moves
 }
 
 pub(super) fn name(node: usize) -> String {
@@ -113,6 +129,16 @@ pub(super) fn name(node: usize) -> String {
 }
 
 impl Shared {
+    /// Where a node is now: a machine has one address here, so that a node that moves gets another port.
+    pub(super) fn peer(&self, node: usize) -> SocketAddr {
+        (self.addresses.borrow()[node], port_after(self.nodes[node].borrow().moves)).into()
+    }
+
+    /// Where the disk of the node of another cluster is that has a former address of this one.
+    pub(super) fn stranger_disk(&self, node: usize) -> PathBuf {
+        PathBuf::from(format!("/sim/stranger-of-{}", name(node)))
+    }
+
     /// Where a node's disk is.
     pub(super) fn disk(&self, node: usize) -> PathBuf {
         PathBuf::from(format!("/sim/{}/{}", name(node), self.nodes[node].borrow().disk))

@@ -43,11 +43,16 @@ pub enum Theme {
     Clocks,
     /// Elections, and power that goes.
     Votes,
+    /// Nodes come back at other addresses, leave and come, and their addresses are given to others.
+    Moves,
 }
+
+/// Of so many seeds this one is about moves. It came later: so all other seeds mean what they meant.
+const MOVES: (u64, u64) = (20, 19);
 
 impl Theme {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Mixed,
         Self::Crashes,
         Self::OwningNothing,
@@ -66,18 +71,26 @@ impl Theme {
         Self::Datagrams,
         Self::Clocks,
         Self::Votes,
+        Self::Moves,
     ];
 
-    /// Of 24 seeds so many are about it.
+    /// Of 24 seeds so many are about it. Moves have seeds of their own ([`MOVES`]).
     fn weight(self) -> usize {
         match self {
             Self::Mixed => 5,
             Self::Crashes | Self::StoppedLeader => 2,
+            Self::Moves => 0,
             _ => 1,
         }
     }
 
-    pub(super) fn any(dice: &mut Rng) -> Self {
+    /// What this seed is about.
+    pub(super) fn of(seed: u64, dice: &mut Rng) -> Self {
+        let any = Self::any(dice);
+        if seed % MOVES.0 == MOVES.1 { Self::Moves } else { any }
+    }
+
+    fn any(dice: &mut Rng) -> Self {
         let all: usize = Self::ALL.iter().map(|theme| theme.weight()).sum();
         let mut thrown = dice.usize(..all);
         for theme in Self::ALL {
@@ -100,6 +113,7 @@ impl Theme {
                 [3, 3, 4, 5][dice.usize(..4)]
             }
             Self::StoppedLeader => 3,
+            Self::Moves => [3, 3, 4, 5, 5, 7][dice.usize(..6)],
             _ => [3, 3, 3, 5][dice.usize(..4)],
         }
     }

@@ -59,6 +59,9 @@ pub(super) struct World {
     pub(super) links: Links,
     /// Nodes that are down, and from when on they may start again.
     pub(super) down: BTreeMap<usize, u64>,
+    /// Nodes that are to leave one after the other, with when they come back, and the one that was asked last.
+    pub(super) leaving: Vec<(usize, u64)>,
+    pub(super) leaves: Option<usize>,
     /// Nodes that a rolling restart still has before it.
     pub(super) rolling: Vec<usize>,
     pub(super) rolls_at: u64,
@@ -107,6 +110,7 @@ impl World {
             changes: RefCell::default(),
             locked_out: RefCell::default(),
             floods: Cell::new(false),
+            strangers: RefCell::default(),
             plan,
         });
         Self {
@@ -118,6 +122,8 @@ impl World {
             active: Vec::new(),
             links: Links::default(),
             down: BTreeMap::new(),
+            leaving: Vec::new(),
+            leaves: None,
             rolling: Vec::new(),
             rolls_at: 0,
             seen: BTreeMap::new(),
@@ -150,6 +156,7 @@ impl World {
             let over: Vec<Fault> = self.active.extract_if(.., |fault| fault.ends_ms() <= now).collect();
             over.into_iter().for_each(|fault| self.end(fault));
             self.roll();
+            self.leave_one_by_one();
             self.start_again();
             self.change_rules();
             self.votes_are_kept();
@@ -293,6 +300,7 @@ impl World {
             self.seen.remove(&node);
             // What the process before has left open is gone with it.
             disk::power_off(&self.shared.disk(node), || true);
+            disk::power_off(&self.shared.stranger_disk(node), || true);
             self.sim.bounce(name(node));
             self.rolls_at = self.now + BETWEEN_RESTARTS_MS;
         }

@@ -62,6 +62,12 @@ fn some_seeds_keep_all_promises() {
     two_at_a_time(&[1, 2, 3, 4, 5, 6], Shape { nodes: Some(3), faults_ms: Some(6_000) });
 }
 
+/// Every twentieth seed is about nodes that come back elsewhere, leave and come, and lose their addresses to another cluster.
+#[test]
+fn nodes_move_and_lose_their_addresses_to_others_and_all_promises_are_kept() {
+    two_at_a_time(&[19, 39, 59, 79], Shape { nodes: None, faults_ms: None });
+}
+
 /// On 125d051 each of them showed a hole (docs/findings.md): shares by owners, a leader that nobody reaches, a limit of the
 /// node that asks, a disk that hangs, new keys that are locked out, nodes that are far from each other.
 #[test]
