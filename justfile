@@ -28,6 +28,10 @@ licences:
 sbom *TARGET:
     @.ci/sbom {{TARGET}}
 
+# Fuzz a target until it is stopped, e.g. `just fuzz resp`; without one: which there are
+fuzz *ARGS:
+    fuzz/run {{ARGS}}
+
 # A real cluster broken on purpose, a minute
 break *ARGS:
     cargo run --release -p jepsen -- run --nodes 5 --time 60s --nemesis all {{ARGS}}

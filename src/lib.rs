@@ -15,6 +15,7 @@
 //! - `metrics`, [`logging`], `lasting`, `process`: numbers and log lines about all of it; `lasting` logs a fault that persists.
 //! - `authority`: certificates for nodes and clients. `key_file`: one cluster key after another.
 //! - `import`: rules from the configuration of another limiter.
+//! - `fuzzing` (a feature): what `fuzz/` calls.
 //! - `client`: asks a node. `dev`: a whole cluster on this machine. `terminal`: what people read of them.
 
 mod accept;
@@ -32,6 +33,8 @@ mod data_dir;
 mod desk;
 mod dev;
 pub mod ending;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod grpc;
 mod gubernator;
 pub mod http;

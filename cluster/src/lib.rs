@@ -20,13 +20,15 @@
 //! - [`clock`], `fabric`: where time, network and randomness enter. `simulation` (only in `jepsen/sim/cluster`, which compiles
 //!   these sources once more): what a test puts in their place. `injection` (a feature): what it does to the machine under a real
 //!   node.
-//! - [`planted`]: bugs on purpose, for tests of the tests.
+//! - [`planted`]: bugs on purpose, for tests of the tests. `fuzzing` (a feature): what `fuzz/` calls.
 
 pub mod backup;
 pub mod clock;
 mod config;
 mod controller;
 mod fabric;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gossip;
 pub mod ids;
 #[cfg(any(test, feature = "fault-injection"))]
@@ -81,6 +83,8 @@ pub use tidegate_proto::peer::Amendment;
 pub const TEST_FEATURES: &[&str] = &[
     #[cfg(feature = "fault-injection")]
     "fault injection",
+    #[cfg(feature = "fuzzing")]
+    "fuzzing",
     #[cfg(feature = "planted-bugs")]
     "planted bugs",
     #[cfg(feature = "simulation")]

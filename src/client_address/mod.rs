@@ -8,6 +8,8 @@
 //! - `hops`: the entries of `X-Forwarded-For` and `Forwarded`, from the right.
 //! - `proxy_protocol`: the address that a connection begins with.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hops;
 mod proxy_protocol;
 

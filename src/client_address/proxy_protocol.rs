@@ -45,23 +45,43 @@ async fn read(stream: &mut TcpStream) -> Result<Option<IpAddr>, NoAddress> {
     let [mut pause, most] = LOOK_AGAIN;
     loop {
         let seen = stream.peek(&mut head).await?;
-        let head = &head[..seen];
-        if seen == 0 || !begins(head) {
-            return Ok(None);
-        }
-        let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
-        match ProxyHeader::parse(head, config) {
-            Ok((header, length)) => {
-                let address = header.proxied_address().map(|proxied| proxied.source.ip().to_canonical());
+        match first(&head[..seen])? {
+            First::None => return Ok(None),
+            First::Header { address, length } => {
                 stream.read_exact(&mut vec![0; length]).await?;
                 return Ok(address);
             }
-            Err(Error::BufferTooShort) if seen < MAX_HEADER_BYTES => {
+            First::Part => {
                 sleep(pause).await;
                 pause = most.min(2 * pause);
             }
-            Err(error) => return Err(NoAddress::Header(error)),
         }
+    }
+}
+
+/// What the first bytes of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// No header; or nothing, because the connection has ended.
+    None,
+    /// A part of one.
+    Part,
+    /// A whole one, of so many bytes, and the address that it says.
+    Header { address: Option<IpAddr>, length: usize },
+}
+
+fn first(head: &[u8]) -> Result<First, NoAddress> {
+    if head.is_empty() || !begins(head) {
+        return Ok(First::None);
+    }
+    let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
+    match ProxyHeader::parse(head, config) {
+        Ok((header, length)) => {
+            let address = header.proxied_address().map(|proxied| proxied.source.ip().to_canonical());
+            Ok(First::Header { address, length })
+        }
+        Err(Error::BufferTooShort) if head.len() < MAX_HEADER_BYTES => Ok(First::Part),
+        Err(error) => Err(NoAddress::Header(error)),
     }
 }
 
@@ -72,3 +92,6 @@ fn begins(head: &[u8]) -> bool {
         head[..length] == start[..length]
     })
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;

@@ -20,3 +20,5 @@ mod stream;
 mod unary;
 
 pub(crate) use self::server::serve;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::envoy::fuzzing;

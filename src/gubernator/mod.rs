@@ -4,6 +4,8 @@
 //! - `question`: a request as a check, or why it cannot be one.
 //! - `json`: requests and answers as proto3 JSON.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod json;
 mod question;
 

@@ -23,6 +23,8 @@ mod calls;
 mod fields;
 mod foreign;
 mod front;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod json;
 mod members;

@@ -6,6 +6,8 @@
 //! Both read `sources`, texts that follow each other, and make an `imported`. What a rule cannot say is not guessed: each such thing is a remark with its line.
 
 mod envoy;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod imported;
 mod nginx;
 mod sources;

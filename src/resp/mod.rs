@@ -15,6 +15,8 @@
 mod about;
 mod command;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 mod permission;
 mod reply;

@@ -1,6 +1,8 @@
 //! Who seems to be alive: membership by gossip (chitchat), a hint and never a right.
 
 mod foreign;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod intake;
 mod keys;
 mod mark;

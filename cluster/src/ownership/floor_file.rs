@@ -419,5 +419,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FileError> {
     Ok(codec::decode(bytes)?)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@
 //! - `status`: the answer to a check as the status of a descriptor, with the headers.
 
 mod descriptor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod status;
 
 use std::{future::Future, sync::Arc};

@@ -205,6 +205,9 @@ fn decimal(text: &[u8]) -> Option<usize> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::http) mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;

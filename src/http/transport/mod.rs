@@ -27,3 +27,5 @@ pub use self::{
     server::serve,
     service::{ConnectionService, Credentials, FastPath, Limits, Question, TransportError},
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use self::fast_path::fuzzing;
