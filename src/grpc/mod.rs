@@ -19,6 +19,6 @@ mod server;
 mod stream;
 mod unary;
 
-pub(crate) use self::server::serve;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::envoy::fuzzing;
+pub(crate) use self::server::serve;

@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use super::{
     command::Command,
+    identity::Identity,
     reply::{Replies, Version},
     request::{MAX_COMMAND_BYTES, Malformed, first},
     throttle::LastLimit,
@@ -72,7 +73,7 @@ fn answer(words: &[&[u8]], last: &mut LastLimit) {
                 };
                 assert!(limit.count() > 0 && limit.burst_size() > 0);
             }
-            Command::Plain(plain) => plain.answer(&mut to),
+            Command::Plain(plain) => plain.answer(&mut Identity::default(), &mut to),
             Command::Refused(error) => {
                 to.error(&error);
                 assert_eq!(out.iter().filter(|byte| byte.is_ascii_control()).count(), 2, "{error:?}");

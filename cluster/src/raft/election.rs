@@ -13,9 +13,13 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
-use openraft::{LogId, Vote, storage::RaftLogStorage as _};
-use tokio::time::{Instant, sleep};
+use futures_util::{
+    StreamExt as _,
+    future::{join, join_all},
+    stream::FuturesUnordered,
+};
+use openraft::{LogId, Vote, raft::VoteRequest, storage::RaftLogStorage as _};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
 use super::{handle::Shared, heard::ELECTION, reach::Ahead, running::Running};
@@ -37,6 +41,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// After the others have begun to miss the leader too, a node waits between nothing and so long: who asks first mostly wins.
 const SPREAD: Duration = Duration::from_millis(400);
+/// What a disk has at most to take a vote: longer than an election ever waits.
+const VOTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Stands for election when that is needed and could be won. Runs until it is dropped.
 pub(crate) async fn stand(shared: Arc<Shared>) {
@@ -79,14 +85,58 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         info!(term = running.term() + 1, "no leader is there: this node stands for election");
         // From here it wants nobody else's election and does not stand again before this one has had its time: votes that come for
         // an earlier one of its terms do not count any more.
+        let has_failed = heard.has_voted();
         shared.contacts.note_vote();
-        let over = shared.contacts.heard().missed_from();
-        // If Raft has ended, it is started again by others.
-        let _ = running.raft.trigger().elect().await;
-        let mut metrics = running.watch();
-        let elected =
-            metrics.wait_for(|metrics| metrics.current_leader.is_some() && metrics.vote.is_committed());
-        let _ = tokio::time::timeout_at(over, elected).await;
+        let ahead = ask_ahead(shared.me, &running, &voters, &mut ways);
+        let until = shared.contacts.heard().missed_from();
+        if has_failed {
+            // Raft gives a vote less time than a slow disk takes. It gets the votes that are on the disks by then.
+            let _ = timeout_at(until, ahead).await;
+            shared.contacts.note_candidate();
+            elect(&running, shared.contacts.heard().missed_from()).await;
+        } else {
+            // The others write while this node does.
+            let _ = join(timeout_at(until, ahead), elect(&running, until)).await;
+        }
+    }
+}
+
+/// Has Raft stand for election, and waits until somebody leads.
+async fn elect(running: &Running, until: Instant) {
+    // If Raft has ended, it is started again by others.
+    let _ = running.raft.trigger().elect().await;
+    let mut metrics = running.watch();
+    let elected = metrics.wait_for(|metrics| metrics.current_leader.is_some() && metrics.vote.is_committed());
+    let _ = timeout_at(until, elected).await;
+}
+
+/// Asks the others for the votes that Raft is about to ask for, and waits until most have them on their disks. A vote that is on the disk
+/// is given again at once. None of these count: Raft asks for itself.
+async fn ask_ahead(
+    me: NodeId,
+    running: &Running,
+    voters: &[BTreeSet<NodeId>],
+    ways: &mut BTreeMap<NodeId, Caller>,
+) {
+    let Some(last) = running.last_entry().await else { return };
+    let request = VoteRequest::new(Vote::new(running.term() + 1, me), last);
+    let mut asked: FuturesUnordered<_> = ways
+        .iter_mut()
+        .map(|(id, way)| {
+            let request = request.clone();
+            async move { (*id, way.call(Call::Vote(request), VOTED_WITHIN).await) }
+        })
+        .collect();
+    let mut agree = BTreeSet::from([me]);
+    while let Some((id, answer)) = asked.next().await {
+        if let Ok(Reply::Vote(Ok(vote))) = answer
+            && vote.vote_granted
+        {
+            agree.insert(id);
+            if is_quorum(voters, |id| agree.contains(&id)) {
+                return;
+            }
+        }
     }
 }
 
@@ -147,6 +197,14 @@ impl Running {
         self.metrics().current_term
     }
 
+    /// Whether this node would write a vote for that, and give it, if it keeps to no leader.
+    pub(crate) async fn may_get_vote(&self, request: &VoteRequest<NodeId>, from: NodeId) -> bool {
+        let voters = self.voters();
+        (voters.is_empty() || voters.iter().any(|set| set.contains(&from)))
+            && request.vote > self.metrics().vote
+            && self.last_entry().await.is_some_and(|mine| request.last_log_id >= mine)
+    }
+
     /// The last entry of this node's log; `None` when the disk fails.
     async fn last_entry(&self) -> Option<Option<LogId<NodeId>>> {
         Some(self.log.clone().get_log_state().await.ok()?.last_log_id)
@@ -187,13 +245,10 @@ impl Shared {
     }
 }
 
-// Those that stay elect another meanwhile, each round of which takes this long at most.
+// Those that stay elect another meanwhile; the first rounds take this long at most.
 const _: () = assert!(
     RESIGNED_FOR.as_millis()
-        > (ELECTION.1.as_millis()
-            + SPREAD.as_millis()
-            + ANSWER_WITHIN.as_millis()
-            + ELECTION.0.as_millis())
+        > (ELECTION.1.as_millis() + SPREAD.as_millis() + ANSWER_WITHIN.as_millis() + ELECTION.0.as_millis())
             * 3
             / 2
 );

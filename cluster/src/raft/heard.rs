@@ -115,6 +115,11 @@ impl Heard {
         self.votes = self.votes.saturating_add(1);
     }
 
+    /// Whether it has voted since there was a leader, and nobody leads for it yet.
+    pub(crate) fn has_voted(&self) -> bool {
+        self.votes > 0
+    }
+
     /// How long whoever has got its vote is waited for.
     fn patience(&self) -> Duration {
         ELECTION.0 * (1 << self.votes.saturating_sub(1).min(DOUBLED_AT_MOST))

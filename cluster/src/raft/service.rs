@@ -172,16 +172,18 @@ impl Service for RaftService {
                 answer.map_or_else(Reply::Refused, Reply::Append)
             }
             Call::Vote(request) => {
-                if request.vote > running.metrics().vote {
-                    // Its disk may take a while, in which nobody else should stand.
+                // Its disk may take a while, in which nobody else should stand.
+                let is_waited_for = running.may_get_vote(&request, from).await;
+                if is_waited_for {
                     self.shared.contacts.note_candidate();
                 }
                 let raft = raft.clone();
                 let answer = self.ask_raft(bytes, RAFT_WITHIN, async move { raft.vote(request).await }).await;
-                // One that was given up may still be given.
-                if answer.as_ref().map_or(true, |answer| answer.as_ref().is_ok_and(|vote| vote.vote_granted))
-                {
-                    self.shared.contacts.note_vote();
+                match &answer {
+                    Ok(Ok(vote)) if vote.vote_granted => self.shared.contacts.note_vote(),
+                    // One that was given up may still be given.
+                    Err(_) if is_waited_for => self.shared.contacts.note_candidate(),
+                    _ => {}
                 }
                 answer.map_or_else(Reply::Refused, Reply::Vote)
             }

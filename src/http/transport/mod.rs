@@ -17,6 +17,8 @@ mod server;
 mod service;
 mod stream;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use self::fast_path::fuzzing;
 pub(super) use self::{
     body::{BodyError, read},
     head::{HeadError, examine},
@@ -27,5 +29,3 @@ pub use self::{
     server::serve,
     service::{ConnectionService, Credentials, FastPath, Limits, Question, TransportError},
 };
-#[cfg(any(test, feature = "fuzzing"))]
-pub(super) use self::fast_path::fuzzing;

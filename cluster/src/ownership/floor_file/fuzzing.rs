@@ -19,7 +19,7 @@ pub(crate) fn floors(data: &[u8]) {
         Some(value)
     });
     let database = written(&mut values).expect("memory does not fail");
-    let Ok((left, next, log_bytes)) = read(&database, ME) else { return };
+    let Ok((left, _, next, log_bytes)) = read(&database, ME) else { return };
     assert!(left.slots.values().all(|record| record.from <= next));
     for (slot, floors) in &left.floors {
         assert!(left.slots.contains_key(slot));
