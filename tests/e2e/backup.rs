@@ -295,6 +295,7 @@ fn a_backup_is_restored_into_an_empty_directory_only_and_without_counts_if_so_wa
         (&file, &[][..], LIMIT - 400),
         (&file, &["--without-counts"][..], LIMIT),
         (&smaller, &["--without-counts"][..], LIMIT),
+        (&smaller, &[][..], LIMIT),
     ] {
         let mut cluster = restored(backup, 1, flags, None);
         let now = take(cluster.node("n1"), "id", 1, 0);
@@ -319,13 +320,25 @@ fn a_restore_that_was_interrupted_is_no_empty_node() {
     let port = free_ports();
     let data = cluster.data_dir(port);
     done(&["restore", text(&file), "--data-dir", text(&data), "--name", "n1"]);
-    // As it is before the last file has its name.
+    // As it is before the last file has its name, and before the first one has.
     fs::create_dir(data.join("restoring")).unwrap();
     fs::rename(data.join("raft.redb"), data.join("restoring/raft.redb")).unwrap();
     cluster.spawn(port, &[port], &[]);
     assert_eq!(cluster.await_exit("n1"), Some(1));
     let log = cluster.node("n1").log();
-    assert!(log.contains("raft.redb") && log.contains("the file is missing"), "{log}");
+    assert!(log.contains("raft.redb") && log.contains("`tidegate restore` again"), "{log}");
+    for file in ["raft.snapshot", "raft.witness", "saved.buckets"] {
+        let _ = fs::rename(data.join(file), data.join("restoring").join(file));
+    }
+    cluster.restart("n1");
+    assert_eq!(cluster.await_exit("n1"), Some(1));
+    let mine = data.join("mine");
+    fs::write(&mine, "").unwrap();
     let told = refused(&["restore", text(&file), "--data-dir", text(&data), "--name", "n1"]);
-    assert!(told.contains("not empty"), "{told}");
+    assert!(told.contains("not empty") && told.contains("mine"), "{told}");
+    fs::remove_file(&mine).unwrap();
+    done(&["restore", text(&file), "--data-dir", text(&data), "--name", "n1"]);
+    cluster.restart("n1");
+    cluster.await_ready();
+    assert_eq!(get(cluster.node("n1"), "/api").status, 200);
 }

@@ -31,9 +31,9 @@ use crate::{
     ownership::saved::{MAX_BYTES, Saved, SavedSlot},
     raft::{
         applied::write_snapshot,
-        database::DATABASE_FILE,
+        database::{DATABASE_FILE, WITNESS_FILE},
         disk::{Disk, KEY_CLUSTER, KEY_PURGED, KEY_VOTE, META},
-        files::{save_buckets, sync},
+        files::{RESTORING, SAVED_FILE, SNAPSHOT_FILE, save_buckets, sync},
         log::encode,
     },
     rpc::buckets::{WireBucket, WireHeld},
@@ -41,10 +41,10 @@ use crate::{
     state::{Founding, Replicated},
 };
 
-/// Where the files are made before they count.
-const WORK: &str = "restoring";
 /// What may be in the directory.
 const HARMLESS: [&str; 3] = ["lock", "node-name", "node-name.check"];
+/// What a restore has put there that did not come to its end: the database is not among it.
+const UNFINISHED: [&str; 4] = [RESTORING, SNAPSHOT_FILE, WITNESS_FILE, SAVED_FILE];
 
 /// What was made of a backup.
 #[derive(Debug, Clone)]
@@ -57,11 +57,13 @@ pub struct Restored {
     pub buckets: usize,
 }
 
-/// Makes the data directory of a node of this name, which is the first of a new cluster. The directory must be there, and be empty.
-/// `with_counts`: buckets begin with what they had used, and else full.
+/// Makes the data directory of a node of this name, which is the first of a new cluster. The directory must be there, and be empty,
+/// but for what a restore has left that was interrupted. `with_counts`: buckets begin with what they had used, if the backup has it,
+/// and else full.
 ///
 /// # Errors
-/// When the backup is not whole, or the directory not empty, or cannot be written. No node starts from one that was made in part.
+/// When the backup is not whole, or the directory not empty, or cannot be written. No node starts from one that was made in part:
+/// as long as [`RESTORING`] is there and no database, [`Disk::open`] refuses it.
 pub fn restore(
     file: &Path,
     directory: &Path,
@@ -70,27 +72,17 @@ pub fn restore(
     now_ms: u64,
 ) -> Result<Restored, BackupError> {
     let summary = verify(file)?;
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |reason: io::Error| BackupError::Io { path: path.clone(), reason }
-    };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(io(directory))? {
-        found.push(entry.map_err(io(directory))?.file_name().to_string_lossy().into_owned());
-    }
-    found.retain(|name| !HARMLESS.contains(&&**name));
-    if !found.is_empty() {
-        found.sort();
-        let found = found.join(", ");
-        return Err(BackupError::NotEmpty { directory: directory.to_owned(), found });
-    }
+    clear(directory)?;
+    // One without counts knows nothing that could have been used.
+    let with_counts = with_counts && summary.slots > 0;
     let (state, used) = read(file, with_counts, now_ms)?;
     if with_counts && used.buckets.len() as u64 > (MAX_BYTES / 64) as u64 {
         return Err(BackupError::TooManyBuckets(used.buckets.len() as u64));
     }
 
-    let work = directory.join(WORK);
+    let work = directory.join(RESTORING);
     DirBuilder::new().mode(0o700).create(&work).map_err(io(&work))?;
+    sync(&File::open(directory).map_err(io(directory))?).map_err(io(directory))?;
     let disk = Disk::open(&work)?;
     let me = disk.start(now_ms)?;
     let start = NodeStart { node: me.node, incarnation: me.incarnation };
@@ -110,6 +102,35 @@ pub fn restore(
     }
     fs::remove_dir(&work).map_err(io(&work))?;
     Ok(Restored { summary, cluster, buckets })
+}
+
+fn io(path: &Path) -> impl Fn(io::Error) -> BackupError + use<> {
+    let path = path.to_owned();
+    move |reason| BackupError::Io { path: path.clone(), reason }
+}
+
+/// Removes what an interrupted restore has left. Whatever else there is stays, and is refused.
+fn clear(directory: &Path) -> Result<(), BackupError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io(directory))? {
+        found.push(entry.map_err(io(directory))?.file_name().to_string_lossy().into_owned());
+    }
+    found.retain(|name| !HARMLESS.contains(&&**name));
+    let is_unfinished =
+        found.iter().any(|name| name == RESTORING) && found.iter().all(|name| UNFINISHED.contains(&&**name));
+    if !is_unfinished && !found.is_empty() {
+        found.sort();
+        let found = found.join(", ");
+        return Err(BackupError::NotEmpty { directory: directory.to_owned(), found });
+    }
+    // What says that it is unfinished goes last.
+    found.sort_by_key(|name| name == RESTORING);
+    for path in found.iter().map(|name| directory.join(name)) {
+        let removed =
+            if path.ends_with(RESTORING) { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(io(&path))?;
+    }
+    Ok(())
 }
 
 /// What is restored of a backup that is whole: the state, and the buckets as they are by now.

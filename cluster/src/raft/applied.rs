@@ -117,6 +117,7 @@ impl Machine {
         if let Some(purged) = disk.purged()?.map(|id| id.index).filter(|purged| applied < Some(*purged)) {
             return Err(disk.snapshots.fault(Older { purged }));
         }
+        disk.snapshots.note(applied.unwrap_or(0));
         let snapshots = disk.snapshots.clone();
         let machine = match kept {
             Some(Kept { applied, membership, state, .. }) => {
@@ -232,16 +233,20 @@ impl RaftStateMachine<Group> for Machine {
                 openraft::AnyError::from_dyn(error, None),
             ))
         };
+        let index = meta.last_log_id.map_or(0, |id| id.index);
         let bytes = snapshot.into_inner();
-        let kept: Kept = read(&bytes).map_err(|error| fault(&error))?;
+        let kept: Kept = read(&bytes).map_err(|error| {
+            self.snapshots.note_failed(index);
+            fault(&error)
+        })?;
         if (kept.applied, &kept.membership) != (meta.last_log_id, &meta.last_membership) {
             // After a restart what it says of itself would count.
+            self.snapshots.note_failed(index);
             return Err(fault(&std::io::Error::other(
                 "a snapshot says something else of itself than its sender",
             )));
         }
         let snapshots = self.snapshots.clone();
-        let index = meta.last_log_id.map_or(0, |id| id.index);
         let written = crate::fabric::blocking(move || snapshots.write(index, &bytes)).await;
         written.map_err(|error| fault(&error))?.map_err(|error| fault(&error))?;
         self.applied = meta.last_log_id;

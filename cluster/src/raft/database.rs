@@ -8,10 +8,10 @@ use std::{
 
 use redb::{Builder, Database, DatabaseError};
 
-use super::files::{DiskError, FLOORS_FILE, SAVED_FILE, SNAPSHOT_FILE, draft_of, sync};
+use super::files::{DiskError, FLOORS_FILE, RESTORING, SAVED_FILE, SNAPSHOT_FILE, draft_of, sync};
 
 pub(crate) const DATABASE_FILE: &str = "raft.redb";
-pub(super) const WITNESS_FILE: &str = "raft.witness";
+pub(crate) const WITNESS_FILE: &str = "raft.witness";
 /// Memory for pages of a database: the log is written, and hardly ever read.
 pub(super) const CACHE_BYTES: usize = 8 << 20;
 
@@ -23,6 +23,10 @@ enum Damage {
         "the file is missing, but {0} beside it shows that there was one: its name was lost, or it was removed"
     )]
     Missing(&'static str),
+    #[error(
+        "a restore into this directory has not come to its end: run `tidegate restore` again, which begins anew"
+    )]
+    Restoring,
 }
 
 /// Makes an empty database where there is none. It is there whole or not at all: redb cannot open what a crash leaves of one that
@@ -38,6 +42,9 @@ pub(super) fn make_if_missing(directory: &Path) -> Result<(), DiskError> {
         Ok(_) => return sync_names(directory).map_err(|error| fault(error.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(fault(error.into())),
+    }
+    if directory.join(RESTORING).exists() {
+        return Err(fault(Damage::Restoring.into()));
     }
     // These come after it. Without it the node would begin anew, and alone with full buckets and no rules.
     let later = [SNAPSHOT_FILE, FLOORS_FILE, SAVED_FILE, WITNESS_FILE];

@@ -5,15 +5,21 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-pub(super) const SNAPSHOT_FILE: &str = "raft.snapshot";
+use tokio::{sync::watch, time::timeout};
+
+pub(crate) const SNAPSHOT_FILE: &str = "raft.snapshot";
 /// The saved buckets: what they know when the node ends.
-pub(super) const SAVED_FILE: &str = "saved.buckets";
+pub(crate) const SAVED_FILE: &str = "saved.buckets";
 /// The same, as format 5 had it: there buckets had other fingerprints, so nothing in it says anything.
 const SAVED_FILE_BEFORE: &str = "debts";
 /// The floors of this node's buckets, as `ownership::floor_file` keeps them.
 pub(crate) const FLOORS_FILE: &str = "floors.redb";
+
+/// Where the files of a restore are made before they count. It is in the directory until all of them do.
+pub(crate) const RESTORING: &str = "restoring";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +55,32 @@ pub(crate) fn sync(file: &File) -> io::Result<()> {
 /// Integers are little-endian; the checksum covers length and snapshot.
 ///
 /// Raft may build one while it installs another one: they are written one after the other, and an older one never replaces a
-/// newer one, whose log is gone.
+/// newer one, whose log is gone. And it removes from the log what it is about to install: that waits here
+/// ([`Snapshots::has`]), so that a crash in between leaves the one or the other.
 #[derive(Debug, Clone)]
 pub(crate) enum Snapshots {
-    /// With the index of the last one that was written.
-    Directory(PathBuf, Arc<Mutex<u64>>),
+    Directory(PathBuf, Arc<Written>),
     Memory(Arc<Mutex<(u64, Option<Vec<u8>>)>>),
 }
+
+/// Which snapshot is on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// One is written at a time.
+    writing: Mutex<()>,
+    outcome: watch::Sender<Outcome>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Outcome {
+    /// The index of the last one that was written.
+    last: u64,
+    /// The index of a later one that could not be written.
+    failed: Option<u64>,
+}
+
+/// How long the log waits for a snapshot before it removes what that has in it.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
 const SNAPSHOT_MAGIC: [u8; 4] = *b"TGS1";
 const SNAPSHOT_HEADER: usize = 16;
@@ -74,15 +99,50 @@ impl Snapshots {
                     *kept = (index, Some(snapshot.to_vec()));
                 }
             }
-            Self::Directory(directory, last) => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if index >= *last {
-                    write_whole(directory, SNAPSHOT_FILE, snapshot)?;
-                    *last = index;
+            Self::Directory(directory, written) => {
+                let _alone = written.writing.lock().unwrap_or_else(PoisonError::into_inner);
+                if index >= written.outcome.borrow().last {
+                    write_whole(directory, SNAPSHOT_FILE, snapshot)
+                        .inspect_err(|_| self.note_failed(index))?;
+                    self.note(index);
                 }
             }
         }
         Ok(())
+    }
+
+    /// That of this index is on the disk.
+    pub(crate) fn note(&self, index: u64) {
+        if let Self::Directory(_, written) = self {
+            written.outcome.send_modify(|outcome| *outcome = Outcome { last: index, failed: None });
+        }
+    }
+
+    /// That of this index will not be written.
+    pub(crate) fn note_failed(&self, index: u64) {
+        if let Self::Directory(_, written) = self {
+            written.outcome.send_modify(|outcome| outcome.failed = Some(index));
+        }
+    }
+
+    /// Waits until a snapshot has all up to this index.
+    ///
+    /// # Errors
+    /// When there will be none.
+    pub(crate) async fn has(&self, index: u64) -> io::Result<()> {
+        let Self::Directory(_, written) = self else { return Ok(()) };
+        let mut outcome = written.outcome.subscribe();
+        let settled = outcome.wait_for(|outcome| {
+            outcome.last >= index || outcome.failed.is_some_and(|failed| failed >= index)
+        });
+        match timeout(WRITTEN_WITHIN, settled).await {
+            Ok(Ok(outcome)) if outcome.last >= index => Ok(()),
+            Ok(_) => Err(io::Error::other("the snapshot that has these entries could not be written")),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the snapshot that has these entries was not written within {WRITTEN_WITHIN:?}"),
+            )),
+        }
     }
 
     /// The last snapshot, if there is one.
@@ -219,6 +279,28 @@ mod tests {
             fs::write(&path, bad).unwrap();
             assert!(snapshots.read().is_err(), "{place}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_snapshot_will_have_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::of(directory.path());
+        snapshots.note(5);
+        snapshots.has(5).await.unwrap();
+        let waiting = tokio::spawn({
+            let snapshots = snapshots.clone();
+            async move { snapshots.has(7).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        snapshots.write(8, b"eight").unwrap();
+        waiting.await.unwrap().unwrap();
+        snapshots.note_failed(9);
+        assert!(snapshots.has(9).await.is_err());
+        snapshots.has(8).await.unwrap();
+        let late = snapshots.has(10).await.unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        Snapshots::Memory(Arc::default()).has(1).await.unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::{
     applied::Machine,
@@ -51,6 +51,8 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 /// How long starting it again may take: a disk that has failed may hang next.
 const RESTART_WITHIN: Duration = Duration::from_secs(10);
+/// After how long a failure that repeats is said again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How often a node checks whether its disk hangs.
 const LOOK_AT_DISK_EVERY: Duration = Duration::from_millis(200);
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -168,6 +170,8 @@ impl RaftGroup {
     /// Starts Raft again when it has failed: the disk was full, perhaps, and is not for ever. A node whose disk has
     /// failed forgets nothing that it promised: it begins with what is on the disk, as after a restart.
     pub(crate) async fn supervise(self, cancel: CancellationToken) {
+        // A disk that stays full fails again whenever it is written: that is said once a while, and once that it is over.
+        let mut said: Option<(String, Instant)> = None;
         loop {
             let mut forgets = false;
             tokio::select! {
@@ -183,8 +187,20 @@ impl RaftGroup {
                     self.shared.raft.set_trouble(Some("the cluster that this node was to found is given up".to_owned()));
                     forgets = true;
                 }
+                () = self.works_again(), if said.is_some() => {
+                    info!("the replicated log works again");
+                    said = None;
+                    continue;
+                }
                 reason = self.failed() => {
-                    error!(%reason, "the replicated log has failed: this node goes on with the rules that it has and tries again");
+                    let now = Instant::now();
+                    let is_said = |(before, at): &(String, Instant)| {
+                        *before == reason && now.duration_since(*at) < SAY_AGAIN_AFTER
+                    };
+                    if !said.as_ref().is_some_and(is_said) {
+                        error!(%reason, "the replicated log has failed: this node goes on with the rules that it has and tries again");
+                        said = Some((reason.clone(), now));
+                    }
                     self.shared.raft.set_trouble(Some(format!("the replicated log of this node has failed: {reason}")));
                 }
             }
@@ -203,7 +219,7 @@ impl RaftGroup {
                     Ok(Ok(())) => {
                         self.shared.raft.trial().started(Instant::now());
                         self.shared.forget_wishes();
-                        info!("the replicated log has started again");
+                        debug!("the replicated log has started again");
                         continue;
                     }
                     Ok(Err(fault)) => fault.to_string(),
@@ -239,6 +255,13 @@ impl RaftGroup {
             self.shared.belonging.forget();
         }
         self.run_raft(disk).await
+    }
+
+    /// Returns when the log has worked for as long as it has to after it failed.
+    async fn works_again(&self) {
+        while !self.shared.raft.trial().is_over(Instant::now()) {
+            sleep(LOOK_AT_DISK_EVERY).await;
+        }
     }
 
     async fn failed(&self) -> String {

@@ -337,6 +337,8 @@ impl RaftLogStorage<Group> for Log {
     async fn purge(&mut self, id: LogId<NodeId>) -> Result<(), Fault> {
         let fault = |error: io::Error| Fault::from(StorageIOError::write_logs(&error));
         let encoded = encode(&id).map_err(fault)?;
+        // Raft says so when it has begun to install a snapshot, which another task writes.
+        self.disk.snapshots.has(id.index).await.map_err(fault)?;
         self.write(Write::Purge { through: id, id: encoded }).await.map_err(fault)
     }
 }

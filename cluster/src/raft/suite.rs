@@ -38,6 +38,8 @@ impl StoreBuilder<Group, Log, Machine, tempfile::TempDir> for InDirectory {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::open(directory.path()).unwrap();
         let machine = Machine::open(&disk, watch::Sender::default()).unwrap();
+        // Its log is purged where there are no snapshots.
+        disk.snapshots.note(u64::MAX);
         Ok((directory, Log::start(disk).unwrap(), machine))
     }
 }

@@ -163,9 +163,12 @@ async fn a_log_that_lacks_a_vote_or_an_entry_of_this_process_is_not_gone_on_with
     log.truncate(id(3, 1)).await.unwrap();
     drop(log);
     closed().await;
-    let mut log = Log::start(again().unwrap()).unwrap();
+    let disk = again().unwrap();
+    let mut log = Log::start(disk.clone()).unwrap();
     log.blocking_append([Entry { log_id: id(3, 1), payload: EntryPayload::Blank }]).await.unwrap();
     // A snapshot of an earlier term is longer than the log, whose last entry it does not have.
+    disk.snapshots.write(5, b"five").unwrap();
+    drop(disk);
     log.purge(id(2, 5)).await.unwrap();
     drop(log);
     closed().await;
@@ -274,4 +277,28 @@ fn snapshots_and_debts_are_written_at_once_and_are_what_they_should_be() {
     });
     assert_eq!(disk.snapshots.read().unwrap().unwrap(), [b's'; 20]);
     assert_eq!(load_buckets(directory.path()).unwrap().unwrap().unwrap(), b"debts of some buckets");
+}
+
+#[tokio::test]
+async fn nothing_leaves_the_log_before_a_snapshot_has_it() {
+    use openraft::{CommittedLeaderId, storage::RaftLogStorage as _};
+
+    use crate::raft::log::Log;
+
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::open(directory.path()).unwrap();
+    let id = LogId::new(CommittedLeaderId::new(1, 1), 7);
+    let mut log = Log::start(disk.clone()).unwrap();
+    let purged = tokio::spawn(async move { log.purge(id).await });
+    // As long as it takes to write the snapshot.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(disk.purged().unwrap(), None, "a crash here would leave neither");
+    disk.snapshots.write(7, b"seven").unwrap();
+    purged.await.unwrap().unwrap();
+    assert_eq!(disk.purged().unwrap(), Some(id));
+    // Where it cannot be written the log keeps what it has, and Raft is started again.
+    let mut log = Log::start(disk.clone()).unwrap();
+    disk.snapshots.note_failed(9);
+    assert!(log.purge(LogId { index: 9, ..id }).await.is_err());
+    assert_eq!(disk.purged().unwrap(), Some(id));
 }
