@@ -1,7 +1,7 @@
 //! `tidegate backup`: a running cluster in one file.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, BufWriter, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -146,23 +146,42 @@ impl VerifyArgs {
 /// A file that is there when it is whole.
 struct Draft {
     path: PathBuf,
+    held: Option<File>,
     counts: bool,
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another backup is being written to this file: wait for it",
+        ),
+        TryLockError::Error(error) => error,
+    })
 }
 
 impl Draft {
     fn of(file: &Path) -> Self {
         let mut name = file.file_name().unwrap_or_default().to_owned();
         name.push(".new");
-        Self { path: file.with_file_name(name), counts: false }
+        Self { path: file.with_file_name(name), held: None, counts: false }
     }
 
-    fn create(&self) -> io::Result<File> {
-        // What an earlier command left may be open to others.
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    /// Makes it. It stays locked for as long as this draft is there: another command takes it from nobody.
+    fn create(&mut self) -> io::Result<File> {
+        match File::open(&self.path) {
+            Ok(left) => {
+                lock(&left)?;
+                // What an earlier command left may be open to others.
+                fs::remove_file(&self.path)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        File::options().write(true).create_new(true).mode(0o600).open(&self.path)
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&self.path)?;
+        lock(&file)?;
+        self.held = Some(file.try_clone()?);
+        Ok(file)
     }
 
     fn becomes(mut self, file: &Path) -> io::Result<()> {
@@ -175,7 +194,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.counts {
+        if !self.counts && self.held.is_some() {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -186,7 +205,7 @@ impl MakeArgs {
         let file = self.file.clone().unwrap_or_default();
         let write = |reason| Failure::of(FAILED, MakeError::Write { path: file.clone(), reason });
         let beginning = self.node.ask_bytes(None, Ask::get(&["v1", "backup"])).await?;
-        let draft = Draft::of(&file);
+        let mut draft = Draft::of(&file);
         let out = BufWriter::new(draft.create().map_err(write)?);
         let mut writer = BackupWriter::new(out, &beginning).map_err(write)?;
         drop(beginning);

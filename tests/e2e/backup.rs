@@ -275,6 +275,13 @@ fn a_backup_is_restored_into_an_empty_directory_only_and_without_counts_if_so_wa
     let at = url(cluster.node("n1"));
     done(&["backup", "--output", text(&file), "--node", &at]);
     let smaller = place.path().join("rules.backup");
+    let draft = place.path().join("rules.backup.new");
+    let others = fs::File::create(&draft).unwrap();
+    others.lock().unwrap();
+    let told = refused(&["backup", "--output", text(&smaller), "--without-counts", "--node", &at]);
+    assert!(told.contains("another backup is being written"), "{told}");
+    drop(others);
+    assert!(draft.exists(), "what another one writes is not taken from it");
     done(&["backup", "--output", text(&smaller), "--without-counts", "--node", &at]);
     let summary = done(&["backup", "verify", text(&smaller)]);
     assert!(summary.contains("all buckets begin full"), "{summary}");

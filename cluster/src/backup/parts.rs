@@ -70,9 +70,11 @@ impl BucketPart {
         let let_go = WireLetGo::all(store, now);
         // A slot that went away meanwhile may have been charged by its next owner.
         let after = ownership.owned(slots);
+        // Without a session others may have charged them since, and this node may not have heard.
+        let has_session = ownership.has_session(context.group.clock.now());
         let ago = |at: tidegate_limiter::Nanos| now.saturating_since(at).as_nanos() as u64;
         let is_still_own = |slot: &&crate::owner::slot_ownership::Frozen| {
-            after.iter().any(|after| (after.one, after.epoch) == (slot.one, slot.epoch))
+            has_session && after.iter().any(|after| (after.one, after.epoch) == (slot.one, slot.epoch))
         };
         let slots = before.iter().filter(is_still_own).map(|slot| SavedSlot {
             slot: slot.one.slot,
