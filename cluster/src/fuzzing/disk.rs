@@ -3,12 +3,11 @@
 
 use openraft::{Entry, Vote};
 
-use tidegate_proto::codec;
-
 use super::{messages::take_over, stable, written};
 use crate::{
     ids::{Leadership, NodeId},
     ownership::saved::Saved,
+    raft::applied::read,
     state::{Replicated, command::Command, types::Group},
 };
 
@@ -36,7 +35,7 @@ fn log(bytes: &[u8]) {
     let half = commands.len() / 2;
     for (index, command) in (1..).zip(commands) {
         if index == half as u64 {
-            other = codec::decode(&written(&other)).expect("a snapshot can be read");
+            other = read(&written(&other)).expect("a snapshot can be read");
         }
         let outcome = state.apply(index, leadership, command.clone());
         assert_eq!(outcome, other.apply(index, leadership, command));

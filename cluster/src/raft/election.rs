@@ -86,7 +86,7 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         // From here it wants nobody else's election and does not stand again before this one has had its time: votes that come for
         // an earlier one of its terms do not count any more.
         let has_failed = heard.has_voted();
-        shared.contacts.note_vote();
+        shared.contacts.note_vote(running.term() + 1);
         let ahead = ask_ahead(shared.me, &running, &voters, &mut ways);
         let until = shared.contacts.heard().missed_from();
         if has_failed {

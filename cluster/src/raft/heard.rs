@@ -53,8 +53,8 @@ impl Contacts {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_candidate(Instant::now());
     }
 
-    pub(crate) fn note_vote(&self) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(Instant::now());
+    pub(crate) fn note_vote(&self, term: u64) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(term, Instant::now());
     }
 
     pub(crate) fn note_leads(&self) {
@@ -73,15 +73,16 @@ pub(crate) struct Heard {
     leader: Option<Instant>,
     /// It has voted or is about to, and whoever gets the vote may lead by now.
     vote: Option<Instant>,
-    /// How often it has voted since there was a leader.
+    /// In how many terms it has voted since there was a leader, and in which last.
     votes: u32,
+    voted_in: u64,
     /// It has led, and has resigned.
     resigned: Option<Instant>,
 }
 
 impl Heard {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { started: now, leader: None, vote: None, votes: 0, resigned: None }
+        Self { started: now, leader: None, vote: None, votes: 0, voted_in: 0, resigned: None }
     }
 
     /// When the leader was last heard of.
@@ -109,10 +110,13 @@ impl Heard {
         self.vote = self.vote.max(Some(now));
     }
 
-    /// It has voted, perhaps for itself.
-    pub(crate) fn note_vote(&mut self, now: Instant) {
+    /// It has voted, perhaps for itself. In one term it may be asked again.
+    pub(crate) fn note_vote(&mut self, term: u64, now: Instant) {
         self.note_candidate(now);
-        self.votes = self.votes.saturating_add(1);
+        if term > self.voted_in {
+            self.voted_in = term;
+            self.votes = self.votes.saturating_add(1);
+        }
     }
 
     /// Whether it has voted since there was a leader, and nobody leads for it yet.
@@ -208,7 +212,7 @@ mod tests {
         let start = Instant::now();
         let mut heard = Heard::new(start);
         heard.note_leader(start);
-        heard.note_vote(start + LONG);
+        heard.note_vote(1, start + LONG);
         assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
         assert_eq!(heard.leader(), Some(start));
     }
@@ -218,18 +222,19 @@ mod tests {
         let start = Instant::now() + LONG;
         let mut heard = Heard::new(start - LONG);
         let mut waited = Vec::new();
-        for _ in 0..6 {
+        for term in 1..=6 {
             heard.note_candidate(start);
-            heard.note_vote(start);
+            heard.note_vote(term, start);
+            heard.note_vote(term, start);
             waited.push((heard.missed_from() - start).as_millis());
         }
         assert_eq!(waited, [500, 1_000, 2_000, 4_000, 4_000, 4_000]);
         heard.note_leader(start);
-        heard.note_vote(start + LONG);
+        heard.note_vote(7, start + LONG);
         assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
-        heard.note_vote(start + LONG);
+        heard.note_vote(8, start + LONG);
         heard.note_leads();
-        heard.note_vote(start + LONG);
+        heard.note_vote(9, start + LONG);
         assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
     }
 

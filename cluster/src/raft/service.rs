@@ -177,10 +177,10 @@ impl Service for RaftService {
                 if is_waited_for {
                     self.shared.contacts.note_candidate();
                 }
-                let raft = raft.clone();
+                let (raft, term) = (raft.clone(), request.vote.leader_id.term);
                 let answer = self.ask_raft(bytes, RAFT_WITHIN, async move { raft.vote(request).await }).await;
                 match &answer {
-                    Ok(Ok(vote)) if vote.vote_granted => self.shared.contacts.note_vote(),
+                    Ok(Ok(vote)) if vote.vote_granted => self.shared.contacts.note_vote(term),
                     // One that was given up may still be given.
                     Err(_) if is_waited_for => self.shared.contacts.note_candidate(),
                     _ => {}
