@@ -40,8 +40,9 @@ impl StoreBuilder<Group, Log, Machine, tempfile::TempDir> for InDirectory {
         let disk = Disk::open(directory.path()).unwrap();
         let machine = Machine::open(&disk, watch::Sender::default()).unwrap();
         // The suite purges the log where there are no snapshots.
-        let disk = Disk { snapshots: Snapshots::Memory(Arc::default()), ..disk };
-        Ok((directory, Log::start(disk).unwrap(), machine))
+        let mut for_log = disk;
+        for_log.snapshots = Snapshots::Memory(Arc::default());
+        Ok((directory, Log::start(for_log).unwrap(), machine))
     }
 }
 
