@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::{
-    auth,
+    answers, auth,
     calls::{AUTH_PATH, CHECK_METHODS, CHECK_PATH, MAX_CHECK_BYTES},
     foreign, guard, json, needs, query,
     response::Body,
@@ -180,10 +180,11 @@ impl Service<Request<Incoming>> for Front {
         let token = access::of_headers(request.headers()).map(Box::from);
         let (certificate, address, door) = (self.certificate.clone(), self.peer, self.door);
         request.extensions_mut().insert(Caller { grant, token, certificate, address, door });
-        let router = self.router.clone();
+        let (node, worker, router) = (Arc::clone(&self.node), self.worker, self.router.clone());
         FrontFuture::later(async move {
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-            response.map(Body::Right)
+            let answer = answers::in_room(response, node.untaken_part(address)).await;
+            respond(&node, worker, answer)
         })
     }
 }

@@ -84,10 +84,13 @@ async fn check_batch(
 ) -> Response {
     let decide = async {
         let text = read(request, batch::MAX_BYTES, worker.node.body_part(caller.address)).await?;
-        batch::decide(&worker.node, worker.number, &text, &caller.grant).await
+        let room = worker.node.untaken_part(caller.address);
+        batch::decide(&worker.node, worker.number, &text, &caller.grant, room).await
     };
     match decide.await {
-        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Ok((json, room)) => {
+            (Extension(room), [(header::CONTENT_TYPE, "application/json")], json).into_response()
+        }
         Err(problem) => worker.refuse(problem),
     }
 }

@@ -25,7 +25,7 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Without a request; then the connection is closed.
     pub idle_timeout: Duration,
-    /// For a client that does not take any of its answer; then the connection is closed.
+    /// For a client that does not take 64 KiB of its answer; then the connection is closed.
     pub write_timeout: Duration,
     /// For requests that are being answered when the server stops.
     pub drain_timeout: Duration,
