@@ -42,7 +42,7 @@ use crate::{
     node::Node,
     parts::Room,
     tls::Certificate,
-    turns::{Turn, Turns},
+    turns::{Turn, Turns, Whose},
 };
 
 /// Where Envoy asks.
@@ -153,7 +153,7 @@ impl Front {
             peer: Ipv4Addr::UNSPECIFIED.into(),
             certificate: None,
             client: None,
-            turn: Turns::new().of(Ipv4Addr::UNSPECIFIED.into()),
+            turn: Turns::new().of(Whose::Clients, Ipv4Addr::UNSPECIFIED.into()),
             envoy,
             gubernator,
             others: others.prepare(),
