@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    connections::{Connections, NoPlace, client_of},
+    connections::{Connections, NoPlace},
     turns::Turn,
 };
 
@@ -141,7 +141,7 @@ pub(crate) async fn accept<S>(
         };
         let Some(worker) = turns.next() else { return };
         let serve = serve.clone();
-        let turn = stats.places.turns(workers.len())[worker].of(client_of(client));
+        let turn = stats.places.turn(workers.len(), worker, client);
         let of_requests = Arc::clone(&turn);
         let serving = async move {
             let _open = open;

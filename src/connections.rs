@@ -10,7 +10,10 @@ use std::{
 
 use dashmap::{DashMap, Entry};
 
-use crate::{client_address::Network, turns::Turns};
+use crate::{
+    client_address::Network,
+    turns::{Turn, Turns, Whose},
+};
 
 /// One of so many places is kept for HTTP: a node whose other ports are full of idle connections tells that it lives, and can
 /// be asked what is wrong.
@@ -26,7 +29,8 @@ pub(crate) struct Connections {
     /// No more entries than open connections.
     clients: DashMap<IpAddr, u64>,
     /// By worker thread: the connections of all front ends take turns there.
-    turns: OnceLock<Vec<Arc<Turns>>>,
+    turns: Arc<OnceLock<Vec<Arc<Turns>>>>,
+    whose: Whose,
 }
 
 /// How many connections there can be.
@@ -62,7 +66,18 @@ impl Default for Connections {
 
 impl Connections {
     pub(crate) fn new(caps: Caps) -> Self {
-        Self { open: AtomicU64::new(0), caps, clients: DashMap::new(), turns: OnceLock::new() }
+        Self {
+            open: AtomicU64::new(0),
+            caps,
+            clients: DashMap::new(),
+            turns: Arc::default(),
+            whose: Whose::Clients,
+        }
+    }
+
+    /// Places of administration at an address of its own, whose connections take turns with those of these.
+    pub(crate) fn of_administration(caps: Caps, others: &Self) -> Self {
+        Self { turns: Arc::clone(&others.turns), whose: Whose::Operators, ..Self::new(caps) }
     }
 
     /// How many there can be for HTTP, and for each other front end as long as nobody asks over HTTP.
@@ -77,10 +92,12 @@ impl Connections {
             self.open.fetch_sub(1, Relaxed);
             return Err(NoPlace::OfAll);
         }
-        let client = client_of(client);
-        if self.caps.proxies.iter().any(|network| network.contains(client)) {
+        // The whole address: a network of proxies may be longer than what is one client.
+        let address = client.to_canonical();
+        if self.caps.proxies.iter().any(|network| network.contains(address)) {
             return Ok(None);
         }
+        let client = client_of(address);
         let mut count = self.clients.entry(client).or_insert(0);
         if *count >= self.caps.each_client {
             drop(count);
@@ -94,6 +111,11 @@ impl Connections {
     /// The turns of each of so many worker threads.
     pub(crate) fn turns(&self, workers: usize) -> &[Arc<Turns>] {
         self.turns.get_or_init(|| (0..workers).map(|_| Turns::new()).collect())
+    }
+
+    /// The turn of a connection from there on one of so many worker threads.
+    pub(crate) fn turn(&self, workers: usize, worker: usize, address: IpAddr) -> Arc<Turn> {
+        self.turns(workers)[worker].of(self.whose, client_of(address))
     }
 
     /// A connection that was given a place has ended.
@@ -149,6 +171,24 @@ mod tests {
         assert!(places.enter(address("192.0.2.1"), true).is_ok());
         taken.into_iter().for_each(|client| places.leave(client));
         assert!(places.enter(one, false).is_ok());
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_whole_address() {
+        let proxies = ["::1", "2001:db8::5/128", "2001:db8:1::/48", "2001:db8:2::80/121", "192.0.2.7"];
+        let proxies = proxies.map(|network| network.parse().unwrap()).to_vec();
+        let places = Connections::new(Caps { all: 1000, each_client: 1, proxies });
+        for proxy in ["::1", "2001:db8::5", "2001:db8:1:2::3", "2001:db8:2::ff", "::ffff:192.0.2.7"] {
+            for _ in 0..3 {
+                assert_eq!(places.enter(address(proxy), true), Ok(None), "{proxy}");
+            }
+        }
+        for (client, neighbour) in
+            [("2001:db8::6", "2001:db8::7"), ("2001:db8:2::7f", "2001:db8:2::100"), ("::2", "::3")]
+        {
+            assert!(matches!(places.enter(address(client), true), Ok(Some(_))), "{client}");
+            assert_eq!(places.enter(address(neighbour), true), Err(NoPlace::OfClient), "{neighbour}");
+        }
     }
 
     #[test]

@@ -20,6 +20,10 @@ const CLIENT_BODY_BYTES: usize = BODY_BYTES / 8;
 const ADMINISTRATIVE_BYTES: usize = 16 << 20;
 /// Of those, the bodies of one client: a file of rules has 4 MiB at most.
 const CLIENT_ADMINISTRATIVE_BYTES: usize = ADMINISTRATIVE_BYTES / 2;
+/// Bytes of large answers that clients have not taken, of all connections.
+const UNTAKEN_BYTES: usize = 64 << 20;
+/// Of those, the answers of one client.
+const CLIENT_UNTAKEN_BYTES: usize = UNTAKEN_BYTES / 4;
 /// Who waits for the desk. Each may hold a file of rules, of 4 MiB at most.
 const MAX_WAITING: usize = 16;
 /// Those among them that change nothing: the rest of the places is kept for writes.
@@ -38,12 +42,13 @@ pub(crate) enum Work {
     Write,
 }
 
-/// Room for the bodies of requests while they are read.
+/// Room for the bodies of requests while they are read, and of answers until they are taken.
 #[derive(Debug)]
 pub(crate) struct BodyRooms {
     pub(crate) ordinary: Arc<Room>,
     /// What clients send who may not make these calls takes nothing of it.
     pub(crate) administrative: Arc<Room>,
+    pub(crate) untaken: Arc<Room>,
 }
 
 impl Default for BodyRooms {
@@ -51,6 +56,7 @@ impl Default for BodyRooms {
         Self {
             ordinary: Room::new(BODY_BYTES, CLIENT_BODY_BYTES),
             administrative: Room::new(ADMINISTRATIVE_BYTES, CLIENT_ADMINISTRATIVE_BYTES),
+            untaken: Room::new(UNTAKEN_BYTES, CLIENT_UNTAKEN_BYTES),
         }
     }
 }

@@ -10,7 +10,7 @@ fn may(file: &str, module: &str) -> bool {
     match room {
         "check" => ["check", "node"].contains(&module),
         "http" if file.starts_with("http/transport/") => {
-            ["http", "accept", "ending", "parts", "tls"].contains(&module)
+            ["http", "accept", "ending", "parts", "tls", "turns"].contains(&module)
         }
         // Two front ends read for Gubernator's.
         "http" | "grpc" => !FRONT_ENDS.contains(&module) || [room, "gubernator"].contains(&module),

@@ -50,7 +50,7 @@ pub(crate) struct Node {
     pub(crate) grpc_address: SocketAddr,
     /// What Envoy is told to add to answers.
     pub(crate) envoy_headers: EnvoyHeaders,
-    /// For bodies that are being read.
+    /// For bodies that are being read, and for answers.
     pub(crate) body_rooms: BodyRooms,
     /// For work with rules.
     pub(crate) desk: Desk,
@@ -76,6 +76,11 @@ impl Node {
     /// The same of a call that only operators and administrators may make, where that needs a token.
     pub(crate) fn administrative_body_part(&self, peer: IpAddr) -> Part {
         self.body_rooms.administrative.part(self.client(peer))
+    }
+
+    /// Room for a large answer, until its client has taken it.
+    pub(crate) fn untaken_part(&self, peer: IpAddr) -> Part {
+        self.body_rooms.untaken.part(self.client(peer))
     }
 
     /// Whether this node is to be asked: it decides checks, and is not about to stop.

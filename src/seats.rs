@@ -3,12 +3,14 @@
 //!
 //! | when | what happens |
 //! | --- | --- |
-//! | all seats are taken, or all that one client can have | the oldest connection that has proved nothing is closed: of the client that connects, or of the one that has the most |
+//! | all seats are taken, or all that one client can have | a connection that has proved nothing is closed, whichever chance says: of the client that connects, or of those that have the most |
 //! | none of those has proved nothing | the new connection is closed |
 //!
 //! So connections that ask nothing keep no operator out, however many addresses they come from: an operator needs a seat only from the
 //! connection to the first request, which proves who asks. A seat is proved when a call that needs more than the role `check` is
-//! admitted through it.
+//! admitted through it. Chance decides because the oldest would be the operator's whenever others connect faster than a request comes:
+//! with so many connections in that time as there are seats, one of three tries still gets through, and of the last one nobody knows
+//! when to send more.
 //!
 //! A connection is closed by shutting down its socket, which is there twice for that: its own task then ends as if the client
 //! had gone, in whatever it is, the TLS handshake too. So no connection at the public address pays anything.
@@ -20,6 +22,7 @@ use std::{
 };
 
 use rustix::net::{Shutdown, shutdown};
+use smallvec::SmallVec;
 use tracing::warn;
 
 use crate::connections::client_of;
@@ -39,7 +42,6 @@ pub(crate) struct Seats {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// In the order in which they came.
     all: Vec<Holder>,
     next: u64,
     closed: u64,
@@ -74,10 +76,10 @@ impl Seats {
         let mut taken = self.locked();
         let own = taken.all.iter().filter(|holder| holder.client == client).count();
         if own >= SEATS_OF_CLIENT && !is_of_many {
-            taken.close_oldest_of(client)?;
+            taken.close_one_of(|holder| holder == client)?;
         } else if taken.all.len() >= SEATS {
-            let most = taken.client_with_most()?;
-            taken.close_oldest_of(most)?;
+            let most = taken.clients_with_most();
+            taken.close_one_of(|holder| most.contains(&holder))?;
         }
         let number = taken.next;
         taken.next += 1;
@@ -92,22 +94,22 @@ impl Seats {
 }
 
 impl Taken {
-    fn unproved(&self) -> impl DoubleEndedIterator<Item = &Holder> {
-        self.all.iter().filter(|holder| !holder.has_proved)
+    /// Of those that have proved nothing, the clients with the most connections.
+    fn clients_with_most(&self) -> SmallVec<[IpAddr; SEATS]> {
+        let unproved = || self.all.iter().filter(|holder| !holder.has_proved);
+        let count = |client: IpAddr| unproved().filter(|holder| holder.client == client).count();
+        let most = unproved().map(|holder| count(holder.client)).max().unwrap_or(0);
+        unproved().map(|holder| holder.client).filter(|client| count(*client) == most).collect()
     }
 
-    /// Of those that have proved nothing, the client with the most connections; of several the one that came first.
-    fn client_with_most(&self) -> Option<IpAddr> {
-        let count = |client: IpAddr| self.unproved().filter(|holder| holder.client == client).count();
-        let clients = self.unproved().map(|holder| holder.client);
-        clients.rev().max_by_key(|client| count(*client))
-    }
-
-    /// Closes the oldest connection of a client that has proved nothing; `None`: each has.
-    fn close_oldest_of(&mut self, client: IpAddr) -> Option<()> {
-        let is_it = |holder: &Holder| holder.client == client && !holder.has_proved;
-        let place = self.all.iter().position(is_it)?;
-        let holder = self.all.remove(place);
+    /// Closes some connection of such a client that has proved nothing; `None`: each has.
+    fn close_one_of(&mut self, is_meant: impl Fn(IpAddr) -> bool) -> Option<()> {
+        let places = self.all.iter().enumerate();
+        let places = places.filter(|(_, holder)| !holder.has_proved && is_meant(holder.client));
+        let places: SmallVec<[usize; SEATS]> = places.map(|(place, _)| place).collect();
+        let place = *places.get(any_below(places.len())?)?;
+        let holder = self.all.swap_remove(place);
+        let client = holder.client;
         // An error: its client has just gone.
         let _ = shutdown(&holder.connection, Shutdown::Both);
         if self.closed.is_multiple_of(LOG_EACH) {
@@ -121,6 +123,12 @@ impl Taken {
         self.closed += 1;
         Some(())
     }
+}
+
+/// A number that nobody can foresee; `None`: there is none below zero.
+fn any_below(count: usize) -> Option<usize> {
+    // A system that gives no random bytes takes the first one.
+    (getrandom::u32().unwrap_or(0) as usize).checked_rem(count)
 }
 
 impl Seat {
@@ -168,10 +176,7 @@ mod tests {
         assert!(idle.iter().all(|(seat, client)| seat.is_some() && !is_closed(client)));
         let (seat, operator) = connect(&seats, [198, 51, 100, 1], false);
         let seat = seat.unwrap();
-        assert!(
-            is_closed(&idle[0].1) && idle[1..].iter().all(|(_, client)| !is_closed(client)),
-            "the oldest"
-        );
+        assert_eq!(idle.iter().filter(|(_, client)| is_closed(client)).count(), 1);
         seat.prove();
         // Whatever comes then.
         let more: Vec<_> = (0..100).map(|n| connect(&seats, [203, 0, 113, n], false)).collect();
@@ -185,13 +190,37 @@ mod tests {
         let few: Vec<_> = (0..3).map(|n| connect(&seats, [198, 51, 100, n], false)).collect();
         let many: Vec<_> = (0..200).map(|_| connect(&seats, [192, 0, 2, 1], false)).collect();
         let open = many.iter().filter(|(_, client)| !is_closed(client)).count();
-        assert_eq!(open, SEATS_OF_CLIENT, "its own oldest make room");
-        let others: Vec<_> = (0..100).map(|n| connect(&seats, [203, 0, 113, n], false)).collect();
-        assert!(
-            few.iter().all(|(_, client)| is_closed(client)),
-            "by then each has one, and these are the oldest"
-        );
-        assert!(others[99].0.is_some());
+        assert_eq!(open, SEATS_OF_CLIENT, "its own make room");
+        let all_but_many = SEATS - SEATS_OF_CLIENT - few.len();
+        let connect_others = |count: usize| -> Vec<_> {
+            (0..count).map(|n| connect(&seats, [203, 0, 113, n as u8], false)).collect()
+        };
+        let others = connect_others(all_but_many + SEATS_OF_CLIENT - 1);
+        assert!(few.iter().chain(&others).all(|(seat, client)| seat.is_some() && !is_closed(client)));
+        assert_eq!(many.iter().filter(|(_, client)| !is_closed(client)).count(), 1, "each has one by then");
+    }
+
+    #[test]
+    fn however_fast_others_connect_some_tries_of_an_operator_live_long_enough() {
+        let seats = Arc::new(Seats::default());
+        let (mut others, mut next) = (Vec::new(), 0x0a00_0000_u32);
+        let mut connect_others = |count: usize| {
+            for _ in 0..count {
+                next += 1;
+                others.push(connect(&seats, next.to_be_bytes(), false));
+            }
+            others.retain(|(_, client)| !is_closed(client));
+        };
+        connect_others(SEATS);
+        let lived = (0..60).filter(|_| {
+            let (seat, operator) = connect(&seats, [198, 51, 100, 1], false);
+            // As many as there are seats, before the operator has asked.
+            connect_others(SEATS);
+            drop(seat);
+            !is_closed(&operator)
+        });
+        let lived = lived.count();
+        assert!((5..50).contains(&lived), "{lived} of 60, of which 22 are expected");
     }
 
     #[test]
@@ -214,8 +243,8 @@ mod tests {
         let seats = Arc::new(Seats::default());
         let mut all: Vec<_> =
             (0..=SEATS).map(|n| connect(&seats, [192, 0, (n >> 2) as u8, 1], false)).collect();
-        assert!(is_closed(&all[0].1));
-        let (gone, _) = all.remove(0);
+        let closed = all.iter().position(|(_, client)| is_closed(client)).unwrap();
+        let (gone, _) = all.remove(closed);
         gone.as_ref().unwrap().prove();
         drop(gone);
         assert_eq!(seats.locked().all.len(), SEATS);

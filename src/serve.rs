@@ -43,6 +43,7 @@ use crate::{
     service_manager::ServiceManager,
     sweeper::Sweeper,
     tls::{Certificates, CertificatesError, Port},
+    turns,
     workers::{BLOCKING_IDLE, Workers},
 };
 
@@ -220,6 +221,7 @@ async fn serve(
     let access = Access::new(settings.require_token, settings.admin_token.clone(), has_admin_door, clock);
     let access = Arc::new(access);
     access::follow(&access, cluster.ledger());
+    turns::follow(places.turns(workers.handles().len()), cluster.ledger());
     let node = Arc::new(Node {
         name,
         access,
@@ -262,7 +264,7 @@ async fn serve(
         let front = move |worker| front(worker).with_seats(Arc::clone(&seats));
         let caps = Caps { all: ADMIN_CONNECTIONS, ..Caps::default() };
         let limits = Limits { idle_timeout: ADMIN_IDLE_TIMEOUT, ..limits };
-        let stats = Arc::new(ServerStats::of(&Arc::new(Connections::new(caps))));
+        let stats = Arc::new(ServerStats::of(&Arc::new(Connections::of_administration(caps, &places))));
         let ending = ending.clone();
         async move {
             if let Some(listener) = admin_listener {

@@ -6,22 +6,25 @@
 //! and the rest of them waits behind everything that has come for others meanwhile. It loses no throughput, because rounds follow each
 //! other without a pause.
 //!
-//! - A thread that only one client uses counts nothing.
+//! - A thread that only one client uses counts nothing. Other nodes are one more client, and what they ask never waits for a turn:
+//!   [`Turns::count_peers`].
 //! - How long one poll can be is bounded where bytes are read and written: [`crate::tls::Socket`].
-//! - A client is an address ([`crate::connections::client_of`]); one that has many addresses has as many turns.
+//! - A client is an address ([`crate::connections::client_of`]); one that has many addresses has as many turns. Where administration has
+//!   an address of its own, what an operator asks there has a turn of its own, too.
 
 use std::{
     net::IpAddr,
     pin::{Pin, pin},
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
 
 use dashmap::{DashMap, Entry};
 use pin_project_lite::pin_project;
+use tidegate_cluster::rules::Ledger;
 use tokio::{task::yield_now, time::Instant};
 
 /// Nanoseconds over which the time of a client is counted.
@@ -37,9 +40,10 @@ const TURN: u64 = 200_000;
 pub(crate) struct Turns {
     start: Instant,
     /// Those that have connections, and how many.
-    clients: DashMap<IpAddr, (usize, Arc<Usage>)>,
-    /// As many as `clients` has.
+    clients: DashMap<(Whose, IpAddr), (usize, Arc<Usage>)>,
+    /// As many as `clients` has, and one for the other nodes.
     count: AtomicUsize,
+    counts_peers: AtomicBool,
     /// How often heavy clients have waited for the runtime to look around.
     round: AtomicU64,
 }
@@ -59,8 +63,19 @@ struct Usage {
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Turns>,
-    client: IpAddr,
+    client: (Whose, IpAddr),
     usage: Arc<Usage>,
+    /// That of the client for which the connection is, once that is known.
+    announced: OnceLock<Arc<Turn>>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Whose {
+    /// Whoever reaches the ports of services.
+    Clients,
+    /// Whoever reaches the address of administration.
+    Operators,
 }
 
 impl Turns {
@@ -69,12 +84,21 @@ impl Turns {
             start: Instant::now(),
             clients: DashMap::new(),
             count: AtomicUsize::new(0),
+            counts_peers: AtomicBool::new(false),
             round: AtomicU64::new(1),
         })
     }
 
+    /// Other nodes may ask on this thread from now on: then a client that is alone there takes turns with them.
+    pub(crate) fn count_peers(&self) {
+        if !self.counts_peers.swap(true, Relaxed) {
+            self.count.fetch_add(1, Relaxed);
+        }
+    }
+
     /// The turn of a connection of this client.
-    pub(crate) fn of(self: &Arc<Self>, client: IpAddr) -> Arc<Turn> {
+    pub(crate) fn of(self: &Arc<Self>, whose: Whose, address: IpAddr) -> Arc<Turn> {
+        let client = (whose, address);
         let usage = match self.clients.entry(client) {
             Entry::Occupied(mut known) => {
                 let (connections, usage) = known.get_mut();
@@ -88,12 +112,22 @@ impl Turns {
                 usage
             }
         };
-        Arc::new(Turn { turns: Arc::clone(self), client, usage })
+        Arc::new(Turn { turns: Arc::clone(self), client, usage, announced: OnceLock::new() })
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// Counts the other nodes from when the cluster has some.
+pub(crate) fn follow(turns: &[Arc<Turns>], ledger: &Ledger) {
+    let (turns, mut applied) = (turns.to_vec(), ledger.watch());
+    tokio::spawn(async move {
+        if applied.wait_for(|applied| applied.state.members.len() > 1).await.is_ok() {
+            turns.iter().for_each(|turns| turns.count_peers());
+        }
+    });
 }
 
 impl Turn {
@@ -106,6 +140,12 @@ impl Turn {
     /// and there are as many requests as a client likes to send. While it is worked off, the client's connections read no more.
     pub(crate) fn count<F: Future>(self: &Arc<Self>, work: F) -> InTurn<F> {
         InTurn { turn: Arc::clone(self), waits: false, refused_in: None, work }
+    }
+
+    /// The connection is for a client elsewhere, as the proxy at its other end has announced: from now on it has that one's turn.
+    pub(crate) fn announce(&self, client: IpAddr) {
+        // It is announced once.
+        let _ = self.announced.set(self.turns.of(self.client.0, client));
     }
 
     /// Whether work of this client waits for its turn by now: others are there, and it takes more than its part.
@@ -193,6 +233,10 @@ impl<F: Future> Future for InTurn<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        if let Some(announced) = this.turn.announced.get() {
+            let announced = Arc::clone(announced);
+            *this.turn = announced;
+        }
         let turns = &this.turn.turns;
         if turns.count.load(Relaxed) < 2 {
             return this.work.poll(cx);

@@ -165,7 +165,13 @@ impl Caller {
 
     /// Whether buckets may be reset.
     pub(crate) fn may_reset(&self, access: &Access) -> Result<(), Problem> {
-        let needs = Needs::Role(Role::Operate);
+        self.may(Role::Operate, access)
+    }
+
+    /// Whether what needs this role is told, by the tokens that are known now: an answer that was waited for, or that is of a later state
+    /// than the one by which the call was admitted, may be for others only.
+    pub(crate) fn may(&self, role: Role, access: &Access) -> Result<(), Problem> {
+        let needs = Needs::Role(role);
         let presented = Presented { token: self.token.as_deref(), certificate: self.certificate.as_deref() };
         access.admit(needs, self.door, presented, self.address).map(drop)
     }

@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use h2::{Ping, PingPong, Reason, RecvStream, server};
 use http::Request;
 use smallvec::SmallVec;
@@ -31,6 +30,7 @@ use tokio::{
 use super::{
     frames::{Counted, PREFACE, Told},
     front::Front,
+    outgoing::Outgoing,
 };
 use crate::{
     ending::Ending,
@@ -128,8 +128,8 @@ pub(super) async fn serve(mut socket: Socket, front: Front, ending: Ending) {
     }
 }
 
-type Connection = server::Connection<Counted, Bytes>;
-type Asked = (Request<RecvStream>, server::SendResponse<Bytes>);
+type Connection = server::Connection<Counted, Outgoing>;
+type Asked = (Request<RecvStream>, server::SendResponse<Outgoing>);
 
 /// Answers what has come. Ready when the connection has ended; why a client has gone is its own affair.
 fn poll_requests(

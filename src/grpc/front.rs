@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{Request, Response};
 use prost::Message;
@@ -31,6 +30,7 @@ use super::{
     envoy::{Begun, Envoy},
     gubernator::Gubernator,
     health::NodeHealth,
+    outgoing::{Backlog, Outgoing},
     refusal::refused,
     stream::{self, Incoming, NotWhole},
     unary,
@@ -40,9 +40,9 @@ use crate::{
     check::Problem,
     gubernator,
     node::Node,
-    parts::{Part, Room},
+    parts::Room,
     tls::Certificate,
-    turns::{Turn, Turns},
+    turns::{Turn, Turns, Whose},
 };
 
 /// Where Envoy asks.
@@ -51,10 +51,16 @@ const ENVOY: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimi
 const GUBERNATOR: &str = "/pb.gubernator.V1/";
 /// Where load balancers ask.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+/// Where they hear of each change.
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+/// Where clients without our definitions ask for them.
+const REFLECTION: &str = "/grpc.reflection.";
 /// Bytes of one request of Envoy's.
 const MAX_ENVOY_BYTES: usize = 64 << 10;
-/// The same of health.
-const MAX_HEALTH_BYTES: usize = 4 << 10;
+/// Bytes of one message to health or reflection.
+const MAX_SMALL_BYTES: usize = 4 << 10;
+/// Bytes that one stream of reflection may ask with, behind its first message: some hundreds of questions.
+const REFLECTION_BYTES: usize = 32 << 10;
 /// Requests that one worker thread answers at a time, of all connections. Only those count that have come as a whole: who sends
 /// headers alone takes no place.
 const MAX_OPEN: usize = 16 << 10;
@@ -93,6 +99,8 @@ pub(super) struct Front {
     arriving: Arc<Room>,
     /// Answers that are not taken, of all worker threads.
     unsent: Arc<Room>,
+    /// What h2 has of the connection's answers.
+    backlog: Arc<Backlog>,
     long: Arc<Room>,
     /// Long streams of the connection.
     long_here: Arc<AtomicUsize>,
@@ -105,8 +113,19 @@ enum Call {
     Gubernator,
     /// It is always answered: what asks for health is to hear of this node's, not of its other clients.
     HealthCheck,
-    /// It may have an answer that goes on and on.
-    Other,
+    /// It is one message, and its answer goes on and on.
+    HealthWatch,
+    /// Both go on and on.
+    Reflection,
+    /// There is none of that name.
+    Unknown,
+}
+
+/// How often a client asks in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Once,
+    AgainAndAgain,
 }
 
 impl Front {
@@ -114,14 +133,17 @@ impl Front {
         let envoy = Arc::new(Envoy::new(Arc::clone(&node), worker));
         let gubernator = V1Server::new(Gubernator::new(Arc::clone(&node), worker))
             .max_decoding_message_size(gubernator::MAX_BYTES);
-        let others = Routes::new(HealthServer::new(NodeHealth::new(Arc::clone(&node))));
+        let health = HealthServer::new(NodeHealth::new(Arc::clone(&node)));
+        let others = Routes::new(health.max_decoding_message_size(MAX_SMALL_BYTES));
         let described = || {
             Reflection::configure()
                 .register_encoded_file_descriptor_set(DEFINITIONS)
                 .register_encoded_file_descriptor_set(HEALTH)
         };
         let others = match (described().build_v1(), described().build_v1alpha()) {
-            (Ok(v1), Ok(v1alpha)) => others.add_service(v1).add_service(v1alpha),
+            (Ok(v1), Ok(v1alpha)) => others
+                .add_service(v1.max_decoding_message_size(MAX_SMALL_BYTES))
+                .add_service(v1alpha.max_decoding_message_size(MAX_SMALL_BYTES)),
             // Only if the definitions could not be read, which a test sees.
             _ => others,
         };
@@ -131,13 +153,14 @@ impl Front {
             peer: Ipv4Addr::UNSPECIFIED.into(),
             certificate: None,
             client: None,
-            turn: Turns::new().of(Ipv4Addr::UNSPECIFIED.into()),
+            turn: Turns::new().of(Whose::Clients, Ipv4Addr::UNSPECIFIED.into()),
             envoy,
             gubernator,
             others: others.prepare(),
             open: Arc::default(),
             arriving: Room::new(ARRIVING_BYTES, CLIENT_ARRIVING_BYTES),
             unsent,
+            backlog: Arc::default(),
             long: Room::new(MAX_LONG, CLIENT_MAX_LONG),
             long_here: Arc::default(),
         }
@@ -145,7 +168,8 @@ impl Front {
 
     /// The front of a connection.
     pub(super) fn of(self, peer: IpAddr, certificate: Option<Arc<Certificate>>) -> Self {
-        Self { peer, certificate, client: self.node.client(peer), long_here: Arc::default(), ..self }
+        let client = self.node.client(peer);
+        Self { peer, certificate, client, long_here: Arc::default(), backlog: Arc::default(), ..self }
     }
 
     /// The client has sent too much that asks for nothing.
@@ -174,7 +198,7 @@ impl Front {
     pub(super) fn answer(
         &self,
         mut request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
+        mut respond: SendResponse<Outgoing>,
         cx: &mut Context<'_>,
     ) {
         let call = Call::of(request.uri().path());
@@ -195,7 +219,7 @@ impl Front {
                     };
                     match self.envoy.begin(message, &grant) {
                         Begun::Decided(answer) => {
-                            if let Some(unsent) = unary::send(&mut respond, &answer) {
+                            if let Some(unsent) = unary::send(&mut respond, &answer, &self.backlog) {
                                 let part = self.unsent.part(self.client);
                                 tokio::spawn(self.turn.count(unsent.send(part)));
                             }
@@ -226,9 +250,14 @@ impl Front {
             }
             Call::HealthCheck => {
                 let mut service = self.others.clone();
-                self.spawn(request, respond, MAX_HEALTH_BYTES, None, move |request| service.call(request));
+                self.spawn(request, respond, MAX_SMALL_BYTES, None, move |request| service.call(request));
             }
-            Call::Other => self.spawn_long(request, respond),
+            Call::HealthWatch => self.spawn_long(request, respond, Asks::Once),
+            Call::Reflection => {
+                let request = request.map(|body| body.bounded(REFLECTION_BYTES));
+                self.spawn_long(request, respond, Asks::AgainAndAgain);
+            }
+            Call::Unknown => unary::refuse(&mut respond, Status::unimplemented("there is no such call")),
         }
     }
 
@@ -237,7 +266,7 @@ impl Front {
     fn spawn<F>(
         &self,
         mut request: Request<Incoming>,
-        mut respond: SendResponse<Bytes>,
+        mut respond: SendResponse<Outgoing>,
         max: usize,
         open: Option<&Arc<AtomicUsize>>,
         call: impl FnOnce(Request<Incoming>) -> F + Send + 'static,
@@ -245,11 +274,11 @@ impl Front {
         F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     {
         let (mut part, open) = (self.arriving.part(self.client), open.map(Arc::clone));
-        let unsent = self.unsent.part(self.client);
+        let (unsent, backlog) = (self.unsent.part(self.client), Arc::clone(&self.backlog));
         let turn = Arc::clone(&self.turn);
         tokio::spawn(self.turn.count(async move {
             let answer = async {
-                arrived(&mut request, max, &mut part).await?;
+                arrived(request.body_mut().gather(max, &mut part), max).await?;
                 // A batch of two kilobytes is a millisecond of work, so it waits for a turn of its own where other clients are there, in
                 // the room of its client.
                 if open.is_some() && turn.has_to_wait() {
@@ -268,28 +297,40 @@ impl Front {
             };
             // What is answered waits for the client, and may not keep others out: it does not count any more.
             if let Some(answer) = unless_reset(&mut respond, answer).await {
-                stream::send(answer.unwrap_or_else(Status::into_http), respond, unsent).await;
+                stream::send(answer.unwrap_or_else(Status::into_http), respond, &backlog, unsent).await;
             }
         }));
     }
 
-    /// The same where the answer may go on for as long as the client likes. It counts until its end.
-    fn spawn_long(&self, request: Request<Incoming>, mut respond: SendResponse<Bytes>) {
-        let mut part = self.long.part(self.client);
+    /// The same where the answer may go on for as long as the client likes. It counts until its end, and its service is asked only when
+    /// the first message is there.
+    fn spawn_long(&self, mut request: Request<Incoming>, mut respond: SendResponse<Outgoing>, asks: Asks) {
+        let mut long = self.long.part(self.client);
         let here = Open::count(&self.long_here, CONNECTION_MAX_LONG);
-        let Some(here) = here.filter(|_| part.grow_to(1)) else {
+        let Some(here) = here.filter(|_| long.grow_to(1)) else {
             let busy = Status::resource_exhausted(
                 "this node has as many streams of health and reflection as it can have, or as one client can have; end one",
             );
             unary::refuse(&mut respond, busy);
             return;
         };
-        let answer = self.others.clone().call(request);
-        let unsent = self.unsent.part(self.client);
+        let mut others = self.others.clone();
+        let (mut part, unsent) = (self.arriving.part(self.client), self.unsent.part(self.client));
+        let backlog = Arc::clone(&self.backlog);
         tokio::spawn(self.turn.count(async move {
-            let _until_its_end = (here, part);
-            if let Some(Ok(answer)) = unless_reset(&mut respond, answer).await {
-                stream::send(answer, respond, unsent).await;
+            let _until_its_end = (here, long);
+            let answer = async {
+                let (body, max) = (request.body_mut(), MAX_SMALL_BYTES);
+                match asks {
+                    Asks::Once => arrived(body.gather(max, &mut part), max).await?,
+                    Asks::AgainAndAgain => arrived(body.gather_first(max, &mut part), max).await?,
+                }
+                drop(part);
+                let answer: Result<Response<Body>, Infallible> = others.call(request).await;
+                Ok::<_, Status>(answer.unwrap_or_else(|never| match never {}))
+            };
+            if let Some(answer) = unless_reset(&mut respond, answer).await {
+                stream::send(answer.unwrap_or_else(Status::into_http), respond, &backlog, unsent).await;
             }
         }));
     }
@@ -298,15 +339,15 @@ impl Front {
     fn spawn_unary<M: Message + 'static>(
         &self,
         open: Open,
-        mut respond: SendResponse<Bytes>,
+        mut respond: SendResponse<Outgoing>,
         answer: impl Future<Output = Result<M, Status>> + Send + 'static,
     ) {
-        let part = self.unsent.part(self.client);
+        let (part, backlog) = (self.unsent.part(self.client), Arc::clone(&self.backlog));
         tokio::spawn(self.turn.count(async move {
             let answer = unless_reset(&mut respond, in_time(answer)).await;
             // What is answered waits for the client, and may not keep others out: it does not count any more.
             drop(open);
-            if let Some(unsent) = answer.and_then(|answer| unary::send(&mut respond, &answer)) {
+            if let Some(unsent) = answer.and_then(|answer| unary::send(&mut respond, &answer, &backlog)) {
                 unsent.send(part).await;
             }
         }));
@@ -318,8 +359,10 @@ impl Call {
         match path {
             ENVOY => Self::Envoy,
             HEALTH_CHECK => Self::HealthCheck,
+            HEALTH_WATCH => Self::HealthWatch,
             path if path.starts_with(GUBERNATOR) => Self::Gubernator,
-            _ => Self::Other,
+            path if path.starts_with(REFLECTION) => Self::Reflection,
+            _ => Self::Unknown,
         }
     }
 }
@@ -334,9 +377,9 @@ fn busy() -> Status {
     Status::resource_exhausted("this node answers as many requests as it can; try again")
 }
 
-/// Waits for the rest of a request.
-async fn arrived(request: &mut Request<Incoming>, max: usize, part: &mut Part) -> Result<(), Status> {
-    match timeout(ARRIVES_WITHIN, request.body_mut().gather(max, part)).await {
+/// Waits until a request is there, with messages of at most `max` bytes.
+async fn arrived(gathers: impl Future<Output = Result<(), NotWhole>>, max: usize) -> Result<(), Status> {
+    match timeout(ARRIVES_WITHIN, gathers).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(NotWhole::NoRoom)) => Err(no_room()),
         Ok(Err(NotWhole::TooLong)) => {
@@ -358,9 +401,7 @@ fn needs_of(path: &str) -> Needs {
         // It names all nodes.
         "/pb.gubernator.V1/HealthCheck" => Needs::Role(Role::Check),
         "/pb.gubernator.V1/LiveCheck" => Needs::Nothing,
-        path if path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/grpc.reflection.") => {
-            Needs::Nothing
-        }
+        path if path.starts_with("/grpc.health.v1.Health/") || path.starts_with(REFLECTION) => Needs::Nothing,
         _ => Needs::Role(Role::Admin),
     }
 }
@@ -373,7 +414,7 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T
 }
 
 /// `None`: the client does not want the answer any more.
-async fn unless_reset<T>(respond: &mut SendResponse<Bytes>, answer: impl Future<Output = T>) -> Option<T> {
+async fn unless_reset<T>(respond: &mut SendResponse<Outgoing>, answer: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         answer = answer => Some(answer),
         _ = poll_fn(|cx| respond.poll_reset(cx)) => None,

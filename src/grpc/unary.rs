@@ -1,7 +1,10 @@
 //! A call with one message each way that needs nothing of tonic: the message has come as a whole, and the answer leaves as
 //! headers, message and trailers in one write.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, server::SendResponse};
@@ -9,7 +12,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TY
 use prost::Message;
 use tonic::Status;
 
-use super::stream::send_data;
+use super::{
+    outgoing::{Backlog, Outgoing},
+    stream::send_data,
+};
 use crate::parts::Part;
 
 /// Whether a message is compressed, and its length.
@@ -51,12 +57,13 @@ pub(super) fn whole(
 
 /// Sends the answer, if the client takes it now. A client that has gone does not hear it.
 pub(super) fn send<M: Message>(
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Outgoing>,
     answer: &Result<M, Status>,
+    backlog: &Arc<Backlog>,
 ) -> Option<Unsent> {
     match answer {
         // What fails here fails because the request was reset.
-        Ok(message) => send_message(respond, message).unwrap_or_default(),
+        Ok(message) => send_message(respond, message, backlog).unwrap_or_default(),
         Err(status) => {
             refuse(respond, status.clone());
             None
@@ -65,23 +72,24 @@ pub(super) fn send<M: Message>(
 }
 
 /// Sends an answer that is none. It is headers alone, which no window keeps back.
-pub(super) fn refuse(respond: &mut SendResponse<Bytes>, status: Status) {
+pub(super) fn refuse(respond: &mut SendResponse<Outgoing>, status: Status) {
     let (head, ()) = status.into_http().into_parts();
     // What fails here fails because the request was reset.
     let _ = respond.send_response(Response::from_parts(head, ()), true);
 }
 
-/// An answer for which the client has no window.
+/// An answer for which the client has no window, or behind too much that it has not taken.
 #[must_use = "it is not sent"]
 pub(super) struct Unsent {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Outgoing>,
     bytes: Bytes,
+    backlog: Arc<Backlog>,
 }
 
 impl Unsent {
     /// Sends it as soon as the client takes it.
     pub(super) async fn send(mut self, mut part: Part) {
-        if send_data(&mut self.stream, self.bytes, &mut part).await {
+        if send_data(&mut self.stream, self.bytes, &self.backlog, &mut part).await {
             // The client has gone.
             let _ = self.stream.send_trailers(trailers());
         }
@@ -89,8 +97,9 @@ impl Unsent {
 }
 
 fn send_message(
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Outgoing>,
     message: &impl Message,
+    backlog: &Arc<Backlog>,
 ) -> Result<Option<Unsent>, h2::Error> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
@@ -101,10 +110,10 @@ fn send_message(
     head.headers_mut().insert(CONTENT_TYPE, GRPC);
     let mut stream = respond.send_response(head, false)?;
     stream.reserve_capacity(bytes.len());
-    if stream.capacity() < bytes.len() {
-        return Ok(Some(Unsent { stream, bytes: bytes.freeze() }));
+    if stream.capacity() < bytes.len() || backlog.is_full() {
+        return Ok(Some(Unsent { stream, bytes: bytes.freeze(), backlog: Arc::clone(backlog) }));
     }
-    stream.send_data(bytes.freeze(), false)?;
+    stream.send_data(Outgoing::new(bytes.freeze(), backlog), false)?;
     stream.send_trailers(trailers())?;
     Ok(None)
 }

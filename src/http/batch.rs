@@ -7,11 +7,15 @@ use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json;
+use super::{
+    answers::{self, Reserved},
+    json,
+};
 use crate::{
     access::Grant,
     check::{CheckAnswer, CheckRequest, Prepared, Problem, ProblemKind, check, check_group_here},
     node::Node,
+    parts::Part,
 };
 
 /// Bytes of the body.
@@ -19,6 +23,8 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// Checks in a batch.
 pub(super) const MAX_CHECKS: usize = 1_000;
+/// Bytes of the answer to one check, about.
+const ANSWER_BYTES: usize = 192;
 /// Checks of one batch that are on their way to other nodes at the same time.
 const IN_FLIGHT: usize = 256;
 /// Checks that are read before the first of them is decided.
@@ -31,16 +37,24 @@ struct Batch<'a> {
     checks: Vec<&'a RawValue>,
 }
 
-/// Decides a batch; the answer's JSON.
-pub(super) async fn decide(node: &Node, worker: usize, body: &[u8], grant: &Grant) -> Result<Bytes, Problem> {
+/// Decides a batch; the answer's JSON, with the room that it has taken.
+pub(super) async fn decide(
+    node: &Node,
+    worker: usize,
+    body: &[u8],
+    grant: &Grant,
+    room: Part,
+) -> Result<(Bytes, Reserved), Problem> {
     let batch: Batch<'_> =
         serde_json::from_str(json::utf8(body)?).map_err(|error| json::problem_of(&error))?;
     if batch.checks.len() > MAX_CHECKS {
         let detail = format!("the batch has {} checks, at most {MAX_CHECKS} are allowed", batch.checks.len());
         return Err(Problem::of_field(ProblemKind::ValueTooLarge, "checks", detail));
     }
+    let length = 64 + ANSWER_BYTES * batch.checks.len();
+    let room = answers::reserve(room, length)?;
     node.metrics[worker].count_batch();
-    let mut out = BytesMut::with_capacity(64 + 192 * batch.checks.len());
+    let mut out = BytesMut::with_capacity(length);
     out.put_slice(b"{\"answers\":[");
     let mut steps = Vec::with_capacity(batch.checks.len());
     for group in batch.checks.chunks(GROUP) {
@@ -57,7 +71,7 @@ pub(super) async fn decide(node: &Node, worker: usize, body: &[u8], grant: &Gran
         out.put_slice(&answer);
     }
     out.put_slice(b"]}");
-    Ok(out.freeze())
+    Ok((out.freeze(), room))
 }
 
 /// How far one check is.
@@ -113,7 +127,7 @@ fn told(node: &Node, worker: usize, problem: &Problem) -> Vec<u8> {
 }
 
 fn to_json(answer: CheckAnswer<'_>) -> Vec<u8> {
-    let mut json = BytesMut::with_capacity(192);
+    let mut json = BytesMut::with_capacity(ANSWER_BYTES);
     answer.write_json(&mut json);
     json.into()
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tidegate_limiter::cluster::DEFAULT_DOMAIN;
 
-use super::{guard, json, response::Body, transport::read};
+use super::{answers, guard, json, response::Body, transport::read};
 use crate::{
     access::Caller,
     check::{Problem, ProblemKind, echo},
@@ -23,6 +23,8 @@ use crate::{
     throttle::json as throttlecrab,
 };
 
+/// Bytes of the gateway's answer to one check, about.
+const GUBERNATOR_ANSWER_BYTES: usize = 192;
 const THROTTLE_PATH: &str = "/throttle";
 /// Paths of the gateway: its calls, in the order of `router`.
 const GATEWAY_PATHS: [&str; 3] = ["/v1/GetRateLimits", "/v1/HealthCheck", "/v1/LiveCheck"];
@@ -56,10 +58,14 @@ async fn gubernator_limits(
         if let Some(problem) = of_page.filter(|_| gubernator::gives_back(&batch)) {
             return Err(problem);
         }
-        gubernator::decide(&worker.node, worker.number, &batch, &caller).await
+        let length = GUBERNATOR_ANSWER_BYTES * batch.requests.len();
+        let room = answers::reserve(worker.node.untaken_part(caller.address), length)?;
+        Ok((gubernator::decide(&worker.node, worker.number, &batch, &caller).await?, room))
     };
     match decide.await {
-        Ok(answers) => Json(gubernator::json::Responses::from(answers)).into_response(),
+        Ok((answers, room)) => {
+            (Extension(room), Json(gubernator::json::Responses::from(answers))).into_response()
+        }
         Err(problem) => worker.gateway_error(problem),
     }
 }
@@ -139,7 +145,7 @@ impl GatewayError {
             | ProblemKind::ForeignOrigin
             | ProblemKind::UnknownHost => PERMISSION_DENIED,
             ProblemKind::UnknownCoding => UNIMPLEMENTED,
-            ProblemKind::TooManyFailures => RESOURCE_EXHAUSTED,
+            ProblemKind::TooManyFailures | ProblemKind::Busy => RESOURCE_EXHAUSTED,
             _ => INVALID_ARGUMENT,
         };
         let place = problem.place.map(|(line, column)| format!(" (line {line}, column {column})"));

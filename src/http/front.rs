@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::{
-    auth,
+    answers, auth,
     calls::{AUTH_PATH, CHECK_METHODS, CHECK_PATH, MAX_CHECK_BYTES},
     foreign, guard, json, needs, query,
     response::Body,
@@ -34,6 +34,7 @@ use crate::{
         Begun, CheckAnswer, CheckRequest, FirstLook, Problem, ProblemKind, begin_check, check, check_here,
     },
     client_address::{NoAddress, announced},
+    connections::client_of,
     node::Node,
     seats::{Seat, Seats},
     tls::Certificate,
@@ -47,6 +48,8 @@ pub(crate) struct Front {
     router: axum::Router,
     /// Who is at the other end of the connection.
     peer: IpAddr,
+    /// A proxy has said so.
+    is_announced: bool,
     /// Where that came in.
     door: Door,
     /// What was presented last with a check on this connection, and what it is; only where checks need a token.
@@ -68,7 +71,18 @@ impl Front {
     pub(crate) fn new(node: Arc<Node>, worker: usize, door: Door) -> Self {
         let router = routes::router(Arc::clone(&node), worker);
         let peer = Ipv4Addr::UNSPECIFIED.into();
-        Self { node, worker, router, peer, door, known: None, certificate: None, seats: None, seat: None }
+        Self {
+            node,
+            worker,
+            router,
+            peer,
+            is_announced: false,
+            door,
+            known: None,
+            certificate: None,
+            seats: None,
+            seat: None,
+        }
     }
 
     /// Where connections need one of these seats.
@@ -89,10 +103,14 @@ impl ConnectionService for Front {
 
     async fn begin(&self, stream: &mut TcpStream) -> Option<Self> {
         let mut peer = stream.peer_addr().ok()?.ip();
+        let mut is_announced = false;
         let seat = self.seat(peer, stream)?;
         if self.node.trust.expects_proxy_protocol(peer) {
             match announced(stream).await {
-                Ok(announced) => peer = announced.unwrap_or(peer),
+                Ok(announced) => {
+                    is_announced = announced.is_some();
+                    peer = announced.unwrap_or(peer);
+                }
                 Err(NoAddress::Io(_)) => return None,
                 Err(fault) => {
                     tracing::debug!(from = %peer, %fault, "a connection is closed");
@@ -101,7 +119,11 @@ impl ConnectionService for Front {
             }
         }
         let known = self.node.access.guards_checks().then(Arc::default);
-        Some(Self { peer, known, seat, ..self.clone() })
+        Some(Self { peer, is_announced, known, seat, ..self.clone() })
+    }
+
+    fn announced(&self) -> Option<IpAddr> {
+        self.is_announced.then(|| client_of(self.peer))
     }
 
     fn identified(self, certificate: Option<Arc<Certificate>>) -> Self {
@@ -180,10 +202,11 @@ impl Service<Request<Incoming>> for Front {
         let token = access::of_headers(request.headers()).map(Box::from);
         let (certificate, address, door) = (self.certificate.clone(), self.peer, self.door);
         request.extensions_mut().insert(Caller { grant, token, certificate, address, door });
-        let router = self.router.clone();
+        let (node, worker, router) = (Arc::clone(&self.node), self.worker, self.router.clone());
         FrontFuture::later(async move {
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-            response.map(Body::Right)
+            let answer = answers::in_room(response, node.untaken_part(address)).await;
+            respond(&node, worker, answer)
         })
     }
 }

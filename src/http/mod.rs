@@ -15,6 +15,7 @@
 
 mod amend;
 mod answer;
+mod answers;
 mod audit;
 mod auth;
 mod backup;

@@ -10,7 +10,10 @@ use axum::{
     routing::{delete, get, post},
 };
 use serde_json::json;
-use tidegate_cluster::{Amendment, Readiness, state::MAX_RULES_BYTES};
+use tidegate_cluster::{
+    Amendment, Readiness,
+    state::{MAX_RULES_BYTES, Role},
+};
 
 use super::{
     amend::{self, AmendOptions},
@@ -84,10 +87,13 @@ async fn check_batch(
 ) -> Response {
     let decide = async {
         let text = read(request, batch::MAX_BYTES, worker.node.body_part(caller.address)).await?;
-        batch::decide(&worker.node, worker.number, &text, &caller.grant).await
+        let room = worker.node.untaken_part(caller.address);
+        batch::decide(&worker.node, worker.number, &text, &caller.grant, room).await
     };
     match decide.await {
-        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Ok((json, room)) => {
+            (Extension(room), [(header::CONTENT_TYPE, "application/json")], json).into_response()
+        }
         Err(problem) => worker.refuse(problem),
     }
 }
@@ -137,8 +143,8 @@ async fn remove(
     worker.json(members::remove(&worker.node.cluster, &name, caller.actor())).await
 }
 
-async fn all_tokens(State(worker): State<OnWorker>) -> Response {
-    Json(tokens::all(&worker.node)).into_response()
+async fn all_tokens(State(worker): State<OnWorker>, Extension(caller): Extension<Caller>) -> Response {
+    worker.json(worker.told_to(&caller, Role::Admin, async { Ok(tokens::all(&worker.node)) })).await
 }
 
 async fn make_token(
@@ -166,47 +172,68 @@ async fn revoke_token(
     worker.json(tokens::revoke(&worker.node, &caller, &token)).await
 }
 
-async fn audit_trail(State(worker): State<OnWorker>, wanted: Asked<AuditOptions>) -> Response {
-    match worker.query(wanted) {
-        Ok(options) => {
-            let applied = worker.node.cluster.ledger().applied();
-            Json(audit::view(&worker.node.name, &applied, &options)).into_response()
-        }
+async fn audit_trail(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    wanted: Asked<AuditOptions>,
+) -> Response {
+    let options = worker.query(wanted);
+    let view = async {
+        let options = options?;
+        let applied = worker.node.cluster.ledger().applied();
+        Ok(audit::view(&worker.node.name, &applied, &options))
+    };
+    match worker.told_to(&caller, Role::Read, view).await {
+        Ok(view) => Json(view).into_response(),
         Err(problem) => worker.refuse(problem),
     }
 }
 
-async fn backup_beginning(State(worker): State<OnWorker>) -> Response {
-    worker.bytes(backup::beginning(&worker.node)).await
+async fn backup_beginning(State(worker): State<OnWorker>, Extension(caller): Extension<Caller>) -> Response {
+    worker.bytes(worker.told_to(&caller, Role::Admin, backup::beginning(&worker.node))).await
 }
 
-async fn backup_buckets(State(worker): State<OnWorker>, wanted: Asked<SlotOptions>) -> Response {
+async fn backup_buckets(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    wanted: Asked<SlotOptions>,
+) -> Response {
     let options = worker.query(wanted);
-    worker.bytes(async { backup::buckets(&worker.node, &options?).await }).await
+    let buckets = async { backup::buckets(&worker.node, &options?).await };
+    worker.bytes(worker.told_to(&caller, Role::Admin, buckets)).await
 }
 
-async fn all_rules(State(worker): State<OnWorker>, wanted: Asked<ReadOptions>) -> Response {
+async fn all_rules(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    wanted: Asked<ReadOptions>,
+) -> Response {
     let options = worker.query(wanted);
-    worker.rules(async { rules::all(&worker.node, &options?).await }).await
+    let all = async { rules::all(&worker.node, &options?).await };
+    worker.rules(worker.told_to(&caller, Role::Read, all)).await
 }
 
 async fn rules_of_domain(
     State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
     Path(domain): Path<String>,
     wanted: Asked<ReadOptions>,
     headers: HeaderMap,
 ) -> Response {
     let options = worker.query(wanted);
-    worker.rules(async { rules::one(&worker.node, &domain, &options?, &headers).await }).await
+    let one = async { rules::one(&worker.node, &domain, &options?, &headers).await };
+    worker.rules(worker.told_to(&caller, Role::Read, one)).await
 }
 
 async fn rules_history(
     State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
     Path(domain): Path<String>,
     wanted: Asked<HistoryOptions>,
 ) -> Response {
     let options = worker.query(wanted);
-    worker.rules(async { rules::history(&worker.node, &domain, &options?).await }).await
+    let history = async { rules::history(&worker.node, &domain, &options?).await };
+    worker.rules(worker.told_to(&caller, Role::Read, history)).await
 }
 
 async fn put_rules(
@@ -308,6 +335,21 @@ impl OnWorker {
         wanted
             .map(|Query(options)| options)
             .map_err(|fault| Problem::new(ProblemKind::InvalidValue, fault.body_text()))
+    }
+
+    /// What the node knows, for a caller that may be told it when it is there: not as the call was admitted, but by the tokens of the
+    /// state that the answer may be of.
+    async fn told_to<T>(
+        &self,
+        caller: &Caller,
+        role: Role,
+        answer: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let answer = answer.await?;
+        // No older than what was answered, and maybe newer than what has been published.
+        self.node.access.publish(&self.node.cluster.ledger().applied());
+        caller.may(role, &self.node.access)?;
+        Ok(answer)
     }
 
     /// Room for the body of a call that changes rules, or only tries to, which more clients may.

@@ -19,11 +19,12 @@ fn work_for(time: Duration) {
 }
 
 /// A client has many connections that are always ready; somebody else asks now and then. How often the one is polled before the other
-/// is, in nine of ten cases (a machine that stops for a while is no matter), and how often in all.
-fn polls_before_somebody_else(turns: &Arc<Turns>, busy: IpAddr, other: IpAddr) -> (usize, usize) {
+/// is, in nine of ten cases (a machine that stops for a while is no matter), and how often in all. Without an address the other one is a node.
+fn polls_before_somebody_else(turns: &Arc<Turns>, busy: IpAddr, other: Option<IpAddr>) -> (usize, usize) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let (since, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (busy, other) = (turns.of(busy), turns.of(other));
+    let busy = turns.of(Whose::Clients, busy);
+    let other = other.map(|other| turns.of(Whose::Clients, other));
     let mut between = runtime.block_on(async {
         for _ in 0..BUSY {
             let (since, all) = (Arc::clone(&since), Arc::clone(&all));
@@ -36,15 +37,18 @@ fn polls_before_somebody_else(turns: &Arc<Turns>, busy: IpAddr, other: IpAddr) -
             })));
         }
         let since = Arc::clone(&since);
-        let asks = other.take(async move {
+        let asks = async move {
             let mut between = Vec::new();
             for _ in 0..200 {
                 yield_now().await;
                 between.push(since.swap(0, Relaxed));
             }
             between
-        });
-        spawn(asks).await.unwrap()
+        };
+        match other {
+            Some(other) => spawn(other.take(asks)).await.unwrap(),
+            None => spawn(asks).await.unwrap(),
+        }
     });
     // What the busy one does has to be known first.
     let mut between = between.split_off(100);
@@ -55,7 +59,7 @@ fn polls_before_somebody_else(turns: &Arc<Turns>, busy: IpAddr, other: IpAddr) -
 #[test]
 fn a_client_with_many_busy_connections_has_one_turn_between_those_of_another_one() {
     let turns = Turns::new();
-    let (most, all) = polls_before_somebody_else(&turns, address(1), address(2));
+    let (most, all) = polls_before_somebody_else(&turns, address(1), Some(address(2)));
     let in_a_turn = TURN as usize / POLL.as_nanos() as usize;
     // The other one is woken between two rounds, and may be at the end of the first and at the beginning of the second.
     assert!((1..=2 * in_a_turn + 1).contains(&most), "{most} polls between two of the other one");
@@ -65,14 +69,42 @@ fn a_client_with_many_busy_connections_has_one_turn_between_those_of_another_one
 #[test]
 fn the_connections_of_one_client_among_themselves_are_as_they_were() {
     let turns = Turns::new();
-    let (most, _) = polls_before_somebody_else(&turns, address(1), address(1));
+    let (most, _) = polls_before_somebody_else(&turns, address(1), Some(address(1)));
     assert!(most >= BUSY / 4, "{most}");
+}
+
+#[test]
+fn another_node_does_not_wait_for_all_connections_of_a_client_that_is_alone() {
+    let turns = Turns::new();
+    turns.count_peers();
+    turns.count_peers();
+    let (most, all) = polls_before_somebody_else(&turns, address(1), None);
+    let in_a_turn = TURN as usize / POLL.as_nanos() as usize;
+    assert!((1..=2 * in_a_turn + 1).contains(&most), "{most} polls before the node's");
+    assert!(all >= 100, "the busy one goes on: {all}");
+    assert_eq!(turns.count.load(Relaxed), 1, "however many nodes there are");
+}
+
+#[test]
+fn an_operator_at_an_address_of_its_own_and_an_announced_client_have_turns_of_their_own() {
+    let turns = Turns::new();
+    let proxy = turns.of(Whose::Clients, address(1));
+    let (operator, other) = (turns.of(Whose::Operators, address(1)), turns.of(Whose::Clients, address(2)));
+    proxy.announce(address(2));
+    let mut connection = Box::pin(proxy.take(poll_fn(|_| {
+        work_for(POLL);
+        Poll::<()>::Pending
+    })));
+    drop(proxy);
+    let _ = connection.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+    assert!(other.usage.spent.load(Relaxed) > 0 && operator.usage.spent.load(Relaxed) == 0);
+    assert_eq!(turns.count.load(Relaxed), 2, "the proxy's own turn is over");
 }
 
 #[test]
 fn who_takes_little_is_never_refused_and_who_takes_much_is_heavy_until_it_has_paused() {
     let turns = Turns::new();
-    let turn = turns.of(address(1));
+    let turn = turns.of(Whose::Clients, address(1));
     let mut refused = None;
     for window in 0..100 {
         assert!(turn.has_come(window * WINDOW, &mut refused), "{window}");
@@ -99,7 +131,7 @@ fn who_takes_little_is_never_refused_and_who_takes_much_is_heavy_until_it_has_pa
 #[test]
 fn nothing_is_kept_of_clients_that_are_gone() {
     let turns = Turns::new();
-    let all: Vec<_> = (0..100).map(|n| turns.of(address(n % 10))).collect();
+    let all: Vec<_> = (0..100).map(|n| turns.of(Whose::Clients, address(n % 10))).collect();
     assert_eq!((turns.clients.len(), turns.count.load(Relaxed)), (10, 10));
     drop(all);
     assert!(turns.clients.is_empty() && turns.count.load(Relaxed) == 0);
@@ -109,7 +141,7 @@ fn nothing_is_kept_of_clients_that_are_gone() {
 fn requests_of_a_client_that_takes_much_do_not_wait_and_are_counted() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let turns = Turns::new();
-    let (turn, _other) = (turns.of(address(1)), turns.of(address(2)));
+    let (turn, _other) = (turns.of(Whose::Clients, address(1)), turns.of(Whose::Clients, address(2)));
     runtime.block_on(async {
         let all: Vec<_> = (0..BUSY).map(|_| spawn(turn.count(async { work_for(POLL) }))).collect();
         yield_now().await;

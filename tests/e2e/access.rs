@@ -1,12 +1,13 @@
 //! The promise: who may do what. A token that is made at one node counts at all, and one that is revoked at none; each call
 //! needs its role; what is written down names who proved it.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 use tidegate_jepsen::{
     client::Response,
     cluster::{Cluster, Node, free_ports, wait_for},
+    history::monotonic,
 };
 
 use crate::kit::{
@@ -292,4 +293,33 @@ fn who_tries_secrets_is_told_and_keeps_nobody_out_who_shares_the_address() {
     assert_eq!(ask(node, "GET", "/v1/check?user=a", Some(&shop), "").status, 200);
     let long = "x".repeat(8_000);
     assert_eq!(status(&long).status, 429);
+}
+
+#[test]
+fn what_was_waited_for_is_told_by_the_tokens_that_came_with_it() {
+    let mut cluster = Cluster::start(2, keeping());
+    await_voters(&cluster, 2);
+    make(&cluster.nodes[0], None, json!({"name": "ops", "roles": ["admin"]}));
+    cluster.kill("n1");
+    cluster.kill("n2");
+    // Alone it knows of no token, and has no quorum that could tell: who asks waits for one.
+    cluster.restart("n1");
+    let mut client = cluster.node("n1").client(PATIENCE);
+    let asking = thread::spawn(move || {
+        let deadline = monotonic() + SOON.as_nanos() as u64;
+        let mut heard = Vec::new();
+        while !matches!(heard.last(), Some(200 | 401)) {
+            assert!(monotonic() < deadline, "{heard:?}");
+            match client.get("/v1/backup") {
+                Ok(answer) => heard.push(answer.status),
+                // It is not up yet.
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        heard
+    });
+    thread::sleep(Duration::from_secs(1));
+    cluster.restart("n2");
+    let heard = asking.join().unwrap();
+    assert!(!heard.contains(&200), "the hashes of tokens are for administrators: {heard:?}");
 }

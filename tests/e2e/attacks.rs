@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tidegate_jepsen::{cluster::Cluster, history::monotonic, load::path_of};
 
 use crate::kit::{
@@ -33,7 +33,18 @@ const ATTACKER: [u8; 4] = [127, 0, 0, 9];
 const HONEST: [u8; 4] = [127, 0, 0, 2];
 
 fn connect_from(source: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
+    connect(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap(), source, to)
+}
+
+/// A connection for which the kernels keep little of what is not read.
+fn connect_narrow(source: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    connect(socket, source, to)
+}
+
+fn connect(socket: Socket, source: impl Into<IpAddr>, to: SocketAddr) -> TcpStream {
     socket.bind(&SocketAddr::from((source.into(), 0)).into()).unwrap();
     socket.connect(&to.into()).unwrap();
     let stream = TcpStream::from(socket);
@@ -52,7 +63,10 @@ struct Frames {
 impl Frames {
     /// With so many bytes of each answer that it takes.
     fn new(source: [u8; 4], address: SocketAddr, window: u32) -> Self {
-        let stream = connect_from(source, address);
+        Self::over(connect_from(source, address), window)
+    }
+
+    fn over(stream: TcpStream, window: u32) -> Self {
         let mut frames = Self { stream, heard: Vec::new() };
         let initial_window_size = [&[0, 4][..], &window.to_be_bytes()].concat();
         frames.say(&[PREFACE, &frame(SETTINGS, 0, 0, &initial_window_size)].concat());
@@ -113,6 +127,107 @@ fn answers_that_nobody_takes_take_bounded_memory() {
     let mut honest = Frames::new(HONEST, node.grpc, 1 << 20);
     honest.say(&call(1, GUBERNATOR, &batch));
     assert_eq!(honest.hear(DATA, 1).map(|answer| answer[0]), Ok(0), "another client has room");
+}
+
+/// The windows of HTTP/2 are the client's word: what counts is what it reads.
+#[test]
+fn answers_for_which_a_client_has_windows_and_that_it_does_not_read_take_bounded_memory() {
+    const CANCEL: u32 = 8;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    const MOST: u32 = (1 << 31) - 1;
+    let _machine = kit::alone();
+    let cluster = kit::patient_nodes(1, "rules: []\n");
+    let node = &cluster.nodes[0];
+    let before = node.resident_bytes().unwrap();
+    let batch = [0x0a, 0].repeat(1_000);
+    let calls: Vec<u8> = (0..31).flat_map(|number| call(number * 2 + 1, GUBERNATOR, &batch)).collect();
+    let open = frame(WINDOW_UPDATE, 0, 0, &(MOST - 65_535).to_be_bytes());
+    let mut held: Vec<Frames> = (0..100)
+        .map(|_| {
+            let mut connection = Frames::over(connect_narrow(ATTACKER, node.grpc), MOST);
+            connection.say(&[&open[..], &calls].concat());
+            connection
+        })
+        .collect();
+    let mut honest = Frames::new(HONEST, node.grpc, 1 << 20);
+    honest.say(&call(1, GUBERNATOR, &batch));
+    assert_eq!(honest.hear(DATA, 1).map(|answer| answer[0]), Ok(0), "another client has room");
+    let most = node.resident_bytes().unwrap();
+    assert!(most < before + (64 << 20), "{before} bytes before, {most} then");
+    let last = held.last_mut().unwrap();
+    // Now it reads what there is.
+    SockRef::from(&last.stream).set_recv_buffer_size(1 << 20).unwrap();
+    let given_up = (0..31).filter_map(|number| last.hear(DATA, number * 2 + 1).err()).collect::<Vec<_>>();
+    assert!(given_up.len() > 10, "there is no room for what it does not take: {given_up:?}");
+    assert!(given_up.iter().all(|code| [CANCEL, ENHANCE_YOUR_CALM].contains(code)), "{given_up:?}");
+}
+
+#[test]
+fn a_call_that_goes_on_and_on_begins_with_a_whole_small_message() {
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let cluster = kit::patient_nodes(1, "rules: []\n");
+    let mut client = Frames::new(HONEST, cluster.nodes[0].grpc, 1 << 20);
+    // Of 256 bytes some come; or many of 4 MiB.
+    let half = [&[0, 0, 0, 1, 0][..], &[0; 16]].concat();
+    let large = [&[0, 0, 0x3f, 0xff, 0xff][..], &[0; 8 << 10]].concat();
+    let calls = [(WATCH, &half), (WATCH, &large), (REFLECTION, &half), (REFLECTION, &large)];
+    for (stream, (path, begun)) in (1..).step_by(2).zip(calls) {
+        client.say(&frame(HEADERS, END_HEADERS, stream, &head_of(path, 0)));
+        client.say(&frame(DATA, 0, stream, begun));
+    }
+    for stream in [1, 3, 5, 7] {
+        assert!(client.hear(HEADERS, stream).is_ok(), "{stream} is answered");
+        assert!(client.hear(RST_STREAM, stream).is_ok(), "{stream} is over");
+    }
+    // Field 7 lists the services; what it says is for nobody.
+    let list = [&[0, 0, 0, 0x0f, 0xa3, 0x3a, 0xa0, 0x1f][..], &[b'a'; 4_000]].concat();
+    client.say(&frame(HEADERS, END_HEADERS, 9, &head_of(REFLECTION, 0)));
+    client.say(&frame(DATA, 0, 9, &list));
+    assert_eq!(client.hear(DATA, 9).map(|answer| answer[0]), Ok(0), "a question is answered");
+    for _ in 0..11 {
+        client.say(&frame(DATA, 0, 9, &list));
+    }
+    assert!(client.hear(RST_STREAM, 9).is_ok(), "and not without end");
+    client.say(&call(11, WATCH, &[]));
+    assert_eq!(client.hear(DATA, 11), Ok(vec![0, 0, 0, 0, 2, 8, 1]), "the connection goes on");
+}
+
+#[test]
+fn http_answers_that_nobody_takes_take_bounded_memory_and_more_are_refused_uncharged() {
+    let _machine = kit::alone();
+    let cluster = kit::patient_nodes(1, "rules:\n  - { name: per-user, key: [user], limit: 5000/1d }\n");
+    let node = &cluster.nodes[0];
+    let batch = |user: &str| {
+        let checks = vec![format!("{{\"attributes\":{{\"user\":\"{user}\"}}}}"); 1_000].join(",");
+        let body = format!("{{\"checks\":[{checks}]}}");
+        format!("POST /v1/check/batch HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    let before = node.resident_bytes().unwrap();
+    let of_others = batch("others");
+    let _held: Vec<TcpStream> = (0..150)
+        .map(|_| {
+            let mut stream = connect_narrow(ATTACKER, node.http);
+            stream.write_all(of_others.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(1));
+    let most = node.resident_bytes().unwrap();
+    assert!(most < before + (64 << 20), "{before} bytes before, {most} then");
+    let first_line = |source: [u8; 4], user: &str| {
+        let mut stream = connect_from(source, node.http);
+        stream.write_all(batch(user).as_bytes()).unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        String::from_utf8(line.to_vec()).unwrap()
+    };
+    assert_eq!(first_line(ATTACKER, "refused"), "HTTP/1.1 503");
+    assert_eq!(first_line(HONEST, "answered"), "HTTP/1.1 200", "another client has room");
+    for (user, remaining) in [("refused", 5_000), ("answered", 4_000)] {
+        let check = node.client(PATIENCE).get(&format!("/v1/check?user={user}&cost=0")).unwrap().json();
+        assert_eq!(check["remaining"], remaining, "{user}: {check}");
+    }
 }
 
 #[test]

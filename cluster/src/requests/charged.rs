@@ -22,6 +22,10 @@ pub(crate) const REFUNDABLE: Duration = Duration::from_secs(3600);
 /// Requests whose charges are known at one time; one more, and the oldest is forgotten, of the bucket and the rule that have the most.
 pub(super) const MAX_CHARGED: usize = 1 << 16;
 
+/// Charges that are known of one number; one more, and the oldest is forgotten. Each check with the number looks at all of them, under the lock
+/// of its part.
+const MAX_OF_NUMBER: usize = 64;
+
 /// Charges of requests, by the requests' numbers.
 #[derive(Debug, Default)]
 pub(super) struct Charged {
@@ -76,7 +80,12 @@ impl Charged {
         {
             forget(&mut self.known, at, request);
         }
-        self.known.entry(request.number).or_default().extend(taken);
+        let known = self.known.entry(request.number).or_default();
+        let before = known.len();
+        known.extend(taken);
+        // What has just been charged stays, though it is more: a check has no more charges than the rules that match it.
+        let most = MAX_OF_NUMBER.max(known.len() - before);
+        known.drain(..known.len().saturating_sub(most));
         self.order.push(share, (at, request));
     }
 
@@ -230,6 +239,21 @@ mod tests {
         assert_eq!(charged.order.len(), 1000);
         let known = (0..100).filter(|bucket| !take(&mut charged, *bucket, key(*bucket), 5, 2).is_empty());
         assert!(known.count() >= 90);
+    }
+
+    #[test]
+    fn one_number_with_many_costs_is_bounded_work_and_its_last_charges_are_known() {
+        let mut charged = Charged::default();
+        let many = 10 * MAX_OF_NUMBER as u64;
+        (0..many).for_each(|cost| charged.note(request(1, cost), &[charge(2, 1)], at(cost), 100_000));
+        assert_eq!(charged.known[&1].len(), MAX_OF_NUMBER);
+        let parts = take(&mut charged, 1, 2, many, many);
+        assert_eq!((parts.len(), parts[0]), (MAX_OF_NUMBER, (at(many - 1), 1)));
+        let wide: Vec<Charge> = (0..2 * MAX_OF_NUMBER as u64).map(|key| charge(key << 44, 1)).collect();
+        charged.note(request(1, many), &wide, at(many), 100_000);
+        assert_eq!(charged.known[&1].len(), wide.len(), "all of one check");
+        charged.forget_old(at(many + 3600));
+        assert!(charged.is_empty() && charged.known.is_empty());
     }
 
     #[test]

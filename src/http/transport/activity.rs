@@ -1,17 +1,20 @@
 //! What the client of a connection does, so that one that does nothing useful can be told.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use super::service::Limits;
 
+/// Bytes of answers that a client takes at least in the time that it has for them: who takes one now and then takes none.
+const LEAST_TAKEN: u64 = 64 << 10;
+
 /// What a client did, noted by its stream and its service, which run on one thread.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Reads and writes that moved something, wrapping.
-    moved: AtomicU32,
+    /// Bytes that the client has taken.
+    taken: AtomicU64,
     /// Requests that the service was given, wrapping.
     requests: AtomicU32,
     /// A request is with the service.
@@ -24,17 +27,16 @@ pub(super) struct Activity {
 
 impl Activity {
     pub(super) fn note_read(&self) {
-        self.moved.store(self.moved.load(Relaxed).wrapping_add(1), Relaxed);
         if !self.in_service.load(Relaxed) {
             self.head_begun.store(true, Relaxed);
         }
     }
 
-    pub(super) fn note_write(&self, stalled: bool) {
-        self.write_stalled.store(stalled, Relaxed);
-        if !stalled {
-            self.moved.store(self.moved.load(Relaxed).wrapping_add(1), Relaxed);
-        }
+    /// So many bytes were written; none: the client does not take any now.
+    pub(super) fn note_write(&self, written: Option<usize>) {
+        self.write_stalled.store(written.is_none(), Relaxed);
+        let taken = self.taken.load(Relaxed);
+        self.taken.store(taken.wrapping_add(written.unwrap_or(0) as u64), Relaxed);
     }
 
     pub(super) fn note_request(&self) {
@@ -51,7 +53,7 @@ impl Activity {
         if self.in_service.load(Relaxed) {
             Phase::InService
         } else if self.write_stalled.load(Relaxed) {
-            Phase::NotReading(self.moved.load(Relaxed))
+            Phase::NotReading(self.taken.load(Relaxed) / LEAST_TAKEN)
         } else if self.head_begun.load(Relaxed) {
             Phase::Head(self.requests.load(Relaxed))
         } else {
@@ -69,8 +71,8 @@ pub(super) enum Phase {
     Head(u32),
     /// After so many requests there is none.
     Idle(u32),
-    /// The client does not take its answer, after so much was moved.
-    NotReading(u32),
+    /// The client does not take its answer, after it took so many times [`LEAST_TAKEN`].
+    NotReading(u64),
 }
 
 impl Phase {
@@ -103,13 +105,20 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_some_of_its_answer_is_not_the_one_that_takes_none() {
+    fn a_client_that_takes_a_good_part_of_its_answer_has_more_time_and_one_that_takes_it_byte_by_byte_has_none()
+     {
         let activity = Activity::default();
-        activity.note_write(true);
+        activity.note_write(None);
         let stalled = activity.phase();
         assert!(matches!(stalled, Phase::NotReading(_)));
-        activity.note_write(false);
-        activity.note_write(true);
+        for _ in 0..1000 {
+            activity.note_write(Some(1));
+            activity.note_read();
+            activity.note_write(None);
+        }
+        assert_eq!(stalled, activity.phase(), "nor one that asks for more meanwhile");
+        activity.note_write(Some(LEAST_TAKEN as usize));
+        activity.note_write(None);
         assert_ne!(stalled, activity.phase());
     }
 }

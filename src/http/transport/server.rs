@@ -11,6 +11,7 @@ use crate::{
     accept::{AcceptOptions, ServerStats, accept},
     ending::Ending,
     tls::{Acceptor, Socket},
+    turns::Turn,
 };
 use hyper::{
     Request, Response,
@@ -54,10 +55,14 @@ pub async fn serve<S, B>(
         stats,
     };
     let stop = ending.stopped().clone();
-    let serve = move |worker: usize, mut tcp: TcpStream, _| {
+    let serve = move |worker: usize, mut tcp: TcpStream, turn: Arc<Turn>| {
         let (service, ending, tls) = (services[worker].clone(), ending.clone(), tls.clone());
         async move {
             let Some(service) = service.begin(&mut tcp).await else { return };
+            if let Some(client) = service.announced() {
+                turn.announce(client);
+            }
+            drop(turn);
             let Some(tls) = tls else {
                 return serve_connection(Socket::plain(tcp), service, limits, ending).await;
             };

@@ -1,6 +1,6 @@
 //! What the transport asks of the service behind it, and what it allows its clients.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper_util::service::TowerToHyperService;
@@ -25,7 +25,7 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Without a request; then the connection is closed.
     pub idle_timeout: Duration,
-    /// For a client that does not take any of its answer; then the connection is closed.
+    /// For a client that does not take 64 KiB of its answer; then the connection is closed.
     pub write_timeout: Duration,
     /// For requests that are being answered when the server stops.
     pub drain_timeout: Duration,
@@ -114,6 +114,11 @@ pub trait ConnectionService: Sized {
 
     /// Makes of a worker's service the one for this connection, of which nothing has been read; `None` if it is to be closed.
     fn begin(&self, stream: &mut TcpStream) -> impl Future<Output = Option<Self>> + Send;
+
+    /// The client for which the connection is, where a proxy at its other end has announced another one.
+    fn announced(&self) -> Option<IpAddr> {
+        None
+    }
 
     /// The same, of a client that has shown this certificate.
     #[must_use]

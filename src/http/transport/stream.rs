@@ -85,7 +85,11 @@ impl ClientStream {
             return Poll::Ready(Ok(head.len()));
         }
         let written = write(Pin::new(&mut self.socket), cx);
-        self.activity.note_write(written.is_pending());
+        match written {
+            Poll::Ready(Ok(written)) => self.activity.note_write(Some(written)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.activity.note_write(None),
+        }
         written
     }
 }
