@@ -98,6 +98,21 @@ fn what_may_be_a_token_is_not_called_bad_before_the_log_was_applied() {
 }
 
 #[test]
+fn a_caller_that_was_admitted_as_nobody_is_told_nothing_once_there_are_tokens() {
+    let access = access(None, false, false);
+    let grant = access.admit(Needs::Role(Role::Admin), Door::Public, with(None), here()).unwrap();
+    let caller = Caller { grant, token: None, certificate: None, address: here(), door: Door::Public };
+    assert!(caller.may(Role::Admin, &access).is_ok());
+    let tokens = serde_json::json!({ "by_id": {}, "is_guarded": true, "version": 7 });
+    let mut applied = Applied { index: 7, ..Applied::default() };
+    applied.state.access.tokens = Arc::new(serde_json::from_value(tokens).unwrap());
+    access.publish(&applied);
+    for role in [Role::Read, Role::Admin] {
+        assert_eq!(caller.may(role, &access).unwrap_err().kind, ProblemKind::TokenNeeded);
+    }
+}
+
+#[test]
 fn what_a_caller_has_presented_is_not_printed() {
     let token = Some(Box::from(SECRET.as_bytes()));
     let (address, door) = (here(), Door::Public);

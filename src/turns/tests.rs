@@ -79,8 +79,8 @@ fn another_node_does_not_wait_for_all_connections_of_a_client_that_is_alone() {
     turns.count_peers();
     turns.count_peers();
     let (most, all) = polls_before_somebody_else(&turns, address(1), None);
-    let in_a_turn = TURN as usize / POLL.as_nanos() as usize;
-    assert!((1..=2 * in_a_turn + 1).contains(&most), "{most} polls before the node's");
+    // Two rounds are 40 polls, and as many run freely after the machine has stopped for a while. Without turns it is all of them.
+    assert!((1..=BUSY / 2).contains(&most), "{most} polls before the node's");
     assert!(all >= 100, "the busy one goes on: {all}");
     assert_eq!(turns.count.load(Relaxed), 1, "however many nodes there are");
 }
