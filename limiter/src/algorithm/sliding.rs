@@ -211,6 +211,11 @@ pub(crate) fn ahead(limit: &Limit, state: u64, units: u64, now: u64) -> u64 {
     Window { current, ..window }.pack(limit)
 }
 
+/// At least as strict as both.
+pub(crate) fn stricter(limit: &Limit, one: u64, other: u64, now: u64) -> u64 {
+    Window::at(limit, one, now).max(limit, Window::at(limit, other, now)).pack(limit)
+}
+
 /// The later window of two states, and where it is the same one, the one with more units in it.
 pub(crate) fn more_in_window(limit: &Limit, one: u64, other: u64) -> u64 {
     let rank = |state: u64| {
