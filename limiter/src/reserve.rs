@@ -133,7 +133,7 @@ impl Reserve {
 
     /// At least as strict as both: of windows that slide that is not always the larger number.
     pub fn stricter(limit: &Limit, one: Mark, other: Mark, at: Nanos) -> Mark {
-        Mark::new(algorithm::stricter(limit, one.get(), other.get(), at.ticks()))
+        Mark::new(algorithm::joined(limit, one.get(), other.get(), at.ticks()))
     }
 
     /// How far a bucket is used that was exhausted at an instant.
