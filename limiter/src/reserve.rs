@@ -10,11 +10,15 @@
 //! A floor of a sliding window is a state of it, with the window before as it is: that one's count is over. Of the window that counts a
 //! floor says how many units, and leaves open how late they come in it.
 
+mod limits;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+
+use self::limits::RuleLimits;
 
 use crate::{
     Algorithm, Charge, Decision, KeyHash, Limit, Nanos, Period, RuleId, Takeover,
@@ -127,6 +131,23 @@ impl Reserve {
         Mark::new(state.min(algorithm::having_consumed(limit, u64::MAX, at)))
     }
 
+    /// At least as strict as both: of windows that slide that is not always the larger number.
+    pub fn stricter(limit: &Limit, one: Mark, other: Mark, at: Nanos) -> Mark {
+        Mark::new(algorithm::joined(limit, one.get(), other.get(), at.ticks()))
+    }
+
+    /// How far a bucket is used that was exhausted at an instant.
+    pub fn exhausted(limit: &Limit, at: Nanos) -> Mark {
+        Mark::new(algorithm::having_consumed(limit, u64::MAX, at.ticks()))
+    }
+
+    /// When a bucket was exhausted at the earliest that is used that far; `None`: it is of windows, of which that says nothing.
+    pub fn exhausted_at(limit: &Limit, mark: Mark) -> Option<Nanos> {
+        let refill = gcra::ticks_for(limit, limit.burst_size());
+        let ticks = mark.get().saturating_sub(refill);
+        limit.algorithm().has_burst().then(|| Nanos::new(ticks.div_ceil(TICKS_PER_NANO)))
+    }
+
     /// Whether the window of an instant still counts at a later one.
     pub fn is_counted(&self, limit: &Limit, window_of: Nanos, at: Nanos) -> bool {
         let end = |ticks: u64| window_end(limit.period(), ticks);
@@ -217,64 +238,73 @@ fn quantum(limit: &Limit) -> Option<u64> {
 }
 
 /// All rules whose floors are replicated. By default: none, not even of the limits that come with checks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reserves {
     rules: BTreeMap<u64, Reserve>,
     /// Whether limits that come with checks have floors.
     has_inline: bool,
     least_debt: Option<Duration>,
-    /// The limits of each of these rules, where those are few enough to be kept.
-    limits: BTreeMap<u64, Vec<Limit>>,
+    /// The limits of each of these rules.
+    limits: BTreeMap<u64, RuleLimits>,
     /// All other rules: they have no floors.
     others: BTreeSet<u64>,
+    /// Those of the others by which nothing can have been charged, because they deny.
+    denying: BTreeSet<u64>,
     /// Of all rules, those whose buckets start full when nobody can tell what they had admitted.
     full: BTreeSet<u64>,
+    fingerprint: u64,
+    number: u64,
+}
+
+impl Default for Reserves {
+    fn default() -> Self {
+        Self {
+            rules: BTreeMap::new(),
+            has_inline: false,
+            least_debt: None,
+            limits: BTreeMap::new(),
+            others: BTreeSet::new(),
+            denying: BTreeSet::new(),
+            full: BTreeSet::new(),
+            fingerprint: 0,
+            number: 0,
+        }
+        .numbered()
+    }
 }
 
 /// What rules that were in force before say of one that is in force now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Formerly<'r> {
-    /// It had floors of the same quanta.
+    /// It was the same: it had the same limits, and floors.
     Same,
-    /// It was not there.
+    /// It was not there, or admitted nothing.
     Absent,
-    /// It had floors, under these limits.
-    Other(Reserve, &'r [Limit]),
+    /// It had floors, under these limits: each with its [number](Reserves::formerly_of).
+    Other(Reserve, &'r [(u64, Limit)]),
     /// It had no floors, or too many limits to say under which.
     Unknown,
 }
 
-/// Of a rule with more limits than that it is not known later which it had.
-const MAX_LIMITS: usize = 16;
-
-/// The limits of a rule, each once; none if those are more than are kept.
-fn few<'l>(limits: impl IntoIterator<Item = &'l Limit>) -> Vec<Limit> {
-    let mut few = Vec::new();
-    // What denies takes nothing.
-    for limit in limits.into_iter().filter(|limit| !limit.denies()) {
-        if !few.contains(limit) {
-            few.push(*limit);
-        }
-        if few.len() > MAX_LIMITS {
-            return Vec::new();
-        }
-    }
-    few
-}
-
 impl Reserves {
-    pub(crate) fn of<'l, L: IntoIterator<Item = &'l Limit>>(
+    pub(crate) fn of<'l, L: IntoIterator<Item = (u64, &'l Limit)>>(
         all: impl IntoIterator<Item = (RuleId, Option<Reserve>, L)>,
         full: impl IntoIterator<Item = RuleId>,
     ) -> Self {
-        let (mut rules, mut limits, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (mut rules, mut limits) = (BTreeMap::new(), BTreeMap::new());
+        let (mut others, mut denying) = (BTreeSet::new(), BTreeSet::new());
         for (rule, reserve, of_rule) in all {
             match reserve {
                 Some(reserve) => {
                     rules.insert(rule.get(), reserve);
-                    limits.insert(rule.get(), few(of_rule));
+                    limits.insert(rule.get(), RuleLimits::of(of_rule));
                 }
-                None => _ = others.insert(rule.get()),
+                None => {
+                    others.insert(rule.get());
+                    if of_rule.into_iter().all(|(_, limit)| limit.denies()) {
+                        denying.insert(rule.get());
+                    }
+                }
             }
         }
         let buckets = rules.values().filter(|reserve: &&Reserve| !reserve.is_of_window);
@@ -282,7 +312,18 @@ impl Reserves {
         let least = buckets.map(|reserve| reserve.quantum).chain([LEAST_INLINE]).min();
         let least = least.map(|least| Duration::from_nanos(least / TICKS_PER_NANO));
         let full = full.into_iter().map(RuleId::get).collect();
-        Self { rules, has_inline: true, least_debt: least, limits, others, full }
+        let all = Self {
+            rules,
+            has_inline: true,
+            least_debt: least,
+            limits,
+            others,
+            denying,
+            full,
+            fingerprint: 0,
+            number: 0,
+        };
+        all.numbered()
     }
 
     /// Those of several domains together.
@@ -294,9 +335,10 @@ impl Reserves {
             all.rules.extend(&part.rules);
             all.limits.extend(part.limits.clone());
             all.others.extend(&part.others);
+            all.denying.extend(&part.denying);
             all.full.extend(&part.full);
         }
-        all
+        all.numbered()
     }
 
     /// Whether the buckets of this rule start full when nobody can tell what they had admitted.
@@ -317,18 +359,80 @@ impl Reserves {
         self.get(reserve.rule) == Some(reserve)
     }
 
-    /// What these rules, which were in force before, say of one that is in force now.
-    pub fn formerly(&self, rule: RuleId, reserve: Option<Reserve>) -> Formerly<'_> {
-        if reserve.is_some_and(|reserve| self.contains(reserve)) {
-            return Formerly::Same;
+    /// What these rules, which were in force before, say of one that has such a limit by now. `now`: the rules in force.
+    pub fn formerly(
+        &self,
+        now: &Self,
+        rule: RuleId,
+        reserve: Option<Reserve>,
+        limit: &Limit,
+    ) -> Formerly<'_> {
+        if rule == RuleId::INLINE {
+            // What requests are charged by that carry their limit is no rule that could have been written since.
+            let is_same = reserve.is_some_and(|reserve| self.contains(reserve));
+            return if is_same { Formerly::Same } else { Formerly::Unknown };
         }
         match (self.get(rule.get()), self.limits.get(&rule.get())) {
-            (Some(former), Some(limits)) if !limits.is_empty() => Formerly::Other(former, limits),
-            (Some(_), _) => Formerly::Unknown,
-            // What requests are charged by that carry their limit is no rule that could have been written since.
-            (None, _) if rule == RuleId::INLINE || self.others.contains(&rule.get()) => Formerly::Unknown,
-            (None, _) => Formerly::Absent,
+            (Some(former), Some(limits)) => {
+                // The limit may be of newer rules than those that are said to be in force.
+                let is_same = reserve == Some(former)
+                    && limits.has(limit)
+                    && now.limits.get(&rule.get()).is_some_and(|now| now.number() == limits.number());
+                match limits.few() {
+                    _ if is_same => Formerly::Same,
+                    [] => Formerly::Unknown,
+                    few => Formerly::Other(former, few),
+                }
+            }
+            _ if self.charged_by(rule) => Formerly::Unknown,
+            _ => Formerly::Absent,
         }
+    }
+
+    /// Of a rule's `former` limits those under which a bucket may have been charged that has this limit by now, as these rules in
+    /// force say: the one of the same override, or of the rule itself. All, where that one was not there.
+    pub fn formerly_of<'r>(
+        &'r self,
+        rule: RuleId,
+        limit: &'r Limit,
+        former: &'r [(u64, Limit)],
+    ) -> impl Iterator<Item = &'r Limit> {
+        let own = self.limits.get(&rule.get()).map_or(&[][..], RuleLimits::few);
+        let is_own = move |(number, _): &&(u64, Limit)| {
+            own.iter().any(|(own_number, own)| own_number == number && own == limit)
+        };
+        let is_known = former.iter().any(|one| is_own(&one));
+        former.iter().filter(move |one| !is_known || is_own(one)).map(|(_, limit)| limit)
+    }
+
+    /// The rules with floors, with the limits of each; none of one that has more than are kept.
+    pub fn all(&self) -> impl Iterator<Item = (RuleId, Reserve, &[(u64, Limit)])> {
+        let limits = |rule: &u64| self.limits.get(rule).map_or(&[][..], RuleLimits::few);
+        self.rules.iter().map(move |(rule, reserve)| (RuleId::from_raw(*rule), *reserve, limits(rule)))
+    }
+
+    /// Whether anything may have been charged by that rule.
+    pub fn charged_by(&self, rule: RuleId) -> bool {
+        let is_other = self.others.contains(&rule.get()) && !self.denying.contains(&rule.get());
+        is_other || self.get(rule.get()).is_some()
+    }
+
+    /// Whether a rule that had such floors in `before` has the same ones, and the same limits.
+    pub fn is_as_in(&self, before: &Self, rule: RuleId, reserve: Reserve) -> bool {
+        let number = |of: &Self| of.limits.get(&rule.get()).map(RuleLimits::number);
+        before.get(rule.get()) == Some(reserve)
+            && self.get(rule.get()) == Some(reserve)
+            && number(self) == number(before)
+    }
+
+    /// Whether limits that come with checks have floors.
+    pub fn has_inline_limits(&self) -> bool {
+        self.has_inline
+    }
+
+    /// How many rules it knows of.
+    pub fn count(&self) -> usize {
+        self.rules.len() + self.others.len()
     }
 
     /// The floor of a bucket that knows this, a little ahead of it; `None`: it needs none. Of a ban it is just that.
@@ -373,9 +477,18 @@ impl Reserves {
         self.rules.is_empty() && !self.has_inline
     }
 
-    /// A number that differs where the rules differ; nobody gains anything by choosing rules for which it does not.
+    /// A number that differs where the rules or their quanta differ; nobody gains anything by choosing rules for which it does not.
+    /// Two nodes that agree about it have the same floors.
     pub fn fingerprint(&self) -> u64 {
-        let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        self.fingerprint
+    }
+
+    /// As [`Self::fingerprint`], and it differs where limits differ that have the same quanta.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn numbered(mut self) -> Self {
         let rules = self.rules.values();
         let kind = |one: &Reserve| {
             u64::from(one.is_sliding) << 2 | u64::from(one.is_of_window) << 1 | u64::from(one.has_shares)
@@ -383,8 +496,16 @@ impl Reserves {
         // Earlier versions had no floors of limits that come with checks.
         let first = self.rules.len() as u64 | u64::from(self.has_inline) << 32;
         let first = self.others.iter().fold(first, |bits, rule| mix(bits, *rule));
-        rules.fold(mix(first, 0), |bits, one| mix(mix(mix(bits, one.rule), one.quantum), kind(one)))
+        let of_rule = |bits, one: &Reserve| mix(mix(mix(bits, one.rule), one.quantum), kind(one));
+        self.fingerprint = rules.fold(mix(first, 0), of_rule);
+        let of_limits = |bits, (rule, limits): (&u64, &RuleLimits)| mix(mix(bits, *rule), limits.number());
+        self.number = self.limits.iter().fold(self.fingerprint, of_limits);
+        self
     }
+}
+
+fn mix(bits: u64, word: u64) -> u64 {
+    (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
 #[cfg(test)]

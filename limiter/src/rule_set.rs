@@ -400,7 +400,7 @@ fn reserves(domains: &HashMap<Box<str>, Arc<Domain>>) -> Arc<Reserves> {
 fn reserves_of<'d>(domains: impl Iterator<Item = &'d Arc<Domain>> + Clone) -> Reserves {
     let rules = || domains.clone().flat_map(|domain| &domain.rules);
     let full = rules().filter(|rule| rule.on_total_loss == OnTotalLoss::Full).map(Rule::id);
-    let all = rules().map(|rule| (rule.id, rule.reserve(), rule.numbered_limits().map(|(_, limit)| limit)));
+    let all = rules().map(|rule| (rule.id, rule.reserve(), rule.numbered_limits()));
     Reserves::of(all, full)
 }
 

@@ -342,6 +342,31 @@ fn a_node_that_is_told_of_former_limits_knows_what_comes_from_before() {
     old.change("limit: 10/1h", START);
 }
 
+/// Found by a review: of two states the larger number counted, which knew nothing of the window before.
+#[test]
+fn a_sliding_window_that_comes_back_in_its_next_window_has_what_both_say() {
+    let midnight = Nanos::new(1_800_057_600_000_000_000);
+    let at = |minutes: u64| midnight.saturating_add(Duration::from_secs(60 * minutes));
+    let [day, hour] = ["1000/1d", "1000/1h"].map(|limit| rule(limit, Algorithm::SlidingWindow));
+    // Whether the key is asked for in the hour of the change: else the other limit takes over what is left of the day.
+    for (is_asked, least) in [(true, 60), (false, 55)] {
+        let mut node = Node::new(&day);
+        assert!(node.check(1000, at(23 * 60)).allowed);
+        node.change(&hour, at(23 * 60 + 50));
+        assert!(!is_asked || node.left(at(23 * 60 + 50)) == 0);
+        assert!(node.check(1, at(25 * 60 + 30)).allowed);
+        node.change(&day, at(25 * 60 + 40));
+        let left = node.left(at(25 * 60 + 40));
+        assert!((least..=69).contains(&left), "{left}");
+        // Put aside once more, it is not forgotten either, nor counted twice.
+        node.change(&hour, at(25 * 60 + 45));
+        node.left(at(25 * 60 + 45));
+        node.change(&day, at(25 * 60 + 50));
+        let left = node.left(at(25 * 60 + 50));
+        assert!((least..=75).contains(&left), "{left}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
@@ -365,6 +390,39 @@ proptest! {
             node.check(cost, START);
             consumed = count - node.left(START);
             known.insert((limit, algorithm), node.left(START));
+        }
+    }
+
+    /// The same at any instant. A limit that comes back has no more left than if it had been in force all the time, and charged
+    /// with what was admitted under it.
+    #[test]
+    fn changes_give_nothing_back_at_any_time(
+        steps in prop::collection::vec(
+            (0usize..5, prop::sample::select(ALL.to_vec()), 0u64..12, prop::sample::select(vec![0u64, 7, 90, 900, 5_000, 40_000])),
+            1..24,
+        ),
+    ) {
+        const LIMITS: [(&str, u64); 5] =
+            [("10/1h", 10), ("7/1h", 7), ("25/1d", 25), ("40/2h", 40), ("60/1d", 60)];
+        let mut node = Node::new(&rule(LIMITS[0].0, Algorithm::TokenBucket));
+        let mut alone: std::collections::HashMap<_, Node> = std::collections::HashMap::new();
+        let (mut now, mut count, mut is_log) = (START, 10, false);
+        for (limit, algorithm, cost, seconds) in steps {
+            now = now.saturating_add(Duration::from_secs(seconds));
+            // Logs of all periods are one, which knows how old each unit is.
+            let was_log = std::mem::replace(&mut is_log, algorithm == Algorithm::SlidingLog);
+            let consumed = if was_log && is_log { 0 } else { count - node.left(now).min(count) };
+            let text = LIMITS[limit].0;
+            count = LIMITS[limit].1;
+            node.change(&rule(text, algorithm), now);
+            let left = node.left(now);
+            prop_assert!(left <= count.saturating_sub(consumed), "{left} left of {text} {algorithm}, {consumed} consumed");
+            let same = alone.entry((limit, algorithm)).or_insert_with(|| Node::new(&rule(text, algorithm)));
+            let most = same.left(now);
+            prop_assert!(left <= most, "{left} left of {text} {algorithm}, alone {most}");
+            if node.check(cost, now).allowed {
+                same.check(cost, now);
+            }
         }
     }
 }

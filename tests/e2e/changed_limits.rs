@@ -182,6 +182,33 @@ fn rules_that_are_written_after_a_crash_lock_nobody_out() {
     }
 }
 
+/// Found by a review: the second crash locked everybody out until the limits had refilled.
+#[test]
+fn rules_that_are_written_between_two_crashes_lock_nobody_out() {
+    const MORE: &str =
+        "rules: [{ name: r, key: [user], limit: 1000/1d }, { name: new, key: [tenant], limit: 500/1d }]";
+    let mut cluster = Cluster::start(1, Settings { keeps_data: true, ..kit::patient(DAY) });
+    let is_on_disk = |node: &Node| {
+        node.metric("tidegate_slots_on_disk")
+            .is_some_and(|slots| slots > 0.0 && Some(slots) == node.metric("tidegate_slots_owned"))
+    };
+    for text in [MORE, DAY, MORE] {
+        wait_for("the disk has all floors", PATIENCE, || is_on_disk(cluster.node("n1")));
+        cluster.kill("n1");
+        cluster.restart("n1");
+        cluster.await_ready();
+        wait_for("it begins from its floors", SOON, || left(cluster.node("n1"), "ada") >= 1000 - 63);
+        assert_eq!(put(cluster.node("n1"), "default?wait=all", &[], text).status, 200);
+    }
+    wait_for("the disk has all floors of these rules", PATIENCE, || is_on_disk(cluster.node("n1")));
+    cluster.kill("n1");
+    cluster.restart("n1");
+    cluster.await_ready();
+    wait_for("it begins from its floors", SOON, || left(cluster.node("n1"), "ada") >= 1000 - 63);
+    let answer = cluster.node("n1").client(PATIENCE).get("/v1/check?tenant=t&cost=0").unwrap().json();
+    assert!(answer["remaining"].as_u64().unwrap() >= 500 - 32, "{answer}");
+}
+
 #[test]
 fn rules_that_are_written_after_an_owner_was_lost_lock_nobody_out() {
     let mut cluster = kit::patient_nodes(3, DAY);

@@ -80,7 +80,10 @@ impl BucketPart {
             slot: slot.one.slot,
             epoch: slot.epoch,
             drained_ago: slot.floor.map(ago),
-            basis: slot.basis.as_ref().map(|basis| WireTakeoverBasis::of(basis, now)),
+            basis: slot
+                .basis
+                .as_ref()
+                .map(|basis| WireTakeoverBasis::of(basis, ownership.number_of(&basis.rules), now)),
         });
         let slots = slots.collect();
         Some(Self { taken_ms: context.group.clock.unix_millis(), last, slots, buckets, let_go })

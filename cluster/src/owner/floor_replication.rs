@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use super::{
     acknowledged::{Acknowledged, Side},
     floors::{Agreement, SuccessorRef},
-    takeover::{TakeoverBasis, TakeoverState},
+    takeover::{RuleChanges, TakeoverBasis, TakeoverState},
 };
 use crate::{ids::NodeStart, slots::SLOTS, stats::FloorStats};
 
@@ -53,8 +53,9 @@ const fn bits(side: Side) -> (u64, u64) {
 
 /// Floors that wait to be sent. Beyond that a charge that needs it is held, and asks again.
 const MAX_RAISES: usize = 1 << 16;
-/// Rules of before that are known.
-const MAX_FORMER: usize = 16;
+/// Rules of before that are known beside those that slots were begun under, and how many rules all of them have.
+const MAX_FORMER: usize = 256;
+const MAX_FORMER_RULES: usize = 1 << 16;
 /// Owners of which it is known when they were alive.
 const MAX_OWNERS: usize = 1024;
 
@@ -70,6 +71,8 @@ pub(super) struct Floors {
     reserves: ArcSwap<Reserves>,
     /// Rules that were in force before, the newest last: slots may have been begun under them.
     former: Mutex<VecDeque<Arc<Reserves>>>,
+    /// When rules became others since slots were begun.
+    changes: ArcSwap<RuleChanges>,
     /// By side.
     raises: Mutex<[HashMap<KeyHash, (RuleId, Mark)>; 2]>,
     /// Whether this node keeps floors on its disk.
@@ -96,6 +99,7 @@ impl Default for Floors {
             bases: ArcSwap::default(),
             reserves: ArcSwap::default(),
             former: Mutex::default(),
+            changes: ArcSwap::default(),
             raises: Mutex::default(),
             has_disk: AtomicBool::new(false),
             disk_hangs: AtomicBool::new(false),

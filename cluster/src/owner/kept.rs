@@ -38,7 +38,7 @@ pub(crate) struct KeptSlot {
 pub(crate) struct KeptBuckets {
     /// When its buckets count as exhausted (0: never).
     pub(crate) floor: u64,
-    /// How it was begun from floors, if it was, with the fingerprint of the rules then.
+    /// How it was begun from floors, if it was, with what the rules of then are called.
     pub(crate) basis: Option<(u64, TakeoverBasis)>,
 }
 

@@ -301,7 +301,7 @@ impl Node {
     }
 
     pub(crate) fn role(&self, slot: usize) -> Role {
-        self.slots[slot].role()
+        self.slots.get(slot).map_or(Role::None, |slot| slot.role())
     }
 
     pub(crate) fn epoch(&self, slot: usize) -> u64 {
@@ -330,25 +330,30 @@ impl Node {
 
     /// Stops deciding about those of the slots that are still being moved; returns which.
     pub(crate) fn freeze(&mut self, moves: &[SlotMove]) -> Vec<SlotMove> {
-        moves.iter().filter(|one| self.slots[usize::from(one.slot)].freeze(one.id)).copied().collect()
+        let mut freeze = |one: &SlotMove| {
+            self.slots.get_mut(usize::from(one.slot)).is_some_and(|slot| slot.freeze(one.id))
+        };
+        moves.iter().filter(|one| freeze(one)).copied().collect()
     }
 
-    /// What becomes of the last of a slot's buckets at the target of a move.
+    /// What becomes of the last of a slot's buckets at the target of a move. Other members say which slot: there may be none such.
     pub(crate) fn install(&mut self, one: SlotMove, epoch: u64) -> Install {
-        let slot = usize::from(one.slot);
-        self.slots[slot].install(self.me, self.table.row(slot), self.applied, one.id, epoch)
+        let place = usize::from(one.slot);
+        let Some(slot) = self.slots.get_mut(place) else { return Install::Never };
+        slot.install(self.me, self.table.row(place), self.applied, one.id, epoch)
     }
 
     /// Whether buckets that come by this move are taken.
     pub(crate) fn awaits(&self, one: SlotMove) -> Install {
-        let slot = usize::from(one.slot);
-        self.slots[slot].awaits(self.me, self.table.row(slot), self.applied, one.id)
+        let place = usize::from(one.slot);
+        let Some(slot) = self.slots.get(place) else { return Install::Never };
+        slot.awaits(self.me, self.table.row(place), self.applied, one.id)
     }
 
     /// Promises not to take the slot by this move; false if it has, or cannot tell.
     pub(crate) fn refuse(&mut self, one: SlotMove) -> bool {
-        let slot = usize::from(one.slot);
-        self.slots[slot].refuse(self.table.row(slot), one.id)
+        let place = usize::from(one.slot);
+        self.slots.get_mut(place).is_some_and(|slot| slot.refuse(self.table.row(place), one.id))
     }
 }
 

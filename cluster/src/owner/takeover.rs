@@ -1,6 +1,6 @@
 //! How a slot was begun from floors: what its buckets count as, of which few or no floors are known.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_limiter::{
     Limit, Nanos,
@@ -45,36 +45,149 @@ pub(crate) fn as_one(earlier: &[(Nanos, Nanos)]) -> Option<(Nanos, Nanos)> {
     Some((earlier.iter().map(|(heard, _)| *heard).min()?, earlier.last()?.1))
 }
 
+/// When rules with floors became others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::owner) struct RuleChanges(BTreeMap<u64, Vec<Nanos>>);
+
+/// Of more changes of a rule than that the later ones are not known: then more is assumed.
+const MAX_CHANGES: usize = 16;
+
+impl RuleChanges {
+    /// Rules that are others in `after`, from now on. What was before slots were `begun` matters to nobody.
+    pub(in crate::owner) fn note(
+        &mut self,
+        before: &Reserves,
+        after: &Reserves,
+        begun: Option<Nanos>,
+        now: Nanos,
+    ) {
+        self.0.retain(|_, changes| {
+            changes.retain(|at| begun.is_some_and(|begun| *at >= begun));
+            !changes.is_empty()
+        });
+        if begun.is_none() {
+            return;
+        }
+        let is_other = |(rule, reserve, _): &(RuleId, Reserve, _)| !after.is_as_in(before, *rule, *reserve);
+        for (rule, ..) in before.all().filter(is_other) {
+            let changes = self.0.entry(rule.get()).or_default();
+            if changes.len() < MAX_CHANGES {
+                changes.push(now);
+            }
+        }
+    }
+
+    /// When the rule became another one for the first time since then, as far as is known: else that very instant.
+    fn first_after(&self, rule: RuleId, begun: Nanos) -> Nanos {
+        let changes = self.0.get(&rule.get()).map_or(&[][..], Vec::as_slice);
+        changes.iter().copied().find(|at| *at >= begun).unwrap_or(begun)
+    }
+}
+
 impl TakeoverBasis {
     /// With the rules of then; `None` if nobody knows them any more: then its buckets count as exhausted.
     pub(crate) fn with(self, rules: Option<Arc<Reserves>>) -> Option<Arc<Self>> {
         Some(Arc::new(Self { rules: rules?, ..self }))
     }
 
-    /// What a bucket of a rule counts as that has such a limit by now; `None`: as exhausted when the slot was begun.
+    /// What a bucket of a rule counts as that has such a limit by now; `None`: as exhausted when the slot was begun. `now`: the rules in
+    /// force.
     pub(in crate::owner) fn assumed(
         &self,
+        now: &Reserves,
+        changes: &RuleChanges,
         rule: RuleId,
         reserve: Option<Reserve>,
         limit: &Limit,
     ) -> Option<Assumed> {
-        match (self.rules.formerly(rule, reserve), reserve) {
+        match (self.rules.formerly(now, rule, reserve, limit), reserve) {
             (Formerly::Absent, _) => Some(Assumed::default()),
-            (Formerly::Same, Some(reserve)) => {
-                let at_least = self.at_least(reserve, limit)?;
-                Some(Assumed { empty_at: self.empty_at(reserve), at_least })
-            }
-            // As many units as may have been consumed under any of its limits.
+            (Formerly::Same, Some(reserve)) => self.of_same(reserve, limit),
+            // As many units as may have been consumed under a limit that was its own, and had not refilled when that changed.
             (Formerly::Other(former, limits), Some(_)) => {
-                let converted = limits.iter().map(|of| {
-                    let empty = self.empty_at(former).map(|at| Reserve::converted(of, None, of, at));
-                    let mark = self.at_least(former, of).map(|mark| mark.max(empty.unwrap_or_default()));
-                    Reserve::converted(of, mark, limit, self.begun)
+                let at = changes.first_after(rule, self.begun);
+                let counted = now.formerly_of(rule, limit, limits).map(|of| {
+                    let mark = self.at_least(former, of);
+                    let mark = mark.unwrap_or_else(|| Reserve::exhausted(of, self.begun));
+                    let empty = self.empty_at(former).map(|at| Reserve::exhausted(of, at));
+                    // Each by itself: of windows that slide the larger number may know less.
+                    let converted = |mark| Reserve::converted(of, Some(mark), limit, at);
+                    Reserve::stricter(limit, converted(mark), converted(empty.unwrap_or_default()), at)
                 });
-                Some(Assumed { empty_at: None, at_least: converted.max().unwrap_or_default() })
+                let stricter = |one, other| Reserve::stricter(limit, one, other, at);
+                Some(Assumed { empty_at: None, at_least: counted.reduce(stricter).unwrap_or_default() })
             }
             _ => None,
         }
+    }
+
+    /// What a bucket counts as whose rule is what it was.
+    fn of_same(&self, reserve: Reserve, limit: &Limit) -> Option<Assumed> {
+        let at_least = self.at_least(reserve, limit)?;
+        Some(Assumed { empty_at: self.empty_at(reserve), at_least })
+    }
+
+    /// What the next owner is told, whose rules are those in force: the same of all of them. **Each bucket counts there at
+    /// least as far as here.** So where a rule was another one when the slot was begun, and its buckets may be used farther than those
+    /// that the next owner knows nothing of, the buckets of all rules count as exhausted early enough that these do.
+    pub(super) fn told(&self, now: &Reserves, changes: &RuleChanges, at: Nanos) -> Option<Nanos> {
+        let known = self.postponed_before();
+        if *self.rules == *now {
+            return known;
+        }
+        let inline = self.rules.has_inline_limits() != now.has_inline_limits();
+        let of_others = now.all().filter_map(|(rule, reserve, limits)| {
+            let owed = |(_, limit): &(u64, Limit)| self.owed(now, changes, (rule, reserve), limit, at);
+            if limits.is_empty() {
+                self.owed_by_many(now, rule, reserve)
+            } else {
+                limits.iter().filter_map(owed).max()
+            }
+        });
+        known.max(of_others.max()).max(inline.then_some(self.begun))
+    }
+
+    /// From when on the buckets of a limit in force have to count as exhausted; `None`: they count as used as far in any case.
+    fn owed(
+        &self,
+        now: &Reserves,
+        changes: &RuleChanges,
+        (rule, reserve): (RuleId, Reserve),
+        limit: &Limit,
+        at: Nanos,
+    ) -> Option<Nanos> {
+        let is_other = matches!(
+            self.rules.formerly(now, rule, Some(reserve), limit),
+            Formerly::Other(..) | Formerly::Unknown
+        );
+        if !is_other {
+            return None;
+        }
+        let Some(assumed) = self.assumed(now, changes, rule, Some(reserve), limit) else {
+            return Some(self.begun);
+        };
+        // What the next owner counts in any case: what it would if the rule had been the same, and a quantum, whenever it begins.
+        let stricter = |one, other| Reserve::stricter(limit, one, other, at);
+        let same = self.of_same(reserve, limit).map_or_else(
+            || Reserve::exhausted(limit, self.begun),
+            |same| {
+                stricter(
+                    same.at_least,
+                    same.empty_at.map_or(Mark::default(), |at| Reserve::exhausted(limit, at)),
+                )
+            },
+        );
+        let counted = stricter(same, reserve.at_least(limit, at, at).unwrap_or_default());
+        if stricter(counted, assumed.at_least) == stricter(counted, counted) {
+            return None;
+        }
+        Some(Reserve::exhausted_at(limit, assumed.at_least).unwrap_or(self.begun).min(at))
+    }
+
+    /// The same of a rule of whose limits it is not known which they are.
+    fn owed_by_many(&self, now: &Reserves, rule: RuleId, reserve: Reserve) -> Option<Nanos> {
+        let is_other = self.rules.charged_by(rule) && !now.is_as_in(&self.rules, rule, reserve);
+        is_other.then_some(self.begun)
     }
 
     /// When the owner before had counted all buckets as exhausted, as if time had stood still while nobody owned the slot: shares
@@ -146,159 +259,4 @@ pub(crate) struct TakeoverState {
 }
 
 #[cfg(test)]
-mod tests {
-    use tidegate_limiter::{cluster::Rules, rules::HashSecret};
-
-    use super::*;
-
-    const DAY: u64 = 86_400;
-
-    fn at(seconds: u64) -> Nanos {
-        Nanos::new((20_000 * DAY + seconds) * 1_000_000_000)
-    }
-
-    /// Crashes of a minute at these days: the last.
-    fn last_of(rules: &Rules, days: [u64; 3]) -> TakeoverBasis {
-        let begin = |day: u64, earlier| TakeoverBasis {
-            rules: Arc::clone(rules.reserves()),
-            heard: at(DAY * day),
-            begun: at(DAY * day + 60),
-            before: None,
-            earlier,
-        };
-        let second = begin(days[1], begin(days[0], Vec::new()).takeovers());
-        begin(days[2], second.takeovers())
-    }
-
-    #[test]
-    fn what_was_assumed_at_a_crash_has_refilled_until_one_that_comes_a_month_later() {
-        let text = "rules: [{ name: r, key: [], limit: 160/10d, on_owner_loss: share }]";
-        let rules = Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
-        let rule = &rules.rules("default")[0];
-        let (limit, reserve) = (*rule.limit().unwrap(), rule.reserve().unwrap());
-        let third = last_of(&rules, [1, 31, 33]);
-        assert_eq!(third.earlier.len(), 2);
-        assert_eq!(third.at_least(reserve, &limit), reserve.at_least(&limit, third.heard, third.begun));
-        // Told as one, as to a successor, they count as if the first had lasted until the last.
-        let told = TakeoverBasis { earlier: as_one(&third.earlier).into_iter().collect(), ..third.clone() };
-        assert!(told.at_least(reserve, &limit) > third.at_least(reserve, &limit));
-        // Where nobody can have given anything, there is nothing to tell.
-        assert_eq!(TakeoverBasis { heard: third.begun, ..third.clone() }.takeovers(), third.earlier);
-    }
-
-    #[test]
-    fn what_was_written_since_owes_what_its_former_limit_did_and_what_is_new_owes_nothing() {
-        let rules = |text: &str| Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
-        let then = rules(
-            "rules: [{ name: r, key: [], limit: 1000/1d, on_owner_loss: deny }, { name: log, key: [], limit: 10/1d, algorithm: sliding_log }]",
-        );
-        let (begun, before) = (at(60), Some(at(30)));
-        let basis = |before| TakeoverBasis {
-            rules: Arc::clone(then.reserves()),
-            heard: at(0),
-            begun,
-            before,
-            earlier: Vec::new(),
-        };
-        let parts = |rules: &Rules| {
-            let rule = &rules.rules("default")[0];
-            (rule.id(), rule.reserve(), *rule.limit().unwrap())
-        };
-        let assumed = |before, text: &str| {
-            let (id, reserve, limit) = parts(&rules(text));
-            basis(before).assumed(id, reserve, &limit)
-        };
-        let of = |fields: &str| format!("rules: [{{ name: r, key: [], on_owner_loss: deny, {fields} }}]");
-        let (_, former, limit) = parts(&then);
-        let owed = former.unwrap().at_least(&limit, at(0), begun);
-        let same = assumed(before, &of("limit: 1000/1d")).unwrap();
-        assert_eq!((same.empty_at, Some(same.at_least)), (before, owed));
-        let algorithms = ["token_bucket", "leaky_bucket", "fixed_window", "sliding_window"];
-        for (fields, algorithm) in
-            ["3000/1d", "800/1d", "1600/1h"].iter().flat_map(|l| algorithms.map(|a| (l, a)))
-        {
-            let text = of(&format!("limit: {fields}, algorithm: {algorithm}"));
-            let (_, _, other) = parts(&rules(&text));
-            let exhausted = Reserve::converted(&other, None, &other, begun);
-            let assumed = |before| assumed(before, &text).unwrap();
-            assert_eq!(assumed(None).empty_at, None, "{text}");
-            assert_eq!(assumed(None).at_least, Reserve::converted(&limit, owed, &other, begun), "{text}");
-            assert!(Mark::default() < assumed(None).at_least && assumed(None).at_least < exhausted, "{text}");
-            // Who was before had counted all as exhausted.
-            assert!(assumed(before).at_least > assumed(None).at_least, "{text}");
-        }
-        for new in ["limit: 5/1d", "limit: 5/1d, algorithm: sliding_log", "limit: 5/1s"] {
-            let text = format!("rules: [{{ name: new, key: [], {new} }}]");
-            assert_eq!(assumed(before, &text), Some(Assumed::default()), "{new}");
-        }
-        // What had no floors has no limit that says what it owes.
-        for fields in ["limit: 10/1d", "limit: 20/1d, algorithm: sliding_log"] {
-            assert_eq!(
-                assumed(None, &format!("rules: [{{ name: log, key: [], {fields} }}]")),
-                None,
-                "{fields}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_wall_clock_that_was_set_back_matters_to_windows_alone() {
-        let text =
-            "rules: [{ name: w, key: [], limit: 160/1h, algorithm: fixed_window, on_owner_loss: deny },
-                            { name: b, key: [], limit: 160/1h, on_owner_loss: share }]";
-        let rules = Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
-        let reserve = |name: &str| {
-            let rule = rules.rules("default").iter().find(|rule| rule.name() == name).unwrap();
-            (rule.reserve().unwrap(), *rule.limit().unwrap())
-        };
-        let of = |heard, begun, earlier| TakeoverBasis {
-            rules: Arc::clone(rules.reserves()),
-            heard: at(heard),
-            begun: at(begun),
-            before: None,
-            earlier,
-        };
-        // It showed 01:10, and shows 00:50 now.
-        let set_back = vec![(at(4_200), at(3_000))];
-        let (plain, back) = (of(2_000, 3_000, Vec::new()), of(2_000, 3_000, set_back.clone()));
-        let ((window, per_window), (bucket, per_hour)) = (reserve("w"), reserve("b"));
-        assert!(
-            plain.at_least(window, &per_window).is_some() && back.at_least(window, &per_window).is_none()
-        );
-        assert_eq!(back.at_least(bucket, &per_hour), plain.at_least(bucket, &per_hour));
-        // Whoever begins later in that window knows it, and after it the window is another one.
-        let next = |begun| of(begun, begun, back.takeovers());
-        assert!(next(3_500).at_least(window, &per_window).is_none());
-        assert!(next(3_700).at_least(window, &per_window).is_some());
-        assert_eq!(as_one(&back.takeovers()), Some((at(2_000), at(3_000))));
-    }
-
-    #[test]
-    fn what_was_assumed_stands_still_in_each_crash_that_follows_and_the_number_of_them_is_bounded() {
-        let text = "rules: [{ name: r, key: [], limit: 160/1d, on_owner_loss: share }]";
-        let rules = Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
-        let rule = &rules.rules("default")[0];
-        let (limit, reserve) = (*rule.limit().unwrap(), rule.reserve().unwrap());
-        let of = |heard: u64, begun: u64, earlier| TakeoverBasis {
-            rules: Arc::clone(rules.reserves()),
-            heard: at(heard),
-            begun: at(begun),
-            before: None,
-            earlier,
-        };
-        // Out for 10,000 s, there for 100 s, out for 1,000 s, there for 100 s, out for 500 s.
-        let second = of(10_100, 11_100, of(0, 10_000, Vec::new()).takeovers());
-        let last = of(11_200, 11_700, second.takeovers());
-        let assumed = reserve.at_least(&limit, at(0), at(10_000)).unwrap();
-        assert_eq!(
-            last.at_least(reserve, &limit),
-            Some(assumed.postponed(std::time::Duration::from_secs(1_500)))
-        );
-        let mut known = of(0, 10, Vec::new());
-        for crash in 1..50 {
-            known = of(crash * 1_000, crash * 1_000 + 10, known.takeovers());
-            assert!(known.earlier.len() <= MAX_EARLIER);
-        }
-        assert_eq!(as_one(&known.takeovers()), Some((at(0), at(49_010))));
-    }
-}
+mod tests;

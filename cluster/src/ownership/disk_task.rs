@@ -152,7 +152,11 @@ impl DiskTask {
         let context = Arc::clone(&self.context);
         let lags = context.rules.progress.borrow().index < context.group.applied.borrow().index;
         let patience = if lags { RULES_WITHIN } else { Duration::ZERO };
-        let refused = context.ownership.take_refused_on_disk(patience, context.group.clock.now());
+        let refused = context.ownership.take_refused_on_disk(
+            patience,
+            self.floors.has_left(),
+            context.group.clock.now(),
+        );
         if refused.is_empty() {
             return Ok(());
         }
@@ -289,7 +293,8 @@ impl DiskTask {
         &mut self,
         agreements: &[(u16, Agreement)],
     ) -> Result<Vec<(u16, Agreement)>, FileError> {
-        let states = self.context.ownership.takeover_states(Side::Disk, agreements);
+        let now = self.context.group.clock.now();
+        let states = self.context.ownership.takeover_states(Side::Disk, agreements, now);
         let record = |(slot, agreement, state): &(u16, Agreement, TakeoverState)| {
             let from = self.file.as_ref()?.slot(*slot)?.from;
             Some((*slot, Some(record_of(agreement, from, Some(self.state_on_disk(state))))))

@@ -77,6 +77,8 @@ enum Damage {
     Lacks(&'static str),
     #[error("an entry of its log was cut off")]
     Cut,
+    #[error("its log has no room for a further entry")]
+    Full,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -395,7 +397,8 @@ fn read(database: &Database, me: NodeStart) -> Result<(Left, Option<Written>, u6
         if bytes.len() % FLOOR != 0 {
             return Err(Damage::Cut.into());
         }
-        (next, log_bytes) = (number + 1, log_bytes + bytes.len() as u64);
+        next = number.checked_add(1).ok_or(Damage::Full)?;
+        log_bytes += bytes.len() as u64;
         for floor in DiskFloor::all(bytes) {
             let slot = SlotId::of(floor.key).get();
             if slots.get(&slot).is_some_and(|record| number >= record.from) {
@@ -406,6 +409,10 @@ fn read(database: &Database, me: NodeStart) -> Result<(Left, Option<Written>, u6
     }
     // An entry that was cleaned away may have had a larger number than any that is left.
     let next = slots.values().map(|record| record.from).fold(next, u64::max);
+    // There are never so many: whoever wrote that made it up.
+    if next == u64::MAX {
+        return Err(Damage::Full.into());
+    }
     Ok((Left { stamp, readers: head.readers, slots, floors, let_go }, written, next, log_bytes))
 }
 

@@ -181,7 +181,8 @@ impl Sender {
             self.postponed.extend(bound.iter().map(|(slot, _)| (*slot, until)));
             return Some(());
         }
-        let complete = ownership.takeover_states(Side::Successor, &bound);
+        let now = self.context.group.clock.now();
+        let complete = ownership.takeover_states(Side::Successor, &bound, now);
         self.send(&[], &[], &complete).await?;
         ownership.completed(Side::Successor, complete.iter().map(|(slot, agreement, _)| (*slot, *agreement)));
         debug!(slots = complete.len(), buckets = ahead, rest, took = ?started.elapsed(), "a successor knows all");

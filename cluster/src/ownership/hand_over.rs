@@ -159,7 +159,10 @@ fn last_of(
         one: slot.one,
         epoch: slot.epoch,
         drained_ago: slot.floor.map(ago),
-        basis: slot.basis.as_ref().map(|basis| WireTakeoverBasis::of(basis, now)),
+        basis: slot
+            .basis
+            .as_ref()
+            .map(|basis| WireTakeoverBasis::of(basis, context.ownership.number_of(&basis.rules), now)),
     });
     // After the buckets: what is undone meanwhile stays charged at the target, and must not be known and not charged there.
     let moves = |slot: SlotId| frozen.iter().any(|one| one.one.slot == slot.get());

@@ -66,7 +66,10 @@ pub(crate) fn save(
         slot: slot.one.slot,
         epoch: slot.epoch,
         drained_ago: slot.floor.map(ago),
-        basis: slot.basis.as_ref().map(|basis| WireTakeoverBasis::of(basis, now)),
+        basis: slot
+            .basis
+            .as_ref()
+            .map(|basis| WireTakeoverBasis::of(basis, ownership.number_of(&basis.rules), now)),
     };
     let_go.extend(WireLetGo::all(store, now));
     let saved = Saved { start, slots: owned.iter().map(slot).collect(), buckets, let_go };

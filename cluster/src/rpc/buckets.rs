@@ -125,8 +125,8 @@ pub(crate) struct WireSlot {
 /// As [`TakeoverBasis`]: all of it as long ago, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct WireTakeoverBasis {
-    /// Of the rules that had floors.
-    pub(crate) fingerprint: u64,
+    /// What the rules are called that it was begun under.
+    pub(crate) rules: u64,
     pub(crate) heard: u64,
     pub(crate) begun: u64,
     pub(crate) before: Option<u64>,
@@ -134,10 +134,10 @@ pub(crate) struct WireTakeoverBasis {
 }
 
 impl WireTakeoverBasis {
-    pub(crate) fn of(basis: &TakeoverBasis, now: Nanos) -> Self {
+    pub(crate) fn of(basis: &TakeoverBasis, rules: u64, now: Nanos) -> Self {
         let ago = |at: Nanos| now.saturating_since(at).as_nanos() as u64;
         Self {
-            fingerprint: basis.rules.fingerprint(),
+            rules,
             heard: ago(basis.heard),
             begun: ago(basis.begun),
             before: basis.before.map(ago),
@@ -145,7 +145,7 @@ impl WireTakeoverBasis {
         }
     }
 
-    /// With the fingerprint of the rules, but without them.
+    /// With what the rules are called, but without them.
     pub(crate) fn into_basis(self, now: Nanos) -> (u64, TakeoverBasis) {
         let at = |ago: u64| Nanos::new(now.get().saturating_sub(ago));
         let basis = TakeoverBasis {
@@ -155,7 +155,7 @@ impl WireTakeoverBasis {
             before: self.before.map(at),
             earlier: self.earlier.map(|(heard, begun)| (at(heard), at(begun))).into_iter().collect(),
         };
-        (self.fingerprint, basis)
+        (self.rules, basis)
     }
 }
 

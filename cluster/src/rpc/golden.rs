@@ -102,7 +102,7 @@ fn agreement() -> Agreement {
 }
 
 fn basis() -> WireTakeoverBasis {
-    WireTakeoverBasis { fingerprint: 1, heard: 2, begun: 3, before: Some(4), earlier: Some((5, 6)) }
+    WireTakeoverBasis { rules: 1, heard: 2, begun: 3, before: Some(4), earlier: Some((5, 6)) }
 }
 
 fn buckets() -> Vec<WireBucket> {

@@ -31,9 +31,11 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(4);
 /// How long the rules to begin with are tried to be written before it is tried again.
 const SEED_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Texts of rules that were in force before, and their bytes: of these the limits are known for buckets that come from other nodes.
+/// Texts of a domain's rules that were in force before, and their bytes: of these the limits are known for buckets that come from other nodes.
 const MAX_TEXTS_BEFORE: usize = 8;
 const MAX_BYTES_BEFORE: usize = 4 << 20;
+/// How many rules all states of the rules that were in force before may have.
+const MAX_RULES_BEFORE: usize = 1 << 16;
 
 /// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
 pub(crate) async fn keep(
@@ -186,6 +188,7 @@ impl Compiler {
                 let before = reserves_before(&rules, &former);
                 before.into_iter().for_each(|reserves| self.ownership.add_former_reserves(reserves));
             }
+            self.ownership.note_changes(&reserves, now);
             self.rules.put(Arc::unwrap_or_clone(rules).at_revision(revision));
             // After it: what was decided by the rules before is replicated too.
             self.ownership.set_reserves(reserves, since);
@@ -225,7 +228,7 @@ fn texts_before(history: &DomainHistory, known: Option<Revision>) -> Vec<(Revisi
 }
 
 /// All rules together as they were in force before, the newest last: after each change of a domain of which its text is known.
-/// `former`: of one domain each.
+/// `former`: of one domain each. So a domain that is written often leaves what is known of the others.
 fn reserves_before(rules: &Rules, former: &[Rules]) -> Vec<Arc<Reserves>> {
     let domains = rules.domains();
     let all = || former.iter().chain([rules]);
@@ -239,7 +242,14 @@ fn reserves_before(rules: &Rules, former: &[Rules]) -> Vec<Arc<Reserves>> {
         let parts: Vec<Reserves> = domains.iter().filter_map(known).collect();
         Arc::new(Reserves::of_all(&parts))
     };
-    times.iter().skip(times.len().saturating_sub(MAX_TEXTS_BEFORE)).map(|time| at(*time)).collect()
+    let mut count = 0;
+    let newest = times.iter().rev().map(|time| at(*time)).take_while(|reserves| {
+        count += reserves.count();
+        count <= MAX_RULES_BEFORE
+    });
+    let mut before: Vec<Arc<Reserves>> = newest.collect();
+    before.reverse();
+    before
 }
 
 /// Says what happens with the buckets of each rule when there is no room for all of them.

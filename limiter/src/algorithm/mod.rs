@@ -180,6 +180,23 @@ pub(crate) fn having_consumed(limit: &Limit, units: u64, now: u64) -> u64 {
     }
 }
 
+/// A state of which from now on no less is used than of either. Within the history of one bucket that is the larger number; of
+/// windows that slide it is not between two that know nothing of each other: the later window may have fewer units than the one before it.
+pub(crate) fn stricter(limit: &Limit, one: u64, other: u64, now: u64) -> u64 {
+    match limit.algorithm() {
+        Algorithm::SlidingWindow if one > now && other > now => sliding::stricter(limit, one, other, now),
+        _ => one.max(other),
+    }
+}
+
+/// As [`stricter`], where each may know of units that the other does not.
+pub(crate) fn joined(limit: &Limit, one: u64, other: u64, now: u64) -> u64 {
+    match limit.algorithm() {
+        Algorithm::SlidingWindow if one > now && other > now => sliding::joined(limit, one, other, now),
+        _ => one.max(other),
+    }
+}
+
 /// The state that a bucket has under another limit after it has consumed as much as under this one, where both refill steadily:
 /// then parts of units count too. `None` for others.
 pub(crate) fn rescaled(from: &Limit, to: &Limit, state: u64, now: u64) -> Option<u64> {

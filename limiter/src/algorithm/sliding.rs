@@ -211,6 +211,29 @@ pub(crate) fn ahead(limit: &Limit, state: u64, units: u64, now: u64) -> u64 {
     Window { current, ..window }.pack(limit)
 }
 
+/// At least as strict as both, whichever units each of them knows of.
+pub(crate) fn joined(limit: &Limit, one: u64, other: u64, now: u64) -> u64 {
+    Window::at(limit, one, now).max(limit, Window::at(limit, other, now)).pack(limit)
+}
+
+/// From now on no less is used than of either; not the sum, because both may know of the same units.
+pub(crate) fn stricter(limit: &Limit, one: u64, other: u64, now: u64) -> u64 {
+    let [one, other] = [one, other].map(|state| Window::at(limit, state, now));
+    let both = one.max(limit, other);
+    if one.next != other.next {
+        return both.pack(limit);
+    }
+    // With more units in this window fewer of the one before are needed. The weight of these only falls.
+    let needed = |window: Window| {
+        let (last, left) = window.weight(limit, now);
+        let more = u128::from(both.current.units - window.current.units) * u128::from(last);
+        let known = u128::from(window.previous.units);
+        more.checked_div(left.into()).map_or(0, |covered| known.saturating_sub(covered)) as u64
+    };
+    let units = needed(one).max(needed(other));
+    Window { previous: Count { units, ..both.previous }, ..both }.pack(limit)
+}
+
 /// The later window of two states, and where it is the same one, the one with more units in it.
 pub(crate) fn more_in_window(limit: &Limit, one: u64, other: u64) -> u64 {
     let rank = |state: u64| {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Charge, Cost, KeyHash, Mode, Store, StoreConfig, Takeover, floor::Floor};
+use crate::{Charge, Cost, HashSecret, KeyHash, Mode, Rules, Store, StoreConfig, Takeover, floor::Floor};
 
 const START: u64 = 1_800_000_000_000_000_000;
 const WITH_FLOORS: [Algorithm; 4] =
@@ -261,7 +261,7 @@ proptest! {
     ) {
         let limit = Limit::new(algorithm, count, Period::Fixed(Duration::from_secs(20)), None).unwrap();
         let reserve = Reserve::of(RuleId::from_raw(1), [&limit], false).unwrap();
-        let reserves = Reserves::of([(RuleId::from_raw(1), Some(reserve), [&limit])], []);
+        let reserves = Reserves::of([(RuleId::from_raw(1), Some(reserve), [(0, &limit)])], []);
         let mut now = Nanos::new(START);
         let (owner, truth, successor) = (store(now), store(now), store(now));
         let mut acknowledged: Option<Mark> = None;
@@ -315,5 +315,73 @@ proptest! {
                 prop_assert!(truth.check(&charge(limit, cost, None), now).allowed);
             }
         }
+    }
+}
+
+#[test]
+fn rules_with_the_same_quanta_and_other_limits_are_others() {
+    let of = |text: &str| Rules::from_yaml(text, &HashSecret::new([1; 16])).unwrap();
+    let rule = |fields: &str| of(&format!("rules: [{{ name: r, key: [], {fields} }}]"));
+    for (one, other) in [
+        ("limit: 1000/1h, algorithm: fixed_window", "limit: 1000/1d, algorithm: fixed_window"),
+        ("limit: 1000/1d, algorithm: fixed_window", "limit: 1007/1d, algorithm: fixed_window"),
+        ("limit: 16/1d", "limit: 16000/1d"),
+        (
+            "limit: 16/1d, overrides: [{ when: { plan: gold }, limit: 160/1d }]",
+            "limit: 160/1d, overrides: [{ when: { plan: gold }, limit: 16/1d }]",
+        ),
+    ] {
+        let [one, other] = [one, other].map(rule);
+        let (then, now) = (one.reserves(), other.reserves());
+        assert_eq!(then.fingerprint(), now.fingerprint(), "two nodes of which one is older agree");
+        assert_ne!(then.number(), now.number());
+        let (rule, same) = (&other.rules("default")[0], &one.rules("default")[0]);
+        let (limit, known) = (rule.limit().unwrap(), same.limit().unwrap());
+        let found = then.formerly(now, rule.id(), rule.reserve(), limit);
+        assert!(matches!(found, Formerly::Other(..)), "{found:?}");
+        assert_eq!(then.formerly(then, rule.id(), same.reserve(), known), Formerly::Same);
+    }
+}
+
+#[test]
+fn a_rule_that_only_denied_has_charged_nothing() {
+    let of = |limit: &str| {
+        let text = format!("rules: [{{ name: r, key: [], limit: {limit} }}]");
+        Rules::from_yaml(&text, &HashSecret::new([1; 16])).unwrap()
+    };
+    let now = of("100/1d");
+    let rule = &now.rules("default")[0];
+    let formerly = |then: &Rules| match then.reserves().formerly(
+        now.reserves(),
+        rule.id(),
+        rule.reserve(),
+        rule.limit().unwrap(),
+    ) {
+        Formerly::Absent => true,
+        Formerly::Unknown => false,
+        other => panic!("{other:?}"),
+    };
+    assert!(formerly(&of("0/1d")) && formerly(&of("deny")) && formerly(&of("unlimited")));
+    assert!(!formerly(&of("100/1s")), "it had no floors, and may have been charged");
+    assert_ne!(
+        of("0/1d").reserves().fingerprint(),
+        Rules::empty(&HashSecret::new([1; 16])).reserves().fingerprint()
+    );
+}
+
+#[test]
+fn of_a_rule_with_many_overrides_it_is_known_whose_limits_they_were_or_which() {
+    let overrides = |count: u64, limits: u64| {
+        let one =
+            |number: u64| format!("{{ when: {{ path: /{number} }}, limit: {}/1d }}", 100 + number % limits);
+        let overrides: Vec<String> = (0..count).map(one).collect();
+        let text =
+            format!("rules: [{{ name: r, key: [], limit: 50/1d, overrides: [{}] }}]", overrides.join(", "));
+        Rules::from_yaml(&text, &HashSecret::new([1; 16])).unwrap()
+    };
+    for (count, limits, known) in [(15, 15, 16), (60, 3, 61), (200, 3, 4), (40, 40, 0)] {
+        let rules = overrides(count, limits);
+        let (_, _, few) = rules.reserves().all().next().unwrap();
+        assert_eq!(few.len(), known, "{count} overrides with {limits} limits");
     }
 }

@@ -115,7 +115,7 @@ impl Locked<'_> {
         }
         let Some(state) = self.move_out(key).filter(|state| *state > now) else { return false };
         match self.take(aside) {
-            Some(known) => self.put(aside, known.max(state)),
+            Some(known) => self.put(aside, algorithm::stricter(limit, known, state, now)),
             None => self.add(aside, class, state, now),
         }
         true
@@ -166,13 +166,15 @@ impl Locked<'_> {
             }
             return;
         }
+        // What was let go of may have consumed more.
+        let let_go = self.assumed(key, class, asked.limit, now).unwrap_or(0);
+        let own = algorithm::having_consumed(asked.limit, units, now);
         let states = found.iter().map(|one| match one {
             Consumed::State(state) => *state,
             Consumed::Units(_) => 0,
         });
-        let state = states.max().unwrap_or(0).max(algorithm::having_consumed(asked.limit, units, now));
-        // What was let go of may have consumed more.
-        let state = self.assumed(key, class, asked.limit, now).unwrap_or(0).max(state);
+        let stricter = |one, other| algorithm::stricter(asked.limit, one, other, now);
+        let state = states.chain([let_go]).fold(own, stricter);
         if state > now {
             self.add(key, class, state, now);
         }

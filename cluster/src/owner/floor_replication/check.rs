@@ -47,8 +47,12 @@ impl SlotOwnership {
         let of_basis = if binding & FROM_FLOORS == 0 {
             None
         } else {
-            let bases = self.floors.bases.load();
-            bases.get(&claim.slot.get()).and_then(|basis| basis.assumed(charge.rule, reserve, &charge.limit))
+            let (bases, now) = (self.floors.bases.load(), self.floors.reserves.load());
+            let basis = bases.get(&claim.slot.get());
+            basis.and_then(|basis| {
+                let changes = self.floors.changes.load();
+                basis.assumed(&now, &changes, charge.rule, reserve, &charge.limit)
+            })
         };
         let assumed = of_basis.unwrap_or(Assumed { empty_at: claim.floor, at_least: Mark::default() });
         let starts_full = assumed.empty_at.is_some() && self.floors.reserves.load().starts_full(charge.rule);

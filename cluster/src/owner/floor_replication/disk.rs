@@ -100,9 +100,7 @@ impl SlotOwnership {
     ) -> bool {
         let mut slots = core.node.begins_from_disk(table);
         let counts = |slot: u16| {
-            let floors = core.node.kept(usize::from(slot)).and_then(|kept| kept.floors.as_ref());
-            floors.is_some_and(|floors| has_floors && self.is_agreed_on_disk(core, floors))
-                && !core.agreements.disk.is_dropping(slot)
+            has_floors && self.counts_on_disk(core, slot) && !core.agreements.disk.is_dropping(slot)
         };
         slots.retain(|slot| !counts(*slot));
         let is_refused = !slots.is_empty();
@@ -110,9 +108,21 @@ impl SlotOwnership {
         is_refused
     }
 
-    /// The slots that wait for the disk to say nothing of them, for so long at least. From now on none of them begins from it.
-    pub(crate) fn take_refused_on_disk(&self, patience: Duration, now: Nanos) -> Vec<u16> {
-        self.core().agreements.disk.take_refused(patience, now)
+    fn counts_on_disk(&self, core: &Core, slot: u16) -> bool {
+        let floors = core.node.kept(usize::from(slot)).and_then(|kept| kept.floors.as_ref());
+        floors.is_some_and(|floors| self.is_agreed_on_disk(core, floors))
+    }
+
+    /// The slots that wait for the disk to say nothing of them, for so long at least. From now on none of them begins from it. Those whose
+    /// floors count by now, because the rules are in force that they waited for, are to begin with them. `has_floors`: whether the disk's
+    /// floors can still be read.
+    pub(crate) fn take_refused_on_disk(&self, patience: Duration, has_floors: bool, now: Nanos) -> Vec<u16> {
+        let mut core = self.core();
+        let counting: Vec<u16> = match has_floors {
+            true => (0..SLOTS as u16).filter(|slot| self.counts_on_disk(&core, *slot)).collect(),
+            false => Vec::new(),
+        };
+        core.agreements.disk.take_refused(patience, &counting, now)
     }
 
     /// The disk durably says nothing of these: they begin without it, and free.

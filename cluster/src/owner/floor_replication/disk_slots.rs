@@ -36,11 +36,13 @@ impl DiskSlots {
         self.dropping.binary_search(&slot).is_ok()
     }
 
-    /// Those that have waited for so long: from now on none of them begins from the disk.
-    pub(super) fn take_refused(&mut self, patience: Duration, now: Nanos) -> Vec<u16> {
+    /// Those that have waited for so long, without those whose floors count by now (in order): from now on none of them begins from the
+    /// disk.
+    pub(super) fn take_refused(&mut self, patience: Duration, counting: &[u16], now: Nanos) -> Vec<u16> {
         let is_due = self.since.is_some_and(|since| since.saturating_add(patience) <= now);
         if is_due && self.dropping.is_empty() {
             self.dropping = std::mem::take(&mut self.refused);
+            self.dropping.retain(|slot| counting.binary_search(slot).is_err());
             self.since = None;
         }
         self.dropping.clone()

@@ -1,10 +1,13 @@
 //! Floors at the owner: which its successors must receive, and what they have acknowledged.
 
-use std::sync::{
-    Arc, PoisonError,
-    atomic::{
-        Ordering::{Relaxed, SeqCst},
-        fence,
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -13,12 +16,13 @@ use tidegate_limiter::{
     cluster::{KeyHash, Mark, Reserves},
 };
 
-use super::{CHANGE, MAX_FORMER, Raise, SILENT, Side, Since, TakeoverState, bits};
+use super::{CHANGE, MAX_FORMER, MAX_FORMER_RULES, Raise, SILENT, Side, Since, TakeoverState, bits};
 use crate::{
     ids::NodeStart,
     owner::{
         floors::{Agreement, SuccessorRef},
         slot_ownership::{Core, SlotOwnership},
+        takeover::{RuleChanges, TakeoverBasis},
     },
     slots::{SLOTS, SlotId},
 };
@@ -38,21 +42,57 @@ impl SlotOwnership {
         }
     }
 
-    /// These rules were in force before, later than those of which this was said so far.
-    pub(crate) fn add_former_reserves(&self, reserves: Arc<Reserves>) {
-        let mut former = self.floors.former.lock().unwrap_or_else(PoisonError::into_inner);
-        former.retain(|known| known.fingerprint() != reserves.fingerprint());
-        former.push_back(reserves);
-        if former.len() > MAX_FORMER {
-            former.pop_front();
-        }
+    /// These rules are about to be in force: what they change changes now.
+    pub(crate) fn note_changes(&self, reserves: &Reserves, now: Nanos) {
+        let begun = self.floors.bases.load().values().map(|basis| basis.begun).min();
+        let mut changes = RuleChanges::clone(&self.floors.changes.load());
+        changes.note(&self.reserves(), reserves, begun, now);
+        self.floors.changes.store(Arc::new(changes));
     }
 
-    /// The rules of that fingerprint, if they are in force or were lately.
-    pub(crate) fn reserves_of(&self, fingerprint: u64) -> Option<Arc<Reserves>> {
-        let is_it = |reserves: &Arc<Reserves>| reserves.fingerprint() == fingerprint;
-        let former = self.floors.former.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(self.reserves()).filter(is_it).or_else(|| former.iter().rev().find(|one| is_it(one)).cloned())
+    /// These rules were in force before, later than those of which this was said so far.
+    pub(crate) fn add_former_reserves(&self, reserves: Arc<Reserves>) {
+        let mut former = self.former();
+        let known = former.iter().position(|known| *known == reserves);
+        let reserves = known.and_then(|known| former.remove(known)).unwrap_or(reserves);
+        former.push_back(reserves);
+        // Those that slots of this node were begun under stay, however many are written.
+        let mut needed: Vec<Arc<Reserves>> = Vec::new();
+        for basis in self.floors.bases.load().values() {
+            if !needed.iter().any(|known| Arc::ptr_eq(known, &basis.rules)) {
+                needed.push(Arc::clone(&basis.rules));
+            }
+        }
+        let (mut count, mut rules) = (0, 0);
+        let mut is_kept = |known: &Arc<Reserves>| {
+            (count, rules) = (count + 1, rules + known.count());
+            count == 1 || count <= MAX_FORMER && rules <= MAX_FORMER_RULES || needed.contains(known)
+        };
+        let mut kept: VecDeque<_> = former.drain(..).rev().filter(&mut is_kept).collect();
+        kept.make_contiguous().reverse();
+        *former = kept;
+    }
+
+    /// The rules of that number, if they are in force or were lately.
+    pub(crate) fn reserves_of(&self, number: u64) -> Option<Arc<Reserves>> {
+        let (in_force, former) = (self.reserves(), self.former());
+        let known = || [&in_force].into_iter().chain(former.iter().rev());
+        // Who knows of no others with the same quanta calls them by their fingerprint.
+        let exact = known().find(|one| one.number() == number);
+        exact.or_else(|| known().find(|one| one.fingerprint() == number)).cloned()
+    }
+
+    /// What rules are called that a slot was begun under, for others who may know them too. Earlier versions know them by their
+    /// fingerprint.
+    pub(crate) fn number_of(&self, rules: &Reserves) -> u64 {
+        let (in_force, former) = (self.reserves(), self.former());
+        let looks_so = |one: &&Arc<Reserves>| one.fingerprint() == rules.fingerprint();
+        let mut alike = [&in_force].into_iter().chain(former.iter()).filter(looks_so);
+        if alike.all(|one| one.number() == rules.number()) { rules.fingerprint() } else { rules.number() }
+    }
+
+    fn former(&self) -> MutexGuard<'_, VecDeque<Arc<Reserves>>> {
+        self.floors.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the rules in force are those of a state in which the domains have these revisions, the last of which is `newest`.
@@ -179,23 +219,29 @@ impl SlotOwnership {
         &self,
         side: Side,
         agreements: &[(u16, Agreement)],
+        now: Nanos,
     ) -> Vec<(u16, Agreement, TakeoverState)> {
         let core = self.core();
-        let (bases, reserves) = (self.floors.bases.load(), self.reserves());
+        let (bases, reserves, changes) =
+            (self.floors.bases.load(), self.reserves(), self.floors.changes.load());
+        // Most slots were begun at once.
+        let mut told: Vec<(&TakeoverBasis, Option<Nanos>)> = Vec::new();
+        let mut told_of = |basis| match told.iter().find(|(known, _)| *known == basis) {
+            Some((_, before)) => *before,
+            None => {
+                let before = TakeoverBasis::told(basis, &reserves, &changes, now);
+                told.push((basis, before));
+                before
+            }
+        };
         let current = |(slot, agreement): &&(u16, Agreement)| core.agreements.holds(side, *slot, agreement);
-        let state_of = |(slot, agreement): &(u16, Agreement)| {
+        let mut state_of = |(slot, agreement): &(u16, Agreement)| {
             let (fingerprint, since) = (reserves.fingerprint(), core.agreements.since.number());
             let state = match bases.get(slot) {
-                // For rules that are others now nothing is known of how their buckets began.
-                Some(basis) if basis.rules != reserves => {
-                    TakeoverState { fingerprint, since, before: Some(basis.begun), earlier: Vec::new() }
+                Some(basis) => {
+                    let (before, earlier) = (told_of(basis), basis.takeovers());
+                    TakeoverState { fingerprint, since, before, earlier }
                 }
-                Some(basis) => TakeoverState {
-                    fingerprint,
-                    since,
-                    before: basis.postponed_before(),
-                    earlier: basis.takeovers(),
-                },
                 None => {
                     let before = self.floor_of(usize::from(*slot));
                     TakeoverState { fingerprint, since, before, earlier: Vec::new() }
@@ -203,7 +249,7 @@ impl SlotOwnership {
             };
             (*slot, *agreement, state)
         };
-        agreements.iter().filter(current).map(state_of).collect()
+        agreements.iter().filter(current).map(&mut state_of).collect()
     }
 
     /// That side is complete.

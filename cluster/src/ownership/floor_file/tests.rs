@@ -268,3 +268,28 @@ fn an_older_copy_of_the_file_is_not_believed_whichever_of_its_commits_it_is_of()
     fs::write(&path, &newest).unwrap();
     assert!(opened(directory.path(), NEXT).unwrap_err().to_string().contains("wrote last"));
 }
+
+/// Found by a review: the number of the next entry began anew at 0, over those that were there.
+#[test]
+fn a_log_without_room_for_another_entry_is_damaged() {
+    for in_log in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = FloorFile::create(directory.path(), ME, &stamp()).unwrap();
+        let slots = slots_of(&[floor(1, 0)], ME, if in_log { 0 } else { u64::MAX });
+        file.commit(
+            &Change { slots, floors: vec![floor(1, 500)], ..Change::default() },
+            &stamp(),
+            |_| true,
+            1,
+        )
+        .unwrap();
+        if in_log {
+            let transaction = file.database.begin_write().unwrap();
+            transaction.open_table(LOG).unwrap().insert(u64::MAX, &[0u8; FLOOR][..]).unwrap();
+            transaction.commit().unwrap();
+        }
+        drop(file);
+        let damage = opened(directory.path(), NEXT).unwrap_err().to_string();
+        assert!(damage.contains("no room"), "{damage}");
+    }
+}

@@ -107,3 +107,23 @@ async fn rules_that_cannot_be_used_leave_those_before_in_force() {
     assert_eq!(world.compile().await.len(), 1);
     assert_eq!(world.matched("api"), Match::Rules);
 }
+
+/// Found by a review: nine writes in other domains, and a node that started again did not know the rules of before.
+#[tokio::test]
+async fn a_domain_that_is_written_often_leaves_what_is_known_of_the_others() {
+    let mut world = World::new();
+    let rules = |count: usize| format!("rules: [{{ name: r, key: [user], limit: {count}/1d }}]");
+    world.write("api", &rules(100));
+    world.write("web", &rules(200));
+    assert_eq!(world.compile().await, Vec::<String>::new());
+    let then = Arc::clone(world.compiler.rules.load().reserves());
+    world.write("api", &rules(110));
+    for count in 0..6 {
+        ["web", "one", "two", "three"].iter().for_each(|domain| world.write(domain, &rules(300 + count)));
+    }
+    let World { state, index, .. } = world;
+    let mut again = World { state, index, ..World::new() };
+    assert_eq!(again.compile().await, Vec::<String>::new());
+    let known = again.compiler.ownership.reserves_of(then.number());
+    assert_eq!(known.as_deref().map(Reserves::number), Some(then.number()));
+}

@@ -1,5 +1,6 @@
 //! The rights of one node, step by step.
 
+mod crashes;
 mod moves;
 mod sessions;
 mod shares;
@@ -252,8 +253,8 @@ fn a_slot_that_begins_from_the_disk_is_bound_to_it_from_its_first_charge_on() {
         if todo.waits_for_disk {
             let claimed = ownership.claim(slot(), Consistency::Available, now);
             assert_eq!(claimed.unwrap_err(), Unclaimed::Elsewhere);
-            assert!(ownership.take_refused_on_disk(Duration::from_secs(2), now).is_empty());
-            let refused = ownership.take_refused_on_disk(Duration::ZERO, now);
+            assert!(ownership.take_refused_on_disk(Duration::from_secs(2), true, now).is_empty());
+            let refused = ownership.take_refused_on_disk(Duration::ZERO, true, now);
             assert_eq!(refused.len(), SLOTS);
             // While the disk is made to forget them they begin neither way.
             ownership.set_reserves(Arc::clone(rules.reserves()), since.clone());
@@ -306,12 +307,15 @@ fn a_slot_waits_for_the_rules_of_the_log_and_then_begins_from_the_disk() {
         ownership.set_reserves(reserves, since(revision));
         assert!(observe(at(1)).waits_for_disk);
         assert_eq!(ownership.applied(), 0, "no session counts for this table yet");
-        assert!(ownership.take_refused_on_disk(Duration::from_secs(2), at(1)).is_empty());
+        assert!(ownership.take_refused_on_disk(Duration::from_secs(2), true, at(1)).is_empty());
     }
     ownership.set_reserves(Arc::clone(rules.reserves()), since(4));
     let todo = observe(at(1));
     assert_eq!((todo.waits_for_disk, todo.from_disk), (false, SLOTS));
-    assert!(ownership.is_bound_to_disk() && ownership.take_refused_on_disk(Duration::ZERO, at(9)).is_empty());
+    assert!(
+        ownership.is_bound_to_disk()
+            && ownership.take_refused_on_disk(Duration::ZERO, true, at(9)).is_empty()
+    );
     let known = reserve.at_least(&charge.limit, at(1), at(1)).unwrap();
     let found = at_most(&ownership, &charge, reserve, at(1));
     assert_eq!(found, Some(Floor::between(None, known, mark)));

@@ -122,3 +122,19 @@ fn no_charge_that_counts_is_missed_by_the_move() {
         assert!(counted.load(Relaxed) <= sent, "{} counted, {sent} sent", counted.load(Relaxed));
     }
 }
+
+/// Found by a review: a member that named a slot that there is not had the call panic while it held the lock.
+#[test]
+fn moves_of_slots_that_there_are_not_are_refused() {
+    let mut world = World::owning();
+    for slot in [SLOTS as u16, SLOTS as u16 + 1, u16::MAX] {
+        let one = SlotMove { slot, id: 1 };
+        assert_eq!(world.ownership.awaits(&[one]), [Install::Never]);
+        assert_eq!(world.ownership.install(one, 1, None, None, at(1)), Install::Never);
+        let refusal = world.ownership.refuse(&[one]);
+        assert!(refusal.refused.is_empty() && refusal.taken.is_empty());
+        assert!(!world.ownership.is_moving(&[one]));
+        assert!(world.ownership.freeze(&[one]).0.is_empty());
+    }
+    assert_eq!(world.begin_move().len(), 1, "it goes on");
+}
