@@ -20,6 +20,12 @@ pub(super) struct Scope {
 }
 
 impl Scope {
+    /// Whether the same is limited in the same way.
+    pub(super) fn limits_as(&self, other: &Self) -> bool {
+        let (own, others) = (self.uses.iter(), other.uses.iter());
+        own.map(|(_, used)| used).eq(others.map(|(_, used)| used))
+    }
+
     /// What a block says of limits, on top of what is around it.
     pub(super) fn of(block: &[Directive], outer: &Self, imported: &mut Imported) -> Self {
         let mut scope = Self { dry_run: outer.dry_run, uses: Vec::new() };
