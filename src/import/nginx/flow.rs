@@ -13,7 +13,7 @@ use super::{
     pages::{Pages, Target},
     pattern::{Conditions, Pattern},
     reached::{Doubt, Reached},
-    scope::Use,
+    scope::Way,
     step::{Flow, Step, Then},
 };
 
@@ -60,19 +60,20 @@ struct Rest<'r, 'l> {
 
 /// A walk of requests whose paths fit the same patterns.
 pub(super) struct Walk<'w, 'l> {
-    pub(super) locations: &'l Locations,
+    locations: &'l Locations,
     /// Whether the path that the client asked for fits a pattern.
-    pub(super) fits: &'w dyn Fn(&Pattern) -> bool,
+    fits: &'w dyn Fn(&Pattern) -> bool,
     /// Whether a request may have an empty key in all of these, so that it is not counted.
-    pub(super) may_skip: &'w dyn Fn(&[(u64, Use)]) -> bool,
+    may_skip: &'w dyn Fn(&[Way]) -> bool,
     work: Cell<usize>,
 }
 
 impl<'w, 'l> Walk<'w, 'l> {
+    /// Of requests of one server.
     pub(super) fn new(
         locations: &'l Locations,
         fits: &'w dyn Fn(&Pattern) -> bool,
-        may_skip: &'w dyn Fn(&[(u64, Use)]) -> bool,
+        may_skip: &'w dyn Fn(&[Way]) -> bool,
     ) -> Self {
         Self { locations, fits, may_skip, work: Cell::new(0) }
     }

@@ -2,13 +2,11 @@
 
 use super::{
     super::imported::Imported,
-    flow::Walk,
     index::{self, Index},
     matcher::Matcher,
     pages::{Pages, Target},
     pattern::Pattern,
-    reached::Reached,
-    scope::{Scope, Use},
+    scope::{Scope, Way},
     space::Space,
     step::Step,
     syntax::Directive,
@@ -131,31 +129,24 @@ impl Locations {
     }
 
     /// All uses of zones that hold somewhere, whether a request gets there or not.
-    pub(super) fn uses(&self) -> impl Iterator<Item = &(u64, Use)> {
+    pub(super) fn uses(&self) -> impl Iterator<Item = &Way> {
         self.all().into_iter().flat_map(|one| &one.scope.uses)
     }
 
     /// Those of locations that requests reach in ways which no rule can say.
-    pub(super) fn hidden_uses(&self) -> impl Iterator<Item = &(u64, Use)> {
+    pub(super) fn hidden_uses(&self) -> impl Iterator<Item = &Way> {
         let is_hidden = |one: &&Location| {
             one.internal || matches!(one.matcher, Matcher::Named(_) | Matcher::Regex { patterns: None, .. })
         };
         self.all().into_iter().filter(is_hidden).flat_map(|one| &one.scope.uses)
     }
 
-    /// The limits of the requests whose paths fit these patterns.
-    pub(super) fn reached(
-        &self,
-        fits: &dyn Fn(&Pattern) -> bool,
-        may_skip: &dyn Fn(&[(u64, Use)]) -> bool,
-    ) -> Reached<'_> {
-        Walk::new(self, fits, may_skip).reached()
-    }
-
+    /// The one with a name of its own.
     pub(super) fn named(&self, name: &str) -> Option<&Location> {
         self.root.inside.iter().find(|one| matches!(&one.matcher, Matcher::Named(own) if own == name))
     }
 
+    /// The one that paths are in.
     pub(super) fn find(&self, fits: &dyn Fn(&Pattern) -> bool) -> Find<'_> {
         find(&self.root.inside, fits).0
     }

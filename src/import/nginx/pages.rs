@@ -19,7 +19,7 @@ impl Target {
         match text.strip_prefix('@') {
             Some(name) => Self::Named(name.to_owned()),
             None if path.starts_with('/') && !path.contains('$') => Self::Path(path.to_owned()),
-            None if path.starts_with("/") || path.starts_with('$') && !path.starts_with("$scheme") => {
+            None if path.starts_with('/') || path.starts_with('$') && !path.starts_with("$scheme") => {
                 Self::Unknown
             }
             None => Self::Status(text.trim_start_matches('=').to_owned()),

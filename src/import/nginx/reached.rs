@@ -1,12 +1,12 @@
 //! Which limits some requests have, and what of that is not sure.
 
-use super::{pattern::Conditions, scope::Use};
+use super::{pattern::Conditions, scope::Way};
 
 /// The limits of some requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Reached<'l> {
     /// Each for requests of which a condition holds; for others there is none.
-    pub(super) ways: Vec<(Conditions, &'l [(u64, Use)])>,
+    pub(super) ways: Vec<(Conditions, &'l [Way])>,
     /// What decides about them that no rule knows, with its line.
     pub(super) doubts: Vec<(u64, Doubt)>,
 }
@@ -66,7 +66,7 @@ impl Doubt {
 
 impl<'l> Reached<'l> {
     /// All of its limits.
-    pub(super) fn uses(&self) -> impl Iterator<Item = &'l (u64, Use)> {
+    pub(super) fn uses(&self) -> impl Iterator<Item = &'l Way> {
         self.ways.iter().flat_map(|(_, uses)| uses.iter())
     }
 
@@ -77,7 +77,7 @@ impl<'l> Reached<'l> {
 
     /// Whether the limits are the same.
     pub(super) fn is_as(&self, other: &Self) -> bool {
-        let uses = |way: &'l [(u64, Use)]| way.iter().map(|(_, used)| used);
+        let uses = |way: &'l [Way]| way.iter().map(|(_, used)| used);
         self.ways.len() == other.ways.len()
             && self
                 .ways

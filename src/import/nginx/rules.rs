@@ -5,13 +5,14 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::{
     super::imported::{Imported, Names, NewRule},
+    flow::Walk,
     pattern::{Conditions, Pattern, Test},
     reached::{Doubt, Reached},
-    scope::Use,
+    scope::{Use, Way},
     server::{self, Chosen, Port, Server},
     space::{Cell, Space},
     variables::PORT,
-    written::{self, Way},
+    written,
     zone::{Key, Zone, Zones},
 };
 
@@ -79,7 +80,7 @@ impl<'c> Rules<'c> {
                 Some(path) if is_reached[place] => {
                     // Each path begins with a slash.
                     let fits = |pattern: &Pattern| *pattern == root || path.fits(pattern);
-                    servers[place].locations.reached(&fits, &may_skip)
+                    Walk::new(&servers[place].locations, &fits, &may_skip).reached()
                 }
                 _ => Reached::default(),
             };

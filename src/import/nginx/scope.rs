@@ -11,11 +11,13 @@ pub(super) struct Use {
     pub(super) shadow: bool,
 }
 
+/// That, with its line.
+pub(super) type Way = (u64, Use);
+
 /// What holds in a block, unless something deeper says otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Scope {
-    /// With their lines.
-    pub(super) uses: Vec<(u64, Use)>,
+    pub(super) uses: Vec<Way>,
     dry_run: bool,
 }
 

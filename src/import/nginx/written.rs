@@ -8,12 +8,9 @@ use tidegate_limiter::{
 use super::{
     super::imported::{NewRule, When},
     pattern::{Conditions, Pattern},
-    scope::Use,
+    scope::Way,
     zone::Zone,
 };
-
-/// A use of a zone, with its line.
-pub(super) type Way = (u64, Use);
 
 /// One rule: all requests that one of the conditions holds for are counted together.
 pub(super) fn rule(

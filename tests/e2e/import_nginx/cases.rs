@@ -171,17 +171,18 @@ server { listen 127.0.0.1:PORT1; limit_req zone=a burst=5 nodelay; }",
             asked(1, "c.test", "/", 6),
         ],
     ),
-    // Nothing but a real nginx says which of these are counted: a directory as its index file,
+    // What reaches limits by another path than its own: a directory by its index file.
     (
         "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
-server { listen 127.0.0.1:PORT0; index index.php index.html;
+server { listen 127.0.0.1:PORT0;
   location = /index.html { limit_req zone=a burst=1 nodelay; }
-  location ~ \\.php$ { limit_req zone=a burst=2 nodelay; return 204; }
+  location ~ \\.php$ { limit_req zone=a burst=2 nodelay; }
   location /passed/ { proxy_pass http://127.0.0.1:1; }
   location /files/ { try_files $uri =404; }
   location /shop/ { index index.php; } }",
         &[
-            asked(0, "x", "/index.html", 2),
+            asked(0, "x", "/", 2),
+            asked(0, "x", "/shop/", 7),
             asked(0, "x", "/shop/x", 3),
             asked(0, "x", "/shop", 4),
             asked(0, "x", "/passed/", 5),
@@ -196,7 +197,7 @@ server { listen 127.0.0.1:PORT0;
   location /shop/in { limit_req zone=a burst=2 nodelay; } }",
         &[asked(0, "x", "/", 2), asked(0, "x", "/shop/", 3), asked(0, "x", "/shop", 4), asked(0, "x", "/shop/x", 5)],
     ),
-    // what is answered by a redirect or another answer before the limits,
+    // What is answered before the limits.
     (
         "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
 server { listen 127.0.0.1:PORT0; limit_req zone=a burst=1 nodelay;
@@ -229,7 +230,7 @@ server { listen 127.0.0.1:PORT0; limit_req zone=a burst=1 nodelay;
             asked(0, "x", "/both", 16),
         ],
     ),
-    // what is rewritten, or sent on by an answer,
+    // What is rewritten, or sent on by an answer.
     (
         "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
 server { listen 127.0.0.1:PORT0; error_page 418 404 = @l;
@@ -253,7 +254,7 @@ server { listen 127.0.0.1:PORT0; error_page 418 404 = @l;
             asked(0, "x", "/text", 9),
         ],
     ),
-    // that a denial is sent on, which is not counted again,
+    // A denial that is sent on is not counted again.
     (
         "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
 limit_req_zone $binary_remote_addr zone=b:1m rate=1r/m;
@@ -262,7 +263,7 @@ server { listen 127.0.0.1:PORT0; error_page 429 /slow.html;
   location = /slow.html { limit_req zone=b burst=3 nodelay; } }",
         &[asked(0, "x", "/", 2), asked(0, "x", "/slow.html", 2)],
     ),
-    // each IPv6 address by itself,
+    // Each IPv6 address counts by itself.
     (
         "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
 server { listen 127.0.0.1:PORT0; set_real_ip_from 127.0.0.0/8; real_ip_header X-Real; limit_req zone=a burst=1 nodelay; }",
@@ -272,7 +273,7 @@ server { listen 127.0.0.1:PORT0; set_real_ip_from 127.0.0.0/8; real_ip_header X-
             with(("x-real", "2001:db8::1"), "/", 2),
         ],
     ),
-    // and keys that differ in a text only.
+    // Keys that differ in a text only.
     (
         "map $uri $k { default w$binary_remote_addr; ~^/api/ a$binary_remote_addr; /none \"\"; }
 limit_req_zone $k zone=a:1m rate=1r/m;
