@@ -39,6 +39,8 @@ pub(crate) struct NewRule {
     /// Where there are any, it is only about requests that fit one of them besides; all have one bucket.
     pub(crate) alternatives: Vec<When>,
     pub(crate) key: Vec<String>,
+    /// How many bits of an IPv6 address count, where not as many as a node says.
+    pub(crate) ipv6_prefix: Option<u8>,
     /// `unlimited`, or a count in a period.
     pub(crate) limit: String,
     pub(crate) burst: Option<u64>,
@@ -122,6 +124,9 @@ impl NewRule {
             let _ = writeln!(yaml, "    when: {{ {} }}", condition(&self.when));
         }
         let _ = writeln!(yaml, "    key: [{}]\n    limit: {}", words(&self.key), self.limit);
+        if let Some(bits) = self.ipv6_prefix {
+            let _ = writeln!(yaml, "    ip_prefix: {{ v6: {bits} }}");
+        }
         if let Some(burst) = self.burst {
             let _ = writeln!(yaml, "    burst: {burst}");
         }

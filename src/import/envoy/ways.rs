@@ -119,6 +119,7 @@ impl<'t> Walk<'_, 't> {
                 Rate::Unlimited => "unlimited".to_owned(),
                 Rate::Per(count, period) => format!("{count}/{period}"),
             },
+            ipv6_prefix: None,
             burst: None,
             algorithm: Algorithm::FixedWindow,
             shadow: one.shadow,

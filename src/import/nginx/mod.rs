@@ -6,25 +6,34 @@
 //! - `files` follows includes, `syntax` reads them;
 //! - `definition`, `variables` and `zone`: what the key of a zone is for which requests;
 //! - `server`, `location` and `scope`: which server and which location a request reaches, and which limits hold there;
+//! - `flow`: the way of a request through a server, by `step` (`condition`), `pages` and `index`;
 //! - `rules` turns that round, from limits to conditions. Requests are divided into cells (`space`) by all the patterns of
 //!   the configuration; for each cell it is asked what nginx would do, as nginx asks.
 
+mod condition;
 mod definition;
 mod files;
+mod flow;
 mod glob;
+mod index;
 mod location;
+mod matcher;
+mod pages;
 mod pattern;
+mod reached;
 mod regex;
 mod rules;
 mod scope;
 mod server;
 mod space;
+mod step;
 mod syntax;
 mod variables;
+mod written;
 mod zone;
 
 use self::{
-    rules::Rules, scope::Scope, server::Server, syntax::Directive, variables::Variables, zone::Zones,
+    location::Outer, rules::Rules, server::Server, syntax::Directive, variables::Variables, zone::Zones,
 };
 use super::{
     imported::{Domain, Imported, NotRead},
@@ -36,6 +45,9 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
     let mut imported = Imported::default();
     let directives = files::read(sources, &mut imported)?;
     // A file of `sites-enabled` has no block for http.
+    for stream in directives.iter().filter(|one| one.name == "stream") {
+        tell_stream(stream.inside(), &mut imported);
+    }
     let inside: Vec<Directive> = directives
         .into_iter()
         .flat_map(|one| match &*one.name {
@@ -45,7 +57,7 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
         .collect();
     let variables = Variables::read(&inside, &mut imported);
     let zones = Zones::read(&inside, &variables, &mut imported);
-    let outer = Scope::of(&inside, &Scope::default(), &mut imported);
+    let outer = Outer::of(&inside, &mut imported);
     let is_server = |one: &&Directive| one.name == "server" && one.block.is_some();
     let mut servers: Vec<Server> =
         inside.iter().filter(is_server).map(|one| Server::read(one, &outer, &mut imported)).collect();
@@ -58,7 +70,7 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
         // A part of a server, or what holds for all of them.
         imported.note(line, "there is no server in what was read: this is for all hosts");
         let all = Directive { line, name: "server".to_owned(), arguments: Vec::new(), block: Some(inside) };
-        servers.push(Server::read(&all, &Scope::default(), &mut imported));
+        servers.push(Server::read(&all, &Outer::default(), &mut imported));
     } else {
         for one in inside.iter().filter(|one| one.name == "location") {
             imported.lost(one.line, "location: it is in no server, so it is not known whose it is");
@@ -75,6 +87,16 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
     imported.domains.push(Domain { name: "default".to_owned(), rules });
     imported.sort();
     Ok(imported)
+}
+
+/// TCP and UDP, where nginx can limit no requests.
+fn tell_stream(block: &[Directive], imported: &mut Imported) {
+    for one in block {
+        if one.name.starts_with("limit_conn") {
+            imported.lost(one.line, format!("{} of stream: connections are not limited here", one.name));
+        }
+        tell_stream(one.inside(), imported);
+    }
 }
 
 #[cfg(test)]

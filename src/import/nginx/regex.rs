@@ -17,11 +17,12 @@ pub(super) fn patterns(regex: &str) -> Option<Vec<Pattern>> {
         Some(rest) if !ends_escaped(rest) => (rest, true),
         _ => (regex, false),
     };
-    let (regex, opens) = match regex.strip_prefix(".*") {
+    // A group around it only keeps what it was.
+    let (regex, opens) = match regex.strip_prefix("(.*)").or_else(|| regex.strip_prefix(".*")) {
         Some(rest) => (rest, true),
         None => (regex, !is_at_start),
     };
-    let (regex, is_open) = match regex.strip_suffix(".*") {
+    let (regex, is_open) = match regex.strip_suffix("(.*)").or_else(|| regex.strip_suffix(".*")) {
         Some(rest) if !ends_escaped(rest) => (rest, true),
         _ => (regex, !is_at_end),
     };
@@ -157,6 +158,11 @@ mod tests {
             (r"^.*\.example$", suffixes(&[".example"])),
             ("^/[ab]c", prefixes(&["/ac", "/bc"])),
             (".*", Some(vec![Pattern::any()])),
+            ("^(.*)$", Some(vec![Pattern::any()])),
+            ("^", Some(vec![Pattern::any()])),
+            ("^/old/(.*)$", prefixes(&["/old/"])),
+            (r"^(.*)\.php$", suffixes(&[".php"])),
+            ("^/a(.*)*$", None),
             ("^/", prefixes(&["/"])),
             ("^/a|/b$", None),
             ("a|b", None),

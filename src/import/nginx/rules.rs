@@ -1,21 +1,18 @@
 //! Rules for the limits of all servers: for each zone, and each way in which it is used, which ports, hosts and paths that
 //! are.
 
-use std::collections::HashSet;
-
-use tidegate_limiter::{
-    Algorithm,
-    rules::{PatternForm, PatternText, short_form},
-};
+use std::collections::{BTreeSet, HashSet};
 
 use super::{
-    super::imported::{Imported, Names, NewRule, When},
-    location::Reached,
+    super::imported::{Imported, Names, NewRule},
+    flow::Walk,
     pattern::{Conditions, Pattern, Test},
-    scope::Use,
+    reached::{Doubt, Reached},
+    scope::{Use, Way},
     server::{self, Chosen, Port, Server},
     space::{Cell, Space},
     variables::PORT,
+    written,
     zone::{Key, Zone, Zones},
 };
 
@@ -24,14 +21,14 @@ const MAX_RULES: usize = 10_000;
 /// Conditions that one rule has for requests that are counted together; more become a rule each.
 const MAX_ALTERNATIVES: usize = 100;
 
-/// A use of a zone, with its line.
-type Way = (u64, Use);
+/// The server that tells buckets apart, the attributes that do, and the texts between them.
+type Bucket<'c> = (Option<&'c str>, &'c [String], &'c [String]);
 
 /// The requests of one server that are limited in one way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Region<'c> {
-    /// What the path must be: one of these.
-    paths: Vec<Test>,
+    /// One of these must hold: what the path must be, with what else decides.
+    paths: Vec<Conditions>,
     /// The `$server_name`, where that tells buckets apart.
     server: Option<&'c str>,
 }
@@ -76,12 +73,14 @@ impl<'c> Rules<'c> {
         let mut is_reached = vec![false; servers.len()];
         chosen.iter().flatten().for_each(|one| is_reached[one.server] = true);
         let root = Pattern::prefix("/");
+        let skips = |used: &Use| zones.known.iter().any(|zone| zone.name == used.zone && zone.may_skip);
+        let may_skip = |uses: &[Way]| uses.iter().all(|(_, used)| skips(used));
         let limits = |place: usize| -> Vec<Reached<'c>> {
             let limits = |path: Option<Cell<'_>>| match path {
                 Some(path) if is_reached[place] => {
                     // Each path begins with a slash.
                     let fits = |pattern: &Pattern| *pattern == root || path.fits(pattern);
-                    servers[place].locations.reached(&fits)
+                    Walk::new(&servers[place].locations, &fits, &may_skip).reached()
                 }
                 _ => Reached::default(),
             };
@@ -98,17 +97,21 @@ impl<'c> Rules<'c> {
             if !self.all_uses().any(|(_, used)| used.zone == zone.name) {
                 imported.note(zone.line, format!("limit_req_zone: the zone {} is used nowhere", zone.name));
             }
-            let before = rules.len();
+            let mut buckets = Vec::new();
             for way in &ways {
-                self.of_way(zone, way, (&mut rules, &mut names), imported);
+                buckets.extend(self.of_way(zone, way, (&mut rules, &mut names), imported));
             }
-            if rules.len() > before + 1 {
-                let message = format!(
-                    "the zone {} became {} rules: nginx counts them together, here each counts for itself",
-                    zone.name,
-                    rules.len() - before
-                );
-                imported.note(zone.line, message);
+            if buckets.len() > 1 {
+                let message = format!("the zone {} became {} rules", zone.name, buckets.len());
+                // Different keys are counted apart in nginx, too.
+                if buckets.iter().collect::<HashSet<_>>().len() == buckets.len() {
+                    imported.note(zone.line, format!("{message}, each with a key of its own"));
+                } else {
+                    imported.lost(
+                        zone.line,
+                        format!("{message}: nginx counts them together, here each counts for itself"),
+                    );
+                }
             }
         }
         self.tell(imported);
@@ -118,11 +121,13 @@ impl<'c> Rules<'c> {
     /// What no rule says.
     fn tell(&self, imported: &mut Imported) {
         let mut limiting: HashSet<&Way> = HashSet::new();
+        let mut doubts: BTreeSet<(u64, Doubt)> = BTreeSet::new();
         for reached in self.reached.iter().flatten() {
-            limiting.extend(reached.uses);
-            if let Some(line) = reached.unless_file {
-                imported.lost(line, "try_files: a request that is answered from a file is counted here too; nginx counts only those for which there is none");
-            }
+            limiting.extend(reached.uses());
+            doubts.extend(&reached.doubts);
+        }
+        for (line, doubt) in doubts {
+            imported.lost(line, doubt.message());
         }
         let mut hidden: HashSet<&Way> =
             self.servers.iter().flat_map(|server| server.locations.hidden_uses()).collect();
@@ -159,7 +164,7 @@ impl<'c> Rules<'c> {
 
     fn ways(&self, zone: &str) -> Vec<Way> {
         let mut ways: Vec<Way> = Vec::new();
-        for (line, used) in self.reached.iter().flatten().flat_map(|reached| reached.uses) {
+        for (line, used) in self.reached.iter().flatten().flat_map(Reached::uses) {
             if used.zone != zone {
                 continue;
             }
@@ -172,15 +177,17 @@ impl<'c> Rules<'c> {
         ways
     }
 
-    fn of_way(
-        &self,
-        zone: &Zone,
+    /// With what tells the buckets of each rule apart.
+    fn of_way<'z>(
+        &'z self,
+        zone: &'z Zone,
         way: &Way,
         (rules, names): (&mut Vec<NewRule>, &mut Names),
         imported: &mut Imported,
-    ) {
+    ) -> Vec<Bucket<'z>> {
+        let mut buckets = Vec::new();
         // By what tells buckets apart: all such requests are counted together.
-        let mut together: Vec<(Option<&str>, &[String], Vec<Conditions>)> = Vec::new();
+        let mut together: Vec<(Bucket<'_>, Vec<Conditions>)> = Vec::new();
         for by_server in [false, true] {
             let keys: Vec<&Key> = zone.keys.iter().filter(|key| key.by_server == by_server).collect();
             if keys.is_empty() {
@@ -203,35 +210,53 @@ impl<'c> Rules<'c> {
                         continue;
                     }
                     let these = all.iter().filter_map(|when| when.and(&key.when));
-                    let known = together.iter_mut().find(|(server, attributes, _)| {
-                        (*server, *attributes) == (region.server, &key.attributes[..])
-                    });
-                    match known {
-                        Some((.., conditions)) => conditions.extend(these),
-                        None => together.push((region.server, &key.attributes, these.collect())),
+                    let bucket: Bucket<'_> = (region.server, &key.attributes, &key.texts);
+                    match together.iter_mut().find(|(known, _)| *known == bucket) {
+                        Some((_, conditions)) => conditions.extend(these),
+                        None => together.push((bucket, these.collect())),
                     }
                 }
             }
         }
-        for (_, attributes, conditions) in together {
+        for ((server, attributes, texts), conditions) in together {
             // A rule looks at them one by one.
             let at_once = if conditions.len() <= MAX_ALTERNATIVES { conditions.len().max(1) } else { 1 };
             for conditions in conditions.chunks(at_once) {
                 if rules.len() == MAX_RULES {
                     imported.lost(zone.line, format!("there are more than {MAX_RULES} rules"));
-                    return;
+                    return buckets;
                 }
-                rules.push(rule(names.take(&zone.name), zone, way, attributes, conditions));
+                rules.push(written::rule(names.take(&zone.name), zone, way, attributes, conditions));
+                buckets.push((server, attributes, texts));
             }
         }
+        buckets
     }
 
     /// Which paths of a server are limited in this way; `None`: none.
     fn region(&self, place: usize, way: &Use, by_server: bool) -> Option<Region<'_>> {
         let server = &self.servers[place];
-        let split = self.paths[place]
-            .split(|path| self.reached[place][path.place()].uses.iter().any(|(_, used)| used == way));
-        let (_, paths) = split.into_iter().find(|(is_limited, _)| *is_limited)?;
+        let whens = |place_of_path: usize| -> Vec<&Conditions> {
+            let reached = &self.reached[place][place_of_path];
+            let limited = reached.ways.iter().filter(|(_, uses)| uses.iter().any(|(_, used)| used == way));
+            limited.map(|(when, _)| when).collect()
+        };
+        let mut distinct: Vec<&Conditions> = Vec::new();
+        for when in (0..self.reached[place].len()).flat_map(whens) {
+            if !distinct.contains(&when) {
+                distinct.push(when);
+            }
+        }
+        let mut paths = Vec::new();
+        for when in distinct {
+            let split = self.paths[place].split(|path| whens(path.place()).contains(&when));
+            let limited =
+                split.into_iter().filter(|(is_limited, _)| *is_limited).flat_map(|(_, tests)| tests);
+            paths.extend(limited.filter_map(|path| Conditions::of("path", path).and(when)));
+        }
+        if paths.is_empty() {
+            return None;
+        }
         Some(Region { paths, server: by_server.then_some(&*server.first_name) })
     }
 
@@ -263,9 +288,7 @@ impl<'c> Rules<'c> {
                     hosts.iter().flat_map(|host| region.paths.iter().map(move |path| (host, path)))
                 {
                     let host = Conditions::of("host", host.clone());
-                    let joined =
-                        host.and(&Conditions::of("path", path.clone())).and_then(|one| one.and(port));
-                    all.extend(joined);
+                    all.extend(host.and(path).and_then(|one| one.and(port)));
                 }
             }
         }
@@ -312,54 +335,6 @@ fn told_apart(these: &[&Port], others: &[&Port], test: impl Fn(Vec<Pattern>) -> 
     }
     let ports = these.iter().map(|port| Pattern::Exact(port.name.clone())).collect();
     Conditions::of("server_port", test(ports))
-}
-
-fn rule(
-    name: String,
-    zone: &Zone,
-    (line, used): &Way,
-    attributes: &[String],
-    conditions: &[Conditions],
-) -> NewRule {
-    let common = Conditions::common(conditions);
-    let alternatives: Vec<When> = match conditions {
-        [_] => Vec::new(),
-        several => several.iter().map(|one| when(&one.without(&common))).collect(),
-    };
-    NewRule {
-        name,
-        line: *line,
-        when: when(&common),
-        alternatives,
-        key: attributes.to_vec(),
-        limit: zone.rate.clone(),
-        burst: Some(used.burst.saturating_add(1)),
-        algorithm: if used.delays { Algorithm::LeakyBucket } else { Algorithm::TokenBucket },
-        shadow: used.shadow,
-    }
-}
-
-fn when(conditions: &Conditions) -> When {
-    let when = conditions.iter().map(|(attribute, test)| {
-        let any_of = test.any_of.iter().map(|pattern| written(attribute, pattern, false));
-        (
-            attribute.clone(),
-            any_of.chain(test.none_of.iter().map(|pattern| written(attribute, pattern, true))).collect(),
-        )
-    });
-    when.collect()
-}
-
-fn written(attribute: &str, pattern: &Pattern, negated: bool) -> PatternText {
-    let short = |form: PatternForm| short_form(attribute, &form);
-    match (pattern, negated) {
-        (Pattern::Exact(text), false) => short(PatternForm::Is(text.clone())),
-        (Pattern::Exact(text), true) => short(PatternForm::IsNot(text.clone())),
-        (Pattern::Like { start, end }, false) => short(PatternForm::ExactlyLike(format!("{start}*{end}"))),
-        (Pattern::Like { start, end }, true) => short(PatternForm::NotExactlyLike(format!("{start}*{end}"))),
-        (Pattern::Network(net), false) => PatternText::Short(net.to_string()),
-        (Pattern::Network(net), true) => PatternText::Short(format!("!{net}")),
-    }
 }
 
 /// The spaces of all servers; `None`: one has too many locations.

@@ -11,15 +11,23 @@ pub(super) struct Use {
     pub(super) shadow: bool,
 }
 
+/// That, with its line.
+pub(super) type Way = (u64, Use);
+
 /// What holds in a block, unless something deeper says otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Scope {
-    /// With their lines.
-    pub(super) uses: Vec<(u64, Use)>,
+    pub(super) uses: Vec<Way>,
     dry_run: bool,
 }
 
 impl Scope {
+    /// Whether the same is limited in the same way.
+    pub(super) fn limits_as(&self, other: &Self) -> bool {
+        let (own, others) = (self.uses.iter(), other.uses.iter());
+        own.map(|(_, used)| used).eq(others.map(|(_, used)| used))
+    }
+
     /// What a block says of limits, on top of what is around it.
     pub(super) fn of(block: &[Directive], outer: &Self, imported: &mut Imported) -> Self {
         let mut scope = Self { dry_run: outer.dry_run, uses: Vec::new() };

@@ -3,10 +3,9 @@
 
 use super::{
     super::imported::Imported,
-    location::Locations,
+    location::{Locations, Outer},
     pattern::Pattern,
     regex,
-    scope::Scope,
     space::{Cell, Space},
     syntax::Directive,
 };
@@ -58,14 +57,13 @@ pub(super) struct Chosen {
 }
 
 impl Server {
-    pub(super) fn read(directive: &Directive, outer: &Scope, imported: &mut Imported) -> Self {
-        let scope = Scope::of(directive.inside(), outer, imported);
+    pub(super) fn read(directive: &Directive, outer: &Outer, imported: &mut Imported) -> Self {
         let mut server = Self {
             line: directive.line,
             names: Vec::new(),
             first_name: String::new(),
             listens: Vec::new(),
-            locations: Locations::read(directive, &scope, imported),
+            locations: Locations::read(directive, outer, imported),
         };
         let has_ssl = directive.inside().iter().any(|one| one.name == "ssl" && one.arguments == ["on"]);
         let mut texts = Vec::new();

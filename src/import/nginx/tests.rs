@@ -1,6 +1,7 @@
 //! What becomes of whole configurations: which rules a request matches, as nginx would limit it.
 
 mod files;
+mod flow;
 mod hosts;
 mod keys;
 mod locations;
@@ -53,6 +54,11 @@ impl Made {
     fn lost(&self) -> Vec<(u64, &str)> {
         let lost = self.imported.remarks.iter().filter(|remark| remark.lost);
         lost.map(|remark| (remark.line, remark.message.as_str())).collect()
+    }
+
+    /// Without those of zones with several bursts: here they tell apart what is asked.
+    fn lost_but_counts(&self) -> Vec<(u64, &str)> {
+        self.lost().into_iter().filter(|(_, message)| !message.contains("counts them together")).collect()
     }
 
     fn notes(&self) -> Vec<(u64, &str)> {

@@ -174,7 +174,7 @@ impl Variables {
 }
 
 /// The case in which an attribute is told, whatever the client wrote; `None`: as it was written.
-fn told_case(attribute: &str) -> Option<fn(&str) -> String> {
+pub(super) fn told_case(attribute: &str) -> Option<fn(&str) -> String> {
     match attribute {
         "method" => Some(str::to_ascii_uppercase),
         // An address is compared as one.
@@ -283,11 +283,21 @@ fn builtin(name: &str, line: u64, imported: &mut Imported) -> Result<Part, Strin
             );
             always("ip")
         }
-        "host" | "http_host" => always("host"),
+        "host" => always("host"),
+        "http_host" => {
+            imported.lost(
+                line,
+                "$http_host: rules see the host without its port and in lower case; nginx takes the text that the client sent",
+            );
+            always("host")
+        }
         "server_name" => Ok(Part::ServerName),
         "uri" | "document_uri" => always("path"),
         "request_uri" => {
-            imported.note(line, "$request_uri: the path is counted without its query");
+            imported.lost(
+                line,
+                "$request_uri: rules see the path without its query and in one spelling; nginx takes the text that the client sent",
+            );
             always("path")
         }
         "request_method" => always("method"),

@@ -15,6 +15,8 @@ pub(super) struct Zone {
     pub(super) keys: Vec<Key>,
     /// As a rule writes it.
     pub(super) rate: String,
+    /// Some requests are not counted, because their key is empty.
+    pub(super) may_skip: bool,
 }
 
 /// What tells the buckets of some requests apart.
@@ -23,10 +25,19 @@ pub(super) struct Key {
     pub(super) when: Conditions,
     /// As a rule writes them.
     pub(super) attributes: Vec<String>,
+    /// The texts between them: keys with others are other keys.
+    pub(super) texts: Vec<String>,
     /// Each first name of a server has a bucket of its own.
     pub(super) by_server: bool,
     /// It is empty, so not counted, where the server has no name.
     pub(super) needs_name: bool,
+}
+
+impl Key {
+    /// For some of its requests, which nginx does not count.
+    fn may_be_empty(&self) -> bool {
+        self.needs_name && self.attributes.iter().all(|written| written.ends_with('?'))
+    }
 }
 
 /// The zones of a configuration, by whether their keys can be told.
@@ -75,13 +86,18 @@ impl Zones {
         };
         match variables.cases(key, line, imported) {
             Ok(cases) => {
-                let keys: Vec<Key> = cases.into_iter().flat_map(keys).collect();
+                let by_case: Vec<Vec<Key>> = cases.into_iter().map(keys).collect();
+                let may_skip = by_case.iter().any(|keys| keys.iter().all(Key::may_be_empty));
+                let keys: Vec<Key> = by_case.into_iter().flatten().collect();
                 if keys.iter().any(|key| {
                     key.attributes.is_empty() && !key.by_server && key.when == Conditions::default()
                 }) {
                     imported.note(line, "the key has no variable: one bucket for all");
                 }
-                self.known.push(Zone { name: name.clone(), line, keys, rate });
+                if keys.iter().any(|key| key.attributes.iter().any(|attribute| attribute == "path")) {
+                    imported.lost(line, "the path is in the key: slashes at its end make no other path here, and nginx counts /a and /a/ apart");
+                }
+                self.known.push(Zone { name: name.clone(), line, keys, rate, may_skip });
             }
             Err(why) => {
                 imported.lost(line, format!("limit_req_zone: {key}: {why}"));
@@ -102,11 +118,20 @@ fn rate(text: &str) -> Option<String> {
 
 /// The keys of the requests of a case; none: the key is empty, so nginx does not count them.
 fn keys(case: Case) -> Vec<Key> {
-    let mut key = Key { when: case.when, attributes: Vec::new(), by_server: false, needs_name: true };
+    let mut key = Key {
+        when: case.when,
+        attributes: Vec::new(),
+        texts: Vec::new(),
+        by_server: false,
+        needs_name: true,
+    };
     let mut optional = Vec::new();
     for part in case.value {
         match part {
-            Part::Text(text) => key.needs_name &= text.is_empty(),
+            Part::Text(text) => {
+                key.needs_name &= text.is_empty();
+                key.texts.push(text);
+            }
             Part::ServerName => key.by_server = true,
             Part::Attribute { name, optional: is_optional } => {
                 key.needs_name &= is_optional;
@@ -134,9 +159,13 @@ fn keys(case: Case) -> Vec<Key> {
     for name in &optional {
         without = without.and_then(|when| when.and(&Conditions::of(name, Test::absent())));
     }
-    let needs_name = key.needs_name;
-    let without =
-        without.map(|when| Key { when, attributes: Vec::new(), by_server: key.by_server, needs_name });
+    let without = without.map(|when| Key {
+        when,
+        attributes: Vec::new(),
+        texts: key.texts.clone(),
+        by_server: key.by_server,
+        needs_name: key.needs_name,
+    });
     key.needs_name = false;
     if let [name] = &optional[..] {
         // One that is there and empty counts too.

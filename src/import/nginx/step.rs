@@ -1,0 +1,109 @@
+//! What a block does with a request before anything is limited: `return`, `rewrite`, `break` and `if`, in their order.
+
+use super::{super::imported::Imported, condition::Condition, pattern::Pattern, regex, syntax::Directive};
+
+/// One of these directives.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// An answer.
+    Return {
+        /// An `error_page` can be for it.
+        code: Option<String>,
+    },
+    If {
+        line: u64,
+        condition: Condition,
+        steps: Vec<Step>,
+    },
+    Rewrite {
+        line: u64,
+        /// Which paths; `None`: rules cannot say it.
+        paths: Option<Vec<Pattern>>,
+        then: Then,
+    },
+    Break,
+}
+
+/// What a `rewrite` does with a path that fits.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Answers with a redirect.
+    Redirect,
+    /// Another path; `None`: one that is made of variables.
+    Path { path: Option<String>, flow: Flow },
+}
+
+/// What comes after a path was rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// The next directive, and at the end the location of the new path.
+    GoOn,
+    /// At once the location of the new path.
+    Last,
+    /// The request stays in this location.
+    Break,
+}
+
+impl Step {
+    /// Those of a block.
+    pub(super) fn read(block: &[Directive], imported: &mut Imported) -> Vec<Self> {
+        let mut steps = Vec::new();
+        for one in block {
+            match &*one.name {
+                "return" => steps.push(Self::Return { code: returned(&one.arguments) }),
+                "rewrite" => steps.extend(rewrite(one)),
+                "break" => steps.push(Self::Break),
+                "if" => {
+                    let inside = Self::read(one.inside(), imported);
+                    // One that only sets something changes nothing here.
+                    if !inside.is_empty() {
+                        let condition = Condition::read(one, imported);
+                        steps.push(Self::If { line: one.line, condition, steps: inside });
+                    }
+                }
+                _ => {}
+            }
+        }
+        steps
+    }
+
+    /// The patterns of paths that it asks for.
+    pub(super) fn patterns(&self, patterns: &mut Vec<Pattern>) {
+        match self {
+            Self::If { condition, steps, .. } => {
+                patterns.extend(condition.paths().iter().cloned());
+                steps.iter().for_each(|one| one.patterns(patterns));
+            }
+            Self::Rewrite { paths, .. } => patterns.extend(paths.iter().flatten().cloned()),
+            Self::Return { .. } | Self::Break => {}
+        }
+    }
+}
+
+/// Of an error with a text of its own, no `error_page` is asked.
+fn returned(arguments: &[String]) -> Option<String> {
+    match arguments {
+        [code] => Some(code.clone()),
+        [code, _] if !code.starts_with(['4', '5']) => Some(code.clone()),
+        _ => None,
+    }
+}
+
+fn rewrite(directive: &Directive) -> Option<Step> {
+    let (regex, target) = (directive.arguments.first()?, directive.arguments.get(1)?);
+    let is_url = ["http://", "https://", "$scheme"].iter().any(|start| target.starts_with(start));
+    let flow = match directive.arguments.get(2).map(String::as_str) {
+        Some("last") => Flow::Last,
+        Some("break") => Flow::Break,
+        _ => Flow::GoOn,
+    };
+    let is_redirect =
+        matches!(directive.arguments.get(2).map(String::as_str), Some("redirect" | "permanent"));
+    let then = if is_url || is_redirect {
+        Then::Redirect
+    } else {
+        let path = target.split('?').next().unwrap_or(target);
+        Then::Path { path: (!path.contains('$')).then(|| path.to_owned()), flow }
+    };
+    Some(Step::Rewrite { line: directive.line, paths: regex::patterns(regex), then })
+}
