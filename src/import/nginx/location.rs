@@ -109,6 +109,7 @@ impl Locations {
         let all = self.all();
         let mut patterns = Vec::new();
         all.iter().for_each(|one| one.patterns(&mut patterns));
+        patterns.retain(Pattern::can_be_path);
         // Only such a location sends a request on that nothing has limited.
         if self.differ {
             let without = all.iter().filter(|one| !one.has_handler);

@@ -46,6 +46,15 @@ impl Pattern {
         }
     }
 
+    /// Whether a path can fit: each begins with a slash.
+    pub(super) fn can_be_path(&self) -> bool {
+        match self {
+            Self::Exact(text) => text.starts_with('/'),
+            Self::Like { start, .. } => start.is_empty() || start.starts_with('/'),
+            Self::Network(_) => false,
+        }
+    }
+
     /// With its texts changed.
     pub(super) fn map(&self, change: impl Fn(&str) -> String) -> Self {
         match self {

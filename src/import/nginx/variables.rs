@@ -213,7 +213,11 @@ fn by_attribute<'e>(
         Some(change) if entry.any_case.is_some() => entry.fits.iter().map(|one| one.map(change)).collect(),
         _ => entry.fits.clone(),
     };
-    let entries: Vec<(Vec<Pattern>, &Entry)> = entries.iter().map(|entry| (cased(entry), entry)).collect();
+    let mut entries: Vec<(Vec<Pattern>, &Entry)> =
+        entries.iter().map(|entry| (cased(entry), entry)).collect();
+    if name == "path" {
+        entries.iter_mut().for_each(|(fits, _)| fits.retain(Pattern::can_be_path));
+    }
     let space = Space::new(entries.iter().flat_map(|(fits, _)| fits))
         .ok_or_else(|| "the map has too many entries".to_owned())?;
     let choose = |fits: &dyn Fn(&Pattern) -> bool| {

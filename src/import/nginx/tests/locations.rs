@@ -93,3 +93,17 @@ server { server_name x.test; location / { error_page 418 = @all; return 418; } l
     assert_eq!((made.at("any", "/a"), made.at("any", "/")), (String::new(), String::new()));
     assert_eq!(made.lost().len(), 1, "{:?}", made.lost());
 }
+
+#[test]
+fn texts_that_are_no_paths_are_in_no_rule() {
+    let made = import(
+        "map $uri $k { default $binary_remote_addr; x \"\"; ~^y \"\"; /z \"\"; }
+limit_req_zone $k zone=a:1m rate=1r/m;
+limit_req_zone $binary_remote_addr zone=b:1m rate=1r/m;
+server { limit_req zone=a; rewrite ^old /x permanent; if ($uri = none) { return 403; } location (a|b)$ { limit_req zone=b; } location = x { } }",
+    );
+    assert_eq!((made.at("any", "/"), made.at("any", "/z")), ("a:1".to_owned(), String::new()));
+    let yaml = made.imported.to_yaml(&made.sources);
+    assert!(yaml.contains("when: { path: { is_not: /z } }"), "{yaml}");
+    assert!(made.notes().iter().any(|(_, note)| note.contains("no request is limited by it")));
+}
