@@ -15,8 +15,12 @@ pub(crate) const BAN: u64 = LIMIT_BITS;
 /// The bits for a limit whose states mean this. Two limits have the same ones with a chance of 1 in 4 million; then a change
 /// from one to the other leaves the states of buckets as they are.
 pub(crate) fn limit_bits(meaning: [u64; 3], is_window: bool) -> u64 {
-    let mix = |bits: u64, word: u64| (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let mixed = mix(meaning.into_iter().fold(0, mix), 0);
     let bits = mixed & LIMIT_BITS & !1 | u64::from(is_window);
     if bits | ASIDE == BAN { bits ^ ASIDE << 1 } else { bits }
+}
+
+/// One more word of a fingerprint.
+pub(crate) fn mix(bits: u64, word: u64) -> u64 {
+    (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }

@@ -19,11 +19,11 @@ use std::{
 };
 
 use self::limits::RuleLimits;
-
 use crate::{
     Algorithm, Charge, Decision, KeyHash, Limit, Nanos, Period, RuleId, Takeover,
     algorithm::{self, gcra, sliding},
     calendar::window_end,
+    limit_bits::mix,
     mark::{Held, Mark, QUANTUM_PART},
     takeover::SHORT_REFILL,
     time::TICKS_PER_NANO,
@@ -502,10 +502,6 @@ impl Reserves {
         self.number = self.limits.iter().fold(self.fingerprint, of_limits);
         self
     }
-}
-
-fn mix(bits: u64, word: u64) -> u64 {
-    (bits ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
 #[cfg(test)]

@@ -24,14 +24,17 @@ fn import(data: &[u8], read: fn(&mut Sources) -> Result<Imported, NotRead>) {
         return;
     }
     let lines = data.split(|byte| *byte == b'\n').count() as u64;
+    let is_in_it = |sources: &Sources, line, from: u64| (from..=lines).contains(&sources.place(line).line);
     match read(&mut sources) {
         Ok(imported) => {
             let faults = imported.check(&sources).err().unwrap_or_default();
             assert!(faults.is_empty(), "{faults:?}\n{}", imported.to_yaml(&sources));
-            assert!(imported.remarks.iter().all(|remark| remark.line <= lines), "{:?}", imported.remarks);
-            let rules = imported.domains.iter().flat_map(|domain| &domain.rules);
-            rules.for_each(|rule| assert!((1..=lines).contains(&rule.line), "{rule:?}"));
+            let strays = imported.remarks.iter().find(|remark| !is_in_it(&sources, remark.line, 0));
+            assert!(strays.is_none(), "{strays:?}");
+            let mut rules = imported.domains.iter().flat_map(|domain| &domain.rules);
+            let stray = rules.find(|rule| !is_in_it(&sources, rule.line, 1));
+            assert!(stray.is_none(), "{stray:?}");
         }
-        Err(NotRead { line, .. }) => assert!(line <= lines, "line {line} of {lines}"),
+        Err(NotRead { line, .. }) => assert!(is_in_it(&sources, line, 0), "line {line} of {lines}"),
     }
 }

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::mix;
-use crate::Limit;
+use crate::{Limit, limit_bits::mix};
 
 /// Of a rule with more limits than that it is not known later which it had.
 const MAX_LIMITS: usize = 16;
