@@ -15,11 +15,11 @@ use std::{
 
 use futures_util::{
     StreamExt as _,
-    future::{join, join_all},
+    future::{join_all, pending},
     stream::FuturesUnordered,
 };
-use openraft::{LogId, Vote, raft::VoteRequest, storage::RaftLogStorage as _};
-use tokio::time::{Instant, sleep, timeout_at};
+use openraft::{LogId, ServerState, Vote, raft::VoteRequest, storage::RaftLogStorage as _};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info};
 
 use super::{handle::Shared, heard::ELECTION, reach::Ahead, running::Running};
@@ -88,26 +88,34 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         let has_failed = heard.has_voted();
         shared.contacts.note_vote(running.term() + 1);
         let ahead = ask_ahead(shared.me, &running, &voters, &mut ways);
-        let until = shared.contacts.heard().missed_from();
         if has_failed {
             // Raft gives a vote less time than a slow disk takes. It gets the votes that are on the disks by then.
-            let _ = timeout_at(until, ahead).await;
-            shared.contacts.note_candidate();
-            elect(&running, shared.contacts.heard().missed_from()).await;
+            let _ = timeout_at(shared.contacts.heard().missed_from(), ahead).await;
+            elect(&shared, &running).await;
         } else {
             // The others write while this node does.
-            let _ = join(timeout_at(until, ahead), elect(&running, until)).await;
+            tokio::select! {
+                () = elect(&shared, &running) => {}
+                () = async { ahead.await; pending().await } => {}
+            }
         }
     }
 }
 
-/// Has Raft stand for election, and waits until somebody leads.
-async fn elect(running: &Running, until: Instant) {
+/// Has Raft stand for election, and waits until somebody leads, or the election has had its time.
+async fn elect(shared: &Shared, running: &Running) {
+    let term = running.term() + 1;
     // If Raft has ended, it is started again by others.
     let _ = running.raft.trigger().elect().await;
     let mut metrics = running.watch();
+    // First it saves its own vote. Told to stand once more meanwhile, it would give this term up for the next one.
+    let has_begun =
+        metrics.wait_for(|metrics| metrics.current_term >= term || metrics.state == ServerState::Leader);
+    if timeout(VOTED_WITHIN, has_begun).await.is_ok_and(|begun| begun.is_ok()) {
+        shared.contacts.note_candidate();
+    }
     let elected = metrics.wait_for(|metrics| metrics.current_leader.is_some() && metrics.vote.is_committed());
-    let _ = timeout_at(until, elected).await;
+    let _ = timeout_at(shared.contacts.heard().missed_from(), elected).await;
 }
 
 /// Asks the others for the votes that Raft is about to ask for, and waits until most have them on their disks. A vote that is on the disk
