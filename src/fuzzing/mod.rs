@@ -5,8 +5,11 @@ mod rules;
 
 use crate::{client_address, grpc, gubernator, http, import, resp};
 
-/// What a target is called, and what it does with some bytes. `fuzz/corpus` has a directory for each.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What a target is called, and what it does with some bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them; `fuzz/corpus` has a directory for each.
+pub const TARGETS: &[Target] = &[
     ("resp", resp::fuzzing::commands),
     ("http_fast_path", http::fuzzing::requests),
     ("http_check", http::fuzzing::checks),

@@ -63,7 +63,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// When the backup is not whole, or the directory not empty, or cannot be written. No node starts from one that was made in part:
-/// as long as [`RESTORING`] is there and no database, [`Disk::open`] refuses it.
+/// as long as the directory `restoring` is there and no database, it is refused.
 pub fn restore(
     file: &Path,
     directory: &Path,

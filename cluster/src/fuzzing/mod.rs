@@ -13,8 +13,11 @@ use tidegate_proto::codec;
 
 use crate::{gossip, ownership::floor_file};
 
-/// What a target is called, and what it does with some bytes. `fuzz/corpus` has a directory for each.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What a target is called, and what it does with some bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them; `fuzz/corpus` has a directory for each.
+pub const TARGETS: &[Target] = &[
     ("peer_stream", stream::stream),
     ("peer_messages", messages::messages),
     ("gossip", gossip::fuzzing::intake),
