@@ -77,6 +77,10 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         if now < not_before || !is_alone && now < heard.stands_from() + delay {
             continue;
         }
+        if running.hangs() {
+            // It cannot vote for itself, and would only keep the others from electing one of them.
+            continue;
+        }
         delay = random(SPREAD);
         not_before = now + LOOK_EVERY + random(SPREAD);
         if !is_alone && !would_win(&shared, &running, &voters, &mut ways).await {
