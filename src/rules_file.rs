@@ -25,7 +25,7 @@ const SHOWN_AROUND: usize = 60;
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum RulesFileError {
     /// It cannot be read.
-    #[error("cannot read the rules {path} (--rules): {reason}")]
+    #[error("cannot read the rules {path}: {reason}")]
     Unreadable {
         /// Which.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum RulesFileError {
         reason: io::Error,
     },
     /// It is too large to be meant.
-    #[error("the rules {path} have more than {MAX_BYTES} bytes (--rules)")]
+    #[error("the rules {path} have more than {MAX_BYTES} bytes")]
     TooLarge {
         /// Which.
         path: PathBuf,

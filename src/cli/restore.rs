@@ -15,9 +15,9 @@ use crate::{data_dir::DataDir, serve::default_name, terminal::print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-  1. On one machine:      tidegate restore tidegate.backup --data-dir DIR
-  2. Start that node, with its usual flags and this --data-dir, and wait until it is ready.
-  3. Start the others with empty data directories: they join it, and get its rules and their part of the buckets.
+1. On one machine:      tidegate restore tidegate.backup --data-dir DIR
+2. Start that node, with its usual flags and this --data-dir, and wait until it is ready.
+3. Start the others with empty data directories: they join it, and get its rules and their part of the buckets.
 
 It is a new cluster, with the rules, their history and the tokens of the other one. What was used before the backup stays
 used; the time since then refills as the rules say, by the wall clock of this machine (none, if that shows an earlier time). What

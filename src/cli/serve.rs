@@ -30,7 +30,7 @@ Each option is also a key of the configuration file (base-port = 7800) and an en
 Examples:
   tidegate serve --rules rules.yaml
       one node on 127.0.0.1:7800
-  tidegate serve --listen 10.0.0.1 --bootstrap-expect 3 --join 10.0.0.2,10.0.0.3 --cluster-key-file key
+  tidegate serve --listen 10.0.0.1 --bootstrap-expect 3 --join 10.0.0.2,10.0.0.3 --cluster-key-file key --admin-token-file admin.token
       one of three nodes that form a cluster
   tidegate serve --base-port 7830 --join 127.0.0.1:7803 --rules rules.yaml
       one more node on this machine")]

@@ -32,7 +32,7 @@ admin (all of it, and rules and tokens).
 Examples:
   tidegate token create ops --role admin --save ops.token
   tidegate token create shop --role check --domain shop --expires 90d
-  tidegate token create deploy --role operate --for-certificate deploy.example.com
+  tidegate token create deploy --role operate --for-certificate deploy
   tidegate token list --token-file ops.token
   tidegate token revoke shop --token-file ops.token
 

@@ -348,15 +348,20 @@ pub fn verify(path: &Path) -> Result<Summary, BackupError> {
     let domains = domains
         .map(|(name, history)| (name.to_string(), history.current().revision, history.changes().len()))
         .collect();
+    let sorted = |names: &mut dyn Iterator<Item = &String>| {
+        let mut names: Vec<String> = names.cloned().collect();
+        names.sort();
+        names
+    };
     Ok(Summary {
         tidegate: head.tidegate,
         cluster: head.cluster,
         node: head.node,
         taken_ms: head.taken_ms,
         applied: head.applied,
-        members: state.members.values().map(|row| row.name.clone()).collect(),
+        members: sorted(&mut state.members.values().map(|row| &row.name)),
         domains,
-        tokens: state.access.tokens.iter().map(|(_, token)| token.name.clone()).collect(),
+        tokens: sorted(&mut state.access.tokens.iter().map(|(_, token)| &token.name)),
         slots: covered.iter().filter(|covered| **covered).count(),
         buckets,
     })
