@@ -318,7 +318,7 @@ fn what_was_waited_for_is_told_by_the_tokens_that_came_with_it() {
         }
         heard
     });
-    thread::sleep(Duration::from_secs(1));
+    wait_for("n1 is up", SOON, || cluster.node("n1").client(PATIENCE).get("/healthz").is_ok());
     cluster.restart("n2");
     let heard = asking.join().unwrap();
     assert!(!heard.contains(&200), "the hashes of tokens are for administrators: {heard:?}");

@@ -14,7 +14,7 @@ use std::{
 
 use socket2::{Domain, SockRef, Socket, Type};
 use tidegate_jepsen::{
-    cluster::{Cluster, wait_for},
+    cluster::{Cluster, Node, wait_for},
     history::monotonic,
     load::path_of,
 };
@@ -134,6 +134,16 @@ fn answers_that_nobody_takes_take_bounded_memory() {
 }
 
 /// The windows of HTTP/2 are the client's word: what counts is what it reads.
+/// Until the node has decided all batches that have come.
+fn await_decided(node: &Node) {
+    let mut before = 0.0;
+    wait_for("all batches are decided", PATIENCE, || {
+        thread::sleep(Duration::from_millis(300));
+        let decided = node.metric("tidegate_batches_total").unwrap_or(0.0);
+        std::mem::replace(&mut before, decided) >= decided && decided > 0.0
+    });
+}
+
 #[test]
 fn answers_for_which_a_client_has_windows_and_that_it_does_not_read_are_given_up() {
     const CANCEL: u32 = 8;
@@ -152,12 +162,7 @@ fn answers_for_which_a_client_has_windows_and_that_it_does_not_read_are_given_up
             connection
         })
         .collect();
-    wait_for("all batches are decided", PATIENCE, || {
-        let decided = || node.metric("tidegate_batches_total").unwrap_or(0.0);
-        let before = decided();
-        thread::sleep(Duration::from_millis(300));
-        before > 0.0 && decided() <= before
-    });
+    await_decided(node);
     let mut honest = Frames::new(HONEST, node.grpc, 1 << 20);
     honest.say(&call(1, GUBERNATOR, &batch));
     assert_eq!(honest.hear(DATA, 1).map(|answer| answer[0]), Ok(0), "another client has room");
@@ -219,7 +224,7 @@ fn http_answers_that_nobody_takes_take_bounded_memory_and_more_are_refused_uncha
             stream
         })
         .collect();
-    thread::sleep(Duration::from_secs(1));
+    await_decided(node);
     let most = node.resident_bytes().unwrap();
     assert!(most < before + (64 << 20), "{before} bytes before, {most} then");
     let first_line = |source: [u8; 4], user: &str| {

@@ -13,6 +13,8 @@ use crate::{cluster::Settings, ports::port_apart};
 
 /// How long it may take to found the other cluster.
 const FOUNDED_WITHIN: u64 = 20_000_000_000;
+/// How long the node that has got the address may take to be ready there, after the other one has come back.
+const READY_WITHIN: u64 = 20_000_000_000;
 /// When the one that had the address starts again, from then on, in milliseconds.
 const RETURNS_AFTER_MS: std::ops::Range<u64> = 0..3_000;
 /// Logs that are kept.
@@ -93,7 +95,10 @@ impl Driver<'_> {
             }
             State::Beside { returns } if now >= returns => {
                 self.restart_all(active);
-                if now >= active.until {
+                // However short the fault was planned to be, it has the time that it needs.
+                let is_settled = self.stranger.as_ref().is_none_or(|stranger| stranger.was_ready)
+                    || now >= returns + READY_WITHIN;
+                if now >= active.until && is_settled {
                     if let Some(Stranger { cluster, .. }) = &self.stranger {
                         cluster.running().for_each(|node| cluster.ask_to_stop(&node.name));
                     }
