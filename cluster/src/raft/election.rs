@@ -13,16 +13,17 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    StreamExt as _,
-    future::{join_all, pending},
-    stream::FuturesUnordered,
-};
-use openraft::{LogId, ServerState, Vote, raft::VoteRequest, storage::RaftLogStorage as _};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use futures_util::future::join_all;
+use openraft::{LogId, Vote, storage::RaftLogStorage as _};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
-use super::{handle::Shared, heard::ELECTION, reach::Ahead, running::Running};
+use super::{
+    handle::Shared,
+    heard::{ELECTION, TakingIn},
+    reach::Ahead,
+    running::Running,
+};
 use crate::{
     fabric,
     ids::{NodeId, RaftNode},
@@ -41,8 +42,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// After the others have begun to miss the leader too, a node waits between nothing and so long: who asks first mostly wins.
 const SPREAD: Duration = Duration::from_millis(400);
-/// What a disk has at most to take a vote: longer than an election ever waits.
-const VOTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Stands for election when that is needed and could be won. Runs until it is dropped.
 pub(crate) async fn stand(shared: Arc<Shared>) {
@@ -60,7 +59,7 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
             ahead.attempt(&shared, shared.promised_founders());
         }
         if running.is_leader() {
-            shared.contacts.note_leads();
+            shared.contacts.note_elected();
             ways.clear();
             continue;
         }
@@ -77,78 +76,26 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         if now < not_before || !is_alone && now < heard.stands_from() + delay {
             continue;
         }
-        if running.hangs() {
-            // It cannot vote for itself, and would only keep the others from electing one of them.
+        if !running.is_quiet() {
+            // It may lead by now. And where its disk hangs it cannot vote for itself, and would only keep others from leading.
             continue;
         }
         delay = random(SPREAD);
         not_before = now + LOOK_EVERY + random(SPREAD);
-        if !is_alone && !would_win(&shared, &running, &voters, &mut ways).await {
+        if !is_alone && !would_win(&shared, &running, &voters, &mut ways).await || !running.is_quiet() {
             continue;
         }
-        info!(term = running.term() + 1, "no leader is there: this node stands for election");
+        let term = running.term() + 1;
+        info!(term, "no leader is there: this node stands for election");
         // From here it wants nobody else's election and does not stand again before this one has had its time: votes that come for
         // an earlier one of its terms do not count any more.
-        let has_failed = heard.has_voted();
-        shared.contacts.note_vote(running.term() + 1);
-        let ahead = ask_ahead(shared.me, &running, &voters, &mut ways);
-        if has_failed {
-            // Raft gives a vote less time than a slow disk takes. It gets the votes that are on the disks by then.
-            let _ = timeout_at(shared.contacts.heard().missed_from(), ahead).await;
-            elect(&shared, &running).await;
-        } else {
-            // The others write while this node does.
-            tokio::select! {
-                () = elect(&shared, &running) => {}
-                () = async { ahead.await; pending().await } => {}
-            }
-        }
-    }
-}
-
-/// Has Raft stand for election, and waits until somebody leads, or the election has had its time.
-async fn elect(shared: &Shared, running: &Running) {
-    let term = running.term() + 1;
-    // If Raft has ended, it is started again by others.
-    let _ = running.raft.trigger().elect().await;
-    let mut metrics = running.watch();
-    // First it saves its own vote. Told to stand once more meanwhile, it would give this term up for the next one.
-    let has_begun =
-        metrics.wait_for(|metrics| metrics.current_term >= term || metrics.state == ServerState::Leader);
-    if timeout(VOTED_WITHIN, has_begun).await.is_ok_and(|begun| begun.is_ok()) {
-        shared.contacts.note_candidate();
-    }
-    let elected = metrics.wait_for(|metrics| metrics.current_leader.is_some() && metrics.vote.is_committed());
-    let _ = timeout_at(shared.contacts.heard().missed_from(), elected).await;
-}
-
-/// Asks the others for the votes that Raft is about to ask for, and waits until most have them on their disks. A vote that is on the disk
-/// is given again at once. None of these count: Raft asks for itself.
-async fn ask_ahead(
-    me: NodeId,
-    running: &Running,
-    voters: &[BTreeSet<NodeId>],
-    ways: &mut BTreeMap<NodeId, Caller>,
-) {
-    let Some(last) = running.last_entry().await else { return };
-    let request = VoteRequest::new(Vote::new(running.term() + 1, me), last);
-    let mut asked: FuturesUnordered<_> = ways
-        .iter_mut()
-        .map(|(id, way)| {
-            let request = request.clone();
-            async move { (*id, way.call(Call::Vote(request), VOTED_WITHIN).await) }
-        })
-        .collect();
-    let mut agree = BTreeSet::from([me]);
-    while let Some((id, answer)) = asked.next().await {
-        if let Ok(Reply::Vote(Ok(vote))) = answer
-            && vote.vote_granted
-        {
-            agree.insert(id);
-            if is_quorum(voters, |id| agree.contains(&id)) {
-                return;
-            }
-        }
+        shared.contacts.note_vote(term);
+        // If Raft has ended, it is started again by others.
+        let _ = running.raft.trigger().elect().await;
+        let mut metrics = running.watch();
+        let elected =
+            metrics.wait_for(|metrics| metrics.current_leader.is_some() && metrics.vote.is_committed());
+        let _ = timeout_at(shared.contacts.heard().missed_from(), elected).await;
     }
 }
 
@@ -209,14 +156,6 @@ impl Running {
         self.metrics().current_term
     }
 
-    /// Whether this node would write a vote for that, and give it, if it keeps to no leader.
-    pub(crate) async fn may_get_vote(&self, request: &VoteRequest<NodeId>, from: NodeId) -> bool {
-        let voters = self.voters();
-        (voters.is_empty() || voters.iter().any(|set| set.contains(&from)))
-            && request.vote > self.metrics().vote
-            && self.last_entry().await.is_some_and(|mine| request.last_log_id >= mine)
-    }
-
     /// The last entry of this node's log; `None` when the disk fails.
     async fn last_entry(&self) -> Option<Option<LogId<NodeId>>> {
         Some(self.log.clone().get_log_state().await.ok()?.last_log_id)
@@ -225,11 +164,12 @@ impl Running {
 
 impl Shared {
     /// Somebody has said that it leads. It counts if this node does not know better: a leader that was replaced, and does
-    /// not know it yet, keeps nobody from electing the next.
-    pub(crate) fn note_leader(&self, running: &Running, vote: &Vote<NodeId>) {
-        if *vote >= running.metrics().vote {
+    /// not know it yet, keeps nobody from electing the next. What is returned is kept while the message is taken in.
+    pub(crate) fn note_leader(&self, running: &Running, vote: &Vote<NodeId>) -> Option<TakingIn> {
+        (*vote >= running.metrics().vote).then(|| {
             self.contacts.note_leader();
-        }
+            self.contacts.take_in()
+        })
     }
 
     /// The other founders of the cluster that this node has promised to found.
@@ -248,6 +188,10 @@ impl Shared {
     pub(crate) async fn may_stand(&self, running: &Running, question: Question, from: NodeId) -> bool {
         // One that asks although it leads is not missed: it has been cut off, and stands as soon as it hears of that.
         if running.is_leader() || Instant::now() < self.contacts.heard().missed_from() {
+            return false;
+        }
+        // It may be writing a vote.
+        if !running.is_quiet() {
             return false;
         }
         let is_no_older = running.last_entry().await.is_some_and(|mine| question.last >= mine);

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -30,6 +33,8 @@ const COUNTS_FOR: Duration = Duration::from_secs(2);
 /// The nodes that this one has heard from, that have answered it, and that it could reach.
 pub(crate) struct Contacts {
     heard: Mutex<Heard>,
+    /// Messages of the leader that this node has not taken in yet, because its disk takes a while.
+    taking_in: Arc<AtomicUsize>,
     /// Who answers this node's own messages as a leader.
     pub(crate) answered: Arc<Answered>,
     /// To whom this node could open a connection.
@@ -38,31 +43,59 @@ pub(crate) struct Contacts {
 
 impl Contacts {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { heard: Mutex::new(Heard::new(now)), answered: Arc::default(), reached: Reached::default() }
+        Self {
+            heard: Mutex::new(Heard::new(now)),
+            taking_in: Arc::default(),
+            answered: Arc::default(),
+            reached: Reached::default(),
+        }
     }
 
     pub(crate) fn heard(&self) -> Heard {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.taking_in.load(Relaxed) > 0 {
+            // It is this node that is slow, and not the leader that is silent.
+            heard.note_leader(Instant::now());
+        }
+        heard
+    }
+
+    /// A message of the leader is there. The leader is heard until that is dropped.
+    pub(crate) fn take_in(&self) -> TakingIn {
+        self.taking_in.fetch_add(1, Relaxed);
+        TakingIn(Arc::clone(&self.taking_in))
     }
 
     pub(crate) fn note_leader(&self) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leader(Instant::now());
     }
 
-    pub(crate) fn note_candidate(&self) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_candidate(Instant::now());
-    }
-
     pub(crate) fn note_vote(&self, term: u64) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_vote(term, Instant::now());
     }
 
-    pub(crate) fn note_leads(&self) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_leads();
+    /// A message of the leader has been taken in.
+    pub(crate) fn note_followed(&self) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.note_leader(Instant::now());
+        heard.note_elected();
+    }
+
+    pub(crate) fn note_elected(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_elected();
     }
 
     pub(crate) fn note_resigned(&self) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).note_resigned(Instant::now());
+    }
+}
+
+/// A message of the leader on its way to this node's disk.
+pub(crate) struct TakingIn(Arc<AtomicUsize>);
+
+impl Drop for TakingIn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -97,31 +130,20 @@ impl Heard {
 
     pub(crate) fn note_leader(&mut self, now: Instant) {
         self.leader = self.leader.max(Some(now));
-        self.votes = 0;
     }
 
-    /// This node leads itself.
-    pub(crate) fn note_leads(&mut self) {
+    /// An election has made a leader: this node has taken in what it sent, or is it.
+    pub(crate) fn note_elected(&mut self) {
         self.votes = 0;
-    }
-
-    /// Somebody has asked for its vote, which has to be on the disk before it is given.
-    pub(crate) fn note_candidate(&mut self, now: Instant) {
-        self.vote = self.vote.max(Some(now));
     }
 
     /// It has voted, perhaps for itself. In one term it may be asked again.
     pub(crate) fn note_vote(&mut self, term: u64, now: Instant) {
-        self.note_candidate(now);
+        self.vote = self.vote.max(Some(now));
         if term > self.voted_in {
             self.voted_in = term;
             self.votes = self.votes.saturating_add(1);
         }
-    }
-
-    /// Whether it has voted since there was a leader, and nobody leads for it yet.
-    pub(crate) fn has_voted(&self) -> bool {
-        self.votes > 0
     }
 
     /// How long whoever has got its vote is waited for.
@@ -208,6 +230,18 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_is_not_missed_while_what_it_sent_is_being_written() {
+        let contacts = Contacts::new(Instant::now() - LONG);
+        let is_missed = || contacts.heard().missed_from() <= Instant::now();
+        assert!(is_missed());
+        let (one, other) = (contacts.take_in(), contacts.take_in());
+        drop(one);
+        assert!(!is_missed());
+        drop(other);
+        assert!(is_missed());
+    }
+
+    #[test]
     fn who_has_voted_waits_for_the_one_who_got_the_vote() {
         let start = Instant::now();
         let mut heard = Heard::new(start);
@@ -223,17 +257,17 @@ mod tests {
         let mut heard = Heard::new(start - LONG);
         let mut waited = Vec::new();
         for term in 1..=6 {
-            heard.note_candidate(start);
             heard.note_vote(term, start);
             heard.note_vote(term, start);
             waited.push((heard.missed_from() - start).as_millis());
         }
         assert_eq!(waited, [500, 1_000, 2_000, 4_000, 4_000, 4_000]);
         heard.note_leader(start);
+        heard.note_elected();
         heard.note_vote(7, start + LONG);
         assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
         heard.note_vote(8, start + LONG);
-        heard.note_leads();
+        heard.note_elected();
         heard.note_vote(9, start + LONG);
         assert_eq!(heard.missed_from(), start + LONG + ELECTION.0);
     }

@@ -47,6 +47,8 @@ const READ_BYTES: usize = 4 << 20;
 const _: () = assert!(READ_BYTES + MAX_ENTRY_BYTES < MAX_CALL_BYTES, "they fit one call");
 /// A write that takes so long will perhaps never end.
 const HANGS_AFTER: Duration = Duration::from_secs(3);
+/// Raft begins the next of several writes much sooner after one.
+const QUIET_FOR: Duration = Duration::from_millis(50);
 
 pub(crate) const KEY_COMMITTED: &str = "committed";
 
@@ -60,7 +62,7 @@ pub(crate) struct Log {
     disk: Disk,
     writer: mpsc::Sender<Job>,
     pending: Pending,
-    write: WriteUnderWay,
+    writes: Writes,
 }
 
 /// Entries that are on their way to the disk, with their bytes.
@@ -74,12 +76,20 @@ impl Pending {
     }
 }
 
-/// Since when something is being written and synced.
+/// When something was last written and synced.
 #[derive(Debug, Clone, Default)]
-struct WriteUnderWay(Arc<Mutex<Option<Instant>>>);
+struct Writes(Arc<Mutex<LastWrite>>);
 
-impl WriteUnderWay {
-    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+#[derive(Debug, Default)]
+struct LastWrite {
+    /// Since when one is under way.
+    since: Option<Instant>,
+    /// When the last one ended.
+    ended: Option<Instant>,
+}
+
+impl Writes {
+    fn last(&self) -> MutexGuard<'_, LastWrite> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,21 +121,28 @@ impl Log {
     /// Starts the thread that writes. It ends when nobody has the log any more.
     pub(crate) fn start(disk: Disk) -> io::Result<Self> {
         let (writer, jobs) = mpsc::channel(MAX_WAITING);
-        let (pending, write) = (Pending::default(), WriteUnderWay::default());
-        let work = Writer { disk: disk.clone(), jobs, pending: pending.clone(), write: write.clone() };
+        let (pending, writes) = (Pending::default(), Writes::default());
+        let work = Writer { disk: disk.clone(), jobs, pending: pending.clone(), writes: writes.clone() };
         #[cfg(feature = "simulation")]
         if crate::simulation::is_on() {
             tokio::spawn(work.run_here());
-            return Ok(Self { disk, writer, pending, write });
+            return Ok(Self { disk, writer, pending, writes });
         }
         thread::Builder::new().name("raft-log".to_owned()).spawn(move || work.run())?;
-        Ok(Self { disk, writer, pending, write })
+        Ok(Self { disk, writer, pending, writes })
     }
 
     /// For how long the disk has not finished what it was given, where that is too long: it neither works nor fails.
     pub(crate) fn hangs(&self, now: Instant) -> Option<Duration> {
-        let since = (*self.write.since())?;
+        let since = self.writes.last().since?;
         Some(now.saturating_duration_since(since)).filter(|hangs| *hangs >= HANGS_AFTER)
+    }
+
+    /// Whether Raft waits for no write, and has not just waited for one. While it does, what it says of itself is of before: it may have
+    /// won an election by then, and write that.
+    pub(crate) fn is_quiet(&self, now: Instant) -> bool {
+        let last = self.writes.last();
+        last.since.is_none() && last.ended.is_none_or(|at| now.saturating_duration_since(at) >= QUIET_FOR)
     }
 
     /// Before Raft starts: who led when it ended does not lead on, but may be elected again. The library would let it, in
@@ -381,7 +398,7 @@ struct Writer {
     disk: Disk,
     jobs: mpsc::Receiver<Job>,
     pending: Pending,
-    write: WriteUnderWay,
+    writes: Writes,
 }
 
 impl Writer {
@@ -413,9 +430,9 @@ impl Writer {
         {
             together.push(next);
         }
-        *self.write.since() = Some(Instant::now());
+        self.writes.last().since = Some(Instant::now());
         let outcome = self.commit(together).map_err(Arc::new);
-        *self.write.since() = None;
+        *self.writes.last() = LastWrite { since: None, ended: Some(Instant::now()) };
         for job in together.drain(..) {
             self.answer(job, &outcome);
         }

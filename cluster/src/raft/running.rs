@@ -115,6 +115,11 @@ impl Running {
         self.log.hangs(Instant::now()).is_some()
     }
 
+    /// Whether what it says of itself is of now; see [`Log::is_quiet`].
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.log.is_quiet(Instant::now())
+    }
+
     pub(crate) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, NotServed> {
         if self.hangs() {
             return Err(NotServed::Unknown);

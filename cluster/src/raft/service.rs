@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use openraft::raft::AppendEntriesResponse;
 use tidegate_proto::MAX_CALL_BYTES;
 use tokio::{
     sync::Semaphore,
@@ -161,41 +162,47 @@ impl Service for RaftService {
         match call {
             Call::Append(request) => {
                 let vote = request.vote;
-                self.shared.note_leader(&running, &vote);
-                let raft = raft.clone();
-                let work = async move { raft.append_entries(request).await };
+                let taking_in = self.shared.note_leader(&running, &vote);
+                let (raft, shared) = (raft.clone(), Arc::clone(&self.shared));
+                // To its end, also when it is given up here: what a slow disk takes in counts as heard.
+                let work = async move {
+                    let answer = raft.append_entries(request).await;
+                    if !matches!(answer, Err(_) | Ok(AppendEntriesResponse::HigherVote(_))) {
+                        // openraft counts from here.
+                        shared.contacts.note_followed();
+                    }
+                    drop(taking_in);
+                    answer
+                };
                 let answer = self.ask_raft(bytes, RAFT_WITHIN, work).await;
-                if answer.is_ok() {
-                    // openraft counts from here.
-                    self.shared.note_leader(&running, &vote);
-                }
                 answer.map_or_else(Reply::Refused, Reply::Append)
             }
             Call::Vote(request) => {
-                // Its disk may take a while, in which nobody else should stand.
-                let is_waited_for = running.may_get_vote(&request, from).await;
-                if is_waited_for {
-                    self.shared.contacts.note_candidate();
-                }
-                let (raft, term) = (raft.clone(), request.vote.leader_id.term);
-                let answer = self.ask_raft(bytes, RAFT_WITHIN, async move { raft.vote(request).await }).await;
-                match &answer {
-                    Ok(Ok(vote)) if vote.vote_granted => self.shared.contacts.note_vote(term),
-                    // One that was given up may still be given.
-                    Err(_) if is_waited_for => self.shared.contacts.note_candidate(),
-                    _ => {}
-                }
+                let (raft, shared, term) =
+                    (raft.clone(), Arc::clone(&self.shared), request.vote.leader_id.term);
+                // One that was given up here may still be given.
+                let work = async move {
+                    let answer = raft.vote(request).await;
+                    if answer.as_ref().is_ok_and(|vote| vote.vote_granted) {
+                        shared.contacts.note_vote(term);
+                    }
+                    answer
+                };
+                let answer = self.ask_raft(bytes, RAFT_WITHIN, work).await;
                 answer.map_or_else(Reply::Refused, Reply::Vote)
             }
             Call::Snapshot(request) => {
-                let vote = request.vote;
-                self.shared.note_leader(&running, &vote);
-                let raft = raft.clone();
-                let work = async move { raft.install_snapshot(request).await };
+                let taking_in = self.shared.note_leader(&running, &request.vote);
+                let (raft, shared) = (raft.clone(), Arc::clone(&self.shared));
+                let work = async move {
+                    let (vote, answer) = (request.vote, raft.install_snapshot(request).await);
+                    if answer.as_ref().is_ok_and(|answer| answer.vote == vote) {
+                        shared.contacts.note_followed();
+                    }
+                    drop(taking_in);
+                    answer
+                };
                 let answer = self.ask_raft(bytes, SNAPSHOT_WITHIN, work).await;
-                if answer.is_ok() {
-                    self.shared.note_leader(&running, &vote);
-                }
                 answer.map_or_else(Reply::Refused, Reply::Snapshot)
             }
             Call::ReadIndex { patience_ms } => {
