@@ -59,9 +59,10 @@ impl RaftCaller {
         // Raft's timeout is for all of it. An answer that only the network delays is waited for as long as this peer takes:
         // a stream that leads nowhere any more is noticed by it.
         let at_once = call.is_answered_at_once();
-        let patience = if at_once { self.caller.patience_at_once() } else { option.soft_ttl() };
-        let answer = timeout(option.soft_ttl(), self.caller.exchange(call, patience)).await;
-        answer.unwrap_or(Err(CallError::Timeout(option.soft_ttl()))).map_err(|fault| {
+        let within = option.hard_ttl();
+        let patience = if at_once { self.caller.patience_at_once() } else { within };
+        let answer = timeout(within, self.caller.exchange(call, patience)).await;
+        answer.unwrap_or(Err(CallError::Timeout(within))).map_err(|fault| {
             let (_, node) = self.caller.to();
             debug!(to = %node, %fault, "a call of the Raft group failed");
             RPCError::Unreachable(Unreachable::new(&fault))
