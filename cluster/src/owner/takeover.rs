@@ -127,7 +127,7 @@ impl TakeoverBasis {
         Some(Assumed { empty_at: self.empty_at(reserve), at_least })
     }
 
-    /// What the next owner is told, whose rules are those in force: the same of all of them. **Each bucket counts there at
+    /// The instant that goes to the next owner, whose rules are those in force: the same of all of them. **Each bucket counts there at
     /// least as far as here.** So where a rule was another one when the slot was begun, and its buckets may be used farther than those
     /// that the next owner knows nothing of, the buckets of all rules count as exhausted early enough that these do.
     pub(super) fn told(&self, now: &Reserves, changes: &RuleChanges, at: Nanos) -> Option<Nanos> {

@@ -42,7 +42,7 @@ fn crashed(rules: &Rules, revision: u64, before: Option<Nanos>, now: Nanos) -> (
     (ownership, table)
 }
 
-/// What the disk is told of the slot.
+/// What is written to the disk about the slot.
 fn before_on_disk(ownership: &SlotOwnership, now: Nanos) -> Option<Nanos> {
     let named = ownership.not_on_disk().iter().find(|one| one.slot == slot().get()).unwrap().successor_ref;
     let agreements = ownership.attempt(Side::Disk, &[(slot().get(), named)]);
