@@ -117,7 +117,7 @@ fn answers_that_nobody_takes_take_bounded_memory() {
     // Two bytes for an item, and 38 for its answer: 31 are all that fit the window of the node.
     let batch = [0x0a, 0].repeat(1_000);
     let calls: Vec<u8> = (0..31).flat_map(|number| call(number * 2 + 1, GUBERNATOR, &batch)).collect();
-    let mut held: Vec<Frames> = (0..100)
+    let mut held: Vec<Frames> = (0..200)
         .map(|_| {
             let mut connection = Frames::new(ATTACKER, node.grpc, 0);
             connection.say(&calls);
@@ -127,8 +127,8 @@ fn answers_that_nobody_takes_take_bounded_memory() {
     let given_up = held.last_mut().unwrap().hear(DATA, 61);
     assert_eq!(given_up, Err(ENHANCE_YOUR_CALM), "there is no room for what it does not take");
     let most = node.resident_bytes().unwrap();
-    eprintln!("{before} bytes before, {most} then: {}", (most - before) >> 20);
-    assert!(most < before + (80 << 20), "{before} bytes before, {most} then");
+    // All answers are 236 MB, and one client may have 16 MiB; the rest is what deciding and HTTP/2 take on a busy machine.
+    assert!(most < before + (128 << 20), "{before} bytes before, {most} then");
     let mut honest = Frames::new(HONEST, node.grpc, 1 << 20);
     honest.say(&call(1, GUBERNATOR, &batch));
     assert_eq!(honest.hear(DATA, 1).map(|answer| answer[0]), Ok(0), "another client has room");
@@ -201,7 +201,8 @@ fn batches_that_wait_for_an_owner_that_hangs_take_bounded_memory() {
     });
     let most = most.max().unwrap();
     drop(held);
-    assert!(most < before + (100 << 20), "{before} bytes before, {most} then: {}", (most - before) >> 20);
+    // 720 MB of items have come; links to other nodes keep so many checks at a time, and the rest is answered at once.
+    assert!(most < before + (200 << 20), "{before} bytes before, {most} then");
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         }
         // Nobody else could lead: there is nobody to wait for.
         let is_alone = voters.iter().all(|set| set.len() == 1 && set.contains(&shared.me));
-        let heard = shared.contacts.heard();
+        let heard = shared.contacts.heard_by_now();
         if !is_alone && now >= heard.looks_ahead_from() {
             ahead.attempt(&shared, running.other_voters(shared.me));
         }
@@ -93,9 +93,8 @@ pub(crate) async fn stand(shared: Arc<Shared>) {
         // If Raft has ended, it is started again by others.
         let _ = running.raft.trigger().elect().await;
         let mut metrics = running.watch();
-        let elected =
-            metrics.wait_for(|metrics| metrics.current_leader.is_some() && metrics.vote.is_committed());
-        let _ = timeout_at(shared.contacts.heard().missed_from(), elected).await;
+        let elected = metrics.wait_for(|metrics| metrics.current_term >= term && metrics.vote.is_committed());
+        let _ = timeout_at(shared.contacts.heard_by_now().missed_from(), elected).await;
     }
 }
 
@@ -131,7 +130,7 @@ async fn would_win(
     agree.insert(shared.me);
     // Meanwhile the leader may have been heard.
     is_quorum(voters, |id| agree.contains(&id))
-        && Instant::now() >= shared.contacts.heard().missed_from()
+        && Instant::now() >= shared.contacts.heard_by_now().missed_from()
         && !running.is_leader()
 }
 
@@ -187,7 +186,7 @@ impl Shared {
     /// Whether this node would vote for who asks.
     pub(crate) async fn may_stand(&self, running: &Running, question: Question, from: NodeId) -> bool {
         // One that asks although it leads is not missed: it has been cut off, and stands as soon as it hears of that.
-        if running.is_leader() || Instant::now() < self.contacts.heard().missed_from() {
+        if running.is_leader() || Instant::now() < self.contacts.heard_by_now().missed_from() {
             return false;
         }
         // It may be writing a vote.

@@ -41,8 +41,9 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_millis(150);
 /// How long one call of the leader may take, and one for a vote: openraft takes these for its own heartbeats and elections too,
 /// so heartbeats are sent by [`beat`], and elections are begun by [`election`]. Both are below the lease that voters keep to, and not
-/// by much: a slow disk takes that long to write what is answered.
-const APPEND_WITHIN: Duration = Duration::from_millis(900);
+/// by much: a slow disk takes that long to write what is answered. While a call with entries is lost, the member hears nothing else from
+/// its leader: the next one has to come before the lease ends.
+const APPEND_WITHIN: Duration = Duration::from_millis(800);
 const VOTE_WITHIN: Duration = Duration::from_millis(950);
 /// Entries after which a snapshot is taken; half as many are kept for members that are a little behind.
 const SNAPSHOT_EVERY: u64 = 1000;

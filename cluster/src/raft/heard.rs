@@ -51,8 +51,14 @@ impl Contacts {
         }
     }
 
+    /// What messages that have been taken in say.
     pub(crate) fn heard(&self) -> Heard {
-        let mut heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, for elections.
+    pub(crate) fn heard_by_now(&self) -> Heard {
+        let mut heard = self.heard();
         if self.taking_in.load(Relaxed) > 0 {
             // It is this node that is slow, and not the leader that is silent.
             heard.note_leader(Instant::now());
@@ -140,7 +146,7 @@ impl Heard {
     /// It has voted, perhaps for itself. In one term it may be asked again.
     pub(crate) fn note_vote(&mut self, term: u64, now: Instant) {
         self.vote = self.vote.max(Some(now));
-        if term > self.voted_in {
+        if term != self.voted_in {
             self.voted_in = term;
             self.votes = self.votes.saturating_add(1);
         }
@@ -232,7 +238,7 @@ mod tests {
     #[test]
     fn a_leader_is_not_missed_while_what_it_sent_is_being_written() {
         let contacts = Contacts::new(Instant::now() - LONG);
-        let is_missed = || contacts.heard().missed_from() <= Instant::now();
+        let is_missed = || contacts.heard_by_now().missed_from() <= Instant::now();
         assert!(is_missed());
         let (one, other) = (contacts.take_in(), contacts.take_in());
         drop(one);

@@ -414,6 +414,7 @@ impl Writer {
     async fn run_here(mut self) {
         let mut together = Vec::with_capacity(MAX_TOGETHER);
         while let Some(first) = self.jobs.recv().await {
+            self.writes.last().since = Some(Instant::now());
             // A disk takes its time, and what was asked for meanwhile is lost when the power goes.
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             while self.disk.is_hanging() {
@@ -430,7 +431,7 @@ impl Writer {
         {
             together.push(next);
         }
-        self.writes.last().since = Some(Instant::now());
+        self.writes.last().since.get_or_insert_with(Instant::now);
         let outcome = self.commit(together).map_err(Arc::new);
         *self.writes.last() = LastWrite { since: None, ended: Some(Instant::now()) };
         for job in together.drain(..) {

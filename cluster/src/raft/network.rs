@@ -65,7 +65,11 @@ impl RaftCaller {
         answer.unwrap_or(Err(CallError::Timeout(within))).map_err(|fault| {
             let (_, node) = self.caller.to();
             debug!(to = %node, %fault, "a call of the Raft group failed");
-            RPCError::Unreachable(Unreachable::new(&fault))
+            match fault {
+                // That was pause enough.
+                CallError::Timeout(_) => RPCError::Network(NetworkError::new(&fault)),
+                fault => RPCError::Unreachable(Unreachable::new(&fault)),
+            }
         })
     }
 

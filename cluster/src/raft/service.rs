@@ -32,7 +32,7 @@ const MAX_PATIENCE: Duration = Duration::from_secs(60);
 /// How long Raft here may take for an answer: longer than whoever asks waits for it.
 const RAFT_WITHIN: Duration = Duration::from_secs(1);
 /// The same for a piece of a snapshot.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(10);
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(11);
 /// What may wait for Raft here, in units of [`RAFT_UNIT`] bytes, each call at least one. Raft takes what it is given without a
 /// bound, and when its disk hangs it does nothing with it.
 const RAFT_ROOM: usize = 2 * MAX_CALL_BYTES / RAFT_UNIT;
