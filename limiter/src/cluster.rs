@@ -12,6 +12,7 @@
 //! - [`Held`], [`LetGo`]: buckets on their way to another node, or to a disk.
 
 pub use crate::{
+    about::{About, Finding, Findings, NotAbout},
     address::IpPrefix,
     ban::Ban,
     calendar::placed::CalendarParts,
@@ -19,7 +20,7 @@ pub use crate::{
     charge::Charge,
     describe::{
         BanDescription, BlockDescription, Conditions, DomainDescription, FieldChange, IpPrefixDescription,
-        OverrideDescription, RuleChange, RuleDescription, RulesDiff, WorstCase,
+        OverrideDescription, RuleChange, RuleDescription, RulesDiff, WorstCase, conditions_text,
     },
     floor::Floor,
     key::{KeyHash, RuleId},

@@ -121,7 +121,7 @@ impl Condition {
 }
 
 impl Test {
-    fn patterns(&self) -> Vec<PatternText> {
+    pub(crate) fn patterns(&self) -> Vec<PatternText> {
         let positive = self.any_of.iter().map(|pattern| pattern.described(&self.attribute, false));
         positive.chain(self.none_of.iter().map(|pattern| pattern.described(&self.attribute, true))).collect()
     }

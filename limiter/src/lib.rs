@@ -102,6 +102,7 @@
     allow(dead_code, reason = "rules in Rust cannot say all that rule files can")
 )]
 
+mod about;
 mod address;
 mod algorithm;
 mod answer;

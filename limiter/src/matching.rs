@@ -38,7 +38,7 @@ impl Condition {
 
 impl Test {
     /// A missing attribute fits no pattern: `!gold` holds for it, `gold` and `*` do not.
-    fn holds(&self, value: Option<&str>) -> bool {
+    pub(crate) fn holds(&self, value: Option<&str>) -> bool {
         let fits = |pattern: &Pattern| value.is_some_and(|value| pattern.fits(value));
         (self.any_of.is_empty() || self.any_of.iter().any(fits)) && !self.none_of.iter().any(fits)
     }

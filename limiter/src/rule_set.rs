@@ -110,6 +110,20 @@ impl Domain {
         self
     }
 
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The place of the override of a rule that fits a request.
+    pub(crate) fn override_of<A: Attributes + ?Sized>(
+        &self,
+        place: usize,
+        attributes: &A,
+        now: Nanos,
+    ) -> Option<usize> {
+        self.overrides[place].first(&self.rules[place].overrides, attributes, Some(now))
+    }
+
     /// Each rule that is about a request, with what the fingerprints of the request's key begin with, and the place of the
     /// override that fits. `at`: only what is in force then.
     #[inline]

@@ -196,22 +196,23 @@ impl Rule {
             takeover: self.takeover.as_str().to_owned(),
             on_total_loss: self.on_total_loss.as_str().to_owned(),
             on_memory_full: self.on_memory_full.as_str().to_owned(),
-            overrides: self
-                .overrides
-                .iter()
-                .map(|Override { when, span, limit, placing, .. }| {
-                    let (from, until) = span.texts();
-                    OverrideDescription {
-                        when: when.describe(),
-                        from,
-                        until,
-                        limit: limit_text(limit.as_ref()),
-                        burst: burst(limit.as_ref()),
-                        timezone: timezone(*placing),
-                        starts: starts(*placing),
-                    }
-                })
-                .collect(),
+            overrides: self.overrides.iter().map(Override::describe).collect(),
+        }
+    }
+}
+
+impl Override {
+    pub(crate) fn describe(&self) -> OverrideDescription {
+        let Self { when, span, limit, placing, .. } = self;
+        let (from, until) = span.texts();
+        OverrideDescription {
+            when: when.describe(),
+            from,
+            until,
+            limit: limit_text(limit.as_ref()),
+            burst: burst(limit.as_ref()),
+            timezone: timezone(*placing),
+            starts: starts(*placing),
         }
     }
 }
@@ -306,7 +307,7 @@ fn burst(limit: Option<&Limit>) -> Option<u64> {
 }
 
 /// As in `ip=10.0.0.0/8 path=/a|/b`.
-fn conditions_text(conditions: &Conditions) -> String {
+pub fn conditions_text(conditions: &Conditions) -> String {
     let text = |patterns: &[PatternText]| patterns.iter().map(PatternText::to_string).collect::<Vec<_>>();
     let one = |(name, patterns): (&String, &Vec<PatternText>)| format!("{name}={}", text(patterns).join("|"));
     conditions.iter().map(one).collect::<Vec<_>>().join(" ")
