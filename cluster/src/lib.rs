@@ -70,7 +70,7 @@ pub use self::{
     key::{ClusterKey, KeyError, KeyRing},
     member::{Member, MemberId, MemberRow, MemberState},
     node::{Cluster, ClusterStats, MemberError, StartError},
-    router::{Amended, Router},
+    router::{Amended, Look, Router},
     stats::GossipRejection,
     status::{ClusterStatus, Lost, Readiness},
     verdict::{

@@ -15,6 +15,7 @@ mod charging;
 mod core;
 mod denials;
 mod explain;
+mod look;
 mod pace;
 mod parts;
 mod peers;
@@ -29,7 +30,7 @@ use tidegate_limiter::{
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub use self::{amend::Amended, core::Router};
+pub use self::{amend::Amended, core::Router, look::Look};
 use self::{
     attempt::{Attempt, AttemptOutcome},
     core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE},

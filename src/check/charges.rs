@@ -126,7 +126,7 @@ pub(super) fn rule_all<'r>(
 }
 
 /// The problem of a cost that no rule of the domain takes: a name that is spelled wrongly would limit nothing.
-fn no_such_cost(rules: &Rules, request: &CheckRequest<'_>) -> Option<Problem> {
+pub(super) fn no_such_cost(rules: &Rules, request: &CheckRequest<'_>) -> Option<Problem> {
     let domain = &request.domain;
     let name = request.costs.names().find(|name| !rules.is_price(domain, name))?;
     let known = rules.prices(domain, NAMES_TOLD + 1);
@@ -144,7 +144,7 @@ fn no_such_cost(rules: &Rules, request: &CheckRequest<'_>) -> Option<Problem> {
 }
 
 impl<'r> Charges<'r> {
-    fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, request: &CheckRequest<'_>) {
+    pub(super) fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, request: &CheckRequest<'_>) {
         let rule = one.rule;
         let cost = rule.cost_of(request.cost, |name| request.costs.get(name));
         let (key, mode) = (one.key, rule.mode());

@@ -6,12 +6,13 @@
 //! - `charges`: what the rules have charged for it. `prepared`: the same for as long as other nodes are waited for.
 //! - `decide`: decides it, here or where its slots are owned.
 //! - `outcome`: puts the decisions of all its limits together; `answer` is what the front ends write down.
-//! - `together`: several checks as one. `amend`: units given back, and buckets that forget.
+//! - `explain`: why it would be decided so, for people. `together`: several checks as one. `amend`: units given back, and buckets that forget.
 
 mod amend;
 mod answer;
 mod charges;
 mod decide;
+mod explain;
 mod outcome;
 mod prepared;
 mod problem;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     amend::{AmendedBuckets, amend_as_check, amend_buckets},
     answer::{CheckAnswer, Decider, Numbers, Policy},
     decide::{Begun, FirstLook, begin_check, check, check_group_here, check_here, check_here_at},
+    explain::{Explanation, Limited, explain},
     prepared::Prepared,
     problem::{Problem, ProblemKind, echo},
     request::{

@@ -1,23 +1,13 @@
 //! `tidegate check`.
 
-use std::time::Duration;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 
 use super::{
-    credentials::TokenArgs,
-    outcome::{DENIED, DONE, FAILED, Failure},
-    trust::TrustArgs,
+    outcome::{DENIED, DONE, Failure},
+    question::{Output, QuestionArgs},
 };
-use crate::{
-    client::{Ask, NodeAddress},
-    terminal::print,
-};
-
-/// How long a node is waited for: longer than it may take for a check.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::terminal::print;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,51 +19,12 @@ Examples:
 
 Exit codes: 0 allowed, 3 denied, 1 no answer, 2 bad usage.")]
 pub(super) struct CheckArgs {
-    /// What is known of the request, as ip=203.0.113.7
-    #[arg(value_name = "ATTR=VALUE", required = true, value_parser = attribute)]
-    attributes: Vec<(String, String)>,
-
-    /// The domain whose rules are asked
-    #[arg(long, default_value = "default")]
-    domain: String,
-
-    /// How many units the request takes; 0 looks without counting
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    cost: u64,
-
-    /// What single rules take instead, by their names or that of their `cost`, as tokens=500,requests=1
-    #[arg(long, value_name = "NAME=N", value_delimiter = ',', value_parser = named_cost)]
-    costs: Vec<(String, u64)>,
-
-    /// The node to ask
-    #[arg(long, env = "TIDEGATE_NODE", value_name = "URL", default_value = "http://127.0.0.1:7800")]
-    node: NodeAddress,
-
     #[command(flatten)]
-    token: TokenArgs,
-
-    #[command(flatten)]
-    trust: TrustArgs,
+    question: QuestionArgs,
 
     /// How the answer is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Output {
-    /// A line for people
-    Text,
-    /// The node's answer as it is
-    Json,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum CheckError {
-    #[error("{node} refused the check: {detail}")]
-    Refused { node: NodeAddress, detail: String },
-    #[error("{node} answered {status}, and not as a node does; is it one?")]
-    NoNode { node: NodeAddress, status: u16 },
 }
 
 /// The answer of a node.
@@ -94,36 +45,9 @@ struct Answer {
 
 impl CheckArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::of(FAILED, error))?;
-        runtime.block_on(self.ask())
-    }
-
-    async fn ask(self) -> Result<u8, Failure> {
-        let attributes: Map<String, Value> =
-            self.attributes.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
-        let costs: Map<String, Value> =
-            self.costs.iter().map(|(name, units)| (name.clone(), Value::from(*units))).collect();
-        let mut question = json!({ "domain": self.domain, "attributes": attributes, "cost": self.cost });
-        if !costs.is_empty() {
-            question["costs"] = costs.into();
-        }
-        let ask = self.token.present(Ask::post(&["v1", "check"], question.to_string()))?;
-        let node = self.trust.of(&self.node).map_err(|fault| Failure::of(FAILED, fault))?;
-        let reply = node.ask(&ask, PATIENCE).await.map_err(|fault| Failure::of(FAILED, fault))?;
-        let Ok(answer) = serde_json::from_slice::<Answer>(&reply.body) else {
-            let problem: Option<Value> = serde_json::from_slice(&reply.body).ok();
-            let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
-            let fault = match detail {
-                Some(detail) => CheckError::Refused { node: self.node, detail: detail.to_owned() },
-                None => CheckError::NoNode { node: self.node, status: reply.status.as_u16() },
-            };
-            return Err(Failure::of(FAILED, fault));
-        };
+        let (body, answer) = self.question.ask::<Answer>("check")?;
         match self.output {
-            Output::Json => print(&String::from_utf8_lossy(&reply.body)),
+            Output::Json => print(&body),
             Output::Text => print(&answer.to_string()),
         }
         Ok(if answer.allowed { DONE } else { DENIED })
@@ -161,7 +85,7 @@ impl std::fmt::Display for Answer {
 }
 
 /// Of a minute or two the seconds; of more two units, rounded up: who waits so long waits long enough.
-fn span(millis: u64) -> String {
+pub(super) fn span(millis: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
     for two in UNITS.windows(2) {
         let [(large, name), (small, part)] = [two[0], two[1]];
@@ -177,32 +101,9 @@ fn span(millis: u64) -> String {
     format!("{} s", millis as f64 / 1e3)
 }
 
-fn attribute(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("an attribute is written NAME=VALUE, as in ip=203.0.113.7".to_owned()),
-    }
-}
-
-fn named_cost(text: &str) -> Result<(String, u64), String> {
-    let (name, units) = text.rsplit_once('=').unwrap_or((text, ""));
-    match units.parse() {
-        Ok(units) if !name.is_empty() => Ok((name.to_owned(), units)),
-        _ => Err("the cost of a rule is written NAME=N, as in tokens=500".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_are_split_at_the_first_equals_sign() {
-        assert_eq!(attribute("q=a=b"), Ok(("q".to_owned(), "a=b".to_owned())));
-        assert_eq!(attribute("flag="), Ok(("flag".to_owned(), String::new())));
-        assert!(attribute("ip").is_err());
-        assert!(attribute("=1").is_err());
-    }
 
     #[test]
     fn an_answer_is_one_line() {

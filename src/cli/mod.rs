@@ -7,9 +7,11 @@ mod cluster;
 mod credentials;
 mod dev;
 mod environment;
+mod explain;
 mod key;
 mod node;
 mod outcome;
+mod question;
 mod recover;
 mod restore;
 mod rules;
@@ -48,12 +50,13 @@ Examples:
   tidegate dev                                       a cluster of three nodes on this machine
   tidegate serve --rules rules.yaml                  one node
   tidegate check ip=203.0.113.7                      ask a node
+  tidegate explain ip=203.0.113.7                    why it would be denied, and by which rule
   tidegate rules apply -f rules.yaml                 change the rules of the cluster
   tidegate cluster status                            the nodes, and what each owns
   tidegate backup --output tidegate.backup           all that the cluster knows, in one file
   tidegate cert ca                                   an authority for certificates of nodes and clients
 
-Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check)."
+Exit codes: 0 done or allowed, 1 refused or failed, 2 bad usage, 3 denied (check, explain)."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -68,6 +71,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Ask a node whether a request is allowed; it counts as one
     Check(check::CheckArgs),
+    /// Ask a node why a request would be allowed or denied; nothing is counted
+    Explain(explain::ExplainArgs),
     /// Look at the rules and change them
     Rules(rules::RulesArgs),
     /// Look at the nodes, and take one out
@@ -93,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => args.run(),
         Command::Serve(args) => args.run(),
         Command::Check(args) => args.run(),
+        Command::Explain(args) => args.run(),
         Command::Rules(args) => args.run(),
         Command::Cluster(args) => args.run(),
         Command::Token(args) => args.run(),

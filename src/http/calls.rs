@@ -10,12 +10,13 @@ pub(super) const MAX_CHECK_BYTES: usize = 64 << 10;
 pub(super) const AUTH_PATH: &str = "/v1/auth";
 
 /// All of ours, for somebody who asked for another one: methods and path.
-pub(super) const CALLS: [(&str, &str); 22] = [
+pub(super) const CALLS: [(&str, &str); 23] = [
     (CHECK_METHODS, CHECK_PATH),
     ("POST", "/v1/check/batch"),
     ("ANY", AUTH_PATH),
     ("POST", "/v1/refund"),
     ("POST", "/v1/reset"),
+    ("GET, POST", "/v1/explain"),
     ("GET", "/v1/cluster"),
     ("POST", "/v1/cluster/drain/{node}"),
     ("POST", "/v1/cluster/remove/{node}"),

@@ -21,6 +21,7 @@ mod auth;
 mod backup;
 mod batch;
 mod calls;
+mod explain;
 mod fields;
 mod foreign;
 mod front;

@@ -7,13 +7,15 @@ use super::calls::{self, AUTH_PATH, CHECK_PATH};
 use crate::access::Needs;
 
 /// By method (`*`: any) and path.
-const NEEDS: [(&str, &str, Needs); 28] = [
+const NEEDS: [(&str, &str, Needs); 30] = [
     ("*", CHECK_PATH, Needs::Role(Role::Check)),
     ("*", AUTH_PATH, Needs::Role(Role::Check)),
     ("POST", "/v1/check/batch", Needs::Role(Role::Check)),
     // Services give back what they have not used.
     ("POST", "/v1/refund", Needs::Role(Role::Check)),
     ("POST", "/v1/reset", Needs::Role(Role::Operate)),
+    ("GET", "/v1/explain", Needs::Role(Role::Read)),
+    ("POST", "/v1/explain", Needs::Role(Role::Read)),
     ("GET", "/v1/cluster", Needs::Role(Role::Read)),
     ("POST", "/v1/cluster/drain/{node}", Needs::Role(Role::Operate)),
     ("POST", "/v1/cluster/remove/{node}", Needs::Role(Role::Operate)),

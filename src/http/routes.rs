@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use serde_json::json;
 use tidegate_cluster::{
     Amendment, Readiness,
     state::{MAX_RULES_BYTES, Role},
@@ -21,9 +20,9 @@ use super::{
     backup::{self, SlotOptions},
     batch,
     calls::{self, MAX_CHECK_BYTES},
-    foreign,
+    explain, foreign, json,
     members::{self, DrainOptions, Wanted},
-    openapi,
+    openapi, query,
     response::Body,
     rules::{self, HistoryOptions, ReadOptions, WriteOptions},
     tokens,
@@ -57,6 +56,7 @@ pub(super) fn router(node: Arc<Node>, worker: usize) -> Router {
         .route("/v1/check/batch", post(check_batch))
         .route("/v1/refund", post(refund))
         .route("/v1/reset", post(reset))
+        .route("/v1/explain", get(explain_query).post(explain_body))
         .route("/v1/cluster", get(cluster))
         .route("/v1/cluster/drain/{node}", post(drain))
         .route("/v1/cluster/remove/{node}", post(remove))
@@ -114,6 +114,28 @@ async fn reset(
     request: Request,
 ) -> Response {
     worker.amend(Amendment::Reset, &caller, wanted, request).await
+}
+
+async fn explain_query(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Response {
+    let explained = async { explain::view(&worker.node, worker.number, &query::parse(uri.query())?).await };
+    worker.json(worker.told_to(&caller, Role::Read, explained)).await
+}
+
+async fn explain_body(
+    State(worker): State<OnWorker>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let explained = async {
+        query::none_beside_body(request.uri().query())?;
+        let text = read(request, MAX_CHECK_BYTES, worker.node.body_part(caller.address)).await?;
+        explain::view(&worker.node, worker.number, &json::parse(&text)?).await
+    };
+    worker.json(worker.told_to(&caller, Role::Read, explained)).await
 }
 
 async fn cluster(State(worker): State<OnWorker>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
@@ -271,15 +293,16 @@ async fn roll_back_rules(
 }
 
 async fn healthz(State(worker): State<OnWorker>) -> Response {
-    Json(json!({ "alive": true, "node": worker.node.name })).into_response()
+    Json(serde_json::json!({ "alive": true, "node": worker.node.name })).into_response()
 }
 
 async fn readyz(State(worker): State<OnWorker>) -> Response {
     match worker.node.readiness() {
         Readiness::Ready => match worker.node.cluster.ledger().foreign_cluster() {
-            None => Json(json!({ "ready": true, "node": worker.node.name })).into_response(),
+            None => Json(serde_json::json!({ "ready": true, "node": worker.node.name })).into_response(),
             Some(trouble) => {
-                let ready = json!({ "ready": true, "node": worker.node.name, "trouble": trouble });
+                let ready =
+                    serde_json::json!({ "ready": true, "node": worker.node.name, "trouble": trouble });
                 Json(ready).into_response()
             }
         },
@@ -312,7 +335,8 @@ async fn openapi() -> Response {
 
 async fn index() -> Response {
     let calls: Vec<String> = calls::all().map(|(methods, path)| format!("{methods} {path}")).collect();
-    Json(json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "calls": calls })).into_response()
+    Json(serde_json::json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "calls": calls }))
+        .into_response()
 }
 
 async fn no_such_call(State(worker): State<OnWorker>, uri: Uri) -> Response {

@@ -160,7 +160,7 @@ fn a_token_made_at_one_node_counts_at_all_and_revoked_at_none() {
 }
 
 /// Each call with what it needs: none where it needs nothing.
-const CALLS: [(&str, &str, &str, Option<&str>); 25] = [
+const CALLS: [(&str, &str, &str, Option<&str>); 27] = [
     ("GET", "/v1/check?user=a&cost=0", "", Some("check")),
     ("POST", "/v1/check", r#"{"attributes": {"user": "a"}, "cost": 0}"#, Some("check")),
     ("POST", "/v1/check/batch", r#"{"checks": []}"#, Some("check")),
@@ -177,6 +177,8 @@ const CALLS: [(&str, &str, &str, Option<&str>); 25] = [
         r#"{"key": "a", "max_burst": 5, "count_per_period": 5, "period": 5}"#,
         Some("check"),
     ),
+    ("GET", "/v1/explain?user=a", "", Some("read")),
+    ("POST", "/v1/explain", r#"{"attributes": {"user": "a"}}"#, Some("read")),
     ("GET", "/v1/cluster", "", Some("read")),
     ("POST", "/v1/cluster/drain/nobody", "", Some("operate")),
     ("POST", "/v1/cluster/remove/nobody", "", Some("operate")),

@@ -31,6 +31,7 @@ mod damaged_disks;
 mod deny;
 mod dev;
 mod envoy;
+mod explain;
 mod floors_on_disk;
 mod foreign_pages;
 mod forged_gossip;

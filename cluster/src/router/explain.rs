@@ -53,7 +53,7 @@ impl Router {
         others.map(|part| (part, self.preview(check, part))).collect()
     }
 
-    fn preview(&self, check: &Attempt<'_>, part: &Part) -> Asked {
+    pub(super) fn preview(&self, check: &Attempt<'_>, part: &Part) -> Asked {
         let first = *part.places.first()?;
         let (charge, policy) = impossible(&check.charges[first], check.policies[first]);
         self.ask_with(check, part, Some((&charge, policy)))
@@ -146,7 +146,7 @@ impl Part {
     }
 }
 
-fn without_impossible(mut reply: Reply) -> Reply {
+pub(super) fn without_impossible(mut reply: Reply) -> Reply {
     if let Outcome::Decided(decided) = &mut reply.outcome {
         decided.decisions.pop();
     }
@@ -154,7 +154,7 @@ fn without_impossible(mut reply: Reply) -> Reply {
 }
 
 /// What one would have waited for a successor to acknowledge does not deny.
-fn note(answers: &mut Answers, part: &Part, decisions: &[Decision]) {
+pub(super) fn note(answers: &mut Answers, part: &Part, decisions: &[Decision]) {
     for (place, decision) in part.places.iter().zip(decisions) {
         let decision = decision.unless_held();
         let by = match &part.owner {
