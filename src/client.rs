@@ -87,7 +87,14 @@ impl std::str::FromStr for NodeAddress {
         }
         let authority =
             url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(fault)?;
-        let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
+        let port = match authority.as_str().strip_prefix(authority.host()).ok_or_else(fault)? {
+            "" => DEFAULT_PORT,
+            // Another port than the one that was meant may be that of another cluster.
+            port => port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(fault)?,
+        };
+        if url.query().is_some() {
+            return Err(fault());
+        }
         Ok(Self {
             host: authority.host().to_owned(),
             authority: format!("{}:{port}", authority.host()),
@@ -288,7 +295,19 @@ mod tests {
         assert_eq!(address("http://[::1]:7810/").unwrap(), "http://[::1]:7810");
         assert_eq!(address("node-1").unwrap(), "http://node-1:7800");
         assert_eq!(address("https://node-1").unwrap(), "https://node-1:7800");
-        for wrong in ["ftp://a", "http://a/b", "", "http://", "a b", "http://u@a"] {
+        for wrong in [
+            "ftp://a",
+            "http://a/b",
+            "",
+            "http://",
+            "a b",
+            "http://u@a",
+            "http://a:99999",
+            "http://a:7800x",
+            "http://a:",
+            "a:331000",
+            "http://a?x=1",
+        ] {
             assert!(address(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,7 +1,8 @@
 //! Reads the file with the rules, and tells all that is wrong with it at once.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,6 +36,13 @@ pub enum RulesFileError {
     /// It is too large to be meant.
     #[error("the rules {path} have more than {MAX_BYTES} bytes")]
     TooLarge {
+        /// Which.
+        path: PathBuf,
+    },
+    /// There is nothing in it.
+    #[error("{path} has no rules in it")]
+    #[diagnostic(help("`rules: []` is a domain that limits nothing"))]
+    Empty {
         /// Which.
         path: PathBuf,
     },
@@ -80,15 +88,11 @@ pub(crate) struct DomainText {
 
 /// Reads the rules of each domain, and makes sure that they compile.
 pub(crate) fn read(path: &Path) -> Result<Vec<DomainText>, RulesFileError> {
-    let unreadable = |reason| RulesFileError::Unreadable { path: path.to_owned(), reason };
-    if fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
-        return Err(RulesFileError::TooLarge { path: path.to_owned() });
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let text = text_of(path)?;
     let secret = HashSecret::new([0; 16]);
     compile(&path.display().to_string(), text.clone(), &secret)?;
     let now = SystemClock::default().now();
-    Ok(documents(&text)
+    let domains: Vec<DomainText> = documents(&text)
         .into_iter()
         .filter_map(|text| {
             let rules = Rules::from_yaml(text, &secret).ok()?;
@@ -97,7 +101,24 @@ pub(crate) fn read(path: &Path) -> Result<Vec<DomainText>, RulesFileError> {
             warnings.extend(rules.over(now).into_iter().map(|over| format!("{over}; delete it")));
             Some(DomainText { rules: rules.describe(&name).rules, warnings, name, text: text.to_owned() })
         })
-        .collect())
+        .collect();
+    // Whoever has made it was perhaps cut off; and nodes that begin with it would limit nothing.
+    if domains.is_empty() { Err(RulesFileError::Empty { path: path.to_owned() }) } else { Ok(domains) }
+}
+
+/// The text of a file, or of the standard input (`-`).
+fn text_of(path: &Path) -> Result<String, RulesFileError> {
+    let unreadable = |reason| RulesFileError::Unreadable { path: path.to_owned(), reason };
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        io::stdin().lock().take(MAX_BYTES + 1).read_to_string(&mut text)
+    } else {
+        fs::File::open(path).map_err(unreadable)?.take(MAX_BYTES + 1).read_to_string(&mut text)
+    };
+    match read.map_err(unreadable)? as u64 {
+        0..=MAX_BYTES => Ok(text),
+        _ => Err(RulesFileError::TooLarge { path: path.to_owned() }),
+    }
 }
 
 /// The YAML documents of a text: a line that begins with `---` begins one. (It can be nothing else: inside of a text in

@@ -2,7 +2,13 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what this file is for")]
 
-use std::io::{Write as _, stderr};
+use std::{
+    io::{self, Write as _, stderr},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+/// Whether a result could not be written: a command that says "done" then would be believed.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Prepares how faults are printed: lines are not broken, so that a message can be found by its words.
 pub(crate) fn set_up() {
@@ -17,7 +23,19 @@ pub(crate) fn set_up() {
 /// is gone (`| head`) is no fault.
 pub(crate) fn print(text: &str) {
     let mut out = anstream::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            if !HAS_FAILED.swap(true, Relaxed) {
+                note(&format!("tidegate: the result cannot be written: {error}"));
+            }
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Whether something could not be printed.
+pub(crate) fn has_failed() -> bool {
+    HAS_FAILED.load(Relaxed)
 }
 
 /// Prints news to standard error.
@@ -27,5 +45,6 @@ pub(crate) fn note(text: &str) {
 
 /// Prints what went wrong to standard error, with the place in the file if there is one; in colour on a terminal.
 pub(crate) fn report(report: &miette::Report) {
-    eprintln!("{report:?}");
+    // Where nobody can be told it, the exit code says it.
+    let _ = writeln!(stderr().lock(), "{report:?}");
 }

@@ -120,7 +120,7 @@ impl Rule {
 impl Condition {
     /// The first test that does not hold.
     fn fails<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<&Test> {
-        self.tests.iter().find(|test| !test.holds(attributes.get(&test.attribute)))
+        self.tests.iter().find(|test| !test.holds(attributes))
     }
 }
 

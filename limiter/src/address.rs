@@ -68,6 +68,19 @@ impl Address {
         self.written
     }
 
+    /// Whether this is the text of the host, to the letter.
+    pub fn is_written_as(self, text: &str) -> bool {
+        struct Rest<'t>(&'t str);
+        impl fmt::Write for Rest<'_> {
+            fn write_str(&mut self, part: &str) -> fmt::Result {
+                self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+                Ok(())
+            }
+        }
+        let mut rest = Rest(text);
+        fmt::Write::write_fmt(&mut rest, format_args!("{self}")).is_ok() && rest.0.is_empty()
+    }
+
     /// The address as it was written, if a NAT64 has made one of version 6 of it.
     pub(crate) fn translated(self) -> Option<IpAddr> {
         (self.written != self.host).then_some(self.written)
@@ -145,17 +158,32 @@ pub(crate) fn network_of_beginning(text: &str) -> Option<IpNet> {
     network(&format!("{groups}::/{}", 16 * count))
 }
 
-/// Whether there are addresses whose text begins so: whole octets without leading zeros, the last of which may go on; or what
-/// addresses of version 6 consist of.
+/// Whether there are addresses whose text begins so, in capitals or not: whole octets without leading zeros, the last of which may go
+/// on; or groups as addresses of version 6 have them in their shortest form.
 pub(crate) fn can_begin(text: &str) -> bool {
-    if text.contains([':', '[', '"']) || !text.contains('.') && text.len() > 3 {
-        return text.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.[\"".contains(&byte));
+    if text.contains(':') || !text.contains('.') && text.len() > 3 {
+        return can_begin_v6(&text.to_ascii_lowercase());
     }
     let is_octet = |octet: &str| octet.parse::<u8>().is_ok_and(|value| value.to_string() == octet);
     let (whole, last) = text.rsplit_once('.').unwrap_or(("", text));
     let whole_fit = whole.is_empty() && !text.starts_with('.') || whole.split('.').all(is_octet);
-    let is_group = !text.contains('.') && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_group = !text.contains('.') && can_begin_v6(&last.to_ascii_lowercase());
     whole_fit && whole.split('.').count() <= 3 && (last.is_empty() || is_octet(last) || is_group)
+}
+
+fn can_begin_v6(text: &str) -> bool {
+    // Hosts that a NAT64 shows are of version 4 here.
+    if text.starts_with("64:ff9b::") || text.contains(":::") || text.matches("::").count() > 1 {
+        return false;
+    }
+    let groups = text.split(':');
+    let is_group = |group: &str| {
+        group.len() <= 4
+            && (group == "0" || !group.starts_with('0'))
+            && group.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let begins = !text.starts_with(':') || text.len() == 1 || text.starts_with("::");
+    begins && groups.clone().count() <= 9 && groups.clone().all(is_group)
 }
 
 /// How many bits of an address stand for one client.
@@ -178,6 +206,12 @@ impl IpPrefix {
     /// `None`: an address has no such part.
     pub fn new(v4: u8, v6: u8) -> Option<Self> {
         ((1..=32).contains(&v4) && (1..=128).contains(&v6)).then_some(Self { v4, v6 })
+    }
+
+    /// The part of a host's address that stands for its client.
+    pub fn network_of(self, address: Address) -> IpNet {
+        let bits = if address.host.is_ipv4() { self.v4 } else { self.v6 };
+        IpNet::new(address.host, bits).map_or_else(|_| address.host.into(), |network| network.trunc())
     }
 
     /// These, but where `own` says others.

@@ -170,7 +170,16 @@ impl Pattern {
             None if attribute == "path" && text.starts_with('/') && !text.ends_with('*') => {
                 Self::Path(text.into())
             }
-            None => Self::new(text),
+            None => Self::new(text).of_address(attribute),
+        }
+    }
+
+    /// For `ip`, whose values have small letters only, whoever has written them.
+    fn of_address(self, attribute: &str) -> Self {
+        match self {
+            Self::Prefix(text) if attribute == "ip" => Self::Prefix(text.to_ascii_lowercase().into()),
+            Self::Like(text) if attribute == "ip" => Self::Like(text.to_ascii_lowercase().into()),
+            pattern => pattern,
         }
     }
 
@@ -209,7 +218,7 @@ impl Pattern {
             Self::Exact(text) if attribute == "ip" && Address::parse(text).is_some() => {
                 (Self::of(attribute, text), opposite)
             }
-            _ => (pattern, opposite),
+            _ => (pattern.of_address(attribute), opposite),
         }
     }
 

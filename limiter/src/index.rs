@@ -140,7 +140,7 @@ impl Index {
     fn with_found<A: Attributes + ?Sized>(&self, mut places: Candidates, attributes: &A) -> Candidates {
         for (attribute, by_pattern) in &self.attributes {
             if let Some(value) = attributes.get(attribute) {
-                by_pattern.find(value, &mut places);
+                by_pattern.find(value, || attributes.address(attribute), &mut places);
             }
         }
         places.sort_unstable_by_key(|found| found.place());
@@ -207,7 +207,7 @@ impl From<Draft> for ByPattern {
 }
 
 impl ByPattern {
-    fn find(&self, value: &str, places: &mut Candidates) {
+    fn find(&self, value: &str, address: impl FnOnce() -> Option<Address>, places: &mut Candidates) {
         if let Some(found) = self.values.get(value) {
             places.extend_from_slice(found);
         }
@@ -218,7 +218,7 @@ impl ByPattern {
             places.extend_from_slice(found);
         }
         if !self.networks.is_empty()
-            && let Some(address) = Address::parse(value)
+            && let Some(address) = address()
         {
             for address in [Some(address.host()), address.translated()].into_iter().flatten() {
                 self.networks.containing(&address.into(), |found| places.extend_from_slice(found));

@@ -32,25 +32,28 @@ impl Condition {
     /// Whether it holds, when it is known that the first `done` tests do.
     #[inline]
     pub(crate) fn holds_from<A: Attributes + ?Sized>(&self, done: usize, attributes: &A) -> bool {
-        self.tests[done..].iter().all(|test| test.holds(attributes.get(&test.attribute)))
+        self.tests[done..].iter().all(|test| test.holds(attributes))
     }
 }
 
 impl Test {
     /// A missing attribute fits no pattern: `!gold` holds for it, `gold` and `*` do not.
-    pub(crate) fn holds(&self, value: Option<&str>) -> bool {
-        let fits = |pattern: &Pattern| value.is_some_and(|value| pattern.fits(value));
+    pub(crate) fn holds<A: Attributes + ?Sized>(&self, attributes: &A) -> bool {
+        let value = attributes.get(&self.attribute);
+        let address = || attributes.address(&self.attribute);
+        let fits = |pattern: &Pattern| value.is_some_and(|value| pattern.fits(value, address));
         (self.any_of.is_empty() || self.any_of.iter().any(fits)) && !self.none_of.iter().any(fits)
     }
 }
 
 impl Pattern {
-    fn fits(&self, value: &str) -> bool {
+    /// `address`: the value as one, if it is one. Behind a NAT64 it is more than its text.
+    fn fits(&self, value: &str, address: impl FnOnce() -> Option<Address>) -> bool {
         match self {
             Self::Exact(exact) => **exact == *value,
             Self::Prefix(prefix) => value.starts_with(&**prefix),
             Self::Network(network) | Self::Hosts { network, .. } => {
-                Address::parse(value).is_some_and(|address| address.is_in(network))
+                address().is_some_and(|address| address.is_in(network))
             }
             Self::Path(path) => without_end_slashes(path) == without_end_slashes(value),
             Self::Present => true,

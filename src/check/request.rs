@@ -171,11 +171,9 @@ impl<'a> AttributeList<'a> {
             return Err(Problem::of_field(ProblemKind::InvalidValue, "attributes.ip", detail));
         };
         self.ip = Some(address);
-        let v6 = address.host().is_ipv6();
-        let is_bare = |byte: u8| {
-            byte == b'.' || byte.is_ascii_digit() || v6 && (byte == b':' || byte.is_ascii_hexdigit())
-        };
-        Ok(if text.bytes().all(is_bare) { text } else { Cow::Owned(address.to_string()) })
+        // Digits and points that are an address are its shortest text.
+        let is_v4 = text.bytes().all(|byte| byte == b'.' || byte.is_ascii_digit());
+        Ok(if is_v4 || address.is_written_as(&text) { text } else { Cow::Owned(address.to_string()) })
     }
 }
 

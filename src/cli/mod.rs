@@ -108,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => args.run(),
     };
     match outcome {
+        Ok(_) if terminal::has_failed() => ExitCode::from(FAILED),
         Ok(code) => ExitCode::from(code),
         Err(Failure { report, code }) => {
             terminal::report(&report);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     credentials::TokenArgs,
-    outcome::{FAILED, Failure},
+    outcome::{BAD_USAGE, FAILED, Failure},
     trust::TrustArgs,
 };
 use crate::client::{Ask, NodeAddress};
@@ -56,6 +56,8 @@ pub(super) enum Output {
 
 #[derive(Debug, thiserror::Error)]
 enum QuestionError {
+    #[error("the attribute {0} is given twice")]
+    Twice(String),
     #[error("{node} refused the {what}: {detail}")]
     Refused { node: NodeAddress, what: &'static str, detail: String },
     #[error("{node} answered {status}, and not as a node does; is it one?")]
@@ -73,8 +75,12 @@ impl QuestionArgs {
     }
 
     async fn ask_node<T: DeserializeOwned>(self, call: &'static str) -> Result<(String, T), Failure> {
-        let attributes: Map<String, Value> =
-            self.attributes.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+        let mut attributes = Map::new();
+        for (name, value) in &self.attributes {
+            if attributes.insert(name.clone(), value.as_str().into()).is_some() {
+                return Err(Failure::of(BAD_USAGE, QuestionError::Twice(name.clone())));
+            }
+        }
         let costs: Map<String, Value> =
             self.costs.iter().map(|(name, units)| (name.clone(), Value::from(*units))).collect();
         let mut question = json!({ "domain": self.domain, "attributes": attributes, "cost": self.cost });
@@ -99,6 +105,14 @@ impl QuestionArgs {
 
 fn attribute(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        // As an attribute it would match nothing, and nothing would be said.
+        Some((name @ ("domain" | "cost" | "costs"), value)) => {
+            Err(format!("{name} is an option: write --{name} {value}"))
+        }
+        Some(("limit", value)) if value.parse::<tidegate_limiter::Limit>().is_ok() => Err(
+            "a check of this command has no limit of its own: rules limit it; a check with one is asked by POST /v1/check"
+                .to_owned(),
+        ),
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("an attribute is written NAME=VALUE, as in ip=203.0.113.7".to_owned()),
     }
@@ -120,6 +134,10 @@ mod tests {
     fn attributes_are_split_at_the_first_equals_sign() {
         assert_eq!(attribute("q=a=b"), Ok(("q".to_owned(), "a=b".to_owned())));
         assert_eq!(attribute("flag="), Ok(("flag".to_owned(), String::new())));
+        for text in ["cost=2", "domain=shop", "costs=a", "limit=5/1m"] {
+            assert!(attribute(text).is_err(), "{text}");
+        }
+        assert_eq!(attribute("limit=50"), Ok(("limit".to_owned(), "50".to_owned())));
         assert!(attribute("ip").is_err());
         assert!(attribute("=1").is_err());
     }

@@ -6,8 +6,9 @@ use tidegate_limiter::rules::Address;
 
 /// Of a line of `X-Forwarded-For`: addresses, separated by commas.
 pub(super) fn of_list(line: &[u8]) -> impl Iterator<Item = Option<IpAddr>> {
-    line.rsplit(|byte| *byte == b',')
-        .map(|entry| address(std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t'])))
+    // RFC 9110, section 5.6.1: an empty element says nothing.
+    let entries = line.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty());
+    entries.map(|entry| address(std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t'])))
 }
 
 /// Of a line of `Forwarded` (RFC 7239). A line in which a quoted string does not end, or that says anything else that the
@@ -22,8 +23,17 @@ fn parse(line: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut entries = Vec::new();
     let mut rest = line.trim_matches(BLANK);
     loop {
+        // Empty elements and pairs say nothing (RFC 9110, section 5.6.1; RFC 7239, section 4).
+        rest = rest.trim_start_matches([',', ' ', '\t']);
+        if rest.is_empty() {
+            return Some(entries);
+        }
         let mut found: Option<Option<IpAddr>> = None;
         loop {
+            rest = rest.trim_start_matches([';', ' ', '\t']);
+            if rest.is_empty() || rest.starts_with(',') {
+                break;
+            }
             let (name, after) = rest.split_once('=')?;
             let (value, after) = value(after)?;
             if name.trim_start_matches(BLANK).eq_ignore_ascii_case("for") {
@@ -33,16 +43,14 @@ fn parse(line: &str) -> Option<Vec<Option<IpAddr>>> {
                 return None;
             }
             rest = after.trim_start_matches(BLANK);
-            match rest.strip_prefix(';') {
-                Some(after) => rest = after,
-                None => break,
+            if !rest.starts_with(';') {
+                break;
             }
         }
         entries.push(found.flatten());
-        if rest.is_empty() {
-            return Some(entries);
+        if !rest.is_empty() && !rest.starts_with(',') {
+            return None;
         }
-        rest = rest.strip_prefix(',')?;
     }
 }
 

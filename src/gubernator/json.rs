@@ -31,12 +31,20 @@ pub(crate) fn read(text: &str) -> Result<Batch, serde_json::Error> {
     if text.trim_ascii().is_empty() {
         return Ok(Batch::default());
     }
-    let Requests { requests } = serde_json::from_str(text)?;
+    let Requests { requests } = object(text)?;
     let requests = requests.unwrap_or_default();
     let has_too_many = requests.len() > MAX_REQUESTS;
     let requests =
-        requests.iter().take(MAX_REQUESTS).map(|raw| serde_json::from_str(raw.get()).map(Request::into));
+        requests.iter().take(MAX_REQUESTS).map(|raw| object::<Request>(raw.get()).map(Request::into));
     Ok(Batch { requests: requests.collect::<Result<_, _>>()?, has_too_many })
+}
+
+/// Reads an object. (What is derived takes an array for one, too, by the order of its fields.)
+fn object<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, serde_json::Error> {
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(serde_json::Error::custom("an object is expected, not an array"));
+    }
+    serde_json::from_str(text)
 }
 
 /// Each field may be `null`.

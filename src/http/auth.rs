@@ -8,7 +8,7 @@ use hyper::{
     header::{HOST, HeaderName},
     http::request::Parts,
 };
-use tidegate_limiter::rules::{Address, Attributes as _};
+use tidegate_limiter::rules::Attributes as _;
 
 use super::{
     fields::Fields,
@@ -55,7 +55,7 @@ pub(super) fn read<'a>(
     let mut chosen: Vec<(String, String)> = Vec::new();
 
     let client = trust.client(peer, &head.headers);
-    attributes.insert("ip".into(), Address::from(client).to_string().into())?;
+    attributes.insert("ip".into(), client.to_string().into())?;
     attributes.insert("address".into(), client.to_string().into())?;
     if let Some(method) = agreed(&head.headers, &METHOD, |method| Ok(upper_case(method.trim())))? {
         attributes.insert("method".into(), method)?;
@@ -71,6 +71,7 @@ pub(super) fn read<'a>(
     }
 
     is_the_proxys(head)?;
+    let mut brought = query::OwnLimit::default();
     query::pairs(head.uri.query(), |name, value| match &*name {
         "domain" => query::set_once(&mut fields.domain, value, "domain"),
         "cost" => query::set_once(&mut fields.cost, query::parse_cost("cost", &value)?, "cost"),
@@ -83,8 +84,12 @@ pub(super) fn read<'a>(
             let detail = format!("{taken} comes from the proxy's headers, not from the query");
             Err(Problem::of_field(ProblemKind::InvalidValue, taken, detail))
         }
-        _ => attributes.insert(name, value),
+        _ => {
+            brought.note(&name, &value)?;
+            attributes.insert(name, value)
+        }
     })?;
+    brought.is_none()?;
     if let Some(path) = path {
         let path = if lower_case == Some(true) { path.to_lowercase().into() } else { path };
         attributes.insert("path".into(), path)?;

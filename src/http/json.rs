@@ -79,18 +79,18 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 "burst" => self.number(&mut map, "burst", &mut fields.limit.burst)?,
                 "limits" => {
                     self.is_first("limits", &fields.limits)?;
-                    let limits = map.next_value_seed(LimitsSeed(self.0));
-                    fields.limits = Some(limits.map_err(|e| self.0.at("limits", e))?);
+                    let limits = map.next_value_seed(OrNull(LimitsSeed(self.0)));
+                    fields.limits = limits.map_err(|e| self.0.at("limits", e))?;
                 }
                 "costs" => {
                     self.is_first("costs", &fields.costs)?;
-                    let costs = map.next_value_seed(CostsSeed(self.0));
-                    fields.costs = Some(costs.map_err(|e| self.0.at("costs", e))?);
+                    let costs = map.next_value_seed(OrNull(CostsSeed(self.0)));
+                    fields.costs = costs.map_err(|e| self.0.at("costs", e))?;
                 }
                 "attributes" => {
                     self.is_first("attributes", &fields.attributes)?;
-                    let attributes = map.next_value_seed(AttributesSeed(self.0));
-                    fields.attributes = Some(attributes.map_err(|e| self.0.at("attributes", e))?);
+                    let attributes = map.next_value_seed(OrNull(AttributesSeed(self.0)));
+                    fields.attributes = attributes.map_err(|e| self.0.at("attributes", e))?;
                 }
                 _ => {
                     let detail = format!("there is no field {:?}; there are {FIELDS}", echo(&name));
@@ -137,6 +137,37 @@ impl FieldsSeed<'_> {
         let number: Option<Whole> = map.next_value().map_err(|error| self.0.at(name, error))?;
         *field = number.map(|number| number.0);
         Ok(())
+    }
+}
+
+/// A field that may be `null`, as if it was left out: programs write so what they do not have.
+struct OrNull<S>(S);
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for OrNull<S> {
+    type Value = Option<S::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for OrNull<S> {
+    type Value = Option<S::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        self.0.deserialize(deserializer).map(Some)
     }
 }
 
@@ -203,7 +234,8 @@ mod tests {
 
     #[test]
     fn a_check_can_bring_its_limit() {
-        let body = r#"{"key":"k","limit":"100/1m","burst":20,"algorithm":"token_bucket","cost":null}"#;
+        let body = r#"{"key":"k","limit":"100/1m","burst":20,"algorithm":"token_bucket","cost":null,
+            "costs":null,"limits":null,"attributes":null,"timezone":null}"#;
         let request = parse(body.as_bytes()).unwrap();
         assert_eq!(request.cost, Cost::ONE);
         let Subject::Inline { key, limit } = request.subject else { panic!("a limit is given") };

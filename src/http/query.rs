@@ -11,7 +11,7 @@ use crate::check::{CheckRequest, Costs, Problem, ProblemKind, echo};
 /// Reads a query. `+` is a space, as HTML forms have it; a plus sign is `%2B`.
 pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
     let mut fields = Fields { attributes: Some(Default::default()), ..Fields::default() };
-    let (mut any, mut has_key, mut has_limit) = (false, false, false);
+    let (mut any, mut brought) = (false, OwnLimit::default());
     pairs(query, |name, value| {
         any = true;
         match &*name {
@@ -20,26 +20,41 @@ pub(super) fn parse(query: Option<&str>) -> Result<CheckRequest<'_>, Problem> {
             "cost" => set_once(&mut fields.cost, parse_cost("cost", &value)?, "cost"),
             "costs" => set_once(&mut fields.costs, parse_costs(&value)?, "costs"),
             _ => {
-                has_key |= name == "key";
-                has_limit |= name == "limit" || name == "limits";
-                if name == "limit" && value.parse::<Limit>().is_ok() {
-                    return Err(own_limit());
-                }
+                brought.note(&name, &value)?;
                 fields.attributes.get_or_insert_default().insert(name, value)
             }
         }
     })?;
-    if has_key && has_limit {
-        return Err(own_limit());
-    }
+    brought.is_none()?;
     if any { fields.into_request() } else { Err(no_attributes()) }
 }
 
-/// As attributes they would match no rule, and everything would be allowed.
-fn own_limit() -> Problem {
-    let detail = "a query has attributes for the rules to match, and no limit of its own; a check with one is asked by \
-                  POST /v1/check, with {\"key\": \"user-42\", \"limit\": \"100/1m\"}";
-    Problem::of_field(ProblemKind::InvalidValue, "limit", detail)
+/// Whether the attributes of a query are meant as a limit that comes with the check. As attributes they would match no rule, and
+/// everything would be allowed.
+#[derive(Default)]
+pub(super) struct OwnLimit {
+    key: bool,
+    limit: bool,
+}
+
+impl OwnLimit {
+    /// Looks at one attribute.
+    pub(super) fn note(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        self.key |= name == "key";
+        self.limit |= name == "limit" || name == "limits";
+        if name == "limit" && value.parse::<Limit>().is_ok() { Err(Self::refused()) } else { Ok(()) }
+    }
+
+    /// After all of them.
+    pub(super) fn is_none(&self) -> Result<(), Problem> {
+        if self.key && self.limit { Err(Self::refused()) } else { Ok(()) }
+    }
+
+    fn refused() -> Problem {
+        let detail = "a query has attributes for the rules to match, and no limit of its own; a check with one is asked by \
+                      POST /v1/check, with {\"key\": \"user-42\", \"limit\": \"100/1m\"}";
+        Problem::of_field(ProblemKind::InvalidValue, "limit", detail)
+    }
 }
 
 /// A check that is asked with a body has all of it there.

@@ -104,6 +104,8 @@ struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     GoOn,
+    /// With the commands behind those that were answered.
+    Again,
     /// With the commands of the transaction, and then with what comes behind.
     Execute,
     End,
@@ -205,12 +207,17 @@ impl Connection {
         loop {
             let (used, after) = self.answer_commands(&input[at..]).await?;
             at += used;
-            if after != After::Execute {
-                return Ok((at, after));
+            match after {
+                After::Again => continue,
+                After::Execute => {}
+                After::GoOn | After::End => return Ok((at, after)),
             }
             let transaction = self.session.begin_execution();
             self.say(|to| to.array(transaction.count));
-            self.answer_commands(transaction.commands.bytes()).await?;
+            let mut rest = transaction.commands.bytes();
+            while let (used, After::Again) = self.answer_commands(rest).await? {
+                rest = &rest[used..];
+            }
             self.session.end_execution();
         }
     }
@@ -218,6 +225,7 @@ impl Connection {
     /// The same, up to an `EXEC`.
     async fn answer_commands(&mut self, input: &[u8]) -> io::Result<(usize, After)> {
         let (mut at, mut after) = (0, After::GoOn);
+        let unquoted = request::Unquoted::default();
         let node = Arc::clone(&self.node);
         // It is made when it is needed, which is seldom: it allocates.
         let mut waiting = None;
@@ -225,7 +233,12 @@ impl Connection {
         // When the check before was decided, if nothing was waited for since.
         let mut now = None;
         while after == After::GoOn {
-            let (words, bytes) = match request::first(&input[at..]) {
+            if unquoted.is_used() {
+                // Of one line; what is waited for may still look at it.
+                after = After::Again;
+                break;
+            }
+            let (words, bytes) = match request::first(&input[at..], &unquoted) {
                 Ok(Some((words, length))) => (words, &input[at..at + length]),
                 Ok(None) => break,
                 Err(malformed) => {

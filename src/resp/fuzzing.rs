@@ -6,13 +6,13 @@ use super::{
     command::Command,
     identity::Identity,
     reply::{Replies, Version},
-    request::{MAX_COMMAND_BYTES, Malformed, first},
+    request::{MAX_COMMAND_BYTES, Malformed, Unquoted, first},
     throttle::LastLimit,
 };
 use crate::check::Subject;
 
 /// Commands as their words, and what is wrong behind the last one.
-type Read<'b> = (Vec<Vec<&'b [u8]>>, Option<Malformed>);
+type Read = (Vec<Vec<Vec<u8>>>, Option<Malformed>);
 
 /// The first byte says into how many bytes the others are cut.
 pub(crate) fn commands(data: &[u8]) {
@@ -21,22 +21,24 @@ pub(crate) fn commands(data: &[u8]) {
     assert_eq!(read(bytes, 1 + usize::from(*piece)), whole, "how it is cut counts");
     let mut last = LastLimit::default();
     for words in whole.0.iter().filter(|words| !words.is_empty()) {
-        comes_again(words);
-        answer(words, &mut last);
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        comes_again(&words);
+        answer(&words, &mut last);
     }
 }
 
 /// Reads as a connection does whose client sends so many bytes at a time.
-fn read(bytes: &[u8], piece: usize) -> Read<'_> {
+fn read(bytes: &[u8], piece: usize) -> Read {
     let (mut commands, mut at, mut end) = (Vec::new(), 0, 0);
     while end < bytes.len() {
         end = bytes.len().min(end + piece.max(1));
         loop {
-            match first(&bytes[at..end]) {
+            let unquoted = Unquoted::default();
+            match first(&bytes[at..end], &unquoted) {
                 Ok(Some((words, used))) => {
                     assert!(used > 0 && at + used <= end);
                     assert!(words.len() <= 64 && words.iter().all(|word| word.len() <= MAX_COMMAND_BYTES));
-                    commands.push(words.to_vec());
+                    commands.push(words.iter().map(|word| word.to_vec()).collect());
                     at += used;
                 }
                 Ok(None) => break,
@@ -56,7 +58,8 @@ fn comes_again(words: &[&[u8]]) {
         bytes.extend_from_slice(b"\r\n");
     }
     if bytes.len() <= MAX_COMMAND_BYTES {
-        let (again, used) = first(&bytes).expect("it is an array").expect("it is whole");
+        let unquoted = Unquoted::default();
+        let (again, used) = first(&bytes, &unquoted).expect("it is an array").expect("it is whole");
         assert_eq!((again.as_slice(), used), (words, bytes.len()));
     }
 }

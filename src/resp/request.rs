@@ -4,6 +4,8 @@
 //! announces is compared with a limit before it is waited for, and lines by hand are read too. Crates that parse the protocol
 //! read all that a *client* may get, nested without a limit, into a tree.
 
+use std::cell::OnceCell;
+
 use smallvec::SmallVec;
 
 /// Words of a command.
@@ -15,6 +17,16 @@ const MAX_LINE_BYTES: usize = 4 << 10;
 
 /// The words of a command, in the buffer.
 pub(super) type Words<'b> = SmallVec<[&'b [u8]; 8]>;
+
+/// Where the words of a line lie that has quotes in it, without them. Of one command.
+#[derive(Debug, Default)]
+pub(super) struct Unquoted(OnceCell<Vec<u8>>);
+
+impl Unquoted {
+    pub(super) fn is_used(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
 
 /// Bytes that are not the protocol; the connection cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,11 +46,14 @@ pub(super) enum Malformed {
 }
 
 /// The first command in `bytes` and how many bytes it has; `None`: more must come. No words at all are no command.
-pub(super) fn first(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, Malformed> {
+pub(super) fn first<'b>(
+    bytes: &'b [u8],
+    unquoted: &'b Unquoted,
+) -> Result<Option<(Words<'b>, usize)>, Malformed> {
     match bytes.first() {
         None => Ok(None),
         Some(b'*') => array(bytes),
-        Some(_) => by_hand(bytes),
+        Some(_) => by_hand(bytes, unquoted),
     }
 }
 
@@ -99,29 +114,88 @@ fn number(bytes: &[u8], at: usize, kind: u8) -> Result<Option<(i64, usize)>, Mal
     }
 }
 
-/// Words with blanks between them, some in quotes.
-fn by_hand(bytes: &[u8]) -> Result<Option<(Words<'_>, usize)>, Malformed> {
+/// Words with blanks between them; in quotes there may be blanks and escapes, as redis-cli writes what it shows.
+fn by_hand<'b>(bytes: &'b [u8], unquoted: &'b Unquoted) -> Result<Option<(Words<'b>, usize)>, Malformed> {
     let Some(end) = bytes.iter().take(MAX_LINE_BYTES + 1).position(|byte| *byte == b'\n') else {
         return if bytes.len() > MAX_LINE_BYTES { Err(Malformed::Line) } else { Ok(None) };
     };
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-    let mut words = Words::new();
-    let mut rest = line.trim_ascii_start();
-    while let Some(first) = rest.first() {
-        let (word, behind) = match first {
-            b'"' | b'\'' => {
-                let close = rest[1..].iter().position(|byte| byte == first).ok_or(Malformed::Quotes)?;
-                (&rest[1..=close], &rest[close + 2..])
-            }
-            _ => rest.split_at(rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len())),
-        };
-        if words.len() == MAX_WORDS {
-            return Err(Malformed::Words);
+    let has_quotes = line.iter().any(|byte| b"\"'".contains(byte));
+    let words = if has_quotes { in_quotes(line, unquoted)? } else { split(line) };
+    if words.len() > MAX_WORDS { Err(Malformed::Words) } else { Ok(Some((words, end + 1))) }
+}
+
+fn split(line: &[u8]) -> Words<'_> {
+    line.split(|byte| is_blank(*byte)).filter(|word| !word.is_empty()).collect()
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0
+}
+
+/// A quote may begin in a word, and ends it.
+fn in_quotes<'b>(line: &[u8], unquoted: &'b Unquoted) -> Result<Words<'b>, Malformed> {
+    let (mut text, mut ends): (Vec<u8>, SmallVec<[usize; 8]>) =
+        (Vec::with_capacity(line.len()), SmallVec::new());
+    let mut rest = line.iter().copied().peekable();
+    while rest.by_ref().next_if(|byte| is_blank(*byte)).is_some() || rest.peek().is_some() {
+        if rest.peek().is_none_or(|byte| is_blank(*byte)) {
+            continue;
         }
-        words.push(word);
-        rest = behind.trim_ascii_start();
+        loop {
+            match rest.next() {
+                Some(quote @ (b'"' | b'\'')) => {
+                    quoted(quote, &mut rest, &mut text)?;
+                    if rest.peek().is_some_and(|byte| !is_blank(*byte)) {
+                        return Err(Malformed::Quotes);
+                    }
+                    break;
+                }
+                Some(byte) if !is_blank(byte) => text.push(byte),
+                _ => break,
+            }
+        }
+        ends.push(text.len());
     }
-    Ok(Some((words, end + 1)))
+    let text = unquoted.0.get_or_init(|| text);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    Ok(starts.zip(&ends).map(|(start, end)| &text[start..*end]).collect())
+}
+
+/// What stands in quotes; the first one has been read.
+fn quoted(
+    quote: u8,
+    rest: &mut std::iter::Peekable<impl Iterator<Item = u8> + Clone>,
+    text: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    loop {
+        match rest.next().ok_or(Malformed::Quotes)? {
+            byte if byte == quote => return Ok(()),
+            b'\\' if quote == b'"' => {
+                let byte = match rest.next().ok_or(Malformed::Quotes)? {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'a' => 7,
+                    b'x' => hexadecimal(rest).unwrap_or(b'x'),
+                    other => other,
+                };
+                text.push(byte);
+            }
+            b'\\' if rest.peek() == Some(&quote) => text.extend(rest.next()),
+            byte => text.push(byte),
+        }
+    }
+}
+
+/// Two digits, if there are two.
+fn hexadecimal(rest: &mut std::iter::Peekable<impl Iterator<Item = u8> + Clone>) -> Option<u8> {
+    let mut ahead = rest.clone();
+    let mut digit = || ahead.next().and_then(|byte| char::from(byte).to_digit(16));
+    let (high, low) = (digit()?, digit()?);
+    *rest = ahead;
+    u8::try_from(high << 4 | low).ok()
 }
 
 #[cfg(test)]
@@ -130,15 +204,46 @@ mod tests {
 
     use super::*;
 
-    fn words(bytes: &[u8]) -> (Vec<&[u8]>, usize) {
-        let (words, used) = first(bytes).unwrap().unwrap();
-        (words.to_vec(), used)
+    fn first(bytes: &[u8]) -> Result<Option<(Vec<Vec<u8>>, usize)>, Malformed> {
+        let unquoted = Unquoted::default();
+        let found = super::first(bytes, &unquoted)?;
+        Ok(found.map(|(words, used)| (words.iter().map(|word| word.to_vec()).collect(), used)))
+    }
+
+    fn words(bytes: &[u8]) -> (Vec<Vec<u8>>, usize) {
+        first(bytes).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_stands_in_quotes_is_read_as_redis_reads_it() {
+        for (line, expected) in [
+            (r#"ECHO "a\"b""#, &b"a\"b"[..]),
+            (r"ECHO 'a\'b'", b"a'b"),
+            (r#"ECHO "\x41\xzz""#, b"Axzz"),
+            (r#"ECHO "a\n\r\t\b\a""#, b"a\n\r\t\x08\x07"),
+            (r#"ECHO "\\""#, b"\\"),
+            (r"ECHO 'a\nb'", br"a\nb"),
+            (r#"ECHO a"b c""#, b"ab c"),
+            (r#"ECHO """#, b""),
+        ] {
+            let (found, _) = words(format!("{line}\n").as_bytes());
+            assert_eq!(found, [b"ECHO", expected], "{line}");
+        }
+        for line in [r#"ECHO "a"b"#, r#"ECHO "a"#, r#"ECHO "a\""#, "ECHO 'a'b", r#"ECHO "\"#] {
+            assert_eq!(first(format!("{line}\n").as_bytes()), Err(Malformed::Quotes), "{line}");
+        }
     }
 
     #[test]
     fn both_forms_give_the_words() {
-        assert_eq!(words(b"*2\r\n$4\r\nPING\r\n$2\r\na\n\r\nrest"), (vec![&b"PING"[..], b"a\n"], 22));
-        assert_eq!(words(b"PING  \"a b\" 'c'\r\nrest"), (vec![&b"PING"[..], b"a b", b"c"], 17));
+        assert_eq!(
+            words(b"*2\r\n$4\r\nPING\r\n$2\r\na\n\r\nrest"),
+            (vec![b"PING".to_vec(), b"a\n".to_vec()], 22)
+        );
+        assert_eq!(
+            words(b"PING  \"a b\" 'c'\r\nrest"),
+            (vec![b"PING".to_vec(), b"a b".to_vec(), b"c".to_vec()], 17)
+        );
         assert_eq!(words(b"\r\n"), (vec![], 2));
         assert_eq!(words(b"*0\r\n"), (vec![], 4));
         assert_eq!(words(b"*-1\r\n"), (vec![], 5));

@@ -223,7 +223,8 @@ mod tests {
 
     fn answer(session: &mut Session, bytes: &[u8], told: &mut Vec<String>) {
         let mut rest = bytes;
-        while let Some((words, length)) = request::first(rest).unwrap() {
+        let unquoted = request::Unquoted::default();
+        while let Some((words, length)) = request::first(rest, &unquoted).unwrap() {
             let command = Command::read(&words, &mut LastLimit::default());
             let answer = match session.take(command, &rest[..length]) {
                 Step::Run(Command::Refused(error)) => Some(error),

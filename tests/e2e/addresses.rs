@@ -152,6 +152,59 @@ fn a_pattern_of_an_address_is_compared_as_one() {
     }
 }
 
+const BY_TEXT: &str = r#"
+rules:
+  - name: a
+    when: { at: text }
+    key: [user]
+    limit: 100/1h
+    overrides:
+      - { when: { ip: "2001:D*" }, limit: 1/1h }
+      - { when: { ip: { like: "2002:DB9:*:5" } }, limit: 2/1h }
+      - { when: { ip: "64:ff9b::/96" }, limit: 3/1h }
+block:
+  - { when: { ip: { like: "2001:dbb:*:5" } } }
+  - { when: { ip: "2003:fe*" } }
+"#;
+
+#[test]
+fn a_pattern_of_a_text_sees_each_spelling_of_an_address_as_its_shortest_one() {
+    let cluster = Cluster::start(1, kit::settings(BY_TEXT));
+    let mut client = cluster.nodes[0].client(PATIENCE);
+    let mut limit = |ip: &str| {
+        let asked = client.get(&format!("/v1/check?at=text&user=u&cost=0&ip={}", in_query(ip))).unwrap();
+        if asked.status == 429 { 0 } else { asked.json()["limit"].as_u64().unwrap() }
+    };
+    for (expected, spellings) in [
+        (0, &["2001:dbb::5", "2001:DBB::5", "2001:0dbb::5", "2001:dbb::0005", "[2001:dbb:0::5]:80"][..]),
+        (0, &["2003:fe8::1", "2003:FE8::1", "2003:0fe8::1", "[2003:0fe8::1]"]),
+        (1, &["2001:db8::1", "2001:DB8::1", "2001:0db8:0::1"]),
+        (2, &["2002:db9::5", "2002:DB9:0:0:0:0:0:0005"]),
+        (3, &["64:ff9b::cb00:7105", "64:FF9B::203.0.113.5", "[64:ff9b::1]:80"]),
+        (100, &["203.0.113.5", "::ffff:203.0.113.5", "2004::1"]),
+    ] {
+        for spelling in spellings {
+            assert_eq!(limit(spelling), expected, "{spelling}");
+        }
+    }
+    for pattern in ["::ffff:10.*", "64:ff9b::*", "[2001:db8:*", "2001:0d*", "2001:db8:0d*"] {
+        let rules = format!("rules: [{{ name: r, when: {{ ip: \"{pattern}\" }}, key: [], limit: 1/1s }}]");
+        let refused = client.request("PUT", "/v1/rules/other?dry_run=true", &[], &rules).unwrap();
+        assert_eq!(refused.status, 400, "{pattern}: {}", refused.text());
+    }
+}
+
+#[test]
+fn a_limit_that_was_meant_is_no_attribute_of_a_proxys_request() {
+    let cluster = Cluster::start(1, kit::settings("rules: []\n"));
+    let mut client = cluster.nodes[0].client(PATIENCE);
+    for query in ["key=k9&limit=1/1h", "limit=1/1h", "key=k&limits=a"] {
+        let refused = client.get(&format!("/v1/auth?{query}")).unwrap();
+        assert_eq!(refused.status, 400, "{query}");
+    }
+    assert_eq!(client.get("/v1/auth?limit=50").unwrap().status, 200);
+}
+
 #[test]
 fn as_many_bits_count_as_the_rule_says_and_else_the_node() {
     let left = |answer: &Response| answer.header("x-ratelimit-remaining").unwrap().parse::<u64>().unwrap();

@@ -238,7 +238,22 @@ fn a_network_is_no_zone() {
 
 #[test]
 fn a_beginning_is_one_of_some_address() {
-    for text in ["1", "10.", "10.1", "10.1.2.3", "2001:DB8", "fe80", "::ffff:10.", "[2001:", "ab", ""] {
+    for text in [
+        "1",
+        "10.",
+        "10.1",
+        "10.1.2.3",
+        "2001:DB8",
+        "2001:db8:0:",
+        "2001:d",
+        "::1",
+        ":",
+        "fe80",
+        "FE8",
+        "64:ff9b:1:",
+        "ab",
+        "",
+    ] {
         assert!(can_begin(text), "{text}");
     }
     for text in [
@@ -251,6 +266,17 @@ fn a_beginning_is_one_of_some_address() {
         "10..1",
         ".1",
         "2001:xyz",
+        // An address of IPv4, and texts that no address has in its shortest form.
+        "::ffff:10.",
+        "64:ff9b::",
+        "[2001:",
+        "2001:0d",
+        "2001:db8:00",
+        "0db8",
+        "2001::1::",
+        "2001:::",
+        "20011",
+        ":1",
         "host.",
         "10-",
     ] {

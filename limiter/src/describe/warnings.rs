@@ -1,7 +1,11 @@
 //! What rules say that is valid and hardly meant.
 
 use super::conditions_text;
-use crate::{Algorithm, Limit, Rule, Rules, condition::Condition, limits::Override};
+use crate::{
+    Algorithm, Limit, Rule, Rules,
+    condition::{Condition, Pattern},
+    limits::Override,
+};
 
 /// Units a second above which a unit is less than a step of a sliding window (`algorithm/sliding.rs`), so that each check of one
 /// unit is charged more.
@@ -41,21 +45,74 @@ fn unmatched_values(when: &Condition) -> impl Iterator<Item = String> {
     });
     patterns.filter_map(|(attribute, pattern)| {
         let text = pattern.to_string();
-        let has = |is: fn(char) -> bool| text.chars().any(is);
         let (what, wanted) = match attribute {
-            "method" if has(|letter| letter.is_ascii_lowercase()) => {
-                ("in capitals", text.to_ascii_uppercase())
-            }
-            "host" if has(|letter| letter.is_ascii_uppercase()) => {
-                ("in lower case", text.to_ascii_lowercase())
-            }
+            "method" => ("in capitals", text.to_ascii_uppercase()),
+            "host" => ("in lower case and without a port or a point at its end", host(&text)),
             "path" if !text.starts_with(['/', '*']) => ("with a slash at its beginning", format!("/{text}")),
+            "path" => ("decoded, without a query, parameters and detours", path(&text)),
             _ => return None,
         };
-        Some(format!(
-            "/v1/auth tells `{attribute}` {what}, so {text:?} fits none of its requests; write {wanted:?}"
-        ))
+        if wanted != text {
+            return Some(format!(
+                "/v1/auth tells `{attribute}` {what}, so {text:?} fits none of its requests; write {wanted:?}"
+            ));
+        }
+        // In the short form a star means something at the end only.
+        let is_literal = matches!(pattern, Pattern::Exact(_) | Pattern::Path(_)) && text.contains('*');
+        is_literal.then(|| {
+            format!("the star in {text:?} is a star and nothing else, as it is not at the end; write {{ like: {text:?} }}")
+        })
     })
+}
+
+fn host(text: &str) -> String {
+    let name = match text.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => text,
+    };
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// About what `/v1/auth` makes of a path; it knows more spellings.
+fn path(text: &str) -> String {
+    let text = &text[..text.find(['?', '#']).unwrap_or(text.len())];
+    let text = decoded(text).replace('\\', "/");
+    let segments = text.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    let mut kept: Vec<&str> = Vec::new();
+    let mut last = "";
+    for segment in segments {
+        last = segment;
+        match segment {
+            "" | "." => {}
+            ".." => _ = kept.pop(),
+            segment => kept.push(segment),
+        }
+    }
+    let is_open = matches!(last, "" | "." | "..") && !kept.is_empty();
+    format!("/{}{}", kept.join("/"), if is_open { "/" } else { "" })
+}
+
+/// Without percent-encoding, where that is text.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| *first == b'%').and_then(|two| std::str::from_utf8(two).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    match String::from_utf8(bytes) {
+        Ok(decoded) if !decoded.chars().any(char::is_control) => decoded,
+        Ok(_) | Err(_) => text.to_owned(),
+    }
 }
 
 /// Overrides behind one that takes all of their requests.
@@ -104,6 +161,17 @@ mod tests {
             ("when: { host: Shop.Example }", "in lower case, so \"Shop.Example\""),
             ("when: { host: { like: '*.Example' } }", "write \"*.example\""),
             ("when: { path: login }", "write \"/login\""),
+            ("when: { path: '/my%20files' }", "write \"/my files\""),
+            ("when: { path: '/caf%C3%A9/*' }", "write \"/café/*\""),
+            ("when: { path: /x//y }", "write \"/x/y\""),
+            ("when: { path: '/admin/../login' }", "write \"/login\""),
+            ("when: { path: '/find?debug=1' }", "write \"/find\""),
+            ("when: { path: '/login;v=1' }", "write \"/login\""),
+            ("when: { path: '/a\\b' }", "write \"/a/b\""),
+            ("when: { path: '/a/*/b' }", "write { like: \"/a/*/b\" }"),
+            ("when: { host: 'shop.example:8443' }", "write \"shop.example\""),
+            ("when: { host: corp.example. }", "write \"corp.example\""),
+            ("when: { host: '*.corp.example' }", "write { like: \"*.corp.example\" }"),
             ("overrides: [{ when: { method: put }, limit: 1/1s }]", "write \"PUT\""),
             (
                 "overrides: [{ when: { p: [x, y] }, limit: 1/1s }, { when: { p: [x, y] }, limit: 2/1s }]",
@@ -117,7 +185,8 @@ mod tests {
         let told = warnings("block: [{ when: { host: A.b }, name: x }]\nrules: []");
         assert!(told[0].starts_with("default: the entry \"x\" of block: /v1/auth tells `host`"), "{told:?}");
         for rest in [
-            "when: { method: [POST, '*'], host: 'shop.*', path: ['/a', '*', { like: '*.php' }], user: Ada }",
+            "when: { method: [POST, '*'], host: 'shop.*', path: ['/a', '/b/', '/', '/c*', '*', '/%FF', { like: '*.php' }], user: 'A%20*b' }",
+            "when: { host: ['::1', '[::1]', 'a.b', { like: '*.b' }] }",
             "overrides: [{ when: { p: x }, limit: 1/1s, until: 2026-01-01T00:00:00Z }, { when: { p: x }, limit: 2/1s }]",
             "algorithm: sliding_window, overrides: [{ when: { p: x }, limit: 400000/1s }]",
             "overrides: [{ when: { p: x }, limit: 5000000/1s }]",

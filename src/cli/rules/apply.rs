@@ -28,7 +28,7 @@ Examples:
 
 Exit codes: 0 done, 1 refused or failed, 2 bad usage.")]
 pub(super) struct ApplyArgs {
-    /// The file with the rules
+    /// The file with the rules; `-` is the standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
 

@@ -23,7 +23,7 @@ Examples:
 
 Exit codes: 0 no difference, 1 a difference (or failed), 2 bad usage.")]
 pub(super) struct DiffArgs {
-    /// The file with the rules
+    /// The file with the rules; `-` is the standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
 

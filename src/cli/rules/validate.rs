@@ -22,7 +22,7 @@ Examples:
 
 Exit codes: 0 no fault, 1 faults, 2 bad usage.")]
 pub(super) struct ValidateArgs {
-    /// The file with the rules
+    /// The file with the rules; `-` is the standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
 

@@ -6,7 +6,7 @@ use std::{borrow::Cow, time::Duration};
 use smallvec::SmallVec;
 use tidegate_limiter::{
     Algorithm, Cost, Limit,
-    cluster::DEFAULT_DOMAIN,
+    cluster::{DEFAULT_DOMAIN, IpPrefix},
     rules::{Attributes as _, LimitError, Period, Unit, Zone},
 };
 use tidegate_proto::grpc::envoy::{
@@ -35,8 +35,11 @@ pub(super) enum Asked<'a> {
     Never(&'a RateLimitOverride),
 }
 
-/// Reads all descriptors of a request.
-pub(super) fn read(request: &RateLimitRequest) -> Result<SmallVec<[Asked<'_>; 2]>, Problem> {
+/// Reads all descriptors of a request. `ip_prefix`: how much of an address stands for a client, where no rule says it.
+pub(super) fn read(
+    request: &RateLimitRequest,
+    ip_prefix: IpPrefix,
+) -> Result<SmallVec<[Asked<'_>; 2]>, Problem> {
     let descriptors = &request.descriptors;
     // The first words of these two are those of envoyproxy/ratelimit.
     if descriptors.is_empty() {
@@ -65,7 +68,7 @@ pub(super) fn read(request: &RateLimitRequest) -> Result<SmallVec<[Asked<'_>; 2]
         domain => domain,
     };
     let read = |(place, descriptor)| {
-        one(domain, descriptor, request.hits_addend).map_err(|problem: Problem| {
+        one(domain, descriptor, request.hits_addend, ip_prefix).map_err(|problem: Problem| {
             let detail = format!("descriptor {}: {}", place + 1, problem.detail);
             Problem { detail: detail.into(), ..problem }
         })
@@ -77,6 +80,7 @@ fn one<'a>(
     domain: &'a str,
     descriptor: &'a RateLimitDescriptor,
     hits_of_request: u32,
+    ip_prefix: IpPrefix,
 ) -> Result<Asked<'a>, Problem> {
     let hits = descriptor.hits_addend.unwrap_or(u64::from(hits_of_request.max(1)));
     let cost = Cost::new(hits)
@@ -85,7 +89,9 @@ fn one<'a>(
     let subject = match &descriptor.limit {
         None => Subject::Attributes(attributes),
         Some(none) if none.requests_per_unit == 0 => return Ok(Asked::Never(none)),
-        Some(brought) => Subject::Inline { key: key_of(&attributes).into(), limit: limit_of(brought)? },
+        Some(brought) => {
+            Subject::Inline { key: key_of(&attributes, ip_prefix).into(), limit: limit_of(brought)? }
+        }
     };
     let request =
         CheckRequest { domain: Cow::Borrowed(domain), subject, cost, costs: Costs::default(), id: None };
@@ -113,8 +119,9 @@ fn attributes(entries: &[Entry]) -> Result<AttributeList<'_>, Problem> {
     Ok(attributes)
 }
 
-/// The key of a descriptor with a limit of its own: its entries in the order of their keys, as a query has them.
-fn key_of(attributes: &AttributeList<'_>) -> String {
+/// The key of a descriptor with a limit of its own: its entries in the order of their keys, as a query has them. An address counts as
+/// in a rule's key.
+fn key_of(attributes: &AttributeList<'_>, ip_prefix: IpPrefix) -> String {
     let mut sorted: SmallVec<[_; 8]> = attributes.iter().collect();
     sorted.sort_unstable();
     let mut key = String::new();
@@ -124,7 +131,14 @@ fn key_of(attributes: &AttributeList<'_>) -> String {
         }
         escape(name, &mut key);
         key.push('=');
-        escape(value, &mut key);
+        match attributes.address(name).filter(|_| name == "ip") {
+            Some(address) => {
+                let network = ip_prefix.network_of(address);
+                let is_host = network.prefix_len() == network.max_prefix_len();
+                escape(&if is_host { address.to_string() } else { network.to_string() }, &mut key);
+            }
+            None => escape(value, &mut key),
+        }
     }
     key
 }
@@ -183,7 +197,7 @@ mod tests {
     }
 
     fn cost(request: &RateLimitRequest) -> u64 {
-        match &read(request).unwrap()[0] {
+        match &read(request, IpPrefix::default()).unwrap()[0] {
             Asked::Check(check) => check.cost.get(),
             Asked::Refund(_) | Asked::Never(_) => panic!(),
         }
@@ -200,7 +214,7 @@ mod tests {
         request.descriptors[0].hits_addend = Some(7);
         assert_eq!(cost(&request), 7);
         request.descriptors[0].hits_addend = Some(u64::MAX);
-        assert!(read(&request).unwrap_err().detail.starts_with("descriptor 1: "));
+        assert!(read(&request, IpPrefix::default()).unwrap_err().detail.starts_with("descriptor 1: "));
     }
 
     #[test]
@@ -208,7 +222,9 @@ mod tests {
         let mut request = request(descriptor(&[("a", "1")]));
         request.descriptors[0].is_negative_hits = true;
         request.hits_addend = 3;
-        assert!(matches!(&read(&request).unwrap()[0], Asked::Refund(asked) if asked.cost.get() == 3));
+        assert!(
+            matches!(&read(&request, IpPrefix::default()).unwrap()[0], Asked::Refund(asked) if asked.cost.get() == 3)
+        );
         request.descriptors[0].hits_addend = Some(0);
         assert_eq!(cost(&request), 0, "a look");
     }
@@ -235,9 +251,17 @@ mod tests {
 
     #[test]
     fn the_key_of_a_limit_that_is_brought_does_not_depend_on_the_order_and_tells_entries_apart() {
-        let key = |entries: &[(&str, &str)]| key_of(&attributes(&descriptor(entries).entries).unwrap());
+        let key = |entries: &[(&str, &str)]| {
+            key_of(&attributes(&descriptor(entries).entries).unwrap(), IpPrefix::default())
+        };
         assert_eq!(key(&[("b", "2"), ("a", "1")]), "a=1&b=2");
         assert_eq!(key(&[("a", "1&b=2")]), "a=1%26b%3D2");
+        let hosts = ["2001:db8::1", "2001:DB8:0::2", "[2001:db8:0:0:1::]:80"].map(|ip| key(&[("ip", ip)]));
+        assert_eq!(hosts, ["ip=2001:db8::/64"; 3]);
+        assert_eq!(
+            key(&[("ip", "203.0.113.5:80"), ("address", "2001:DB8::1")]),
+            "address=2001:DB8::1&ip=203.0.113.5"
+        );
     }
 
     #[test]
@@ -260,13 +284,14 @@ mod tests {
         }
         let never = RateLimitOverride { unit: RateLimitUnit::Second.into(), ..Default::default() };
         let request = request(RateLimitDescriptor { limit: Some(never), ..descriptor(&[("a", "1")]) });
-        assert!(matches!(read(&request).unwrap()[0], Asked::Never(_)));
+        assert!(matches!(read(&request, IpPrefix::default()).unwrap()[0], Asked::Never(_)));
     }
 
     #[test]
     fn a_domain_is_named_and_a_descriptor_may_be_empty() {
         let named = request(descriptor(&[("a", "1")]));
-        let why = read(&RateLimitRequest { domain: String::new(), ..named }).unwrap_err();
+        let why =
+            read(&RateLimitRequest { domain: String::new(), ..named }, IpPrefix::default()).unwrap_err();
         assert_eq!((why.kind, why.field.as_deref()), (ProblemKind::InvalidValue, Some("domain")));
         assert!(why.detail.starts_with("rate limit domain must not be empty"), "{}", why.detail);
         assert_eq!(cost(&request(descriptor(&[]))), 1, "as in envoyproxy/ratelimit");
@@ -285,7 +310,7 @@ mod tests {
             request(descriptor(&[("a", &"x".repeat(5_000))])),
             RateLimitRequest { domain: "d".repeat(300), ..request(descriptor(&[("a", "1")])) },
         ] {
-            read(&bad).unwrap_err();
+            read(&bad, IpPrefix::default()).unwrap_err();
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn descriptors(data: &[u8]) {
 
 /// What is asked, with attributes in the order of their names.
 fn told(request: &RateLimitRequest) -> Result<Vec<String>, Problem> {
-    let asked = read(request)?;
+    let asked = read(request, tidegate_limiter::cluster::IpPrefix::default())?;
     assert_eq!(asked.len(), request.descriptors.len());
     let told = asked.iter().map(|asked| match asked {
         Asked::Check(check) => format!("check {}", told_of(check)),

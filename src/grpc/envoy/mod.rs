@@ -91,7 +91,7 @@ impl Envoy {
     ) -> Result<All, Problem> {
         grant.may_ask(&request.domain)?;
         // What is wrong is told before anything is charged.
-        let asked = descriptor::read(request)?;
+        let asked = descriptor::read(request, self.node.rules.load().ip_prefix())?;
         let with_headers = self.with_headers();
         let render = |answer: CheckAnswer<'_>| Told::of(&answer, with_headers);
         let mut group = Vec::new().into_iter();
@@ -123,7 +123,8 @@ impl Envoy {
 
     async fn decide_rest(&self, request: &RateLimitRequest, mut told: All, elsewhere: Elsewhere) -> Answer {
         let with_headers = self.with_headers();
-        let asked = descriptor::read(request).map_err(|problem| self.refused(&problem))?;
+        let asked = descriptor::read(request, self.node.rules.load().ip_prefix())
+            .map_err(|problem| self.refused(&problem))?;
         let is_untold = elsewhere.is_empty() && told.iter().all(Option::is_none);
         if asked.len() > 1 && is_untold && self.decides_together(request) {
             self.decide_together(&asked, &mut told).await.map_err(|problem| self.refused(&problem))?;
