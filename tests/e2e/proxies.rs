@@ -272,6 +272,18 @@ fn nobody_gets_another_bucket(proxy: &Proxy) {
 }
 
 /// With two nodes the other one answers; with none it is as the configuration says.
+/// What a node would not take is no fault of the proxy, and what it does not need it is not sent.
+fn odd_requests_are_answered_as_what_they_are(proxy: &Proxy) {
+    let large = format!("Cookie: {}", "x".repeat(7_000));
+    assert_eq!(proxy.status("127.0.0.10", "/free", &[&large, &large]), 200, "large cookies");
+    let many: Vec<String> = (0..80).map(|number| format!("X-Own-{number}: 1")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(proxy.status("127.0.0.10", "/free", &many), 200, "many headers");
+    for target in ["/a/..%2fb".to_owned(), format!("/{}", "a".repeat(5_000))] {
+        assert_eq!(proxy.status("127.0.0.10", &target, &[]), 400, "{}", &target[..9]);
+    }
+}
+
 fn nodes_go_down(cluster: &mut Cluster, proxy: &Proxy, then: &[u16]) {
     let name = cluster.nodes[0].name.clone();
     cluster.kill(&name);
@@ -300,6 +312,9 @@ fn all_of_it(program: &str, package: &str, start: impl Fn(&Cluster) -> Proxy, th
 #[test]
 fn nginx_asks_before_it_lets_a_request_through() {
     all_of_it("nginx", "nginx-light", nginx, &[200]);
+    if is_there("nginx", "nginx-light") {
+        odd_requests_are_answered_as_what_they_are(&nginx(&nodes(1, &[])));
+    }
 }
 
 #[test]
