@@ -12,7 +12,7 @@
 //! - [`Held`], [`LetGo`]: buckets on their way to another node, or to a disk.
 
 pub use crate::{
-    about::{About, Finding, Findings, NotAbout},
+    about::{About, Finding, Findings, NotAbout, Wants},
     address::IpPrefix,
     ban::Ban,
     calendar::placed::CalendarParts,

@@ -209,7 +209,7 @@ fn in_words(why: &NotAbout<'_>, attributes: &AttributeList<'_>) -> String {
             (None, None) => "it is not in force".to_owned(),
         },
         NotAbout::Condition { attribute, wants } => {
-            let wants: Vec<String> = wants.iter().map(ToString::to_string).collect();
+            let wants: Vec<String> = wants.patterns().iter().map(ToString::to_string).collect();
             let wants = wants.join(", ");
             match attributes.get(attribute) {
                 Some(value) => format!("{attribute} is {value:?}; it wants {wants}"),
