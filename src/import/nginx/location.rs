@@ -8,7 +8,7 @@ use super::{
     pattern::Pattern,
     scope::{Scope, Way},
     space::Space,
-    step::Step,
+    step::{Around, Step},
     syntax::Directive,
 };
 
@@ -231,16 +231,18 @@ fn find<'l>(level: &'l [Location], fits: &dyn Fn(&Pattern) -> bool) -> (Find<'l>
     (found, false)
 }
 
+/// Whether another server or a module answers, rather than a file.
+pub(super) fn is_handler(one: &Directive) -> bool {
+    one.name.ends_with("_pass")
+        || ["stub_status", "empty_gif", "flv", "mp4", "perl"].contains(&&*one.name)
+        || one.name.starts_with("content_by_")
+        || one.name == "js_content"
+}
+
 impl Location {
     fn read(directive: &Directive, matcher: Matcher, outer: &Outer, imported: &mut Imported) -> Self {
         let block = directive.inside();
         let own = outer.within(block, imported);
-        let is_handler = |one: &&Directive| {
-            one.name.ends_with("_pass")
-                || ["stub_status", "empty_gif", "flv", "mp4", "perl"].contains(&&*one.name)
-                || one.name.starts_with("content_by_")
-                || one.name == "js_content"
-        };
         // Those of modules that speak to a server.
         let passes = |one: &&Directive| one.name.ends_with("_pass") || one.name == "perl";
         let try_files = block.iter().find(|one| one.name == "try_files").and_then(|one| {
@@ -254,16 +256,29 @@ impl Location {
                 inside.push(Self::read(one, matcher, &own, imported));
             }
         }
+        // What a location says of files, or what an `if` says instead, only counts where nothing has limited before.
+        let counts_in_ifs = |one: &Directive| is_handler(one) || one.name == "error_page";
+        let ifs = || block.iter().filter(|one| one.name == "if");
+        let leaves_location = own.scope.uses.is_empty()
+            && (try_files.is_some() || ifs().any(|one| one.inside().iter().any(counts_in_ifs)));
+        let steps = Step::read(block, Around { pages: &own.pages, leaves_location }, imported);
+        let except = block.iter().find(|one| one.name == "limit_except");
+        if let Some(except) = except.filter(|_| !steps.is_empty() || try_files.is_some()) {
+            imported.lost(
+                except.line,
+                "limit_except: other methods are answered without the if, rewrite, return and try_files of the location in nginx; here these hold for all methods",
+            );
+        }
         Self {
             line: directive.line,
             matcher,
             scope: own.scope,
             internal: own.internal,
-            steps: Step::read(block, imported),
+            steps,
             try_files,
             pages: own.pages,
             index: own.index,
-            has_handler: block.iter().any(|one| is_handler(&one)),
+            has_handler: block.iter().any(is_handler),
             adds_slash: block.iter().any(|one| passes(&one)),
             subrequests: own.subrequests.into_iter().filter(|(_, path)| path != "off").collect(),
             inside,

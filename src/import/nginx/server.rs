@@ -1,6 +1,8 @@
 //! Which server answers a request: by the port that it comes to, then by the name of its host. What no name fits is answered by
 //! the default server of that port.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::{
     super::imported::Imported,
     location::{Locations, Outer},
@@ -33,6 +35,8 @@ enum Name {
 
 #[derive(Debug)]
 struct Listen {
+    line: u64,
+    /// Empty: all of IPv4.
     address: String,
     port: String,
     ssl: bool,
@@ -44,8 +48,10 @@ struct Listen {
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) ssl: bool,
-    servers: Vec<usize>,
+    pub(super) servers: Vec<usize>,
     default: usize,
+    /// Where one of its servers listens, if other servers answer on one address than on another one.
+    pub(super) by_address: Option<u64>,
 }
 
 /// The server that answers some requests.
@@ -73,12 +79,12 @@ impl Server {
                     texts.extend(one.arguments.clone());
                     one.arguments.iter().for_each(|name| server.add_name(name, one.line, imported));
                 }
-                "listen" => server.listens.extend(listen(&one.arguments, has_ssl)),
+                "listen" => server.listens.extend(listen(&one.arguments, one.line, has_ssl)),
                 _ => {}
             }
         }
         if server.listens.is_empty() {
-            server.listens.extend(listen(&["80".to_owned()], has_ssl));
+            server.listens.extend(listen(&["80".to_owned()], directive.line, has_ssl));
         }
         server.first_name = texts.into_iter().next().unwrap_or_default().to_lowercase();
         server
@@ -87,7 +93,11 @@ impl Server {
     fn add_name(&mut self, name: &str, line: u64, imported: &mut Imported) {
         if let Some(regex) = name.strip_prefix('~') {
             match regex::patterns(regex) {
-                Some(patterns) => self.names.push(Name::Regex(patterns)),
+                // nginx compares them without case, and hosts come in lower case.
+                Some(patterns) => {
+                    let lower = patterns.iter().map(|one| one.map(str::to_ascii_lowercase)).collect();
+                    self.names.push(Name::Regex(lower));
+                }
                 None => imported.lost(
                     line,
                     format!("server_name {name}: rules know no such regular expression; its hosts are treated as those of no name"),
@@ -137,7 +147,7 @@ impl Server {
 }
 
 /// `[address:]port parameters`; `None`: no connections come there.
-fn listen(arguments: &[String], has_ssl: bool) -> Option<Listen> {
+fn listen(arguments: &[String], line: u64, has_ssl: bool) -> Option<Listen> {
     let (place, parameters) = arguments.split_first()?;
     let (address, port) = match place.rsplit_once(':') {
         _ if place.starts_with("unix:") => (String::new(), place.clone()),
@@ -146,10 +156,16 @@ fn listen(arguments: &[String], has_ssl: bool) -> Option<Listen> {
         None if place.bytes().all(|byte| byte.is_ascii_digit()) => (String::new(), place.clone()),
         None => (place.clone(), "80".to_owned()),
     };
-    let address =
-        if address == "*" || address == "0.0.0.0" || address == "[::]" { String::new() } else { address };
+    let bare = address.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(&address);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => String::new(),
+        Ok(one) => one.to_string(),
+        Err(_) if address == "*" => String::new(),
+        Err(_) => address.to_ascii_lowercase(),
+    };
     let has = |name: &str| parameters.iter().any(|one| one == name);
     Some(Listen {
+        line,
         address,
         port,
         ssl: has_ssl || has("ssl") || has("quic"),
@@ -157,15 +173,22 @@ fn listen(arguments: &[String], has_ssl: bool) -> Option<Listen> {
     })
 }
 
+impl Listen {
+    fn is_for_all(&self) -> bool {
+        self.address.is_empty() || self.address == "::"
+    }
+}
+
 /// What listens where. Addresses are not told apart: hosts are.
-pub(super) fn ports(servers: &[Server], imported: &mut Imported) -> Vec<Port> {
+pub(super) fn ports(servers: &[Server]) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
     for (place, server) in servers.iter().enumerate() {
         for listen in &server.listens {
             let known = ports.iter_mut().find(|port| port.name == listen.port);
             let Some(port) = known else {
                 let name = listen.port.clone();
-                ports.push(Port { name, ssl: listen.ssl, servers: vec![place], default: place });
+                let (servers, by_address) = (vec![place], None);
+                ports.push(Port { name, ssl: listen.ssl, servers, default: place, by_address });
                 continue;
             };
             port.ssl |= listen.ssl;
@@ -187,23 +210,28 @@ pub(super) fn ports(servers: &[Server], imported: &mut Imported) -> Vec<Port> {
         // That of all addresses, if there is one.
         let default = listens()
             .filter(|(_, listen)| listen.is_default)
-            .min_by_key(|(_, listen)| !listen.address.is_empty());
-        let of_all = listens().find(|(_, listen)| listen.address.is_empty());
+            .min_by_key(|(_, listen)| !listen.is_for_all());
+        let of_all = listens().find(|(_, listen)| listen.is_for_all());
         let Some((default, _)) = default.or(of_all).or_else(|| listens().next()) else { continue };
         port.default = default;
+        // A request to an address on which some listen is answered by one of these.
         let mut addresses: Vec<&String> = listens().map(|(_, listen)| &listen.address).collect();
         addresses.sort();
         addresses.dedup();
-        for address in addresses {
-            let of_address = || listens().filter(|(_, listen)| listen.address == *address);
-            let own = of_address().find(|(_, listen)| listen.is_default).or_else(|| of_address().next());
-            if let Some((own, _)) = own.filter(|(own, _)| *own != default) {
-                imported.lost(
-                    servers[own].line,
-                    format!("port {}: which address a request comes to is not told apart; a host that no name fits has the limits of one default server", port.name),
-                );
-            }
-        }
+        let of_address = |address: &String| {
+            let own: Vec<(usize, &Listen)> =
+                listens().filter(|(_, listen)| listen.address == *address).collect();
+            let default = own.iter().find(|(_, listen)| listen.is_default).or(own.first());
+            let default = default.map(|(place, _)| *place);
+            let mut places: Vec<usize> = own.iter().map(|(place, _)| *place).collect();
+            places.dedup();
+            (places, default)
+        };
+        let is_other = |address: &&String| of_address(address) != (port.servers.clone(), Some(default));
+        let other = addresses.into_iter().find(is_other);
+        port.by_address = other
+            .and_then(|address| listens().find(|(_, listen)| listen.address == *address))
+            .map(|(_, listen)| listen.line);
     }
     ports
 }

@@ -94,3 +94,40 @@ server { listen 80; server_name b.test; limit_req zone=b; }",
     // Where the scheme is not told, the name decides.
     assert_eq!((made.at("a.test", "/"), made.at("b.test", "/")), ("a:1".to_owned(), "b:1".to_owned()));
 }
+
+#[test]
+fn an_address_that_decides_is_told() {
+    let is_lost = |servers: &str| {
+        let made = with_zones(servers);
+        made.lost().iter().any(|(_, message)| message.starts_with("listen: port"))
+    };
+    for servers in [
+        // The default of both is the first, and b is on one of them only.
+        "server { listen 8080 default_server; listen 127.0.0.1:8080 default_server; server_name a; limit_req zone=a; } server { listen 8080; server_name b; }",
+        "server { listen 127.0.0.1:80 default_server; listen 127.0.0.9:80 default_server; server_name _; } server { listen 127.0.0.9:80; server_name a; } server { listen 127.0.0.1:80; server_name a; limit_req zone=a; }",
+        "server { listen 80; server_name a; } server { listen 127.0.0.1:80; server_name a; limit_req zone=a; }",
+        "server { listen 80; listen [::]:80; server_name a; limit_req zone=a; } server { listen 80; server_name b; }",
+        "server { listen 80; server_name a; limit_req zone=a; } server { listen 127.0.0.1; server_name b; return 204; }",
+    ] {
+        assert!(is_lost(servers), "{servers}");
+    }
+    for servers in [
+        "server { listen 80; listen [::]:80; server_name a; limit_req zone=a; } server { listen *:80; listen [::]:80; server_name b; }",
+        "server { listen 127.0.0.1:80; server_name a; limit_req zone=a; } server { listen 127.0.0.1; server_name b; }",
+        "server { listen 127.0.0.1:80; server_name a; limit_req zone=a; } server { listen 10.0.0.1:81; server_name b; }",
+        // All have the same limits, or none.
+        "limit_req zone=a; server { listen 80; listen [::]:80; server_name a; } server { listen 80; server_name b; }",
+        "server { listen 80; listen [::]:80; server_name a; } server { listen 80; server_name b; } server { listen 81; limit_req zone=a; }",
+    ] {
+        assert!(!is_lost(servers), "{servers}");
+    }
+}
+
+#[test]
+fn a_regular_expression_for_names_has_no_case() {
+    let made = with_zones(
+        "server { listen 80; } server { listen 80; server_name ~^(www\\.)?Shop\\.Test$; limit_req zone=a; }",
+    );
+    assert_eq!((made.at("shop.test", "/"), made.at("www.shop.test", "/"), made.at("x", "/")), ("a:1".into(), "a:1".into(), String::new()));
+    assert_eq!(made.lost(), []);
+}
