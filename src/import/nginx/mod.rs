@@ -78,6 +78,7 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
         }
     }
     let ports = server::ports(&servers);
+    server::tell_conflicts(&servers, &ports, &mut imported);
     let rules = match rules::spaces(&servers) {
         Some((hosts, paths)) => Rules::new(&zones, &servers, &ports, &hosts, &paths).make(&mut imported),
         None => {

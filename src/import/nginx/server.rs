@@ -1,7 +1,10 @@
 //! Which server answers a request: by the port that it comes to, then by the name of its host. What no name fits is answered by
 //! the default server of that port.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{
     super::imported::Imported,
@@ -26,6 +29,8 @@ pub(super) struct Server {
 #[derive(Debug, PartialEq, Eq)]
 enum Name {
     Exact(String),
+    /// This, and what ends so with a dot before: `.a.test`.
+    Dotted(String),
     /// It ends so, with a dot before.
     Suffix(String),
     /// It begins so, with a dot behind.
@@ -109,8 +114,7 @@ impl Server {
         if let Some(end) = name.strip_prefix('*') {
             self.names.push(Name::Suffix(end.to_owned()));
         } else if let Some(bare) = name.strip_prefix('.') {
-            self.names.push(Name::Exact(bare.to_owned()));
-            self.names.push(Name::Suffix(name.clone()));
+            self.names.push(Name::Dotted(bare.to_owned()));
         } else if let Some(start) = name.strip_suffix('*') {
             self.names.push(Name::Prefix(start.to_owned()));
         } else if name == "$hostname" {
@@ -124,6 +128,7 @@ impl Server {
     pub(super) fn hosts(&self) -> impl Iterator<Item = Pattern> {
         self.names.iter().flat_map(|name| match name {
             Name::Exact(host) => vec![Pattern::Exact(host.clone())],
+            Name::Dotted(bare) => vec![Pattern::Exact(bare.clone()), Pattern::suffix(format!(".{bare}"))],
             Name::Suffix(end) => vec![Pattern::suffix(end.clone())],
             Name::Prefix(start) => vec![Pattern::prefix(start.clone())],
             Name::Regex(patterns) => patterns.clone(),
@@ -132,11 +137,13 @@ impl Server {
 
     /// How well its names fit: less is better.
     fn rank(&self, host: &Cell<'_>) -> Option<(u8, usize)> {
+        let exact = |own: &String| matches!(host.node(), Pattern::Exact(host) if host == own).then_some((0, 0));
+        let suffix =
+            |end: &str| host.fits(&Pattern::suffix(end)).then(|| (1, usize::MAX - end.len()));
         let rank = |name: &Name| match name {
-            Name::Exact(own) => matches!(host.node(), Pattern::Exact(host) if host == own).then_some((0, 0)),
-            Name::Suffix(end) => {
-                host.fits(&Pattern::suffix(end.clone())).then(|| (1, usize::MAX - end.len()))
-            }
+            Name::Exact(own) => exact(own),
+            Name::Dotted(bare) => exact(bare).or_else(|| suffix(&format!(".{bare}"))),
+            Name::Suffix(end) => suffix(end),
             Name::Prefix(start) => {
                 host.fits(&Pattern::prefix(start.clone())).then(|| (2, usize::MAX - start.len()))
             }
@@ -234,6 +241,31 @@ pub(super) fn ports(servers: &[Server]) -> Vec<Port> {
             .map(|(_, listen)| listen.line);
     }
     ports
+}
+
+/// nginx warns of a name that another one of the port has before, and ignores it: `.a.test` altogether, even if only one of the hosts
+/// that it is for has another name.
+pub(super) fn tell_conflicts(servers: &[Server], ports: &[Port], imported: &mut Imported) {
+    for port in ports {
+        let (mut exact, mut suffixes) = (HashSet::new(), HashSet::new());
+        let of_port = || port.servers.iter().map(|place| &servers[*place]);
+        for (server, name) in of_port().flat_map(|server| server.names.iter().map(move |name| (server, name))) {
+            match name {
+                Name::Exact(host) => _ = exact.insert(host.clone()),
+                Name::Suffix(end) => _ = suffixes.insert(end.clone()),
+                Name::Dotted(bare) => {
+                    let is_new = exact.insert(bare.clone());
+                    if !(suffixes.insert(format!(".{bare}")) && is_new) {
+                        imported.lost(
+                            server.line,
+                            format!("server_name .{bare}: another server_name of port {} has some of its hosts, so nginx ignores it (conflicting server name); here it counts", port.name),
+                        );
+                    }
+                }
+                Name::Prefix(_) | Name::Regex(_) => {}
+            }
+        }
+    }
 }
 
 impl Port {
