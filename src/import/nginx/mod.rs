@@ -4,7 +4,7 @@
 //! bucket, whose requests wait for their turn.
 //!
 //! - `files` follows includes, `syntax` reads them;
-//! - `definition`, `variables` and `zone`: what the key of a zone is for which requests;
+//! - `definition`, `variables` and `zone`: what the key of a zone is for which requests; `kept`: what they say too early;
 //! - `server`, `location` and `scope`: which server and which location a request reaches, and which limits hold there;
 //! - `flow`: the way of a request through a server, by `step` (`condition`), `pages` and `index`; `late`: what it is then;
 //! - `rules` turns that round, from limits to conditions. Requests are divided into cells (`space`) by all the patterns of
@@ -16,6 +16,7 @@ mod files;
 mod flow;
 mod glob;
 mod index;
+mod kept;
 mod late;
 mod location;
 mod matcher;
@@ -57,6 +58,7 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
         })
         .collect();
     let variables = Variables::read(&inside, &mut imported);
+    kept::tell(&inside, &variables, &mut imported);
     let zones = Zones::read(&inside, &variables, &mut imported);
     let outer = Outer::of(&inside, &mut imported);
     let is_server = |one: &&Directive| one.name == "server" && one.block.is_some();

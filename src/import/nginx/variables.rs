@@ -56,6 +56,11 @@ impl Variables {
         Self(variables)
     }
 
+    /// By its name in lower case.
+    pub(super) fn get(&self, name: &str) -> Option<&Definition> {
+        self.0.get(name)
+    }
+
     /// The cases of a text; each request is in one of them.
     pub(super) fn cases(&self, text: &str, line: u64, imported: &mut Imported) -> Result<Vec<Case>, String> {
         self.cases_within(text, line, 0, imported)

@@ -84,6 +84,14 @@ fn a_key_by_a_path_that_is_made_of_variables_is_lost() {
         let is_told = server.contains("return") || server.contains("@n");
         assert_eq!(import(&others).imported.has_lost(), is_told, "{server}");
     }
+    // nginx keeps what a map has said before.
+    let made = with_map(map, "if ($K = \"\") { set $x 1; } rewrite ^/login$ /api/login last; limit_req zone=a;");
+    assert!(made.lost().iter().any(|(_, message)| message.contains("nginx keeps")), "{:?}", made.lost());
+    let made = import(
+        "map $uri $new { default \"\"; ~^/old /new; } limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+server { if ($new) { return 301 $new; } limit_req zone=a; }",
+    );
+    assert!(!made.lost().iter().any(|(_, message)| message.contains("nginx keeps")), "{:?}", made.lost());
     // By the path itself.
     let made = import(
         "limit_req_zone $binary_remote_addr$uri zone=a:1m rate=1r/m;
