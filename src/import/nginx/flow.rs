@@ -139,10 +139,8 @@ impl<'w, 'l> Walk<'w, 'l> {
                 }
                 Step::If(block) => {
                     let inside = Rest { steps: &block.steps, after: Some(&rest) };
-                    let entered = Request {
-                        within: if at.is_some() { Some(block) } else { None },
-                        ..request.clone()
-                    };
+                    let entered =
+                        Request { within: if at.is_some() { Some(block) } else { None }, ..request.clone() };
                     match &block.condition {
                         Condition::Path { paths, negated } if is_known => {
                             if fits(paths) != *negated {
@@ -341,8 +339,7 @@ impl<'w, 'l> Walk<'w, 'l> {
 
     fn follow_error(&self, pages: &Pages, page: &Page, request: &Request<'l>) -> Reached<'l> {
         let is_path = matches!(page.target, Target::Path(_) | Target::Unknown);
-        let late =
-            Late { is_get: request.late.is_get || is_path, path: request.late.path.clone() };
+        let late = Late { is_get: request.late.is_get || is_path, path: request.late.path.clone() };
         let mut request =
             Request { late, after_error: request.after_error || !pages.recursive, ..request.clone() };
         // Where it has been before, it finds nothing else.

@@ -63,5 +63,7 @@ fn changes(map: &str, variables: &Variables) -> bool {
 fn names(text: &str) -> Vec<String> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let after = text.split('$').skip(1).map(|after| after.strip_prefix('{').unwrap_or(after));
-    after.map(|after| after.split(|letter| !is_name(letter)).next().unwrap_or_default().to_ascii_lowercase()).collect()
+    after
+        .map(|after| after.split(|letter| !is_name(letter)).next().unwrap_or_default().to_ascii_lowercase())
+        .collect()
 }

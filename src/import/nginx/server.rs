@@ -137,9 +137,9 @@ impl Server {
 
     /// How well its names fit: less is better.
     fn rank(&self, host: &Cell<'_>) -> Option<(u8, usize)> {
-        let exact = |own: &String| matches!(host.node(), Pattern::Exact(host) if host == own).then_some((0, 0));
-        let suffix =
-            |end: &str| host.fits(&Pattern::suffix(end)).then(|| (1, usize::MAX - end.len()));
+        let exact =
+            |own: &String| matches!(host.node(), Pattern::Exact(host) if host == own).then_some((0, 0));
+        let suffix = |end: &str| host.fits(&Pattern::suffix(end)).then(|| (1, usize::MAX - end.len()));
         let rank = |name: &Name| match name {
             Name::Exact(own) => exact(own),
             Name::Dotted(bare) => exact(bare).or_else(|| suffix(&format!(".{bare}"))),
@@ -215,9 +215,8 @@ pub(super) fn ports(servers: &[Server]) -> Vec<Port> {
             })
         };
         // That of all addresses, if there is one.
-        let default = listens()
-            .filter(|(_, listen)| listen.is_default)
-            .min_by_key(|(_, listen)| !listen.is_for_all());
+        let default =
+            listens().filter(|(_, listen)| listen.is_default).min_by_key(|(_, listen)| !listen.is_for_all());
         let of_all = listens().find(|(_, listen)| listen.is_for_all());
         let Some((default, _)) = default.or(of_all).or_else(|| listens().next()) else { continue };
         port.default = default;
@@ -249,7 +248,8 @@ pub(super) fn tell_conflicts(servers: &[Server], ports: &[Port], imported: &mut 
     for port in ports {
         let (mut exact, mut suffixes) = (HashSet::new(), HashSet::new());
         let of_port = || port.servers.iter().map(|place| &servers[*place]);
-        for (server, name) in of_port().flat_map(|server| server.names.iter().map(move |name| (server, name))) {
+        for (server, name) in of_port().flat_map(|server| server.names.iter().map(move |name| (server, name)))
+        {
             match name {
                 Name::Exact(host) => _ = exact.insert(host.clone()),
                 Name::Suffix(end) => _ = suffixes.insert(end.clone()),

@@ -129,8 +129,14 @@ fn a_name_that_nginx_ignores_is_told() {
         ("server { server_name *.a.test; } server { server_name .a.test; limit_req zone=a; }", true),
         ("server { server_name a.test; } server { server_name .a.test; limit_req zone=a; }", true),
         ("server { server_name a.test .a.test; limit_req zone=a; }", true),
-        ("server { server_name .a.test; limit_req zone=a; } server { server_name a.test *.a.test b.a.test; }", false),
-        ("server { server_name .a.test; limit_req zone=a; } server { listen 81; server_name a.test; }", false),
+        (
+            "server { server_name .a.test; limit_req zone=a; } server { server_name a.test *.a.test b.a.test; }",
+            false,
+        ),
+        (
+            "server { server_name .a.test; limit_req zone=a; } server { listen 81; server_name a.test; }",
+            false,
+        ),
     ] {
         let made = with_zones(servers);
         let is_told = made.lost().iter().any(|(_, message)| message.contains("conflicting"));
@@ -143,6 +149,9 @@ fn a_regular_expression_for_names_has_no_case() {
     let made = with_zones(
         "server { listen 80; } server { listen 80; server_name ~^(www\\.)?Shop\\.Test$; limit_req zone=a; }",
     );
-    assert_eq!((made.at("shop.test", "/"), made.at("www.shop.test", "/"), made.at("x", "/")), ("a:1".into(), "a:1".into(), String::new()));
+    assert_eq!(
+        (made.at("shop.test", "/"), made.at("www.shop.test", "/"), made.at("x", "/")),
+        ("a:1".into(), "a:1".into(), String::new())
+    );
     assert_eq!(made.lost(), []);
 }

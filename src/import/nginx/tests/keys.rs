@@ -166,7 +166,11 @@ server { limit_req zone=a; limit_req zone=b; limit_req zone=c; }",
     assert_eq!(made.lost(), []);
     assert_eq!(made.of(&[("ip", "127.0.0.5")]), "a:1 b:1");
     assert_eq!(made.of(&[("ip", "10.0.0.5")]), "a:1 b:1");
-    assert!(made.notes().iter().any(|(line, note)| *line == 1 && note.contains("bytes")), "{:?}", made.notes());
+    assert!(
+        made.notes().iter().any(|(line, note)| *line == 1 && note.contains("bytes")),
+        "{:?}",
+        made.notes()
+    );
     let made = import(
         "map $binary_remote_addr $k { default $binary_remote_addr; ~^abc \"\";
 abcd \"\"; abc \"\"; }
@@ -190,7 +194,10 @@ server { if ($http_X_Vip = 1) { return 204; } limit_req zone=a; limit_req zone=b
     let ip = ("ip", "1.1.1.1");
     assert_eq!(made.of(&[ip, ("x-plan", "1")]), "a:1 c:1");
     assert_eq!(made.of(&[ip, ("x-api-key", "1")]), "b:1 c:1");
-    assert_eq!((made.of(&[ip, ("x-vip", "1")]), made.of(&[("ip", "10.1.1.1")])), (String::new(), String::new()));
+    assert_eq!(
+        (made.of(&[ip, ("x-vip", "1")]), made.of(&[("ip", "10.1.1.1")])),
+        (String::new(), String::new())
+    );
     let yaml = made.imported.to_yaml(&made.sources);
     assert!(yaml.contains("limit: 1/1s") && !yaml.contains("x-API"), "{yaml}");
 }
@@ -206,7 +213,11 @@ server { if ($http_domain = 1) { return 204; } limit_req zone=a; limit_req zone=
     assert_eq!(made.of(&[("ip", "1.1.1.1"), ("http_cost", "1")]), "a:1");
     assert_eq!(made.of(&[("ip", "1.1.1.1"), ("http_ip", "1")]), "b:1");
     assert_eq!(made.of(&[("http_domain", "1"), ("http_ip", "1")]), "");
-    assert!(made.notes().iter().any(|(_, note)| note.contains("header=cost:http_cost")), "{:?}", made.notes());
+    assert!(
+        made.notes().iter().any(|(_, note)| note.contains("header=cost:http_cost")),
+        "{:?}",
+        made.notes()
+    );
 }
 
 #[test]
@@ -223,13 +234,18 @@ server { limit_req zone=a; }",
     let made = with_zones(
         "server { limit_req zone=a; if ($uri ~ ^/s\\*) { return 204; } location ~ ^/p\\* { limit_req zone=b; } location ~ \\*f$ { limit_req zone=b; } location ~ ^/c\\*d$ { limit_req zone=b; } }",
     );
-    assert_eq!((made.at("any", "/search"), made.at("any", "/payments"), made.at("any", "/gxf")), ("a:1".into(), "a:1".into(), "a:1".into()));
+    assert_eq!(
+        (made.at("any", "/search"), made.at("any", "/payments"), made.at("any", "/gxf")),
+        ("a:1".into(), "a:1".into(), "a:1".into())
+    );
     assert_eq!((made.at("any", "/c*d"), made.at("any", "/cxd")), ("b:1".into(), "a:1".into()));
     let lost: Vec<&str> = made.lost().into_iter().map(|(_, message)| message).collect();
     for part in ["if:", "location ~ ^/p", "location ~ \\*f$"] {
         assert!(lost.iter().any(|one| one.contains(part)), "{part}: {lost:?}");
     }
     // The ending of a file of an index.
-    let made = with_zones("index a*b; server { location /x/ { } location ~ \\.php$ { } location = /x/a*b { limit_req zone=a; } }");
+    let made = with_zones(
+        "index a*b; server { location /x/ { } location ~ \\.php$ { } location = /x/a*b { limit_req zone=a; } }",
+    );
     assert_eq!(made.at("any", "/x/"), "a:1");
 }

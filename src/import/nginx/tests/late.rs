@@ -38,7 +38,10 @@ fn a_key_has_the_path_that_a_request_was_rewritten_to() {
         "location / { rewrite ^/free$ /paid break; rewrite ^/gift$ /free break; } limit_req zone=a;",
     );
     assert_eq!(made.lost(), []);
-    assert_eq!((at(&made, "/free"), at(&made, "/gift"), at(&made, "/x")), ("a:1".into(), String::new(), "a:1".into()));
+    assert_eq!(
+        (at(&made, "/free"), at(&made, "/gift"), at(&made, "/x")),
+        ("a:1".into(), String::new(), "a:1".into())
+    );
 }
 
 #[test]
@@ -56,16 +59,26 @@ location /n/ { error_page 418 = @n; return 418; } location /m/ { error_page 418 
         "default \"\"; ~^/index.php$ \"\"; ~^/index\\.php$ $binary_remote_addr;",
         "location / { try_files $uri /index.php?$args; } location ~ \\.php$ { limit_req zone=a; }",
     );
-    assert_eq!((at(&made, "/x"), at(&made, "/index.php"), at(&made, "/b.php")), ("a:1".into(), "a:1".into(), String::new()));
+    assert_eq!(
+        (at(&made, "/x"), at(&made, "/index.php"), at(&made, "/b.php")),
+        ("a:1".into(), "a:1".into(), String::new())
+    );
 
     let made = with_map(
         "default \"\"; ~\\.php$ $binary_remote_addr;",
         "index index.php; location /shop/ { } location ~ ^/shop/index.php$ { } location ~ \\.php$ { limit_req zone=a; }",
     );
-    assert_eq!((at(&made, "/shop/"), at(&made, "/shop/b.php"), at(&made, "/x")), ("a:1".into(), "a:1".into(), String::new()));
+    assert_eq!(
+        (at(&made, "/shop/"), at(&made, "/shop/b.php"), at(&made, "/x")),
+        ("a:1".into(), "a:1".into(), String::new())
+    );
     // What overlaps in a short path.
-    let made = with_map("default \"\"; ~\\.php$ $binary_remote_addr;", "location /x.php { limit_req zone=a; }");
-    assert_eq!((at(&made, "/x.php"), at(&made, "/x.php/a.php"), at(&made, "/x.php5")), ("a:1".into(), "a:1".into(), String::new()));
+    let made =
+        with_map("default \"\"; ~\\.php$ $binary_remote_addr;", "location /x.php { limit_req zone=a; }");
+    assert_eq!(
+        (at(&made, "/x.php"), at(&made, "/x.php/a.php"), at(&made, "/x.php5")),
+        ("a:1".into(), "a:1".into(), String::new())
+    );
 }
 
 #[test]
@@ -85,7 +98,8 @@ fn a_key_by_a_path_that_is_made_of_variables_is_lost() {
         assert_eq!(import(&others).imported.has_lost(), is_told, "{server}");
     }
     // nginx keeps what a map has said before.
-    let made = with_map(map, "if ($K = \"\") { set $x 1; } rewrite ^/login$ /api/login last; limit_req zone=a;");
+    let made =
+        with_map(map, "if ($K = \"\") { set $x 1; } rewrite ^/login$ /api/login last; limit_req zone=a;");
     assert!(made.lost().iter().any(|(_, message)| message.contains("nginx keeps")), "{:?}", made.lost());
     let made = import(
         "map $uri $new { default \"\"; ~^/old /new; } limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
@@ -140,7 +154,11 @@ server { error_page 418 /e; error_page 419 @n; location / { return 418; } locati
         "limit_req_zone $binary_remote_addr$request_method zone=a:1m rate=1r/m;
 server { error_page 418 /e; location / { return 418; } location /e { limit_req zone=a; } }",
     );
-    assert!(made.lost().iter().any(|(_, message)| message.contains("which is GET here")), "{:?}", made.lost());
+    assert!(
+        made.lost().iter().any(|(_, message)| message.contains("which is GET here")),
+        "{:?}",
+        made.lost()
+    );
 }
 
 #[test]
@@ -184,7 +202,10 @@ fn an_if_does_not_have_the_files_of_its_location() {
   location /i/ { if ($http_x = 1) { error_page 418 = @app; } return 418; } }",
     );
     let lost: Vec<&str> = made.lost().into_iter().map(|(_, message)| message).collect();
-    assert!(matches!(lost[..], [index, files] | [files, index] if files.contains("try_files") && index.contains("index")), "{lost:?}");
+    assert!(
+        matches!(lost[..], [index, files] | [files, index] if files.contains("try_files") && index.contains("index")),
+        "{lost:?}"
+    );
     assert_eq!((by(&made, "GET", "/x"), by(&made, "POST", "/x")), ("a:1".into(), String::new()));
     let header = |path: &str| made.of(&[("ip", "1.1.1.1"), ("host", "any"), ("path", path), ("x", "1")]);
     assert_eq!((at(&made, "/p/"), header("/p/")), ("b:1".into(), String::new()));
