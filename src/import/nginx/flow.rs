@@ -72,7 +72,7 @@ impl<'w, 'l> Walk<'w, 'l> {
         fits: &'w dyn Fn(&Pattern) -> bool,
         zones: &'w Zones,
     ) -> Self {
-        let differ = locations.differ || locations.uses().any(|way| zones.ask_path(way));
+        let differ = locations.tell_paths_apart() || locations.uses().any(|way| zones.ask_path(way));
         Self { locations, fits, zones, differ, work: Cell::new(0) }
     }
 

@@ -120,9 +120,19 @@ impl<'c> Rules<'c> {
         rules
     }
 
-    /// Where the address that a request comes to decides about its limits.
-    fn tell_addresses(&self, imported: &mut Imported) {
+    /// Where the address that a request comes to decides about its limits, or that it has no host.
+    fn tell_servers(&self, imported: &mut Imported) {
         for port in self.ports {
+            let without_host = port.servers.iter().find(|place| self.servers[**place].without_host);
+            if let Some(place) = without_host.filter(|place| **place != port.default) {
+                let (own, default) = (self.only_limits(*place), self.only_limits(port.default));
+                if own.is_none() || own != default {
+                    imported.lost(
+                        self.servers[*place].line,
+                        format!("server_name \"\": a request without a host has the limits of the default server of port {} here", port.name),
+                    );
+                }
+            }
             let Some(line) = port.by_address else { continue };
             let mut all = port.servers.iter().map(|server| self.only_limits(*server));
             let first = all.next().flatten();
@@ -158,7 +168,7 @@ impl<'c> Rules<'c> {
 
     /// What no rule says.
     fn tell(&self, imported: &mut Imported) {
-        self.tell_addresses(imported);
+        self.tell_servers(imported);
         let mut limiting: HashSet<&Way> = HashSet::new();
         let mut doubts: BTreeSet<(u64, Doubt)> = BTreeSet::new();
         for reached in self.reached.iter().flatten() {

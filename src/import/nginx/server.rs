@@ -15,11 +15,16 @@ use super::{
     syntax::Directive,
 };
 
+/// Ports that one `listen` names.
+const MAX_RANGE: usize = 100;
+
 /// A server.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) line: u64,
     names: Vec<Name>,
+    /// It answers requests without a host.
+    pub(super) without_host: bool,
     /// Its `$server_name`.
     pub(super) first_name: String,
     listens: Vec<Listen>,
@@ -38,7 +43,7 @@ enum Name {
     Regex(Vec<Pattern>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Listen {
     line: u64,
     /// Empty: all of IPv4.
@@ -54,7 +59,7 @@ pub(super) struct Port {
     pub(super) name: String,
     pub(super) ssl: bool,
     pub(super) servers: Vec<usize>,
-    default: usize,
+    pub(super) default: usize,
     /// Where one of its servers listens, if other servers answer on one address than on another one.
     pub(super) by_address: Option<u64>,
 }
@@ -72,6 +77,7 @@ impl Server {
         let mut server = Self {
             line: directive.line,
             names: Vec::new(),
+            without_host: false,
             first_name: String::new(),
             listens: Vec::new(),
             locations: Locations::read(directive, outer, imported),
@@ -84,7 +90,7 @@ impl Server {
                     texts.extend(one.arguments.clone());
                     one.arguments.iter().for_each(|name| server.add_name(name, one.line, imported));
                 }
-                "listen" => server.listens.extend(listen(&one.arguments, one.line, has_ssl)),
+                "listen" => server.add_listen(&one.arguments, one.line, has_ssl, imported),
                 _ => {}
             }
         }
@@ -93,6 +99,28 @@ impl Server {
         }
         server.first_name = texts.into_iter().next().unwrap_or_default().to_lowercase();
         server
+    }
+
+    fn add_listen(&mut self, arguments: &[String], line: u64, has_ssl: bool, imported: &mut Imported) {
+        let Some(listen) = listen(arguments, line, has_ssl) else { return };
+        let ends = listen.port.split_once('-').filter(|_| !listen.port.starts_with("unix:"));
+        let Some((first, last)) = ends else {
+            self.listens.push(listen);
+            return;
+        };
+        match (first.parse::<u16>(), last.parse::<u16>()) {
+            (Ok(first), Ok(last)) if (first..=last).len() <= MAX_RANGE => {
+                let ports = (first..=last).map(|port| Listen { port: port.to_string(), ..listen.clone() });
+                self.listens.extend(ports);
+            }
+            _ => imported.lost(
+                line,
+                format!(
+                    "listen: {}: a range of more than {MAX_RANGE} ports is not carried over",
+                    listen.port
+                ),
+            ),
+        }
     }
 
     fn add_name(&mut self, name: &str, line: u64, imported: &mut Imported) {
@@ -119,7 +147,9 @@ impl Server {
             self.names.push(Name::Prefix(start.to_owned()));
         } else if name == "$hostname" {
             imported.lost(line, "server_name $hostname: the name of that machine is not known here");
-        } else if !name.is_empty() && name != "_" {
+        } else if name.is_empty() {
+            self.without_host = true;
+        } else if name != "_" {
             self.names.push(Name::Exact(name));
         }
     }
@@ -160,7 +190,9 @@ fn listen(arguments: &[String], line: u64, has_ssl: bool) -> Option<Listen> {
         _ if place.starts_with("unix:") => (String::new(), place.clone()),
         _ if place.ends_with(']') => (place.clone(), "80".to_owned()),
         Some((address, port)) => (address.to_owned(), port.to_owned()),
-        None if place.bytes().all(|byte| byte.is_ascii_digit()) => (String::new(), place.clone()),
+        None if place.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => {
+            (String::new(), place.clone())
+        }
         None => (place.clone(), "80".to_owned()),
     };
     let bare = address.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(&address);

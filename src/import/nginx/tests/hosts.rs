@@ -124,6 +124,22 @@ fn an_address_that_decides_is_told() {
 }
 
 #[test]
+fn each_port_of_a_range_is_one() {
+    let made = with_zones(
+        "server { listen 8080-8082; server_name a; limit_req zone=a; } server { listen 8081; server_name a; } server { listen 9000-9900; }",
+    );
+    let at = |port: &str| made.of(&[("ip", "1.1.1.1"), ("host", "b"), ("server_port", port)]);
+    assert_eq!((at("8080"), at("8082")), ("a:1".into(), "a:1".into()));
+    let lost = made.lost();
+    assert!(lost.iter().any(|(_, message)| message.contains("9000-9900")), "{lost:?}");
+    // A request without a host.
+    let made = with_zones("server { server_name a; limit_req zone=a; } server { server_name b \"\"; }");
+    assert!(made.lost().iter().any(|(_, message)| message.contains("without a host")), "{:?}", made.lost());
+    let made = with_zones("server { server_name \"\"; limit_req zone=a; } server { server_name b; }");
+    assert_eq!(made.lost(), []);
+}
+
+#[test]
 fn a_name_that_nginx_ignores_is_told() {
     for (servers, expected) in [
         ("server { server_name *.a.test; } server { server_name .a.test; limit_req zone=a; }", true),
