@@ -129,7 +129,7 @@ impl<'c> Rules<'c> {
                 if own.is_none() || own != default {
                     imported.lost(
                         self.servers[*place].line,
-                        format!("server_name \"\": a request without a host has the limits of the default server of port {} here", port.name),
+                        format!("server without a name: a request without a host has the limits of the default server of port {} here", port.name),
                     );
                 }
             }

@@ -97,6 +97,8 @@ impl Server {
         if server.listens.is_empty() {
             server.listens.extend(listen(&["80".to_owned()], directive.line, has_ssl));
         }
+        // A server without any name has the empty one.
+        server.without_host |= texts.is_empty();
         server.first_name = texts.into_iter().next().unwrap_or_default().to_lowercase();
         server
     }

@@ -41,7 +41,7 @@ server { listen 80; limit_req zone=a burst=9 nodelay; }",
     assert_eq!(made.of(&[("ip", "1.1.1.1")]), "b:1", "without a host");
     // The last one has no name and is no default: nothing that has a host comes there.
     assert!(
-        matches!(made.lost()[..], [(6, message)] if message.contains("limit_req: no host")),
+        matches!(made.lost()[..], [(6, limit), (6, server)] if limit.contains("limit_req: no host") && server.contains("without a host")),
         "{:?}",
         made.lost()
     );
@@ -134,6 +134,8 @@ fn each_port_of_a_range_is_one() {
     assert!(lost.iter().any(|(_, message)| message.contains("9000-9900")), "{lost:?}");
     // A request without a host.
     let made = with_zones("server { server_name a; limit_req zone=a; } server { server_name b \"\"; }");
+    assert!(made.lost().iter().any(|(_, message)| message.contains("without a host")), "{:?}", made.lost());
+    let made = with_zones("server { server_name a; limit_req zone=a; } server { }");
     assert!(made.lost().iter().any(|(_, message)| message.contains("without a host")), "{:?}", made.lost());
     let made = with_zones("server { server_name \"\"; limit_req zone=a; } server { server_name b; }");
     assert_eq!(made.lost(), []);
