@@ -280,6 +280,10 @@ impl<'c> Rules<'c> {
             imported.lost(way.0, format!("limit_req: no rule can say where it holds: {pattern:?} has a *"));
         }
         for ((server, attributes, texts), conditions) in together {
+            if let Some(fault) = written::rule("a".to_owned(), zone, way, &attributes, &[]).fault() {
+                imported.lost(zone.line, format!("limit_req_zone: the zone {}: {fault}", zone.name));
+                continue;
+            }
             // A rule looks at them one by one.
             let at_once = if conditions.len() <= MAX_ALTERNATIVES { conditions.len().max(1) } else { 1 };
             for conditions in conditions.chunks(at_once) {

@@ -374,7 +374,10 @@ fn tell_binary(source: &str, entries: &[Entry], line: u64, imported: &mut Import
 pub(super) fn header(variable: &str) -> Option<(String, String)> {
     /// What these are called in a call is something else.
     const TAKEN: [&str; 9] = ["domain", "cost", "costs", "ip", "address", "method", "path", "host", "scheme"];
-    let header = variable.strip_prefix("http_").filter(|name| !name.is_empty())?.replace('_', "-");
+    /// Longer names are none of attributes.
+    const MAX_BYTES: usize = 100;
+    let is_name = |name: &&str| (1..=MAX_BYTES).contains(&name.len());
+    let header = variable.strip_prefix("http_").filter(is_name)?.replace('_', "-");
     let (attribute, asked) = match TAKEN.contains(&&*header) {
         // No header has this name: its own would have a hyphen.
         true => (format!("http_{header}"), format!("{header}:http_{header}")),

@@ -218,6 +218,18 @@ server { if ($http_domain = 1) { return 204; } limit_req zone=a; limit_req zone=
         "{:?}",
         made.notes()
     );
+    // What no node takes is one zone that is lost.
+    let long = "x".repeat(300);
+    let many: String = (0..40).map(|number| format!("$http_x{number}")).collect();
+    let made = import(&format!(
+        "limit_req_zone $http_{long} zone=a:1m rate=1r/m;
+limit_req_zone {many} zone=b:1m rate=1r/m;
+limit_req_zone $binary_remote_addr zone=c:1m rate=1r/m;
+server {{ limit_req zone=a; limit_req zone=b; limit_req zone=c; }}"
+    ));
+    let lines: Vec<u64> = made.lost().iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [1, 2, 4], "{:?}", made.lost());
+    assert_eq!(made.of(&[("ip", "1.1.1.1"), ("x1", "1")]), "c:1");
 }
 
 #[test]
