@@ -148,8 +148,8 @@ descriptors:
         r#"d path:/login: 1/1m [] path={ is: "/login" }
 d path: 2/1m [path] path={ is_not: "/login" }
 d ip:10.1.: 3/1m [ip] ip={ like: "10.1.*" }
-f:4 note: the key path: slashes at the end make no other path; there each text is counted by itself
-f:5 note: the key ip: all ways to write an address are one, and of IPv6 a /64 network is; there each text is counted by itself
+f:4 lost: the key path: slashes at the end make no other path; there each text is counted by itself
+f:5 lost: the key ip: a node refuses a value that is not one address, and takes all ways to write an address as one; there it is any text
 "#
     );
 }

@@ -109,17 +109,20 @@ impl<'t> Walk<'_, 't> {
             "" => way.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join("."),
             name => name.to_owned(),
         };
+        let key: Vec<String> =
+            way.iter().filter(|step| step.is_key).map(|step| step.attribute.clone()).collect();
         let rule = NewRule {
             name: self.names.take(&name),
             line: limit.line,
             when,
             alternatives: Vec::new(),
-            key: way.iter().filter(|step| step.is_key).map(|step| step.attribute.clone()).collect(),
+            // That server counts each address by itself.
+            ipv6_prefix: key.iter().any(|attribute| attribute == "ip").then_some(128),
+            key,
             limit: match limit.rate {
                 Rate::Unlimited => "unlimited".to_owned(),
                 Rate::Per(count, period) => format!("{count}/{period}"),
             },
-            ipv6_prefix: None,
             burst: None,
             algorithm: Algorithm::FixedWindow,
             shadow: one.shadow,
@@ -130,14 +133,17 @@ impl<'t> Walk<'_, 't> {
         }
         self.tell_replaced(limit);
         self.tell_order(way, limit.line);
-        for (attribute, same) in [
-            ("ip", "all ways to write an address are one, and of IPv6 a /64 network is"),
-            ("path", "slashes at the end make no other path"),
-        ] {
-            if rule.key.iter().any(|name| name == attribute) {
-                let message = format!("the key {attribute}: {same}; there each text is counted by itself");
-                self.imported.note(limit.line, message);
-            }
+        if way.iter().any(|step| step.attribute == "ip") {
+            self.imported.lost(
+                limit.line,
+                "the key ip: a node refuses a value that is not one address, and takes all ways to write an address as one; there it is any text",
+            );
+        }
+        if rule.key.iter().any(|name| name == "path") {
+            self.imported.lost(
+                limit.line,
+                "the key path: slashes at the end make no other path; there each text is counted by itself",
+            );
         }
         self.rules.push(rule);
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::{
     super::imported::Imported,
+    late::Late,
     pattern::{Conditions, Pattern, Test},
     regex,
     syntax::Directive,
@@ -53,11 +54,20 @@ impl Condition {
     }
 }
 
-/// Where an attribute has some values, and where it has not.
-pub(super) fn either(name: &str, values: &[Pattern], negated: bool) -> (Conditions, Conditions) {
+/// Where an attribute has some values, and where it has not; `None`: nowhere.
+pub(super) fn either(
+    name: &str,
+    values: &[Pattern],
+    negated: bool,
+    late: &Late,
+) -> (Option<Conditions>, Option<Conditions>) {
     let some = Test { any_of: values.to_vec(), none_of: Vec::new() };
     let none = Test { any_of: Vec::new(), none_of: values.to_vec() };
-    let (some, none) = (Conditions::of(name, some), Conditions::of(name, none));
+    let conditions = |test: Test| match name {
+        "method" => late.method(&test),
+        _ => Some(Conditions::of(name, test)),
+    };
+    let (some, none) = (conditions(some), conditions(none));
     if negated { (none, some) } else { (some, none) }
 }
 
@@ -70,16 +80,17 @@ fn compared(
 ) -> Option<Condition> {
     let variable = variable.strip_prefix('$')?;
     let variable = variable.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(variable);
-    let (attribute, is_optional) = match variable {
-        "host" => ("host".to_owned(), false),
-        "request_method" => ("method".to_owned(), false),
-        "scheme" => ("scheme".to_owned(), false),
-        "uri" | "document_uri" => ("path".to_owned(), false),
-        "remote_addr" => ("ip".to_owned(), false),
-        "server_port" => ("server_port".to_owned(), true),
+    // nginx compares names of variables without case.
+    let (attribute, note) = match &*variable.to_ascii_lowercase() {
+        "host" => ("host".to_owned(), None),
+        "request_method" => ("method".to_owned(), None),
+        "scheme" => ("scheme".to_owned(), None),
+        "uri" | "document_uri" => ("path".to_owned(), None),
+        "remote_addr" => ("ip".to_owned(), None),
+        "server_port" => ("server_port".to_owned(), Some(variables::PORT.to_owned())),
         // As the client writes it, with a port and in any case.
         "http_host" => return None,
-        _ => (variable.strip_prefix("http_")?.replace('_', "-"), true),
+        other => variables::header(other).map(|(attribute, note)| (attribute, Some(note)))?,
     };
     let told = variables::told_case(&attribute);
     let (negated, bare) = match operator.strip_prefix('!') {
@@ -102,19 +113,14 @@ fn compared(
     };
     // A header that is not there is an empty text to nginx, and fits no pattern of a rule.
     let empty = Pattern::Exact(String::new());
-    if is_optional && values.iter().any(|one| one.contains(&empty)) {
+    if note.is_some() && values.iter().any(|one| one.contains(&empty)) {
         return None;
     }
     if attribute == "path" {
         return Some(Condition::Path { paths: values, negated });
     }
-    if attribute == "server_port" {
-        imported.note(line, variables::PORT);
-    } else if is_optional {
-        imported.note(
-            line,
-            format!("${variable}: ask with /v1/auth?header={attribute}, then the header is an attribute"),
-        );
+    if let Some(note) = note {
+        imported.note(line, note);
     }
     Some(Condition::Attribute { name: attribute, values, negated })
 }

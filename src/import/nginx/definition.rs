@@ -52,6 +52,10 @@ fn map(directive: &Directive, source: &str, imported: &mut Imported) -> Definiti
     for one in directive.inside() {
         let Some(value) = one.arguments.first().cloned() else { continue };
         let line = one.line;
+        if one.name.contains('\u{fffd}') {
+            imported.lost(line, format!("map {source}: {}: no pattern says these bytes; what they fit is treated as what no entry fits", one.name));
+            continue;
+        }
         let any_case = (!one.name.starts_with('~') || one.name.starts_with("~*")).then(|| one.name.clone());
         let entry = |fits| Entry { line, fits, any_case: any_case.clone(), value: value.clone() };
         match &*one.name {

@@ -9,12 +9,13 @@ use std::cell::Cell;
 use super::{
     condition::{self, Condition},
     index,
+    late::{Late, Path},
     location::{Find, Location, Locations},
-    pages::{Pages, Target},
+    pages::{Page, Pages, Target},
     pattern::{Conditions, Pattern},
-    reached::{Doubt, Reached},
-    scope::Way,
-    step::{Flow, Step, Then},
+    reached::{Doubt, Limited, Reached},
+    step::{Flow, IfBlock, Step, Then},
+    zone::Zones,
 };
 
 /// Locations that lead to each other: nginx gives up after as many.
@@ -22,32 +23,27 @@ const MAX_STEPS: usize = 10;
 /// Ways on which one kind of requests is followed.
 const MAX_WORK: usize = 500;
 
-/// What is known of the path of a request.
-#[derive(Clone)]
-enum Path {
-    /// What the client asked for.
-    Asked,
-    /// That, and the name of a file behind it.
-    File(String),
-    Exact(String),
-}
-
-#[derive(Clone)]
-struct Request {
-    path: Path,
+#[derive(Clone, Default)]
+struct Request<'l> {
+    late: Late,
     when: Conditions,
-    /// nginx itself asks.
+    /// nginx itself asks, or has rewritten the path: not the client.
     is_internal: bool,
     /// An error has been sent on, so the next one is not.
     after_error: bool,
+    /// Where errors have been sent on to.
+    error_targets: Vec<(Target, Path)>,
     /// It was rewritten to another path.
     is_rewritten: bool,
+    /// What holds instead of its location: nginx has entered this block.
+    within: Option<&'l IfBlock>,
     steps: usize,
 }
 
-impl Request {
+impl Request<'_> {
     fn to(&self, path: Path) -> Self {
-        Self { path, is_internal: true, steps: self.steps + 1, ..self.clone() }
+        let late = Late { path, ..self.late };
+        Self { late, is_internal: true, steps: self.steps + 1, ..self.clone() }
     }
 }
 
@@ -63,8 +59,9 @@ pub(super) struct Walk<'w, 'l> {
     locations: &'l Locations,
     /// Whether the path that the client asked for fits a pattern.
     fits: &'w dyn Fn(&Pattern) -> bool,
-    /// Whether a request may have an empty key in all of these, so that it is not counted.
-    may_skip: &'w dyn Fn(&[Way]) -> bool,
+    zones: &'w Zones,
+    /// Whether it matters which location a request is in, or which path it has there.
+    differ: bool,
     work: Cell<usize>,
 }
 
@@ -73,21 +70,15 @@ impl<'w, 'l> Walk<'w, 'l> {
     pub(super) fn new(
         locations: &'l Locations,
         fits: &'w dyn Fn(&Pattern) -> bool,
-        may_skip: &'w dyn Fn(&[Way]) -> bool,
+        zones: &'w Zones,
     ) -> Self {
-        Self { locations, fits, may_skip, work: Cell::new(0) }
+        let differ = locations.tell_paths_apart() || locations.uses().any(|way| zones.ask_path(way));
+        Self { locations, fits, zones, differ, work: Cell::new(0) }
     }
 
     /// The limits of a request of a client.
     pub(super) fn reached(&self) -> Reached<'l> {
-        self.serve(&Request {
-            path: Path::Asked,
-            when: Conditions::default(),
-            is_internal: false,
-            after_error: false,
-            is_rewritten: false,
-            steps: 0,
-        })
+        self.serve(&Request::default())
     }
 
     fn fits(&self, path: &Path, pattern: &Pattern) -> bool {
@@ -95,16 +86,18 @@ impl<'w, 'l> Walk<'w, 'l> {
             Path::Asked => (self.fits)(pattern),
             Path::File(file) => index::without_file(pattern, file).iter().any(|one| (self.fits)(one)),
             Path::Exact(path) => pattern.contains(&Pattern::Exact(path.clone())),
+            Path::Unknown => false,
         }
     }
 
-    fn serve(&self, request: &Request) -> Reached<'l> {
+    fn serve(&self, request: &Request<'l>) -> Reached<'l> {
         let steps = &self.locations.root.steps;
-        self.run(Rest { steps, after: None }, None, &Request { is_rewritten: false, ..request.clone() })
+        let request = Request { is_rewritten: false, within: None, ..request.clone() };
+        self.run(Rest { steps, after: None }, None, &request)
     }
 
     /// `at`: the location that the request is in, `None`: in none yet.
-    fn run(&self, rest: Rest<'_, 'l>, at: Option<&'l Location>, request: &Request) -> Reached<'l> {
+    fn run(&self, rest: Rest<'_, 'l>, at: Option<&'l Location>, request: &Request<'l>) -> Reached<'l> {
         self.work.set(self.work.get() + 1);
         if self.work.get() > MAX_WORK {
             let line = self.locations.root.line;
@@ -123,10 +116,11 @@ impl<'w, 'l> Walk<'w, 'l> {
         &self,
         mut rest: Rest<'_, 'l>,
         at: Option<&'l Location>,
-        request: &Request,
+        request: &Request<'l>,
         others: &mut Vec<(u64, Doubt, Reached<'l>)>,
     ) -> Reached<'l> {
-        let fits = |paths: &[Pattern]| paths.iter().any(|one| self.fits(&request.path, one));
+        let fits = |paths: &[Pattern]| paths.iter().any(|one| self.fits(&request.late.path, one));
+        let is_known = request.late.path != Path::Unknown;
         loop {
             let Some((first, steps)) = rest.steps.split_first() else {
                 match rest.after {
@@ -139,36 +133,45 @@ impl<'w, 'l> Walk<'w, 'l> {
             match first {
                 Step::Break => return self.leave(at, &Request { is_rewritten: false, ..request.clone() }),
                 Step::Return { code } => {
-                    let pages = &at.unwrap_or(&self.locations.root).pages;
+                    let pages = self.pages(at, request);
                     let error = |code: &String| self.error(pages, code, request);
                     return code.as_ref().map_or_else(Reached::default, error);
                 }
-                Step::If { line, condition, steps } => {
-                    let inside = Rest { steps, after: Some(&rest) };
-                    match condition {
-                        Condition::Path { paths, negated } if fits(paths) == *negated => {}
-                        Condition::Path { .. } => return self.run(inside, at, request),
-                        Condition::Attribute { name, values, negated } => {
-                            let (yes, no) = condition::either(name, values, *negated);
-                            let of = |rest: Rest<'_, 'l>, when: &Conditions| match request.when.and(when) {
-                                Some(when) => self.run(rest, at, &Request { when, ..request.clone() }),
-                                None => Reached::default(),
-                            };
-                            return of(inside, &yes).and(of(rest, &no));
+                Step::If(block) => {
+                    let inside = Rest { steps: &block.steps, after: Some(&rest) };
+                    let entered =
+                        Request { within: if at.is_some() { Some(block) } else { None }, ..request.clone() };
+                    match &block.condition {
+                        Condition::Path { paths, negated } if is_known => {
+                            if fits(paths) != *negated {
+                                return self.run(inside, at, &entered);
+                            }
                         }
-                        Condition::Unknown => others.push((*line, Doubt::If, self.run(inside, at, request))),
+                        Condition::Attribute { name, values, negated } => {
+                            let (yes, no) = condition::either(name, values, *negated, &request.late);
+                            let of = |rest: Rest<'_, 'l>, when: Option<Conditions>, request: &Request<'l>| {
+                                match when.and_then(|when| request.when.and(&when)) {
+                                    Some(when) => self.run(rest, at, &Request { when, ..request.clone() }),
+                                    None => Reached::default(),
+                                }
+                            };
+                            return of(inside, yes, &entered).and(of(rest, no, request));
+                        }
+                        Condition::Path { .. } | Condition::Unknown => {
+                            others.push((block.line, Doubt::If, self.run(inside, at, &entered)));
+                        }
                     }
                 }
-                Step::Rewrite { paths: Some(paths), .. } if !fits(paths) => {}
-                Step::Rewrite { line, paths: Some(_), then } => {
+                Step::Rewrite { paths: Some(paths), .. } if is_known && !fits(paths) => {}
+                Step::Rewrite { line, paths: Some(_), then } if is_known => {
                     return self.rewrite(*line, then, rest, at, request);
                 }
-                Step::Rewrite { line, paths: None, then: Then::Path { path: None, flow } }
+                Step::Rewrite { line, then: Then::Path { path: None, flow }, .. }
                     if *flow != Flow::Break || at.is_none() =>
                 {
                     others.push((*line, Doubt::RewrittenTo, self.new_path(*line)));
                 }
-                Step::Rewrite { line, paths: None, then } => {
+                Step::Rewrite { line, then, .. } => {
                     others.push((*line, Doubt::Rewrite, self.rewrite(*line, then, rest, at, request)));
                 }
             }
@@ -177,7 +180,7 @@ impl<'w, 'l> Walk<'w, 'l> {
 
     /// A new path that is not known.
     fn new_path(&self, line: u64) -> Reached<'l> {
-        let doubt = self.locations.differ.then_some((line, Doubt::RewrittenTo));
+        let doubt = self.differ.then_some((line, Doubt::RewrittenTo));
         Reached { ways: Vec::new(), doubts: doubt.into_iter().collect() }
     }
 
@@ -187,17 +190,18 @@ impl<'w, 'l> Walk<'w, 'l> {
         then: &'l Then,
         rest: Rest<'_, 'l>,
         at: Option<&'l Location>,
-        request: &Request,
+        request: &Request<'l>,
     ) -> Reached<'l> {
         let Then::Path { path, flow } = then else { return Reached::default() };
         let is_rewritten = *flow != Flow::Break;
         let path = match path {
             Some(path) => Path::Exact(path.clone()),
             // A location that is not left has its limits whatever the path is.
-            None if at.is_some() && !is_rewritten => request.path.clone(),
+            None if at.is_some() && !is_rewritten => Path::Unknown,
             None => return self.run(rest, at, request).and(self.new_path(line)),
         };
-        let request = Request { path, is_rewritten, ..request.clone() };
+        let late = Late { path, ..request.late };
+        let request = Request { late, is_rewritten, is_internal: true, ..request.clone() };
         match flow {
             Flow::GoOn => self.run(rest, at, &request),
             Flow::Last | Flow::Break => self.leave(at, &request),
@@ -205,7 +209,7 @@ impl<'w, 'l> Walk<'w, 'l> {
     }
 
     /// After the directives of a server or of a location.
-    fn leave(&self, at: Option<&'l Location>, request: &Request) -> Reached<'l> {
+    fn leave(&self, at: Option<&'l Location>, request: &Request<'l>) -> Reached<'l> {
         match at {
             Some(location) if !request.is_rewritten => self.limits(location, request),
             Some(_) => self.find(&Request { steps: request.steps + 1, ..request.clone() }),
@@ -213,12 +217,12 @@ impl<'w, 'l> Walk<'w, 'l> {
         }
     }
 
-    fn find(&self, request: &Request) -> Reached<'l> {
+    fn find(&self, request: &Request<'l>) -> Reached<'l> {
         if request.steps > MAX_STEPS {
             return Reached::default();
         }
-        let request = Request { is_rewritten: false, ..request.clone() };
-        match self.locations.find(&|pattern| self.fits(&request.path, pattern)) {
+        let request = Request { is_rewritten: false, within: None, ..request.clone() };
+        match self.locations.find(&|pattern| self.fits(&request.late.path, pattern)) {
             Find::Location(found) => self.enter(found, &request),
             Find::Redirect => Reached::default(),
             // The directives of the server have been done.
@@ -226,22 +230,26 @@ impl<'w, 'l> Walk<'w, 'l> {
         }
     }
 
-    fn enter(&self, location: &'l Location, request: &Request) -> Reached<'l> {
+    fn enter(&self, location: &'l Location, request: &Request<'l>) -> Reached<'l> {
+        let request = Request { within: None, ..request.clone() };
         if location.internal && !request.is_internal {
-            return self.error(&location.pages, "404", request);
+            return self.error(&location.pages, "404", &request);
         }
-        self.run(Rest { steps: &location.steps, after: None }, Some(location), request)
+        self.run(Rest { steps: &location.steps, after: None }, Some(location), &request)
     }
 
-    fn limits(&self, location: &'l Location, request: &Request) -> Reached<'l> {
+    fn limits(&self, location: &'l Location, request: &Request<'l>) -> Reached<'l> {
         let uses = &location.scope.uses[..];
         if uses.is_empty() {
             return self.content(location, request);
         }
-        let reached = Reached { ways: vec![(request.when.clone(), uses)], doubts: Vec::new() };
-        if (self.may_skip)(uses) {
+        let limited =
+            Limited { when: request.when.clone(), late: self.zones.asked_late(uses, &request.late), uses };
+        let reached = Reached { ways: vec![limited], doubts: Vec::new() };
+        if self.zones.may_skip(uses) {
             let next = self.content(location, request);
-            if next.limits() && !next.is_as(&reached) {
+            // nginx has asked a map once, so an empty key stays empty.
+            if next.limits() && !next.has_limits_of(&reached) {
                 return reached.unless(uses[0].0, Doubt::EmptyKey, &next);
             }
         }
@@ -249,15 +257,17 @@ impl<'w, 'l> Walk<'w, 'l> {
     }
 
     /// What comes after the limits, where there were none.
-    fn content(&self, location: &'l Location, request: &Request) -> Reached<'l> {
+    fn content(&self, location: &'l Location, request: &Request<'l>) -> Reached<'l> {
         let none = Reached::default();
-        let mut reached = match &location.try_files {
+        let pages = self.pages(Some(location), request);
+        // A block of `if` does not have those of the location around it.
+        let mut reached = match location.try_files.as_ref().filter(|_| request.within.is_none()) {
             Some(files) => {
                 let last = match &files.last {
-                    Target::Unknown if self.locations.differ => {
+                    Target::Unknown if self.differ => {
                         Reached { ways: Vec::new(), doubts: vec![(files.line, Doubt::VariablePath)] }
                     }
-                    Target::Status(code) => self.error(&location.pages, code, request),
+                    Target::Status(code) => self.error(pages, code, request),
                     last => self.follow(last, request),
                 };
                 let directory = if files.directories { self.index(location, request) } else { none.clone() };
@@ -270,27 +280,35 @@ impl<'w, 'l> Walk<'w, 'l> {
             None => self.index(location, request),
         };
         for (line, path) in &location.subrequests {
-            let inner = Request { when: request.when.clone(), ..request.to(Path::Exact(path.clone())) };
-            let subrequest = self.serve(&inner);
+            let subrequest = self.serve(&request.to(Path::Exact(path.clone())));
             if subrequest.limits() {
                 reached = reached.unless(*line, Doubt::Subrequest, &subrequest);
             }
         }
         if !request.after_error {
-            for page in location.pages.of_errors() {
-                let request = Request { after_error: true, ..request.clone() };
-                let page_reached = self.follow(&page.target, &request);
+            for page in pages.of_errors() {
+                let page_reached = self.follow_error(pages, page, request);
                 if page_reached.limits() {
                     reached = reached.unless(page.line, Doubt::Error, &page_reached);
+                } else if page.target == Target::Unknown {
+                    reached = reached.and(page_reached);
                 }
             }
         }
         reached
     }
 
-    fn index(&self, location: &'l Location, request: &Request) -> Reached<'l> {
+    fn index(&self, location: &'l Location, request: &Request<'l>) -> Reached<'l> {
         let none = Reached::default();
-        if location.has_handler || !self.fits(&request.path, &Pattern::suffix("/")) {
+        let line = location.index.line.unwrap_or(location.line);
+        if location.has_handler || request.within.is_some_and(|own| own.has_handler) {
+            return none;
+        }
+        if request.late.path == Path::Unknown {
+            let doubt = self.differ.then_some((line, Doubt::Index));
+            return Reached { ways: Vec::new(), doubts: doubt.into_iter().collect() };
+        }
+        if !self.fits(&request.late.path, &Pattern::suffix("/")) {
             return none;
         }
         let all: Vec<Reached<'l>> = location
@@ -299,34 +317,58 @@ impl<'w, 'l> Walk<'w, 'l> {
             .iter()
             .filter(|file| !file.contains('$'))
             .map(|file| {
-                let path = match (&request.path, file.starts_with('/')) {
+                let path = match (&request.late.path, file.starts_with('/')) {
                     (_, true) => Path::Exact(file.clone()),
                     (Path::Exact(path), _) => Path::Exact(format!("{path}{file}")),
-                    (Path::Asked | Path::File(_), _) => Path::File(file.clone()),
+                    (Path::Asked | Path::File(_) | Path::Unknown, _) => Path::File(file.clone()),
                 };
                 self.serve(&request.to(path))
             })
             .collect();
         let chosen = all.iter().find(|one| one.limits()).cloned().unwrap_or_default();
-        let line = location.index.line.unwrap_or(location.line);
         let chosen = chosen.unless(line, Doubt::Index, &none);
         all.iter().fold(chosen, |chosen, one| chosen.unless(line, Doubt::Index, one))
     }
 
-    fn error(&self, pages: &'l Pages, code: &str, request: &Request) -> Reached<'l> {
+    fn error(&self, pages: &'l Pages, code: &str, request: &Request<'l>) -> Reached<'l> {
         match pages.of(code).filter(|_| !request.after_error) {
-            Some(page) => self.follow(&page.target, &Request { after_error: true, ..request.clone() }),
+            Some(page) => self.follow_error(pages, page, request),
             None => Reached::default(),
         }
     }
 
-    fn follow(&self, target: &Target, request: &Request) -> Reached<'l> {
+    fn follow_error(&self, pages: &Pages, page: &Page, request: &Request<'l>) -> Reached<'l> {
+        let is_path = matches!(page.target, Target::Path(_) | Target::Unknown);
+        let late = Late { is_get: request.late.is_get || is_path, path: request.late.path.clone() };
+        let mut request =
+            Request { late, after_error: request.after_error || !pages.recursive, ..request.clone() };
+        // Where it has been before, it finds nothing else.
+        let path = match &page.target {
+            Target::Path(path) => Path::Exact(path.clone()),
+            _ => request.late.path.clone(),
+        };
+        let target = (page.target.clone(), path);
+        if request.error_targets.contains(&target) {
+            return Reached::default();
+        }
+        request.error_targets.push(target);
+        if page.target == Target::Unknown && self.differ {
+            return Reached { ways: Vec::new(), doubts: vec![(page.line, Doubt::VariablePath)] };
+        }
+        self.follow(&page.target, &request)
+    }
+
+    fn pages(&self, at: Option<&'l Location>, request: &Request<'l>) -> &'l Pages {
+        request.within.map_or(&at.unwrap_or(&self.locations.root).pages, |own| &own.pages)
+    }
+
+    fn follow(&self, target: &Target, request: &Request<'l>) -> Reached<'l> {
         if request.steps > MAX_STEPS {
             return Reached::default();
         }
         match target {
             Target::Named(name) => match self.locations.named(name) {
-                Some(found) => self.enter(found, &request.to(request.path.clone())),
+                Some(found) => self.enter(found, &request.to(request.late.path.clone())),
                 None => Reached::default(),
             },
             Target::Path(path) => self.serve(&request.to(Path::Exact(path.clone()))),

@@ -8,7 +8,7 @@ use super::{
     pattern::Pattern,
     scope::{Scope, Way},
     space::Space,
-    step::Step,
+    step::{Around, Step},
     syntax::Directive,
 };
 
@@ -17,8 +17,10 @@ use super::{
 pub(super) struct Locations {
     /// The server itself, where no location fits.
     pub(super) root: Location,
-    /// Whether it matters which location a request is in.
-    pub(super) differ: bool,
+    /// Whether locations differ in their limits.
+    differ: bool,
+    /// Whether it matters for limits which location a request is in: some differ, or answer before the limits.
+    matter: bool,
 }
 
 /// A location, or a server.
@@ -31,6 +33,8 @@ pub(super) struct Location {
     pub(super) internal: bool,
     /// What comes before the limits.
     pub(super) steps: Vec<Step>,
+    /// Its `limit_except`, where methods that it is not for skip what comes before the limits, or the files.
+    except: Option<u64>,
     pub(super) try_files: Option<TryFiles>,
     pub(super) pages: Pages,
     pub(super) index: Index,
@@ -90,10 +94,14 @@ impl Locations {
     pub(super) fn read(server: &Directive, outer: &Outer, imported: &mut Imported) -> Self {
         let matcher = Matcher::Prefix { path: String::new(), before_regexes: false };
         let root = Location::read(server, matcher, outer, imported);
-        let mut locations = Self { root, differ: false };
+        let mut locations = Self { root, differ: false, matter: false };
         let all = locations.all();
         let root = &all[0].scope;
-        locations.differ = all.iter().any(|one| !one.scope.limits_as(root));
+        let differ = all.iter().any(|one| !one.scope.limits_as(root));
+        let answer = || all[1..].iter().any(|one| one.internal || !one.steps.is_empty());
+        let limit = all.iter().any(|one| !one.scope.uses.is_empty());
+        let matter = limit && (differ || answer());
+        (locations.differ, locations.matter) = (differ, matter);
         locations.tell(server, imported);
         locations
     }
@@ -129,6 +137,12 @@ impl Locations {
         Space::new(&patterns)
     }
 
+    /// Whether it matters for limits which path a request has been rewritten to.
+    pub(super) fn tell_paths_apart(&self) -> bool {
+        let redirect = || self.all().iter().any(|one| one.without_slash().is_some());
+        self.matter || self.uses().next().is_some() && redirect()
+    }
+
     /// All uses of zones that hold somewhere, whether a request gets there or not.
     pub(super) fn uses(&self) -> impl Iterator<Item = &Way> {
         self.all().into_iter().flat_map(|one| &one.scope.uses)
@@ -159,17 +173,23 @@ impl Locations {
                 let message = format!(
                     "location {text}: rules know no such regular expression; what the prefixes around it say holds for it too"
                 );
-                if self.differ { imported.lost(one.line, message) } else { imported.note(one.line, message) }
+                if self.matter { imported.lost(one.line, message) } else { imported.note(one.line, message) }
             }
             if let Matcher::Regex { text, patterns: Some(_), ignores_case: true } = &one.matcher
-                && self.differ
+                && self.matter
             {
                 let message = format!("location {text}: only as it is written, not in other case");
                 imported.lost(one.line, message);
             }
         }
+        for line in self.all().iter().filter_map(|one| one.except).filter(|_| self.matter) {
+            imported.lost(
+                line,
+                "limit_except: other methods are answered without the if, rewrite, return and try_files of the location in nginx; here these hold for all methods",
+            );
+        }
         let merges = server.inside().iter().find(|one| one.name == "merge_slashes");
-        if let Some(merges) = merges.filter(|one| self.differ && one.arguments == ["off"]) {
+        if let Some(merges) = merges.filter(|one| self.matter && one.arguments == ["off"]) {
             imported.lost(merges.line, "merge_slashes off: doubled slashes of a path are one here");
         }
     }
@@ -231,16 +251,18 @@ fn find<'l>(level: &'l [Location], fits: &dyn Fn(&Pattern) -> bool) -> (Find<'l>
     (found, false)
 }
 
+/// Whether another server or a module answers, rather than a file.
+pub(super) fn is_handler(one: &Directive) -> bool {
+    one.name.ends_with("_pass")
+        || ["stub_status", "empty_gif", "flv", "mp4", "perl"].contains(&&*one.name)
+        || one.name.starts_with("content_by_")
+        || one.name == "js_content"
+}
+
 impl Location {
     fn read(directive: &Directive, matcher: Matcher, outer: &Outer, imported: &mut Imported) -> Self {
         let block = directive.inside();
         let own = outer.within(block, imported);
-        let is_handler = |one: &&Directive| {
-            one.name.ends_with("_pass")
-                || ["stub_status", "empty_gif", "flv", "mp4", "perl"].contains(&&*one.name)
-                || one.name.starts_with("content_by_")
-                || one.name == "js_content"
-        };
         // Those of modules that speak to a server.
         let passes = |one: &&Directive| one.name.ends_with("_pass") || one.name == "perl";
         let try_files = block.iter().find(|one| one.name == "try_files").and_then(|one| {
@@ -254,16 +276,25 @@ impl Location {
                 inside.push(Self::read(one, matcher, &own, imported));
             }
         }
+        // What a location says of files, or what an `if` says instead, only counts where nothing has limited before.
+        let counts_in_ifs = |one: &Directive| is_handler(one) || one.name == "error_page";
+        let ifs = || block.iter().filter(|one| one.name == "if");
+        let leaves_location = own.scope.uses.is_empty()
+            && (try_files.is_some() || ifs().any(|one| one.inside().iter().any(counts_in_ifs)));
+        let steps = Step::read(block, Around { pages: &own.pages, leaves_location }, imported);
+        let except = block.iter().find(|one| one.name == "limit_except");
+        let except = except.filter(|_| !steps.is_empty() || try_files.is_some()).map(|one| one.line);
         Self {
             line: directive.line,
             matcher,
             scope: own.scope,
             internal: own.internal,
-            steps: Step::read(block, imported),
+            steps,
+            except,
             try_files,
             pages: own.pages,
             index: own.index,
-            has_handler: block.iter().any(|one| is_handler(&one)),
+            has_handler: block.iter().any(is_handler),
             adds_slash: block.iter().any(|one| passes(&one)),
             subrequests: own.subrequests.into_iter().filter(|(_, path)| path != "off").collect(),
             inside,

@@ -43,6 +43,15 @@ impl Matcher {
             );
             return None;
         }
+        let is_encoded = |at: usize| {
+            path.as_bytes()[at + 1..].get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
+        };
+        if !modifier.starts_with(['~', '@']) && path.match_indices('%').any(|(at, _)| is_encoded(at)) {
+            imported.lost(
+                line,
+                format!("location {path}: nginx compares decoded paths, so this is for a path that has been encoded twice; here that is decoded twice"),
+            );
+        }
         let path = path.to_owned();
         match modifier {
             "=" => Some(Self::Exact(path)),

@@ -4,9 +4,9 @@
 //! bucket, whose requests wait for their turn.
 //!
 //! - `files` follows includes, `syntax` reads them;
-//! - `definition`, `variables` and `zone`: what the key of a zone is for which requests;
+//! - `definition`, `variables` and `zone`: what the key of a zone is for which requests; `kept`: what they say too early;
 //! - `server`, `location` and `scope`: which server and which location a request reaches, and which limits hold there;
-//! - `flow`: the way of a request through a server, by `step` (`condition`), `pages` and `index`;
+//! - `flow`: the way of a request through a server, by `step` (`condition`), `pages` and `index`; `late`: what it is then;
 //! - `rules` turns that round, from limits to conditions. Requests are divided into cells (`space`) by all the patterns of
 //!   the configuration; for each cell it is asked what nginx would do, as nginx asks.
 
@@ -16,6 +16,8 @@ mod files;
 mod flow;
 mod glob;
 mod index;
+mod kept;
+mod late;
 mod location;
 mod matcher;
 mod pages;
@@ -56,6 +58,7 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
         })
         .collect();
     let variables = Variables::read(&inside, &mut imported);
+    kept::tell(&inside, &variables, &mut imported);
     let zones = Zones::read(&inside, &variables, &mut imported);
     let outer = Outer::of(&inside, &mut imported);
     let is_server = |one: &&Directive| one.name == "server" && one.block.is_some();
@@ -76,7 +79,8 @@ pub(crate) fn read(sources: &mut Sources) -> Result<Imported, NotRead> {
             imported.lost(one.line, "location: it is in no server, so it is not known whose it is");
         }
     }
-    let ports = server::ports(&servers, &mut imported);
+    let ports = server::ports(&servers);
+    server::tell_conflicts(&servers, &ports, &mut imported);
     let rules = match rules::spaces(&servers) {
         Some((hosts, paths)) => Rules::new(&zones, &servers, &ports, &hosts, &paths).make(&mut imported),
         None => {

@@ -29,7 +29,11 @@ impl Target {
 
 /// Which answers of a block send a request on: those that it says, or else those of the block around it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pages(Vec<Page>);
+pub(super) struct Pages {
+    pages: Vec<Page>,
+    /// An error of a page is sent on, too.
+    pub(super) recursive: bool,
+}
 
 /// With the line that says so.
 #[derive(Debug, Clone)]
@@ -52,11 +56,13 @@ impl Pages {
                 target: target.clone(),
             }));
         }
-        if pages.is_empty() { outer.clone() } else { Self(pages) }
+        let own = block.iter().find(|one| one.name == "recursive_error_pages");
+        let recursive = own.map_or(outer.recursive, |own| own.arguments == ["on"]);
+        Self { pages: if pages.is_empty() { outer.pages.clone() } else { pages }, recursive }
     }
 
     pub(super) fn of(&self, code: &str) -> Option<&Page> {
-        self.0.iter().find(|page| page.code == code)
+        self.pages.iter().find(|page| page.code == code)
     }
 
     /// Those of errors that can come from a file, a server behind, or nginx itself, rather than only from `return`.
@@ -65,6 +71,6 @@ impl Pages {
             "400", "401", "402", "403", "404", "405", "406", "408", "409", "410", "411", "412", "413", "414",
             "415", "416", "421", "429", "500", "501", "502", "503", "504", "505", "507",
         ];
-        self.0.iter().filter(|page| ERRORS.contains(&&*page.code))
+        self.pages.iter().filter(|page| ERRORS.contains(&&*page.code))
     }
 }

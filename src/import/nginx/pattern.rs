@@ -55,6 +55,14 @@ impl Pattern {
         }
     }
 
+    /// Whether a rule can say it: a star is a wildcard there.
+    pub(super) fn can_be_written(&self) -> bool {
+        match self {
+            Self::Like { start, end } => !start.contains('*') && !end.contains('*'),
+            Self::Exact(_) | Self::Network(_) => true,
+        }
+    }
+
     /// With its texts changed.
     pub(super) fn map(&self, change: impl Fn(&str) -> String) -> Self {
         match self {
@@ -66,26 +74,37 @@ impl Pattern {
 
     /// Whether a value is in both.
     pub(super) fn meets(&self, other: &Self) -> bool {
-        self.meet(other).is_some()
+        !self.meet(other).is_empty()
     }
 
-    /// What is in both; `None`: nothing.
-    fn meet(&self, other: &Self) -> Option<Self> {
+    /// What is in both.
+    fn meet(&self, other: &Self) -> Vec<Self> {
         if self.contains(other) {
-            return Some(other.clone());
+            return vec![other.clone()];
         }
         if other.contains(self) {
-            return Some(self.clone());
+            return vec![self.clone()];
         }
-        let (Self::Like { start, end }, Self::Like { start: other, end: other_end }) = (self, other) else {
-            return None;
+        let (Self::Like { start, end }, Self::Like { start: other_start, end: other_end }) = (self, other)
+        else {
+            return Vec::new();
         };
         let longer = |a: &String, b: &String| if a.len() >= b.len() { a.clone() } else { b.clone() };
-        let (start, end) = (
-            (start.starts_with(other) || other.starts_with(start)).then(|| longer(start, other))?,
-            (end.ends_with(other_end) || other_end.ends_with(end)).then(|| longer(end, other_end))?,
-        );
-        Some(Self::Like { start, end })
+        if !(start.starts_with(other_start) || other_start.starts_with(start))
+            || !(end.ends_with(other_end) || other_end.ends_with(end))
+        {
+            return Vec::new();
+        }
+        let (start, end) = (longer(start, other_start), longer(end, other_end));
+        // Values in which the beginning and the ending overlap: too short for a pattern of both.
+        let overlaps = end.char_indices().skip(1).map(|(place, _)| place).chain([end.len()]);
+        let short = overlaps
+            .filter(|place| *place > 0 && start.ends_with(&end[..*place]))
+            .map(|place| Self::Exact(format!("{start}{}", &end[place..])))
+            .filter(|value| self.contains(value) && other.contains(value));
+        let mut both: Vec<Self> = short.collect();
+        both.push(Self::Like { start, end });
+        both
     }
 }
 
@@ -107,6 +126,13 @@ impl Test {
         Self { any_of: Vec::new(), none_of: vec![Pattern::any()] }
     }
 
+    /// Whether a value fits.
+    pub(super) fn fits(&self, value: &str) -> bool {
+        let value = Pattern::Exact(value.to_owned());
+        let fits = |one: &Pattern| one.contains(&value);
+        (self.any_of.is_empty() || self.any_of.iter().any(fits)) && !self.none_of.iter().any(fits)
+    }
+
     /// `None`: nothing fits both.
     fn and(&self, other: &Self) -> Option<Self> {
         let mut none_of = self.none_of.clone();
@@ -114,7 +140,7 @@ impl Test {
         let any_of: Vec<Pattern> = match (&self.any_of[..], &other.any_of[..]) {
             ([], any_of) | (any_of, []) => any_of.to_vec(),
             (own, other) => {
-                own.iter().flat_map(|one| other.iter().filter_map(|other| one.meet(other))).collect()
+                own.iter().flat_map(|one| other.iter().flat_map(|other| one.meet(other))).collect()
             }
         };
         let is_possible = |one: &Pattern| none_of.iter().all(|none| !none.contains(one));
@@ -186,6 +212,23 @@ impl Conditions {
         Self(own.map(|(attribute, test)| (attribute.clone(), test.clone())).collect())
     }
 
+    /// The other tests, and the one of an attribute.
+    pub(super) fn split(&self, attribute: &str) -> (Self, Test) {
+        let mut others = self.clone();
+        let test = others.0.remove(attribute).unwrap_or_default();
+        (others, test)
+    }
+
+    /// Whether there is a test of an attribute.
+    pub(super) fn ask(&self, attribute: &str) -> bool {
+        self.0.contains_key(attribute)
+    }
+
+    /// All that the tests ask for.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.values().flat_map(|test| test.any_of.iter().chain(&test.none_of))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Test)> {
         self.0.iter()
     }
@@ -205,8 +248,9 @@ mod tests {
     fn pattern() -> impl Strategy<Value = Pattern> {
         prop_oneof![
             "[ab]{0,3}".prop_map(Pattern::Exact),
-            "[ab]{0,2}".prop_map(Pattern::prefix),
-            "[c]{0,2}".prop_map(Pattern::suffix),
+            "[ab]{0,3}".prop_map(Pattern::prefix),
+            "[abc]{0,3}".prop_map(Pattern::suffix),
+            ("[ab]{1,2}", "[ab]{1,2}").prop_map(|(start, end)| Pattern::Like { start, end }),
         ]
     }
 

@@ -1,14 +1,21 @@
 //! Which limits some requests have, and what of that is not sure.
 
-use super::{pattern::Conditions, scope::Way};
+use super::{late::Late, pattern::Conditions, scope::Way};
 
 /// The limits of some requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Reached<'l> {
-    /// Each for requests of which a condition holds; for others there is none.
-    pub(super) ways: Vec<(Conditions, &'l [Way])>,
+    pub(super) ways: Vec<Limited<'l>>,
     /// What decides about them that no rule knows, with its line.
     pub(super) doubts: Vec<(u64, Doubt)>,
+}
+
+/// Requests of which a condition holds, what they are where they are limited, and by what.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Limited<'l> {
+    pub(super) when: Conditions,
+    pub(super) late: Late,
+    pub(super) uses: &'l [Way],
 }
 
 /// Why requests may have other limits in nginx.
@@ -31,10 +38,10 @@ impl Doubt {
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::If => {
-                "if: no rule says this condition; requests that fit it are limited like all others here, and in nginx they are answered or sent on before"
+                "if: no rule says this condition; requests that fit it are limited like all others here, and otherwise, or not at all, in nginx"
             }
             Self::Rewrite => {
-                "rewrite: rules know no such regular expression; requests that fit it are limited like all others here, and in nginx they are answered or sent on before"
+                "rewrite: no rule says which paths these are; requests that fit it are limited like all others here, and in nginx they are answered or sent on before"
             }
             Self::RewrittenTo => {
                 "rewrite: the new path is made of variables; a rule is about the path that the client asked for, and not about what becomes of it"
@@ -43,7 +50,7 @@ impl Doubt {
                 "try_files: a request that is answered from a file is counted here too; nginx counts only those for which there is none"
             }
             Self::VariablePath => {
-                "its last path is made of variables, so it is not followed to the limits there"
+                "the path that it sends requests on to is made of variables, so it is not followed to the limits there"
             }
             Self::Index => {
                 "index: a request for a directory is counted here as one for a file in it, whether that file is there or not"
@@ -67,7 +74,7 @@ impl Doubt {
 impl<'l> Reached<'l> {
     /// All of its limits.
     pub(super) fn uses(&self) -> impl Iterator<Item = &'l Way> {
-        self.ways.iter().flat_map(|(_, uses)| uses.iter())
+        self.ways.iter().flat_map(|one| one.uses.iter())
     }
 
     /// Whether it has any.
@@ -75,15 +82,21 @@ impl<'l> Reached<'l> {
         !self.ways.is_empty()
     }
 
-    /// Whether the limits are the same.
+    /// Whether the limits are the same, and the keys.
     pub(super) fn is_as(&self, other: &Self) -> bool {
+        let lates = |of: &Self| of.ways.iter().map(|one| one.late.clone()).collect::<Vec<_>>();
+        self.has_limits_of(other) && lates(self) == lates(other)
+    }
+
+    /// Whether the limits are the same, maybe with other keys.
+    pub(super) fn has_limits_of(&self, other: &Self) -> bool {
         let uses = |way: &'l [Way]| way.iter().map(|(_, used)| used);
         self.ways.len() == other.ways.len()
             && self
                 .ways
                 .iter()
                 .zip(&other.ways)
-                .all(|((own, one), (when, two))| own == when && uses(one).eq(uses(two)))
+                .all(|(one, two)| one.when == two.when && uses(one.uses).eq(uses(two.uses)))
     }
 
     /// With those of other requests.

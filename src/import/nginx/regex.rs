@@ -9,6 +9,10 @@ const MAX_DEPTH: usize = 8;
 
 /// Patterns for the same values; `None`: they cannot say it.
 pub(super) fn patterns(regex: &str) -> Option<Vec<Pattern>> {
+    // It stands for bytes that are no letters.
+    if regex.contains('\u{fffd}') {
+        return None;
+    }
     let (regex, is_at_start) = match regex.strip_prefix('^') {
         Some(rest) => (rest, true),
         None => (regex, false),
@@ -42,6 +46,7 @@ pub(super) fn patterns(regex: &str) -> Option<Vec<Pattern>> {
             (true, false) => Some(Pattern::suffix(text)),
             (true, true) => text.is_empty().then(Pattern::any),
         })
+        .map(|pattern| pattern.filter(Pattern::can_be_written))
         .collect()
 }
 
@@ -175,6 +180,11 @@ mod tests {
             ("^a)", None),
             ("^a(?!b)", None),
             (r"^a\$", None),
+            // A star is a wildcard in a rule.
+            (r"^/a\*", None),
+            (r"\*a$", None),
+            (r"^/[*]", None),
+            (r"^/a\*b$", exact(&["/a*b"])),
         ] {
             let expected = if regex == r"^a\$" { prefixes(&["a$"]) } else { expected };
             assert_eq!(patterns(regex), expected, "{regex}");

@@ -6,8 +6,9 @@ use std::collections::{BTreeSet, HashSet};
 use super::{
     super::imported::{Imported, Names, NewRule},
     flow::Walk,
+    late::{KeyAsked, Late},
     pattern::{Conditions, Pattern, Test},
-    reached::{Doubt, Reached},
+    reached::{Doubt, Limited, Reached},
     scope::{Use, Way},
     server::{self, Chosen, Port, Server},
     space::{Cell, Space},
@@ -22,13 +23,16 @@ const MAX_RULES: usize = 10_000;
 const MAX_ALTERNATIVES: usize = 100;
 
 /// The server that tells buckets apart, the attributes that do, and the texts between them.
-type Bucket<'c> = (Option<&'c str>, &'c [String], &'c [String]);
+type Bucket<'c> = (Option<&'c str>, Vec<String>, Vec<String>);
+
+/// A condition of requests, and what they are where they are limited.
+type Part = (Conditions, Late);
 
 /// The requests of one server that are limited in one way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Region<'c> {
     /// One of these must hold: what the path must be, with what else decides.
-    paths: Vec<Conditions>,
+    paths: Vec<Part>,
     /// The `$server_name`, where that tells buckets apart.
     server: Option<&'c str>,
 }
@@ -73,14 +77,12 @@ impl<'c> Rules<'c> {
         let mut is_reached = vec![false; servers.len()];
         chosen.iter().flatten().for_each(|one| is_reached[one.server] = true);
         let root = Pattern::prefix("/");
-        let skips = |used: &Use| zones.known.iter().any(|zone| zone.name == used.zone && zone.may_skip);
-        let may_skip = |uses: &[Way]| uses.iter().all(|(_, used)| skips(used));
         let limits = |place: usize| -> Vec<Reached<'c>> {
             let limits = |path: Option<Cell<'_>>| match path {
                 Some(path) if is_reached[place] => {
                     // Each path begins with a slash.
                     let fits = |pattern: &Pattern| *pattern == root || path.fits(pattern);
-                    Walk::new(&servers[place].locations, &fits, &may_skip).reached()
+                    Walk::new(&servers[place].locations, &fits, zones).reached()
                 }
                 _ => Reached::default(),
             };
@@ -118,8 +120,55 @@ impl<'c> Rules<'c> {
         rules
     }
 
+    /// Where the address that a request comes to decides about its limits, or that it has no host.
+    fn tell_servers(&self, imported: &mut Imported) {
+        for port in self.ports {
+            let without_host = port.servers.iter().find(|place| self.servers[**place].without_host);
+            if let Some(place) = without_host.filter(|place| **place != port.default) {
+                let (own, default) = (self.only_limits(*place), self.only_limits(port.default));
+                if own.is_none() || own != default {
+                    imported.lost(
+                        self.servers[*place].line,
+                        format!("server without a name: a request without a host has the limits of the default server of port {} here", port.name),
+                    );
+                }
+            }
+            let Some(line) = port.by_address else { continue };
+            let mut all = port.servers.iter().map(|server| self.only_limits(*server));
+            let first = all.next().flatten();
+            let is_same = first.is_some() && all.all(|one| one == first);
+            let asks_name = self.zones.known.iter().any(|zone| zone.keys.iter().any(|key| key.by_server));
+            if !is_same || asks_name {
+                imported.lost(
+                    line,
+                    format!(
+                        "listen: port {} has other servers, or another default, on one address than on another; which address a request comes to is not told apart, so it has the limits of the server of its host, or of one default server",
+                        port.name
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The limits of a server, if all of its requests have the same.
+    fn only_limits(&self, server: usize) -> Option<Vec<&Use>> {
+        if !self.chosen.iter().flatten().any(|one| one.server == server) {
+            let has_none = self.servers[server].locations.uses().next().is_none();
+            return has_none.then(Vec::new);
+        }
+        let mut all = self.reached[server]
+            .iter()
+            .zip(self.paths[server].places())
+            .filter_map(|(reached, place)| place.map(|_| reached));
+        let first = all.next()?;
+        let is_plain = |one: &Limited<'_>| one.when == Conditions::default() && one.late == Late::default();
+        let is_only = first.ways.iter().all(is_plain) && all.all(|one| one.is_as(first));
+        is_only.then(|| first.uses().map(|(_, used)| used).collect())
+    }
+
     /// What no rule says.
     fn tell(&self, imported: &mut Imported) {
+        self.tell_servers(imported);
         let mut limiting: HashSet<&Way> = HashSet::new();
         let mut doubts: BTreeSet<(u64, Doubt)> = BTreeSet::new();
         for reached in self.reached.iter().flatten() {
@@ -209,16 +258,32 @@ impl<'c> Rules<'c> {
                     if needs_name && region.server == Some("") {
                         continue;
                     }
-                    let these = all.iter().filter_map(|when| when.and(&key.when));
-                    let bucket: Bucket<'_> = (region.server, &key.attributes, &key.texts);
-                    match together.iter_mut().find(|(known, _)| *known == bucket) {
-                        Some((_, conditions)) => conditions.extend(these),
-                        None => together.push((bucket, these.collect())),
+                    for (when, late) in &all {
+                        let Some(KeyAsked { when: of_key, attributes, texts, lost }) = late.key(key) else {
+                            continue;
+                        };
+                        if let Some(message) = lost {
+                            imported.lost(way.0, message);
+                        }
+                        let Some(when) = when.and(&of_key) else { continue };
+                        let bucket: Bucket<'_> = (region.server, attributes, texts);
+                        match together.iter_mut().find(|(known, _)| *known == bucket) {
+                            Some((_, conditions)) => conditions.push(when),
+                            None => together.push((bucket, vec![when])),
+                        }
                     }
                 }
             }
         }
+        let patterns = together.iter().flat_map(|(_, conditions)| conditions).flat_map(Conditions::patterns);
+        for pattern in patterns.filter(|one| !one.can_be_written()).collect::<BTreeSet<_>>() {
+            imported.lost(way.0, format!("limit_req: no rule can say where it holds: {pattern:?} has a *"));
+        }
         for ((server, attributes, texts), conditions) in together {
+            if let Some(fault) = written::rule("a".to_owned(), zone, way, &attributes, &[]).fault() {
+                imported.lost(zone.line, format!("limit_req_zone: the zone {}: {fault}", zone.name));
+                continue;
+            }
             // A rule looks at them one by one.
             let at_once = if conditions.len() <= MAX_ALTERNATIVES { conditions.len().max(1) } else { 1 };
             for conditions in conditions.chunks(at_once) {
@@ -226,8 +291,8 @@ impl<'c> Rules<'c> {
                     imported.lost(zone.line, format!("there are more than {MAX_RULES} rules"));
                     return buckets;
                 }
-                rules.push(written::rule(names.take(&zone.name), zone, way, attributes, conditions));
-                buckets.push((server, attributes, texts));
+                rules.push(written::rule(names.take(&zone.name), zone, way, &attributes, conditions));
+                buckets.push((server, attributes.clone(), texts.clone()));
             }
         }
         buckets
@@ -236,23 +301,24 @@ impl<'c> Rules<'c> {
     /// Which paths of a server are limited in this way; `None`: none.
     fn region(&self, place: usize, way: &Use, by_server: bool) -> Option<Region<'_>> {
         let server = &self.servers[place];
-        let whens = |place_of_path: usize| -> Vec<&Conditions> {
-            let reached = &self.reached[place][place_of_path];
-            let limited = reached.ways.iter().filter(|(_, uses)| uses.iter().any(|(_, used)| used == way));
-            limited.map(|(when, _)| when).collect()
+        let parts = |place_of_path: usize| -> Vec<(&Conditions, &Late)> {
+            let is_limited = |one: &&Limited<'_>| one.uses.iter().any(|(_, used)| used == way);
+            let limited = self.reached[place][place_of_path].ways.iter().filter(is_limited);
+            limited.map(|one| (&one.when, &one.late)).collect()
         };
-        let mut distinct: Vec<&Conditions> = Vec::new();
-        for when in (0..self.reached[place].len()).flat_map(whens) {
-            if !distinct.contains(&when) {
-                distinct.push(when);
+        let mut distinct: Vec<(&Conditions, &Late)> = Vec::new();
+        for part in (0..self.reached[place].len()).flat_map(parts) {
+            if !distinct.contains(&part) {
+                distinct.push(part);
             }
         }
         let mut paths = Vec::new();
-        for when in distinct {
-            let split = self.paths[place].split(|path| whens(path.place()).contains(&when));
+        for (when, late) in distinct {
+            let split = self.paths[place].split(|path| parts(path.place()).contains(&(when, late)));
             let limited =
                 split.into_iter().filter(|(is_limited, _)| *is_limited).flat_map(|(_, tests)| tests);
-            paths.extend(limited.filter_map(|path| Conditions::of("path", path).and(when)));
+            let whens = limited.filter_map(|path| Conditions::of("path", path).and(when));
+            paths.extend(whens.map(|when| (when, late.clone())));
         }
         if paths.is_empty() {
             return None;
@@ -267,7 +333,7 @@ impl<'c> Rules<'c> {
         region: &Region<'_>,
         is_in: &impl Fn(&Chosen) -> bool,
         imported: &mut Imported,
-    ) -> Vec<Conditions> {
+    ) -> Vec<Part> {
         let by_host = self.hosts.split(|host| -> PortConditions {
             let chosen = &self.chosen[host.place()];
             let is_named = chosen.iter().any(|one| one.by_name);
@@ -284,11 +350,12 @@ impl<'c> Rules<'c> {
                 if port.iter().any(|(attribute, _)| attribute == "server_port") {
                     imported.note(line, PORT);
                 }
-                for (host, path) in
+                for (host, (path, late)) in
                     hosts.iter().flat_map(|host| region.paths.iter().map(move |path| (host, path)))
                 {
                     let host = Conditions::of("host", host.clone());
-                    all.extend(host.and(path).and_then(|one| one.and(port)));
+                    let when = host.and(path).and_then(|one| one.and(port));
+                    all.extend(when.map(|when| (when, late.clone())));
                 }
             }
         }

@@ -1,6 +1,9 @@
 //! What a block does with a request before anything is limited: `return`, `rewrite`, `break` and `if`, in their order.
 
-use super::{super::imported::Imported, condition::Condition, pattern::Pattern, regex, syntax::Directive};
+use super::{
+    super::imported::Imported, condition::Condition, location, pages::Pages, pattern::Pattern, regex,
+    syntax::Directive,
+};
 
 /// One of these directives.
 #[derive(Debug)]
@@ -10,11 +13,7 @@ pub(super) enum Step {
         /// An `error_page` can be for it.
         code: Option<String>,
     },
-    If {
-        line: u64,
-        condition: Condition,
-        steps: Vec<Step>,
-    },
+    If(IfBlock),
     Rewrite {
         line: u64,
         /// Which paths; `None`: rules cannot say it.
@@ -22,6 +21,26 @@ pub(super) enum Step {
         then: Then,
     },
     Break,
+}
+
+/// An `if`.
+#[derive(Debug)]
+pub(super) struct IfBlock {
+    pub(super) line: u64,
+    pub(super) condition: Condition,
+    pub(super) steps: Vec<Step>,
+    /// Those of the block around it, or its own.
+    pub(super) pages: Pages,
+    /// Something in it answers, as in a location.
+    pub(super) has_handler: bool,
+}
+
+/// What a block means for the `if`s in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around<'p> {
+    pub(super) pages: &'p Pages,
+    /// Whether it matters that nginx enters an `if` which does nothing: what the location says of files does not hold in it.
+    pub(super) leaves_location: bool,
 }
 
 /// What a `rewrite` does with a path that fits.
@@ -46,7 +65,7 @@ pub(super) enum Flow {
 
 impl Step {
     /// Those of a block.
-    pub(super) fn read(block: &[Directive], imported: &mut Imported) -> Vec<Self> {
+    pub(super) fn read(block: &[Directive], around: Around<'_>, imported: &mut Imported) -> Vec<Self> {
         let mut steps = Vec::new();
         for one in block {
             match &*one.name {
@@ -54,11 +73,15 @@ impl Step {
                 "rewrite" => steps.extend(rewrite(one)),
                 "break" => steps.push(Self::Break),
                 "if" => {
-                    let inside = Self::read(one.inside(), imported);
-                    // One that only sets something changes nothing here.
-                    if !inside.is_empty() {
+                    let pages = Pages::read(one.inside(), around.pages);
+                    let around = Around { pages: &pages, ..around };
+                    let inside = Self::read(one.inside(), around, imported);
+                    // Otherwise, one that only sets something changes nothing here.
+                    if !inside.is_empty() || around.leaves_location {
                         let condition = Condition::read(one, imported);
-                        steps.push(Self::If { line: one.line, condition, steps: inside });
+                        let has_handler = one.inside().iter().any(location::is_handler);
+                        let line = one.line;
+                        steps.push(Self::If(IfBlock { line, condition, steps: inside, pages, has_handler }));
                     }
                 }
                 _ => {}
@@ -70,9 +93,9 @@ impl Step {
     /// The patterns of paths that it asks for.
     pub(super) fn patterns(&self, patterns: &mut Vec<Pattern>) {
         match self {
-            Self::If { condition, steps, .. } => {
-                patterns.extend(condition.paths().iter().cloned());
-                steps.iter().for_each(|one| one.patterns(patterns));
+            Self::If(block) => {
+                patterns.extend(block.condition.paths().iter().cloned());
+                block.steps.iter().for_each(|one| one.patterns(patterns));
             }
             Self::Rewrite { paths, .. } => patterns.extend(paths.iter().flatten().cloned()),
             Self::Return { .. } | Self::Break => {}

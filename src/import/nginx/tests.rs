@@ -4,6 +4,7 @@ mod files;
 mod flow;
 mod hosts;
 mod keys;
+mod late;
 mod locations;
 mod zones;
 

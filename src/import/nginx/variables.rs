@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{
     super::imported::Imported,
     definition::{Definition, Entry},
+    late,
     pattern::{Conditions, Pattern, Test},
     space::Space,
     syntax::Directive,
@@ -48,10 +49,16 @@ impl Variables {
         let mut variables = HashMap::new();
         for one in http {
             if let Some((variable, definition)) = Definition::read(one, imported) {
-                variables.insert(variable.trim_start_matches('$').to_owned(), definition);
+                // nginx compares names of variables without case.
+                variables.insert(variable.trim_start_matches('$').to_ascii_lowercase(), definition);
             }
         }
         Self(variables)
+    }
+
+    /// By its name in lower case.
+    pub(super) fn get(&self, name: &str) -> Option<&Definition> {
+        self.0.get(name)
     }
 
     /// The cases of a text; each request is in one of them.
@@ -85,7 +92,7 @@ impl Variables {
                 None => after.split_at(after.find(|letter| !is_name(letter)).unwrap_or(after.len())),
             };
             rest = after;
-            let found = self.variable(name, line, depth, imported)?;
+            let found = self.variable(&name.to_ascii_lowercase(), line, depth, imported)?;
             let mut joined = Vec::new();
             for (case, more) in cases.iter().flat_map(|case| found.iter().map(move |more| (case, more))) {
                 if let Some(when) = case.when.and(&more.when) {
@@ -112,7 +119,7 @@ impl Variables {
                 self.map_cases(source, entries, default, depth, imported)
             }
             Some(Definition::Geo { source, entries, default }) => {
-                geo_cases(source.as_deref(), entries, default)
+                geo_cases(source.as_deref(), entries, default, line, imported)
             }
             Some(Definition::Unknown(directive)) => Err(format!("${name} comes from {directive}")),
             None => builtin(name, line, imported)
@@ -131,6 +138,10 @@ impl Variables {
         let mut cases = Vec::new();
         for case in self.cases_within(source, default.line, depth + 1, imported)? {
             let chosen: Vec<(Conditions, &Entry)> = match &case.value[..] {
+                [Part::Attribute { name, .. }] if name == BINARY_ADDRESS => {
+                    tell_binary(source, entries, default.line, imported);
+                    vec![(Conditions::default(), default)]
+                }
                 [Part::Attribute { name, optional }] => {
                     tell_case(source, name, entries, imported);
                     by_attribute(name, *optional, entries, default)?
@@ -176,7 +187,7 @@ impl Variables {
 /// The case in which an attribute is told, whatever the client wrote; `None`: as it was written.
 pub(super) fn told_case(attribute: &str) -> Option<fn(&str) -> String> {
     match attribute {
-        "method" => Some(str::to_ascii_uppercase),
+        "method" | late::METHOD => Some(str::to_ascii_uppercase),
         // An address is compared as one.
         "host" | "scheme" | "ip" => Some(str::to_ascii_lowercase),
         _ => None,
@@ -215,7 +226,7 @@ fn by_attribute<'e>(
     };
     let mut entries: Vec<(Vec<Pattern>, &Entry)> =
         entries.iter().map(|entry| (cased(entry), entry)).collect();
-    if name == "path" {
+    if ["path", late::URI].contains(&name) {
         entries.iter_mut().for_each(|(fits, _)| fits.retain(Pattern::can_be_path));
     }
     let space = Space::new(entries.iter().flat_map(|(fits, _)| fits))
@@ -251,9 +262,25 @@ fn geo_cases(
     source: Option<&str>,
     entries: &[(Vec<IpNet>, String)],
     default: &str,
+    line: u64,
+    imported: &mut Imported,
 ) -> Result<Vec<Case>, String> {
-    if let Some(other) = source.filter(|name| !["$remote_addr", "$binary_remote_addr"].contains(name)) {
-        return Err(format!("geo {other}: only the address of the client is known"));
+    let text = |value: &str| if value.is_empty() { Vec::new() } else { vec![Part::Text(value.to_owned())] };
+    match source.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("$remote_addr") => {}
+        Some("$binary_remote_addr") => {
+            // What is no address is this one to nginx.
+            let none = IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::BROADCAST));
+            let nets = entries.iter().flat_map(|(nets, value)| nets.iter().map(move |net| (net, &**value)));
+            let around = nets.filter(|(net, _)| net.contains(&none));
+            let value = around.max_by_key(|(net, _)| net.prefix_len()).map_or(default, |(_, value)| value);
+            imported.note(
+                line,
+                "geo $binary_remote_addr: its bytes are not the text of an address, so to nginx no client is in any network here",
+            );
+            return Ok(vec![Case { when: Conditions::default(), value: text(value) }]);
+        }
+        Some(other) => return Err(format!("geo {other}: only the address of the client is known")),
     }
     let networks: Vec<(Pattern, &str)> = entries
         .iter()
@@ -268,8 +295,7 @@ fn geo_cases(
     let mut cases = Vec::new();
     for (value, tests) in split {
         for test in tests {
-            let value = if value.is_empty() { Vec::new() } else { vec![Part::Text(value.to_owned())] };
-            cases.push(Case { when: Conditions::of("ip", test), value });
+            cases.push(Case { when: Conditions::of("ip", test), value: text(value) });
         }
     }
     Ok(cases)
@@ -279,7 +305,8 @@ fn geo_cases(
 fn builtin(name: &str, line: u64, imported: &mut Imported) -> Result<Part, String> {
     let always = |name: &str| Ok(Part::Attribute { name: name.to_owned(), optional: false });
     match name {
-        "binary_remote_addr" | "remote_addr" => always("ip"),
+        "binary_remote_addr" => always(BINARY_ADDRESS),
+        "remote_addr" => always("ip"),
         "proxy_protocol_addr" => {
             imported.note(
                 line,
@@ -296,7 +323,7 @@ fn builtin(name: &str, line: u64, imported: &mut Imported) -> Result<Part, Strin
             always("host")
         }
         "server_name" => Ok(Part::ServerName),
-        "uri" | "document_uri" => always("path"),
+        "uri" | "document_uri" => always(late::URI),
         "request_uri" => {
             imported.lost(
                 line,
@@ -304,7 +331,7 @@ fn builtin(name: &str, line: u64, imported: &mut Imported) -> Result<Part, Strin
             );
             always("path")
         }
-        "request_method" => always("method"),
+        "request_method" => always(late::METHOD),
         "scheme" => always("scheme"),
         "server_port" => {
             imported.note(line, PORT);
@@ -313,19 +340,51 @@ fn builtin(name: &str, line: u64, imported: &mut Imported) -> Result<Part, Strin
         // The same for all requests.
         "hostname" | "nginx_version" => Ok(Part::Text(name.to_owned())),
         "" => Err("$ without a name".to_owned()),
-        _ => match name.strip_prefix("http_").map(|header| header.replace('_', "-")) {
-            Some(header) => {
-                imported.note(
-                    line,
-                    format!("${name}: ask with /v1/auth?header={header}, then the header is an attribute"),
-                );
-                Ok(Part::Attribute { name: header, optional: true })
+        _ => match header(name) {
+            Some((attribute, note)) => {
+                imported.note(line, note);
+                Ok(Part::Attribute { name: attribute, optional: true })
             }
             None => Err(format!(
                 "${name} is no attribute that /v1/auth knows, and no map or geo of this configuration says what it is"
             )),
         },
     }
+}
+
+/// In keys, the address of the client as bytes: it tells buckets apart as its text does, and no `map` or `geo` knows it.
+pub(super) const BINARY_ADDRESS: &str = "$binary_remote_addr";
+
+/// nginx compares the four or sixteen bytes of an address with texts.
+fn tell_binary(source: &str, entries: &[Entry], line: u64, imported: &mut Imported) {
+    let can_fit = |one: &Pattern| !matches!(one, Pattern::Exact(text) if ![4, 16].contains(&text.len()));
+    for entry in entries.iter().filter(|entry| entry.fits.iter().any(can_fit)) {
+        imported.lost(
+            entry.line,
+            format!("map {source}: $binary_remote_addr is bytes, which this could fit by chance; here it fits no address"),
+        );
+    }
+    imported.note(
+        line,
+        format!("map {source}: $binary_remote_addr is bytes and not the text of an address, so only the default holds; $remote_addr is the text"),
+    );
+}
+
+/// The attribute for the header of a variable `$http_...`, with what to ask with; `None`: it is no such variable.
+pub(super) fn header(variable: &str) -> Option<(String, String)> {
+    /// What these are called in a call is something else.
+    const TAKEN: [&str; 9] = ["domain", "cost", "costs", "ip", "address", "method", "path", "host", "scheme"];
+    /// Longer names are none of attributes.
+    const MAX_BYTES: usize = 100;
+    let is_name = |name: &&str| (1..=MAX_BYTES).contains(&name.len());
+    let header = variable.strip_prefix("http_").filter(is_name)?.replace('_', "-");
+    let (attribute, asked) = match TAKEN.contains(&&*header) {
+        // No header has this name: its own would have a hyphen.
+        true => (format!("http_{header}"), format!("{header}:http_{header}")),
+        false => (header.clone(), header),
+    };
+    let note = format!("${variable}: ask with /v1/auth?header={asked}, then the header is an attribute");
+    Some((attribute, note))
 }
 
 /// What has to be asked for where ports matter.

@@ -2,9 +2,11 @@
 
 use super::{
     super::imported::Imported,
+    late::{self, Late, Path},
     pattern::{Conditions, Test},
+    scope::Way,
     syntax::Directive,
-    variables::{Case, Part, Variables},
+    variables::{self, Case, Part, Variables},
 };
 
 /// A zone: for some requests in one way, for others in another.
@@ -16,10 +18,14 @@ pub(super) struct Zone {
     /// As a rule writes it.
     pub(super) rate: String,
     /// Some requests are not counted, because their key is empty.
-    pub(super) may_skip: bool,
+    may_skip: bool,
+    /// Which path a request has where it is limited matters.
+    asks_path: bool,
+    /// Which method it has there matters.
+    asks_method: bool,
 }
 
-/// What tells the buckets of some requests apart.
+/// What tells the buckets of some requests apart, by what they are [where they are limited](late).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) when: Conditions,
@@ -38,6 +44,10 @@ impl Key {
     fn may_be_empty(&self) -> bool {
         self.needs_name && self.attributes.iter().all(|written| written.ends_with('?'))
     }
+
+    fn asks(&self, attribute: &str) -> bool {
+        self.when.ask(attribute) || self.attributes.iter().any(|written| written == attribute)
+    }
 }
 
 /// The zones of a configuration, by whether their keys can be told.
@@ -55,6 +65,29 @@ impl Zones {
             zones.add(one, variables, imported);
         }
         zones
+    }
+
+    fn of<'z>(&'z self, way: &'z Way) -> impl Iterator<Item = &'z Zone> {
+        self.known.iter().filter(|zone| zone.name == way.1.zone)
+    }
+
+    /// Whether a request may have an empty key in all of these, so that it is not counted.
+    pub(super) fn may_skip(&self, uses: &[Way]) -> bool {
+        uses.iter().all(|way| self.of(way).any(|zone| zone.may_skip))
+    }
+
+    /// Whether the key depends on the path that a request has where it is limited.
+    pub(super) fn ask_path(&self, way: &Way) -> bool {
+        self.of(way).any(|zone| zone.asks_path)
+    }
+
+    /// What the keys of some limits ask of a request.
+    pub(super) fn asked_late(&self, uses: &[Way], late: &Late) -> Late {
+        let asks = |of: fn(&Zone) -> bool| uses.iter().any(|way| self.of(way).any(of));
+        Late {
+            path: if asks(|zone| zone.asks_path) { late.path.clone() } else { Path::Asked },
+            is_get: late.is_get && asks(|zone| zone.asks_method),
+        }
     }
 
     /// Whether there is none at all.
@@ -94,10 +127,14 @@ impl Zones {
                 }) {
                     imported.note(line, "the key has no variable: one bucket for all");
                 }
-                if keys.iter().any(|key| key.attributes.iter().any(|attribute| attribute == "path")) {
+                let is_path = |written: &String| ["path", late::URI].contains(&&**written);
+                if keys.iter().any(|key| key.attributes.iter().any(is_path)) {
                     imported.lost(line, "the path is in the key: slashes at its end make no other path here, and nginx counts /a and /a/ apart");
                 }
-                self.known.push(Zone { name: name.clone(), line, keys, rate, may_skip });
+                let asks = |attribute: &str| keys.iter().any(|key| key.asks(attribute));
+                let (asks_path, asks_method) = (asks(late::URI), asks(late::METHOD));
+                let name = name.clone();
+                self.known.push(Zone { name, line, keys, rate, may_skip, asks_path, asks_method });
             }
             Err(why) => {
                 imported.lost(line, format!("limit_req_zone: {key}: {why}"));
@@ -111,7 +148,8 @@ fn rate(text: &str) -> Option<String> {
     let (count, period) = match (text.strip_suffix("r/s"), text.strip_suffix("r/m")) {
         (Some(count), _) => (count, "1s"),
         (_, Some(count)) => (count, "1m"),
-        _ => return None,
+        // nginx takes a number alone, too.
+        _ => (text, "1s"),
     };
     count.parse::<u32>().ok().filter(|count| *count > 0).map(|count| format!("{count}/{period}"))
 }
@@ -135,6 +173,7 @@ fn keys(case: Case) -> Vec<Key> {
             Part::ServerName => key.by_server = true,
             Part::Attribute { name, optional: is_optional } => {
                 key.needs_name &= is_optional;
+                let name = if name == variables::BINARY_ADDRESS { "ip".to_owned() } else { name };
                 // A part of a key may be empty, and an empty key is not counted: as in a rule.
                 let written = if is_optional { format!("{name}?") } else { name.clone() };
                 if is_optional {

@@ -27,7 +27,7 @@ const fn by(method: &'static str, path: &'static str, client: u8) -> Asked {
 /// A configuration's block of http, `PORT0` and `PORT1` in it, and what is asked. Each file that is asked for is missing, which is
 /// answered 404 after the limits, but `/index.html`, `/slow.html`, `/shop/index.html`
 /// and `/shop/index.php`.
-pub(super) const CASES: [(&str, &[Asked]); 17] = [
+pub(super) const CASES: [(&str, &[Asked]); 24] = [
     // As certificate tools write it: the redirect comes last, and is limited by nothing.
     (
         "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
@@ -279,6 +279,130 @@ server { listen 127.0.0.1:PORT0; set_real_ip_from 127.0.0.0/8; real_ip_header X-
 limit_req_zone $k zone=a:1m rate=1r/m;
 server { listen 127.0.0.1:PORT0; limit_req zone=a burst=2 nodelay; }",
         &[asked(0, "x", "/", 2), asked(0, "x", "/api/x", 2), asked(0, "x", "/none", 2), asked(0, "x", "/x", 2)],
+    ),
+    // A key is taken of the path that a request has where it is limited.
+    (
+        "map $uri $k { default \"\"; ~^/api/ $binary_remote_addr; ~\\.php$ $binary_remote_addr; ~^/y$ $binary_remote_addr; }
+map $uri $paid { default $binary_remote_addr; ~^/free$ \"\"; }
+limit_req_zone $k zone=a:1m rate=1r/m;
+limit_req_zone $paid zone=b:1m rate=1r/m;
+server { listen 127.0.0.1:PORT0; error_page 418 = /y;
+  rewrite ^/login$ /api/login last;
+  rewrite ^/api/old$ /gone last;
+  location / { limit_req zone=a burst=2 nodelay; }
+  location /e { return 418; }
+  location /x.php { limit_req zone=a burst=2 nodelay; }
+  location /shop/ { index index.php; }
+  location = /shop/index.php { limit_req zone=a burst=2 nodelay; }
+  location /front { try_files /none /a.php?$args; }
+  location /free { limit_req zone=b burst=3 nodelay; rewrite ^/free$ /paid break; rewrite ^/freed$ /free break; } }",
+        &[
+            asked(0, "x", "/login", 2),
+            asked(0, "x", "/api/x", 3),
+            asked(0, "x", "/api/old", 4),
+            asked(0, "x", "/e/x", 5),
+            asked(0, "x", "/y", 6),
+            asked(0, "x", "/x.php", 7),
+            asked(0, "x", "/x.phpx", 8),
+            asked(0, "x", "/shop/", 9),
+            asked(0, "x", "/front/x", 10),
+            asked(0, "x", "/free", 11),
+            asked(0, "x", "/freed", 12),
+            asked(0, "x", "/other", 13),
+        ],
+    ),
+    // What is internal is reached by a rewrite, too.
+    (
+        "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+server { listen 127.0.0.1:PORT0; rewrite ^/s$ /p/y last;
+  location /p/ { internal; limit_req zone=a burst=2 nodelay; location /p/q { } }
+  location /e { error_page 418 /p/x; return 418; }
+  location /r { rewrite ^ /p/q last; } }",
+        &[
+            asked(0, "x", "/s", 2),
+            asked(0, "x", "/e", 3),
+            asked(0, "x", "/r", 4),
+            asked(0, "x", "/p/x", 5),
+            asked(0, "x", "/p/q", 6),
+        ],
+    ),
+    // A star in a path.
+    (
+        "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+server { listen 127.0.0.1:PORT0;
+  location = /a*b { limit_req zone=a burst=2 nodelay; }
+  location ~ ^/c\\*d$ { limit_req zone=a burst=2 nodelay; } }",
+        &[
+            asked(0, "x", "/a*b", 2),
+            asked(0, "x", "/axb", 3),
+            asked(0, "x", "/c*d", 4),
+            asked(0, "x", "/cxd", 5),
+        ],
+    ),
+    // Bytes of an address are no text.
+    (
+        "map $binary_remote_addr $k { default $binary_remote_addr; 127.0.0.5 \"\"; }
+geo $binary_remote_addr $in { default 1; 127.0.0.0/8 0; }
+map $in $g { 0 \"\"; 1 $binary_remote_addr; }
+limit_req_zone $k zone=a:1m rate=1r/m;
+limit_req_zone $g zone=b:1m rate=1r/m;
+server { listen 127.0.0.1:PORT0;
+  location / { limit_req zone=a burst=2 nodelay; }
+  location /g { limit_req zone=b burst=3 nodelay; } }",
+        &[asked(0, "x", "/", 5), asked(0, "x", "/", 6), asked(0, "x", "/g", 7)],
+    ),
+    // Names without case: of variables, and of hosts by a regular expression.
+    (
+        "limit_req_zone $Binary_Remote_Addr$http_X_Api_Key zone=a:1m rate=1r/m;
+server { listen 127.0.0.1:PORT0; server_name d; }
+server { listen 127.0.0.1:PORT0; server_name ~^(www\\.)?Shop\\.Test$ any.test;
+  if ($http_X_Vip = 1) { return 204; }
+  limit_req zone=a burst=2 nodelay; }",
+        &[
+            asked(0, "shop.test", "/", 2),
+            asked(0, "d", "/", 3),
+            with(("x-api-key", "k"), "/", 4),
+            with(("x-vip", "1"), "/", 5),
+        ],
+    ),
+    // The method after an error page, and errors of error pages.
+    (
+        "map $request_method $k { default \"\"; GET $binary_remote_addr; }
+limit_req_zone $k zone=m:1m rate=1r/m;
+limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+server { listen 127.0.0.1:PORT0; error_page 418 /e; error_page 419 = @b;
+  location / { return 418; }
+  location /e { limit_req zone=m burst=2 nodelay; }
+  location /m { error_page 418 /l; return 418; }
+  location /l { if ($request_method ~ ^(POST|PUT)$) { return 204; } limit_req zone=a burst=3 nodelay; }
+  location /deep { recursive_error_pages on; error_page 418 = @a; return 418; }
+  location /once { error_page 418 = @a; return 418; }
+  location @a { return 403; error_page 403 = @b; }
+  location @b { limit_req zone=a burst=1 nodelay; } }",
+        &[
+            asked(0, "x", "/x", 2),
+            by("POST", "/x", 3),
+            by("POST", "/e", 4),
+            asked(0, "x", "/m", 5),
+            by("POST", "/m", 6),
+            by("POST", "/l", 7),
+            asked(0, "x", "/deep", 8),
+            asked(0, "x", "/once", 9),
+        ],
+    ),
+    // A block of `if` is a location of its own.
+    (
+        "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+server { listen 127.0.0.1:PORT0;
+  location / { if ($request_method = POST) { add_header X y; } try_files /none @app; }
+  location /i { if ($http_x_a = 1) { error_page 418 = @app; } return 418; }
+  location @app { limit_req zone=a burst=2 nodelay; } }",
+        &[
+            asked(0, "x", "/x", 2),
+            by("POST", "/x", 3),
+            asked(0, "x", "/i", 4),
+            with(("x-a", "1"), "/i", 5),
+        ],
     ),
     (
         "include http.d/*.conf;",

@@ -149,3 +149,115 @@ server { server_name b.test; limit_req zone=a; }",
     assert_eq!(key("a.test"), key("unknown.test"), "the first one is the default");
     assert_ne!(key("a.test"), key("b.test"));
 }
+
+#[test]
+fn bytes_of_an_address_are_no_text() {
+    let made = import(
+        "map $binary_remote_addr $by_map { default $binary_remote_addr; 127.0.0.5 \"\"; }
+geo $binary_remote_addr $in { default 1; 10.0.0.0/8 0; }
+map $in $by_geo { 0 \"\"; 1 $binary_remote_addr; }
+geo $binary_remote_addr $all { default 1; 0.0.0.0/0 0; }
+map $all $by_all { 0 \"\"; 1 $binary_remote_addr; }
+limit_req_zone $by_map zone=a:1m rate=1r/m;
+limit_req_zone $by_geo zone=b:1m rate=1r/m;
+limit_req_zone $by_all zone=c:1m rate=1r/m;
+server { limit_req zone=a; limit_req zone=b; limit_req zone=c; }",
+    );
+    assert_eq!(made.lost(), []);
+    assert_eq!(made.of(&[("ip", "127.0.0.5")]), "a:1 b:1");
+    assert_eq!(made.of(&[("ip", "10.0.0.5")]), "a:1 b:1");
+    assert!(
+        made.notes().iter().any(|(line, note)| *line == 1 && note.contains("bytes")),
+        "{:?}",
+        made.notes()
+    );
+    let made = import(
+        "map $binary_remote_addr $k { default $binary_remote_addr; ~^abc \"\";
+abcd \"\"; abc \"\"; }
+limit_req_zone $k zone=a:1m rate=1r/m; server { limit_req zone=a; }",
+    );
+    assert_eq!(made.lost().len(), 2, "{:?}", made.lost());
+}
+
+#[test]
+fn names_of_variables_have_no_case() {
+    let made = import(
+        "map $HTTP_X_Plan $Plan { default \"\"; 1 $Binary_Remote_Addr; }
+geo $Remote_Addr $In { default 1; 10.0.0.0/8 0; }
+map $in $by_geo { 0 \"\"; 1 $binary_remote_addr; }
+limit_req_zone $plan zone=a:1m rate=1;
+limit_req_zone $http_X_Api_Key zone=b:1m rate=1r/m;
+limit_req_zone $by_geo zone=c:1m rate=1r/m;
+server { if ($http_X_Vip = 1) { return 204; } limit_req zone=a; limit_req zone=b; limit_req zone=c; }",
+    );
+    assert_eq!(made.lost(), []);
+    let ip = ("ip", "1.1.1.1");
+    assert_eq!(made.of(&[ip, ("x-plan", "1")]), "a:1 c:1");
+    assert_eq!(made.of(&[ip, ("x-api-key", "1")]), "b:1 c:1");
+    assert_eq!(
+        (made.of(&[ip, ("x-vip", "1")]), made.of(&[("ip", "10.1.1.1")])),
+        (String::new(), String::new())
+    );
+    let yaml = made.imported.to_yaml(&made.sources);
+    assert!(yaml.contains("limit: 1/1s") && !yaml.contains("x-API"), "{yaml}");
+}
+
+#[test]
+fn a_header_that_is_called_as_something_else_of_a_call_has_another_name() {
+    let made = import(
+        "limit_req_zone $http_cost zone=a:1m rate=1r/m;
+limit_req_zone $http_ip zone=b:1m rate=1r/m;
+server { if ($http_domain = 1) { return 204; } limit_req zone=a; limit_req zone=b; }",
+    );
+    assert_eq!(made.lost(), []);
+    assert_eq!(made.of(&[("ip", "1.1.1.1"), ("http_cost", "1")]), "a:1");
+    assert_eq!(made.of(&[("ip", "1.1.1.1"), ("http_ip", "1")]), "b:1");
+    assert_eq!(made.of(&[("http_domain", "1"), ("http_ip", "1")]), "");
+    assert!(
+        made.notes().iter().any(|(_, note)| note.contains("header=cost:http_cost")),
+        "{:?}",
+        made.notes()
+    );
+    // What no node takes is one zone that is lost.
+    let long = "x".repeat(300);
+    let many: String = (0..40).map(|number| format!("$http_x{number}")).collect();
+    let made = import(&format!(
+        "limit_req_zone $http_{long} zone=a:1m rate=1r/m;
+limit_req_zone {many} zone=b:1m rate=1r/m;
+limit_req_zone $binary_remote_addr zone=c:1m rate=1r/m;
+server {{ limit_req zone=a; limit_req zone=b; limit_req zone=c; }}"
+    ));
+    let lines: Vec<u64> = made.lost().iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [1, 2, 4], "{:?}", made.lost());
+    assert_eq!(made.of(&[("ip", "1.1.1.1"), ("x1", "1")]), "c:1");
+}
+
+#[test]
+fn a_star_of_a_regular_expression_is_no_wildcard() {
+    let made = import(
+        "map $http_x_t $k { default $binary_remote_addr; ~^a\\* \"\"; ~b\\*$ \"\"; ~^c\\*d$ \"\"; }
+limit_req_zone $k zone=a:1m rate=1r/m;
+server { limit_req zone=a; }",
+    );
+    let lost: Vec<&str> = made.lost().into_iter().map(|(_, message)| message).collect();
+    assert!(matches!(lost[..], [a, b] if a.contains("^a") && b.contains("b\\*$")), "{lost:?}");
+    let of = |value: &str| made.of(&[("ip", "1.1.1.1"), ("x-t", value)]);
+    assert_eq!((of("abx"), of("c*d"), of("cxd")), ("a:1".into(), String::new(), "a:1".into()));
+    let made = with_zones(
+        "server { limit_req zone=a; if ($uri ~ ^/s\\*) { return 204; } location ~ ^/p\\* { limit_req zone=b; } location ~ \\*f$ { limit_req zone=b; } location ~ ^/c\\*d$ { limit_req zone=b; } }",
+    );
+    assert_eq!(
+        (made.at("any", "/search"), made.at("any", "/payments"), made.at("any", "/gxf")),
+        ("a:1".into(), "a:1".into(), "a:1".into())
+    );
+    assert_eq!((made.at("any", "/c*d"), made.at("any", "/cxd")), ("b:1".into(), "a:1".into()));
+    let lost: Vec<&str> = made.lost().into_iter().map(|(_, message)| message).collect();
+    for part in ["if:", "location ~ ^/p", "location ~ \\*f$"] {
+        assert!(lost.iter().any(|one| one.contains(part)), "{part}: {lost:?}");
+    }
+    // The ending of a file of an index.
+    let made = with_zones(
+        "index a*b; server { location /x/ { } location ~ \\.php$ { } location = /x/a*b { limit_req zone=a; } }",
+    );
+    assert_eq!(made.at("any", "/x/"), "a:1");
+}

@@ -49,6 +49,18 @@ fn locations_are_chosen_as_nginx_chooses() {
 fn what_no_pattern_says_is_lost_only_where_it_matters() {
     let made = with_zones("server { limit_req zone=a; location ~ ^/v[0-9]+/ { } }");
     assert_eq!((made.at("any", "/v1/x"), made.lost().len()), ("a:1".to_owned(), 0));
+    // What answers before the limits is not limited.
+    for server in [
+        "limit_req zone=a; location ~ ^/v[0-9]+/ { return 204; }",
+        "limit_req zone=a; location ~* ^/FREE { return 204; }",
+        "limit_req zone=a; rewrite ^/x/(.*)$ /$1 last; location /free/ { return 204; }",
+        "limit_req zone=a; rewrite ^/x/(.*)$ /$1 last; location /free/ { proxy_pass http://a; }",
+        "limit_req zone=a; merge_slashes off; location /free/ { return 204; }",
+    ] {
+        assert_eq!(with_zones(&format!("server {{ {server} }}")).lost().len(), 1, "{server}");
+        let without = server.replace("limit_req zone=a;", "");
+        assert_eq!(with_zones(&format!("server {{ {without} }}")).lost(), [], "{without}");
+    }
     let made =
         with_zones("server { location / { limit_req zone=a; } location ~ ^/v[0-9]+/ { limit_req zone=b; } }");
     let lost: Vec<u64> = made.lost().iter().map(|(line, _)| *line).collect();
