@@ -326,6 +326,77 @@ fn a_rule_with_many_limits_forgets_none_of_them() {
     }
 }
 
+/// Found with a real cluster: of a rule with 16 overrides the second change forgot what the first one had left.
+#[test]
+fn what_a_bucket_consumed_is_known_after_many_changes_however_many_overrides_there_are() {
+    for (algorithm, count) in
+        ALL.into_iter().flat_map(|algorithm| [0, 3, 16, 200].map(|count| (algorithm, count)))
+    {
+        let changed = |step: u64| {
+            let one = |number: u64| {
+                format!(
+                    "{{ when: {{ path: /{number} }}, limit: {}/{}h }}",
+                    1000 * step + 20 + number,
+                    24 + step
+                )
+            };
+            let overrides: Vec<String> = (0..count).map(one).collect();
+            let own = rule(&format!("{}/{}h", 1000 * step + 10, 24 + step), algorithm);
+            format!("{own}, overrides: [{}]", overrides.join(", "))
+        };
+        let mut node = Node::new(&changed(0));
+        let of = |node: &Node, number: u64, cost| {
+            let path = format!("/{number}");
+            node.store.check(&Node::charge_by(&node.rules, &[("user", "ada"), ("path", &path)], cost), START)
+        };
+        (0..count).for_each(|number| assert!(of(&node, number, 20 + number).allowed));
+        assert!(node.check(10, START).allowed);
+        // A key that is asked for in between loses nothing either.
+        for step in 1..=60 {
+            node.change(&changed(step), START);
+            if step == 30 && count > 1 {
+                assert_eq!(of(&node, 1, 0).remaining, 1000 * step, "{algorithm}, {count} overrides");
+            }
+        }
+        for number in 0..count {
+            assert_eq!(of(&node, number, 0).remaining, 60_000, "{algorithm}, override {number} of {count}");
+        }
+        assert_eq!(node.left(START), 60_000, "{algorithm}, {count} overrides");
+    }
+}
+
+#[test]
+fn a_rule_that_was_removed_and_comes_back_has_what_was_consumed() {
+    for algorithm in ALL {
+        let mut node = Node::new(&rule("10/1h", algorithm));
+        assert!(node.check(7, START).allowed);
+        let none = Rules::from_yaml("rules: []", &node.secret).unwrap();
+        node.store.set_limits(&none, at(1_000));
+        node.change(&rule("20/1h", algorithm), at(2_000));
+        assert_eq!(node.left(at(2_000)), 13, "{algorithm}");
+    }
+}
+
+/// Of overrides with the same condition the second has the bucket of the first, from when that one is over.
+#[test]
+fn an_override_that_follows_one_with_the_same_condition_has_what_was_consumed() {
+    let until = "2027-01-15T08:01:00Z";
+    let text = format!(
+        "limit: 100/1h, overrides: [{{ when: {{ path: /a }}, limit: 20/1h, until: \"{until}\" }}, {{ when: {{ path: /a }}, limit: 10/1d }}]"
+    );
+    let node = Node::new(&text);
+    let check = |cost, now| {
+        let mut found = SmallVec::new();
+        node.rules.matching_at("default", &[("user", "ada"), ("path", "/a")][..], now, &mut found);
+        let limit = *found[0].limit.unwrap();
+        let charge = Node::charge_by(&node.rules, &[("user", "ada"), ("path", "/a")], cost);
+        node.store.check(&Charge { key: found[0].key, limit, ..charge }, now)
+    };
+    assert_eq!(check(6, START).remaining, 14);
+    let decision = check(0, at(60_000));
+    assert_eq!((decision.limit, decision.remaining), (10, 4));
+}
+
 #[test]
 fn a_node_that_is_told_of_former_limits_knows_what_comes_from_before() {
     let mut old = Node::new("limit: 10/1h");
@@ -335,7 +406,7 @@ fn a_node_that_is_told_of_former_limits_knows_what_comes_from_before() {
     old.store.buckets(START, |_| true, |bucket| moved.push(bucket));
     moved.iter().for_each(|bucket| joined.store.take_over(bucket, START));
     let former = joined.compiled("limit: 10/1h");
-    joined.store.add_former_limits(&former, START);
+    joined.store.add_former_limits(&former, START, START);
     assert_eq!(joined.left(START), 10);
     joined.change("limit: 10/1h", START);
     assert_eq!(joined.left(START), 0);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use tidegate_limiter::{
     Algorithm, Cost, Limit,
     cluster::{DEFAULT_DOMAIN, is_valid_name},
-    rules::Zone,
+    rules::{LimitError, Zone},
 };
 
 use crate::check::{
@@ -186,6 +186,15 @@ impl LimitFields<'_> {
         // Time zones are few, whatever clients ask for; dates would not be, so a check brings none.
         let Some(zone) = &self.timezone else { return Ok(limit) };
         let zone = Zone::named(zone).map_err(|error| invalid("timezone", error.to_string()))?;
-        limit.placed(Some(zone), None).map_err(|error| invalid("timezone", error.to_string()))
+        limit.placed(Some(zone), None).map_err(|error| {
+            let detail = match error {
+                // A check has no `starts`.
+                LimitError::ZoneOfLength(period) => format!(
+                    "{period} has a length, which no time zone changes: write day, week, month or year, or leave timezone out"
+                ),
+                error => error.to_string(),
+            };
+            invalid("timezone", detail)
+        })
     }
 }

@@ -172,6 +172,11 @@ fn a_check_can_bring_a_time_zone_and_no_date() {
             "a token_bucket does not have",
         ),
         (
+            r#"{ "key": "k", "limit": "1/1d", "algorithm": "fixed_window", "timezone": "Asia/Tokyo" }"#,
+            "timezone",
+            "write day, week, month or year, or leave timezone out",
+        ),
+        (
             r#"{ "attributes": {}, "timezone": "Asia/Tokyo" }"#,
             "timezone",
             "belongs to a check with key and limit",

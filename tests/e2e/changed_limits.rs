@@ -87,6 +87,69 @@ fn consumed_units_stay_and_no_wait_is_longer_than_the_new_limit_refills() {
     }
 }
 
+/// Found by a user: of a rule with 16 overrides the second change forgot what the first one had left.
+#[test]
+fn what_overrides_counted_is_known_after_several_changes_that_nobody_asked_between() {
+    let cluster = three();
+    let fields = |step: u64| {
+        let one = |number: u64| {
+            format!("{{ when: {{ user: u{number} }}, limit: {}/1d }}", 1000 * step + 20 + number)
+        };
+        let overrides: Vec<String> = (0..30).map(one).collect();
+        format!("limit: {}/1d, overrides: [{}]", 1000 * step + 10, overrides.join(", "))
+    };
+    change(&cluster, &fields(0));
+    for (number, node) in (0..30).zip(cluster.nodes.iter().cycle()) {
+        assert_eq!(post(node, "/v1/check", &format!("u{number}"), 20 + number).0, 200, "u{number}");
+    }
+    assert_eq!(post(&cluster.nodes[0], "/v1/check", "plain", 10).0, 200);
+    for step in 1..=20 {
+        let told = change(&cluster, &fields(step));
+        assert!(told.starts_with("kept, consumed units count under the new limit"), "{told}");
+    }
+    for (number, node) in (0..30).zip(cluster.nodes.iter().cycle()) {
+        assert_eq!(left(node, &format!("u{number}")), 20_000, "u{number}");
+    }
+    assert_eq!(left(&cluster.nodes[2], "plain"), 20_000);
+}
+
+/// Found by a user: eight edits of another rule, and a restart by plan gave back what was consumed.
+#[test]
+fn edits_of_another_rule_and_a_restart_by_plan_leave_what_was_consumed() {
+    const ALGORITHMS: [&str; 5] =
+        ["token_bucket", "leaky_bucket", "fixed_window", "sliding_window", "sliding_log"];
+    let text = |limit: &str, algorithm: &str, other: u64| {
+        format!(
+            "rules: [{{ name: r, key: [user], limit: {limit}, algorithm: {algorithm} }}, {{ name: other, key: [tenant], limit: {other}/1m }}]"
+        )
+    };
+    let mut cluster = Cluster::start(1, Settings { keeps_data: true, ..kit::patient("rules: []") });
+    let write = |cluster: &Cluster, algorithm: &str, limit: &str, other: u64| {
+        let domain = format!("{}?wait=all", algorithm.replace('_', "-"));
+        let answer = put(cluster.node("n1"), &domain, &[], &text(limit, algorithm, other));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let used = |cluster: &Cluster, algorithm: &str, cost: u64| {
+        let domain = algorithm.replace('_', "-");
+        let body = json!({ "domain": domain, "attributes": { "user": "ada" }, "cost": cost }).to_string();
+        let answer = cluster.node("n1").client(PATIENCE).post("/v1/check", &body).unwrap().json();
+        Some(answer["limit"].as_u64()? - answer["remaining"].as_u64()?)
+    };
+    for algorithm in ALGORITHMS {
+        write(&cluster, algorithm, "10/10h", 1);
+        assert_eq!(used(&cluster, algorithm, 7), Some(7), "{algorithm}");
+        write(&cluster, algorithm, "30/20h", 1);
+        (2..=12).for_each(|other| write(&cluster, algorithm, "30/20h", other));
+    }
+    assert_eq!(cluster.terminate("n1"), Some(0));
+    cluster.restart("n1");
+    cluster.await_ready();
+    for algorithm in ALGORITHMS {
+        wait_for("it decides", SOON, || used(&cluster, algorithm, 0).is_some_and(|used| used < 30));
+        assert_eq!(used(&cluster, algorithm, 0), Some(7), "{algorithm}");
+    }
+}
+
 #[test]
 fn refunds_and_resets_reach_what_was_consumed_before_the_change() {
     let cluster = three();

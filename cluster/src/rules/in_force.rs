@@ -2,12 +2,13 @@
 //! ever sees the last snapshot, and never waits.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use tidegate_limiter::{
+    Nanos,
     cluster::{Reserves, Rules, Store},
     rules::{HashSecret, RuleError},
 };
@@ -31,10 +32,15 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(4);
 /// How long the rules to begin with are tried to be written before it is tried again.
 const SEED_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Texts of a domain's rules that were in force before, and their bytes: of these the limits are known for buckets that come from other nodes.
-const MAX_TEXTS_BEFORE: usize = 8;
+/// Bytes of a domain's texts that were in force before, the newest ones: of these the limits are known for buckets that come from other
+/// nodes or from the disk. The history bounds how many there are. A node that starts compiles all of them before it decides: two seconds
+/// for as many bytes.
 const MAX_BYTES_BEFORE: usize = 4 << 20;
-/// How many rules all states of the rules that were in force before may have.
+/// How much later than its change says a text may still have been in force: clocks of nodes differ, and a node can be cut off from the
+/// log for a while.
+const IN_FORCE_AFTER: Duration = Duration::from_secs(3600);
+/// Of how many texts of a domain the rules are known that slots were begun under, and how many rules all states of these may have.
+const MAX_STATES_BEFORE: usize = 8;
 const MAX_RULES_BEFORE: usize = 1 << 16;
 
 /// Follows the log. `seed` are the rules to begin with: for domains that the cluster has none for.
@@ -138,13 +144,22 @@ impl Compiler {
                 (Arc::clone(&rules), Arc::clone(domain), Arc::clone(history.text()), secret.clone());
             let started = Instant::now();
             let texts = texts_before(history, self.compiled.get(domain).copied());
+            let (store, now) = (Arc::clone(&self.stores[0]), self.clock.now());
             let compile = move || {
                 let compiled = before.with_domain_at(&name, &text, &secret, revision.get())?;
-                // One that this version cannot use was in force nowhere that it knows of.
-                let former = texts.iter().filter_map(|(revision, text)| {
-                    Rules::empty(&secret).with_domain_at(&name, text, &secret, revision.get()).ok()
-                });
-                Ok::<_, Vec<RuleError>>((compiled, former.collect::<Vec<_>>()))
+                let mut former = VecDeque::new();
+                for TextBefore { revision, text, ended } in texts {
+                    // One that this version cannot use was in force nowhere that it knows of.
+                    let rules = Rules::empty(&secret).with_domain_at(&name, &text, &secret, revision.get());
+                    let Ok(rules) = rules else { continue };
+                    store.add_former_limits(&rules, ended, now);
+                    // All of them would take much memory.
+                    if former.len() == MAX_STATES_BEFORE {
+                        former.pop_front();
+                    }
+                    former.push_back(rules);
+                }
+                Ok::<_, Vec<RuleError>>((compiled, former))
             };
             let compiled = crate::fabric::blocking(compile).await;
             match compiled {
@@ -183,7 +198,6 @@ impl Compiler {
             // The buckets of slots that this node owns. Those of shares are of parts of limits, and last for a cut.
             let now = self.clock.now();
             self.stores[0].set_limits(&rules, now);
-            former.iter().for_each(|rules| self.stores[0].add_former_limits(rules, now));
             if is_first {
                 let before = reserves_before(&rules, &former);
                 before.into_iter().for_each(|reserves| self.ownership.add_former_reserves(reserves));
@@ -211,19 +225,33 @@ impl Compiler {
     }
 }
 
-/// The texts that were in force before, the newest last: since the revision that this node had, or, where it had none, the last ones.
-/// Buckets that come from other nodes, or from the disk, may have been charged by them.
-fn texts_before(history: &DomainHistory, known: Option<Revision>) -> Vec<(Revision, Arc<str>)> {
-    let [before @ .., _] = history.changes() else { return Vec::new() };
-    let mut bytes = 0;
-    let newer = before.iter().rev().take_while(|change| known.is_none_or(|known| change.revision > known));
-    let texts = newer.filter_map(|change| Some((change.revision, change.text.clone()?)));
-    let texts = texts.take(MAX_TEXTS_BEFORE).take_while(|(_, text)| {
-        bytes += text.len();
-        bytes <= MAX_BYTES_BEFORE
+/// A text of a domain's rules that was in force before.
+struct TextBefore {
+    revision: Revision,
+    text: Arc<str>,
+    ended: Nanos,
+}
+
+/// The texts that were in force before, the newest last: since the revision that this node had, or, where it had none, all that the
+/// history has. Buckets that come from other nodes, or from the disk, may have been charged by them.
+fn texts_before(history: &DomainHistory, known: Option<Revision>) -> Vec<TextBefore> {
+    let mut latest = 0;
+    let texts = history.changes().windows(2).filter_map(|pair| {
+        // Of a clock that was set back, the change before says when.
+        latest = pair[1].at_ms.max(pair[0].at_ms).max(latest);
+        let ended = Nanos::new(latest.saturating_mul(1_000_000)).saturating_add(IN_FORCE_AFTER);
+        let is_newer = known.is_none_or(|known| pair[0].revision > known);
+        let text = pair[0].text.clone().filter(|_| is_newer)?;
+        Some(TextBefore { revision: pair[0].revision, text, ended })
     });
-    let mut texts: Vec<(Revision, Arc<str>)> = texts.collect();
-    texts.reverse();
+    let mut texts: Vec<TextBefore> = texts.collect();
+    let mut bytes = 0;
+    let is_within = |before: &&TextBefore| {
+        bytes += before.text.len();
+        bytes <= MAX_BYTES_BEFORE
+    };
+    let newest = texts.iter().rev().take_while(is_within).count();
+    texts.drain(..texts.len() - newest);
     texts
 }
 

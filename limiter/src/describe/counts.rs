@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{OverrideDescription, RuleDescription, conditions_text};
+use super::{Conditions, OverrideDescription, RuleDescription, conditions_text};
 use crate::{
     Algorithm, Limit,
     address::{IpPrefix, OwnIpPrefix},
@@ -10,6 +10,8 @@ use crate::{
 };
 
 const OF_RULE: &str = "those of the rule";
+/// Buckets that the rules before do not have. Whether they had them earlier the two texts do not say.
+const OF_OVERRIDE: &str = "start full, but for what is still known of an override with this condition";
 
 /// The words for a rule before and after a change; `None` where no bucket counts otherwise than before. `ip_prefix`: of rules that
 /// say none.
@@ -22,7 +24,8 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription, ip_prefix: IpPr
         ip_prefix.or(own)
     };
     if sorted(&was.key) != sorted(&is.key) || bits(was) != bits(is) {
-        return Some("start anew, the key is another one".to_owned());
+        let told = "start full, the key is another one, but for what is still known of buckets with this key";
+        return Some(told.to_owned());
     }
     let mut words = Vec::new();
     let own = |rule: &RuleDescription| (rule.limit.clone(), rule.burst, rule.algorithm.clone(), rule.carved);
@@ -38,10 +41,10 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription, ip_prefix: IpPr
         let told = match (of(&was.overrides, special), is_own(is, special)) {
             (None, true) => None,
             (None, false) if !counts(&special.limit) => Some("end".to_owned()),
-            (None, false) => Some("start anew".to_owned()),
+            (None, false) => Some(OF_OVERRIDE.to_owned()),
             (Some(known), true) if is_own(was, &known) => None,
             (Some(_), true) => Some(OF_RULE.to_owned()),
-            (Some(known), false) if is_own(was, &known) => Some("start anew".to_owned()),
+            (Some(known), false) if is_own(was, &known) => Some(OF_OVERRIDE.to_owned()),
             (Some(known), false) => {
                 let is_same = (&known.limit, known.burst, &known.timezone, &known.starts)
                     == (&special.limit, special.burst, &special.timezone, &special.starts);
@@ -52,13 +55,45 @@ pub(super) fn after(was: &RuleDescription, is: &RuleDescription, ip_prefix: IpPr
         words.extend(told.map(|told| format!("for {} {told}", conditions_text(&special.when))));
     }
     for gone in was.overrides.iter().filter(|gone| of(&is.overrides, gone).is_none() && !is_own(was, gone)) {
-        words.push(format!("for {} {OF_RULE}", conditions_text(&gone.when)));
+        words.push(format!("for {} {}", conditions_text(&gone.when), instead(gone, &is.overrides)));
     }
     (!words.is_empty()).then(|| words.join("; "))
 }
 
+/// Whose buckets the requests of an override have that is gone.
+fn instead(gone: &OverrideDescription, overrides: &[OverrideDescription]) -> String {
+    let Some(next) = overrides.iter().find(|next| !excludes(&next.when, &gone.when)) else {
+        return OF_RULE.to_owned();
+    };
+    let is_always = next.from.is_none() && next.until.is_none();
+    let fits = |(attribute, patterns): (&String, &Vec<PatternText>)| {
+        gone.when.get(attribute).is_some_and(|known| {
+            !known.is_empty() && known.iter().all(|one| is_exact(one) && patterns.contains(one))
+        })
+    };
+    match is_always && next.when.iter().all(fits) {
+        true => format!("those of {}", conditions_text(&next.when)),
+        false => "those of the next override that fits, or of the rule".to_owned(),
+    }
+}
+
+/// Whether no request fits both, as far as that can be seen without asking: both name values of an attribute, and share none.
+fn excludes(one: &Conditions, other: &Conditions) -> bool {
+    one.iter().any(|(attribute, patterns)| {
+        let others = other.get(attribute).map_or(&[][..], |others| others);
+        let all_are_exact = patterns.iter().chain(others).all(is_exact);
+        let share = patterns.iter().any(|pattern| others.contains(pattern));
+        all_are_exact && !patterns.is_empty() && !others.is_empty() && !share
+    })
+}
+
+/// Whether a value is this text and nothing else: no pattern, no network, and no address or path, which has several texts.
+fn is_exact(pattern: &PatternText) -> bool {
+    matches!(pattern, PatternText::Short(text) if !text.contains(['*', '!', '/', ':', '.']))
+}
+
 /// In whichever order patterns are written, the condition is the same.
-fn same(when: &super::Conditions) -> BTreeMap<&str, BTreeSet<&PatternText>> {
+fn same(when: &Conditions) -> BTreeMap<&str, BTreeSet<&PatternText>> {
     when.iter().map(|(attribute, patterns)| (&**attribute, patterns.iter().collect())).collect()
 }
 
@@ -103,7 +138,7 @@ pub(super) fn renamed(removed: &[RuleDescription], added: &[RuleDescription]) ->
     pairs
         .map(|(new, old)| {
             format!(
-                "{:?} starts with full buckets: what {:?} has counted goes with its name",
+                "{:?} starts with full buckets, but for what is still known of a rule of that name: what {:?} has counted goes with its name",
                 new.name, old.name
             )
         })
@@ -136,6 +171,8 @@ mod tests {
         let kept = "kept, consumed units count under the new limit";
         let ended = "end, and count again if a limit comes back before they are full";
         let returned = "start full, but for units consumed under a limit that the rule had before and that are not back yet";
+        let another_key =
+            "start full, the key is another one, but for what is still known of buckets with this key";
         let special = |limit: &str| {
             format!(
                 "name: r, key: [user], limit: 5/1m, overrides: [{{ when: {{ path: [/a, /b] }}, limit: {limit} }}]"
@@ -154,18 +191,20 @@ mod tests {
             ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: 0/1h", Some(ended)),
             ("name: r, key: [user], limit: deny", "name: r, key: [user], limit: unlimited", None),
             ("name: r, key: [user], limit: unlimited", "name: r, key: [user], limit: 5/1m", Some(returned)),
-            (
-                "name: r, key: [user], limit: 5/1m",
-                "name: r, key: [ip], limit: 5/1m",
-                Some("start anew, the key is another one"),
-            ),
+            ("name: r, key: [user], limit: 5/1m", "name: r, key: [ip], limit: 5/1m", Some(another_key)),
             ("name: r, key: [user], limit: 5/1m", "name: r, key: [user], limit: 5/1m, mode: shadow", None),
             (
                 &special("7/1m"),
                 &special("8/1h"),
                 Some("for path=/a|/b kept, consumed units count under the new limit"),
             ),
-            ("name: r, key: [user], limit: 5/1m", &special("8/1h"), Some("for path=/a|/b start anew")),
+            (
+                "name: r, key: [user], limit: 5/1m",
+                &special("8/1h"),
+                Some(
+                    "for path=/a|/b start full, but for what is still known of an override with this condition",
+                ),
+            ),
             (&special("8/1h"), "name: r, key: [user], limit: 5/1m", Some("for path=/a|/b those of the rule")),
         ] {
             assert_eq!(diff(before, after).changed[0].counts.as_deref(), counts, "{before} -> {after}");
@@ -180,7 +219,7 @@ mod tests {
         for (before, after, counts) in [
             ("", ", ip_prefix: { v6: 64 }", None),
             (", ip_prefix: { v4: 32 }", "", None),
-            ("", ", ip_prefix: { v6: 56 }", Some("start anew, the key is another one")),
+            ("", ", ip_prefix: { v6: 56 }", Some(another_key)),
         ] {
             let told = diff(&of_ip(before), &of_ip(after));
             assert_eq!(told.changed[0].counts.as_deref(), counts, "{before} -> {after}");
@@ -188,7 +227,9 @@ mod tests {
         let renamed = diff("name: old, key: [ip], limit: 5/1m", "name: new, key: [ip], limit: 5/1m").renamed;
         assert_eq!(
             renamed,
-            ["\"new\" starts with full buckets: what \"old\" has counted goes with its name"]
+            [
+                "\"new\" starts with full buckets, but for what is still known of a rule of that name: what \"old\" has counted goes with its name"
+            ]
         );
         assert!(
             diff("name: old, key: [ip], limit: 5/1m", "name: new, key: [user], limit: 5/1m")
@@ -217,7 +258,7 @@ mod tests {
         );
         assert_eq!(
             counts(&rule("10/1h", "10/1h"), &rule("10/1h", "20/1h")).as_deref(),
-            Some("for p=x start anew")
+            Some("for p=x start full, but for what is still known of an override with this condition")
         );
         assert_eq!(
             counts(&rule("10/1h", "10/1h"), &rule("20/1h", "20/1h")).as_deref(),
@@ -232,5 +273,33 @@ mod tests {
             counts(&listed("[x, y]", "5/1h"), &listed("[y, x]", "6/1h")).as_deref(),
             Some("for p=y|x kept, consumed units count under the new limit")
         );
+    }
+
+    /// Found with real nodes: requests of an override that is gone have the buckets of the one that fits now.
+    #[test]
+    fn requests_of_an_override_that_is_gone_have_the_buckets_of_the_next_one_that_fits() {
+        let rule = |overrides: &str| format!("name: r, key: [u], limit: 10/1h, overrides: [{overrides}]");
+        let counts = |after: &str| {
+            let before = rule("{ when: { p: x }, limit: 3/1h }");
+            let counts = diff(&before, &rule(after)).changed[0].counts.clone().unwrap();
+            counts.split("; ").find_map(|told| told.strip_prefix("for p=x ")).unwrap().to_owned()
+        };
+        for (after, told) in [
+            ("", "those of the rule"),
+            ("{ when: { p: y }, limit: 3/1h }", "those of the rule"),
+            ("{ when: { p: [x, y] }, limit: 3/1h }", "those of p=x|y"),
+            ("{ when: { p: y }, limit: 3/1h }, { when: { p: [x, y] }, limit: 3/1h }", "those of p=x|y"),
+            (
+                "{ when: { p: [x, y], q: a }, limit: 3/1h }",
+                "those of the next override that fits, or of the rule",
+            ),
+            ("{ when: { p: \"x*\" }, limit: 3/1h }", "those of the next override that fits, or of the rule"),
+            (
+                "{ when: { p: [x, y] }, limit: 3/1h, until: \"2027-01-01T00:00:00Z\" }",
+                "those of the next override that fits, or of the rule",
+            ),
+        ] {
+            assert_eq!(counts(after), told, "{after}");
+        }
     }
 }

@@ -294,7 +294,14 @@ impl Compiler<'_> {
                 };
                 let near = nearest(&text.text, ["unlimited", "deny"].into_iter());
                 let help = near.map_or(String::new(), |word| format!("did you mean `{word}`?"));
-                self.error(place, error.to_string(), help);
+                let text = match &error {
+                    // A check says no limit where it wants none; a rule has a word for it.
+                    LimitError::Syntax(text) => format!(
+                        "{text:?} is no limit: write COUNT/PERIOD, e.g. 5/1m, 100/1s, 1000/day, `unlimited` or `deny`"
+                    ),
+                    _ => error.to_string(),
+                };
+                self.error(place, text, help);
                 None
             }
         }

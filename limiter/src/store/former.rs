@@ -31,10 +31,10 @@ impl Store {
         self.limits.set(rules, now.ticks());
     }
 
-    /// Under the limits of these rules, which were in force before, keys may have consumed something that comes from other nodes or
-    /// from the disk. Only of rules that are there now.
-    pub fn add_former_limits(&self, rules: &Rules, now: Nanos) {
-        self.limits.add_former(rules, now.ticks());
+    /// Under the limits of these rules, which were in force until they `ended`, keys may have consumed something that comes from other
+    /// nodes or from the disk. One that ended longer ago than it takes to refill says nothing.
+    pub fn add_former_limits(&self, rules: &Rules, ended: Nanos, now: Nanos) {
+        self.limits.add_former(rules, ended.ticks(), now.ticks());
     }
 
     /// Has what the key of a charge consumed under former limits count in its bucket, as a check would: before units are given

@@ -9,6 +9,7 @@ fn each_mistake_is_reported_with_its_place_and_what_to_write() {
     assert_error("rules: [{ name: r, key: [], limit: deni }]", "deni", "did you mean `deny`?");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/0s\n", "5/0s", "1ms to 3650d");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5 a minute\n", "5 a minute", "COUNT/PERIOD");
+    assert_error("rules: [{ name: r, key: [], limit: none }]", "none", "1000/day, `unlimited` or `deny`");
     assert_error("rules:\n  - name: r\n    key: [ip]\n    limit: 5/1x\n", "5/1x", "no period");
     assert_error(
         "rules:\n  - name: r\n    key: [ip]\n    limit: 9007199254740993/1s\n",
