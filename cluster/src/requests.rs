@@ -173,7 +173,7 @@ impl Requests {
         part.charged.note(key, charges, now, MAX_CHARGED / PARTS);
     }
 
-    /// Takes so many units of what the request with this number was charged of a bucket, to be given back.
+    /// Takes so many units of what checks with this number's id were charged of a bucket, to be given back.
     /// None of a charge that is not known.
     pub(crate) fn take_charged(
         &self,
@@ -182,7 +182,7 @@ impl Requests {
         units: Cost,
         now: Nanos,
     ) -> SmallVec<[Returned; 1]> {
-        locked(self.part(number)).charged.take(number, key, units.get(), now)
+        locked(self.part(number)).charged.take(RequestKey::id_of(number), key, units.get(), now)
     }
 
     /// Whether what was charged may be undone: then the request is forgotten. Not if another check was answered by it, nor

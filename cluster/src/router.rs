@@ -38,6 +38,7 @@ use self::{
 };
 use crate::{
     owner::slot_ownership::Claim,
+    requests::RequestKey,
     slots::SlotId,
     verdict::{CheckOptions, Decisions, Local, LossPolicy, NotReady, Undecided, Verdict},
 };
@@ -141,6 +142,7 @@ impl Router {
     ) -> Result<Verdict, Undecided> {
         assert_eq!(charges.len(), policies.len(), "each charge has its rule's wish");
         let CheckOptions { revision, request, deadline } = options;
+        let request = request.map(|id| RequestKey::number_of_check(id, charges));
         let (mut attempt, mut sent, mut was_held) = (1, 1, false);
         loop {
             // Before the table is loaded, so that no change after that is missed.
