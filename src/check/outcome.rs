@@ -61,7 +61,7 @@ pub(super) fn put_together<'d, T>(
         let Some(told) = decided(place) else { continue };
         let (decision, name) = (told.decision, name(place));
         if charge.mode == Mode::Shadow {
-            if !decision.allowed {
+            if decision.denies() {
                 node.metrics[worker].count_shadow_denial();
             }
             if watched.as_ref().is_none_or(|(_, most)| decision.binds(most.decision).is_gt()) {
