@@ -200,6 +200,13 @@ fn a_refund_that_names_its_request_gives_back_what_that_still_weighs_and_once() 
             assert_eq!(left(c, "/v1/refund", 6, "third"), 6, "{algorithm}: and nothing that was not charged");
             assert_eq!(left(c, "/v1/check", 7, "denied"), 6, "{algorithm}");
             assert_eq!(left(c, "/v1/refund", 7, "denied"), 6, "{algorithm}: nor what was denied");
+            post(b, "/v1/reset", &json!({ "attributes": { "by": algorithm, "user": user } }));
+            assert_eq!(left(a, "/v1/check", 6, "third"), 4, "{algorithm}");
+            assert_eq!(
+                left(c, "/v1/refund", 4, "second"),
+                4,
+                "{algorithm}: nor what was charged before a reset"
+            );
             let reset = json!({ "attributes": { "by": algorithm, "user": user }, "request_id": "first" });
             assert_eq!(post(a, "/v1/reset", &reset).0, 400);
         }

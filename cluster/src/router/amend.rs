@@ -205,6 +205,8 @@ impl Router {
                     }
                 }
                 Amendment::Reset => {
+                    // First: who refunds by a request's id in between gives nothing back to the bucket as it is then.
+                    self.requests.note_reset(charge.key, now);
                     self.store.forget_former(charge, now);
                     self.store.reset(charge.key);
                 }
