@@ -77,6 +77,18 @@ impl Rule {
         places.filter_map(|place| Some((self.limit_id_at(place).number, self.limit_at(place)?)))
     }
 
+    /// As [`Rule::matched`], for a limit that the rule has had there before.
+    pub(crate) fn matched_before(
+        &self,
+        mut key: KeyBytes,
+        special: Option<usize>,
+        limit: &Limit,
+    ) -> Matched<'_> {
+        let matched = self.matched(key, special);
+        key.number(self.limit_id_at(special).number);
+        Matched { key: key.finish_under(limit.bits()), ..matched }
+    }
+
     /// What tells its buckets from those of the others.
     #[inline]
     pub(crate) fn limit_id_at(&self, special: Option<usize>) -> LimitId {

@@ -93,7 +93,7 @@ pub(crate) async fn amend_buckets<T>(
         Amendment::Refund | Amendment::RefundOf(_) => {
             rule(&rules, request, now, Purpose::Change, &mut limited)
         }
-        Amendment::Reset => rule_all(&rules, request, now, &mut limited),
+        Amendment::Reset => rule_all(&rules, &node.store, request, now, &mut limited),
     };
     match ruling {
         Ruling::Limited => {}

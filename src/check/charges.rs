@@ -4,7 +4,9 @@ use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
     Cost, Limit, Nanos,
-    cluster::{Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, Reserve, RuleId, Rules},
+    cluster::{
+        Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, Reserve, RuleId, Rules, Store,
+    },
     rules::Mode,
 };
 
@@ -101,9 +103,10 @@ pub(super) fn rule<'r>(
     Ruling::Limited
 }
 
-/// As [`rule`], with all buckets that the request's keys have, whichever limit is in force.
+/// As [`rule`], with all buckets that the request's keys have, whichever limit is in force; where that is none now, the bucket that they had.
 pub(super) fn rule_all<'r>(
     rules: &'r Rules,
+    store: &Store,
     request: &'r CheckRequest<'_>,
     now: Nanos,
     limited: &mut Charges<'r>,
@@ -118,6 +121,11 @@ pub(super) fn rule_all<'r>(
         if let Some(limit) = one.limit {
             limited.add_matched(&one, limit, request);
         }
+    }
+    let mut former = SmallVec::new();
+    store.former_buckets(rules, &request.domain, attributes, now, &mut former);
+    for (one, limit) in former {
+        limited.add_matched(&one, &limit, request);
     }
     if limited.charges.is_empty() {
         return Ruling::Unlimited { allowed: true, rule: None };

@@ -150,6 +150,24 @@ fn a_reset_is_of_all_limits_that_a_rule_has_for_the_key() {
 }
 
 #[test]
+fn a_reset_counts_where_nothing_is_limited_at_that_moment() {
+    let text = |limit: &str| format!("rules: [{{ name: r, key: [user], limit: {limit} }}]");
+    let cluster = kit::patient_nodes(3, &text("10/1d"));
+    let [a, b, c] = [0, 1, 2].map(|place| &cluster.nodes[place]);
+    let of_ada = |cost: u64| json!({ "attributes": { "user": "ada" }, "cost": cost });
+    for nothing in ["unlimited", "deny"] {
+        assert_eq!(post(a, "/v1/check", &of_ada(10)).1["remaining"], 0);
+        put(a, "default", &[], &text(nothing));
+        wait_for("nothing is counted", SOON, || post(b, "/v1/check", &of_ada(1)).1["limit"] != 10);
+        let (status, answer) = post(b, "/v1/reset", &of_ada(1));
+        assert_eq!((status, &answer["buckets"][0]["remaining"]), (200, &json!(10)), "{nothing}: {answer}");
+        put(a, "default", &[], &text("10/1d"));
+        wait_for("the limit is back", SOON, || post(c, "/v1/check", &of_ada(0)).1["limit"] == 10);
+        assert_eq!(post(c, "/v1/check", &of_ada(0)).1["remaining"], 10, "{nothing}");
+    }
+}
+
+#[test]
 fn without_an_owner_nothing_is_given_back_and_that_is_said() {
     let mut cluster: Cluster = kit::patient_nodes(3, &rules());
     let body = |user: u32| json!({ "attributes": { "by": "fixed_window", "user": format!("u{user}") } });
