@@ -1,7 +1,7 @@
 //! Whether a rule is about a request, and from the request's key to its bucket.
 
 use crate::{
-    Attributes, KeyHash, Limit, LimitRef, Rule,
+    Attributes, KeyHash, Limit, LimitRef, Nanos, Rule,
     address::Address,
     condition::{Condition, Pattern, Test, without_end_slashes},
     key::KeyBytes,
@@ -21,6 +21,22 @@ pub struct Matched<'r> {
     pub key: KeyHash,
     /// Which of the rule's limits that is.
     pub limit_ref: LimitRef,
+}
+
+impl Matched<'_> {
+    /// When the limit stops being the one for this request; `None`: not by itself. Which one, if any, is in force after that, it does not
+    /// say.
+    #[inline]
+    pub fn until(&self) -> Option<Nanos> {
+        let rule = self.rule.span.end();
+        match self.limit_ref.place().checked_sub(1) {
+            Some(special) => match (rule, self.rule.overrides[special as usize].span.end()) {
+                (Some(rule), Some(special)) => Some(rule.min(special)),
+                (rule, special) => rule.or(special),
+            },
+            None => rule,
+        }
+    }
 }
 
 impl Condition {
