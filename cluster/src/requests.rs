@@ -13,6 +13,7 @@
 mod charged;
 mod fair;
 mod key;
+mod resets;
 
 use std::{
     collections::HashMap,
@@ -30,6 +31,7 @@ pub(crate) use self::{charged::MovedCharge, fair::Share, key::RequestKey};
 use self::{
     charged::{Charged, MAX_CHARGED},
     fair::FairQueue,
+    resets::Resets,
 };
 use crate::{slots::SlotId, stats::Counter};
 
@@ -44,6 +46,8 @@ const PARTS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Requests {
     parts: [Mutex<Part>; PARTS],
+    /// Not locked together with a part.
+    resets: Mutex<Resets>,
     unremembered: Counter,
     repeated: Counter,
 }
@@ -90,6 +94,7 @@ impl Default for Requests {
     fn default() -> Self {
         Self {
             parts: std::array::from_fn(|_| Mutex::default()),
+            resets: Mutex::default(),
             unremembered: Counter::default(),
             repeated: Counter::default(),
         }
@@ -173,7 +178,7 @@ impl Requests {
         part.charged.note(key, charges, now, MAX_CHARGED / PARTS);
     }
 
-    /// Takes so many units of what the request with this number was charged of a bucket, to be given back.
+    /// Takes so many units of what checks with this number's id were charged of a bucket, to be given back.
     /// None of a charge that is not known.
     pub(crate) fn take_charged(
         &self,
@@ -182,7 +187,18 @@ impl Requests {
         units: Cost,
         now: Nanos,
     ) -> SmallVec<[Returned; 1]> {
-        locked(self.part(number)).charged.take(number, key, units.get(), now)
+        let reset = locked(&self.resets).before(key);
+        locked(self.part(number)).charged.take(RequestKey::id_of(number), key, units.get(), reset, now)
+    }
+
+    /// A bucket is about to be reset: whatever it was charged is not given back any more.
+    pub(crate) fn note_reset(&self, key: KeyHash, now: Nanos) {
+        locked(&self.resets).note(key, now);
+    }
+
+    /// Of these slots another owner knows what requests were charged. What is known here is not true any more: some of it was given back there.
+    pub(crate) fn forget_charges(&self, of: impl Fn(SlotId) -> bool) {
+        self.parts.iter().for_each(|part| locked(part).charged.forget_slots(&of));
     }
 
     /// Whether what was charged may be undone: then the request is forgotten. Not if another check was answered by it, nor
@@ -212,6 +228,7 @@ impl Requests {
                 *part = Part::default();
             }
         }
+        locked(&self.resets).forget_old(now);
     }
 
     /// What is remembered of slots, for their next owner: at most so many decisions.
@@ -248,6 +265,9 @@ impl Requests {
     ) -> Vec<MovedCharge> {
         let mut found = Vec::new();
         self.parts.iter().for_each(|part| locked(part).charged.of_slots(&wanted, now, &mut found));
+        let resets = locked(&self.resets);
+        found.retain(|charge| charge.at > resets.before(charge.key));
+        drop(resets);
         found.sort_unstable_by_key(|charge| std::cmp::Reverse(charge.at));
         found.truncate(most);
         // In the order in which they were made.
@@ -279,8 +299,8 @@ impl Requests {
     }
 }
 
-fn locked(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(one: &Mutex<T>) -> MutexGuard<'_, T> {
+    one.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -32,12 +32,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::{amend::Amended, core::Router, look::Look};
 use self::{
-    attempt::{Attempt, AttemptOutcome},
+    attempt::{Attempt, AttemptOutcome, Previews},
     core::{MAX_ATTEMPTS, MAX_SENT, RETRY_PAUSE},
-    parts::{denial, is_held},
+    parts::{denial, is_held, tell_held},
 };
 use crate::{
     owner::slot_ownership::Claim,
+    requests::RequestKey,
     slots::SlotId,
     verdict::{CheckOptions, Decisions, Local, LossPolicy, NotReady, Undecided, Verdict},
 };
@@ -141,6 +142,7 @@ impl Router {
     ) -> Result<Verdict, Undecided> {
         assert_eq!(charges.len(), policies.len(), "each charge has its rule's wish");
         let CheckOptions { revision, request, deadline } = options;
+        let request = request.map(|id| RequestKey::number_of_check(id, charges));
         let (mut attempt, mut sent, mut was_held) = (1, 1, false);
         loop {
             // Before the table is loaded, so that no change after that is missed.
@@ -174,10 +176,16 @@ impl Router {
                     }
                 }
                 // The deadline ends this, and not a number of attempts: it is no matter of who decides.
-                AttemptOutcome::Held { by_peer, denied } => {
+                AttemptOutcome::Held { by_peer, mut denied } => {
                     was_held = true;
                     let in_vain = || charges.iter().any(|charge| self.ownership.waits_in_vain(charge.key));
-                    if Instant::now() >= deadline || !by_peer && in_vain() {
+                    let is_over = Instant::now() >= deadline;
+                    if is_over || !by_peer && in_vain() {
+                        if !is_over {
+                            let (previews, lost) = (Previews::new(), SmallVec::new());
+                            self.explain(&check, previews, lost, &mut denied.answers).await;
+                        }
+                        tell_held(false, false, charges, &mut denied.answers);
                         return Ok(denied);
                     }
                     if by_peer {

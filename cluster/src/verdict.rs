@@ -29,7 +29,7 @@ pub struct LossPolicy {
 pub struct CheckOptions {
     /// Of the rules that the charges were made by.
     pub revision: u64,
-    /// A number for what the client calls its request: asked again within two seconds, it is not charged again.
+    /// A number for what the client calls its request: the same check with it, asked again within two seconds, is not charged again.
     pub request: Option<u64>,
     /// When it is to be answered, however many attempts that takes; see [`Router::deadline`](crate::Router::deadline).
     pub deadline: Instant,

@@ -63,6 +63,17 @@ impl Decision {
         if self.is_held() { Self { allowed: true, retry_after: None, ..self } } else { self }
     }
 
+    /// What it says where its limit is in force for that long only: nobody waits for it any longer. A limit that denies whatever was consumed
+    /// tells no wait.
+    #[must_use = "it is another decision"]
+    pub fn in_force_for(self, rest: Duration) -> Self {
+        if !self.denies() || self.limit == 0 {
+            return self;
+        }
+        // What would never pass does then.
+        Self { retry_after: Some(self.retry_after.map_or(rest, |wait| wait.min(rest))), ..self }
+    }
+
     /// Which of two decisions about one check binds more, that one is greater: a denial before all others, the one with the
     /// longest wait (never, before any time); then the one with the least remaining, and of those the one that is full again last.
     pub fn binds(&self, other: &Self) -> Ordering {
@@ -94,6 +105,22 @@ mod tests {
             delay: Duration::ZERO,
             assumed: false,
             banned: false,
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_limit_that_is_over() {
+        let rest = Duration::from_secs(4);
+        let wait = |decision: Decision| decision.in_force_for(rest).retry_after.map(|wait| wait.as_secs());
+        assert_eq!(wait(decision(false, 0, Some(9))), Some(4));
+        assert_eq!(wait(decision(false, 0, Some(3))), Some(3));
+        assert_eq!(wait(decision(false, 5, None)), Some(4), "more than the limit ever has");
+        for other in [
+            decision(true, 5, None),
+            decision(false, 5, Some(0)),
+            Decision { limit: 0, ..decision(false, 0, None) },
+        ] {
+            assert_eq!(other.in_force_for(rest), other);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Whether a rule is about a request, and from the request's key to its bucket.
 
 use crate::{
-    Attributes, KeyHash, Limit, LimitRef, Rule,
+    Attributes, KeyHash, Limit, LimitRef, Nanos, Rule,
     address::Address,
     condition::{Condition, Pattern, Test, without_end_slashes},
     key::KeyBytes,
@@ -21,6 +21,22 @@ pub struct Matched<'r> {
     pub key: KeyHash,
     /// Which of the rule's limits that is.
     pub limit_ref: LimitRef,
+}
+
+impl Matched<'_> {
+    /// When the limit stops being the one for this request; `None`: not by itself. Which one, if any, is in force after that, it does not
+    /// say.
+    #[inline]
+    pub fn until(&self) -> Option<Nanos> {
+        let rule = self.rule.span.end();
+        match self.limit_ref.place().checked_sub(1) {
+            Some(special) => match (rule, self.rule.overrides[special as usize].span.end()) {
+                (Some(rule), Some(special)) => Some(rule.min(special)),
+                (rule, special) => rule.or(special),
+            },
+            None => rule,
+        }
+    }
 }
 
 impl Condition {
@@ -78,6 +94,18 @@ impl Rule {
     pub(crate) fn numbered_limits(&self) -> impl Iterator<Item = (u64, &Limit)> {
         let places = [None].into_iter().chain((0..self.overrides.len()).map(Some));
         places.filter_map(|place| Some((self.limit_id_at(place).number, self.limit_at(place)?)))
+    }
+
+    /// As [`Rule::matched`], for a limit that the rule has had there before.
+    pub(crate) fn matched_before(
+        &self,
+        mut key: KeyBytes,
+        special: Option<usize>,
+        limit: &Limit,
+    ) -> Matched<'_> {
+        let matched = self.matched(key, special);
+        key.number(self.limit_id_at(special).number);
+        Matched { key: key.finish_under(limit.bits()), ..matched }
     }
 
     /// What tells its buckets from those of the others.

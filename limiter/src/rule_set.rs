@@ -313,6 +313,18 @@ impl Rules {
         });
     }
 
+    /// Each rule of a domain that is about a request, at whatever time, with what the fingerprints of the request's key begin with.
+    pub(crate) fn each_about<'r, A: Attributes + ?Sized>(
+        &'r self,
+        domain: &str,
+        attributes: &A,
+        mut each: impl FnMut(&'r Rule, KeyBytes),
+    ) {
+        if let Some(domain) = self.domains.get(domain) {
+            domain.each_about(attributes, None, |rule, key, _| each(rule, key));
+        }
+    }
+
     /// Whether some rule of the domain has this name, or a `cost` of this name.
     pub fn is_price(&self, domain: &str, name: &str) -> bool {
         self.domains.get(domain).is_some_and(|domain| {

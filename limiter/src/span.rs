@@ -25,6 +25,12 @@ impl Span {
         self.from <= now && now < self.until
     }
 
+    /// Its end; `None`: it has none.
+    #[inline]
+    pub(crate) fn end(self) -> Option<Nanos> {
+        (self.until != Self::ALWAYS.until).then_some(self.until)
+    }
+
     pub(crate) fn is_over(self, now: Nanos) -> bool {
         self.until <= now
     }

@@ -497,3 +497,64 @@ proptest! {
         }
     }
 }
+
+/// What a reset forgets, as a node does it.
+fn reset(node: &Node, request: &[(&str, &str)], now: Nanos) -> Vec<String> {
+    let (mut found, mut former) = (SmallVec::new(), SmallVec::new());
+    node.rules.buckets("default", request, &mut found);
+    node.store.former_buckets(&node.rules, "default", request, now, &mut former);
+    let in_force = found.iter().map(|one| (one.key, *one.limit.unwrap()));
+    let all: Vec<_> = in_force.chain(former.iter().map(|(one, limit)| (one.key, *limit))).collect();
+    let rule = node.rules.rules("default")[0].id();
+    for (key, limit) in &all {
+        let charge = Charge {
+            key: *key,
+            rule,
+            limit: *limit,
+            cost: Cost::PEEK,
+            mode: Mode::Enforce,
+            floor: None,
+            ban: None,
+        };
+        node.store.forget_former(&charge, now);
+        node.store.reset(*key);
+    }
+    all.iter().map(|(_, limit)| limit.to_string()).collect()
+}
+
+#[test]
+fn a_reset_forgets_what_was_consumed_where_a_rule_counts_nothing_now() {
+    for algorithm in ALL {
+        for nothing in ["limit: unlimited".to_owned(), format!("limit: deny, algorithm: {algorithm}")] {
+            let mut node = Node::new(&rule("10/1h", algorithm));
+            assert!(reset(&node, &[("user", "ada")], at(0)).len() == 1);
+            assert!(node.check(10, at(1)).allowed);
+            node.change(&rule("20/2h", algorithm), at(2));
+            assert_eq!(node.left(at(3)), 10);
+            node.change(&nothing, at(4));
+            assert_eq!(reset(&node, &[("user", "bob")], at(5)), ["20/2h"], "{algorithm}: of another key");
+            node.change(&rule("20/2h", algorithm), at(6));
+            assert_eq!(node.left(at(7)), 10, "{algorithm}: what was not reset stays");
+            node.change(&nothing, at(8));
+            assert_eq!(reset(&node, &[("user", "ada")], at(9)), ["20/2h"], "{algorithm}");
+            node.change(&rule("20/2h", algorithm), at(10));
+            assert_eq!(node.left(at(11)), 20, "{algorithm}");
+            node.change(&rule("10/1h", algorithm), at(12));
+            assert_eq!(node.left(at(13)), 10, "{algorithm}: nor under the limit before");
+        }
+    }
+}
+
+#[test]
+fn a_reset_forgets_what_an_override_counted_that_is_unlimited_now() {
+    let with = |limit: &str| format!("limit: 10/1h, overrides: [{{ when: {{ path: x }}, limit: {limit} }}]");
+    let request = [("user", "ada"), ("path", "x")];
+    let mut node = Node::new(&with("4/1h"));
+    let check = |node: &Node, cost, now| node.store.check(&Node::charge_by(&node.rules, &request, cost), now);
+    assert!(check(&node, 4, at(0)).allowed);
+    node.change(&with("unlimited"), at(1));
+    assert_eq!(reset(&node, &request, at(2)), ["10/1h", "4/1h"]);
+    node.change(&with("4/1h"), at(3));
+    assert_eq!(check(&node, 0, at(4)).remaining, 4);
+    assert_eq!(reset(&node, &request, at(5)), ["4/1h", "10/1h"], "what counts is not told twice");
+}

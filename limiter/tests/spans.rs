@@ -89,3 +89,24 @@ fn what_is_over_is_told_and_what_would_never_be_is_refused() {
     assert_eq!(described.rules[0].from.as_deref(), Some("2026-11-27T00:00:00Z"));
     assert_eq!(described.rules[1].overrides[0].until.as_deref(), Some("2026-12-24T00:00:00Z"));
 }
+
+#[test]
+fn a_limit_says_when_it_ends_whichever_of_rule_and_override_ends_first() {
+    let rules = rules(TEXT);
+    let until = |request: &[(&str, &str)], seconds: u64| {
+        let mut found = SmallVec::new();
+        rules.matching_at("default", request, at(seconds), &mut found);
+        found.iter().map(|one| (one.rule.name(), one.until())).collect::<Vec<_>>()
+    };
+    let (sale, christmas) = (FIRST + 3 * DAY - 3_600, FIRST + 27 * DAY);
+    let gold = [("user", "ada"), ("path", "/api"), ("plan", "gold")];
+    assert_eq!(until(&gold, FIRST), [("sale", Some(at(sale))), ("api", Some(at(christmas)))]);
+    assert_eq!(until(&gold, christmas), [("api", None)]);
+    assert_eq!(until(&gold[..2], FIRST), [("sale", Some(at(sale))), ("api", None)]);
+    let both = "rules: [{ name: r, key: [user], limit: 5/1m, until: 2026-11-28T00:00:00Z, \
+                overrides: [{ when: { plan: gold }, limit: 9/1m, until: 2026-12-24T00:00:00Z }] }]";
+    let both = self::rules(both);
+    let mut found = SmallVec::new();
+    both.matching_at("default", &gold[..], at(FIRST), &mut found);
+    assert_eq!(found[0].until(), Some(at(FIRST + DAY)));
+}

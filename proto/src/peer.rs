@@ -57,7 +57,8 @@ pub struct Check {
     pub undoable: bool,
     /// What to charge, all or nothing.
     pub charges: Charges,
-    /// A number for what the client calls its request, if it says: one that is asked again is charged once.
+    /// A number for what the client calls its request, if it says, and for all that the check charges, at other owners too: one that is asked
+    /// again is charged once. Its 40 high bits are those of the request's id.
     pub request: Option<u64>,
     /// Of the rules that the asker has made the charges by: all that was written up to here was in force at it.
     pub revision: u64,
@@ -84,7 +85,7 @@ pub enum Amendment {
     Refund,
     /// It forgets what it knows.
     Reset,
-    /// Of what a request was charged, the one with this number, the cost is given back, as far as it still weighs.
+    /// Of what a request was charged, the one whose id has this number, the cost is given back, as far as it still weighs.
     RefundOf(u64),
 }
 

@@ -8,6 +8,7 @@ use super::{
     answer::CheckAnswer,
     charges::{Charges, Purpose, Ruling, rule, rule_all},
     decide::not_ready,
+    ends::Ends,
     outcome::{Decided, put_together, unlimited},
     problem::{Problem, ProblemKind, echo},
     request::{CheckRequest, Subject},
@@ -60,7 +61,7 @@ pub(crate) async fn amend_as_check<T>(
         return Err(Problem::new(ProblemKind::OwnerUnreachable, detail));
     }
     let name = |place: usize| limited.names.get(place).copied().flatten();
-    let decided = |place: usize| Decided::at(place, &amended.answers, node);
+    let decided = |place: usize| Decided::at(place, &amended.answers, &limited.ends, node);
     Ok(put_together(node, worker, true, &limited.charges, name, decided, render).0)
 }
 
@@ -93,7 +94,7 @@ pub(crate) async fn amend_buckets<T>(
         Amendment::Refund | Amendment::RefundOf(_) => {
             rule(&rules, request, now, Purpose::Change, &mut limited)
         }
-        Amendment::Reset => rule_all(&rules, request, now, &mut limited),
+        Amendment::Reset => rule_all(&rules, &node.store, request, now, &mut limited),
     };
     match ruling {
         Ruling::Limited => {}
@@ -110,9 +111,14 @@ pub(crate) async fn amend_buckets<T>(
     let policies: SmallVec<[_; 4]> = places.iter().map(|place| limited.policies[*place]).collect();
     let amended = node.router.amend(worker, amendment, &charges, &policies, limited.revision).await;
     let amended = amended.map_err(|_| not_ready(node))?;
+    let mut ends = Ends::default();
+    for (at, rest) in places.iter().enumerate().filter_map(|(at, place)| Some((at, limited.ends.of(*place)?)))
+    {
+        ends.add(at, now.saturating_add(rest), now);
+    }
     let buckets = places.iter().enumerate().map(|(at, place)| AmendedBucket {
         rule: limited.names[*place],
-        now: Decided::at(at, &amended.answers, node),
+        now: Decided::at(at, &amended.answers, &ends, node),
     });
     Ok(render(AmendedBuckets {
         buckets: buckets.collect(),

@@ -4,11 +4,14 @@ use smallvec::SmallVec;
 use tidegate_cluster::LossPolicy;
 use tidegate_limiter::{
     Cost, Limit, Nanos,
-    cluster::{Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, Reserve, RuleId, Rules},
+    cluster::{
+        Charge, Consistency, KeyHash, LimitRef, Match, Matched, OnOwnerLoss, Reserve, RuleId, Rules, Store,
+    },
     rules::Mode,
 };
 
 use super::{
+    ends::Ends,
     problem::{Problem, ProblemKind, echo},
     request::{CheckRequest, Subject},
 };
@@ -24,6 +27,8 @@ pub(super) struct Charges<'r> {
     pub(super) names: SmallVec<[Option<&'r str>; 4]>,
     pub(super) charges: SmallVec<[Charge; 4]>,
     pub(super) policies: SmallVec<[LossPolicy; 4]>,
+    /// Where a limit ends by itself.
+    pub(super) ends: Ends,
     /// Of the rules that they were made by.
     pub(super) revision: u64,
 }
@@ -74,7 +79,7 @@ pub(super) fn rule<'r>(
             let mut unlimited_by = None;
             for one in matched {
                 match one.limit {
-                    Some(limit) => limited.add_matched(&one, limit, request),
+                    Some(limit) => limited.add_matched(&one, limit, request, now),
                     None => {
                         unlimited_by.get_or_insert(one.rule.name());
                     }
@@ -101,9 +106,10 @@ pub(super) fn rule<'r>(
     Ruling::Limited
 }
 
-/// As [`rule`], with all buckets that the request's keys have, whichever limit is in force.
+/// As [`rule`], with all buckets that the request's keys have, whichever limit is in force; where that is none now, the bucket that they had.
 pub(super) fn rule_all<'r>(
     rules: &'r Rules,
+    store: &Store,
     request: &'r CheckRequest<'_>,
     now: Nanos,
     limited: &mut Charges<'r>,
@@ -116,8 +122,13 @@ pub(super) fn rule_all<'r>(
     rules.buckets(&request.domain, attributes, &mut found);
     for one in found {
         if let Some(limit) = one.limit {
-            limited.add_matched(&one, limit, request);
+            limited.add_matched(&one, limit, request, now);
         }
+    }
+    let mut former = SmallVec::new();
+    store.former_buckets(rules, &request.domain, attributes, now, &mut former);
+    for (one, limit) in former {
+        limited.add_matched(&one, &limit, request, now);
     }
     if limited.charges.is_empty() {
         return Ruling::Unlimited { allowed: true, rule: None };
@@ -144,7 +155,13 @@ pub(super) fn no_such_cost(rules: &Rules, request: &CheckRequest<'_>) -> Option<
 }
 
 impl<'r> Charges<'r> {
-    pub(super) fn add_matched(&mut self, one: &Matched<'r>, limit: &Limit, request: &CheckRequest<'_>) {
+    pub(super) fn add_matched(
+        &mut self,
+        one: &Matched<'r>,
+        limit: &Limit,
+        request: &CheckRequest<'_>,
+        now: Nanos,
+    ) {
         let rule = one.rule;
         let cost = rule.cost_of(request.cost, |name| request.costs.get(name));
         let (key, mode) = (one.key, rule.mode());
@@ -156,6 +173,9 @@ impl<'r> Charges<'r> {
             reserve: rule.reserve(),
             limit_ref: one.limit_ref,
         };
+        if let Some(until) = one.until() {
+            self.ends.add(self.charges.len(), until, now);
+        }
         self.add(Some(rule.name()), charge, policy);
     }
 
@@ -206,6 +226,11 @@ rules:
 domain: closed
 unmatched: deny
 rules: []
+---
+domain: sale
+rules:
+  - { name: always, key: [user], limit: 9/1h }
+  - { name: sale, key: [user], limit: 2/1h, until: 1970-01-01T00:00:04Z }
 ";
 
     fn ruling(
@@ -241,6 +266,14 @@ rules: []
             let losses: Vec<_> = limited.policies.iter().map(|policy| policy.on_owner_loss).collect();
             assert_eq!(losses, [OnOwnerLoss::Share, OnOwnerLoss::Allow]);
             assert!(limited.charges.iter().all(|charge| charge.cost.get() == 3));
+        });
+    }
+
+    #[test]
+    fn a_limit_that_ends_by_itself_says_when() {
+        ruling("sale", &[("user", "ada")], 1, |_, limited| {
+            let ends = [0, 1, 2].map(|place| limited.ends.of(place).map(|rest| rest.as_secs()));
+            assert_eq!(ends, [None, Some(4), None]);
         });
     }
 

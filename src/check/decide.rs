@@ -132,12 +132,13 @@ fn decide_here<T>(
                 Local::Decided { allowed, .. } => (allowed, true),
                 _ => (false, false),
             };
+            limited.ends.bound(&mut decisions);
             let name = |place: usize| limited.names.get(place).copied().flatten();
             let decided = |place: usize| {
                 let has_decided = |charge: &Charge| is_whole || charge.limit.denies();
                 let decision = decisions.get(place).filter(|_| has_decided(&limited.charges[place]))?;
                 let by = if decision.assumed { Decider::Memory } else { Decider::Owner };
-                Some(Decided { decision, by, node: &node.name })
+                Some(Decided { decision, by, node: &node.name, ends_after: limited.ends.of(place) })
             };
             let (answer, by) = put_together(node, worker, allowed, &limited.charges, name, decided, render);
             node.metrics[worker].count_check(allowed, by, at.saturating_since(*now));
@@ -189,9 +190,10 @@ pub(crate) fn check<T>(
                     continue;
                 }
             };
-            let Verdict { allowed, answers } = verdict;
+            let Verdict { allowed, mut answers } = verdict;
+            found.ends.bound_answers(&mut answers);
             let name = |place: usize| found.name(place);
-            let decided = |place: usize| Decided::at(place, &answers, node);
+            let decided = |place: usize| Decided::at(place, &answers, &found.ends, node);
             let (answer, by) = put_together(node, worker, allowed, &found.charges, name, decided, render);
             count(node, worker, allowed, by, since);
             return Ok(answer);

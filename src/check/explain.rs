@@ -3,7 +3,7 @@
 
 use tidegate_cluster::{CheckOptions, Look};
 use tidegate_limiter::{
-    Limit, Nanos,
+    Decision, Limit, Nanos,
     cluster::{About, NotAbout, OverrideDescription, Rules, conditions_text},
     rules::{Attributes as _, Mode, Rule},
 };
@@ -89,8 +89,14 @@ pub(crate) async fn explain(
     let looks =
         node.router.look_at_each(worker, &node.name, &mut charges.charges, &charges.policies, options, now);
     let mut looks = looks.await.map_err(|_| not_ready(node))?.into_iter();
-    for limited in found.limits.iter_mut().filter(|limited| limited.limit.is_some()) {
+    let limits = found.limits.iter_mut().filter(|limited| limited.limit.is_some());
+    for (place, limited) in limits.enumerate() {
         limited.look = looks.next();
+        let answer = limited.look.as_mut().and_then(|look| look.answer.as_mut());
+        if let (Some(rest), Some(answer)) = (charges.ends.of(place), answer) {
+            let decision = answer.decision.in_force_for(rest);
+            answer.decision = Decision { reset_after: decision.reset_after.min(rest), ..decision };
+        }
     }
     found.allowed = if found.blocked_by.is_some() {
         Some(false)
@@ -138,7 +144,7 @@ fn of_rules<'r>(
             Ok(about) => {
                 let limited = Limited::of(finding.rule, &about, request, attributes);
                 if let Some(limit) = about.matched.limit {
-                    charges.add_matched(&about.matched, limit, request);
+                    charges.add_matched(&about.matched, limit, request, now);
                 }
                 explanation.limits.push(limited);
             }

@@ -12,6 +12,7 @@ mod amend;
 mod answer;
 mod charges;
 mod decide;
+mod ends;
 mod explain;
 mod outcome;
 mod prepared;

@@ -6,7 +6,10 @@ use smallvec::SmallVec;
 use tidegate_cluster::{Answers, DecidedBy};
 use tidegate_limiter::{Decision, Limit, cluster::Charge, rules::Mode};
 
-use super::answer::{CheckAnswer, Decider, Numbers, Policy};
+use super::{
+    answer::{CheckAnswer, Decider, Numbers, Policy},
+    ends::Ends,
+};
 use crate::node::Node;
 
 /// The name of a limit that came with the check, among those of rules.
@@ -18,13 +21,24 @@ pub(crate) struct Decided<'d> {
     pub(crate) decision: &'d Decision,
     pub(crate) by: Decider,
     pub(crate) node: &'d str,
+    /// When its limit stops being in force; none: not by itself. No wait of the decision is longer.
+    pub(super) ends_after: Option<Duration>,
 }
 
 impl<'d> Decided<'d> {
-    pub(super) fn at(place: usize, answers: &'d Answers, node: &'d Node) -> Option<Self> {
+    pub(super) fn at(place: usize, answers: &'d Answers, ends: &Ends, node: &'d Node) -> Option<Self> {
         let answer = answers.get(place)?.as_ref()?;
         let node = if let DecidedBy::Forwarded(owner) = &answer.by { owner } else { &*node.name };
-        Some(Self { decision: &answer.decision, by: answer.into(), node })
+        Some(Self { decision: &answer.decision, by: answer.into(), node, ends_after: ends.of(place) })
+    }
+
+    /// Until the bucket is full, or counts no more.
+    pub(crate) fn reset_after(&self) -> Duration {
+        self.at_most(self.decision.reset_after)
+    }
+
+    fn at_most(&self, wait: Duration) -> Duration {
+        self.ends_after.map_or(wait, |rest| wait.min(rest))
     }
 }
 
@@ -61,7 +75,7 @@ pub(super) fn put_together<'d, T>(
         let Some(told) = decided(place) else { continue };
         let (decision, name) = (told.decision, name(place));
         if charge.mode == Mode::Shadow {
-            if !decision.allowed {
+            if decision.denies() {
                 node.metrics[worker].count_shadow_denial();
             }
             if watched.as_ref().is_none_or(|(_, most)| decision.binds(most.decision).is_gt()) {
@@ -70,13 +84,13 @@ pub(super) fn put_together<'d, T>(
             continue;
         }
         delay = delay.max(decision.delay);
-        policies.push(policy(name, charge, decision));
+        policies.push(policy(name, charge, &told));
         if most.as_ref().is_none_or(|most| binds_more(name, told, most)) {
             most = Some((name, told));
         }
     }
     let Some((rule, told)) = most else {
-        let shadow = watched.map(|(place, told)| policy(name(place), &charges[place], told.decision));
+        let shadow = watched.map(|(place, told)| policy(name(place), &charges[place], &told));
         let answer = unlimited(node, allowed, name(charges.len()));
         return (render(CheckAnswer { shadow, ..answer }), Decider::Unmatched);
     };
@@ -87,7 +101,7 @@ pub(super) fn put_together<'d, T>(
         numbers: Some(Numbers {
             limit: decision.limit,
             remaining: decision.remaining,
-            reset_after: decision.reset_after,
+            reset_after: told.reset_after(),
             retry_after: decision.retry_after,
             delay: if allowed { delay } else { Duration::ZERO },
             banned: decision.banned,
@@ -105,7 +119,8 @@ fn binds_more(name: Option<&str>, told: Decided<'_>, (known, most): &(Option<&st
     told.decision.binds(most.decision).then_with(|| known.cmp(&name)).is_gt()
 }
 
-fn policy<'d>(name: Option<&'d str>, charge: &Charge, decision: &Decision) -> Policy<'d> {
+fn policy<'d>(name: Option<&'d str>, charge: &Charge, told: &Decided<'_>) -> Policy<'d> {
+    let decision = told.decision;
     Policy {
         name: name.unwrap_or(INLINE_POLICY),
         count: charge.limit.count(),
@@ -113,7 +128,7 @@ fn policy<'d>(name: Option<&'d str>, charge: &Charge, decision: &Decision) -> Po
         quota: decision.limit,
         quota_window: charge.limit.quota_window(),
         remaining: decision.remaining,
-        more_after: more_after(&charge.limit, decision),
+        more_after: told.at_most(more_after(&charge.limit, decision)),
         denied: decision.denies(),
         banned: decision.banned,
     }
@@ -135,7 +150,7 @@ fn more_after(limit: &Limit, decision: &Decision) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_limiter::Algorithm;
+    use tidegate_limiter::{Algorithm, Nanos};
 
     use super::*;
 
@@ -163,5 +178,44 @@ mod tests {
         assert_eq!(told(Algorithm::TokenBucket, 9, 6), 6);
         assert_eq!(told(Algorithm::TokenBucket, 10, 0), 0);
         assert_eq!(told(Algorithm::FixedWindow, 7, 17), 17);
+    }
+
+    #[test]
+    fn no_answer_tells_a_time_after_the_end_of_its_limit() {
+        let limit = Limit::parse("10/1h", None, Algorithm::TokenBucket).unwrap();
+        let charge = Charge {
+            key: tidegate_limiter::cluster::KeyHash::from_raw(2),
+            rule: tidegate_limiter::cluster::RuleId::INLINE,
+            limit,
+            cost: tidegate_limiter::Cost::ONE,
+            mode: Mode::Enforce,
+            floor: None,
+            ban: None,
+        };
+        let told = |allowed, rest: u64| {
+            let decision = Decision {
+                allowed,
+                limit: 10,
+                remaining: 0,
+                reset_after: Duration::from_secs(3600),
+                retry_after: (!allowed).then_some(Duration::from_secs(360)),
+                delay: Duration::ZERO,
+                assumed: false,
+                banned: false,
+            };
+            let mut ends = Ends::default();
+            ends.add(0, Nanos::new(rest * 1_000_000_000), Nanos::new(0));
+            let mut decisions = [decision];
+            ends.bound(&mut decisions);
+            let [decision] = &decisions;
+            let told = Decided { decision, by: Decider::Owner, node: "n1", ends_after: ends.of(0) };
+            let policy = policy(None, &charge, &told);
+            (decision.retry_after, told.reset_after().as_secs(), policy.more_after.as_secs())
+        };
+        assert_eq!(told(false, 4), (Some(Duration::from_secs(4)), 4, 4));
+        assert_eq!(told(false, 900), (Some(Duration::from_secs(360)), 900, 360));
+        assert_eq!(told(true, 900), (None, 900, 360), "the next unit comes before that");
+        assert_eq!(told(true, 100), (None, 100, 100));
+        assert_eq!(told(false, 0), (Some(Duration::from_secs(360)), 3600, 360), "what is over is not cut");
     }
 }

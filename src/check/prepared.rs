@@ -11,7 +11,7 @@ use tidegate_limiter::{
     cluster::{Charge, Rules},
 };
 
-use super::{charges::Charges, request::CheckRequest};
+use super::{charges::Charges, ends::Ends, request::CheckRequest};
 
 /// A check to be decided wherever its slots are owned.
 pub(crate) struct Prepared {
@@ -19,6 +19,7 @@ pub(crate) struct Prepared {
     pub(super) policies: SmallVec<[LossPolicy; 4]>,
     /// A number for what the client calls its request.
     pub(super) request: Option<u64>,
+    pub(super) ends: Ends,
     names: Names,
     rules: Snapshot,
 }
@@ -50,6 +51,7 @@ impl Prepared {
             charges,
             policies: std::mem::take(&mut limited.policies),
             request: id.map(|id| rules.request_number(&request.domain, id)),
+            ends: std::mem::take(&mut limited.ends),
             names: limited.names.iter().copied().collect(),
             rules: Snapshot::of(rules),
         }

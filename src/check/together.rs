@@ -82,14 +82,15 @@ pub(crate) async fn check_together<T>(
                 }
             }
         };
-        let charges = &prepared.charges;
+        let (charges, ends) = (&prepared.charges, &prepared.ends);
+        ends.bound_answers(&mut answers);
         // A bucket with room that does not allow is held: its owner waits for a successor. It did not deny.
         let has_no_room =
             |decision: &Decision, cost: Cost| !decision.allowed && decision.remaining < cost.get().max(1);
         let denying: SmallVec<[bool; 4]> = (0..charges.len())
             .map(|place| {
                 let Charge { mode, cost, .. } = charges[place];
-                let decided = Decided::at(place, &answers, node);
+                let decided = Decided::at(place, &answers, ends, node);
                 mode == Mode::Enforce && decided.is_some_and(|one| has_no_room(one.decision, cost))
             })
             .collect();
@@ -97,7 +98,7 @@ pub(crate) async fn check_together<T>(
         if !allowed {
             tell_untaken(charges, &mut answers);
         }
-        let decided = |place: usize| Decided::at(place, &answers, node);
+        let decided = |place: usize| Decided::at(place, &answers, ends, node);
         // A check can be denied where no bucket has denied it: held until its time was over, or without newer rules.
         let is_denied_as_whole = !allowed && !(0..charges.len()).any(denies);
         let mut start = 0;

@@ -93,7 +93,7 @@ fn told(amended: &AmendedBuckets<'_>) -> Result<Value, Problem> {
         json!({
             "rule": rule, "applied": true, "limit": now.decision.limit, "remaining": now.decision.remaining,
             // A rule that denies has nothing that comes back.
-            "reset_after_ms": (now.decision.limit > 0).then(|| millis(now.decision.reset_after)),
+            "reset_after_ms": (now.decision.limit > 0).then(|| millis(now.reset_after())),
             "decided_by": now.by.as_str(), "node": now.node,
         })
     });

@@ -150,6 +150,24 @@ fn a_reset_is_of_all_limits_that_a_rule_has_for_the_key() {
 }
 
 #[test]
+fn a_reset_counts_where_nothing_is_limited_at_that_moment() {
+    let text = |limit: &str| format!("rules: [{{ name: r, key: [user], limit: {limit} }}]");
+    let cluster = kit::patient_nodes(3, &text("10/1d"));
+    let [a, b, c] = [0, 1, 2].map(|place| &cluster.nodes[place]);
+    let of_ada = |cost: u64| json!({ "attributes": { "user": "ada" }, "cost": cost });
+    for nothing in ["unlimited", "deny"] {
+        assert_eq!(post(a, "/v1/check", &of_ada(10)).1["remaining"], 0);
+        put(a, "default", &[], &text(nothing));
+        wait_for("nothing is counted", SOON, || post(b, "/v1/check", &of_ada(1)).1["limit"] != 10);
+        let (status, answer) = post(b, "/v1/reset", &of_ada(1));
+        assert_eq!((status, &answer["buckets"][0]["remaining"]), (200, &json!(10)), "{nothing}: {answer}");
+        put(a, "default", &[], &text("10/1d"));
+        wait_for("the limit is back", SOON, || post(c, "/v1/check", &of_ada(0)).1["limit"] == 10);
+        assert_eq!(post(c, "/v1/check", &of_ada(0)).1["remaining"], 10, "{nothing}");
+    }
+}
+
+#[test]
 fn without_an_owner_nothing_is_given_back_and_that_is_said() {
     let mut cluster: Cluster = kit::patient_nodes(3, &rules());
     let body = |user: u32| json!({ "attributes": { "by": "fixed_window", "user": format!("u{user}") } });
@@ -200,6 +218,13 @@ fn a_refund_that_names_its_request_gives_back_what_that_still_weighs_and_once() 
             assert_eq!(left(c, "/v1/refund", 6, "third"), 6, "{algorithm}: and nothing that was not charged");
             assert_eq!(left(c, "/v1/check", 7, "denied"), 6, "{algorithm}");
             assert_eq!(left(c, "/v1/refund", 7, "denied"), 6, "{algorithm}: nor what was denied");
+            post(b, "/v1/reset", &json!({ "attributes": { "by": algorithm, "user": user } }));
+            assert_eq!(left(a, "/v1/check", 6, "third"), 4, "{algorithm}");
+            assert_eq!(
+                left(c, "/v1/refund", 4, "second"),
+                4,
+                "{algorithm}: nor what was charged before a reset"
+            );
             let reset = json!({ "attributes": { "by": algorithm, "user": user }, "request_id": "first" });
             assert_eq!(post(a, "/v1/reset", &reset).0, 400);
         }

@@ -56,6 +56,19 @@ fn a_request_that_is_asked_again_is_charged_once_through_whatever_node() {
     assert_eq!(ask(&cluster, "n1", 0, "first"), 97, "two seconds later it is another request");
 }
 
+#[test]
+fn with_another_path_or_cost_it_is_another_request_at_each_owner() {
+    let cluster = kit::patient_nodes(3, RULES);
+    for user in 0..12 {
+        let mut client = cluster.node("n1").client(Duration::from_secs(5));
+        for (path, costs) in [("a", "user:1"), ("b", "user:1"), ("b", "user:1,path:5")] {
+            let path = format!("/v1/check?user=u{user}&path=/{path}{user}&costs={costs}&request_id=one");
+            assert_eq!(client.get(&path).unwrap().status, 200);
+        }
+        assert_eq!(left(&cluster, "user", &format!("u{user}")), 97);
+    }
+}
+
 /// One that fills up between two looks by nothing.
 const COUNTED: &str = "rules:
   - { name: user, key: [user], limit: 100000/month, algorithm: fixed_window, on_owner_loss: deny }

@@ -247,6 +247,10 @@ pub(crate) fn take_over(context: &Context, leader: &Arc<LeaderClient>, part: Han
             context.buckets.requests.take_over(remembered, now);
         }
     }
+    if !part.slots.is_empty() {
+        // They were this node's before, and another one's since.
+        context.buckets.requests.forget_charges(|slot| awaited.has(slot));
+    }
     for charge in part.charges.iter().map(|charge| charge.into_moved(now)) {
         if awaited.has(SlotId::of(charge.key)) {
             context.buckets.requests.take_over_charge(charge);

@@ -89,17 +89,19 @@ impl Charged {
         self.order.push(share, (at, request));
     }
 
-    /// Takes so many units of what a request was charged of a bucket, of its last charge first.
+    /// Takes so many units of what a request was charged of a bucket, of its last charge first. What was charged until the bucket was `reset`
+    /// does not weigh there.
     pub(super) fn take(
         &mut self,
         number: u64,
         key: KeyHash,
         mut units: u64,
+        reset: Nanos,
         now: Nanos,
     ) -> SmallVec<[Returned; 1]> {
         let mut parts = SmallVec::new();
         let known = self.known.get_mut(&number).into_iter().flatten().rev();
-        for taken in known.filter(|taken| taken.key == key && !is_over(taken.at, now)) {
+        for taken in known.filter(|taken| taken.key == key && taken.at > reset && !is_over(taken.at, now)) {
             let part = taken.units.min(units);
             (taken.units, units) = (taken.units - part, units - part);
             if let (1.., Ok(units), Ok(kept)) = (part, Cost::new(part), Cost::new(taken.units)) {
@@ -114,6 +116,11 @@ impl Charged {
         if let Some(known) = self.known.get_mut(&request.number) {
             known.retain(|taken| taken.charges != request.charges || taken.at < since);
         }
+    }
+
+    /// Forgets what was charged of the buckets of some slots.
+    pub(super) fn forget_slots(&mut self, of: impl Fn(SlotId) -> bool) {
+        self.known.values_mut().for_each(|known| known.retain(|taken| !of(SlotId::of(taken.key))));
     }
 
     pub(super) fn forget_old(&mut self, now: Nanos) {
@@ -166,7 +173,7 @@ fn forget(known: &mut HashMap<u64, SmallVec<[Taken; 1]>>, at: Nanos, request: Re
     }
 }
 
-fn is_over(at: Nanos, now: Nanos) -> bool {
+pub(super) fn is_over(at: Nanos, now: Nanos) -> bool {
     now.saturating_since(at) >= REFUNDABLE
 }
 
@@ -197,7 +204,7 @@ mod tests {
     }
 
     fn take(charged: &mut Charged, number: u64, key: u64, units: u64, now: u64) -> Vec<(Nanos, u64)> {
-        let parts = charged.take(number, KeyHash::from_raw(key), units, at(now));
+        let parts = charged.take(number, KeyHash::from_raw(key), units, Nanos::new(0), at(now));
         parts.into_iter().map(|part| (part.charged, part.units.get())).collect()
     }
 
@@ -254,6 +261,21 @@ mod tests {
         assert_eq!(charged.known[&1].len(), wide.len(), "all of one check");
         charged.forget_old(at(many + 3600));
         assert!(charged.is_empty() && charged.known.is_empty());
+    }
+
+    #[test]
+    fn what_was_charged_before_a_reset_or_of_a_slot_that_was_elsewhere_since_is_not_given_back() {
+        let mut charged = Charged::default();
+        let (key, other) = (KeyHash::from_raw(2), KeyHash::from_raw(7 << 50));
+        charged.note(request(1, 1), &[charge(2, 5)], at(0), 9);
+        charged.note(request(1, 2), &[charge(2, 3), charge(other.get(), 4)], at(2), 9);
+        let parts = charged.take(1, key, 100, at(1), at(3));
+        assert_eq!(parts.iter().map(|part| part.units.get()).collect::<Vec<_>>(), [3]);
+        assert!(charged.take(1, key, 100, at(1), at(3)).is_empty());
+        assert_ne!(SlotId::of(key), SlotId::of(other));
+        charged.forget_slots(|slot| slot == SlotId::of(key));
+        assert!(take(&mut charged, 1, 2, 100, 3).is_empty());
+        assert_eq!(take(&mut charged, 1, other.get(), 100, 3), [(at(2), 4)]);
     }
 
     #[test]

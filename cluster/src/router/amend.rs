@@ -120,12 +120,11 @@ impl Router {
                         let own: SmallVec<[Charge; 4]> =
                             part.places.iter().map(|place| charges[*place]).collect();
                         let made = self.amend_here(amendment, claims, &own);
-                        made.inspect(|looks| note(&mut answers, part, looks, true, || DecidedBy::Owner))
-                            .is_some()
+                        made.inspect(|looks| note(&mut answers, part, looks, || DecidedBy::Owner)).is_some()
                     }
                     Owner::Peer(owner) => match self.hear(worker, part, answer, deadline).await {
                         PartOutcome::Decided { decisions, .. } => {
-                            note(&mut answers, part, &decisions, true, || {
+                            note(&mut answers, part, &decisions, || {
                                 DecidedBy::Forwarded(std::sync::Arc::clone(&owner.member.id.name))
                             });
                             true
@@ -141,7 +140,7 @@ impl Router {
                     Owner::Anybody => {
                         let denials: Decisions =
                             part.places.iter().map(|place| denial(&charges[*place])).collect();
-                        note(&mut answers, part, &denials, true, || DecidedBy::Owner);
+                        note(&mut answers, part, &denials, || DecidedBy::Owner);
                         true
                     }
                     Owner::Nobody { .. } => false,
@@ -206,6 +205,8 @@ impl Router {
                     }
                 }
                 Amendment::Reset => {
+                    // First: who refunds by a request's id in between gives nothing back to the bucket as it is then.
+                    self.requests.note_reset(charge.key, now);
                     self.store.forget_former(charge, now);
                     self.store.reset(charge.key);
                 }

@@ -22,7 +22,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     core::Router,
-    parts::{LossReason, Owner, Part, PartOutcome, UndoBy, denial, is_lapsed, note, part_is_held},
+    parts::{LossReason, Owner, Part, PartOutcome, UndoBy, denial, is_lapsed, note, part_is_held, tell_held},
 };
 use crate::{
     link::Reply,
@@ -61,6 +61,7 @@ pub(super) enum AttemptOutcome {
     Held {
         /// Another node owns it: its acknowledgements are not heard of here.
         by_peer: bool,
+        /// What is held in it is not told yet ([`tell_held`]).
         denied: Verdict,
     },
     /// An owner has newer rules, by which only a node that sees the request can tell what is to be charged: one that has this
@@ -121,7 +122,7 @@ impl Attempt<'_> {
 
 impl Progress<'_> {
     /// How it ends, if no other owner has to be asked for that.
-    fn end(&mut self, may_retry: bool) -> Option<AttemptOutcome> {
+    fn end(&mut self, check: &Attempt<'_>, may_retry: bool) -> Option<AttemptOutcome> {
         if self.denied {
             return Some(AttemptOutcome::Decided(Verdict {
                 allowed: false,
@@ -134,7 +135,10 @@ impl Progress<'_> {
         }
         if self.held {
             let denied = Verdict { allowed: false, answers: std::mem::take(&mut self.answers) };
-            return Some(AttemptOutcome::Held { by_peer: self.held_by_peer, denied });
+            return Some(match check.is_early() {
+                true => AttemptOutcome::Held { by_peer: self.held_by_peer, denied },
+                false => AttemptOutcome::Decided(denied),
+            });
         }
         (self.misrouted && may_retry).then_some(AttemptOutcome::Misrouted)
     }
@@ -154,7 +158,8 @@ impl Router {
             behind: None,
         };
         let mut tried = self.run(check, &mut course).await;
-        if let AttemptOutcome::Decided(Verdict { allowed: true, .. }) = &tried {
+        if let AttemptOutcome::Decided(Verdict { allowed: true, answers }) = &mut tried {
+            tell_held(true, false, check.charges, answers);
             for (_, undo) in course.taken {
                 // A peer's part stays by itself when its time is over.
                 if let UndoBy::Hold(taken) = undo {
@@ -172,8 +177,17 @@ impl Router {
             }
         }
         self.give_back(check.worker, course.taken, check.charges, check.now);
-        if let AttemptOutcome::Decided(verdict) = &mut tried {
-            self.explain(check, course.previews, course.lost, &mut verdict.answers).await;
+        match &mut tried {
+            AttemptOutcome::Decided(Verdict { answers, .. }) => {
+                self.explain(check, course.previews, course.lost, answers).await;
+                // Behind it: an owner that was only asked what it would say may deny by itself.
+                tell_held(false, course.denied, check.charges, answers);
+            }
+            AttemptOutcome::Behind { denied, .. } => {
+                tell_held(false, true, check.charges, &mut denied.answers)
+            }
+            // Most are tried again.
+            AttemptOutcome::Held { .. } | AttemptOutcome::Misrouted => {}
         }
         tried
     }
@@ -184,7 +198,7 @@ impl Router {
             self.take(check, part, outcome, course);
         }
         if course.denied
-            && let Some(tried) = course.end(false)
+            && let Some(tried) = course.end(check, false)
         {
             return tried;
         }
@@ -209,7 +223,7 @@ impl Router {
                     asked.push((part, answer));
                 }
             }
-            if let Some(tried) = course.end(check.may_retry) {
+            if let Some(tried) = course.end(check, check.may_retry) {
                 return tried;
             }
         }
@@ -227,7 +241,7 @@ impl Router {
                     };
                     self.take(check, part, outcome, course);
                     if (course.denied || course.held)
-                        && let Some(tried) = course.end(false)
+                        && let Some(tried) = course.end(check, false)
                     {
                         return tried;
                     }
@@ -244,7 +258,7 @@ impl Router {
                 Owner::Peer(_) | Owner::Anybody => {}
             }
         }
-        if let Some(tried) = course.end(check.may_retry) {
+        if let Some(tried) = course.end(check, check.may_retry) {
             return tried;
         }
 
@@ -259,7 +273,7 @@ impl Router {
             let outcome = self.hear(check.worker, part, answer, check.deadline).await;
             self.take(check, part, outcome, course);
         }
-        if let Some(tried) = course.end(check.may_retry) {
+        if let Some(tried) = course.end(check, check.may_retry) {
             return tried;
         }
         let is_unheard = |(_, why): &(&Part, LossReason)| matches!(why, LossReason::Unheard);
@@ -317,7 +331,7 @@ impl Router {
         match outcome {
             PartOutcome::Decided { allowed, decisions, undo } => {
                 let is_held = !allowed && part_is_held(part, check.charges, &decisions);
-                note(&mut course.answers, part, &decisions, is_held, || match &part.owner {
+                note(&mut course.answers, part, &decisions, || match &part.owner {
                     Owner::Peer(owner) => DecidedBy::Forwarded(Arc::clone(&owner.member.id.name)),
                     Owner::Here(_) | Owner::Anybody | Owner::Nobody { .. } => DecidedBy::Owner,
                 });
@@ -326,7 +340,7 @@ impl Router {
                 }
                 if allowed {
                     course.taken.extend(undo.map(|undo| (part, undo)));
-                } else if check.is_early() && is_held {
+                } else if is_held {
                     course.held = true;
                     course.held_by_peer |= matches!(part.owner, Owner::Peer(_));
                 } else {

@@ -202,21 +202,87 @@ pub(super) fn part_is_held(part: &Part, charges: &[Charge], decisions: &[Decisio
     is_held(&own, decisions)
 }
 
-/// Takes in what was decided about a part. `is_held`: it was denied only because successors must acknowledge floors first.
-pub(super) fn note(
-    answers: &mut Answers,
-    part: &Part,
-    decisions: &[Decision],
-    is_held: bool,
-    by: impl Fn() -> DecidedBy,
-) {
+/// Takes in what was decided about a part. Whether what is held denies is known when all parts are: see [`tell_held`].
+pub(super) fn note(answers: &mut Answers, part: &Part, decisions: &[Decision], by: impl Fn() -> DecidedBy) {
     debug_assert_eq!(part.places.len(), decisions.len());
     for (place, decision) in part.places.iter().zip(decisions) {
-        let decision = match decision.is_held() && is_held {
-            // Told to who asked: the successor was waited for long enough.
-            true => Decision { retry_after: Some(HELD_RETRY), ..*decision },
-            false => decision.unless_held(),
+        answers[*place] = Some(Answer { decision: *decision, by: by() });
+    }
+}
+
+/// Has the decisions that are held say what they mean for the whole check: beside one that denies by itself they deny nothing, whichever
+/// owner was heard first. `else_denied`: some part was denied and not held, by whichever of its rules.
+pub(super) fn tell_held(allowed: bool, else_denied: bool, charges: &[Charge], answers: &mut Answers) {
+    let denies = |(charge, answer): (&Charge, &Option<Answer>)| {
+        charge.mode == Mode::Enforce && answer.as_ref().is_some_and(|answer| answer.decision.denies())
+    };
+    let deny_nothing = allowed || else_denied || charges.iter().zip(answers.iter()).any(denies);
+    for Answer { decision, .. } in answers.iter_mut().flatten().filter(|answer| answer.decision.is_held()) {
+        *decision = match deny_nothing {
+            true => decision.unless_held(),
+            // The successor was waited for long enough.
+            false => Decision { retry_after: Some(HELD_RETRY), ..*decision },
         };
-        answers[*place] = Some(Answer { decision, by: by() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_limiter::{
+        Cost, Limit,
+        cluster::{KeyHash, RuleId},
+    };
+
+    use super::*;
+
+    fn charge(mode: Mode) -> Charge {
+        Charge {
+            key: KeyHash::from_raw(2),
+            rule: RuleId::INLINE,
+            limit: Limit::per_minute(10),
+            cost: Cost::ONE,
+            mode,
+            floor: None,
+            ban: None,
+        }
+    }
+
+    fn answer(allowed: bool, retry_after: Option<Duration>) -> Option<Answer> {
+        let decision = Decision { allowed, retry_after, remaining: 5, ..denial(&charge(Mode::Enforce)) };
+        Some(Answer { decision, by: DecidedBy::Owner })
+    }
+
+    /// What is told: of each place whether it denies, and after how many milliseconds.
+    fn told(
+        allowed: bool,
+        else_denied: bool,
+        modes: &[Mode],
+        answers: &[Option<Answer>],
+    ) -> Vec<Option<(bool, Option<u128>)>> {
+        let charges: Vec<Charge> = modes.iter().copied().map(charge).collect();
+        let mut answers = Answers::from(answers.to_vec());
+        tell_held(allowed, else_denied, &charges, &mut answers);
+        let told = |answer: Answer| {
+            (answer.decision.allowed, answer.decision.retry_after.map(|wait| wait.as_millis()))
+        };
+        answers.into_iter().map(|answer| answer.map(told)).collect()
+    }
+
+    #[test]
+    fn what_is_held_denies_only_where_no_other_owner_denies_whichever_was_heard_first() {
+        let (held, fits) = (answer(false, Some(Duration::ZERO)), answer(true, None));
+        let denies = answer(false, Some(Duration::from_secs(9)));
+        let (is_held, is_allowed, is_denied) =
+            (Some((false, Some(250))), Some((true, None)), Some((false, Some(9000))));
+        let both = [Mode::Enforce; 2];
+        assert_eq!(told(false, false, &both, &[held.clone(), denies.clone()]), [is_allowed, is_denied]);
+        assert_eq!(told(false, false, &both, &[denies.clone(), held.clone()]), [is_denied, is_allowed]);
+        assert_eq!(told(false, false, &both, &[held.clone(), fits]), [is_held, is_allowed]);
+        assert_eq!(told(false, false, &both, &[held.clone(), None]), [is_held, None]);
+        assert_eq!(told(false, true, &both, &[held.clone(), None]), [is_allowed, None], "by newer rules");
+        // A rule in shadow mode keeps nobody from anything.
+        let shadow = [Mode::Enforce, Mode::Shadow];
+        assert_eq!(told(false, false, &shadow, &[held.clone(), denies]), [is_held, is_denied]);
+        assert_eq!(told(true, false, &shadow, &[answer(true, None), held]), [is_allowed, is_allowed]);
     }
 }

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use super::{Store, locked::Locked, table::table_key};
 use crate::{
-    Algorithm, Charge, Cost, KeyHash, Limit, Nanos, RuleId, Rules,
+    Algorithm, Attributes, Charge, Cost, KeyHash, Limit, Matched, Nanos, RuleId, Rules,
     algorithm::{self, Asked},
 };
 
@@ -35,6 +35,36 @@ impl Store {
     /// nodes or from the disk. One that ended longer ago than it takes to refill says nothing.
     pub fn add_former_limits(&self, rules: &Rules, ended: Nanos, now: Nanos) {
         self.limits.add_former(rules, ended.ticks(), now.ticks());
+    }
+
+    /// Finds the buckets that the keys of a request had before, where the rules that are about it say `unlimited` or `deny` now, each with
+    /// the last limit that is known of it: what was consumed under that one counts again when a limit is back.
+    pub fn former_buckets<'r, A: Attributes + ?Sized>(
+        &self,
+        rules: &'r Rules,
+        domain: &str,
+        attributes: &A,
+        now: Nanos,
+        found: &mut SmallVec<[(Matched<'r>, Limit); 4]>,
+    ) {
+        let now = self.not_before(now);
+        rules.each_about(domain, attributes, |rule, key| {
+            let mut known: SmallVec<[u64; 4]> = SmallVec::new();
+            for (number, limit) in self.limits.former(rule.id(), now) {
+                let counts_nothing = |place: &Option<usize>| {
+                    rule.limit_id_at(*place).number == number
+                        && rule.limit_at(*place).is_none_or(Limit::denies)
+                };
+                let mut places = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
+                // The latest comes first.
+                if !known.contains(&number)
+                    && let Some(place) = places.find(counts_nothing)
+                {
+                    known.push(number);
+                    found.push((rule.matched_before(key, place, &limit), limit));
+                }
+            }
+        });
     }
 
     /// Has what the key of a charge consumed under former limits count in its bucket, as a check would: before units are given

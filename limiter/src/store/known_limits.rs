@@ -143,6 +143,13 @@ impl KnownLimits {
         }
     }
 
+    /// The limits of a rule that are not in force any more, and whose states may say something, the latest first: each with whose it was.
+    pub(super) fn former(&self, rule: RuleId, now: u64) -> SmallVec<[(u64, Limit); 4]> {
+        let Some(known) = self.0.get(&rule) else { return SmallVec::new() };
+        let former = known.limits.iter().filter(|known| known.until != NO_END && known.until > now);
+        former.map(|known| (known.number, known.limit)).collect()
+    }
+
     /// The other limits under which the key of a charge may have consumed something; `None`: there is nothing to look for, not
     /// even what was put aside of its own one. A limit that is not known is one of newer rules, which another node has, and is
     /// known from then on.
