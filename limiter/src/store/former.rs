@@ -16,6 +16,8 @@
 //! Checks that find their bucket pay nothing for this. A new bucket costs one look into a map, and of a rule whose limit has
 //! changed lately, a look into the table for each of its limits.
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 
 use super::{Store, locked::Locked, table::table_key};
@@ -49,18 +51,16 @@ impl Store {
     ) {
         let now = self.not_before(now);
         rules.each_about(domain, attributes, |rule, key| {
-            let mut known: SmallVec<[u64; 4]> = SmallVec::new();
+            let places = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
+            let count_nothing = places.filter(|place| rule.limit_at(*place).is_none_or(Limit::denies));
+            let mut places: HashMap<u64, Option<usize>> =
+                count_nothing.map(|place| (rule.limit_id_at(place).number, place)).collect();
+            if places.is_empty() {
+                return;
+            }
             for (number, limit) in self.limits.former(rule.id(), now) {
-                let counts_nothing = |place: &Option<usize>| {
-                    rule.limit_id_at(*place).number == number
-                        && rule.limit_at(*place).is_none_or(Limit::denies)
-                };
-                let mut places = [None].into_iter().chain((0..rule.overrides.len()).map(Some));
-                // The latest comes first.
-                if !known.contains(&number)
-                    && let Some(place) = places.find(counts_nothing)
-                {
-                    known.push(number);
+                // The latest comes first, and is enough.
+                if let Some(place) = places.remove(&number) {
                     found.push((rule.matched_before(key, place, &limit), limit));
                 }
             }

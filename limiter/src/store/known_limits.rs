@@ -143,10 +143,11 @@ impl KnownLimits {
         }
     }
 
-    /// The limits of a rule that are not in force any more, and whose states may say something, the latest first: each with whose it was.
+    /// The limits of a rule that are not in force any more, and whose states may say something: each with whose it was, of those of one
+    /// the latest first.
     pub(super) fn former(&self, rule: RuleId, now: u64) -> SmallVec<[(u64, Limit); 4]> {
-        let Some(known) = self.0.get(&rule) else { return SmallVec::new() };
-        let former = known.limits.iter().filter(|known| known.until != NO_END && known.until > now);
+        let Some(known) = self.rules.get(&rule) else { return SmallVec::new() };
+        let former = known.limits.iter().filter(|known| !known.is_in_force() && known.until() > now);
         former.map(|known| (known.number, known.limit)).collect()
     }
 
