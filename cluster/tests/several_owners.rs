@@ -6,7 +6,7 @@ mod kit;
 
 use std::time::Duration;
 
-use kit::{Node, charge, key_of, policy, stop_all, three_nodes, three_nodes_with};
+use kit::{Node, charge, key_of, policy, stop_all, three_nodes_with};
 use tidegate_cluster::{Amendment, CheckOptions, Clock, LossPolicy, Verdict};
 use tidegate_limiter::{
     Algorithm, Cost, Limit,
@@ -29,7 +29,7 @@ async fn left(node: &Node, of: &Charge) -> u64 {
 
 #[tokio::test]
 async fn two_checks_with_one_request_id_are_two_requests_at_each_owner_if_one_bucket_or_cost_differs() {
-    let nodes = three_nodes().await;
+    let nodes = three_nodes_with(Duration::from_secs(4)).await;
     let policies = [policy(OnOwnerLoss::Deny); 2];
     for (round, owner) in ["n1", "n2", "n3"].into_iter().enumerate() {
         let from = 1 + ((round as u64) << 40);
@@ -46,12 +46,13 @@ async fn two_checks_with_one_request_id_are_two_requests_at_each_owner_if_one_bu
         }
         let used = 3;
         assert_eq!(left(&nodes[1], &of_client).await, 100 - used, "{owner}");
-        // The id is enough to name all of them, and no other id.
+        // The id is enough to name all of them, and no other id. A unit that may have refilled is not given back.
         let all = Charge { cost: Cost::new(50).unwrap(), ..of_client };
-        for (request, expected) in [(id + (1 << 44), 100 - used), (id, 100)] {
+        for (request, is_named) in [(id + (1 << 44), false), (id, true)] {
             let amendment = Amendment::RefundOf(request);
             let amended = nodes[1].router().amend(0, amendment, &[all], &policies[..1], 0).await.unwrap();
-            assert_eq!(amended.answers[0].as_ref().unwrap().decision.remaining, expected, "{owner}");
+            let remaining = amended.answers[0].as_ref().unwrap().decision.remaining;
+            assert!(if is_named { remaining >= 99 } else { remaining == 100 - used }, "{owner}: {remaining}");
         }
     }
     stop_all(nodes).await;
