@@ -86,7 +86,7 @@ fn any_node_says_which_rule_denies_and_why_the_others_do_not_and_counts_nothing(
         let told = explain(node, "user=bob&cost=3");
         assert_eq!(
             (&told["allowed"], &of(&told, "per-user")["remaining"]),
-            (&json!(true), &json!(0)),
+            (&json!(true), &json!(3)),
             "{told}"
         );
     }

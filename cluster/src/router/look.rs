@@ -31,7 +31,7 @@ pub struct Look {
 }
 
 impl Router {
-    /// Asks the owner of each charge's bucket what it would decide of that charge alone. **Nothing is taken.** The owners are asked at
+    /// Asks the owner of each charge's bucket what it would decide of that charge alone, and what is left before it. **Nothing is taken.** The owners are asked at
     /// the same time, until `options.deadline`.
     ///
     /// # Errors
@@ -81,7 +81,12 @@ impl Router {
         let mut lost = SmallVec::new();
         match &part.owner {
             Owner::Anybody => note(&mut answers, part, &[denial(&check.charges[0])]),
-            Owner::Here(_) => note(&mut answers, part, &[self.store.preview(&check.charges[0], check.now)]),
+            Owner::Here(_) => {
+                // Another owner says what is left as of a check that takes nothing.
+                let Charge { limit, cost, .. } = &check.charges[0];
+                let decision = self.store.preview(&check.charges[0], check.now);
+                note(&mut answers, part, &[decision.given_back(limit, *cost)]);
+            }
             Owner::Peer(_) if !self.previews[check.worker].allows(check.now) => {}
             Owner::Peer(_) => {
                 let mut asked = self.preview(check, part);
