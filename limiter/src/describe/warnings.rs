@@ -50,6 +50,7 @@ fn unmatched_values(when: &Condition) -> impl Iterator<Item = String> {
             "host" if text.contains(|letter: char| letter.is_ascii_uppercase()) => ("in lower case", host(&text)),
             "host" => ("without a port or a point at its end", host(&text)),
             "path" if !text.starts_with(['/', '*']) => ("with a slash at its beginning", format!("/{text}")),
+            "path" if text.starts_with('*') => ("", text.clone()),
             "path" => ("decoded, without a query, parameters and detours", path(&text)),
             _ => return None,
         };
