@@ -129,6 +129,6 @@ fn a_rule_whose_override_denies_keeps_the_floors_of_its_other_limits() {
     let plain = "{ name: r, key: [ip], limit: 500/1h, carved: true";
     let with = reserves(&format!("{plain}, overrides: [{{ when: {{ ip: 10.0.0.1 }}, limit: deny }}] }}"));
     assert_eq!(with, reserves(&format!("{plain} }}")));
-    let none = reserves("{ name: r, key: [ip], limit: 5/1h, takeover: zero }");
+    let none = reserves("{ name: r, key: [ip], limit: deny, takeover: zero }");
     assert_eq!(reserves("{ name: r, key: [ip], limit: deny, takeover: reserve }"), none);
 }
