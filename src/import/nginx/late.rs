@@ -4,8 +4,8 @@
 
 use super::{
     index,
+    key::Key,
     pattern::{Conditions, Pattern, Test},
-    zone::Key,
 };
 
 /// In keys, until it is known which path nginx has where it limits.

@@ -8,7 +8,7 @@ use super::{
     pattern::Pattern,
     scope::{Scope, Way},
     space::Space,
-    step::{Around, Step},
+    step::{Around, Step, is_handler},
     syntax::Directive,
 };
 
@@ -249,14 +249,6 @@ fn find<'l>(level: &'l [Location], fits: &dyn Fn(&Pattern) -> bool) -> (Find<'l>
         }
     }
     (found, false)
-}
-
-/// Whether another server or a module answers, rather than a file.
-pub(super) fn is_handler(one: &Directive) -> bool {
-    one.name.ends_with("_pass")
-        || ["stub_status", "empty_gif", "flv", "mp4", "perl"].contains(&&*one.name)
-        || one.name.starts_with("content_by_")
-        || one.name == "js_content"
 }
 
 impl Location {

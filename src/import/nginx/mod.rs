@@ -4,7 +4,7 @@
 //! bucket, whose requests wait for their turn.
 //!
 //! - `files` follows includes, `syntax` reads them;
-//! - `definition`, `variables` and `zone`: what the key of a zone is for which requests; `kept`: what they say too early;
+//! - `definition`, `variables`, `zone` and `key`: what the key of a zone is for which requests; `kept`: what they say too early;
 //! - `server`, `location` and `scope`: which server and which location a request reaches, and which limits hold there;
 //! - `flow`: the way of a request through a server, by `step` (`condition`), `pages` and `index`; `late`: what it is then;
 //! - `rules` turns that round, from limits to conditions. Requests are divided into cells (`space`) by all the patterns of
@@ -17,6 +17,7 @@ mod flow;
 mod glob;
 mod index;
 mod kept;
+mod key;
 mod late;
 mod location;
 mod matcher;

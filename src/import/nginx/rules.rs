@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::{
     super::imported::{Imported, Names, NewRule},
     flow::Walk,
+    key::Key,
     late::{KeyAsked, Late},
     pattern::{Conditions, Pattern, Test},
     reached::{Doubt, Limited, Reached},
@@ -14,7 +15,7 @@ use super::{
     space::{Cell, Space},
     variables::PORT,
     written,
-    zone::{Key, Zone, Zones},
+    zone::{Zone, Zones},
 };
 
 /// Rules of one configuration.

@@ -1,8 +1,7 @@
 //! What a block does with a request before anything is limited: `return`, `rewrite`, `break` and `if`, in their order.
 
 use super::{
-    super::imported::Imported, condition::Condition, location, pages::Pages, pattern::Pattern, regex,
-    syntax::Directive,
+    super::imported::Imported, condition::Condition, pages::Pages, pattern::Pattern, regex, syntax::Directive,
 };
 
 /// One of these directives.
@@ -33,6 +32,14 @@ pub(super) struct IfBlock {
     pub(super) pages: Pages,
     /// Something in it answers, as in a location.
     pub(super) has_handler: bool,
+}
+
+/// Whether another server or a module answers, rather than a file.
+pub(super) fn is_handler(one: &Directive) -> bool {
+    one.name.ends_with("_pass")
+        || ["stub_status", "empty_gif", "flv", "mp4", "perl"].contains(&&*one.name)
+        || one.name.starts_with("content_by_")
+        || one.name == "js_content"
 }
 
 /// What a block means for the `if`s in it.
@@ -79,7 +86,7 @@ impl Step {
                     // Otherwise, one that only sets something changes nothing here.
                     if !inside.is_empty() || around.leaves_location {
                         let condition = Condition::read(one, imported);
-                        let has_handler = one.inside().iter().any(location::is_handler);
+                        let has_handler = one.inside().iter().any(is_handler);
                         let line = one.line;
                         steps.push(Self::If(IfBlock { line, condition, steps: inside, pages, has_handler }));
                     }

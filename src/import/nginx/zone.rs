@@ -2,6 +2,7 @@
 
 use super::{
     super::imported::Imported,
+    key::Key,
     late::{self, Late, Path},
     pattern::{Conditions, Test},
     scope::Way,
@@ -23,31 +24,6 @@ pub(super) struct Zone {
     asks_path: bool,
     /// Which method it has there matters.
     asks_method: bool,
-}
-
-/// What tells the buckets of some requests apart, by what they are [where they are limited](late).
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) when: Conditions,
-    /// As a rule writes them.
-    pub(super) attributes: Vec<String>,
-    /// The texts between them: keys with others are other keys.
-    pub(super) texts: Vec<String>,
-    /// Each first name of a server has a bucket of its own.
-    pub(super) by_server: bool,
-    /// It is empty, so not counted, where the server has no name.
-    pub(super) needs_name: bool,
-}
-
-impl Key {
-    /// For some of its requests, which nginx does not count.
-    fn may_be_empty(&self) -> bool {
-        self.needs_name && self.attributes.iter().all(|written| written.ends_with('?'))
-    }
-
-    fn asks(&self, attribute: &str) -> bool {
-        self.when.ask(attribute) || self.attributes.iter().any(|written| written == attribute)
-    }
 }
 
 /// The zones of a configuration, by whether their keys can be told.
