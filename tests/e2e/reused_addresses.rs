@@ -93,10 +93,9 @@ fn a_node_of_a_larger_cluster_at_a_former_address_keeps_none_of_the_smaller_one_
     // Each has its own counts and rules.
     let take =
         |node: &Node| -> Value { node.client(PATIENCE).get("/v1/check?user=u&cost=7").unwrap().json() };
-    assert_eq!(
-        (take(ours.node("a1"))["remaining"].clone(), take(theirs.node("b1"))["remaining"].clone()),
-        (93.into(), 93.into())
-    );
+    let left = [ours.node("a1"), theirs.node("b1")].map(|node| take(node)["remaining"].as_u64().unwrap());
+    // A slot that had no owner for a moment begins less a sixteenth.
+    assert!(left.iter().all(|left| (86..=93).contains(left)), "{left:?}");
     let put = kit::rules::put(ours.node("a2"), "more", &[], "rules: []\n");
     assert!([200, 201].contains(&put.status), "{}", put.text());
     assert_eq!(theirs.node("b4").client(PATIENCE).get("/v1/rules/more").unwrap().status, 404);
