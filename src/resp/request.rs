@@ -204,13 +204,16 @@ mod tests {
 
     use super::*;
 
-    fn first(bytes: &[u8]) -> Result<Option<(Vec<Vec<u8>>, usize)>, Malformed> {
+    /// The words of a command, and how many bytes it has.
+    type Found = (Vec<Vec<u8>>, usize);
+
+    fn first(bytes: &[u8]) -> Result<Option<Found>, Malformed> {
         let unquoted = Unquoted::default();
         let found = super::first(bytes, &unquoted)?;
         Ok(found.map(|(words, used)| (words.iter().map(|word| word.to_vec()).collect(), used)))
     }
 
-    fn words(bytes: &[u8]) -> (Vec<Vec<u8>>, usize) {
+    fn words(bytes: &[u8]) -> Found {
         first(bytes).unwrap().unwrap()
     }
 
