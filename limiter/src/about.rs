@@ -137,6 +137,7 @@ impl Condition {
 }
 
 #[cfg(all(test, feature = "yaml"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use proptest::{collection::vec, option, prelude::*, sample::select};
     use smallvec::SmallVec;
