@@ -1,4 +1,4 @@
-//! Limits that are in force for a time: nobody is told to wait for one that is over by then.
+//! Limits that are in force for a time: no answer has a wait that goes beyond their end.
 
 use std::time::Duration;
 

@@ -85,7 +85,7 @@ fn because(request: &CheckRequest<'_>, explained: &Explanation) -> String {
         }
         (Some(false), Some((limited, decision))) => {
             let of = format!("{} has {} of {} left", name(limited), decision.remaining, decision.limit);
-            // As everybody is told it.
+            // Rounded as in every answer.
             let wait = decision.retry_after.map(|wait| Duration::from_millis(millis(wait)));
             match (decision.banned, wait) {
                 (true, Some(wait)) => format!("{} has banned this key for {wait:?} more", name(limited)),

@@ -252,7 +252,7 @@ mod tests {
         Some(Answer { decision, by: DecidedBy::Owner })
     }
 
-    /// What is told: of each place whether it denies, and after how many milliseconds.
+    /// The answer: of each place whether it denies, and after how many milliseconds.
     fn told(
         allowed: bool,
         else_denied: bool,
